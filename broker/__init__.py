@@ -1,0 +1,1 @@
+"""The edge: authorises viewers, reads logs, and streams them."""

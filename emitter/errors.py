@@ -1,0 +1,121 @@
+"""What can go wrong between an agent and its log. Every error carries data; the text is made from it."""
+
+from __future__ import annotations
+
+
+class RuncastError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidEvent(RuncastError):
+    """An event, id or name that the contract does not allow. `detail` says where and why."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class PayloadTooLarge(RuncastError):
+    """An encoded event is larger than the limit (bytes). Nothing of it was stored."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"event of {size} bytes is over the limit of {limit} bytes (RUNCAST_MAX_EVENT_BYTES)")
+        self.size = size
+        self.limit = limit
+
+
+class AppendRefused(RuncastError):
+    """The log did not take an append. Its subclasses say why."""
+
+    def __init__(self, execution_id: str, detail: str) -> None:
+        super().__init__(f"execution {execution_id}: {detail}")
+        self.execution_id = execution_id
+
+
+class ExecutionEnded(AppendRefused):
+    """The log is closed: its terminal event is written. `state` is completed, failed or cancelled."""
+
+    def __init__(self, execution_id: str, state: str) -> None:
+        super().__init__(execution_id, f"already {state}; its log is closed")
+        self.state = state
+
+
+class Superseded(AppendRefused):
+    """A newer attempt owns the execution; this one must stop."""
+
+    def __init__(self, execution_id: str, attempt: int) -> None:
+        super().__init__(execution_id, f"attempt {attempt} has taken over")
+        self.attempt = attempt
+
+
+class UnknownExecution(AppendRefused):
+    """There is no such execution for this user."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id, "unknown")
+
+
+class ExecutionExists(AppendRefused):
+    """An execution of this id exists already. `state` is its state."""
+
+    def __init__(self, execution_id: str, state: str) -> None:
+        super().__init__(execution_id, f"exists already ({state})")
+        self.state = state
+
+
+class ExecutionOwned(AppendRefused):
+    """A worker runs the execution, so the caller must ask that worker. `owner` is the worker's id."""
+
+    def __init__(self, execution_id: str, owner: str) -> None:
+        super().__init__(execution_id, f"owned by worker {owner}")
+        self.owner = owner
+
+
+class AlreadyAnswered(AppendRefused):
+    """The input has its answer; the first one wins. `answer` is the stored answer (JSON text)."""
+
+    def __init__(self, execution_id: str, answer: str) -> None:
+        super().__init__(execution_id, "the input was already answered")
+        self.answer = answer
+
+
+class UnknownInput(AppendRefused):
+    """No `input:required` of this id was asked in this execution."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id, "no such input was asked for")
+
+
+class TooManyProducers(AppendRefused):
+    """More producers have written to one execution than its record keeps."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id, "too many producers; reuse one producer id per process")
+
+
+class InputExpired(RuncastError):
+    """Nobody answered in time."""
+
+    def __init__(self, input_id: str) -> None:
+        super().__init__(f"input {input_id} was not answered in time")
+        self.input_id = input_id
+
+
+class QueueFull(RuncastError):
+    """The emitter's queue stayed full for `seconds`: Redis is away for longer than the queue can hold."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the emitter's queue stayed full for {seconds:g} s")
+        self.seconds = seconds
+
+
+class EventsLost(RuncastError):
+    """Closing could not write `count` queued events to the log in time."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} events could not be written before closing")
+        self.count = count
+
+
+class RedisUnavailable(RuncastError):
+    """Redis did not answer within the bound."""

@@ -1,0 +1,292 @@
+"""The event catalogue: one frozen struct per event type, snake_case here and camelCase on the wire.
+
+A struct is the `data` of an event; the envelope around it (`type`, `executionId`, `ts`, …) is in `emitter.wire`.
+The class attribute `type` is the name on the wire. Fields that default to `None` are optional and left out when unset.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="0 to 100")]
+Seconds = Annotated[float, msgspec.Meta(description="seconds")]
+Millis = Annotated[int, msgspec.Meta(description="milliseconds since the epoch")]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of every event's data."""
+
+    type: ClassVar[str]
+
+
+class Phase(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    goal: str
+    phases: list[Phase]
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Tokens and cost of model calls; totals, not increments."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cost_usd: float | None = None
+    model: str | None = None
+
+
+class ExecutionQueued(Event, frozen=True):
+    """Written by the broker when it accepts the execution."""
+
+    type = "execution:queued"
+    task: str
+    agent: str
+
+
+class ExecutionStarted(Event, frozen=True):
+    type = "execution:started"
+    task: str
+    started_at: Millis
+    attempt: int
+
+
+class PlanCreated(Event, frozen=True):
+    type = "plan:created"
+    plan: Plan
+
+
+class PhaseStart(Event, frozen=True):
+    type = "phase:start"
+    phase_id: str
+    phase_name: str
+    phase_index: int | None = None
+
+
+class PhaseComplete(Event, frozen=True):
+    type = "phase:complete"
+    phase_id: str
+    phase_name: str
+    duration: Seconds | None = None
+
+
+class Thinking(Event, frozen=True):
+    """One whole thought."""
+
+    type = "thinking"
+    thought: str
+    iteration: int | None = None
+    visible: bool = True
+
+
+class ThinkingDelta(Event, frozen=True):
+    """A chunk of streamed reasoning."""
+
+    type = "thinking:delta"
+    message_id: str
+    delta: str
+
+
+class MessageDelta(Event, frozen=True):
+    """A chunk of text for the reader."""
+
+    type = "message:delta"
+    message_id: str
+    delta: str
+
+
+class MessageComplete(Event, frozen=True):
+    type = "message:complete"
+    message_id: str
+    text: str | None = None
+    usage: Usage | None = None
+
+
+class ToolStart(Event, frozen=True):
+    type = "tool:start"
+    call_id: str
+    tool_name: str
+    params: Any
+
+
+class ToolProgress(Event, frozen=True):
+    type = "tool:progress"
+    call_id: str
+    progress: Percent | None = None
+    message: str | None = None
+
+
+class ToolComplete(Event, frozen=True):
+    type = "tool:complete"
+    call_id: str
+    tool_name: str
+    result: Any
+    duration: Seconds
+
+
+class ToolError(Event, frozen=True):
+    type = "tool:error"
+    call_id: str
+    tool_name: str
+    error: str
+    duration: Seconds
+
+
+class Status(Event, frozen=True):
+    type = "status"
+    status: str
+    message: str
+
+
+class Progress(Event, frozen=True):
+    type = "progress"
+    progress: Percent
+    current_action: str | None = None
+    specialist: str | None = None
+
+
+class SpecialistActivated(Event, frozen=True):
+    type = "specialist:activated"
+    specialist: str
+    task: str | None = None
+    icon: str | None = None
+
+
+class SpecialistComplete(Event, frozen=True):
+    type = "specialist:complete"
+    specialist: str
+    summary: str | None = None
+
+
+class PartialResult(Event, frozen=True):
+    type = "partial:result"
+    result: Any
+    specialist: str | None = None
+
+
+class Synthesis(Event, frozen=True):
+    type = "synthesis"
+    message: str
+    specialists_complete: list[str]
+    specialists_pending: list[str]
+
+
+class Artifact(Event, frozen=True):
+    """A file or document the agent made; exactly one of text, data and url. Chunks share an `artifact_id`."""
+
+    type = "artifact"
+    artifact_id: str
+    media_type: str
+    name: str | None = None
+    text: str | None = None
+    data: Any = None
+    url: str | None = None
+    append: bool = False
+    last: bool = False
+
+
+class UsageTotals(Usage, Event, frozen=True):
+    """Running totals of the execution."""
+
+    type = "usage"
+
+
+class InputRequired(Event, frozen=True):
+    """The agent waits for a person. `schema` is a JSON Schema, for kind `form`."""
+
+    type = "input:required"
+    input_id: str
+    prompt: str
+    kind: Literal["approval", "choice", "text", "form"]
+    options: list[str] | None = None
+    schema: dict[str, Any] | None = None
+    expires_at: Millis | None = None
+
+
+class InputReceived(Event, frozen=True):
+    """Exactly one per input: the first answer wins."""
+
+    type = "input:received"
+    input_id: str
+    by: str
+    value: Any = None
+
+
+class Timeout(Event, frozen=True):
+    """A slow step was noticed."""
+
+    type = "timeout"
+    message: str
+    action: Literal["continuing", "stopping"]
+
+
+class SandboxViolation(Event, frozen=True):
+    type = "sandbox:violation"
+    rule: str
+    detail: str
+
+
+class ExecutionSuperseded(Event, frozen=True):
+    """A retry took over: what the old attempt wrote after `from_seq` is void."""
+
+    type = "execution:superseded"
+    from_seq: int
+    attempt: int
+
+
+class ExecutionComplete(Event, frozen=True):
+    """Terminal."""
+
+    type = "execution:complete"
+    result: Any
+    duration: Seconds
+    tokens_used: int | None = None
+
+
+class ExecutionError(Event, frozen=True):
+    """Terminal. A stack trace never travels in the event; it is kept in the execution's record."""
+
+    type = "execution:error"
+    error: str
+    code: str | None = None
+
+
+class ExecutionCancelled(Event, frozen=True):
+    """Terminal."""
+
+    type = "execution:cancelled"
+    reason: str | None = None
+    by: str | None = None
+
+
+class Custom(Event, frozen=True):
+    """An event of a plug-in: type `custom:<name>`, and any object as its data."""
+
+    type = "custom"
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_.-]{1,64}$")]
+    data: dict[str, Any]
+
+
+CATALOGUE: tuple[type[Event], ...] = (
+    ExecutionQueued, ExecutionStarted, PlanCreated, PhaseStart, PhaseComplete, Thinking, ThinkingDelta, MessageDelta,
+    MessageComplete, ToolStart, ToolProgress, ToolComplete, ToolError, Status, Progress, SpecialistActivated,
+    SpecialistComplete, PartialResult, Synthesis, Artifact, UsageTotals, InputRequired, InputReceived, Timeout,
+    SandboxViolation, ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
+)  # fmt: skip
+"""Every type with a fixed name, in the order of the documentation; `Custom` stands beside it."""
+
+BY_TYPE: dict[str, type[Event]] = {event.type: event for event in CATALOGUE}
+DELTAS = frozenset({ThinkingDelta.type, MessageDelta.type})
+TERMINAL_STATES = {
+    ExecutionComplete.type: "completed",
+    ExecutionError.type: "failed",
+    ExecutionCancelled.type: "cancelled",
+}
+"""Terminal event type → the state it leaves."""
+
+State = Literal["queued", "running", "waiting_input", "completed", "failed", "cancelled"]

@@ -1,0 +1,340 @@
+"""The contract on the wire: keys, ids, envelopes and pub/sub messages. The only place that spells a Redis key.
+
+A log entry is a Redis Stream entry `<ms>-<seq>` with one field, whose name is the event's type and whose value is the
+event's JSON. A pub/sub message carries a batch of the same entries as lines `<id> <type> <json>\\n`. The JSON is ASCII,
+on one line, and goes from the emitter to the viewer's socket without being decoded again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from json.encoder import encode_basestring_ascii
+from typing import Any, NamedTuple
+
+import msgspec
+
+from emitter.errors import InvalidEvent, PayloadTooLarge
+from emitter.events import (
+    BY_TYPE,
+    DELTAS,
+    TERMINAL_STATES,
+    Custom,
+    Event,
+    ExecutionQueued,
+    ExecutionStarted,
+    InputReceived,
+    InputRequired,
+    ToolProgress,
+)
+
+MAX_EVENT_BYTES = 64 * 1024
+LOG_MAXLEN = 10_000
+FEED_MAXLEN = 2_000
+LOG_TTL_SECONDS = 7 * 86_400
+LOG_FINISHED_TTL_SECONDS = 86_400
+TOMBSTONE_TTL_SECONDS = 7 * 86_400
+
+EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+# Subjects of real identity providers look like `auth0|abc`, `alice@example.com`, `a+b=c`; what could break a key, a glob
+# pattern or a hash tag (braces, colons, stars, brackets, blanks, control characters) is not in it.
+OWNER_ID = re.compile(r"[A-Za-z0-9_.@|+=~-]{1,128}\Z")
+CUSTOM_TYPE = re.compile(r"custom:[a-z0-9_.-]{1,64}\Z")
+EVENT_ID = re.compile(r"(\d{1,15})-(\d{1,15})\Z", re.ASCII)
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+class EventId(NamedTuple):
+    """A place in one log: Redis time at append in milliseconds, and the event's ordinal, dense from 1."""
+
+    ms: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+START = EventId(0, 0)
+"""The cursor before the first event."""
+
+
+def parse_event_id(text: str) -> EventId:
+    """`<ms>-<seq>` as an `EventId`; `ValueError` for anything else."""
+    match = EVENT_ID.match(text)
+    if match is None:
+        raise ValueError(f"not an event id: {text[:64]!r}")
+    return EventId(int(match[1]), int(match[2]))
+
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_execution_id() -> str:
+    """`ex_` and a ULID (48 bits of time, 80 random ones; lower case Crockford base 32), which sorts by time."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return "ex_" + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+class ExecutionKeys(NamedTuple):
+    """The keys of one execution. `log` and `control` also name pub/sub channels."""
+
+    record: str
+    log: str
+    control: str
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Whose an execution is. All keys of one owner share a hash tag, so every script touches one slot."""
+
+    user: str
+    org: str = "default"
+
+    def __post_init__(self) -> None:
+        for name, value in (("user", self.user), ("org", self.org)):
+            if not OWNER_ID.match(value):
+                raise InvalidEvent(f"{name}: {value[:64]!r} is not 1 to 128 of A-Z a-z 0-9 _ . @ | + = ~ -")
+
+    @property
+    def prefix(self) -> str:
+        return f"rc:{{{self.org}:{self.user}}}:"
+
+    @property
+    def feed(self) -> str:
+        """Stream and channel of everything this owner's executions do, with ids of its own."""
+        return self.prefix + "feed"
+
+    @property
+    def feed_seq(self) -> str:
+        """Counter: the feed's last ordinal."""
+        return self.prefix + "feed:seq"
+
+    @property
+    def index(self) -> str:
+        """Sorted set of execution ids by creation time (ms)."""
+        return self.prefix + "index"
+
+    def idempotency(self, digest: str) -> str:
+        return self.prefix + "idem:" + digest
+
+    def rate(self, what: str) -> str:
+        return self.prefix + "rate:" + what
+
+    @property
+    def connections(self) -> str:
+        """Hash: edge id → `<count> <expires ms>`, this owner's open streams on each edge."""
+        return self.prefix + "connections"
+
+    def execution(self, execution_id: str) -> ExecutionKeys:
+        record = self.prefix + "x:" + check_execution_id(execution_id)
+        return ExecutionKeys(record, record + ":log", record + ":control")
+
+
+def check_execution_id(execution_id: str) -> str:
+    if not EXECUTION_ID.match(execution_id):
+        raise InvalidEvent(f"executionId: {execution_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+    return execution_id
+
+
+# What belongs to nobody in particular: the workers' queue shares one slot, so that one read can wait on every agent.
+WORKERS = "rc:{jobs}:workers"
+"""Sorted set: worker id by the time (ms) its announcement ends."""
+WORKER_INFO = "rc:{jobs}:worker-info"
+"""Hash: worker id → JSON of its announcement."""
+AGENTS_KNOWN = "rc:{jobs}:agents"
+"""Sorted set: names of agents by the time (ms) a worker last announced them."""
+LEASES = "rc:{jobs}:leases"
+"""Sorted set: `<org>:<user>:<execution>` by the time (ms) at which somebody should look whether it is still worked on."""
+JOBS_GROUP = "workers"
+EDGES = "rc:edges"
+"""Sorted set: edge id by the time (ms) its announcement ends."""
+EDGE_INFO = "rc:edge-info"
+REVOCATIONS = "rc:revocations"
+"""Sorted set and channel: `jti:<id>` or `user:<org>:<user>` by the time (ms) until which it is refused."""
+
+
+def jobs_key(agent: str) -> str:
+    """Stream of the jobs waiting for one agent; its consumer group is `JOBS_GROUP`."""
+    return "rc:{jobs}:q:" + agent
+
+
+def ticket_key(digest: str) -> str:
+    return "rc:ticket:" + digest
+
+
+def edge_channel(edge_id: str) -> str:
+    """The channel on which an edge hears its own heartbeat (readiness)."""
+    return "rc:edge:" + edge_id
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What stands around every event's data on the wire. `ts` is the emitter's clock in milliseconds."""
+
+    type: str
+    execution_id: str
+    ts: int
+    request_id: str | None = None
+    agent: str | None = None
+    parent_id: str | None = None
+    data: msgspec.Raw
+
+
+def _reject(value: Any) -> Any:
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_reject)
+_envelopes = msgspec.json.Decoder(Envelope)
+_decoders: dict[str, msgspec.json.Decoder[Event]] = {name: msgspec.json.Decoder(cls) for name, cls in BY_TYPE.items()}
+_objects: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+def event_type(event: Event) -> str:
+    """The type on the wire, with a custom event's name."""
+    return f"custom:{event.name}" if isinstance(event, Custom) else event.type
+
+
+def ascii_json(encoded: bytes) -> bytes:
+    """The same JSON with every non-ASCII character escaped, so that no client's line splitter meets U+2028 and its kin."""
+    if encoded.isascii():
+        return encoded
+    return _NON_ASCII.sub(lambda m: encode_basestring_ascii(m[0])[1:-1], encoded.decode()).encode("ascii")
+
+
+def encode_data(event: Event) -> bytes:
+    """An event's data as ASCII JSON on one line, proven to decode again. `InvalidEvent` if it has no such form."""
+    try:
+        if isinstance(event, Custom):
+            if not CUSTOM_TYPE.match("custom:" + event.name):
+                raise InvalidEvent(f"custom event name {event.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
+            data = _encoder.encode(event.data)
+            _objects.decode(data)
+        else:
+            data = _encoder.encode(event)
+            _decoders[event.type].decode(data)  # catches a wrong type before it is in a log for ever
+    except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
+        raise InvalidEvent(f"{event_type(event)}: {error}") from error
+    return ascii_json(data)
+
+
+def envelope(
+    type_: str,
+    execution_id: str,
+    data: bytes,
+    *,
+    ts: int,
+    request_id: str | None = None,
+    agent: str | None = None,
+    parent_id: str | None = None,
+    max_bytes: int = MAX_EVENT_BYTES,
+) -> bytes:
+    """The event's JSON as it is stored. `PayloadTooLarge` over `max_bytes` (0: no limit)."""
+    encoded = ascii_json(
+        _encoder.encode(
+            Envelope(
+                type=type_,
+                execution_id=execution_id,
+                ts=ts,
+                request_id=request_id,
+                agent=agent,
+                parent_id=parent_id,
+                data=msgspec.Raw(data),
+            )
+        )
+    )
+    if max_bytes and len(encoded) > max_bytes:
+        raise PayloadTooLarge(len(encoded), max_bytes)
+    return encoded
+
+
+def decode_event(type_: str, data: bytes | msgspec.Raw) -> Event:
+    """An event's data by its type. `InvalidEvent` with the path of the field that does not fit."""
+    try:
+        if CUSTOM_TYPE.match(type_):
+            return Custom(name=type_[7:], data=_objects.decode(data))
+        decoder = _decoders.get(type_)
+        if decoder is None:
+            raise InvalidEvent(f"type: {type_[:80]!r} is not in the catalogue")
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"{type_}: {error}") from error
+
+
+def decode_envelope(encoded: bytes) -> tuple[Envelope, Event]:
+    """A stored event: its envelope and its typed data. `InvalidEvent` if it is not one."""
+    try:
+        head = _envelopes.decode(encoded)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidEvent(str(error)) from error
+    return head, decode_event(head.type, head.data)
+
+
+def in_feed(type_: str) -> bool:
+    """Whether events of this type also go to the owner's feed: all but the many small ones."""
+    return type_ not in DELTAS and type_ != ToolProgress.type
+
+
+def append_mark(event: Event, answer: str | None = None) -> str:
+    """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `w:<inputId> <spec>`
+    (an input opens), `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent)."""
+    if isinstance(event, InputRequired):
+        return f"w:{event.input_id} {_encoder.encode(event).decode()}"
+    if isinstance(event, InputReceived):
+        return f"r:{event.input_id} {answer if answer is not None else _encoder.encode(event).decode()}"
+    if event.type in TERMINAL_STATES:
+        return "s:" + TERMINAL_STATES[event.type]
+    if isinstance(event, ExecutionQueued):
+        return "s:queued"
+    if isinstance(event, ExecutionStarted):
+        return "s:running"
+    return "f" if in_feed(event.type) else ""
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One event of a log as an edge carries it: never decoded on the native path."""
+
+    ms: int
+    seq: int
+    type: bytes
+    json: bytes
+
+    @property
+    def id(self) -> EventId:
+        return EventId(self.ms, self.seq)
+
+
+def parse_message(message: bytes) -> list[Entry]:
+    """The entries of one pub/sub message."""
+    entries = []
+    for line in message.split(b"\n"):
+        if line:
+            id_, type_, json = line.split(b" ", 2)
+            ms, seq = id_.split(b"-")
+            entries.append(Entry(int(ms), int(seq), type_, json))
+    return entries
+
+
+def parse_stream(rows: list[tuple[bytes, dict[bytes, bytes] | list[bytes]]]) -> list[Entry]:
+    """The entries of an XRANGE reply, its fields as a flat list or as a dict."""
+    entries = []
+    for id_, fields in rows:
+        type_, json = next(iter(fields.items())) if isinstance(fields, dict) else fields[:2]
+        ms, seq = id_.split(b"-")
+        entries.append(Entry(int(ms), int(seq), type_, json))
+    return entries
