@@ -42,7 +42,9 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
         options.pop("retry")
         return RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)  # type: ignore[return-value]
     if scheme not in ("redis", "rediss", "unix"):
-        raise InvalidEvent(f"redis url: scheme {scheme!r} is not one of redis, rediss, unix, redis+sentinel, redis+cluster")
+        raise InvalidEvent(
+            f"redis url: scheme {scheme!r} is not one of redis, rediss, unix, redis+sentinel, redis+cluster"
+        )
     return Redis(connection_pool=ConnectionPool.from_url(url, **options))
 
 
@@ -60,6 +62,6 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
         "socket_connect_timeout": options["socket_connect_timeout"],
         "password": sentinel_password,
     }
-    sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options)
+    sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     client: Redis = sentinel.master_for(master or "mymaster", db=int(db or 0), **options)
     return client

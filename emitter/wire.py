@@ -37,9 +37,10 @@ LOG_FINISHED_TTL_SECONDS = 86_400
 TOMBSTONE_TTL_SECONDS = 7 * 86_400
 
 EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-# Subjects of real identity providers look like `auth0|abc`, `alice@example.com`, `a+b=c`; what could break a key, a glob
-# pattern or a hash tag (braces, colons, stars, brackets, blanks, control characters) is not in it.
+# Subjects of real identity providers look like `auth0|abc`, `alice@example.com`, `a+b=c`; what could break a key, a
+# glob pattern or a hash tag (braces, colons, stars, brackets, blanks, control characters) is not in it.
 OWNER_ID = re.compile(r"[A-Za-z0-9_.@|+=~-]{1,128}\Z")
+INPUT_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 CUSTOM_TYPE = re.compile(r"custom:[a-z0-9_.-]{1,64}\Z")
 EVENT_ID = re.compile(r"(\d{1,15})-(\d{1,15})\Z", re.ASCII)
 
@@ -153,7 +154,7 @@ WORKER_INFO = "rc:{jobs}:worker-info"
 AGENTS_KNOWN = "rc:{jobs}:agents"
 """Sorted set: names of agents by the time (ms) a worker last announced them."""
 LEASES = "rc:{jobs}:leases"
-"""Sorted set: `<org>:<user>:<execution>` by the time (ms) at which somebody should look whether it is still worked on."""
+"""Sorted set: `<org>:<user>:<execution>` by the time (ms) at which its lease ends unless it is renewed."""
 JOBS_GROUP = "workers"
 EDGES = "rc:edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""
@@ -208,7 +209,7 @@ def event_type(event: Event) -> str:
 
 
 def ascii_json(encoded: bytes) -> bytes:
-    """The same JSON with every non-ASCII character escaped, so that no client's line splitter meets U+2028 and its kin."""
+    """The same JSON with every non-ASCII character escaped: no client's line splitter ever meets U+2028 and its kin."""
     if encoded.isascii():
         return encoded
     return _NON_ASCII.sub(lambda m: encode_basestring_ascii(m[0])[1:-1], encoded.decode()).encode("ascii")
@@ -289,7 +290,10 @@ def in_feed(type_: str) -> bool:
 
 def append_mark(event: Event, answer: str | None = None) -> str:
     """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `w:<inputId> <spec>`
-    (an input opens), `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent)."""
+    (an input opens), `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent).
+    """
+    if isinstance(event, (InputRequired, InputReceived)) and not INPUT_ID.match(event.input_id):
+        raise InvalidEvent(f"inputId: {event.input_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ . -")
     if isinstance(event, InputRequired):
         return f"w:{event.input_id} {_encoder.encode(event).decode()}"
     if isinstance(event, InputReceived):

@@ -1,0 +1,224 @@
+"""What an edge counts, in a registry of its own.
+
+Label values are closed sets, and every child exists from the start: a rate over a counter that has not moved yet is
+0, not missing, and the hot path never looks a label up. No user or execution id is ever a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class CloseReason(StrEnum):
+    """Why a stream ended: metric label, log field and the `reason` of `stream:end`."""
+
+    FINISHED = "finished"
+    """The execution has its terminal event."""
+    GONE = "gone"
+    """The viewer left."""
+    SLOW = "slow"
+    """The viewer took nothing for the write timeout."""
+    EXPIRED = "expired"
+    """The token's time is over."""
+    REVOKED = "revoked"
+    """The token or its user was revoked."""
+    AGED = "aged"
+    """The stream reached its age limit; the viewer resumes elsewhere."""
+    DRAINING = "draining"
+    """The edge is stopping; the viewer resumes elsewhere."""
+    REFUSED = "refused"
+    """The edge is full."""
+    LOST_REDIS = "lost_redis"
+    """The log could not be read for too long."""
+
+
+class Protocol(StrEnum):
+    """How a viewer is spoken to."""
+
+    NATIVE = "native"
+    FEED = "feed"
+    OPS = "ops"
+    AI_SDK = "ai_sdk"
+    A2A = "a2a"
+    AG_UI = "ag_ui"
+
+
+class RejectReason(StrEnum):
+    """Why a request was turned away before it did anything."""
+
+    CAPACITY = "capacity"
+    USER_CONNECTIONS = "user_connections"
+    EXECUTE_RATE = "execute_rate"
+    CONNECT_RATE = "connect_rate"
+    DRAINING = "draining"
+    REDIS = "redis"
+
+
+class AuthFailure(StrEnum):
+    """Why a caller was not believed or not allowed."""
+
+    MISSING = "missing"
+    INVALID = "invalid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    TICKET = "ticket"
+    ORIGIN = "origin"
+    SCOPE = "scope"
+
+
+class ReplayResult(StrEnum):
+    """What a resume found: the log goes on at the cursor, a part was trimmed away, or it is another history."""
+
+    OK = "ok"
+    GAP = "gap"
+    RESET = "reset"
+
+
+class HistorySource(StrEnum):
+    """Who answered a history read: Redis, the recent frames in memory, or another viewer's read in flight."""
+
+    REDIS = "redis"
+    TAIL = "tail"
+    SHARED = "shared"
+
+
+class ResetReason(StrEnum):
+    """Why history could not be had: the `reason` of `stream:reset`."""
+
+    TRIMMED = "trimmed"
+    DIVERGED = "diverged"
+    UNKNOWN = "unknown"
+
+
+class PublishResult(StrEnum):
+    """How a publish over HTTP ended."""
+
+    OK = "ok"
+    REPEATED = "repeated"
+    INVALID = "invalid"
+    TOO_LARGE = "too_large"
+    REFUSED = "refused"
+    ERROR = "error"
+
+
+class ExecuteResult(StrEnum):
+    """How a request to execute ended."""
+
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"
+    INVALID = "invalid"
+    UNKNOWN_AGENT = "unknown_agent"
+    REFUSED = "refused"
+    ERROR = "error"
+
+
+class RedisOp(StrEnum):
+    """What a Redis round trip was for."""
+
+    APPEND = "append"
+    HISTORY = "history"
+    RECORD = "record"
+    TAILS = "tails"
+    SUBSCRIBE = "subscribe"
+    ADMISSION = "admission"
+    AUTH = "auth"
+    COMMAND = "command"
+    PRESENCE = "presence"
+    PROBE = "probe"
+
+
+class Metrics:
+    """One per edge process, handed to whoever counts. Attributes are ready to `inc`, `set` or `observe`; labelled ones
+    are mappings from the label's value to such a child. Durations are in seconds."""
+
+    def __init__(self, version: str = "unknown") -> None:
+        self.registry = CollectorRegistry()
+        self._streams()
+        self._history()
+        self._redis()
+        self._requests()
+        Info("runcast_build", "What runs here", registry=self.registry).info({"version": version})
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def _streams(self) -> None:
+        self.connections = self._gauge("connections", "Open streams")
+        self.connections_opened = self._counters("connections_opened", "Streams opened", "protocol", Protocol)
+        self.connections_closed = self._counters("connections_closed", "Streams closed", "reason", CloseReason)
+        self.events_delivered = self._counter("events_delivered", "Events written to viewers")
+        self.event_bytes = self._counter("event_bytes", "Bytes of events written to viewers")
+        self.delivery_latency = self._histogram("delivery_latency_seconds", "From append to socket write")
+        self.clock_skew = self._counter("clock_skew", "Deliveries that seemed to precede their append: clocks disagree")
+        self.slow_viewers = self._counter("slow_viewers", "Times a full buffer took a viewer off the live path")
+
+    def _history(self) -> None:
+        self.replays = self._counters("replays", "Joins and resumes by what they found", "result", ReplayResult)
+        self.replayed_events = self._counter("replayed_events", "Events delivered from history")
+        self.replay_duration = self._histogram("replay_duration_seconds", "From joining to live")
+        self.history_reads = self._counters("history_reads", "History reads by who answered", "source", HistorySource)
+        self.resets = self._counters("resets", "Streams told that history is lost", "reason", ResetReason)
+
+    def _redis(self) -> None:
+        self.pubsub_messages = self._counter("pubsub_messages", "Messages received on the one subscription")
+        self.pubsub_reconnects = self._counter("pubsub_reconnects", "Times the subscription was made again")
+        self.subscribed_channels = self._gauge("subscribed_channels", "Logs and feeds this edge listens to")
+        name, help_ = "redis_command_duration_seconds", "Redis round trips"
+        histogram = Histogram("runcast_" + name, help_, ["op"], buckets=SECONDS, registry=self.registry)
+        self.redis_command_duration: Mapping[str, Histogram] = {op: histogram.labels(op) for op in RedisOp}
+        self.redis_errors = self._counter("redis_errors", "Redis round trips that failed")
+        self.event_loop_lag = self._histogram("event_loop_lag_seconds", "How late the loop runs a timer")
+
+    def _requests(self) -> None:
+        self.rejected = self._counters("rejected", "Requests turned away by a limit", "reason", RejectReason)
+        self.auth_failures = self._counters("auth_failures", "Requests refused for who asked", "reason", AuthFailure)
+        self.publishes = self._counters("publish", "Publishes over HTTP", "result", PublishResult)
+        self.executes = self._counters("executes", "Requests to execute", "result", ExecuteResult)
+
+    def _gauge(self, name: str, help_: str) -> Gauge:
+        return Gauge("runcast_" + name, help_, registry=self.registry)
+
+    def _counter(self, name: str, help_: str) -> Counter:
+        return Counter(f"runcast_{name}_total", help_, registry=self.registry)
+
+    def _counters(
+        self, name: str, help_: str, label: str, values: Sequence[str] | type[StrEnum]
+    ) -> Mapping[str, Counter]:
+        counter = Counter(f"runcast_{name}_total", help_, [label], registry=self.registry)
+        return {value: counter.labels(value) for value in values}
+
+    def _histogram(self, name: str, help_: str) -> Histogram:
+        return Histogram("runcast_" + name, help_, buckets=SECONDS, registry=self.registry)
+
+    def observe_delivery(self, seconds: float) -> None:
+        """Count a batch's way from its append (Redis clock) to the sockets (this clock). The clocks may disagree."""
+        if seconds < 0:
+            self.clock_skew.inc()
+            seconds = 0.0
+        self.delivery_latency.observe(seconds)
+
+    @contextmanager
+    def redis_call(self, op: RedisOp) -> Iterator[None]:
+        """Time one Redis round trip and count it if it raises. A cancelled one is neither."""
+        started = perf_counter()
+        try:
+            yield
+        except Exception:
+            self.redis_errors.inc()
+            raise
+        self.redis_command_duration[op].observe(perf_counter() - started)
+
+    def render(self) -> tuple[bytes, str]:
+        """The body and content type of `/metrics`."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST

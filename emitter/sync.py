@@ -1,0 +1,152 @@
+"""`SyncAgentEmitter`: the same emitter for agents that block, safe to call from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from emitter.catalogue import EventMethods
+from emitter.emitter import AgentEmitter
+from emitter.errors import RuncastError
+from emitter.events import Event
+
+T = TypeVar("T")
+
+
+class SyncPhaseScope:
+    """`with emitter.phase(…)`."""
+
+    def __init__(self, emitter: SyncAgentEmitter, phase_id: str, name: str, index: int | None) -> None:
+        self._emitter, self._id, self._name, self._index = emitter, phase_id, name, index
+
+    def __enter__(self) -> SyncPhaseScope:
+        self._started = time.monotonic()
+        self._emitter.phase_start(self._id, self._name, phase_index=self._index)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is None:
+            duration = round(time.monotonic() - self._started, 3)
+            self._emitter.phase_complete(self._id, self._name, duration=duration)
+
+
+class SyncToolScope:
+    """`with emitter.tool(…) as call:`."""
+
+    def __init__(self, emitter: SyncAgentEmitter, name: str, params: Any, call_id: str) -> None:
+        self._emitter, self.name, self.params, self.call_id = emitter, name, params, call_id
+        self.result: Any = None
+
+    def progress(self, progress: float | None = None, message: str | None = None) -> None:
+        self._emitter.tool_progress(self.call_id, progress=progress, message=message)
+
+    def __enter__(self) -> SyncToolScope:
+        self._started = time.monotonic()
+        self._emitter.tool_start(self.call_id, self.name, self.params)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        duration = time.monotonic() - self._started
+        if error is None:
+            self._emitter.tool_complete(self.call_id, self.name, self.result, duration)
+        elif not isinstance(error, RuncastError):
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self._emitter.tool_error(self.call_id, self.name, text, duration)
+
+
+class SyncAgentEmitter(EventMethods[None]):
+    """The blocking twin of `AgentEmitter`: the same arguments, names and errors.
+
+    An event loop in a thread of its own does the work, so a call costs a hand-over between threads. Use it with `with`,
+    or close it. `over` wraps an emitter that lives on a loop which already runs.
+    """
+
+    def __init__(self, user_id: str, execution_id: str | None = None, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._loop.run_forever, name="runcast-emitter", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._emitter = self._call(self._open(user_id, execution_id, options))
+        except BaseException:
+            self._stop()
+            raise
+        self.attempt = self._emitter.attempt
+
+    @classmethod
+    def over(cls, emitter: AgentEmitter, loop: asyncio.AbstractEventLoop) -> SyncAgentEmitter:
+        """A blocking face of an emitter that lives on `loop`; its owner closes it."""
+        self = cls.__new__(cls)
+        self._loop, self._thread, self._emitter = loop, None, emitter
+        self.attempt = emitter.attempt
+        return self
+
+    @staticmethod
+    async def _open(user_id: str, execution_id: str | None, options: dict[str, Any]) -> AgentEmitter:
+        return await AgentEmitter(user_id, execution_id, **options).__aenter__()
+
+    @property
+    def execution_id(self) -> str:
+        return self._emitter.execution_id
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("the emitter is closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def emit(self, event: Event) -> None:
+        self._call(self._emitter.emit(event))
+
+    def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
+        self._call(self._emitter._terminal(event, fields))
+
+    def text(self, chunk: str) -> None:
+        """Stream text to the reader: message:delta of the current message."""
+        self._call(self._emitter.text(chunk))
+
+    def end_text(self) -> None:
+        self._call(self._emitter.end_text())
+
+    def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> SyncPhaseScope:
+        return SyncPhaseScope(self, phase_id, name or phase_id, index)
+
+    def tool(self, name: str, params: Any = None, *, call_id: str | None = None) -> SyncToolScope:
+        return SyncToolScope(self, name, params, call_id or self._emitter.new_id("call"))
+
+    def ask(self, prompt: str, **options: Any) -> Any:
+        """Ask a person and block until the answer's value is there; arguments of `AgentEmitter.ask`."""
+        return self._call(self._emitter.ask(prompt, **options))
+
+    def flush(self, timeout: float | None = None) -> None:
+        self._call(self._emitter.flush(timeout))
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flush and end the thread. Raises `EventsLost`. Idempotent."""
+        if self._thread is None or self._loop.is_closed():
+            return
+        try:
+            self._call(self._emitter.close(timeout))
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> SyncAgentEmitter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self.close()
+        except RuncastError:
+            if error is None:
+                raise
