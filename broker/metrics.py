@@ -192,9 +192,7 @@ class Metrics:
     def _counter(self, name: str, help_: str) -> Counter:
         return Counter(f"runcast_{name}_total", help_, registry=self.registry)
 
-    def _counters(
-        self, name: str, help_: str, label: str, values: Sequence[str] | type[StrEnum]
-    ) -> Mapping[str, Counter]:
+    def _counters(self, name: str, help_: str, label: str, values: type[StrEnum]) -> Mapping[str, Counter]:
         counter = Counter(f"runcast_{name}_total", help_, [label], registry=self.registry)
         return {value: counter.labels(value) for value in values}
 

@@ -84,10 +84,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_secret: Annotated[
         _Secret | None, _about("secret of HS256 tokens", allowed="a secret of at least 32 characters", secret=True)
     ] = None
-    jwt_public_key: Annotated[str | None, _about("public key that signs tokens", "PEM, or a file's path")] = None
+    jwt_public_key: Annotated[str | None, _about("public key that verifies tokens", "PEM, or a file's path")] = None
     jwks_url: Annotated[
         _HttpUrl | None,
-        _about("where the keys that sign tokens are published", "URL", allowed="an http or https URL"),
+        _about("where the keys that verify tokens are published", "URL", allowed="an http or https URL"),
     ] = None
     jwt_issuer: Annotated[str | None, _about("required `iss` of tokens; unset accepts any")] = None
     jwt_audience: Annotated[str | None, _about("required `aud` of tokens; unset accepts any")] = None

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 record (hash)  2 log (stream, channel)  3 feed (stream, channel)  4 feed ordinal  5 index (sorted set)
 --       6 control (channel)
--- ARGV  1 attempt (0: not fenced)  2 producer  3 producer sequence of the first event  4 mode: any, new, existing, unowned
+-- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)  3 producer sequence of the first event  4 mode: any, new, existing, unowned
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms  10 PUBLISH or SPUBLISH
 --       11 execution id  12 number of strings of extra record fields, then those, then per event: type, json, mark
 --          (marks are described at emitter.wire.append_mark)
@@ -28,7 +28,7 @@ if mode == 'existing' and not state then return {'unknown', last, 0, ''} end
 if mode == 'unowned' and (known[6] or '') ~= '' then return {'owned', last, 0, known[6]} end
 if state == 'completed' or state == 'failed' or state == 'cancelled' then return {'ended', last, 0, state} end
 if attempt > 0 and attempt < tonumber(known[2] or 0) then return {'fenced', last, 0, known[2]} end
-if not known[5] and seq > 0 and redis.call('HLEN', record) > 4000 then return {'producers', last, 0, ''} end
+if not known[5] and ARGV[2] ~= '' and seq > 0 and redis.call('HLEN', record) > 4000 then return {'producers', last, 0, ''} end
 
 local time = redis.call('TIME')
 local now_text = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
@@ -97,7 +97,7 @@ if appended == 0 then return {verdict, last, 0, detail} end
 
 change('ms', ms_text)
 change('seq', string.format('%d', seq))
-change(producer, string.format('%d', first + skip + appended - 1))
+if ARGV[2] ~= '' then change(producer, string.format('%d', first + skip + appended - 1)) end
 if new_state ~= state then change('state', new_state) end
 
 local ttl, log_ttl = tonumber(ARGV[7]), tonumber(ARGV[7])

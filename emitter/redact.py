@@ -6,6 +6,7 @@ credential is replaced. Most events hold neither, so a scan for telltale pieces 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -50,7 +51,7 @@ def is_secret_key(key: str, extra: frozenset[str] = frozenset()) -> bool:
     words = [word.lower() for word in _WORDS.findall(key)]
     if "".join(words) in extra:
         return True
-    return any(word in _SECRET_WORDS for word in words) or any(pair in _PAIRS for pair in zip(words, words[1:]))  # noqa: B905
+    return any(word in _SECRET_WORDS for word in words) or any(pair in _PAIRS for pair in itertools.pairwise(words))
 
 
 class Redactor:

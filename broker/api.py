@@ -1,0 +1,329 @@
+"""The HTTP interface: routes, who may call them, and the shape of answers. What they do is in the modules they call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar, get_args
+
+import msgspec
+from aiohttp import web
+from redis.asyncio import Redis
+
+from broker.access import Access
+from broker.admission import Admission
+from broker.api_types import (
+    AgentInfo,
+    AgentList,
+    CancelRequest,
+    ExecuteRequest,
+    InputRequest,
+    RevocationRequest,
+    RevocationResponse,
+    TicketRequest,
+    TicketResponse,
+)
+from broker.auth import Identity, Unauthorized, act_for, require, require_execution
+from broker.commands import Commands
+from broker.logs import get_logger
+from broker.metrics import Metrics
+from broker.openapi import build_openapi
+from broker.problems import Problem, request_id_of, to_problem
+from broker.publish import publish, read_events, read_producer
+from broker.settings import Settings
+from broker.stream import Streams, Target
+from emitter import jobs
+from emitter.errors import UnknownExecution
+from emitter.events import State
+from emitter.publisher import LogLimits
+from emitter.redact import Redactor
+from emitter.wire import EXECUTION_ID, START, EventId, parse_event_id
+
+BODY_SECONDS = 30.0
+MAX_BODY_BYTES = 8 * 1024 * 1024
+REVOKED_SECONDS = 30 * 86_400
+"""How long a revocation holds: longer than any sane token lives, since the token itself is not at hand."""
+MAX_LIST = 200
+
+B = TypeVar("B")
+
+
+class Api:
+    """The handlers, over the parts of one edge."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: Redis,
+        access: Access,
+        admission: Admission,
+        streams: Streams,
+        commands: Commands,
+        metrics: Metrics,
+        version: str,
+    ) -> None:
+        self._settings = settings
+        self._redis = redis
+        self._access = access
+        self._admission = admission
+        self._streams = streams
+        self._commands = commands
+        self._metrics = metrics
+        self._redact = Redactor(settings.redact_keys)
+        self._limits = log_limits(settings)
+        self._openapi = msgspec.json.encode(build_openapi(version))
+        self._log = get_logger()
+
+    def routes(self) -> list[web.RouteDef]:
+        base = "/api/agent/executions"
+        return [
+            web.get(base + "/{id}/stream", self.stream_execution, allow_head=False),
+            web.get("/api/agent/stream", self.stream_feed, allow_head=False),
+            web.post("/api/agent/execute", self.execute),
+            web.get(base, self.list_executions),
+            web.get(base + "/{id}", self.get_execution),
+            web.get(base + "/{id}/events", self.get_events, allow_head=False),
+            web.post(base + "/{id}/events", self.post_events),
+            web.post(base + "/{id}/cancel", self.cancel),
+            web.post(base + "/{id}/input", self.answer),
+            web.post("/api/agent/stream-tickets", self.mint_ticket),
+            web.get("/api/agent/agents", self.list_agents),
+            web.post("/api/admin/revocations", self.revoke),
+            web.get("/openapi.json", self.openapi),
+        ]
+
+    # --- who ---------------------------------------------------------------------------------------------------------
+
+    async def _identify(self, request: web.Request, scope: str, *, ticket: bool = False) -> Identity:
+        try:
+            identity = await self._access.authenticate(request, ticket=ticket)
+            require(identity, scope)
+            return act_for(identity, user=request.query.get("user"), org=request.query.get("org"))
+        except Problem as problem:
+            self._refused(request, problem)
+            raise
+
+    def _refused(self, request: web.Request, problem: Problem) -> None:
+        reason = str(problem.reason) if isinstance(problem, Unauthorized) else problem.slug
+        label = {"foreign-origin": "origin", "forbidden": "scope"}.get(reason, reason)
+        counters = self._metrics.auth_failures
+        counters.get(label, counters["invalid"]).inc()
+        self._log.warning("access_refused", reason=reason, path=request.path, request_id=request_id_of(request))
+
+    async def _body(self, request: web.Request, type_: type[B]) -> B:
+        """The JSON body. Raises `Problem` 408, 413 and msgspec's errors (400, 422)."""
+        return msgspec.json.decode(await self._read(request) or b"{}", type=type_)
+
+    async def _read(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await request.read()
+        except TimeoutError:
+            raise Problem(408, "request-timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    async def stream_execution(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._identify(request, "executions:read", ticket=True)
+        execution_id = execution_of(request)
+        require_execution(identity, execution_id)
+        target = Target.execution(identity.owner, execution_id)
+        return await self._streams.open(request, target, identity, request_id_of(request))
+
+    async def stream_feed(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._identify(request, "executions:read", ticket=True)
+        require_execution(identity, None)
+        return await self._streams.open(request, Target.feed(identity.owner), identity, request_id_of(request))
+
+    async def mint_ticket(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "executions:read")
+        body = await self._body(request, TicketRequest)
+        ticket, expires_at = await self._access.mint_ticket(identity, body.execution_id)
+        return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
+
+    # --- executions --------------------------------------------------------------------------------------------------
+
+    async def execute(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "executions:write")
+        try:
+            await self._admission.rate(identity.principal, "execute", self._settings.executes_per_minute)
+            body = await self._body(request, ExecuteRequest)
+            answer, is_new = await self._commands.execute(
+                identity,
+                body,
+                request_id=request_id_of(request),
+                idempotency_key=idempotency_key(request),
+            )
+        except Exception as error:
+            self._metrics.executes[_execute_result(error)].inc()
+            raise
+        self._metrics.executes["accepted" if is_new else "repeated"].inc()
+        self._audit(request, identity, "execution_accepted", execution=answer.execution_id, repeated=not is_new)
+        return _json(answer, status=202)
+
+    async def list_executions(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "executions:read")
+        state = request.query.get("state")
+        if state is not None and state not in get_args(State):
+            raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
+        limit = whole_number(request, "limit", default=50, most=MAX_LIST)
+        cursor = request.query.get("cursor")
+        return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
+
+    async def get_execution(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "executions:read")
+        with_stack = "executions:debug" in identity.scopes
+        return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
+
+    async def get_events(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._identify(request, "executions:read")
+        execution_id, after = execution_of(request), _after(request)
+        limit = whole_number(request, "limit", default=200, most=200)
+        page = await self._commands.events(identity.owner, execution_id, after=after, limit=limit)
+        if "application/x-ndjson" not in request.headers.get("Accept", ""):
+            return _json(page)
+        return await self._export(request, self._commands.export(identity.owner, execution_id, after))
+
+    async def _export(self, request: web.Request, lines: AsyncIterator[bytes]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        async for line in lines:
+            async with asyncio.timeout(self._settings.write_timeout_seconds or None):
+                await response.write(line)
+        await response.write_eof()
+        return response
+
+    async def post_events(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "events:publish")
+        execution_id = execution_of(request)
+        try:
+            producer = read_producer(request.headers)
+            events = read_events(
+                await self._read(request),
+                execution_id,
+                ndjson=request.content_type == "application/x-ndjson",
+                redact=self._redact,
+                max_bytes=self._limits.max_event_bytes,
+                request_id=request_id_of(request),
+            )
+            answer = await publish(self._redis, identity.owner, execution_id, events, producer, self._limits)
+        except Exception as error:
+            self._metrics.publishes[_publish_result(error)].inc()
+            raise
+        self._metrics.publishes["ok" if answer.appended else "repeated"].inc()
+        return _json(answer, status=202)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self._body(request, CancelRequest)
+        answer = await self._commands.cancel(identity, execution_id, body.reason, request_id_of(request))
+        self._audit(request, identity, "cancel_requested", execution=execution_id, state=answer.state)
+        return _json(answer, status=202)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self._body(request, InputRequest)
+        answer = await self._commands.answer(identity, execution_id, body, request_id_of(request))
+        self._audit(request, identity, "input_answered", execution=execution_id, input=body.input_id)
+        return _json(answer, status=202)
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    async def list_agents(self, request: web.Request) -> web.Response:
+        await self._identify(request, "executions:read")
+        live = await jobs.live_agents(self._redis)
+        agents = [
+            AgentInfo(
+                name=agent.name, description=agent.description, tags=list(agent.tags), input_schema=agent.input_schema
+            )
+            for agent in live
+        ]
+        return _json(AgentList(agents=agents))
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        identity = await self._identify(request, "admin")
+        body = await self._body(request, RevocationRequest)
+        until = time.time() + REVOKED_SECONDS
+        member = await self._access.revoke(
+            until=until, jti=body.jti, user=body.user, org=body.org or identity.principal.org
+        )
+        self._streams.close_revoked(self._access.is_revoked)
+        self._audit(request, identity, "access_revoked", member=member)
+        return _json(RevocationResponse(revoked_until=int(until * 1000)), status=202)
+
+    async def openapi(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._openapi, content_type="application/json")
+
+    def _audit(self, request: web.Request, identity: Identity, event: str, **fields: Any) -> None:
+        who = identity.principal
+        self._log.info(event, request_id=request_id_of(request), user=who.user, org=who.org, **fields)
+
+
+def log_limits(settings: Settings) -> LogLimits:
+    return LogLimits(
+        log_maxlen=settings.log_maxlen,
+        feed_maxlen=settings.feed_maxlen,
+        ttl_seconds=settings.log_ttl_seconds,
+        finished_ttl_seconds=settings.log_finished_ttl_seconds,
+        max_event_bytes=settings.max_event_bytes,
+    )
+
+
+def execution_of(request: web.Request) -> str:
+    """The path's execution id. One that cannot exist is as unknown as one that does not."""
+    execution_id = request.match_info["id"]
+    if not EXECUTION_ID.match(execution_id):
+        raise UnknownExecution(execution_id[:64])
+    return execution_id
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise Problem(400, "invalid-parameter", "Idempotency-Key is 1 to 255 printable characters")
+    return key
+
+
+def whole_number(request: web.Request, name: str, *, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= most:
+        raise Problem(400, "invalid-parameter", f"{name} is a whole number from 1 to {most}", path=name)
+    return int(text)
+
+
+def _after(request: web.Request) -> EventId:
+    text = request.query.get("after")
+    if text is None:
+        return START
+    try:
+        return parse_event_id(text)
+    except ValueError as error:
+        raise Problem(400, "malformed-cursor", str(error), path="after") from error
+
+
+def _json(value: msgspec.Struct, *, status: int = 200) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(
+        status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
+    )
+
+
+def _execute_result(error: Exception) -> str:
+    problem = to_problem(error)
+    if problem is None or problem.status >= 500:
+        return "error"
+    if problem.slug == "unknown-agent":
+        return "unknown_agent"
+    return "invalid" if problem.status in (400, 408, 413, 422) else "refused"
+
+
+def _publish_result(error: Exception) -> str:
+    problem = to_problem(error)
+    if problem is None or problem.status >= 500:
+        return "error"
+    if problem.status == 413:
+        return "too_large"
+    return "invalid" if problem.status in (400, 408, 422) else "refused"

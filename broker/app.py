@@ -1,0 +1,375 @@
+"""The life of an edge: what it is made of, in the order in which it starts and, reversed, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from redis.exceptions import RedisError
+
+from broker import access, problems
+from broker.access import Access
+from broker.admission import Admission
+from broker.api import MAX_BODY_BYTES, Api, log_limits
+from broker.auth import Keys, Verifier, pem_key, secret_key
+from broker.commands import Commands
+from broker.history import History
+from broker.jwks import Jwks
+from broker.logs import get_logger
+from broker.metrics import Metrics
+from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
+from broker.settings import BadSetting, Settings
+from broker.stream import Streams
+from broker.subscription import Subscription
+from emitter import wire
+from emitter.connection import GONE, connect
+from emitter.redact import Redactor
+
+BACKLOG = 4096
+SHUTDOWN_SECONDS = 5.0
+FIRST_REQUEST_SECONDS = 15.0
+"""How long a new connection may take to send its first request's head."""
+KEEPALIVE_SECONDS = 75.0
+RECHECK_SECONDS_MAX = 15.0
+# Bytes that the kernel holds unsent, so that a reader that stopped is noticed by its socket's buffer and not by
+# megabytes later; and for how long sent bytes may stay unacknowledged before a vanished peer is given up (ms).
+NOTSENT_LOWAT_BYTES = 128 * 1024
+USER_TIMEOUT_MS = 90_000
+
+
+def version() -> str:
+    try:
+        return distribution_version("runcast")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Edge:
+    """One edge process: `async with Edge(settings) as edge:` serves until the block ends, then drains.
+
+    `public` and `admin` are sockets to serve on that somebody else bound (a supervisor); by default the edge binds the
+    settings' addresses itself. `port` and `admin_port` tell where it listens.
+    """
+
+    def __init__(
+        self, settings: Settings, *, public: socket.socket | None = None, admin: socket.socket | None = None
+    ) -> None:
+        self.settings = settings
+        self.id = new_edge_id()
+        self.metrics = Metrics(version())
+        self._sockets = (public, admin)
+        self._stack = contextlib.AsyncExitStack()
+        self._log = get_logger()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reconnects = 0
+        self.port = self.admin_port = 0
+
+    async def __aenter__(self) -> Edge:
+        await self._stack.__aenter__()
+        try:
+            for part in (
+                self._redis(),
+                self._access(),
+                self._streams(),
+                self._subscription(),
+                self._heartbeat(),
+                self._background(),
+                self._admin_listener(),
+                self._public_listener(),
+                self._drain(),
+            ):
+                await self._stack.enter_async_context(part)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._log.info("edge_started", edge=self.id, port=self.port, admin_port=self.admin_port)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self._stack.aclose()
+        self._log.info("edge_stopped", edge=self.id)
+
+    # --- parts, in the order of their start --------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _redis(self) -> AsyncIterator[None]:
+        self.redis = connect(self.settings.redis_url)
+        # A connection pool of its own: a wave of commands must never keep the subscription from reconnecting.
+        self._listening = connect(self.settings.redis_url)
+        try:
+            await self.redis.ping()
+            yield
+        finally:
+            await self._listening.aclose()
+            await self.redis.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _access(self) -> AsyncIterator[None]:
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as stack:
+            jwks = await stack.enter_async_context(Jwks(settings.jwks_url)) if settings.jwks_url else None
+            keys = jwks or static_key(settings)
+            verifier = Verifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+            self.access = Access(self.redis, verifier, origins=settings.cors_origins, jwks=jwks)
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _streams(self) -> AsyncIterator[None]:
+        settings = self.settings
+        self.history = History(self.redis, self.metrics)
+        async with Admission(
+            self.redis,
+            self.id,
+            max_connections_per_user=settings.max_connections_per_user,
+            connects_per_minute=settings.connects_per_minute,
+        ) as self.admission:
+            self.streams = Streams(settings, self.history, self.admission, self.metrics)
+            yield
+            await self.streams.stop()
+
+    @contextlib.asynccontextmanager
+    async def _subscription(self) -> AsyncIterator[None]:
+        self.heartbeat = Heartbeat(self.id, self.redis, lambda: self.subscription, self._describe)
+        permanent = [self.heartbeat.channel, wire.REVOCATIONS]
+        async with Subscription(self._listening, permanent, self._on_message, self._on_lost) as self.subscription:
+            self.streams.watch.subscription = self.subscription
+            await self.access.load()
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _heartbeat(self) -> AsyncIterator[None]:
+        async with owned(self.heartbeat.run(), "heartbeat"):
+            yield
+        await self.heartbeat.leave()
+
+    @contextlib.asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        async with owned(measure_lag(self.metrics), "loop-lag"), owned(self._recheck(), "recheck"):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _admin_listener(self) -> AsyncIterator[None]:
+        runner = web.AppRunner(admin_app(self.metrics, self._ready), access_log=None)
+        address = (self.settings.admin_host, self.settings.admin_port)
+        async with serving(runner, self._sockets[1], address, "RUNCAST_ADMIN_PORT") as self.admin_port:
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _public_listener(self) -> AsyncIterator[None]:
+        self._doorman = Doorman()
+        runner = web.AppRunner(
+            self._app(),
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+        address = (self.settings.host, self.settings.port)
+        async with (
+            owned(self._doorman.run(), "doorman"),
+            serving(runner, self._sockets[0], address, "RUNCAST_PORT", self._doorman) as self.port,
+        ):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _drain(self) -> AsyncIterator[None]:
+        # The last to start is the first to stop: the listener still stands while viewers are sent elsewhere.
+        yield
+        self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
+        await self.streams.drain(self.settings.drain_seconds)
+
+    # --- what the parts need of each other ---------------------------------------------------------------------------
+
+    def _app(self) -> web.Application:
+        settings = self.settings
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.middlewares.append(self._doorman.middleware)
+        access.setup_cors(app, settings.cors_origins)
+        problems.setup(app)
+        commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
+        api = Api(settings, self.redis, self.access, self.admission, self.streams, commands, self.metrics, version())
+        app.add_routes(api.routes())
+        return app
+
+    def _on_message(self, channel: str, data: bytes) -> None:
+        if channel == self.heartbeat.channel:
+            self.heartbeat.hear()
+        elif channel == wire.REVOCATIONS:
+            if self.access.on_message(data) is not None:
+                self.streams.close_revoked(self.access.is_revoked)
+        else:
+            self.metrics.pubsub_messages.inc()
+            self.streams.watch.on_message(channel, data)
+
+    def _on_lost(self, channel: str) -> None:
+        if channel == wire.REVOCATIONS:
+            self.metrics.pubsub_reconnects.inc()
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks.append(asyncio.create_task(self._reload_revocations(), name="revocations"))
+        elif channel != self.heartbeat.channel:
+            self.streams.watch.on_lost(channel)
+
+    async def _reload_revocations(self) -> None:
+        try:
+            await self.access.load()
+            self.streams.close_revoked(self.access.is_revoked)
+        except (RedisError, *GONE) as error:
+            self._log.warning("revocations_not_loaded", error=type(error).__name__)
+
+    async def _recheck(self) -> None:
+        seconds = min(RECHECK_SECONDS_MAX, self.settings.heartbeat_seconds)
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.streams.watch.recheck(seconds)
+            except (RedisError, *GONE) as error:
+                self.metrics.redis_errors.inc()
+                self._log.warning("recheck_failed", error=type(error).__name__)
+
+    def _ready(self) -> dict[str, bool]:
+        return {**self.heartbeat.ready(), "accepting": not self.streams.draining}
+
+    def _describe(self) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "version": version(),
+            "viewers": len(self.streams),
+            "logs": len(self.streams.watch),
+            "draining": self.streams.draining,
+        }
+
+
+def static_key(settings: Settings) -> Keys:
+    """The configured key. Raises `BadSetting` when there is none, or the PEM is none."""
+    if settings.jwt_public_key:
+        pem = settings.jwt_public_key
+        try:
+            return pem_key(pem if "-----BEGIN" in pem else Path(pem).read_text())
+        except (OSError, ValueError) as error:
+            raise BadSetting("RUNCAST_JWT_PUBLIC_KEY", pem[:80], f"a PEM public key or its path ({error})") from error
+    if settings.jwt_secret:
+        return secret_key(settings.jwt_secret)
+    allowed = "one of RUNCAST_JWT_SECRET, RUNCAST_JWT_PUBLIC_KEY and RUNCAST_JWKS_URL must be set (or use --dev)"
+    raise BadSetting("RUNCAST_JWT_SECRET", "", allowed)
+
+
+class Doorman:
+    """Ends connections that never send a request: aiohttp waits for the first head without a bound."""
+
+    def __init__(self) -> None:
+        self._new: dict[int, tuple[float, Any]] = {}
+
+    def wrap(self, server: Callable[[], Any]) -> Callable[[], Any]:
+        """A protocol factory that remembers each connection until its first request."""
+
+        def factory() -> Any:
+            protocol = server()
+            self._new[id(protocol)] = (asyncio.get_running_loop().time() + FIRST_REQUEST_SECONDS, protocol)
+            return protocol
+
+        return factory
+
+    @property
+    def middleware(self) -> Any:
+        @web.middleware
+        async def greet(request: web.Request, handler: Any) -> web.StreamResponse:
+            self._new.pop(id(request.protocol), None)
+            response: web.StreamResponse = await handler(request)
+            return response
+
+        return greet
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            now = asyncio.get_running_loop().time()
+            for key, (deadline, protocol) in list(self._new.items()):
+                if now >= deadline:
+                    del self._new[key]
+                    if protocol.transport is not None:
+                        protocol.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def owned(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """A task for the length of a block."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    runner: web.AppRunner,
+    sock: socket.socket | None,
+    address: tuple[str, int],
+    setting: str,
+    doorman: Doorman | None = None,
+) -> AsyncIterator[int]:
+    """Serve an application; yields the port. Raises `BadSetting` when the address cannot be bound."""
+    await runner.setup()
+    server = None
+    try:
+        sock = sock or listen(*address, setting)
+        assert runner.server is not None
+        factory = doorman.wrap(runner.server) if doorman is not None else runner.server
+        server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=BACKLOG)
+        yield sock.getsockname()[1]
+    finally:
+        if server is not None:
+            server.close()
+        await runner.cleanup()
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A listening socket whose connections inherit what long-lived streams need. Raises `BadSetting`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_NOTSENT_LOWAT", NOTSENT_LOWAT_BYTES), ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS)):
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        sock.setblocking(False)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise BadSetting(setting, f"{host}:{port}", f"an address that can be bound ({error.strerror})") from error
+    return sock
+
+
+async def serve(
+    settings: Settings,
+    *,
+    public: socket.socket | None = None,
+    admin: socket.socket | None = None,
+    ready: Callable[[Edge], None] = lambda _: None,
+) -> None:
+    """Run an edge until SIGTERM or SIGINT; a second signal ends it at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    me = asyncio.current_task()
+    assert me is not None
+
+    def on_signal() -> None:
+        if stop.is_set():
+            me.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with Edge(settings, public=public, admin=admin) as edge:
+        ready(edge)
+        await stop.wait()

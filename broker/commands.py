@@ -1,0 +1,324 @@
+"""What a caller does to executions: start, look, cancel, answer. No HTTP here; `broker.api` speaks that."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+
+from broker.api_types import (
+    CancelResponse,
+    EventPage,
+    ExecuteRequest,
+    ExecuteResponse,
+    ExecutionList,
+    ExecutionState,
+    ExecutionSummary,
+    Failure,
+    InputRequest,
+    InputResponse,
+    LoggedEvent,
+)
+from broker.auth import Identity
+from broker.history import TERMINAL_STATES, History
+from broker.problems import Problem
+from broker.state import Fold
+from emitter import jobs
+from emitter.errors import ExecutionEnded, ExecutionExists, ExecutionOwned, UnknownExecution, UnknownInput
+from emitter.events import ExecutionCancelled, ExecutionQueued, InputReceived, InputRequired
+from emitter.publisher import LogLimits, append, prepare
+from emitter.redact import Redactor
+from emitter.wire import START, Entry, EventId, Owner, decode_event, new_execution_id, now_ms
+
+IDEMPOTENCY_SECONDS = 86_400
+AGENTS_FRESH_SECONDS = 1.0
+LIST_ROUNDS = 20
+LIST_PAGE = 200
+CANCEL_SCRIPT = Path(__file__).with_name("cancel.lua").read_text()
+
+
+class _Listed(NamedTuple):
+    created_ms: int
+    execution_id: str
+
+
+class Commands:
+    """The commands of one edge."""
+
+    def __init__(self, redis: Redis, history: History, limits: LogLimits, redact: Redactor) -> None:
+        self._redis: Any = redis
+        self._history = history
+        self._limits = limits
+        self._redact = redact
+        self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self, identity: Identity, request: ExecuteRequest, *, request_id: str, idempotency_key: str | None
+    ) -> tuple[ExecuteResponse, bool]:
+        """Accept an execution and queue its job; whether it was new. Raises `Problem` 422 (unknown agent, a key used
+        for another request), `ExecutionExists`, `PayloadTooLarge`."""
+        if request.not_before is not None or request.on_disconnect is not None:
+            field = "notBefore" if request.not_before is not None else "onDisconnect"
+            raise Problem(422, "not-supported", f"{field} is not supported by this version", path=f"$.{field}")
+        agent = await self._agent(request.agent)
+        execution_id = request.execution_id or new_execution_id()
+        if idempotency_key is not None:
+            execution_id = await self._first_answer(identity.owner, idempotency_key, request, execution_id)
+        response = ExecuteResponse(
+            execution_id=execution_id, state="queued", stream_url=f"/api/agent/executions/{execution_id}/stream"
+        )
+        is_new = await self._accept(identity.owner, execution_id, agent, request, request_id)
+        if not is_new and idempotency_key is None:
+            head = await self._history.head(identity.owner.execution(execution_id).record)
+            raise ExecutionExists(execution_id, head.state if head else "unknown")
+        return response, is_new
+
+    async def _agent(self, name: str | None) -> str:
+        known = await self._known_agents()
+        if name is None and len(known) == 1:
+            return next(iter(known))
+        if name is None or name not in known:
+            what = "name an agent" if name is None else f"no worker knows an agent {name[:80]!r}"
+            raise Problem(422, "unknown-agent", what, path="$.agent", known=sorted(known))
+        return name
+
+    async def _known_agents(self) -> frozenset[str]:
+        asked, known = self._agents
+        if time.monotonic() - asked > AGENTS_FRESH_SECONDS:
+            known = frozenset(await jobs.known_agents(self._redis))
+            self._agents = (time.monotonic(), known)
+        return known
+
+    async def _first_answer(self, owner: Owner, key: str, request: ExecuteRequest, execution_id: str) -> str:
+        """The execution id that the first request with this key got."""
+        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        body = hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()[:32]
+        stored = await self._redis.set(
+            owner.idempotency(digest), f"{execution_id} {body}", nx=True, get=True, ex=IDEMPOTENCY_SECONDS
+        )
+        if stored is None:
+            return execution_id
+        first_id, first_body = stored.decode().split(" ")
+        if first_body != body:
+            raise Problem(422, "idempotency-key-reused", "this Idempotency-Key came with another request before")
+        return str(first_id)
+
+    async def _accept(
+        self, owner: Owner, execution_id: str, agent: str, request: ExecuteRequest, request_id: str
+    ) -> bool:
+        """Write `execution:queued` and queue the job. Both may be repeated: the log takes the event once, and a worker
+        runs a job only while its execution is queued."""
+        queued = ExecutionQueued(task=request.task, agent=agent)
+        event = self._prepare(queued, execution_id, request_id=request_id)
+        fields = {
+            "task": request.task,
+            "agent": agent,
+            "params": msgspec.json.encode(request.params or {}).decode(),
+            "metadata": msgspec.json.encode(request.metadata or {}).decode(),
+            "conversationId": request.conversation_id or "",
+            "requestId": request_id,
+            "createdAt": str(now_ms()),
+        }
+        appended = await append(
+            self._redis, owner, execution_id, [event], producer="accept", mode="new", fields=fields, limits=self._limits
+        )
+        head = None if appended.added else await self._history.head(owner.execution(execution_id).record)
+        if head is None or head.state == "queued":
+            await jobs.enqueue(self._redis, owner, execution_id, agent)
+        return appended.added > 0
+
+    def _prepare(self, event: Any, execution_id: str, **envelope: Any) -> Any:
+        return prepare(event, execution_id, redact=self._redact, max_bytes=self._limits.max_event_bytes, **envelope)
+
+    # --- look --------------------------------------------------------------------------------------------------------
+
+    async def listing(self, owner: Owner, *, state: str | None, limit: int, cursor: str | None) -> ExecutionList:
+        """Newest first. `cursor` is a former answer's; with a rare `state` a page may be short and still continue."""
+        after = _listed(cursor)
+        found: list[ExecutionSummary] = []
+        for _ in range(LIST_ROUNDS):
+            page = await self._index_page(owner, after)
+            for listed, summary in zip(page, await self._summaries(owner, page), strict=True):
+                after = listed
+                if summary is not None and state in (None, summary.state):
+                    found.append(summary)
+                if len(found) == limit:
+                    return ExecutionList(executions=found, next_cursor=f"{after.created_ms}.{after.execution_id}")
+            if len(page) < LIST_PAGE:
+                return ExecutionList(executions=found)
+        cursor = f"{after.created_ms}.{after.execution_id}" if after else None
+        return ExecutionList(executions=found, next_cursor=cursor)
+
+    async def _index_page(self, owner: Owner, after: _Listed | None) -> list[_Listed]:
+        highest = "+inf" if after is None else str(after.created_ms)
+        rows = await self._redis.zrange(
+            owner.index, highest, "-inf", desc=True, byscore=True, offset=0, num=LIST_PAGE + 50, withscores=True
+        )
+        page = [_Listed(int(score), member.decode()) for member, score in rows]
+        return [listed for listed in page if after is None or listed < after][:LIST_PAGE]
+
+    async def _summaries(self, owner: Owner, page: list[_Listed]) -> list[ExecutionSummary | None]:
+        pipe = self._redis.pipeline(transaction=False)
+        names = ("state", "task", "agent", "attempt", "ms", "seq", "conversationId", "metadata")
+        for listed in page:
+            pipe.hmget(owner.execution(listed.execution_id).record, *names)
+        return [_summary(listed, row) for listed, row in zip(page, await pipe.execute(), strict=True)]
+
+    async def state(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionState:
+        """The folded log. Where the log is trimmed or gone, the record fills in what it knows."""
+        record = await self._record(owner, execution_id)
+        fold = Fold(execution_id)
+        async for entry in self._entries(owner, execution_id, START):
+            fold.apply_entry(entry)
+        state = fold.state()
+        if state.cursor in ("", "0-0") and (end := record.get("end")):
+            fold.apply_entry(Entry(int(record["ms"]), int(record["seq"]), b"", end.encode()))
+            state = fold.state()
+        return _completed(state, record, with_stack=with_stack)
+
+    async def _record(self, owner: Owner, execution_id: str) -> dict[str, str]:
+        raw = await self._redis.hgetall(owner.execution(execution_id).record)
+        if not raw:
+            raise UnknownExecution(execution_id)
+        return {name.decode(): value.decode("utf-8", "replace") for name, value in raw.items()}
+
+    async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
+        keys = owner.execution(execution_id)
+        while True:
+            page = await self._history.read(keys.log, after, record=keys.record)
+            for entry in page.entries:
+                yield entry
+            if page.end or not page.entries:
+                return
+            after = page.cursor
+
+    async def events(self, owner: Owner, execution_id: str, *, after: EventId, limit: int) -> EventPage:
+        """One page of the log."""
+        keys = owner.execution(execution_id)
+        head = await self._history.head(keys.record)
+        if head is None:
+            raise UnknownExecution(execution_id)
+        page = await self._history.read(keys.log, after, record=keys.record)
+        entries = page.entries[:limit]
+        more = not page.end or len(entries) < len(page.entries)
+        return EventPage(
+            events=[LoggedEvent(id=str(entry.id), event=msgspec.Raw(entry.json)) for entry in entries],
+            state=head.state,
+            next_after=str(entries[-1].id) if entries and more else None,
+            first_seq=entries[0].seq if page.reset and entries else None,
+        )
+
+    async def export(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[bytes]:
+        """The log as NDJSON lines `{"id":…,"event":…}`."""
+        async for entry in self._entries(owner, execution_id, after):
+            yield b'{"id":"%d-%d","event":%b}\n' % (entry.ms, entry.seq, entry.json)
+
+    # --- steer -------------------------------------------------------------------------------------------------------
+
+    async def cancel(
+        self, identity: Identity, execution_id: str, reason: str | None, request_id: str
+    ) -> CancelResponse:
+        """Cancel, or ask the worker to. A repeat changes nothing. Raises `UnknownExecution`, `ExecutionEnded`."""
+        owner, by = identity.owner, identity.principal.user
+        keys = owner.execution(execution_id)
+        head = await self._history.head(keys.record)
+        if head is None:
+            raise UnknownExecution(execution_id)
+        state: str = head.state
+        if state not in TERMINAL_STATES:
+            event = self._prepare(ExecutionCancelled(reason=reason, by=by), execution_id, request_id=request_id)
+            try:
+                await append(self._redis, owner, execution_id, [event], mode="unowned", limits=self._limits)
+                state = "cancelled"
+            except ExecutionOwned:
+                words = msgspec.json.encode({"reason": reason, "by": by})
+                reply = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, "PUBLISH")
+                state = reply.decode() if reply else "cancelled"
+            except ExecutionEnded as ended:
+                state = ended.state
+        if state in ("completed", "failed"):
+            raise ExecutionEnded(execution_id, state)
+        return CancelResponse(execution_id=execution_id, state=state)  # type: ignore[arg-type]
+
+    async def answer(
+        self, identity: Identity, execution_id: str, request: InputRequest, request_id: str
+    ) -> InputResponse:
+        """Give an input its answer. Raises `UnknownExecution`, `UnknownInput`, `AlreadyAnswered`, `Problem` 422/409."""
+        owner = identity.owner
+        keys = owner.execution(execution_id)
+        state, spec = await self._redis.hmget(keys.record, "state", f"i:{request.input_id}")
+        if state is None:
+            raise UnknownExecution(execution_id)
+        if spec is None:
+            raise UnknownInput(execution_id)
+        question = decode_event(InputRequired.type, spec)
+        assert isinstance(question, InputRequired)
+        _check_answer(question, request.value)
+        by = identity.principal.user
+        stored = msgspec.json.encode({"value": request.value, "by": by, "at": now_ms()}).decode()
+        received = InputReceived(input_id=request.input_id, by=by, value=request.value)
+        event = self._prepare(received, execution_id, request_id=request_id, answer=stored)
+        await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
+        return InputResponse(execution_id=execution_id, input_id=request.input_id)
+
+
+def _listed(cursor: str | None) -> _Listed | None:
+    if cursor is None:
+        return None
+    ms, _, execution_id = cursor.partition(".")
+    if not ms.isdecimal() or len(ms) > 15 or len(execution_id) > 64:
+        raise Problem(400, "invalid-parameter", "cursor is not one of ours", path="cursor")
+    return _Listed(int(ms), execution_id)
+
+
+def _summary(listed: _Listed, row: list[bytes | None]) -> ExecutionSummary | None:
+    state, task, agent, attempt, ms, seq, conversation, metadata = [
+        None if value is None else value.decode("utf-8", "replace") for value in row
+    ]
+    if state is None:
+        return None  # its record expired before the index did
+    return ExecutionSummary(
+        execution_id=listed.execution_id,
+        state=state,  # type: ignore[arg-type]
+        task=task,
+        agent=agent,
+        attempt=int(attempt) if attempt else None,
+        created_at=listed.created_ms,
+        updated_at=int(ms or 0),
+        conversation_id=conversation or None,
+        metadata=msgspec.json.decode(metadata) if metadata and metadata != "{}" else None,
+        cursor=f"{ms}-{seq}",
+    )
+
+
+def _completed(state: ExecutionState, record: dict[str, str], *, with_stack: bool) -> ExecutionState:
+    changes: dict[str, Any] = {"status": record["state"], "cursor": f"{record.get('ms', 0)}-{record.get('seq', 0)}"}
+    if state.task is None:
+        changes["task"] = record.get("task")
+    if state.agent is None:
+        changes["agent"] = record.get("agent")
+    if with_stack and state.error is not None:
+        changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record.get("stack"))
+    return msgspec.structs.replace(state, **changes)
+
+
+def _check_answer(question: InputRequired, value: Any) -> None:
+    """Raises `Problem` 422 for a value that the question does not allow, 409 when its time is over."""
+    if question.expires_at is not None and now_ms() > question.expires_at:
+        raise Problem(409, "input-expired", "the time to answer is over", expiredAt=question.expires_at)
+    wanted = {
+        "approval": ("true or false", isinstance(value, bool)),
+        "choice": (f"one of {question.options}", isinstance(value, str) and value in (question.options or [])),
+        "text": ("text", isinstance(value, str)),
+        "form": ("an object", isinstance(value, dict)),
+    }
+    allowed, fits = wanted[question.kind]
+    if not fits:
+        raise Problem(422, "invalid", f"the answer to this {question.kind} is {allowed}", path="$.value")

@@ -1,0 +1,169 @@
+"""Reads logs after a cursor, proves that nothing is missing, and lets viewers at the same place share one read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from redis.asyncio import Redis
+
+from broker.metrics import Metrics
+from broker.sse import Lens
+from emitter.events import State
+from emitter.wire import START, Entry, EventId, parse_event_id, parse_stream
+
+PAGE_EVENTS = 200
+PAGE_BYTES = 256 * 1024
+"""A page ends after the event that reaches this, so that a viewer's buffer holds little more than one page."""
+READ_SECONDS = 10.0
+TERMINAL_STATES = ("completed", "failed", "cancelled")
+
+
+class Reset(NamedTuple):
+    """Some history cannot be had. `lost` are the first and last ordinal that are gone, when that is known."""
+
+    reason: Literal["trimmed", "diverged", "unknown"]
+    lost: tuple[int, int] | None = None
+
+
+class Page:
+    """Events after a cursor, in order. `reset` says what came before them is gone; `end`, that the log ended here (for
+    now); `cursor` is where a reader of the page stands; `closed`, that nothing will ever follow."""
+
+    def __init__(
+        self, entries: Sequence[Entry], cursor: EventId, *, end: bool, reset: Reset | None = None, closed: bool = False
+    ) -> None:
+        self.entries = entries
+        self.cursor = cursor
+        self.end = end
+        self.reset = reset
+        self.closed = closed
+        self._rendered: dict[object, bytes] = {}
+
+    def render(self, lens: Lens) -> bytes:
+        """The page's bytes; made once for all viewers that share the page and the lens."""
+        data = self._rendered.get(lens.key)
+        if data is None:
+            data = self._rendered[lens.key] = lens.render(self.entries)
+        return data
+
+
+class Head(NamedTuple):
+    """What an execution's record says of its log."""
+
+    state: State
+    last: EventId
+
+
+class History:
+    """The log reads of one edge."""
+
+    def __init__(self, redis: Redis, metrics: Metrics) -> None:
+        self._redis: Any = redis
+        self._metrics = metrics
+        self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
+
+    async def read(self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS) -> Page:
+        """Up to `limit` events after `cursor`. `record` is the execution's hash, which outlives its log.
+
+        Raises redis errors; `TimeoutError` after `READ_SECONDS`.
+        """
+        key = (log, cursor)
+        task = self._reading.get(key)
+        if task is None:
+            self._metrics.history_reads["redis"].inc()
+            task = self._reading[key] = asyncio.create_task(self._read(log, cursor, record, limit), name="history-read")
+            task.add_done_callback(lambda done: self._read_done(key, done))
+        else:
+            self._metrics.history_reads["shared"].inc()
+        async with asyncio.timeout(READ_SECONDS):
+            return await asyncio.shield(task)
+
+    def _read_done(self, key: tuple[str, EventId], task: asyncio.Task[Page]) -> None:
+        del self._reading[key]
+        if not task.cancelled():
+            task.exception()  # all who waited may have left meanwhile; their errors are not lost, they are unwanted
+
+    async def close(self) -> None:
+        tasks = list(self._reading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def head(self, record: str) -> Head | None:
+        """State and last id of an execution; None if there is none."""
+        state, ms, seq = await self._redis.hmget(record, "state", "ms", "seq")
+        return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)))
+
+    async def last(self, log: str) -> EventId:
+        """The last id in a log; `START` if it is empty."""
+        rows = await self._redis.xrevrange(log, count=1)
+        return parse_event_id(rows[0][0].decode()) if rows else START
+
+    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId]:
+        """The last ids of many logs, (log, record or None) each, in one round trip."""
+        pipe = self._redis.pipeline(transaction=False)
+        for log, record in watched:
+            if record is None:
+                pipe.xrevrange(log, count=1)
+            else:
+                pipe.hmget(record, "ms", "seq")
+        found = []
+        for (_, record), reply in zip(watched, await pipe.execute(), strict=True):
+            if record is None:
+                found.append(parse_event_id(reply[0][0].decode()) if reply else START)
+            else:
+                found.append(EventId(int(reply[0] or 0), int(reply[1] or 0)))
+        return found
+
+    async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
+        # Inclusive: only the cursor's own entry proves that the log still is the one the cursor was taken from.
+        at_start = cursor.seq == 0
+        rows = await self._redis.xrange(log, "-" if at_start else str(cursor), "+", count=limit + 1)
+        entries = parse_stream(rows)
+        if not at_start:
+            if not entries or entries[0].id != cursor:
+                return await self._broken(log, cursor, record, limit)
+            del entries[0]
+        elif entries and entries[0].seq != 1:
+            return self._page(entries, cursor, rows, limit, Reset("trimmed", (1, entries[0].seq - 1)))
+        elif not entries:
+            return await self._empty(cursor, record)
+        return self._page(entries, cursor, rows, limit)
+
+    def _page(
+        self, entries: list[Entry], cursor: EventId, rows: Sequence[object], limit: int, reset: Reset | None = None
+    ) -> Page:
+        kept, size = 0, 0
+        while kept < min(len(entries), limit) and size < PAGE_BYTES:
+            size += len(entries[kept].json)
+            kept += 1
+        end = len(rows) <= limit and kept == len(entries)
+        entries = entries[:kept]
+        return Page(entries, entries[-1].id if entries else cursor, end=end, reset=reset)
+
+    async def _broken(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
+        """The cursor's entry is not there: trimmed away, foreign, or lost in a failover."""
+        rows = await self._redis.xrange(log, "-", "+", count=limit + 1)
+        entries = parse_stream(rows)
+        if not entries:
+            return await self._empty(cursor, record)
+        first = entries[0]
+        if first.seq <= cursor.seq or first.ms < cursor.ms:
+            return self._page(entries, cursor, rows, limit, Reset("diverged"))
+        lost = (cursor.seq + 1, first.seq - 1)
+        return self._page(entries, cursor, rows, limit, Reset("trimmed", lost) if lost[0] <= lost[1] else None)
+
+    async def _empty(self, cursor: EventId, record: str | None) -> Page:
+        """There is no log: nothing was written yet, or it expired and the record still knows how it ended."""
+        head = await self.head(record) if record is not None else None
+        if head is None or head.last.seq == 0:
+            gone = Reset("diverged") if cursor.seq else None
+            return Page([], START, end=True, reset=gone)
+        closed = head.state in TERMINAL_STATES
+        if cursor == head.last:
+            return Page([], cursor, end=True, closed=closed)
+        if cursor.seq < head.last.seq:
+            return Page([], head.last, end=True, reset=Reset("trimmed", (cursor.seq + 1, head.last.seq)), closed=closed)
+        return Page([], head.last, end=True, reset=Reset("diverged"), closed=closed)

@@ -1,0 +1,180 @@
+"""What an edge knows of the logs it watches, and the one place from which live bytes leave. Pure: no clock, no I/O of
+its own but the transports' synchronous `write`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from broker.sse import Lens
+from emitter.events import TERMINAL_STATES
+from emitter.wire import START, Entry, EventId
+
+if TYPE_CHECKING:
+    from broker.viewer import Viewer
+
+TAIL_EVENTS = 256
+TAIL_BYTES = 256 * 1024
+TERMINAL_TYPES = frozenset(type_.encode() for type_ in TERMINAL_STATES)
+_STATE_AFTER = {type_.encode(): state for type_, state in TERMINAL_STATES.items()} | {
+    b"execution:queued": "queued",
+    b"execution:started": "running",
+    b"input:required": "waiting_input",
+    b"input:received": "running",
+}
+
+
+class Delivery(NamedTuple):
+    """What one call of `deliver` wrote."""
+
+    viewers: int
+    events: int
+    bytes: int
+
+
+class Group:
+    """Live viewers that share one lens, so that their bytes are made once."""
+
+    __slots__ = ("lens", "sent", "viewers")
+
+    def __init__(self, lens: Lens) -> None:
+        self.lens = lens
+        self.viewers: set[Viewer] = set()
+        self.sent = START
+        """Id of the last event the lens let through."""
+
+
+class Topic:
+    """One watched log: its hub cursor, its live viewers, and a short tail of recent events.
+
+    `last` is the id up to which every live viewer has the log; None until history or a message tells. `tail` is dense
+    and ends at `last`.
+    """
+
+    def __init__(self, key: str, *, is_execution: bool) -> None:
+        self.key = key
+        self.is_execution = is_execution
+        self.last: EventId | None = None
+        self.state: str | None = None
+        self.groups: dict[tuple[object, ...], Group] = {}
+        self.tail: deque[Entry] = deque()
+        self._tail_bytes = 0
+        self._rendered: dict[tuple[object, ...], bytes] = {}
+        self.lagging: list[Viewer] = []
+        """Viewers whose transport filled up during a delivery."""
+
+    # --- what arrives ---
+
+    def accept(self, entries: Sequence[Entry]) -> list[Entry] | None:
+        """The entries that are new here, now counted as seen; None when they prove that something was missed or that
+        the log is another one than before (then nothing changed)."""
+        last = self.last
+        if last is not None and entries and entries[0].seq != last.seq + 1:
+            if self._contradicts(entries):
+                return None
+            entries = [entry for entry in entries if entry.seq > last.seq]
+            if entries and entries[0].seq != last.seq + 1:
+                return None
+        if entries:
+            self._remember(entries)
+        return list(entries)
+
+    def _contradicts(self, entries: Sequence[Entry]) -> bool:
+        """Whether an entry we should already have differs from what we have: ids never go back in one log."""
+        assert self.last is not None
+        known = {entry.seq: entry.ms for entry in self.tail}
+        return any(
+            entry.seq <= self.last.seq and (entry.ms > self.last.ms or known.get(entry.seq, entry.ms) != entry.ms)
+            for entry in entries
+        )
+
+    def _remember(self, entries: Sequence[Entry]) -> None:
+        self.last = entries[-1].id
+        self._rendered.clear()
+        for entry in entries:
+            self.tail.append(entry)
+            self._tail_bytes += len(entry.json)
+            self.state = _STATE_AFTER.get(entry.type, self.state)
+        while len(self.tail) > TAIL_EVENTS or self._tail_bytes > TAIL_BYTES:
+            self._tail_bytes -= len(self.tail.popleft().json)
+
+    def settle(self, cursor: EventId) -> None:
+        """History ended at `cursor` and nothing live came before: this is where the hub stands."""
+        if self.last is None:
+            self.last = cursor
+
+    def forget(self) -> None:
+        """The log is not what it was: know nothing until history tells anew."""
+        self.last = None
+        self.tail.clear()
+        self._tail_bytes = 0
+        self._rendered.clear()
+
+    @property
+    def ended(self) -> bool:
+        return self.is_execution and self.state in ("completed", "failed", "cancelled")
+
+    # --- who watches ---
+
+    def missing(self, cursor: EventId) -> list[Entry] | None:
+        """What lies between a cursor and the hub's, if that is known without asking Redis; None if it is not."""
+        if self.last is None:
+            return None
+        if cursor == self.last:
+            return []
+        if not self.tail:
+            return None
+        first = self.tail[0].seq
+        if cursor == START and first == 1:
+            return list(self.tail)
+        at = cursor.seq - first
+        if 0 <= at < len(self.tail) and self.tail[at].ms == cursor.ms:
+            return [entry for entry in self.tail if entry.seq > cursor.seq]
+        return None
+
+    def render_tail(self, lens: Lens, entries: Sequence[Entry]) -> bytes:
+        """The bytes of the tail's end; many viewers that resume at one place share them."""
+        key = (lens.key, len(entries))
+        data = self._rendered.get(key)
+        if data is None:
+            data = self._rendered[key] = lens.render(entries)
+        return data
+
+    def add(self, viewer: Viewer) -> None:
+        group = self.groups.get(viewer.lens.key)
+        if group is None:
+            group = self.groups[viewer.lens.key] = Group(viewer.lens)
+        group.viewers.add(viewer)
+
+    def remove(self, viewer: Viewer) -> None:
+        group = self.groups.get(viewer.lens.key)
+        if group is not None:
+            group.viewers.discard(viewer)
+            if not group.viewers:
+                del self.groups[viewer.lens.key]
+
+    def live(self) -> Iterable[Viewer]:
+        for group in self.groups.values():
+            yield from group.viewers
+
+    # --- the live path ---
+
+    def deliver(self, entries: Sequence[Entry]) -> Delivery:
+        """Write accepted entries to every live viewer: the same bytes, synchronously, no task and no queue each.
+
+        A transport that fills up calls its viewer's `pause_writing` from inside `write`, which puts it on `lagging`.
+        """
+        viewers = events = size = 0
+        for group in self.groups.values():
+            data = group.lens.render(entries)
+            if not data:
+                continue
+            count = len(group.viewers)
+            viewers += count
+            events += count * len(entries)
+            size += count * len(data)
+            group.sent = entries[-1].id
+            for viewer in group.viewers:
+                viewer.transport.write(data)
+        return Delivery(viewers, events, size)

@@ -1,0 +1,130 @@
+"""Single events as lines for a terminal. Pure.
+
+What an agent says is shown as text: it becomes `rich.text.Text`, never markup, and control characters are taken out, so
+that no agent and no tool's result can move the cursor, set a title or hide what was printed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from rich.text import Text
+
+from emitter import events as ev
+from emitter.events import Event
+
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]P^_X][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[ -/]*[0-~]?")
+# C0 and C1 but tab and line feed, line and paragraph separators, and what turns the direction of writing
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Text that only writes: no escape sequences, no control characters but tab and line feed."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def short(value: Any, limit: int = 60) -> str:
+    """A value on one line of at most `limit` characters; an object as `name=value` pairs."""
+    if isinstance(value, dict):
+        text = " ".join(f"{name}={_atom(item)}" for name, item in value.items())
+    else:
+        text = _atom(value)
+    text = " ".join(clean(text).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _atom(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def seconds(value: float) -> str:
+    """A duration a person reads: `0.34 s`, `12.3 s`, `3 min 05 s`."""
+    if value >= 60:
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes} min {rest:02d} s"
+    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+
+
+def unknown(type_: str, data: Any) -> Text:
+    """An event this version has no form for: a plug-in's, or a newer edge's."""
+    return Text(f"  {clean(type_)} {short(data, 100)}", "dim")
+
+
+def result_lines(result: Any) -> list[Text]:
+    if isinstance(result, dict):
+        return [Text(f"  {short(name, 30)}: {short(value, 200)}") for name, value in list(result.items())[:20]]
+    if isinstance(result, str):
+        return [Text(line) for line in clean(result).splitlines()]
+    return [Text(f"  {short(result, 400)}")]
+
+
+def _queued(event: ev.ExecutionQueued) -> list[Text]:
+    return [Text.assemble(("◌ ", "dim"), (f"queued for {clean(event.agent)}: ", "dim"), short(event.task, 100))]
+
+
+def _started(event: ev.ExecutionStarted) -> list[Text]:
+    again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+    return [Text.assemble(("● ", "green"), f"started{again}: ", (short(event.task, 100), "bold"))]
+
+
+def _planned(event: ev.PlanCreated) -> list[Text]:
+    steps = " → ".join(short(phase.name, 40) for phase in event.plan.phases)
+    return [Text.assemble(("plan ", "bold"), short(event.plan.goal, 120)), Text(f"     {steps}", "dim")]
+
+
+def _thinking(event: ev.Thinking) -> list[Text]:
+    if not event.visible:
+        return []
+    return [Text(f"  · {line}", "dim italic") for line in clean(event.thought).splitlines()]
+
+
+def _specialist(event: ev.SpecialistActivated) -> list[Text]:
+    return [Text.assemble(("◇ ", "magenta"), (short(event.specialist), "bold"), f" {short(event.task or '', 100)}")]
+
+
+def _specialist_done(event: ev.SpecialistComplete) -> list[Text]:
+    return [Text.assemble(("◆ ", "magenta"), (short(event.specialist), "bold"), f" {short(event.summary or '', 200)}")]
+
+
+def _partial(event: ev.PartialResult) -> list[Text]:
+    who = f"{short(event.specialist)}: " if event.specialist else ""
+    return [Text.assemble(("  ◆ ", "blue"), who, short(event.result, 160))]
+
+
+def _synthesis(event: ev.Synthesis) -> list[Text]:
+    return [Text.assemble(("◈ ", "magenta"), short(event.message, 200))]
+
+
+def _artifact(event: ev.Artifact) -> list[Text]:
+    size = "" if event.text is None else f", {len(event.text):,} characters"
+    name = short(event.name or event.artifact_id, 100)
+    return [Text.assemble(("  ▤ ", "blue"), (name, "bold"), (f" ({short(event.media_type, 40)}{size})", "dim"))]
+
+
+def _timeout(event: ev.Timeout) -> list[Text]:
+    return [Text(f"! slow: {short(event.message, 200)} ({event.action})", "yellow")]
+
+
+def _violation(event: ev.SandboxViolation) -> list[Text]:
+    return [Text(f"! sandbox: {short(event.rule)}: {short(event.detail, 200)}", "bold red")]
+
+
+LINES: dict[type[Event], Callable[[Any], list[Text]]] = {
+    ev.ExecutionQueued: _queued,
+    ev.ExecutionStarted: _started,
+    ev.PlanCreated: _planned,
+    ev.Thinking: _thinking,
+    ev.SpecialistActivated: _specialist,
+    ev.SpecialistComplete: _specialist_done,
+    ev.PartialResult: _partial,
+    ev.Synthesis: _synthesis,
+    ev.Artifact: _artifact,
+    ev.Timeout: _timeout,
+    ev.SandboxViolation: _violation,
+}
+"""The events whose lines depend on nothing that was before."""

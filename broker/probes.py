@@ -1,0 +1,131 @@
+"""Is this edge alive, ready, and is its loop on time: the admin listener and the tasks that keep its answers true."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from broker.logs import get_logger
+from broker.metrics import Metrics
+from broker.subscription import Subscription
+from emitter import wire
+from emitter.connection import GONE
+
+BEAT_SECONDS = 1.0
+FRESH_SECONDS = 5.0
+"""A loopback older than this means that messages do not reach this edge."""
+DEAF_SECONDS = 8.0
+"""After this long without a loopback the subscription's connection is given up and made anew."""
+ANNOUNCE_SECONDS = 10.0
+LAG_SECONDS = 0.5
+
+
+class Heartbeat:
+    """Publishes on the edge's own channel and waits to hear itself; announces the edge in Redis."""
+
+    def __init__(
+        self,
+        edge_id: str,
+        redis: Redis,
+        subscription: Callable[[], Subscription],
+        describe: Callable[[], dict[str, object]],
+    ) -> None:
+        self.edge_id = edge_id
+        self.channel = wire.edge_channel(edge_id)
+        self._redis = redis
+        self._subscription = subscription
+        self._describe = describe
+        self._heard = -1e9
+        self._redis_ok = False
+        self._log = get_logger()
+
+    def hear(self) -> None:
+        """Our own message came back."""
+        self._heard = time.monotonic()
+
+    def ready(self) -> dict[str, bool]:
+        """What readiness is made of."""
+        return {"redis": self._redis_ok, "loopback": time.monotonic() - self._heard < FRESH_SECONDS}
+
+    async def run(self) -> None:
+        self._heard = max(self._heard, time.monotonic() - FRESH_SECONDS)
+        while True:
+            try:
+                async with asyncio.timeout(BEAT_SECONDS * 3):
+                    await self._beat()
+                self._redis_ok = True
+            except (RedisError, *GONE) as error:
+                if self._redis_ok:
+                    self._log.warning("redis_unreachable", error=type(error).__name__)
+                self._redis_ok = False
+            silent = time.monotonic() - self._heard
+            if self._redis_ok and silent > DEAF_SECONDS:
+                self._log.warning("subscription_deaf", seconds=round(silent, 1))
+                await self._subscription().reconnect()
+                self._heard = time.monotonic() - FRESH_SECONDS
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _beat(self) -> None:
+        until = wire.now_ms() + int(ANNOUNCE_SECONDS * 1000)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.publish(self.channel, b"beat")
+        pipe.zadd(wire.EDGES, {self.edge_id: until})
+        pipe.hset(wire.EDGE_INFO, self.edge_id, msgspec.json.encode(self._describe()))
+        await pipe.execute()
+
+    async def leave(self) -> None:
+        """Take the announcement back. Best effort: it expires anyway."""
+        try:
+            async with asyncio.timeout(1):
+                await self._redis.zrem(wire.EDGES, self.edge_id)
+                await self._redis.hdel(wire.EDGE_INFO, self.edge_id)
+        except (RedisError, *GONE):
+            pass
+
+
+async def measure_lag(metrics: Metrics) -> None:
+    """Observe for ever how much later than asked the loop wakes a sleeper."""
+    loop = asyncio.get_running_loop()
+    while True:
+        asked = loop.time() + LAG_SECONDS
+        await asyncio.sleep(LAG_SECONDS)
+        metrics.event_loop_lag.observe(max(0.0, loop.time() - asked))
+
+
+def admin_app(metrics: Metrics, ready: Callable[[], dict[str, bool]]) -> web.Application:
+    """`/metrics`, `/healthz` and `/readyz`: for the cluster, never on the public listener."""
+
+    async def render_metrics(_: web.Request) -> web.Response:
+        body, content_type = metrics.render()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"alive": True})
+
+    async def readyz(_: web.Request) -> web.Response:
+        parts = ready()
+        return web.json_response({"ready": all(parts.values()), **parts}, status=200 if all(parts.values()) else 503)
+
+    app = web.Application()
+    routes: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+        "/metrics": render_metrics,
+        "/healthz": healthz,
+        "/readyz": readyz,
+    }
+    for path, handler in routes.items():
+        app.router.add_get(path, handler)
+    return app
+
+
+def new_edge_id() -> str:
+    """Unique per process, and readable: the host (a pod's name) and something random."""
+    host = "".join(c for c in socket.gethostname() if c.isalnum() or c in "-_")[:40] or "edge"
+    return f"{host}-{os.getpid()}-{os.urandom(3).hex()}"

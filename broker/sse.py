@@ -1,0 +1,87 @@
+"""The bytes of `text/event-stream` (WHATWG HTML, section 9.2). Pure.
+
+Every frame ends with LF only, is one write, and its JSON is ASCII on one line: no client's line splitter can be misled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from emitter.wire import Entry, EventId
+
+HEARTBEAT = b": hb\n"  # one LF: with a blank line some parsers dispatch an empty event
+HEARTBEAT_EVENT = b"event: heartbeat\ndata: {}\n\n"
+LAST_CHUNK = b"0\r\n\r\n"
+_PATTERN = re.compile(r"[a-z0-9_.:-]{1,80}\*?|\*")
+MAX_PATTERNS = 32
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def control_frame(event: str, data: dict[str, Any]) -> bytes:
+    """A frame that is not in the log and so has no id."""
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))
+
+
+def retry_frame(milliseconds: int) -> bytes:
+    return b"retry: %d\n\n" % milliseconds
+
+
+def id_frame(event_id: EventId) -> bytes:
+    """Moves the client's cursor and dispatches nothing."""
+    return b"id: %d-%d\n\n" % event_id
+
+
+class TypeFilter:
+    """Which event types a viewer wants: names, or prefixes that end in `*`. `ValueError` for anything else."""
+
+    def __init__(self, text: str) -> None:
+        patterns = sorted({part.strip() for part in text.split(",") if part.strip()})
+        if not 1 <= len(patterns) <= MAX_PATTERNS or not all(map(_PATTERN.fullmatch, patterns)):
+            raise ValueError(f"types: 1 to {MAX_PATTERNS} names like tool:start or tool:*, comma separated")
+        self.text = ",".join(patterns)
+        self._names = frozenset(p.encode() for p in patterns if not p.endswith("*"))
+        self._prefixes = tuple(p[:-1].encode() for p in patterns if p.endswith("*"))
+
+    def __contains__(self, type_: bytes) -> bool:
+        return type_ in self._names or type_.startswith(self._prefixes)
+
+
+class Lens:
+    """How a viewer sees a log: which events, under which name, in which body coding. Equal lenses share their bytes."""
+
+    __slots__ = ("chunked", "filter", "heartbeat", "key", "named")
+
+    def __init__(
+        self,
+        *,
+        named: bool = True,
+        types: TypeFilter | None = None,
+        chunked: bool = True,
+        heartbeat_event: bool = False,
+    ) -> None:
+        self.named = named
+        self.filter = types
+        self.chunked = chunked
+        self.heartbeat = self.wrap(HEARTBEAT_EVENT if heartbeat_event else HEARTBEAT)
+        self.key = (named, types.text if types else "", chunked, heartbeat_event)
+
+    def wrap(self, data: bytes) -> bytes:
+        return chunk(data) if self.chunked and data else data
+
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        """The entries as one write; empty when the filter wants none of them."""
+        if self.filter is not None:
+            entries = [entry for entry in entries if entry.type in self.filter]
+        if self.named:
+            frames = [b"id: %d-%d\nevent: %b\ndata: %b\n\n" % entry for entry in entries]
+        else:
+            frames = [b"id: %d-%d\ndata: %b\n\n" % (ms, seq, json) for ms, seq, _, json in entries]
+        return self.wrap(b"".join(frames))

@@ -1,0 +1,238 @@
+"""The logs an edge watches: which, up to where, and how a watched log that was missed for a moment is read again.
+
+Every message and every doubt ends here. A doubt (a gap in the ordinals, a silent reconnect, an idle log whose end is
+elsewhere) has one answer: read the log from the hub's cursor, once for all its viewers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from broker.history import History, Page
+from broker.hub import TERMINAL_TYPES, Topic
+from broker.logs import get_logger
+from broker.metrics import Metrics
+from broker.subscription import Subscription
+from broker.viewer import Viewer, ViewerState
+from emitter.connection import GONE
+from emitter.wire import Entry, parse_message
+
+LINGER_SECONDS = 15.0
+"""How long a log stays watched after its last viewer left: most come back soon, and then need no Redis call."""
+RECHECK_CHUNK = 200
+
+
+class Audience(Protocol):
+    """Who looks after the viewers of a topic."""
+
+    def on_lagging(self, viewer: Viewer) -> None: ...
+
+    def on_ended(self, topic: Topic) -> None: ...
+
+    def replay(self, viewer: Viewer) -> None: ...
+
+
+class Watched:
+    """A topic with what is needed to keep it right."""
+
+    def __init__(self, topic: Topic, record: str | None) -> None:
+        self.topic = topic
+        self.record = record
+        self.viewers = 0
+        self.pending: list[Entry] = []
+        self.catching_up: asyncio.Task[None] | None = None
+        self.dirty = False
+        self.heard_at = 0.0
+        self.idle_since = 0.0
+
+
+class Watch:
+    """All watched logs of one edge."""
+
+    def __init__(self, history: History, metrics: Metrics, audience: Audience) -> None:
+        self.subscription: Subscription | None = None  # set by the edge before the first join
+        self._history = history
+        self._metrics = metrics
+        self._audience = audience
+        self._watched: dict[str, Watched] = {}
+        self._flush_soon: dict[Watched, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = get_logger()
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def get(self, key: str) -> Watched | None:
+        return self._watched.get(key)
+
+    def enter(self, key: str, record: str | None) -> Watched:
+        """Count a viewer of a log in; `leave` counts it out."""
+        watched = self._watched.get(key)
+        if watched is None:
+            watched = self._watched[key] = Watched(Topic(key, is_execution=record is not None), record)
+            watched.heard_at = time.monotonic()
+        watched.viewers += 1
+        return watched
+
+    def leave(self, key: str) -> None:
+        watched = self._watched[key]
+        watched.viewers -= 1
+        if watched.viewers == 0:
+            watched.idle_since = time.monotonic()
+
+    async def subscribed(self, key: str) -> None:
+        """Wait until messages of this log arrive here. Raises `RedisUnavailable`."""
+        assert self.subscription is not None
+        await self.subscription.subscribe(key)
+        self._metrics.subscribed_channels.set(self.subscription.channels)
+
+    # --- live messages ---
+
+    def on_message(self, channel: str, data: bytes) -> None:
+        watched = self._watched.get(channel)
+        if watched is None:
+            return
+        if watched.catching_up is not None:
+            watched.dirty = True  # the read in progress may end before this message; it will look again
+            return
+        watched.pending += parse_message(data)
+        if not self._flush_soon:
+            # Messages read in one go of the loop leave as one write per viewer.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._flush_soon[watched] = None
+
+    def _flush(self) -> None:
+        ready, self._flush_soon = self._flush_soon, {}
+        now = time.monotonic()
+        for watched in ready:
+            entries, watched.pending = watched.pending, []
+            watched.heard_at = now
+            if watched.catching_up is None:
+                self.absorb(watched, entries)
+
+    def absorb(self, watched: Watched, entries: list[Entry]) -> None:
+        """Events of a log, from a message or from history: deliver what is new; on a doubt, read the log again."""
+        topic = watched.topic
+        if topic.last is None and entries and not topic.groups:
+            # No one is live yet. A short tail lets the viewers that now read history join without another read.
+            topic.accept(entries)
+            return
+        fresh = topic.accept(entries)
+        if fresh is None:
+            self.doubt(watched)
+        elif fresh:
+            self._deliver(topic, fresh)
+
+    def _deliver(self, topic: Topic, entries: list[Entry]) -> None:
+        delivery = topic.deliver(entries)
+        if delivery.viewers:
+            self._metrics.events_delivered.inc(delivery.events)
+            self._metrics.event_bytes.inc(delivery.bytes)
+            self._metrics.observe_delivery(time.time() - entries[-1].ms / 1000)
+        if topic.lagging:
+            lagging, topic.lagging = topic.lagging, []
+            for viewer in lagging:
+                self._audience.on_lagging(viewer)
+        if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
+            self._audience.on_ended(topic)
+
+    # --- doubts ---
+
+    def on_lost(self, channel: str) -> None:
+        """Messages of a channel may have been missed."""
+        watched = self._watched.get(channel)
+        if watched is not None:
+            self.doubt(watched)
+
+    def doubt(self, watched: Watched) -> None:
+        """Read the log from the hub's cursor, once."""
+        watched.dirty = True
+        if watched.catching_up is None:
+            watched.catching_up = task = asyncio.create_task(self._catch_up(watched), name="catch-up")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _catch_up(self, watched: Watched) -> None:
+        try:
+            while watched.dirty and watched.topic.last is not None:
+                watched.dirty = False
+                page = await self._patiently(watched)
+                if not self._take(watched, page):
+                    return
+                watched.dirty = watched.dirty or not page.end
+        finally:
+            watched.catching_up = None
+            watched.pending.clear()
+
+    async def _patiently(self, watched: Watched) -> Page:
+        """The log after the hub's cursor, however long Redis is away; viewers keep their heartbeats meanwhile."""
+        failures = 0
+        while True:
+            topic = watched.topic
+            assert topic.last is not None
+            try:
+                return await self._history.read(topic.key, topic.last, record=watched.record)
+            except (RedisError, *GONE) as error:
+                self._metrics.redis_errors.inc()
+                failures += 1
+                self._log.warning("catch_up_failed", error=type(error).__name__, failures=failures)
+                await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 8)) * (0.5 + random.random() / 2))
+
+    def _take(self, watched: Watched, page: Page) -> bool:
+        """Deliver a page read for the hub; false if the log is not the one the viewers know, who then read it anew."""
+        fresh = None if page.reset is not None else watched.topic.accept(page.entries)
+        if fresh is not None:
+            if fresh:
+                self._deliver(watched.topic, fresh)
+            return True
+        last = watched.topic.last
+        viewers = list(watched.topic.live())
+        for viewer in viewers:
+            assert last is not None
+            viewer.cursor = last
+            viewer.state = ViewerState.REPLAYING
+            watched.topic.remove(viewer)
+        watched.topic.forget()
+        for viewer in viewers:
+            self._audience.replay(viewer)
+        return False
+
+    async def settled(self, watched: Watched) -> None:
+        """Wait until no catching up is under way."""
+        if watched.catching_up is not None:
+            await asyncio.wait([watched.catching_up])
+
+    # --- now and then ---
+
+    async def recheck(self, idle_seconds: float) -> None:
+        """Compare idle logs with what their end is in Redis: pub/sub alone is not trusted for the end. One round trip
+        for many logs. Also lets go of logs that nobody watches any more."""
+        self._release()
+        before = time.monotonic() - idle_seconds
+        idle = [w for w in self._watched.values() if w.topic.last is not None and w.heard_at <= before]
+        for start in range(0, len(idle), RECHECK_CHUNK):
+            part = idle[start : start + RECHECK_CHUNK]
+            lasts = await self._history.lasts([(w.topic.key, w.record) for w in part])
+            for watched, last in zip(part, lasts, strict=True):
+                known = watched.topic.last
+                if known is not None and last != known and watched.heard_at <= before:
+                    self.doubt(watched)
+
+    def _release(self) -> None:
+        assert self.subscription is not None
+        before = time.monotonic() - LINGER_SECONDS
+        for key, watched in list(self._watched.items()):
+            if watched.viewers == 0 and watched.idle_since <= before:
+                del self._watched[key]
+                self.subscription.unsubscribe(key)
+        self._metrics.subscribed_channels.set(self.subscription.channels)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,297 @@
+"""One claimed execution, from its start to its one end, whatever the agent does.
+
+The agent runs in a task or thread of its own. The run watches it, and the first thing to happen decides the end: the
+agent returns or raises, it is interrupted for a cause, or its time is up. An interrupted agent gets `cut_seconds` to
+let go; then the execution ends without it, its slot is free again, and its emitter takes nothing more. A thread, or a
+task that swallows its cancellation, may go on after that: Python has no way to end it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from emitter.agents import Agent, Context, SyncContext
+from emitter.emitter import STACK_CHARS, AgentEmitter
+from emitter.errors import (
+    AppendRefused,
+    ExecutionEnded,
+    InvalidEvent,
+    PayloadTooLarge,
+    RedisUnavailable,
+    RuncastError,
+    Superseded,
+)
+from emitter.jobs import Cancel, Job
+
+ERROR_CHARS = 2_000
+AWAY_SECONDS = 600.0
+"""How long an end may wait for Redis. By then another worker has the execution, or there is no Redis to write to."""
+CLOSE_SECONDS = 5.0
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """The agent returned its result."""
+
+    value: Any
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """The agent raised: `Type: message`, and the stack trace for those who may debug."""
+
+    error: str
+    stack: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """The agent let through what its emitter raised: the log is closed."""
+
+
+class TimedOut(msgspec.Struct, frozen=True):
+    seconds: float
+
+
+class HandedOver(msgspec.Struct, frozen=True):
+    """The worker stops: another one shall take over."""
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """Another worker or attempt has the execution."""
+
+
+Cause = Cancel | TimedOut | HandedOver | Lost
+Ending = Returned | Raised | Refused | Cause
+Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "handed_over", "lost", "unwritten"]
+"""How a run came out. `ended`: the log was closed already, by the agent itself or by somebody else; `unwritten`: Redis
+did not take the end, so the lease must lapse and another worker look after it."""
+
+
+class Run:
+    """`await Run(…).execute()` runs the agent and ends the execution; it never raises what the agent raises.
+
+    `open_emitter` makes an emitter for the job; a second one is opened if the first is broken at the end.
+    """
+
+    def __init__(self, job: Job, agent: Agent, open_emitter: Callable[[], AgentEmitter], cut_seconds: float) -> None:
+        self.job = job
+        self.emitter = open_emitter()
+        self.end_seen = False
+        self.leftover: asyncio.Task[Ending] | None = None
+        self._agent = agent
+        self._open_emitter = open_emitter
+        self._cut_seconds = cut_seconds
+        loop = asyncio.get_running_loop()
+        self._interrupted: asyncio.Future[Cause] = loop.create_future()
+        self._abandoned: asyncio.Future[None] = loop.create_future()
+        self._context = self._make_context(loop)
+
+    def interrupt(self, cause: Cause) -> None:
+        """Stop the agent. The first cause counts."""
+        if not self._interrupted.done():
+            self._interrupted.set_result(cause)
+
+    def abandon(self) -> None:
+        """Wait no longer for an interrupted agent to let go."""
+        if not self._abandoned.done():
+            self._abandoned.set_result(None)
+
+    async def execute(self) -> Outcome:
+        try:
+            return await self._end(await self._work())
+        except Superseded:
+            return "lost"
+        except AppendRefused:
+            return "ended"
+        except RuncastError:
+            return "unwritten"
+        finally:
+            with contextlib.suppress(RuncastError):  # what the end needed is in the log already, or never will be
+                await self.emitter.close(CLOSE_SECONDS)
+
+    # --- the agent ---
+
+    async def _work(self) -> Ending:
+        """Run the agent until it ends or has to."""
+        if self.job.cancel is not None:
+            return self.job.cancel
+        try:
+            await self.emitter.execution_started(self.job.task, attempt=self.job.attempt)
+        except (InvalidEvent, PayloadTooLarge) as error:
+            return Raised(_describe(error), "")
+        call = asyncio.create_task(self._call(), name=f"agent-{self.job.execution_id}")
+        try:
+            await asyncio.wait(
+                (call, self._interrupted), timeout=self._agent.time_limit, return_when=asyncio.FIRST_COMPLETED
+            )
+            if call.done():  # whatever else happened at the same time: it has come to its own end
+                return _ending(call)
+            return await self._stop(call)
+        finally:
+            if not call.done():
+                call.cancel()
+                self.leftover = call
+
+    async def _stop(self, call: asyncio.Task[Ending]) -> Cause:
+        if not self._interrupted.done():
+            await self._say_time_is_up()
+        cause = self._interrupted.result()
+        if isinstance(self._context, SyncContext):
+            self._context.unblock()  # the thread sees `cancelled`; its call ends when it does
+        else:
+            call.cancel()
+        await asyncio.wait((call, self._abandoned), timeout=self._cut_seconds, return_when=asyncio.FIRST_COMPLETED)
+        return cause
+
+    async def _say_time_is_up(self) -> None:
+        seconds = self._agent.time_limit or 0.0
+        self.interrupt(TimedOut(seconds))
+        with contextlib.suppress(RuncastError):
+            await self.emitter.timeout(f"over its time limit of {seconds:g} s", "stopping")
+
+    async def _call(self) -> Ending:
+        """The agent's own end, as a value. Not even `sys.exit()` in an agent may end the worker."""
+        try:
+            if isinstance(self._context, SyncContext):
+                return await self._call_in_thread()
+            return Returned(await self._agent.function(self._context))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return self._raised(error)
+
+    async def _call_in_thread(self) -> Ending:
+        """A daemon thread for each call: in a pool, agents that hang would starve the others and hold up the exit."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Ending] = loop.create_future()
+
+        def call() -> None:
+            try:
+                ending: Ending = Returned(self._agent.function(self._context))
+            except BaseException as error:
+                ending = self._raised(error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has gone without this thread
+                loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(ending))
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(call,), name=f"agent-{self.job.execution_id}", daemon=True).start()
+        return await ended
+
+    def _raised(self, error: BaseException) -> Ending:
+        if isinstance(error, AppendRefused) and error.execution_id == self.job.execution_id:
+            if isinstance(error, Superseded):
+                return Lost()
+            if isinstance(error, ExecutionEnded):
+                return Refused()
+        return Raised(_describe(error), _stack(error))
+
+    def _make_context(self, loop: asyncio.AbstractEventLoop) -> Context | SyncContext:
+        job = self.job
+        given: dict[str, Any] = {
+            "task": job.task,
+            "execution_id": job.execution_id,
+            "params": job.params,
+            "metadata": job.metadata,
+            "user_id": job.owner.user,
+            "org": job.owner.org,
+            "attempt": job.attempt,
+            "conversation_id": job.conversation_id,
+            "is_cancelled": self._interrupted.done,
+        }
+        if self._agent.is_async:
+            return Context(self.emitter, **given)
+        return SyncContext(self.emitter, loop, **given)
+
+    # --- its end ---
+
+    async def _end(self, ending: Ending) -> Outcome:
+        """Write the one terminal event, unless there is one or it is not ours to write."""
+        if self.emitter.ended:
+            return "ended"
+        try:
+            return await self._write(ending)
+        except (ExecutionEnded, Superseded):
+            raise
+        except RedisUnavailable:
+            await self.emitter.flush(AWAY_SECONDS)  # the end is queued, and goes out when Redis is back
+            return _outcome(ending)
+        except RuncastError as error:
+            if isinstance(ending, HandedOver):
+                return "handed_over"  # the notice is lost, the execution need not be
+            code = "invalid_result" if isinstance(error, (InvalidEvent, PayloadTooLarge)) else "append_refused"
+            return await self._fail(_describe(error), code)
+
+    async def _write(self, ending: Ending) -> Outcome:
+        emitter = self.emitter
+        match ending:
+            case Returned(value):
+                await emitter.execution_complete(value)
+            case Raised(error, stack):
+                await emitter.execution_error(error, code="agent_error", stack=stack)
+            case TimedOut(seconds):
+                await emitter.execution_error(f"over its time limit of {seconds:g} s", code="timeout")
+            case Cancel(reason, by):
+                await emitter.execution_cancelled(reason=reason, by=by)
+            case HandedOver():
+                await emitter.status("handed_over", "The worker stops; another one takes over")
+                await emitter.flush()  # before the release: the next attempt fences this one
+            case Lost() | Refused():
+                pass
+        return _outcome(ending)
+
+    async def _fail(self, error: str, code: str) -> Outcome:
+        """End with an error when the end that was meant could not be written. An emitter that broke earlier, by an
+        event that the log refused, takes nothing more: then a fresh one says it."""
+        try:
+            await self.emitter.execution_error(error, code=code)
+        except (ExecutionEnded, Superseded):
+            raise
+        except RuncastError:
+            async with self._open_emitter() as fresh:
+                await fresh.execution_error(error, code=code)
+        return "failed"
+
+
+def _ending(call: asyncio.Task[Ending]) -> Ending:
+    if call.cancelled():
+        return Raised("CancelledError: the agent cancelled itself", "")
+    return call.result()
+
+
+def _outcome(ending: Ending) -> Outcome:
+    outcomes: dict[type, Outcome] = {
+        Returned: "completed",
+        Raised: "failed",
+        Refused: "ended",
+        TimedOut: "timeout",
+        Cancel: "cancelled",
+        HandedOver: "handed_over",
+        Lost: "lost",
+    }
+    return outcomes[type(ending)]
+
+
+def _describe(error: BaseException) -> str:
+    """`Type: message`, clipped, and free of the lone surrogates that file names bring along and JSON cannot hold."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message cannot be shown)"
+    name = type(error).__name__
+    return _encodable(f"{name}: {message}" if message else name)[:ERROR_CHARS]
+
+
+def _stack(error: BaseException) -> str:
+    """The stack trace from the agent's own frame on; of a long one the end, which says most."""
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    return _encodable("".join(traceback.format_exception(type(error), error, frames)))[-STACK_CHARS:]
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

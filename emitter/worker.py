@@ -1,0 +1,334 @@
+"""The worker runtime: claims jobs, runs agents, hears of cancellation, keeps its leases, and stops in order.
+
+Four loops share one process. `fetch` reads and claims while there are free slots; `renew` keeps the leases of what runs
+and learns what was cancelled or lost; `control` wakes `renew` at once; `announce` says that the worker lives. Redis may
+go away for a while: every loop tries again with jittered pauses. An async agent that blocks the event loop blocks all
+four, and looks dead: blocking work belongs in a sync agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import re
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from emitter import jobs
+from emitter.agents import Agents
+from emitter.connection import DEFAULT_URL, GONE, connect
+from emitter.control import Control
+from emitter.emitter import AgentEmitter
+from emitter.intake import Intake
+from emitter.jobs import Entry, Job, Renewal, WorkerInfo
+from emitter.publisher import Publisher
+from emitter.run import HandedOver, Lost, Outcome, Run
+
+log = structlog.get_logger("emitter.worker")
+
+ANNOUNCE_SECONDS = 5.0
+PAUSE_SECONDS_MAX = 2.0
+STEADY_SECONDS = 10.0
+"""A step that lasted this long was well in between: its next failure counts as the first."""
+HURRY_SECONDS = 0.5
+CLOSE_SECONDS = 5.0
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works. `concurrency` executions at once; `cut_seconds` for an interrupted agent to let go;
+    `block_ms` for a read to wait, which also bounds how fast a stop is noticed."""
+
+    redis_url: str = DEFAULT_URL
+    concurrency: int = 10
+    lease_seconds: float = 15.0
+    grace_seconds: float = 30.0
+    cut_seconds: float = 5.0
+    block_ms: int = 1000
+
+    @property
+    def lease_ms(self) -> int:
+        return int(self.lease_seconds * 1000)
+
+
+class Worker:
+    """`await Worker(agents, settings).run()` works until `stop` (finish what runs) or `stop_now` (hand it back)."""
+
+    def __init__(self, agents: Agents, settings: WorkerSettings = WorkerSettings()) -> None:  # noqa: B008 - frozen
+        if not len(agents):
+            raise ValueError("no agent is registered")
+        self.id = _new_worker_id()
+        self.agents = agents
+        self.settings = settings
+        self.leftovers: set[asyncio.Task[object]] = set()
+        self._redis: Redis = connect(settings.redis_url, max_connections=256 + 2 * settings.concurrency)
+        self._publisher = Publisher(redis=self._redis)
+        self._control = Control(self._redis, self._look)
+        self._intake = Intake(
+            self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
+        )
+        self._runs: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._nudged = asyncio.Event()
+        self._looking = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+
+    # --- life ---
+
+    def stop(self) -> None:
+        """Claim nothing more, let what runs finish within the grace period, hand back the rest. Idempotent."""
+        self._stopping.set()
+        self._nudged.set()
+
+    def stop_now(self) -> None:
+        """Stop without the grace period. Idempotent."""
+        self._hurrying.set()
+        self.stop()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    async def run(self) -> None:
+        """Work until stopped. Raises only what is a defect of the worker itself."""
+        log.info("worker_started", worker=self.id, agents=self.agents.names, concurrency=self.settings.concurrency)
+        try:
+            async with self._publisher:
+                await self._live()
+        finally:
+            await self._redis.aclose()
+            log.info("worker_stopped", worker=self.id, leftovers=len(self.leftovers))
+
+    async def _live(self) -> None:
+        fetching = asyncio.create_task(self._keep("fetch", self._fetch), name="fetch")
+        steps = {"renew": self._renew, "control": self._control.follow, "announce": self._announce}
+        loops = [asyncio.create_task(self._keep(name, step), name=name) for name, step in steps.items()]
+        try:
+            await asyncio.wait((fetching, *loops), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not self._stopping.is_set():
+                self.stop_now()  # cancelled, or a loop broke: what runs is handed back to a worker that is well
+            await self._drain(fetching)
+            for loop in loops:
+                loop.cancel()
+            ends = await asyncio.gather(fetching, *loops, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+    async def _keep(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a step until the worker stops (`fetch`) or the loop is cancelled (the others serve the drain)."""
+        failures = 0
+        while not (name == "fetch" and self._stopping.is_set()):
+            started = time.monotonic()
+            try:
+                await step()
+            except (RedisError, *GONE) as error:
+                failures = 1 if time.monotonic() - started > STEADY_SECONDS else failures + 1
+                log.warning("redis_lost", loop=name, error=f"{type(error).__name__}: {error}"[:200], failures=failures)
+                await asyncio.sleep(_pause_seconds(failures))
+            else:
+                if failures:
+                    log.info("redis_back", loop=name, failures=failures)
+                failures = 0
+
+    # --- stopping ---
+
+    async def _drain(self, fetching: asyncio.Task[None]) -> None:
+        """The ordered stop. Every wait in it is bounded."""
+        log.info("worker_stopping", worker=self.id, running=len(self._tasks))
+        await asyncio.wait((fetching,), timeout=self.settings.block_ms / 1000 + CLOSE_SECONDS)
+        fetching.cancel()
+        with contextlib.suppress(RedisError, *GONE):
+            await self._intake.give_back()
+        await self._runs_end(self.settings.grace_seconds)
+        for run in tuple(self._runs.values()):
+            run.interrupt(HandedOver())
+        await self._runs_end(self.settings.cut_seconds)
+        if self._hurrying.is_set() and self._tasks:
+            await asyncio.wait(self._tasks, timeout=HURRY_SECONDS)
+        for run in tuple(self._runs.values()):
+            run.abandon()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=HURRY_SECONDS if self._hurrying.is_set() else CLOSE_SECONDS)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._retire()
+
+    async def _runs_end(self, seconds: float) -> None:
+        """Wait until nothing runs, for at most `seconds`, and no longer than there is no hurry."""
+        if not self._tasks:
+            return
+        quiet = asyncio.ensure_future(asyncio.wait(tuple(self._tasks)))
+        hurry = asyncio.ensure_future(self._hurrying.wait())
+        await asyncio.wait((quiet, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        quiet.cancel()
+        hurry.cancel()
+        await asyncio.gather(quiet, hurry, return_exceptions=True)
+
+    async def _retire(self) -> None:
+        with contextlib.suppress(RedisError, *GONE):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await jobs.retire(self._redis, self.id)
+                for name in self.agents.names:
+                    await jobs.forget_consumers(self._redis, name, self.id)
+
+    # --- fetch ---
+
+    async def _fetch(self) -> None:
+        """Fill the free slots with what waits."""
+        while len(self._runs) >= self.settings.concurrency and not self._stopping.is_set():
+            self._nudged.clear()
+            await self._nudged.wait()
+        entries = self._intake.entries
+        if not entries and not self._stopping.is_set():
+            await self._intake.fill(self.settings.concurrency - len(self._runs))
+        while entries and not self._stopping.is_set():
+            await self._take(entries[0])
+
+    async def _take(self, entry: Entry) -> None:
+        """Claim an entry's execution and start it. If Redis goes away before the claim is answered, the entry is tried
+        again; if it does before the entry is settled, a later recovery finds it stale."""
+        record = entry.owner.execution(entry.execution_id).record
+        claim = (
+            "stale" if record in self._runs else await jobs.claim(self._redis, entry, self.id, self.settings.lease_ms)
+        )
+        self._intake.entries.popleft()
+        job = None if isinstance(claim, str) else claim
+        if job is not None:
+            log.info("job_claimed", execution=job.execution_id, agent=job.agent, attempt=job.attempt)
+            self._start(job)
+        else:
+            log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
+        if claim != "owned":  # else it stays unsettled, for the case that its owner dies before it starts it
+            await jobs.settle(self._redis, entry, job)
+
+    # --- one execution ---
+
+    def _start(self, job: Job) -> None:
+        def open_emitter() -> AgentEmitter:
+            return AgentEmitter(
+                job.owner.user,
+                job.execution_id,
+                org=job.owner.org,
+                publisher=self._publisher,
+                attempt=job.attempt,
+                agent=job.agent,
+                request_id=job.request_id,
+            )
+
+        run = Run(job, self.agents[job.agent], open_emitter, self.settings.cut_seconds)
+        self._runs[job.record] = run
+        task = asyncio.create_task(self._see_through(run), name=f"run-{job.execution_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _see_through(self, run: Run) -> None:
+        """One execution from claim to end, and what follows from how it came out."""
+        job, started = run.job, time.monotonic()
+        structlog.contextvars.bind_contextvars(execution=job.execution_id, agent=job.agent, attempt=job.attempt)
+        outcome: Outcome = "unwritten"
+        try:
+            await self._control.watch(job.control)
+            outcome = await run.execute()
+        except Exception:  # last resort: a defect in the runtime must cost one execution, not the worker
+            log.exception("execution_crashed")
+        finally:
+            del self._runs[job.record]
+            self._nudged.set()
+            self._keep_leftover(run)
+            log.info("execution_ended", outcome=outcome, seconds=round(time.monotonic() - started, 3))
+        await self._control.forget(job.control)
+        await self._let_go(job, outcome)
+
+    async def _let_go(self, job: Job, outcome: Outcome) -> None:
+        """Settle the lease. Of a lost execution it is another's; of an unwritten end it must lapse, to be noticed."""
+        try:
+            if outcome == "handed_over":
+                await jobs.release(self._redis, job, self.id)
+            elif outcome not in ("lost", "unwritten"):
+                await jobs.end(self._redis, job)
+        except (RedisError, *GONE) as error:
+            log.warning("lease_left", outcome=outcome, error=type(error).__name__)
+
+    def _keep_leftover(self, run: Run) -> None:
+        task: asyncio.Task[object] | None = run.leftover
+        if task is not None:
+            log.warning("agent_left_behind", agent_task=task.get_name())
+            self.leftovers.add(task)
+            task.add_done_callback(self.leftovers.discard)
+
+    # --- renew ---
+
+    def _look(self) -> None:
+        self._looking.set()
+
+    async def _renew(self) -> None:
+        """Wait until it is time or something happened; then prolong every lease, and do what the records say."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(1.0, self.settings.lease_seconds / 3)):
+                await self._looking.wait()
+        self._looking.clear()
+        runs = list(self._runs.values())
+        if not runs:
+            return
+        renewals = await jobs.renew(self._redis, [run.job for run in runs], self.id, self.settings.lease_ms)
+        for run, renewal in zip(runs, renewals, strict=True):
+            _heed(run, renewal)
+        await jobs.note_leases(
+            self._redis,
+            {
+                run.job.member: renewal.lease_ms
+                for run, renewal in zip(runs, renewals, strict=True)
+                if renewal.verdict == "ok" and run.job.record in self._runs
+            },
+        )
+
+    # --- announce ---
+
+    async def _announce(self) -> None:
+        await jobs.announce(self._redis, self.info)
+        await asyncio.sleep(ANNOUNCE_SECONDS)
+
+    @property
+    def info(self) -> WorkerInfo:
+        return WorkerInfo(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            concurrency=self.settings.concurrency,
+            running=len(self._runs),
+            agents=tuple(agent.info for agent in self.agents),
+        )
+
+
+def _heed(run: Run, renewal: Renewal) -> None:
+    """Do what an execution's record says."""
+    if renewal.verdict == "lost":
+        run.interrupt(Lost())
+    elif renewal.verdict == "ended":
+        # An agent that wrote its own end may tidy up in peace. Its emitter knows of it a moment after the log has it,
+        # so the log's word counts from the second time on.
+        if run.end_seen and not run.emitter.ended:
+            run.interrupt(Lost())
+        run.end_seen = True
+    elif renewal.cancel is not None:
+        run.interrupt(renewal.cancel)
+
+
+def _new_worker_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _pause_seconds(failures: int) -> float:
+    return min(PAUSE_SECONDS_MAX, 0.05 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker import api_types
+from broker.metrics import CloseReason
+from broker.openapi import SCOPES, build_openapi
+from emitter import events
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+METHODS = {
+    "POST /api/agent/execute",
+    "GET /api/agent/executions",
+    "GET /api/agent/executions/{id}",
+    "GET /api/agent/executions/{id}/events",
+    "POST /api/agent/executions/{id}/events",
+    "GET /api/agent/executions/{id}/stream",
+    "GET /api/agent/stream",
+    "POST /api/agent/executions/{id}/cancel",
+    "POST /api/agent/executions/{id}/input",
+    "POST /api/agent/stream-tickets",
+    "GET /api/ops/stream",
+    "GET /api/agent/agents",
+    "POST /api/admin/revocations",
+    "GET /openapi.json",
+}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return build_openapi("1.2.3")
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a document."""
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from nodes(child)
+
+
+def resolve(document: dict[str, Any], ref: str) -> Any:
+    found: Any = document
+    for part in ref.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+def test_is_json(document: dict[str, Any]) -> None:
+    """The description is plain JSON and carries its version."""
+    assert msgspec.json.decode(msgspec.json.encode(document)) == document
+    assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
+
+
+def test_endpoints(document: dict[str, Any]) -> None:
+    """Every native endpoint is described, with an operation id of its own."""
+    found = operations(document)
+    assert set(found) == METHODS
+    assert len({operation["operationId"] for operation in found.values()}) == len(found)
+
+
+def test_references(document: dict[str, Any]) -> None:
+    """Every reference leads somewhere, and every component is used."""
+    refs = {node["$ref"] for node in nodes(document) if "$ref" in node}
+    assert all(resolve(document, ref) for ref in refs)
+    for kind in ("schemas", "parameters", "headers", "responses"):
+        unused = {f"#/components/{kind}/{name}" for name in document["components"][kind]} - refs
+        assert unused == set(), kind
+
+
+def test_path_parameters(document: dict[str, Any]) -> None:
+    """Every operation declares exactly the parameters that its path has."""
+    for name, operation in operations(document).items():
+        declared = {each["name"] for each in operation.get("parameters", ()) if each.get("in") == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", name)), name
+
+
+def test_every_event(document: dict[str, Any]) -> None:
+    """Every type of the catalogue is an alternative of `Event`, told apart by its type; plug-ins by a pattern."""
+    event = document["components"]["schemas"]["Event"]
+    alternatives = [resolve(document, each["$ref"]) for each in event["oneOf"]]
+    assert [each["properties"]["type"].get("const") for each in alternatives] == [*events.BY_TYPE, None]
+    assert re.match(alternatives[-1]["properties"]["type"]["pattern"], "custom:acme.preview")
+    mapping = event["discriminator"]["mapping"]
+    assert {resolve(document, ref)["properties"]["type"]["const"]: type_ for type_, ref in mapping.items()} == {
+        type_: type_ for type_ in events.BY_TYPE
+    }
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], value: dict[str, Any], at: str) -> None:
+    """Names that must be there are, and no others are than those described."""
+    schema = resolve(document, schema["$ref"]) if "$ref" in schema else schema
+    if "properties" in schema:
+        assert set(value) <= set(schema["properties"]), at
+        assert set(schema.get("required", ())) <= set(value), at
+        for name, child in value.items():
+            if isinstance(child, dict):
+                check(document, schema["properties"][name], child, f"{at}.{name}")
+
+
+@pytest.mark.parametrize("name", ["every_event", "failed", "cancelled"])
+def test_recorded_events_fit(document: dict[str, Any], name: str) -> None:
+    """Recorded events have the members that are described for their types, and their states those of the state."""
+    mapping = document["components"]["schemas"]["Event"]["discriminator"]["mapping"]
+    lines = (GOLDEN / f"{name}.jsonl").read_bytes().splitlines()
+    for line in lines:
+        event = msgspec.json.decode(line)["event"]
+        ref = mapping.get(event["type"], "#/components/schemas/CustomEvent")
+        check(document, {"$ref": ref}, event, event["type"])
+    state = msgspec.json.decode((GOLDEN / f"state_{name}.json").read_bytes())
+    check(document, {"$ref": "#/components/schemas/ExecutionState"}, state, "state")
+
+
+def test_streams(document: dict[str, Any]) -> None:
+    """A stream's description has the control events, every close reason, its parameters, and tickets."""
+    operation = operations(document)["GET /api/agent/executions/{id}/stream"]
+    sent = operation["responses"]["200"]["content"]["text/event-stream"]["x-sse-events"]
+    assert set(sent) == {*events.BY_TYPE, *api_types.CONTROL_EVENTS, "custom:*"}
+    end = resolve(document, sent["stream:end"]["$ref"])
+    assert end["properties"]["reason"]["enum"] == list(CloseReason)
+    parameters = {each["$ref"].rsplit("/", 1)[1] for each in operation["parameters"] if "$ref" in each}
+    assert parameters >= {"Last-Event-ID", "lastEventId", "from", "types", "named", "heartbeat"}
+    assert {"ticket": ["executions:read"]} in operation["security"]
+    assert "204" in operation["responses"]
+
+
+def test_security_and_errors(document: dict[str, Any]) -> None:
+    """Every operation but the description itself needs a known scope and says how it refuses, as a problem."""
+    schemes = set(document["components"]["securitySchemes"])
+    for name, operation in operations(document).items():
+        if name == "GET /openapi.json":
+            assert operation["security"] == []
+            continue
+        assert all(set(each) <= schemes for each in operation["security"])
+        assert {scope for each in operation["security"] for scopes in each.values() for scope in scopes} < set(SCOPES)
+        assert {"401", "403", "429", "503"} <= set(operation["responses"])
+    for response in document["components"]["responses"].values():
+        assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_requests_are_strict(document: dict[str, Any]) -> None:
+    """Requests refuse unknown fields, in the description as in the decoder, and what is over a limit."""
+    for name in ("ExecuteRequest", "CancelRequest", "InputRequest", "TicketRequest", "RevocationRequest"):
+        assert document["components"]["schemas"][name]["additionalProperties"] is False
+    decode = msgspec.json.Decoder(api_types.ExecuteRequest).decode
+    assert decode(b'{"task":"t","onDisconnect":{"cancelAfterSeconds":30}}').on_disconnect is not None
+    bodies = (b'{"task":""}', b'{"task":"t","agnet":"a"}', b'{"task":"t","executionId":"a:b"}', b'{"task":"t\\ud800"}')
+    for body in (*bodies, msgspec.json.encode({"task": "x" * (api_types.MAX_TASK + 1)})):
+        with pytest.raises(msgspec.DecodeError):
+            decode(body)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"jti":"a","user":"b"}', b'{"user":"a:b"}'])
+def test_revocations_name_one_thing(body: bytes) -> None:
+    """A revocation names a token or a user, not both and not neither."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(body, type=api_types.RevocationRequest)

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker.api_types import ExecutionState
+from broker.state import MAX_THOUGHTS, MAX_TOOLS, Fold, fold
+from broker.versions import MAX_TEXT
+from emitter import events, wire
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+STARTED = events.ExecutionStarted(task="t", started_at=1, attempt=1)
+
+
+class Recorded(msgspec.Struct):
+    """One line of a recorded log."""
+
+    id: str
+    event: msgspec.Raw
+
+
+def recorded(name: str) -> list[wire.Entry]:
+    entries = []
+    for line in (GOLDEN / name).read_bytes().splitlines():
+        entry = msgspec.json.decode(line, type=Recorded)
+        type_ = msgspec.json.decode(entry.event)["type"]
+        entries.append(wire.Entry(*wire.parse_event_id(entry.id), type_.encode(), bytes(entry.event)))
+    return entries
+
+
+def log(*happened: events.Event, start: int = 1) -> list[wire.Entry]:
+    """The entries of a log of these events."""
+    entries = []
+    for seq, event in enumerate(happened, start):
+        type_ = wire.event_type(event)
+        json_ = wire.envelope(type_, "ex_1", wire.encode_data(event), ts=1000 + seq)
+        entries.append(wire.Entry(1000 + seq, seq, type_.encode(), json_))
+    return entries
+
+
+def delta(text: str, message_id: str = "m") -> events.Event:
+    return events.MessageDelta(message_id=message_id, delta=text)
+
+
+def encoded(state: ExecutionState) -> str:
+    return json.dumps(json.loads(msgspec.json.encode(state)), indent=2) + "\n"
+
+
+@pytest.mark.parametrize("name", ["every_event", "failed", "cancelled"])
+def test_recorded_logs(name: str) -> None:
+    """A recorded log folds to its recorded state, character for character."""
+    assert encoded(fold(recorded(f"{name}.jsonl"))) == (GOLDEN / f"state_{name}.json").read_text()
+
+
+def test_recordings_hold_every_type() -> None:
+    """The recorded logs have an event of every type of the catalogue, and of a plug-in; their ordinals are dense."""
+    logs = [recorded(f"{name}.jsonl") for name in ("every_event", "failed", "cancelled")]
+    types = {entry.type.decode() for entries in logs for entry in entries}
+    assert set(events.BY_TYPE) <= types
+    assert any(type_.startswith("custom:") for type_ in types)
+    assert all([entry.seq for entry in entries] == list(range(1, len(entries) + 1)) for entries in logs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_chunking_does_not_matter(seed: int) -> None:
+    """Asking for the state in between, and receiving entries again, changes nothing of the end."""
+    dice = random.Random(seed)
+    entries = recorded("every_event.jsonl")
+    folding, taken = Fold(), 0
+    while taken < len(entries):
+        size = dice.randint(1, 7)
+        for entry in entries[max(0, taken - dice.randint(0, 3)) : taken + size]:
+            folding.apply_entry(entry)
+        taken += size
+        folding.state()
+    assert folding.state() == fold(entries)
+
+
+@pytest.mark.parametrize("cut", range(2, 46))
+def test_every_prefix_can_be_superseded(cut: int) -> None:
+    """Wherever a log is cut, a retry that voids everything after the first event leaves what that event alone gives."""
+    entries = recorded("every_event.jsonl")[:cut]
+    entries += log(events.ExecutionSuperseded(from_seq=1, attempt=3), STARTED, start=cut + 1)
+    expected = fold([entries[0], *entries[-1:]])
+    assert fold(entries) == expected
+
+
+@pytest.mark.parametrize("cut", range(8, 46))
+def test_going_back_within_an_attempt(cut: int) -> None:
+    """A retry that keeps the old attempt up to an ordinal leaves exactly what the log up to there gives."""
+    entries = recorded("every_event.jsonl")
+    first, kept = entries[6:cut], entries[cut - 1].seq
+    superseded = log(events.ExecutionSuperseded(from_seq=kept, attempt=9), start=46)
+    state, expected = fold(first + entries[cut:45] + superseded), fold(first)
+    for name in ExecutionState.__struct_fields__:
+        if name not in {"execution_id", "cursor", "attempt", "status"}:
+            assert getattr(state, name) == getattr(expected, name), name
+
+
+def test_status_follows_the_log() -> None:
+    """The status is what the append script writes into the record for the same events."""
+    ask = events.InputRequired(input_id="i", prompt="?", kind="text")
+    steps: list[tuple[events.Event, str]] = [
+        (events.ExecutionQueued(task="t", agent="a"), "queued"),
+        (STARTED, "running"),
+        (ask, "waiting_input"),
+        (events.InputRequired(input_id="j", prompt="?", kind="text"), "waiting_input"),
+        (delta("x"), "waiting_input"),
+        (events.InputReceived(input_id="i", by="alice"), "waiting_input"),
+        (events.InputReceived(input_id="j", by="alice"), "running"),
+        (events.InputRequired(input_id="k", prompt="?", kind="text"), "waiting_input"),
+        (events.ExecutionSuperseded(from_seq=1, attempt=2), "running"),
+        (events.ExecutionComplete(result=None, duration=1), "completed"),
+    ]
+    folding = Fold()
+    for entry, (_, expected) in zip(log(*(event for event, _ in steps)), steps, strict=True):
+        folding.apply_entry(entry)
+        assert folding.state().status == expected
+    assert fold(log(delta("x"))).status == "running"
+
+
+def test_nothing_yet() -> None:
+    """An execution without events is queued, at the cursor before the first."""
+    state = fold([], "ex_1")
+    assert (state.execution_id, state.status, state.cursor) == ("ex_1", "queued", "0-0")
+
+
+def test_the_beginning_is_trimmed() -> None:
+    """Completions whose beginnings are gone from the log still show."""
+    state = fold(
+        log(
+            events.ToolComplete(call_id="c", tool_name="grep", result=1, duration=1),
+            events.ToolProgress(call_id="gone", progress=1),
+            events.PhaseComplete(phase_id="p", phase_name="P"),
+            events.SpecialistComplete(specialist="s"),
+            events.MessageComplete(message_id="m", text="whole"),
+            events.InputReceived(input_id="i", by="alice"),
+            start=500,
+        )
+    )
+    assert [tool.status for tool in state.tools] == ["complete"]
+    assert [phase.status for phase in state.phases] == ["complete"]
+    assert [specialist.status for specialist in state.specialists] == ["complete"]
+    assert (state.text, state.open_inputs) == ("whole", [])
+
+
+def test_the_completion_has_the_last_word() -> None:
+    """A message's text is its completion's, if that differs from its chunks."""
+    state = fold(log(delta("helo"), delta("other", "n"), events.MessageComplete(message_id="m", text="hello ")))
+    assert state.text == "hello other"
+    assert [(message.text, message.complete) for message in state.messages] == [("hello ", True), ("other", False)]
+
+
+def test_artifact_without_append_replaces() -> None:
+    """A chunk that does not append begins its artifact anew."""
+
+    def chunk(text: str, *, append: bool) -> events.Event:
+        return events.Artifact(artifact_id="a", media_type="text/plain", text=text, append=append)
+
+    state = fold(log(chunk("old", append=False), chunk("new", append=False), chunk("er", append=True)))
+    assert [artifact.text for artifact in state.artifacts] == ["newer"]
+
+
+def test_many_events_stay_bounded() -> None:
+    """Of very many parts the newest are kept, and of a very long text the beginning, which says so."""
+    many: list[events.Event] = [events.Thinking(thought=str(i)) for i in range(MAX_THOUGHTS + 5)]
+    many += [events.ToolStart(call_id=str(i), tool_name="t", params=None) for i in range(MAX_TOOLS + 5)]
+    many += [delta("x" * 60_000) for _ in range(8)]
+    many += [events.Progress(progress=i % 100) for i in range(1000)]
+    state = fold(log(*many))
+    assert [thought.thought for thought in state.thinking] == [str(i) for i in range(5, MAX_THOUGHTS + 5)]
+    assert (len(state.tools), state.tools[0].call_id) == (MAX_TOOLS, "5")
+    assert (len(state.text), state.messages[0].truncated) == (MAX_TEXT, True)
+    assert state.progress is not None
+    assert state.progress.progress == 99
+
+
+def test_a_text_of_exactly_the_limit() -> None:
+    """A text that just fits is whole, and says so."""
+    chunks = [delta("x" * (MAX_TEXT // 8)) for _ in range(8)]
+    assert not fold(log(*chunks)).messages[0].truncated
+    assert fold(log(*chunks, delta("y"))).messages[0].truncated
+
+
+def test_voiding_many_changes_never_shows_a_void_one() -> None:
+    """After more changes than are remembered, going back shows an older value, not one of the void attempt."""
+    steps = [events.Progress(progress=i) for i in range(1, 51)]
+    state = fold([*log(*steps), *log(events.ExecutionSuperseded(from_seq=10, attempt=2), start=51)])
+    assert state.progress is not None
+    assert state.progress.progress == 1
+
+
+def test_an_event_of_the_future() -> None:
+    """An entry this version does not understand moves the cursor and nothing else."""
+    future = wire.Entry(1002, 2, b"hologram", b'{"type":"hologram","executionId":"ex_1","ts":1,"data":{}}')
+    state = fold([*log(delta("a")), future])
+    assert (state.cursor, state.text) == ("1002-2", "a")
+
+
+def test_a_snapshot_stays() -> None:
+    """A state once given does not change when the fold goes on."""
+    folding = Fold()
+    entries = recorded("every_event.jsonl")
+    for entry in entries[:20]:
+        folding.apply_entry(entry)
+    state = folding.state()
+    before = encoded(state)
+    for entry in entries[20:]:
+        folding.apply_entry(entry)
+    assert encoded(state) == before
+    assert folding.state() != state
