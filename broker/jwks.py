@@ -61,7 +61,7 @@ class Jwks:
         return None if self._keys is None else self._keys.find(key_id)
 
     async def refresh(self) -> None:
-        """Fetch again unless that was tried within the last minute. All callers share one fetch."""
+        """Fetch again unless that was tried within the pause; all callers share one fetch, also one under way."""
         if self._fetched is None:
             if time.monotonic() - self._tried_at < self._min_pause:
                 return
@@ -97,6 +97,8 @@ class Jwks:
                 async with asyncio.timeout(self._pause()):
                     await self._wake.wait()
             self._wake.clear()
+            if self._fetched is None:  # so that who asks during this fetch waits for it, too
+                self._fetched = asyncio.get_running_loop().create_future()
             await self._fetch()
             self._answer_waiters()
 

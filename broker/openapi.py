@@ -30,6 +30,7 @@ ERRORS = {
     401: ("Unauthorized", "No valid token, cookie or ticket."),
     403: ("Forbidden", "A scope is missing, or the origin is not allowed."),
     404: ("NotFound", "There is no such execution for this user."),
+    408: ("RequestTimeout", "The body did not arrive in time."),
     409: ("Conflict", "It was already done, or is over."),
     413: ("TooLarge", "The body or an event is over its limit."),
     422: ("Unprocessable", "A field does not fit; `path` says which."),
@@ -37,6 +38,8 @@ ERRORS = {
     503: ("Unavailable", "The edge is full or draining, or Redis is away."),
 }
 ALWAYS = (401, 403, 429, 503)
+WITH_BODY = (400, 408, 413, 422)
+MAX_PAGE = 200
 
 
 def build_openapi(version: str) -> Json:
@@ -66,8 +69,8 @@ def build_openapi(version: str) -> Json:
 
 _BODIES: tuple[type[msgspec.Struct], ...] = (
     api.ExecuteRequest, api.CancelRequest, api.InputRequest, api.TicketRequest, api.RevocationRequest,
-    api.PublishRequest, api.ExecuteResponse, api.ExecutionList, api.EventPage, api.CancelResponse, api.InputResponse, api.PublishResponse,
-    api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.Problem,
+    api.PublishRequest, api.ExecuteResponse, api.ExecutionList, api.EventPage, api.CancelResponse, api.InputResponse,
+    api.PublishResponse, api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.Problem,
     *api.CONTROL_EVENTS.values(),
 )  # fmt: skip
 
@@ -127,7 +130,7 @@ _OWNER = (
     _query("user", "act for this user (scope `admin`)", type="string"),
     _query("org", "the org of that user (scope `admin`)", type="string"),
 )
-_LIMIT = _query("limit", "most entries of one answer", type="integer", minimum=1, maximum=1000)
+_LIMIT = _query("limit", "most entries of one answer", type="integer", minimum=1, maximum=MAX_PAGE)
 _STREAM = (
     _header("Last-Event-ID", "resume after this event; wins over `lastEventId`", type="string"),
     _query("lastEventId", "resume after this event", type="string"),
@@ -208,7 +211,7 @@ def _operation(
         ]
     if body is not None:
         operation["requestBody"] = {"required": body_required, "content": _content(body)}
-    known = sorted({*errors, *(ALWAYS if scope else ())})
+    known = sorted({*errors, *(ALWAYS if scope else ()), *(WITH_BODY if body else ())})
     refused = {str(status): {"$ref": "#/components/responses/" + ERRORS[status][0]} for status in known}
     return {**operation, "responses": {**responses, **refused}}
 
@@ -275,7 +278,7 @@ def _execution_paths() -> Json:
                 parameters=(_ID,),
                 body={JSON: "CancelRequest"},
                 body_required=False,
-                errors=(400, 404, 409, 422),
+                errors=(404, 409),
             )
         },
         execution + "/input": {
@@ -286,7 +289,7 @@ def _execution_paths() -> Json:
                 _ok(202, "The agent has the answer.", {JSON: "InputResponse"}),
                 parameters=(_ID,),
                 body={JSON: "InputRequest"},
-                errors=(400, 404, 409, 413, 422),
+                errors=(404, 409),
             )
         },
     }
@@ -301,7 +304,7 @@ def _execute() -> Json:
         _ok(202, "It is queued.", {JSON: "ExecuteResponse"}),
         parameters=(key,),
         body={JSON: "ExecuteRequest"},
-        errors=(400, 409, 413, 422),
+        errors=(409,),
     )
 
 
@@ -343,7 +346,7 @@ def _publish() -> Json:
             _header("Producer-Seq", "this producer's sequence of the first event", type="integer", minimum=1),
         ),
         body={JSON: "PublishRequest", NDJSON: "PublishRequest"},
-        errors=(400, 404, 409, 413, 422),
+        errors=(404, 409),
     )
 
 
@@ -382,7 +385,6 @@ def _stream_paths() -> Json:
                 tag="streams",
                 body={JSON: "TicketRequest"},
                 body_required=False,
-                errors=(400, 404, 422),
             )
         },
     }
@@ -416,7 +418,6 @@ def _operations_paths() -> Json:
                 _ok(202, "In effect within a second.", {JSON: "RevocationResponse"}),
                 tag="operations",
                 body={JSON: "RevocationRequest"},
-                errors=(400, 422),
             )
         },
         "/openapi.json": {

@@ -17,15 +17,15 @@ LEVELS = {
     "broker": {
         0: "settings logs metrics api_types lines",
         1: "sse hub viewer state versions auth openapi timer eventsource problems",
-        2: "stream watch commands publish probes subscription history admission access jwks embedded client transcript"
-        " protocols.*",
+        2: "api stream watch commands publish probes subscription history admission access jwks embedded client"
+        " transcript protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
     "emitter": {
         0: "wire events errors connection",
         1: "batch redact",
-        2: "publisher emitter catalogue agents jobs sync testing control run",
+        2: "publisher emitter catalogue agents jobs intake sync testing control run",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

@@ -374,7 +374,9 @@ def test_unfit_keys_of_a_set_are_left_out(rsa_key: rsa.RSAPrivateKey) -> None:
         key_set(*unfit)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"keys":5}', b'{"keys":[5]}', b"\xff", b'{"keys":' + b"[" * 5000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b'{"keys":5}', b'{"keys":[5]}', b"\xff", b'{"keys":' + b"[" * 5000]
+)
 def test_what_is_no_key_set_is_refused(body: bytes) -> None:
     """A body that is not a JWK set raises ValueError and nothing else."""
     with pytest.raises(ValueError, match="JWK set"):

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from broker import api_types
+from broker.api import Api
 from broker.metrics import CloseReason
 from broker.openapi import SCOPES, build_openapi
 from emitter import events
@@ -71,6 +72,13 @@ def test_endpoints(document: dict[str, Any]) -> None:
     found = operations(document)
     assert set(found) == METHODS
     assert len({operation["operationId"] for operation in found.values()}) == len(found)
+
+
+def test_no_route_is_forgotten() -> None:
+    """Every route of the native interface is among the described endpoints."""
+    routes = object.__new__(Api).routes()  # which only names its handlers
+    assert {f"{route.method} {route.path}" for route in routes} <= METHODS
+    assert len(routes) > 10
 
 
 def test_references(document: dict[str, Any]) -> None:

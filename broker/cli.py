@@ -1,0 +1,227 @@
+"""The `runcast` command. Arguments in, exit status out; what happens is elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from broker import demo
+from broker.app import serve, static_key, version
+from broker.auth import DEFAULT_SCOPES, mint
+from broker.client import Api, ApiError, EdgeUnreachable
+from broker.eventsource import NotAStream
+from broker.logs import configure_logs
+from broker.openapi import build_openapi
+from broker.settings import BadSetting, Settings, describe, load_settings
+from broker.supervisor import Supervisor, run_child
+from broker.terminal import Feed, watch
+from emitter.__main__ import main as worker_main
+from emitter.errors import InvalidEvent
+from emitter.wire import parse_event_id
+
+DEFAULT_EDGE = "http://127.0.0.1:8080"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. 0 is success, 1 that something failed, 2 that the command or a setting was wrong."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["worker"]:
+        return worker_main(arguments[1:])
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except (BadSetting, InvalidEvent, ValueError) as error:
+        print(f"runcast: {error}", file=sys.stderr)
+        return 2
+    except (ApiError, EdgeUnreachable, NotAStream, OSError) as error:
+        print(f"runcast: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runcast", description="Stream what agents are doing to who waits for them.")
+    parser.add_argument("--version", action="version", version=version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    each = commands.add_parser("demo", help="everything on this machine: Redis, an edge, a worker with demo agents")
+    each.add_argument("--script", metavar="EVENTS.jsonl", help="play a recorded execution instead of running a worker")
+    each.add_argument("--speed", type=float, default=1.0, help="how many times faster to play it (default 1)")
+    each.set_defaults(command=_demo)
+
+    each = commands.add_parser("serve", help="run an edge")
+    each.add_argument("--workers", type=int, default=0, metavar="N", help="N supervised processes on one port")
+    each.add_argument("--dev", action="store_true", help="loopback only, with a made-up secret")
+    each.set_defaults(command=_serve)
+
+    # `runcast worker` is dispatched before parsing; it stands here to be listed.
+    commands.add_parser("worker", help="run agents: runcast worker MODULE:AGENTS", add_help=False)
+
+    each = commands.add_parser("run", help="start an execution, and watch it")
+    each.add_argument("agent")
+    each.add_argument("task")
+    each.add_argument("--params", type=json.loads, metavar="JSON", help="the agent's parameters, a JSON object")
+    each.add_argument("--follow", action="store_true", help="watch it to its end; exit with its status")
+    _edge_arguments(each)
+    each.set_defaults(command=_run)
+
+    each = commands.add_parser("tail", help="follow an execution, or everything of a user")
+    each.add_argument("execution", nargs="?")
+    each.add_argument("--user", help="everything of this user (your own, or with scope admin any)")
+    each.add_argument("--after", metavar="ID", help="begin after this event id")
+    _edge_arguments(each)
+    each.set_defaults(command=_tail)
+
+    each = commands.add_parser("token", help="print a token minted with RUNCAST_JWT_SECRET")
+    each.add_argument("--user", required=True)
+    each.add_argument("--org", default="default")
+    each.add_argument("--scope", default=" ".join(sorted(DEFAULT_SCOPES)), help="space separated")
+    each.add_argument("--ttl", type=float, default=3600, help="seconds (default 3600)")
+    each.set_defaults(command=_token)
+
+    commands.add_parser("openapi", help="print the API description").set_defaults(command=_openapi)
+    commands.add_parser("settings", help="print every setting").set_defaults(command=_settings)
+
+    each = commands.add_parser("edge")  # what the supervisor starts; not for people
+    each.add_argument("fds", type=int, nargs=3)
+    each.set_defaults(command=_edge)
+    return parser
+
+
+def _edge_arguments(parser: argparse.ArgumentParser) -> None:
+    url = os.environ.get("RUNCAST_URL", DEFAULT_EDGE)
+    parser.add_argument("--url", default=url, help=f"address of an edge (RUNCAST_URL; default {DEFAULT_EDGE})")
+    parser.add_argument("--token", default=os.environ.get("RUNCAST_TOKEN"), help="your token (RUNCAST_TOKEN)")
+
+
+# --- servers ---------------------------------------------------------------------------------------------------------
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    return asyncio.run(demo.run(load_settings(os.environ), script=arguments.script, speed=arguments.speed))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    environ = dict(os.environ)
+    if arguments.dev:
+        environ |= {"RUNCAST_HOST": "127.0.0.1", "RUNCAST_ADMIN_HOST": "127.0.0.1"}
+        environ.setdefault("RUNCAST_JWT_SECRET", secrets.token_urlsafe(32))
+    settings = load_settings(environ)
+    configure_logs(settings.log_level)
+    settings = _with_redis(settings)
+    if not settings.jwks_url:
+        static_key(settings)  # refuse to start before anything is bound
+    if arguments.dev:
+        token = mint(environ["RUNCAST_JWT_SECRET"], "dev", ttl=86_400, now=time.time())
+        print(f"DEVELOPMENT MODE: loopback only. A token for user dev:\n{token}", file=sys.stderr)
+    if arguments.workers < 0:
+        raise ValueError("--workers is 1 or more")
+    if arguments.workers:
+        asyncio.run(Supervisor(settings, arguments.workers, environ).run())
+    else:
+        _run_edge(settings)
+    return 0
+
+
+def _with_redis(settings: Settings) -> Settings:
+    if settings.redis_url:
+        return settings
+    raise BadSetting("RUNCAST_REDIS_URL", "", "the address of a Redis or Valkey (only `runcast demo` brings its own)")
+
+
+def _run_edge(settings: Settings) -> None:
+    with contextlib.suppress(asyncio.CancelledError):  # a second signal: the drain was cut short, as asked
+        asyncio.run(serve(settings))
+
+
+def _edge(arguments: argparse.Namespace) -> int:
+    # Ctrl-C goes to the supervisor, which stops its children in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = load_settings(os.environ)
+    configure_logs(settings.log_level)
+    try:
+        asyncio.run(run_child(settings, *arguments.fds))
+    except asyncio.CancelledError:
+        return 1
+    return 0
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.params is not None and not isinstance(arguments.params, dict):
+        raise ValueError("--params is a JSON object")
+    return asyncio.run(_run_agent(arguments))
+
+
+async def _run_agent(arguments: argparse.Namespace) -> int:
+    async with Api(arguments.url, arguments.token) as api:
+        started = await api.execute(arguments.task, agent=arguments.agent, params=arguments.params)
+        execution_id: str = started["executionId"]
+        if not arguments.follow:
+            print(execution_id)
+            return 0
+        print(execution_id, file=sys.stderr)
+        return await watch(api, execution_id, Console())
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    if (arguments.execution is None) == (arguments.user is None):
+        raise ValueError("name an execution, or --user")
+    cursor = parse_event_id(arguments.after) if arguments.after else None
+    target = arguments.execution or Feed(user=arguments.user)
+
+    async def follow() -> int:
+        async with Api(arguments.url, arguments.token) as api:
+            return await watch(api, target, Console(), cursor=cursor)
+
+    return asyncio.run(follow())
+
+
+# --- prints ----------------------------------------------------------------------------------------------------------
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    settings = load_settings(os.environ)
+    if not settings.jwt_secret:
+        raise BadSetting("RUNCAST_JWT_SECRET", "", "the secret that the edges verify tokens with")
+    token = mint(
+        settings.jwt_secret,
+        arguments.user,
+        arguments.org,
+        arguments.scope.split(),
+        ttl=arguments.ttl,
+        now=time.time(),
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+    )
+    print(token)
+    return 0
+
+
+def _openapi(_: argparse.Namespace) -> int:
+    print(msgspec.json.format(msgspec.json.encode(build_openapi(version())), indent=2).decode())
+    return 0
+
+
+def _settings(_: argparse.Namespace) -> int:
+    table = Table("variable", "default", "unit", "current", "meaning")
+    for row in describe(load_settings(os.environ)):
+        table.add_row(row.name, row.default, row.unit, row.current, row.meaning)
+    Console().print(table)
+    return 0

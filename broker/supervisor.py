@@ -1,0 +1,186 @@
+"""`runcast serve --workers N`: N edge processes on one port, replaced when they die or hang, stopped in order.
+
+The supervisor binds the public socket and its children accept from it: what waits in the socket's queue when a child
+dies is accepted by the others. Each child has an admin port of its own (the first is `RUNCAST_ADMIN_PORT`), because a
+shared one would answer for a random child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+
+from broker.app import Edge, listen, serve
+from broker.logs import get_logger
+from broker.settings import Settings
+
+BEAT_SECONDS = 1.0
+HUNG_SECONDS = 15.0
+START_SECONDS = 30.0
+KILL_AFTER_SECONDS = 15.0
+"""Beyond the drain time, for a child's ordered stop."""
+RESTART_SECONDS = (0.2, 10.0)
+STABLE_SECONDS = 30.0
+
+
+class Child:
+    """One edge process and the pipe over which it says that its loop runs."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: asyncio.subprocess.Process | None = None
+        self.heard_at = 0.0
+        self.started_at = 0.0
+        self.beats = 0
+
+    def hung(self, now: float) -> bool:
+        return now - self.heard_at > (HUNG_SECONDS if self.beats else START_SECONDS)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+
+class Supervisor:
+    """`await Supervisor(settings, workers, environ).run()` until SIGTERM or SIGINT; a second one kills the children."""
+
+    def __init__(self, settings: Settings, workers: int, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environ = dict(environ)
+        self._children = [Child(number) for number in range(workers)]
+        self._stopping = asyncio.Event()
+        self._killing = asyncio.Event()
+        self._log = get_logger()
+
+    async def run(self) -> None:
+        """Raises `BadSetting` when an address cannot be bound."""
+        settings = self._settings
+        with contextlib.ExitStack() as sockets:
+            public = sockets.enter_context(listen(settings.host, settings.port, "RUNCAST_PORT"))
+            admins = [sockets.enter_context(self._admin_socket(child.number)) for child in self._children]
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+            self._log.info("supervisor_started", workers=len(self._children), port=public.getsockname()[1])
+            await asyncio.gather(
+                *(self._keep(child, public, admin) for child, admin in zip(self._children, admins, strict=True))
+            )
+        self._log.info("supervisor_stopped")
+
+    def _admin_socket(self, number: int) -> socket.socket:
+        port = self._settings.admin_port
+        return listen(self._settings.admin_host, port + number if port else 0, "RUNCAST_ADMIN_PORT")
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            self._killing.set()
+        self.stop()
+
+    def stop(self) -> None:
+        """Let the children drain and end; `run` returns when they have."""
+        self._stopping.set()
+
+    async def _keep(self, child: Child, public: socket.socket, admin: socket.socket) -> None:
+        """One child after another, until the supervisor stops."""
+        pause = RESTART_SECONDS[0]
+        while not self._stopping.is_set():
+            code = await self._run_child(child, public, admin)
+            if self._stopping.is_set():
+                return
+            lived = time.monotonic() - child.started_at
+            pause = RESTART_SECONDS[0] if lived > STABLE_SECONDS else min(pause * 2, RESTART_SECONDS[1])
+            self._log.warning("edge_died", worker=child.number, code=code, seconds=round(lived, 1))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * random.uniform(0.5, 1)):
+                    await self._stopping.wait()
+
+    async def _run_child(self, child: Child, public: socket.socket, admin: socket.socket) -> int:
+        reading, writing = os.pipe()
+        fds = (public.fileno(), admin.fileno(), writing)
+        command = [sys.executable, "-m", "broker", "edge", *map(str, fds)]
+        try:
+            child.process = await asyncio.create_subprocess_exec(
+                *command, pass_fds=fds, env=self._environ, start_new_session=True
+            )
+        finally:
+            os.close(writing)
+        child.started_at = child.heard_at = time.monotonic()
+        child.beats = 0
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(os.close, reading)
+            beats = asyncio.create_task(self._listen_to(child, reading))
+            watch = asyncio.create_task(self._watch(child))
+            try:
+                return await child.process.wait()
+            finally:
+                for task in (beats, watch):
+                    task.cancel()
+                await asyncio.gather(beats, watch, return_exceptions=True)
+
+    async def _listen_to(self, child: Child, pipe: int) -> None:
+        loop = asyncio.get_running_loop()
+        os.set_blocking(pipe, False)
+        heard = asyncio.Event()
+        loop.add_reader(pipe, heard.set)
+        try:
+            while True:
+                await heard.wait()
+                heard.clear()
+                if not os.read(pipe, 4096):
+                    return
+                child.beats += 1
+                child.heard_at = time.monotonic()
+        finally:
+            loop.remove_reader(pipe)
+
+    async def _watch(self, child: Child) -> None:
+        """Kill a child whose loop stands still; when stopping, ask it once and kill it when its time is over."""
+        stop_by = float("inf")
+        while True:
+            now = time.monotonic()
+            if self._stopping.is_set() and stop_by == float("inf"):
+                child.signal(signal.SIGTERM)
+                stop_by = now + self._settings.drain_seconds + KILL_AFTER_SECONDS
+            if self._killing.is_set() or now > stop_by or (stop_by == float("inf") and child.hung(now)):
+                self._log.warning("edge_killed", worker=child.number, stopping=self._stopping.is_set())
+                child.signal(signal.SIGKILL)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS / 2):
+                    await (self._killing if self._stopping.is_set() else self._stopping).wait()
+
+
+async def run_child(settings: Settings, public_fd: int, admin_fd: int, beat_fd: int) -> None:
+    """The child's side: serve on inherited sockets, and beat."""
+    public, admin = socket.socket(fileno=public_fd), socket.socket(fileno=admin_fd)
+    beating: list[asyncio.Task[None]] = []
+
+    def ready(_: Edge) -> None:
+        beating.append(asyncio.create_task(_beat(beat_fd), name="beat"))
+
+    try:
+        await serve(settings, public=public, admin=admin, ready=ready)
+    finally:
+        for task in beating:
+            task.cancel()
+
+
+async def _beat(pipe: int) -> None:
+    """Tell the supervisor every second that the loop runs; end this process when the supervisor is gone."""
+    os.set_blocking(pipe, False)
+    while True:
+        try:
+            os.write(pipe, b".")
+        except BlockingIOError:
+            pass  # the supervisor is slow to read; it has seen enough beats
+        except OSError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        await asyncio.sleep(BEAT_SECONDS)

@@ -1,0 +1,256 @@
+"""What lies in a directory of code: files, languages, lines. Reads only, and only inside the directory.
+
+Everything is bounded, and what was left out is counted and said. Symbolic links are never followed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+SKIPPED_DIRECTORIES = frozenset(
+    ".git .hg .svn .jj node_modules bower_components venv .venv virtualenv __pycache__ site-packages dist build target"
+    " vendor third_party .tox .nox .mypy_cache .pytest_cache .ruff_cache .hypothesis .idea .vscode .gradle .next .nuxt"
+    " .terraform .cache coverage htmlcov .eggs".split()
+)
+LANGUAGES: dict[str, str] = {
+    ".py": "Python", ".pyi": "Python", ".js": "JavaScript", ".mjs": "JavaScript", ".cjs": "JavaScript",
+    ".jsx": "JavaScript", ".ts": "TypeScript", ".tsx": "TypeScript", ".vue": "Vue", ".svelte": "Svelte", ".go": "Go",
+    ".rs": "Rust", ".java": "Java", ".kt": "Kotlin", ".scala": "Scala", ".c": "C", ".h": "C", ".cc": "C++",
+    ".cpp": "C++", ".hpp": "C++", ".cs": "C#", ".rb": "Ruby", ".php": "PHP", ".swift": "Swift", ".ex": "Elixir",
+    ".exs": "Elixir", ".erl": "Erlang", ".hs": "Haskell", ".ml": "OCaml", ".clj": "Clojure", ".lua": "Lua",
+    ".sh": "Shell", ".bash": "Shell", ".sql": "SQL", ".html": "HTML", ".css": "CSS", ".scss": "CSS", ".dart": "Dart",
+    ".r": "R", ".jl": "Julia", ".zig": "Zig", ".proto": "Protobuf", ".tf": "Terraform",
+}  # fmt: skip
+DOCUMENTS = {".md": "Markdown", ".rst": "reStructuredText", ".txt": "Text"}
+CONFIGURATION = {
+    ".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".toml": "TOML", ".ini": "INI", ".cfg": "INI", ".xml": "XML",
+}  # fmt: skip
+NAMED = {"Dockerfile": "Docker", "Makefile": "Make", "Containerfile": "Docker", "Jenkinsfile": "Groovy"}
+_TEST_PATH = re.compile(
+    r"(^|/)(tests?|specs?|__tests__|testdata)/|(^|/)(test_[^/]*|[^/]*_test|[^/]*[.-](test|spec)|conftest)\.[a-z]+$"
+)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much one survey reads. Beyond it, the survey goes on with what it has and says so."""
+
+    entries: int = 100_000
+    files: int = 5_000
+    file_bytes: int = 1_000_000
+    total_bytes: int = 32_000_000
+    depth: int = 40
+
+
+class FoundFile(msgspec.Struct, frozen=True):
+    """A file's path below the root (with `/`), language and size in bytes."""
+
+    path: str
+    language: str
+    size: int
+
+    @property
+    def top(self) -> str:
+        """The directory directly below the root, or `.`."""
+        return self.path.split("/", 1)[0] if "/" in self.path else "."
+
+
+class SourceFile(msgspec.Struct, frozen=True):
+    path: str
+    language: str
+    text: str
+
+    @property
+    def lines(self) -> int:
+        return self.text.count("\n") + (not self.text.endswith("\n") and self.text != "")
+
+    @property
+    def is_code(self) -> bool:
+        return self.language in _CODE
+
+    @property
+    def is_test(self) -> bool:
+        return is_test(self.path)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What a scan found. `skipped` counts by reason what was left out; `truncated` names the limits that were met."""
+
+    files: list[FoundFile]
+    directories: int
+    skipped: dict[str, int]
+    truncated: list[str]
+
+
+_CODE = frozenset(LANGUAGES.values()) - {"HTML", "CSS"}
+
+
+def is_test(path: str) -> bool:
+    return _TEST_PATH.search(path) is not None
+
+
+def language_of(name: str) -> str | None:
+    suffix = PurePosixPath(name).suffix.lower()
+    return NAMED.get(name) or LANGUAGES.get(suffix) or DOCUMENTS.get(suffix) or CONFIGURATION.get(suffix)
+
+
+def find_directory(task: str) -> Path:
+    """The directory that a task names, with or without words around it. `ValueError` if it names none that exists."""
+    for text in _candidates(task.strip()):
+        path = Path(text).expanduser() if text.startswith("~") else Path(text)
+        try:
+            if path.is_dir():
+                return path.resolve()
+        except (OSError, ValueError, RuntimeError):  # too long, NUL, a loop of links, no such home
+            continue
+    raise ValueError(f"no directory found in the task {task.strip()[:200]!r}: name one, as in 'survey /path/to/project'")
+
+
+def _candidates(task: str) -> Iterator[str]:
+    yield task
+    yield from re.findall(r"\"([^\"]+)\"|'([^']+)'|`([^`]+)`", task) and [
+        text for found in re.findall(r"\"([^\"]+)\"|'([^']+)'|`([^`]+)`", task) for text in found if text
+    ]
+    words = task.split()
+    by_likelihood = sorted(words, key=lambda word: not ("/" in word or word.startswith(("~", "."))))
+    for word in by_likelihood:
+        yield word
+        yield word.strip("\"'`,;:!?()").rstrip(".") or word
+    for index, word in enumerate(words):  # a path with blanks in it, up to the end
+        if word.startswith(("/", "~", ".")):
+            yield task[task.index(word) :] if index else task
+
+
+# --- scanning --------------------------------------------------------------------------------------------------------
+
+
+def scan(root: Path, limits: Limits = Limits()) -> Listing:  # noqa: B008 - frozen
+    """List the files worth reading, sorted by path, without opening any. Unreadable directories are counted."""
+    found: list[FoundFile] = []
+    skipped: Counter[str] = Counter()
+    truncated: list[str] = []
+    directories = entries = 0
+    waiting = [("", 0)]
+    while waiting:
+        prefix, depth = waiting.pop()
+        directories += 1
+        for entry in _entries(root / prefix, skipped):
+            entries += 1
+            if entries > limits.entries:
+                truncated.append(f"only the first {limits.entries:,} directory entries were looked at")
+                return _listing(found, directories, skipped, truncated, limits)
+            _sort_in(entry, prefix, depth, limits, waiting, found, skipped)
+    return _listing(found, directories, skipped, truncated, limits)
+
+
+def _entries(directory: Path, skipped: Counter[str]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)
+    except OSError:
+        skipped["unreadable directory"] += 1
+        return []
+
+
+def _sort_in(
+    entry: os.DirEntry[str],
+    prefix: str,
+    depth: int,
+    limits: Limits,
+    waiting: list[tuple[str, int]],
+    found: list[FoundFile],
+    skipped: Counter[str],
+) -> None:
+    """Put one entry where it belongs: among the directories to visit, the files found, or what is skipped."""
+    path = f"{prefix}/{entry.name}" if prefix else entry.name
+    reason = _reason_to_skip(entry, path, depth, limits)
+    if reason is not None:
+        skipped[reason] += 1
+    elif entry.is_dir(follow_symlinks=False):
+        waiting.append((path, depth + 1))
+    elif language := language_of(entry.name):
+        found.append(FoundFile(path, language, entry.stat(follow_symlinks=False).st_size))
+    else:
+        skipped["other kind of file"] += 1
+
+
+def _reason_to_skip(entry: os.DirEntry[str], path: str, depth: int, limits: Limits) -> str | None:
+    try:
+        path.encode()
+        if entry.is_symlink():
+            return "symbolic link"
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name in SKIPPED_DIRECTORIES or (Path(entry.path) / "pyvenv.cfg").exists():
+                return "directory of dependencies or build output"
+            return "directory too deep" if depth >= limits.depth else None
+        if not entry.is_file(follow_symlinks=False):
+            return "special file"
+        return "huge file" if entry.stat(follow_symlinks=False).st_size > limits.file_bytes else None
+    except (OSError, UnicodeEncodeError):
+        return "unreadable"
+
+
+def _listing(
+    found: list[FoundFile], directories: int, skipped: Counter[str], truncated: list[str], limits: Limits
+) -> Listing:
+    found.sort(key=lambda file: file.path)
+    if len(found) > limits.files:
+        # Code before documents and configuration, shallow before deep: what tells most about a project is kept.
+        found.sort(key=lambda file: (file.language not in _CODE, file.path.count("/"), file.path))
+        truncated.append(f"{limits.files:,} of {len(found):,} files were read")
+        found = sorted(found[: limits.files], key=lambda file: file.path)
+    return Listing(found, directories, dict(skipped), truncated)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads the files of a listing, up to the limits, and counts what it could not use."""
+
+    def __init__(self, root: Path, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        self._root = root
+        self._limits = limits
+        self.characters = 0
+        self.skipped: Counter[str] = Counter()
+        self.full = False
+
+    def read(self, files: Sequence[FoundFile]) -> list[SourceFile]:
+        return [source for file in files if (source := self._read(file)) is not None]
+
+    def _read(self, file: FoundFile) -> SourceFile | None:
+        if self.characters + file.size > self._limits.total_bytes:
+            self.full = True
+            return None
+        data = self._bytes(file.path)
+        if data is None or b"\0" in data[:8192]:
+            self.skipped["unreadable" if data is None else "binary file"] += 1
+            return None
+        text = data.decode("utf-8", "replace")
+        if file.language in _CODE and len(text) > 20_000 and len(text) > 400 * (text.count("\n") + 1):
+            self.skipped["minified or generated file"] += 1
+            return None
+        self.characters += len(text)
+        return SourceFile(file.path, file.language, text)
+
+    def _bytes(self, path: str) -> bytes | None:
+        """The file's content; `None` if it is gone or is no plain file any more."""
+        try:
+            # The scan saw a plain file; it may have become a link or a pipe since, and neither may lead us elsewhere.
+            fd = os.open(self._root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(fd, "rb") as stream:  # noqa: PTH123 - a descriptor
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    return None
+                return stream.read(self._limits.file_bytes)
+        except OSError:
+            return None

@@ -1,0 +1,126 @@
+"""The load client, from Python: viewers of a server and what they received."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from processes import BenchFailed, Dialogue, cpu_seconds, dialogue
+
+
+class Target(NamedTuple):
+    """What one connection asks for."""
+
+    path: str
+    header: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}\t{self.header}" if self.header else self.path
+
+
+class Window(NamedTuple):
+    """What happened between two looks. CPU in seconds, latencies in milliseconds."""
+
+    seconds: float
+    deliveries: int
+    bytes: int
+    reads: int
+    server_cpu: float
+    client_cpu: float
+    p50_ms: float
+    p99_ms: float
+    samples: int
+
+    @property
+    def cpu_us(self) -> float:
+        """Server CPU per delivery in microseconds."""
+        return self.server_cpu / max(1, self.deliveries) * 1e6
+
+    @property
+    def client_share(self) -> float:
+        return self.client_cpu / self.seconds
+
+
+class Load:
+    """Viewers. Every method that waits is bounded."""
+
+    def __init__(self, client: Dialogue, server_pid: int) -> None:
+        self._client = client
+        self._server_pid = server_pid
+        self._since: dict[str, float] = {}
+
+    def open(self, count: int) -> float:
+        """Open `count` more viewers; seconds until all have their response head."""
+        answer = self._client.ask(f"open {count}")
+        if answer["failed"]:
+            raise BenchFailed(f"{answer['failed']} of {count} streams were refused")
+        return float(answer["seconds"])
+
+    def begin(self) -> None:
+        """Start a window."""
+        self._since = self._look()
+
+    def end(self) -> Window:
+        """What happened since `begin`."""
+        a, b = self._since, self._look()
+        if b["closed"] != a["closed"]:
+            raise BenchFailed(f"the server closed {b['closed'] - a['closed']:g} streams")
+        return Window(
+            seconds=b["wall"] - a["wall"],
+            deliveries=int(b["events"] - a["events"]),
+            bytes=int(b["bytes"] - a["bytes"]),
+            reads=int(b["reads"] - a["reads"]),
+            server_cpu=b["server"] - a["server"],
+            client_cpu=b["cpu"] - a["cpu"],
+            p50_ms=b["p50_us"] / 1000,
+            p99_ms=b["p99_us"] / 1000,
+            samples=int(b["samples"]),
+        )
+
+    def _look(self) -> dict[str, float]:
+        return {**self._client.ask("snap"), "server": cpu_seconds(self._server_pid)}
+
+    def zero(self) -> None:
+        """Event counts start again at 0, and with them the clock of `wait`."""
+        self._client.ask("zero")
+
+    def wait(self, events: int, seconds: float = 60.0) -> float:
+        """Wait until every viewer has exactly `events` since `zero` or `resume`; the seconds that took."""
+        answer = self._client.ask(f"await {events} {seconds}")
+        if answer["least"] != events or answer["most"] != events:
+            raise BenchFailed(f"viewers got {answer['least']} to {answer['most']} of {events} events in {seconds:g} s")
+        return float(answer["seconds"])
+
+    def drop(self) -> None:
+        self._client.ask("drop")
+
+    def resume(self) -> float:
+        """Reopen every viewer with its Last-Event-ID; seconds until all have their response head."""
+        answer = self._client.ask("resume")
+        if answer["failed"]:
+            raise BenchFailed(f"{answer['failed']} streams could not be resumed")
+        return float(answer["seconds"])
+
+
+@contextlib.contextmanager
+def load(binaries: Path, port: int, targets: Sequence[Target], server_pid: int, *, sample: int = 1) -> Iterator[Load]:
+    """A load client whose connection i asks for `targets[i % len(targets)]`. Every `sample`-th measures latency."""
+    with tempfile.NamedTemporaryFile("w", prefix="targets-") as file:
+        file.write("".join(f"{target}\n" for target in targets))
+        file.flush()
+        with dialogue([binaries / "load_client", str(port), file.name, str(sample)]) as client:
+            yield Load(client, server_pid)
+
+
+def paced(rate: float, count: int) -> Iterator[int]:
+    """0 … count-1, at `rate` per second on an absolute schedule, so that a late step does not delay those after it."""
+    began = time.monotonic()
+    for number in range(count):
+        left = began + number / rate - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        yield number

@@ -1,0 +1,354 @@
+"""Limits hold exactly, over several edges on a real Redis, and heal by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+from redis.asyncio import Redis
+
+from broker.admission import Admission, EdgeFull
+from broker.embedded import EmbeddedRedis
+from broker.problems import Problem, to_problem
+from emitter.connection import connect
+from emitter.errors import RedisUnavailable
+from emitter.wire import Owner
+
+ALICE, BOB = Owner("alice"), Owner("bob")
+
+
+@asynccontextmanager
+async def calls_of(redis: Redis) -> AsyncIterator[Counter[str]]:
+    """Counts the server's calls per command while the block runs; filled in at its end."""
+    await redis.config_resetstat()
+    counted: Counter[str] = Counter()
+    yield counted
+    stats = await redis.info("commandstats")
+    counted.update({name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()})
+
+
+async def outcome(attempt: Awaitable[None]) -> str:
+    try:
+        await attempt
+    except Problem as problem:
+        assert int(problem.headers["Retry-After"]) >= 1
+        return problem.slug
+    return "admitted"
+
+
+async def outcomes(admission: Admission, owner: Owner, count: int) -> Counter[str]:
+    return Counter(await asyncio.gather(*(outcome(admission.admit(owner)) for _ in range(count))))
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Redis tells nobody about a changed hash, so this one looks until it is so."""
+    async with asyncio.timeout(5):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def counts(redis: Redis, owner: Owner = ALICE) -> dict[str, int]:
+    rows = await redis.hgetall(owner.connections)
+    return {edge.decode(): int(value.split()[0]) for edge, value in rows.items()}
+
+
+# --- one edge --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_edge_takes_its_number_of_streams(redis: Redis) -> None:
+    """The edge's cap refuses exactly what is over it with 503, counts those on their way in, and frees what leaves."""
+    async with Admission(redis, "e1", max_connections=3, max_connections_per_user=100) as admission:
+        assert await outcomes(admission, ALICE, 5) == {"admitted": 3, "edge-full": 2}
+        assert admission.total == 3
+        with pytest.raises(EdgeFull) as caught:
+            await admission.admit(BOB)
+        assert caught.value.status == 503
+        admission.release(ALICE)
+        assert await outcome(admission.admit(BOB)) == "admitted"
+        assert (admission.open_for(ALICE), admission.open_for(BOB), admission.total) == (2, 1, 3)
+
+
+async def test_without_user_limits_redis_is_not_asked(redis: Redis) -> None:
+    """With both per-user limits off, admitting and leaving send nothing."""
+    async with calls_of(redis) as calls, Admission(redis, "e1") as admission:
+        for _ in range(10):
+            await admission.admit(ALICE)
+        for _ in range(10):
+            admission.release(ALICE)
+        await admission.rate(ALICE, "executes", 0)
+        assert (admission.total, admission.open_for(ALICE)) == (0, 0)
+    assert not calls.keys() & {"evalsha", "eval"}
+
+
+async def test_admissions_of_one_moment_share_a_call(redis: Redis) -> None:
+    """A thousand admissions of ten users that come together are ten calls of the script."""
+    async with Admission(redis, "e1", max_connections_per_user=100) as admission:
+        await admission.admit(BOB)
+        async with calls_of(redis) as calls:
+            await asyncio.gather(*(admission.admit(Owner(f"u{number % 10}")) for number in range(1000)))
+        assert calls["evalsha"] == 10
+
+
+async def test_more_users_than_a_round_holds_are_all_admitted(redis: Redis) -> None:
+    """Thousands of different users at once are served in several rounds, and their departures reach Redis."""
+    owners = [Owner(f"u{number}") for number in range(1200)]
+    async with Admission(redis, "e1", max_connections_per_user=1) as admission:
+        await asyncio.gather(*(admission.admit(owner) for owner in owners))
+        assert await redis.dbsize() == 1200
+        for owner in owners:
+            admission.release(owner)
+        await until(lambda: is_empty(redis))
+
+
+async def is_empty(redis: Redis) -> bool:
+    return bool(await redis.dbsize() == 0)
+
+
+# --- several edges ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_user_limit_is_exact_over_edges(redis: Redis, redis_url: str) -> None:
+    """Of thousands of concurrent connects over two edges exactly the limit is admitted; the rest gets 429."""
+    second = connect(redis_url)
+    limits: dict[str, Any] = {"max_connections_per_user": 700}
+    async with Admission(redis, "e1", **limits) as one, Admission(second, "e2", **limits) as two:
+        tasks = [asyncio.gather(outcomes(edge, ALICE, 500), outcomes(edge, BOB, 100)) for edge in (one, two, one, two)]
+        results = await asyncio.gather(*tasks)
+        alice, bob = Counter[str](), Counter[str]()
+        for of_alice, of_bob in results:
+            alice += of_alice
+            bob += of_bob
+        assert alice == {"admitted": 700, "too-many-connections": 1300}
+        assert bob == {"admitted": 400}
+        assert await counts(redis) == {"e1": one.open_for(ALICE), "e2": two.open_for(ALICE)}
+        assert one.open_for(ALICE) + two.open_for(ALICE) == 700
+    await second.aclose()
+
+
+async def test_limits_hold_while_viewers_come_and_go(redis: Redis, redis_url: str) -> None:
+    """While streams open and close on two edges, never more than the limit are open, and nothing is lost in the end."""
+    second = connect(redis_url)
+    open_now = most = admitted = 0
+
+    async def churn(edge: Admission) -> None:
+        nonlocal open_now, most, admitted
+        for _ in range(30):
+            if await outcome(edge.admit(ALICE)) == "admitted":
+                open_now, admitted = open_now + 1, admitted + 1
+                most = max(most, open_now)
+                await asyncio.sleep(0)
+                open_now -= 1
+                edge.release(ALICE)
+
+    async with (
+        Admission(redis, "e1", max_connections_per_user=10) as one,
+        Admission(second, "e2", max_connections_per_user=10) as two,
+    ):
+        await asyncio.gather(*(churn(edge) for edge in (one, two) for _ in range(20)))
+        assert most <= 10
+        assert admitted > 10
+        await until(lambda: is_empty(redis))
+    await second.aclose()
+
+
+async def test_a_place_that_is_left_is_free_on_other_edges(redis: Redis) -> None:
+    """When a stream ends on one edge another edge may admit its user's next one."""
+    async with (
+        Admission(redis, "e1", max_connections_per_user=1) as one,
+        Admission(redis, "e2", max_connections_per_user=1) as two,
+    ):
+        await one.admit(ALICE)
+        assert await outcome(two.admit(ALICE)) == "too-many-connections"
+        one.release(ALICE)
+        await until(lambda: is_empty(redis))
+        assert await outcome(two.admit(ALICE)) == "admitted"
+
+
+async def test_a_stopping_edge_takes_its_counts_along(redis: Redis) -> None:
+    """An edge that leaves in order frees its users' places at once; refused waiters get 503."""
+    async with Admission(redis, "e1", max_connections_per_user=5) as one:
+        await one.admit(ALICE)
+        await one.admit(BOB)
+        assert await counts(redis) == {"e1": 1}
+    assert await redis.dbsize() == 0
+    with pytest.raises(RedisUnavailable):
+        await one.admit(ALICE)
+    one.release(ALICE)
+    assert one.total == 1
+
+
+async def test_a_dead_edge_is_forgotten(redis: Redis) -> None:
+    """Counts of an edge that no longer renews them do not count, and are dropped."""
+    past, future = int(time.time() * 1000) - 1, int(time.time() * 1000) + 60_000
+    await redis.hset(ALICE.connections, mapping={"dead": f"7 {past}", "odd": "?", "live": f"1 {future}"})
+    async with Admission(redis, "e1", max_connections_per_user=2) as admission:
+        assert await outcomes(admission, ALICE, 2) == {"admitted": 1, "too-many-connections": 1}
+        assert await counts(redis) == {"live": 1, "e1": 1}
+
+
+async def test_counts_are_renewed_and_heal(redis: Redis) -> None:
+    """What is in Redis is made true again by the next renewal, also after all of it was lost."""
+    async with Admission(redis, "e1", max_connections_per_user=5, refresh_seconds=0.05) as admission:
+        await admission.admit(ALICE)
+        await redis.flushall()  # the counts, and the script as well
+        await redis.script_flush()
+        await until(lambda: shows(redis, {"e1": 1}))
+        await redis.hset(ALICE.connections, "e1", "5 0")
+        await until(lambda: shows(redis, {"e1": 1}))
+        assert 0 < await redis.pttl(ALICE.connections) <= 90_000
+
+
+async def shows(redis: Redis, expected: dict[str, int]) -> bool:
+    return await counts(redis) == expected
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------
+
+
+async def test_connects_are_limited_per_minute(redis: Redis) -> None:
+    """A burst of a minute's worth passes, exactly; then Retry-After says when the next one may come."""
+    async with Admission(redis, "e1", connects_per_minute=7) as admission:
+        assert await outcomes(admission, ALICE, 10) == {"admitted": 7, "rate-limited": 3}
+        with pytest.raises(Problem) as caught:
+            await admission.admit(ALICE)
+        assert caught.value.status == 429
+        assert 7 <= int(caught.value.headers["Retry-After"]) <= 9
+        assert await outcome(admission.admit(BOB)) == "admitted"
+        assert admission.total == 8
+        assert 0 < await redis.pttl(ALICE.rate("connects")) <= 60_000
+        assert await redis.exists(ALICE.connections) == 0
+
+
+async def test_a_rate_is_exact_over_edges(redis: Redis, redis_url: str) -> None:
+    """Two edges share a user's rate: together they let exactly a burst through."""
+    second = connect(redis_url)
+    limits: dict[str, Any] = {"connects_per_minute": 60, "max_connections_per_user": 1000}
+    async with Admission(redis, "e1", **limits) as one, Admission(second, "e2", **limits) as two:
+        results = await asyncio.gather(*(outcomes(edge, ALICE, 100) for edge in (one, two)))
+        total = results[0] + results[1]
+        elapsed = 2  # seconds this may have taken at most; a second allows one more
+        assert 60 <= total["admitted"] <= 60 + elapsed
+        assert total["admitted"] == sum((await counts(redis)).values())
+    await second.aclose()
+
+
+async def test_a_rate_pays_off_with_time(redis: Redis) -> None:
+    """After a burst, one more is let through each sixtieth of a minute's worth, and refusals cost nothing."""
+    per_minute = 600  # one in 100 ms
+    async with Admission(redis, "e1") as admission:
+        for _ in range(per_minute):
+            await admission.rate(ALICE, "executes", per_minute)
+        refused = 0
+        started = time.monotonic()
+        while await outcome(admission.rate(ALICE, "executes", per_minute)) != "admitted":
+            refused += 1
+            assert time.monotonic() - started < 5
+            await asyncio.sleep(0.005)
+        assert refused < 40, "about 100 ms"
+        assert await outcome(admission.rate(ALICE, "other", per_minute)) == "admitted", "each thing has its own rate"
+        assert await outcome(admission.rate(BOB, "executes", per_minute)) == "admitted"
+
+
+async def test_executes_are_limited_per_minute(redis: Redis) -> None:
+    """The rate of another thing than connects is refused with its name and limit, and counts no stream."""
+    async with Admission(redis, "e1") as admission:
+        results = await asyncio.gather(*(outcome(admission.rate(ALICE, "executes", 3)) for _ in range(5)))
+        assert Counter(results) == {"admitted": 3, "rate-limited": 2}
+        with pytest.raises(Problem, match="more than 3 executes per minute"):
+            await admission.rate(ALICE, "executes", 3)
+        assert admission.total == 0
+
+
+async def test_a_refused_connection_costs_no_rate(redis: Redis) -> None:
+    """Who is over the number of streams is told so, and keeps his rate."""
+    async with Admission(redis, "e1", max_connections_per_user=2, connects_per_minute=4) as admission:
+        assert await outcomes(admission, ALICE, 9) == {"admitted": 2, "too-many-connections": 7}
+        admission.release(ALICE)
+        admission.release(ALICE)
+        assert await outcomes(admission, ALICE, 2) == {"admitted": 2}
+        admission.release(ALICE)
+        assert await outcomes(admission, ALICE, 1) == {"rate-limited": 1}
+
+
+# --- clients that leave, Redis that goes -----------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_while_waiting_takes_no_place(redis: Redis) -> None:
+    """Cancelled before, during or right after the call, an admission leaves nothing counted."""
+    async with Admission(redis, "e1", max_connections_per_user=50) as admission:
+        for turns in range(12):
+            tasks = [asyncio.create_task(admission.admit(ALICE)) for _ in range(4)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in tasks[:2]:
+                task.cancel()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            admitted = sum(result is None for result in done)
+            assert admission.open_for(ALICE) == admission.total == admitted
+            for _ in range(admitted):
+                admission.release(ALICE)
+        await until(lambda: is_empty(redis))
+
+
+async def test_a_cancel_in_the_moment_of_admission_counts_nothing(redis: Redis) -> None:
+    """A client that leaves after Redis granted its place, but before it could take it, gives the place back."""
+    async with Admission(redis, "e1", max_connections_per_user=50) as admission:
+        task = asyncio.create_task(admission.admit(ALICE))
+        async with asyncio.timeout(5):
+            while admission.open_for(ALICE) == 0:
+                await asyncio.sleep(0)
+        if not task.done():
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            admission.release(ALICE)
+        assert (admission.open_for(ALICE), admission.total) == (0, 0)
+        await until(lambda: is_empty(redis))
+
+
+async def test_when_redis_is_away_nobody_gets_in_and_counts_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Redis gone, admissions fail as 503 and count nothing, releases go on, and the log says so once; when it is
+    back, admissions work and the counts are true again."""
+    monkeypatch.setattr("broker.admission.RETRY_SECONDS", 0.05)
+    with EmbeddedRedis() as server:
+        redis = connect(server.url)
+        async with Admission(redis, "e1", max_connections_per_user=5) as admission:
+            await admission.admit(ALICE)
+            await admission.admit(BOB)
+            server.stop()
+            with structlog.testing.capture_logs() as logs:
+                for _ in range(3):
+                    with pytest.raises(RedisUnavailable) as caught:
+                        await admission.admit(ALICE)
+                admission.release(BOB)
+            problem = to_problem(caught.value)
+            assert problem is not None
+            assert problem.status == 503
+            assert [line["event"] for line in logs] == ["admission_failed"]
+            assert (admission.total, admission.open_for(ALICE)) == (1, 1)
+            server.start()
+            await until(lambda: shows(redis, {"e1": 1}))
+            assert await outcome(admission.admit(BOB)) == "admitted"
+            assert await counts(redis, BOB) == {"e1": 1}
+        await redis.aclose()
+
+
+async def test_closing_is_bounded_when_redis_is_away() -> None:
+    """Leaving with Redis gone neither hangs nor raises."""
+    with EmbeddedRedis() as server:
+        redis = connect(server.url)
+        started = time.monotonic()
+        with structlog.testing.capture_logs():
+            async with Admission(redis, "e1", max_connections_per_user=5) as admission:
+                await admission.admit(ALICE)
+                server.stop()
+        assert time.monotonic() - started < 5
+        await redis.aclose()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission"]

@@ -1,0 +1,185 @@
+"""Published keys are fetched without making anyone wait, kept when the provider fails, and bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jwt
+import pytest
+import structlog
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from broker.jwks import Jwks
+
+
+class Provider:
+    """An identity provider whose answer a test sets. `asked` counts the requests."""
+
+    def __init__(self) -> None:
+        self.answer: web.Response | None = None
+        self.body = b""
+        self.asked = 0
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.arrived = asyncio.Condition()
+
+    def publish(self, *key_ids: str) -> None:
+        to_jwk = jwt.algorithms.OKPAlgorithm.to_jwk
+        keys = [
+            {**to_jwk(ed25519.Ed25519PrivateKey.generate().public_key(), as_dict=True), "kid": key_id}
+            for key_id in key_ids
+        ]
+        self.body = json.dumps({"keys": keys}).encode()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        async with self.arrived:
+            self.asked += 1
+            self.arrived.notify_all()
+        await self.hold.wait()
+        if request.path == "/moved":
+            raise web.HTTPFound("/keys")
+        if not self.body:
+            raise web.HTTPServiceUnavailable
+        return web.Response(body=self.body)
+
+    async def wait_asked(self, count: int) -> None:
+        async with self.arrived, asyncio.timeout(5):
+            await self.arrived.wait_for(lambda: self.asked >= count)
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture
+async def server(provider: Provider) -> AsyncIterator[TestServer]:
+    app = web.Application()
+    app.router.add_get("/{path:.*}", provider.handle)
+    async with TestServer(app) as server:
+        yield server
+
+
+def keys_at(server: TestServer, path: str = "/keys", **options: Any) -> Jwks:
+    return Jwks(str(server.make_url(path)), **options)
+
+
+async def test_keys_are_there_once_started(provider: Provider, server: TestServer) -> None:
+    """Entering fetches the set once; finding a key asks nobody."""
+    provider.publish("a")
+    async with keys_at(server) as keys:
+        assert keys.loaded
+        assert keys.find("a") is not None
+        assert keys.find("b") is None
+        assert provider.asked == 1
+
+
+async def test_an_unknown_key_is_fetched_once_for_all_who_ask(provider: Provider, server: TestServer) -> None:
+    """Many requests with a new key cause one fetch; within the pause nobody causes another."""
+    provider.publish("a")
+    async with keys_at(server, min_pause=0.0) as keys:
+        provider.publish("a", "b")
+        provider.hold.clear()
+        waiting = [asyncio.create_task(keys.refresh()) for _ in range(50)]
+        await provider.wait_asked(2)
+        provider.hold.set()
+        await asyncio.gather(*waiting)
+        assert keys.find("b") is not None
+        assert provider.asked == 2
+    async with keys_at(server, min_pause=60.0) as keys:
+        for _ in range(3):
+            await keys.refresh()
+        assert provider.asked == 3, "only the start"
+
+
+async def test_a_client_that_leaves_does_not_stop_the_fetch(provider: Provider, server: TestServer) -> None:
+    """Cancelling one who waits for new keys leaves the fetch to the others."""
+    provider.publish("a")
+    async with keys_at(server, min_pause=0.0) as keys:
+        provider.publish("b")
+        provider.hold.clear()
+        leaving, staying = asyncio.create_task(keys.refresh()), asyncio.create_task(keys.refresh())
+        await provider.wait_asked(2)
+        leaving.cancel()
+        provider.hold.set()
+        await staying
+        assert leaving.cancelled() or leaving.cancelling()
+        assert keys.find("b") is not None
+
+
+async def test_old_keys_stay_when_the_provider_fails(provider: Provider, server: TestServer) -> None:
+    """A failed fetch is logged and changes nothing; the generation moves only when keys really change."""
+    provider.publish("a")
+    async with keys_at(server, min_pause=0.0) as keys:
+        first = keys.generation
+        await keys.refresh()
+        assert keys.generation == first, "the same bytes are the same keys"
+        for body in (b"", b"not json", b'{"keys":[]}'):
+            provider.body = body
+            with structlog.testing.capture_logs() as logs:
+                await keys.refresh()
+            assert [(line["event"], line["stale"]) for line in logs] == [("jwks_fetch_failed", True)]
+            assert keys.find("a") is not None
+        provider.publish("b")
+        await keys.refresh()
+        assert keys.generation == first + 1
+        assert keys.find("a") is None
+
+
+async def test_keys_are_refetched_when_they_age(provider: Provider, server: TestServer) -> None:
+    """Without any request the set is fetched again after its age."""
+    provider.publish("a")
+    async with keys_at(server, max_age=0.05):
+        await provider.wait_asked(3)
+
+
+async def test_a_provider_that_is_away_does_not_stop_the_start(provider: Provider, server: TestServer) -> None:
+    """With no keys at first the edge starts, tries again by itself, and then has them."""
+    with structlog.testing.capture_logs():
+        async with keys_at(server, min_pause=0.05) as keys:
+            assert not keys.loaded
+            assert keys.find(None) is None
+            provider.publish("a")
+            await provider.wait_asked(2)
+            await keys.refresh()
+            assert keys.loaded
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "what"),
+    [
+        ("/moved", {}, "status 302"),
+        ("/keys", {"max_body_bytes": 100}, "more than 100 bytes"),
+        ("/keys", {"timeout": 0.1}, ""),
+    ],
+)
+async def test_fetching_is_bounded(
+    provider: Provider, server: TestServer, path: str, options: dict[str, Any], what: str
+) -> None:
+    """Redirects, large bodies and slow answers are failures."""
+    provider.publish(*"abcdef")
+    if "timeout" in options:
+        provider.hold.clear()
+    with structlog.testing.capture_logs() as logs:
+        async with keys_at(server, path, **options) as keys:
+            assert not keys.loaded
+    provider.hold.set()
+    assert what in logs[0]["error"]
+    assert logs[0]["error"]
+
+
+async def test_leaving_ends_task_and_waiters(provider: Provider, server: TestServer) -> None:
+    """On exit nobody is left waiting for a fetch that will not come, and the task has ended."""
+    provider.publish("a")
+    async with keys_at(server, min_pause=0.0) as keys:
+        provider.hold.clear()
+        waiting = asyncio.create_task(keys.refresh())
+        await provider.wait_asked(2)
+    await waiting
+    provider.hold.set()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "jwks"]
