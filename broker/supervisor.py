@@ -113,32 +113,23 @@ class Supervisor:
             os.close(writing)
         child.started_at = child.heard_at = time.monotonic()
         child.beats = 0
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(os.close, reading)
-            beats = asyncio.create_task(self._listen_to(child, reading))
-            watch = asyncio.create_task(self._watch(child))
-            try:
-                return await child.process.wait()
-            finally:
-                for task in (beats, watch):
-                    task.cancel()
-                await asyncio.gather(beats, watch, return_exceptions=True)
-
-    async def _listen_to(self, child: Child, pipe: int) -> None:
         loop = asyncio.get_running_loop()
-        os.set_blocking(pipe, False)
-        heard = asyncio.Event()
-        loop.add_reader(pipe, heard.set)
+        loop.add_reader(reading, self._hear, child, reading)
+        watch = asyncio.create_task(self._watch(child))
         try:
-            while True:
-                await heard.wait()
-                heard.clear()
-                if not os.read(pipe, 4096):
-                    return
-                child.beats += 1
-                child.heard_at = time.monotonic()
+            return await child.process.wait()
         finally:
-            loop.remove_reader(pipe)
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            loop.remove_reader(reading)
+            os.close(reading)
+
+    def _hear(self, child: Child, pipe: int) -> None:
+        if os.read(pipe, 4096):
+            child.beats += 1
+            child.heard_at = time.monotonic()
+        else:
+            asyncio.get_running_loop().remove_reader(pipe)  # the child is gone; its exit is waited for elsewhere
 
     async def _watch(self, child: Child) -> None:
         """Kill a child whose loop stands still; when stopping, ask it once and kill it when its time is over."""

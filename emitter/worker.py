@@ -44,14 +44,16 @@ CLOSE_SECONDS = 5.0
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works. `concurrency` executions at once; `cut_seconds` for an interrupted agent to let go;
-    `block_ms` for a read to wait, which also bounds how fast a stop is noticed."""
+    """How a worker works. `concurrency` executions at once; `cut_seconds` for an interrupted agent to let go; leases
+    are renewed every `renew_seconds`, or thrice in a lease; `block_ms` is how long a read waits, and so delays a stop.
+    """
 
     redis_url: str = DEFAULT_URL
     concurrency: int = 10
     lease_seconds: float = 15.0
     grace_seconds: float = 30.0
     cut_seconds: float = 5.0
+    renew_seconds: float = 1.0
     block_ms: int = 1000
 
     @property
@@ -275,7 +277,7 @@ class Worker:
     async def _renew(self) -> None:
         """Wait until it is time or something happened; then prolong every lease, and do what the records say."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(1.0, self.settings.lease_seconds / 3)):
+            async with asyncio.timeout(min(self.settings.renew_seconds, self.settings.lease_seconds / 3)):
                 await self._looking.wait()
         self._looking.clear()
         runs = list(self._runs.values())

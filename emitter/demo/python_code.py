@@ -173,7 +173,8 @@ class ImportGraph(msgspec.Struct, frozen=True):
         for name, targets in self.edges.items():
             for target in targets:
                 reverse[target].add(name)
-        groups, seen = [], set[str]()
+        groups: list[list[str]] = []
+        seen: set[str] = set()
         for name in reversed(order):
             group = _reachable(name, reverse, seen)
             if len(group) > 1:
@@ -182,18 +183,32 @@ class ImportGraph(msgspec.Struct, frozen=True):
 
 
 def import_graph(modules: Sequence[Module], standard_library: frozenset[str]) -> ImportGraph:
-    known = {module.name for module in modules}
-    roots = {name.split(".")[0] for name in known}
-    edges: dict[str, set[str]] = {name: set() for name in known}
+    names = _importable(modules)
+    roots = {name.split(".")[0] for name in names}
+    edges: dict[str, set[str]] = {module.name: set() for module in modules}
     outside: dict[str, int] = {}
     for module in modules:
         for name in module.imports:
-            target = name if name in known else name.rpartition(".")[0]
-            if target in known:
+            sibling = f"{module.name.rpartition('.')[0]}.{name.split('.')[0]}"  # scripts that lie side by side
+            target = names.get(name) or names.get(name.rpartition(".")[0]) or names.get(sibling)
+            if target is not None:
                 edges[module.name] |= {target} - {module.name}
-            elif (root := name.split(".")[0]) not in roots and root not in standard_library and root != "__future__":
+            elif (root := name.split(".")[0]) not in roots | standard_library | {"__future__"}:
                 outside[root] = outside.get(root, 0) + 1
     return ImportGraph(edges, outside)
+
+
+def _importable(modules: Sequence[Module]) -> dict[str, str]:
+    """Under which names each module can be imported: its path, and what is left of it from its topmost package on (a
+    project in `backend/` imports `app.models`, not `backend.app.models`)."""
+    packages = {module.name for module in modules if module.path.endswith("__init__.py")}
+    names = {}
+    for module in modules:
+        parts = module.name.split(".")
+        above = [length for length in range(1, len(parts) + 1) if ".".join(parts[:length]) in packages]
+        if above:
+            names[".".join(parts[above[0] - 1 :])] = module.name
+    return names | {module.name: module.name for module in modules}
 
 
 def _finish_order(edges: dict[str, set[str]]) -> list[str]:

@@ -15,9 +15,40 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 SKIPPED_DIRECTORIES = frozenset(
-    ".git .hg .svn .jj node_modules bower_components venv .venv virtualenv __pycache__ site-packages dist build target"
-    " vendor third_party .tox .nox .mypy_cache .pytest_cache .ruff_cache .hypothesis .idea .vscode .gradle .next .nuxt"
-    " .terraform .cache coverage htmlcov .eggs".split()
+    [
+        ".git",
+        ".hg",
+        ".svn",
+        ".jj",
+        "node_modules",
+        "bower_components",
+        "venv",
+        ".venv",
+        "virtualenv",
+        "__pycache__",
+        "site-packages",
+        "dist",
+        "build",
+        "target",
+        "vendor",
+        "third_party",
+        ".tox",
+        ".nox",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        ".idea",
+        ".vscode",
+        ".gradle",
+        ".next",
+        ".nuxt",
+        ".terraform",
+        ".cache",
+        "coverage",
+        "htmlcov",
+        ".eggs",
+    ]
 )
 LANGUAGES: dict[str, str] = {
     ".py": "Python", ".pyi": "Python", ".js": "JavaScript", ".mjs": "JavaScript", ".cjs": "JavaScript",
@@ -113,22 +144,26 @@ def find_directory(task: str) -> Path:
                 return path.resolve()
         except (OSError, ValueError, RuntimeError):  # too long, NUL, a loop of links, no such home
             continue
-    raise ValueError(f"no directory found in the task {task.strip()[:200]!r}: name one, as in 'survey /path/to/project'")
+    raise ValueError(
+        f"no directory found in the task {task.strip()[:200]!r}: name one, as in 'survey /path/to/project'"
+    )
 
 
 def _candidates(task: str) -> Iterator[str]:
+    """What in a task may be a path, the likeliest first: all of it, what is quoted, words with a slash, other words."""
     yield task
-    yield from re.findall(r"\"([^\"]+)\"|'([^']+)'|`([^`]+)`", task) and [
-        text for found in re.findall(r"\"([^\"]+)\"|'([^']+)'|`([^`]+)`", task) for text in found if text
-    ]
+    for quoted in re.finditer(r"([\"'`])(.+?)\1", task):
+        yield quoted[2]
     words = task.split()
-    by_likelihood = sorted(words, key=lambda word: not ("/" in word or word.startswith(("~", "."))))
-    for word in by_likelihood:
+    for word in sorted(words, key=lambda word: not _looks_like_path(word)):
         yield word
         yield word.strip("\"'`,;:!?()").rstrip(".") or word
-    for index, word in enumerate(words):  # a path with blanks in it, up to the end
-        if word.startswith(("/", "~", ".")):
-            yield task[task.index(word) :] if index else task
+    for word in filter(_looks_like_path, words):  # a path with blanks in it, up to the end
+        yield task[task.index(word) :]
+
+
+def _looks_like_path(word: str) -> bool:
+    return "/" in word or word.startswith(("~", "."))
 
 
 # --- scanning --------------------------------------------------------------------------------------------------------

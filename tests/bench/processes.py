@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -114,4 +113,4 @@ def machine() -> str:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    return f"{len(CORES)} cores ({model}), Linux {platform.release()}, Python {platform.python_version()}, {sys.platform}"
+    return f"{len(CORES)} cores ({model}), Linux {platform.release()}, Python {platform.python_version()}"

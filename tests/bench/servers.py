@@ -190,9 +190,9 @@ class Edge:
         self.port = port
         self.admin_port = admin_port
         self.redis = redis
-        self._producers = 0
-        self.create(["bench"])
         self.targets = [viewer("bench")]
+        self.start_seconds = 0.0
+        self._producers = 0
 
     def create(self, execution_ids: Sequence[str]) -> None:
         """Executions that have begun: each log has one event."""
@@ -231,6 +231,15 @@ class Edge:
                 events = [bench_event("bench") for _ in range(min(batch, count - number))]
                 await publisher.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
 
+    def calls(self, command: str) -> int:
+        """How often Redis was asked for a command."""
+        return asyncio.run(self._calls(command))
+
+    async def _calls(self, command: str) -> int:
+        async with connect(self.redis.url) as redis:
+            stats = await redis.info("commandstats")
+            return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
     def ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=2) as answer:
@@ -243,15 +252,19 @@ def edge_environment(redis: EmbeddedRedis, port: int, admin_port: int) -> dict[s
     """Every limit that would refuse a bench is off; all else is at its default."""
     limits = ("MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_USER", "CONNECTS_PER_MINUTE", "EXECUTES_PER_MINUTE")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
-    return inherited | {f"RUNCAST_{name}": "0" for name in limits} | {
-        "RUNCAST_REDIS_URL": redis.url,
-        "RUNCAST_HOST": "127.0.0.1",
-        "RUNCAST_PORT": str(port),
-        "RUNCAST_ADMIN_HOST": "127.0.0.1",
-        "RUNCAST_ADMIN_PORT": str(admin_port),
-        "RUNCAST_JWT_SECRET": SECRET,
-        "RUNCAST_DRAIN_SECONDS": "0",
-    }
+    return (
+        inherited
+        | {f"RUNCAST_{name}": "0" for name in limits}
+        | {
+            "RUNCAST_REDIS_URL": redis.url,
+            "RUNCAST_HOST": "127.0.0.1",
+            "RUNCAST_PORT": str(port),
+            "RUNCAST_ADMIN_HOST": "127.0.0.1",
+            "RUNCAST_ADMIN_PORT": str(admin_port),
+            "RUNCAST_JWT_SECRET": SECRET,
+            "RUNCAST_DRAIN_SECONDS": "0",
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -270,5 +283,8 @@ def edge() -> Iterator[Edge]:
         options = {"env": edge_environment(redis, port, admin_port), "cwd": ROOT, "stdout": subprocess.DEVNULL}
         with process(command, on_server_core=True, **options) as child:
             server = Edge(child.pid, port, admin_port, redis)
+            began = time.monotonic()
             wait_until("the edge", server.ready, 20)
+            server.start_seconds = time.monotonic() - began
+            server.create(["bench"])
             yield server

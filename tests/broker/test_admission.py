@@ -23,6 +23,14 @@ from emitter.wire import Owner
 ALICE, BOB = Owner("alice"), Owner("bob")
 
 
+@pytest.fixture
+async def second(redis_url: str) -> AsyncIterator[Redis]:
+    """The client of another edge."""
+    client = connect(redis_url)
+    yield client
+    await client.aclose()
+
+
 @asynccontextmanager
 async def calls_of(redis: Redis) -> AsyncIterator[Counter[str]]:
     """Counts the server's calls per command while the block runs; filled in at its end."""
@@ -37,9 +45,11 @@ async def outcome(attempt: Awaitable[None]) -> str:
     try:
         await attempt
     except Problem as problem:
-        assert int(problem.headers["Retry-After"]) >= 1
-        return problem.slug
-    return "admitted"
+        refusal = problem
+    else:
+        return "admitted"
+    assert int(refusal.headers["Retry-After"]) >= 1
+    return refusal.slug
 
 
 async def outcomes(admission: Admission, owner: Owner, count: int) -> Counter[str]:
@@ -113,27 +123,27 @@ async def is_empty(redis: Redis) -> bool:
 # --- several edges ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_user_limit_is_exact_over_edges(redis: Redis, redis_url: str) -> None:
+async def test_a_user_limit_is_exact_over_edges(redis: Redis, second: Redis) -> None:
     """Of thousands of concurrent connects over two edges exactly the limit is admitted; the rest gets 429."""
-    second = connect(redis_url)
     limits: dict[str, Any] = {"max_connections_per_user": 700}
     async with Admission(redis, "e1", **limits) as one, Admission(second, "e2", **limits) as two:
-        tasks = [asyncio.gather(outcomes(edge, ALICE, 500), outcomes(edge, BOB, 100)) for edge in (one, two, one, two)]
-        results = await asyncio.gather(*tasks)
         alice, bob = Counter[str](), Counter[str]()
-        for of_alice, of_bob in results:
-            alice += of_alice
-            bob += of_bob
+
+        async def connects(edge: Admission) -> None:
+            for _ in range(25):
+                of_alice, of_bob = await asyncio.gather(outcomes(edge, ALICE, 20), outcomes(edge, BOB, 4))
+                alice.update(of_alice)
+                bob.update(of_bob)
+
+        await asyncio.gather(*(connects(edge) for edge in (one, two, one, two)))
         assert alice == {"admitted": 700, "too-many-connections": 1300}
         assert bob == {"admitted": 400}
         assert await counts(redis) == {"e1": one.open_for(ALICE), "e2": two.open_for(ALICE)}
-        assert one.open_for(ALICE) + two.open_for(ALICE) == 700
-    await second.aclose()
+        assert min(one.open_for(ALICE), two.open_for(ALICE)) > 0
 
 
-async def test_limits_hold_while_viewers_come_and_go(redis: Redis, redis_url: str) -> None:
+async def test_limits_hold_while_viewers_come_and_go(redis: Redis, second: Redis) -> None:
     """While streams open and close on two edges, never more than the limit are open, and nothing is lost in the end."""
-    second = connect(redis_url)
     open_now = most = admitted = 0
 
     async def churn(edge: Admission) -> None:
@@ -154,7 +164,6 @@ async def test_limits_hold_while_viewers_come_and_go(redis: Redis, redis_url: st
         assert most <= 10
         assert admitted > 10
         await until(lambda: is_empty(redis))
-    await second.aclose()
 
 
 async def test_a_place_that_is_left_is_free_on_other_edges(redis: Redis) -> None:
@@ -225,9 +234,8 @@ async def test_connects_are_limited_per_minute(redis: Redis) -> None:
         assert await redis.exists(ALICE.connections) == 0
 
 
-async def test_a_rate_is_exact_over_edges(redis: Redis, redis_url: str) -> None:
+async def test_a_rate_is_exact_over_edges(redis: Redis, second: Redis) -> None:
     """Two edges share a user's rate: together they let exactly a burst through."""
-    second = connect(redis_url)
     limits: dict[str, Any] = {"connects_per_minute": 60, "max_connections_per_user": 1000}
     async with Admission(redis, "e1", **limits) as one, Admission(second, "e2", **limits) as two:
         results = await asyncio.gather(*(outcomes(edge, ALICE, 100) for edge in (one, two)))
@@ -235,7 +243,6 @@ async def test_a_rate_is_exact_over_edges(redis: Redis, redis_url: str) -> None:
         elapsed = 2  # seconds this may have taken at most; a second allows one more
         assert 60 <= total["admitted"] <= 60 + elapsed
         assert total["admitted"] == sum((await counts(redis)).values())
-    await second.aclose()
 
 
 async def test_a_rate_pays_off_with_time(redis: Redis) -> None:
