@@ -45,7 +45,7 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
         raise InvalidEvent(
             f"redis url: scheme {scheme!r} is not one of redis, rediss, unix, redis+sentinel, redis+cluster"
         )
-    return Redis(connection_pool=ConnectionPool.from_url(url, **options))
+    return Redis.from_pool(ConnectionPool.from_url(url, **options))  # which closes the pool with the client
 
 
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
