@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from broker import demo
 from broker.app import serve, static_key, version
@@ -220,8 +219,7 @@ def _openapi(_: argparse.Namespace) -> int:
 
 
 def _settings(_: argparse.Namespace) -> int:
-    table = Table("variable", "default", "unit", "current", "meaning")
     for row in describe(load_settings(os.environ)):
-        table.add_row(row.name, row.default, row.unit, row.current, row.meaning)
-    Console().print(table)
+        unit = f" ({row.unit})" if row.unit else ""
+        print(f"{row.name}{unit}\n    {row.meaning}\n    default {row.default}, now {row.current}")
     return 0

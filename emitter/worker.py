@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from emitter import jobs
 from emitter.agents import Agents
@@ -201,18 +201,23 @@ class Worker:
         """Claim an entry's execution and start it. If Redis goes away before the claim is answered, the entry is tried
         again; if it does before the entry is settled, a later recovery finds it stale."""
         record = entry.owner.execution(entry.execution_id).record
-        claim = (
-            "stale" if record in self._runs else await jobs.claim(self._redis, entry, self.id, self.settings.lease_ms)
-        )
+        claim: Job | jobs.Refused = "stale"
+        if record not in self._runs:
+            try:
+                claim = await jobs.claim(self._redis, entry, self.id, self.settings.lease_ms)
+            except (ResponseError, msgspec.MsgspecError) as error:
+                # One record that cannot be claimed must not stand before all others; a later recovery tries it again.
+                log.error("claim_failed", execution=entry.execution_id, agent=entry.agent, error=str(error)[:200])
+                claim = "owned"
         self._intake.entries.popleft()
-        job = None if isinstance(claim, str) else claim
-        if job is not None:
-            log.info("job_claimed", execution=job.execution_id, agent=job.agent, attempt=job.attempt)
-            self._start(job)
-        else:
-            log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
-        if claim != "owned":  # else it stays unsettled, for the case that its owner dies before it starts it
-            await jobs.settle(self._redis, entry, job)
+        if isinstance(claim, Job):
+            log.info("job_claimed", execution=entry.execution_id, agent=entry.agent, attempt=claim.attempt)
+            self._start(claim)
+            await jobs.settle(self._redis, entry, claim)
+        elif claim == "stale":
+            log.info("job_dropped", reason="stale", execution=entry.execution_id, agent=entry.agent)
+            await jobs.settle(self._redis, entry, None)
+        # "owned": the entry stays unsettled, for the case that its owner dies before it starts the execution.
 
     # --- one execution ---
 

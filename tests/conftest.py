@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,6 +10,9 @@ from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
 from emitter.connection import connect
+from tests.edges import Author, EdgeProcess, edges
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +31,38 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     client = connect(redis_url)
     await client.flushall()
     yield client
+    await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def session_edges(redis_server: EmbeddedRedis) -> Iterator[list[EdgeProcess]]:
+    with edges(redis_server.url, 2, heartbeat_seconds=1) as started:
+        yield started
+
+
+@pytest.fixture
+def two_edges(session_edges: list[EdgeProcess], redis: Redis) -> list[EdgeProcess]:
+    """Two edges over the shared Redis with a heartbeat of a second. They live as long as the session: a test that
+    breaks or reconfigures an edge starts its own."""
+    return session_edges
+
+
+@pytest.fixture
+def author(redis: Redis) -> Author:
+    """Writes an execution of a user whom no other test has."""
+    return Author(redis, user=f"user-{next(_numbers)}")
+
+
+@pytest.fixture
+def own_redis() -> Iterator[EmbeddedRedis]:
+    """A Redis that the test may pause, empty or kill."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+async def own_author(own_redis: EmbeddedRedis) -> AsyncIterator[Author]:
+    """Writes an execution into the test's own Redis."""
+    client = connect(own_redis.url)
+    yield Author(client)
     await client.aclose()

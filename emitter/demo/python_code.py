@@ -79,6 +79,10 @@ def parse(source: SourceFile) -> Module | Unparsable:
         return Unparsable(source.path, f"{type(error).__name__}: {error}"[:200])
 
 
+def parse_all(sources: Sequence[SourceFile]) -> list[Module | Unparsable]:
+    return [parse(source) for source in sources]
+
+
 def module_name(path: str) -> str:
     """The dotted name of a file below the root; a leading `src` is a layout and not a package."""
     parts = list(PurePosixPath(path).with_suffix("").parts)

@@ -14,42 +14,12 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-SKIPPED_DIRECTORIES = frozenset(
-    [
-        ".git",
-        ".hg",
-        ".svn",
-        ".jj",
-        "node_modules",
-        "bower_components",
-        "venv",
-        ".venv",
-        "virtualenv",
-        "__pycache__",
-        "site-packages",
-        "dist",
-        "build",
-        "target",
-        "vendor",
-        "third_party",
-        ".tox",
-        ".nox",
-        ".mypy_cache",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".hypothesis",
-        ".idea",
-        ".vscode",
-        ".gradle",
-        ".next",
-        ".nuxt",
-        ".terraform",
-        ".cache",
-        "coverage",
-        "htmlcov",
-        ".eggs",
-    ]
-)
+SKIPPED_DIRECTORIES = frozenset({
+    ".git", ".hg", ".svn", ".jj", "node_modules", "bower_components", "venv", ".venv", "virtualenv", "__pycache__",
+    "site-packages", "dist", "build", "target", "vendor", "third_party", ".tox", ".nox", ".mypy_cache", ".pytest_cache",
+    ".ruff_cache", ".hypothesis", ".idea", ".vscode", ".gradle", ".next", ".nuxt", ".terraform", ".cache", "coverage",
+    "htmlcov", ".eggs",
+})  # fmt: skip
 LANGUAGES: dict[str, str] = {
     ".py": "Python", ".pyi": "Python", ".js": "JavaScript", ".mjs": "JavaScript", ".cjs": "JavaScript",
     ".jsx": "JavaScript", ".ts": "TypeScript", ".tsx": "TypeScript", ".vue": "Vue", ".svelte": "Svelte", ".go": "Go",
@@ -245,6 +215,18 @@ def _listing(
         truncated.append(f"{limits.files:,} of {len(found):,} files were read")
         found = sorted(found[: limits.files], key=lambda file: file.path)
     return Listing(found, directories, dict(skipped), truncated)
+
+
+def by_directory(files: Sequence[FoundFile], most: int = 10) -> list[tuple[str, list[FoundFile]]]:
+    """The files by top directory, the fullest first; what is over `most` goes together."""
+    groups: dict[str, list[FoundFile]] = {}
+    for file in files:
+        groups.setdefault(file.top, []).append(file)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    if len(ordered) <= most:
+        return ordered
+    rest = [file for _, group in ordered[most - 1 :] for file in group]
+    return [*ordered[: most - 1], (f"{len(ordered) - most + 1} other directories", rest)]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

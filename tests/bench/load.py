@@ -41,6 +41,10 @@ class Window(NamedTuple):
         return self.server_cpu / max(1, self.deliveries) * 1e6
 
     @property
+    def server_share(self) -> float:
+        return self.server_cpu / self.seconds
+
+    @property
     def client_share(self) -> float:
         return self.client_cpu / self.seconds
 
@@ -59,6 +63,10 @@ class Load:
         if answer["failed"]:
             raise BenchFailed(f"{answer['failed']} of {count} streams were refused")
         return float(answer["seconds"])
+
+    def watch(self, server_pid: int) -> None:
+        """Another process is the server now."""
+        self._server_pid = server_pid
 
     def begin(self) -> None:
         """Start a window."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import jwt
 from load import Target, paced
-from processes import OTHER_CORES, ROOT, Dialogue, children, dialogue, process, wait_until
+from processes import OTHER_CORES, ROOT, BenchFailed, Dialogue, children, dialogue, process, wait_until
 
 from broker.embedded import EmbeddedRedis
 from emitter import publisher, wire
@@ -231,14 +231,14 @@ class Edge:
                 events = [bench_event("bench") for _ in range(min(batch, count - number))]
                 await publisher.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
 
-    def calls(self, command: str) -> int:
-        """How often Redis was asked for a command."""
+    def calls(self, command: str = "") -> int:
+        """How often Redis was asked for a command, or for any."""
         return asyncio.run(self._calls(command))
 
     async def _calls(self, command: str) -> int:
         async with connect(self.redis.url) as redis:
             stats = await redis.info("commandstats")
-            return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+        return sum(each["calls"] for name, each in stats.items() if not command or name == f"cmdstat_{command}")
 
     def ready(self) -> bool:
         try:
@@ -276,15 +276,25 @@ def embedded_redis() -> Iterator[EmbeddedRedis]:
 
 
 @contextlib.contextmanager
-def edge() -> Iterator[Edge]:
-    with embedded_redis() as redis:
-        port, admin_port = free_port(), free_port()
+def edge(redis: EmbeddedRedis | None = None, port: int = 0) -> Iterator[Edge]:
+    """An edge, by default on a Redis of its own. Its log goes to a file, as it would in earnest; the end of it is shown
+    if the edge does not start."""
+    with contextlib.ExitStack() as stack:
+        store = redis or stack.enter_context(embedded_redis())
+        log = stack.enter_context(tempfile.TemporaryFile("w+"))
+        port, admin_port = port or free_port(), free_port()
         command = [sys.executable, "-m", "broker", "serve"]
-        options = {"env": edge_environment(redis, port, admin_port), "cwd": ROOT, "stdout": subprocess.DEVNULL}
-        with process(command, on_server_core=True, **options) as child:
-            server = Edge(child.pid, port, admin_port, redis)
-            began = time.monotonic()
+        options = {"env": edge_environment(store, port, admin_port), "cwd": ROOT, "stdout": log, "stderr": log}
+        child = stack.enter_context(process(command, on_server_core=True, **options))
+        server = Edge(child.pid, port, admin_port, store)
+        began = time.monotonic()
+        try:
             wait_until("the edge", server.ready, 20)
-            server.start_seconds = time.monotonic() - began
+        except BenchFailed:
+            log.seek(0)
+            print(log.read()[-2000:])
+            raise
+        server.start_seconds = time.monotonic() - began
+        if redis is None:
             server.create(["bench"])
-            yield server
+        yield server

@@ -303,6 +303,25 @@ async def test_a_client_that_leaves_while_waiting_takes_no_place(redis: Redis) -
         await until(lambda: is_empty(redis))
 
 
+async def test_a_client_that_leaves_during_the_call_is_taken_out_again(redis: Redis, second: Redis) -> None:
+    """Redis counted a stream whose client left meanwhile: a second call corrects it without waiting for a renewal."""
+    async with Admission(redis, "e1", max_connections_per_user=50) as admission:
+        await redis.config_resetstat()
+        await second.client_pause(100)
+        task = asyncio.create_task(admission.admit(ALICE))
+        await asyncio.sleep(0.02)  # sent by now, and answered after the pause
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        async def corrected() -> bool:
+            calls = (await second.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
+            return bool(calls >= 2)
+
+        await until(corrected)
+        assert await is_empty(second)
+
+
 async def test_a_cancel_in_the_moment_of_admission_counts_nothing(redis: Redis) -> None:
     """A client that leaves after Redis granted its place, but before it could take it, gives the place back."""
     async with Admission(redis, "e1", max_connections_per_user=50) as admission:
@@ -344,6 +363,33 @@ async def test_when_redis_is_away_nobody_gets_in_and_counts_come_back(monkeypatc
             await until(lambda: shows(redis, {"e1": 1}))
             assert await outcome(admission.admit(BOB)) == "admitted"
             assert await counts(redis, BOB) == {"e1": 1}
+        await redis.aclose()
+
+
+async def test_counts_that_cannot_be_written_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Redis gone and more to report than a round holds, the edge tries once and waits, and does not spin."""
+    monkeypatch.setattr("broker.admission.MAX_ROUND", 1)
+    monkeypatch.setattr("broker.admission.FLUSH_SECONDS", 0)
+    tries = 0
+
+    def counted(*, transaction: bool) -> Any:
+        nonlocal tries
+        tries += 1
+        return pipeline(transaction=transaction)
+
+    with EmbeddedRedis() as server, structlog.testing.capture_logs():
+        redis = connect(server.url)
+        async with Admission(redis, "e1", max_connections_per_user=5) as admission:
+            owners = [Owner(f"u{number}") for number in range(5)]
+            for owner in owners:
+                await admission.admit(owner)
+            server.stop()
+            pipeline = redis.pipeline
+            monkeypatch.setattr(redis, "pipeline", counted)
+            for owner in owners:
+                admission.release(owner)
+            await asyncio.sleep(0.2)
+            assert tries == 1
         await redis.aclose()
 
 

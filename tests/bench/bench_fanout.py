@@ -1,0 +1,105 @@
+"""Fan-out: server CPU per delivery when one event goes to many viewers; burst: many events at once."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from figures import Figure, Run, at_least, at_most, median
+from load import Load, Window, load
+from servers import Edge, edge, nchan, nchan_missing, send_loop
+
+ROUNDS = 3
+SECONDS = 5
+LATENCY_SAMPLE = 16
+
+Side = tuple[Any, Load]
+
+
+def fanout(run: Run) -> list[Figure]:
+    """1,000 viewers at 100 events/s and 5,000 at 20/s: the same 100,000 deliveries/s, which no server here saturates
+    at (500,000/s would be more than one core even for the bare loop)."""
+    figures = []
+    for viewers, rate in ((run.size(1000, 200), 100), (run.size(5000, 500), 20)):
+        figures += _fanout(run, viewers, rate)
+    return figures
+
+
+def _fanout(run: Run, viewers: int, rate: int) -> list[Figure]:
+    with contextlib.ExitStack() as stack:
+        sides = _open(run, stack, viewers)
+        windows: dict[str, list[Window]] = {server.name: [] for server, _ in sides}
+        for _ in range(run.size(ROUNDS, 1)):  # interleaved, so that a noisy neighbour disturbs all alike
+            for server, client in sides:
+                windows[server.name].append(_steady(server, client, rate, rate * run.size(SECONDS, 2)))
+    return _compare(f"{viewers:,} viewers, {rate}/s", windows)
+
+
+def _open(run: Run, stack: contextlib.ExitStack, viewers: int) -> list[Side]:
+    servers: list[Any] = [stack.enter_context(send_loop(run.binaries)), stack.enter_context(edge())]
+    if not (missing := nchan_missing()):
+        servers.append(stack.enter_context(nchan()))
+    else:
+        print(f"  without Nchan: {missing}")
+    sides = []
+    for server in servers:
+        options = {"sample": LATENCY_SAMPLE}
+        client = stack.enter_context(load(run.binaries, server.port, server.targets, server.pid, **options))
+        client.open(viewers)
+        sides.append((server, client))
+        if isinstance(server, Edge):
+            client.wait(1)  # the replayed first event: every viewer is live
+    return sides
+
+
+def _steady(server: Any, client: Load, rate: float, count: int) -> Window:
+    client.zero()
+    server.send(rate or 100, 20)  # warm: sockets, caches, allocators
+    client.wait(20)
+    client.zero()
+    client.begin()
+    server.send(rate, count)
+    client.wait(count)
+    return client.end()
+
+
+def _compare(title: str, windows: dict[str, list[Window]]) -> list[Figure]:
+    figures = []
+    for name, each in windows.items():
+        note = (
+            f"p50 {median([w.p50_ms for w in each]):.1f} ms, p99 {median([w.p99_ms for w in each]):.1f} ms to the last "
+            f"viewers; load client {median([w.client_share for w in each]):.0%} of a core"
+        )
+        figures.append(Figure(f"{title}: {name}", median([w.cpu_us for w in each]), "µs CPU/delivery", note=note))
+    ours = windows["Runcast"]
+    ratio = median([a.cpu_us / b.cpu_us for a, b in zip(ours, windows["send loop"], strict=True)])
+    figures.append(at_most(f"{title}: Runcast / send loop", ratio, "x", 1.6))
+    if "Nchan" in windows:
+        ratio = median([a.cpu_us / b.cpu_us for a, b in zip(ours, windows["Nchan"], strict=True)])
+        figures.append(at_most(f"{title}: Runcast / Nchan", ratio, "x", 1.0))
+    return figures
+
+
+def burst(run: Run) -> list[Figure]:
+    """1,000 events published at once (batches of 100, as the emitter sends them; pipelined POSTs for Nchan)."""
+    viewers, events = run.size(1000, 200), 1000
+    with contextlib.ExitStack() as stack:
+        sides = _open(run, stack, viewers)
+        windows: dict[str, list[Window]] = {server.name: [] for server, _ in sides}
+        for _ in range(run.size(ROUNDS, 1)):
+            for server, client in sides:
+                windows[server.name].append(_steady(server, client, 0, events))
+    figures = []
+    for name, each in windows.items():
+        note = (
+            f"{median([w.cpu_us for w in each]):.2f} µs server CPU/delivery; "
+            f"server {median([w.server_share for w in each]):.0%}, load client {median([w.client_share for w in each]):.0%} of a core"
+        )
+        figures.append(Figure(name, median([w.deliveries / w.seconds for w in each]), "deliveries/s", note=note))
+    if "Nchan" in windows:
+        pairs = list(zip(windows["Runcast"], windows["Nchan"], strict=True))
+        rates = median([(a.deliveries / a.seconds) / (b.deliveries / b.seconds) for a, b in pairs])
+        figures.append(at_least("Runcast / Nchan, deliveries per second", rates, "x", 10))
+        cpu = median([b.cpu_us / a.cpu_us for a, b in pairs])
+        figures.append(Figure("Runcast / Nchan, deliveries per second of server CPU", cpu, "x"))
+    return figures
