@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -21,7 +21,6 @@ FIRST_BYTES_SECONDS = 15.0
 COMMAND_SECONDS = 30.0
 SILENT_HEARTBEATS = 2.5
 FEED_PATH = "/api/agent/stream"
-_EXECUTIONS = "/api/agent/executions/"
 
 
 class ApiError(Exception):
@@ -120,16 +119,16 @@ class Api:
 
     async def cancel(self, execution_id: str, reason: str | None = None) -> dict[str, Any]:
         body = {} if reason is None else {"reason": reason}
-        return await self._call("POST", f"{_EXECUTIONS}{execution_id}/cancel", body)
+        return await self._call("POST", execution_path(execution_id) + "/cancel", body)
 
     async def answer(self, execution_id: str, input_id: str, value: Any) -> dict[str, Any]:
         """Answer what an agent asked. Raises `Conflict` if somebody was faster."""
         body = {"inputId": input_id, "value": value}
-        return await self._call("POST", f"{_EXECUTIONS}{execution_id}/input", body)
+        return await self._call("POST", execution_path(execution_id) + "/input", body)
 
     async def get(self, execution_id: str) -> dict[str, Any]:
         """The execution's folded state."""
-        return await self._call("GET", _EXECUTIONS + execution_id)
+        return await self._call("GET", execution_path(execution_id))
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
@@ -226,8 +225,12 @@ class Api:
         return response
 
 
+def execution_path(execution_id: str) -> str:
+    return "/api/agent/executions/" + quote(execution_id, safe="")
+
+
 def stream_path(execution_id: str) -> str:
-    return f"{_EXECUTIONS}{execution_id}/stream"
+    return execution_path(execution_id) + "/stream"
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

@@ -127,9 +127,6 @@ def welcome(url: str, token: str, *, recorded: bool) -> str:
     lines = [
         "Runcast runs on this machine only, with a made-up secret. Ctrl-C stops everything.",
         "",
-        f"  API      {url}/openapi.json",
-        f"  console  {url}/#token={token}",
-        "",
         "In another terminal:",
         "",
         f"  export RUNCAST_URL={url}",

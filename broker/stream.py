@@ -274,6 +274,8 @@ class Streams:
                 await self._subscribed(watched)
                 if wanted is not None and wanted.cursor is None and wanted.from_now:
                     viewer.cursor = await self._history.last(watched.topic.key)
+                    # Told at once: a viewer cut off before its first event must not begin at a later "now".
+                    viewer.write(viewer.lens.wrap(sse.id_frame(viewer.cursor)))
                 while viewer.state is ViewerState.REPLAYING:
                     await self._drained(viewer, patience)
                     if self._join(viewer):

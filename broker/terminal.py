@@ -72,7 +72,7 @@ async def watch(
 
 def _hint(api: Api) -> str:
     url = f"{api.base_url}/api/agent/executions/{{id}}/input"
-    return f"answer with: curl -X POST {url} -H \"Authorization: Bearer $TOKEN\" -d '{{body}}'"
+    return f"answer with: curl -X POST {url} -H \"Authorization: Bearer $RUNCAST_TOKEN\" -d '{{body}}'"
 
 
 def _asker(api: Api, execution_id: str, console: Console, stdin: TextIO) -> Asker | None:

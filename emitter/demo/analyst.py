@@ -157,9 +157,7 @@ class Analysis:
         keys = outline.key_files(self._files, 8)
         for number, source in enumerate(keys):
             await self._step(20 + 14 * number / len(keys), f"Looking at {source.path}")
-            await self._tool(
-                "read_file", {"path": source.path}, lambda source=source: thoughts.look_at(source), lambda seen: seen
-            )
+            await self._tool("read_file", {"path": source.path}, partial(thoughts.look_at, source), dict)
             await self._pause(0.4)
 
     async def _parse_python(self) -> None:
@@ -215,12 +213,10 @@ class Analysis:
             rules = [rule for rule in smells.RULES if smells.applies(rule, self._files)]
             for number, rule in enumerate(rules):
                 await self._step(50 + 18 * number / len(rules), f"Searching: {rule.name}")
-                self._spots += await self._tool(
-                    "grep",
-                    {"pattern": rule.pattern, "files": smells.applies(rule, self._files)},
-                    partial(smells.grep, self._files, rule),
-                    thoughts.show_spots,
-                )
+                params = {"pattern": rule.pattern, "files": smells.applies(rule, self._files)}
+                work = partial(smells.grep, self._files, rule)
+                spots = await self._tool("grep", params, work, thoughts.show_spots)
+                self._spots += spots
                 await self._pause(0.35)
             await self._step(69, "Searching: what looks like a credential")
             async with self._emitter.tool("scan_credentials", {"files": len(self._files)}) as call:
