@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 
 from broker.auth import DEFAULT_SCOPES, mint
 from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress, Thinking
-from emitter.publisher import LogLimits, append, prepare
+from emitter.publisher import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
 
@@ -570,6 +570,7 @@ class Author:
         self.keys = self.owner.execution(execution_id)
         self._limits = limits or LogLimits()
         self._numbers = itertools.count(1)
+        self.publish = "PUBLISH"
 
     @property
     def path(self) -> str:
@@ -583,7 +584,11 @@ class Author:
         """Append, in one step; the log's last id."""
         redact = Redactor()
         prepared = [prepare(event, self.execution_id, redact=redact) for event in events]
-        appended = await append(self.redis, self.owner, self.execution_id, prepared, limits=self._limits)
+        await self.redis.script_load(APPEND_SCRIPT)
+        command = append_command(self.owner, self.execution_id, prepared, limits=self._limits)
+        command[command.index("PUBLISH")] = self.publish
+        client: Any = self.redis
+        appended = read_reply(self.execution_id, await client.execute_command(*command))
         assert appended.added == len(events)
         return appended.last
 

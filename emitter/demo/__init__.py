@@ -6,7 +6,7 @@ They read whatever directory their task names, with the rights of the worker: ru
 from __future__ import annotations
 
 from emitter.agents import Agents
-from emitter.demo.analyst import INPUT_SCHEMA, analyst
+from emitter.demo.analyst import INPUT_SCHEMA, survey_code
 
 __all__ = ["agents"]
 
@@ -16,4 +16,4 @@ agents.agent(
     "Surveys the code in a directory and writes a report on it",
     tags=("demo", "code"),
     input_schema=INPUT_SCHEMA,
-)(analyst)
+)(survey_code)

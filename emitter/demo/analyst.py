@@ -54,7 +54,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
-async def analyst(context: Context) -> dict[str, Any]:
+async def survey_code(context: Context) -> dict[str, Any]:
     """The agent. `context.task` names a directory; params `pace` and `output` are in `INPUT_SCHEMA`.
 
     Raises `ValueError` for a task without a directory and for params that are not what they should be.

@@ -107,7 +107,7 @@ def language_of(name: str) -> str | None:
 
 def find_directory(task: str) -> Path:
     """The directory that a task names, with or without words around it. `ValueError` if it names none that exists."""
-    for text in _candidates(task.strip()):
+    for text in filter(None, _candidates(task.strip())):  # an empty path would be the worker's own directory
         path = Path(text).expanduser() if text.startswith("~") else Path(text)
         try:
             if path.is_dir():
