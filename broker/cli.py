@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -36,6 +37,8 @@ DEFAULT_EDGE = "http://127.0.0.1:8080"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. 0 is success, 1 that something failed, 2 that the command or a setting was wrong."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a mark the terminal cannot show must not end the command
     if arguments[:1] == ["worker"]:
         return worker_main(arguments[1:])
     parsed = _parser().parse_args(arguments)

@@ -272,6 +272,8 @@ async def _chunks(response: aiohttp.ClientResponse, position: Position) -> Async
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
+    if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
+        return "it was cut off"  # aiohttp's own words are about the body's framing
     return str(error) or type(error).__name__
 
 

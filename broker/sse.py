@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -85,3 +86,10 @@ class Lens:
         else:
             frames = [b"id: %d-%d\ndata: %b\n\n" % (ms, seq, json) for ms, seq, _, json in entries]
         return self.wrap(b"".join(frames))
+
+
+@lru_cache(maxsize=256)
+def lens(types: str | None, *, named: bool, chunked: bool, heartbeat_event: bool) -> Lens:
+    """The lens of these parameters; one object for all viewers that ask for the same. Raises `ValueError`."""
+    wanted = None if types is None else TypeFilter(types)
+    return Lens(named=named, types=wanted, chunked=chunked, heartbeat_event=heartbeat_event)

@@ -87,15 +87,14 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
     if start not in ("start", "now"):
         raise Problem(400, "invalid-parameter", "from is start or now", path="from")
     try:
-        types = sse.TypeFilter(query["types"]) if "types" in query else None
+        lens = sse.lens(
+            query.get("types"),
+            named=query.get("named", "true") != "false",
+            chunked=request.version >= HttpVersion11,
+            heartbeat_event=query.get("heartbeat") == "event",
+        )
     except ValueError as error:
         raise Problem(400, "invalid-parameter", str(error), path="types") from error
-    lens = sse.Lens(
-        named=query.get("named", "true") != "false",
-        types=types,
-        chunked=request.version >= HttpVersion11,
-        heartbeat_event=query.get("heartbeat") == "event",
-    )
     return StreamRequest(lens, cursor, start == "now" and not malformed, malformed, wants_sse)
 
 
@@ -273,7 +272,9 @@ class Streams:
             async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:
                 await self._subscribed(watched)
                 if wanted is not None and wanted.cursor is None and wanted.from_now:
-                    viewer.cursor = await self._history.last(watched.topic.key)
+                    viewer.cursor = await self._now(watched)
+                    # Else a stream cut before its first event would resume at a later now, and lose what came between.
+                    viewer.write(viewer.lens.wrap(sse.id_frame(viewer.cursor)))
                     # Told at once: a viewer cut off before its first event must not begin at a later "now".
                     viewer.write(viewer.lens.wrap(sse.id_frame(viewer.cursor)))
                 while viewer.state is ViewerState.REPLAYING:
@@ -298,6 +299,19 @@ class Streams:
                 await self.watch.subscribed(watched.topic.key)
                 return
 
+    async def _now(self, watched: Watched) -> EventId:
+        """The end of a log, for a viewer that wants only what comes."""
+        while True:
+            try:
+                return watched.topic.last or await self._history.last(watched.topic.key)
+            except (RedisError, *GONE) as error:
+                self._redis_failed("history_read_failed", error)
+                await asyncio.sleep(random.uniform(0.1, 0.5))
+
+    def _redis_failed(self, event: str, error: Exception) -> None:
+        self._metrics.redis_errors.inc()
+        self._log.warning(event, error=type(error).__name__)
+
     async def _drained(self, viewer: Viewer, patience: asyncio.Timeout) -> None:
         """Wait until the transport has room. The timer closes a viewer that makes no progress, which ends the wait."""
         if viewer.paused:
@@ -309,11 +323,11 @@ class Streams:
 
     async def _send_page(self, viewer: Viewer, watched: Watched) -> None:
         topic = watched.topic
+        hub = topic.last
         try:
             page = await self._history.read(topic.key, viewer.cursor, record=watched.record)
         except (RedisError, *GONE) as error:
-            self._metrics.redis_errors.inc()
-            self._log.warning("history_read_failed", error=type(error).__name__, viewer=viewer.number)
+            self._redis_failed("history_read_failed", error)
             await asyncio.sleep(random.uniform(0.1, 0.5))
             return
         if viewer.state is not ViewerState.REPLAYING:
@@ -338,6 +352,8 @@ class Streams:
                 topic.settle(page.cursor)
             elif topic.last is None or page.cursor.seq > topic.last.seq:
                 self.watch.absorb(watched, list(page.entries))
+            elif hub is not None and not page.entries and hub != page.cursor:
+                self.watch.doubt(watched)  # the log ends where the hub says it does not
 
     def _reset_frame(self, reset: Reset, page: Page | None) -> bytes:
         self._metrics.resets[reset.reason].inc()

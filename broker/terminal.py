@@ -144,8 +144,9 @@ class _Screen:
         self._print([Text(text, "yellow")])
 
     def _print(self, lines: list[Text]) -> None:
-        for line in lines:
-            self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
+        if lines:  # as one: each print draws the live part again
+            whole = Text("\n").join(lines)
+            self._console.print(whole, soft_wrap=not self._console.is_terminal, highlight=False)
 
     # --- the live part ---
 

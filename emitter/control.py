@@ -6,6 +6,7 @@ request, and every (re)subscription counts as a message, since one may have pass
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Any
@@ -42,20 +43,27 @@ class Control:
                 await getattr(self._pubsub, command)(channel)
 
     async def follow(self) -> None:
-        """Listen for as long as the connection lasts; raises what ended it."""
+        """Listen for as long as the connection lasts, and raise what ended it."""
         pubsub: Any = self._redis.pubsub()
         try:
             await pubsub.connect()
             self._pubsub = pubsub  # before the channels are read, so that none watched meanwhile is missed
             if self._channels:
                 await pubsub.subscribe(*self._channels)
-            while True:
+            while not told_to_stop():
                 message = await pubsub.get_message(timeout=READ_SECONDS)
                 if message is not None and _matters(message):
                     self._wake()
         finally:
             self._pubsub = None
             await pubsub.aclose()
+
+
+def told_to_stop() -> bool:
+    """Whether the current task was cancelled. A loop over Redis calls must look: each of them sends under
+    `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives as the sending is done."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _matters(message: dict[str, Any]) -> bool:

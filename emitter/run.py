@@ -141,13 +141,17 @@ class Run:
     async def _stop(self, call: asyncio.Task[Ending]) -> Cause:
         if not self._interrupted.done():
             await self._say_time_is_up()
-        cause = self._interrupted.result()
-        if isinstance(self._context, SyncContext):
-            self._context.unblock()  # the thread sees `cancelled`; its call ends when it does
-        else:
-            call.cancel()
-        await asyncio.wait((call, self._abandoned), timeout=self._cut_seconds, return_when=asyncio.FIRST_COMPLETED)
-        return cause
+        for _ in range(2):  # twice: a library may lose a cancellation, as `asyncio.wait_for` of Python 3.11 does
+            if isinstance(self._context, SyncContext):
+                self._context.unblock()  # the thread sees `cancelled`; its call ends when it does
+            else:
+                call.cancel()
+            await asyncio.wait(
+                (call, self._abandoned), timeout=self._cut_seconds / 2, return_when=asyncio.FIRST_COMPLETED
+            )
+            if call.done() or self._abandoned.done():
+                break
+        return self._interrupted.result()
 
     async def _say_time_is_up(self) -> None:
         seconds = self._agent.time_limit or 0.0

@@ -26,7 +26,7 @@ from redis.exceptions import RedisError, ResponseError
 from emitter import jobs
 from emitter.agents import Agents
 from emitter.connection import DEFAULT_URL, GONE, connect
-from emitter.control import Control
+from emitter.control import Control, told_to_stop
 from emitter.emitter import AgentEmitter
 from emitter.intake import Intake
 from emitter.jobs import Entry, Job, Renewal, WorkerInfo
@@ -122,15 +122,15 @@ class Worker:
             await self._drain(fetching)
             for loop in loops:
                 loop.cancel()
-            ends = await asyncio.gather(fetching, *loops, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            ended, _ = await asyncio.wait((fetching, *loops), timeout=CLOSE_SECONDS)
+        for loop in ended:
+            if not loop.cancelled() and (defect := loop.exception()) is not None:
+                raise defect
 
     async def _keep(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat a step until the worker stops (`fetch`) or the loop is cancelled (the others serve the drain)."""
         failures = 0
-        while not (name == "fetch" and self._stopping.is_set()):
+        while not (told_to_stop() or (name == "fetch" and self._stopping.is_set())):
             started = time.monotonic()
             try:
                 await step()

@@ -104,7 +104,7 @@ def _first_paragraph(text: str) -> str | None:
         lines = [line.strip() for line in block.splitlines()]
         plain = " ".join(line for line in lines if line and not re.match(r"[#>|<!\[=`*-]", line))
         if len(plain) > 40:
-            return plain[:400]
+            return plain if len(plain) <= 400 else plain[:400].rsplit(" ", 1)[0] + "…"
     return None
 
 

@@ -556,6 +556,22 @@ async def test_an_agent_that_swallows_its_cancellation_is_cut(redis: Redis, redi
     assert not worker.leftovers
 
 
+async def test_an_agent_whose_cancellation_got_lost_is_cancelled_again(redis: Redis, redis_url: str) -> None:
+    """A library that swallows one cancellation does not leave the agent behind."""
+
+    async def agent(context: Context) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    await accept(redis, "agent")
+    async with working(only(agent), redis_url) as worker:
+        await until(redis, "execution:started")
+        await request_cancel(redis, "ex_1")
+        assert (await end_of(redis)).type == "execution:cancelled"
+        assert not worker.leftovers
+
+
 async def test_an_agent_that_answers_cancellation_with_an_error_is_cancelled(redis: Redis, redis_url: str) -> None:
     """What an agent raises or returns while it lets go does not change why it ended."""
 
