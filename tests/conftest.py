@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import logging
+import os
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
@@ -66,3 +70,23 @@ async def own_author(own_redis: EmbeddedRedis) -> AsyncIterator[Author]:
     client = connect(own_redis.url)
     yield Author(client)
     await client.aclose()
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a test configures of the logs ends with the test, and with the streams that pytest gave it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers, root.level = handlers, level
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Where everything is said to be installed, a test that skips for want of something has failed."""
+    report = yield
+    if report.skipped and os.environ.get("RUNCAST_TESTS_COMPLETE") == "1":
+        report.outcome = "failed"
+    return report

@@ -151,7 +151,7 @@ def test_filters_take_names_and_prefixes(text: str, wanted: set[Entry]) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", " , ,", "a b", "Tool:*", "to*ol", "**", "tool:\n", "x" * 81, "é", "a\r\nid: 1"])
+@pytest.mark.parametrize("text", ["", " , ,", "a b", "Tool:*", "to*ol", "**", "tool:\nx", "x" * 81, "é", "a\r\nid: 1"])
 def test_what_is_no_filter_is_refused(text: str) -> None:
     """A pattern that could match nothing sane is an error and not an empty stream."""
     with pytest.raises(ValueError, match="types"):
