@@ -29,7 +29,7 @@ from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
 from broker.settings import BadSetting, Settings
 from broker.stream import Streams
 from broker.subscription import Subscription
-from emitter import wire
+from emitter import tasks, wire
 from emitter.connection import GONE, connect
 from emitter.redact import Redactor
 
@@ -304,8 +304,7 @@ async def owned(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[Non
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await tasks.end([task])
 
 
 @contextlib.asynccontextmanager

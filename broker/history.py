@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from broker.metrics import Metrics
 from broker.sse import Lens
+from emitter import tasks
 from emitter.events import State
 from emitter.wire import START, Entry, EventId, parse_event_id, parse_stream
 
@@ -64,11 +65,21 @@ class History:
         self._metrics = metrics
         self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
 
-    async def read(self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS) -> Page:
-        """Up to `limit` events after `cursor`. `record` is the execution's hash, which outlives its log.
+    async def read(
+        self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS, alone: bool = False
+    ) -> Page:
+        """Up to `limit` events after `cursor`. `record` is the execution's hash, which outlives its log. Callers at one
+        place share a read, so it may have begun before the call; one that is `alone` has all that was logged by then.
 
         Raises redis errors; `TimeoutError` after `READ_SECONDS`.
         """
+        async with asyncio.timeout(READ_SECONDS):
+            if alone:
+                self._metrics.history_reads["redis"].inc()
+                return await self._read(log, cursor, record, limit)
+            return await asyncio.shield(self._shared(log, cursor, record, limit))
+
+    def _shared(self, log: str, cursor: EventId, record: str | None, limit: int) -> asyncio.Task[Page]:
         key = (log, cursor)
         task = self._reading.get(key)
         if task is None:
@@ -77,8 +88,7 @@ class History:
             task.add_done_callback(lambda done: self._read_done(key, done))
         else:
             self._metrics.history_reads["shared"].inc()
-        async with asyncio.timeout(READ_SECONDS):
-            return await asyncio.shield(task)
+        return task
 
     def _read_done(self, key: tuple[str, EventId], task: asyncio.Task[Page]) -> None:
         del self._reading[key]
@@ -86,10 +96,7 @@ class History:
             task.exception()  # all who waited may have left meanwhile; their errors are not lost, they are unwanted
 
     async def close(self) -> None:
-        tasks = list(self._reading.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(self._reading.values())
 
     async def head(self, record: str) -> Head | None:
         """State and last id of an execution; None if there is none."""

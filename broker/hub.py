@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.sse import Lens
@@ -23,6 +24,11 @@ _STATE_AFTER = {type_.encode(): state for type_, state in TERMINAL_STATES.items(
     b"input:required": "waiting_input",
     b"input:received": "running",
 }
+
+
+def _is_dense(entries: Sequence[Entry]) -> bool:
+    """Several messages may come as one list: a lost, doubled or late one among them shows in the ordinals."""
+    return all(later.seq == earlier.seq + 1 for earlier, later in pairwise(entries))
 
 
 class Delivery(NamedTuple):
@@ -69,8 +75,10 @@ class Topic:
     def accept(self, entries: Sequence[Entry]) -> list[Entry] | None:
         """The entries that are new here, now counted as seen; None when they prove that something was missed or that
         the log is another one than before (then nothing changed)."""
+        if not _is_dense(entries):
+            return None
         last = self.last
-        if last is not None and entries and entries[0].seq != last.seq + 1:
+        if last is not None and entries and (entries[0].seq != last.seq + 1 or entries[0].ms < last.ms):
             if self._contradicts(entries):
                 return None
             entries = [entry for entry in entries if entry.seq > last.seq]
@@ -81,11 +89,13 @@ class Topic:
         return list(entries)
 
     def _contradicts(self, entries: Sequence[Entry]) -> bool:
-        """Whether an entry we should already have differs from what we have: ids never go back in one log."""
+        """Whether an entry cannot be in the log we know: we have another in its place, or ids would go back."""
         assert self.last is not None
-        known = {entry.seq: entry.ms for entry in self.tail}
+        last, known = self.last, {entry.seq: entry.ms for entry in self.tail}
         return any(
-            entry.seq <= self.last.seq and (entry.ms > self.last.ms or known.get(entry.seq, entry.ms) != entry.ms)
+            entry.ms < last.ms
+            if entry.seq > last.seq
+            else entry.ms > last.ms or known.get(entry.seq, entry.ms) != entry.ms
             for entry in entries
         )
 
@@ -106,7 +116,7 @@ class Topic:
 
     def forget(self) -> None:
         """The log is not what it was: know nothing until history tells anew."""
-        self.last = None
+        self.last = self.state = None
         self.tail.clear()
         self._tail_bytes = 0
         self._rendered.clear()

@@ -20,11 +20,12 @@ from broker.history import TERMINAL_STATES, History, Page, Reset
 from broker.hub import TERMINAL_TYPES, Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
-from broker.problems import Problem, retry_after
+from broker.problems import REDIS_AWAY, Problem, retry_after
 from broker.settings import Settings
 from broker.timer import Timer
 from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
+from emitter import tasks
 from emitter.connection import GONE
 from emitter.errors import RedisUnavailable, UnknownExecution
 from emitter.wire import START, EventId, Owner, parse_event_id
@@ -139,6 +140,10 @@ class Streams:
             except BaseException:
                 self._admission.release(identity.principal)
                 raise
+        except REDIS_AWAY:
+            if not wanted.wants_sse:
+                raise
+            return self._refuse(wanted, "redis")
         finally:
             self._opening -= 1
 
@@ -350,6 +355,10 @@ class Streams:
             # What history knows, the hub now knows too: it delivers it to others, or begins here.
             if topic.last is None and not page.entries:
                 topic.settle(page.cursor)
+            elif not page.entries and topic.last != viewer.cursor:
+                # The log ends where the hub does not stand: it missed a message, or the log went back. Reading again
+                # and again would not bring the two together.
+                self.watch.doubt(watched)
             elif topic.last is None or page.cursor.seq > topic.last.seq:
                 self.watch.absorb(watched, list(page.entries))
             elif hub is not None and not page.entries and hub != page.cursor:
@@ -537,10 +546,7 @@ class Streams:
         """End what still runs. The streams are closed before (`drain`)."""
         for viewer in list(self._viewers.values()):
             self.close(viewer, CloseReason.DRAINING)
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         await self.watch.close()
         await self._history.close()
         self._timer.stop()

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from broker.logs import get_logger
+from emitter import tasks
 from emitter.connection import GONE
 from emitter.errors import RedisUnavailable
 
@@ -67,9 +68,7 @@ class Subscription:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         for waiter in self._waiters.values():
             waiter.cancel()
         with contextlib.suppress(RedisError, *GONE):
@@ -87,7 +86,7 @@ class Subscription:
         waiter = self._waiters.get(channel)
         if waiter is None:
             waiter = self._waiters[channel] = asyncio.get_running_loop().create_future()
-            self._changed.set()
+        self._changed.set()  # also for a waiter that was there: the channel may have been unwanted in between
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await asyncio.shield(waiter)
@@ -108,15 +107,16 @@ class Subscription:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            added, dropped = self._wanted - self._sent, self._sent - self._wanted
             try:
-                if added:
+                if added := self._wanted - self._sent:
                     await self._pubsub.subscribe(*added)
                     self._sent |= added
-                if dropped:
+                if dropped := self._sent - self._wanted:
+                    # Forgotten before it is sent: whoever wants one of them meanwhile must wait for a confirmation
+                    # that comes after.
                     self._confirmed -= dropped
-                    await self._pubsub.unsubscribe(*dropped)
                     self._sent -= dropped
+                    await self._pubsub.unsubscribe(*dropped)
             except (RedisError, *GONE) as error:
                 self._log.warning("subscription_change_failed", error=type(error).__name__)
                 await asyncio.sleep(0.2)
@@ -153,6 +153,9 @@ class Subscription:
         again = channel in self._confirmed
         if channel in self._wanted:
             self._confirmed.add(channel)
+        else:  # subscribed again by a reconnect, before Redis heard that nobody wants it
+            self._sent.add(channel)
+            self._changed.set()
         waiter = self._waiters.pop(channel, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

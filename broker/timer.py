@@ -36,13 +36,15 @@ class Timer(Generic[T]):
     def _fire(self) -> None:
         now = asyncio.get_running_loop().time()
         self._handle = None
-        while self._heap and self._heap[0][0] <= now + 0.005:
-            _, _, subject = heapq.heappop(self._heap)
-            again = self._tick(subject, now)
-            if again is not None:
-                # Never in the past: a subject that is late must not hold the loop.
-                heapq.heappush(self._heap, (max(again, now + 0.02), next(self._count), subject))
-        self._arm()
+        try:
+            while self._heap and self._heap[0][0] <= now + 0.005:
+                _, _, subject = heapq.heappop(self._heap)
+                again = self._tick(subject, now)
+                if again is not None:
+                    # Never in the past: a subject that is late must not hold the loop.
+                    heapq.heappush(self._heap, (max(again, now + 0.02), next(self._count), subject))
+        finally:
+            self._arm()  # an error in one subject's tick must not stop the clock of all others
 
     def stop(self) -> None:
         self._heap.clear()

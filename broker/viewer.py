@@ -138,6 +138,7 @@ def take_over(request: Any, viewer: Viewer, high_water: int) -> None:
     """
     protocol, transport = request.protocol, request.transport
     viewer.transport = transport
+    viewer.paused = protocol.writing_paused  # of a pause that came before, the viewer hears only the end
     transport.set_protocol(viewer)
     protocol.transport = None
     protocol.connection_lost(None)

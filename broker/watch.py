@@ -19,6 +19,7 @@ from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.subscription import Subscription
 from broker.viewer import Viewer, ViewerState
+from emitter import tasks
 from emitter.connection import GONE
 from emitter.wire import Entry, parse_message
 
@@ -100,7 +101,12 @@ class Watch:
         if watched.catching_up is not None:
             watched.dirty = True  # the read in progress may end before this message; it will look again
             return
-        watched.pending += parse_message(data)
+        try:
+            watched.pending += parse_message(data)
+        except ValueError:
+            self._log.warning("message_not_understood", channel=channel, size=len(data))
+            self.doubt(watched)
+            return
         if not self._flush_soon:
             # Messages read in one go of the loop leave as one write per viewer.
             asyncio.get_running_loop().call_soon(self._flush)
@@ -112,18 +118,19 @@ class Watch:
         for watched in ready:
             entries, watched.pending = watched.pending, []
             watched.heard_at = now
-            if watched.catching_up is None:
+            if watched.catching_up is None and entries:
                 self.absorb(watched, entries)
 
     def absorb(self, watched: Watched, entries: list[Entry]) -> None:
-        """Events of a log, from a message or from history: deliver what is new; on a doubt, read the log again."""
+        """Events of a log, from a message or from history: deliver what is new; on a doubt, read the log again. No
+        events come from a viewer that stands at the log's end, beyond the hub: a doubt as well."""
         topic = watched.topic
         if topic.last is None and entries and not topic.groups:
             # No one is live yet. A short tail lets the viewers that now read history join without another read.
             topic.accept(entries)
             return
         fresh = topic.accept(entries)
-        if fresh is None:
+        if fresh is None or not entries:
             self.doubt(watched)
         elif fresh:
             self._deliver(topic, fresh)
@@ -134,9 +141,10 @@ class Watch:
             self._metrics.events_delivered.inc(delivery.events)
             self._metrics.event_bytes.inc(delivery.bytes)
             self._metrics.observe_delivery(time.time() - entries[-1].ms / 1000)
-        if topic.lagging:
-            lagging, topic.lagging = topic.lagging, []
-            for viewer in lagging:
+        lagging, topic.lagging = topic.lagging, []
+        for viewer in lagging:
+            # A heartbeat may have filled its socket long before this: it may have left or be replaying since.
+            if viewer.state is ViewerState.LIVE:
                 self._audience.on_lagging(viewer)
         if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
             self._audience.on_ended(topic)
@@ -176,7 +184,7 @@ class Watch:
             topic = watched.topic
             assert topic.last is not None
             try:
-                return await self._history.read(topic.key, topic.last, record=watched.record)
+                return await self._history.read(topic.key, topic.last, record=watched.record, alone=True)
             except (RedisError, *GONE) as error:
                 self._metrics.redis_errors.inc()
                 failures += 1
@@ -233,6 +241,4 @@ class Watch:
         self._metrics.subscribed_channels.set(self.subscription.channels)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)

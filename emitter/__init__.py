@@ -1,5 +1,6 @@
 """Runcast's publisher library and worker runtime: what an agent says becomes events in its execution's log."""
 
+from emitter.agents import Agents, Context, SyncContext
 from emitter.emitter import AgentEmitter
 from emitter.errors import (
     AppendRefused,
@@ -18,7 +19,9 @@ from emitter.sync import SyncAgentEmitter
 
 __all__ = [
     "AgentEmitter",
+    "Agents",
     "AppendRefused",
+    "Context",
     "EventsLost",
     "ExecutionEnded",
     "InputExpired",
@@ -32,4 +35,5 @@ __all__ = [
     "RuncastError",
     "Superseded",
     "SyncAgentEmitter",
+    "SyncContext",
 ]

@@ -6,7 +6,6 @@ request, and every (re)subscription counts as a message, since one may have pass
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from emitter.connection import GONE
+from emitter.tasks import told_to_stop
 
 READ_SECONDS = 2.0
 
@@ -57,13 +57,6 @@ class Control:
         finally:
             self._pubsub = None
             await pubsub.aclose()
-
-
-def told_to_stop() -> bool:
-    """Whether the current task was cancelled. A loop over Redis calls must look: each of them sends under
-    `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives as the sending is done."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _matters(message: dict[str, Any]) -> bool:

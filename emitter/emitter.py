@@ -18,6 +18,7 @@ from emitter.connection import GONE
 from emitter.errors import EventsLost, InputExpired, InvalidEvent, RuncastError
 from emitter.events import DELTAS, TERMINAL_STATES, Event, InputRequired, MessageDelta, Status, ThinkingDelta
 from emitter.publisher import Options, Publisher, prepare
+from emitter.tasks import told_to_stop
 from emitter.wire import Owner, new_execution_id, now_ms
 
 TEXT_CHUNK = 8 * 1024
@@ -284,7 +285,7 @@ class AgentEmitter(AsyncEventMethods):
             while True:
                 try:
                     await channel.subscribe(control)
-                    while True:
+                    while not told_to_stop():
                         if (given := await self._answer(input_id)) is not None:
                             return given["value"]
                         left = ANSWER_RECHECK_SECONDS if deadline is None else deadline - time.time()
@@ -293,6 +294,8 @@ class AgentEmitter(AsyncEventMethods):
                         await channel.get_message(timeout=min(left, ANSWER_RECHECK_SECONDS))
                 except (RedisError, *GONE):
                     await asyncio.sleep(0.5)
+                if told_to_stop():
+                    raise asyncio.CancelledError
 
     async def _answer(self, input_id: str) -> dict[str, Any] | None:
         record = self.owner.execution(self.execution_id).record

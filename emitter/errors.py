@@ -109,6 +109,14 @@ class QueueFull(RuncastError):
         self.seconds = seconds
 
 
+class EmitterClosed(RuncastError, RuntimeError):
+    """An emitter or publisher was used before it was opened or after it was closed. Nothing of the call was stored."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
 class EventsLost(RuncastError):
     """Closing could not write `count` queued events to the log in time."""
 
@@ -119,3 +127,13 @@ class EventsLost(RuncastError):
 
 class RedisUnavailable(RuncastError):
     """Redis did not answer within the bound."""
+
+
+class InvalidSetting(RuncastError):
+    """An environment variable cannot be used."""
+
+    def __init__(self, name: str, value: str, allowed: str) -> None:
+        super().__init__(f"{name}: {value!r} is not allowed; allowed: {allowed}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed

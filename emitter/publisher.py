@@ -20,7 +20,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from emitter import errors, wire
+from emitter import errors, tasks, wire
 from emitter.batch import Batch, Prepared, Queue
 from emitter.connection import DEFAULT_URL, GONE, connect
 from emitter.errors import AppendRefused, EventsLost, QueueFull, RedisUnavailable
@@ -127,7 +127,7 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
 
 
 async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:
-    """Append one batch now (options: `append_command`). Raises `AppendRefused`, redis errors; never retries by itself."""
+    """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors; never retries."""
     command = append_command(owner, execution_id, events, **options)
     client: Any = redis
     try:
@@ -294,8 +294,7 @@ class Publisher:
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await tasks.end([self._task])
             self._task = None
         if self._owns_redis:
             await self.redis.aclose()

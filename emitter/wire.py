@@ -7,6 +7,7 @@ on one line, and goes from the emitter to the viewer's socket without being deco
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -102,8 +103,8 @@ class Owner(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         for name, value in (("user", self.user), ("org", self.org)):
-            if not OWNER_ID.match(value):
-                raise InvalidEvent(f"{name}: {value[:64]!r} is not 1 to 128 of A-Z a-z 0-9 _ . @ | + = ~ -")
+            if not (isinstance(value, str) and OWNER_ID.match(value)):
+                raise InvalidEvent(f"{name}: {str(value)[:64]!r} is not text of 1 to 128 of A-Z a-z 0-9 _ . @ | + = ~ -")
 
     @property
     def prefix(self) -> str:
@@ -141,8 +142,8 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 def check_execution_id(execution_id: str) -> str:
-    if not EXECUTION_ID.match(execution_id):
-        raise InvalidEvent(f"executionId: {execution_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+    if not (isinstance(execution_id, str) and EXECUTION_ID.match(execution_id)):
+        raise InvalidEvent(f"executionId: {str(execution_id)[:80]!r} is not text of 1 to 64 of A-Z a-z 0-9 _ -")
     return execution_id
 
 
@@ -218,43 +219,60 @@ def ascii_json(encoded: bytes) -> bytes:
 def encode_data(event: Event) -> bytes:
     """An event's data as ASCII JSON on one line, proven to decode again. `InvalidEvent` if it has no such form."""
     try:
-        if isinstance(event, Custom):
-            if not CUSTOM_TYPE.match("custom:" + event.name):
-                raise InvalidEvent(f"custom event name {event.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
-            data = _encoder.encode(event.data)
-            _objects.decode(data)
-        else:
-            data = _encoder.encode(event)
-            _decoders[event.type].decode(data)  # catches a wrong type before it is in a log for ever
+        data, decoder = _encode(event)
+        decoder.decode(data)  # catches a wrong type before it is in a log for ever
+        if b"null" in data:
+            _refuse_nan(event)
     except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
         raise InvalidEvent(f"{event_type(event)}: {error}") from error
     return ascii_json(data)
 
 
+def _encode(event: Event) -> tuple[bytes, msgspec.json.Decoder[Any]]:
+    """The event's data as JSON, and what reads it."""
+    if isinstance(event, Custom):
+        if not CUSTOM_TYPE.match("custom:" + event.name):
+            raise InvalidEvent(f"custom event name {event.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
+        return _encoder.encode(event.data), _objects
+    decoder = _decoders.get(event.type) if isinstance(event, Event) else None
+    if decoder is None:
+        raise InvalidEvent(f"{type(event).__name__} is not an event of the catalogue; `custom` takes what is not")
+    return _encoder.encode(event), decoder
+
+
+def _refuse_nan(event: Event) -> None:
+    """`ValueError` for NaN and infinity, which the encoder turns into null without a word."""
+    json.dumps(msgspec.to_builtins(event, str_keys=True, enc_hook=_reject), allow_nan=False)
+
+
+def envelope_keys(request_id: str | None = None, agent: str | None = None, parent_id: str | None = None) -> bytes:
+    """The optional keys of an envelope as a piece of JSON, `,"agent":"…"`; the same for every event of an emitter.
+    `InvalidEvent` for what is not text."""
+    piece = b""
+    for name, value in (("requestId", request_id), ("agent", agent), ("parentId", parent_id)):
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise InvalidEvent(f"{name}: {str(value)[:64]!r} is not text")
+        try:
+            piece += b',"%b":%b' % (name.encode(), ascii_json(_encoder.encode(value)))
+        except ValueError as error:
+            raise InvalidEvent(f"{name}: {error}") from error
+    return piece
+
+
 def envelope(
-    type_: str,
-    execution_id: str,
-    data: bytes,
-    *,
-    ts: int,
-    request_id: str | None = None,
-    agent: str | None = None,
-    parent_id: str | None = None,
-    max_bytes: int = MAX_EVENT_BYTES,
+    type_: str, execution_id: str, data: bytes, *, ts: int, keys: bytes = b"", max_bytes: int = MAX_EVENT_BYTES
 ) -> bytes:
-    """The event's JSON as it is stored. `PayloadTooLarge` over `max_bytes` (0: no limit)."""
-    encoded = ascii_json(
-        _encoder.encode(
-            Envelope(
-                type=type_,
-                execution_id=execution_id,
-                ts=ts,
-                request_id=request_id,
-                agent=agent,
-                parent_id=parent_id,
-                data=msgspec.Raw(data),
-            )
-        )
+    """The event's JSON as it is stored: an `Envelope` around data of `encode_data`, with `keys` of `envelope_keys`.
+    `type_` and `execution_id` are valid. `PayloadTooLarge` over `max_bytes` (0: no limit)."""
+    # Joined, not encoded: nothing here needs escaping, and it is a third of the time.
+    encoded = b'{"type":"%b","executionId":"%b","ts":%d%b,"data":%b}' % (
+        type_.encode(),
+        execution_id.encode(),
+        ts,
+        keys,
+        data,
     )
     if max_bytes and len(encoded) > max_bytes:
         raise PayloadTooLarge(len(encoded), max_bytes)
@@ -288,23 +306,24 @@ def in_feed(type_: str) -> bool:
     return type_ not in DELTAS and type_ != ToolProgress.type
 
 
-def append_mark(event: Event, answer: str | None = None) -> str:
+_MARKS = {name: "f" if in_feed(name) else "" for name in BY_TYPE} | {
+    name: "s:" + state for name, state in TERMINAL_STATES.items()
+}
+_MARKS |= {ExecutionQueued.type: "s:queued", ExecutionStarted.type: "s:running", Custom.type: "f"}
+
+
+def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
     """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `w:<inputId> <spec>`
-    (an input opens), `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent).
+    (an input opens; the spec is its data), `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text
+    for the waiting agent, `data` if there is none).
     """
-    if isinstance(event, (InputRequired, InputReceived)) and not INPUT_ID.match(event.input_id):
+    if not isinstance(event, InputRequired | InputReceived):
+        return _MARKS[event.type]
+    if not INPUT_ID.match(event.input_id):
         raise InvalidEvent(f"inputId: {event.input_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ . -")
     if isinstance(event, InputRequired):
-        return f"w:{event.input_id} {_encoder.encode(event).decode()}"
-    if isinstance(event, InputReceived):
-        return f"r:{event.input_id} {answer if answer is not None else _encoder.encode(event).decode()}"
-    if event.type in TERMINAL_STATES:
-        return "s:" + TERMINAL_STATES[event.type]
-    if isinstance(event, ExecutionQueued):
-        return "s:queued"
-    if isinstance(event, ExecutionStarted):
-        return "s:running"
-    return "f" if in_feed(event.type) else ""
+        return f"w:{event.input_id} {data.decode()}"
+    return f"r:{event.input_id} {data.decode() if answer is None else answer}"
 
 
 # --- entries ---------------------------------------------------------------------------------------------------------

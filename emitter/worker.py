@@ -26,12 +26,13 @@ from redis.exceptions import RedisError, ResponseError
 from emitter import jobs
 from emitter.agents import Agents
 from emitter.connection import DEFAULT_URL, GONE, connect
-from emitter.control import Control, told_to_stop
+from emitter.control import Control
 from emitter.emitter import AgentEmitter
 from emitter.intake import Intake
 from emitter.jobs import Entry, Job, Renewal, WorkerInfo
 from emitter.publisher import Publisher
 from emitter.run import HandedOver, Lost, Outcome, Run
+from emitter.tasks import told_to_stop
 
 log = structlog.get_logger("emitter.worker")
 

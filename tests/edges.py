@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
 from broker.auth import DEFAULT_SCOPES, mint
 from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress, Thinking
@@ -584,11 +585,15 @@ class Author:
         """Append, in one step; the log's last id."""
         redact = Redactor()
         prepared = [prepare(event, self.execution_id, redact=redact) for event in events]
-        await self.redis.script_load(APPEND_SCRIPT)
         command = append_command(self.owner, self.execution_id, prepared, limits=self._limits)
         command[command.index("PUBLISH")] = self.publish
         client: Any = self.redis
-        appended = read_reply(self.execution_id, await client.execute_command(*command))
+        try:
+            reply = await client.execute_command(*command)
+        except NoScriptError:
+            await self.redis.script_load(APPEND_SCRIPT)
+            reply = await client.execute_command(*command)
+        appended = read_reply(self.execution_id, reply)
         assert appended.added == len(events)
         return appended.last
 
@@ -626,10 +631,16 @@ async def writing(author: Author, *, pause_seconds: float = 0.005, burst: int = 
     try:
         yield lambda: appends
     finally:
+        await end(task)
+    if not task.cancelled():
+        task.result()
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it is done: on Python 3.11 `asyncio.wait_for`, in which redis-py sends, can lose one."""
+    while not task.done():
         task.cancel()
-        (result,) = await asyncio.gather(task, return_exceptions=True)
-        if not isinstance(result, asyncio.CancelledError) and isinstance(result, Exception):
-            raise result
+        await asyncio.wait([task], timeout=0.05)
 
 
 def seconds_since(began: float) -> float:

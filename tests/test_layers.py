@@ -23,7 +23,7 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire events errors connection",
+        0: "wire events errors connection tasks",
         1: "batch redact",
         2: "publisher emitter catalogue agents jobs intake sync testing control run",
         3: "worker demo.* integrations.*",

@@ -91,10 +91,9 @@ def burst(run: Run) -> list[Figure]:
                 windows[server.name].append(_steady(server, client, 0, events))
     figures = []
     for name, each in windows.items():
-        note = (
-            f"{median([w.cpu_us for w in each]):.2f} µs server CPU/delivery; "
-            f"server {median([w.server_share for w in each]):.0%}, load client {median([w.client_share for w in each]):.0%} of a core"
-        )
+        server, client = median([w.server_share for w in each]), median([w.client_share for w in each])
+        cost = median([w.cpu_us for w in each])
+        note = f"{cost:.2f} µs server CPU/delivery; server {server:.0%}, load client {client:.0%} of a core"
         figures.append(Figure(name, median([w.deliveries / w.seconds for w in each]), "deliveries/s", note=note))
     if "Nchan" in windows:
         pairs = list(zip(windows["Runcast"], windows["Nchan"], strict=True))

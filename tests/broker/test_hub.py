@@ -471,7 +471,7 @@ def test_every_viewer_gets_exactly_the_log(seed: int) -> None:
         model.open, model.leave, model.catch_up,
     ]  # fmt: skip
     weights = [6, 6, 6, 6, 6, 10, 10, 10, 1, 1, 1]
-    for step in model.random.choices(steps, weights, k=1500):
+    for step in model.random.choices(steps, weights, k=900):
         step()
     model.settle()
     assert len(model.viewers) > 3

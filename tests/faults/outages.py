@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from tests.edges import Author
+from tests.edges import Author, end
 
 
 @contextlib.asynccontextmanager
@@ -27,8 +27,7 @@ async def pubsub_connections_killed(redis: Redis, *, every_seconds: float = 0.1)
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 @contextlib.asynccontextmanager
@@ -44,8 +43,7 @@ async def normal_connections_killed(redis: Redis, *, every_seconds: float = 0.02
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 @contextlib.asynccontextmanager

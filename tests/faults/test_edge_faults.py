@@ -1,0 +1,338 @@
+"""The promise when edges, their connections or Redis break in the middle of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from broker.embedded import EmbeddedRedis
+from emitter.connection import GONE
+from tests.edges import Author, EdgeProcess, Follower, assert_dense, edge, edges, end, eventually, writing
+from tests.faults.outages import (
+    messages_lost,
+    process_stopped,
+    pubsub_connections_killed,
+    redis_dead,
+    redis_paused,
+    redis_stopped,
+    restart_empty,
+)
+
+
+async def assert_same_to_the_end(author: Author, viewer: Follower) -> None:
+    """End the execution; the viewer has exactly the log, and was never told of a loss."""
+    await author.end()
+    await viewer.until_done()
+    assert viewer.events == await author.log()
+    assert_dense(viewer.events)
+    assert not viewer.resets
+
+
+async def test_an_edge_killed_mid_stream_costs_nothing(redis_url: str, author: Author) -> None:
+    """SIGKILL of the edge that serves it sends the viewer to the other, which goes on exactly there."""
+    await author.begin()
+    with edges(redis_url, 2, heartbeat_seconds=1) as (first, second):
+        async with Follower([first, second], author.path, author.token) as viewer:
+            async with writing(author):
+                await viewer.until_events(30)
+                first.kill()
+                await viewer.until_events(len(viewer.events) + 50)
+            await assert_same_to_the_end(author, viewer)
+    assert viewer.connects >= 2
+
+
+async def test_a_lost_subscription_is_made_up_for_from_the_log(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Killing the edges' pub/sub connections while events flow loses, repeats and reorders nothing."""
+    await author.begin()
+    before = two_edges[0].metric("runcast_pubsub_reconnects_total")
+    async with Follower(two_edges, author.path, author.token) as viewer:
+        async with writing(author, pause_seconds=0.002):
+            await viewer.until_events(20)
+            async with pubsub_connections_killed(author.redis):
+                await viewer.until_events(500)
+            await viewer.until_events(700)
+        await assert_same_to_the_end(author, viewer)
+    assert viewer.connects == 1
+    assert two_edges[0].metric("runcast_pubsub_reconnects_total") > before
+
+
+async def test_a_lost_subscription_of_an_idle_log_is_noticed_without_a_new_event(
+    two_edges: list[EdgeProcess], author: Author
+) -> None:
+    """What was published between the loss and the new subscription arrives by itself."""
+    await author.begin()
+    async with Follower(two_edges, author.path, author.token) as viewer:
+        await viewer.until_live()
+        for count in range(2, 12):
+            await author.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await author.say()
+            await viewer.until_events(count)
+        await assert_same_to_the_end(author, viewer)
+
+
+async def test_a_paused_redis_delays_and_loses_nothing(two_edges: list[EdgeProcess], author: Author) -> None:
+    """CLIENT PAUSE for seconds while events flow: the stream stays open and goes on where it was."""
+    await author.begin()
+    async with Follower(two_edges, author.path, author.token) as viewer:
+        async with writing(author):
+            await viewer.until_events(20)
+            async with redis_paused(author.redis, 2.0):
+                pass
+            await viewer.until_events(len(viewer.events) + 50)
+        await assert_same_to_the_end(author, viewer)
+    assert viewer.connects == 1
+
+
+async def test_a_standing_redis_delays_and_loses_nothing(own_redis: EmbeddedRedis, own_author: Author) -> None:
+    """A Redis process that stands still for longer than commands wait costs time and no event, no connection."""
+    author = own_author
+    await author.begin()
+    with edge(own_redis.url, heartbeat_seconds=1) as only:
+        async with Follower([only], author.path, author.token) as viewer:
+            await author.say(10)
+            await viewer.until_events(11)
+            with redis_stopped(own_redis):
+                await asyncio.sleep(6.5)  # commands give up after 5 s
+                assert only.admin_status("/readyz") == 503
+                assert only.admin_status("/healthz") == 200
+            async with writing(author):
+                await viewer.until_events(50)
+            await eventually("ready again", lambda: only.admin_status("/readyz") == 200)
+            await assert_same_to_the_end(author, viewer)
+    assert viewer.connects == 1
+
+
+async def test_a_viewer_that_comes_while_redis_stands_gets_the_log_when_it_goes_on(
+    own_redis: EmbeddedRedis, own_author: Author
+) -> None:
+    """An `EventSource` that (re)connects to an edge without Redis is told to come back, never given up on."""
+    author = own_author
+    await author.begin()
+    with edge(own_redis.url, heartbeat_seconds=1) as only, redis_stopped(own_redis):
+        async with Follower([only], author.path, author.token, cursor=None) as viewer:
+            await viewer.until("an answer", lambda v: bool(v.statuses))
+            assert viewer.statuses[0] == 200, "any other status ends an EventSource for ever"
+            assert viewer.ends[:1] == ["refused"]
+
+
+async def test_redis_gone_for_seconds_and_back_empty_is_said(own_redis: EmbeddedRedis, own_author: Author) -> None:
+    """A failover that lost everything: the viewer is told `diverged`, then has the new log from its first event."""
+    author = own_author
+    await author.begin()
+    with edges(own_redis.url, 2, heartbeat_seconds=1) as both:
+        async with Follower(both, author.path, author.token) as viewer:
+            await author.say(20)
+            await viewer.until_events(21)
+            with redis_dead(own_redis):
+                await asyncio.sleep(1.0)
+            await author.begin()
+            await author.say(3)
+            await author.end()
+            await viewer.until_done()
+    (reset,) = viewer.resets
+    assert reset.data["reason"] == "diverged"
+    assert reset.after == 21
+    log = await author.log()
+    assert viewer.events[21:] == log
+    assert reset.data["resumedAt"] == log[0].id
+
+
+async def test_an_empty_redis_is_said_to_who_returns_with_an_old_cursor(
+    own_redis: EmbeddedRedis, own_author: Author
+) -> None:
+    """A cursor from before a failover that lost everything is answered with `diverged` and the log from its start."""
+    author = own_author
+    await author.begin()
+    last = await author.say(20)
+    restart_empty(own_redis)
+    await author.redis.connection_pool.disconnect()
+    await author.begin()
+    await author.end()
+    with edge(own_redis.url, heartbeat_seconds=1) as only:
+        async with Follower([only], author.path, author.token, cursor=str(last)) as viewer:
+            await viewer.until_done()
+    assert [reset.data["reason"] for reset in viewer.resets] == ["diverged"]
+    assert viewer.events == await author.log()
+
+
+async def lose_the_last(author: Author, count: int) -> None:
+    """A failover to a replica that lacked the last `count` events: the log and the record are as they were before."""
+    rows = await author.redis.xrevrange(author.keys.log, count=count + 1)
+    await author.redis.xdel(author.keys.log, *(id_ for id_, _ in rows[:count]))
+    ms, seq = rows[count][0].decode().split("-")
+    await author.redis.hset(author.keys.record, mapping={"ms": ms, "seq": seq})
+    # XADD refuses ids at or below the last one it gave, which a replica would not know.
+    await author.redis.execute_command("XSETID", author.keys.log, f"{ms}-{seq}")
+
+
+async def test_a_failover_that_lost_the_last_events_is_said_to_live_viewers(
+    two_edges: list[EdgeProcess], author: Author
+) -> None:
+    """Where other events stand under the ordinals a viewer has, it is told `diverged` and given the log anew."""
+    await author.begin()
+    await author.say(10)
+    async with Follower(two_edges, author.path, author.token) as viewer:
+        await viewer.until_events(11)
+        await viewer.until_live()
+        await lose_the_last(author, 3)
+        await author.say(5)
+        await author.end()
+        await viewer.until_done()
+    assert [reset.data["reason"] for reset in viewer.resets] == ["diverged"]
+    assert viewer.events[viewer.resets[0].after :] == await author.log()
+
+
+@pytest.mark.parametrize("appended", [0, 1, 3, 5])
+async def test_a_failover_that_lost_the_last_events_is_said_to_who_returns(
+    two_edges: list[EdgeProcess], author: Author, appended: int
+) -> None:
+    """A cursor at an event that was lost is answered with `diverged`, however many events followed since."""
+    await author.begin()
+    last = await author.say(10)
+    await lose_the_last(author, 3)
+    if appended:
+        await asyncio.sleep(0.002)  # or the new events could carry the very ids that were lost
+        await author.say(appended)
+    await author.end()
+    async with Follower(two_edges, author.path, author.token, cursor=str(last)) as viewer:
+        await viewer.until_done()
+    assert [reset.data["reason"] for reset in viewer.resets] == ["diverged"]
+    assert viewer.events == await author.log()
+
+
+async def test_a_log_that_went_back_does_not_make_the_edge_read_it_over_and_over(
+    redis_url: str, author: Author
+) -> None:
+    """An edge that knows more of a log than the log itself settles with a few reads, even if no event ever follows."""
+    await author.begin()
+    for _ in range(6):
+        await author.say(100)  # more than one page, so that the edge keeps little of it in memory
+    with edge(redis_url, heartbeat_seconds=10) as only:
+        async with Follower([only], author.path, author.token) as first:
+            await first.until_live()
+        await lose_the_last(author, 3)
+        async with Follower([only], author.path, author.token) as viewer:
+            await viewer.until_live()
+            assert viewer.events == await author.log()
+        assert only.metric("runcast_history_reads_total", source="redis") < 20
+
+
+async def test_a_viewer_ahead_of_its_edge_does_not_make_it_read_over_and_over(redis_url: str, author: Author) -> None:
+    """An edge that missed messages learns from the cursor of a viewer who has them, with a few reads."""
+    await author.begin()
+    with edge(redis_url, heartbeat_seconds=10) as only:
+        async with Follower([only], author.path, author.token) as first:
+            await first.until_live()
+        with messages_lost(author):
+            last = await author.say(5)
+        async with Follower([only], author.path, author.token, cursor=str(last)) as viewer:
+            await viewer.until_live()
+        assert only.metric("runcast_history_reads_total", source="redis") < 20
+
+
+async def test_the_end_is_found_though_nobody_was_told(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A terminal event whose message is lost reaches an idle viewer by the recheck, within about a heartbeat."""
+    await author.begin()
+    async with Follower(two_edges, author.path, author.token) as viewer:
+        await viewer.until_live()
+        began = time.monotonic()
+        with messages_lost(author):
+            await author.end()
+        await viewer.until_done()
+    assert time.monotonic() - began < 3.5, "idle for one heartbeat of 1 s, and found at the next check"
+    assert viewer.events == await author.log()
+    assert viewer.ends == ["finished"]
+
+
+async def test_a_lost_message_amid_others_is_read_from_the_log(two_edges: list[EdgeProcess], author: Author) -> None:
+    """The next message shows the gap, and the gap is filled in order."""
+    await author.begin()
+    async with Follower(two_edges, author.path, author.token) as viewer:
+        await viewer.until_live()
+        for _ in range(20):
+            with messages_lost(author):
+                await author.say(2)
+            await author.say()
+        await viewer.until_events(61, seconds=3)
+        await assert_same_to_the_end(author, viewer)
+    assert viewer.connects == 1
+
+
+async def test_an_end_that_nobody_watched_is_told_to_who_comes(two_edges: list[EdgeProcess], author: Author) -> None:
+    """An edge that still watches a log whose end it missed sends a late viewer the end, and one at the end a 204."""
+    await author.begin()
+    async with Follower(two_edges[:1], author.path, author.token) as first:
+        await first.until_live()
+    with messages_lost(author):
+        await author.end()
+    async with Follower(two_edges[:1], author.path, author.token, cursor=first.cursor) as viewer:
+        await viewer.until_done()
+    assert first.events + viewer.events == await author.log()
+
+
+async def test_an_edge_that_stood_still_catches_up(redis_url: str, author: Author) -> None:
+    """An edge frozen for seconds (SIGSTOP) and thawed gives its viewers what they missed."""
+    await author.begin()
+    with edge(redis_url, heartbeat_seconds=1) as only:
+        async with Follower([only], author.path, author.token) as viewer:
+            async with writing(author, pause_seconds=0.001):
+                await viewer.until_events(20)
+                with process_stopped(only.pid):
+                    await asyncio.sleep(2)
+                await viewer.until_events(len(viewer.events) + 500)
+            await assert_same_to_the_end(author, viewer)
+    assert viewer.connects == 1
+
+
+async def test_everything_breaks_at_once(own_redis: EmbeddedRedis, own_author: Author) -> None:
+    """Viewers over two edges, while subscriptions are killed, Redis stands still now and then, and an edge is killed
+    and replaced: each gets exactly the log."""
+    author = own_author
+    await author.begin()
+
+    async def write() -> None:
+        while True:
+            try:
+                await author.say(5)
+            except GONE:  # written or not: the log says
+                continue
+            await asyncio.sleep(0.005)
+
+    with edges(own_redis.url, 2, heartbeat_seconds=1) as (first, second):
+        viewers = [Follower([first, second], author.path, author.token) for _ in range(10)]
+        writer = asyncio.create_task(write())
+        try:
+            async with asyncio.TaskGroup() as group, pubsub_connections_killed(author.redis, every_seconds=0.5):
+                for viewer in viewers:
+                    await viewer.__aenter__()
+                group.create_task(_trouble(own_redis, first))
+            await end(writer)
+            await author.end()
+            for viewer in viewers:
+                await viewer.until_done()
+        finally:
+            await end(writer)
+            for viewer in viewers:
+                await viewer.__aexit__()
+    log = await author.log()
+    assert len(log) > 200
+    for viewer in viewers:
+        assert viewer.events == log
+        assert not viewer.resets
+
+
+async def _trouble(server: EmbeddedRedis, first: EdgeProcess) -> None:
+    for _ in range(2):
+        await asyncio.sleep(0.7)
+        with redis_stopped(server):
+            await asyncio.sleep(0.7)
+    first.kill()
+    await asyncio.sleep(0.5)
+    first.start()
+    await asyncio.to_thread(first.wait_ready)
+    await asyncio.sleep(0.5)
+    first.send_signal(signal.SIGTERM)
+    await asyncio.sleep(0.5)
