@@ -3,8 +3,9 @@ its own but the transports' synchronous `write`."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,15 +41,62 @@ class Delivery(NamedTuple):
 
 
 class Group:
-    """Live viewers that share one lens, so that their bytes are made once."""
+    """Live viewers that share one lens, so that their bytes are made once.
 
-    __slots__ = ("lens", "sent", "viewers")
+    `clear` are those whose transport holds nothing: their bytes go straight to the socket, by its number. A transport's
+    own `write` would do the same after reading a dozen of its attributes, and with thousands of viewers each of those
+    is a cache miss: 1 of 6 µs. What a socket does not take goes to the transport, and its viewer is `clogged`, written
+    to through the transport, until that has nothing left. A viewer is in exactly one of the two.
+    """
+
+    __slots__ = ("clear", "clogged", "lens")
 
     def __init__(self, lens: Lens) -> None:
         self.lens = lens
-        self.viewers: set[Viewer] = set()
-        self.sent = START
-        """Id of the last event the lens let through."""
+        self.clear: dict[int, Viewer] = {}
+        self.clogged: set[Viewer] = set()
+
+    def __len__(self) -> int:
+        return len(self.clear) + len(self.clogged)
+
+    def __iter__(self) -> Iterator[Viewer]:
+        yield from self.clear.values()
+        yield from self.clogged
+
+    def add(self, viewer: Viewer) -> None:
+        if viewer.fd >= 0 and viewer.transport.get_write_buffer_size() == 0:
+            self.clear[viewer.fd] = viewer
+        else:
+            self.clogged.add(viewer)
+
+    def remove(self, viewer: Viewer) -> None:
+        if self.clear.get(viewer.fd) is viewer:
+            del self.clear[viewer.fd]
+        self.clogged.discard(viewer)
+
+    def clog(self, viewer: Viewer) -> None:
+        self.remove(viewer)
+        self.clogged.add(viewer)
+
+    def write(self, data: bytes) -> None:
+        """The same bytes to every viewer, synchronously."""
+        for viewer in [viewer for viewer in self.clogged if viewer.transport.get_write_buffer_size() == 0]:
+            self.clogged.discard(viewer)
+            self.add(viewer)
+        for viewer in self.clogged:
+            viewer.transport.write(data)
+        size, send, behind = len(data), os.write, []
+        for fd in self.clear:
+            try:
+                sent = send(fd, data)
+            except OSError:  # full, or broken: its transport will tell which
+                sent = 0
+            if sent != size:
+                behind.append((fd, sent))
+        for fd, sent in behind:
+            viewer = self.clear[fd]
+            self.clog(viewer)
+            viewer.transport.write(data[sent:])
 
 
 class Topic:
@@ -155,18 +203,23 @@ class Topic:
         group = self.groups.get(viewer.lens.key)
         if group is None:
             group = self.groups[viewer.lens.key] = Group(viewer.lens)
-        group.viewers.add(viewer)
+        group.add(viewer)
 
     def remove(self, viewer: Viewer) -> None:
+        """Must have happened before the viewer's socket is closed: its number may be another's a moment later."""
         group = self.groups.get(viewer.lens.key)
         if group is not None:
-            group.viewers.discard(viewer)
-            if not group.viewers:
+            group.remove(viewer)
+            if not len(group):
                 del self.groups[viewer.lens.key]
+
+    def clog(self, viewer: Viewer) -> None:
+        """The viewer's transport was written to directly and still holds some of it."""
+        self.groups[viewer.lens.key].clog(viewer)
 
     def live(self) -> Iterable[Viewer]:
         for group in self.groups.values():
-            yield from group.viewers
+            yield from group
 
     # --- the live path ---
 
@@ -180,11 +233,9 @@ class Topic:
             data = group.lens.render(entries)
             if not data:
                 continue
-            count = len(group.viewers)
+            count = len(group)
             viewers += count
             events += count * len(entries)
             size += count * len(data)
-            group.sent = entries[-1].id
-            for viewer in group.viewers:
-                viewer.transport.write(data)
+            group.write(data)
         return Delivery(viewers, events, size)

@@ -43,6 +43,7 @@ class Viewer(asyncio.Protocol):
         "drained",
         "events",
         "expires_at",
+        "fd",
         "heartbeat_at",
         "identity",
         "lens",
@@ -70,6 +71,7 @@ class Viewer(asyncio.Protocol):
         self.cursor = cursor
         self.state = ViewerState.REPLAYING
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by take_over, before all else
+        self.fd = -1
         self.paused = False
         self.drained: asyncio.Future[None] | None = None
         self.marked = START
@@ -87,6 +89,8 @@ class Viewer(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if data and self.state is not ViewerState.CLOSING:
             self.transport.write(data)
+            if self.state is ViewerState.LIVE and self.transport.get_write_buffer_size():
+                self.topic.clog(self)  # what the hub writes next must come after this
 
     def place(self) -> EventId:
         """Where in the log this viewer stands now."""
@@ -139,6 +143,8 @@ def take_over(request: Any, viewer: Viewer, high_water: int) -> None:
     protocol, transport = request.protocol, request.transport
     viewer.transport = transport
     viewer.paused = protocol.writing_paused  # of a pause that came before, the viewer hears only the end
+    if transport.get_extra_info("sslcontext") is None:
+        viewer.fd = transport.get_extra_info("socket").fileno()
     transport.set_protocol(viewer)
     protocol.transport = None
     protocol.connection_lost(None)

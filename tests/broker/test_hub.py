@@ -42,6 +42,9 @@ class Transport:
         self.unsent = 0
         self.protocol: Viewer | None = None
 
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
     def write(self, data: bytes) -> None:
         self.writes.append(data)
         self.unsent += len(data)
