@@ -112,8 +112,12 @@ class Api:
         self._log.warning("access_refused", reason=reason, path=request.path, request_id=request_id_of(request))
 
     async def _body(self, request: web.Request, type_: type[B]) -> B:
-        """The JSON body. Raises `Problem` 408, 413 and msgspec's errors (400, 422)."""
-        return msgspec.json.decode(await self._read(request) or b"{}", type=type_)
+        """The JSON body. Raises `Problem` 400, 408, 413 and msgspec's errors (400, 422)."""
+        body = await self._read(request) or b"{}"
+        try:
+            return msgspec.json.decode(body, type=type_)
+        except (UnicodeDecodeError, RecursionError) as error:  # which msgspec does not make its own
+            raise Problem(400, "malformed", f"the body is no usable JSON: {error}") from error
 
     async def _read(self, request: web.Request) -> bytes:
         try:
@@ -121,6 +125,8 @@ class Api:
                 return await request.read()
         except TimeoutError:
             raise Problem(408, "request-timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        except web.RequestPayloadError as error:
+            raise Problem(400, "malformed", "the body's coding is broken") from error
 
     # --- streams -----------------------------------------------------------------------------------------------------
 

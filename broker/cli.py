@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
+from redis.exceptions import RedisError
 from rich.console import Console
 
 from broker import demo
 from broker.app import serve, static_key, version
 from broker.auth import DEFAULT_SCOPES, mint
 from broker.client import Api, ApiError, EdgeUnreachable
+from broker.embedded import NoServer
 from broker.eventsource import NotAStream
 from broker.logs import configure_logs
 from broker.openapi import build_openapi
@@ -48,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadSetting, InvalidEvent, ValueError) as error:
         print(f"runcast: {error}", file=sys.stderr)
         return 2
-    except (ApiError, EdgeUnreachable, NotAStream, OSError) as error:
+    except RedisError as error:
+        print(f"runcast: Redis: {error}", file=sys.stderr)
+        return 1
+    except (ApiError, EdgeUnreachable, NoServer, NotAStream, OSError) as error:
         print(f"runcast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

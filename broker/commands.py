@@ -144,25 +144,27 @@ class Commands:
         after = _listed(cursor)
         found: list[ExecutionSummary] = []
         for _ in range(LIST_ROUNDS):
-            page = await self._index_page(owner, after)
+            page, is_last = await self._index_page(owner, after)
             for listed, summary in zip(page, await self._summaries(owner, page), strict=True):
                 after = listed
                 if summary is not None and state in (None, summary.state):
                     found.append(summary)
                 if len(found) == limit:
                     return ExecutionList(executions=found, next_cursor=f"{after.created_ms}.{after.execution_id}")
-            if len(page) < LIST_PAGE:
+            if is_last:
                 return ExecutionList(executions=found)
         cursor = f"{after.created_ms}.{after.execution_id}" if after else None
         return ExecutionList(executions=found, next_cursor=cursor)
 
-    async def _index_page(self, owner: Owner, after: _Listed | None) -> list[_Listed]:
+    async def _index_page(self, owner: Owner, after: _Listed | None) -> tuple[list[_Listed], bool]:
+        """The next executions, and whether they are the last. The first rows may be those of the cursor's millisecond
+        that were listed before; a page is longer than what Redis can append in one."""
         highest = "+inf" if after is None else str(after.created_ms)
         rows = await self._redis.zrange(
-            owner.index, highest, "-inf", desc=True, byscore=True, offset=0, num=LIST_PAGE + 50, withscores=True
+            owner.index, highest, "-inf", desc=True, byscore=True, offset=0, num=LIST_PAGE, withscores=True
         )
         page = [_Listed(int(score), member.decode()) for member, score in rows]
-        return [listed for listed in page if after is None or listed < after][:LIST_PAGE]
+        return [listed for listed in page if after is None or listed < after], len(rows) < LIST_PAGE
 
     async def _summaries(self, owner: Owner, page: list[_Listed]) -> list[ExecutionSummary | None]:
         pipe = self._redis.pipeline(transaction=False)
@@ -192,7 +194,7 @@ class Commands:
     async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
         keys = owner.execution(execution_id)
         while True:
-            page = await self._history.read(keys.log, after, record=keys.record)
+            page = await self._history.read(keys.log, after, record=keys.record, alone=True)
             for entry in page.entries:
                 yield entry
             if page.end or not page.entries:
@@ -205,7 +207,7 @@ class Commands:
         head = await self._history.head(keys.record)
         if head is None:
             raise UnknownExecution(execution_id)
-        page = await self._history.read(keys.log, after, record=keys.record)
+        page = await self._history.read(keys.log, after, record=keys.record, alone=True)
         entries = page.entries[:limit]
         more = not page.end or len(entries) < len(page.entries)
         return EventPage(

@@ -53,7 +53,11 @@ class EmbeddedRedis:
     def __enter__(self) -> EmbeddedRedis:
         binary = find_server()
         self._directory = Path(tempfile.mkdtemp(prefix="runcast-"))  # mode 0700
-        self.start(binary)
+        try:
+            self.start(binary)
+        except BaseException:
+            self._remove()
+            raise
         return self
 
     def start(self, binary: str | None = None) -> None:
@@ -91,5 +95,8 @@ class EmbeddedRedis:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
+        self._remove()
+
+    def _remove(self) -> None:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)

@@ -69,7 +69,7 @@ class Heartbeat:
             silent = time.monotonic() - self._heard
             if self._redis_ok and silent > DEAF_SECONDS:
                 self._log.warning("subscription_deaf", seconds=round(silent, 1))
-                await self._subscription().reconnect()
+                self._subscription().reconnect()
                 self._heard = time.monotonic() - FRESH_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
 

@@ -49,14 +49,14 @@ def read_events(
     for number, line in enumerate(lines, 1):
         try:
             prepared.append(_read_event(line, execution_id, redact, max_bytes, request_id))
-        except (InvalidEvent, msgspec.DecodeError) as error:
+        except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             where = f"line {number}: " if ndjson else ""
             raise _at(where, error) from error
     return prepared
 
 
 def _at(where: str, error: Exception) -> Problem:
-    is_syntax = isinstance(error, msgspec.DecodeError) and not isinstance(error, msgspec.ValidationError)
+    is_syntax = not isinstance(error, InvalidEvent | msgspec.ValidationError)
     detail = where + str(error)
     path = detail.partition("at `")[2].partition("`")[0] or "$"
     return Problem(400, "malformed", detail) if is_syntax else Problem(422, "invalid", detail, path=path)

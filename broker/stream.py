@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from broker import sse
 from broker.admission import Admission
-from broker.auth import Identity
+from broker.auth import Identity, Reason, Unauthorized
 from broker.history import TERMINAL_STATES, History, Page, Reset
 from broker.hub import TERMINAL_TYPES, Topic
 from broker.logs import get_logger
@@ -127,6 +127,9 @@ class Streams:
         """Answer a GET of a stream: 200 with the viewer on its way, 204 when nothing will ever follow its cursor, or a
         `Problem` before anything was sent."""
         wanted = read_parameters(request, is_feed=target.record is None)
+        if identity.expires_at is not None and identity.expires_at <= time.time():
+            # Within the leeway other requests still pass, but a stream would end at once, and its viewer come back.
+            raise Unauthorized(Reason.EXPIRED, "the token has expired")
         if refusal := self._full():
             return self._refuse(wanted, refusal)
         self._opening += 1
@@ -355,14 +358,12 @@ class Streams:
             # What history knows, the hub now knows too: it delivers it to others, or begins here.
             if topic.last is None and not page.entries:
                 topic.settle(page.cursor)
-            elif not page.entries and topic.last != viewer.cursor:
+            elif hub is not None and not page.entries and hub != page.cursor:
                 # The log ends where the hub does not stand: it missed a message, or the log went back. Reading again
                 # and again would not bring the two together.
                 self.watch.doubt(watched)
             elif topic.last is None or page.cursor.seq > topic.last.seq:
                 self.watch.absorb(watched, list(page.entries))
-            elif hub is not None and not page.entries and hub != page.cursor:
-                self.watch.doubt(watched)  # the log ends where the hub says it does not
 
     def _reset_frame(self, reset: Reset, page: Page | None) -> bytes:
         self._metrics.resets[reset.reason].inc()

@@ -129,6 +129,7 @@ class Viewer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.resume_writing()
+        self.aged_at = 0.0  # so that the timer lets go of it the next time it looks, not when it would have aged
         self.service.on_gone(self)
 
 

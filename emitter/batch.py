@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
 
 from emitter.events import Event, MessageDelta, ThinkingDelta
@@ -21,9 +22,21 @@ class Prepared(NamedTuple):
     mark: str = ""
     fields: Mapping[str, str] = {}
 
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether the log may refuse this event and take the next: an answer to an input that has one."""
+        return self.mark.startswith("r:")
+
+
+def escaped_bytes(text: str) -> int:
+    """Size of a text in ASCII JSON, its quotes included. Raises `UnicodeEncodeError` for one without a UTF-8 form."""
+    if not text.isascii():
+        text.encode()
+    return len(encode_basestring_ascii(text))
+
 
 class Delta:
-    """Adjacent chunks of one message, encoded only when they leave the queue."""
+    """Adjacent chunks of one message, encoded only when they leave the queue. Sizes are those of the encoded text."""
 
     __slots__ = ("cls", "message_id", "parts", "size", "ts")
 
@@ -34,8 +47,8 @@ class Delta:
         self.size = size
         self.ts = ts
 
-    def merge(self, event: MessageDelta | ThinkingDelta, size: int) -> bool:
-        fits = self.size + size <= MERGED_DELTA_BYTES
+    def merge(self, event: MessageDelta | ThinkingDelta, size: int, max_size: int) -> bool:
+        fits = self.size + size <= max_size
         if not fits or self.message_id != event.message_id or self.cls is not type(event):
             return False
         self.parts.append(event.delta)
@@ -55,15 +68,18 @@ class Batch(NamedTuple):
 
 
 class Queue:
-    """Events of one producer waiting for their log. `encode` turns a merged delta into what is stored."""
+    """Events of one producer waiting for their log. `encode` turns a merged delta into what is stored.
+
+    Each queued event has a place: the producer sequence it will have, if no chunk before it is given up.
+    """
 
     def __init__(self, max_events: int, max_bytes: int, encode: Callable[[Event, int], Prepared]) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._encode = encode
         self._items: deque[Prepared | Delta] = deque()
-        self._next_seq = 1
         self._taken = 0
+        self.settled = 0
         self.size = 0
 
     def __len__(self) -> int:
@@ -71,36 +87,56 @@ class Queue:
         return len(self._items) + self._taken
 
     @property
+    def last(self) -> int:
+        """Place of the last event; `settled` is the place up to which the log has them."""
+        return self.settled + self._taken + len(self._items)
+
+    @property
     def full(self) -> bool:
-        return len(self._items) >= self._max_events or self.size >= self._max_bytes
+        return len(self._items) + self._taken >= self._max_events or self.size >= self._max_bytes
+
+    @property
+    def roomy(self) -> bool:
+        """Less than half full."""
+        return len(self) * 2 < self._max_events and self.size * 2 < self._max_bytes
 
     def put(self, item: Prepared) -> None:
         self._items.append(item)
         self.size += len(item.json) + OVERHEAD_BYTES
 
-    def put_delta(self, event: MessageDelta | ThinkingDelta, ts: int) -> None:
-        """Queue a chunk. Raises `UnicodeEncodeError` for text that has no UTF-8 form."""
-        size = len(event.delta.encode())
+    def put_delta(self, event: MessageDelta | ThinkingDelta, size: int, ts: int, max_size: int) -> None:
+        """Queue a chunk of `size` encoded bytes; adjacent chunks of its message merge up to `max_size`."""
         last = self._items[-1] if self._items else None
         self.size += size
-        if not (isinstance(last, Delta) and last.merge(event, size)):
+        if not (isinstance(last, Delta) and last.merge(event, size, max_size)):
             self._items.append(Delta(event, size, ts))
             self.size += OVERHEAD_BYTES
 
-    def drop_deltas(self) -> int:
-        """Give up the queued chunks to make room; how many queue entries went."""
-        kept: deque[Prepared | Delta] = deque(item for item in self._items if not isinstance(item, Delta))
-        dropped = len(self._items) - len(kept)
-        self.size -= sum(item.size + OVERHEAD_BYTES for item in self._items if isinstance(item, Delta))
+    def drop_deltas(self) -> tuple[int, list[int]]:
+        """Give up the queued chunks to make room: how many they were, and the places which they had, in order."""
+        kept: deque[Prepared | Delta] = deque()
+        chunks, places = 0, []
+        for place, item in enumerate(self._items, self.settled + self._taken + 1):
+            if isinstance(item, Delta):
+                chunks += len(item.parts)
+                places.append(place)
+                self.size -= item.size + OVERHEAD_BYTES
+            else:
+                kept.append(item)
         self._items = kept
-        return dropped
+        return chunks, places
 
     def take(self, max_events: int, max_bytes: int) -> Batch:
-        """The next batch. It stays counted until `done` says that it arrived; a retry sends the same `Batch` again."""
+        """The next batch. It stays counted until `done` says that it arrived; a retry sends the same `Batch` again.
+        An event that may be refused without ending the log travels alone: then a refusal means this one."""
         events: list[Prepared] = []
         encoded, queued = 0, 0
         while self._items and len(events) < max_events and encoded < max_bytes:
-            item = self._items.popleft()
+            item = self._items[0]
+            alone = isinstance(item, Prepared) and item.may_be_refused
+            if alone and events:
+                break
+            self._items.popleft()
             if isinstance(item, Delta):
                 queued += item.size + OVERHEAD_BYTES
                 item = self._encode(item.event(), item.ts)
@@ -108,11 +144,13 @@ class Queue:
                 queued += len(item.json) + OVERHEAD_BYTES
             encoded += len(item.json)
             events.append(item)
+            if alone:
+                break
         self._taken = len(events)
-        return Batch(self._next_seq, events, queued)
+        return Batch(self.settled + 1, events, queued)
 
     def done(self, batch: Batch) -> None:
-        self._next_seq = batch.first_seq + len(batch.events)
+        self.settled += len(batch.events)
         self._taken = 0
         self.size -= batch.size
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -11,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from emitter.errors import InvalidEvent
@@ -48,10 +51,17 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
     return Redis.from_pool(ConnectionPool.from_url(url, **options))  # which closes the pool with the client
 
 
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InvalidEvent(f"redis url: {text[:80]!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
-    sentinels = [(host.rsplit(":", 1)[0], int(host.rsplit(":", 1)[1])) for host in hosts.split(",")]
+    sentinels = [_host_and_port(host) for host in hosts.split(",")]
     master, _, db = parts.path.strip("/").partition("/")
     if credentials:
         user, _, password = credentials.partition(":")
@@ -65,3 +75,45 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     client: Redis = sentinel.master_for(master or "mymaster", db=int(db or 0), **options)
     return client
+
+
+# --- commands that are packed already --------------------------------------------------------------------------------
+
+
+def pack(arguments: Sequence[str | bytes | int]) -> bytes:
+    """Arguments of a command in the Redis protocol (RESP2 bulk strings), without the count that leads a command."""
+    encoded = [item if isinstance(item, bytes) else str(item).encode() for item in arguments]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(item), item) for item in encoded])
+
+
+class Link:
+    """A connection of its own beside a client's pool, for whoever sends many commands at once and one lot at a time.
+
+    A client's `execute_command` packs arguments one by one, borrows a connection, and sends in a task of its own: five
+    times the time of what is done here. Every call is bounded by the client's socket timeout; nothing is repeated.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        pool = redis.connection_pool
+        self._seconds = float(pool.connection_kwargs.get("socket_timeout") or 5.0)
+        self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        self._connection.socket_timeout = None  # one bound for the whole exchange instead of a task for each part
+
+    async def exchange(self, commands: bytes, count: int) -> list[Any]:
+        """Send `count` packed commands; their replies in order, a server's error in the place of its reply. Raises
+        `GONE` when the connection is lost: which of them ran is then unknown."""
+        async with asyncio.timeout(self._seconds):
+            await self._connection.send_packed_command(commands)
+            replies = [await self._reply() for _ in range(count)]
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await self.aclose()  # a primary that was demoted: the address may lead to the new one
+        return replies
+
+    async def _reply(self) -> Any:
+        try:
+            return await self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    async def aclose(self) -> None:
+        await self._connection.disconnect()

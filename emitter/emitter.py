@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -12,18 +13,41 @@ from typing import Any, Literal
 import msgspec
 from redis.exceptions import RedisError
 
-from emitter.batch import Prepared
+from emitter import wire
+from emitter.batch import MERGED_DELTA_BYTES, Prepared, escaped_bytes
 from emitter.catalogue import EventMethods
 from emitter.connection import GONE
-from emitter.errors import EventsLost, InputExpired, InvalidEvent, RuncastError
-from emitter.events import DELTAS, TERMINAL_STATES, Event, InputRequired, MessageDelta, Status, ThinkingDelta
-from emitter.publisher import Options, Publisher, prepare
+from emitter.errors import (
+    EmitterClosed,
+    ExecutionEnded,
+    InputExpired,
+    InvalidEvent,
+    PayloadTooLarge,
+    RuncastError,
+    Superseded,
+    describe,
+)
+from emitter.events import (
+    DELTAS,
+    TERMINAL_STATES,
+    Event,
+    InputReceived,
+    InputRequired,
+    MessageComplete,
+    MessageDelta,
+    Status,
+    ThinkingDelta,
+)
+from emitter.publisher import Options, Publisher, prepare_with
 from emitter.tasks import told_to_stop
 from emitter.wire import Owner, new_execution_id, now_ms
 
-TEXT_CHUNK = 8 * 1024
+TEXT_CHUNK = 4 * 1024
+"""Characters in a chunk of `text`; in JSON one is up to `ESCAPED_MAX` bytes."""
+ESCAPED_MAX = 12
 STACK_CHARS = 16 * 1024
 ANSWER_RECHECK_SECONDS = 2.0
+ASK_AGAIN_SECONDS = 0.5
 
 Nothing = Coroutine[Any, Any, None]
 InputKind = Literal["approval", "choice", "text", "form"]
@@ -74,16 +98,24 @@ class ToolScope:
     ) -> None:
         duration = time.monotonic() - self._started
         if error is None:
-            await self._emitter.tool_complete(self.call_id, self.name, self.result, duration)
+            await self._complete(duration)
         elif not isinstance(error, RuncastError):  # what the log refused is not the tool's failure
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            await self._emitter.tool_error(self.call_id, self.name, text, duration)
+            with contextlib.suppress(RuncastError):  # the tool's own error is what comes out
+                await self._emitter.tool_error(self.call_id, self.name, describe(error), duration)
+
+    async def _complete(self, duration: float) -> None:
+        try:
+            await self._emitter.tool_complete(self.call_id, self.name, self.result, duration)
+        except (InvalidEvent, PayloadTooLarge) as error:  # a call that began must not stay open for ever
+            await self._emitter.tool_error(self.call_id, self.name, describe(error), duration)
+            raise
 
 
 class AsyncEventMethods(EventMethods[Nothing]):
     """The catalogue's methods and context managers over an `async def emit`."""
 
     _message_id: str | None = None
+    _text_chunk = TEXT_CHUNK
 
     def __init__(self, attempt: int = 0) -> None:
         self.attempt = attempt
@@ -103,16 +135,33 @@ class AsyncEventMethods(EventMethods[Nothing]):
 
     async def text(self, chunk: str) -> None:
         """Stream text to the reader: message:delta of the current message, which `end_text` completes."""
+        _check_text(chunk)
+        if not chunk:
+            return
         if self._message_id is None:
             self._message_id = self.new_id("message")
-        for start in range(0, len(chunk), TEXT_CHUNK):
-            await self.emit(MessageDelta(message_id=self._message_id, delta=chunk[start : start + TEXT_CHUNK]))
+        message_id = self._message_id
+        for start in range(0, len(chunk), self._text_chunk):
+            await self.emit(MessageDelta(message_id=message_id, delta=chunk[start : start + self._text_chunk]))
 
     async def end_text(self) -> None:
         """Complete the current message, if there is one; the next `text` begins another."""
+        if (complete := self._completed_text()) is not None:
+            await self.emit(complete)
+
+    def _completed_text(self) -> MessageComplete | None:
         message_id, self._message_id = self._message_id, None
-        if message_id is not None:
-            await self.message_complete(message_id)
+        return None if message_id is None else MessageComplete(message_id=message_id)
+
+
+def _check_text(chunk: str) -> None:
+    """Refuse what is no text before it begins a message."""
+    if not isinstance(chunk, str):
+        raise InvalidEvent(f"text: a chunk is text, not {type(chunk).__name__}")
+    try:
+        chunk.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent(f"text: {error}") from error
 
 
 class AgentEmitter(AsyncEventMethods):
@@ -145,16 +194,34 @@ class AgentEmitter(AsyncEventMethods):
         parent_id: str | None = None,
     ) -> None:
         super().__init__(attempt)
+        if not isinstance(attempt, int) or attempt < 0:
+            raise InvalidEvent(f"attempt: {attempt!r} is not a number from 0")
         self.owner = Owner(user_id, org)
-        self.execution_id = execution_id or new_execution_id()
+        self.execution_id = new_execution_id() if execution_id is None else wire.check_execution_id(execution_id)
+        self._keys = wire.envelope_keys(request_id, agent, parent_id)
         self._owns_publisher = publisher is None
         self._publisher = publisher or Publisher(redis_url=redis_url, options=options)
-        self._envelope: dict[str, Any] = {"agent": agent, "request_id": request_id, "parent_id": parent_id}
         self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare)
+        self._text_chunk, self._delta_bytes = self._text_limits()
+        self._chunks_dropped = 0
+        self._calls = 0
+        self._end: str | None = None
         self._closed = False
         self.ended = False
 
+    def _text_limits(self) -> tuple[int, int]:
+        """Characters of a chunk of text, and bytes to which encoded chunks merge, that always fit an event."""
+        max_bytes = self._publisher.limits.max_event_bytes
+        if not max_bytes:
+            return TEXT_CHUNK, MERGED_DELTA_BYTES
+        room = max_bytes - len(wire.envelope(ThinkingDelta.type, self.execution_id, b"", ts=now_ms(), keys=self._keys))
+        room -= 100  # the data's own keys and a usual message id
+        # Redaction may make a text longer, at most twice as long (`://a:b@`).
+        return max(1, min(TEXT_CHUNK, room // ESCAPED_MAX)), min(MERGED_DELTA_BYTES, room // 2)
+
     async def __aenter__(self) -> AgentEmitter:
+        if self._closed:
+            raise EmitterClosed(f"the emitter of execution {self.execution_id} is closed")
         if self._owns_publisher:
             await self._publisher.__aenter__()
         return self
@@ -164,86 +231,125 @@ class AgentEmitter(AsyncEventMethods):
     ) -> None:
         try:
             await self.close()
-        except (RuncastError, EventsLost):
+        except RuncastError:
             if error is None:  # never hide the agent's own exception behind ours
                 raise
 
     async def close(self, timeout: float | None = None) -> None:
-        """Flush and let go. Raises `EventsLost` with the count that Redis did not take within `timeout` seconds, or
-        why the log refused what was queued. Idempotent."""
+        """Flush and let go. Raises `EventsLost` with the count that Redis did not confirm within `timeout` seconds, or
+        why the log refused what was queued (unless a call has raised that already). Idempotent."""
         if self._closed:
             return
         self._closed = True
         try:
+            self._say_dropped()
             await self._lane.close(timeout)
         finally:
             if self._owns_publisher:
                 await self._publisher.__aexit__(None, None, None)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything emitted is in the log. Raises `RedisUnavailable` after `timeout` seconds."""
+        """Wait until everything emitted by now is in the log. Raises `RedisUnavailable` after `timeout` seconds; what
+        waits is still sent when Redis is back."""
+        self._say_dropped()
         await self._lane.flush(timeout)
 
     async def emit(self, event: Event) -> None:
-        """Queue an event. Awaits only while the queue is full; a terminal event awaits its place in the log."""
+        """Queue an event. Awaits only while the queue is full; a terminal event and an answer await their place in the
+        log. What raises is not queued, except by a wait for the log that took too long (`RedisUnavailable`)."""
+        if not isinstance(event, Event):
+            raise InvalidEvent(f"{type(event).__name__} is not an event")
         if event.type in TERMINAL_STATES:
             await self._terminal(event, {})
             return
-        lane = self._lane
+        self._check()
+        await self._queue(event)
+        if isinstance(event, InputReceived):
+            await self.flush()
+
+    def _check(self) -> None:
+        if self._end is not None:
+            raise ExecutionEnded(self.execution_id, self._end)
         if self._closed:
-            raise EventsLost(1)
-        if lane.error is not None:
-            raise lane.error
-        if event.type in DELTAS:
-            self._put_delta(event)
+            raise EmitterClosed(f"the emitter of execution {self.execution_id} is closed")
+        self._lane.check()
+
+    async def _queue(self, event: Event) -> None:
+        # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
+        if isinstance(event, MessageDelta | ThinkingDelta):
+            prepared, size = self._measure(event)
         else:
-            lane.queue.put(self._prepare(event, now_ms()))
-            lane.changed(urgent=True)
-        if lane.queue.full:
-            await self._overflow()
-        elif not len(lane.queue) % 256:
+            prepared, size = self._prepare(event, now_ms()), 0
+        lane = self._lane
+        if (lane.crowded or lane.queue.full) and not await self._make_room(event):
+            return
+        if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
+            self._say_dropped()
+        if prepared is not None:
+            lane.queue.put(prepared)
+        else:
+            assert isinstance(event, MessageDelta | ThinkingDelta)
+            lane.queue.put_delta(event, size, now_ms(), self._delta_bytes)
+        lane.changed(urgent=prepared is not None)
+        self._calls += 1
+        if not self._calls % 64:
             await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
 
-    def _put_delta(self, event: Event) -> None:
-        assert isinstance(event, (MessageDelta, ThinkingDelta))
+    def _measure(self, event: MessageDelta | ThinkingDelta) -> tuple[Prepared | None, int]:
+        """The encoded size of a chunk; or, of one that is too large to merge, what is stored of it."""
         if not isinstance(event.delta, str) or not isinstance(event.message_id, str):
             raise InvalidEvent(f"{event.type}: messageId and delta must be text")
         try:
-            if len(event.delta) > TEXT_CHUNK:
-                self._lane.queue.put(self._prepare(event, now_ms()))  # too large to merge: judged on its own
-            else:
-                self._lane.queue.put_delta(event, now_ms())
+            size = escaped_bytes(event.delta) + escaped_bytes(event.message_id)
         except UnicodeEncodeError as error:
             raise InvalidEvent(f"{event.type}: {error}") from error
-        self._lane.changed(urgent=False)
+        return (self._prepare(event, now_ms()) if size > self._delta_bytes else None), size
 
-    async def _overflow(self) -> None:
+    async def _make_room(self, event: Event) -> bool:
+        """Wait for room, or (`drop_deltas`) give up chunks; false if `event` itself is a chunk given up."""
         lane = self._lane
-        if self._publisher.options.overflow == "drop_deltas" and (dropped := lane.queue.drop_deltas()):
-            notice = Status(status="dropped", message=f"{dropped} chunks of text were dropped: Redis is away")
-            lane.queue.put(self._prepare(notice, now_ms()))
-        if lane.queue.full:
+        if self._publisher.options.overflow == "drop_deltas":
+            self._chunks_dropped += lane.drop_deltas()
+            if lane.queue.full and event.type in DELTAS:
+                self._chunks_dropped += 1
+                return False
+        if lane.crowded or lane.queue.full:
             await lane.room()
+            self._check()
+        return True
 
-    async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
-        self._lane.check()
-        await self.end_text()
-        clipped = {name: self._publisher.redact.text(text)[:STACK_CHARS] for name, text in fields.items()}
-        prepared = self._prepare(event, now_ms())._replace(fields=clipped)
+    def _say_dropped(self) -> None:
+        dropped, self._chunks_dropped = self._chunks_dropped, 0
+        if dropped and self._lane.error is None:
+            notice = Status(status="dropped", message=f"{dropped} chunks of text were dropped: Redis is away")
+            self._put(self._prepare(notice, now_ms()))
+
+    def _put(self, prepared: Prepared) -> None:
         self._lane.queue.put(prepared)
         self._lane.changed(urgent=True)
-        await self.flush()
+
+    async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
+        self._check()
+        prepared = self._prepare(event, now_ms())._replace(fields=self._record_fields(fields))
+        self._say_dropped()
+        if (complete := self._completed_text()) is not None:
+            self._put(self._prepare(complete, now_ms()))
+        self._put(prepared)  # whether or not there is room: it is the last one
+        self._end = TERMINAL_STATES[event.type]
+        await self._lane.flush()
         self.ended = True
+
+    def _record_fields(self, fields: Mapping[str, str]) -> dict[str, str]:
+        return {name: self._record_text(text) for name, text in fields.items()}
+
+    def _record_text(self, text: str) -> str:
+        """As the record keeps it: no credentials, not too long, and free of what has no UTF-8 form."""
+        return self._publisher.redact.text(str(text))[:STACK_CHARS].encode("utf-8", "backslashreplace").decode()
 
     def _prepare(self, event: Event, ts: int) -> Prepared:
         publisher = self._publisher
-        return prepare(
-            event,
-            self.execution_id,
-            redact=publisher.redact,
-            ts=ts,
-            max_bytes=publisher.limits.max_event_bytes,
-            **self._envelope,
+        return prepare_with(
+            event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes
         )
 
     # --- asking a person ---
@@ -262,7 +368,7 @@ class AgentEmitter(AsyncEventMethods):
 
         Raises `InputExpired`. The first answer wins; an answer given before a restart is found again.
         """
-        name = input_id or self.new_id("input")
+        name = self.new_id("input") if input_id is None else input_id
         deadline = None if expires_in is None else time.time() + expires_in
         question = InputRequired(
             input_id=name,
@@ -272,32 +378,57 @@ class AgentEmitter(AsyncEventMethods):
             schema=schema,
             expires_at=None if deadline is None else int(deadline * 1000),
         )
-        if (given := await self._answer(name)) is not None:
-            return given["value"]
+        self._check()
+        self._prepare(question, now_ms())  # a question that cannot be asked must not wait for Redis
+        if (given := await self._given_before(name, deadline)) is not None:
+            return given.get("value")
         await self.emit(question)
-        await self.flush()
         return await self._await_answer(name, deadline)
+
+    async def _given_before(self, input_id: str, deadline: float | None) -> dict[str, Any] | None:
+        """The answer that an earlier attempt got, if there is one. Waits for Redis, up to the deadline."""
+        while not told_to_stop():
+            try:
+                return await self._answer(input_id)
+            except (RedisError, *GONE):
+                self._check()
+                await asyncio.sleep(_seconds_left(input_id, deadline, ASK_AGAIN_SECONDS))
+        raise asyncio.CancelledError
 
     async def _await_answer(self, input_id: str, deadline: float | None) -> Any:
         """The record holds the answer; the control channel says when to look, and we look now and then regardless."""
-        control = self.owner.execution(self.execution_id).control
-        async with self._publisher.redis.pubsub() as channel:
-            while True:
-                try:
-                    await channel.subscribe(control)
+        while not told_to_stop():
+            try:
+                async with self._publisher.redis.pubsub() as channel:
+                    await channel.subscribe(self.owner.execution(self.execution_id).control)
                     while not told_to_stop():
                         if (given := await self._answer(input_id)) is not None:
-                            return given["value"]
-                        left = ANSWER_RECHECK_SECONDS if deadline is None else deadline - time.time()
-                        if left <= 0:
-                            raise InputExpired(input_id)
-                        await channel.get_message(timeout=min(left, ANSWER_RECHECK_SECONDS))
-                except (RedisError, *GONE):
-                    await asyncio.sleep(0.5)
-                if told_to_stop():
-                    raise asyncio.CancelledError
+                            return given.get("value")
+                        self._check()
+                        await channel.get_message(timeout=_seconds_left(input_id, deadline, ANSWER_RECHECK_SECONDS))
+            except (RedisError, *GONE):
+                self._check()
+                await asyncio.sleep(_seconds_left(input_id, deadline, ASK_AGAIN_SECONDS))
+        raise asyncio.CancelledError
 
     async def _answer(self, input_id: str) -> dict[str, Any] | None:
+        """The answer, if it was given. Raises `ExecutionEnded`, `Superseded`: then none will be of use."""
         record = self.owner.execution(self.execution_id).record
-        stored = await self._publisher.redis.hget(record, f"a:{input_id}")
-        return None if stored is None else msgspec.json.decode(stored)
+        client: Any = self._publisher.redis
+        stored, state, attempt = await client.hmget(record, f"a:{input_id}", "state", "attempt")
+        if stored is not None:
+            answer: dict[str, Any] = msgspec.json.decode(stored)
+            return answer
+        if state is not None and state.decode() in TERMINAL_STATES.values():
+            raise ExecutionEnded(self.execution_id, state.decode())
+        if 0 < self.attempt < int(attempt or 0):
+            raise Superseded(self.execution_id, int(attempt))
+        return None
+
+
+def _seconds_left(input_id: str, deadline: float | None, at_most: float) -> float:
+    """How long to wait, not beyond the deadline. Raises `InputExpired` after it."""
+    left = at_most if deadline is None else deadline - time.time()
+    if left <= 0:
+        raise InputExpired(input_id)
+    return min(left, at_most)

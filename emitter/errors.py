@@ -7,6 +7,17 @@ class RuncastError(Exception):
     """Base of every error this package raises on purpose."""
 
 
+def describe(error: BaseException, max_chars: int = 4000) -> str:
+    """`Type: message` of any exception, clipped, in characters that JSON can hold."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message cannot be shown)"
+    name = type(error).__name__
+    text = f"{name}: {message}" if message else name
+    return text[:max_chars].encode("utf-8", "backslashreplace").decode()
+
+
 class InvalidEvent(RuncastError):
     """An event, id or name that the contract does not allow. `detail` says where and why."""
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from emitter import tasks
 from emitter.catalogue import EventMethods
 from emitter.emitter import AgentEmitter
-from emitter.errors import RuncastError
+from emitter.errors import EmitterClosed, InvalidEvent, PayloadTooLarge, RuncastError, describe
 from emitter.events import Event
+from emitter.wire import Owner
 
 T = TypeVar("T")
 
@@ -52,10 +56,17 @@ class SyncToolScope:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         duration = time.monotonic() - self._started
         if error is None:
-            self._emitter.tool_complete(self.call_id, self.name, self.result, duration)
+            self._complete(duration)
         elif not isinstance(error, RuncastError):
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            self._emitter.tool_error(self.call_id, self.name, text, duration)
+            with contextlib.suppress(RuncastError):
+                self._emitter.tool_error(self.call_id, self.name, describe(error), duration)
+
+    def _complete(self, duration: float) -> None:
+        try:
+            self._emitter.tool_complete(self.call_id, self.name, self.result, duration)
+        except (InvalidEvent, PayloadTooLarge) as error:
+            self._emitter.tool_error(self.call_id, self.name, describe(error), duration)
+            raise
 
 
 class SyncAgentEmitter(EventMethods[None]):
@@ -63,16 +74,19 @@ class SyncAgentEmitter(EventMethods[None]):
 
     An event loop in a thread of its own does the work, so a call costs a hand-over between threads. Use it with `with`,
     or close it. `over` wraps an emitter that lives on a loop which already runs.
+
+    Any thread may call, but not the loop's own, which would wait for itself: that raises `RuntimeError`.
     """
 
     def __init__(self, user_id: str, execution_id: str | None = None, **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
+        self._closing, self._submitting, self._closed = threading.Lock(), threading.Lock(), False
         self._thread: threading.Thread | None = threading.Thread(
             target=self._loop.run_forever, name="runcast-emitter", daemon=True
         )
         self._thread.start()
         try:
-            self._emitter = self._call(self._open(user_id, execution_id, options))
+            self._emitter = self._call(lambda: self._open(user_id, execution_id, options))
         except BaseException:
             self._stop()
             raise
@@ -83,6 +97,7 @@ class SyncAgentEmitter(EventMethods[None]):
         """A blocking face of an emitter that lives on `loop`; its owner closes it."""
         self = cls.__new__(cls)
         self._loop, self._thread, self._emitter = loop, None, emitter
+        self._closing, self._submitting, self._closed = threading.Lock(), threading.Lock(), False
         self.attempt = emitter.attempt
         return self
 
@@ -91,27 +106,52 @@ class SyncAgentEmitter(EventMethods[None]):
         return await AgentEmitter(user_id, execution_id, **options).__aenter__()
 
     @property
+    def owner(self) -> Owner:
+        return self._emitter.owner
+
+    @property
     def execution_id(self) -> str:
         return self._emitter.execution_id
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            work.close()
-            raise RuntimeError("the emitter is closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    @property
+    def ended(self) -> bool:
+        return self._emitter.ended
+
+    def new_id(self, kind: Literal["message", "call", "input"]) -> str:
+        """An id unique in this execution."""
+        return self._emitter.new_id(kind)
+
+    def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the loop and wait for it. One that is under way when the emitter closes is cancelled."""
+        if _is_own_loop(self._loop):
+            raise RuntimeError("a blocking call on the emitter's own event loop would stop it: use AgentEmitter")
+        with self._submitting:  # so that nothing is handed to a loop which has stopped and would never answer
+            if self._closed or self._loop.is_closed():
+                raise EmitterClosed(f"the emitter{self._named()} is closed")
+            future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise EmitterClosed(f"the emitter{self._named()} was closed during the call") from None
+        except BaseException:
+            future.cancel()  # an interrupted caller, by Ctrl-C say, waits for nothing any more
+            raise
+
+    def _named(self) -> str:
+        return f" of execution {self._emitter.execution_id}" if hasattr(self, "_emitter") else ""
 
     def emit(self, event: Event) -> None:
-        self._call(self._emitter.emit(event))
+        self._call(lambda: self._emitter.emit(event))
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
-        self._call(self._emitter._terminal(event, fields))
+        self._call(lambda: self._emitter._terminal(event, fields))
 
     def text(self, chunk: str) -> None:
         """Stream text to the reader: message:delta of the current message."""
-        self._call(self._emitter.text(chunk))
+        self._call(lambda: self._emitter.text(chunk))
 
     def end_text(self) -> None:
-        self._call(self._emitter.end_text())
+        self._call(self._emitter.end_text)
 
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> SyncPhaseScope:
         return SyncPhaseScope(self, phase_id, name or phase_id, index)
@@ -121,23 +161,30 @@ class SyncAgentEmitter(EventMethods[None]):
 
     def ask(self, prompt: str, **options: Any) -> Any:
         """Ask a person and block until the answer's value is there; arguments of `AgentEmitter.ask`."""
-        return self._call(self._emitter.ask(prompt, **options))
+        return self._call(lambda: self._emitter.ask(prompt, **options))
 
     def flush(self, timeout: float | None = None) -> None:
-        self._call(self._emitter.flush(timeout))
+        self._call(lambda: self._emitter.flush(timeout))
 
     def close(self, timeout: float | None = None) -> None:
-        """Flush and end the thread. Raises `EventsLost`. Idempotent."""
-        if self._thread is None or self._loop.is_closed():
+        """Flush and end the thread; calls of other threads that still wait raise `EmitterClosed`. Raises `EventsLost`.
+        Idempotent; of several threads that close, all return when it is closed."""
+        if self._thread is None:
             return
-        try:
-            self._call(self._emitter.close(timeout))
-        finally:
-            self._stop()
+        with self._closing:
+            if self._closed:
+                return
+            try:
+                self._call(lambda: self._emitter.close(timeout))
+            finally:
+                self._stop()
 
     def _stop(self) -> None:
-        assert self._thread is not None
+        with self._submitting:
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
+        assert self._thread is not None
         self._thread.join()
         self._loop.close()
 
@@ -150,3 +197,15 @@ class SyncAgentEmitter(EventMethods[None]):
         except RuncastError:
             if error is None:
                 raise
+
+
+def _is_own_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+async def _end_others() -> None:
+    """Cancel every other task of this loop: calls that another thread waits for."""
+    await tasks.end(asyncio.all_tasks() - {asyncio.current_task()})

@@ -104,7 +104,7 @@ class Owner(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         for name, value in (("user", self.user), ("org", self.org)):
             if not (isinstance(value, str) and OWNER_ID.match(value)):
-                raise InvalidEvent(f"{name}: {str(value)[:64]!r} is not text of 1 to 128 of A-Z a-z 0-9 _ . @ | + = ~ -")
+                raise InvalidEvent(f"{name}: {str(value)[:64]!r} is not 1 to 128 of A-Z a-z 0-9 _ . @ | + = ~ -")
 
     @property
     def prefix(self) -> str:
@@ -143,7 +143,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 def check_execution_id(execution_id: str) -> str:
     if not (isinstance(execution_id, str) and EXECUTION_ID.match(execution_id)):
-        raise InvalidEvent(f"executionId: {str(execution_id)[:80]!r} is not text of 1 to 64 of A-Z a-z 0-9 _ -")
+        raise InvalidEvent(f"executionId: {str(execution_id)[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
     return execution_id
 
 

@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from broker.auth import DEFAULT_SCOPES, mint
+from emitter import tasks
 from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress, Thinking
 from emitter.publisher import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
 from emitter.redact import Redactor
@@ -37,9 +38,7 @@ WAIT_SECONDS = 15.0
 ALL_SCOPES = DEFAULT_SCOPES | {"events:publish", "executions:debug", "ops:read", "admin"}
 
 
-def token_for(
-    user: str, *, org: str = "default", scopes: Collection[str] = DEFAULT_SCOPES, ttl: float = 3600.0
-) -> str:
+def token_for(user: str, *, org: str = "default", scopes: Collection[str] = DEFAULT_SCOPES, ttl: float = 3600.0) -> str:
     return mint(SECRET, user, org, scopes, ttl=ttl, now=time.time())
 
 
@@ -167,6 +166,12 @@ class EdgeProcess:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
+        return self.wait(seconds)
+
+    def wait(self, seconds: float = 15.0) -> int:
+        """Wait until it has ended by itself or by a signal sent before; the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
             try:
                 self.process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -239,13 +244,9 @@ class SseReader:
         self.retries: list[int] = []
 
     def feed(self, data: bytes) -> list[Frame]:
-        frames = []
         assert b"\r" not in data, "only LF ends lines"
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if frame := self._line(line.decode()):
-                frames.append(frame)
-        return frames
+        return [frame for line in lines if (frame := self._line(line.decode()))]
 
     def _line(self, line: str) -> Frame | None:
         if not line:
@@ -564,7 +565,7 @@ class Author:
     def __init__(
         self, redis: Redis, user: str = "alice", execution_id: str = "ex_1", *, limits: LogLimits | None = None
     ) -> None:
-        self.redis = redis
+        self.redis: Any = redis
         self.owner = Owner(user)
         self.user = user
         self.execution_id = execution_id
@@ -587,12 +588,11 @@ class Author:
         prepared = [prepare(event, self.execution_id, redact=redact) for event in events]
         command = append_command(self.owner, self.execution_id, prepared, limits=self._limits)
         command[command.index("PUBLISH")] = self.publish
-        client: Any = self.redis
         try:
-            reply = await client.execute_command(*command)
+            reply = await self.redis.execute_command(*command)
         except NoScriptError:
             await self.redis.script_load(APPEND_SCRIPT)
-            reply = await client.execute_command(*command)
+            reply = await self.redis.execute_command(*command)
         appended = read_reply(self.execution_id, reply)
         assert appended.added == len(events)
         return appended.last
@@ -604,6 +604,9 @@ class Author:
         """Append `count` numbered events in one step; `size` bytes of text each."""
         texts = [f"{next(self._numbers)} " + "x" * size for _ in range(count)]
         return await self.write(*(Thinking(thought=text) for text in texts))
+
+    async def think(self, thought: str) -> EventId:
+        return await self.write(Thinking(thought=thought))
 
     async def progress(self, percent: float) -> EventId:
         return await self.write(Progress(progress=percent))
@@ -631,20 +634,9 @@ async def writing(author: Author, *, pause_seconds: float = 0.005, burst: int = 
     try:
         yield lambda: appends
     finally:
-        await end(task)
+        await tasks.end([task])
     if not task.cancelled():
         task.result()
-
-
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a task until it is done: on Python 3.11 `asyncio.wait_for`, in which redis-py sends, can lose one."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.05)
-
-
-def seconds_since(began: float) -> float:
-    return time.monotonic() - began
 
 
 def assert_dense(events: Sequence[Received], first: int = 1) -> None:

@@ -55,7 +55,7 @@ def measure(server: Edge, client: Load, executions: int, rate: float, seconds: f
     note = (
         f"{sent / agents['seconds']:,.0f} events/s; CPU per event: agents {agents['cpu'] / sent * 1e6:.1f} µs, "
         f"Redis {redis / sent * 1e6:.1f} µs, edge {window.server_cpu / sent * 1e6:.1f} µs; "
-        f"load client {window.client_share:.0%} of a core"
+        f"{window.joined:.2f} events per write; load client {window.client_share:.0%} of a core"
     )
     return window, note
 

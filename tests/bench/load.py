@@ -41,6 +41,12 @@ class Window(NamedTuple):
         return self.server_cpu / max(1, self.deliveries) * 1e6
 
     @property
+    def joined(self) -> float:
+        """Events per read of the load client: 1 when each was a write of its own, more when a server (or the client)
+        fell behind and several travelled as one."""
+        return self.deliveries / max(1, self.reads)
+
+    @property
     def server_share(self) -> float:
         return self.server_cpu / self.seconds
 

@@ -1,5 +1,5 @@
-"""An independent reader of what an edge sends: chunked coding (RFC 9112, section 7.1), `text/event-stream` (WHATWG HTML,
-section 9.2) and a client on a raw socket. It shares no code with the product, so that nothing is tested with itself."""
+"""An independent reader of what an edge sends: chunked coding (RFC 9112, section 7.1), `text/event-stream` (WHATWG
+HTML, section 9.2) and a client on a raw socket. It shares no code with the product: nothing is tested with itself."""
 
 from __future__ import annotations
 

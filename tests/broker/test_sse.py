@@ -37,10 +37,7 @@ def plain(**options: object) -> Lens:
 def test_a_frame_is_what_the_contract_shows() -> None:
     """An event is its id, its type and one line of data, each line ended by LF, and a blank line."""
     assert plain().render([TOOL]) == (
-        b"id: 1763682345123-17\n"
-        b"event: tool:start\n"
-        b'data: {"type":"tool:start","data":{"callId":"c1"}}\n'
-        b"\n"
+        b'id: 1763682345123-17\nevent: tool:start\ndata: {"type":"tool:start","data":{"callId":"c1"}}\n\n'
     )
 
 

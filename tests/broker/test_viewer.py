@@ -1,4 +1,4 @@
-"""The hand-over of a connection from aiohttp to a viewer, on real sockets and both event loops, and a viewer's facts."""
+"""The hand-over of a connection from aiohttp to a viewer, on real sockets and both event loops; a viewer's facts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import web
+from edges import SECRET, token_for
+from redis.asyncio import Redis
 from sse_reader import RawStream, connected, open_stream, request_of
 from test_hub import ALICE, entries, entry, go_live, topic_with, viewer_of
 
+from broker.app import Edge
+from broker.settings import Settings
 from broker.sse import LAST_CHUNK, Lens
 from broker.viewer import MAX_UNREAD_BYTES, Viewer, ViewerState, take_over
 from emitter.wire import START
@@ -236,7 +240,7 @@ def test_it_works_with_http_1_0(run: Run) -> None:
 
 
 def test_what_a_client_sends_on_a_stream_is_ignored_and_bounded(run: Run) -> None:
-    """Pipelined requests are not answered, whether they come with the first or later; past the limit the client is cut."""
+    """Pipelined requests are not answered, come they with the first or later; past the limit the client is cut."""
 
     async def test() -> None:
         async with a_door() as door, connected(door.port) as stream:
@@ -295,6 +299,38 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+async def test_a_viewer_that_left_is_let_go(redis: Redis, redis_url: str) -> None:
+    """Nothing holds a viewer for longer than a heartbeat after its connection was lost, however long it might have
+    lived: come and go as they may, the edge remembers only who is there."""
+    settings = Settings(
+        redis_url=redis_url,
+        host="127.0.0.1",
+        admin_host="127.0.0.1",
+        port=0,
+        admin_port=0,
+        jwt_secret=SECRET,
+        drain_seconds=0,
+        heartbeat_seconds=0.1,
+        max_stream_age_seconds=0,
+    )
+    async with Edge(settings) as edge:
+        headers = {"Authorization": f"Bearer {token_for('alice')}"}
+        before, seen = viewers_alive(), 0
+        for _ in range(20):
+            async with open_stream(edge.port, "/api/agent/stream", headers) as stream:
+                await stream.until("stream:open")
+                seen = max(seen, viewers_alive() - before)
+        assert seen > 0
+        async with asyncio.timeout(5):
+            while viewers_alive() > before:
+                await asyncio.sleep(0.05)
+
+
+def viewers_alive() -> int:
+    gc.collect()
+    return sum(isinstance(each, Viewer) for each in gc.get_objects())
+
+
 # --- back-pressure ---------------------------------------------------------------------------------------------------
 
 
@@ -329,8 +365,8 @@ async def fill(viewer: Viewer) -> None:
 
 
 def test_a_connection_that_is_full_already_begins_paused(run: Run) -> None:
-    """Where the socket is full before the hand-over, the viewer knows that it is paused, and is resumed when it is read:
-    else it would be written to without bound."""
+    """Where the socket is full before the hand-over, the viewer knows that it is paused, and is resumed when it is
+    read: else it would be written to without bound."""
 
     async def test() -> None:
         async with a_door() as door, open_stream(door.port, "/stream?fill=1", {}, version="1.0") as stream:

@@ -23,7 +23,7 @@ async def test_joining_mid_run_gets_the_past_and_then_the_present(two_edges: lis
 
 
 async def test_a_stream_begins_with_what_a_client_needs_to_return(two_edges: list[EdgeProcess], author: Author) -> None:
-    """The head forbids buffering, and the first frames are `retry`, `stream:open` and, after the replay, `stream:live`."""
+    """The head forbids buffering; the first frames are `retry`, `stream:open` and, after the replay, `stream:live`."""
     await author.begin()
     async with Follower(two_edges[:1], author.path, author.token) as viewer:
         await viewer.until_live()
@@ -100,7 +100,7 @@ async def test_a_viewer_of_now_that_is_cut_off_before_any_event_misses_nothing(
 async def test_the_end_closes_every_stream_and_then_there_is_nothing(
     two_edges: list[EdgeProcess], author: Author
 ) -> None:
-    """The terminal event is followed by `stream:end finished` and the body's clean end; a return at the end is a 204."""
+    """The terminal event is followed by `stream:end finished` and the body's clean end; a return then is a 204."""
     await author.begin()
     async with (
         Follower(two_edges[:1], author.path, author.token) as one,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-
-from redis.asyncio import Redis
+from pathlib import Path
+from typing import Any
 
 from broker.embedded import EmbeddedRedis
-from tests.edges import Author, end
+from emitter import tasks
+from tests.edges import Author
 
 
 @contextlib.asynccontextmanager
-async def pubsub_connections_killed(redis: Redis, *, every_seconds: float = 0.1) -> AsyncIterator[None]:
+async def pubsub_connections_killed(redis: Any, *, every_seconds: float = 0.1) -> AsyncIterator[None]:
     """Every subscription's connection is killed, again and again."""
 
     async def kill() -> None:
@@ -27,11 +29,11 @@ async def pubsub_connections_killed(redis: Redis, *, every_seconds: float = 0.1)
     try:
         yield
     finally:
-        await end(task)
+        await tasks.end([task])
 
 
 @contextlib.asynccontextmanager
-async def normal_connections_killed(redis: Redis, *, every_seconds: float = 0.02) -> AsyncIterator[None]:
+async def normal_connections_killed(redis: Any, *, every_seconds: float = 0.02) -> AsyncIterator[None]:
     """Every other connection than a subscription's is killed, again and again: replies are lost on their way."""
 
     async def kill() -> None:
@@ -43,11 +45,11 @@ async def normal_connections_killed(redis: Redis, *, every_seconds: float = 0.02
     try:
         yield
     finally:
-        await end(task)
+        await tasks.end([task])
 
 
 @contextlib.asynccontextmanager
-async def redis_paused(redis: Redis, seconds: float) -> AsyncIterator[None]:
+async def redis_paused(redis: Any, seconds: float) -> AsyncIterator[None]:
     """Redis holds all commands back (CLIENT PAUSE) for so long from now; the block ends no earlier."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
@@ -98,3 +100,46 @@ def messages_lost(author: Author) -> Iterator[None]:
         yield
     finally:
         author.publish = "PUBLISH"
+
+
+@contextlib.asynccontextmanager
+async def replies_lost(server: EmbeddedRedis, directory: Path) -> AsyncIterator[tuple[str, list[int]]]:
+    """A way to Redis on which every connection swallows an answer, its third to seventh, and is cut: what was asked has
+    been done, and who asked cannot know. Yields its URL, and a list that grows by the size of each lost answer."""
+    lost: list[int] = []
+    connections = itertools.count()
+    open_: set[asyncio.Task[Any]] = set()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        open_.add(me)
+        me.add_done_callback(open_.discard)
+        redis_reader, redis_writer = await asyncio.open_unix_connection(str(server.socket_path))
+
+        async def ask() -> None:
+            while data := await reader.read(65536):
+                redis_writer.write(data)
+            redis_writer.close()
+
+        asking = asyncio.create_task(ask())
+        passed = 2 + next(connections) % 5
+        try:
+            while data := await redis_reader.read(65536):
+                if passed == 0:
+                    lost.append(len(data))
+                    return
+                passed -= 1
+                writer.write(data)
+        finally:
+            await tasks.end([asking])
+            writer.close()
+            redis_writer.close()
+
+    path = directory / "lossy.sock"
+    listener = await asyncio.start_unix_server(forward, path)
+    try:
+        yield f"unix://{path}", lost
+    finally:
+        listener.close()
+        await tasks.end(open_)

@@ -1,0 +1,454 @@
+"""What callers do to executions, on a real Redis: execute, list, look, cancel, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from broker.api_types import ExecuteRequest, ExecutionState, InputRequest
+from broker.auth import Identity
+from broker.commands import LIST_PAGE, Commands
+from broker.history import History
+from broker.metrics import Metrics
+from broker.problems import Problem
+from emitter import wire
+from emitter.errors import (
+    AlreadyAnswered,
+    ExecutionEnded,
+    ExecutionExists,
+    PayloadTooLarge,
+    UnknownExecution,
+    UnknownInput,
+)
+from emitter.events import (
+    Event,
+    ExecutionComplete,
+    ExecutionError,
+    ExecutionStarted,
+    InputRequired,
+    MessageDelta,
+    Status,
+)
+from emitter.publisher import LogLimits, append, prepare
+from emitter.redact import Redactor
+from emitter.wire import START, EventId, Owner
+
+ALICE, BOB = Identity(Owner("alice"), frozenset()), Identity(Owner("bob"), frozenset())
+STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
+DONE = ExecutionComplete(result={"ok": True}, duration=1.5)
+
+
+@pytest.fixture
+async def commands(redis: Redis) -> Commands:
+    await known(redis, "analyst")
+    return commands_of(redis)
+
+
+def commands_of(redis: Redis, **limits: Any) -> Commands:
+    return Commands(redis, History(redis, Metrics("0")), LogLimits(**limits), Redactor())
+
+
+async def known(redis: Redis, *agents: str) -> None:
+    await redis.zadd(wire.AGENTS_KNOWN, dict.fromkeys(agents, wire.now_ms()))
+
+
+async def execute(commands: Commands, key: str | None = None, identity: Identity = ALICE, **request: Any) -> Any:
+    wanted = ExecuteRequest(**({"task": "do it"} | request))
+    return await commands.execute(identity, wanted, request_id="r1", idempotency_key=key)
+
+
+async def log(redis: Redis, execution_id: str, *events: Event, **options: Any) -> EventId:
+    prepared = [prepare(event, execution_id, redact=Redactor()) for event in events]
+    return (await append(redis, ALICE.owner, execution_id, prepared, **options)).last
+
+
+async def jobs_of(redis: Redis, agent: str = "analyst") -> list[str]:
+    rows: Any = await redis.xrange(wire.jobs_key(agent))
+    return [fields[b"execution"].decode() for _, fields in rows]
+
+
+# --- execute ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_accepted_execution_is_logged_recorded_and_queued(redis: Redis, commands: Commands) -> None:
+    """Accepting writes `execution:queued`, a record with all that was asked, and one job."""
+    answer, is_new = await execute(commands, params={"a": 1}, metadata={"m": "x"}, conversation_id="c1")
+    execution_id = answer.execution_id
+    assert is_new
+    assert (answer.state, answer.stream_url) == ("queued", f"/api/agent/executions/{execution_id}/stream")
+    assert await jobs_of(redis) == [execution_id]
+    page = await commands.events(ALICE.owner, execution_id, after=START, limit=10)
+    assert [wire.decode_envelope(each.event)[0].type for each in page.events] == ["execution:queued"]
+    raw: Any = await redis.hgetall(ALICE.owner.execution(execution_id).record)
+    record = {name.decode(): value.decode() for name, value in raw.items()}
+    asked = {"task": "do it", "agent": "analyst", "params": '{"a":1}', "metadata": '{"m":"x"}', "state": "queued"}
+    assert record.items() >= (asked | {"conversationId": "c1", "requestId": "r1"}).items()
+
+
+async def test_the_same_key_gets_the_first_answer(redis: Redis, commands: Commands) -> None:
+    """A repeat with the same key and body gets the first answer and starts nothing, whatever became of it meanwhile."""
+    first, is_new = await execute(commands, "k1", params={"b": 1, "a": 2})
+    again, is_again = await execute(commands, "k1", params={"a": 2, "b": 1})
+    assert (is_new, is_again, again) == (True, False, first)
+    await log(redis, first.execution_id, STARTED, DONE)
+    assert await execute(commands, "k1", params={"a": 2, "b": 1}) == (first, False)
+    assert len(set(await jobs_of(redis))) == 1
+    page = await commands.events(ALICE.owner, first.execution_id, after=START, limit=10)
+    assert len(page.events) == 3
+
+
+async def test_simultaneous_requests_with_one_key_are_one_execution(redis: Redis, commands: Commands) -> None:
+    """However many come at once with one key, one execution is made and all are told of it."""
+    answers = await asyncio.gather(*(execute(commands, "k1") for _ in range(20)))
+    assert len({answer.execution_id for answer, _ in answers}) == 1
+    assert sum(is_new for _, is_new in answers) == 1
+    assert len((await commands.listing(ALICE.owner, state=None, limit=50, cursor=None)).executions) == 1
+    assert set(await jobs_of(redis)) == {answers[0][0].execution_id}
+
+
+async def test_a_key_stands_for_one_request_of_one_user(commands: Commands) -> None:
+    """Another body under a known key is refused; another user's same key is another key."""
+    first, _ = await execute(commands, "k1")
+    for other in ({"task": "other"}, {"params": {}}, {"execution_id": "ex_9"}, {"metadata": {"a": 1}}):
+        with pytest.raises(Problem) as caught:
+            await execute(commands, "k1", **other)
+        assert (caught.value.status, caught.value.slug) == (422, "idempotency-key-reused")
+    bobs, is_new = await execute(commands, "k1", BOB)
+    assert is_new
+    assert bobs.execution_id != first.execution_id
+
+
+async def test_a_job_that_was_not_queued_is_queued_by_the_repeat(redis: Redis, commands: Commands) -> None:
+    """When the edge died between the log and the queue, the repeat queues the job."""
+    first, _ = await execute(commands, "k1")
+    await redis.delete(wire.jobs_key("analyst"))
+    await execute(commands, "k1")
+    assert await jobs_of(redis) == [first.execution_id]
+
+
+async def test_an_id_is_taken_once(redis: Redis, commands: Commands) -> None:
+    """A second execution of a known id is refused with its state; another user's is another execution."""
+    await execute(commands, execution_id="ex_1")
+    with pytest.raises(ExecutionExists) as caught:
+        await execute(commands, execution_id="ex_1")
+    assert caught.value.state == "queued"
+    await log(redis, "ex_1", STARTED, DONE)
+    with pytest.raises(ExecutionExists) as caught:
+        await execute(commands, execution_id="ex_1")
+    assert caught.value.state == "completed"
+    assert (await execute(commands, None, BOB, execution_id="ex_1"))[1]
+
+
+async def test_the_agent_must_be_known(redis: Redis) -> None:
+    """An unknown agent is refused with the known names; the only known agent needs no naming; nothing is written."""
+    commands = commands_of(redis)
+    with pytest.raises(Problem) as caught:
+        await execute(commands, agent="x")
+    assert (caught.value.status, caught.value.slug, caught.value.extensions["known"]) == (422, "unknown-agent", [])
+    await known(redis, "b", "a")
+    commands = commands_of(redis)
+    for agent in (None, "x", "A"):
+        with pytest.raises(Problem) as caught:
+            await execute(commands, "k1", agent=agent)
+        assert caught.value.extensions["known"] == ["a", "b"]
+    assert await redis.keys("rc:{default:alice}*") == []
+    assert (await execute(commands, "k1", agent="b"))[1]
+
+
+async def test_a_task_that_is_too_large_starts_nothing(redis: Redis) -> None:
+    """A task whose event is over the limit is refused before anything is queued."""
+    await known(redis, "analyst")
+    with pytest.raises(PayloadTooLarge):
+        await execute(commands_of(redis, max_event_bytes=1024), task="x" * 2000)
+    assert await jobs_of(redis) == []
+
+
+# --- list ------------------------------------------------------------------------------------------------------------
+
+
+async def listed(redis: Redis, *rows: tuple[int, str, str]) -> None:
+    """Executions (created ms, id, state) as the append script leaves them."""
+    pipe = redis.pipeline(transaction=False)
+    for ms, execution_id, state in rows:
+        record = ALICE.owner.execution(execution_id).record
+        pipe.hset(record, mapping={"state": state, "ms": ms, "seq": 1, "task": "t", "agent": "a", "metadata": "{}"})
+        pipe.zadd(ALICE.owner.index, {execution_id: ms})
+    await pipe.execute()
+
+
+async def pages(commands: Commands, limit: int, state: str | None = None) -> list[list[str]]:
+    found, cursor = [], None
+    for _ in range(200):
+        page = await commands.listing(ALICE.owner, state=state, limit=limit, cursor=cursor)
+        found.append([each.execution_id for each in page.executions])
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+    raise AssertionError("the list does not end")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
+async def test_pages_join_to_the_list_newest_first(redis: Redis, commands: Commands, limit: int) -> None:
+    """Whatever the page size, the pages are all executions, newest first, each once; those of one millisecond too."""
+    rows = [(1000 + n // 4, f"ex_{n:02}", "running") for n in range(12)]
+    await listed(redis, *rows)
+    wanted = [execution_id for _, execution_id, _ in sorted(rows, reverse=True)]
+    found = await pages(commands, limit)
+    assert [each for page in found for each in page] == wanted
+    assert all(len(page) <= limit for page in found)
+
+
+async def test_many_executions_of_one_millisecond_are_all_listed(redis: Redis, commands: Commands) -> None:
+    """More executions of one millisecond than a page holds lose nobody and end."""
+    rows = [(1000, f"ex_{n:04}", "running") for n in range(180)] + [(999, f"old_{n:04}", "running") for n in range(150)]
+    await listed(redis, *rows)
+    wanted = [execution_id for _, execution_id, _ in sorted(rows, reverse=True)]
+    assert [each for page in await pages(commands, 90) for each in page] == wanted
+
+
+async def test_a_list_is_filtered_by_state(redis: Redis, commands: Commands) -> None:
+    """With a state only its executions are listed, however rare; records that expired are left out."""
+    rows = [(n, f"ex_{n:04}", "failed" if n % 97 == 0 else "running") for n in range(1, 3 * LIST_PAGE)]
+    await listed(redis, *rows)
+    await redis.delete(*(ALICE.owner.execution(f"ex_{n:04}").record for n in (97, 100)))
+    failed = [execution_id for _, execution_id, state in reversed(rows) if state == "failed"]
+    assert [each for page in await pages(commands, 2, "failed") for each in page] == failed[:-1]
+    assert len([each for page in await pages(commands, 200) for each in page]) == len(rows) - 2
+    assert await pages(commands, 5, "cancelled") == [[]]
+
+
+async def test_a_summary_says_what_the_record_knows(redis: Redis, commands: Commands) -> None:
+    """A summary has task, agent, state, times, cursor, conversation and metadata."""
+    answer, _ = await execute(commands, metadata={"m": 1}, conversation_id="c1")
+    last = await log(redis, answer.execution_id, STARTED)
+    [summary] = (await commands.listing(ALICE.owner, state="running", limit=5, cursor=None)).executions
+    assert (summary.task, summary.agent, summary.state) == ("do it", "analyst", "running")
+    assert (summary.metadata, summary.conversation_id, summary.cursor) == ({"m": 1}, "c1", str(last))
+    assert summary.updated_at == last.ms
+    assert (await commands.listing(BOB.owner, state=None, limit=5, cursor=None)).executions == []
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1.ex", "1e3.ex", "9" * 16 + ".x", "5." + "y" * 65, "٣x.a"])
+async def test_a_cursor_that_is_not_ours_is_refused(commands: Commands, cursor: str) -> None:
+    """Anything that cannot have been a cursor is a 400 that names it."""
+    with pytest.raises(Problem) as caught:
+        await commands.listing(ALICE.owner, state=None, limit=5, cursor=cursor)
+    assert (caught.value.status, caught.value.extensions["path"]) == (400, "cursor")
+
+
+# --- look ------------------------------------------------------------------------------------------------------------
+
+
+async def state_of(commands: Commands, execution_id: str = "ex_1", *, with_stack: bool = False) -> ExecutionState:
+    return await commands.state(ALICE.owner, execution_id, with_stack=with_stack)
+
+
+async def test_the_state_is_the_folded_log(redis: Redis, commands: Commands) -> None:
+    """The state is the fold of all pages of the log, and its cursor is the log's end."""
+    last = await log(redis, "ex_1", STARTED, *(MessageDelta(message_id="m", delta="x") for _ in range(450)))
+    state = await state_of(commands)
+    assert (state.status, state.text, state.cursor) == ("running", "x" * 450, str(last))
+
+
+async def test_where_the_log_is_gone_the_record_answers(redis: Redis, commands: Commands) -> None:
+    """When the log has expired the tombstone still tells task, agent, state, result and cursor."""
+    answer, _ = await execute(commands)
+    last = await log(redis, answer.execution_id, STARTED, DONE)
+    await redis.delete(ALICE.owner.execution(answer.execution_id).log)
+    state = await state_of(commands, answer.execution_id)
+    assert (state.status, state.result, state.cursor) == ("completed", {"ok": True}, str(last))
+    assert (state.task, state.agent) == ("do it", "analyst")
+
+
+async def test_where_the_log_is_trimmed_the_record_fills_in(redis: Redis, commands: Commands) -> None:
+    """When the log's beginning is gone, task and agent come from the record."""
+    answer, _ = await execute(commands)
+    last = await log(redis, answer.execution_id, STARTED, Status(status="s", message="m"))
+    await redis.xtrim(ALICE.owner.execution(answer.execution_id).log, minid=str(last), approximate=False)
+    state = await state_of(commands, answer.execution_id)
+    assert (state.task, state.agent, state.status, state.cursor) == ("do it", "analyst", "running", str(last))
+
+
+async def test_the_stack_is_for_those_who_may_see_it(redis: Redis, commands: Commands) -> None:
+    """The stack of an error is told only when asked with the right to it."""
+    await log(redis, "ex_1", STARTED, ExecutionError(error="e", code="c"), fields={"stack": "Traceback"})
+    hidden, shown = await state_of(commands), await state_of(commands, with_stack=True)
+    assert hidden.error is not None
+    assert shown.error is not None
+    assert (hidden.error.stack, shown.error.stack) == (None, "Traceback")
+    assert (shown.error.error, shown.error.code) == ("e", "c")
+
+
+async def test_events_are_paged(redis: Redis, commands: Commands) -> None:
+    """The log is read in pages that join to the whole; the last page names no next."""
+    await log(redis, "ex_1", STARTED, *(Status(status="s", message=str(n)) for n in range(9)))
+    found, after, sizes = [], START, []
+    while True:
+        page = await commands.events(ALICE.owner, "ex_1", after=after, limit=4)
+        found += [each.id for each in page.events]
+        sizes.append(len(page.events))
+        if page.next_after is None:
+            break
+        after = wire.parse_event_id(page.next_after)
+    assert [int(each.partition("-")[2]) for each in found] == list(range(1, 11))
+    assert sizes == [4, 4, 2]
+    exported = [line async for line in commands.export(ALICE.owner, "ex_1", wire.parse_event_id(found[7]))]
+    assert [msgspec.json.decode(line)["id"] for line in exported] == found[8:]
+
+
+async def test_events_of_a_trimmed_log_say_where_they_begin(redis: Redis, commands: Commands) -> None:
+    """A page after a loss tells the first ordinal that is left."""
+    last = await log(redis, "ex_1", STARTED, *(Status(status="s", message=str(n)) for n in range(9)))
+    await redis.xtrim(ALICE.owner.execution("ex_1").log, maxlen=3, approximate=False)
+    page = await commands.events(ALICE.owner, "ex_1", after=START, limit=100)
+    assert (page.first_seq, page.events[-1].id, page.next_after) == (8, str(last), None)
+
+
+async def test_what_is_not_there_is_unknown(redis: Redis, commands: Commands) -> None:
+    """An execution that does not exist, or is another's, is unknown to every command."""
+    await log(redis, "ex_1", STARTED)
+    for identity, execution_id in ((ALICE, "ex_2"), (BOB, "ex_1")):
+        with pytest.raises(UnknownExecution):
+            await commands.state(identity.owner, execution_id, with_stack=True)
+        with pytest.raises(UnknownExecution):
+            await commands.events(identity.owner, execution_id, after=START, limit=5)
+        with pytest.raises(UnknownExecution):
+            await commands.cancel(identity, execution_id, None, "r")
+        with pytest.raises(UnknownExecution):
+            await commands.answer(identity, execution_id, InputRequest(input_id="i", value=True), "r")
+    assert await redis.keys("rc:{default:bob}*") == []
+
+
+# --- cancel ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_queued_execution_is_cancelled_at_once(redis: Redis, commands: Commands) -> None:
+    """Where no worker has the execution, cancelling ends it, with reason and name; a repeat changes nothing."""
+    answer, _ = await execute(commands)
+    for reason in ("enough", "again"):
+        assert (await commands.cancel(ALICE, answer.execution_id, reason, "r2")).state == "cancelled"
+    state = await state_of(commands, answer.execution_id)
+    assert state.cancelled is not None
+    assert (state.status, state.cancelled.reason, state.cancelled.by) == ("cancelled", "enough", "alice")
+    page = await commands.events(ALICE.owner, answer.execution_id, after=START, limit=10)
+    assert len(page.events) == 2
+
+
+async def test_a_running_execution_is_asked_to_cancel(redis: Redis, commands: Commands) -> None:
+    """Where a worker has the execution it is told, once with the first words; the log is the worker's to end."""
+    await log(redis, "ex_1", STARTED, fields={"owner": "w1"})
+    keys = ALICE.owner.execution("ex_1")
+    async with redis.pubsub() as listening:
+        await listening.subscribe(keys.control)
+        for reason in ("enough", "again"):
+            assert (await commands.cancel(ALICE, "ex_1", reason, "r")).state == "running"
+        heard = [await listening.get_message(timeout=2) for _ in range(3)]
+    assert [each["data"] for each in heard if each] == [1, b"cancel", b"cancel"]
+    assert await redis.hget(keys.record, "cancel") == b'{"reason":"enough","by":"alice"}'
+    page = await commands.events(ALICE.owner, "ex_1", after=START, limit=10)
+    assert len(page.events) == 1
+
+
+@pytest.mark.parametrize("end", [DONE, ExecutionError(error="e")])
+async def test_what_ended_otherwise_is_not_cancelled(redis: Redis, commands: Commands, end: Event) -> None:
+    """A completed or failed execution stays so, and the caller is told how it ended."""
+    await log(redis, "ex_1", STARTED, end)
+    with pytest.raises(ExecutionEnded) as caught:
+        await commands.cancel(ALICE, "ex_1", None, "r")
+    assert caught.value.state == ("completed" if end is DONE else "failed")
+
+
+async def test_simultaneous_cancels_are_one(redis: Redis, commands: Commands) -> None:
+    """Of many who cancel at once all are told it is cancelled, and the log has one terminal event."""
+    answer, _ = await execute(commands)
+    states = await asyncio.gather(*(commands.cancel(ALICE, answer.execution_id, None, "r") for _ in range(10)))
+    assert {each.state for each in states} == {"cancelled"}
+    page = await commands.events(ALICE.owner, answer.execution_id, after=START, limit=10)
+    assert len(page.events) == 2
+
+
+async def test_a_waiting_execution_is_asked_too(redis: Redis, commands: Commands) -> None:
+    """An execution that waits for an answer is cancelled like a running one."""
+    await log(redis, "ex_1", STARTED, InputRequired(input_id="i", prompt="?", kind="text"), fields={"owner": "w1"})
+    assert (await commands.cancel(ALICE, "ex_1", None, "r")).state == "waiting_input"
+
+
+# --- answer ----------------------------------------------------------------------------------------------------------
+
+
+async def answer(commands: Commands, value: Any, *, input_id: str = "i", identity: Identity = ALICE) -> Any:
+    return await commands.answer(identity, "ex_1", InputRequest(input_id=input_id, value=value), "r")
+
+
+async def ask(redis: Redis, **question: Any) -> None:
+    await log(redis, "ex_1", STARTED, InputRequired(input_id="i", prompt="?", **question))
+
+
+@pytest.mark.parametrize(
+    ("question", "good", "bad"),
+    [
+        ({"kind": "approval"}, [True, False], ["true", 1, None, {}]),
+        ({"kind": "choice", "options": ["a", "b"]}, ["a", "b"], ["c", "", None, 0, ["a"]]),
+        ({"kind": "text"}, ["", "anything"], [1, None, True, ["a"]]),
+        ({"kind": "form"}, [{}, {"a": [1]}], ["{}", [], None, True]),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else None,
+)
+async def test_an_answer_must_fit_its_question(
+    redis: Redis, commands: Commands, question: dict[str, Any], good: list[Any], bad: list[Any]
+) -> None:
+    """Each kind of question takes its kind of answer; anything else is a 422 that leaves the question open."""
+    for value in good:
+        await redis.flushall()
+        await ask(redis, **question)
+        for wrong in bad:
+            with pytest.raises(Problem) as caught:
+                await answer(commands, wrong)
+            assert (caught.value.status, caught.value.extensions["path"]) == (422, "$.value")
+        await answer(commands, value)
+        assert (await state_of(commands)).status == "running"
+
+
+async def test_the_first_answer_wins(redis: Redis, commands: Commands) -> None:
+    """Of many answers at once one is taken; the others are told whose it was."""
+    await ask(redis, kind="text")
+    done = await asyncio.gather(*(answer(commands, f"a{n}") for n in range(10)), return_exceptions=True)
+    lost = [each for each in done if isinstance(each, AlreadyAnswered)]
+    assert len(lost) == 9
+    assert '"by":"alice"' in lost[0].answer
+    page = await commands.events(ALICE.owner, "ex_1", after=START, limit=10)
+    assert [wire.decode_envelope(each.event)[0].type for each in page.events][2:] == ["input:received"]
+
+
+async def test_an_answer_reaches_the_record_as_it_was_given(redis: Redis, commands: Commands) -> None:
+    """The waiting agent gets the value whole, even where the log shows it redacted."""
+    await ask(redis, kind="form")
+    await answer(commands, {"password": "hunter2 is long"})
+    stored: Any = await redis.hget(ALICE.owner.execution("ex_1").record, "a:i")
+    assert b'"value":{"password":"hunter2 is long"},"by":"alice"' in stored
+    rows: Any = await redis.xrange(ALICE.owner.execution("ex_1").log)
+    assert b"hunter2" not in str(rows).encode()
+
+
+async def test_an_expired_question_takes_no_answer(redis: Redis, commands: Commands) -> None:
+    """After its time a question is a 409 that says when it was over."""
+    over = int(time.time() * 1000) - 1
+    await ask(redis, kind="text", expires_at=over)
+    with pytest.raises(Problem) as caught:
+        await answer(commands, "late")
+    assert (caught.value.status, caught.value.extensions["expiredAt"]) == (409, over)
+
+
+async def test_an_unknown_question_and_an_ended_execution(redis: Redis, commands: Commands) -> None:
+    """An input that was never asked for is unknown; after the end no answer is taken."""
+    await ask(redis, kind="text")
+    with pytest.raises(UnknownInput):
+        await answer(commands, "x", input_id="other")
+    await log(redis, "ex_1", DONE)
+    with pytest.raises(ExecutionEnded):
+        await answer(commands, "x")

@@ -1,0 +1,497 @@
+"""Watched logs on a real Redis: live delivery, doubts, rechecks, lingering and release."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from sse_reader import parse
+from test_hub import Transport, entry, go_live, ids, viewer_of, written
+
+from broker import watch as module
+from broker.history import History
+from broker.hub import Topic
+from broker.metrics import Metrics
+from broker.subscription import Subscription
+from broker.viewer import Viewer, ViewerState
+from broker.watch import Watch, Watched
+from emitter.connection import connect
+from emitter.events import Event, ExecutionComplete, Status
+from emitter.publisher import append, prepare
+from emitter.redact import Redactor
+from emitter.wire import START, EventId, Owner
+
+ALICE = Owner("alice")
+KEYS = ALICE.execution("ex_1")
+
+
+class Audience:
+    """Records what a watch asks of those who look after its viewers."""
+
+    def __init__(self) -> None:
+        self.lagging: list[Viewer] = []
+        self.ended: list[Topic] = []
+        self.replayed: list[Viewer] = []
+        self.changed = asyncio.Event()
+
+    def on_lagging(self, viewer: Viewer) -> None:
+        viewer.cursor, viewer.state = viewer.place(), ViewerState.REPLAYING
+        viewer.topic.remove(viewer)
+        self.lagging.append(viewer)
+        self.changed.set()
+
+    def on_ended(self, topic: Topic) -> None:
+        self.ended.append(topic)
+        self.changed.set()
+
+    def replay(self, viewer: Viewer) -> None:
+        self.replayed.append(viewer)
+        self.changed.set()
+
+
+class Signal(Transport):
+    """A transport that tells when it was written to."""
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        super().__init__()
+        self._changed = changed
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self._changed.set()
+
+
+class Place:
+    """A watch with its subscription, and viewers on it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.metrics = Metrics("0")
+        self.audience = Audience()
+        self.history = History(redis, self.metrics)
+        self.watch = Watch(self.history, self.metrics, self.audience)
+        self.lost: list[str] = []
+
+    @property
+    def subscription(self) -> Subscription:
+        assert self.watch.subscription is not None
+        return self.watch.subscription
+
+    def on_lost(self, channel: str) -> None:
+        self.lost.append(channel)
+        self.watch.on_lost(channel)
+        self.audience.changed.set()
+
+    async def enter(self, execution_id: str = "ex_1", *, cursor: EventId | None = None) -> Watched:
+        """Watch an execution from a cursor, by default its end."""
+        keys = ALICE.execution(execution_id)
+        watched = self.watch.enter(keys.log, keys.record)
+        await self.watch.subscribed(keys.log)
+        watched.topic.settle(await self.history.last(keys.log) if cursor is None else cursor)
+        return watched
+
+    def live(self, watched: Watched, count: int = 1) -> list[Viewer]:
+        viewers = [viewer_of(watched.topic, cursor=watched.topic.last or START) for _ in range(count)]
+        for viewer in viewers:
+            viewer.transport = Signal(self.audience.changed)  # type: ignore[assignment]
+            written(viewer).protocol = viewer
+            go_live(watched.topic, viewer)
+        return viewers
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(8):
+            while not condition():
+                self.audience.changed.clear()
+                await self.audience.changed.wait()
+
+    async def append(self, *events: Event, execution_id: str = "ex_1") -> EventId:
+        prepared = [prepare(event, execution_id, redact=Redactor()) for event in events]
+        return (await append(self.redis, ALICE, execution_id, prepared)).last
+
+    async def append_unheard(self, *events: Event) -> EventId:
+        """Append as the script does, but nobody is told."""
+        last = await self.history.last(KEYS.log)
+        for event in events:
+            last = EventId(last.ms + 1, last.seq + 1)
+            prepared = prepare(event, "ex_1", redact=Redactor())
+            await self.redis.xadd(KEYS.log, {prepared.type: prepared.json}, id=str(last))
+        await self.redis.hset(KEYS.record, mapping={"ms": last.ms, "seq": last.seq})
+        return last
+
+    async def calls(self, command: str) -> int:
+        stats: Any = await self.redis.info("commandstats")
+        return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+@pytest.fixture
+async def place(redis: Redis, redis_url: str) -> AsyncIterator[Place]:
+    listening, place = connect(redis_url), Place(redis)
+    async with Subscription(listening, ["rc:edge:t"], place.watch.on_message, place.on_lost) as subscription:
+        place.watch.subscription = subscription
+        yield place
+        await place.watch.close()
+        await place.history.close()
+    await listening.aclose()
+
+
+def status(n: int) -> Status:
+    return Status(status="s", message=str(n))
+
+
+DONE = ExecutionComplete(result=None, duration=1.0)
+
+
+def seqs(viewer: Viewer) -> list[int]:
+    return [int(id_.partition("-")[2]) for id_ in ids(viewer)]
+
+
+# --- live ------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_appended_reaches_every_live_viewer(place: Place) -> None:
+    """Every live viewer gets the appended events, in order, without a read of the log."""
+    watched = await place.enter()
+    viewers = place.live(watched, 20)
+    await place.redis.config_resetstat()
+    for n in range(1, 11):
+        await place.append(status(n))
+    await place.until(lambda: seqs(viewers[0]) == list(range(1, 11)))
+    assert len({written(viewer).data for viewer in viewers}) == 1
+    assert await place.calls("xrange") == 0
+    assert place.metrics.events_delivered._value.get() == 200
+
+
+async def test_messages_that_come_together_leave_as_one_write(place: Place) -> None:
+    """What is read from the subscription in one go is one write per viewer."""
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    for seq in range(1, 6):
+        place.watch.on_message(KEYS.log, message(seq))
+    await asyncio.sleep(0)
+    await place.until(lambda: bool(written(viewer).writes))
+    assert [frame.id for frame in parse(written(viewer).writes[0])] == [str(entry(seq).id) for seq in range(1, 6)]
+
+
+def message(*ordinals: int) -> bytes:
+    return b"".join(b"%d-%d %b %b\n" % entry(seq) for seq in ordinals)
+
+
+async def test_the_end_is_told_once(place: Place) -> None:
+    """The terminal event reaches the viewers and then those who look after them."""
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    await place.append(status(1), DONE)
+    await place.until(lambda: place.audience.ended == [watched.topic])
+    assert [frame.event for frame in parse(written(viewer).data)] == ["status", "execution:complete"]
+    assert watched.topic.ended
+
+
+async def test_a_log_nobody_watches_is_not_touched(place: Place) -> None:
+    """A message of an unknown channel is ignored."""
+    place.watch.on_message("rc:{default:alice}:x:other:log", message(1))
+    assert len(place.watch) == 0
+
+
+async def test_messages_before_anyone_is_live_make_a_tail(place: Place) -> None:
+    """What arrives while the first viewer still reads history is kept, so that it joins without another read."""
+    watched = place.watch.enter(KEYS.log, KEYS.record)
+    await place.watch.subscribed(KEYS.log)
+    last = await place.append(status(1), status(2))
+    async with asyncio.timeout(5):
+        while watched.topic.last != last:
+            await asyncio.sleep(0)
+    assert [each.seq for each in watched.topic.missing(START) or []] == [1, 2]
+
+
+# --- doubts ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gap_is_read_once_for_all_viewers(place: Place) -> None:
+    """When a message was missed, the log is read once for all viewers, and each gets the whole of it."""
+    await place.append(status(1))
+    watched = await place.enter()
+    viewers = place.live(watched, 100)
+    await place.append_unheard(status(2), status(3))
+    await place.redis.config_resetstat()
+    await place.append(status(4))
+    await place.until(lambda: seqs(viewers[-1]) == [2, 3, 4])
+    assert {tuple(seqs(viewer)) for viewer in viewers} == {(2, 3, 4)}
+    assert await place.calls("xrange") == 1
+
+
+async def test_a_silent_loss_in_the_middle_of_many_messages_is_noticed(place: Place) -> None:
+    """A message that is missing between two that arrive together is missed as surely as one before them."""
+    last = await place.append(*(status(n) for n in range(1, 7)))
+    watched = await place.enter(cursor=START)
+    [viewer] = place.live(watched)
+    rows: Any = await place.redis.xrange(KEYS.log)
+    lines = [b"%b %b %b\n" % (id_, *next(iter(fields.items()))) for id_, fields in rows]
+    place.watch.on_message(KEYS.log, lines[0] + lines[1])
+    place.watch.on_message(KEYS.log, lines[4] + lines[5])
+    await place.until(lambda: watched.topic.last == last)
+    assert seqs(viewer) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_message_during_a_catch_up_is_not_lost(place: Place) -> None:
+    """What arrives while the log is read is found by reading it again."""
+    await place.append(status(1))
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    place.watch.doubt(watched)
+    last = await place.append(status(2))
+    await place.until(lambda: watched.topic.last == last)
+    place.watch.doubt(watched)
+    await asyncio.sleep(0)
+    await asyncio.gather(place.append(status(3)), place.append(status(4)), place.append(status(5)))
+    await place.until(lambda: len(seqs(viewer)) == 4)
+    await place.watch.settled(watched)
+    assert seqs(viewer) == [2, 3, 4, 5]
+
+
+async def test_many_doubts_are_one_read(place: Place) -> None:
+    """Doubts that come while one is looked into lead to one more look, not to one each."""
+    await place.append(status(1))
+    watched = await place.enter()
+    await place.redis.config_resetstat()
+    for _ in range(50):
+        place.watch.doubt(watched)
+    await asyncio.sleep(0)
+    for _ in range(50):
+        place.watch.doubt(watched)
+    await place.watch.settled(watched)
+    assert await place.calls("xrange") <= 2
+    assert not watched.dirty
+
+
+async def test_a_long_gap_is_read_page_by_page(place: Place) -> None:
+    """A catch-up goes on until it is at the log's end."""
+    await place.append(status(1))
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    last = await place.append_unheard(*(status(n) for n in range(2, 602)))
+    place.watch.doubt(watched)
+    await place.until(lambda: watched.topic.last == last)
+    assert seqs(viewer) == list(range(2, 602))
+
+
+async def test_a_message_that_is_none_of_ours_is_a_doubt(place: Place) -> None:
+    """Rubbish on a channel breaks nothing: the log is read, and the messages after it are delivered."""
+    await place.append(status(1))
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    await place.append_unheard(status(2))
+    for rubbish in (b"hello", b"1-x status {}\n", b"\xff\xfe\n", b"- - -\n", b"1-2\n"):
+        await place.redis.publish(KEYS.log, rubbish)
+    await place.until(lambda: seqs(viewer) == [2])
+    await place.append(status(3))
+    await place.until(lambda: seqs(viewer) == [2, 3])
+
+
+async def test_a_viewer_beyond_the_hub_is_a_doubt(place: Place) -> None:
+    """A viewer that stands at the log's end, where the hub does not, makes the hub look."""
+    await place.append(status(1))
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    last = await place.append_unheard(status(2))
+    place.watch.absorb(watched, [])
+    await place.until(lambda: watched.topic.last == last)
+    assert seqs(viewer) == [2]
+
+
+async def test_a_lost_connection_re_reads_each_log_once(place: Place) -> None:
+    """After the subscription was cut, each watched log is read once, and what was missed is delivered."""
+    for n in range(5):
+        await place.append(status(1), execution_id=f"ex_{n}")
+    watched = [await place.enter(f"ex_{n}") for n in range(5)]
+    viewers = [viewer for each in watched for viewer in place.live(each, 10)]
+    await place.redis.config_resetstat()
+    await place.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    for n in range(5):
+        await place.append(status(2), execution_id=f"ex_{n}")
+    await place.until(lambda: all(seqs(viewer) == [2] for viewer in viewers))
+    await place.until(lambda: len(place.lost) == 6)
+    for each in watched:
+        await place.watch.settled(each)
+    assert await place.calls("xrange") == 5
+    assert all(seqs(viewer) == [2] for viewer in viewers)
+
+
+async def test_another_log_sends_the_viewers_back(place: Place) -> None:
+    """When the log is proven to be another one, nobody is fed from it: the viewers read anew from where they stood."""
+    before = await place.append(status(1), status(2))
+    watched = await place.enter()
+    viewers = place.live(watched, 3)
+    await place.redis.delete(KEYS.log, KEYS.record)
+    await place.append(status(1))
+    await place.until(lambda: len(place.audience.replayed) == 3)
+    assert {viewer.cursor for viewer in viewers} == {before}
+    assert {viewer.state for viewer in viewers} == {ViewerState.REPLAYING}
+    assert (list(watched.topic.live()), watched.topic.last, watched.topic.state) == ([], None, None)
+    assert all(seqs(viewer) == [] for viewer in viewers)
+
+
+async def test_while_redis_fails_the_catch_up_waits(place: Place) -> None:
+    """Errors of Redis are counted and tried again until the log can be read; then nothing is missing."""
+    await place.append(status(1))
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    await place.append_unheard(status(2))
+    await place.redis.rename(KEYS.log, "hidden")
+    await place.redis.set(KEYS.log, "not a stream")
+    place.watch.doubt(watched)
+    async with asyncio.timeout(5):
+        while place.metrics.redis_errors._value.get() < 2:
+            await asyncio.sleep(0.01)
+    await place.redis.rename("hidden", KEYS.log)
+    await place.until(lambda: seqs(viewer) == [2])
+
+
+async def test_closing_ends_a_catch_up_that_waits(place: Place) -> None:
+    """`close` ends a catch-up that waits for Redis, and leaves nobody waiting for it."""
+    await place.append(status(1))
+    watched = await place.enter()
+    await place.redis.delete(KEYS.log)
+    await place.redis.set(KEYS.log, "not a stream")
+    place.watch.doubt(watched)
+    waiting = asyncio.create_task(place.watch.settled(watched))
+    await asyncio.sleep(0.02)
+    await place.watch.close()
+    async with asyncio.timeout(1):
+        await waiting
+    assert watched.catching_up is None
+
+
+# --- lagging ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_viewer_that_lags_is_handed_over_once(place: Place) -> None:
+    """A viewer whose socket fills up in a delivery is given to those who replay it, with the hub's place."""
+    watched = await place.enter()
+    slow, quick = place.live(watched, 2)
+    written(slow).room = 10
+    last = await place.append(status(1))
+    await place.until(lambda: place.audience.lagging == [slow])
+    assert slow.cursor == last
+    await place.append(status(2))
+    await place.until(lambda: seqs(quick) == [1, 2])
+    assert (seqs(slow), place.audience.lagging) == ([1], [slow])
+
+
+@pytest.mark.parametrize("state", [ViewerState.REPLAYING, ViewerState.CLOSING])
+async def test_a_viewer_that_paused_between_deliveries_and_left_stays_gone(place: Place, state: ViewerState) -> None:
+    """A heartbeat may fill a socket too; who has left or is replayed when the next event comes is not taken for
+    lagging, and who still lags is handed over once."""
+    watched = await place.enter()
+    left, stays, quick = place.live(watched, 3)
+    for viewer in (left, stays, stays):
+        viewer.pause_writing()
+        viewer.resume_writing()
+    left.state = state
+    watched.topic.remove(left)
+    await place.append(status(1))
+    await place.until(lambda: seqs(quick) == [1])
+    assert place.audience.lagging == [stays]
+    assert watched.topic.lagging == []
+
+
+# --- recheck, linger, release ----------------------------------------------------------------------------------------
+
+
+async def test_a_recheck_finds_an_end_that_nobody_told(place: Place) -> None:
+    """A terminal event whose message was lost, with no event after it, is found by the recheck and delivered."""
+    await place.append(status(1))
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    await place.append_unheard(DONE)
+    await place.watch.recheck(0)
+    await place.until(lambda: place.audience.ended == [watched.topic])
+    assert [frame.event for frame in parse(written(viewer).data)] == ["execution:complete"]
+
+
+async def test_a_recheck_of_idle_logs_reads_no_history(place: Place) -> None:
+    """Where nothing was missed the recheck asks for last ids only, and not for logs that were heard just now."""
+    for n in range(30):
+        await place.append(status(1), execution_id=f"ex_{n}")
+        await place.enter(f"ex_{n}")
+    feed = place.watch.enter(ALICE.feed, None)
+    await place.watch.subscribed(ALICE.feed)
+    feed.topic.settle(await place.history.last(ALICE.feed))
+    await place.redis.config_resetstat()
+    await place.watch.recheck(0)
+    assert (await place.calls("hmget"), await place.calls("xrevrange"), await place.calls("xrange")) == (30, 1, 0)
+    await place.redis.config_resetstat()
+    await place.watch.recheck(60)
+    assert await place.calls("hmget") == 0
+
+
+async def test_a_feed_is_rechecked_like_a_log(place: Place) -> None:
+    """A lost message of a feed is found by its stream's last id."""
+    watched = place.watch.enter(ALICE.feed, None)
+    await place.watch.subscribed(ALICE.feed)
+    watched.topic.settle(START)
+    [viewer] = place.live(watched)
+    await place.redis.xadd(ALICE.feed, {b"status": b"{}"}, id="1000-1")
+    await place.watch.recheck(0)
+    await place.until(lambda: seqs(viewer) == [1])
+
+
+async def test_a_recheck_of_more_logs_than_one_round_trip_takes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logs are asked for in parts; each gets its own answer."""
+    monkeypatch.setattr(module, "RECHECK_CHUNK", 2)
+    watched = []
+    for n in range(5):
+        await place.append(status(1), execution_id=f"ex_{n}")
+        watched.append(await place.enter(f"ex_{n}", cursor=START if n == 3 else None))
+    [viewer] = place.live(watched[3])
+    await place.watch.recheck(0)
+    await place.until(lambda: seqs(viewer) == [1])
+    assert [each.topic.last.seq for each in watched if each.topic.last] == [1] * 5
+    assert [each.catching_up is None for each in watched if each is not watched[3]] == [True] * 4
+
+
+async def test_a_log_lingers_and_is_let_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its last viewer a log stays watched for a while, and needs nothing for one that returns; then its channel
+    is given up, and whoever comes later begins anew."""
+    watched = await place.enter()
+    assert place.watch.enter(KEYS.log, KEYS.record) is watched
+    place.watch.leave(KEYS.log)
+    await place.watch.recheck(60)
+    place.watch.leave(KEYS.log)
+    await place.watch.recheck(60)
+    assert place.watch.get(KEYS.log) is watched, "it lingers"
+    await place.redis.config_resetstat()
+    assert await place.enter(cursor=START) is watched
+    assert await place.calls("subscribe") == 0
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.0)
+    await place.watch.recheck(60)
+    assert place.watch.get(KEYS.log) is watched, "it has a viewer"
+    place.watch.leave(KEYS.log)
+    await place.watch.recheck(60)
+    assert place.watch.get(KEYS.log) is None
+    async with asyncio.timeout(5):
+        while dict(await place.redis.pubsub_numsub(KEYS.log))[KEYS.log.encode()]:
+            await asyncio.sleep(0.01)
+    assert await place.enter() is not watched
+    assert await place.redis.publish(KEYS.log, b"") == 1
+
+
+async def test_who_returns_in_the_moment_of_release_hears_everything(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A viewer that comes while the channel is being given up waits for a new confirmation, and misses nothing."""
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.0)
+    for turn in range(30):
+        watched = await place.enter()
+        [viewer] = place.live(watched)
+        await place.append(status(turn))
+        await place.until(lambda: seqs(viewer) == [turn + 1])  # noqa: B023
+        watched.topic.remove(viewer)
+        place.watch.leave(KEYS.log)
+        with contextlib.suppress(TimeoutError):
+            await place.watch.recheck(60)
+        for _ in range(turn % 4):
+            await asyncio.sleep(0)

@@ -1,0 +1,63 @@
+"""The emitter for tests of agents: no Redis, the same rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, PayloadTooLarge
+from emitter.testing import RecordingEmitter
+
+
+async def test_it_remembers_in_order() -> None:
+    """Events are there as a reader would get them, by type and as a whole."""
+    async with RecordingEmitter() as emitter:
+        await emitter.text("Hel")
+        await emitter.text("lo")
+        async with emitter.phase("p", "P"), emitter.tool("t", {"password": "x"}) as call:
+            call.result = 5
+        await emitter.execution_complete({"done": True})
+    assert emitter.types == [
+        "message:delta", "message:delta", "phase:start", "tool:start", "tool:complete", "phase:complete",
+        "message:complete", "execution:complete",
+    ]  # fmt: skip
+    assert emitter.text_emitted == "Hello"
+    assert emitter.of("tool:start")[0].params == {"password": "[redacted]"}
+    assert emitter.of("tool:complete")[0].result == 5
+
+
+async def test_it_ends_like_the_real_one() -> None:
+    """After a terminal event, or after closing, nothing is taken, and the error says which."""
+    emitter = RecordingEmitter()
+    await emitter.execution_error("e", stack="at line 1, ghp_" + "a1" * 20)
+    assert emitter.records == {"stack": "at line 1, [redacted]"}
+    for call in (emitter.thinking("x"), emitter.execution_complete(1)):
+        with pytest.raises(ExecutionEnded, match="failed"):
+            await call
+    assert emitter.records == {"stack": "at line 1, [redacted]"}
+    closed = RecordingEmitter()
+    await closed.close()
+    await closed.close()
+    with pytest.raises(EmitterClosed):
+        await closed.thinking("x")
+
+
+async def test_an_end_that_cannot_be_stored_is_no_end() -> None:
+    """The agent may say another one."""
+    emitter = RecordingEmitter()
+    with pytest.raises(PayloadTooLarge):
+        await emitter.execution_complete("x" * 70_000)
+    assert (emitter.ended, emitter.events) == (False, [])
+    await emitter.execution_error("result too large")
+    assert emitter.ended
+
+
+async def test_answers() -> None:
+    """`ask` gets the answer that was prepared for its id, unnamed ones in order, or expires."""
+    emitter = RecordingEmitter(answers={"in_1": True, "colour": "red", "in_2": None})
+    assert await emitter.ask("Go?") is True
+    assert await emitter.ask("Colour?", kind="choice", options=["red"], input_id="colour") == "red"
+    assert await emitter.ask("Anything?", kind="text") is None
+    with pytest.raises(InputExpired):
+        await emitter.ask("More?", expires_in=5)
+    assert emitter.types == ["input:required", "input:received"] * 3 + ["input:required"]
+    assert emitter.of("input:required")[3].expires_at > 0
