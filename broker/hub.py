@@ -4,7 +4,6 @@ its own but the transports' synchronous `write`."""
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -103,16 +102,30 @@ class Topic:
     """One watched log: its hub cursor, its live viewers, and a short tail of recent events.
 
     `last` is the id up to which every live viewer has the log; None until history or a message tells. `tail` is dense
-    and ends at `last`.
+    and ends at `last`; `floor` is the id before its first, where that is known.
     """
+
+    __slots__ = (
+        "_rendered",
+        "_tail_bytes",
+        "floor",
+        "groups",
+        "is_execution",
+        "key",
+        "lagging",
+        "last",
+        "state",
+        "tail",
+    )
 
     def __init__(self, key: str, *, is_execution: bool) -> None:
         self.key = key
         self.is_execution = is_execution
         self.last: EventId | None = None
+        self.floor: EventId | None = None
         self.state: str | None = None
         self.groups: dict[tuple[object, ...], Group] = {}
-        self.tail: deque[Entry] = deque()
+        self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
         self._rendered: dict[tuple[object, ...], bytes] = {}
         self.lagging: list[Viewer] = []
@@ -148,23 +161,45 @@ class Topic:
         )
 
     def _remember(self, entries: Sequence[Entry]) -> None:
+        if not self.tail:
+            self.floor = START if entries[0].seq == 1 else self.last
         self.last = entries[-1].id
         self._rendered.clear()
+        self.tail += entries
         for entry in entries:
-            self.tail.append(entry)
             self._tail_bytes += len(entry.json)
             self.state = _STATE_AFTER.get(entry.type, self.state)
-        while len(self.tail) > TAIL_EVENTS or self._tail_bytes > TAIL_BYTES:
-            self._tail_bytes -= len(self.tail.popleft().json)
+        if len(self.tail) > 2 * TAIL_EVENTS or self._tail_bytes > TAIL_BYTES:
+            self._shorten()
 
-    def settle(self, cursor: EventId) -> None:
-        """History ended at `cursor` and nothing live came before: this is where the hub stands."""
+    def _shorten(self) -> None:
+        """Down to the limits, at most: it is called when they are well passed, so that it costs little per event."""
+        drop = max(0, len(self.tail) - TAIL_EVENTS)
+        size = self._tail_bytes - sum(len(entry.json) for entry in self.tail[:drop])
+        while size > TAIL_BYTES / 2:
+            size -= len(self.tail[drop].json)
+            drop += 1
+        if drop:
+            self.floor = self.tail[drop - 1].id
+            del self.tail[:drop]
+        self._tail_bytes = size
+
+    def settle(self, after: EventId, entries: Sequence[Entry]) -> None:
+        """History has `entries` after `after`, and then nothing more. A hub that knows nothing stands at `after`; one
+        that began with a live event learns what came right before it, so that others can join without asking Redis."""
         if self.last is None:
-            self.last = cursor
+            self.last = self.floor = after
+        elif self.floor is None and self.tail:
+            older = [entry for entry in entries if entry.seq < self.tail[0].seq]
+            if older and older[-1].seq == self.tail[0].seq - 1:
+                self.tail[:0] = older
+                self._tail_bytes += sum(len(entry.json) for entry in older)
+                self._rendered.clear()
+                self.floor = after
 
     def forget(self) -> None:
         """The log is not what it was: know nothing until history tells anew."""
-        self.last = self.state = None
+        self.last = self.floor = self.state = None
         self.tail.clear()
         self._tail_bytes = 0
         self._rendered.clear()
@@ -183,12 +218,12 @@ class Topic:
             return []
         if not self.tail:
             return None
-        first = self.tail[0].seq
-        if cursor == START and first == 1:
+        if cursor == self.floor:
             return list(self.tail)
+        first = self.tail[0].seq
         at = cursor.seq - first
         if 0 <= at < len(self.tail) and self.tail[at].ms == cursor.ms:
-            return [entry for entry in self.tail if entry.seq > cursor.seq]
+            return self.tail[at + 1 :]
         return None
 
     def render_tail(self, lens: Lens, entries: Sequence[Entry]) -> bytes:

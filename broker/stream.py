@@ -331,7 +331,7 @@ class Streams:
 
     async def _send_page(self, viewer: Viewer, watched: Watched) -> None:
         topic = watched.topic
-        hub = topic.last
+        hub, after = topic.last, viewer.cursor
         try:
             page = await self._history.read(topic.key, viewer.cursor, record=watched.record)
         except (RedisError, *GONE) as error:
@@ -356,9 +356,9 @@ class Streams:
             self.close(viewer, CloseReason.FINISHED)
         elif page.end:
             # What history knows, the hub now knows too: it delivers it to others, or begins here.
-            if topic.last is None and not page.entries:
-                topic.settle(page.cursor)
-            elif hub is not None and not page.entries and hub != page.cursor:
+            if page.reset is None or not page.entries:
+                topic.settle(page.cursor if page.reset else after, page.entries)
+            if hub is not None and not page.entries and hub != page.cursor:
                 # The log ends where the hub does not stand: it missed a message, or the log went back. Reading again
                 # and again would not bring the two together.
                 self.watch.doubt(watched)

@@ -148,7 +148,7 @@ def test_what_proves_a_loss_or_another_log_changes_nothing(message: list[Entry])
 def test_an_older_log_whose_time_is_unknown_is_told_by_its_lateness() -> None:
     """Without a tail, an old ordinal with a time after the last one still is another log's."""
     topic = Topic("log", is_execution=True)
-    topic.settle(entry(5).id)
+    topic.settle(entry(5).id, [])
     assert topic.accept([entry(3, ms=BASE_MS + 6)]) is None
     assert topic.accept([entry(3)]) == []
 
@@ -200,23 +200,38 @@ def test_missing_for_every_cursor() -> None:
 
 
 def test_missing_once_the_tail_is_trimmed() -> None:
-    """A cursor before the tail is not provable here, even the one just before it; nor is the start."""
-    topic = topic_with(*entries(1, TAIL_EVENTS + 10))
+    """The id just before the tail is known and proves a cursor; one before it, or the start, proves nothing here."""
+    newest = 2 * TAIL_EVENTS + 1
+    topic = topic_with(*entries(1, newest))
     first = topic.tail[0].seq
-    assert topic.missing(entry(first).id) == entries(first + 1, TAIL_EVENTS + 10)
-    assert topic.missing(entry(first - 1).id) is None
+    assert len(topic.tail) == TAIL_EVENTS
+    assert topic.missing(entry(first).id) == entries(first + 1, newest)
+    assert topic.missing(entry(first - 1).id) == entries(first, newest)
+    assert topic.missing(EventId(1, first - 1)) is None
+    assert topic.missing(entry(first - 2).id) is None
     assert topic.missing(START) is None
+
+
+def test_history_tells_a_hub_that_began_live_what_came_before() -> None:
+    """Once one viewer has read up to the hub's first event, the next at its cursor joins without a read."""
+    topic = Topic("t", is_execution=True)
+    topic.accept([entry(8)])
+    assert topic.missing(entry(5).id) is None
+    topic.settle(entry(5).id, entries(6, 8))
+    assert topic.missing(entry(5).id) == entries(6, 8)
+    assert topic.missing(entry(7).id) == [entry(8)]
+    assert topic.missing(EventId(1, 5)) is None
 
 
 def test_missing_of_a_topic_that_knows_little() -> None:
     """Unknown, only settled and forgotten topics claim nothing beyond where they stand."""
     topic = Topic("log", is_execution=True)
     assert topic.missing(START) is None
-    topic.settle(START)
+    topic.settle(START, [])
     assert topic.missing(START) == []
     assert topic.missing(entry(1).id) is None
     topic.accept(entries(1, 2))
-    topic.settle(entry(9).id)
+    topic.settle(entry(9).id, [])
     assert topic.last == entry(2).id, "settling never moves a topic that knows where it stands"
     topic.forget()
     assert topic.missing(START) is None
@@ -266,7 +281,7 @@ def test_a_forgotten_log_has_not_ended() -> None:
     """A topic that forgets its log forgets its end too: the log that stands in its place may be running."""
     topic = topic_with(entry(1, type_=b"execution:started"), entry(2, type_=b"execution:complete"))
     topic.forget()
-    topic.settle(entry(1).id)
+    topic.settle(entry(1).id, [])
     assert not topic.ended
     assert topic.state is None
 
@@ -434,7 +449,7 @@ class Model:
 
     def tell_hub(self, page: list[Entry], cursor: EventId) -> None:
         if self.topic.last is None and not page:
-            self.topic.settle(cursor)
+            self.topic.settle(cursor, [])
         elif self.topic.last is None or cursor.seq > self.topic.last.seq:
             fresh = self.topic.accept(page)
             if fresh is None:

@@ -91,7 +91,7 @@ class Place:
         keys = ALICE.execution(execution_id)
         watched = self.watch.enter(keys.log, keys.record)
         await self.watch.subscribed(keys.log)
-        watched.topic.settle(await self.history.last(keys.log) if cursor is None else cursor)
+        watched.topic.settle(await self.history.last(keys.log) if cursor is None else cursor, [])
         return watched
 
     def live(self, watched: Watched, count: int = 1) -> list[Viewer]:
@@ -419,7 +419,7 @@ async def test_a_recheck_of_idle_logs_reads_no_history(place: Place) -> None:
         await place.enter(f"ex_{n}")
     feed = place.watch.enter(ALICE.feed, None)
     await place.watch.subscribed(ALICE.feed)
-    feed.topic.settle(await place.history.last(ALICE.feed))
+    feed.topic.settle(await place.history.last(ALICE.feed), [])
     await place.redis.config_resetstat()
     await place.watch.recheck(0)
     assert (await place.calls("hmget"), await place.calls("xrevrange"), await place.calls("xrange")) == (30, 1, 0)
@@ -432,7 +432,7 @@ async def test_a_feed_is_rechecked_like_a_log(place: Place) -> None:
     """A lost message of a feed is found by its stream's last id."""
     watched = place.watch.enter(ALICE.feed, None)
     await place.watch.subscribed(ALICE.feed)
-    watched.topic.settle(START)
+    watched.topic.settle(START, [])
     [viewer] = place.live(watched)
     await place.redis.xadd(ALICE.feed, {b"status": b"{}"}, id="1000-1")
     await place.watch.recheck(0)

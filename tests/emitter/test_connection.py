@@ -56,6 +56,7 @@ async def test_cluster_address() -> None:
     """`redis+cluster` is a cluster's client."""
     client: Any = connect("redis+cluster://example.com:7000")
     assert isinstance(client, RedisCluster)
+    await client.aclose()
 
 
 @pytest.mark.parametrize(
