@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from redis.asyncio import Redis
 
 from broker.metrics import Metrics
+from broker.rounds import Rounds
 from broker.sse import Lens
 from emitter import tasks
 from emitter.events import State
@@ -61,7 +62,7 @@ class History:
     """The log reads of one edge."""
 
     def __init__(self, redis: Redis, metrics: Metrics) -> None:
-        self._redis: Any = redis
+        self._rounds = Rounds(redis)
         self._metrics = metrics
         self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
 
@@ -97,37 +98,32 @@ class History:
 
     async def close(self) -> None:
         await tasks.end(self._reading.values())
+        await self._rounds.close()
 
     async def head(self, record: str) -> Head | None:
         """State and last id of an execution; None if there is none."""
-        state, ms, seq = await self._redis.hmget(record, "state", "ms", "seq")
+        state, ms, seq = await self._rounds.ask("HMGET", record, "state", "ms", "seq")
         return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)))
 
     async def last(self, log: str) -> EventId:
         """The last id in a log; `START` if it is empty."""
-        rows = await self._redis.xrevrange(log, count=1)
+        rows = await self._rounds.ask("XREVRANGE", log, "+", "-", "COUNT", 1)
         return parse_event_id(rows[0][0].decode()) if rows else START
 
     async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId]:
-        """The last ids of many logs, (log, record or None) each, in one round trip."""
-        pipe = self._redis.pipeline(transaction=False)
-        for log, record in watched:
-            if record is None:
-                pipe.xrevrange(log, count=1)
-            else:
-                pipe.hmget(record, "ms", "seq")
-        found = []
-        for (_, record), reply in zip(watched, await pipe.execute(), strict=True):
-            if record is None:
-                found.append(parse_event_id(reply[0][0].decode()) if reply else START)
-            else:
-                found.append(EventId(int(reply[0] or 0), int(reply[1] or 0)))
-        return found
+        """The last ids of many logs, (log, record or None) each."""
+        return await asyncio.gather(*(self._last(log, record) for log, record in watched))
+
+    async def _last(self, log: str, record: str | None) -> EventId:
+        if record is None:
+            return await self.last(log)
+        ms, seq = await self._rounds.ask("HMGET", record, "ms", "seq")
+        return EventId(int(ms or 0), int(seq or 0))
 
     async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
         # Inclusive: only the cursor's own entry proves that the log still is the one the cursor was taken from.
         at_start = cursor.seq == 0
-        rows = await self._redis.xrange(log, "-" if at_start else str(cursor), "+", count=limit + 1)
+        rows = await self._rounds.ask("XRANGE", log, "-" if at_start else str(cursor), "+", "COUNT", limit + 1)
         entries = parse_stream(rows)
         if not at_start:
             if not entries or entries[0].id != cursor:
@@ -152,7 +148,7 @@ class History:
 
     async def _broken(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
         """The cursor's entry is not there: trimmed away, foreign, or lost in a failover."""
-        rows = await self._redis.xrange(log, "-", "+", count=limit + 1)
+        rows = await self._rounds.ask("XRANGE", log, "-", "+", "COUNT", limit + 1)
         entries = parse_stream(rows)
         if not entries:
             return await self._empty(cursor, record)

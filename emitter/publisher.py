@@ -367,15 +367,17 @@ class Lane:
             return
         self._publisher.schedule(self, urgent=True)
         seconds = self._publisher.options.flush_timeout if timeout is None else timeout
-        done = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
         self._flushes.append(Flush(self.queue.last, done))
+        timer = loop.call_later(seconds, _time_is_up, done)  # half the cost of `asyncio.timeout`
         try:
-            async with asyncio.timeout(seconds):
-                await done
+            await done
         except TimeoutError:
             waiting = f"{len(self.queue)} events not confirmed within {seconds:g} s"
             raise RedisUnavailable(waiting + self._trouble) from None
         finally:
+            timer.cancel()
             self._flushes = [flush for flush in self._flushes if flush.done is not done]
         if self.error is not None:
             self.check()
@@ -608,6 +610,11 @@ class Publisher:
             pipe.execute_command(*command)
         replies: list[Any] = await pipe.execute(raise_on_error=False)
         return replies
+
+
+def _time_is_up(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_exception(TimeoutError())
 
 
 def _backoff_seconds(failures: int) -> float:

@@ -17,7 +17,7 @@ LEVELS = {
     "broker": {
         0: "settings logs metrics api_types lines",
         1: "sse hub viewer state versions auth openapi timer eventsource problems",
-        2: "api stream watch commands publish probes subscription history admission access jwks embedded client"
+        2: "api stream watch commands publish probes subscription history rounds admission access jwks embedded client"
         " transcript protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",

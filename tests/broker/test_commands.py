@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -44,13 +45,17 @@ DONE = ExecutionComplete(result={"ok": True}, duration=1.5)
 
 
 @pytest.fixture
-async def commands(redis: Redis) -> Commands:
+async def commands(redis: Redis, commands_of: Callable[..., Commands]) -> Commands:
     await known(redis, "analyst")
-    return commands_of(redis)
+    return commands_of()
 
 
-def commands_of(redis: Redis, **limits: Any) -> Commands:
-    return Commands(redis, History(redis, Metrics("0")), LogLimits(**limits), Redactor())
+@pytest.fixture
+async def commands_of(redis: Redis) -> AsyncIterator[Callable[..., Commands]]:
+    """Makes commands with limits of one's own."""
+    history = History(redis, Metrics("0"))
+    yield lambda **limits: Commands(redis, history, LogLimits(**limits), Redactor())
+    await history.close()
 
 
 async def known(redis: Redis, *agents: str) -> None:
@@ -144,14 +149,14 @@ async def test_an_id_is_taken_once(redis: Redis, commands: Commands) -> None:
     assert (await execute(commands, None, BOB, execution_id="ex_1"))[1]
 
 
-async def test_the_agent_must_be_known(redis: Redis) -> None:
+async def test_the_agent_must_be_known(redis: Redis, commands_of: Callable[..., Commands]) -> None:
     """An unknown agent is refused with the known names; the only known agent needs no naming; nothing is written."""
-    commands = commands_of(redis)
+    commands = commands_of()
     with pytest.raises(Problem) as caught:
         await execute(commands, agent="x")
     assert (caught.value.status, caught.value.slug, caught.value.extensions["known"]) == (422, "unknown-agent", [])
     await known(redis, "b", "a")
-    commands = commands_of(redis)
+    commands = commands_of()
     for agent in (None, "x", "A"):
         with pytest.raises(Problem) as caught:
             await execute(commands, "k1", agent=agent)
@@ -160,11 +165,11 @@ async def test_the_agent_must_be_known(redis: Redis) -> None:
     assert (await execute(commands, "k1", agent="b"))[1]
 
 
-async def test_a_task_that_is_too_large_starts_nothing(redis: Redis) -> None:
+async def test_a_task_that_is_too_large_starts_nothing(redis: Redis, commands_of: Callable[..., Commands]) -> None:
     """A task whose event is over the limit is refused before anything is queued."""
     await known(redis, "analyst")
     with pytest.raises(PayloadTooLarge):
-        await execute(commands_of(redis, max_event_bytes=1024), task="x" * 2000)
+        await execute(commands_of(max_event_bytes=1024), task="x" * 2000)
     assert await jobs_of(redis) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -27,8 +28,10 @@ def id_of(seq: int) -> EventId:
 
 
 @pytest.fixture
-def history(redis: Redis) -> History:
-    return History(redis, Metrics("0"))
+async def history(redis: Redis) -> AsyncIterator[History]:
+    history = History(redis, Metrics("0"))
+    yield history
+    await history.close()
 
 
 async def write(redis: Redis, first: int, last: int, *, size: int = 2, state: str = "running") -> None:

@@ -199,6 +199,23 @@ async def test_a_channel_given_up_while_the_connection_was_lost_is_not_left_over
         assert subscription.channels == 1
 
 
+async def test_a_channel_given_up_while_redis_was_away_may_be_wanted_again(own_redis: EmbeddedRedis) -> None:
+    """What was dropped without a connection is not taken for held on the next one."""
+    async with subscribed(own_redis.url, "a", "b") as (subscription, heard):
+        own_redis.stop()
+        async with asyncio.timeout(5):
+            while subscription.connected:
+                await asyncio.sleep(0.01)
+        subscription.unsubscribe("a")
+        own_redis.start()
+        await heard.until(lambda: heard.lost["b"] == 1)
+        assert subscription.channels == 2
+        await subscription.subscribe("a")
+        client = connect(own_redis.url)
+        assert await client.publish("a", b"x") == 1
+        await client.aclose()
+
+
 async def test_joins_while_connections_are_killed_all_arrive(redis: Redis, redis_url: str) -> None:
     """Subscribing while the connection is cut again and again ends with every channel held."""
     async with subscribed(redis_url) as (subscription, _):

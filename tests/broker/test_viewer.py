@@ -260,6 +260,20 @@ def test_what_a_client_sends_on_a_stream_is_ignored_and_bounded(run: Run) -> Non
     run(test())
 
 
+def test_a_body_that_nobody_read_does_not_deafen(run: Run) -> None:
+    """aiohttp stops reading a request whose body is not asked for; after the hand-over the viewer hears its client."""
+
+    async def test() -> None:
+        async with a_door() as door, connected(door.port) as stream:
+            size = MAX_UNREAD_BYTES * 20
+            stream.writer.write(request_of("/stream", {"Content-Length": str(size)}) + b"x" * size)
+            await stream.head()
+            await door.opened()
+            await door.until(lambda: bool(door.gone))
+
+    run(test())
+
+
 def test_a_viewer_at_rest_is_small(run: Run) -> None:
     """500 idle viewers cost no task each, and less memory than one suspended aiohttp handler (11 KB) would."""
 

@@ -1,0 +1,86 @@
+"""Read commands of one edge, sent in rounds: what came up since the last one goes as one exchange over one connection.
+
+A thousand viewers that arrive at once would else take a thousand connections from the pool, at 100 µs each; in a round
+a command costs a quarter of that. Only for commands that may fail and be asked again by their caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import RedisError
+
+from emitter import tasks
+from emitter.connection import GONE, Link, pack
+
+ROUND_COMMANDS = 64
+"""At most so many in one exchange, so that a large reply keeps few others waiting."""
+
+
+class _Question(NamedTuple):
+    packed: bytes
+    answer: asyncio.Future[Any]
+
+
+class Rounds:
+    """`await rounds.ask("HMGET", key, "field")`. Its task starts with the first question; `close` ends it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+        # A cluster's client must find the node of each key, so there each command goes by itself.
+        self._link = None if isinstance(redis, RedisCluster) else Link(redis)
+        self._questions: deque[_Question] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, *arguments: str | bytes | int) -> Any:
+        """The reply (bytes, as RESP2 has it). Raises what Redis answered, or `GONE` when it did not; bounded by the
+        client's socket timeout for each round before this one and its own."""
+        if self._link is None:
+            return await self._redis.execute_command(*arguments)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(self._link), name="rounds")
+        packed = b"*%d\r\n%b" % (len(arguments), pack(arguments))
+        question = _Question(packed, asyncio.get_running_loop().create_future())
+        self._questions.append(question)
+        self._wake.set()
+        return await question.answer
+
+    async def _run(self, link: Link) -> None:
+        while not tasks.told_to_stop():
+            await self._wake.wait()
+            self._wake.clear()
+            while self._questions:
+                count = min(len(self._questions), ROUND_COMMANDS)
+                lot = [self._questions.popleft() for _ in range(count)]
+                lot = [question for question in lot if not question.answer.done()]
+                if lot:
+                    await self._round(link, lot)
+
+    async def _round(self, link: Link, lot: list[_Question]) -> None:
+        try:
+            replies = await link.exchange(b"".join([question.packed for question in lot]), len(lot))
+        except asyncio.CancelledError:
+            for question in lot:
+                question.answer.cancel()
+            raise
+        except (RedisError, *GONE) as error:
+            replies = [error] * len(lot)
+        for question, reply in zip(lot, replies, strict=True):
+            if question.answer.done():
+                continue  # whoever asked has left
+            if isinstance(reply, Exception):
+                question.answer.set_exception(reply)
+            else:
+                question.answer.set_result(reply)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await tasks.end([self._task])
+        while self._questions:
+            self._questions.popleft().answer.cancel()
+        if self._link is not None:
+            await self._link.aclose()
