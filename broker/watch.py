@@ -41,6 +41,8 @@ class Audience(Protocol):
 class Watched:
     """A topic with what is needed to keep it right."""
 
+    __slots__ = ("catching_up", "dirty", "heard_at", "idle_since", "pending", "record", "topic", "viewers")
+
     def __init__(self, topic: Topic, record: str | None) -> None:
         self.topic = topic
         self.record = record
