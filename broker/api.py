@@ -36,7 +36,7 @@ from broker.stream import Streams, Target
 from emitter import jobs
 from emitter.errors import UnknownExecution
 from emitter.events import State
-from emitter.publisher import LogLimits
+from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.wire import EXECUTION_ID, START, EventId, parse_event_id
 

@@ -29,9 +29,16 @@ from broker.history import TERMINAL_STATES, History
 from broker.problems import Problem
 from broker.state import Fold
 from emitter import jobs
-from emitter.errors import ExecutionEnded, ExecutionExists, ExecutionOwned, UnknownExecution, UnknownInput
+from emitter.errors import (
+    AlreadyAnswered,
+    ExecutionEnded,
+    ExecutionExists,
+    ExecutionOwned,
+    UnknownExecution,
+    UnknownInput,
+)
 from emitter.events import ExecutionCancelled, ExecutionQueued, InputReceived, InputRequired
-from emitter.publisher import LogLimits, append, prepare
+from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import START, Entry, EventId, Owner, decode_event, new_execution_id, now_ms
 
@@ -267,7 +274,14 @@ class Commands:
         stored = msgspec.json.encode({"value": request.value, "by": by, "at": now_ms()}).decode()
         received = InputReceived(input_id=request.input_id, by=by, value=request.value)
         event = self._prepare(received, execution_id, request_id=request_id, answer=stored)
-        await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
+        try:
+            await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
+        except ExecutionEnded:
+            # The first answer may have been all that the agent waited for: whose it was says more than the end.
+            first = await self._redis.hget(keys.record, f"a:{request.input_id}")
+            if first is None:
+                raise
+            raise AlreadyAnswered(execution_id, first.decode()) from None
         return InputResponse(execution_id=execution_id, input_id=request.input_id)
 
 

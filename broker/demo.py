@@ -24,7 +24,7 @@ from broker.settings import Settings
 from broker.supervisor import Supervisor
 from emitter.connection import connect
 from emitter.errors import InvalidEvent, RuncastError
-from emitter.publisher import append, prepare
+from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner, decode_envelope, new_execution_id
 

@@ -12,7 +12,7 @@ from broker.api_types import PublishRequest, PublishResponse
 from broker.problems import Problem
 from emitter.batch import Prepared
 from emitter.errors import InvalidEvent, PayloadTooLarge
-from emitter.publisher import LogLimits, append, prepare
+from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner, decode_event
 

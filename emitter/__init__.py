@@ -4,17 +4,21 @@ from emitter.agents import Agents, Context, SyncContext
 from emitter.emitter import AgentEmitter
 from emitter.errors import (
     AppendRefused,
+    EmitterClosed,
     EventsLost,
     ExecutionEnded,
     InputExpired,
     InvalidEvent,
+    InvalidSetting,
     PayloadTooLarge,
     QueueFull,
     RedisUnavailable,
     RuncastError,
     Superseded,
 )
-from emitter.publisher import LogLimits, Options, Publisher
+from emitter.lane import Options
+from emitter.log import LogLimits
+from emitter.publisher import Publisher
 from emitter.sync import SyncAgentEmitter
 
 __all__ = [
@@ -22,10 +26,12 @@ __all__ = [
     "Agents",
     "AppendRefused",
     "Context",
+    "EmitterClosed",
     "EventsLost",
     "ExecutionEnded",
     "InputExpired",
     "InvalidEvent",
+    "InvalidSetting",
     "LogLimits",
     "Options",
     "PayloadTooLarge",

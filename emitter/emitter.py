@@ -38,7 +38,9 @@ from emitter.events import (
     Status,
     ThinkingDelta,
 )
-from emitter.publisher import Options, Publisher, prepare_with
+from emitter.lane import Options
+from emitter.log import prepare_with
+from emitter.publisher import Publisher
 from emitter.tasks import told_to_stop
 from emitter.wire import Owner, new_execution_id, now_ms
 

@@ -8,7 +8,7 @@ from typing import Any
 from emitter.emitter import STACK_CHARS, AsyncEventMethods, InputKind
 from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired
 from emitter.events import TERMINAL_STATES, Event
-from emitter.publisher import prepare
+from emitter.log import prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner, decode_envelope, now_ms
 

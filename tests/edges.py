@@ -27,7 +27,7 @@ from redis.exceptions import NoScriptError
 from broker.auth import DEFAULT_SCOPES, mint
 from emitter import tasks
 from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress, Thinking
-from emitter.publisher import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
+from emitter.log import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
 

@@ -25,7 +25,7 @@ LEVELS = {
     "emitter": {
         0: "wire events errors connection tasks",
         1: "batch redact",
-        2: "publisher emitter catalogue agents jobs intake sync testing control run",
+        2: "log lane publisher emitter catalogue agents jobs intake sync testing control run",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

@@ -22,7 +22,7 @@ from load import Target, paced
 from processes import OTHER_CORES, ROOT, BenchFailed, Dialogue, children, dialogue, process, wait_until
 
 from broker.embedded import EmbeddedRedis
-from emitter import publisher, wire
+from emitter import lane, log, wire
 from emitter.batch import Prepared
 from emitter.connection import connect
 
@@ -205,13 +205,13 @@ class Edge:
 
     async def _publish(self, batches: Sequence[tuple[str, list[Prepared]]], producer: str) -> None:
         async with connect(self.redis.url, timeout=60) as redis:
-            await redis.script_load(publisher.APPEND_SCRIPT)
+            await redis.script_load(log.APPEND_SCRIPT)
             pipe = redis.pipeline(transaction=False)
             for number, (execution_id, events) in enumerate(batches):
                 options = {"producer": f"{producer}-{number}", "first_seq": 1}
-                pipe.execute_command(*publisher.append_command(OWNER, execution_id, events, **options))
+                pipe.execute_command(*log.append_command(OWNER, execution_id, events, **options))
             for (execution_id, _), reply in zip(batches, await pipe.execute(), strict=True):
-                publisher.read_reply(execution_id, reply)
+                log.read_reply(execution_id, reply)
 
     def send(self, rate: float, count: int) -> None:
         asyncio.run(self._send(rate, count))
@@ -224,12 +224,12 @@ class Edge:
             if rate:
                 for number in paced(rate, count):
                     events = [bench_event("bench")]
-                    await publisher.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
+                    await log.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
                 return
-            batch = publisher.Options().max_batch
+            batch = lane.Options().max_batch
             for number in range(0, count, batch):
                 events = [bench_event("bench") for _ in range(min(batch, count - number))]
-                await publisher.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
+                await log.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
 
     def calls(self, command: str = "") -> int:
         """How often Redis was asked for a command, or for any."""

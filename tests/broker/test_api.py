@@ -17,7 +17,7 @@ from broker.app import Edge
 from broker.settings import Settings
 from emitter import wire
 from emitter.events import Event, ExecutionComplete, ExecutionError, ExecutionStarted, InputRequired, Status
-from emitter.publisher import append, prepare
+from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
 

@@ -35,7 +35,7 @@ from emitter.events import (
     MessageDelta,
     Status,
 )
-from emitter.publisher import LogLimits, append, prepare
+from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import START, EventId, Owner
 
@@ -457,3 +457,13 @@ async def test_an_unknown_question_and_an_ended_execution(redis: Redis, commands
     await log(redis, "ex_1", DONE)
     with pytest.raises(ExecutionEnded):
         await answer(commands, "x")
+
+
+async def test_the_second_answer_hears_of_the_first_even_after_the_end(redis: Redis, commands: Commands) -> None:
+    """When the first answer was all that was missing and the execution has ended, the second is told whose it was."""
+    await ask(redis, kind="text")
+    await answer(commands, "first")
+    await log(redis, "ex_1", DONE)
+    with pytest.raises(AlreadyAnswered) as caught:
+        await answer(commands, "second")
+    assert '"value":"first"' in caught.value.answer

@@ -13,7 +13,7 @@ from broker.history import PAGE_BYTES, PAGE_EVENTS, History, Page, Reset
 from broker.metrics import Metrics
 from broker.sse import Lens
 from emitter.events import ExecutionComplete, Status
-from emitter.publisher import append, prepare
+from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import START, Entry, EventId, Owner
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from broker.problems import Problem, to_problem
 from broker.publish import MAX_EVENTS, publish, read_events, read_producer
 from emitter.errors import ExecutionEnded, PayloadTooLarge, UnknownExecution
-from emitter.publisher import LogLimits
+from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.wire import Owner
 

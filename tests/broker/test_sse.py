@@ -21,7 +21,7 @@ from broker.sse import (
     retry_frame,
 )
 from emitter.events import MessageDelta, Status
-from emitter.publisher import prepare
+from emitter.log import prepare
 from emitter.redact import Redactor
 from emitter.wire import Entry, EventId
 

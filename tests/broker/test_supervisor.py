@@ -19,7 +19,7 @@ from broker import supervisor as module
 from broker.settings import BadSetting, Settings
 from broker.supervisor import Supervisor
 from emitter.events import ExecutionStarted
-from emitter.publisher import append, prepare
+from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner
 

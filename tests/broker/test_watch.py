@@ -21,7 +21,7 @@ from broker.viewer import Viewer, ViewerState
 from broker.watch import Watch, Watched
 from emitter.connection import connect
 from emitter.events import Event, ExecutionComplete, Status
-from emitter.publisher import append, prepare
+from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import START, EventId, Owner
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from emitter import errors, events, wire
 from emitter.batch import Prepared
-from emitter.publisher import LogLimits, append, prepare
+from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner
 
@@ -170,7 +170,7 @@ async def test_ids_never_go_back(redis: Redis) -> None:
 
 
 async def test_small_events_stay_out_of_the_feed(redis: Redis) -> None:
-    """Deltas and tool progress are in the log only; everything else is in the feed too, with the feed's own ordinals."""
+    """Deltas and tool progress are in the log only; all else is in the feed too, with the feed's own ordinals."""
     progress = prepare(events.ToolProgress(call_id="c", progress=5), "ex_1", redact=REDACT)
     await append(redis, OWNER, "ex_1", [delta(), progress, thought("a"), thought("b")])
     feed = await redis.xrange(OWNER.feed)

@@ -26,7 +26,9 @@ from emitter.errors import (
     RedisUnavailable,
     Superseded,
 )
-from emitter.publisher import LogLimits, Options, Publisher, append, prepare
+from emitter.lane import Options
+from emitter.log import LogLimits, append, prepare
+from emitter.publisher import Publisher
 from emitter.redact import Redactor
 from emitter.wire import Owner
 from tests.emitter.lossy import Proxy, lossy

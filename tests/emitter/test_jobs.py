@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from emitter import jobs
 from emitter.events import ExecutionComplete, ExecutionQueued
 from emitter.jobs import AgentInfo, Cancel, Entry, Job, WorkerInfo
-from emitter.publisher import append, prepare
+from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import JOBS_GROUP, LEASES, WORKER_INFO, WORKERS, Owner, jobs_key
 

@@ -29,7 +29,9 @@ from emitter.errors import (
     Superseded,
     UnknownInput,
 )
-from emitter.publisher import LogLimits, Options, PackedAppend, Publisher, append_command, limits_from
+from emitter.lane import Options
+from emitter.log import LogLimits, PackedAppend, append_command, limits_from
+from emitter.publisher import Publisher
 from emitter.wire import MAX_EVENT_BYTES, Owner
 from tests.emitter.lossy import Proxy, lossy
 

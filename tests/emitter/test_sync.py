@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from emitter import AgentEmitter, SyncAgentEmitter
 from emitter.errors import EmitterClosed, EventsLost, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
-from emitter.publisher import Options
+from emitter.lane import Options
 from emitter.wire import Owner
 
 KEYS = Owner("alice").execution("ex_1")

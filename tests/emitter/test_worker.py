@@ -24,7 +24,7 @@ from emitter.agents import Agents, Context, SyncContext
 from emitter.connection import connect
 from emitter.errors import AppendRefused, EventsLost, ExecutionEnded
 from emitter.events import Event, ExecutionComplete, ExecutionQueued, InputReceived
-from emitter.publisher import append, prepare
+from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import JOBS_GROUP, LEASES, Owner, decode_envelope, jobs_key
 from emitter.worker import Worker, WorkerSettings

@@ -13,7 +13,8 @@ from broker.embedded import EmbeddedRedis
 from emitter import AgentEmitter
 from emitter.connection import connect
 from emitter.errors import EventsLost
-from emitter.publisher import Options, Publisher
+from emitter.lane import Options
+from emitter.publisher import Publisher
 from emitter.wire import Owner
 from tests.edges import Author, EdgeProcess, Follower, assert_dense, read_log
 from tests.faults.outages import normal_connections_killed, redis_dead, redis_paused, redis_stopped, replies_lost

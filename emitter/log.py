@@ -1,0 +1,196 @@
+"""Appending to a log: events prepared as they are stored, the script's command, and what its answer means."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from emitter import errors, wire
+from emitter.batch import Batch, Prepared
+from emitter.connection import pack
+from emitter.errors import AppendRefused, InvalidSetting
+from emitter.events import Event, InputReceived
+from emitter.redact import Redactor
+from emitter.wire import EventId, Owner
+
+APPEND_SCRIPT = Path(__file__).with_name("append.lua").read_text()
+APPEND_SHA = hashlib.sha1(APPEND_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+Mode = Literal["any", "new", "existing", "unowned"]
+
+
+class LogLimits(msgspec.Struct, frozen=True):
+    """How much of a log is kept, and how long. 0 switches a length limit off."""
+
+    log_maxlen: int = wire.LOG_MAXLEN
+    feed_maxlen: int = wire.FEED_MAXLEN
+    ttl_seconds: int = wire.LOG_TTL_SECONDS
+    finished_ttl_seconds: int = wire.LOG_FINISHED_TTL_SECONDS
+    tombstone_ttl_seconds: int = wire.TOMBSTONE_TTL_SECONDS
+    max_event_bytes: int = wire.MAX_EVENT_BYTES
+
+
+# Variable → field of `LogLimits`, least and greatest value: the same as an edge reads.
+_LIMITS = {
+    "RUNCAST_LOG_MAXLEN": ("log_maxlen", 0, 10**12),
+    "RUNCAST_FEED_MAXLEN": ("feed_maxlen", 1, 10**12),
+    "RUNCAST_LOG_TTL_SECONDS": ("ttl_seconds", 0, 10**12),
+    "RUNCAST_LOG_FINISHED_TTL_SECONDS": ("finished_ttl_seconds", 1, 10**12),
+    "RUNCAST_MAX_EVENT_BYTES": ("max_event_bytes", 1024, 16 * 1024 * 1024),
+}
+
+
+def limits_from(environ: Mapping[str, str]) -> tuple[LogLimits, tuple[str, ...]]:
+    """The limits, and the key names to redact besides the usual ones, that `RUNCAST_*` variables set. A variable set
+    to nothing counts as not set. Raises `InvalidSetting`."""
+    values: dict[str, int] = {}
+    for variable, (field, least, greatest) in _LIMITS.items():
+        if text := environ.get(variable, "").strip():
+            digits = text.isascii() and text.isdigit() and len(text) <= 15
+            if not digits or not least <= int(text) <= greatest:
+                raise InvalidSetting(variable, text[:64], f"a whole number from {least} to {greatest}")
+            values[field] = int(text)
+    names = environ.get("RUNCAST_REDACT_KEYS", "").strip()
+    keys = tuple(name.strip() for name in names.split(",")) if names else ()
+    if not all(keys):
+        raise InvalidSetting("RUNCAST_REDACT_KEYS", names[:64], "key names, comma separated")
+    return LogLimits(**values), keys
+
+
+class Appended(NamedTuple):
+    """What an append did: the log's last id, and how many events were new."""
+
+    last: EventId
+    added: int
+
+
+def prepare(
+    event: Event,
+    execution_id: str,
+    *,
+    redact: Redactor,
+    ts: int | None = None,
+    request_id: str | None = None,
+    agent: str | None = None,
+    parent_id: str | None = None,
+    max_bytes: int = wire.MAX_EVENT_BYTES,
+    answer: str | None = None,
+    fields: Mapping[str, str] = {},
+) -> Prepared:
+    """Encode and redact one event. Raises `InvalidEvent`, `PayloadTooLarge`."""
+    wire.check_execution_id(execution_id)
+    keys = wire.envelope_keys(request_id, agent, parent_id) if request_id or agent or parent_id else b""
+    return prepare_with(event, execution_id, redact, keys, ts, max_bytes, answer=answer, fields=fields)
+
+
+def prepare_with(
+    event: Event,
+    execution_id: str,
+    redact: Redactor,
+    keys: bytes,
+    ts: int | None,
+    max_bytes: int,
+    *,
+    answer: str | None = None,
+    fields: Mapping[str, str] = {},
+) -> Prepared:
+    """`prepare` for many events: `keys` are of `wire.envelope_keys`, the id is valid."""
+    data = wire.encode_data(event)
+    type_ = wire.event_type(event)
+    data = redact(type_, data)
+    moment = wire.now_ms() if ts is None else ts
+    json = wire.envelope(type_, execution_id, data, ts=moment, keys=keys, max_bytes=max_bytes)
+    if answer is None and isinstance(event, InputReceived):
+        answer = msgspec.json.encode({"value": event.value, "by": event.by, "at": moment}).decode()
+    return Prepared(type_, json, wire.append_mark(event, data, answer), fields)
+
+
+FIRST_SEQ_AT = 11
+"""Where the producer sequence stands in an append command."""
+
+
+def append_command(
+    owner: Owner,
+    execution_id: str,
+    events: Sequence[Prepared],
+    *,
+    producer: str = "",
+    first_seq: int = 1,
+    attempt: int = 0,
+    mode: Mode = "any",
+    fields: Mapping[str, str] = {},
+    limits: LogLimits = LogLimits(),  # noqa: B008 - frozen
+) -> list[Any]:
+    """The EVALSHA command, as a list, that appends a batch."""
+    keys = owner.execution(execution_id)
+    extra = _extra_fields(fields, events)
+    command: list[Any] = [
+        "EVALSHA", APPEND_SHA, 6, keys.record, keys.log, owner.feed, owner.feed_seq, owner.index, keys.control,
+        attempt, producer, first_seq, mode, limits.log_maxlen, limits.feed_maxlen, limits.ttl_seconds * 1000,
+        limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, "PUBLISH", execution_id,
+        len(extra), *extra,
+    ]  # fmt: skip
+    for event in events:
+        command += event[:3]
+    return command
+
+
+def _extra_fields(fields: Mapping[str, str], events: Sequence[Prepared]) -> list[str]:
+    return [text for item in (fields, *(event.fields for event in events)) for pair in item.items() for text in pair]
+
+
+class PackedAppend:
+    """The append command of one lane in the Redis protocol. Only the sequence, extra fields and events change from
+    batch to batch; the rest is packed once."""
+
+    def __init__(self, command: Sequence[Any]) -> None:
+        """`command` is one of `append_command` without events or extra fields."""
+        self._arguments = len(command)
+        self._before = pack(command[:FIRST_SEQ_AT])
+        self._after = pack(command[FIRST_SEQ_AT + 1 : -1])
+
+    def __call__(self, batch: Batch) -> bytes:
+        extra = _extra_fields({}, batch.events)
+        count = self._arguments + len(extra) + 3 * len(batch.events)
+        lead = (b"*%d\r\n" % count, self._before, pack([batch.first_seq]), self._after, pack([len(extra), *extra]))
+        return b"".join([*lead, *(_pack_event(event) for event in batch.events)])
+
+
+def _pack_event(event: Prepared) -> bytes:
+    type_, json, mark = event.type.encode(), event.json, event.mark.encode()
+    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(type_), type_, len(json), json, len(mark), mark)
+
+
+def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
+    """What the script answered. Raises the `AppendRefused` that its verdict stands for."""
+    verdict, detail = reply[0].decode(), reply[3].decode()
+    if verdict == "ok":
+        return Appended(wire.parse_event_id(reply[1].decode()), reply[2])
+    refusals: dict[str, Callable[[], AppendRefused]] = {
+        "ended": lambda: errors.ExecutionEnded(execution_id, detail),
+        "fenced": lambda: errors.Superseded(execution_id, int(detail)),
+        "exists": lambda: errors.ExecutionExists(execution_id, detail),
+        "unknown": lambda: errors.UnknownExecution(execution_id),
+        "owned": lambda: errors.ExecutionOwned(execution_id, detail),
+        "answered": lambda: errors.AlreadyAnswered(execution_id, detail),
+        "noinput": lambda: errors.UnknownInput(execution_id),
+        "producers": lambda: errors.TooManyProducers(execution_id),
+    }
+    raise refusals[verdict]()
+
+
+async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:
+    """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors; never retries."""
+    command = append_command(owner, execution_id, events, **options)
+    client: Any = redis
+    try:
+        reply = await client.execute_command(*command)
+    except NoScriptError:
+        await redis.script_load(APPEND_SCRIPT)
+        reply = await client.execute_command(*command)
+    return read_reply(execution_id, reply)
