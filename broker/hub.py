@@ -265,12 +265,13 @@ class Topic:
         """
         viewers = events = size = 0
         for group in self.groups.values():
-            data = group.lens.render(entries)
-            if not data:
+            wanted = group.lens.select(entries)
+            if not wanted:
                 continue
+            data = group.lens.encode(wanted)
             count = len(group)
             viewers += count
-            events += count * len(entries)
+            events += count * len(wanted)
             size += count * len(data)
             group.write(data)
         return Delivery(viewers, events, size)

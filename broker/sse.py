@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -77,19 +76,20 @@ class Lens:
     def wrap(self, data: bytes) -> bytes:
         return chunk(data) if self.chunked and data else data
 
-    def render(self, entries: Sequence[Entry]) -> bytes:
-        """The entries as one write; empty when the filter wants none of them."""
-        if self.filter is not None:
-            entries = [entry for entry in entries if entry.type in self.filter]
+    def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """The entries that the filter lets through."""
+        if self.filter is None:
+            return entries
+        return [entry for entry in entries if entry.type in self.filter]
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        """The entries as one write; empty for none."""
         if self.named:
             frames = [b"id: %d-%d\nevent: %b\ndata: %b\n\n" % entry for entry in entries]
         else:
             frames = [b"id: %d-%d\ndata: %b\n\n" % (ms, seq, json) for ms, seq, _, json in entries]
         return self.wrap(b"".join(frames))
 
-
-@lru_cache(maxsize=256)
-def lens(types: str | None, *, named: bool, chunked: bool, heartbeat_event: bool) -> Lens:
-    """The lens of these parameters; one object for all viewers that ask for the same. Raises `ValueError`."""
-    wanted = None if types is None else TypeFilter(types)
-    return Lens(named=named, types=wanted, chunked=chunked, heartbeat_event=heartbeat_event)
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        """What of the entries this lens shows, as one write; empty when the filter wants none of them."""
+        return self.encode(self.select(entries))

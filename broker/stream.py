@@ -42,6 +42,7 @@ CLOSE_SECONDS = 5.0
 LOST_REDIS_SECONDS = 60.0
 """How long a replaying viewer waits for a Redis that does not answer."""
 EXPIRY_NOTICE_SECONDS = 60.0
+MAX_SHARED_LENSES = 256
 
 
 class Target(NamedTuple):
@@ -88,8 +89,8 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
     if start not in ("start", "now"):
         raise Problem(400, "invalid-parameter", "from is start or now", path="from")
     try:
-        lens = sse.lens(
-            query.get("types"),
+        lens = sse.Lens(
+            types=sse.TypeFilter(query["types"]) if "types" in query else None,
             named=query.get("named", "true") != "false",
             chunked=request.version >= HttpVersion11,
             heartbeat_event=query.get("heartbeat") == "event",
@@ -109,6 +110,7 @@ class Streams:
         self._metrics = metrics
         self.watch = Watch(history, metrics, self)
         self._viewers: dict[int, Viewer] = {}
+        self._lenses: dict[tuple[object, ...], sse.Lens] = {}
         self._opening = 0
         self._numbers = itertools.count(1)
         self._timer: Timer[Viewer] = Timer(self._tick)
@@ -126,7 +128,7 @@ class Streams:
     ) -> web.StreamResponse:
         """Answer a GET of a stream: 200 with the viewer on its way, 204 when nothing will ever follow its cursor, or a
         `Problem` before anything was sent."""
-        wanted = read_parameters(request, is_feed=target.record is None)
+        wanted = self._shared_lens(read_parameters(request, is_feed=target.record is None))
         if identity.expires_at is not None and identity.expires_at <= time.time():
             # Within the leeway other requests still pass, but a stream would end at once, and its viewer come back.
             raise Unauthorized(Reason.EXPIRED, "the token has expired")
@@ -149,6 +151,12 @@ class Streams:
             return self._refuse(wanted, "redis")
         finally:
             self._opening -= 1
+
+    def _shared_lens(self, wanted: StreamRequest) -> StreamRequest:
+        """One lens object for all viewers that ask for the same, up to a sane number of different wishes."""
+        if len(self._lenses) >= MAX_SHARED_LENSES:
+            self._lenses.clear()
+        return wanted._replace(lens=self._lenses.setdefault(wanted.lens.key, wanted.lens))
 
     def _full(self) -> str | None:
         if self.draining:
@@ -290,8 +298,7 @@ class Streams:
                     if self._join(viewer):
                         return
                     await self.watch.settled(watched)
-                    if not self._join(viewer):
-                        await self._send_page(viewer, watched)
+                    if not self._join(viewer) and await self._send_page(viewer, watched):
                         patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
         except TimeoutError:
             self.close(viewer, CloseReason.LOST_REDIS)
@@ -329,7 +336,8 @@ class Streams:
             viewer.drained = None
             patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
 
-    async def _send_page(self, viewer: Viewer, watched: Watched) -> None:
+    async def _send_page(self, viewer: Viewer, watched: Watched) -> bool:
+        """Write what comes next in the log; false when Redis did not tell."""
         topic = watched.topic
         hub, after = topic.last, viewer.cursor
         try:
@@ -337,14 +345,14 @@ class Streams:
         except (RedisError, *GONE) as error:
             self._redis_failed("history_read_failed", error)
             await asyncio.sleep(random.uniform(0.1, 0.5))
-            return
+            return False
         if viewer.state is not ViewerState.REPLAYING:
-            return
+            return True
         if page.reset is not None:
             viewer.whole = False
             self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
             viewer.write(viewer.lens.wrap(self._reset_frame(page.reset, page)))
-            if not page.entries and page.cursor != START:
+            if not page.entries:
                 # The cursor must move although nothing is left to send, or every reconnect would be told again.
                 viewer.write(viewer.lens.wrap(sse.id_frame(page.cursor)))
         viewer.write(page.render(viewer.lens))
@@ -364,6 +372,7 @@ class Streams:
                 self.watch.doubt(watched)
             elif topic.last is None or page.cursor.seq > topic.last.seq:
                 self.watch.absorb(watched, list(page.entries))
+        return True
 
     def _reset_frame(self, reset: Reset, page: Page | None) -> bytes:
         self._metrics.resets[reset.reason].inc()

@@ -159,7 +159,6 @@ LEASES = "rc:{jobs}:leases"
 JOBS_GROUP = "workers"
 EDGES = "rc:edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""
-EDGE_INFO = "rc:edge-info"
 REVOCATIONS = "rc:revocations"
 """Sorted set and channel: `jti:<id>` or `user:<org>:<user>` by the time (ms) until which it is refused."""
 
@@ -171,6 +170,11 @@ def jobs_key(agent: str) -> str:
 
 def ticket_key(digest: str) -> str:
     return "rc:ticket:" + digest
+
+
+def edge_info_key(edge_id: str) -> str:
+    """What an edge announces of itself (JSON); it expires when the edge no longer renews it."""
+    return "rc:edge-info:" + edge_id
 
 
 def edge_channel(edge_id: str) -> str:

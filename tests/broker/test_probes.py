@@ -163,10 +163,10 @@ async def test_an_edge_announces_itself_and_leaves(redis: Redis) -> None:
     await asyncio.gather(beating, return_exceptions=True)
     left_ms = await redis.zscore(wire.EDGES, "e1") - wire.now_ms()
     assert 0 < left_ms <= module.ANNOUNCE_SECONDS * 1000
-    stored: Any = await redis.hget(wire.EDGE_INFO, "e1")
+    stored: Any = await redis.get(wire.edge_info_key("e1"))
     assert json.loads(stored) == {"viewers": 3}
     await heartbeat.leave()
-    assert (await redis.zcard(wire.EDGES), await redis.hlen(wire.EDGE_INFO)) == (0, 0)
+    assert (await redis.zcard(wire.EDGES), await redis.exists(wire.edge_info_key("e1"))) == (0, 0)
 
 
 async def test_leaving_takes_no_longer_than_it_may(own_redis: EmbeddedRedis) -> None:

@@ -22,7 +22,7 @@ from emitter import jobs
 from emitter.__main__ import main
 from emitter.agents import Agents, Context, SyncContext
 from emitter.connection import connect
-from emitter.errors import AppendRefused, EventsLost, ExecutionEnded
+from emitter.errors import AppendRefused, EmitterClosed, ExecutionEnded, UnknownInput
 from emitter.events import Event, ExecutionComplete, ExecutionQueued, InputReceived
 from emitter.log import append, prepare
 from emitter.redact import Redactor
@@ -370,17 +370,16 @@ async def test_an_agent_may_write_its_own_end(redis: Redis, redis_url: str, then
     assert await redis.zcard(LEASES) == 0
 
 
-async def test_an_agent_whose_emitter_broke_is_still_ended(redis: Redis, redis_url: str) -> None:
-    """When the log refused an event for good, the emitter takes no more; the end is written regardless."""
+async def test_one_refused_event_does_not_end_an_agent(redis: Redis, redis_url: str) -> None:
+    """An answer to what nobody asked is refused at its call; an agent that lives with that goes on to its own end."""
 
     async def agent(context: Context) -> str:
-        await context.emitter.emit(InputReceived(input_id="never-asked", by="agent"))
-        with contextlib.suppress(AppendRefused):
-            await context.emitter.flush()
+        with pytest.raises(UnknownInput):
+            await context.emitter.emit(InputReceived(input_id="never-asked", by="agent"))
         return "done"
 
     end = await run_once(only(agent), redis, redis_url)
-    assert end.code == "append_refused"
+    assert (end.type, end.result) == ("execution:complete", "done")
 
 
 async def test_an_agent_stops_quietly_when_somebody_else_ended_the_execution(redis: Redis, redis_url: str) -> None:
@@ -439,7 +438,7 @@ async def test_a_thread_that_never_looks_gives_its_slot_back(redis: Redis, redis
             for _ in range(2):
                 try:
                     context.emitter.thinking("from beyond")
-                except (EventsLost, AppendRefused) as error:
+                except (EmitterClosed, AppendRefused) as error:
                     refusals.append(error)
             hang.clear()
         return "ran"
@@ -540,7 +539,7 @@ async def test_an_agent_that_swallows_its_cancellation_is_cut(redis: Redis, redi
                 await released.wait()
         try:
             await context.emitter.thinking("still here")
-        except EventsLost:
+        except (ExecutionEnded, EmitterClosed):
             refused.set()
 
     await accept(redis, "agent")
