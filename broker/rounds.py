@@ -62,13 +62,11 @@ class Rounds:
 
     async def _round(self, link: Link, lot: list[_Question]) -> None:
         try:
-            replies = await link.exchange(b"".join([question.packed for question in lot]), len(lot))
+            replies = await self._exchange(link, lot)
         except asyncio.CancelledError:
             for question in lot:
                 question.answer.cancel()
             raise
-        except (RedisError, *GONE) as error:
-            replies = [error] * len(lot)
         for question, reply in zip(lot, replies, strict=True):
             if question.answer.done():
                 continue  # whoever asked has left
@@ -76,6 +74,18 @@ class Rounds:
                 question.answer.set_exception(reply)
             else:
                 question.answer.set_result(reply)
+
+    async def _exchange(self, link: Link, lot: list[_Question]) -> list[Any]:
+        """The replies, or the same error for all. One that broke while it was idle shows it only now: once more."""
+        commands = b"".join([question.packed for question in lot])
+        try:
+            return await link.exchange(commands, len(lot))
+        except (RedisError, *GONE):
+            pass
+        try:
+            return await link.exchange(commands, len(lot))
+        except (RedisError, *GONE) as error:
+            return [error] * len(lot)
 
     async def close(self) -> None:
         if self._task is not None:

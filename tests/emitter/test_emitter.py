@@ -708,6 +708,11 @@ async def test_another_attempt_begins_while_somebody_is_asked(redis: Redis, redi
 
 async def test_a_cancelled_question_leaves_no_connection(redis: Redis, emitter: AgentEmitter) -> None:
     """Its subscription goes with it, and the emitter goes on."""
+
+    async def subscribers() -> set[str]:
+        return {client["id"] for client in await redis.client_list() if client["sub"] != "0"}
+
+    before = await subscribers()  # edges that other tests share
     for number in range(5):
         task = asyncio.create_task(emitter.ask("Go?", input_id=f"q{number}"))
         await asked(redis)
@@ -716,7 +721,7 @@ async def test_a_cancelled_question_leaves_no_connection(redis: Redis, emitter: 
         with pytest.raises(asyncio.CancelledError):
             await task
     async with asyncio.timeout(5):
-        while [client for client in await redis.client_list() if client["sub"] != "0"]:
+        while await subscribers() - before:
             await asyncio.sleep(0.01)
     await emitter.execution_complete(1)
 
