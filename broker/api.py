@@ -27,12 +27,13 @@ from broker.api_types import (
 from broker.auth import Identity, Unauthorized, act_for, require, require_execution
 from broker.commands import Commands
 from broker.logs import get_logger
-from broker.metrics import Metrics
+from broker.metrics import Metrics, RedisOp
 from broker.openapi import build_openapi
 from broker.problems import Problem, request_id_of, to_problem
 from broker.publish import publish, read_events, read_producer
+from broker.request import Target
 from broker.settings import Settings
-from broker.stream import Streams, Target
+from broker.stream import Streams
 from emitter import jobs
 from emitter.errors import UnknownExecution
 from emitter.events import State
@@ -153,7 +154,7 @@ class Api:
     async def execute(self, request: web.Request) -> web.Response:
         identity = await self._identify(request, "executions:write")
         try:
-            await self._admission.rate(identity.principal, "execute", self._settings.executes_per_minute)
+            await self._within_rate(identity)
             body = await self._body(request, ExecuteRequest)
             answer, is_new = await self._commands.execute(
                 identity,
@@ -167,6 +168,14 @@ class Api:
         self._metrics.executes["accepted" if is_new else "repeated"].inc()
         self._audit(request, identity, "execution_accepted", execution=answer.execution_id, repeated=not is_new)
         return _json(answer, status=202)
+
+    async def _within_rate(self, identity: Identity) -> None:
+        try:
+            await self._admission.rate(identity.principal, "execute", self._settings.executes_per_minute)
+        except Problem as problem:
+            if problem.status == 429:
+                self._metrics.rejected["execute_rate"].inc()
+            raise
 
     async def list_executions(self, request: web.Request) -> web.Response:
         identity = await self._identify(request, "executions:read")
@@ -213,7 +222,8 @@ class Api:
                 max_bytes=self._limits.max_event_bytes,
                 request_id=request_id_of(request),
             )
-            answer = await publish(self._redis, identity.owner, execution_id, events, producer, self._limits)
+            with self._metrics.redis_call(RedisOp.APPEND):
+                answer = await publish(self._redis, identity.owner, execution_id, events, producer, self._limits)
         except Exception as error:
             self._metrics.publishes[_publish_result(error)].inc()
             raise

@@ -230,7 +230,6 @@ class Edge:
             try:
                 await self.streams.watch.recheck(seconds)
             except (RedisError, *GONE) as error:
-                self.metrics.redis_errors.inc()
                 self._log.warning("recheck_failed", error=type(error).__name__)
 
     def _ready(self) -> dict[str, bool]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis
 
-from broker.metrics import Metrics
+from broker.metrics import Metrics, RedisOp
 from broker.rounds import Rounds
 from broker.sse import Lens
 from emitter import tasks
@@ -102,7 +102,8 @@ class History:
 
     async def head(self, record: str) -> Head | None:
         """State and last id of an execution; None if there is none."""
-        state, ms, seq = await self._rounds.ask("HMGET", record, "state", "ms", "seq")
+        with self._metrics.redis_call(RedisOp.RECORD):
+            state, ms, seq = await self._rounds.ask("HMGET", record, "state", "ms", "seq")
         return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)))
 
     async def last(self, log: str) -> EventId:
@@ -112,7 +113,8 @@ class History:
 
     async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId]:
         """The last ids of many logs, (log, record or None) each."""
-        return await asyncio.gather(*(self._last(log, record) for log, record in watched))
+        with self._metrics.redis_call(RedisOp.TAILS):
+            return await asyncio.gather(*(self._last(log, record) for log, record in watched))
 
     async def _last(self, log: str, record: str | None) -> EventId:
         if record is None:
@@ -123,7 +125,7 @@ class History:
     async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
         # Inclusive: only the cursor's own entry proves that the log still is the one the cursor was taken from.
         at_start = cursor.seq == 0
-        rows = await self._rounds.ask("XRANGE", log, "-" if at_start else str(cursor), "+", "COUNT", limit + 1)
+        rows = await self._range(log, "-" if at_start else str(cursor), limit)
         entries = parse_stream(rows)
         if not at_start:
             if not entries or entries[0].id != cursor:
@@ -134,6 +136,11 @@ class History:
         elif not entries:
             return await self._empty(cursor, record)
         return self._page(entries, cursor, rows, limit)
+
+    async def _range(self, log: str, first: str, limit: int) -> list[Any]:
+        with self._metrics.redis_call(RedisOp.HISTORY):
+            rows: list[Any] = await self._rounds.ask("XRANGE", log, first, "+", "COUNT", limit + 1)
+        return rows
 
     def _page(
         self, entries: list[Entry], cursor: EventId, rows: Sequence[object], limit: int, reset: Reset | None = None
@@ -148,7 +155,7 @@ class History:
 
     async def _broken(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
         """The cursor's entry is not there: trimmed away, foreign, or lost in a failover."""
-        rows = await self._rounds.ask("XRANGE", log, "-", "+", "COUNT", limit + 1)
+        rows = await self._range(log, "-", limit)
         entries = parse_stream(rows)
         if not entries:
             return await self._empty(cursor, record)

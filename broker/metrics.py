@@ -16,6 +16,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from redis.exceptions import RedisError
+
+from emitter.errors import RedisUnavailable
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -130,12 +133,7 @@ class RedisOp(StrEnum):
     HISTORY = "history"
     RECORD = "record"
     TAILS = "tails"
-    SUBSCRIBE = "subscribe"
     ADMISSION = "admission"
-    AUTH = "auth"
-    COMMAND = "command"
-    PRESENCE = "presence"
-    PROBE = "probe"
 
 
 class Metrics:
@@ -208,11 +206,12 @@ class Metrics:
 
     @contextmanager
     def redis_call(self, op: RedisOp) -> Iterator[None]:
-        """Time one Redis round trip and count it if it raises. A cancelled one is neither."""
+        """Time one Redis round trip, or count it as failed. What Redis answered with a refusal, or was cancelled, is
+        neither."""
         started = perf_counter()
         try:
             yield
-        except Exception:
+        except (RedisError, RedisUnavailable, OSError):
             self.redis_errors.inc()
             raise
         self.redis_command_duration[op].observe(perf_counter() - started)

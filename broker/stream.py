@@ -1,4 +1,4 @@
-"""The life of a viewer, top to bottom: parameters, admission, join, replay, live, close reason."""
+"""The life of a viewer, top to bottom: admission, join, replay, live, close reason."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Coroutine
-from typing import NamedTuple
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from redis.exceptions import RedisError
 
 from broker import sse
@@ -19,8 +18,9 @@ from broker.auth import Identity, Reason, Unauthorized
 from broker.history import TERMINAL_STATES, History, Page, Reset
 from broker.hub import TERMINAL_TYPES, Topic
 from broker.logs import get_logger
-from broker.metrics import CloseReason, Metrics
+from broker.metrics import CloseReason, Metrics, RedisOp
 from broker.problems import REDIS_AWAY, Problem, retry_after
+from broker.request import StreamRequest, Target, read_parameters
 from broker.settings import Settings
 from broker.timer import Timer
 from broker.viewer import Viewer, ViewerState, take_over
@@ -28,7 +28,7 @@ from broker.watch import Watch, Watched
 from emitter import tasks
 from emitter.connection import GONE
 from emitter.errors import RedisUnavailable, UnknownExecution
-from emitter.wire import START, EventId, Owner, parse_event_id
+from emitter.wire import START, EventId
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
@@ -43,61 +43,6 @@ LOST_REDIS_SECONDS = 60.0
 """How long a replaying viewer waits for a Redis that does not answer."""
 EXPIRY_NOTICE_SECONDS = 60.0
 MAX_SHARED_LENSES = 256
-
-
-class Target(NamedTuple):
-    """The log a stream shows: an execution's (`execution_id`, `record`), or its owner's feed."""
-
-    owner: Owner
-    log: str
-    record: str | None = None
-    execution_id: str | None = None
-
-    @classmethod
-    def execution(cls, owner: Owner, execution_id: str) -> Target:
-        keys = owner.execution(execution_id)
-        return cls(owner, keys.log, keys.record, execution_id)
-
-    @classmethod
-    def feed(cls, owner: Owner) -> Target:
-        return cls(owner, owner.feed)
-
-
-class StreamRequest(NamedTuple):
-    """The stream parameters. `cursor` is None when there was none; `malformed` when there was one that is no id."""
-
-    lens: sse.Lens
-    cursor: EventId | None
-    from_now: bool
-    malformed: bool
-    wants_sse: bool
-
-
-def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
-    """Raises `Problem` 400 for what is not understood."""
-    query, headers = request.query, request.headers
-    wants_sse = "text/event-stream" in headers.get("Accept", "")
-    cursor, malformed = None, False
-    if text := headers.get("Last-Event-ID") or query.get("lastEventId"):
-        try:
-            cursor = parse_event_id(text)
-        except ValueError as error:
-            if not wants_sse:
-                raise Problem(400, "malformed-cursor", str(error), path="Last-Event-ID") from error
-            malformed = True
-    start = query.get("from", "now" if is_feed else "start")
-    if start not in ("start", "now"):
-        raise Problem(400, "invalid-parameter", "from is start or now", path="from")
-    try:
-        lens = sse.Lens(
-            types=sse.TypeFilter(query["types"]) if "types" in query else None,
-            named=query.get("named", "true") != "false",
-            chunked=request.version >= HttpVersion11,
-            heartbeat_event=query.get("heartbeat") == "event",
-        )
-    except ValueError as error:
-        raise Problem(400, "invalid-parameter", str(error), path="types") from error
-    return StreamRequest(lens, cursor, start == "now" and not malformed, malformed, wants_sse)
 
 
 class Streams:
@@ -136,7 +81,8 @@ class Streams:
             return self._refuse(wanted, refusal)
         self._opening += 1
         try:
-            await self._admission.admit(identity.principal)
+            with self._metrics.redis_call(RedisOp.ADMISSION):
+                await self._admission.admit(identity.principal)
             try:
                 state = await self._state(target, wanted)
                 if state is None:
@@ -149,6 +95,12 @@ class Streams:
             if not wanted.wants_sse:
                 raise
             return self._refuse(wanted, "redis")
+        except Problem as problem:
+            if problem.status == 429:
+                limit = "connect_rate" if problem.slug == "rate-limited" else "user_connections"
+                self._metrics.rejected[limit].inc()
+                self._log.info("stream_refused", reason=limit, user=identity.principal.user)
+            raise
         finally:
             self._opening -= 1
 
@@ -324,7 +276,6 @@ class Streams:
                 await asyncio.sleep(random.uniform(0.1, 0.5))
 
     def _redis_failed(self, event: str, error: Exception) -> None:
-        self._metrics.redis_errors.inc()
         self._log.warning(event, error=type(error).__name__)
 
     async def _drained(self, viewer: Viewer, patience: asyncio.Timeout) -> None:

@@ -188,7 +188,6 @@ class Watch:
             try:
                 return await self._history.read(topic.key, topic.last, record=watched.record, alone=True)
             except (RedisError, *GONE) as error:
-                self._metrics.redis_errors.inc()
                 failures += 1
                 self._log.warning("catch_up_failed", error=type(error).__name__, failures=failures)
                 await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 8)) * (0.5 + random.random() / 2))

@@ -17,8 +17,8 @@ LEVELS = {
     "broker": {
         0: "settings logs metrics api_types lines",
         1: "sse hub viewer state versions auth openapi timer eventsource problems",
-        2: "api stream watch commands publish probes subscription history rounds admission access jwks embedded client"
-        " transcript protocols.*",
+        2: "api stream watch commands publish probes subscription history request rounds admission access jwks"
+        " embedded client transcript protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
