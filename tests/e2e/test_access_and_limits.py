@@ -87,6 +87,7 @@ async def test_a_user_has_so_many_streams_over_all_edges(redis_url: str, author:
             for each in (first, second):
                 answer = await call(each.port, "GET", author.path, author.token)
                 assert answer.status == 429
+                assert each.metric("runcast_rejected_total", reason="user_connections") == 1
                 assert int(answer.headers["retry-after"]) >= 1
             async with request(second.port, "GET", other.path, other.token, headers=SSE) as response:
                 assert response.status == 200
@@ -132,6 +133,7 @@ async def test_a_connect_rate_is_refused_with_a_time_to_return(redis_url: str, a
             async with request(both[number % 2].port, "GET", author.path, author.token, headers=SSE) as response:
                 statuses.append(response.status)
         assert statuses == [200] * 5 + [429] * 3
+        assert sum(each.metric("runcast_rejected_total", reason="connect_rate") for each in both) == 3
         assert 1 <= int(response.headers["retry-after"]) <= 60
 
 
