@@ -10,7 +10,7 @@ from figures import Figure, Run, at_most, median
 from redis.asyncio import Redis
 from servers import OWNER, bench_event, edge, embedded_redis
 
-from emitter import AgentEmitter, publisher
+from emitter import AgentEmitter, log
 from emitter.connection import connect
 from emitter.publisher import Publisher
 
@@ -36,7 +36,7 @@ async def _append(url: str, rounds: int) -> list[Figure]:
     )
     measured: dict[str, list[tuple[float, float]]] = {case[0]: [] for case in cases}
     async with connect(url, timeout=30) as redis:
-        await redis.script_load(publisher.APPEND_SCRIPT)
+        await redis.script_load(log.APPEND_SCRIPT)
         for round_ in range(rounds + 1):
             for title, size, type_, _ in cases:
                 costs = await _append_cost(redis, size, type_, 2000 if size == 1 else 400, f"{title}-{round_}")
@@ -63,7 +63,7 @@ async def _append_cost(redis: Redis, size: int, type_: str, calls: int, producer
         name = f"x{number % EXECUTIONS}"
         events = [bench_event(name, type_)._replace(mark=mark) for _ in range(size)]
         options: dict[str, Any] = {"producer": producer, "first_seq": number // EXECUTIONS * size + 1}
-        commands.append(publisher.append_command(OWNER, name, events, **options))
+        commands.append(log.append_command(OWNER, name, events, **options))
     await redis.config_resetstat()
     before = await _redis_cpu(redis)
     for start in range(0, calls, DEPTH):
@@ -71,7 +71,7 @@ async def _append_cost(redis: Redis, size: int, type_: str, calls: int, producer
         for command in commands[start : start + DEPTH]:
             pipe.execute_command(*command)
         for reply in await pipe.execute():
-            publisher.read_reply("x", reply)
+            log.read_reply("x", reply)
     cpu = await _redis_cpu(redis) - before
     script = (await redis.info("commandstats"))["cmdstat_evalsha"]["usec"]
     return cpu * 1e6 / (calls * size), script / (calls * size)
