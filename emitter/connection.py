@@ -103,6 +103,8 @@ class Link:
         """Send `count` packed commands; their replies in order, a server's error in the place of its reply. Raises
         `GONE` when the connection is lost: which of them ran is then unknown."""
         async with asyncio.timeout(self._seconds):
+            if not self._connection.is_connected:
+                await self._connection.connect()  # sending would connect as well, but without asking Sentinel where
             await self._connection.send_packed_command(commands)
             replies = [await self._reply() for _ in range(count)]
         if any(isinstance(reply, ReadOnlyError) for reply in replies):

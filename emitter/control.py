@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from emitter.connection import GONE
 from emitter.tasks import told_to_stop
+from emitter.wire import WORKERS
 
 READ_SECONDS = 2.0
 
@@ -46,7 +47,9 @@ class Control:
         """Listen for as long as the connection lasts, and raise what ended it."""
         pubsub: Any = self._redis.pubsub()
         try:
-            await pubsub.connect()
+            # A channel of no use but to have a connection: a cluster's client has none before it knows a channel.
+            await self._redis.initialize()
+            await pubsub.subscribe(WORKERS)
             self._pubsub = pubsub  # before the channels are read, so that none watched meanwhile is missed
             if self._channels:
                 await pubsub.subscribe(*self._channels)
