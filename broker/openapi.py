@@ -401,15 +401,6 @@ def _operations_paths() -> Json:
                 tag="operations",
             )
         },
-        "/api/ops/stream": {
-            "get": _operation(
-                "streamOperations",
-                "A snapshot of edges, workers and Redis every 2 s",
-                "ops:read",
-                _ok(200, "Server-sent events; each `data:` is one JSON object.", {SSE: {"type": "string"}}),
-                tag="operations",
-            )
-        },
         "/api/admin/revocations": {
             "post": _operation(
                 "revoke",

@@ -22,7 +22,7 @@ import structlog
 
 from emitter.agents import Agents
 from emitter.connection import DEFAULT_URL, connect
-from emitter.errors import InvalidEvent
+from emitter.errors import InvalidEvent, InvalidSetting
 from emitter.worker import Worker, WorkerSettings
 
 log = structlog.get_logger("emitter.worker")
@@ -105,11 +105,11 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         arguments = vars(_parser().parse_args(argv))
         values = {name: _value(setting, arguments[name], environ) for name, setting in SETTINGS.items()}
         _log_to_stderr(values.pop("log_level"))
-        agents = load_agents(arguments["agents"])
-    except CannotStart as error:
+        worker = Worker(load_agents(arguments["agents"]), WorkerSettings(**values))
+    except (CannotStart, InvalidSetting) as error:
         sys.stderr.write(f"runcast worker: {error}\n")
         return 2
-    return asyncio.run(_serve(Worker(agents, WorkerSettings(**values))))
+    return asyncio.run(_serve(worker))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,7 +26,6 @@ METHODS = {
     "POST /api/agent/executions/{id}/cancel",
     "POST /api/agent/executions/{id}/input",
     "POST /api/agent/stream-tickets",
-    "GET /api/ops/stream",
     "GET /api/agent/agents",
     "POST /api/admin/revocations",
     "GET /openapi.json",

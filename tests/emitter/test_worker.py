@@ -857,6 +857,20 @@ async def test_the_second_signal_ends_a_worker_process_at_once(redis: Redis, red
 # --- the command line ---
 
 
+def test_a_bad_limit_of_the_log_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the publisher reads for itself is answered like the worker's own settings: one line, and exit code 2."""
+    monkeypatch.setenv("RUNCAST_LOG_MAXLEN", "many")
+    assert main(["e2e_none:agents"], {}) == 2  # the module is looked for first
+    capsys.readouterr()
+    assert main(["emitter.demo:agents"], {}) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "RUNCAST_LOG_MAXLEN" in error
+    assert "'many'" in error
+    assert "whole number" in error
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "allowed"),
     [
