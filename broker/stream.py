@@ -243,8 +243,6 @@ class Streams:
                     viewer.cursor = await self._now(watched)
                     # Else a stream cut before its first event would resume at a later now, and lose what came between.
                     viewer.write(viewer.lens.wrap(sse.id_frame(viewer.cursor)))
-                    # Told at once: a viewer cut off before its first event must not begin at a later "now".
-                    viewer.write(viewer.lens.wrap(sse.id_frame(viewer.cursor)))
                 while viewer.state is ViewerState.REPLAYING:
                     await self._drained(viewer, patience)
                     if self._join(viewer):
@@ -301,6 +299,7 @@ class Streams:
             return True
         if page.reset is not None:
             viewer.whole = False
+            viewer.marked = START  # in another history the same ordinal is news
             self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
             viewer.write(viewer.lens.wrap(self._reset_frame(page.reset, page)))
             if not page.entries:

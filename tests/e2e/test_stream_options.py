@@ -127,3 +127,15 @@ async def test_text_that_looks_like_frames_is_data(two_edges: list[EdgeProcess],
         await viewer.until_done()
     assert viewer.events == await author.log()
     assert json.loads(viewer.events[1].data)["data"]["thought"] == nasty
+
+
+async def test_a_stream_from_now_says_once_where_now_is(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Before it is live, a stream that begins now gives its cursor in one frame, and nothing of what was before."""
+    await author.begin()
+    end = await author.say(5)
+    reader, writer = await asyncio.open_connection("127.0.0.1", two_edges[0].port)
+    head = f"GET {author.path}?from=now HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {author.token}\r\n\r\n"
+    writer.write(head.encode())
+    seen = await asyncio.wait_for(reader.readuntil(b"stream:live"), 10)
+    writer.close()
+    assert [line for line in seen.split(b"\n") if line.startswith(b"id:")] == [f"id: {end}".encode()]
