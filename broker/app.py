@@ -69,7 +69,6 @@ class Edge:
         self._stack = contextlib.AsyncExitStack()
         self._log = get_logger()
         self._tasks: list[asyncio.Task[None]] = []
-        self._reconnects = 0
         self.port = self.admin_port = 0
 
     async def __aenter__(self) -> Edge:
@@ -142,7 +141,10 @@ class Edge:
         async with Subscription(self._listening, permanent, self._on_message, self._on_lost) as self.subscription:
             self.streams.watch.subscription = self.subscription
             await self.access.load()
-            yield
+            try:
+                yield
+            finally:
+                await tasks.end(self._tasks)
 
     @contextlib.asynccontextmanager
     async def _heartbeat(self) -> AsyncIterator[None]:
