@@ -78,9 +78,9 @@ async def test_a_viewer_that_never_reads_is_closed_as_slow_and_may_resume(redis_
                 async for piece in slow.pieces():
                     received += sse.feed(piece)
             assert not slow.whole, "a cut must not pass for an end"
-        cursor = ids_of(received)[-1]
+        # The reset of the connection may throw away what the kernel had received: then it starts over.
+        headers = SSE | ({"Last-Event-ID": ids_of(received)[-1]} if ids_of(received) else {})
         await author.end()
-        headers = SSE | {"Last-Event-ID": cursor}
         async with request(only.port, "GET", author.path, author.token, headers=headers) as again:
             async with asyncio.timeout(20):
                 rest = [frame async for frame in again.frames()]
