@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,19 +24,19 @@ from broker.api_types import (
     LoggedEvent,
 )
 from broker.auth import Identity
-from broker.history import TERMINAL_STATES, History
+from broker.history import History
 from broker.problems import Problem
 from broker.state import Fold
-from emitter import jobs
+from emitter import workers
 from emitter.errors import (
     AlreadyAnswered,
     ExecutionEnded,
     ExecutionExists,
-    ExecutionOwned,
     UnknownExecution,
     UnknownInput,
 )
-from emitter.events import ExecutionCancelled, ExecutionQueued, InputReceived, InputRequired
+from emitter.events import InputReceived, InputRequired
+from emitter.lifecycle import Lifecycle, Start
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import START, Entry, EventId, Owner, decode_event, new_execution_id, now_ms
@@ -46,7 +45,23 @@ IDEMPOTENCY_SECONDS = 86_400
 AGENTS_FRESH_SECONDS = 1.0
 LIST_ROUNDS = 20
 LIST_PAGE = 200
-CANCEL_SCRIPT = Path(__file__).with_name("cancel.lua").read_text()
+MAX_DELAY_SECONDS = 365 * 86_400
+"""How late an execution may start where logs do not expire."""
+
+
+class _Key:
+    """An `Idempotency-Key` of one owner, and the request it came with."""
+
+    def __init__(self, owner: Owner, key: str, request: ExecuteRequest) -> None:
+        self.name = owner.idempotency(hashlib.sha256(key.encode()).hexdigest()[:32])
+        self.body = hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()[:32]
+
+    def execution_id(self, stored: bytes) -> str:
+        """What was stored with the first request. Raises `Problem` 422 if that was another one."""
+        execution_id, body = stored.decode().split(" ")
+        if body != self.body:
+            raise Problem(422, "idempotency-key-reused", "this Idempotency-Key came with another request before")
+        return execution_id
 
 
 class _Listed(NamedTuple):
@@ -62,6 +77,7 @@ class Commands:
         self._history = history
         self._limits = limits
         self._redact = redact
+        self._lifecycle = Lifecycle(redis, limits, redact)
         self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
 
     # --- start -------------------------------------------------------------------------------------------------------
@@ -71,21 +87,36 @@ class Commands:
     ) -> tuple[ExecuteResponse, bool]:
         """Accept an execution and queue its job; whether it was new. Raises `Problem` 422 (unknown agent, a key used
         for another request), `ExecutionExists`, `PayloadTooLarge`."""
-        if request.not_before is not None or request.on_disconnect is not None:
-            field = "notBefore" if request.not_before is not None else "onDisconnect"
-            raise Problem(422, "not-supported", f"{field} is not supported by this version", path=f"$.{field}")
-        agent = await self._agent(request.agent)
-        execution_id = request.execution_id or new_execution_id()
-        if idempotency_key is not None:
-            execution_id = await self._first_answer(identity.owner, idempotency_key, request, execution_id)
-        response = ExecuteResponse(
-            execution_id=execution_id, state="queued", stream_url=f"/api/agent/executions/{execution_id}/stream"
-        )
-        is_new = await self._accept(identity.owner, execution_id, agent, request, request_id)
-        if not is_new and idempotency_key is None:
-            head = await self._history.head(identity.owner.execution(execution_id).record)
+        owner = identity.owner
+        key = None if idempotency_key is None else _Key(owner, idempotency_key, request)
+        execution_id = None if key is None else await self._first_answer(key)
+        if execution_id is not None and await self._history.head(owner.execution(execution_id).record):
+            return _accepted(execution_id), False  # even if no worker knows the agent any more
+        start = self._start(request, await self._agent(request.agent), request_id)
+        execution_id = execution_id or request.execution_id or new_execution_id()
+        if key is not None:
+            execution_id = await self._reserve(key, execution_id)
+        is_new = await self._lifecycle.accept(owner, execution_id, start)
+        if not is_new and key is None:
+            head = await self._history.head(owner.execution(execution_id).record)
             raise ExecutionExists(execution_id, head.state if head else "unknown")
-        return response, is_new
+        return _accepted(execution_id), is_new
+
+    def _start(self, request: ExecuteRequest, agent: str, request_id: str) -> Start:
+        latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 1000
+        if request.not_before is not None and request.not_before > latest:
+            # By then its record would have expired.
+            raise Problem(422, "invalid", f"notBefore is at most {latest}", path="$.notBefore", latest=latest)
+        return Start(
+            task=request.task,
+            agent=agent,
+            params=request.params,
+            metadata=request.metadata,
+            request_id=request_id,
+            conversation_id=request.conversation_id,
+            not_before=request.not_before,
+            cancel_after_seconds=request.on_disconnect.cancel_after_seconds if request.on_disconnect else None,
+        )
 
     async def _agent(self, name: str | None) -> str:
         known = await self._known_agents()
@@ -99,47 +130,21 @@ class Commands:
     async def _known_agents(self) -> frozenset[str]:
         asked, known = self._agents
         if time.monotonic() - asked > AGENTS_FRESH_SECONDS:
-            known = frozenset(await jobs.known_agents(self._redis))
+            known = frozenset(await workers.known_agents(self._redis))
             self._agents = (time.monotonic(), known)
         return known
 
-    async def _first_answer(self, owner: Owner, key: str, request: ExecuteRequest, execution_id: str) -> str:
-        """The execution id that the first request with this key got."""
-        digest = hashlib.sha256(key.encode()).hexdigest()[:32]
-        body = hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()[:32]
-        stored = await self._redis.set(
-            owner.idempotency(digest), f"{execution_id} {body}", nx=True, get=True, ex=IDEMPOTENCY_SECONDS
-        )
-        if stored is None:
-            return execution_id
-        first_id, first_body = stored.decode().split(" ")
-        if first_body != body:
-            raise Problem(422, "idempotency-key-reused", "this Idempotency-Key came with another request before")
-        return str(first_id)
+    async def _first_answer(self, key: _Key) -> str | None:
+        """The execution id that the first request with this key got, if there was one."""
+        stored = await self._redis.get(key.name)
+        return None if stored is None else key.execution_id(stored)
 
-    async def _accept(
-        self, owner: Owner, execution_id: str, agent: str, request: ExecuteRequest, request_id: str
-    ) -> bool:
-        """Write `execution:queued` and queue the job. Both may be repeated: the log takes the event once, and a worker
-        runs a job only while its execution is queued."""
-        queued = ExecutionQueued(task=request.task, agent=agent)
-        event = self._prepare(queued, execution_id, request_id=request_id)
-        fields = {
-            "task": request.task,
-            "agent": agent,
-            "params": msgspec.json.encode(request.params or {}).decode(),
-            "metadata": msgspec.json.encode(request.metadata or {}).decode(),
-            "conversationId": request.conversation_id or "",
-            "requestId": request_id,
-            "createdAt": str(now_ms()),
-        }
-        appended = await append(
-            self._redis, owner, execution_id, [event], producer="accept", mode="new", fields=fields, limits=self._limits
+    async def _reserve(self, key: _Key, execution_id: str) -> str:
+        """The execution id for this key: the one proposed, unless another request came first."""
+        stored = await self._redis.set(
+            key.name, f"{execution_id} {key.body}", nx=True, get=True, ex=IDEMPOTENCY_SECONDS
         )
-        head = None if appended.added else await self._history.head(owner.execution(execution_id).record)
-        if head is None or head.state == "queued":
-            await jobs.enqueue(self._redis, owner, execution_id, agent)
-        return appended.added > 0
+        return execution_id if stored is None else key.execution_id(stored)
 
     def _prepare(self, event: Any, execution_id: str, **envelope: Any) -> Any:
         return prepare(event, execution_id, redact=self._redact, max_bytes=self._limits.max_event_bytes, **envelope)
@@ -235,26 +240,12 @@ class Commands:
         self, identity: Identity, execution_id: str, reason: str | None, request_id: str
     ) -> CancelResponse:
         """Cancel, or ask the worker to. A repeat changes nothing. Raises `UnknownExecution`, `ExecutionEnded`."""
-        owner, by = identity.owner, identity.principal.user
-        keys = owner.execution(execution_id)
-        head = await self._history.head(keys.record)
-        if head is None:
-            raise UnknownExecution(execution_id)
-        state: str = head.state
-        if state not in TERMINAL_STATES:
-            event = self._prepare(ExecutionCancelled(reason=reason, by=by), execution_id, request_id=request_id)
-            try:
-                await append(self._redis, owner, execution_id, [event], mode="unowned", limits=self._limits)
-                state = "cancelled"
-            except ExecutionOwned:
-                words = msgspec.json.encode({"reason": reason, "by": by})
-                reply = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, "PUBLISH")
-                state = reply.decode() if reply else "cancelled"
-            except ExecutionEnded as ended:
-                state = ended.state
+        state = await self._lifecycle.cancel(
+            identity.owner, execution_id, reason=reason, by=identity.principal.user, request_id=request_id
+        )
         if state in ("completed", "failed"):
             raise ExecutionEnded(execution_id, state)
-        return CancelResponse(execution_id=execution_id, state=state)  # type: ignore[arg-type]
+        return CancelResponse(execution_id=execution_id, state=state)
 
     async def answer(
         self, identity: Identity, execution_id: str, request: InputRequest, request_id: str
@@ -283,6 +274,12 @@ class Commands:
                 raise
             raise AlreadyAnswered(execution_id, first.decode()) from None
         return InputResponse(execution_id=execution_id, input_id=request.input_id)
+
+
+def _accepted(execution_id: str) -> ExecuteResponse:
+    return ExecuteResponse(
+        execution_id=execution_id, state="queued", stream_url=f"/api/agent/executions/{execution_id}/stream"
+    )
 
 
 def _listed(cursor: str | None) -> _Listed | None:

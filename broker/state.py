@@ -158,8 +158,7 @@ class Fold:
             written.void(event.from_seq)
             for _, text in written.values():
                 text.void(event.from_seq)
-        if self._status == "waiting_input" and not self._open_inputs():
-            self._status = "running"
+        self._status = "queued"  # until a worker starts the next attempt
 
     def _finish(self, head: Envelope, event: events.Event) -> None:
         self._status = events.TERMINAL_STATES[event.type]  # type: ignore[assignment]

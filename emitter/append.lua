@@ -3,7 +3,8 @@
 -- KEYS  1 record (hash)  2 log (stream, channel)  3 feed (stream, channel)  4 feed ordinal  5 index (sorted set)
 --       6 control (channel)
 -- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
---       3 producer sequence of the first event  4 mode: any, new, existing, unowned
+--       3 producer sequence of the first event  4 mode: any, new, existing, unowned, lapsed (only of exactly this
+--       attempt, and only once its worker's lease has ended)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms  10 PUBLISH or SPUBLISH
 --       11 execution id  12 number of strings of extra record fields, then those, then per event: type, json, mark
 --          (marks are described at emitter.wire.append_mark)
@@ -29,8 +30,9 @@ local skip = 0
 if known[4] and known[4] + 1 > first then skip = known[4] - first + 1 end
 if skip >= count and count > 0 then return {'ok', last, 0, ''} end
 if mode == 'new' and state then return {'exists', last, 0, state} end
-if mode == 'existing' and not state then return {'unknown', last, 0, ''} end
-if mode == 'unowned' and (known[7] or '') ~= '' then return {'owned', last, 0, known[7]} end
+if not state and (mode == 'existing' or mode == 'unowned' or mode == 'lapsed') then return {'unknown', last, 0, ''} end
+local owner = known[7] or ''
+if mode == 'unowned' and owner ~= '' then return {'owned', last, 0, owner} end
 if state == 'completed' or state == 'failed' or state == 'cancelled' then return {'ended', last, 0, state} end
 if ARGV[1] ~= '0' and tonumber(ARGV[1]) < tonumber(known[6] or 0) then return {'fenced', last, 0, known[6]} end
 if not known[4] and ARGV[2] ~= '' and seq > 0 and call('HLEN', record) > 4000 then return {'producers', last, 0, ''} end
@@ -39,8 +41,12 @@ local time = call('TIME')
 local now_text = format('%d%03d', time[1], time[2] / 1000)
 local now = tonumber(now_text)
 if not ms_text or now > tonumber(ms_text) then ms_text = now_text end -- the clock may step back: ids never do
+if mode == 'lapsed' then
+  if ARGV[1] ~= (known[6] or '0') then return {'fenced', last, 0, known[6] or '0'} end
+  if owner == '' or now < tonumber(call('HGET', record, 'lease') or 0) then return {'owned', last, 0, owner} end
+end
 
-local verdict, detail, appended, terminal = 'ok', '', 0, nil
+local verdict, detail, appended, terminal, takes_over, open = 'ok', '', 0, nil, nil, nil
 local lines, to_feed, new_state = {'', nil, nil, nil}, nil, state or 'running'
 local trim = tonumber(ARGV[5])
 
@@ -51,12 +57,18 @@ for at = base + skip * 3, #ARGV, 3 do
     if kind == 's' then
       new_state = rest
       if rest == 'completed' or rest == 'failed' or rest == 'cancelled' then terminal = json end
+    elseif kind == 't' then -- the next attempt takes over; questions of the last one keep their answers
+      new_state, takes_over, open = 'queued', rest, ' '
     else -- an input opens (w), or its first answer closes it (r)
       local blank = string.find(rest, ' ', 1, true)
       local id, value = string.sub(rest, 1, blank - 1), string.sub(rest, blank + 1)
+      -- `open` lists the inputs that the attempt waits for, each with a blank on both sides
+      open = open or call('HGET', record, 'open') or ' '
+      local from, to = string.find(open, ' ' .. id .. ' ', 1, true)
       if kind == 'w' then
-        if call('HSETNX', record, 'i:' .. id, value) == 1 then
-          call('HINCRBY', record, 'open', 1)
+        call('HSET', record, 'i:' .. id, value)
+        if call('HEXISTS', record, 'a:' .. id) == 0 then
+          if not from then open = open .. id .. ' ' end
           new_state = 'waiting_input'
         end
       elseif call('HEXISTS', record, 'i:' .. id) == 0 then
@@ -66,7 +78,8 @@ for at = base + skip * 3, #ARGV, 3 do
         verdict, detail = 'answered', call('HGET', record, 'a:' .. id)
         break
       else
-        if call('HINCRBY', record, 'open', -1) <= 0 then new_state = 'running' end
+        if from then open = string.sub(open, 1, from) .. string.sub(open, to + 1) end
+        if open == ' ' and new_state == 'waiting_input' then new_state = 'running' end
         call(ARGV[10], KEYS[6], 'answer ' .. id)
       end
     end
@@ -99,6 +112,14 @@ for i = 13, base - 1 do changes[#changes + 1] = ARGV[i] end
 if new_state ~= state then
   changes[#changes + 1] = 'state'
   changes[#changes + 1] = new_state
+end
+if open then
+  changes[#changes + 1] = 'open'
+  changes[#changes + 1] = open
+end
+if takes_over then
+  local attempt = math.max(tonumber(takes_over), tonumber(known[6] or 0))
+  for _, text in ipairs({'attempt', format('%d', attempt), 'owner', '', 'lease', '0'}) do changes[#changes + 1] = text end
 end
 if terminal then
   for _, text in ipairs({'end', terminal, 'owner', ''}) do changes[#changes + 1] = text end

@@ -1,23 +1,30 @@
 -- Takes a waiting execution for one worker, atomically: two workers that read the same job cannot both have it.
 --
 -- KEYS  1 record (hash)
--- ARGV  1 worker id  2 lease ms
--- Reply { verdict, attempt, lease ends (ms), task, params, metadata, request id, conversation id, cancel }; verdict is ok,
---       stale (it does not wait for a worker any more) or owned (a live worker took it and is about to start it).
+-- ARGV  1 worker id  2 lease ms  3 the agent's max attempts
+-- Reply { verdict, attempt, from seq, lease ends (ms), task, params, metadata, request id, conversation id, cancel };
+--       verdict is ok, stale (it does not wait for a worker, or not yet), owned (a live worker took it and is about to
+--       start it) or lapsed (a worker took it and was lost before it started it).
 
 local record = KEYS[1]
-local known = redis.call('HMGET', record, 'state', 'attempt', 'owner', 'lease')
+local known = redis.call('HMGET', record, 'state', 'attempt', 'owner', 'lease', 'taken', 'notBefore', 'seq')
 if known[1] ~= 'queued' then return {'stale'} end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+if tonumber(known[6] or 0) > now then return {'stale'} end
 local owner, attempt = known[3] or '', tonumber(known[2] or 0)
-if owner ~= ARGV[1] then
-  if owner ~= '' and tonumber(known[4] or 0) > now then return {'owned'} end
-  attempt = attempt + 1
+local ends = string.format('%d', now + tonumber(ARGV[2]))
+if owner == '' then
+  -- Whoever ended the last attempt has raised the number already, which fences it; the first attempt is nobody's yet.
+  if attempt == tonumber(known[5] or 0) then attempt = attempt + 1 end
+  local number = string.format('%d', attempt)
+  redis.call('HSET', record, 'attempt', number, 'taken', number, 'from', known[7] or '0', 'maxAttempts', ARGV[3])
+elseif owner ~= ARGV[1] then
+  return {tonumber(known[4] or 0) > now and 'owned' or 'lapsed'}
 end -- else: the reply to this worker's first try was lost, and it asks again for the same attempt
 
-local ends = string.format('%d', now + tonumber(ARGV[2]))
-redis.call('HSET', record, 'attempt', string.format('%d', attempt), 'owner', ARGV[1], 'lease', ends)
-local job = redis.call('HMGET', record, 'task', 'params', 'metadata', 'requestId', 'conversationId', 'cancel')
-return {'ok', attempt, ends, job[1] or '', job[2] or '', job[3] or '', job[4] or '', job[5] or '', job[6] or ''}
+redis.call('HSET', record, 'owner', ARGV[1], 'lease', ends)
+local job = redis.call('HMGET', record, 'from', 'task', 'params', 'metadata', 'requestId', 'conversationId', 'cancel')
+for i = 2, 7 do job[i] = job[i] or '' end
+return {'ok', attempt, tonumber(job[1] or 0), ends, unpack(job, 2, 7)}

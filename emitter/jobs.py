@@ -1,7 +1,10 @@
-"""The Redis contract of jobs: how an execution reaches a worker, stays with it and leaves it; and who works at all.
+"""The Redis contract of jobs: how an execution reaches a worker, stays with it and leaves it.
 
 A job is an entry {org, user, execution} in its agent's stream. It only says where to look: whether the execution still
 waits is decided by its record, under `claim.lua`, so an entry read twice runs once. Leases end by the clock of Redis.
+
+Every execution under the workers' care stands in `DUE` from before it is accepted until after it has ended, with the
+time to look at it next. So whatever step is lost on the way, somebody comes by (`emitter.reaper`).
 """
 
 from __future__ import annotations
@@ -16,18 +19,24 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from emitter.errors import InvalidEvent
-from emitter.wire import AGENTS_KNOWN, JOBS_GROUP, LEASES, WORKER_INFO, WORKERS, Owner, check_execution_id, jobs_key
+from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, check_execution_id, jobs_key, member
 
 log = structlog.get_logger("emitter.jobs")
 
 CLAIM_SCRIPT = Path(__file__).with_name("claim.lua").read_text()
 RENEW_SCRIPT = Path(__file__).with_name("renew.lua").read_text()
-RELEASE_SCRIPT = Path(__file__).with_name("release.lua").read_text()
+ENQUEUE_SCRIPT = Path(__file__).with_name("enqueue.lua").read_text()
+LOOK_SCRIPT = """
+local t = redis.call('TIME')
+return redis.call('ZADD', KEYS[1], 'NX', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2], ARGV[1])
+"""
 TIME_SCRIPT = "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)"
 
-ANNOUNCE_TTL_MS = 15_000
-KNOWN_MS = 24 * 3_600_000
 CONSUMER_IDLE_MS = 3_600_000
+QUEUED_LOOK_MS = 60_000
+"""How often an execution that waits for a worker is looked at: whether its job is still there."""
+ACCEPT_LOOK_MS = 10_000
+"""How long accepting an execution may take before somebody looks what became of it."""
 
 
 class Entry(NamedTuple):
@@ -47,12 +56,14 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed execution. `lease_ms` is when the lease ends (Redis time); `cancel` was asked for before it started."""
+    """A claimed execution. `from_seq` is the log's ordinal before this attempt; `lease_ms` is when the lease ends
+    (Redis time); `cancel` was asked for before it started."""
 
     owner: Owner
     execution_id: str
     agent: str
     attempt: int
+    from_seq: int
     lease_ms: int
     task: str
     params: dict[str, Any]
@@ -71,8 +82,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def member(self) -> str:
-        """Its name in `LEASES`."""
-        return _member(self.owner, self.execution_id)
+        """Its name in `DUE`."""
+        return member(self.owner, self.execution_id)
 
 
 class Renewal(NamedTuple):
@@ -83,24 +94,40 @@ class Renewal(NamedTuple):
     cancel: Cancel | None = None
 
 
-Refused = Literal["stale", "owned"]
-"""Why a claim got nothing: the execution waits for nobody, or a live worker is just about to start it."""
+class UnreadableJob(Exception):
+    """The record holds what no agent can be given. The attempt was taken."""
+
+    def __init__(self, attempt: int, detail: str) -> None:
+        super().__init__(detail)
+        self.attempt = attempt
+        self.detail = detail
+
+
+Refused = Literal["stale", "owned", "lapsed"]
+"""Why a claim got nothing: the execution waits for nobody, a live worker is just about to start it, or a worker took it
+and was lost before it started it."""
 
 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 
-def _member(owner: Owner, execution_id: str) -> str:
-    return f"{owner.org}:{owner.user}:{execution_id}"
-
-
-def _fields(owner: Owner, execution_id: str) -> dict[Any, Any]:
-    return {"org": owner.org, "user": owner.user, "execution": execution_id}
-
-
 async def enqueue(redis: Redis, owner: Owner, execution_id: str, agent: str) -> None:
-    """Offer a queued execution to the workers of an agent. Its record must say `queued` before this is called."""
-    await redis.xadd(jobs_key(agent), _fields(owner, check_execution_id(execution_id)))
+    """Offer a queued execution to the workers of an agent, unless it is on offer already. Its record must say `queued`
+    before this is called."""
+    name = member(owner, check_execution_id(execution_id))
+    keys = (jobs_key(agent), QUEUED, DUE)
+    await _eval(redis, ENQUEUE_SCRIPT, keys, name, owner.org, owner.user, execution_id, QUEUED_LOOK_MS)
+
+
+async def look_in(redis: Redis, owner: Owner, execution_id: str, ms: int) -> None:
+    """Have an execution looked at in `ms` milliseconds, unless that is planned for some other time."""
+    await _eval(redis, LOOK_SCRIPT, (DUE,), member(owner, execution_id), ms)
+
+
+async def look_at(redis: Redis, times: Mapping[str, int]) -> None:
+    """When to look next at executions: `member` → time in ms."""
+    if times:
+        await redis.zadd(DUE, dict(times))
 
 
 async def ensure_group(redis: Redis, agent: str) -> None:
@@ -151,26 +178,32 @@ async def _discard(redis: Redis, agent: str, entry_id: bytes) -> None:
         await pipe.execute()
 
 
-async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int) -> Job | Refused:
-    """Take the execution if it still waits. Asking twice, after a lost reply, gives the same attempt."""
+async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_attempts: int) -> Job | Refused:
+    """Take the execution if it still waits. Asking twice, after a lost reply, gives the same attempt. Raises
+    `UnreadableJob` for what can never run."""
     record = entry.owner.execution(entry.execution_id).record
-    reply: Any = await _eval(redis, CLAIM_SCRIPT, record, worker, lease_ms)
+    reply: Any = await _eval(redis, CLAIM_SCRIPT, (record,), worker, lease_ms, max_attempts)
     if reply[0] != b"ok":
-        return "owned" if reply[0] == b"owned" else "stale"
-    task, params, metadata, request_id, conversation_id, cancel = reply[3:9]
-    return Job(
-        owner=entry.owner,
-        execution_id=entry.execution_id,
-        agent=entry.agent,
-        attempt=reply[1],
-        lease_ms=int(reply[2]),
-        task=task.decode(),
-        params=_object(params),
-        metadata=_object(metadata),
-        request_id=request_id.decode() or None,
-        conversation_id=conversation_id.decode() or None,
-        cancel=_cancel(cancel),
-    )
+        refused: Any = reply[0].decode()
+        return refused  # type: ignore[no-any-return]
+    task, params, metadata, request_id, conversation_id, cancel = reply[4:10]
+    try:
+        return Job(
+            owner=entry.owner,
+            execution_id=entry.execution_id,
+            agent=entry.agent,
+            attempt=reply[1],
+            from_seq=reply[2],
+            lease_ms=int(reply[3]),
+            task=task.decode(),
+            params=_object(params),
+            metadata=_object(metadata),
+            request_id=request_id.decode() or None,
+            conversation_id=conversation_id.decode() or None,
+            cancel=read_cancel(cancel),
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error
 
 
 async def settle(redis: Redis, entry: Entry, job: Job | None) -> None:
@@ -178,19 +211,17 @@ async def settle(redis: Redis, entry: Entry, job: Job | None) -> None:
     workers; or, without a job, stale."""
     async with redis.pipeline(transaction=True) as pipe:
         if job is not None:
-            pipe.zadd(LEASES, {job.member: job.lease_ms})
+            pipe.zadd(DUE, {job.member: job.lease_ms})
         pipe.xack(jobs_key(entry.agent), JOBS_GROUP, entry.id)
         pipe.xdel(jobs_key(entry.agent), entry.id)
+        pipe.hdel(QUEUED, member(entry.owner, entry.execution_id))
         await pipe.execute()
 
 
 async def put_back(redis: Redis, entry: Entry) -> None:
     """Offer an entry again that was read and not claimed."""
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.xadd(jobs_key(entry.agent), _fields(entry.owner, entry.execution_id))
-        pipe.xack(jobs_key(entry.agent), JOBS_GROUP, entry.id)
-        pipe.xdel(jobs_key(entry.agent), entry.id)
-        await pipe.execute()
+    await settle(redis, entry, None)
+    await enqueue(redis, entry.owner, entry.execution_id, entry.agent)
 
 
 async def forget_consumers(redis: Redis, agent: str, worker: str) -> None:
@@ -221,123 +252,29 @@ def _renewal(reply: Any) -> Renewal:
         log.warning("renewal_failed", error=str(reply)[:200])
         return Renewal("away")
     verdict: Any = reply[0].decode()
-    return Renewal(verdict, int(reply[1]), _cancel(reply[2]))
+    return Renewal(verdict, int(reply[1]), read_cancel(reply[2]))
 
 
-async def note_leases(redis: Redis, leases: Mapping[str, int]) -> None:
-    """Tell those who look for lost workers when to look next: `Job.member` → time in ms."""
-    if leases:
-        await redis.zadd(LEASES, dict(leases))
-
-
-async def end(redis: Redis, job: Job) -> None:
-    """Nobody needs to look after this execution any more."""
-    await redis.zrem(LEASES, job.member)
-
-
-async def release(redis: Redis, job: Job, worker: str) -> bool:
-    """Hand a running execution back to the queue; false if it is no longer this worker's to give.
-
-    A crash between the two steps leaves it queued without a job, and its lease in `LEASES` says where to look.
-    """
-    if not await _eval(redis, RELEASE_SCRIPT, job.record, worker, job.attempt):
-        return False
+async def end(redis: Redis, name: str) -> None:
+    """Nobody needs to look after this execution (by its `member`) any more."""
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.xadd(jobs_key(job.agent), _fields(job.owner, job.execution_id))
-        pipe.zrem(LEASES, job.member)
+        pipe.zrem(DUE, name)
+        pipe.hdel(QUEUED, name)
         await pipe.execute()
-    return True
-
-
-# --- announcements ---------------------------------------------------------------------------------------------------
-
-
-class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a worker announces of one agent. `time_limit` in seconds."""
-
-    name: str
-    description: str = ""
-    tags: tuple[str, ...] = ()
-    input_schema: dict[str, Any] | None = None
-    max_attempts: int = 3
-    time_limit: float | None = None
-
-
-class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a worker announces of itself."""
-
-    id: str
-    host: str
-    pid: int
-    concurrency: int
-    running: int
-    agents: tuple[AgentInfo, ...]
-
-
-async def announce(redis: Redis, info: WorkerInfo) -> None:
-    """Say that a worker lives, for the next 15 s."""
-    now = await redis_ms(redis)
-    silent = await redis.zrangebyscore(WORKERS, 0, now - ANNOUNCE_TTL_MS)
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.hset(WORKER_INFO, info.id, msgspec.json.encode(info))
-        pipe.zadd(WORKERS, {info.id: now + ANNOUNCE_TTL_MS})
-        pipe.zadd(AGENTS_KNOWN, {agent.name: now for agent in info.agents})
-        pipe.zremrangebyscore(AGENTS_KNOWN, 0, now - KNOWN_MS)
-        if silent:
-            pipe.zrem(WORKERS, *silent)
-            pipe.hdel(WORKER_INFO, *silent)
-        await pipe.execute()
-
-
-async def retire(redis: Redis, worker: str) -> None:
-    """Take a worker's announcement back."""
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.zrem(WORKERS, worker)
-        pipe.hdel(WORKER_INFO, worker)
-        await pipe.execute()
-
-
-async def live_workers(redis: Redis) -> list[WorkerInfo]:
-    """The workers that announced themselves within 15 s."""
-    ids = await redis.zrangebyscore(WORKERS, await redis_ms(redis), "+inf")
-    if not ids:
-        return []
-    client: Any = redis
-    stored: list[bytes | None] = await client.hmget(WORKER_INFO, ids)
-    return [info for text in stored if text is not None and (info := _worker_info(text)) is not None]
-
-
-def _worker_info(text: bytes) -> WorkerInfo | None:
-    try:
-        return msgspec.json.decode(text, type=WorkerInfo)
-    except msgspec.MsgspecError:
-        return None  # a worker of another version must not blind us to the others
-
-
-async def live_agents(redis: Redis) -> list[AgentInfo]:
-    """The agents of live workers by name, each once."""
-    found = {agent.name: agent for worker in await live_workers(redis) for agent in worker.agents}
-    return [found[name] for name in sorted(found)]
-
-
-async def known_agents(redis: Redis) -> set[str]:
-    """Names of the agents that any worker announced within the last 24 h."""
-    names: Any = await redis.zrangebyscore(AGENTS_KNOWN, await redis_ms(redis) - KNOWN_MS, "+inf")
-    return {name.decode() for name in names}
 
 
 async def redis_ms(redis: Redis) -> int:
     """The clock of Redis in ms. Hosts may disagree about the time by more than an announcement lives."""
-    return int(await _eval(redis, TIME_SCRIPT, WORKERS))
+    return int(await _eval(redis, TIME_SCRIPT, (DUE,)))
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-async def _eval(redis: Redis, script: str, key: str, *arguments: str | int) -> Any:
+async def _eval(redis: Redis, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
     """EVAL rather than EVALSHA: these scripts are short and rare, and it needs no answer to a forgotten script."""
     client: Any = redis
-    return await client.eval(script, 1, key, *arguments)
+    return await client.eval(script, len(keys), *keys, *arguments)
 
 
 def _object(encoded: bytes) -> dict[str, Any]:
@@ -345,7 +282,7 @@ def _object(encoded: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _cancel(encoded: bytes) -> Cancel | None:
+def read_cancel(encoded: bytes) -> Cancel | None:
     if not encoded:
         return None
     try:

@@ -25,6 +25,7 @@ from emitter.events import (
     Event,
     ExecutionQueued,
     ExecutionStarted,
+    ExecutionSuperseded,
     InputReceived,
     InputRequired,
     ToolProgress,
@@ -154,8 +155,18 @@ WORKER_INFO = "rc:{jobs}:worker-info"
 """Hash: worker id → JSON of its announcement."""
 AGENTS_KNOWN = "rc:{jobs}:agents"
 """Sorted set: names of agents by the time (ms) a worker last announced them."""
-LEASES = "rc:{jobs}:leases"
-"""Sorted set: `<org>:<user>:<execution>` by the time (ms) at which its lease ends unless it is renewed."""
+DUE = "rc:{jobs}:due"
+"""Sorted set: `member` of every execution under the workers' care by the time (ms) to look at it next: when its lease
+ends, when it is to start, or when its job should long have been taken."""
+QUEUED = "rc:{jobs}:queued"
+"""Hash: `member` of an execution that waits for a worker → the id of its job in the agent's stream."""
+REAPER = "rc:{jobs}:reaper"
+"""String: the worker that looks after what is due; it expires with the worker."""
+ABANDONED = "rc:{jobs}:abandoned"
+"""Sorted set: `member` of an execution that is cancelled when its viewers leave by the time (ms) at which it will be
+unless somebody watches."""
+SCHEDULES = "rc:{jobs}:schedules"
+"""Hash: name of a schedule → its last tick that was started (ms)."""
 JOBS_GROUP = "workers"
 EDGES = "rc:edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""
@@ -166,6 +177,24 @@ REVOCATIONS = "rc:revocations"
 def jobs_key(agent: str) -> str:
     """Stream of the jobs waiting for one agent; its consumer group is `JOBS_GROUP`."""
     return "rc:{jobs}:q:" + agent
+
+
+def member(owner: Owner, execution_id: str) -> str:
+    """An execution's name where executions of all owners stand together."""
+    return f"{owner.org}:{owner.user}:{execution_id}"
+
+
+def parse_member(name: str) -> tuple[Owner, str]:
+    """Owner and execution id of a `member`. Raises `InvalidEvent`."""
+    parts = name.split(":")
+    if len(parts) != 3:
+        raise InvalidEvent(f"{name[:300]!r} is not <org>:<user>:<execution>")
+    return Owner(parts[1], parts[0]), check_execution_id(parts[2])
+
+
+def viewers_key(name: str) -> str:
+    """Sorted set: edges with viewers of an execution (by its `member`) by the time (ms) their word on it ends."""
+    return "rc:{jobs}:viewers:" + name
 
 
 def ticket_key(digest: str) -> str:
@@ -317,10 +346,13 @@ _MARKS |= {ExecutionQueued.type: "s:queued", ExecutionStarted.type: "s:running",
 
 
 def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
-    """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `w:<inputId> <spec>`
-    (an input opens; the spec is its data), `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text
-    for the waiting agent, `data` if there is none).
+    """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `t:<attempt>` (that
+    attempt takes over, and waits for a worker), `w:<inputId> <spec>` (an input opens; the spec is its data),
+    `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent, `data` if there is
+    none).
     """
+    if isinstance(event, ExecutionSuperseded):
+        return f"t:{event.attempt}"
     if not isinstance(event, InputRequired | InputReceived):
         return _MARKS[event.type]
     if not INPUT_ID.match(event.input_id):

@@ -1,9 +1,9 @@
 """The worker runtime: claims jobs, runs agents, hears of cancellation, keeps its leases, and stops in order.
 
-Four loops share one process. `fetch` reads and claims while there are free slots; `renew` keeps the leases of what runs
-and learns what was cancelled or lost; `control` wakes `renew` at once; `announce` says that the worker lives. Redis may
-go away for a while: every loop tries again with jittered pauses. An async agent that blocks the event loop blocks all
-four, and looks dead: blocking work belongs in a sync agent.
+Its loops share one process. `fetch` reads and claims while there are free slots; `renew` keeps the leases of what runs
+and learns what was cancelled or lost; `control` wakes `renew` at once; `announce` says that the worker lives; `reap`
+looks after what other workers lost. Redis may go away for a while: every loop tries again with jittered pauses. An
+async agent that blocks the event loop blocks them all, and looks dead: blocking work belongs in a sync agent.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from emitter import jobs
+from emitter import jobs, workers
 from emitter.agents import Agents
 from emitter.connection import DEFAULT_URL, GONE, connect
 from emitter.control import Control
 from emitter.emitter import AgentEmitter
+from emitter.errors import AppendRefused
 from emitter.intake import Intake
-from emitter.jobs import Entry, Job, Renewal, WorkerInfo
+from emitter.jobs import Entry, Job, Renewal, UnreadableJob
+from emitter.lifecycle import Lifecycle
 from emitter.publisher import Publisher
+from emitter.reaper import Reaper
 from emitter.run import HandedOver, Lost, Outcome, Run
 from emitter.tasks import told_to_stop
+from emitter.workers import WorkerInfo
 
 log = structlog.get_logger("emitter.worker")
 
@@ -74,6 +78,8 @@ class Worker:
         self.leftovers: set[asyncio.Task[object]] = set()
         self._redis: Redis = connect(settings.redis_url, max_connections=256 + 2 * settings.concurrency)
         self._publisher = Publisher(redis=self._redis)
+        self._lifecycle = Lifecycle(self._redis, self._publisher.limits, self._publisher.redact)
+        self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds)
         self._control = Control(self._redis, self._look)
         self._intake = Intake(
             self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
@@ -113,7 +119,12 @@ class Worker:
 
     async def _live(self) -> None:
         fetching = asyncio.create_task(self._keep("fetch", self._fetch), name="fetch")
-        steps = {"renew": self._renew, "control": self._control.follow, "announce": self._announce}
+        steps = {
+            "renew": self._renew,
+            "control": self._control.follow,
+            "announce": self._announce,
+            "reap": self._reaper.step,
+        }
         loops = [asyncio.create_task(self._keep(name, step), name=name) for name, step in steps.items()]
         try:
             await asyncio.wait((fetching, *loops), return_when=asyncio.FIRST_COMPLETED)
@@ -124,6 +135,8 @@ class Worker:
             for loop in loops:
                 loop.cancel()
             ended, _ = await asyncio.wait((fetching, *loops), timeout=CLOSE_SECONDS)
+            with contextlib.suppress(RedisError, *GONE):
+                await self._reaper.let_go()
         for loop in ended:
             if not loop.cancelled() and (defect := loop.exception()) is not None:
                 raise defect
@@ -181,7 +194,7 @@ class Worker:
     async def _retire(self) -> None:
         with contextlib.suppress(RedisError, *GONE):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await jobs.retire(self._redis, self.id)
+                await workers.retire(self._redis, self.id)
                 for name in self.agents.names:
                     await jobs.forget_consumers(self._redis, name, self.id)
 
@@ -202,23 +215,34 @@ class Worker:
         """Claim an entry's execution and start it. If Redis goes away before the claim is answered, the entry is tried
         again; if it does before the entry is settled, a later recovery finds it stale."""
         record = entry.owner.execution(entry.execution_id).record
-        claim: Job | jobs.Refused = "stale"
-        if record not in self._runs:
-            try:
-                claim = await jobs.claim(self._redis, entry, self.id, self.settings.lease_ms)
-            except (ResponseError, msgspec.MsgspecError) as error:
-                # One record that cannot be claimed must not stand before all others; a later recovery tries it again.
-                log.error("claim_failed", execution=entry.execution_id, agent=entry.agent, error=str(error)[:200])
-                claim = "owned"
+        claim = "stale" if record in self._runs else await self._claim(entry)
+        if claim == "lapsed":
+            await self._lifecycle.lose(entry.owner, entry.execution_id)  # which offers it anew, as the next attempt
         self._intake.entries.popleft()
         if isinstance(claim, Job):
             log.info("job_claimed", execution=entry.execution_id, agent=entry.agent, attempt=claim.attempt)
             self._start(claim)
             await jobs.settle(self._redis, entry, claim)
-        elif claim == "stale":
-            log.info("job_dropped", reason="stale", execution=entry.execution_id, agent=entry.agent)
+        elif claim != "owned":
+            log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
             await jobs.settle(self._redis, entry, None)
         # "owned": the entry stays unsettled, for the case that its owner dies before it starts the execution.
+
+    async def _claim(self, entry: Entry) -> Job | jobs.Refused:
+        max_attempts = self.agents[entry.agent].max_attempts
+        try:
+            return await jobs.claim(self._redis, entry, self.id, self.settings.lease_ms, max_attempts)
+        except UnreadableJob as error:
+            log.error("job_unreadable", execution=entry.execution_id, agent=entry.agent, error=error.detail[:200])
+            with contextlib.suppress(AppendRefused):
+                await self._lifecycle.fail(
+                    entry.owner, entry.execution_id, error.attempt, error=error.detail[:200], code="invalid_job"
+                )
+            return "stale"
+        except ResponseError as error:
+            # One record that cannot be claimed must not stand before all others; a later recovery tries it again.
+            log.error("claim_failed", execution=entry.execution_id, agent=entry.agent, error=str(error)[:200])
+            return "owned"
 
     # --- one execution ---
 
@@ -262,9 +286,9 @@ class Worker:
         """Settle the lease. Of a lost execution it is another's; of an unwritten end it must lapse, to be noticed."""
         try:
             if outcome == "handed_over":
-                await jobs.release(self._redis, job, self.id)
+                await self._lifecycle.hand_over(job)
             elif outcome not in ("lost", "unwritten"):
-                await jobs.end(self._redis, job)
+                await jobs.end(self._redis, job.member)
         except (RedisError, *GONE) as error:
             log.warning("lease_left", outcome=outcome, error=type(error).__name__)
 
@@ -292,7 +316,7 @@ class Worker:
         renewals = await jobs.renew(self._redis, [run.job for run in runs], self.id, self.settings.lease_ms)
         for run, renewal in zip(runs, renewals, strict=True):
             _heed(run, renewal)
-        await jobs.note_leases(
+        await jobs.look_at(
             self._redis,
             {
                 run.job.member: renewal.lease_ms
@@ -304,7 +328,7 @@ class Worker:
     # --- announce ---
 
     async def _announce(self) -> None:
-        await jobs.announce(self._redis, self.info)
+        await workers.announce(self._redis, self.info)
         await asyncio.sleep(ANNOUNCE_SECONDS)
 
     @property

@@ -37,7 +37,7 @@ from emitter.events import (
 )
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
-from emitter.wire import START, EventId, Owner
+from emitter.wire import START, EventId, Owner, now_ms
 
 ALICE, BOB = Identity(Owner("alice"), frozenset()), Identity(Owner("bob"), frozenset())
 STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
@@ -128,12 +128,40 @@ async def test_a_key_stands_for_one_request_of_one_user(commands: Commands) -> N
     assert bobs.execution_id != first.execution_id
 
 
-async def test_a_job_that_was_not_queued_is_queued_by_the_repeat(redis: Redis, commands: Commands) -> None:
-    """When the edge died between the log and the queue, the repeat queues the job."""
+async def test_a_repeat_is_answered_when_no_worker_knows_the_agent_any_more(redis: Redis, commands: Commands) -> None:
+    """The first answer stands, whatever has become of the agent; a new request is refused."""
     first, _ = await execute(commands, "k1")
-    await redis.delete(wire.jobs_key("analyst"))
-    await execute(commands, "k1")
-    assert await jobs_of(redis) == [first.execution_id]
+    await redis.delete(wire.AGENTS_KNOWN)
+    commands._agents = (0.0, frozenset())
+    assert await execute(commands, "k1") == (first, False)
+    with pytest.raises(Problem) as caught:
+        await execute(commands, "k2")
+    assert caught.value.slug == "unknown-agent"
+
+
+async def test_a_repeat_finishes_what_an_edge_could_not(redis: Redis, commands: Commands) -> None:
+    """When the edge died between the key and the log, the repeat makes the execution, under the key's id."""
+    first, _ = await execute(commands, "k1")
+    await redis.delete(ALICE.owner.execution(first.execution_id).record)
+    assert await execute(commands, "k1") == (first, True)
+
+
+async def test_what_starts_later_is_in_no_queue(redis: Redis, commands: Commands) -> None:
+    """With a time to start ahead the execution is accepted, but no worker is offered it; a repeat changes nothing."""
+    at = now_ms() + 60_000
+    first, _ = await execute(commands, "k1", not_before=at)
+    assert await execute(commands, "k1", not_before=at) == (first, False)
+    assert await jobs_of(redis) == []
+    assert await redis.zrange(wire.DUE, 0, -1, withscores=True) == [
+        (wire.member(ALICE.owner, first.execution_id).encode(), at)
+    ]
+
+
+async def test_what_starts_after_its_record_is_gone_is_refused(commands: Commands) -> None:
+    """A time to start beyond the log's life is refused with the latest that is possible."""
+    with pytest.raises(Problem) as caught:
+        await execute(commands, not_before=now_ms() + 30 * 86_400_000)
+    assert (caught.value.status, caught.value.slug) == (422, "invalid")
 
 
 async def test_an_id_is_taken_once(redis: Redis, commands: Commands) -> None:

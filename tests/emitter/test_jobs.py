@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from emitter import jobs
 from emitter.events import ExecutionComplete, ExecutionQueued
-from emitter.jobs import AgentInfo, Cancel, Entry, Job, WorkerInfo
+from emitter.jobs import Cancel, Entry, Job, UnreadableJob
 from emitter.log import append, prepare
 from emitter.redact import Redactor
-from emitter.wire import JOBS_GROUP, LEASES, WORKER_INFO, WORKERS, Owner, jobs_key
+from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, jobs_key
 
 ALICE = Owner("alice", "acme")
 LEASE_MS = 60_000
@@ -36,7 +35,7 @@ async def read_one(redis: Redis, worker: str = "w1", agent: str = "writer") -> E
 
 async def claimed(redis: Redis, execution_id: str = "ex_1", worker: str = "w1", **fields: str) -> Job:
     await accept(redis, execution_id, **fields)
-    job = await jobs.claim(redis, await read_one(redis, worker), worker, LEASE_MS)
+    job = await jobs.claim(redis, await read_one(redis, worker), worker, LEASE_MS, 3)
     assert isinstance(job, Job)
     return job
 
@@ -87,7 +86,7 @@ async def test_many_claims_of_one_job_have_one_winner(redis: Redis) -> None:
     """However many workers claim an execution at once, one gets it, and it is attempt 1."""
     await accept(redis, "ex_1")
     entry = await read_one(redis)
-    claims = await asyncio.gather(*(jobs.claim(redis, entry, f"w{n}", LEASE_MS) for n in range(8)))
+    claims = await asyncio.gather(*(jobs.claim(redis, entry, f"w{n}", LEASE_MS, 3) for n in range(8)))
     winners = [claim for claim in claims if isinstance(claim, Job)]
     assert [job.attempt for job in winners] == [1]
     assert claims.count("owned") == 7
@@ -97,20 +96,51 @@ async def test_claiming_again_after_a_lost_reply_is_the_same_attempt(redis: Redi
     """The worker that owns a queued execution gets it again without spending an attempt."""
     await accept(redis, "ex_1")
     entry = await read_one(redis)
-    first, second = [await jobs.claim(redis, entry, "w1", LEASE_MS) for _ in range(2)]
+    first, second = [await jobs.claim(redis, entry, "w1", LEASE_MS, 3) for _ in range(2)]
     assert isinstance(first, Job)
     assert isinstance(second, Job)
     assert first.attempt == second.attempt == 1
 
 
-async def test_a_claim_whose_owner_died_before_starting_can_be_taken(redis: Redis) -> None:
-    """A queued execution with a lapsed lease goes to the next worker, as the next attempt."""
+async def test_a_claim_whose_owner_died_before_starting_is_lapsed(redis: Redis) -> None:
+    """A queued execution with a lapsed lease is nobody's to claim until its owner's attempt was ended."""
     job = await claimed(redis)
     await redis.hset(job.record, "lease", "1")
-    entry = Entry("writer", b"1-1", ALICE, "ex_1")
-    taken = await jobs.claim(redis, entry, "w2", LEASE_MS)
+    assert await jobs.claim(redis, Entry("writer", b"1-1", ALICE, "ex_1"), "w2", LEASE_MS, 3) == "lapsed"
+
+
+async def test_an_attempt_that_was_opened_is_claimed_under_its_number(redis: Redis) -> None:
+    """Where the last attempt was ended for another, the fence stands at the next number, and the claim keeps it."""
+    job = await claimed(redis)
+    await redis.hset(job.record, mapping={"owner": "", "attempt": "2"})
+    taken = await jobs.claim(redis, Entry("writer", b"1-1", ALICE, "ex_1"), "w2", LEASE_MS, 3)
     assert isinstance(taken, Job)
-    assert taken.attempt == 2
+    assert (taken.attempt, taken.from_seq) == (2, 1)
+
+
+async def test_what_starts_later_is_not_claimed(redis: Redis) -> None:
+    """An execution with a time to start cannot be claimed before it, whatever is in the queue."""
+    await accept(redis, "ex_1", notBefore=str(await jobs.redis_ms(redis) + 60_000))
+    assert await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS, 3) == "stale"
+
+
+@pytest.mark.parametrize("fields", [{"params": "{"}, {"metadata": "["}])
+async def test_what_no_agent_can_be_given_is_unreadable(redis: Redis, fields: dict[str, str]) -> None:
+    """A record that is not JSON where it should be raises, with the attempt that was taken."""
+    await accept(redis, "ex_1", **fields)
+    with pytest.raises(UnreadableJob) as caught:
+        await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS, 3)
+    assert caught.value.attempt == 1
+
+
+async def test_an_execution_is_on_offer_once(redis: Redis) -> None:
+    """Offering again adds nothing while the job is there, and brings it back once it is lost."""
+    await accept(redis, "ex_1")
+    await jobs.enqueue(redis, ALICE, "ex_1", "writer")
+    assert await redis.xlen(jobs_key("writer")) == 1
+    await redis.delete(jobs_key("writer"))
+    await jobs.enqueue(redis, ALICE, "ex_1", "writer")
+    assert await redis.xlen(jobs_key("writer")) == 1
 
 
 @pytest.mark.parametrize("state", ["running", "waiting_input", "completed", "failed", "cancelled"])
@@ -118,13 +148,13 @@ async def test_what_does_not_wait_is_stale(redis: Redis, state: str) -> None:
     """Only a queued execution can be claimed, so none runs twice."""
     await accept(redis, "ex_1")
     await redis.hset(ALICE.execution("ex_1").record, "state", state)
-    assert await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS) == "stale"
+    assert await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS, 3) == "stale"
 
 
 async def test_an_unknown_execution_is_stale(redis: Redis) -> None:
     """A job whose record has expired is no job."""
     await jobs.enqueue(redis, ALICE, "ex_gone", "writer")
-    assert await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS) == "stale"
+    assert await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS, 3) == "stale"
     assert not await redis.exists(ALICE.execution("ex_gone").record)
 
 
@@ -132,14 +162,14 @@ async def test_a_settled_job_leaves_nothing_but_its_lease(redis: Redis) -> None:
     """After `settle` the entry is in no stream and pending with nobody; `end` takes the lease away too."""
     await accept(redis, "ex_1")
     entry = await read_one(redis)
-    job = await jobs.claim(redis, entry, "w1", LEASE_MS)
+    job = await jobs.claim(redis, entry, "w1", LEASE_MS, 3)
     assert isinstance(job, Job)
     await jobs.settle(redis, entry, job)
     assert await redis.xlen(jobs_key("writer")) == 0
     assert (await redis.xpending(jobs_key("writer"), JOBS_GROUP))["pending"] == 0
-    assert await redis.zrange(LEASES, 0, -1, withscores=True) == [(b"acme:alice:ex_1", job.lease_ms)]
-    await jobs.end(redis, job)
-    assert await redis.zcard(LEASES) == 0
+    assert await redis.zrange(DUE, 0, -1, withscores=True) == [(b"acme:alice:ex_1", job.lease_ms)]
+    await jobs.end(redis, job.member)
+    assert await redis.zcard(DUE) == await redis.hlen(QUEUED) == 0
 
 
 async def test_a_job_read_by_a_worker_that_died_is_recovered(redis: Redis) -> None:
@@ -172,15 +202,15 @@ async def test_an_entry_that_is_no_job_is_dropped(redis: Redis, fields: dict[Any
 
 
 async def test_a_renewal_prolongs_the_lease(redis: Redis) -> None:
-    """The owner's renewal moves the lease in the record; `note_leases` moves it for those who look for lost workers."""
+    """The owner's renewal moves the lease in the record; `look_at` moves it for those who look for lost workers."""
     job = await claimed(redis)
     (renewal,) = await jobs.renew(redis, [job], "w1", 2 * LEASE_MS)
     assert renewal.verdict == "ok"
     assert renewal.cancel is None
     assert renewal.lease_ms >= job.lease_ms + LEASE_MS
     assert (await record_of(redis))["lease"] == str(renewal.lease_ms)
-    await jobs.note_leases(redis, {job.member: renewal.lease_ms})
-    assert await redis.zscore(LEASES, job.member) == renewal.lease_ms
+    await jobs.look_at(redis, {job.member: renewal.lease_ms})
+    assert await redis.zscore(DUE, job.member) == renewal.lease_ms
 
 
 async def test_a_renewal_tells_what_happened_to_each(redis: Redis) -> None:
@@ -201,73 +231,6 @@ async def test_a_request_to_cancel_counts_however_it_is_written(redis: Redis) ->
     """Text in the cancel field that cannot be read is still a request to cancel."""
     job = await claimed(redis, cancel="yes!")
     assert job.cancel == Cancel()
-
-
-async def test_a_released_execution_waits_again(redis: Redis) -> None:
-    """Release queues the execution without an owner; the next claim is the next attempt; its lease is gone."""
-    job = await claimed(redis)
-    await jobs.note_leases(redis, {job.member: job.lease_ms})
-    await redis.hset(job.record, "state", "running")
-    assert await jobs.release(redis, job, "w1")
-    record = await record_of(redis)
-    assert (record["state"], record["owner"], record["attempt"]) == ("queued", "", "1")
-    assert await redis.zcard(LEASES) == 0
-    again = await jobs.claim(redis, await read_one(redis, "w2"), "w2", LEASE_MS)
-    assert isinstance(again, Job)
-    assert again.attempt == 2
-
-
-@pytest.mark.parametrize(("field", "value"), [("owner", "w2"), ("attempt", "2"), ("state", "completed")])
-async def test_what_is_not_ours_cannot_be_released(redis: Redis, field: str, value: str) -> None:
-    """Release changes nothing of an execution that ended, or that another worker or attempt has."""
-    job = await claimed(redis)
-    await redis.hset(job.record, field, value)
-    before = await record_of(redis)
-    assert not await jobs.release(redis, job, "w1")
-    assert await record_of(redis) == before
-
-
-def worker_info(worker: str, *agents: str) -> WorkerInfo:
-    infos = tuple(AgentInfo(name=name, input_schema={"type": "object"}) for name in agents)
-    return WorkerInfo(id=worker, host="h", pid=1, concurrency=2, running=1, agents=infos)
-
-
-async def test_an_announced_worker_is_seen_until_it_retires(redis: Redis) -> None:
-    """Announcements list workers and, each once, their agents; known agents outlive them."""
-    await jobs.announce(redis, worker_info("w1", "writer", "reader"))
-    await jobs.announce(redis, worker_info("w2", "writer"))
-    assert {worker.id for worker in await jobs.live_workers(redis)} == {"w1", "w2"}
-    assert [agent.name for agent in await jobs.live_agents(redis)] == ["reader", "writer"]
-    await jobs.retire(redis, "w1")
-    assert await jobs.live_workers(redis) == [worker_info("w2", "writer")]
-    assert [agent.name for agent in await jobs.live_agents(redis)] == ["writer"]
-    assert await jobs.known_agents(redis) == {"reader", "writer"}
-
-
-async def test_the_announcement_is_camel_case_json(redis: Redis) -> None:
-    """What stands in Redis is what the interface documents."""
-    await jobs.announce(redis, worker_info("w1", "writer"))
-    stored: Any = await redis.hget(WORKER_INFO, "w1")
-    agent = msgspec.json.decode(stored)["agents"][0]
-    assert set(agent) == {"name", "description", "tags", "inputSchema", "maxAttempts", "timeLimit"}
-
-
-async def test_a_silent_worker_is_not_live_and_is_swept(redis: Redis) -> None:
-    """A worker whose announcement has lapsed is not listed, and the next announcement of another removes it."""
-    await jobs.announce(redis, worker_info("silent", "writer"))
-    await redis.zadd(WORKERS, {"silent": 1})
-    assert await jobs.live_workers(redis) == []
-    await jobs.announce(redis, worker_info("w2", "writer"))
-    assert await redis.hkeys(WORKER_INFO) == [b"w2"]
-    assert await redis.zrange(WORKERS, 0, -1) == [b"w2"]
-
-
-async def test_an_unreadable_announcement_hides_no_other(redis: Redis) -> None:
-    """A worker whose announcement we do not understand costs only itself."""
-    await jobs.announce(redis, worker_info("w1", "writer"))
-    await jobs.announce(redis, worker_info("w2", "reader"))
-    await redis.hset(WORKER_INFO, "w1", "{}")
-    assert [worker.id for worker in await jobs.live_workers(redis)] == ["w2"]
 
 
 async def test_a_consumer_with_unsettled_jobs_is_kept(redis: Redis) -> None:

@@ -18,15 +18,15 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from emitter import jobs
+from emitter import jobs, workers
 from emitter.__main__ import main
 from emitter.agents import Agents, Context, SyncContext
 from emitter.connection import connect
 from emitter.errors import AppendRefused, EmitterClosed, ExecutionEnded, UnknownInput
-from emitter.events import Event, ExecutionComplete, ExecutionQueued, InputReceived
+from emitter.events import Event, ExecutionComplete, ExecutionQueued, ExecutionSuperseded, InputReceived
 from emitter.log import append, prepare
 from emitter.redact import Redactor
-from emitter.wire import JOBS_GROUP, LEASES, Owner, decode_envelope, jobs_key
+from emitter.wire import DUE, JOBS_GROUP, Owner, decode_envelope, jobs_key
 from emitter.worker import Worker, WorkerSettings
 
 ALICE = Owner("alice", "acme")
@@ -171,9 +171,9 @@ async def test_a_finished_execution_leaves_nothing_in_the_queue(redis: Redis, re
     await run_once(only(agent), redis, redis_url)
     assert await redis.xlen(jobs_key("agent")) == 0
     assert await redis.xinfo_consumers(jobs_key("agent"), JOBS_GROUP) == []
-    assert await redis.zcard(LEASES) == 0
-    assert await jobs.live_workers(redis) == []
-    assert await jobs.known_agents(redis) == {"agent"}
+    assert await redis.zcard(DUE) == 0
+    assert await workers.live_workers(redis) == []
+    assert await workers.known_agents(redis) == {"agent"}
 
 
 async def test_a_sync_agent_runs_in_a_thread_with_a_blocking_emitter(redis: Redis, redis_url: str) -> None:
@@ -263,12 +263,12 @@ async def test_a_worker_says_that_it_lives(redis: Redis, redis_url: str) -> None
     """While it runs, a worker is announced with its agents and what it is doing; afterwards it is not."""
     async with working(only(forever, description="Waits", tags=["slow"]), redis_url, concurrency=3) as worker:
         async with asyncio.timeout(5):
-            while not (live := await jobs.live_workers(redis)):
+            while not (live := await workers.live_workers(redis)):
                 await asyncio.sleep(0.01)
         assert (live[0].id, live[0].pid, live[0].concurrency) == (worker.id, os.getpid(), 3)
-        (agent,) = await jobs.live_agents(redis)
+        (agent,) = await workers.live_agents(redis)
         assert (agent.name, agent.description, agent.tags) == ("agent", "Waits", ("slow",))
-    assert await jobs.live_workers(redis) == []
+    assert await workers.live_workers(redis) == []
 
 
 # --- one end, whatever the agent does ---
@@ -367,7 +367,7 @@ async def test_an_agent_may_write_its_own_end(redis: Redis, redis_url: str, then
             async with asyncio.timeout(5):
                 await tidied.wait()
     assert [type_ for type_ in await types_of(redis) if type_ in TERMINAL] == ["execution:complete"]
-    assert await redis.zcard(LEASES) == 0
+    assert await redis.zcard(DUE) == 0
 
 
 async def test_one_refused_event_does_not_end_an_agent(redis: Redis, redis_url: str) -> None:
@@ -607,11 +607,11 @@ async def test_an_agent_is_stopped_when_another_attempt_takes_over(redis: Redis,
         async with asyncio.timeout(5):
             await stopped.wait()
     assert await types_of(redis) == ["execution:queued", "execution:started"]
-    assert await redis.zscore(LEASES, "acme:alice:ex_1") is not None
+    assert await redis.zscore(DUE, "acme:alice:ex_1") is not None
 
 
 async def test_a_lease_is_kept_for_as_long_as_the_agent_runs(redis: Redis, redis_url: str) -> None:
-    """Renewals move the lease in the record and in `LEASES` while the agent runs."""
+    """Renewals move the lease in the record and in `DUE` while the agent runs."""
     await accept(redis, "agent")
     async with working(only(forever), redis_url, grace_seconds=0):
         await until(redis, "execution:started")
@@ -619,7 +619,7 @@ async def test_a_lease_is_kept_for_as_long_as_the_agent_runs(redis: Redis, redis
         async with asyncio.timeout(5):
             while (now := int(await field(redis, "lease"))) <= first:
                 await asyncio.sleep(0.05)
-            while (await redis.zscore(LEASES, "acme:alice:ex_1") or 0) < now:
+            while (await redis.zscore(DUE, "acme:alice:ex_1") or 0) < now:
                 await asyncio.sleep(0.05)
         assert await field(redis, "state") == "running"
 
@@ -661,13 +661,13 @@ async def test_a_stop_hands_back_what_does_not_finish(redis: Redis, redis_url: s
     async with working(agents, redis_url, grace_seconds=0.1):
         await until(redis, "execution:started")
     assert (await field(redis, "state"), await field(redis, "owner")) == ("queued", "")
-    assert await redis.zcard(LEASES) == 0
     async with working(agents, redis_url):
         assert (await end_of(redis)).result == "second"
     assert attempts == [1, 2]
-    expected = ["execution:queued", "execution:started", "status", "execution:started", "execution:complete"]
-    assert await types_of(redis) == expected
-    assert (await events_of(redis))[2][1].status == "handed_over"
+    events = await events_of(redis)
+    expected = ["queued", "started", "superseded", "started", "complete"]
+    assert [type_ for type_, _ in events] == [f"execution:{name}" for name in expected]
+    assert events[2][1] == ExecutionSuperseded(from_seq=1, attempt=2)
 
 
 async def test_a_second_stop_ends_at_once(redis: Redis, redis_url: str) -> None:
@@ -820,7 +820,7 @@ async def test_a_worker_process_stops_in_order_on_sigterm(redis: Redis, redis_ur
         code, lines = await worker.wait()
     assert (await end_of(redis, "ex_2")).result == "slow"
     assert code == 0
-    assert await jobs.live_workers(redis) == []
+    assert await workers.live_workers(redis) == []
     names = [line["event"] for line in lines]
     assert [names[0], names[-1]] == ["worker_started", "worker_stopped"]
     ended = [line for line in lines if line["event"] == "execution_ended"]

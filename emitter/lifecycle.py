@@ -1,0 +1,208 @@
+"""What moves an execution besides its own agent: accepted, cancelled, handed over, lost. For edges and workers alike.
+
+Each step is one append, which decides by the execution's record whether it may still happen; so of two that race one
+wins, and a step that is repeated after a lost reply changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+
+from emitter import jobs
+from emitter.batch import Prepared
+from emitter.errors import AppendRefused, ExecutionEnded, ExecutionOwned, UnknownExecution
+from emitter.events import (
+    TERMINAL_STATES,
+    Event,
+    ExecutionCancelled,
+    ExecutionError,
+    ExecutionQueued,
+    ExecutionSuperseded,
+    State,
+)
+from emitter.jobs import Cancel, Job
+from emitter.log import Appended, LogLimits, append, prepare
+from emitter.redact import Redactor
+from emitter.wire import Owner, member, now_ms
+
+log = structlog.get_logger("emitter.lifecycle")
+
+CANCEL_SCRIPT = Path(__file__).with_name("cancel.lua").read_text()
+MAX_ATTEMPTS = 3
+"""For an execution whose record does not say how often its agent may be tried."""
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution is started with. `not_before` in ms since the epoch; `cancel_after_seconds`: how long it goes
+    on after its last viewer has left (`None`: to its end)."""
+
+    task: str
+    agent: str
+    params: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    request_id: str = ""
+    conversation_id: str | None = None
+    not_before: int | None = None
+    cancel_after_seconds: float | None = None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The record's fields."""
+        fields = {
+            "task": self.task,
+            "agent": self.agent,
+            "params": msgspec.json.encode(self.params or {}).decode(),
+            "metadata": msgspec.json.encode(self.metadata or {}).decode(),
+            "conversationId": self.conversation_id or "",
+            "requestId": self.request_id,
+            "createdAt": str(now_ms()),
+        }
+        if self.not_before is not None:
+            fields["notBefore"] = str(self.not_before)
+        if self.cancel_after_seconds is not None:
+            fields["cancelAfter"] = str(int(self.cancel_after_seconds * 1000))
+        return fields
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the record says of an execution whose worker was lost during `attempt`, the `lost`-th time before that."""
+
+    agent: str
+    attempt: int
+    from_seq: int
+    lost: int
+    max_attempts: int
+    cancel: Cancel | None
+
+
+class Lifecycle:
+    """The steps, over one client. Redis errors pass through: every step may be repeated."""
+
+    def __init__(self, redis: Redis, limits: LogLimits, redact: Redactor) -> None:
+        self._redis: Any = redis
+        self._limits = limits
+        self._redact = redact
+
+    async def accept(self, owner: Owner, execution_id: str, start: Start) -> bool:
+        """Write `execution:queued` and offer the job, or plan its start; whether the execution is new. A repeat
+        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`."""
+        event = ExecutionQueued(task=start.task, agent=start.agent)
+        prepared = self._prepare(event, execution_id, request_id=start.request_id or None)
+        # First of all: whatever happens between here and the job, somebody comes by.
+        await jobs.look_in(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS)
+        is_new = await self._begin(owner, execution_id, prepared, start.fields)
+        not_before = start.not_before if is_new else await self._waits_until(owner, execution_id)
+        if not_before is None and not is_new:
+            return False
+        if (not_before or 0) > await jobs.redis_ms(self._redis):
+            await jobs.look_at(self._redis, {member(owner, execution_id): not_before or 0})
+        else:
+            await jobs.enqueue(self._redis, owner, execution_id, start.agent)
+        return is_new
+
+    async def _waits_until(self, owner: Owner, execution_id: str) -> int | None:
+        """When an execution that waits for a worker may start (ms); `None` if it does not wait."""
+        record = owner.execution(execution_id).record
+        state, not_before = await self._redis.hmget(record, "state", "notBefore")
+        return int(not_before or 0) if state == b"queued" else None
+
+    async def _begin(self, owner: Owner, execution_id: str, queued: Prepared, fields: Mapping[str, str]) -> bool:
+        appended = await append(
+            self._redis, owner, execution_id, [queued],
+            producer="accept", mode="new", fields=fields, limits=self._limits,
+        )  # fmt: skip
+        return appended.added > 0
+
+    async def cancel(
+        self, owner: Owner, execution_id: str, *, reason: str | None, by: str | None, request_id: str | None = None
+    ) -> State:
+        """Cancel what no worker has, or ask the worker that has it to; the state the execution is in then. The first
+        request's words are kept. Raises `UnknownExecution`."""
+        keys = owner.execution(execution_id)
+        event = self._prepare(ExecutionCancelled(reason=reason, by=by), execution_id, request_id=request_id)
+        try:
+            await self._append(owner, execution_id, event, mode="unowned")
+            return "cancelled"
+        except ExecutionOwned:
+            words = msgspec.json.encode({"reason": reason, "by": by})
+            reply = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, "PUBLISH")
+            if reply is None:
+                raise UnknownExecution(execution_id) from None
+            state: State = reply.decode()
+            return state
+        except ExecutionEnded as ended:
+            return ended.state  # type: ignore[return-value]
+
+    async def hand_over(self, job: Job) -> bool:
+        """Give a running execution back: its next attempt waits for a worker, and this one is fenced. False if it is no
+        longer this attempt's to give."""
+        event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
+        try:
+            await self._append(job.owner, job.execution_id, self._prepare(event, job.execution_id), attempt=job.attempt)
+        except AppendRefused:
+            return False
+        await jobs.enqueue(self._redis, job.owner, job.execution_id, job.agent)
+        return True
+
+    async def fail(self, owner: Owner, execution_id: str, attempt: int, *, error: str, code: str) -> None:
+        """End an execution that the caller has claimed. Raises `AppendRefused`."""
+        event = self._prepare(ExecutionError(error=error, code=code), execution_id)
+        await self._append(owner, execution_id, event, attempt=attempt)
+        await jobs.end(self._redis, member(owner, execution_id))
+
+    async def lose(self, owner: Owner, execution_id: str) -> Literal["superseded", "ended", "kept"]:
+        """Take an execution from a worker whose lease has ended: to the next attempt, or, where there is none or it was
+        to be cancelled anyway, to its end. `kept`: the worker is alive after all, or somebody else was faster."""
+        found = await self._found(owner, execution_id)
+        event = _after(found)
+        fields = {"lost": str(found.lost + 1)}
+        try:
+            await self._append(
+                owner, execution_id, self._prepare(event, execution_id),
+                attempt=found.attempt, mode="lapsed", fields=fields,
+            )  # fmt: skip
+        except AppendRefused:
+            return "kept"
+        log.warning("worker_lost", execution=execution_id, agent=found.agent, attempt=found.attempt, then=event.type)
+        if event.type in TERMINAL_STATES:
+            await jobs.end(self._redis, member(owner, execution_id))
+            return "ended"
+        await jobs.enqueue(self._redis, owner, execution_id, found.agent)
+        return "superseded"
+
+    async def _found(self, owner: Owner, execution_id: str) -> Lost:
+        names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel")
+        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
+        agent, attempt, from_seq, lost, max_attempts, cancel = row
+        return Lost(
+            agent=(agent or b"").decode(),
+            attempt=int(attempt or 0),
+            from_seq=int(from_seq or 0),
+            lost=int(lost or 0),
+            max_attempts=int(max_attempts or MAX_ATTEMPTS),
+            cancel=jobs.read_cancel(cancel or b""),
+        )
+
+    def _prepare(self, event: Event, execution_id: str, **envelope: Any) -> Prepared:
+        return prepare(event, execution_id, redact=self._redact, max_bytes=self._limits.max_event_bytes, **envelope)
+
+    async def _append(self, owner: Owner, execution_id: str, event: Prepared, **options: Any) -> Appended:
+        """Append to what exists."""
+        options = {"mode": "existing", **options}
+        return await append(self._redis, owner, execution_id, [event], limits=self._limits, **options)
+
+
+def _after(found: Lost) -> Event:
+    """What follows on the loss of a worker."""
+    if found.cancel is not None:
+        return ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)
+    if found.lost + 1 >= found.max_attempts:
+        times = "its worker was lost" if found.lost == 0 else f"its workers were lost {found.lost + 1} times"
+        return ExecutionError(error=times, code="worker_lost")
+    return ExecutionSuperseded(from_seq=found.from_seq, attempt=found.attempt + 1)

@@ -1,0 +1,143 @@
+"""Looks after every execution that is due: starts what was delayed, offers again what lost its job, takes over what
+lost its worker, and cancels what nobody watches any more. So none stays `queued` or `running` with nobody working on
+it.
+
+Every worker runs one, and a lock in Redis lets one at a time do the work. Nothing breaks if two do for a moment: each
+step is decided by the execution's record.
+
+A lease that ended while Redis was away says nothing about its worker, which could not renew it. So a reaper that did
+not hear from Redis for a while gives all workers one lease time before it takes anything from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, NamedTuple
+
+import structlog
+from redis.asyncio import Redis
+
+from emitter import jobs, presence
+from emitter.errors import AppendRefused, InvalidEvent
+from emitter.events import TERMINAL_STATES
+from emitter.lifecycle import Lifecycle
+from emitter.wire import DUE, REAPER, Owner, parse_member
+
+log = structlog.get_logger("emitter.reaper")
+
+TICK_SECONDS = 0.5
+"""How often the one that has the lock looks, and how much later than planned a delayed start may be."""
+LOCK_MS = 3_000
+BATCH = 100
+HOLD_SCRIPT = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+LET_GO_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class Found(NamedTuple):
+    """What a record says of who works on its execution. Times in ms."""
+
+    state: str
+    owner: str
+    lease: int
+    not_before: int
+    agent: str
+
+
+class Reaper:
+    """`step` again and again; then `let_go`. `lease_seconds` is the lease of the workers here."""
+
+    def __init__(self, redis: Redis, lifecycle: Lifecycle, worker: str, lease_seconds: float) -> None:
+        self._redis: Any = redis
+        self._lifecycle = lifecycle
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._heard_at = self._steady_since = time.monotonic()
+
+    async def step(self) -> None:
+        """Look at what is due now, if nobody else does; then wait a tick. Raises redis errors."""
+        more = False
+        if await self._hold():
+            more = await self._look_around()
+            for owner, execution_id, name in await presence.abandoned(self._redis, BATCH):
+                await self._cancel_abandoned(owner, execution_id)
+                await presence.forget(self._redis, name)
+        if not more:
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _hold(self) -> bool:
+        """Take or keep the lock."""
+        held = await self._redis.eval(HOLD_SCRIPT, 1, REAPER, self._worker, LOCK_MS)
+        now = time.monotonic()
+        if now - self._heard_at > self._lease_seconds / 2:
+            self._steady_since = now
+        self._heard_at = now
+        return bool(held)
+
+    def _patience_seconds(self) -> float:
+        """How long every worker still has to renew its lease."""
+        return max(0.0, self._steady_since + self._lease_seconds - time.monotonic())
+
+    async def let_go(self) -> None:
+        """Leave the lock to another worker at once."""
+        await self._redis.eval(LET_GO_SCRIPT, 1, REAPER, self._worker)
+
+    async def _look_around(self) -> bool:
+        """One batch; whether there may be more."""
+        now = await jobs.redis_ms(self._redis)
+        names: list[bytes] = await self._redis.zrange(DUE, 0, now, byscore=True, offset=0, num=BATCH)
+        for name in names:
+            await self._look(name, now)
+        return len(names) == BATCH
+
+    async def _look(self, raw: bytes, now: int) -> None:
+        try:
+            name = raw.decode()
+            owner, execution_id = parse_member(name)
+        except (InvalidEvent, UnicodeDecodeError):
+            await self._redis.zrem(DUE, raw)
+            return
+        try:
+            await self._look_after(owner, execution_id, name, now)
+        except ValueError as error:  # a record that somebody else has written in must not stand before all others
+            log.error("record_unreadable", execution=execution_id, error=str(error)[:200])
+            await jobs.look_at(self._redis, {name: now + jobs.QUEUED_LOOK_MS})
+
+    async def _look_after(self, owner: Owner, execution_id: str, name: str, now: int) -> None:
+        found = await self._find(owner, execution_id)
+        if found is None or found.state in TERMINAL_STATES.values():
+            await jobs.end(self._redis, name)
+        elif found.owner:
+            await self._look_at_lease(owner, execution_id, name, found, now)
+        elif found.state != "queued":
+            await jobs.end(self._redis, name)  # somebody runs it who is no worker: it publishes over HTTP, say
+        elif found.not_before > now:
+            await jobs.look_at(self._redis, {name: found.not_before})
+        else:
+            await jobs.enqueue(self._redis, owner, execution_id, found.agent)
+
+    async def _look_at_lease(self, owner: Owner, execution_id: str, name: str, found: Found, now: int) -> None:
+        if found.lease > now:
+            await jobs.look_at(self._redis, {name: found.lease})
+        elif (seconds := self._patience_seconds()) > 0:
+            await jobs.look_at(self._redis, {name: now + int(seconds * 1000)})
+        elif await self._lifecycle.lose(owner, execution_id) == "kept":
+            await jobs.look_at(self._redis, {name: now + 1000})
+
+    async def _find(self, owner: Owner, execution_id: str) -> Found | None:
+        names = ("state", "owner", "lease", "notBefore", "agent")
+        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
+        state, holder, lease, not_before, agent = [(value or b"").decode() for value in row]
+        return Found(state, holder, int(lease or 0), int(not_before or 0), agent) if state else None
+
+    async def _cancel_abandoned(self, owner: Owner, execution_id: str) -> None:
+        try:
+            await self._lifecycle.cancel(owner, execution_id, reason="nobody is watching", by=presence.NOBODY)
+            log.info("abandoned_cancelled", execution=execution_id, user=owner.user, org=owner.org)
+        except AppendRefused as refusal:  # it is gone, or has ended
+            log.info("abandoned_gone", execution=execution_id, error=str(refusal))

@@ -1,0 +1,280 @@
+"""What moves an execution besides its agent, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from emitter import jobs
+from emitter.errors import AppendRefused, ExecutionEnded, Superseded, UnknownExecution
+from emitter.events import (
+    Event,
+    ExecutionCancelled,
+    ExecutionComplete,
+    ExecutionError,
+    ExecutionStarted,
+    ExecutionSuperseded,
+    InputReceived,
+    InputRequired,
+    Thinking,
+)
+from emitter.jobs import Entry, Job
+from emitter.lifecycle import Lifecycle, Start
+from emitter.log import LogLimits, append, prepare
+from emitter.redact import Redactor
+from emitter.wire import DUE, QUEUED, Owner, decode_envelope, jobs_key
+
+ALICE = Owner("alice", "acme")
+KEYS = ALICE.execution("ex_1")
+START = Start(task="Write", agent="writer", params={"n": 1}, conversation_id="c", request_id="r")
+
+
+@pytest.fixture
+def lifecycle(redis: Redis) -> Lifecycle:
+    return Lifecycle(redis, LogLimits(), Redactor())
+
+
+async def write(redis: Redis, *events: Event, attempt: int = 0) -> None:
+    prepared = [prepare(event, "ex_1", redact=Redactor()) for event in events]
+    await append(redis, ALICE, "ex_1", prepared, attempt=attempt)
+
+
+async def claimed(redis: Redis, lifecycle: Lifecycle, worker: str = "w1", *, max_attempts: int = 3) -> Job:
+    """Attempt of a worker that has said it started."""
+    if not await redis.exists(KEYS.record):
+        await lifecycle.accept(ALICE, "ex_1", START)
+    job = await jobs.claim(redis, Entry("writer", b"1-1", ALICE, "ex_1"), worker, 60_000, max_attempts)
+    assert isinstance(job, Job)
+    await write(redis, ExecutionStarted(task="Write", started_at=1, attempt=job.attempt), attempt=job.attempt)
+    return job
+
+
+async def lapse(redis: Redis) -> None:
+    """The lease's end, without the wait."""
+    await redis.hset(KEYS.record, "lease", "1")
+
+
+async def events_of(redis: Redis) -> list[Event]:
+    rows: Any = await redis.xrange(KEYS.log)
+    return [decode_envelope(next(iter(fields.values())))[1] for _, fields in rows]
+
+
+async def record_of(redis: Redis) -> dict[str, str]:
+    stored: Any = await redis.hgetall(KEYS.record)
+    return {name.decode(): value.decode() for name, value in stored.items()}
+
+
+async def is_looked_after(redis: Redis) -> bool:
+    return await redis.zscore(DUE, "acme:alice:ex_1") is not None
+
+
+# --- accepted ---
+
+
+async def test_what_is_accepted_is_on_offer_and_looked_after(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Accepting writes `execution:queued`, offers one job, and plans a look; a repeat changes nothing."""
+    assert await lifecycle.accept(ALICE, "ex_1", START)
+    assert not await lifecycle.accept(ALICE, "ex_1", START)
+    assert len(await events_of(redis)) == 1
+    assert await redis.xlen(jobs_key("writer")) == 1
+    assert await is_looked_after(redis)
+    record = await record_of(redis)
+    assert (record["state"], record["task"], record["params"], record["conversationId"]) == (
+        "queued", "Write", '{"n":1}', "c",
+    )  # fmt: skip
+
+
+async def test_a_repeat_offers_the_job_that_the_first_call_could_not(redis: Redis, lifecycle: Lifecycle) -> None:
+    """After a crash between the log and the queue a repeat offers the job, and a look was planned before the log."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    await redis.delete(jobs_key("writer"), QUEUED)
+    assert await is_looked_after(redis)
+    assert not await lifecycle.accept(ALICE, "ex_1", START)
+    assert await redis.xlen(jobs_key("writer")) == 1
+
+
+async def test_what_runs_is_not_offered_by_a_repeat(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Accepting again what a worker has, or what has ended, offers nothing."""
+    await claimed(redis, lifecycle)
+    await redis.delete(jobs_key("writer"), QUEUED)
+    assert not await lifecycle.accept(ALICE, "ex_1", START)
+    await write(redis, ExecutionComplete(result=1, duration=0))
+    assert not await lifecycle.accept(ALICE, "ex_1", START)
+    assert await redis.xlen(jobs_key("writer")) == 0
+
+
+# --- cancelled ---
+
+
+async def test_what_waits_is_cancelled_without_ever_starting(redis: Redis, lifecycle: Lifecycle) -> None:
+    """A queued execution ends at once, and its job is stale; a second cancel is a no-op."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    assert await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice") == "cancelled"
+    assert await lifecycle.cancel(ALICE, "ex_1", reason="again", by="bob") == "cancelled"
+    assert (await events_of(redis))[1:] == [ExecutionCancelled(reason="enough", by="alice")]
+    assert await jobs.claim(redis, Entry("writer", b"1-1", ALICE, "ex_1"), "w1", 1000, 3) == "stale"
+
+
+async def test_a_worker_is_asked_once(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Of a running execution only the request is kept, in the first caller's words, and the worker is woken."""
+    await claimed(redis, lifecycle)
+    async with redis.pubsub() as channel:
+        await channel.subscribe(KEYS.control)
+        await channel.get_message(timeout=5)
+        assert await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice") == "running"
+        assert await lifecycle.cancel(ALICE, "ex_1", reason="again", by="bob") == "running"
+        message: Any = await channel.get_message(timeout=5)
+    assert message["data"] == b"cancel"
+    assert (await record_of(redis))["cancel"] == '{"reason":"enough","by":"alice"}'
+    assert len(await events_of(redis)) == 2
+
+
+async def test_cancelling_what_is_over_or_unknown(redis: Redis, lifecycle: Lifecycle) -> None:
+    """The state tells what has ended otherwise; the unknown raises, and is not made."""
+    with pytest.raises(UnknownExecution):
+        await lifecycle.cancel(ALICE, "ex_1", reason=None, by="alice")
+    assert not await redis.exists(KEYS.record)
+    await claimed(redis, lifecycle)
+    await write(redis, ExecutionComplete(result=1, duration=0))
+    assert await lifecycle.cancel(ALICE, "ex_1", reason=None, by="alice") == "completed"
+
+
+# --- handed over ---
+
+
+async def test_a_handed_over_execution_waits_for_its_next_attempt(redis: Redis, lifecycle: Lifecycle) -> None:
+    """The log says what is void, the old attempt is fenced at once, the next claim is the next attempt, and it does not
+    count as a loss."""
+    job = await claimed(redis, lifecycle)
+    assert await lifecycle.hand_over(job)
+    assert (await events_of(redis))[-1] == ExecutionSuperseded(from_seq=1, attempt=2)
+    with pytest.raises(Superseded):
+        await write(redis, Thinking(thought="I go on"), attempt=1)
+    record = await record_of(redis)
+    assert (record["state"], record["owner"], record["attempt"], record.get("lost")) == ("queued", "", "2", None)
+    assert await redis.xlen(jobs_key("writer")) == 1
+    again = await claimed(redis, lifecycle, "w2")
+    assert (again.attempt, again.from_seq) == (2, 3)
+    assert not await lifecycle.hand_over(job), "it is another's now"
+
+
+@pytest.mark.parametrize("changes", [{"attempt": "2"}, {"state": "completed"}])
+async def test_what_is_not_ours_is_not_handed_over(redis: Redis, lifecycle: Lifecycle, changes: dict[Any, Any]) -> None:
+    """An execution that ended, or that another attempt has, stays as it is."""
+    job = await claimed(redis, lifecycle)
+    await redis.hset(KEYS.record, mapping=changes)
+    before = await record_of(redis)
+    assert not await lifecycle.hand_over(job)
+    assert await record_of(redis) == before
+
+
+# --- lost ---
+
+
+async def test_a_lost_attempt_is_followed_by_the_next(redis: Redis, lifecycle: Lifecycle) -> None:
+    """After the lease the attempt is superseded and fenced, the job is on offer, and the loss is counted."""
+    await claimed(redis, lifecycle)
+    await write(redis, Thinking(thought="…"))
+    await lapse(redis)
+    assert await lifecycle.lose(ALICE, "ex_1") == "superseded"
+    assert (await events_of(redis))[-1] == ExecutionSuperseded(from_seq=1, attempt=2)
+    with pytest.raises(Superseded):
+        await write(redis, Thinking(thought="I am no zombie"), attempt=1)
+    record = await record_of(redis)
+    assert (record["state"], record["attempt"], record["lost"]) == ("queued", "2", "1")
+    assert await redis.xlen(jobs_key("writer")) == 1
+    assert await lifecycle.lose(ALICE, "ex_1") == "kept", "nobody has it, so nobody lost it"
+
+
+async def test_a_worker_that_renewed_keeps_its_execution(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Whoever looks at an old lease finds the new one, and takes nothing."""
+    await claimed(redis, lifecycle)
+    before = await record_of(redis)
+    assert await lifecycle.lose(ALICE, "ex_1") == "kept"
+    assert await record_of(redis) == before
+
+
+async def test_many_that_notice_a_loss_make_one_retry(redis: Redis, lifecycle: Lifecycle) -> None:
+    """However many look at once, the log has one `execution:superseded` and the queue one job."""
+    await claimed(redis, lifecycle)
+    await lapse(redis)
+    outcomes = await asyncio.gather(*(lifecycle.lose(ALICE, "ex_1") for _ in range(10)))
+    assert sorted(outcomes) == ["kept"] * 9 + ["superseded"]
+    assert len(await events_of(redis)) == 3
+    assert await redis.xlen(jobs_key("writer")) == 1
+
+
+async def test_an_execution_fails_after_its_last_attempt(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Once workers were lost as often as the agent may be tried, the execution fails with `worker_lost`."""
+    for number in range(1, 4):
+        job = await claimed(redis, lifecycle, f"w{number}")
+        assert job.attempt == number
+        await lapse(redis)
+        assert await lifecycle.lose(ALICE, "ex_1") == ("ended" if number == 3 else "superseded")
+    end = (await events_of(redis))[-1]
+    assert end == ExecutionError(error="its workers were lost 3 times", code="worker_lost")
+    assert not await is_looked_after(redis)
+    with pytest.raises(ExecutionEnded):
+        await write(redis, Thinking(thought="…"))
+
+
+async def test_hand_overs_do_not_spend_attempts(redis: Redis, lifecycle: Lifecycle) -> None:
+    """An agent of one attempt that was handed over five times still has it."""
+    for _ in range(5):
+        assert await lifecycle.hand_over(await claimed(redis, lifecycle, max_attempts=1))
+    await claimed(redis, lifecycle, max_attempts=1)
+    await lapse(redis)
+    assert await lifecycle.lose(ALICE, "ex_1") == "ended"
+
+
+async def test_what_was_to_be_cancelled_is_not_tried_again(redis: Redis, lifecycle: Lifecycle) -> None:
+    """A worker that was lost before it could cancel leaves a cancelled execution, in the words of who asked."""
+    await claimed(redis, lifecycle)
+    await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice")
+    await lapse(redis)
+    assert await lifecycle.lose(ALICE, "ex_1") == "ended"
+    assert (await events_of(redis))[-1] == ExecutionCancelled(reason="enough", by="alice")
+
+
+async def test_questions_outlive_the_attempt_that_asked(redis: Redis, lifecycle: Lifecycle) -> None:
+    """A superseded attempt waits for nothing any more, but an answer to its question is kept for the retry; asking
+    again waits again, and of an answered question it does not."""
+    question = InputRequired(input_id="q", prompt="Sure?", kind="approval")
+    await claimed(redis, lifecycle)
+    await write(redis, question)
+    assert (await record_of(redis))["state"] == "waiting_input"
+    await lapse(redis)
+    await lifecycle.lose(ALICE, "ex_1")
+    assert (await record_of(redis))["state"] == "queued"
+    await claimed(redis, lifecycle, "w2")
+    await write(redis, question)
+    assert (await record_of(redis))["state"] == "waiting_input"
+    await write(redis, InputReceived(input_id="q", by="alice", value=True))
+    assert (await record_of(redis))["state"] == "running"
+    await write(redis, question)
+    assert (await record_of(redis))["state"] == "running"
+
+
+async def test_several_questions_are_all_waited_for(redis: Redis, lifecycle: Lifecycle) -> None:
+    """The execution runs again when the last open question has its answer, however often one was asked."""
+    await claimed(redis, lifecycle)
+    for name in ("a", "ab", "b", "ab"):
+        await write(redis, InputRequired(input_id=name, prompt=name, kind="text"))
+    states = []
+    for name in ("ab", "b", "a"):
+        await write(redis, InputReceived(input_id=name, by="alice", value="x"))
+        states.append((await record_of(redis))["state"])
+    assert states == ["waiting_input", "waiting_input", "running"]
+
+
+async def test_what_cannot_be_given_to_an_agent_fails(redis: Redis, lifecycle: Lifecycle) -> None:
+    """`fail` ends a claimed execution, and nobody looks after it any more."""
+    job = await claimed(redis, lifecycle)
+    await lifecycle.fail(ALICE, "ex_1", job.attempt, error="no JSON", code="invalid_job")
+    assert (await events_of(redis))[-1] == ExecutionError(error="no JSON", code="invalid_job")
+    assert not await is_looked_after(redis)
+    with pytest.raises(AppendRefused):
+        await lifecycle.fail(ALICE, "ex_1", job.attempt, error="no JSON", code="invalid_job")
