@@ -27,8 +27,9 @@ from emitter.wire import DUE, REAPER, Owner, parse_member
 log = structlog.get_logger("emitter.reaper")
 
 TICK_SECONDS = 0.5
-"""How often the one that has the lock looks, and how much later than planned a delayed start may be."""
-LOCK_MS = 3_000
+"""How often the one that has the lock looks, and how much later than planned a delayed start may be; a quarter of the
+lease where that is shorter."""
+LOCK_SECONDS = 3.0
 BATCH = 100
 HOLD_SCRIPT = """
 local holder = redis.call('GET', KEYS[1])
@@ -57,6 +58,8 @@ class Reaper:
         self._lifecycle = lifecycle
         self._worker = worker
         self._lease_seconds = lease_seconds
+        self._tick_seconds = min(TICK_SECONDS, lease_seconds / 4)
+        self._lock_ms = int(min(LOCK_SECONDS, max(lease_seconds, 0.1)) * 1000)
         self._heard_at = self._steady_since = time.monotonic()
 
     async def step(self) -> None:
@@ -68,11 +71,11 @@ class Reaper:
                 await self._cancel_abandoned(owner, execution_id)
                 await presence.forget(self._redis, name)
         if not more:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self._tick_seconds)
 
     async def _hold(self) -> bool:
         """Take or keep the lock."""
-        held = await self._redis.eval(HOLD_SCRIPT, 1, REAPER, self._worker, LOCK_MS)
+        held = await self._redis.eval(HOLD_SCRIPT, 1, REAPER, self._worker, self._lock_ms)
         now = time.monotonic()
         if now - self._heard_at > self._lease_seconds / 2:
             self._steady_since = now

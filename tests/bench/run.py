@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project, installed or not
 
+from bench_control import cancel, replace
 from bench_emitter import append, emitter, start
 from bench_fanout import burst, fanout
 from bench_many import latency, many
@@ -32,6 +33,8 @@ BENCHES: dict[str, Bench] = {
     "append": append,
     "emitter": emitter,
     "start": start,
+    "cancel": cancel,
+    "replace": replace,
 }
 
 

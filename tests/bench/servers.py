@@ -163,7 +163,8 @@ def answers_on(port: int) -> bool:
 
 
 def token(number: int = 0) -> str:
-    claims = {"sub": OWNER.user, "exp": int(time.time()) + 3600, "scope": "executions:read", "jti": f"bench-{number}"}
+    scope = "executions:read executions:write"
+    claims = {"sub": OWNER.user, "exp": int(time.time()) + 3600, "scope": scope, "jti": f"bench-{number}"}
     return jwt.encode(claims, SECRET, algorithm="HS256")
 
 

@@ -1,0 +1,306 @@
+"""Workers that die, freeze or are stopped: every execution comes to one end, and no attempt writes after its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.embedded import EmbeddedRedis
+from emitter import wire
+from emitter.connection import connect
+from emitter.events import (
+    TERMINAL_STATES,
+    Event,
+    ExecutionCancelled,
+    ExecutionComplete,
+    ExecutionError,
+    ExecutionQueued,
+    ExecutionStarted,
+    ExecutionSuperseded,
+    Thinking,
+)
+from emitter.lifecycle import Lifecycle, Start
+from emitter.log import LogLimits
+from emitter.redact import Redactor
+from emitter.wire import Owner, decode_envelope, jobs_key
+from tests.workers import WorkerProcess
+
+HERE = Path(__file__).resolve().parent
+ALICE = Owner("alice")
+
+
+class Stand:
+    """A Redis of its own, and what a test does to the workers on it."""
+
+    def __init__(self, server: EmbeddedRedis, redis: Redis) -> None:
+        self.url = server.url
+        self.redis: Any = redis
+        self.lifecycle = Lifecycle(redis, LogLimits(), Redactor())
+        self.workers: list[WorkerProcess] = []
+        self._numbers = itertools.count(1)
+
+    def worker(self, **options: Any) -> WorkerProcess:
+        options = {"lease_seconds": 1, "grace_seconds": 0, **options}
+        worker = WorkerProcess(self.url, "faulty_agents:agents", HERE, **options)
+        self.workers.append(worker)
+        return worker
+
+    async def accept(self, agent: str, **params: Any) -> str:
+        execution_id = f"ex_{next(self._numbers)}"
+        assert await self.lifecycle.accept(ALICE, execution_id, Start(task="t", agent=agent, params=params))
+        return execution_id
+
+    async def log(self, execution_id: str) -> list[tuple[int, Event]]:
+        rows: Any = await self.redis.xrange(ALICE.execution(execution_id).log)
+        return [(int(id_.split(b"-")[1]), decode_envelope(next(iter(fields.values())))[1]) for id_, fields in rows]
+
+    async def events(self, execution_id: str) -> list[Event]:
+        return [event for _, event in await self.log(execution_id)]
+
+    async def state(self, execution_id: str) -> str:
+        stored = await self.redis.hget(ALICE.execution(execution_id).record, "state")
+        return stored.decode()
+
+    async def until(self, execution_id: str, type_: type[Event], seconds: float = 20.0) -> Any:
+        """Wait for the first event of a type."""
+        key, last = ALICE.execution(execution_id).log, "0"
+        async with asyncio.timeout(seconds):
+            while True:
+                for _, rows in await self.redis.xread({key: last}, block=500) or []:
+                    for id_, fields in rows:
+                        last = id_
+                        event = decode_envelope(next(iter(fields.values())))[1]
+                        if isinstance(event, type_):
+                            return event
+
+    async def all_ended(self, execution_ids: Sequence[str], seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            waiting = list(execution_ids)
+            while waiting:
+                pipe = self.redis.pipeline(transaction=False)
+                for execution_id in waiting:
+                    pipe.hget(ALICE.execution(execution_id).record, "state")
+                states = await pipe.execute()
+                ended = [state.decode() in TERMINAL_STATES.values() for state in states]
+                waiting = [name for name, done in zip(waiting, ended, strict=True) if not done]
+                await asyncio.sleep(0.1)
+
+    async def nothing_left(self) -> None:
+        """No job, no lease, nothing pending: whatever was looked after has been let go."""
+        async with asyncio.timeout(15):
+            while await self.redis.zcard(wire.DUE) or await self.redis.hlen(wire.QUEUED):
+                await asyncio.sleep(0.05)
+        for agent in ("steady", "killer"):
+            assert await self.redis.xlen(jobs_key(agent)) == 0
+
+
+@pytest.fixture
+async def stand(own_redis: EmbeddedRedis) -> AsyncIterator[Stand]:
+    redis = connect(own_redis.url)
+    stand = Stand(own_redis, redis)
+    yield stand
+    for worker in stand.workers:
+        worker.close()
+    await redis.aclose()
+
+
+def check(log: Sequence[tuple[int, Event]]) -> Event:
+    """The invariant of every log; returns its end.
+
+    Dense from 1; begins with `queued`; one terminal event, the last; each attempt begins with a `superseded` that names
+    it (but the first) and has at most one `started`; what an attempt says is a prefix of what it had to say, in order,
+    and nothing of it comes after it was superseded.
+    """
+    assert [seq for seq, _ in log] == list(range(1, len(log) + 1))
+    events = [event for _, event in log]
+    assert isinstance(events[0], ExecutionQueued)
+    assert [type(event) for event in events if event.type in TERMINAL_STATES] == [type(events[-1])]
+    attempt, started_at, steps, began = 1, 1, itertools.count(), False
+    for seq, event in log[1:-1]:
+        if isinstance(event, ExecutionSuperseded):
+            assert (event.attempt, event.from_seq) == (attempt + 1, started_at)
+            attempt, started_at, steps, began = event.attempt, seq, itertools.count(), False
+        elif isinstance(event, ExecutionStarted):
+            assert (event.attempt, began) == (attempt, False)
+            began = True
+        else:
+            assert isinstance(event, Thinking)
+            assert began
+            assert event.thought == f"{attempt} {next(steps)}"
+    end = events[-1]
+    if isinstance(end, ExecutionComplete):
+        assert end.result == {"attempt": attempt, "steps": next(steps)}
+    return end
+
+
+# --- one at a time ---
+
+
+async def test_a_killed_workers_execution_is_tried_again_by_another(stand: Stand) -> None:
+    """SIGKILL mid-run is noticed when the lease ends; another worker runs the next attempt to the end."""
+    victim = stand.worker()
+    execution_id = await stand.accept("patient")
+    await stand.until(execution_id, Thinking)
+    other = stand.worker()
+    victim.kill()
+    killed_at = time.time() * 1000
+    superseded = await stand.until(execution_id, ExecutionSuperseded)
+    assert superseded == ExecutionSuperseded(from_seq=1, attempt=2)
+    assert (await stand.until(execution_id, ExecutionComplete)).result == 2
+    assert other.alive
+    (id_,) = [id_ for id_, fields in await stand.redis.xrange(ALICE.execution(execution_id).log) if
+              b"execution:superseded" in fields]  # fmt: skip
+    assert int(id_.split(b"-")[0]) - killed_at < 5_000
+    await stand.nothing_left()
+
+
+async def test_a_job_that_kills_its_worker_does_not_circulate(stand: Stand) -> None:
+    """After `max_attempts` losses the execution fails with `worker_lost`; other executions go on."""
+    first = stand.worker()
+    bad, good = await stand.accept("killer"), await stand.accept("steady")
+    for _ in range(6):
+        if await stand.state(bad) == "failed":
+            break
+        with contextlib.suppress(TimeoutError):
+            await asyncio.to_thread(stand.workers[-1].process.wait, 4)
+        stand.worker()
+        with contextlib.suppress(TimeoutError):
+            await stand.until(bad, ExecutionError, 4)
+    assert not first.alive
+    end = check(await stand.log(bad))
+    assert isinstance(end, ExecutionError)
+    assert end.code == "worker_lost"
+    await stand.all_ended([good], 15)
+    assert isinstance(check(await stand.log(good)), ExecutionComplete)
+
+
+async def test_a_frozen_workers_later_words_are_refused(stand: Stand) -> None:
+    """A worker that was stopped for longer than its lease finds its attempt fenced: it writes nothing any more, and
+    its agent is cancelled."""
+    zombie = stand.worker()
+    execution_id = await stand.accept("steady", steps=40, pause=0.1)
+    await stand.until(execution_id, Thinking)
+    zombie.send_signal(signal.SIGSTOP)
+    stand.worker()
+    await stand.until(execution_id, ExecutionSuperseded)
+    zombie.send_signal(signal.SIGCONT)
+    async with asyncio.timeout(10):
+        while not zombie.logged("execution_ended"):
+            await asyncio.sleep(0.05)
+    assert zombie.logged("execution_ended")[0]["outcome"] == "lost"
+    await stand.all_ended([execution_id], 20)
+    assert isinstance(check(await stand.log(execution_id)), ExecutionComplete)
+
+
+async def test_a_stopped_workers_executions_are_handed_over_at_once(stand: Stand) -> None:
+    """SIGTERM with a grace period that is over: another worker starts the next attempt long before the lease ends."""
+    leaving = stand.worker(lease_seconds=60)
+    execution_id = await stand.accept("patient")
+    await stand.until(execution_id, Thinking)
+    stand.worker(lease_seconds=60)
+    assert await leaving.stop() == 0
+    assert (await stand.until(execution_id, ExecutionComplete)).result == 2
+    assert ExecutionSuperseded(from_seq=1, attempt=2) in await stand.events(execution_id)
+
+
+async def test_a_rolling_deploy_spends_no_attempts(stand: Stand) -> None:
+    """An agent of one attempt survives workers that are replaced in order."""
+    execution_id = await stand.accept("once")
+    for attempt in (1, 2, 3):
+        worker = stand.worker()
+        async with asyncio.timeout(15):
+            while f"{attempt} 0" not in [getattr(event, "thought", "") for event in await stand.events(execution_id)]:
+                await asyncio.sleep(0.05)
+        assert await worker.stop() == 0
+    assert await stand.state(execution_id) == "queued"
+    stand.worker().kill()
+    assert await stand.lifecycle.cancel(ALICE, execution_id, reason=None, by="alice") == "cancelled"
+    assert isinstance(check(await stand.log(execution_id)), ExecutionCancelled)
+
+
+async def test_a_loss_while_cancelling_ends_cancelled(stand: Stand) -> None:
+    """A cancel that the dead worker did not hear is not forgotten: no attempt follows."""
+    worker = stand.worker()
+    execution_id = await stand.accept("patient")
+    await stand.until(execution_id, Thinking)
+    worker.send_signal(signal.SIGSTOP)
+    assert await stand.lifecycle.cancel(ALICE, execution_id, reason="enough", by="alice") == "running"
+    worker.kill()
+    stand.worker()
+    assert await stand.until(execution_id, ExecutionCancelled) == ExecutionCancelled(reason="enough", by="alice")
+    assert [type(event) for event in await stand.events(execution_id)].count(ExecutionStarted) == 1
+
+
+async def test_a_redis_outage_longer_than_the_lease_costs_no_attempt(stand: Stand, own_redis: EmbeddedRedis) -> None:
+    """All workers lose Redis for longer than their leases last; when it is back each keeps what it runs."""
+    for _ in range(2):
+        stand.worker(lease_seconds=2)
+    names = [await stand.accept("steady", steps=60, pause=0.1) for _ in range(10)]
+    for name in names:
+        await stand.until(name, Thinking)
+    await stand.redis.execute_command("CLIENT", "PAUSE", "4000", "ALL")
+    await stand.all_ended(names, 40)
+    for name in names:
+        log = await stand.log(name)
+        assert isinstance(check(log), ExecutionComplete)
+        assert not [event for _, event in log if isinstance(event, ExecutionSuperseded)]
+
+
+# --- all at once ---
+
+
+@contextlib.contextmanager
+def chaos(stand: Stand, seconds: float) -> Iterator[None]:
+    """Four workers, of which every second one is killed or frozen, and replaced."""
+
+    async def strike() -> None:
+        for number in itertools.count():
+            await asyncio.sleep(seconds)
+            victim = random.choice(stand.workers[-4:])
+            if number % 3 == 2:
+                victim.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(3)
+                victim.send_signal(signal.SIGCONT)
+            else:
+                victim.close()
+                stand.workers.remove(victim)
+                stand.worker(concurrency=40, lease_seconds=2)
+
+    for _ in range(4):
+        stand.worker(concurrency=40, lease_seconds=2)
+    task = asyncio.create_task(strike())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+@pytest.mark.timeout(240)
+async def test_a_thousand_executions_end_once_while_workers_die(stand: Stand) -> None:
+    """1,000 executions through four workers of which one is killed or frozen every other second: each comes to exactly
+    one end, its log is dense and fenced, and nothing is left behind."""
+    names = [await stand.accept("steady", steps=5, pause=0.15) for _ in range(995)]
+    with chaos(stand, seconds=2):
+        killers = [await stand.accept("killer") for _ in range(5)]
+        await stand.all_ended([*names, *killers], 180)
+    superseded = 0
+    for name in names:
+        log = await stand.log(name)
+        assert isinstance(check(log), ExecutionComplete)
+        superseded += sum(isinstance(event, ExecutionSuperseded) for _, event in log)
+    assert superseded > 0, "no worker was lost: the test showed nothing"
+    for name in killers:
+        end = check(await stand.log(name))
+        assert isinstance(end, ExecutionError)
+        assert end.code == "worker_lost"
+    await stand.nothing_left()
