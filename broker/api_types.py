@@ -303,6 +303,8 @@ class SpecialistState(_Part, frozen=True):
     task: str | None = None
     icon: str | None = None
     summary: str | None = None
+    progress: events.Percent | None = None
+    current_action: str | None = None
 
 
 class PartialState(_Part, frozen=True):

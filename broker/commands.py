@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
+from broker.answers import Answers, open_inputs
 from broker.api_types import (
     CancelResponse,
     EventPage,
@@ -24,22 +25,19 @@ from broker.api_types import (
     LoggedEvent,
 )
 from broker.auth import Identity
-from broker.history import History
+from broker.history import TERMINAL_STATES, History
 from broker.problems import Problem
 from broker.state import Fold
 from emitter import workers
 from emitter.errors import (
-    AlreadyAnswered,
     ExecutionEnded,
     ExecutionExists,
     UnknownExecution,
-    UnknownInput,
 )
-from emitter.events import InputReceived, InputRequired
 from emitter.lifecycle import Lifecycle, Start
-from emitter.log import LogLimits, append, prepare
+from emitter.log import LogLimits
 from emitter.redact import Redactor
-from emitter.wire import START, Entry, EventId, Owner, decode_event, new_execution_id, now_ms
+from emitter.wire import START, Entry, EventId, Owner, new_execution_id, now_ms
 
 IDEMPOTENCY_SECONDS = 86_400
 AGENTS_FRESH_SECONDS = 1.0
@@ -53,7 +51,8 @@ class _Key:
     """An `Idempotency-Key` of one owner, and the request it came with."""
 
     def __init__(self, owner: Owner, key: str, request: ExecuteRequest) -> None:
-        self.name = owner.idempotency(hashlib.sha256(key.encode()).hexdigest()[:32])
+        self.digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.name = owner.idempotency(self.digest)
         self.body = hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()[:32]
 
     def execution_id(self, stored: bytes) -> str:
@@ -76,8 +75,8 @@ class Commands:
         self._redis: Any = redis
         self._history = history
         self._limits = limits
-        self._redact = redact
         self._lifecycle = Lifecycle(redis, limits, redact)
+        self._answers = Answers(redis, limits, redact)
         self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
 
     # --- start -------------------------------------------------------------------------------------------------------
@@ -90,19 +89,25 @@ class Commands:
         owner = identity.owner
         key = None if idempotency_key is None else _Key(owner, idempotency_key, request)
         execution_id = None if key is None else await self._first_answer(key)
-        if execution_id is not None and await self._history.head(owner.execution(execution_id).record):
+        if key is not None and execution_id is not None and await self._is_first(key, owner, execution_id):
+            await self._lifecycle.offer(owner, execution_id)
             return _accepted(execution_id), False  # even if no worker knows the agent any more
-        start = self._start(request, await self._agent(request.agent), request_id)
+        start = self._start(request, await self._agent(request.agent), request_id, key)
         execution_id = execution_id or request.execution_id or new_execution_id()
         if key is not None:
             execution_id = await self._reserve(key, execution_id)
         is_new = await self._lifecycle.accept(owner, execution_id, start)
-        if not is_new and key is None:
+        if not is_new and (key is None or not await self._is_first(key, owner, execution_id)):
             head = await self._history.head(owner.execution(execution_id).record)
             raise ExecutionExists(execution_id, head.state if head else "unknown")
         return _accepted(execution_id), is_new
 
-    def _start(self, request: ExecuteRequest, agent: str, request_id: str) -> Start:
+    async def _is_first(self, key: _Key, owner: Owner, execution_id: str) -> bool:
+        """Whether this key's first request began the execution; another may have had the same id."""
+        stored: bytes | None = await self._redis.hget(owner.execution(execution_id).record, "key")
+        return stored == key.digest.encode()
+
+    def _start(self, request: ExecuteRequest, agent: str, request_id: str, key: _Key | None) -> Start:
         latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 1000
         if request.not_before is not None and request.not_before > latest:
             # By then its record would have expired.
@@ -116,6 +121,7 @@ class Commands:
             conversation_id=request.conversation_id,
             not_before=request.not_before,
             cancel_after_seconds=request.on_disconnect.cancel_after_seconds if request.on_disconnect else None,
+            key="" if key is None else key.digest,
         )
 
     async def _agent(self, name: str | None) -> str:
@@ -145,9 +151,6 @@ class Commands:
             key.name, f"{execution_id} {key.body}", nx=True, get=True, ex=IDEMPOTENCY_SECONDS
         )
         return execution_id if stored is None else key.execution_id(stored)
-
-    def _prepare(self, event: Any, execution_id: str, **envelope: Any) -> Any:
-        return prepare(event, execution_id, redact=self._redact, max_bytes=self._limits.max_event_bytes, **envelope)
 
     # --- look --------------------------------------------------------------------------------------------------------
 
@@ -250,30 +253,8 @@ class Commands:
     async def answer(
         self, identity: Identity, execution_id: str, request: InputRequest, request_id: str
     ) -> InputResponse:
-        """Give an input its answer. Raises `UnknownExecution`, `UnknownInput`, `AlreadyAnswered`, `Problem` 422/409."""
-        owner = identity.owner
-        keys = owner.execution(execution_id)
-        state, spec = await self._redis.hmget(keys.record, "state", f"i:{request.input_id}")
-        if state is None:
-            raise UnknownExecution(execution_id)
-        if spec is None:
-            raise UnknownInput(execution_id)
-        question = decode_event(InputRequired.type, spec)
-        assert isinstance(question, InputRequired)
-        _check_answer(question, request.value)
-        by = identity.principal.user
-        stored = msgspec.json.encode({"value": request.value, "by": by, "at": now_ms()}).decode()
-        received = InputReceived(input_id=request.input_id, by=by, value=request.value)
-        event = self._prepare(received, execution_id, request_id=request_id, answer=stored)
-        try:
-            await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
-        except ExecutionEnded:
-            # The first answer may have been all that the agent waited for: whose it was says more than the end.
-            first = await self._redis.hget(keys.record, f"a:{request.input_id}")
-            if first is None:
-                raise
-            raise AlreadyAnswered(execution_id, first.decode()) from None
-        return InputResponse(execution_id=execution_id, input_id=request.input_id)
+        """Give an input its answer; errors of `Answers.give`."""
+        return await self._answers.give(identity, execution_id, request, request_id)
 
 
 def _accepted(execution_id: str) -> ExecuteResponse:
@@ -317,21 +298,8 @@ def _completed(state: ExecutionState, record: dict[str, str], *, with_stack: boo
         changes["task"] = record.get("task")
     if state.agent is None:
         changes["agent"] = record.get("agent")
+    if record["state"] not in TERMINAL_STATES:
+        changes["open_inputs"] = open_inputs(record)
     if with_stack and state.error is not None:
         changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record.get("stack"))
     return msgspec.structs.replace(state, **changes)
-
-
-def _check_answer(question: InputRequired, value: Any) -> None:
-    """Raises `Problem` 422 for a value that the question does not allow, 409 when its time is over."""
-    if question.expires_at is not None and now_ms() > question.expires_at:
-        raise Problem(409, "input-expired", "the time to answer is over", expiredAt=question.expires_at)
-    wanted = {
-        "approval": ("true or false", isinstance(value, bool)),
-        "choice": (f"one of {question.options}", isinstance(value, str) and value in (question.options or [])),
-        "text": ("text", isinstance(value, str)),
-        "form": ("an object", isinstance(value, dict)),
-    }
-    allowed, fits = wanted[question.kind]
-    if not fits:
-        raise Problem(422, "invalid", f"the answer to this {question.kind} is {allowed}", path="$.value")

@@ -20,6 +20,7 @@ import msgspec
 from broker.auth import SCOPES, mint
 from broker.embedded import EmbeddedRedis
 from broker.logs import configure_logs
+from broker.publish import edge_hooks
 from broker.settings import Settings
 from broker.supervisor import Supervisor
 from emitter.connection import connect
@@ -41,6 +42,7 @@ async def run(settings: Settings, *, script: str | None, speed: float) -> int:
     recording = read_script(Path(script)) if script else []
     if speed <= 0:
         raise ValueError("--speed is above 0")
+    edge_hooks(settings)
     configure_logs("warning", console=sys.stderr.isatty())
     async with contextlib.AsyncExitStack() as stack:
         redis_url = settings.redis_url or stack.enter_context(EmbeddedRedis()).url
@@ -124,6 +126,7 @@ def welcome(url: str, token: str, *, recorded: bool) -> str:
     if command.endswith("__main__.py"):
         command = f"{shlex.quote(sys.executable)} -m broker"
     start = f'{command} run analyst "{Path.cwd()}" --follow'
+    panel = f'{command} run panel "{Path.cwd()}" --follow'
     lines = [
         "Runcast runs on this machine only, with a made-up secret. Ctrl-C stops everything.",
         "",
@@ -134,6 +137,7 @@ def welcome(url: str, token: str, *, recorded: bool) -> str:
     ]
     if not recorded:
         lines += ["", "Survey a directory of code, and watch:", "", f"  {start}"]
+        lines += ["", "Or have five specialists look at it at the same time:", "", f"  {panel}"]
     lines += [
         "",
         "Watch the same in a third (an execution's id in place of EXECUTION):",

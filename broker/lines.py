@@ -87,7 +87,11 @@ def _specialist(event: ev.SpecialistActivated) -> list[Text]:
     return [Text.assemble(("◇ ", "magenta"), (short(event.specialist), "bold"), f" {short(event.task or '', 100)}")]
 
 
-def _specialist_done(event: ev.SpecialistComplete) -> list[Text]:
+def doing(event: ev.Progress) -> str:
+    return f"{short(event.specialist, 30)}: {short(event.current_action, 80)}"
+
+
+def specialist_done(event: ev.SpecialistComplete) -> list[Text]:
     return [Text.assemble(("◆ ", "magenta"), (short(event.specialist), "bold"), f" {short(event.summary or '', 200)}")]
 
 
@@ -97,7 +101,9 @@ def _partial(event: ev.PartialResult) -> list[Text]:
 
 
 def _synthesis(event: ev.Synthesis) -> list[Text]:
-    return [Text.assemble(("◈ ", "magenta"), short(event.message, 200))]
+    complete, all_ = len(event.specialists_complete), len(event.specialists_complete) + len(event.specialists_pending)
+    count = f"{complete}/{all_} " if all_ else ""
+    return [Text.assemble(("◈ ", "magenta"), (count, "bold"), short(event.message, 300))]
 
 
 def _artifact(event: ev.Artifact) -> list[Text]:
@@ -120,7 +126,6 @@ LINES: dict[type[Event], Callable[[Any], list[Text]]] = {
     ev.PlanCreated: _planned,
     ev.Thinking: _thinking,
     ev.SpecialistActivated: _specialist,
-    ev.SpecialistComplete: _specialist_done,
     ev.PartialResult: _partial,
     ev.Synthesis: _synthesis,
     ev.Artifact: _artifact,

@@ -32,6 +32,7 @@ ERRORS = {
     404: ("NotFound", "There is no such execution for this user."),
     408: ("RequestTimeout", "The body did not arrive in time."),
     409: ("Conflict", "It was already done, or is over."),
+    500: ("HookFailed", "A hook failed; nothing was stored."),
     413: ("TooLarge", "The body or an event is over its limit."),
     422: ("Unprocessable", "A field does not fit; `path` says which."),
     429: ("TooManyRequests", "A limit of this user is reached."),
@@ -339,14 +340,14 @@ def _publish() -> Json:
         "publishEvents",
         "Append one event, or many as NDJSON",
         "events:publish",
-        _ok(202, "They are in the log.", {JSON: "PublishResponse"}),
+        _ok(202, "They are in the log, but for those that a hook dropped.", {JSON: "PublishResponse"}),
         parameters=(
             _ID,
             _header("Producer-Id", "with `Producer-Seq`: a repeat appends nothing twice", type="string", maxLength=64),
-            _header("Producer-Seq", "this producer's sequence of the first event", type="integer", minimum=1),
+            _header("Producer-Seq", "this producer's number of the first event in this log, from 1 and without gaps", type="integer", minimum=1),
         ),
         body={JSON: "PublishRequest", NDJSON: "PublishRequest"},
-        errors=(404, 409),
+        errors=(404, 409, 500),
     )
 
 

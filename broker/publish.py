@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
 
 from broker.api_types import PublishRequest, PublishResponse
 from broker.problems import Problem
-from emitter.batch import Prepared
-from emitter.errors import InvalidEvent, PayloadTooLarge
+from broker.settings import BadSetting, Settings
+from emitter.batch import DROPPED, Prepared
+from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner, decode_event
@@ -21,6 +24,25 @@ CREATES = ("execution:queued", "execution:started")
 """An execution that nobody accepted begins with one of these."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _decoder = msgspec.json.Decoder(PublishRequest)
+
+
+class Gate(NamedTuple):
+    """Which log the events of a request are for, and what they pass on the way."""
+
+    owner: Owner
+    execution_id: str
+    request_id: str
+    hooks: Sequence[Named]
+    redact: Redactor
+    max_bytes: int
+
+
+def edge_hooks(settings: Settings) -> tuple[Named, ...]:
+    """The hooks that the settings name. Raises `BadSetting`."""
+    try:
+        return load_hooks(settings.hooks)
+    except InvalidSetting as error:
+        raise BadSetting(error.name, error.value, error.allowed) from error
 
 
 def read_producer(headers: Mapping[str, str]) -> tuple[str, int]:
@@ -38,17 +60,16 @@ def read_producer(headers: Mapping[str, str]) -> tuple[str, int]:
     return "http." + producer, int(text)
 
 
-def read_events(
-    body: bytes, execution_id: str, *, ndjson: bool, redact: Redactor, max_bytes: int, request_id: str
-) -> list[Prepared]:
-    """The events of a body. All are checked before any is stored; an error names the line (NDJSON) and the field."""
+def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
+    """The events of a body, with `DROPPED` in the place of one that a hook dropped. All are checked before any is
+    stored; an error names the line (NDJSON) and the field, or the hook."""
     lines = [line for line in body.split(b"\n") if line.strip()] if ndjson else [body]
     if not lines or len(lines) > MAX_EVENTS:
         raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
     prepared = []
     for number, line in enumerate(lines, 1):
         try:
-            prepared.append(_read_event(line, execution_id, redact, max_bytes, request_id))
+            prepared.append(_read_event(line, gate))
         except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             where = f"line {number}: " if ndjson else ""
             raise _at(where, error) from error
@@ -56,33 +77,74 @@ def read_events(
 
 
 def _at(where: str, error: Exception) -> Problem:
-    is_syntax = not isinstance(error, InvalidEvent | msgspec.ValidationError)
     detail = where + str(error)
+    if isinstance(error, HookFailed):  # the edge's fault, not the caller's
+        return Problem(500, "hook-failed", detail, hook=error.hook)
+    is_syntax = not isinstance(error, InvalidEvent | msgspec.ValidationError)
     path = detail.partition("at `")[2].partition("`")[0] or "$"
     return Problem(400, "malformed", detail) if is_syntax else Problem(422, "invalid", detail, path=path)
 
 
-def _read_event(line: bytes, execution_id: str, redact: Redactor, max_bytes: int, request_id: str) -> Prepared:
-    if max_bytes and len(line) > 2 * max_bytes:
-        raise PayloadTooLarge(len(line), max_bytes)
+def _read_event(line: bytes, gate: Gate) -> Prepared:
+    if gate.max_bytes and len(line) > 2 * gate.max_bytes:
+        raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
+    request_id = request.request_id or gate.request_id
+    event = decode_event(request.type, request.data)
+    if gate.hooks:
+        origin = Origin(
+            user=gate.owner.user,
+            org=gate.owner.org,
+            execution_id=gate.execution_id,
+            agent=request.agent,
+            request_id=request_id,
+            source="http",
+        )
+        if (passed := apply_hooks(gate.hooks, event, origin)) is None:
+            return DROPPED
+        event = passed
     return prepare(
-        decode_event(request.type, request.data),
-        execution_id,
-        redact=redact,
+        event,
+        gate.execution_id,
+        redact=gate.redact,
         ts=request.ts,
-        request_id=request.request_id or request_id,
+        request_id=request_id,
         agent=request.agent,
         parent_id=request.parent_id,
-        max_bytes=max_bytes,
+        max_bytes=gate.max_bytes,
     )
 
 
 async def publish(
-    redis: Redis, owner: Owner, execution_id: str, events: list[Prepared], producer: tuple[str, int], limits: LogLimits
+    redis: Redis,
+    owner: Owner,
+    execution_id: str,
+    events: Sequence[Prepared],
+    producer: tuple[str, int],
+    limits: LogLimits,
 ) -> PublishResponse:
-    """Append the events in one step. Raises the `AppendRefused` family."""
-    name, seq = producer
-    mode = "any" if events[0].type in CREATES else "existing"
-    appended = await append(redis, owner, execution_id, events, producer=name, first_seq=seq, mode=mode, limits=limits)
+    """Append the events in one step. Raises the `AppendRefused` family, and `Problem` 409 for a number too high.
+
+    An event keeps the number that its producer gave it, whatever a hook did to those before it: so a repeat appends
+    nothing twice even if the hooks have changed their mind meanwhile.
+    """
+    name, first_seq = producer
+    first = next((event for event in events if event is not DROPPED), DROPPED)
+    mode = "any" if first.type in CREATES else "existing"
+    if name:
+        await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
+    appended = await append(
+        redis, owner, execution_id, events, producer=name, first_seq=first_seq, mode=mode, limits=limits
+    )
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=appended.added)
+
+
+async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, is_new: bool) -> None:
+    """Refuse a number beyond the producer's next, which is 1 in a log it has not written to: what comes late would pass
+    for a repeat, and be lost. The check may stand before the append, since numbers only go up."""
+    client: Any = redis
+    state, reached = await client.hmget(record, "state", f"p:{name}")
+    expected = int(reached or 0) + 1
+    if first_seq > expected and (is_new or state is not None):
+        what = f"Producer-Seq {first_seq} leaves a gap: the next is {expected}"
+        raise Problem(409, "producer-gap", what, expected=expected)

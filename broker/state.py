@@ -59,7 +59,7 @@ class Fold:
         self._specialists: Items[SpecialistState] = Items(MAX_OTHERS)
         self._partials: Items[PartialState] = Items(MAX_OTHERS)
         self._artifacts: Items[Written[ArtifactState]] = Items(MAX_OTHERS)
-        self._inputs: Items[events.InputRequired | None] = Items(MAX_OTHERS)
+        self._inputs: Items[events.InputRequired | events.InputReceived] = Items(MAX_OTHERS)
         self._handlers = self._handler_table()
 
     def apply(self, id_: EventId, head: Envelope, event: events.Event) -> None:
@@ -269,6 +269,11 @@ class Fold:
         self._facts.set(seq, "activity", Activity(status=event.status, message=event.message))
 
     def _progress(self, seq: int, event: events.Progress) -> None:
+        """A specialist's progress is its own; the execution's is what nobody in particular says."""
+        if event.specialist is not None and (known := self._specialists.get(event.specialist)):
+            known = replace(known, progress=event.progress, current_action=event.current_action)
+            self._specialists.set(seq, event.specialist, known)
+            return
         progress = ProgressState(
             progress=event.progress, current_action=event.current_action, specialist=event.specialist
         )
@@ -286,16 +291,18 @@ class Fold:
         self._partials.set(seq, f"#{seq}", PartialState(result=event.result, specialist=event.specialist))
 
     def _input_required(self, seq: int, event: events.InputRequired) -> None:
+        if isinstance(self._inputs.get(event.input_id), events.InputReceived):
+            return  # a retry asked while the answer to the lost attempt's question came in
         self._inputs.set(seq, event.input_id, event)
         self._status = "waiting_input"
 
     def _input_received(self, seq: int, event: events.InputReceived) -> None:
-        self._inputs.set(seq, event.input_id, None)
+        self._inputs.set(seq, event.input_id, event)
         if self._status == "waiting_input" and not self._open_inputs():
             self._status = "running"
 
     def _open_inputs(self) -> list[events.InputRequired]:
-        return [input_ for input_ in self._inputs.values() if input_ is not None]
+        return [input_ for input_ in self._inputs.values() if isinstance(input_, events.InputRequired)]
 
 
 W = TypeVar("W", MessageState, ArtifactState)

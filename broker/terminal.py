@@ -14,7 +14,9 @@ from typing import Any, TextIO
 
 import msgspec
 from rich.console import Console
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
 from rich.text import Text
 
 from broker.client import FEED_PATH, Api, ApiError, Conflict, Connected, EdgeUnreachable, Link, Lost, stream_path
@@ -113,14 +115,17 @@ class _Screen:
 
     def show(self, event: ClientEvent) -> None:
         lines = self._transcript.apply(event)
-        self._print(lines)
         if event.type == "stream:live":
             self._caught_up = True
         elif event.type == "stream:end":
             self._planned_end = event.data.get("reason") in PLANNED_ENDS
-        if self._asker is not None and self._caught_up:
-            # Not while history is replayed: what was asked then has most likely been answered since.
-            self._asker.look(self._transcript.open_inputs(self._asker.execution_id), self._pause)
+        # Not while history is replayed: what was asked then has most likely been answered since.
+        asker = self._asker if self._caught_up else None
+        if asker is not None:
+            asker.withdraw(self._transcript.open_inputs(asker.execution_id))
+        self._print(lines)
+        if asker is not None:
+            asker.look(self._pause)
 
     def on_link(self, link: Link) -> None:
         if isinstance(link, Lost):
@@ -144,9 +149,14 @@ class _Screen:
         self._print([Text(text, "yellow")])
 
     def _print(self, lines: list[Text]) -> None:
-        if lines:  # as one: each print draws the live part again
-            whole = Text("\n").join(lines)
-            self._console.print(whole, soft_wrap=not self._console.is_terminal, highlight=False)
+        if not lines:
+            return
+        whole = Text("\n").join(lines)  # as one: each print draws the live part again
+        if self._asker is not None:
+            self._asker.clear_prompt()
+        self._console.print(whole, soft_wrap=not self._console.is_terminal, highlight=False)
+        if self._asker is not None:
+            self._asker.show_prompt()
 
     # --- the live part ---
 
@@ -183,7 +193,7 @@ class Asker:
         self._stdin = stdin
         self._open: Mapping[str, InputRequired] = {}
         self._asked: set[str] = set()
-        self._reading: str | None = None
+        self._reading: InputRequired | None = None
         self._task: asyncio.Task[None] | None = None
         self._abandoned: list[asyncio.Task[None]] = []
 
@@ -191,14 +201,26 @@ class Asker:
     def busy(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    def look(self, open_inputs: Mapping[str, InputRequired], before: Callable[[], None]) -> None:
-        """Ask what is open, after calling `before`; stop asking what was answered elsewhere."""
+    def withdraw(self, open_inputs: Mapping[str, InputRequired]) -> None:
+        """Learn what is open now, and stop asking what was answered elsewhere."""
         self._open = open_inputs
-        if self._reading is not None and self._reading not in open_inputs:
+        if self._reading is not None and self._reading.input_id not in open_inputs:
             self._abandon()
+
+    def look(self, before: Callable[[], None]) -> None:
+        """Ask what is open, after calling `before`."""
         if not self.busy and self._next() is not None:
             before()
             self._task = asyncio.create_task(self._converse(), name="terminal-ask")
+
+    def clear_prompt(self) -> None:
+        """Make room for lines: an agent that asks may go on with something else meanwhile."""
+        if self._reading is not None:
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+
+    def show_prompt(self) -> None:
+        if self._reading is not None:
+            self._console.print(Text(prompt_for(self._reading), "bold yellow"), end="")
 
     def _next(self) -> InputRequired | None:
         return next((question for name, question in self._open.items() if name not in self._asked), None)
@@ -226,8 +248,8 @@ class Asker:
 
     async def _answered(self, question: InputRequired) -> bool:
         """Prompt once. False: it must be asked again."""
-        self._console.print(Text(prompt_for(question), "bold yellow"), end="")
-        self._reading = question.input_id
+        self._reading = question
+        self.show_prompt()
         line = await read_line(self._stdin)
         self._reading = None
         if line is None:

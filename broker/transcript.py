@@ -12,11 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.eventsource import ClientEvent
-from broker.lines import LINES, clean, result_lines, seconds, short, unknown
+from broker.lines import LINES, clean, doing, result_lines, seconds, short, specialist_done, unknown
 from emitter import events as ev
 
 MAX_RUNS = 200
 MAX_SHOWN = 4
+MAX_SPECIALISTS = 8
+"""That have a bar of their own at the same time."""
 PLAIN_STEP = 10
 MAX_LINE = 8192
 
@@ -62,6 +64,7 @@ class _Run:
         self.progress: float | None = None
         self.action = ""
         self.plain_step = 0
+        self.specialists: dict[str, ev.Progress] = {}
         self.usage: ev.UsageTotals | None = None
         self.inputs: dict[str, ev.InputRequired] = {}
         self.said_text = False
@@ -70,6 +73,7 @@ class _Run:
         self.calls.clear()
         self.phases.clear()
         self.partials.clear()
+        self.specialists.clear()
         self.inputs.clear()
 
 
@@ -215,14 +219,32 @@ class Transcript:
         return [Text(f"  {short(event.status, 30)}: {short(event.message, 120)}", "dim")]
 
     def _progress(self, run: _Run, event: ev.Progress) -> list[Text]:
+        if event.specialist is not None:
+            return self._specialist_progress(run, event.specialist, event)
         run.progress = event.progress
         if event.current_action is not None:
             run.action = short(event.current_action, 80)
         step = int(event.progress // PLAIN_STEP)
         if not (self._plain or self._many) or step <= run.plain_step:
             return []
+        if any(part.text for part in run.partials.values()):
+            return []  # not in the middle of a line of text; the next progress says it
         run.plain_step = step
         return [Text(f"  [{event.progress:3.0f} %] {run.action}", "dim")]
+
+    def _specialist_progress(self, run: _Run, name: str, event: ev.Progress) -> list[Text]:
+        before = run.specialists.pop(name, None)
+        while len(run.specialists) >= MAX_SPECIALISTS:
+            del run.specialists[next(iter(run.specialists))]
+        run.specialists[name] = event
+        same = before is not None and event.progress // PLAIN_STEP <= before.progress // PLAIN_STEP
+        if not (self._plain or self._many) or same:
+            return []
+        return [Text(f"  [{event.progress:3.0f} %] {doing(event)}", "dim")]
+
+    def _specialist_done(self, run: _Run, event: ev.SpecialistComplete) -> list[Text]:
+        run.specialists.pop(event.specialist, None)
+        return specialist_done(event)
 
     def _usage(self, run: _Run, event: ev.UsageTotals) -> list[Text]:
         run.usage = event
@@ -297,6 +319,7 @@ class Transcript:
                     no_wrap=True,
                 )
             )
+        parts += [_bar(event.progress, doing(event)) for _, event in sorted(run.specialists.items())]
         if run.progress is not None:
             parts.append(_bar(run.progress, run.action))
         return Group(*parts)
@@ -321,6 +344,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[Transcript, _Run, Any], list[Text]]] =
     ev.ToolError: Transcript._tool_error,
     ev.Status: Transcript._status,
     ev.Progress: Transcript._progress,
+    ev.SpecialistComplete: Transcript._specialist_done,
     ev.UsageTotals: Transcript._usage,
     ev.InputRequired: Transcript._asked,
     ev.InputReceived: Transcript._answered,

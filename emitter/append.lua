@@ -7,7 +7,8 @@
 --       attempt, and only once its worker's lease has ended)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms  10 PUBLISH or SPUBLISH
 --       11 execution id  12 number of strings of extra record fields, then those, then per event: type, json, mark
---          (marks are described at emitter.wire.append_mark)
+--          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
+--          the producer's sequence)
 -- Reply { verdict, last id, events appended, detail }; verdict is ok, or says why the rest was refused: ended, fenced,
 --       exists, unknown, owned, answered, noinput, producers. Events before the refused one stand.
 --
@@ -46,67 +47,76 @@ if mode == 'lapsed' then
   if owner == '' or now < tonumber(call('HGET', record, 'lease') or 0) then return {'owned', last, 0, owner} end
 end
 
-local verdict, detail, appended, terminal, takes_over, open = 'ok', '', 0, nil, nil, nil
+local verdict, detail, appended, taken, terminal, takes_over, open = 'ok', '', 0, 0, nil, nil, nil
 local lines, to_feed, new_state = {'', nil, nil, nil}, nil, state or 'running'
 local trim = tonumber(ARGV[5])
 
 for at = base + skip * 3, #ARGV, 3 do
   local type, json, mark = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  if mark ~= '' and mark ~= 'f' then
-    local kind, rest = string.sub(mark, 1, 1), string.sub(mark, 3)
-    if kind == 's' then
-      new_state = rest
-      if rest == 'completed' or rest == 'failed' or rest == 'cancelled' then terminal = json end
-    elseif kind == 't' then -- the next attempt takes over; questions of the last one keep their answers
-      new_state, takes_over, open = 'queued', rest, ' '
-    else -- an input opens (w), or its first answer closes it (r)
-      local blank = string.find(rest, ' ', 1, true)
-      local id, value = string.sub(rest, 1, blank - 1), string.sub(rest, blank + 1)
-      -- `open` lists the inputs that the attempt waits for, each with a blank on both sides
-      open = open or call('HGET', record, 'open') or ' '
-      local from, to = string.find(open, ' ' .. id .. ' ', 1, true)
-      if kind == 'w' then
-        call('HSET', record, 'i:' .. id, value)
-        if call('HEXISTS', record, 'a:' .. id) == 0 then
-          if not from then open = open .. id .. ' ' end
-          new_state = 'waiting_input'
+  if mark ~= '-' then
+    if mark ~= '' and mark ~= 'f' then
+      local kind, rest = string.sub(mark, 1, 1), string.sub(mark, 3)
+      if kind == 's' then
+        new_state = rest
+        if rest == 'completed' or rest == 'failed' or rest == 'cancelled' then terminal = json end
+      elseif kind == 't' then -- the next attempt takes over; questions of the last one keep their answers
+        new_state, takes_over, open = 'queued', rest, ' '
+      else -- an input opens (w), or its first answer closes it (r)
+        local blank = string.find(rest, ' ', 1, true)
+        local id, value = string.sub(rest, 1, blank - 1), string.sub(rest, blank + 1)
+        -- `open` lists the inputs that the attempt waits for, each with a blank on both sides
+        open = open or call('HGET', record, 'open') or ' '
+        local from, to = string.find(open, ' ' .. id .. ' ', 1, true)
+        if kind == 'w' then
+          call('HSET', record, 'i:' .. id, value)
+          if call('HEXISTS', record, 'a:' .. id) == 0 then
+            if not from then open = open .. id .. ' ' end
+            new_state = 'waiting_input'
+          end
+        elseif call('HEXISTS', record, 'i:' .. id) == 0 then
+          verdict = 'noinput'
+          break
+        elseif call('HSETNX', record, 'a:' .. id, value) == 0 then
+          verdict, detail = 'answered', call('HGET', record, 'a:' .. id)
+          break
+        else
+          if from then open = string.sub(open, 1, from) .. string.sub(open, to + 1) end
+          if open == ' ' and new_state == 'waiting_input' then new_state = 'running' end
+          call(ARGV[10], KEYS[6], 'answer ' .. id)
         end
-      elseif call('HEXISTS', record, 'i:' .. id) == 0 then
-        verdict = 'noinput'
-        break
-      elseif call('HSETNX', record, 'a:' .. id, value) == 0 then
-        verdict, detail = 'answered', call('HGET', record, 'a:' .. id)
-        break
-      else
-        if from then open = string.sub(open, 1, from) .. string.sub(open, to + 1) end
-        if open == ' ' and new_state == 'waiting_input' then new_state = 'running' end
-        call(ARGV[10], KEYS[6], 'answer ' .. id)
       end
     end
+    seq = seq + 1
+    last = format('%s-%d', ms_text, seq)
+    if seq > trim and trim > 0 then
+      call('XADD', log, 'MAXLEN', '~', ARGV[5], last, type, json)
+    else
+      call('XADD', log, last, type, json)
+    end
+    appended = appended + 1
+    lines[appended] = last .. ' ' .. type .. ' ' .. json .. '\n'
+    if mark ~= '' then
+      if to_feed then to_feed[#to_feed + 1] = at else to_feed = {at} end
+    end
   end
-  seq = seq + 1
-  last = format('%s-%d', ms_text, seq)
-  if seq > trim and trim > 0 then
-    call('XADD', log, 'MAXLEN', '~', ARGV[5], last, type, json)
-  else
-    call('XADD', log, last, type, json)
-  end
-  appended = appended + 1
-  lines[appended] = last .. ' ' .. type .. ' ' .. json .. '\n'
-  if mark ~= '' then
-    if to_feed then to_feed[#to_feed + 1] = at else to_feed = {at} end
-  end
+  taken = taken + 1
   if terminal then
-    if at + 3 < #ARGV then verdict, detail = 'ended', new_state end
+    for next_mark = at + 5, #ARGV, 3 do
+      if ARGV[next_mark] ~= '-' then verdict, detail = 'ended', new_state end
+    end
     break
   end
 end
 
-if appended == 0 then return {verdict, last, 0, detail} end
+local reached = ARGV[2] ~= '' and format('%d', first + skip + taken - 1)
+if appended == 0 then
+  if taken > 0 and reached and state then call('HSET', record, producer, reached) end
+  return {verdict, last, 0, detail}
+end
 
 local changes = {'ms', ms_text, 'seq', format('%d', seq)}
-if ARGV[2] ~= '' then
-  changes[5], changes[6] = producer, format('%d', first + skip + appended - 1)
+if reached then
+  changes[5], changes[6] = producer, reached
 end
 for i = 13, base - 1 do changes[#changes + 1] = ARGV[i] end
 if new_state ~= state then

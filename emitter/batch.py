@@ -28,6 +28,10 @@ class Prepared(NamedTuple):
         return self.mark.startswith("r:")
 
 
+DROPPED = Prepared("", b"", "-")
+"""In the place of an event that is not stored: its producer's number is spent all the same."""
+
+
 def escaped_bytes(text: str) -> int:
     """Size of a text in ASCII JSON, its quotes included. Raises `UnicodeEncodeError` for one without a UTF-8 form."""
     if not text.isascii():

@@ -40,7 +40,8 @@ MAX_ATTEMPTS = 3
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What an execution is started with. `not_before` in ms since the epoch; `cancel_after_seconds`: how long it goes
-    on after its last viewer has left (`None`: to its end)."""
+    on after its last viewer has left (`None`: to its end); `key`: whose request it was, to tell a repeat from another
+    request for the same id."""
 
     task: str
     agent: str
@@ -50,6 +51,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: str | None = None
     not_before: int | None = None
     cancel_after_seconds: float | None = None
+    key: str = ""
 
     @property
     def fields(self) -> dict[str, str]:
@@ -63,6 +65,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
             "requestId": self.request_id,
             "createdAt": str(now_ms()),
         }
+        if self.key:
+            fields["key"] = self.key
         if self.not_before is not None:
             fields["notBefore"] = str(self.not_before)
         if self.cancel_after_seconds is not None:
@@ -97,20 +101,24 @@ class Lifecycle:
         # First of all: whatever happens between here and the job, somebody comes by.
         await jobs.look_in(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS)
         is_new = await self._begin(owner, execution_id, prepared, start.fields)
-        not_before = start.not_before if is_new else await self._waits_until(owner, execution_id)
-        if not_before is None and not is_new:
-            return False
-        if (not_before or 0) > await jobs.redis_ms(self._redis):
-            await jobs.look_at(self._redis, {member(owner, execution_id): not_before or 0})
+        if is_new:
+            await self._plan(owner, execution_id, start.agent, start.not_before or 0)
         else:
-            await jobs.enqueue(self._redis, owner, execution_id, start.agent)
+            await self.offer(owner, execution_id)
         return is_new
 
-    async def _waits_until(self, owner: Owner, execution_id: str) -> int | None:
-        """When an execution that waits for a worker may start (ms); `None` if it does not wait."""
-        record = owner.execution(execution_id).record
-        state, not_before = await self._redis.hmget(record, "state", "notBefore")
-        return int(not_before or 0) if state == b"queued" else None
+    async def offer(self, owner: Owner, execution_id: str) -> None:
+        """Offer an execution that waits for a worker, unless it is on offer; any other stays as it is."""
+        names = ("state", "owner", "agent", "notBefore")
+        state, holder, agent, not_before = await self._redis.hmget(owner.execution(execution_id).record, *names)
+        if state == b"queued" and not holder and agent:
+            await self._plan(owner, execution_id, agent.decode(), int(not_before or 0))
+
+    async def _plan(self, owner: Owner, execution_id: str, agent: str, not_before: int) -> None:
+        if not_before and not_before > await jobs.redis_ms(self._redis):
+            await jobs.look_at(self._redis, {member(owner, execution_id): not_before})
+        else:
+            await jobs.enqueue(self._redis, owner, execution_id, agent)
 
     async def _begin(self, owner: Owner, execution_id: str, queued: Prepared, fields: Mapping[str, str]) -> bool:
         appended = await append(

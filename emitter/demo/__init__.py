@@ -6,7 +6,7 @@ They read whatever directory their task names, with the rights of the worker: ru
 from __future__ import annotations
 
 from emitter.agents import Agents
-from emitter.demo.analyst import INPUT_SCHEMA, survey_code
+from emitter.demo import analyst, panel
 
 __all__ = ["agents"]
 
@@ -15,5 +15,11 @@ agents.agent(
     "analyst",
     "Surveys the code in a directory and writes a report on it",
     tags=("demo", "code"),
-    input_schema=INPUT_SCHEMA,
-)(survey_code)
+    input_schema=analyst.INPUT_SCHEMA,
+)(analyst.survey_code)
+agents.agent(
+    "panel",
+    "Asks several specialists about the code in a directory at the same time, and puts together what they say",
+    tags=("demo", "code", "multi-agent"),
+    input_schema=panel.INPUT_SCHEMA,
+)(panel.consult_panel)

@@ -6,7 +6,7 @@ import ast
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import msgspec
 
@@ -45,7 +45,8 @@ class Spot(NamedTuple):
 
 
 class Module(msgspec.Struct, frozen=True):
-    """One Python file. `imports` are dotted names that are imported when the module is (not for typing, not later)."""
+    """One Python file. `imports` are dotted names that are imported when the module is (not for typing, not later), and
+    their lines; `bare_tests` are the lines of tests that assert nothing."""
 
     name: str
     path: str
@@ -54,10 +55,10 @@ class Module(msgspec.Struct, frozen=True):
     is_test: bool
     functions: list[Function]
     classes: list[tuple[str, bool]]
-    imports: list[str]
+    imports: dict[str, int]
     spots: list[Spot]
     runnable: bool
-    bare_tests: int
+    bare_tests: list[int]
 
     @property
     def tests(self) -> list[Function]:
@@ -103,10 +104,10 @@ def _module(source: SourceFile, tree: ast.Module) -> Module:
         is_test=source.is_test,
         functions=functions,
         classes=[(n.name, ast.get_docstring(n) is not None) for n in ast.walk(tree) if isinstance(n, ast.ClassDef)],
-        imports=sorted(set(_imports(tree, source.path))),
+        imports=_first_lines(_imports(tree, source.path)),
         spots=list(_spots(tree, source.path)),
         runnable="__name__" in source.text and "__main__" in source.text,
-        bare_tests=sum(1 for node in ast.walk(tree) if _is_test_function(node) and not _asserts(node)),
+        bare_tests=[node.lineno for node in ast.walk(tree) if _is_test_function(node) and not _asserts(node)],
     )
 
 
@@ -128,18 +129,26 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[Function]:
 # --- imports ---------------------------------------------------------------------------------------------------------
 
 
-def _imports(tree: ast.Module, path: str) -> Iterator[str]:
+def _imports(tree: ast.Module, path: str) -> Iterator[tuple[str, int]]:
     package = module_name(path).split(".")
     if not path.endswith("__init__.py"):
         del package[-1]
     for node in _run_at_import(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             # `from a import b` may mean the module a.b or a name in a: the graph decides by what exists.
-            yield from (f"{module}.{alias.name}" if module else alias.name for alias in node.names)
+            names = (f"{module}.{alias.name}" if module else alias.name for alias in node.names)
+            yield from ((name, node.lineno) for name in names)
+
+
+def _first_lines(imports: Iterator[tuple[str, int]]) -> dict[str, int]:
+    lines: dict[str, int] = {}
+    for name, line in sorted(imports):
+        lines.setdefault(name, line)
+    return lines
 
 
 def _run_at_import(tree: ast.Module) -> Iterator[ast.stmt]:
@@ -157,10 +166,11 @@ def _run_at_import(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 class ImportGraph(msgspec.Struct, frozen=True):
-    """Who imports whom inside the project, and which packages come from outside."""
+    """Who imports whom inside the project, on which line, and which packages come from outside."""
 
     edges: dict[str, set[str]]
     outside: dict[str, int]
+    lines: dict[tuple[str, str], int] = {}
 
     @property
     def most_imported(self) -> list[tuple[str, int]]:
@@ -191,15 +201,19 @@ def import_graph(modules: Sequence[Module], standard_library: frozenset[str]) ->
     roots = {name.split(".")[0] for name in names}
     edges: dict[str, set[str]] = {module.name: set() for module in modules}
     outside: dict[str, int] = {}
+    lines: dict[tuple[str, str], int] = {}
     for module in modules:
-        for name in module.imports:
+        for name, line in module.imports.items():
             sibling = f"{module.name.rpartition('.')[0]}.{name.split('.')[0]}"  # scripts that lie side by side
             target = names.get(name) or names.get(name.rpartition(".")[0]) or names.get(sibling)
+            if target == module.name:
+                continue
             if target is not None:
-                edges[module.name] |= {target} - {module.name}
+                edges[module.name].add(target)
+                lines[module.name, target] = min(line, lines.get((module.name, target), line))
             elif (root := name.split(".")[0]) not in roots | standard_library | {"__future__"}:
                 outside[root] = outside.get(root, 0) + 1
-    return ImportGraph(edges, outside)
+    return ImportGraph(edges, outside, lines)
 
 
 def _importable(modules: Sequence[Module]) -> dict[str, str]:
@@ -291,7 +305,7 @@ def _mutable_default(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any(isinstance(default, (ast.List, ast.Dict, ast.Set)) for default in defaults)
 
 
-def _is_test_function(node: ast.AST) -> bool:
+def _is_test_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
     return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_")
 
 

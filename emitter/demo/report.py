@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from emitter.demo.findings import Facts, Finding, documented, findings, lines_by_language, long_functions
+from emitter.demo.findings import SEVERITIES, Facts, Finding, documented, findings, lines_by_language, long_functions
 
 MARK = "<!-- written by runcast analyst -->"
 """First line of every report, by which a later run knows that it may overwrite the file."""
-_SEVERITY = {3: "Soon", 2: "Worth a plan", 1: "Tidiness"}
 _MAX_FINDINGS = 12
 MAX_CHARACTERS = 40_000
 """So that the report fits into one event, whatever the paths in it are called."""
@@ -24,7 +23,7 @@ def write(facts: Facts) -> str:
         _tests(facts),
         _findings(found),
         _first_steps(found),
-        _limits(facts),
+        not_seen(facts.limits, facts.skipped),
     ]
     text = "\n\n".join("\n".join(section) for section in sections if section) + "\n"
     return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "\n\n[cut here]\n"
@@ -42,9 +41,9 @@ def verdict(facts: Facts, found: list[Finding]) -> str:
     worst = [finding.title for finding in found if finding.severity == 3]
     planned = [finding.title for finding in found if finding.severity == 2]
     if worst:
-        parts.append(f"First of all: {_and(worst[:3])}.")
+        parts.append(f"First of all: {listed(worst[:3])}.")
     elif planned:
-        parts.append(f"Nothing alarming; what would pay off is {_and(planned[:3])}.")
+        parts.append(f"Nothing alarming; what would pay off is {listed(planned[:3])}.")
     else:
         parts.append("Nothing found that needs a plan.")
     return " ".join(parts)
@@ -81,17 +80,17 @@ def _at_a_glance(facts: Facts) -> list[str]:
 def _structure(facts: Facts) -> list[str]:
     lines = ["## Structure", ""]
     if facts.about.commands:
-        lines.append(f"- It installs the command {_and([f'`{name}`' for name in facts.about.commands[:5]])}.")
+        lines.append(f"- It installs the command {listed([f'`{name}`' for name in facts.about.commands[:5]])}.")
     if facts.entries:
-        lines.append(f"- Where it starts: {_and([f'`{path}`' for path in facts.entries[:5]])}.")
+        lines.append(f"- Where it starts: {listed([f'`{path}`' for path in facts.entries[:5]])}.")
     biggest = sorted((file for file in facts.code if not file.is_test), key=lambda file: -file.lines)[:5]
     if biggest:
         named = [f"`{file.path}` ({file.lines:,})" for file in biggest]
-        lines.append(f"- The biggest files, in lines: {_and(named)}.")
+        lines.append(f"- The biggest files, in lines: {listed(named)}.")
     lines += _python(facts)
     defined = [f"{count:,} in {language}" for language, count in list(facts.definitions.items())[:4] if count]
     if defined:
-        lines.append(f"- Functions and types by name, besides Python: {_and(defined)}.")
+        lines.append(f"- Functions and types by name, besides Python: {listed(defined)}.")
     return lines if len(lines) > 2 else []
 
 
@@ -113,7 +112,7 @@ def _python(facts: Facts) -> Iterator[str]:
     product = {module.name for module in modules}
     central = [(name, count) for name, count in facts.graph.most_imported if name in product and count > 1][:4]
     if central:
-        yield f"- What the rest leans on: {_and([f'`{name}` (imported by {count})' for name, count in central])}."
+        yield f"- What the rest leans on: {listed([f'`{name}` (imported by {count})' for name, count in central])}."
     if not facts.graph.cycles() and len(modules) > 5:
         yield "- No two modules import each other in a circle: the layers hold."
     has, all_ = documented(modules)
@@ -121,7 +120,7 @@ def _python(facts: Facts) -> Iterator[str]:
         yield f"- Documentation: {_share(has, all_)} of public modules, classes and functions have a docstring."
     outside = sorted(facts.graph.outside.items(), key=lambda item: (-item[1], item[0]))[:8]
     if outside:
-        yield f"- Packages from outside, by use: {_and([f'`{name}` ({count})' for name, count in outside])}."
+        yield f"- Packages from outside, by use: {listed([f'`{name}` ({count})' for name, count in outside])}."
 
 
 def _tests(facts: Facts) -> list[str]:
@@ -135,7 +134,7 @@ def _tests(facts: Facts) -> list[str]:
         covered = tests.candidates - len(tests.untested)
         lines[-1] += f" Tests name or import {covered} of the {tests.candidates} Python modules that have functions."
     if tests.untested:
-        lines += ["", f"Mentioned by no test: {_and([f'`{path}`' for path in tests.untested[:6]])}."]
+        lines += ["", f"Mentioned by no test: {listed([f'`{path}`' for path in tests.untested[:6]])}."]
     return lines
 
 
@@ -144,7 +143,12 @@ def _findings(found: list[Finding]) -> list[str]:
         return []
     lines = ["## Findings"]
     for finding in found[:_MAX_FINDINGS]:
-        lines += ["", f"### {_SEVERITY[finding.severity]}: {finding.title} ({finding.count:,})", "", finding.why]
+        lines += [
+            "",
+            f"### {SEVERITIES[finding.severity].capitalize()}: {finding.title} ({finding.count:,})",
+            "",
+            finding.why,
+        ]
         lines += [""] * bool(finding.places) + [f"- `{place}`" for place in finding.places]
         if finding.count > len(finding.places) > 0:
             lines.append(f"- and {finding.count - len(finding.places):,} more")
@@ -159,10 +163,11 @@ def _first_steps(found: list[Finding]) -> list[str]:
     return lines if found else []
 
 
-def _limits(facts: Facts) -> list[str]:
+def not_seen(limits: Sequence[str], skipped: Mapping[str, int]) -> list[str]:
+    """The section on what was left out: sentences on limits, and entries counted by reason."""
     lines = ["## What this survey did not see", ""]
-    lines += [f"- {limit[0].upper()}{limit[1:]}." for limit in facts.limits]
-    left_out = [f"{reason} ({count:,})" for reason, count in sorted(facts.skipped.items(), key=lambda i: -i[1])]
+    lines += [f"- {limit[0].upper()}{limit[1:]}." for limit in limits]
+    left_out = [f"{reason} ({count:,})" for reason, count in sorted(skipped.items(), key=lambda item: -item[1])]
     if left_out:
         lines.append(f"- Left out: {', '.join(left_out)}.")
     lines.append("- Nothing was run, and no model was asked: it is a parser, searches and counting. Every finding is a")
@@ -174,5 +179,6 @@ def _share(part: int, whole: int) -> str:
     return f"{round(100 * part / whole)} %"
 
 
-def _and(items: list[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """`a, b and c`"""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -12,7 +12,7 @@ import msgspec
 
 from emitter.demo.python_code import Spot
 from emitter.demo.survey import SourceFile
-from emitter.redact import Redactor
+from emitter.redact import Redactor, is_secret_key
 
 MAX_SPOTS = 500
 
@@ -37,13 +37,29 @@ RULES = (
     Rule("panics on error", r"\.unwrap\(\)|\.expect\(\"|\bpanic!?\(", frozenset(["Rust", "Go"])),
     Rule("empty catch", r"catch\s*(\([^)]*\))?\s*\{\s*\}", _SCRIPT | {"Java", "C#", "Kotlin", "PHP"}),
 )
+TEST_RULES = (
+    Rule(
+        "tests that are skipped",
+        r"@pytest\.mark\.(skip|xfail)|@unittest\.skip|\b(it|test|describe)\.skip\(|@Disabled\b",
+    ),
+    Rule("tests that wait for time to pass", r"\b(time|asyncio)\.sleep\(\s*(\d+\.\d*[1-9]|[1-9])|\bThread\.sleep\("),
+)
+"""For the code of tests; what they find is a fault nowhere else."""
 CREDENTIALS = "credential in the code"
+RISKS = frozenset({
+    CREDENTIALS, "unsafe deserialisation", "TLS check switched off", "eval or exec", "shell commands",
+    "raw HTML from values",
+})  # fmt: skip
+"""Rules that are about security, here and among what Python's parser finds."""
+PRIVATE_KEYS = "private key in a file"
+SECRETS = "credential in a file"
 _ASSIGNED = re.compile(
     r"""\b\w*(password|passwd|secret|api_?key|access_?token|private_?key)\w*["']?\s*[:=]\s*["']([^"'\s]{8,})["']""",
     re.IGNORECASE,
 )
-_PLACEHOLDER = re.compile(
-    r"example|changeme|change.me|placeholder|your|dummy|test|fake|sample|redacted|xxx|\*\*\*|<|\$\{|\{\{|%\(|\.\.\.|_",
+_SPECIMEN = re.compile(
+    r"://\w?:\w@|example|changeme|change.me|placeholder|your|dummy|test|fake|sample|redacted|xxx|\*\*\*|<|\$\{|\{\{"
+    r"|%\(|\.\.\.",
     re.IGNORECASE,
 )
 
@@ -75,13 +91,18 @@ def _lines(text: str, pattern: re.Pattern[str]) -> Iterator[int]:
             last = line
 
 
-def credentials(files: Sequence[SourceFile]) -> list[Spot]:
-    """Strings in the shape of known credentials, and literals assigned to names that say they are secret. Tests and
-    placeholders do not count."""
+def is_searched(source: SourceFile) -> bool:
+    """Whether a file is searched for credentials. Tests and documents hold specimens."""
+    return not source.is_test and source.language not in ("Markdown", "reStructuredText")
+
+
+def credentials(files: Sequence[SourceFile], *, everywhere: bool = False) -> list[Spot]:
+    """Strings in the shape of known credentials, and literals assigned to names that say they are secret. Placeholders
+    do not count, and unless it is to look `everywhere`, neither do tests and documents."""
     redactor = Redactor()
     spots: list[Spot] = []
     for source in files:
-        if source.is_test or source.language in ("Markdown", "reStructuredText"):
+        if not everywhere and not is_searched(source):
             continue
         shaped = redactor.text(source.text) != source.text
         if shaped or _ASSIGNED.search(source.text):
@@ -93,6 +114,30 @@ def _credential_lines(source: SourceFile, redactor: Redactor) -> Iterator[Spot]:
     for number, line in enumerate(source.text.split("\n"), 1):
         line = line[:2000]
         assigned = _ASSIGNED.search(line)
-        literal = assigned is not None and not _PLACEHOLDER.search(assigned[2])
-        if literal or (redactor.text(line) != line and not _PLACEHOLDER.search(line)):
+        # With an underscore it is more likely a name than a credential.
+        literal = assigned is not None and not _SPECIMEN.search(assigned[2]) and "_" not in assigned[2]
+        if literal or (redactor.text(line) != line and not _SPECIMEN.search(line)):
             yield Spot(CREDENTIALS, source.path, number)
+
+
+# --- files that hold secrets by their names ---
+
+_SETTING = re.compile(r"""^\s*(?:export\s+)?["']?([\w.-]{1,100})["']?\s*[:=]\s*["']?([^"'\s,]{8,})""")
+
+
+def secrets(files: Sequence[SourceFile]) -> list[Spot]:
+    """Private keys, and settings that are credentials and no placeholders."""
+    redactor = Redactor()
+    return [spot for source in files for spot in _secret_lines(source, redactor)][:MAX_SPOTS]
+
+
+def _secret_lines(source: SourceFile, redactor: Redactor) -> Iterator[Spot]:
+    for number, line in enumerate(source.text.split("\n"), 1):
+        line = line[:2000]
+        setting = _SETTING.match(line)
+        if line.startswith("-----BEGIN ") and "PRIVATE KEY" in line:
+            yield Spot(PRIVATE_KEYS, source.path, number)
+        elif _SPECIMEN.search(setting[2] if setting else line):
+            continue
+        elif (setting and is_secret_key(setting[1])) or redactor.text(line) != line:
+            yield Spot(SECRETS, source.path, number)

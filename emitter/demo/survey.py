@@ -34,6 +34,14 @@ CONFIGURATION = {
     ".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".toml": "TOML", ".ini": "INI", ".cfg": "INI", ".xml": "XML",
 }  # fmt: skip
 NAMED = {"Dockerfile": "Docker", "Makefile": "Make", "Containerfile": "Docker", "Jenkinsfile": "Groovy"}
+SECRETIVE = "Secrets"
+"""The language, so to speak, of files that by their names hold secrets."""
+_SECRETIVE_NAME = re.compile(
+    r"\.env(\..+)?|id_(rsa|dsa|ecdsa|ed25519)|\.(netrc|pypirc|npmrc|htpasswd|pgpass)|.+\.(pem|key|p12|pfx|jks|kdbx)"
+    r"|(secrets?|credentials|service[-_]?account.*)\.(json|ya?ml|toml|ini)",
+    re.IGNORECASE,
+)
+_SPECIMEN_NAME = re.compile(r"\.(example|sample|template|dist)$", re.IGNORECASE)
 _TEST_PATH = re.compile(
     r"(^|/)(tests?|specs?|__tests__|testdata)/|(^|/)(test_[^/]*|[^/]*_test|[^/]*[.-](test|spec)|conftest)\.[a-z]+$"
 )
@@ -85,12 +93,14 @@ class SourceFile(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """What a scan found. `skipped` counts by reason what was left out; `truncated` names the limits that were met."""
+    """What a scan found. `skipped` counts by reason what was left out; `truncated` names the limits that were met.
+    `secretive` files are no part of `files`: nobody reads them without being allowed to."""
 
     files: list[FoundFile]
     directories: int
     skipped: dict[str, int]
     truncated: list[str]
+    secretive: list[FoundFile] = []
 
 
 _CODE = frozenset(LANGUAGES.values()) - {"HTML", "CSS"}
@@ -101,6 +111,9 @@ def is_test(path: str) -> bool:
 
 
 def language_of(name: str) -> str | None:
+    """The language of a file by its name; `None` for what is not read."""
+    if _SECRETIVE_NAME.fullmatch(name) and not _SPECIMEN_NAME.search(name):
+        return SECRETIVE
     suffix = PurePosixPath(name).suffix.lower()
     return NAMED.get(name) or LANGUAGES.get(suffix) or DOCUMENTS.get(suffix) or CONFIGURATION.get(suffix)
 
@@ -209,12 +222,16 @@ def _listing(
     found: list[FoundFile], directories: int, skipped: Counter[str], truncated: list[str], limits: Limits
 ) -> Listing:
     found.sort(key=lambda file: file.path)
+    secretive = [file for file in found if file.language == SECRETIVE]
+    found = [file for file in found if file.language != SECRETIVE]
+    if secretive:
+        skipped["file that by its name holds secrets"] += len(secretive)
     if len(found) > limits.files:
         # Code before documents and configuration, shallow before deep: what tells most about a project is kept.
         found.sort(key=lambda file: (file.language not in _CODE, file.path.count("/"), file.path))
         truncated.append(f"{limits.files:,} of {len(found):,} files were read")
         found = sorted(found[: limits.files], key=lambda file: file.path)
-    return Listing(found, directories, dict(skipped), truncated)
+    return Listing(found, directories, dict(skipped), truncated, secretive[: limits.files])
 
 
 def by_directory(files: Sequence[FoundFile], most: int = 10) -> list[tuple[str, list[FoundFile]]]:

@@ -62,7 +62,8 @@ def on_graph(modules: Sequence[Module], graph: ImportGraph) -> str | None:
     if not central:
         return None
     name, count = central[0]
-    text = f"{name} is what most leans on: {count} modules import it, so its interface is the one to keep still."
+    importers = "one module imports" if count == 1 else f"{count} modules import"
+    text = f"{name} is what most leans on: {importers} it, so its interface is the one to keep still."
     if cycles := graph.cycles():
         return f"{text} {len(cycles)} group(s) of modules import each other, such as {' and '.join(cycles[0][:3])}."
     return text + " No import cycles." if len(product) > 3 else text

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from broker.problems import Problem, to_problem
-from broker.publish import MAX_EVENTS, publish, read_events, read_producer
+from broker.publish import MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
+from broker.settings import BadSetting, Settings
+from emitter.batch import DROPPED
 from emitter.errors import ExecutionEnded, PayloadTooLarge, UnknownExecution
+from emitter.events import Custom, Event, Status
+from emitter.hooks import Hook, Origin, name_hooks
 from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.wire import Owner
@@ -21,9 +29,16 @@ STARTED = {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "a
 DONE = {"type": "execution:complete", "data": {"result": None, "duration": 1}}
 
 
-def read(body: bytes | dict[str, Any], *, ndjson: bool = False, max_bytes: int = 65_536) -> list[Any]:
+def read(
+    body: bytes | dict[str, Any], *, ndjson: bool = False, max_bytes: int = 65_536, hooks: Sequence[Hook] = ()
+) -> list[Any]:
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_events(encoded, "ex_1", ndjson=ndjson, redact=Redactor(), max_bytes=max_bytes, request_id="r1")
+    gate = Gate(ALICE, "ex_1", "r1", name_hooks(hooks), Redactor(), max_bytes)
+    return read_events(encoded, gate, ndjson=ndjson)
+
+
+def lines_of(*events: dict[str, Any]) -> bytes:
+    return b"\n".join(json.dumps(event).encode() for event in events)
 
 
 def refusal(body: bytes | dict[str, Any], *, ndjson: bool = False) -> Problem:
@@ -154,12 +169,89 @@ def test_an_event_that_is_too_large_is_refused(size: int) -> None:
     assert caught.value.limit == 1_024
 
 
+# --- hooks -----------------------------------------------------------------------------------------------------------
+
+
+def loud(event: Event, _: Origin) -> Event:
+    return msgspec.structs.replace(event, message=event.message + "!") if isinstance(event, Status) else event
+
+
+def drop_custom(event: Event, _: Origin) -> Event | None:
+    return None if isinstance(event, Custom) else event
+
+
+def breaks(event: Event, _: Origin) -> Event:
+    raise LookupError("with the payload in its text")
+
+
+def test_events_pass_the_hooks_of_the_edge() -> None:
+    """Every event passes the chain in order; a dropped one leaves its place empty."""
+    lines = lines_of(STARTED, {"type": "custom:x", "data": {}}, STATUS)
+    started, dropped, status = read(lines, ndjson=True, hooks=[loud, drop_custom, loud])
+    assert (started.type, dropped) == ("execution:started", DROPPED)
+    assert json.loads(status.json)["data"]["message"] == "m!!"
+
+
+def test_a_hook_learns_where_an_event_comes_from() -> None:
+    """Whose execution, the envelope's agent and request id, and that it came over HTTP."""
+    origins = []
+
+    def hook(event: Event, origin: Origin) -> Event:
+        origins.append(origin)
+        return event
+
+    read(lines_of(STATUS, STATUS | {"agent": "a", "requestId": "mine"}), ndjson=True, hooks=[hook])
+    common: Any = {"user": "alice", "org": "default", "execution_id": "ex_1", "attempt": 0, "source": "http"}
+    assert origins == [Origin(request_id="r1", **common), Origin(request_id="mine", agent="a", **common)]
+
+
+def test_redaction_comes_after_the_hooks() -> None:
+    """A credential that a hook puts into an event is not stored either."""
+
+    def tells(event: Event, _: Origin) -> Event:
+        return Custom(name="told", data={"password": "hunter2"})
+
+    [prepared] = read(STATUS, hooks=[tells])
+    assert json.loads(prepared.json)["data"] == {"password": "[redacted]"}
+
+
+def test_a_failing_hook_refuses_the_whole_request() -> None:
+    """It is the edge's failure, named by hook and line, without what the hook said; no event is taken."""
+    lines = lines_of(STARTED, STATUS)
+
+    def on_status(event: Event, origin: Origin) -> Event:
+        return breaks(event, origin) if isinstance(event, Status) else event
+
+    with pytest.raises(Problem) as caught:
+        read(lines, ndjson=True, hooks=[loud, on_status])
+    problem = caught.value
+    assert (problem.status, problem.slug, problem.extensions) == (500, "hook-failed", {"hook": "on_status"})
+    assert problem.detail == "line 2: hook 'on_status' failed on status: LookupError"
+
+
+def test_a_hook_does_not_drop_an_end_over_http_either() -> None:
+    """The request fails, and can be repeated when the hook is mended."""
+    for event in (STARTED, DONE):
+        with pytest.raises(Problem) as caught:
+            read(event, hooks=[lambda event, origin: None])
+        assert caught.value.status == 500
+
+
+def test_an_edge_does_not_start_with_hooks_that_it_has_not() -> None:
+    """A name that is not installed is a bad setting."""
+    assert edge_hooks(Settings()) == ()
+    with pytest.raises(BadSetting, match=r"RUNCAST_HOOKS: 'nope' is not allowed.*there is no 'nope'"):
+        edge_hooks(Settings(hooks=("nope",)))
+
+
 # --- append ----------------------------------------------------------------------------------------------------------
 
 
-async def put(redis: Redis, *events: dict[str, Any], producer: tuple[str, int] = ("", 1)) -> Any:
-    lines = b"\n".join(json.dumps(event).encode() for event in events)
-    return await publish(redis, ALICE, "ex_1", read(lines, ndjson=True), producer, LogLimits())
+async def put(
+    redis: Redis, *events: dict[str, Any], producer: tuple[str, int] = ("", 1), hooks: Sequence[Hook] = ()
+) -> Any:
+    prepared = read(lines_of(*events), ndjson=True, hooks=hooks)
+    return await publish(redis, ALICE, "ex_1", prepared, producer, LogLimits())
 
 
 async def test_a_repeat_with_its_producer_appends_nothing_twice(redis: Redis) -> None:
@@ -185,3 +277,92 @@ async def test_an_execution_begins_with_its_first_event_only(redis: Redis) -> No
     await put(redis, DONE)
     with pytest.raises(ExecutionEnded):
         await put(redis, STATUS)
+
+
+# --- numbers, when hooks drop ----------------------------------------------------------------------------------------
+
+
+def numbered(number: int) -> dict[str, Any]:
+    return {"type": "custom:n", "data": {"number": number}}
+
+
+def without(*numbers: int) -> Hook:
+    """A hook that drops the events of these numbers."""
+
+    def drop(event: Event, _: Origin) -> Event | None:
+        return None if isinstance(event, Custom) and event.data["number"] in numbers else event
+
+    return drop
+
+
+async def numbers_in(redis: Redis) -> list[int]:
+    rows: Any = await redis.xrange(ALICE.execution("ex_1").log)
+    return [json.loads(fields[b"custom:n"])["data"]["number"] for _, fields in rows if b"custom:n" in fields]
+
+
+@pytest.mark.parametrize("dropped", [each for size in range(4) for each in itertools.combinations((1, 2, 3, 4), size)])
+async def test_repeats_and_overlaps_find_their_places(redis: Redis, dropped: tuple[int, ...]) -> None:
+    """Whatever is dropped of a request: a repeat of it appends nothing, one that overlaps it only what is new, and the
+    next request is taken as a whole."""
+    await put(redis, STARTED)
+    hooks = [without(*dropped)]
+    kept = [number for number in (1, 2, 3, 4) if number not in dropped]
+    for added in (len(kept), 0):
+        answer = await put(redis, *map(numbered, (1, 2, 3, 4)), producer=("http.p", 1), hooks=hooks)
+        assert answer.appended == added
+        assert answer.cursor.endswith(f"-{1 + len(kept)}")
+    assert (await put(redis, *map(numbered, (2, 3, 4, 5)), producer=("http.p", 2), hooks=hooks)).appended == 1
+    assert (await put(redis, *map(numbered, (6, 7)), producer=("http.p", 6), hooks=hooks)).appended == 2
+    assert await numbers_in(redis) == [*kept, 5, 6, 7]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_hooks_that_change_their_mind_cost_no_event_and_double_none(redis: Redis, seed: int) -> None:
+    """Requests that repeat and overlap, before hooks that drop something else each time: no event is in the log twice
+    or out of order, and every event that was kept when it was first sent is there."""
+    dice = random.Random(seed)
+    await put(redis, STARTED)
+    sent, kept_at_first = 0, set()
+    while sent < 40:
+        first = dice.randint(max(1, sent - 6), sent + 1)
+        window = range(first, first + dice.randint(1, 8))
+        dropped = {number for number in window if dice.random() < 0.4}
+        await put(redis, *map(numbered, window), producer=("http.p", first), hooks=[without(*dropped)])
+        kept_at_first |= {number for number in window if number > sent} - dropped
+        sent = max(sent, window[-1])
+    found = await numbers_in(redis)
+    assert found == sorted(set(found))
+    assert kept_at_first <= set(found)
+
+
+async def test_without_a_producer_dropping_costs_nothing(redis: Redis) -> None:
+    """Events without numbers are appended in one step, whatever lies between them was dropped."""
+    await put(redis, STARTED)  # and the script is loaded
+    await redis.config_resetstat()
+    answer = await put(redis, *map(numbered, (1, 2, 3, 4, 5)), hooks=[without(2, 4)])
+    stats: Any = await redis.info("commandstats")
+    assert (answer.appended, stats["cmdstat_evalsha"]["calls"]) == (3, 1)
+    assert await numbers_in(redis) == [1, 3, 5]
+
+
+@pytest.mark.parametrize("name", ["", "http.p"])
+async def test_when_everything_is_dropped_the_answer_is_the_cursor(redis: Redis, name: str) -> None:
+    """Nothing is appended, and the answer says where the log is. What would be refused without hooks is refused."""
+    hooks = [without(1, 2)]
+    with pytest.raises(UnknownExecution):
+        await put(redis, numbered(1), producer=(name, 1), hooks=hooks)
+    assert await redis.keys("rc:*") == []
+    started = await put(redis, STARTED)
+    answer = await put(redis, numbered(1), numbered(2), producer=(name, 1), hooks=hooks)
+    assert (answer.appended, answer.cursor) == (0, started.cursor)
+    assert (await put(redis, numbered(3), producer=(name, 3), hooks=hooks)).appended == 1
+    await put(redis, DONE)
+    with pytest.raises(ExecutionEnded):
+        await put(redis, numbered(1), hooks=hooks)
+
+
+async def test_an_end_is_the_last_whatever_follows_it(redis: Redis) -> None:
+    """Dropped events after the end change nothing; one that is not dropped is refused."""
+    await put(redis, STARTED, DONE, numbered(1), producer=("http.p", 1), hooks=[without(1)])
+    with pytest.raises(ExecutionEnded):
+        await put(redis, STARTED, DONE, numbered(1), numbered(2), producer=("http.p", 1), hooks=[without(1)])

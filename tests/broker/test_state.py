@@ -113,7 +113,7 @@ def test_status_follows_the_log() -> None:
         (events.InputReceived(input_id="i", by="alice"), "waiting_input"),
         (events.InputReceived(input_id="j", by="alice"), "running"),
         (events.InputRequired(input_id="k", prompt="?", kind="text"), "waiting_input"),
-        (events.ExecutionSuperseded(from_seq=1, attempt=2), "running"),
+        (events.ExecutionSuperseded(from_seq=1, attempt=2), "queued"),
         (events.ExecutionComplete(result=None, duration=1), "completed"),
     ]
     folding = Fold()
@@ -121,6 +121,18 @@ def test_status_follows_the_log() -> None:
         folding.apply_entry(entry)
         assert folding.state().status == expected
     assert fold(log(delta("x"))).status == "running"
+
+
+def test_a_question_that_has_its_answer_is_not_open_again() -> None:
+    """The answer to the question of a lost attempt may come in between the retry's look for it and its question."""
+    question = events.InputRequired(input_id="i", prompt="?", kind="text")
+    answered = events.InputReceived(input_id="i", by="alice")
+    superseded = events.ExecutionSuperseded(from_seq=2, attempt=2)
+    started = events.ExecutionStarted(task="t", started_at=1, attempt=2)
+    state = fold(log(STARTED, delta("x"), question, superseded, started, answered, question))
+    assert (state.status, state.open_inputs) == ("running", [])
+    state = fold(log(STARTED, delta("x"), question, superseded, started, question))
+    assert (state.status, state.open_inputs) == ("waiting_input", [question])
 
 
 def test_nothing_yet() -> None:

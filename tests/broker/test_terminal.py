@@ -16,7 +16,7 @@ from broker.client import Api, ApiError, Conflict, Connected, Link, Lost
 from broker.eventsource import ClientEvent
 from broker.lines import LINES, clean, seconds, short
 from broker.terminal import Feed, parse_answer, prompt_for, read_line, watch
-from broker.transcript import _HANDLERS, Transcript
+from broker.transcript import _HANDLERS, MAX_SPECIALISTS, Transcript
 from emitter import events as ev
 from emitter.events import InputRequired
 from emitter.wire import EventId
@@ -174,6 +174,57 @@ def test_without_a_terminal_progress_is_lines() -> None:
     steps = [event("progress", progress=value, currentAction=f"at {value}") for value in (1, 9, 10, 15, 19, 32, 100)]
     shown = render(*steps, transcript=Transcript(plain=True))
     assert shown.split("\n") == ["  [ 10 %] at 10", "  [ 32 %] at 32", "  [100 %] at 100"]
+
+
+def test_progress_does_not_cut_a_line_of_text_in_two() -> None:
+    """Without a terminal, the line on progress waits until no line of text is half written."""
+    transcript = Transcript(plain=True)
+    half = [event("message:delta", messageId="m", delta="half "), event("progress", progress=50)]
+    assert render(*half, transcript=transcript) == ""
+    rest = [event("message:delta", messageId="m", delta="whole\n"), event("progress", progress=51, currentAction="a")]
+    assert render(*rest, transcript=transcript) == "half whole\n  [ 51 %] a"
+
+
+def specialist(name: str, progress: float, action: str | None = None) -> ClientEvent:
+    return event("progress", progress=progress, currentAction=action, specialist=name)
+
+
+def test_each_specialist_has_a_bar_of_its_own() -> None:
+    """Their progress leaves the execution's alone, is shown by name, and is gone when they or their attempt end."""
+    transcript = Transcript()
+    steps = [event("progress", progress=62, currentAction="Waiting"), specialist("b", 20, "Testing")]
+    assert render(*steps, specialist("a", 40, "Reading"), transcript=transcript) == ""
+    shown = [line.strip("━╸╺ ") for line in live(transcript, 0).splitlines()]
+    assert shown == ["40 % a: Reading", "20 % b: Testing", "62 % Waiting"]
+    done = event("specialist:complete", specialist="a", summary="All is well")
+    assert render(done, transcript=transcript) == "◆ a All is well"
+    assert "a:" not in live(transcript, 0)
+    render(event("execution:superseded", fromSeq=1, attempt=2), transcript=transcript)
+    assert "b:" not in live(transcript, 0)
+
+
+def test_many_specialists_leave_room_for_the_rest() -> None:
+    """Only those that moved last have a bar."""
+    transcript = Transcript()
+    render(*(specialist(f"s{number:02}", 10) for number in range(30)), transcript=transcript)
+    shown = live(transcript, 0)
+    assert [f"s{number:02}" in shown for number in range(30)] == [False] * (30 - MAX_SPECIALISTS) + [
+        True
+    ] * MAX_SPECIALISTS
+
+
+def test_without_a_terminal_specialists_progress_is_lines_by_name() -> None:
+    """The first step of each and one line for each tenth, whatever the others do meanwhile."""
+    steps = [specialist("a", 1, "x"), specialist("b", 50, "y"), specialist("a", 9, "z"), specialist("a", 12, "w")]
+    shown = render(*steps, event("progress", progress=20, currentAction="all"), transcript=Transcript(plain=True))
+    assert shown.split("\n") == ["  [  1 %] a: x", "  [ 50 %] b: y", "  [ 12 %] a: w", "  [ 20 %] all"]
+
+
+def test_a_synthesis_says_how_many_are_in() -> None:
+    """Complete and all, where there are any to count."""
+    some = event("synthesis", message="So far.", specialistsComplete=["a"], specialistsPending=["b", "c"])
+    none = event("synthesis", message="So far.", specialistsComplete=[], specialistsPending=[])
+    assert render(some, none) == "◈ 1/3 So far.\n◈ So far."
 
 
 def test_a_feed_names_the_execution() -> None:
@@ -423,6 +474,24 @@ async def test_an_approval_is_asked_and_sent(keyboard: Keyboard) -> None:
     keyboard.type("y\n")
     assert await watching == 0
     assert api.answers == [("ex_1", "in_1", True)]
+
+
+async def test_a_prompt_stays_below_what_comes_meanwhile(keyboard: Keyboard) -> None:
+    """An agent that asks may go on with something else: its lines take the prompt's place, and it is shown again."""
+    meanwhile = [event("thinking", thought="Meanwhile"), event("progress", progress=10)]
+    go = asyncio.Event()
+    api = FakeApi()
+    api.script = (LIVE, ASKED, go, *meanwhile, api.answered, DONE)
+    shown = console(terminal=True)
+    watching = asyncio.create_task(watch(api, "ex_1", shown, stdin=keyboard.stdin))
+    await shows(shown, "y/n > ")
+    go.set()
+    await shows(shown, "y/n > ", times=2)
+    assert "  y/n > \r\x1b[2K  · Meanwhile\n  y/n > " in output(shown)
+    keyboard.type("y\n")
+    assert await watching == 0
+    assert api.answers == [("ex_1", "in_1", True)]
+    assert output(shown).count("y/n > ") == 2
 
 
 async def test_two_questions_are_asked_one_after_the_other(keyboard: Keyboard) -> None:

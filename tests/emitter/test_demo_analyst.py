@@ -64,7 +64,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 async def run(task: str, answer: Any = None, **params: Any) -> tuple[RecordingEmitter, dict[str, Any]]:
-    emitter = RecordingEmitter(answers={} if answer is None else {"in_1": answer})
+    emitter = RecordingEmitter(answers={} if answer is None else lambda question: answer)
     context = Context(emitter, task=task, params={"pace": 0, **params})
     result = await agents["analyst"].function(context)
     return emitter, result
@@ -183,7 +183,8 @@ async def test_it_surveys_this_repository() -> None:
     """On a real repository it finds the layers that are there, and stays within the limit of an event."""
     emitter, result = await run(f"Please survey {ROOT}.", answer=False)
     assert "emitter.wire" in emitter.text_emitted
-    assert "broker/stream.py" in emitter.text_emitted
+    largest = max((ROOT / "broker").glob("*.py"), key=lambda path: len(path.read_bytes().splitlines()))
+    assert f"broker/{largest.name}" in emitter.text_emitted
     assert result["findings"] > 0
     assert emitter.of("progress")[-1].progress == 100
 

@@ -1,0 +1,119 @@
+"""Reading a directory of code once, told as it goes: what is there, what the files say, and what Python's parser sees.
+
+Files are read and parsed in threads, never on the loop, and so many at a time that a cancellation waits for little.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from emitter.agents import Context
+from emitter.demo import findings, python_code
+from emitter.demo.python_code import ImportGraph, Module, Unparsable
+from emitter.demo.steps import Steps
+from emitter.demo.survey import FoundFile, Limits, Listing, Reader, SourceFile, by_directory, scan
+
+
+class Code(msgspec.Struct, frozen=True):
+    """A directory of code, as far as it was read. `secretive` files were not: their names say that they hold secrets.
+    `limits` are sentences on what was left out, `skipped` counts by reason."""
+
+    root: Path
+    files: list[SourceFile]
+    modules: list[Module]
+    unparsable: list[Unparsable]
+    graph: ImportGraph
+    secretive: list[FoundFile]
+    limits: list[str]
+    skipped: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        return self.root.name or str(self.root)
+
+
+class Reading:
+    """One directory being read. Each step is a tool call or more, and gives what it found."""
+
+    def __init__(self, context: Context, steps: Steps, root: Path, limits: Limits) -> None:
+        self._emitter = context.emitter
+        self._steps = steps
+        self._root = root
+        self._limits = limits
+        self._reader = Reader(root, limits)
+
+    @property
+    def characters(self) -> int:
+        return self._reader.characters
+
+    async def list_files(self) -> Listing:
+        return await self._steps.tool(
+            "list_files",
+            {"path": str(self._root), "recursive": True},
+            lambda: scan(self._root, self._limits),
+            lambda listing: {
+                "files": len(listing.files),
+                "directories": listing.directories,
+                "skipped": listing.skipped,
+            },
+        )
+
+    async def read_files(self, listing: Listing, begin: float, end: float) -> list[SourceFile]:
+        """All files of a listing, directory by directory; progress goes from `begin` to `end`."""
+        groups = by_directory(listing.files)
+        found: list[SourceFile] = []
+        for number, (name, files) in enumerate(groups):
+            await self._steps.step(begin + (end - begin) * number / len(groups), f"Reading {name}")
+            async with self._emitter.tool("read_files", {"path": name, "files": len(files)}) as call:
+                sources = await self._steps.in_parts(call, files, self._reader.read, size=200)
+                languages = findings.lines_by_language(sources)
+                call.result = {
+                    "files": len(sources),
+                    "lines": sum(file.lines for file in sources),
+                    "languages": [name for name, _, _ in languages[:4]],
+                }
+            found += sources
+            await self._steps.pause(0.35)
+        return found
+
+    async def parse_python(self, files: Sequence[SourceFile], progress: float) -> tuple[list[Module], list[Unparsable]]:
+        """The Python among the files. Nothing is emitted if there is none."""
+        python = [file for file in files if file.language == "Python"]
+        if not python:
+            return [], []
+        await self._steps.step(progress, f"Parsing {len(python):,} Python files")
+        async with self._emitter.tool("parse_python", {"files": len(python)}) as call:
+            parsed = await self._steps.in_parts(call, python, python_code.parse_all, size=25)
+            modules = [item for item in parsed if isinstance(item, Module)]
+            unparsable = [item for item in parsed if isinstance(item, Unparsable)]
+            call.result = {
+                "modules": len(modules),
+                "classes": sum(len(module.classes) for module in modules),
+                "functions": sum(len(module.functions) for module in modules),
+                "unparsable": len(unparsable),
+            }
+        return modules, unparsable
+
+    async def import_graph(self, modules: list[Module]) -> ImportGraph:
+        return await self._steps.tool(
+            "import_graph",
+            {"modules": len(modules)},
+            lambda: python_code.import_graph(modules, frozenset(sys.stdlib_module_names)),
+            lambda graph: {
+                "imports": sum(map(len, graph.edges.values())),
+                "cycles": len(graph.cycles()),
+                "packagesFromOutside": len(graph.outside),
+            },
+        )
+
+    def left_out(self, listing: Listing) -> tuple[list[str], dict[str, int]]:
+        """What was not read: sentences on the limits that were met, and files by reason."""
+        limits = list(listing.truncated)
+        if self._reader.full:
+            limits.append(f"reading stopped at {self._limits.total_bytes / 1e6:.0f} MB of text")
+        return limits, dict(Counter(listing.skipped) + self._reader.skipped)

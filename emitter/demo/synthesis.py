@@ -1,0 +1,134 @@
+"""What several specialists say, put together: a remark for each that comes in, and the text at the end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from emitter.demo.findings import SEVERITIES, Finding, rank
+from emitter.demo.report import listed, not_seen
+
+MAX_FINDINGS = 4
+"""That one specialist is quoted with."""
+MAX_MEETINGS = 6
+MAX_FIRST = 5
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a specialist has to say, the worst finding first."""
+
+    specialist: str
+    verdict: str
+    findings: list[Finding]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A specialist has nothing to say, because of this."""
+
+    specialist: str
+    reason: str
+
+
+Outcome = Report | Failure
+
+
+class Meeting(msgspec.Struct, frozen=True):
+    """A file that several specialists name."""
+
+    path: str
+    specialists: list[str]
+
+
+def reports(outcomes: Sequence[Outcome]) -> list[Report]:
+    return [outcome for outcome in outcomes if isinstance(outcome, Report)]
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[Failure]:
+    return [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+
+
+def meetings(outcomes: Sequence[Outcome]) -> list[Meeting]:
+    """Files that two or more name; first what most name, then what is worst."""
+    severities: dict[str, dict[str, int]] = {}
+    for report in reports(outcomes):
+        for finding in report.findings:
+            for path in finding.paths:
+                named = severities.setdefault(path, {})
+                named[report.specialist] = max(finding.severity, named.get(report.specialist, 0))
+    shared = [(path, named) for path, named in severities.items() if len(named) > 1]
+    shared.sort(key=lambda item: (-len(item[1]), -sum(item[1].values()), item[0]))
+    return [Meeting(path, sorted(named)) for path, named in shared]
+
+
+def remark(outcomes: Sequence[Outcome], pending: Sequence[str]) -> str:
+    """On the last of the outcomes, what it means together with the others, and who is still waited for."""
+    newest = outcomes[-1]
+    if isinstance(newest, Failure):
+        parts = [f"{newest.specialist} failed and will be missing: {newest.reason}."]
+    else:
+        parts = [f"{newest.specialist} is in; {_first_of(newest)}."]
+        met = [meeting for meeting in meetings(outcomes) if newest.specialist in meeting.specialists]
+        if met:
+            both = "both" if len(met[0].specialists) == 2 else "all"
+            parts.append(f"{listed(met[0].specialists)} {both} name {met[0].path}.")
+    parts.append(f"Waiting for {listed(pending)}." if pending else "Nobody is waited for.")
+    return " ".join(parts)
+
+
+def _first_of(report: Report) -> str:
+    if not report.findings:
+        return "it has nothing to say against it"
+    first = report.findings[0]
+    where = f" at {first.places[0]}" if first.places else ""
+    return f"findings: {len(report.findings)}, first of all {first.title}{where}"
+
+
+def verdict(outcomes: Sequence[Outcome]) -> str:
+    """One paragraph: how many have looked, what they have found, and who is missing."""
+    found = [finding for report in reports(outcomes) for finding in report.findings]
+    soon = sum(finding.severity == 3 for finding in found)
+    text = f"{len(reports(outcomes))} of {len(outcomes)} specialists have looked. Findings: {len(found)}"
+    text += f", to deal with soon: {soon}." if soon else ", none of them urgent."
+    if missing := failures(outcomes):
+        text += f" Missing, because they failed: {listed([failure.specialist for failure in missing])}."
+    return text
+
+
+def write(name: str, outcomes: Sequence[Outcome], limits: Sequence[str], skipped: dict[str, int]) -> str:
+    sections = [
+        [f"# {name}: what the panel says", "", verdict(outcomes)],
+        _first_of_all(outcomes),
+        _where_they_meet(outcomes),
+        *(_one(outcome) for outcome in outcomes),
+        not_seen(limits, skipped),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _first_of_all(outcomes: Sequence[Outcome]) -> list[str]:
+    found = [(report.specialist, finding) for report in reports(outcomes) for finding in report.findings]
+    found.sort(key=lambda item: rank(item[1]))
+    lines = ["## First of all", ""]
+    for number, (specialist, finding) in enumerate(found[:MAX_FIRST], 1):
+        where = f": `{finding.places[0]}`" if finding.places else ""
+        lines.append(f"{number}. {finding.title} ({specialist}, {SEVERITIES[finding.severity]}){where}")
+    return lines if found else []
+
+
+def _where_they_meet(outcomes: Sequence[Outcome]) -> list[str]:
+    met = meetings(outcomes)[:MAX_MEETINGS]
+    lines = [f"- `{meeting.path}`: {listed(meeting.specialists)}" for meeting in met]
+    return ["## Where they meet", "", *lines] if met else []
+
+
+def _one(outcome: Outcome) -> list[str]:
+    if isinstance(outcome, Failure):
+        return [f"## {outcome.specialist}: missing", "", f"It failed: {outcome.reason}. The others went on without it."]
+    lines = [f"## {outcome.specialist}", "", outcome.verdict]
+    for finding in outcome.findings[:MAX_FINDINGS]:
+        lines += ["", f"- {finding.title} ({finding.count:,}): {finding.why}"]
+        lines += [f"  - `{place}`" for place in finding.places[:3]]
+    if len(outcome.findings) > MAX_FINDINGS:
+        lines += ["", f"- and {len(outcome.findings) - MAX_FINDINGS} smaller findings"]
+    return lines
