@@ -30,11 +30,12 @@ from broker.logs import get_logger
 from broker.metrics import Metrics, RedisOp
 from broker.openapi import build_openapi
 from broker.problems import Problem, request_id_of, to_problem
-from broker.publish import publish, read_events, read_producer
+from broker.publish import Gate, edge_hooks, publish, read_events, read_producer
 from broker.request import Target
 from broker.settings import Settings
 from broker.stream import Streams
-from emitter import jobs
+from emitter import workers
+from emitter.batch import DROPPED
 from emitter.errors import UnknownExecution
 from emitter.events import State
 from emitter.log import LogLimits
@@ -72,6 +73,7 @@ class Api:
         self._commands = commands
         self._metrics = metrics
         self._redact = Redactor(settings.redact_keys)
+        self._hooks = edge_hooks(settings)
         self._limits = log_limits(settings)
         self._openapi = msgspec.json.encode(build_openapi(version))
         self._log = get_logger()
@@ -211,23 +213,20 @@ class Api:
 
     async def post_events(self, request: web.Request) -> web.Response:
         identity = await self._identify(request, "events:publish")
-        execution_id = execution_of(request)
+        owner, execution_id = identity.owner, execution_of(request)
+        max_bytes = self._limits.max_event_bytes
+        gate = Gate(owner, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes)
         try:
             producer = read_producer(request.headers)
-            events = read_events(
-                await self._read(request),
-                execution_id,
-                ndjson=request.content_type == "application/x-ndjson",
-                redact=self._redact,
-                max_bytes=self._limits.max_event_bytes,
-                request_id=request_id_of(request),
-            )
+            ndjson = request.content_type == "application/x-ndjson"
+            events = read_events(await self._read(request), gate, ndjson=ndjson)
             with self._metrics.redis_call(RedisOp.APPEND):
-                answer = await publish(self._redis, identity.owner, execution_id, events, producer, self._limits)
+                answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
         except Exception as error:
             self._metrics.publishes[_publish_result(error)].inc()
             raise
-        self._metrics.publishes["ok" if answer.appended else "repeated"].inc()
+        is_repeat = any(event is not DROPPED for event in events) and not answer.appended
+        self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
         return _json(answer, status=202)
 
     async def cancel(self, request: web.Request) -> web.Response:
@@ -248,7 +247,7 @@ class Api:
 
     async def list_agents(self, request: web.Request) -> web.Response:
         await self._identify(request, "executions:read")
-        live = await jobs.live_agents(self._redis)
+        live = await workers.live_agents(self._redis)
         agents = [
             AgentInfo(
                 name=agent.name, description=agent.description, tags=list(agent.tags), input_schema=agent.input_schema

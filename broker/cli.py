@@ -26,6 +26,7 @@ from broker.embedded import NoServer
 from broker.eventsource import NotAStream
 from broker.logs import configure_logs
 from broker.openapi import build_openapi
+from broker.publish import edge_hooks
 from broker.settings import BadSetting, Settings, describe, load_settings
 from broker.supervisor import Supervisor, run_child
 from broker.terminal import Feed, watch
@@ -130,8 +131,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = load_settings(environ)
     configure_logs(settings.log_level)
     settings = _with_redis(settings)
+    edge_hooks(settings)  # refuse to start before anything is bound
     if not settings.jwks_url:
-        static_key(settings)  # refuse to start before anything is bound
+        static_key(settings)
     if arguments.dev:
         token = mint(environ["RUNCAST_JWT_SECRET"], "dev", ttl=86_400, now=time.time())
         print(f"DEVELOPMENT MODE: loopback only. A token for user dev:\n{token}", file=sys.stderr)

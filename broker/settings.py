@@ -141,6 +141,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(min_length=1)], ...],
         _about("more key names whose values are stored as `[redacted]`", "comma separated"),
     ] = ()
+    hooks: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        _about("installed hooks that every emitted or published event passes, in this order", "comma separated"),
+    ] = ()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], _about("least important log line that is written")
     ] = "info"

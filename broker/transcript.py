@@ -264,6 +264,8 @@ class Transcript:
 
     def _answered(self, run: _Run, event: ev.InputReceived) -> list[Text]:
         run.inputs.pop(event.input_id, None)
+        if event.by == ev.EXPIRED:
+            return [Text("  nobody answered in time", "yellow")]
         return [Text.assemble(("  answered ", "yellow"), short(event.value), (f"  by {short(event.by)}", "dim"))]
 
     def _superseded(self, run: _Run, event: ev.ExecutionSuperseded) -> list[Text]:

@@ -7,6 +7,7 @@ from emitter.errors import (
     EmitterClosed,
     EventsLost,
     ExecutionEnded,
+    HookFailed,
     InputExpired,
     InvalidEvent,
     InvalidSetting,
@@ -16,6 +17,7 @@ from emitter.errors import (
     RuncastError,
     Superseded,
 )
+from emitter.hooks import Hook, Origin
 from emitter.lane import Options
 from emitter.log import LogLimits
 from emitter.publisher import Publisher
@@ -29,11 +31,14 @@ __all__ = [
     "EmitterClosed",
     "EventsLost",
     "ExecutionEnded",
+    "Hook",
+    "HookFailed",
     "InputExpired",
     "InvalidEvent",
     "InvalidSetting",
     "LogLimits",
     "Options",
+    "Origin",
     "PayloadTooLarge",
     "Publisher",
     "QueueFull",

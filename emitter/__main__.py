@@ -27,6 +27,7 @@ from emitter.worker import Worker, WorkerSettings
 
 log = structlog.get_logger("emitter.worker")
 LEVELS = ("debug", "info", "warning", "error")
+OTHERS = "What agents emit has the limits, redaction and hooks of RUNCAST_* variables; `runcast settings` lists them."
 
 
 class CannotStart(Exception):
@@ -113,7 +114,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m emitter", description="Run a worker for registered agents.")
+    parser = argparse.ArgumentParser(
+        prog="python -m emitter", description="Run a worker for registered agents.", epilog=OTHERS
+    )
     parser.add_argument("agents", metavar="MODULE:AGENTS", help="where the Agents object is, e.g. my_package:agents")
     for name, setting in SETTINGS.items():
         text = f"{setting.meaning} ({setting.variable}; default {setting.default})"

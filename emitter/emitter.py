@@ -6,25 +6,21 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
-import msgspec
-from redis.exceptions import RedisError
-
 from emitter import wire
+from emitter.asking import Asking
 from emitter.batch import MERGED_DELTA_BYTES, Prepared, escaped_bytes
 from emitter.catalogue import EventMethods
-from emitter.connection import GONE
 from emitter.errors import (
+    AppendRefused,
     EmitterClosed,
     ExecutionEnded,
-    InputExpired,
     InvalidEvent,
     PayloadTooLarge,
     RuncastError,
-    Superseded,
     describe,
 )
 from emitter.events import (
@@ -32,27 +28,24 @@ from emitter.events import (
     TERMINAL_STATES,
     Event,
     InputReceived,
-    InputRequired,
     MessageComplete,
     MessageDelta,
     Status,
     ThinkingDelta,
 )
+from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
 from emitter.log import prepare_with
 from emitter.publisher import Publisher
-from emitter.tasks import told_to_stop
+from emitter.questions import InputKind, Questions
 from emitter.wire import Owner, new_execution_id, now_ms
 
 TEXT_CHUNK = 4 * 1024
 """Characters in a chunk of `text`; in JSON one is up to `ESCAPED_MAX` bytes."""
 ESCAPED_MAX = 12
 STACK_CHARS = 16 * 1024
-ANSWER_RECHECK_SECONDS = 2.0
-ASK_AGAIN_SECONDS = 0.5
 
 Nothing = Coroutine[Any, Any, None]
-InputKind = Literal["approval", "choice", "text", "form"]
 
 
 class PhaseScope:
@@ -121,13 +114,12 @@ class AsyncEventMethods(EventMethods[Nothing]):
 
     def __init__(self, attempt: int = 0) -> None:
         self.attempt = attempt
-        self._numbers = {name: itertools.count(1) for name in ("message", "call", "input")}
+        self._numbers = {name: itertools.count(1) for name in ("message", "call")}
+        self._questions = Questions()
 
-    def new_id(self, kind: Literal["message", "call", "input"]) -> str:
-        """An id unique in this execution: the attempt keeps a retry's calls and messages apart. Inputs carry no
-        attempt, so that a retried agent that asks the same finds the answer that was given."""
-        number = next(self._numbers[kind])
-        return f"in_{number}" if kind == "input" else f"{kind[0]}{max(1, self.attempt)}_{number}"
+    def new_id(self, kind: Literal["message", "call"]) -> str:
+        """An id unique in this execution: the attempt keeps a retry's calls and messages apart."""
+        return f"{kind[0]}{max(1, self.attempt)}_{next(self._numbers[kind])}"
 
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> PhaseScope:
         return PhaseScope(self, phase_id, name or phase_id, index)
@@ -179,6 +171,7 @@ class AgentEmitter(AsyncEventMethods):
         redis_url, or publisher: its own connection, or one shared by all emitters of the process.
         attempt: the attempt this worker runs; appends of an older one are refused. 0: not fenced.
         agent, request_id, parent_id: envelope keys of every event.
+        hooks: what every event passes here (`emitter.hooks`), before the publisher's.
     """
 
     def __init__(
@@ -194,6 +187,7 @@ class AgentEmitter(AsyncEventMethods):
         agent: str | None = None,
         request_id: str | None = None,
         parent_id: str | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         super().__init__(attempt)
         if not isinstance(attempt, int) or attempt < 0:
@@ -203,13 +197,19 @@ class AgentEmitter(AsyncEventMethods):
         self._keys = wire.envelope_keys(request_id, agent, parent_id)
         self._owns_publisher = publisher is None
         self._publisher = publisher or Publisher(redis_url=redis_url, options=options)
+        self._hooks = (*name_hooks(hooks), *self._publisher.hooks)
+        self._origin = Origin(
+            user=user_id, org=org, execution_id=self.execution_id, agent=agent, request_id=request_id, attempt=attempt
+        )
         self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare)
         self._text_chunk, self._delta_bytes = self._text_limits()
         self._chunks_dropped = 0
         self._calls = 0
         self._end: str | None = None
         self._closed = False
+        self._waits = 0
         self.ended = False
+        self.active_at = time.monotonic()
 
     def _text_limits(self) -> tuple[int, int]:
         """Characters of a chunk of text, and bytes to which encoded chunks merge, that always fit an event."""
@@ -258,13 +258,19 @@ class AgentEmitter(AsyncEventMethods):
 
     async def emit(self, event: Event) -> None:
         """Queue an event. Awaits only while the queue is full; a terminal event and an answer await their place in the
-        log. What raises is not queued, except by a wait for the log that took too long (`RedisUnavailable`)."""
+        log. What raises is not queued, except by a wait for the log that took too long (`RedisUnavailable`), and that
+        a terminal event which raises `HookFailed` has ended the execution, as an error."""
         if not isinstance(event, Event):
             raise InvalidEvent(f"{type(event).__name__} is not an event")
         if event.type in TERMINAL_STATES:
             await self._terminal(event, {})
             return
         self._check()
+        if self._hooks:
+            if (passed := apply_hooks(self._hooks, event, self._origin)) is None:
+                self.active_at = time.monotonic()  # what the agent says is dropped, but it is not silent
+                return
+            event = passed
         await self._queue(event)
         if isinstance(event, InputReceived):
             await self.flush()
@@ -282,6 +288,7 @@ class AgentEmitter(AsyncEventMethods):
             prepared, size = self._measure(event)
         else:
             prepared, size = self._prepare(event, now_ms()), 0
+        self.active_at = time.monotonic()
         lane = self._lane
         if (lane.crowded or lane.queue.full) and not await self._make_room(event):
             return
@@ -316,7 +323,8 @@ class AgentEmitter(AsyncEventMethods):
                 self._chunks_dropped += 1
                 return False
         if lane.crowded or lane.queue.full:
-            await lane.room()
+            with self._waiting():
+                await lane.room()
             self._check()
         return True
 
@@ -332,14 +340,24 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
-        prepared = self._prepare(event, now_ms())._replace(fields=self._record_fields(fields))
+        prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._prepare(end, now_ms()))
+        if failure is None:
+            prepared = prepared._replace(fields=self._record_fields(fields))
         self._say_dropped()
-        if (complete := self._completed_text()) is not None:
-            self._put(self._prepare(complete, now_ms()))
+        self._put_completed_text()
         self._put(prepared)  # whether or not there is room: it is the last one
-        self._end = TERMINAL_STATES[event.type]
+        self._end = TERMINAL_STATES[prepared.type]
         await self._lane.flush()
         self.ended = True
+        if failure is not None:
+            raise failure
+
+    def _put_completed_text(self) -> None:
+        if (complete := self._completed_text()) is None:
+            return
+        with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # what a hook does to it must not keep the end away
+            if (passed := apply_hooks(self._hooks, complete, self._origin)) is not None:
+                self._put(self._prepare(passed, now_ms()))
 
     def _record_fields(self, fields: Mapping[str, str]) -> dict[str, str]:
         return {name: self._record_text(text) for name, text in fields.items()}
@@ -354,6 +372,32 @@ class AgentEmitter(AsyncEventMethods):
             event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes
         )
 
+    # --- for the worker runtime ---
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call waits for a person, or for room in the queue while Redis is away. `active_at` is when the
+        agent last emitted or such a wait ended, by `time.monotonic`."""
+        return self._waits > 0
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._waits += 1
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            self.active_at = time.monotonic()
+
+    def notice(self, event: Event) -> None:
+        """Queue an event that is not the agent's own doing, whether or not there is room. Raises as `emit` does."""
+        self._check()
+        self._put(self._prepare(event, now_ms()))
+
+    def disown(self, error: AppendRefused) -> None:
+        """Drop what waits and take nothing more: every call raises `error`."""
+        self._lane.refuse(error)
+
     # --- asking a person ---
 
     async def ask(
@@ -366,71 +410,18 @@ class AgentEmitter(AsyncEventMethods):
         expires_in: float | None = None,
         input_id: str | None = None,
     ) -> Any:
-        """Ask a person and wait for the answer's value (approval: true or false). `expires_in` in seconds.
+        """Ask a person and wait for the answer's value: true or false (approval), one of the options (choice), a text,
+        or an object that fits the schema (form). Without `expires_in` (seconds) the wait ends with the execution; a
+        wait that is cancelled, by a timeout of one's own say, leaves the question open.
 
-        Raises `InputExpired`. The first answer wins; an answer given before a restart is found again.
+        Raises `InputExpired`; the question is closed in the log then, for it to be asked no more. The first answer
+        wins. A retry that asks the same (prompt, kind, options, schema; as often) gets the answer that was given
+        before, or the same `InputExpired`. An `input_id` of one's own promises that it stands for one question.
         """
-        name = self.new_id("input") if input_id is None else input_id
-        deadline = None if expires_in is None else time.time() + expires_in
-        question = InputRequired(
-            input_id=name,
-            prompt=prompt,
-            kind=kind,
-            options=None if options is None else list(options),
-            schema=schema,
-            expires_at=None if deadline is None else int(deadline * 1000),
+        question = self._questions.make(
+            prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id
         )
         self._check()
         self._prepare(question, now_ms())  # a question that cannot be asked must not wait for Redis
-        if (given := await self._given_before(name, deadline)) is not None:
-            return given.get("value")
-        await self.emit(question)
-        return await self._await_answer(name, deadline)
-
-    async def _given_before(self, input_id: str, deadline: float | None) -> dict[str, Any] | None:
-        """The answer that an earlier attempt got, if there is one. Waits for Redis, up to the deadline."""
-        while not told_to_stop():
-            try:
-                return await self._answer(input_id)
-            except (RedisError, *GONE):
-                self._check()
-                await asyncio.sleep(_seconds_left(input_id, deadline, ASK_AGAIN_SECONDS))
-        raise asyncio.CancelledError
-
-    async def _await_answer(self, input_id: str, deadline: float | None) -> Any:
-        """The record holds the answer; the control channel says when to look, and we look now and then regardless."""
-        while not told_to_stop():
-            try:
-                async with self._publisher.redis.pubsub() as channel:
-                    await channel.subscribe(self.owner.execution(self.execution_id).control)
-                    while not told_to_stop():
-                        if (given := await self._answer(input_id)) is not None:
-                            return given.get("value")
-                        self._check()
-                        await channel.get_message(timeout=_seconds_left(input_id, deadline, ANSWER_RECHECK_SECONDS))
-            except (RedisError, *GONE):
-                self._check()
-                await asyncio.sleep(_seconds_left(input_id, deadline, ASK_AGAIN_SECONDS))
-        raise asyncio.CancelledError
-
-    async def _answer(self, input_id: str) -> dict[str, Any] | None:
-        """The answer, if it was given. Raises `ExecutionEnded`, `Superseded`: then none will be of use."""
-        record = self.owner.execution(self.execution_id).record
-        client: Any = self._publisher.redis
-        stored, state, attempt = await client.hmget(record, f"a:{input_id}", "state", "attempt")
-        if stored is not None:
-            answer: dict[str, Any] = msgspec.json.decode(stored)
-            return answer
-        if state is not None and state.decode() in TERMINAL_STATES.values():
-            raise ExecutionEnded(self.execution_id, state.decode())
-        if 0 < self.attempt < int(attempt or 0):
-            raise Superseded(self.execution_id, int(attempt))
-        return None
-
-
-def _seconds_left(input_id: str, deadline: float | None, at_most: float) -> float:
-    """How long to wait, not beyond the deadline. Raises `InputExpired` after it."""
-    left = at_most if deadline is None else deadline - time.time()
-    if left <= 0:
-        raise InputExpired(input_id)
-    return min(left, at_most)
+        with self._waiting():
+            return await Asking(question, self._publisher, self._lane, self).answer(expires_in)

@@ -26,6 +26,17 @@ class InvalidEvent(RuncastError):
         self.detail = detail
 
 
+class HookFailed(InvalidEvent):
+    """A hook raised, or returned what may not stand for the event it was given. Nothing of that event was stored; an
+    execution that was to end has ended, without what the event said. The text names the hook, never the payload."""
+
+    def __init__(self, hook: str, type_: str, reason: str) -> None:
+        super().__init__(f"hook {hook!r} failed on {type_}: {reason}")
+        self.hook = hook
+        self.type = type_
+        self.reason = reason
+
+
 class PayloadTooLarge(RuncastError):
     """An encoded event is larger than the limit (bytes). Nothing of it was stored."""
 

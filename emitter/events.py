@@ -217,6 +217,10 @@ class InputReceived(Event, frozen=True):
     value: Any = None
 
 
+EXPIRED = "system:expired"
+"""`by` of the `input:received` that closes a question which nobody answered in time. No user's id has a colon."""
+
+
 class Timeout(Event, frozen=True):
     """A slow step was noticed."""
 

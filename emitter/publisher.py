@@ -22,7 +22,9 @@ from emitter.batch import Batch, Prepared
 from emitter.connection import DEFAULT_URL, GONE, Link, connect
 from emitter.errors import AlreadyAnswered, AppendRefused, EmitterClosed, EventsLost, RuncastError, UnknownInput
 from emitter.events import Event
+from emitter.hooks import Hook, hooks_from, name_hooks
 from emitter.lane import Lane, Options
+from emitter.listener import Listener
 from emitter.log import APPEND_SCRIPT, LogLimits, limits_from, read_reply
 from emitter.redact import Redactor
 from emitter.wire import Owner
@@ -41,7 +43,7 @@ class Publisher:
     a lane never changes, and the busier it gets the larger the batches. A lane with nothing to send is not known here.
 
     What is not given comes from the environment: `redis_url` from `RUNCAST_REDIS_URL`, `limits` and `redact_keys` as
-    `limits_from` reads them.
+    `limits_from` reads them, `hooks` from `RUNCAST_HOOKS`. `hooks=()` is none.
     """
 
     def __init__(
@@ -52,11 +54,14 @@ class Publisher:
         options: Options = Options(),  # noqa: B008 - frozen
         limits: LogLimits | None = None,
         redact_keys: Sequence[str] | None = None,
+        hooks: Sequence[Hook] | None = None,
     ) -> None:
         found_limits, found_keys = limits_from(os.environ) if limits is None or redact_keys is None else (limits, ())
+        self.hooks = hooks_from(os.environ) if hooks is None else name_hooks(hooks)
         url = redis_url or os.environ.get("RUNCAST_REDIS_URL") or DEFAULT_URL
         self.redis = redis if redis is not None else connect(url)
         self._owns_redis = redis is None
+        self.listener = Listener(self.redis)
         self.options = options
         self.limits = found_limits if limits is None else limits
         self.redact = Redactor(found_keys if redact_keys is None else redact_keys)
@@ -99,6 +104,7 @@ class Publisher:
             self._timer.cancel()
         if task is not None:
             await tasks.end([task])
+        await self.listener.aclose()
         if self._link is not None:
             await self._link.aclose()
         if self._owns_redis:

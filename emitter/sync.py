@@ -75,7 +75,8 @@ class SyncAgentEmitter(EventMethods[None]):
     An event loop in a thread of its own does the work, so a call costs a hand-over between threads. Use it with `with`,
     or close it. `over` wraps an emitter that lives on a loop which already runs.
 
-    Any thread may call, but not the loop's own, which would wait for itself: that raises `RuntimeError`.
+    Any thread may call, but not the loop's own, which would wait for itself: that raises `RuntimeError`. Hooks run on
+    the loop's thread.
     """
 
     def __init__(self, user_id: str, execution_id: str | None = None, **options: Any) -> None:
@@ -117,7 +118,7 @@ class SyncAgentEmitter(EventMethods[None]):
     def ended(self) -> bool:
         return self._emitter.ended
 
-    def new_id(self, kind: Literal["message", "call", "input"]) -> str:
+    def new_id(self, kind: Literal["message", "call"]) -> str:
         """An id unique in this execution."""
         return self._emitter.new_id(kind)
 

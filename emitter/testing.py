@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from emitter.emitter import STACK_CHARS, AsyncEventMethods, InputKind
-from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired
-from emitter.events import TERMINAL_STATES, Event
+from emitter.batch import Prepared
+from emitter.emitter import STACK_CHARS, AsyncEventMethods
+from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
+from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputRequired
+from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare
+from emitter.questions import InputKind
 from emitter.redact import Redactor
-from emitter.wire import Owner, decode_envelope, now_ms
+from emitter.wire import Owner, decode_envelope
 
 
 class RecordingEmitter(AsyncEventMethods):
     """`AgentEmitter` without Redis. `events` holds (type, event) in order, as a reader would get them: encoded,
     redacted and decoded again, so an event the contract does not allow raises here too.
 
-    `answers` are what `ask` returns, by input id; without one it raises `InputExpired`. Questions that are given no id
-    get `in_1`, `in_2`, … in order. `records` holds what is kept beside the log, such as an error's `stack`.
+    `answers` are what `ask` returns, by the question's `input_id` or its prompt; or a function of the question (an
+    `InputRequired`) that returns the answer or raises `InputExpired`. A question without an answer expires at once.
+    `records` holds what is kept beside the log, such as an error's `stack`. `hooks` are those to be tested; the
+    environment's are not read.
     """
 
     def __init__(
-        self, user_id: str = "tester", execution_id: str = "ex_test", *, answers: Mapping[str, Any] | None = None
+        self,
+        user_id: str = "tester",
+        execution_id: str = "ex_test",
+        *,
+        answers: Mapping[str, Any] | Callable[[InputRequired], Any] | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         super().__init__(attempt=1)
         self.user_id = user_id
@@ -32,8 +43,10 @@ class RecordingEmitter(AsyncEventMethods):
         self.records: dict[str, str] = {}
         self.ended = False
         self._closed = False
-        self._answers = dict(answers or {})
+        self._answers = {} if answers is None else answers
         self._redact = Redactor()
+        self._hooks = name_hooks(hooks)
+        self._origin = Origin(user=user_id, org=self.owner.org, execution_id=execution_id, attempt=self.attempt)
 
     @property
     def types(self) -> list[str]:
@@ -48,10 +61,21 @@ class RecordingEmitter(AsyncEventMethods):
         return "".join(event.delta for event in self.of("message:delta"))
 
     async def emit(self, event: Event) -> None:
+        if not isinstance(event, Event):
+            raise InvalidEvent(f"{type(event).__name__} is not an event")
+        if event.type in TERMINAL_STATES:
+            await self._terminal(event, {})
+            return
         self._check()
-        prepared = prepare(event, self.execution_id, redact=self._redact)
+        if (passed := apply_hooks(self._hooks, event, self._origin)) is not None:
+            self._record(self._prepare(passed))
+
+    def _prepare(self, event: Event) -> Prepared:
+        return prepare(event, self.execution_id, redact=self._redact)
+
+    def _record(self, prepared: Prepared) -> None:
         self.events.append((prepared.type, decode_envelope(prepared.json)[1]))
-        self.ended = event.type in TERMINAL_STATES
+        self.ended = prepared.type in TERMINAL_STATES
 
     def _check(self) -> None:
         if self.ended:
@@ -61,10 +85,14 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
-        prepare(event, self.execution_id, redact=self._redact)  # one that cannot be stored must not end the text
-        await self.end_text()
-        self.records.update({name: self._redact.text(text)[:STACK_CHARS] for name, text in fields.items()})
-        await self.emit(event)
+        prepared, failure = prepare_end(self._hooks, event, self._origin, self._prepare)
+        with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # of a hook, as in AgentEmitter
+            await self.end_text()
+        if failure is None:
+            self.records.update({name: self._redact.text(text)[:STACK_CHARS] for name, text in fields.items()})
+        self._record(prepared)
+        if failure is not None:
+            raise failure
 
     async def ask(
         self,
@@ -76,13 +104,25 @@ class RecordingEmitter(AsyncEventMethods):
         expires_in: float | None = None,
         input_id: str | None = None,
     ) -> Any:
-        name = self.new_id("input") if input_id is None else input_id
-        expires_at = None if expires_in is None else now_ms() + int(expires_in * 1000)
-        await self.input_required(name, prompt, kind, options=options, schema=schema, expires_at=expires_at)
-        if name not in self._answers:
-            raise InputExpired(name)
-        await self.input_received(name, by=self.user_id, value=self._answers[name])
-        return self._answers[name]
+        question = self._questions.make(
+            prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id
+        )
+        await self.emit(question)
+        try:
+            answer = self._answer(question)
+        except InputExpired:
+            await self.input_received(question.input_id, by=EXPIRED)
+            raise
+        await self.input_received(question.input_id, by=self.user_id, value=answer)
+        return answer
+
+    def _answer(self, question: InputRequired) -> Any:
+        if callable(self._answers):
+            return self._answers(question)
+        for name in (question.input_id, question.prompt):
+            if name in self._answers:
+                return self._answers[name]
+        raise InputExpired(question.input_id)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Nothing waits here."""

@@ -1,9 +1,8 @@
-"""What callers do to executions, on a real Redis: execute, list, look, cancel, answer."""
+"""What callers do to executions, on a real Redis: execute, list, look, cancel."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,12 +18,10 @@ from broker.metrics import Metrics
 from broker.problems import Problem
 from emitter import wire
 from emitter.errors import (
-    AlreadyAnswered,
     ExecutionEnded,
     ExecutionExists,
     PayloadTooLarge,
     UnknownExecution,
-    UnknownInput,
 )
 from emitter.events import (
     Event,
@@ -409,89 +406,3 @@ async def test_a_waiting_execution_is_asked_too(redis: Redis, commands: Commands
     """An execution that waits for an answer is cancelled like a running one."""
     await log(redis, "ex_1", STARTED, InputRequired(input_id="i", prompt="?", kind="text"), fields={"owner": "w1"})
     assert (await commands.cancel(ALICE, "ex_1", None, "r")).state == "waiting_input"
-
-
-# --- answer ----------------------------------------------------------------------------------------------------------
-
-
-async def answer(commands: Commands, value: Any, *, input_id: str = "i", identity: Identity = ALICE) -> Any:
-    return await commands.answer(identity, "ex_1", InputRequest(input_id=input_id, value=value), "r")
-
-
-async def ask(redis: Redis, **question: Any) -> None:
-    await log(redis, "ex_1", STARTED, InputRequired(input_id="i", prompt="?", **question))
-
-
-@pytest.mark.parametrize(
-    ("question", "good", "bad"),
-    [
-        ({"kind": "approval"}, [True, False], ["true", 1, None, {}]),
-        ({"kind": "choice", "options": ["a", "b"]}, ["a", "b"], ["c", "", None, 0, ["a"]]),
-        ({"kind": "text"}, ["", "anything"], [1, None, True, ["a"]]),
-        ({"kind": "form"}, [{}, {"a": [1]}], ["{}", [], None, True]),
-    ],
-    ids=lambda value: value["kind"] if isinstance(value, dict) else None,
-)
-async def test_an_answer_must_fit_its_question(
-    redis: Redis, commands: Commands, question: dict[str, Any], good: list[Any], bad: list[Any]
-) -> None:
-    """Each kind of question takes its kind of answer; anything else is a 422 that leaves the question open."""
-    for value in good:
-        await redis.flushall()
-        await ask(redis, **question)
-        for wrong in bad:
-            with pytest.raises(Problem) as caught:
-                await answer(commands, wrong)
-            assert (caught.value.status, caught.value.extensions["path"]) == (422, "$.value")
-        await answer(commands, value)
-        assert (await state_of(commands)).status == "running"
-
-
-async def test_the_first_answer_wins(redis: Redis, commands: Commands) -> None:
-    """Of many answers at once one is taken; the others are told whose it was."""
-    await ask(redis, kind="text")
-    done = await asyncio.gather(*(answer(commands, f"a{n}") for n in range(10)), return_exceptions=True)
-    lost = [each for each in done if isinstance(each, AlreadyAnswered)]
-    assert len(lost) == 9
-    assert '"by":"alice"' in lost[0].answer
-    page = await commands.events(ALICE.owner, "ex_1", after=START, limit=10)
-    assert [wire.decode_envelope(each.event)[0].type for each in page.events][2:] == ["input:received"]
-
-
-async def test_an_answer_reaches_the_record_as_it_was_given(redis: Redis, commands: Commands) -> None:
-    """The waiting agent gets the value whole, even where the log shows it redacted."""
-    await ask(redis, kind="form")
-    await answer(commands, {"password": "hunter2 is long"})
-    stored: Any = await redis.hget(ALICE.owner.execution("ex_1").record, "a:i")
-    assert b'"value":{"password":"hunter2 is long"},"by":"alice"' in stored
-    rows: Any = await redis.xrange(ALICE.owner.execution("ex_1").log)
-    assert b"hunter2" not in str(rows).encode()
-
-
-async def test_an_expired_question_takes_no_answer(redis: Redis, commands: Commands) -> None:
-    """After its time a question is a 409 that says when it was over."""
-    over = int(time.time() * 1000) - 1
-    await ask(redis, kind="text", expires_at=over)
-    with pytest.raises(Problem) as caught:
-        await answer(commands, "late")
-    assert (caught.value.status, caught.value.extensions["expiredAt"]) == (409, over)
-
-
-async def test_an_unknown_question_and_an_ended_execution(redis: Redis, commands: Commands) -> None:
-    """An input that was never asked for is unknown; after the end no answer is taken."""
-    await ask(redis, kind="text")
-    with pytest.raises(UnknownInput):
-        await answer(commands, "x", input_id="other")
-    await log(redis, "ex_1", DONE)
-    with pytest.raises(ExecutionEnded):
-        await answer(commands, "x")
-
-
-async def test_the_second_answer_hears_of_the_first_even_after_the_end(redis: Redis, commands: Commands) -> None:
-    """When the first answer was all that was missing and the execution has ended, the second is told whose it was."""
-    await ask(redis, kind="text")
-    await answer(commands, "first")
-    await log(redis, "ex_1", DONE)
-    with pytest.raises(AlreadyAnswered) as caught:
-        await answer(commands, "second")
-    assert '"value":"first"' in caught.value.answer

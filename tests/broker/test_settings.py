@@ -76,6 +76,7 @@ def test_values_are_typed() -> None:
             "RUNCAST_JWT_SECRET": "0" * 32,
             "RUNCAST_JWT_ISSUER": "null",
             "RUNCAST_LOG_LEVEL": "debug",
+            "RUNCAST_HOOKS": "b, a",
             "RUNCAST_MAX_CONNECTIONS": "0",
         }
     )
@@ -87,6 +88,7 @@ def test_values_are_typed() -> None:
         jwt_secret="0" * 32,
         jwt_issuer="null",
         log_level="debug",
+        hooks=("b", "a"),
         max_connections=0,
     )
 
@@ -111,6 +113,7 @@ def test_set_to_nothing() -> None:
         ("CORS_ORIGINS", "*", "never *"),
         ("CORS_ORIGINS", "https://a.example/path", "origins like"),
         ("CORS_ORIGINS", "https://a.example,,", "origins like"),
+        ("HOOKS", "a,,b", "names, comma separated"),
         ("JWKS_URL", "file:///etc/passwd", "an http or https URL"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -113,7 +114,8 @@ async def test_an_execution_is_run_watched_answered_and_cancelled(
         asking = await execute(both[0], "asker")
         async with Follower(both[1:], stream_path(asking), ALICE) as viewer:
             await viewer.until("the question", lambda seen: any(e.type == "input:required" for e in seen.events))
-            body = {"inputId": "in_1", "value": True}
+            asked = next(json.loads(e.data)["data"] for e in viewer.events if e.type == "input:required")
+            body = {"inputId": asked["inputId"], "value": True}
             answer = await call(both[0].port, "POST", f"/api/agent/executions/{asking}/input", ALICE, body)
             assert answer.status == 202
             await viewer.until_done()

@@ -1,4 +1,4 @@
-"""What an agent calls: queueing, waiting, ending, asking."""
+"""What an agent calls: queueing, waiting, ending."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -19,19 +18,17 @@ from emitter.errors import (
     EmitterClosed,
     EventsLost,
     ExecutionEnded,
-    InputExpired,
     InvalidEvent,
     PayloadTooLarge,
     QueueFull,
     RedisUnavailable,
-    Superseded,
 )
 from emitter.lane import Options
-from emitter.log import LogLimits, append, prepare
+from emitter.log import LogLimits
 from emitter.publisher import Publisher
-from emitter.redact import Redactor
 from emitter.wire import Owner
 from tests.emitter.lossy import Proxy, lossy
+from tests.emitter.people import answer, asked
 
 OWNER = Owner("alice")
 KEYS = OWNER.execution("ex_1")
@@ -58,20 +55,6 @@ async def types(redis: Redis) -> list[str]:
     return [event["type"] for event in await stored(redis)]
 
 
-async def answer(redis: Redis, input_id: str, value: Any, by: str = "bob") -> None:
-    """As an edge does it."""
-    received = events.InputReceived(input_id=input_id, by=by, value=value)
-    text = msgspec.json.encode({"value": value, "by": by, "at": 1}).decode()
-    await append(redis, OWNER, "ex_1", [prepare(received, "ex_1", redact=Redactor(), answer=text)])
-
-
-async def asked(redis: Redis) -> None:
-    """Wait until a question is open."""
-    async with asyncio.timeout(5):
-        while await redis.hget(KEYS.record, "state") != b"waiting_input":
-            await asyncio.sleep(0.005)
-
-
 # --- the tour --------------------------------------------------------------------------------------------------------
 
 
@@ -92,8 +75,8 @@ async def test_the_tour(redis: Redis, redis_url: str) -> None:
             assert emitter.ended
 
     task = asyncio.create_task(agent())
-    await asked(redis)
-    await answer(redis, "in_1", True)
+    (question,) = await asked(redis)
+    await answer(redis, question, True)
     await task
     log = await stored(redis)
     assert [event["type"] for event in log] == [
@@ -609,127 +592,3 @@ async def test_nested_and_parallel_tools_have_calls_of_their_own(redis: Redis, e
     assert params == results
     assert len(params) == 10
     assert AgentEmitter("alice", "ex_1", attempt=2).new_id("call") not in params
-
-
-# --- asking ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [True, False, "red", 5, None, {"name": "x"}, [1], ""])
-async def test_an_answer_is_returned(redis: Redis, emitter: AgentEmitter, value: Any) -> None:
-    """Whatever the value is, as it was given."""
-    task = asyncio.create_task(emitter.ask("Which?", kind="text"))
-    await asked(redis)
-    await answer(redis, "in_1", value)
-    assert await asyncio.wait_for(task, 5) == value
-    assert await types(redis) == ["input:required", "input:received"]
-
-
-async def test_an_answer_wakes_the_agent_at_once(redis: Redis, emitter: AgentEmitter) -> None:
-    """Not at the next look at the record."""
-    task = asyncio.create_task(emitter.ask("Go?"))
-    await asked(redis)
-    await asyncio.sleep(0.1)
-    began = time.monotonic()
-    await answer(redis, "in_1", True)
-    await task
-    assert time.monotonic() - began < 1
-
-
-async def test_nobody_answers(redis: Redis, emitter: AgentEmitter) -> None:
-    """`InputExpired` in time; readers are told when that is."""
-    began = time.time()
-    with pytest.raises(InputExpired, match="colour"):
-        await emitter.ask("Colour?", kind="choice", options=["red"], expires_in=0.3, input_id="colour")
-    assert 0.2 < time.time() - began < 3
-    (question,) = await stored(redis)
-    assert abs(question["data"]["expiresAt"] / 1000 - (began + 0.3)) < 0.2
-
-
-async def test_an_answer_is_found_again_after_a_restart(redis: Redis, redis_url: str) -> None:
-    """A retried agent that asks the same gets the answer that was given, and does not ask again."""
-    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=1) as first:
-        task = asyncio.create_task(first.ask("Go?"))
-        await asked(redis)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    await answer(redis, "in_1", "yes")
-    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=2) as second:
-        assert await second.ask("Go?", expires_in=5) == "yes"
-    assert (await types(redis)).count("input:required") == 1
-
-
-async def test_redis_away_while_somebody_is_asked(redis: Redis, road: tuple[Proxy, str]) -> None:
-    """Before the question, while it waits: it takes longer, and the answer is found."""
-    proxy, url = road
-    async with AgentEmitter("alice", "ex_1", redis_url=url) as emitter:
-        with proxy.gone():
-            task = asyncio.create_task(emitter.ask("Go?", expires_in=20))
-            await asyncio.sleep(0.1)
-            assert not task.done()
-        await asked(redis)
-        with proxy.gone():
-            await answer(redis, "in_1", True)
-            await asyncio.sleep(0.1)
-            assert not task.done()
-        assert await asyncio.wait_for(task, 5) is True
-
-
-async def test_redis_away_past_the_time_of_a_question(redis: Redis, road: tuple[Proxy, str]) -> None:
-    """The bound holds without Redis too, before and after the question was asked."""
-    proxy, url = road
-    async with AgentEmitter("alice", "ex_1", redis_url=url) as emitter:
-        with proxy.gone(), pytest.raises(InputExpired):
-            await asyncio.wait_for(emitter.ask("Go?", expires_in=0.2, input_id="early"), 5)
-        task = asyncio.create_task(emitter.ask("Go?", expires_in=0.6))
-        await asked(redis)
-        with proxy.gone(), pytest.raises(InputExpired):
-            await asyncio.wait_for(task, 5)
-
-
-async def test_the_execution_ends_while_somebody_is_asked(redis: Redis, emitter: AgentEmitter, redis_url: str) -> None:
-    """An agent does not wait for an answer that will be of no use."""
-    task = asyncio.create_task(emitter.ask("Go?"))
-    await asked(redis)
-    async with AgentEmitter("alice", "ex_1", redis_url=redis_url) as other:
-        await other.execution_cancelled(reason="enough")
-    with pytest.raises(ExecutionEnded, match="cancelled"):
-        await asyncio.wait_for(task, 10)
-
-
-async def test_another_attempt_begins_while_somebody_is_asked(redis: Redis, redis_url: str) -> None:
-    """The older attempt stops waiting."""
-    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=1) as emitter:
-        task = asyncio.create_task(emitter.ask("Go?"))
-        await asked(redis)
-        await redis.hset(KEYS.record, "attempt", 2)
-        with pytest.raises(Superseded):
-            await asyncio.wait_for(task, 10)
-
-
-async def test_a_cancelled_question_leaves_no_connection(redis: Redis, emitter: AgentEmitter) -> None:
-    """Its subscription goes with it, and the emitter goes on."""
-
-    async def subscribers() -> set[str]:
-        return {client["id"] for client in await redis.client_list() if client["sub"] != "0"}
-
-    before = await subscribers()  # edges that other tests share
-    for number in range(5):
-        task = asyncio.create_task(emitter.ask("Go?", input_id=f"q{number}"))
-        await asked(redis)
-        await asyncio.sleep(0.01 * number)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    async with asyncio.timeout(5):
-        while await subscribers() - before:
-            await asyncio.sleep(0.01)
-    await emitter.execution_complete(1)
-
-
-async def test_a_question_without_secrets_in_the_record(redis: Redis, emitter: AgentEmitter) -> None:
-    """What is kept of a question beside the log is redacted like the event."""
-    await emitter.input_required("in_1", "Is ghp_" + "a1" * 20 + " still valid?", "approval")
-    await emitter.flush()
-    kept = json.loads(await redis.hget(KEYS.record, "i:in_1"))
-    assert kept == (await stored(redis))[0]["data"]
-    assert kept["prompt"] == "Is [redacted] still valid?"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, PayloadTooLarge
+from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
+from emitter.events import EXPIRED, InputRequired
 from emitter.testing import RecordingEmitter
 
 
@@ -52,12 +53,46 @@ async def test_an_end_that_cannot_be_stored_is_no_end() -> None:
 
 
 async def test_answers() -> None:
-    """`ask` gets the answer that was prepared for its id, unnamed ones in order, or expires."""
-    emitter = RecordingEmitter(answers={"in_1": True, "colour": "red", "in_2": None})
+    """`ask` gets the answer that was prepared for its id or its prompt, as often as it asks; without one it expires."""
+    emitter = RecordingEmitter(answers={"Go?": True, "colour": "red", "Colour?": "blue", "Anything?": None})
     assert await emitter.ask("Go?") is True
     assert await emitter.ask("Colour?", kind="choice", options=["red"], input_id="colour") == "red"
     assert await emitter.ask("Anything?", kind="text") is None
+    assert await emitter.ask("Go?") is True
+    asked = emitter.of("input:required")
+    assert [event.input_id for event in emitter.of("input:received")] == [event.input_id for event in asked]
+    assert len({event.input_id for event in asked}) == 4
+
+
+async def test_answers_by_a_function() -> None:
+    """It sees the question, and may let it expire."""
+
+    def decide(question: InputRequired) -> str:
+        if question.options is None:
+            raise InputExpired(question.input_id)
+        return question.options[-1]
+
+    emitter = RecordingEmitter(answers=decide)
+    assert await emitter.ask("Which?", kind="choice", options=["a", "b"]) == "b"
+    with pytest.raises(InputExpired):
+        await emitter.ask("What?", kind="text")
+    assert [event.by for event in emitter.of("input:received")] == ["tester", EXPIRED]
+
+
+async def test_a_question_without_an_answer_expires() -> None:
+    """As the real one does: the log says that it was asked until when, and that it is closed."""
+    emitter = RecordingEmitter()
     with pytest.raises(InputExpired):
         await emitter.ask("More?", expires_in=5)
-    assert emitter.types == ["input:required", "input:received"] * 3 + ["input:required"]
-    assert emitter.of("input:required")[3].expires_at > 0
+    assert emitter.types == ["input:required", "input:received"]
+    assert emitter.of("input:required")[0].expires_at > 0
+    assert emitter.of("input:received")[0].by == EXPIRED
+
+
+async def test_a_question_that_the_real_one_refuses() -> None:
+    """What nobody could answer raises here too, and is not remembered."""
+    emitter = RecordingEmitter(answers={"Which?": "a"})
+    for wrong in ({"kind": "choice"}, {"expires_in": 0}, {"schema": []}):
+        with pytest.raises(InvalidEvent):
+            await emitter.ask("Which?", **wrong)  # type: ignore[arg-type]
+    assert emitter.events == []

@@ -1,0 +1,159 @@
+"""What people answer to the questions of agents: whether it fits the question, and who was first."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+
+from broker.api_types import InputRequest, InputResponse
+from broker.auth import Identity
+from broker.forms import Checked, Forms
+from broker.problems import Problem
+from emitter.batch import Prepared
+from emitter.errors import (
+    AlreadyAnswered,
+    ExecutionEnded,
+    InvalidEvent,
+    PayloadTooLarge,
+    UnknownExecution,
+    UnknownInput,
+)
+from emitter.events import EXPIRED, TERMINAL_STATES, InputReceived, InputRequired
+from emitter.log import LogLimits, append, prepare
+from emitter.redact import Redactor
+from emitter.wire import Owner, decode_event, now_ms
+
+log = structlog.get_logger("broker")
+
+DETAIL_CHARS = 300
+
+
+class _Asked(NamedTuple):
+    """A question as the record has it; `answer` (JSON) if there is one."""
+
+    question: InputRequired
+    state: str
+    answer: str | None
+
+
+class Answers:
+    """Gives inputs their answers."""
+
+    def __init__(self, redis: Redis, limits: LogLimits, redact: Redactor) -> None:
+        self._redis: Any = redis
+        self._limits = limits
+        self._redact = redact
+        self._forms = Forms()
+
+    async def give(
+        self, identity: Identity, execution_id: str, request: InputRequest, request_id: str
+    ) -> InputResponse:
+        """Raises `UnknownExecution`, `UnknownInput`, `AlreadyAnswered`, `ExecutionEnded`, `PayloadTooLarge`,
+        `InvalidEvent`, and `Problem`: 409 when the time of the question is over, 422 when the value does not fit it."""
+        asked = await self._asked(identity.owner, execution_id, request.input_id)
+        _check_open(execution_id, asked)
+        event = self._prepare(execution_id, request, identity.principal.user, request_id)
+        checked = await self._check(asked.question, request.value)
+        await self._append(identity.owner, execution_id, request.input_id, event)
+        if checked.unusable is not None:  # said once: no other answer will be taken
+            names = {"execution": execution_id, "input": request.input_id}
+            log.warning("schema_unusable", **names, reason=checked.unusable)
+        return InputResponse(execution_id=execution_id, input_id=request.input_id)
+
+    async def _asked(self, owner: Owner, execution_id: str, input_id: str) -> _Asked:
+        record = owner.execution(execution_id).record
+        state, question, answer = await self._redis.hmget(record, "state", f"i:{input_id}", f"a:{input_id}")
+        if state is None:
+            raise UnknownExecution(execution_id)
+        if question is None:
+            raise UnknownInput(execution_id)
+        return _Asked(_question(question), state.decode(), None if answer is None else answer.decode())
+
+    def _prepare(self, execution_id: str, request: InputRequest, by: str, request_id: str) -> Prepared:
+        limit = self._limits.max_event_bytes
+        event = prepare(
+            InputReceived(input_id=request.input_id, by=by, value=request.value),
+            execution_id,
+            redact=self._redact,
+            max_bytes=limit,
+            request_id=request_id,
+        )
+        # The mark has the answer as it was given, for the agent alone; the event may have "[redacted]" for most of it.
+        size = len(event.mark.encode())
+        if limit and size > limit:
+            raise PayloadTooLarge(size, limit)
+        return event
+
+    async def _check(self, question: InputRequired, value: Any) -> Checked:
+        """Raises `Problem` 422."""
+        if (allowed := misfit(question, value)) is not None:
+            raise _invalid([("$.value", f"the answer to this {question.kind} is {allowed}")])
+        if question.kind != "form" or question.schema is None:
+            return Checked()
+        checked = await self._forms.check(question.schema, value)
+        if checked.unchecked is not None:
+            raise _invalid([("$.value", f"this answer cannot be checked: {checked.unchecked}")])
+        if checked.misfits:
+            raise _invalid(checked.misfits)
+        return checked
+
+    async def _append(self, owner: Owner, execution_id: str, input_id: str, event: Prepared) -> None:
+        """The first answer, or why it is not. The first may have been all that the agent waited for: whose it was says
+        more than that the execution has ended."""
+        try:
+            await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
+        except (AlreadyAnswered, ExecutionEnded):
+            _check_open(execution_id, await self._asked(owner, execution_id, input_id))
+            raise
+
+
+def open_inputs(record: Mapping[str, str]) -> list[InputRequired]:
+    """The questions that the execution waits for, from its record: the log may have been trimmed since they were asked.
+    One that is not understood (a newer version's) is left out."""
+    found = []
+    for input_id in record.get("open", "").split():
+        with contextlib.suppress(InvalidEvent, KeyError):
+            found.append(_question(record[f"i:{input_id}"].encode()))
+    return found
+
+
+def _question(spec: bytes) -> InputRequired:
+    question = decode_event(InputRequired.type, spec)
+    assert isinstance(question, InputRequired)
+    return question
+
+
+def misfit(question: InputRequired, value: Any) -> str | None:
+    """What the answer may be, if this is none. A form's fields are `broker.forms`'s to check."""
+    options = question.options
+    wanted = {
+        "approval": ("true or false", isinstance(value, bool)),
+        "choice": (f"one of {options}", isinstance(value, str) and (options is None or value in options)),
+        "text": ("text", isinstance(value, str)),
+        "form": ("an object", isinstance(value, dict)),
+    }
+    allowed, fits = wanted[question.kind]
+    return None if fits else allowed
+
+
+def _check_open(execution_id: str, asked: _Asked) -> None:
+    """Raises why the question takes no answer any more."""
+    question, state, answer = asked
+    if answer is not None and msgspec.json.decode(answer).get("by") != EXPIRED:
+        raise AlreadyAnswered(execution_id, answer)
+    is_over = question.expires_at is not None and now_ms() > question.expires_at
+    if answer is not None or is_over:
+        raise Problem(409, "input-expired", "the time to answer is over", expiredAt=question.expires_at)
+    if state in TERMINAL_STATES.values():
+        raise ExecutionEnded(execution_id, state)
+
+
+def _invalid(misfits: list[tuple[str, str]]) -> Problem:
+    path, message = misfits[0]
+    errors = [{"path": path, "message": message[:DETAIL_CHARS]} for path, message in misfits]
+    return Problem(422, "invalid", message[:DETAIL_CHARS], path=path, errors=errors)
