@@ -2,7 +2,7 @@
 
 agents = Agents()
 
-@agents.agent("researcher", description="Looks things up", time_limit=600)
+@agents.agent("researcher", description="Looks things up", time_limit=600, idle_limit=60)
 async def researcher(context: Context) -> dict[str, str]:
     await context.emitter.thinking("Where to begin?")
     return {"answer": "42"}
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import math
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
@@ -20,8 +21,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from emitter.emitter import AgentEmitter
-from emitter.jobs import AgentInfo
+from emitter.schedule import Schedule, schedule_of
 from emitter.sync import SyncAgentEmitter
+from emitter.workers import AgentInfo
 
 AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
 
@@ -31,7 +33,8 @@ F = TypeVar("F", bound=AgentFunction)
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered agent. `time_limit` in seconds, of which waiting for people is a part; `None`: no limit."""
+    """A registered agent. Limits in seconds, `None` for none: `time_limit` for an attempt, of which waiting for people
+    is a part; `idle_limit` without any event, in which waiting for people does not count."""
 
     name: str
     function: AgentFunction
@@ -40,6 +43,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     max_attempts: int = 3
     time_limit: float | None = None
+    idle_limit: float | None = None
     input_schema: dict[str, Any] | None = None
 
     @property
@@ -51,6 +55,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             input_schema=self.input_schema,
             max_attempts=self.max_attempts,
             time_limit=self.time_limit,
+            idle_limit=self.idle_limit,
         )
 
 
@@ -59,6 +64,7 @@ class Agents:
 
     def __init__(self) -> None:
         self._agents: dict[str, Agent] = {}
+        self._schedules: dict[str, Schedule] = {}
 
     def agent(
         self,
@@ -68,6 +74,7 @@ class Agents:
         tags: Sequence[str] = (),
         max_attempts: int = 3,
         time_limit: float | None = None,
+        idle_limit: float | None = None,
         input_schema: dict[str, Any] | None = None,
     ) -> Callable[[F], F]:
         """Register the decorated function, which stays what it is.
@@ -75,7 +82,9 @@ class Agents:
         Args:
             name: 1 to 64 of a-z 0-9 _ . -
             max_attempts: how often it may be tried when workers die under it.
-            time_limit: seconds after which it is stopped with code `timeout`.
+            time_limit: seconds after which an attempt is stopped with code `timeout`, waiting for people included.
+            idle_limit: seconds without an event after which it is stopped likewise. Waiting in `ask` is not idle, and
+                the clock starts anew after the answer.
             input_schema: JSON Schema of `params`, announced to those who start executions.
 
         Raises `ValueError` or `TypeError` for what cannot be registered.
@@ -91,6 +100,7 @@ class Agents:
                     tags=tuple(tags),
                     max_attempts=max_attempts,
                     time_limit=time_limit,
+                    idle_limit=idle_limit,
                     input_schema=input_schema,
                 )
             )
@@ -103,6 +113,50 @@ class Agents:
         if agent.name in self._agents:
             raise ValueError(f"agent {agent.name!r} is registered twice")
         self._agents[agent.name] = agent
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        agent: str,
+        user_id: str,
+        org: str = "default",
+        task: str,
+        params: dict[str, Any] | None = None,
+        every: float | None = None,
+        offset: float = 0.0,
+        cron: str | None = None,
+        timezone: str | None = None,
+        overlap: bool = True,
+    ) -> None:
+        """Start an execution of a registered agent at every tick, once, however many workers have this schedule. Its
+        `metadata` says which: {"schedule": name, "tick": ms since the epoch}.
+
+        Args:
+            name: 1 to 64 of a-z 0-9 _ . -; what the schedule is known by, in Redis too.
+            user_id, org: whose the executions are.
+            every: seconds from tick to tick, at least 1. Ticks are the multiples since the epoch (UTC), plus `offset`
+                seconds.
+            cron: or an expression such as `0 3 * * *`, which needs `runcast[cron]`; `emitter.schedule` says what it
+                means where clocks change.
+            timezone: of `cron`, by its IANA name; UTC if there is none.
+            overlap: False to leave a tick out while the execution that was started last has not ended.
+
+        After a time without workers the latest tick that was missed is made up for. Raises `ValueError` for what cannot
+        be kept, `ImportError` where a library is missing.
+        """
+        if agent not in self._agents:
+            raise ValueError(f"schedule {name!r}: no agent {agent!r} is registered before it")
+        if name in self._schedules:
+            raise ValueError(f"schedule {name!r} is registered twice")
+        self._schedules[name] = schedule_of(
+            name, agent=agent, user_id=user_id, org=org, task=task, params=params,
+            every=every, offset=offset, cron=cron, timezone=timezone, overlap=overlap,
+        )  # fmt: skip
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        return tuple(self._schedules.values())
 
     def __getitem__(self, name: str) -> Agent:
         return self._agents[name]
@@ -132,8 +186,10 @@ def _check(agent: Agent) -> None:
         raise TypeError(f"agent {agent.name!r} is a generator; it must emit what it has to say and return its result")
     if agent.max_attempts < 1:
         raise ValueError(f"agent {agent.name!r}: max_attempts {agent.max_attempts} is not 1 or more")
-    if agent.time_limit is not None and not agent.time_limit > 0:
-        raise ValueError(f"agent {agent.name!r}: time_limit {agent.time_limit} is not above 0 s")
+    for name in ("time_limit", "idle_limit"):
+        seconds = getattr(agent, name)
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            raise ValueError(f"agent {agent.name!r}: {name} {seconds!r} is not a number of seconds above 0")
     try:
         msgspec.json.encode(agent.info)
     except TypeError as error:

@@ -1,9 +1,10 @@
 """One claimed execution, from its start to its one end, whatever the agent does.
 
 The agent runs in a task or thread of its own. The run watches it, and the first thing to happen decides the end: the
-agent returns or raises, it is interrupted for a cause, or its time is up. An interrupted agent gets `cut_seconds` to
-let go; then the execution ends without it, its slot is free again, and its emitter takes nothing more. A thread, or a
-task that swallows its cancellation, may go on after that: Python has no way to end it.
+agent returns or raises, it is interrupted for a cause, or it is over a limit. An interrupted agent gets `cut_seconds`
+to let go, and what it returns or raises meanwhile changes nothing; then the execution ends without it, its slot is free
+again, and its emitter takes nothing more. A thread, or a task that swallows its cancellation, may go on after that:
+Python has no way to end it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from emitter.agents import Agent, Context, SyncContext
+from emitter.deadlines import Deadlines, Limit, Notice
 from emitter.emitter import STACK_CHARS, AgentEmitter
 from emitter.errors import (
     AppendRefused,
@@ -29,6 +32,7 @@ from emitter.errors import (
     RuncastError,
     Superseded,
 )
+from emitter.events import Timeout
 from emitter.jobs import Cancel, Job
 
 ERROR_CHARS = 2_000
@@ -55,7 +59,9 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class TimedOut(msgspec.Struct, frozen=True):
-    seconds: float
+    """The agent was over this limit."""
+
+    limit: Limit
 
 
 class HandedOver(msgspec.Struct, frozen=True):
@@ -63,7 +69,7 @@ class HandedOver(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """Another worker or attempt has the execution."""
+    """Another worker or attempt has the execution, or somebody ended it: nothing more may be written."""
 
 
 Cause = Cancel | TimedOut | HandedOver | Lost
@@ -93,7 +99,9 @@ class Run:
         self._context = self._make_context(loop)
 
     def interrupt(self, cause: Cause) -> None:
-        """Stop the agent. The first cause counts."""
+        """Stop the agent. The first cause counts; but what is lost takes nothing more, whatever else happened."""
+        if isinstance(cause, Lost):
+            self.emitter.disown(Superseded(self.job.execution_id, self.job.attempt + 1))
         if not self._interrupted.done():
             self._interrupted.set_result(cause)
 
@@ -127,9 +135,7 @@ class Run:
             return Raised(_describe(error), "")
         call = asyncio.create_task(self._call(), name=f"agent-{self.job.execution_id}")
         try:
-            await asyncio.wait(
-                (call, self._interrupted), timeout=self._agent.time_limit, return_when=asyncio.FIRST_COMPLETED
-            )
+            await self._watch(call)
             if call.done():  # whatever else happened at the same time: it has come to its own end
                 return _ending(call)
             return await self._stop(call)
@@ -138,9 +144,26 @@ class Run:
                 call.cancel()
                 self.leftover = call
 
+    async def _watch(self, call: asyncio.Task[Ending]) -> None:
+        """Wait until the agent ends, is interrupted or is over a limit."""
+        agent = self._agent
+        deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
+        while not (call.done() or self._interrupted.done()):
+            now = time.monotonic()
+            active_at = now if self.emitter.waiting else self.emitter.active_at
+            for notice in deadlines.due(now, active_at):
+                self._say(notice)
+            moment = deadlines.next_at(active_at)
+            timeout = None if moment is None else max(0.0, moment - now)
+            await asyncio.wait((call, self._interrupted), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def _say(self, notice: Notice) -> None:
+        if notice.action == "stopping":
+            self.interrupt(TimedOut(notice.limit))
+        with contextlib.suppress(RuncastError):  # the log is closed, or takes nothing: then nobody need know
+            self.emitter.notice(Timeout(message=notice.message, action=notice.action))
+
     async def _stop(self, call: asyncio.Task[Ending]) -> Cause:
-        if not self._interrupted.done():
-            await self._say_time_is_up()
         for _ in range(2):  # twice: a library may lose a cancellation, as `asyncio.wait_for` of Python 3.11 does
             if isinstance(self._context, SyncContext):
                 self._context.unblock()  # the thread sees `cancelled`; its call ends when it does
@@ -152,12 +175,6 @@ class Run:
             if call.done() or self._abandoned.done():
                 break
         return self._interrupted.result()
-
-    async def _say_time_is_up(self) -> None:
-        seconds = self._agent.time_limit or 0.0
-        self.interrupt(TimedOut(seconds))
-        with contextlib.suppress(RuncastError):
-            await self.emitter.timeout(f"over its time limit of {seconds:g} s", "stopping")
 
     async def _call(self) -> Ending:
         """The agent's own end, as a value. Not even `sys.exit()` in an agent may end the worker."""
@@ -220,14 +237,17 @@ class Run:
             return "ended"
         try:
             return await self._write(ending)
-        except (ExecutionEnded, Superseded):
+        except Superseded:
             raise
+        except ExecutionEnded:
+            await self.emitter.flush(AWAY_SECONDS)  # an end that the agent wrote itself may still wait for Redis
+            return "ended"
         except RedisUnavailable:
             await self.emitter.flush(AWAY_SECONDS)  # the end is queued, and goes out when Redis is back
             return _outcome(ending)
         except RuncastError as error:
             if isinstance(ending, HandedOver):
-                return "handed_over"  # the notice is lost, the execution need not be
+                return "handed_over"  # the last events are lost, the execution need not be
             code = "invalid_result" if isinstance(error, (InvalidEvent, PayloadTooLarge)) else "append_refused"
             return await self._fail(_describe(error), code)
 
@@ -238,14 +258,15 @@ class Run:
                 await emitter.execution_complete(value)
             case Raised(error, stack):
                 await emitter.execution_error(error, code="agent_error", stack=stack)
-            case TimedOut(seconds):
-                await emitter.execution_error(f"over its time limit of {seconds:g} s", code="timeout")
+            case TimedOut(limit):
+                await emitter.execution_error(f"over its {limit}", code="timeout")
             case Cancel(reason, by):
                 await emitter.execution_cancelled(reason=reason, by=by)
             case HandedOver():
-                await emitter.status("handed_over", "The worker stops; another one takes over")
-                await emitter.flush()  # before the release: the next attempt fences this one
-            case Lost() | Refused():
+                await emitter.flush()  # before the execution is given back: the next attempt fences this one
+            case Refused():
+                await emitter.flush()
+            case Lost():
                 pass
         return _outcome(ending)
 

@@ -166,7 +166,7 @@ ABANDONED = "rc:{jobs}:abandoned"
 """Sorted set: `member` of an execution that is cancelled when its viewers leave by the time (ms) at which it will be
 unless somebody watches."""
 SCHEDULES = "rc:{jobs}:schedules"
-"""Hash: name of a schedule → its last tick that was started (ms)."""
+"""Hash: name of a schedule → how far it has come (JSON of `emitter.scheduler.Mark`)."""
 JOBS_GROUP = "workers"
 EDGES = "rc:edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""

@@ -1,9 +1,10 @@
 """The worker runtime: claims jobs, runs agents, hears of cancellation, keeps its leases, and stops in order.
 
 Its loops share one process. `fetch` reads and claims while there are free slots; `renew` keeps the leases of what runs
-and learns what was cancelled or lost; `control` wakes `renew` at once; `announce` says that the worker lives; `reap`
-looks after what other workers lost. Redis may go away for a while: every loop tries again with jittered pauses. An
-async agent that blocks the event loop blocks them all, and looks dead: blocking work belongs in a sync agent.
+and learns what was cancelled (a message wakes it at once) or lost; `announce` says that the worker lives; `reap`
+looks after what other workers lost; `schedule` starts what has its time. Redis may go away for a while: every loop
+tries again with jittered pauses. An async agent that blocks the event loop blocks them all, and looks dead: blocking
+work belongs in a sync agent.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from redis.exceptions import RedisError, ResponseError
 from emitter import jobs, workers
 from emitter.agents import Agents
 from emitter.connection import DEFAULT_URL, GONE, connect
-from emitter.control import Control
 from emitter.emitter import AgentEmitter
 from emitter.errors import AppendRefused
 from emitter.intake import Intake
@@ -35,6 +35,7 @@ from emitter.lifecycle import Lifecycle
 from emitter.publisher import Publisher
 from emitter.reaper import Reaper
 from emitter.run import HandedOver, Lost, Outcome, Run
+from emitter.scheduler import Scheduler
 from emitter.tasks import told_to_stop
 from emitter.workers import WorkerInfo
 
@@ -80,7 +81,7 @@ class Worker:
         self._publisher = Publisher(redis=self._redis)
         self._lifecycle = Lifecycle(self._redis, self._publisher.limits, self._publisher.redact)
         self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds)
-        self._control = Control(self._redis, self._look)
+        self._scheduler = Scheduler(self._redis, self._lifecycle, agents.schedules)
         self._intake = Intake(
             self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
         )
@@ -121,10 +122,11 @@ class Worker:
         fetching = asyncio.create_task(self._keep("fetch", self._fetch), name="fetch")
         steps = {
             "renew": self._renew,
-            "control": self._control.follow,
             "announce": self._announce,
             "reap": self._reaper.step,
         }
+        if self.agents.schedules:
+            steps["schedule"] = self._scheduler.step
         loops = [asyncio.create_task(self._keep(name, step), name=name) for name, step in steps.items()]
         try:
             await asyncio.wait((fetching, *loops), return_when=asyncio.FIRST_COMPLETED)
@@ -270,8 +272,8 @@ class Worker:
         structlog.contextvars.bind_contextvars(execution=job.execution_id, agent=job.agent, attempt=job.attempt)
         outcome: Outcome = "unwritten"
         try:
-            await self._control.watch(job.control)
-            outcome = await run.execute()
+            with self._publisher.listener.calling(job.control, b"cancel", self._looking.set):
+                outcome = await run.execute()
         except Exception:  # last resort: a defect in the runtime must cost one execution, not the worker
             log.exception("execution_crashed")
         finally:
@@ -279,7 +281,6 @@ class Worker:
             self._nudged.set()
             self._keep_leftover(run)
             log.info("execution_ended", outcome=outcome, seconds=round(time.monotonic() - started, 3))
-        await self._control.forget(job.control)
         await self._let_go(job, outcome)
 
     async def _let_go(self, job: Job, outcome: Outcome) -> None:
@@ -300,9 +301,6 @@ class Worker:
             task.add_done_callback(self.leftovers.discard)
 
     # --- renew ---
-
-    def _look(self) -> None:
-        self._looking.set()
 
     async def _renew(self) -> None:
         """Wait until it is time or something happened; then prolong every lease, and do what the records say."""

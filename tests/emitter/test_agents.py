@@ -22,13 +22,14 @@ def test_a_registered_agent_announces_what_it_was_given() -> None:
     agents = Agents()
     schema = {"type": "object"}
     given: dict[str, Any] = {"tags": ["a", "b"], "max_attempts": 5, "time_limit": 60, "input_schema": schema}
+    given["idle_limit"] = 2.5
     assert agents.agent("writer", "Writes", **given)(work) is work
     agent = agents["writer"]
     assert agent.is_async
     assert agents.names == ["writer"]
     assert list(agents) == [agent]
     assert (agent.info.description, agent.info.tags, agent.info.max_attempts) == ("Writes", ("a", "b"), 5)
-    assert (agent.info.time_limit, agent.info.input_schema) == (60, schema)
+    assert (agent.info.time_limit, agent.info.idle_limit, agent.info.input_schema) == (60, 2.5, schema)
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 64, "code-review_2.1"])
@@ -55,13 +56,19 @@ def test_a_name_is_registered_once() -> None:
     assert agents["writer"].function is work
 
 
-@pytest.mark.parametrize(
-    "options", [{"max_attempts": 0}, {"time_limit": 0}, {"time_limit": float("nan")}, {"input_schema": {"a": object()}}]
-)
+@pytest.mark.parametrize("options", [{"max_attempts": 0}, {"input_schema": {"a": object()}}])
 def test_options_without_a_meaning_are_refused(options: dict[str, Any]) -> None:
-    """No attempts, no time, or a schema that is not JSON."""
+    """No attempts, or a schema that is not JSON."""
     with pytest.raises(ValueError, match="agent 'writer'"):
         Agents().agent("writer", **options)(work)
+
+
+@pytest.mark.parametrize("name", ["time_limit", "idle_limit"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "60"])
+def test_a_limit_that_is_no_time_is_refused(name: str, seconds: Any) -> None:
+    """A limit is a number of seconds above 0; none is `None`. The refusal names it."""
+    with pytest.raises(ValueError, match=f"agent 'writer': {name} "):
+        Agents().agent("writer", **{name: seconds})(work)
 
 
 def test_generators_are_refused() -> None:
@@ -89,7 +96,7 @@ def test_sync_and_async_are_told_apart() -> None:
 
 async def test_an_agent_runs_without_a_worker() -> None:
     """A context over a recording emitter is all that an agent's own test needs."""
-    emitter = RecordingEmitter(answers={"in_1": True})
+    emitter = RecordingEmitter(answers={"Publish?": True})
     assert await work(Context(emitter, task="Think")) == "yes"
     assert emitter.types == ["thinking", "input:required", "input:received"]
 

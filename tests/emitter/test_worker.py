@@ -404,30 +404,6 @@ async def test_an_agent_stops_quietly_when_somebody_else_ended_the_execution(red
 # --- time limits ---
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
-async def test_an_agent_over_its_time_limit_is_stopped(redis: Redis, redis_url: str, kind: str) -> None:
-    """At the limit a `timeout` notice is logged, the agent is cancelled, and the execution ends with code `timeout`."""
-    stopped = threading.Event()
-
-    async def agent(context: Context) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stopped.set()
-
-    def blocking(context: SyncContext) -> None:
-        while not context.cancelled:
-            time.sleep(0.01)
-        stopped.set()
-
-    function = agent if kind == "async" else blocking
-    end = await run_once(only(function, time_limit=0.2), redis, redis_url)
-    assert end.code == "timeout"
-    assert stopped.is_set()
-    events = dict(await events_of(redis))
-    assert events["timeout"].action == "stopping"
-
-
 async def test_a_thread_that_never_looks_gives_its_slot_back(redis: Redis, redis_url: str) -> None:
     """A sync agent that hangs is ended without its thread; its emitter refuses, and the next execution runs."""
     hang, refusals = threading.Event(), []
