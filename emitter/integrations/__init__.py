@@ -1,0 +1,1 @@
+"""Publishing what other frameworks do: LangGraph graphs, Temporal workflows."""

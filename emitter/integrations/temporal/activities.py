@@ -1,0 +1,207 @@
+"""Activities as tool calls: `tool:start`, `tool:progress`, and one of `tool:complete` and `tool:error`, per attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from temporalio import activity
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+from temporalio.exceptions import CancelledError as TemporalCancelled
+from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterceptor, ExecuteActivityInput
+
+from emitter.errors import RuncastError, describe
+from emitter.events import Event, ToolComplete, ToolError, ToolStart
+from emitter.integrations.temporal.desk import Desk, Road
+from emitter.integrations.temporal.execution import (
+    Rules,
+    digest,
+    execution_id_of,
+    from_header,
+    json_of,
+    readable,
+    resolve,
+)
+from emitter.integrations.temporal.speech import ActivityEmitter, Beats, speaking
+
+log = structlog.get_logger("emitter.temporal")
+
+LOST = "this attempt was lost: its worker died or was out of time"
+
+
+def activity_key(info: activity.Info) -> str:
+    """One for all attempts of an activity, and for a local activity that runs again after its worker died. An id may be
+    given to a later activity of the same run; the time of scheduling tells the two apart."""
+    scheduled = "" if info.is_local else info.scheduled_time.isoformat()
+    return digest(info.workflow_run_id or info.activity_run_id or "", info.activity_id, scheduled)
+
+
+def call_id_of(info: activity.Info, attempt: int) -> str:
+    """Unique in the execution: activity ids begin anew in every run, and in children."""
+    return f"{readable(info.activity_id, 24)}-{attempt}-{activity_key(info)[:8]}"
+
+
+def error_text(error: BaseException) -> str:
+    """What went wrong, in one line: the cause, where Temporal wraps it."""
+    if isinstance(error, ActivityError | ChildWorkflowError) and error.cause is not None:
+        return error_text(error.cause)
+    if isinstance(error, ApplicationError) and error.type:
+        return describe(error).removeprefix("ApplicationError: ")  # the type stands in the message
+    return describe(error)
+
+
+class Call:
+    """One attempt of an activity, as it is told.
+
+    The producer is the activity, and its sequence tells the attempts' starts and ends apart: attempt n starts at 2n - 1
+    and ends at 2n. So an attempt that runs twice is told once; the next attempt can close the last one, which takes
+    effect only if it has not ended; and the late end of an attempt that was given up is no news.
+    """
+
+    def __init__(
+        self, desk: Desk, info: activity.Info, road: Road, emitter: ActivityEmitter, parent_id: str | None
+    ) -> None:
+        self._desk = desk
+        self._parent_id = parent_id
+        self._info = info
+        self._road = road
+        self._emitter = emitter
+        self._id = call_id_of(info, info.attempt)
+        self._beats = Beats(self._id, emitter)
+        self._started = time.monotonic()
+
+    def beat(self, details: Sequence[Any]) -> None:
+        self._beats.beat(details)
+
+    def speaking(self) -> contextlib.AbstractContextManager[None]:
+        return speaking(self._emitter)
+
+    async def start(self, params: Any) -> None:
+        attempt, name = self._info.attempt, self._info.activity_type
+        if attempt > 1:
+            lost = ToolError(call_id=call_id_of(self._info, attempt - 1), tool_name=name, error=LOST, duration=0.0)
+            self._put(2 * attempt - 2, lost)
+        self._put(2 * attempt - 1, ToolStart(call_id=self._id, tool_name=name, params=params))
+        await self._desk.settle(self._road)  # what the activity says comes after it
+
+    async def complete(self, result: Any) -> None:
+        name = self._info.activity_type
+        await self._end(ToolComplete(call_id=self._id, tool_name=name, result=result, duration=self._seconds()))
+
+    async def fail(self, error: BaseException) -> None:
+        is_cancelled = isinstance(error, asyncio.CancelledError | TemporalCancelled)
+        text = _cancelled() if is_cancelled else error_text(error)
+        name = self._info.activity_type
+        await self._end(ToolError(call_id=self._id, tool_name=name, error=text, duration=self._seconds()))
+
+    async def _end(self, event: Event) -> None:
+        """Returns when the log has the end, so that whatever follows in the workflow comes after it; or when Redis has
+        been waited for long enough."""
+        with contextlib.suppress(asyncio.CancelledError):  # only of the waiting: the activity has come to its end
+            with contextlib.suppress(RuncastError):
+                await self._emitter.end_text()
+            await self._emitter.flush()
+        self._put(2 * self._info.attempt, event)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._desk.settle(self._road)
+
+    def _put(self, seq: int, event: Event) -> None:
+        self._road.put(seq, event, parent_id=self._parent_id)
+
+    def close(self) -> None:
+        self._beats.close()
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 6)
+
+
+def _cancelled() -> str:
+    details = activity.cancellation_details()
+    names = ("timed_out", "worker_shutdown", "paused", "reset", "not_found")
+    reasons = [name.replace("_", " ") for name in names if details is not None and getattr(details, name)]
+    return ": ".join(["cancelled", *([", ".join(reasons)] if reasons else [])])
+
+
+class ActivityInbound(ActivityInboundInterceptor):
+    def __init__(self, next_: ActivityInboundInterceptor, desk: Desk, rules: Rules) -> None:
+        super().__init__(next_)
+        self._desk = desk
+        self._rules = rules
+        self._call: Call | None = None
+
+    def init(self, outbound: ActivityOutboundInterceptor) -> None:
+        super().init(ActivityOutbound(outbound, self))
+
+    def beat(self, details: Sequence[Any]) -> None:
+        if self._call is not None:
+            self._call.beat(details)
+
+    async def execute_activity(self, given: ExecuteActivityInput) -> Any:
+        call = self._call = self._begin(given.headers)
+        if call is None:
+            with speaking(None):
+                return await self.next.execute_activity(given)
+        try:
+            result = await self._run(call, given)
+        except (Exception, asyncio.CancelledError) as error:
+            await call.fail(error)
+            raise
+        await call.complete(self._json(result))
+        return result
+
+    async def _run(self, call: Call, given: ExecuteActivityInput) -> Any:
+        params = {name: self._json(value) for name, value in _named(given).items()}
+        try:
+            await call.start(params if self._rules.values else None)
+            with call.speaking():
+                return await self.next.execute_activity(given)
+        finally:
+            call.close()  # if it is to be completed from elsewhere this is all: its call stays open
+
+    def _begin(self, headers: Mapping[str, Any]) -> Call | None:
+        info = activity.info()
+        default_id = execution_id_of(
+            info.workflow_id or info.activity_id, info.workflow_run_id or info.activity_run_id or ""
+        )
+        execution = resolve(self._rules, info, from_header(headers), default_id)
+        publisher = self._desk.publisher
+        if execution is None or publisher is None:
+            return None
+        key, call_id = activity_key(info), call_id_of(info, info.attempt)
+        if (road := self._desk.road(execution, f"activity-{key}")) is None:
+            return None
+        emitter = ActivityEmitter(publisher, execution, call_id, key, self._desk.settle)
+        self._desk.admit(emitter.lane)
+        return Call(self._desk, info, road, emitter, execution.parent_id)
+
+    def _json(self, value: Any) -> Any:
+        publisher = self._desk.publisher
+        if not self._rules.values or publisher is None:
+            return None
+        return json_of(activity.payload_converter(), value, publisher.limits.max_event_bytes or 2**31)
+
+
+def _named(given: ExecuteActivityInput) -> Mapping[str, Any]:
+    """The arguments by the names of the function's parameters, or by number where it has none for them."""
+    try:
+        parameters = inspect.signature(given.fn).parameters.values()
+    except (TypeError, ValueError):
+        parameters = {}.values()
+    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    names += [str(number) for number in range(len(names), len(given.args))]
+    return dict(zip(names, given.args, strict=False))
+
+
+class ActivityOutbound(ActivityOutboundInterceptor):
+    def __init__(self, next_: ActivityOutboundInterceptor, inbound: ActivityInbound) -> None:
+        super().__init__(next_)
+        self._inbound = inbound
+
+    def heartbeat(self, *details: Any) -> None:
+        super().heartbeat(*details)
+        self._inbound.beat(details)

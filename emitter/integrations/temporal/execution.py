@@ -1,0 +1,179 @@
+"""Which execution a workflow or activity belongs to, and how that travels: in a header of Temporal. Pure.
+
+Temporal hands headers from the client that starts a workflow to the workflow, and what the workflow gives them to its
+activities, its children and the run it continues as. `activity.Info` itself knows nothing of its workflow's memo or
+search attributes, so the header is the only road that leads everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+from temporalio import activity, workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadConverter
+
+from emitter.errors import InvalidEvent, describe
+from emitter.wire import EXECUTION_ID, Owner, check_execution_id
+
+log = structlog.get_logger("emitter.temporal")
+
+HEADER = "runcast"
+READABLE_CHARS = 40
+DIGEST_CHARS = 20
+_UNREADABLE = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Whose execution, and which.
+
+    Without an `execution_id` it is `execution_id_of` the workflow's id and first run id. `task` is what
+    `execution:started` says, by default the workflow's type. The rest is filled in on the way: the attempt of the
+    execution (a retried workflow is the next), when it started (ms; set for a run that another continued as), and the
+    call that everything belongs under (that of a child workflow).
+    """
+
+    user: str
+    execution_id: str | None = None
+    org: str = "default"
+    task: str | None = None
+    attempt: int = 1
+    started_at: int | None = None
+    parent_id: str | None = None
+
+    def __post_init__(self) -> None:
+        Owner(self.user, self.org)
+        if self.execution_id is not None:
+            check_execution_id(self.execution_id)
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.user, self.org)
+
+    @property
+    def id(self) -> str:
+        """The execution's id, which `resolve` has seen to."""
+        assert self.execution_id is not None
+        return self.execution_id
+
+
+Info = workflow.Info | activity.Info
+ExecutionOf = Callable[[Info, Execution | None], Execution | None]
+"""Decides from what Temporal knows and what the header said. None: nothing is published. For workflows it must be
+deterministic: the same answer for the same arguments, now and in a year."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What a plugin was told: whose things are, and whether arguments and results are published."""
+
+    execution_of: ExecutionOf
+    values: bool
+
+
+def carried_or(owner: Owner | None) -> ExecutionOf:
+    """What the header said; without one, an execution of `owner`, if there is one."""
+
+    def execution_of(_info: Info, carried: Execution | None) -> Execution | None:
+        if carried is not None or owner is None:
+            return carried
+        return Execution(owner.user, org=owner.org)
+
+    return execution_of
+
+
+def resolve(rules: Rules, info: Info, carried: Execution | None, default_id: str) -> Execution | None:
+    """The execution, with its id."""
+    try:
+        found = rules.execution_of(info, carried)
+        if found is not None and not isinstance(found, Execution):
+            raise TypeError(f"execution_of returned {type(found).__name__}")
+    except Exception as error:  # the user's own function
+        log.warning("execution_not_known", error=describe(error), workflow=info.workflow_id)
+        return None
+    return found if found is None or found.execution_id is not None else replace(found, execution_id=default_id)
+
+
+# --- on its way ------------------------------------------------------------------------------------------------------
+
+_starting: ContextVar[Execution | None] = ContextVar("runcast_starting", default=None)
+
+
+@contextmanager
+def for_execution(
+    user: str, execution_id: str | None = None, *, org: str = "default", task: str | None = None
+) -> Iterator[Execution]:
+    """Workflows and activities that a client with the plugin starts inside the block belong to this execution, which no
+    worker of Runcast may run at the same time. Raises `InvalidEvent` for what cannot be an owner or id."""
+    execution = Execution(user, execution_id, org=org, task=task)
+    token = _starting.set(execution)
+    try:
+        yield execution
+    finally:
+        _starting.reset(token)
+
+
+def starting() -> Execution | None:
+    """The execution of the `for_execution` block around the caller."""
+    return _starting.get()
+
+
+def with_header(headers: Mapping[str, Payload], execution: Execution | None) -> Mapping[str, Payload]:
+    if execution is None:
+        return headers
+    payload = Payload(metadata={"encoding": b"json/plain"}, data=msgspec.json.encode(execution))
+    return {**headers, HEADER: payload}
+
+
+def from_header(headers: Mapping[str, Payload]) -> Execution | None:
+    payload = headers.get(HEADER)
+    if payload is None:
+        return None
+    try:
+        return msgspec.json.decode(payload.data, type=Execution)
+    except (msgspec.MsgspecError, ValueError, InvalidEvent) as error:
+        log.warning("header_not_understood", error=describe(error))
+        return None
+
+
+# --- ids and values --------------------------------------------------------------------------------------------------
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:DIGEST_CHARS]
+
+
+def readable(text: str, chars: int = READABLE_CHARS) -> str:
+    """What of a text may stand in an id."""
+    return _UNREADABLE.sub("_", text)[:chars]
+
+
+def execution_id_of(workflow_id: str, run_id: str) -> str:
+    """The id of a workflow's execution when nobody named one: `<workflow id>-<run id>`, or, where that is no execution
+    id, its readable beginning and a digest. `run_id` is the first run's (`WorkflowHandle.first_execution_run_id`), so
+    that retries and what it continues as stay in the execution; each run of a cron workflow is an execution."""
+    text = f"{workflow_id}-{run_id}"
+    if EXECUTION_ID.match(text):
+        return text
+    return f"{readable(workflow_id)}-{digest(workflow_id, run_id)}"
+
+
+def json_of(converter: PayloadConverter, value: Any, max_bytes: int) -> Any:
+    """A value as Temporal's converter writes it into JSON; of what is no JSON, or over `max_bytes`, only what it is."""
+    try:
+        payload = converter.to_payload(value)
+        encoding = payload.metadata.get("encoding", b"").decode()
+        if encoding == "binary/null":
+            return None
+        if not encoding.startswith("json/") or len(payload.data) > max_bytes:
+            return {"omitted": f"{len(payload.data)} bytes of {encoding}"}
+        return msgspec.json.decode(payload.data)
+    except Exception as error:  # a converter may raise anything; Temporal will say so itself where it matters
+        return {"omitted": type(error).__name__}

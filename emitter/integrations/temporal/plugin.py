@@ -1,0 +1,147 @@
+"""`RuncastPlugin`: what a Temporal client and its workers are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from temporalio.client import (
+    ActivityHandle,
+    OutboundInterceptor,
+    StartWorkflowInput,
+    StartWorkflowUpdateWithStartInput,
+    WorkflowHandle,
+    WorkflowUpdateHandle,
+)
+from temporalio.client import Interceptor as ClientInterceptor
+from temporalio.client import StartActivityInput as StartLoneActivityInput
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ReplayerConfig,
+    WorkflowInterceptorClassInput,
+    WorkflowRunner,
+)
+from temporalio.worker import Interceptor as WorkerInterceptor
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from emitter.integrations.temporal.activities import ActivityInbound
+from emitter.integrations.temporal.desk import Desk
+from emitter.integrations.temporal.execution import ExecutionOf, Rules, carried_or, starting, with_header
+from emitter.integrations.temporal.workflows import EXTERN, WorkflowInbound
+from emitter.lane import Options
+from emitter.publisher import Publisher
+from emitter.wire import Owner
+
+PATIENCE_SECONDS = 2.0
+
+
+class RuncastPlugin(SimplePlugin):
+    """Publishes what workflows and activities do into executions.
+
+    `Client.connect(…, plugins=[RuncastPlugin()])` serves the client and the workers made from it. A worker that gets
+    the plugin by itself publishes too, but then its client sends no headers.
+
+    Args:
+        redis_url: by default `RUNCAST_REDIS_URL`.
+        default_owner: whose workflows and activities are that came without a header. None: they are not published.
+        execution_of: decides instead, from what Temporal knows and what the header said (`ExecutionOf`).
+        values: whether arguments and results are published. They leave Temporal's payload codec, which may encrypt
+            them, behind.
+        patience: seconds that an activity may be kept waiting for Redis, once for its start and once for its end.
+        make_publisher: makes the publisher, instead of `redis_url` and `patience`'s bounds on its queues.
+    """
+
+    def __init__(
+        self,
+        *,
+        redis_url: str | None = None,
+        default_owner: Owner | None = None,
+        execution_of: ExecutionOf | None = None,
+        values: bool = True,
+        patience: float = PATIENCE_SECONDS,
+        make_publisher: Callable[[], Publisher] | None = None,
+    ) -> None:
+        desk = Desk(make_publisher or (lambda: _publisher(redis_url, patience)), patience)
+        rules = Rules(execution_of or carried_or(default_owner), values)
+        super().__init__(
+            "runcast.temporal",
+            interceptors=[RuncastInterceptor(desk, rules)],
+            workflow_runner=_with_emitter,
+            run_context=desk.open,
+        )
+
+    def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
+        """A replayer shows whether code fits a history. It publishes nothing: not even what an open history's last
+        task does, which is no replay to Temporal."""
+        config = super().configure_replayer(config)
+        given = config.get("interceptors", [])
+        config["interceptors"] = [each.unheard() if isinstance(each, RuncastInterceptor) else each for each in given]
+        return config
+
+
+def _publisher(redis_url: str | None, patience: float) -> Publisher:
+    """One that never keeps an activity waiting for long, and holds little for each while Redis is away."""
+    return Publisher(
+        redis_url=redis_url,
+        options=Options(
+            max_queue_events=2_000,
+            max_queue_bytes=1024 * 1024,
+            overflow="drop_deltas",
+            overflow_timeout=patience,
+            flush_timeout=patience,
+        ),
+    )
+
+
+def _with_emitter(runner: WorkflowRunner | None) -> WorkflowRunner:
+    """The sandbox need not import this package anew for every workflow: nothing in it changes."""
+    runner = runner or SandboxedWorkflowRunner()
+    if not isinstance(runner, SandboxedWorkflowRunner):
+        return runner
+    return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules("emitter"))
+
+
+class RuncastInterceptor(ClientInterceptor, WorkerInterceptor):
+    def __init__(self, desk: Desk, rules: Rules) -> None:
+        self._desk = desk
+        self._rules = rules
+
+    def unheard(self) -> RuncastInterceptor:
+        """The same, at a desk that never opens."""
+        return RuncastInterceptor(Desk(Publisher, 0.0), self._rules)
+
+    def intercept_client(self, next_: OutboundInterceptor) -> OutboundInterceptor:
+        return ClientOutbound(next_)
+
+    def intercept_activity(self, next_: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return ActivityInbound(next_, self._desk, self._rules)
+
+    def workflow_interceptor_class(self, given: WorkflowInterceptorClassInput) -> type[WorkflowInbound]:
+        given.unsafe_extern_functions[EXTERN] = self._desk.tell
+
+        class Inbound(WorkflowInbound):
+            rules = self._rules
+
+        return Inbound
+
+
+class ClientOutbound(OutboundInterceptor):
+    """Sends the execution of the `for_execution` block around a start along with it."""
+
+    async def start_workflow(self, given: StartWorkflowInput) -> WorkflowHandle[Any, Any]:
+        given.headers = with_header(given.headers, starting())
+        return await super().start_workflow(given)
+
+    async def start_update_with_start_workflow(
+        self,
+        given: StartWorkflowUpdateWithStartInput,
+    ) -> WorkflowUpdateHandle[Any]:
+        start = given.start_workflow_input
+        start.headers = with_header(start.headers, starting())
+        return await super().start_update_with_start_workflow(given)
+
+    async def start_activity(self, given: StartLoneActivityInput) -> ActivityHandle[Any]:
+        given.headers = with_header(given.headers, starting())
+        return await super().start_activity(given)
