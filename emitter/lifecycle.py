@@ -6,6 +6,7 @@ wins, and a step that is repeated after a lost reply changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -163,6 +164,13 @@ class Lifecycle:
         event = self._prepare(ExecutionError(error=error, code=code), execution_id)
         await self._append(owner, execution_id, event, attempt=attempt)
         await jobs.end(self._redis, member(owner, execution_id))
+
+    async def give_up(self, owner: Owner, execution_id: str, agent: str) -> None:
+        """End an execution that waits for an agent which no worker has any more."""
+        error = ExecutionError(error=f"no worker has had the agent {agent} for a day", code="no_worker")
+        with contextlib.suppress(AppendRefused):  # it was taken, or ended, after all
+            await self._append(owner, execution_id, self._prepare(error, execution_id), mode="unowned")
+            await jobs.end(self._redis, member(owner, execution_id))
 
     async def lose(self, owner: Owner, execution_id: str) -> Literal["superseded", "ended", "kept"]:
         """Take an execution from a worker whose lease has ended: to the next attempt, or, where there is none or it was

@@ -1,6 +1,6 @@
 """Looks after every execution that is due: starts what was delayed, offers again what lost its job, takes over what
-lost its worker, and cancels what nobody watches any more. So none stays `queued` or `running` with nobody working on
-it.
+lost its worker, ends what no worker has the agent for any more, and cancels what nobody watches. So none stays
+`queued` or `running` with nobody working on it.
 
 Every worker runs one, and a lock in Redis lets one at a time do the work. Nothing breaks if two do for a moment: each
 step is decided by the execution's record.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import structlog
 from redis.asyncio import Redis
 
-from emitter import jobs, presence
+from emitter import jobs, presence, workers
 from emitter.errors import AppendRefused, InvalidEvent
 from emitter.events import TERMINAL_STATES
 from emitter.lifecycle import Lifecycle
@@ -48,6 +48,7 @@ class Found(NamedTuple):
     lease: int
     not_before: int
     agent: str
+    created: int
 
 
 class Reaper:
@@ -121,6 +122,8 @@ class Reaper:
             await jobs.end(self._redis, name)  # somebody runs it who is no worker: it publishes over HTTP, say
         elif found.not_before > now:
             await jobs.look_at(self._redis, {name: found.not_before})
+        elif now - found.created > workers.KNOWN_MS and not await workers.is_known(self._redis, found.agent):
+            await self._lifecycle.give_up(owner, execution_id, found.agent)
         else:
             await jobs.enqueue(self._redis, owner, execution_id, found.agent)
 
@@ -133,10 +136,12 @@ class Reaper:
             await jobs.look_at(self._redis, {name: now + 1000})
 
     async def _find(self, owner: Owner, execution_id: str) -> Found | None:
-        names = ("state", "owner", "lease", "notBefore", "agent")
+        names = ("state", "owner", "lease", "notBefore", "agent", "createdAt")
         row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        state, holder, lease, not_before, agent = [(value or b"").decode() for value in row]
-        return Found(state, holder, int(lease or 0), int(not_before or 0), agent) if state else None
+        state, holder, lease, not_before, agent, created = [(value or b"").decode() for value in row]
+        if not state:
+            return None
+        return Found(state, holder, int(lease or 0), int(not_before or 0), agent, int(created or 0))
 
     async def _cancel_abandoned(self, owner: Owner, execution_id: str) -> None:
         try:

@@ -91,3 +91,9 @@ async def known_agents(redis: Redis) -> set[str]:
     """Names of the agents that any worker announced within the last 24 h."""
     names: Any = await redis.zrangebyscore(AGENTS_KNOWN, await redis_ms(redis) - KNOWN_MS, "+inf")
     return {name.decode() for name in names}
+
+
+async def is_known(redis: Redis, agent: str) -> bool:
+    """Whether any worker announced the agent within the last 24 h."""
+    announced: float | None = await redis.zscore(AGENTS_KNOWN, agent)
+    return announced is not None and announced >= await redis_ms(redis) - KNOWN_MS

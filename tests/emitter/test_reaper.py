@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from emitter import jobs, presence, reaper
+from emitter import jobs, presence, reaper, workers
 from emitter.events import ExecutionComplete, ExecutionError, ExecutionStarted, ExecutionSuperseded
 from emitter.jobs import Entry, Job
 from emitter.lifecycle import Lifecycle, Start
 from emitter.log import LogLimits, append, prepare
 from emitter.reaper import Reaper
 from emitter.redact import Redactor
-from emitter.wire import DUE, QUEUED, REAPER, Owner, decode_envelope, jobs_key, member
+from emitter.wire import AGENTS_KNOWN, DUE, QUEUED, REAPER, Owner, decode_envelope, jobs_key, member
 
 ALICE = Owner("alice", "acme")
 NAME = member(ALICE, "ex_1")
@@ -120,6 +120,22 @@ async def test_what_starts_later_is_offered_when_its_time_has_come(redis: Redis,
     assert await jobs.redis_ms(redis) >= at
 
 
+async def test_what_no_worker_has_the_agent_of_any_more_fails(redis: Redis, lifecycle: Lifecycle) -> None:
+    """A queued execution older than a day fails once its agent was announced by nobody for a day, and not before."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    now = await jobs.redis_ms(redis)
+    await redis.zadd(AGENTS_KNOWN, {"writer": now - 1000})
+    await redis.hset(RECORD, "createdAt", str(now - workers.KNOWN_MS - 1000))
+    await due_now(redis)
+    await reaper_of(redis, lifecycle).step()
+    assert await state(redis) == "queued"
+    await redis.zadd(AGENTS_KNOWN, {"writer": now - workers.KNOWN_MS - 1000})
+    await due_now(redis)
+    await reaper_of(redis, lifecycle).step()
+    assert (await last_event(redis)).code == "no_worker"
+    assert await due_at(redis) is None
+
+
 async def test_nobody_looks_after_what_is_over_or_never_was(redis: Redis, lifecycle: Lifecycle) -> None:
     """Ended, unknown and unreadable names leave the list, and so does what somebody runs who is no worker."""
     await lifecycle.accept(ALICE, "ex_1", START)
@@ -171,8 +187,7 @@ async def test_what_nobody_watches_is_cancelled(redis: Redis, lifecycle: Lifecyc
     """An abandoned execution ends as cancelled by nobody, and is forgotten; so is one that has ended meanwhile."""
     await lifecycle.accept(ALICE, "ex_1", START)
     for name in (NAME, member(ALICE, "ex_gone")):
-        await presence.watched(redis, name, "edge", 1)
-        await presence.left(redis, name, "edge", 1)
+        await presence.say(redis, "edge", [presence.Word(name, 1, 0)])
     await asyncio.sleep(0.01)
     await reaper_of(redis, lifecycle).step()
     end = await last_event(redis)
