@@ -108,9 +108,9 @@ class Commands:
         return stored == key.digest.encode()
 
     def _start(self, request: ExecuteRequest, agent: str, request_id: str, key: _Key | None) -> Start:
-        latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 1000
+        latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 900
         if request.not_before is not None and request.not_before > latest:
-            # By then its record would have expired.
+            # By then its log would have expired, or be about to.
             raise Problem(422, "invalid", f"notBefore is at most {latest}", path="$.notBefore", latest=latest)
         return Start(
             task=request.task,

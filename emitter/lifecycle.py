@@ -96,7 +96,8 @@ class Lifecycle:
 
     async def accept(self, owner: Owner, execution_id: str, start: Start) -> bool:
         """Write `execution:queued` and offer the job, or plan its start; whether the execution is new. A repeat
-        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`."""
+        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, and `ExecutionExists` for an
+        id under which somebody has published already."""
         event = ExecutionQueued(task=start.task, agent=start.agent)
         prepared = self._prepare(event, execution_id, request_id=start.request_id or None)
         # First of all: whatever happens between here and the job, somebody comes by.

@@ -125,7 +125,13 @@ class Reaper:
         elif now - found.created > workers.KNOWN_MS and not await workers.is_known(self._redis, found.agent):
             await self._lifecycle.give_up(owner, execution_id, found.agent)
         else:
-            await jobs.enqueue(self._redis, owner, execution_id, found.agent)
+            await self._offer(owner, execution_id, name, found.agent)
+
+    async def _offer(self, owner: Owner, execution_id: str, name: str, agent: str) -> None:
+        await jobs.enqueue(self._redis, owner, execution_id, agent)
+        now = await self._find(owner, execution_id)
+        if now is not None and now.owner:  # claimed meanwhile: its lease is what counts
+            await jobs.look_at(self._redis, {name: now.lease})
 
     async def _look_at_lease(self, owner: Owner, execution_id: str, name: str, found: Found, now: int) -> None:
         if found.lease > now:

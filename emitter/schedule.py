@@ -28,7 +28,7 @@ LEAST_SECONDS = 1.0
 MOST_SECONDS = 366 * 86_400.0
 CRON_CHARS = 256
 CLOCK_CHANGE_MS = 3 * 3_600_000
-"""More than clocks ever change at once."""
+"""More than summer time shifts clocks anywhere."""
 
 
 class Every(msgspec.Struct, frozen=True):
