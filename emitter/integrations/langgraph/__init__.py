@@ -1,0 +1,33 @@
+"""LangGraph: what a compiled graph does, in the log of an execution. Needs `pip install 'runcast[langgraph]'`.
+
+    from emitter import Agents, Context
+    from emitter.integrations.langgraph import graph_agent, run_graph
+
+    agents = Agents()
+    agents.agent("researcher")(graph_agent(graph))
+
+    @agents.agent("writer")
+    async def writer(context: Context):
+        return await run_graph(graph, {"topic": context.task}, context, result=lambda state: state["draft"])
+
+Nodes become phases; text and reasoning of models stream as they come; tools, tokens and errors are events; what nodes
+write with `get_stream_writer()` is mapped by its `type`; `interrupt()` asks a person and goes on with the answer. Nodes
+may be sync or async, models stream or not, subgraphs be as deep as they like.
+"""
+
+from emitter.integrations.langgraph.agent import execute_graph, graph_agent, run_graph, stream_graph
+from emitter.integrations.langgraph.messages import RunningUsage
+from emitter.integrations.langgraph.questions import Ask, ask_interrupt
+from emitter.integrations.langgraph.run import NoCheckpointer, StepRefused
+
+__all__ = [
+    "Ask",
+    "NoCheckpointer",
+    "RunningUsage",
+    "StepRefused",
+    "ask_interrupt",
+    "execute_graph",
+    "graph_agent",
+    "run_graph",
+    "stream_graph",
+]

@@ -1,0 +1,120 @@
+"""The calls of an agent's author: a graph within an agent, as an agent, and as an execution of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any, get_type_hints
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+
+from emitter.agents import Context
+from emitter.emitter import AgentEmitter
+from emitter.errors import describe
+from emitter.integrations.langgraph.messages import RunningUsage
+from emitter.integrations.langgraph.publish import Emitter, fitting
+from emitter.integrations.langgraph.questions import OnInterrupt, ask_interrupt
+from emitter.integrations.langgraph.run import Graph, GraphRun
+from emitter.testing import RecordingEmitter
+
+Result = Callable[[Any], Any]
+
+
+async def stream_graph(
+    graph: Graph,
+    input_: Any,
+    to: Context | Emitter,
+    /,
+    *,
+    config: RunnableConfig | None = None,
+    usage: RunningUsage | None = None,
+    on_interrupt: OnInterrupt = ask_interrupt,
+    **options: Any,
+) -> Any:
+    """Run a compiled graph; what it does goes into the log of `to`, an agent's context or an emitter. Returns what
+    `graph.ainvoke` would.
+
+    Args:
+        config: the graph's config: `callbacks`, `recursion_limit`, `configurable` … A graph with a checkpointer gets a
+            `thread_id` of its own for the execution, unless it is given one.
+        usage: one for all the graphs of an execution makes `usage` events count all of them.
+        on_interrupt: gets the answer to an interrupt; by default it is put to a person as it is.
+        options: more of `graph.astream`, such as `context`, `durability`, `interrupt_before`.
+
+    Raises what the graph raises, `NoCheckpointer`, `StepRefused`, and what emitting and asking raise. It writes no
+    terminal event: that is the worker's part, or that of whoever made the emitter.
+    """
+    if not isinstance(to, Context | AgentEmitter | RecordingEmitter):
+        raise TypeError(f"a graph streams to a Context or an AgentEmitter, not to {type(to).__name__}")
+    run = GraphRun(graph, to, config, usage or RunningUsage(), on_interrupt, options)
+    return await run.output(input_)
+
+
+async def run_graph(
+    graph: Graph, input_: Any, to: Context | Emitter, /, *, result: Result | None = None, **options: Any
+) -> Any:
+    """`stream_graph`, and the output in a form that an execution can end with: JSON, cut to the limit of an event.
+    `result` takes from the output what matters; options as of `stream_graph`."""
+    output = await stream_graph(graph, input_, to, **options)
+    return fitting(to.emitter if isinstance(to, Context) else to, output if result is None else result(output))
+
+
+def graph_agent(
+    graph: Graph,
+    *,
+    make_input: Callable[[Context], Any] | None = None,
+    config: RunnableConfig | Callable[[Context], RunnableConfig] | None = None,
+    **options: Any,
+) -> Callable[[Context], Awaitable[Any]]:
+    """An agent to register: `agents.agent("name")(graph_agent(graph))`.
+
+    Args:
+        make_input: the graph's input; by default the task, as the user's message if the graph takes `messages`, with
+            the execution's params for the other fields of the input.
+        config: the graph's config, or what makes it, such as
+            `lambda context: {"configurable": {"thread_id": context.conversation_id}}`.
+        options: as of `run_graph` and `stream_graph`.
+
+    Raises `TypeError` if it cannot tell where a task belongs in the graph's input.
+    """
+    make = make_input or default_input(graph)
+
+    async def agent(context: Context) -> Any:
+        given = config(context) if callable(config) else config
+        return await run_graph(graph, make(context), context, config=given, **options)
+
+    return agent
+
+
+def default_input(graph: Graph) -> Callable[[Context], Any]:
+    """How a task becomes the graph's input, from the schema of that input."""
+    if not isinstance(graph, CompiledStateGraph):  # of `@entrypoint`, which takes one argument
+        return lambda context: context.task
+    fields = set(get_type_hints(graph.builder.input_schema))
+    if "messages" in fields:
+        return lambda context: _params(context, fields) | {"messages": [("user", context.task)]}
+    if "task" in fields:
+        return lambda context: _params(context, fields) | {"task": context.task}
+    raise TypeError(f"the graph's input has neither messages nor task, but {sorted(fields)}: pass make_input")
+
+
+def _params(context: Context, fields: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in context.params.items() if name in fields}
+
+
+async def execute_graph(graph: Graph, input_: Any, emitter: AgentEmitter, /, *, task: str, **options: Any) -> Any:
+    """A graph as a whole execution, where no worker runs it: writes `execution:started` and the terminal event besides
+    what `run_graph` does, and returns and raises the same."""
+    await emitter.execution_started(task)
+    try:
+        result = await run_graph(graph, input_, emitter, **options)
+    except asyncio.CancelledError:
+        await emitter.execution_cancelled()
+        raise
+    except Exception as error:
+        await emitter.execution_error(describe(error), code="agent_error", stack=traceback.format_exc())
+        raise
+    await emitter.execution_complete(result)
+    return result

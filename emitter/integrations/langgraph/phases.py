@@ -1,0 +1,129 @@
+"""A graph's tasks as phases, and what its nodes ask. Pure.
+
+LangGraph names a task by a hash of its checkpoint, so a graph that starts over has other ids for the same work. What a
+task is, whichever attempt runs it, is its place: the steps and nodes that lead to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langgraph.types import Interrupt
+
+from emitter.errors import describe
+from emitter.events import Event, PhaseComplete, PhaseStart, Status
+from emitter.integrations.langgraph.messages import task_of
+from emitter.integrations.langgraph.values import text
+
+NAME_CHARS = 200
+ERROR_CHARS = 1000
+
+
+class Phase:
+    """A task that runs, or the graph as a whole. `place` is the same in every attempt; `children` are the tasks of the
+    step that runs in it now."""
+
+    def __init__(self, name: str = "", place: str = "", started: float = 0.0) -> None:
+        self.name = name
+        self.place = place
+        self.started = started
+        self.children: list[str] = []
+        self._step = -1
+        self._namesakes: Counter[str] = Counter()
+
+    def enter(self, step: int) -> list[str]:
+        """A task of this step begins; of another step than before, those whose tasks have ended are returned."""
+        if step == self._step:
+            return []
+        self._step = step
+        self._namesakes.clear()
+        ended, self.children = self.children, []
+        return ended
+
+    def child(self, task_id: str, node: str, namespace: Sequence[str], now: float) -> Phase:
+        self.children.append(task_id)
+        rank = self._namesakes[node]
+        self._namesakes[node] += 1
+        run = "".join(f"{segment}/" for segment in namespace[-1:] if ":" not in segment)
+        name = f"{self.name} / {node}" if self.name else node
+        return Phase(name[:NAME_CHARS], f"{self.place}/{run}{self._step}.{node}.{rank}", now)
+
+
+class Asked:
+    """An interrupt that waits for its answer, and the place of the node that raised it."""
+
+    def __init__(self, interrupt: Interrupt, place: str) -> None:
+        self.interrupt = interrupt
+        self.place = place
+
+
+class Phases:
+    """Takes what the `debug` stream says of tasks. `asked` are the interrupts since `begin_round`, by id."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._root = Phase()
+        self._open: dict[str, Phase] = {}
+        self._ended: set[str] = set()
+        self._error: BaseException | None = None
+        self.asked: dict[str, Asked] = {}
+
+    def begin_round(self) -> None:
+        """The graph starts, or goes on after answers."""
+        self.asked = {}
+
+    def start(self, namespace: Sequence[str], step: int, task: Mapping[str, Any]) -> list[Event]:
+        """A task starts. One that was interrupted, or ended beside it, is announced again when the graph goes on."""
+        task_id = task["id"]
+        if task_id in self._open or task_id in self._ended:
+            return []
+        parent = self._open.get(task_of("|".join(namespace)), self._root)
+        events = self._complete(parent.enter(step))
+        phase = parent.child(task_id, text(task["name"]), namespace, self._now())
+        self._open[task_id] = phase
+        return [*events, PhaseStart(phase_id=task_id, phase_name=phase.name, phase_index=step)]
+
+    def end(self, task: Mapping[str, Any]) -> list[Event]:
+        """A task has ended, one way or another."""
+        phase = self._open.get(task["id"])
+        if phase is None:
+            return []
+        if task["interrupts"]:
+            for raised in task["interrupts"]:  # the graphs around a subgraph tell its interrupts again
+                self.asked.setdefault(raised["id"], Asked(Interrupt(**raised), phase.place))
+            return []
+        if task["error"] is None:
+            return self._complete([task["id"]])
+        self._close(task["id"])
+        return self._failed(phase, task["error"])
+
+    def finish(self) -> list[Event]:
+        """The graph has ended well."""
+        return self._complete(list(self._open))
+
+    def _complete(self, task_ids: Sequence[str]) -> list[Event]:
+        """Complete the phases of tasks that are open: children first, which may have had their results from a cache and
+        then are never said to end."""
+        events: list[Event] = []
+        for task_id in task_ids:
+            if (phase := self._open.get(task_id)) is not None:
+                events += self._complete(phase.children)
+                duration = round(self._now() - phase.started, 3)
+                events.append(PhaseComplete(phase_id=task_id, phase_name=phase.name, duration=duration))
+                self._close(task_id)
+        return events
+
+    def _close(self, task_id: str) -> None:
+        del self._open[task_id]
+        self._ended.add(task_id)
+        if not self._open:  # only what ended beside an interrupted task is announced again
+            self._ended.clear()
+
+    def _failed(self, phase: Phase, error: BaseException) -> list[Event]:
+        if error is self._error:  # the same one on its way out of a subgraph
+            return []
+        self._error = error
+        return [Status(status="error", message=f"{phase.name}: {describe(error, ERROR_CHARS)}")]

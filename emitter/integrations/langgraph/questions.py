@@ -1,0 +1,126 @@
+"""Interrupts as questions to a person.
+
+What `interrupt(value)` asks: a text is the prompt; a mapping may say `prompt` (or `question`, `message`), `kind`,
+`options`, `schema` and `expires_in` (seconds); of anything else the JSON is the prompt, and the answer a text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, get_args
+
+import msgspec
+from langgraph.types import Interrupt, StateSnapshot
+
+from emitter import tasks
+from emitter.agents import Context
+from emitter.integrations.langgraph.phases import Asked
+from emitter.integrations.langgraph.publish import Emitter
+from emitter.integrations.langgraph.values import storable, text
+from emitter.questions import InputKind
+
+PROMPT_CHARS = 4000
+DIGEST_CHARS = 20
+PROMPTS = ("prompt", "question", "message", "description")
+KINDS = frozenset(get_args(InputKind))
+
+Ask = Callable[..., Awaitable[Any]]
+"""`await ask(prompt, kind=…, …)`: arguments and errors of `AgentEmitter.ask`, but for the id of the input."""
+OnInterrupt = Callable[[Interrupt, Ask], Awaitable[Any]]
+"""Gets an answer to an interrupt, in the form that the graph wants to go on with."""
+
+
+async def ask_interrupt(interrupt: Interrupt, ask: Ask) -> Any:
+    """Ask what the interrupt asks; the answer's value is what `interrupt` returns in the node."""
+    return await ask(**question_of(interrupt.value, interrupt.response_schema))
+
+
+def question_of(value: Any, response_schema: Any = None) -> dict[str, Any]:
+    """The arguments for `ask`."""
+    given = value if isinstance(value, Mapping) else {}
+    schema, options = given.get("schema"), given.get("options")
+    asked: dict[str, Any] = _of_schema(response_schema)
+    if isinstance(schema, dict):
+        asked |= {"kind": "form", "schema": schema}
+    if isinstance(options, list | tuple) and options and all(isinstance(option, str) for option in options):
+        asked |= {"kind": "choice", "options": list(options)}
+    if given.get("kind") in KINDS:
+        asked["kind"] = given["kind"]
+    if "expires_in" in given:
+        asked["expires_in"] = given["expires_in"]
+    return {"kind": "text", **asked, "prompt": _prompt(value, given)}
+
+
+def _of_schema(schema: Any) -> dict[str, Any]:
+    """What `interrupt(…, response_schema=…)` tells of the answer. Other than objects the graph reads from a text."""
+    if not isinstance(schema, dict):
+        return {}
+    if schema.get("type") == "boolean":
+        return {"kind": "approval"}
+    if schema.get("type") == "object":
+        return {"kind": "form", "schema": schema}
+    return {}
+
+
+def _prompt(value: Any, given: Mapping[str, Any]) -> str:
+    if isinstance(value, str):
+        return text(value)
+    named = next((given[key] for key in PROMPTS if isinstance(given.get(key), str)), None)
+    return text(named) if named else _json(value).decode()[:PROMPT_CHARS]
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.encode(storable(value), order="sorted")
+
+
+class Questioner:
+    """Asks what a graph's interrupts ask, under ids by which a retry finds the answers that were given.
+
+    A graph whose checkpoints outlive its worker raises the same interrupt again, with the same id. Another one starts
+    over, and then only the place of the node in the graph is the same, and `run`, which tells apart the graphs that an
+    attempt runs. Either way the question is a part of the id, so that no answer is ever taken for that of another.
+    """
+
+    def __init__(self, target: Context | Emitter, on_interrupt: OnInterrupt, run: str) -> None:
+        self._ask = target.ask
+        self._run = run
+        self._on_interrupt = on_interrupt
+        self._asked: Counter[str] = Counter()
+        self.is_resumable = False
+        """Whether an attempt goes on where an earlier one stopped."""
+
+    async def answers(self, asked: Iterable[Asked]) -> dict[str, Any]:
+        """Ask all at once; the answers by interrupt id. Raises what asking raises, and asks no more then."""
+        asking = {one.interrupt.id: asyncio.create_task(self._answer(one)) for one in asked}
+        try:
+            await asyncio.gather(*asking.values())
+        finally:
+            await tasks.end(asking.values())
+        return {interrupt_id: task.result() for interrupt_id, task in asking.items()}
+
+    async def _answer(self, asked: Asked) -> Any:
+        origin = asked.interrupt.id if self.is_resumable else self._run + asked.place
+        name, numbers = self._name(origin, asked.interrupt.value), itertools.count(1)
+
+        def ask(prompt: str, **options: Any) -> Awaitable[Any]:
+            number = next(numbers)
+            return self._ask(prompt, input_id=name if number == 1 else f"{name}_{number}", **options)
+
+        return await self._on_interrupt(asked.interrupt, ask)
+
+    async def may_continue(self, state: StateSnapshot) -> bool:
+        """Ask whether a graph that was told to stop before or after a node may go on."""
+        prompt = f"Continue with {', '.join(state.next)}?"
+        step = (state.metadata or {}).get("step")
+        origin = state.config["configurable"]["checkpoint_id"] if self.is_resumable else f"{self._run}/{step}"
+        answer = await self._ask(prompt, kind="approval", input_id=self._name(origin, prompt))
+        return answer is True
+
+    def _name(self, origin: str, value: Any) -> str:
+        digest = hashlib.sha256(origin.encode() + b"\0" + _json(value)).hexdigest()[:DIGEST_CHARS]
+        self._asked[digest] += 1
+        return f"in_{digest}_{self._asked[digest]}"

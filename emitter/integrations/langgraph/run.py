@@ -1,0 +1,174 @@
+"""Running a graph: its stream into the log, its interrupts to people, until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.pregel import Pregel
+from langgraph.types import Command
+
+from emitter.agents import Context
+from emitter.errors import RuncastError, describe
+from emitter.events import Event
+from emitter.integrations.langgraph.calls import Watch
+from emitter.integrations.langgraph.messages import RunningUsage
+from emitter.integrations.langgraph.publish import Emitter, publish
+from emitter.integrations.langgraph.questions import OnInterrupt, Questioner
+from emitter.integrations.langgraph.translation import MODES, Translation
+from emitter.integrations.langgraph.values import storable
+
+Graph = Pregel[Any, Any, Any, Any]
+
+REASON_CHARS = 500
+CLOSE_SECONDS = 1.0
+EXECUTION, ATTEMPT, INPUT = "runcast_execution", "runcast_attempt", "runcast_input"
+"""Metadata of our checkpoints: by them a retry knows that a thread holds its own work, and not a conversation's."""
+
+
+class NoCheckpointer(RuncastError):
+    """The graph asks a person (`prompt`), but cannot go on with an answer: it was compiled without a checkpointer."""
+
+    def __init__(self, prompt: str) -> None:
+        super().__init__(f"the graph waits for an answer, but has no checkpointer to go on with: {prompt}")
+        self.prompt = prompt
+
+
+class StepRefused(RuncastError):
+    """A person did not let the graph go on with the nodes before which it was told to stop."""
+
+    def __init__(self, nodes: tuple[str, ...]) -> None:
+        super().__init__(f"a person refused to let the graph go on with {', '.join(nodes)}")
+        self.nodes = nodes
+
+
+class GraphRun:
+    """`await GraphRun(…).output(input)` is what the graph's `ainvoke` returns, questions to people answered."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        target: Context | Emitter,
+        config: RunnableConfig | None,
+        usage: RunningUsage,
+        on_interrupt: OnInterrupt,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._graph = graph
+        self._emitter: Emitter = target.emitter if isinstance(target, Context) else target
+        self._options = options
+        self._saver = graph.checkpointer if isinstance(graph.checkpointer, BaseCheckpointSaver) else None
+        ordinal = self._emitter.new_id("call").rpartition("_")[2]  # the same in a retry that runs the same graphs
+        self._questioner = Questioner(target, on_interrupt, ordinal)
+        watch = Watch()
+        self._translation = Translation(watch, usage)
+        self._config = self._merged(config or {}, watch)
+
+    async def output(self, input_: Any) -> Any:
+        try:
+            await self._rounds(await self._first_input(input_))
+            await self._publish(self._translation.finish())
+        except BaseException as error:
+            await self._abandon(describe(error, REASON_CHARS))
+            raise
+        return self._translation.output
+
+    async def _rounds(self, input_: Any) -> None:
+        while True:
+            await self._round(input_)
+            if self._translation.asked:
+                input_ = Command(resume=await self._answers())
+            elif self._translation.is_at_breakpoint:
+                await self._pass_breakpoint()
+                input_ = None
+            else:
+                return
+
+    async def _round(self, input_: Any) -> None:
+        """Stream the graph until it ends or waits."""
+        self._translation.begin_round()
+        modes: Any = list(MODES)  # of `tools` its type knows nothing
+        stream: Any = self._graph.astream(input_, self._config, stream_mode=modes, subgraphs=True, **self._options)
+        async with contextlib.aclosing(stream) as items:  # closing ends the graph's tasks
+            async for namespace, mode, data in items:
+                await self._publish(self._translation.take(namespace, mode, data))
+
+    async def _publish(self, events: Iterable[Event]) -> None:
+        for event in events:
+            await publish(self._emitter, event)
+
+    async def _abandon(self, reason: str) -> None:
+        """What began must not stay open for ever, but must not keep the run from ending either."""
+        with contextlib.suppress(RuncastError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._publish(self._translation.abandon(reason))
+
+    # --- people ---
+
+    async def _answers(self) -> dict[str, Any]:
+        asked = self._translation.asked
+        if self._saver is None:
+            raise NoCheckpointer(str(asked[0].interrupt.value)[:REASON_CHARS])
+        return await self._questioner.answers(asked)
+
+    async def _pass_breakpoint(self) -> None:
+        if self._saver is None:
+            raise NoCheckpointer("a breakpoint")
+        state = await self._graph.aget_state(self._config)
+        if not await self._questioner.may_continue(state):
+            raise StepRefused(state.next)
+
+    # --- checkpoints ---
+
+    def _merged(self, given: RunnableConfig, watch: Watch) -> RunnableConfig:
+        """The caller's config with what the run needs."""
+        merged = cast(RunnableConfig, {**given, "callbacks": _with_handler(given.get("callbacks"), watch)})
+        if self._saver is not None:
+            bound = (self._graph.config or {}).get("configurable", {})
+            merged["configurable"] = {"thread_id": self._thread_id, **bound, **given.get("configurable", {})}
+        return merged
+
+    @property
+    def _thread_id(self) -> str:
+        """Ids of executions are unique for their owner only, who may choose them."""
+        owner = self._emitter.owner
+        return f"{owner.org}:{owner.user}:{self._emitter.execution_id}"
+
+    async def _first_input(self, input_: Any) -> Any:
+        """The input; or nothing, if the thread holds what an earlier attempt did with the same input: then the graph
+        goes on from there."""
+        if self._saver is None:
+            return input_
+        mark = {EXECUTION: self._thread_id, INPUT: _digest(input_)}
+        found = {} if self._emitter.attempt < 2 else await self._earlier_mark()
+        attempt = found.get(ATTEMPT, 0)
+        self._config["metadata"] = {**self._config.get("metadata", {}), **mark, ATTEMPT: self._emitter.attempt}
+        is_ours = mark.items() <= found.items() and 0 < attempt < self._emitter.attempt
+        self._questioner.is_resumable = is_ours or not isinstance(self._saver, InMemorySaver)
+        if is_ours:
+            await self._emitter.status("resumed", f"The graph goes on where attempt {attempt} left it")
+        return None if is_ours else input_
+
+    async def _earlier_mark(self) -> dict[str, Any]:
+        state = await self._graph.aget_state(self._config)
+        return dict(state.metadata or {})
+
+
+def _with_handler(callbacks: Any, watch: Watch) -> Any:
+    if isinstance(callbacks, BaseCallbackManager):
+        manager = callbacks.copy()
+        manager.add_handler(watch, inherit=True)
+        return manager
+    return [*(callbacks or ()), watch]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(storable(value), order="sorted")).hexdigest()[:20]
