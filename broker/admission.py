@@ -1,5 +1,5 @@
-"""How many streams may be open, and how fast they may be opened: per edge (a counter here) and per user over all edges
-(counts and rates in Redis, decided by `admission.lua`).
+"""How many streams a user may have open over all edges, and how fast they may be opened: counts and rates in Redis,
+decided by `admission.lua`.
 
 Each edge writes how many streams a user has on it, never "one more" or "one less": a count that got lost or wrong is
 right again at the next write, and the count of an edge that died expires.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -35,15 +34,6 @@ TOO_MANY_RETRY_SECONDS = 5
 
 SCRIPT = Path(__file__).with_name("admission.lua").read_text()
 SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-
-
-class EdgeFull(Problem):
-    """503: this edge process has as many streams as it may. Another one, or this one later, may take it."""
-
-    def __init__(self, limit: int) -> None:
-        # Jittered, so that those who were turned away do not come back together.
-        headers = retry_after(random.randint(1, 5))
-        super().__init__(503, "edge-full", f"this edge is at its limit of {limit} streams", headers=headers)
 
 
 def too_many(limit: int) -> Problem:
@@ -77,7 +67,6 @@ class Admission:
         redis: Redis,
         edge_id: str,
         *,
-        max_connections: int = 0,
         max_connections_per_user: int = 0,
         connects_per_minute: int = 0,
         refresh_seconds: float = REFRESH_SECONDS,
@@ -85,13 +74,10 @@ class Admission:
     ) -> None:
         self._redis = redis
         self._edge_id = edge_id
-        self._max = max_connections
         self._per_user = max_connections_per_user
         self._per_minute = connects_per_minute
         self._refresh_seconds = refresh_seconds
         self._lifetime_ms = int(lifetime_seconds * 1000)
-        self.total = 0
-        """Streams open here, and those being admitted."""
         self._open: dict[Owner, int] = {}
         self._waiting: dict[Owner, list[asyncio.Future[Exception | None]]] = {}
         self._stale: dict[Owner, None] = {}  # an ordered set: owners whose count Redis does not have yet
@@ -109,18 +95,8 @@ class Admission:
         return self._open.get(owner, 0)
 
     async def admit(self, owner: Owner) -> None:
-        """Count one more stream of `owner`, to be released later; or raise `EdgeFull` (503), `Problem` 429 with
-        Retry-After, or `RedisUnavailable`, and count nothing."""
-        if self._max and self.total >= self._max:
-            raise EdgeFull(self._max)
-        self.total += 1
-        try:
-            await self._admit_user(owner)
-        except BaseException:
-            self.total -= 1
-            raise
-
-    async def _admit_user(self, owner: Owner) -> None:
+        """Count one more stream of `owner`, to be released later; or raise `Problem` 429 with Retry-After, or
+        `RedisUnavailable`, and count nothing."""
         if not self._per_user and not self._per_minute:
             self._count(owner)
             return
@@ -135,26 +111,22 @@ class Admission:
             refusal = await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.result() is None:
-                self._uncount(owner)  # admitted in the very moment its client left
+                self.release(owner)  # admitted in the very moment its client left
             raise
         if refusal is not None:
             raise refusal
 
     def release(self, owner: Owner) -> None:
         """A stream that was admitted has ended."""
-        self.total -= 1
-        self._uncount(owner)
-
-    def _count(self, owner: Owner) -> None:
-        self._open[owner] = self.open_for(owner) + 1
-
-    def _uncount(self, owner: Owner) -> None:
         left = self.open_for(owner) - 1
         if left > 0:
             self._open[owner] = left
         else:
             self._open.pop(owner, None)
         self._mark_stale([owner], FLUSH_SECONDS)
+
+    def _count(self, owner: Owner) -> None:
+        self._open[owner] = self.open_for(owner) + 1
 
     # --- for other rates ---------------------------------------------------------------------------------------------
 

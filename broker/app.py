@@ -25,6 +25,7 @@ from broker.history import History
 from broker.jwks import Jwks
 from broker.logs import get_logger
 from broker.metrics import Metrics
+from broker.presence import Presence
 from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
 from broker.settings import BadSetting, Settings
 from broker.stream import Streams
@@ -77,6 +78,7 @@ class Edge:
             for part in (
                 self._redis(),
                 self._access(),
+                self._presence(),
                 self._streams(),
                 self._subscription(),
                 self._heartbeat(),
@@ -121,6 +123,11 @@ class Edge:
             yield
 
     @contextlib.asynccontextmanager
+    async def _presence(self) -> AsyncIterator[None]:
+        async with Presence(self.redis, self.id) as self.presence:
+            yield
+
+    @contextlib.asynccontextmanager
     async def _streams(self) -> AsyncIterator[None]:
         settings = self.settings
         self.history = History(self.redis, self.metrics)
@@ -130,7 +137,7 @@ class Edge:
             max_connections_per_user=settings.max_connections_per_user,
             connects_per_minute=settings.connects_per_minute,
         ) as self.admission:
-            self.streams = Streams(settings, self.history, self.admission, self.metrics)
+            self.streams = Streams(settings, self.history, self.admission, self.presence, self.metrics)
             yield
             await self.streams.stop()
 

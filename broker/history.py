@@ -52,10 +52,12 @@ class Page:
 
 
 class Head(NamedTuple):
-    """What an execution's record says of its log."""
+    """What an execution's record says of its log. `cancel_after_ms`: how long it goes on when nobody watches it any
+    more; 0: to its end."""
 
     state: State
     last: EventId
+    cancel_after_ms: int = 0
 
 
 class History:
@@ -103,8 +105,8 @@ class History:
     async def head(self, record: str) -> Head | None:
         """State and last id of an execution; None if there is none."""
         with self._metrics.redis_call(RedisOp.RECORD):
-            state, ms, seq = await self._rounds.ask("HMGET", record, "state", "ms", "seq")
-        return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)))
+            state, ms, seq, after = await self._rounds.ask("HMGET", record, "state", "ms", "seq", "cancelAfter")
+        return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)), int(after or 0))
 
     async def last(self, log: str) -> EventId:
         """The last id in a log; `START` if it is empty."""

@@ -114,6 +114,7 @@ class Topic:
         "key",
         "lagging",
         "last",
+        "over",
         "state",
         "tail",
     )
@@ -130,6 +131,8 @@ class Topic:
         self._rendered: dict[tuple[object, ...], bytes] = {}
         self.lagging: list[Viewer] = []
         """Viewers whose transport filled up during a delivery."""
+        self.over: list[Viewer] = []
+        """Viewers who were shown the last of what they want during a delivery."""
 
     # --- what arrives ---
 
@@ -273,5 +276,8 @@ class Topic:
             viewers += count
             events += count * len(wanted)
             size += count * len(data)
-            group.write(data)
+            if data:
+                group.write(data)
+            if group.lens.is_over:
+                self.over += group
         return Delivery(viewers, events, size)

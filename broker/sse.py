@@ -57,7 +57,12 @@ class TypeFilter:
 class Lens:
     """How a viewer sees a log: which events, under which name, in which body coding. Equal lenses share their bytes."""
 
-    __slots__ = ("chunked", "filter", "heartbeat", "key", "named")
+    __slots__ = ("chunked", "filter", "heartbeat", "heartbeat_seconds", "key", "named")
+
+    is_over = False
+    """Whether nothing more is to be shown, although the log may go on."""
+    is_native = True
+    """Whether its clients know the stream's control events, and resume."""
 
     def __init__(
         self,
@@ -71,10 +76,20 @@ class Lens:
         self.filter = types
         self.chunked = chunked
         self.heartbeat = self.wrap(HEARTBEAT_EVENT if heartbeat_event else HEARTBEAT)
-        self.key = (named, types.text if types else "", chunked, heartbeat_event)
+        self.heartbeat_seconds: float | None = None
+        """Where it may not be as far apart as the settings say."""
+        self.key: tuple[object, ...] = (named, types.text if types else "", chunked, heartbeat_event)
 
     def wrap(self, data: bytes) -> bytes:
         return chunk(data) if self.chunked and data else data
+
+    def control(self, event: str, data: dict[str, Any]) -> bytes:
+        """A control event, as one write."""
+        return self.wrap(control_frame(event, data))
+
+    def place(self, event_id: EventId) -> bytes:
+        """What moves the client's cursor, as one write."""
+        return self.wrap(id_frame(event_id))
 
     def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """The entries that the filter lets through."""

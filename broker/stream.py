@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
 import time
 from collections.abc import Callable, Coroutine
 
-from aiohttp import web
-from redis.exceptions import RedisError
+from aiohttp import HttpVersion11, web
 
 from broker import sse
 from broker.admission import Admission
 from broker.auth import Identity, Reason, Unauthorized
-from broker.history import TERMINAL_STATES, History, Page, Reset
-from broker.hub import TERMINAL_TYPES, Topic
+from broker.history import TERMINAL_STATES, Head, History, Reset
+from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics, RedisOp
+from broker.presence import Presence, Tether
 from broker.problems import REDIS_AWAY, Problem, retry_after
+from broker.protocols.rendering import RenderedLens, Rendering
+from broker.pulse import Pulse
+from broker.replay import LOST_REDIS_SECONDS, Replay
 from broker.request import StreamRequest, Target, read_parameters
 from broker.settings import Settings
-from broker.timer import Timer
 from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
 from emitter import tasks
-from emitter.connection import GONE
-from emitter.errors import RedisUnavailable, UnknownExecution
-from emitter.wire import START, EventId
+from emitter.errors import UnknownExecution
+from emitter.wire import START, EventId, member
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
@@ -37,28 +37,27 @@ STREAM_HEADERS = {
 }
 RETRY_MS = (1000, 3000)
 """Range of a client's reconnection time; each gets its own, so that a broken edge's viewers do not return as one."""
-CLOSE_SECONDS = 5.0
-"""How long a closed connection may take to send what it still holds."""
-LOST_REDIS_SECONDS = 60.0
-"""How long a replaying viewer waits for a Redis that does not answer."""
-EXPIRY_NOTICE_SECONDS = 60.0
 MAX_SHARED_LENSES = 256
 
 
 class Streams:
     """All open streams of one edge."""
 
-    def __init__(self, settings: Settings, history: History, admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, history: History, admission: Admission, presence: Presence, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._history = history
         self._admission = admission
+        self._presence = presence
         self._metrics = metrics
         self.watch = Watch(history, metrics, self)
+        self._steps = Replay(history, self.watch, metrics, self.close)
+        self._pulse = Pulse(settings, self.close)
         self._viewers: dict[int, Viewer] = {}
         self._lenses: dict[tuple[object, ...], sse.Lens] = {}
         self._opening = 0
         self._numbers = itertools.count(1)
-        self._timer: Timer[Viewer] = Timer(self._tick)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
         self.draining = False
@@ -74,6 +73,26 @@ class Streams:
         """Answer a GET of a stream: 200 with the viewer on its way, 204 when nothing will ever follow its cursor, or a
         `Problem` before anything was sent."""
         wanted = self._shared_lens(read_parameters(request, is_feed=target.record is None))
+        return await self._admit(request, target, identity, wanted, request_id)
+
+    async def open_rendered(
+        self,
+        request: web.Request,
+        target: Target,
+        identity: Identity,
+        request_id: str,
+        rendering: Rendering,
+        cursor: EventId | None = None,
+    ) -> web.StreamResponse:
+        """Answer with an execution as another protocol shows it, from its first event on, or from what follows
+        `cursor`. Raises `Problem` before anything was sent; the request's body must have been read."""
+        lens = RenderedLens(rendering, chunked=request.version >= HttpVersion11, cursor=cursor)
+        wanted = StreamRequest(lens, None, from_now=False, malformed=False, wants_sse=False)
+        return await self._admit(request, target, identity, wanted, request_id)
+
+    async def _admit(
+        self, request: web.Request, target: Target, identity: Identity, wanted: StreamRequest, request_id: str
+    ) -> web.StreamResponse:
         if identity.expires_at is not None and identity.expires_at <= time.time():
             # Within the leeway other requests still pass, but a stream would end at once, and its viewer come back.
             raise Unauthorized(Reason.EXPIRED, "the token has expired")
@@ -84,10 +103,10 @@ class Streams:
             with self._metrics.redis_call(RedisOp.ADMISSION):
                 await self._admission.admit(identity.principal)
             try:
-                state = await self._state(target, wanted)
-                if state is None:
+                head = await self._head(target)
+                if head is not None and wanted.lens.is_native and _nothing_follows(head, wanted):
                     return self._nothing(identity)
-                return await self._establish(request, target, identity, wanted, state, request_id)
+                return await self._establish(request, target, identity, wanted, head, request_id)
             except BaseException:
                 self._admission.release(identity.principal)
                 raise
@@ -127,24 +146,20 @@ class Streams:
         )
         return web.Response(body=body, headers=STREAM_HEADERS)
 
-    async def _state(self, target: Target, wanted: StreamRequest) -> str | None:
-        """The state to announce; None when the execution has ended and the cursor lies at or past its end. Asks Redis
-        only if this edge does not watch the log already. Raises `UnknownExecution`."""
+    async def _head(self, target: Target) -> Head | None:
+        """What is known of an execution; None for a feed. Asks Redis only if this edge does not watch the log already.
+        Raises `UnknownExecution`."""
         if target.record is None:
-            return "live"
+            return None
         watched = self.watch.get(target.log)
         if watched is not None and watched.topic.state is not None and watched.topic.last is not None:
-            state, last = watched.topic.state, watched.topic.last
-        else:
-            head = await self._history.head(target.record)
-            if head is None:
-                assert target.execution_id is not None
-                raise UnknownExecution(target.execution_id)
-            state, last = head.state, head.last
-        if state not in TERMINAL_STATES:
-            return state
-        past = wanted.from_now if wanted.cursor is None else wanted.cursor == last
-        return None if past else state
+            after = watched.tether.cancel_after_ms if watched.tether is not None else 0
+            return Head(watched.topic.state, watched.topic.last, after)  # type: ignore[arg-type]  # it is a state
+        head = await self._history.head(target.record)
+        if head is None:
+            assert target.execution_id is not None
+            raise UnknownExecution(target.execution_id)
+        return head
 
     def _nothing(self, identity: Identity) -> web.StreamResponse:
         self._admission.release(identity.principal)
@@ -156,50 +171,50 @@ class Streams:
         target: Target,
         identity: Identity,
         wanted: StreamRequest,
-        state: str,
+        head: Head | None,
         request_id: str,
     ) -> web.StreamResponse:
-        response = web.StreamResponse(headers=STREAM_HEADERS)
-        if wanted.lens.chunked:
+        lens = wanted.lens
+        response = web.StreamResponse(headers=lens.headers if isinstance(lens, RenderedLens) else STREAM_HEADERS)
+        if lens.chunked:
             response.enable_chunked_encoding()
         else:
             response.force_close()
         await response.prepare(request)
-        await response.write(self._greeting(target, wanted, state))
+        opening = lens.open() if isinstance(lens, RenderedLens) else self._greeting(target, wanted, head)
+        if opening:
+            await response.write(opening)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
-        watched = self.watch.enter(target.log, target.record)
-        viewer = Viewer(self, watched.topic, wanted.lens, identity, wanted.cursor or START)
+        watched = self.watch.enter(target.log, target.record, _tether(target, head))
+        viewer = Viewer(self, watched.topic, lens, identity, wanted.cursor or START)
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
         self._register(viewer, target, request_id)
+        if watched.tether is not None:
+            self._presence.enter(watched.tether)
         self._own(self._replay(viewer, watched, wanted), "viewer-replay")
         return response
 
-    def _greeting(self, target: Target, wanted: StreamRequest, state: str) -> bytes:
+    def _greeting(self, target: Target, wanted: StreamRequest, head: Head | None) -> bytes:
         retry = random.randint(*RETRY_MS)
         opened: dict[str, object] = {} if target.execution_id is None else {"executionId": target.execution_id}
         if wanted.cursor is not None:
             opened["cursor"] = str(wanted.cursor)
+        state = "live" if head is None else head.state
         opened |= {"state": state, "retryMs": retry, "heartbeatSeconds": self._settings.heartbeat_seconds}
         greeting = sse.retry_frame(retry) + sse.control_frame("stream:open", opened)
         if wanted.malformed:
-            greeting += self._reset_frame(Reset("unknown"), None)
+            greeting += self._steps.reset_frame(Reset("unknown"), None)
         return greeting
 
     def _register(self, viewer: Viewer, target: Target, request_id: str) -> None:
-        now = asyncio.get_running_loop().time()
-        settings = self._settings
         viewer.number = next(self._numbers)
-        viewer.started_at = now
-        viewer.heartbeat_at = now + settings.heartbeat_seconds * random.uniform(0.5, 1)
-        age = settings.max_stream_age_seconds
-        viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
-        if viewer.identity.expires_at is not None:
-            viewer.expires_at = now + viewer.identity.expires_at - time.time()
         self._viewers[viewer.number] = viewer
-        self._timer.add(viewer, self._next_tick(viewer, now))
+        self._pulse.add(viewer)
         self._metrics.connections.set(len(self._viewers))
-        self._metrics.connections_opened["native" if target.execution_id else "feed"].inc()
+        native = "native" if target.execution_id else "feed"
+        protocol = viewer.lens.name if isinstance(viewer.lens, RenderedLens) else native
+        self._metrics.connections_opened[protocol].inc()
         self._log.info(
             "stream_opened",
             viewer=viewer.number,
@@ -238,17 +253,15 @@ class Streams:
         """Read the log after the viewer's cursor until the hub can take over."""
         try:
             async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:
-                await self._subscribed(watched)
+                await self._steps.subscribed(watched)
                 if wanted is not None and wanted.cursor is None and wanted.from_now:
-                    viewer.cursor = await self._now(watched)
-                    # Else a stream cut before its first event would resume at a later now, and lose what came between.
-                    viewer.write(viewer.lens.wrap(sse.id_frame(viewer.cursor)))
+                    await self._steps.skip(viewer, watched)
                 while viewer.state is ViewerState.REPLAYING:
-                    await self._drained(viewer, patience)
-                    if self._join(viewer):
+                    await self._steps.drained(viewer, patience)
+                    if self._steps.join(viewer):
                         return
                     await self.watch.settled(watched)
-                    if not self._join(viewer) and await self._send_page(viewer, watched):
+                    if not self._steps.join(viewer) and await self._steps.page(viewer, watched):
                         patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
         except TimeoutError:
             self.close(viewer, CloseReason.LOST_REDIS)
@@ -258,177 +271,6 @@ class Streams:
             self._log.exception("replay_failed", viewer=viewer.number)
             self.close(viewer, CloseReason.LOST_REDIS)
 
-    async def _subscribed(self, watched: Watched) -> None:
-        while True:
-            with contextlib.suppress(RedisUnavailable):
-                await self.watch.subscribed(watched.topic.key)
-                return
-
-    async def _now(self, watched: Watched) -> EventId:
-        """The end of a log, for a viewer that wants only what comes."""
-        while True:
-            try:
-                return watched.topic.last or await self._history.last(watched.topic.key)
-            except (RedisError, *GONE) as error:
-                self._redis_failed("history_read_failed", error)
-                await asyncio.sleep(random.uniform(0.1, 0.5))
-
-    def _redis_failed(self, event: str, error: Exception) -> None:
-        self._log.warning(event, error=type(error).__name__)
-
-    async def _drained(self, viewer: Viewer, patience: asyncio.Timeout) -> None:
-        """Wait until the transport has room. The timer closes a viewer that makes no progress, which ends the wait."""
-        if viewer.paused:
-            patience.reschedule(None)
-            viewer.drained = asyncio.get_running_loop().create_future()
-            await viewer.drained
-            viewer.drained = None
-            patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
-
-    async def _send_page(self, viewer: Viewer, watched: Watched) -> bool:
-        """Write what comes next in the log; false when Redis did not tell."""
-        topic = watched.topic
-        hub, after = topic.last, viewer.cursor
-        try:
-            page = await self._history.read(topic.key, viewer.cursor, record=watched.record)
-        except (RedisError, *GONE) as error:
-            self._redis_failed("history_read_failed", error)
-            await asyncio.sleep(random.uniform(0.1, 0.5))
-            return False
-        if viewer.state is not ViewerState.REPLAYING:
-            return True
-        if page.reset is not None:
-            viewer.whole = False
-            viewer.marked = START  # in another history the same ordinal is news
-            self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
-            viewer.write(viewer.lens.wrap(self._reset_frame(page.reset, page)))
-            if not page.entries:
-                # The cursor must move although nothing is left to send, or every reconnect would be told again.
-                viewer.write(viewer.lens.wrap(sse.id_frame(page.cursor)))
-        viewer.write(page.render(viewer.lens))
-        viewer.cursor = page.cursor
-        viewer.events += len(page.entries)
-        self._metrics.replayed_events.inc(len(page.entries))
-        if page.closed or (page.entries and topic.is_execution and page.entries[-1].type in TERMINAL_TYPES):
-            self._go_live(viewer)
-            self.close(viewer, CloseReason.FINISHED)
-        elif page.end:
-            # What history knows, the hub now knows too: it delivers it to others, or begins here.
-            if page.reset is None or not page.entries:
-                topic.settle(page.cursor if page.reset else after, page.entries)
-            if hub is not None and not page.entries and hub != page.cursor:
-                # The log ends where the hub does not stand: it missed a message, or the log went back. Reading again
-                # and again would not bring the two together.
-                self.watch.doubt(watched)
-            elif topic.last is None or page.cursor.seq > topic.last.seq:
-                self.watch.absorb(watched, list(page.entries))
-        return True
-
-    def _reset_frame(self, reset: Reset, page: Page | None) -> bytes:
-        self._metrics.resets[reset.reason].inc()
-        data: dict[str, object] = {"reason": reset.reason}
-        if reset.lost is not None:
-            data |= {"lostFrom": reset.lost[0], "lostTo": reset.lost[1]}
-        if page is not None:
-            first = page.entries[0].id if page.entries else page.cursor
-            data["resumedAt"] = str(first)
-        return sse.control_frame("stream:reset", data)
-
-    def _join(self, viewer: Viewer) -> bool:
-        """Go live if the hub knows everything after the viewer's cursor. Synchronous: nothing can come between."""
-        topic = viewer.topic
-        watched = self.watch.get(topic.key)
-        if viewer.state is not ViewerState.REPLAYING or watched is None or watched.catching_up is not None:
-            return viewer.state is ViewerState.CLOSING
-        if viewer.paused:
-            return False
-        missing = topic.missing(viewer.cursor)
-        if missing is None:
-            return False
-        if missing:
-            viewer.write(topic.render_tail(viewer.lens, missing))
-            viewer.events += len(missing)
-            self._metrics.history_reads["tail"].inc()
-            self._metrics.replayed_events.inc(len(missing))
-        assert topic.last is not None
-        viewer.cursor = topic.last
-        self._go_live(viewer)
-        if topic.ended:
-            self.close(viewer, CloseReason.FINISHED)
-        elif viewer.paused:
-            return False  # the tail filled its socket: it drains first, and then joins with what came meanwhile
-        else:
-            viewer.state = ViewerState.LIVE
-            topic.add(viewer)
-        return True
-
-    def _go_live(self, viewer: Viewer) -> None:
-        if not viewer.seen_live:
-            viewer.seen_live = True
-            if viewer.whole:
-                self._metrics.replays["ok"].inc()
-            now = asyncio.get_running_loop().time()
-            self._metrics.replay_duration.observe(now - viewer.started_at)
-            viewer.write(viewer.lens.wrap(sse.control_frame("stream:live", {"replayed": viewer.events})))
-
-    # --- now and then ------------------------------------------------------------------------------------------------
-
-    def _next_tick(self, viewer: Viewer, now: float) -> float:
-        due = min(viewer.heartbeat_at, viewer.aged_at)
-        if viewer.expires_at is not None:
-            notice = viewer.expires_at - EXPIRY_NOTICE_SECONDS
-            due = min(due, viewer.expires_at if viewer.warned or notice <= now else notice)
-        if viewer.paused:
-            due = min(due, now + max(0.25, self._settings.write_timeout_seconds / 8))
-        return due
-
-    def _tick(self, viewer: Viewer, now: float) -> float | None:
-        """What is due for one viewer; returns when to look again, None when it is gone."""
-        if viewer.state is ViewerState.CLOSING:
-            if now < viewer.aged_at:
-                return viewer.aged_at
-            viewer.transport.abort()  # it was given time to send its last bytes
-            return None
-        reason = self._overdue(viewer, now)
-        if reason is not None:
-            self.close(viewer, reason)
-            return viewer.aged_at
-        self._notify_expiry(viewer, now)
-        if now >= viewer.heartbeat_at - 0.005:
-            viewer.heartbeat_at = now + self._settings.heartbeat_seconds
-            self._heartbeat(viewer)
-        return self._next_tick(viewer, now)
-
-    def _overdue(self, viewer: Viewer, now: float) -> CloseReason | None:
-        timeout = self._settings.write_timeout_seconds
-        if viewer.stuck_seconds(now) > timeout > 0:
-            return CloseReason.SLOW
-        if viewer.expires_at is not None and now >= viewer.expires_at:
-            return CloseReason.EXPIRED
-        return CloseReason.AGED if now >= viewer.aged_at else None
-
-    def _notify_expiry(self, viewer: Viewer, now: float) -> None:
-        if viewer.expires_at is None or viewer.warned or now < viewer.expires_at - EXPIRY_NOTICE_SECONDS:
-            return
-        viewer.warned = True
-        assert viewer.identity.expires_at is not None
-        expires = {"expiresAt": int(viewer.identity.expires_at * 1000)}
-        viewer.write(viewer.lens.wrap(sse.control_frame("stream:token_expiring", expires)))
-
-    def _heartbeat(self, viewer: Viewer) -> None:
-        """A sign of life; for a filtered view also the cursor, so that a resume does not read it all again."""
-        if not viewer.paused:
-            viewer.write(viewer.lens.heartbeat)
-            self._mark(viewer)
-
-    def _mark(self, viewer: Viewer) -> None:
-        if viewer.lens.filter is None:
-            return
-        place = viewer.place()
-        if place.seq > viewer.marked.seq:
-            viewer.marked = place
-            viewer.write(viewer.lens.wrap(sse.id_frame(place)))
-
     # --- close -------------------------------------------------------------------------------------------------------
 
     def on_ended(self, topic: Topic) -> None:
@@ -436,21 +278,27 @@ class Streams:
         for viewer in list(topic.live()):
             self.close(viewer, CloseReason.FINISHED)
 
+    def on_over(self, viewer: Viewer) -> None:
+        """It was shown the last of what its protocol shows."""
+        self.close(viewer, CloseReason.FINISHED)
+
     def close(self, viewer: Viewer, reason: CloseReason) -> None:
         """End a stream: the cursor and the reason in band, the last chunk, and the connection."""
         if viewer.state is ViewerState.CLOSING:
             return
-        self._mark(viewer)
-        if reason is CloseReason.SLOW:
-            viewer.transport.abort()  # what it does not read cannot be said to it
+        self._pulse.mark(viewer)
+        lens = viewer.lens
+        if reason is CloseReason.SLOW or not (lens.is_native or lens.is_over):
+            # What it does not read cannot be said to it; and where a clean end means success, there must be none.
+            viewer.transport.abort()
         else:
-            farewell = sse.control_frame("stream:end", {"reason": reason})
-            if reason in (CloseReason.AGED, CloseReason.DRAINING):
-                farewell = sse.retry_frame(random.randint(100, 2000)) + farewell
-            viewer.write(viewer.lens.wrap(farewell) + (sse.LAST_CHUNK if viewer.lens.chunked else b""))
+            farewell = lens.control("stream:end", {"reason": reason})
+            if reason in (CloseReason.AGED, CloseReason.DRAINING) and lens.is_native:
+                farewell = lens.wrap(sse.retry_frame(random.randint(100, 2000))) + farewell
+            viewer.write(farewell + (sse.LAST_CHUNK if lens.chunked else b""))
             viewer.transport.close()
         self._depart(viewer, reason)
-        viewer.aged_at = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        self._pulse.closed(viewer)
 
     def on_gone(self, viewer: Viewer) -> None:
         """The connection is lost; unless we closed it ourselves, the viewer left."""
@@ -466,7 +314,9 @@ class Streams:
         if viewer.drained is not None and not viewer.drained.done():
             viewer.drained.set_result(None)
         del self._viewers[viewer.number]
-        self.watch.leave(viewer.topic.key)
+        watched = self.watch.leave(viewer.topic.key)
+        if watched.tether is not None:
+            self._presence.leave(watched.tether, _why_left(viewer, reason))
         self._admission.release(viewer.identity.principal)
         self._metrics.connections.set(len(self._viewers))
         self._metrics.connections_closed[reason].inc()
@@ -509,4 +359,26 @@ class Streams:
         await tasks.end(self._tasks)
         await self.watch.close()
         await self._history.close()
-        self._timer.stop()
+        self._pulse.stop()
+
+
+def _nothing_follows(head: Head, wanted: StreamRequest) -> bool:
+    """Whether the execution has ended and the cursor lies at its end: such a viewer gets 204."""
+    past = wanted.from_now if wanted.cursor is None else wanted.cursor == head.last
+    return past and head.state in TERMINAL_STATES
+
+
+def _why_left(viewer: Viewer, reason: CloseReason) -> CloseReason:
+    """What a closed stream says of its viewer: it was there to the end, or is likely to come back, as where a protocol
+    ends its stream to ask something."""
+    if viewer.topic.ended:
+        return CloseReason.FINISHED
+    return CloseReason.AGED if reason is CloseReason.FINISHED else reason
+
+
+def _tether(target: Target, head: Head | None) -> Tether | None:
+    """What the viewers of an execution keep alive by watching, if they do."""
+    if head is None or not head.cancel_after_ms or head.state in TERMINAL_STATES:
+        return None
+    assert target.execution_id is not None
+    return Tether(member(target.owner, target.execution_id), head.cancel_after_ms)

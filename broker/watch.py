@@ -17,6 +17,7 @@ from broker.history import History, Page
 from broker.hub import TERMINAL_TYPES, Topic
 from broker.logs import get_logger
 from broker.metrics import Metrics
+from broker.presence import Tether
 from broker.subscription import Subscription
 from broker.viewer import Viewer, ViewerState
 from emitter import tasks
@@ -33,6 +34,8 @@ class Audience(Protocol):
 
     def on_lagging(self, viewer: Viewer) -> None: ...
 
+    def on_over(self, viewer: Viewer) -> None: ...
+
     def on_ended(self, topic: Topic) -> None: ...
 
     def replay(self, viewer: Viewer) -> None: ...
@@ -41,11 +44,12 @@ class Audience(Protocol):
 class Watched:
     """A topic with what is needed to keep it right."""
 
-    __slots__ = ("catching_up", "dirty", "heard_at", "idle_since", "pending", "record", "topic", "viewers")
+    __slots__ = ("catching_up", "dirty", "heard_at", "idle_since", "pending", "record", "tether", "topic", "viewers")
 
-    def __init__(self, topic: Topic, record: str | None) -> None:
+    def __init__(self, topic: Topic, record: str | None, tether: Tether | None) -> None:
         self.topic = topic
         self.record = record
+        self.tether = tether
         self.viewers = 0
         self.pending: list[Entry] = []
         self.catching_up: asyncio.Task[None] | None = None
@@ -73,20 +77,22 @@ class Watch:
     def get(self, key: str) -> Watched | None:
         return self._watched.get(key)
 
-    def enter(self, key: str, record: str | None) -> Watched:
-        """Count a viewer of a log in; `leave` counts it out."""
+    def enter(self, key: str, record: str | None, tether: Tether | None = None) -> Watched:
+        """Count a viewer of a log in; `leave` counts it out. `tether` is that of the log's execution, and is the same
+        for as long as the log is watched."""
         watched = self._watched.get(key)
         if watched is None:
-            watched = self._watched[key] = Watched(Topic(key, is_execution=record is not None), record)
+            watched = self._watched[key] = Watched(Topic(key, is_execution=record is not None), record, tether)
             watched.heard_at = time.monotonic()
         watched.viewers += 1
         return watched
 
-    def leave(self, key: str) -> None:
+    def leave(self, key: str) -> Watched:
         watched = self._watched[key]
         watched.viewers -= 1
         if watched.viewers == 0:
             watched.idle_since = time.monotonic()
+        return watched
 
     async def subscribed(self, key: str) -> None:
         """Wait until messages of this log arrive here. Raises `RedisUnavailable`."""
@@ -148,6 +154,10 @@ class Watch:
             # A heartbeat may have filled its socket long before this: it may have left or be replaying since.
             if viewer.state is ViewerState.LIVE:
                 self._audience.on_lagging(viewer)
+        over, topic.over = topic.over, []
+        for viewer in over:
+            if viewer.state is ViewerState.LIVE:
+                self._audience.on_over(viewer)
         if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
             self._audience.on_ended(topic)
 

@@ -211,9 +211,14 @@ class AgentEmitter(AsyncEventMethods):
         self.ended = False
         self.active_at = time.monotonic()
 
+    @property
+    def max_event_bytes(self) -> int:
+        """The largest size of an encoded event; 0: no limit."""
+        return self._publisher.limits.max_event_bytes
+
     def _text_limits(self) -> tuple[int, int]:
         """Characters of a chunk of text, and bytes to which encoded chunks merge, that always fit an event."""
-        max_bytes = self._publisher.limits.max_event_bytes
+        max_bytes = self.max_event_bytes
         if not max_bytes:
             return TEXT_CHUNK, MERGED_DELTA_BYTES
         room = max_bytes - len(wire.envelope(ThinkingDelta.type, self.execution_id, b"", ts=now_ms(), keys=self._keys))

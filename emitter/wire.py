@@ -165,6 +165,8 @@ REAPER = "rc:{jobs}:reaper"
 ABANDONED = "rc:{jobs}:abandoned"
 """Sorted set: `member` of an execution that is cancelled when its viewers leave by the time (ms) at which it will be
 unless somebody watches."""
+ABANDONED_ASKED = "rc:{jobs}:abandoned:asked"
+"""Hash: when it was last asked what is abandoned (`at`, ms), and since when again and again (`since`)."""
 SCHEDULES = "rc:{jobs}:schedules"
 """Hash: name of a schedule → how far it has come (JSON of `emitter.scheduler.Mark`)."""
 JOBS_GROUP = "workers"

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     "broker": {
         0: "settings logs metrics api_types lines",
-        1: "sse hub viewer state versions auth openapi timer eventsource problems form_check",
+        1: "protocols.rendering sse hub viewer state versions auth openapi timer eventsource problems form_check",
         2: "api stream replay pulse presence watch commands answers forms publish probes subscription history request"
         " rounds admission access jwks embedded client transcript protocols.*",
         3: "app terminal",
@@ -25,7 +25,8 @@ LEVELS = {
     "emitter": {
         0: "wire events errors connection tasks",
         1: "batch redact deadlines questions schedule",
-        2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run lifecycle presence reaper scheduler",
+        2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
+        " lifecycle presence reaper scheduler",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from broker.admission import Admission, EdgeFull
+from broker.admission import Admission
 from broker.embedded import EmbeddedRedis
 from broker.problems import Problem, to_problem
 from emitter.connection import connect
@@ -71,19 +71,6 @@ async def counts(redis: Redis, owner: Owner = ALICE) -> dict[str, int]:
 # --- one edge --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_edge_takes_its_number_of_streams(redis: Redis) -> None:
-    """The edge's cap refuses exactly what is over it with 503, counts those on their way in, and frees what leaves."""
-    async with Admission(redis, "e1", max_connections=3, max_connections_per_user=100) as admission:
-        assert await outcomes(admission, ALICE, 5) == {"admitted": 3, "edge-full": 2}
-        assert admission.total == 3
-        with pytest.raises(EdgeFull) as caught:
-            await admission.admit(BOB)
-        assert caught.value.status == 503
-        admission.release(ALICE)
-        assert await outcome(admission.admit(BOB)) == "admitted"
-        assert (admission.open_for(ALICE), admission.open_for(BOB), admission.total) == (2, 1, 3)
-
-
 async def test_without_user_limits_redis_is_not_asked(redis: Redis) -> None:
     """With both per-user limits off, admitting and leaving send nothing."""
     async with calls_of(redis) as calls, Admission(redis, "e1") as admission:
@@ -92,7 +79,7 @@ async def test_without_user_limits_redis_is_not_asked(redis: Redis) -> None:
         for _ in range(10):
             admission.release(ALICE)
         await admission.rate(ALICE, "executes", 0)
-        assert (admission.total, admission.open_for(ALICE)) == (0, 0)
+        assert admission.open_for(ALICE) == 0
     assert not calls.keys() & {"evalsha", "eval"}
 
 
@@ -189,7 +176,7 @@ async def test_a_stopping_edge_takes_its_counts_along(redis: Redis) -> None:
     with pytest.raises(RedisUnavailable):
         await one.admit(ALICE)
     one.release(ALICE)
-    assert one.total == 1
+    assert (one.open_for(ALICE), one.open_for(BOB)) == (0, 0)
 
 
 async def test_a_dead_edge_is_forgotten(redis: Redis) -> None:
@@ -229,7 +216,7 @@ async def test_connects_are_limited_per_minute(redis: Redis) -> None:
         assert caught.value.status == 429
         assert 7 <= int(caught.value.headers["Retry-After"]) <= 9
         assert await outcome(admission.admit(BOB)) == "admitted"
-        assert admission.total == 8
+        assert (admission.open_for(ALICE), admission.open_for(BOB)) == (7, 1)
         assert 0 < await redis.pttl(ALICE.rate("connects")) <= 60_000
         assert await redis.exists(ALICE.connections) == 0
 
@@ -269,7 +256,7 @@ async def test_executes_are_limited_per_minute(redis: Redis) -> None:
         assert Counter(results) == {"admitted": 3, "rate-limited": 2}
         with pytest.raises(Problem, match="more than 3 executes per minute"):
             await admission.rate(ALICE, "executes", 3)
-        assert admission.total == 0
+        assert admission.open_for(ALICE) == 0
 
 
 async def test_a_refused_connection_costs_no_rate(redis: Redis) -> None:
@@ -297,7 +284,7 @@ async def test_a_client_that_leaves_while_waiting_takes_no_place(redis: Redis) -
                 task.cancel()
             done = await asyncio.gather(*tasks, return_exceptions=True)
             admitted = sum(result is None for result in done)
-            assert admission.open_for(ALICE) == admission.total == admitted
+            assert admission.open_for(ALICE) == admitted
             for _ in range(admitted):
                 admission.release(ALICE)
         await until(lambda: is_empty(redis))
@@ -335,7 +322,7 @@ async def test_a_cancel_in_the_moment_of_admission_counts_nothing(redis: Redis) 
                 await task
         else:
             admission.release(ALICE)
-        assert (admission.open_for(ALICE), admission.total) == (0, 0)
+        assert admission.open_for(ALICE) == 0
         await until(lambda: is_empty(redis))
 
 
@@ -358,7 +345,7 @@ async def test_when_redis_is_away_nobody_gets_in_and_counts_come_back(monkeypatc
             assert problem is not None
             assert problem.status == 503
             assert [line["event"] for line in logs] == ["admission_failed"]
-            assert (admission.total, admission.open_for(ALICE)) == (1, 1)
+            assert (admission.open_for(ALICE), admission.open_for(BOB)) == (1, 0)
             server.start()
             await until(lambda: shows(redis, {"e1": 1}))
             assert await outcome(admission.admit(BOB)) == "admitted"

@@ -194,13 +194,16 @@ async def test_an_expired_log_is_answered_from_its_record(
 
 
 async def test_heads_and_last_ids(redis: Redis, history: History) -> None:
-    """The record tells state and last id; `lasts` tells those of many logs in one round trip, in order."""
+    """The record tells state, last id and how long the execution goes on unwatched; `lasts` tells the ids of many logs
+    in one round trip, in order."""
     assert await history.head(RECORD) is None
     assert await history.last(LOG) == START
     events = [Status(status="a", message="b"), ExecutionComplete(result=None, duration=1.0)]
     prepared = [prepare(event, "ex_1", redact=Redactor()) for event in events]
     appended = await append(redis, ALICE, "ex_1", prepared)
-    assert await history.head(RECORD) == ("completed", appended.last)
+    assert await history.head(RECORD) == ("completed", appended.last, 0)
+    await redis.hset(RECORD, "cancelAfter", "2000")
+    assert await history.head(RECORD) == ("completed", appended.last, 2000)
     assert await history.last(LOG) == appended.last
     unknown = ALICE.execution("ex_2")
     asked = [(LOG, RECORD), (ALICE.feed, None), (unknown.log, unknown.record), ("rc:{default:bob}:feed", None)]

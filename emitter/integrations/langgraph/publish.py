@@ -75,7 +75,6 @@ def _note(event: Event, error: PayloadTooLarge) -> Event:
 
 def fitting(emitter: Emitter, value: object) -> object:
     """A value as an execution can end with it."""
-    # A public way to ask an emitter for its limit would be better.
-    limits = emitter._publisher.limits.max_event_bytes if isinstance(emitter, AgentEmitter) else MAX_EVENT_BYTES
+    limit = emitter.max_event_bytes if isinstance(emitter, AgentEmitter) else MAX_EVENT_BYTES
     plain = storable(value)
-    return clip(plain, limits - max(END_BYTES_MIN, limits // 10)) if limits else plain
+    return clip(plain, limit - max(END_BYTES_MIN, limit // 10)) if limit else plain

@@ -1,0 +1,1 @@
+"""Renderings of the one log in the protocols of other clients."""

@@ -1,0 +1,106 @@
+"""What falls due for viewers, on the one timer of an edge: heartbeats, the notice that a token expires, its end, a
+stream's age, and the end of the patience with a socket that takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from broker.metrics import CloseReason
+from broker.settings import Settings
+from broker.timer import Timer
+from broker.viewer import Viewer, ViewerState
+
+CLOSE_SECONDS = 5.0
+"""How long a closed connection may take to send what it still holds."""
+EXPIRY_NOTICE_SECONDS = 60.0
+
+
+class Pulse:
+    """`close` is called with a viewer whose time is over; it must call `closed`."""
+
+    def __init__(self, settings: Settings, close: Callable[[Viewer, CloseReason], None]) -> None:
+        self._settings = settings
+        self._close = close
+        self._timer: Timer[Viewer] = Timer(self._tick)
+
+    def add(self, viewer: Viewer) -> None:
+        """A stream begins."""
+        now = asyncio.get_running_loop().time()
+        settings = self._settings
+        viewer.started_at = now
+        viewer.heartbeat_at = now + self._heartbeat_seconds(viewer) * random.uniform(0.5, 1)
+        age = settings.max_stream_age_seconds
+        viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
+        if viewer.identity.expires_at is not None:
+            viewer.expires_at = now + viewer.identity.expires_at - time.time()
+        self._timer.add(viewer, self._next_tick(viewer, now))
+
+    def closed(self, viewer: Viewer) -> None:
+        """The stream has ended; its connection gets some time to send the rest."""
+        viewer.aged_at = asyncio.get_running_loop().time() + CLOSE_SECONDS
+
+    def mark(self, viewer: Viewer) -> None:
+        """Tell a filtered view where it stands, so that a resume does not read again all that it left out."""
+        if viewer.lens.filter is None:
+            return
+        place = viewer.place()
+        if place.seq > viewer.marked.seq:
+            viewer.marked = place
+            viewer.write(viewer.lens.place(place))
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+    def _heartbeat_seconds(self, viewer: Viewer) -> float:
+        seconds = viewer.lens.heartbeat_seconds
+        return min(seconds or float("inf"), self._settings.heartbeat_seconds)
+
+    def _next_tick(self, viewer: Viewer, now: float) -> float:
+        due = min(viewer.heartbeat_at, viewer.aged_at)
+        if viewer.expires_at is not None:
+            notice = viewer.expires_at - EXPIRY_NOTICE_SECONDS
+            due = min(due, viewer.expires_at if viewer.warned or notice <= now else notice)
+        if viewer.paused:
+            due = min(due, now + max(0.25, self._settings.write_timeout_seconds / 8))
+        return due
+
+    def _tick(self, viewer: Viewer, now: float) -> float | None:
+        """What is due for one viewer; returns when to look again, None when it is gone."""
+        if viewer.state is ViewerState.CLOSING:
+            if now < viewer.aged_at:
+                return viewer.aged_at
+            viewer.transport.abort()  # it was given time to send its last bytes
+            return None
+        reason = self._overdue(viewer, now)
+        if reason is not None:
+            self._close(viewer, reason)
+            return viewer.aged_at
+        self._notify_expiry(viewer, now)
+        if now >= viewer.heartbeat_at - 0.005:
+            viewer.heartbeat_at = now + self._heartbeat_seconds(viewer)
+            self._heartbeat(viewer)
+        return self._next_tick(viewer, now)
+
+    def _overdue(self, viewer: Viewer, now: float) -> CloseReason | None:
+        timeout = self._settings.write_timeout_seconds
+        if viewer.stuck_seconds(now) > timeout > 0:
+            return CloseReason.SLOW
+        if viewer.expires_at is not None and now >= viewer.expires_at:
+            return CloseReason.EXPIRED
+        return CloseReason.AGED if now >= viewer.aged_at else None
+
+    def _notify_expiry(self, viewer: Viewer, now: float) -> None:
+        if viewer.expires_at is None or viewer.warned or now < viewer.expires_at - EXPIRY_NOTICE_SECONDS:
+            return
+        viewer.warned = True
+        assert viewer.identity.expires_at is not None
+        expires = {"expiresAt": int(viewer.identity.expires_at * 1000)}
+        viewer.write(viewer.lens.control("stream:token_expiring", expires))
+
+    def _heartbeat(self, viewer: Viewer) -> None:
+        if not viewer.paused:
+            viewer.write(viewer.lens.heartbeat)
+            self.mark(viewer)

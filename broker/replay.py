@@ -1,0 +1,180 @@
+"""The steps of a replay: a viewer that is not live gets pages of the log until the hub knows all after its cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from broker import sse
+from broker.history import History, Page, Reset
+from broker.hub import TERMINAL_TYPES
+from broker.logs import get_logger
+from broker.metrics import CloseReason, Metrics
+from broker.viewer import Viewer, ViewerState
+from broker.watch import Watch, Watched
+from emitter.connection import GONE
+from emitter.errors import RedisUnavailable
+from emitter.wire import START, EventId
+
+LOST_REDIS_SECONDS = 60.0
+"""How long a replaying viewer waits for a Redis that does not answer."""
+
+
+class Replay:
+    """What `Streams` does with a replaying viewer, step by step. `close` ends a stream."""
+
+    def __init__(
+        self, history: History, watch: Watch, metrics: Metrics, close: Callable[[Viewer, CloseReason], None]
+    ) -> None:
+        self._history = history
+        self._watch = watch
+        self._metrics = metrics
+        self._close = close
+        self._log = get_logger()
+
+    # --- waiting ---
+
+    async def subscribed(self, watched: Watched) -> None:
+        """Wait until the log's messages arrive here."""
+        while True:
+            with contextlib.suppress(RedisUnavailable):
+                await self._watch.subscribed(watched.topic.key)
+                return
+
+    async def drained(self, viewer: Viewer, patience: asyncio.Timeout) -> None:
+        """Wait until the transport has room. The timer closes a viewer that makes no progress, which ends the wait."""
+        if viewer.paused:
+            patience.reschedule(None)
+            viewer.drained = asyncio.get_running_loop().create_future()
+            await viewer.drained
+            viewer.drained = None
+            patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
+
+    # --- from the log ---
+
+    async def skip(self, viewer: Viewer, watched: Watched) -> None:
+        """Put a viewer that wants only what comes at the end of the log, and tell it where that is: else a stream cut
+        before its first event would resume at a later end, and lose what came between."""
+        viewer.cursor = await self._end(watched)
+        viewer.write(viewer.lens.place(viewer.cursor))
+
+    async def _end(self, watched: Watched) -> EventId:
+        while True:
+            try:
+                return watched.topic.last or await self._history.last(watched.topic.key)
+            except (RedisError, *GONE) as error:
+                await self._try_again_later(error)
+
+    async def page(self, viewer: Viewer, watched: Watched) -> bool:
+        """Write what comes next in the log; false when Redis did not tell."""
+        hub, after = watched.topic.last, viewer.cursor
+        try:
+            page = await self._history.read(watched.topic.key, after, record=watched.record)
+        except (RedisError, *GONE) as error:
+            await self._try_again_later(error)
+            return False
+        if viewer.state is ViewerState.REPLAYING:
+            if page.reset is not None and not viewer.lens.is_native and after != START:
+                # It was shown a history that is gone: it must come back, and be shown what there is from the start.
+                self._close(viewer, CloseReason.LOST_REDIS)
+                return True
+            self._write(viewer, page)
+            if viewer.lens.is_over or _is_last(page, watched):
+                self.done(viewer)
+                self._close(viewer, CloseReason.FINISHED)
+            elif page.end:
+                self._tell_hub(watched, page, after, hub)
+        return True
+
+    async def _try_again_later(self, error: Exception) -> None:
+        self._log.warning("history_read_failed", error=type(error).__name__)
+        await asyncio.sleep(random.uniform(0.1, 0.5))
+
+    def _write(self, viewer: Viewer, page: Page) -> None:
+        if page.reset is not None:
+            viewer.whole = False
+            viewer.marked = START  # in another history the same ordinal is news
+            self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
+            if viewer.lens.is_native:
+                viewer.write(viewer.lens.wrap(self.reset_frame(page.reset, page)))
+            if not page.entries:
+                # The cursor must move although nothing is left to send, or every reconnect would be told again.
+                viewer.write(viewer.lens.place(page.cursor))
+        viewer.write(page.render(viewer.lens))
+        viewer.cursor = page.cursor
+        viewer.events += len(page.entries)
+        self._metrics.replayed_events.inc(len(page.entries))
+
+    def _tell_hub(self, watched: Watched, page: Page, after: EventId, hub: EventId | None) -> None:
+        """What history knows, the hub now knows too: it delivers it to others, or begins here. `hub` is where it stood
+        before the page after `after` was read."""
+        topic = watched.topic
+        if page.reset is None or not page.entries:
+            topic.settle(page.cursor if page.reset else after, page.entries)
+        if hub is not None and not page.entries and hub != page.cursor:
+            # The log ends where the hub does not stand: it missed a message, or the log went back. Reading again and
+            # again would not bring the two together.
+            self._watch.doubt(watched)
+        elif topic.last is None or page.cursor.seq > topic.last.seq:
+            self._watch.absorb(watched, list(page.entries))
+
+    def reset_frame(self, reset: Reset, page: Page | None) -> bytes:
+        """`stream:reset`, before the page with what there is."""
+        self._metrics.resets[reset.reason].inc()
+        data: dict[str, object] = {"reason": reset.reason}
+        if reset.lost is not None:
+            data |= {"lostFrom": reset.lost[0], "lostTo": reset.lost[1]}
+        if page is not None:
+            first = page.entries[0].id if page.entries else page.cursor
+            data["resumedAt"] = str(first)
+        return sse.control_frame("stream:reset", data)
+
+    # --- to the hub ---
+
+    def join(self, viewer: Viewer) -> bool:
+        """Go live if the hub knows everything after the viewer's cursor. Synchronous: nothing can come between."""
+        topic = viewer.topic
+        watched = self._watch.get(topic.key)
+        if viewer.state is not ViewerState.REPLAYING or watched is None or watched.catching_up is not None:
+            return viewer.state is ViewerState.CLOSING
+        if viewer.paused:
+            return False
+        missing = topic.missing(viewer.cursor)
+        if missing is None:
+            return False
+        if missing:
+            viewer.write(topic.render_tail(viewer.lens, missing))
+            viewer.events += len(missing)
+            self._metrics.history_reads["tail"].inc()
+            self._metrics.replayed_events.inc(len(missing))
+        assert topic.last is not None
+        viewer.cursor = topic.last
+        self.done(viewer)
+        if topic.ended or viewer.lens.is_over:
+            self._close(viewer, CloseReason.FINISHED)
+        elif viewer.paused:
+            return False  # the tail filled its socket: it drains first, and then joins with what came meanwhile
+        else:
+            viewer.state = ViewerState.LIVE
+            topic.add(viewer)
+        return True
+
+    def done(self, viewer: Viewer) -> None:
+        """Tell a viewer, once, that it has all that was."""
+        if viewer.seen_live:
+            return
+        viewer.seen_live = True
+        if viewer.whole:
+            self._metrics.replays["ok"].inc()
+        self._metrics.replay_duration.observe(asyncio.get_running_loop().time() - viewer.started_at)
+        viewer.write(viewer.lens.control("stream:live", {"replayed": viewer.events}))
+
+
+def _is_last(page: Page, watched: Watched) -> bool:
+    """Whether nothing will ever follow."""
+    ends = watched.topic.is_execution and bool(page.entries) and page.entries[-1].type in TERMINAL_TYPES
+    return page.closed or ends
