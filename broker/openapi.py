@@ -344,7 +344,7 @@ def _publish() -> Json:
         parameters=(
             _ID,
             _header("Producer-Id", "with `Producer-Seq`: a repeat appends nothing twice", type="string", maxLength=64),
-            _header("Producer-Seq", "this producer's number of the first event in this log, from 1 and without gaps", type="integer", minimum=1),
+            _header("Producer-Seq", "the first event's number: from 1, without gaps", type="integer", minimum=1),
         ),
         body={JSON: "PublishRequest", NDJSON: "PublishRequest"},
         errors=(404, 409, 500),
