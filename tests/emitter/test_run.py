@@ -476,7 +476,7 @@ async def test_a_lost_run_writes_nothing_more(
         run.interrupt(Lost())
     assert task.result() == "lost"
     assert [type(error) for error in refused] == [Superseded]
-    assert await redis.keys("rc:*") == []
+    assert await redis.keys("rc:{acme:*") == []
 
 
 async def test_what_a_lost_run_had_queued_is_dropped(own_redis: EmbeddedRedis) -> None:

@@ -302,6 +302,7 @@ def test_marks() -> None:
     assert special == {
         "execution:queued": "s:queued",
         "execution:started": "s:running",
+        "execution:superseded": "t:2",
         "execution:complete": "s:completed",
         "execution:error": "s:failed",
         "execution:cancelled": "s:cancelled",
