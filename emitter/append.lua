@@ -3,8 +3,8 @@
 -- KEYS  1 record (hash)  2 log (stream, channel)  3 feed (stream, channel)  4 feed ordinal  5 index (sorted set)
 --       6 control (channel)
 -- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
---       3 producer sequence of the first event  4 mode: any, new, existing, unowned, lapsed (only of exactly this
---       attempt, and only once its worker's lease has ended)
+--       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt),
+--       lapsed (of exactly this attempt, once its worker's lease has ended)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms  10 PUBLISH or SPUBLISH
 --       11 execution id  12 number of strings of extra record fields, then those, then per event: type, json, mark
 --          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
@@ -31,19 +31,23 @@ local skip = 0
 if known[4] and known[4] + 1 > first then skip = known[4] - first + 1 end
 if skip >= count and count > 0 then return {'ok', last, 0, ''} end
 if mode == 'new' and state then return {'exists', last, 0, state} end
-if not state and (mode == 'existing' or mode == 'unowned' or mode == 'lapsed') then return {'unknown', last, 0, ''} end
+if not state and mode ~= 'any' and mode ~= 'new' then return {'unknown', last, 0, ''} end
 local owner = known[7] or ''
 if mode == 'unowned' and owner ~= '' then return {'owned', last, 0, owner} end
 if state == 'completed' or state == 'failed' or state == 'cancelled' then return {'ended', last, 0, state} end
 if ARGV[1] ~= '0' and tonumber(ARGV[1]) < tonumber(known[6] or 0) then return {'fenced', last, 0, known[6]} end
-if not known[4] and ARGV[2] ~= '' and seq > 0 and call('HLEN', record) > 4000 then return {'producers', last, 0, ''} end
+-- A record that went back to before the claim, in a failover, waits for another worker: this one must not go on.
+local is_exact = mode == 'claimed' or mode == 'lapsed'
+if is_exact and ARGV[1] ~= (known[6] or '0') then return {'fenced', last, 0, known[6] or '0'} end
+if not known[4] and ARGV[2] ~= '' and seq > 0 and not is_exact and call('HLEN', record) > 4000 then
+  return {'producers', last, 0, ''}
+end
 
 local time = call('TIME')
 local now_text = format('%d%03d', time[1], time[2] / 1000)
 local now = tonumber(now_text)
 if not ms_text or now > tonumber(ms_text) then ms_text = now_text end -- the clock may step back: ids never do
 if mode == 'lapsed' then
-  if ARGV[1] ~= (known[6] or '0') then return {'fenced', last, 0, known[6] or '0'} end
   if owner == '' or now < tonumber(call('HGET', record, 'lease') or 0) then return {'owned', last, 0, owner} end
 end
 
@@ -104,6 +108,7 @@ for at = base + skip * 3, #ARGV, 3 do
     for next_mark = at + 5, #ARGV, 3 do
       if ARGV[next_mark] ~= '-' then verdict, detail = 'ended', new_state end
     end
+    if verdict == 'ok' then taken = count - skip end
     break
   end
 end

@@ -35,7 +35,7 @@ from emitter.events import (
 )
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
-from emitter.log import prepare_with
+from emitter.log import Mode, prepare_with
 from emitter.publisher import Publisher
 from emitter.questions import InputKind, Questions
 from emitter.wire import Owner, new_execution_id, now_ms
@@ -170,6 +170,7 @@ class AgentEmitter(AsyncEventMethods):
         execution_id: 1 to 64 of A-Z a-z 0-9 _ -; made up when absent.
         redis_url, or publisher: its own connection, or one shared by all emitters of the process.
         attempt: the attempt this worker runs; appends of an older one are refused. 0: not fenced.
+        claimed: whether a worker has claimed the attempt: then the log takes it only while the record says so.
         agent, request_id, parent_id: envelope keys of every event.
         hooks: what every event passes here (`emitter.hooks`), before the publisher's.
     """
@@ -184,6 +185,7 @@ class AgentEmitter(AsyncEventMethods):
         publisher: Publisher | None = None,
         options: Options = Options(),  # noqa: B008 - frozen
         attempt: int = 0,
+        claimed: bool = False,
         agent: str | None = None,
         request_id: str | None = None,
         parent_id: str | None = None,
@@ -201,7 +203,8 @@ class AgentEmitter(AsyncEventMethods):
         self._origin = Origin(
             user=user_id, org=org, execution_id=self.execution_id, agent=agent, request_id=request_id, attempt=attempt
         )
-        self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare)
+        mode: Mode = "claimed" if claimed else "any"
+        self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare, mode)
         self._text_chunk, self._delta_bytes = self._text_limits()
         self._chunks_dropped = 0
         self._calls = 0

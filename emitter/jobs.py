@@ -30,6 +30,15 @@ LOOK_SCRIPT = """
 local t = redis.call('TIME')
 return redis.call('ZADD', KEYS[1], 'NX', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2], ARGV[1])
 """
+# KEYS 1 due  2 queued  3 the agent's jobs   ARGV 1 member  2 planned by (ms; -1: whenever)
+END_SCRIPT = """
+local planned = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ARGV[2] ~= '-1' and planned and tonumber(planned) > tonumber(ARGV[2]) then return 0 end
+local job = redis.call('HGET', KEYS[2], ARGV[1])
+if job then redis.pcall('XDEL', KEYS[3], job) end
+redis.call('HDEL', KEYS[2], ARGV[1])
+return redis.call('ZREM', KEYS[1], ARGV[1])
+"""
 TIME_SCRIPT = "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)"
 
 CONSUMER_IDLE_MS = 3_600_000
@@ -122,6 +131,11 @@ async def enqueue(redis: Redis, owner: Owner, execution_id: str, agent: str) -> 
 async def look_in(redis: Redis, owner: Owner, execution_id: str, ms: int) -> None:
     """Have an execution looked at in `ms` milliseconds, unless that is planned for some other time."""
     await _eval(redis, LOOK_SCRIPT, (DUE,), member(owner, execution_id), ms)
+
+
+async def look_now(redis: Redis, owner: Owner, execution_id: str) -> None:
+    """Have an execution looked at as soon as possible."""
+    await redis.zadd(DUE, {member(owner, execution_id): await redis_ms(redis)})
 
 
 async def look_at(redis: Redis, times: Mapping[str, int]) -> None:
@@ -255,12 +269,11 @@ def _renewal(reply: Any) -> Renewal:
     return Renewal(verdict, int(reply[1]), read_cancel(reply[2]))
 
 
-async def end(redis: Redis, name: str) -> None:
-    """Nobody needs to look after this execution (by its `member`) any more."""
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.zrem(DUE, name)
-        pipe.hdel(QUEUED, name)
-        await pipe.execute()
+async def end(redis: Redis, name: str, agent: str = "", *, planned_by: int | None = None) -> None:
+    """Nobody needs to look after this execution (by its `member`) any more; its job goes too, if its agent is named. A
+    look planned for later than `planned_by` (ms) stays: somebody has planned it since."""
+    keys = (DUE, QUEUED, jobs_key(agent))
+    await _eval(redis, END_SCRIPT, keys, name, -1 if planned_by is None else planned_by)
 
 
 async def redis_ms(redis: Redis) -> int:

@@ -14,7 +14,7 @@ import structlog
 from emitter.batch import Batch, Prepared, Queue
 from emitter.errors import AppendRefused, EmitterClosed, EventsLost, QueueFull, RedisUnavailable
 from emitter.events import Event
-from emitter.log import LogLimits, PackedAppend, append_command
+from emitter.log import LogLimits, Mode, PackedAppend, append_command
 from emitter.wire import Owner, check_execution_id
 
 log = structlog.get_logger("emitter")
@@ -65,8 +65,10 @@ class Lane:
         execution_id: str,
         attempt: int,
         encode: Callable[[Event, int], Prepared],
+        mode: Mode = "any",
     ) -> None:
         self._publisher = publisher
+        self._mode = mode
         self.owner = owner
         self.execution_id = check_execution_id(execution_id)
         self.attempt = attempt
@@ -118,6 +120,7 @@ class Lane:
             producer=self.producer,
             first_seq=first_seq,
             attempt=self.attempt,
+            mode=self._mode,
             limits=self._publisher.limits,
         )
 

@@ -17,7 +17,14 @@ from redis.asyncio import Redis
 
 from emitter import jobs
 from emitter.batch import Prepared
-from emitter.errors import AppendRefused, ExecutionEnded, ExecutionOwned, UnknownExecution
+from emitter.errors import (
+    AppendRefused,
+    ExecutionEnded,
+    ExecutionOwned,
+    InvalidEvent,
+    PayloadTooLarge,
+    UnknownExecution,
+)
 from emitter.events import (
     TERMINAL_STATES,
     Event,
@@ -134,20 +141,27 @@ class Lifecycle:
     ) -> State:
         """Cancel what no worker has, or ask the worker that has it to; the state the execution is in then. The first
         request's words are kept. Raises `UnknownExecution`."""
-        keys = owner.execution(execution_id)
         event = self._prepare(ExecutionCancelled(reason=reason, by=by), execution_id, request_id=request_id)
-        try:
-            await self._append(owner, execution_id, event, mode="unowned")
-            return "cancelled"
-        except ExecutionOwned:
-            words = msgspec.json.encode({"reason": reason, "by": by})
-            reply = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, "PUBLISH")
-            if reply is None:
-                raise UnknownExecution(execution_id) from None
-            state: State = reply.decode()
-            return state
-        except ExecutionEnded as ended:
-            return ended.state  # type: ignore[return-value]
+        while True:
+            try:
+                await self._append(owner, execution_id, event, mode="unowned")
+                return "cancelled"
+            except ExecutionOwned:
+                state = await self._ask_to_cancel(owner, execution_id, Cancel(reason=reason, by=by))
+                if state is not None:
+                    return state  # else its worker has let go of it at this moment
+            except ExecutionEnded as ended:
+                return ended.state  # type: ignore[return-value]
+
+    async def _ask_to_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> State | None:
+        """The state of an execution whose worker was asked; `None` if no worker has it."""
+        keys = owner.execution(execution_id)
+        words = msgspec.json.encode(cancel)
+        state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, "PUBLISH")
+        if not state:
+            raise UnknownExecution(execution_id)
+        known: State = state.decode()
+        return known if is_owned or known in TERMINAL_STATES.values() else None
 
     async def hand_over(self, job: Job) -> bool:
         """Give a running execution back: its next attempt waits for a worker, and this one is fenced. False if it is no
@@ -158,6 +172,17 @@ class Lifecycle:
         except AppendRefused:
             return False
         await jobs.enqueue(self._redis, job.owner, job.execution_id, job.agent)
+        await self.carry_out_cancel(job.owner, job.execution_id)
+        return True
+
+    async def carry_out_cancel(self, owner: Owner, execution_id: str) -> bool:
+        """Cancel an execution that no worker has, if its last worker was asked to and did not; whether it was."""
+        asked: bytes | None = await self._redis.hget(owner.execution(execution_id).record, "cancel")
+        cancel = jobs.read_cancel(asked or b"")
+        if cancel is None:
+            return False
+        with contextlib.suppress(AppendRefused):
+            await self.cancel(owner, execution_id, reason=cancel.reason, by=cancel.by)
         return True
 
     async def fail(self, owner: Owner, execution_id: str, attempt: int, *, error: str, code: str) -> None:
@@ -171,7 +196,7 @@ class Lifecycle:
         error = ExecutionError(error=f"no worker has had the agent {agent} for a day", code="no_worker")
         with contextlib.suppress(AppendRefused):  # it was taken, or ended, after all
             await self._append(owner, execution_id, self._prepare(error, execution_id), mode="unowned")
-            await jobs.end(self._redis, member(owner, execution_id))
+            await jobs.end(self._redis, member(owner, execution_id), agent)
 
     async def lose(self, owner: Owner, execution_id: str) -> Literal["superseded", "ended", "kept"]:
         """Take an execution from a worker whose lease has ended: to the next attempt, or, where there is none or it was
@@ -180,10 +205,12 @@ class Lifecycle:
         event = _after(found)
         fields = {"lost": str(found.lost + 1)}
         try:
-            await self._append(
-                owner, execution_id, self._prepare(event, execution_id),
-                attempt=found.attempt, mode="lapsed", fields=fields,
-            )  # fmt: skip
+            prepared = self._prepare(event, execution_id)
+        except (InvalidEvent, PayloadTooLarge):  # the words of who cancelled, where other limits hold
+            event = ExecutionCancelled()
+            prepared = self._prepare(event, execution_id)
+        try:
+            await self._append(owner, execution_id, prepared, attempt=found.attempt, mode="lapsed", fields=fields)
         except AppendRefused:
             return "kept"
         log.warning("worker_lost", execution=execution_id, agent=found.agent, attempt=found.attempt, then=event.type)

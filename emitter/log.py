@@ -21,7 +21,7 @@ from emitter.wire import EventId, Owner
 
 APPEND_SCRIPT = Path(__file__).with_name("append.lua").read_text()
 APPEND_SHA = hashlib.sha1(APPEND_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-Mode = Literal["any", "new", "existing", "unowned", "lapsed"]
+Mode = Literal["any", "new", "existing", "unowned", "claimed", "lapsed"]
 
 
 class LogLimits(msgspec.Struct, frozen=True):

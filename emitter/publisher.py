@@ -25,7 +25,7 @@ from emitter.events import Event
 from emitter.hooks import Hook, hooks_from, name_hooks
 from emitter.lane import Lane, Options
 from emitter.listener import Listener
-from emitter.log import APPEND_SCRIPT, LogLimits, limits_from, read_reply
+from emitter.log import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.redact import Redactor
 from emitter.wire import Owner
 
@@ -121,8 +121,15 @@ class Publisher:
 
     # --- lanes ---
 
-    def lane(self, owner: Owner, execution_id: str, attempt: int, encode: Callable[[Event, int], Prepared]) -> Lane:
-        return Lane(self, owner, execution_id, attempt, encode)
+    def lane(
+        self,
+        owner: Owner,
+        execution_id: str,
+        attempt: int,
+        encode: Callable[[Event, int], Prepared],
+        mode: Mode = "any",
+    ) -> Lane:
+        return Lane(self, owner, execution_id, attempt, encode, mode)
 
     def schedule(self, lane: Lane, *, urgent: bool) -> None:
         if lane in self._resting:

@@ -5,8 +5,9 @@ lost its worker, ends what no worker has the agent for any more, and cancels wha
 Every worker runs one, and a lock in Redis lets one at a time do the work. Nothing breaks if two do for a moment: each
 step is decided by the execution's record.
 
-A lease that ended while Redis was away says nothing about its worker, which could not renew it. So a reaper that did
-not hear from Redis for a while gives all workers one lease time before it takes anything from them.
+A lease that ended while Redis was away says nothing about its worker, which could not renew it, nor does one that ended
+because the clock of Redis was put forward. So after either a reaper gives all workers one lease time before it takes
+anything from them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any, NamedTuple
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from emitter import jobs, presence, workers
-from emitter.errors import AppendRefused, InvalidEvent
+from emitter.connection import GONE
+from emitter.errors import AppendRefused, InvalidEvent, RuncastError
 from emitter.events import TERMINAL_STATES
 from emitter.lifecycle import Lifecycle
 from emitter.wire import DUE, REAPER, Owner, parse_member
@@ -31,11 +34,15 @@ TICK_SECONDS = 0.5
 lease where that is shorter."""
 LOCK_SECONDS = 3.0
 BATCH = 100
+FAILURES = 3
+"""Executions that cannot be looked at, one after the other, before it is Redis that is away and not a part of it."""
 HOLD_SCRIPT = """
+local time = redis.call('TIME')
+local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
+if holder and holder ~= ARGV[1] then return {0, now} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+return {1, now}
 """
 LET_GO_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
@@ -49,6 +56,7 @@ class Found(NamedTuple):
     not_before: int
     agent: str
     created: int
+    cancel: bool
 
 
 class Reaper:
@@ -62,6 +70,7 @@ class Reaper:
         self._tick_seconds = min(TICK_SECONDS, lease_seconds / 4)
         self._lock_ms = int(min(LOCK_SECONDS, max(lease_seconds, 0.1)) * 1000)
         self._heard_at = self._steady_since = time.monotonic()
+        self._clock_ms = 0
 
     async def step(self) -> None:
         """Look at what is due now, if nobody else does; then wait a tick. Raises redis errors."""
@@ -76,11 +85,12 @@ class Reaper:
 
     async def _hold(self) -> bool:
         """Take or keep the lock."""
-        held = await self._redis.eval(HOLD_SCRIPT, 1, REAPER, self._worker, self._lock_ms)
-        now = time.monotonic()
-        if now - self._heard_at > self._lease_seconds / 2:
+        held, clock = await self._redis.eval(HOLD_SCRIPT, 1, REAPER, self._worker, self._lock_ms)
+        now, clock_ms, most = time.monotonic(), int(clock), self._lease_seconds / 2
+        leapt = self._clock_ms and (clock_ms - self._clock_ms) / 1000 - (now - self._heard_at) > most
+        if leapt or now - self._heard_at > most:
             self._steady_since = now
-        self._heard_at = now
+        self._heard_at, self._clock_ms = now, clock_ms
         return bool(held)
 
     def _patience_seconds(self) -> float:
@@ -93,10 +103,20 @@ class Reaper:
 
     async def _look_around(self) -> bool:
         """One batch; whether there may be more."""
-        now = await jobs.redis_ms(self._redis)
+        now = self._clock_ms
         names: list[bytes] = await self._redis.zrange(DUE, 0, now, byscore=True, offset=0, num=BATCH)
+        failures: int = 0
+        last: Exception | None = None
         for name in names:
-            await self._look(name, now)
+            try:
+                await self._look(name, now)
+                failures = 0
+            except GONE as error:  # perhaps only the node of a cluster that this execution is on
+                failures, last = failures + 1, error
+                if failures == FAILURES:
+                    raise
+        if last is not None:
+            raise last
         return len(names) == BATCH
 
     async def _look(self, raw: bytes, now: int) -> None:
@@ -108,24 +128,33 @@ class Reaper:
             return
         try:
             await self._look_after(owner, execution_id, name, now)
-        except ValueError as error:  # a record that somebody else has written in must not stand before all others
+        except (ValueError, ResponseError, RuncastError) as error:
+            # A record that somebody else has written in must not stand before all others.
             log.error("record_unreadable", execution=execution_id, error=str(error)[:200])
             await jobs.look_at(self._redis, {name: now + jobs.QUEUED_LOOK_MS})
 
     async def _look_after(self, owner: Owner, execution_id: str, name: str, now: int) -> None:
         found = await self._find(owner, execution_id)
         if found is None or found.state in TERMINAL_STATES.values():
-            await jobs.end(self._redis, name)
+            await jobs.end(self._redis, name, found.agent if found else "", planned_by=now)
         elif found.owner:
             await self._look_at_lease(owner, execution_id, name, found, now)
         elif found.state != "queued":
-            await jobs.end(self._redis, name)  # somebody runs it who is no worker: it publishes over HTTP, say
+            # Somebody runs it who is no worker: it publishes over HTTP, say.
+            await jobs.end(self._redis, name, found.agent, planned_by=now)
+        elif found.cancel and await self._lifecycle.carry_out_cancel(owner, execution_id):
+            await jobs.end(self._redis, name, found.agent, planned_by=now)
         elif found.not_before > now:
             await jobs.look_at(self._redis, {name: found.not_before})
-        elif now - found.created > workers.KNOWN_MS and not await workers.is_known(self._redis, found.agent):
+        elif await self._is_forsaken(found, now):
             await self._lifecycle.give_up(owner, execution_id, found.agent)
         else:
             await self._offer(owner, execution_id, name, found.agent)
+
+    async def _is_forsaken(self, found: Found, now: int) -> bool:
+        """Whether it waits for an agent that no worker has had for a day, and has waited for as long."""
+        waited = now - max(found.created, found.not_before)
+        return waited > workers.KNOWN_MS and not await workers.is_known(self._redis, found.agent)
 
     async def _offer(self, owner: Owner, execution_id: str, name: str, agent: str) -> None:
         await jobs.enqueue(self._redis, owner, execution_id, agent)
@@ -142,12 +171,12 @@ class Reaper:
             await jobs.look_at(self._redis, {name: now + 1000})
 
     async def _find(self, owner: Owner, execution_id: str) -> Found | None:
-        names = ("state", "owner", "lease", "notBefore", "agent", "createdAt")
+        names = ("state", "owner", "lease", "notBefore", "agent", "createdAt", "cancel")
         row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        state, holder, lease, not_before, agent, created = [(value or b"").decode() for value in row]
+        state, holder, lease, not_before, agent, created, cancel = [(value or b"").decode() for value in row]
         if not state:
             return None
-        return Found(state, holder, int(lease or 0), int(not_before or 0), agent, int(created or 0))
+        return Found(state, holder, int(lease or 0), int(not_before or 0), agent, int(created or 0), bool(cancel))
 
     async def _cancel_abandoned(self, owner: Owner, execution_id: str) -> None:
         try:

@@ -31,6 +31,7 @@ from emitter.errors import (
     RedisUnavailable,
     RuncastError,
     Superseded,
+    UnknownExecution,
 )
 from emitter.events import Timeout
 from emitter.jobs import Cancel, Job
@@ -113,9 +114,9 @@ class Run:
     async def execute(self) -> Outcome:
         try:
             return await self._end(await self._work())
-        except Superseded:
+        except (Superseded, UnknownExecution):
             return "lost"
-        except AppendRefused:
+        except ExecutionEnded:
             return "ended"
         except RuncastError:
             return "unwritten"
@@ -206,7 +207,7 @@ class Run:
 
     def _raised(self, error: BaseException) -> Ending:
         if isinstance(error, AppendRefused) and error.execution_id == self.job.execution_id:
-            if isinstance(error, Superseded):
+            if isinstance(error, Superseded | UnknownExecution):
                 return Lost()
             if isinstance(error, ExecutionEnded):
                 return Refused()

@@ -219,7 +219,7 @@ class Worker:
         record = entry.owner.execution(entry.execution_id).record
         claim = "stale" if record in self._runs else await self._claim(entry)
         if claim == "lapsed":
-            await self._lifecycle.lose(entry.owner, entry.execution_id)  # which offers it anew, as the next attempt
+            await jobs.look_now(self._redis, entry.owner, entry.execution_id)  # the reaper ends the attempt, or waits
         self._intake.entries.popleft()
         if isinstance(claim, Job):
             log.info("job_claimed", execution=entry.execution_id, agent=entry.agent, attempt=claim.attempt)
@@ -256,6 +256,7 @@ class Worker:
                 org=job.owner.org,
                 publisher=self._publisher,
                 attempt=job.attempt,
+                claimed=True,
                 agent=job.agent,
                 request_id=job.request_id,
             )

@@ -361,6 +361,13 @@ async def test_when_everything_is_dropped_the_answer_is_the_cursor(redis: Redis,
         await put(redis, numbered(1), hooks=hooks)
 
 
+async def test_a_repeat_of_an_end_with_a_dropped_event_after_it_is_a_repeat(redis: Redis) -> None:
+    """The dropped event's number is spent with the rest."""
+    for appended in (2, 0):
+        again = await put(redis, STARTED, DONE, numbered(1), producer=("http.p", 1), hooks=[without(1)])
+        assert again.appended == appended
+
+
 async def test_an_end_is_the_last_whatever_follows_it(redis: Redis) -> None:
     """Dropped events after the end change nothing; one that is not dropped is refused."""
     await put(redis, STARTED, DONE, numbered(1), producer=("http.p", 1), hooks=[without(1)])

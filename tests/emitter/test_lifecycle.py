@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from emitter import jobs
-from emitter.errors import AppendRefused, ExecutionEnded, Superseded, UnknownExecution
+from emitter.errors import AppendRefused, ExecutionEnded, Superseded, TooManyProducers, UnknownExecution
 from emitter.events import (
     Event,
     ExecutionCancelled,
@@ -142,7 +142,24 @@ async def test_cancelling_what_is_over_or_unknown(redis: Redis, lifecycle: Lifec
     assert await lifecycle.cancel(ALICE, "ex_1", reason=None, by="alice") == "completed"
 
 
+async def test_a_worker_that_lets_go_at_this_moment_is_not_asked(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Whoever cancels while the execution changes hands either asks its worker or ends it; the request is not lost."""
+    job = await claimed(redis, lifecycle)
+    await asyncio.gather(
+        lifecycle.hand_over(job), *(lifecycle.cancel(ALICE, "ex_1", reason=None, by="alice") for _ in range(5))
+    )
+    assert (await record_of(redis))["state"] == "cancelled"
+
+
 # --- handed over ---
+
+
+async def test_a_cancel_that_the_worker_did_not_carry_out_is(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Handing over what was to be cancelled ends it."""
+    job = await claimed(redis, lifecycle)
+    await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice")
+    assert await lifecycle.hand_over(job)
+    assert (await events_of(redis))[-1] == ExecutionCancelled(reason="enough", by="alice")
 
 
 async def test_a_handed_over_execution_waits_for_its_next_attempt(redis: Redis, lifecycle: Lifecycle) -> None:
@@ -237,6 +254,45 @@ async def test_what_was_to_be_cancelled_is_not_tried_again(redis: Redis, lifecyc
     await lapse(redis)
     assert await lifecycle.lose(ALICE, "ex_1") == "ended"
     assert (await events_of(redis))[-1] == ExecutionCancelled(reason="enough", by="alice")
+
+
+async def test_words_that_do_not_fit_are_left_out(redis: Redis) -> None:
+    """Where a worker's limit is below the edge's, a cancel loses its reason and not its effect."""
+    narrow = Lifecycle(redis, LogLimits(max_event_bytes=1024), Redactor())
+    await claimed(redis, narrow)
+    words = '{"reason":"' + "x" * 2000 + '","by":"alice"}'
+    await redis.hset(KEYS.record, "cancel", words)
+    await lapse(redis)
+    assert await narrow.lose(ALICE, "ex_1") == "ended"
+    assert (await events_of(redis))[-1] == ExecutionCancelled()
+
+
+async def test_a_claimed_attempt_writes_only_while_the_record_says_so(redis: Redis, lifecycle: Lifecycle) -> None:
+    """After a failover that lost the claim, or everything, the worker's events are refused: else it would go on with
+    nobody knowing of it, beside the worker that takes the execution next."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    before: Any = await redis.dump(KEYS.record)
+    job = await claimed(redis, lifecycle)
+    event = [prepare(Thinking(thought="…"), "ex_1", redact=Redactor())]
+    await append(redis, ALICE, "ex_1", event, attempt=job.attempt, mode="claimed")
+    await redis.restore(KEYS.record, 0, before, replace=True)
+    with pytest.raises(Superseded):
+        await append(redis, ALICE, "ex_1", event, attempt=job.attempt, mode="claimed")
+    await redis.flushall()
+    with pytest.raises(UnknownExecution):
+        await append(redis, ALICE, "ex_1", event, attempt=job.attempt, mode="claimed")
+    assert not await redis.exists(KEYS.record)
+
+
+async def test_a_claimed_attempt_is_never_a_producer_too_many(redis: Redis, lifecycle: Lifecycle) -> None:
+    """However many have written to a log, the attempt that a worker has can."""
+    await claimed(redis, lifecycle)
+    many: dict[Any, Any] = {f"p:http.{number}": "1" for number in range(4001)}
+    await redis.hset(KEYS.record, mapping=many)
+    event = [prepare(Thinking(thought="…"), "ex_1", redact=Redactor())]
+    assert (await append(redis, ALICE, "ex_1", event, producer="w", attempt=1, mode="claimed")).added == 1
+    with pytest.raises(TooManyProducers):
+        await append(redis, ALICE, "ex_1", event, producer="x")
 
 
 async def test_questions_outlive_the_attempt_that_asked(redis: Redis, lifecycle: Lifecycle) -> None:

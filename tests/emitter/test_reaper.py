@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from emitter import jobs, presence, reaper, workers
-from emitter.events import ExecutionComplete, ExecutionError, ExecutionStarted, ExecutionSuperseded
+from emitter.events import ExecutionCancelled, ExecutionComplete, ExecutionError, ExecutionStarted, ExecutionSuperseded
 from emitter.jobs import Entry, Job
 from emitter.lifecycle import Lifecycle, Start
 from emitter.log import LogLimits, append, prepare
@@ -133,6 +133,7 @@ async def test_what_no_worker_has_the_agent_of_any_more_fails(redis: Redis, life
     await due_now(redis)
     await reaper_of(redis, lifecycle).step()
     assert (await last_event(redis)).code == "no_worker"
+    assert await redis.xlen(jobs_key("writer")) == await redis.hlen(QUEUED) == 0
     assert await due_at(redis) is None
 
 
@@ -157,6 +158,47 @@ async def test_a_record_that_cannot_be_read_hides_no_other(redis: Redis, lifecyc
     await asyncio.sleep(0.005)
     await reaper_of(redis, lifecycle).step()
     assert await state(redis) == "queued"
+
+
+async def test_what_is_no_record_hides_no_other(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Nor does a key of another kind in a record's place."""
+    await running(redis, lifecycle, lease_ms=1)
+    await redis.set(ALICE.execution("ex_bad").record, "no hash")
+    await redis.zadd(DUE, {member(ALICE, "ex_bad"): 0, NAME: 1})
+    await asyncio.sleep(0.005)
+    await reaper_of(redis, lifecycle).step()
+    assert await state(redis) == "queued"
+
+
+async def test_a_clock_that_was_put_forward_ends_no_lease(redis: Redis, lifecycle: Lifecycle) -> None:
+    """When the clock of Redis leaps, every worker has a lease time to renew by the new one."""
+    await running(redis, lifecycle, lease_ms=1)
+    await due_now(redis)
+    patient = reaper_of(redis, lifecycle, lease_seconds=0.2)
+    patient._steady_since -= 60
+    await patient._hold()
+    patient._clock_ms -= 60_000  # as if a minute had passed there since, and none here
+    await patient.step()
+    assert await state(redis) == "running"
+
+
+async def test_a_start_planned_meanwhile_is_kept(redis: Redis) -> None:
+    """The reaper lets go only of what it looked at: a look planned for later is somebody else's."""
+    await redis.zadd(DUE, {NAME: 2_000})
+    await jobs.end(redis, NAME, planned_by=1_000)
+    assert await due_at(redis) == 2_000
+    await jobs.end(redis, NAME, planned_by=2_000)
+    assert await due_at(redis) is None
+
+
+async def test_a_cancel_that_no_worker_carried_out_is(redis: Redis, lifecycle: Lifecycle) -> None:
+    """A queued execution that was to be cancelled is, and its job goes."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    await redis.hset(RECORD, "cancel", '{"reason":"enough","by":"alice"}')
+    await due_now(redis)
+    await reaper_of(redis, lifecycle).step()
+    assert await last_event(redis) == ExecutionCancelled(reason="enough", by="alice")
+    assert await redis.xlen(jobs_key("writer")) == 0
 
 
 async def test_one_reaper_works_at_a_time(redis: Redis, lifecycle: Lifecycle) -> None:

@@ -566,6 +566,20 @@ async def test_an_agent_that_answers_cancellation_with_an_error_is_cancelled(red
 # --- losing an execution ---
 
 
+async def test_what_a_worker_claimed_and_never_started_runs_soon(redis: Redis, redis_url: str) -> None:
+    """A worker that died right after its claim costs an attempt and a few seconds, not a round of the queue's looks."""
+
+    async def agent(context: Context) -> int:
+        return context.attempt
+
+    await accept(redis, "agent")
+    await jobs.ensure_group(redis, "agent")
+    (entry,) = await jobs.read(redis, ["agent"], "dead", count=1, block_ms=100)
+    await jobs.claim(redis, entry, "dead", 1, 3)
+    async with working(only(agent), redis_url, lease_seconds=0.5):
+        assert (await end_of(redis)).result == 2
+
+
 async def test_an_agent_is_stopped_when_another_attempt_takes_over(redis: Redis, redis_url: str) -> None:
     """The renewal of a lost execution cancels the agent, and the old attempt writes no end and touches no lease."""
     stopped = asyncio.Event()

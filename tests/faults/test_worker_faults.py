@@ -8,7 +8,7 @@ import itertools
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from emitter import wire
+from emitter import tasks, wire
 from emitter.connection import connect
 from emitter.events import (
     TERMINAL_STATES,
@@ -259,38 +259,42 @@ async def test_a_redis_outage_longer_than_the_lease_costs_no_attempt(stand: Stan
 # --- all at once ---
 
 
-@contextlib.contextmanager
-def chaos(stand: Stand, seconds: float) -> Iterator[None]:
-    """Four workers, of which every second one is killed or frozen, and replaced."""
+@contextlib.asynccontextmanager
+async def chaos(stand: Stand, workers: int, seconds: float) -> AsyncIterator[None]:
+    """So many workers, of which one is killed or frozen every so many seconds; the dead ones are replaced."""
+
+    def replace_dead() -> None:
+        for worker in [worker for worker in stand.workers if not worker.alive]:
+            worker.close()
+            stand.workers.remove(worker)
+        while len(stand.workers) < workers:
+            stand.worker(concurrency=50, lease_seconds=2)
 
     async def strike() -> None:
         for number in itertools.count():
+            replace_dead()
             await asyncio.sleep(seconds)
-            victim = random.choice(stand.workers[-4:])
-            if number % 3 == 2:
-                victim.send_signal(signal.SIGSTOP)
-                await asyncio.sleep(3)
-                victim.send_signal(signal.SIGCONT)
-            else:
-                victim.close()
-                stand.workers.remove(victim)
-                stand.worker(concurrency=40, lease_seconds=2)
+            victim = random.choice(stand.workers)
+            if number % 3 < 2:
+                victim.kill()
+                continue
+            victim.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(3)
+            victim.send_signal(signal.SIGCONT)
 
-    for _ in range(4):
-        stand.worker(concurrency=40, lease_seconds=2)
     task = asyncio.create_task(strike())
     try:
         yield
     finally:
-        task.cancel()
+        await tasks.end([task])
 
 
 @pytest.mark.timeout(240)
 async def test_a_thousand_executions_end_once_while_workers_die(stand: Stand) -> None:
     """1,000 executions through four workers of which one is killed or frozen every other second: each comes to exactly
     one end, its log is dense and fenced, and nothing is left behind."""
-    names = [await stand.accept("steady", steps=5, pause=0.15) for _ in range(995)]
-    with chaos(stand, seconds=2):
+    names = [await stand.accept("steady", steps=5, pause=0.1) for _ in range(995)]
+    async with chaos(stand, workers=4, seconds=2):
         killers = [await stand.accept("killer") for _ in range(5)]
         await stand.all_ended([*names, *killers], 180)
     superseded = 0
