@@ -98,7 +98,7 @@ class Api:
 
     # --- who ---------------------------------------------------------------------------------------------------------
 
-    async def _identify(self, request: web.Request, scope: str, *, ticket: bool = False) -> Identity:
+    async def identify(self, request: web.Request, scope: str, *, ticket: bool = False) -> Identity:
         try:
             identity = await self._access.authenticate(request, ticket=ticket)
             require(identity, scope)
@@ -114,15 +114,15 @@ class Api:
         counters.get(label, counters["invalid"]).inc()
         self._log.warning("access_refused", reason=reason, path=request.path, request_id=request_id_of(request))
 
-    async def _body(self, request: web.Request, type_: type[B]) -> B:
+    async def read_json(self, request: web.Request, type_: type[B]) -> B:
         """The JSON body. Raises `Problem` 400, 408, 413 and msgspec's errors (400, 422)."""
-        body = await self._read(request) or b"{}"
+        body = await self.read_body(request) or b"{}"
         try:
             return msgspec.json.decode(body, type=type_)
         except (UnicodeDecodeError, RecursionError) as error:  # which msgspec does not make its own
             raise Problem(400, "malformed", f"the body is no usable JSON: {error}") from error
 
-    async def _read(self, request: web.Request) -> bytes:
+    async def read_body(self, request: web.Request) -> bytes:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()
@@ -134,30 +134,30 @@ class Api:
     # --- streams -----------------------------------------------------------------------------------------------------
 
     async def stream_execution(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._identify(request, "executions:read", ticket=True)
+        identity = await self.identify(request, "executions:read", ticket=True)
         execution_id = execution_of(request)
         require_execution(identity, execution_id)
         target = Target.execution(identity.owner, execution_id)
         return await self._streams.open(request, target, identity, request_id_of(request))
 
     async def stream_feed(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._identify(request, "executions:read", ticket=True)
+        identity = await self.identify(request, "executions:read", ticket=True)
         require_execution(identity, None)
         return await self._streams.open(request, Target.feed(identity.owner), identity, request_id_of(request))
 
     async def mint_ticket(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "executions:read")
-        body = await self._body(request, TicketRequest)
+        identity = await self.identify(request, "executions:read")
+        body = await self.read_json(request, TicketRequest)
         ticket, expires_at = await self._access.mint_ticket(identity, body.execution_id)
         return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
 
     # --- executions --------------------------------------------------------------------------------------------------
 
     async def execute(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "executions:write")
+        identity = await self.identify(request, "executions:write")
         try:
-            await self._within_rate(identity)
-            body = await self._body(request, ExecuteRequest)
+            await self.within_rate(identity)
+            body = await self.read_json(request, ExecuteRequest)
             answer, is_new = await self._commands.execute(
                 identity,
                 body,
@@ -171,7 +171,7 @@ class Api:
         self._audit(request, identity, "execution_accepted", execution=answer.execution_id, repeated=not is_new)
         return _json(answer, status=202)
 
-    async def _within_rate(self, identity: Identity) -> None:
+    async def within_rate(self, identity: Identity) -> None:
         try:
             await self._admission.rate(identity.principal, "execute", self._settings.executes_per_minute)
         except Problem as problem:
@@ -180,7 +180,7 @@ class Api:
             raise
 
     async def list_executions(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "executions:read")
+        identity = await self.identify(request, "executions:read")
         state = request.query.get("state")
         if state is not None and state not in get_args(State):
             raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
@@ -189,12 +189,12 @@ class Api:
         return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
 
     async def get_execution(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "executions:read")
+        identity = await self.identify(request, "executions:read")
         with_stack = "executions:debug" in identity.scopes
         return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._identify(request, "executions:read")
+        identity = await self.identify(request, "executions:read")
         execution_id, after = execution_of(request), _after(request)
         limit = whole_number(request, "limit", default=200, most=200)
         page = await self._commands.events(identity.owner, execution_id, after=after, limit=limit)
@@ -212,14 +212,14 @@ class Api:
         return response
 
     async def post_events(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "events:publish")
+        identity = await self.identify(request, "events:publish")
         owner, execution_id = identity.owner, execution_of(request)
         max_bytes = self._limits.max_event_bytes
         gate = Gate(owner, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes)
         try:
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"
-            events = read_events(await self._read(request), gate, ndjson=ndjson)
+            events = read_events(await self.read_body(request), gate, ndjson=ndjson)
             with self._metrics.redis_call(RedisOp.APPEND):
                 answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
         except Exception as error:
@@ -230,15 +230,15 @@ class Api:
         return _json(answer, status=202)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "executions:write")
-        execution_id, body = execution_of(request), await self._body(request, CancelRequest)
+        identity = await self.identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self.read_json(request, CancelRequest)
         answer = await self._commands.cancel(identity, execution_id, body.reason, request_id_of(request))
         self._audit(request, identity, "cancel_requested", execution=execution_id, state=answer.state)
         return _json(answer, status=202)
 
     async def answer(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "executions:write")
-        execution_id, body = execution_of(request), await self._body(request, InputRequest)
+        identity = await self.identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self.read_json(request, InputRequest)
         answer = await self._commands.answer(identity, execution_id, body, request_id_of(request))
         self._audit(request, identity, "input_answered", execution=execution_id, input=body.input_id)
         return _json(answer, status=202)
@@ -246,7 +246,7 @@ class Api:
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     async def list_agents(self, request: web.Request) -> web.Response:
-        await self._identify(request, "executions:read")
+        await self.identify(request, "executions:read")
         live = await workers.live_agents(self._redis)
         agents = [
             AgentInfo(
@@ -257,8 +257,8 @@ class Api:
         return _json(AgentList(agents=agents))
 
     async def revoke(self, request: web.Request) -> web.Response:
-        identity = await self._identify(request, "admin")
-        body = await self._body(request, RevocationRequest)
+        identity = await self.identify(request, "admin")
+        body = await self.read_json(request, RevocationRequest)
         until = time.time() + REVOKED_SECONDS
         member = await self._access.revoke(
             until=until, jti=body.jti, user=body.user, org=body.org or identity.principal.org

@@ -94,7 +94,8 @@ def default_input(graph: Graph) -> Callable[[Context], Any]:
         return lambda context: context.task
     fields = set(get_type_hints(graph.builder.input_schema))
     if "messages" in fields:
-        return lambda context: _params(context, fields) | {"messages": [("user", context.task)]}
+        # A chat's edge gives the turns before it in `params`, the task as the last.
+        return lambda context: {"messages": [("user", context.task)]} | _params(context, fields)
     if "task" in fields:
         return lambda context: _params(context, fields) | {"task": context.task}
     raise TypeError(f"the graph's input has neither messages nor task, but {sorted(fields)}: pass make_input")

@@ -1,0 +1,120 @@
+"""The streamed parts of one UI message: text, reasoning, and the steps around them. Pure.
+
+A client refuses a delta or an end without its start, and forgets at `finish-step` which parts were open: so a step only
+ends when all of them have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+Chunk = dict[str, Any]
+Put = Callable[[Chunk], None]
+Kind = Literal["text", "reasoning"]
+
+MAX_OPEN = 200
+MAX_SAID = 1000
+
+
+class Parts:
+    """Opens a part with its first delta. What somebody (`speaker`) says ends when he does something else, so that the
+    parts of a message stand in the order of what happened."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._open: dict[tuple[Kind, str], str | None] = {}
+        self._in_step = False
+        self._boundary = False
+        self.any_text = False
+        self.any_shown = False
+
+    def delta(self, kind: Kind, id_: str, text: str, speaker: str | None) -> None:
+        if (kind, id_) not in self._open:
+            self._start(kind, id_, speaker)
+        self._put({"type": f"{kind}-delta", "id": id_, "delta": text})
+
+    def _start(self, kind: Kind, id_: str, speaker: str | None) -> None:
+        self.interrupt(speaker, but=kind)
+        self.step()
+        if len(self._open) == MAX_OPEN:
+            self.end(*next(iter(self._open)))
+        self._open[kind, id_] = speaker
+        self.any_shown = True
+        self.any_text = self.any_text or kind == "text"
+        self._put({"type": f"{kind}-start", "id": id_, **metadata(speaker)})
+
+    def end(self, kind: Kind, id_: str) -> None:
+        """End a part, if it is open."""
+        if (kind, id_) in self._open:
+            del self._open[kind, id_]
+            self._put({"type": f"{kind}-end", "id": id_})
+
+    def whole(self, kind: Kind, id_: str, text: str, speaker: str | None) -> None:
+        self.delta(kind, id_, text, speaker)
+        self.end(kind, id_)
+
+    def interrupt(self, speaker: str | None, but: Kind | None = None) -> None:
+        """End what a speaker has open, of all kinds or all but one."""
+        theirs = [key for key, who in self._open.items() if who == speaker and key[0] != but]
+        for kind, id_ in theirs:
+            self.end(kind, id_)
+
+    def step(self) -> None:
+        """What comes next belongs to a step: to a new one after a boundary, unless text is open across it."""
+        if self._boundary and not self._open:
+            self._finish_step()
+        if not self._in_step:
+            self._in_step = True
+            self._put({"type": "start-step"})
+
+    def boundary(self) -> None:
+        """A phase begins or ends here."""
+        self._boundary = True
+
+    def close(self) -> None:
+        """End all that is open, and the step."""
+        for kind, id_ in list(self._open):
+            self.end(kind, id_)
+        self._finish_step()
+
+    def _finish_step(self) -> None:
+        self._boundary = False
+        if self._in_step:
+            self._in_step = False
+            self._put({"type": "finish-step"})
+
+
+class Said:
+    """What was shown of each message that is not complete: enough to tell what its completion adds."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, tuple[int, Any]] = {}
+
+    def add(self, message_id: str, delta: str) -> None:
+        length, digest = self._messages.pop(message_id, (0, None))
+        digest = digest or hashlib.sha256()
+        digest.update(delta.encode())
+        self._messages[message_id] = (length + len(delta), digest)
+        if len(self._messages) > MAX_SAID:
+            del self._messages[next(iter(self._messages))]
+
+    def rest(self, message_id: str, text: str) -> str | None:
+        """What of the complete text was not shown yet; None if what was shown is not its beginning."""
+        length, digest = self._messages.pop(message_id, (0, None))
+        if digest is not None and hashlib.sha256(text[:length].encode()).digest() != digest.digest():
+            return None
+        return text[length:]
+
+    def forget(self, message_id: str) -> None:
+        self._messages.pop(message_id, None)
+
+    def clear(self) -> None:
+        self._messages.clear()
+
+
+def metadata(agent: str | None, parent_id: str | None = None) -> Chunk:
+    """Who speaks, as a part's `providerMetadata`; nothing for nobody in particular."""
+    known = {name: value for name, value in (("agent", agent), ("parentId", parent_id)) if value is not None}
+    return {"providerMetadata": {"runcast": known}} if known else {}

@@ -1,0 +1,330 @@
+"""A log as the UI message stream of the AI SDK (https://ai-sdk.dev, `ai` 5, 6 and 7). Pure.
+
+One execution is one assistant message, whose id is the execution's. Only the chunk types of `ai` 5 are used: a client
+ends the stream at a type that it does not know, and none says which version it is. What the SDK has no part for is a
+data part; parts that change keep their id, so that a client replaces them.
+
+What was shown cannot be taken back. When a retry takes over, the calls of the lost attempt become errors, its data
+parts `{"superseded": true}`, and a `data-superseded` part stands after its text, which is void. Whoever opens the
+stream after that (`attempt`) is not shown the lost attempts at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, metadata
+from emitter import events, wire
+from emitter.errors import InvalidEvent
+from emitter.wire import Entry, Envelope
+
+HEADERS: Mapping[str, str] = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Vercel-AI-UI-Message-Stream": "v1",
+}
+DONE = b"data: [DONE]\n\n"
+VOID = "[Interrupted: what stands above is void, the work begins again.]"
+MAX_CALLS = 1000
+MAX_DATA = 1000
+MAX_KNOWN = 200
+
+_encoder = msgspec.json.Encoder()
+
+
+def frame(chunk: Chunk) -> bytes:
+    return b"data: %b\n\n" % wire.ascii_json(_encoder.encode(chunk))
+
+
+class Renderer:
+    """A `Rendering` of one execution. `attempt` is the one that it has reached by now."""
+
+    name = "ai_sdk"
+    headers = HEADERS
+    heartbeat = b": hb\n"
+    heartbeat_seconds = 10.0
+
+    def __init__(self, execution_id: str, attempt: int = 1) -> None:
+        self.is_over = False
+        self._execution_id = execution_id
+        self._attempt = attempt
+        self._is_void = attempt > 1
+        self._frames: list[bytes] = []
+        self._parts = Parts(self._put)
+        self._said = Said()
+        self._calls: dict[str, bool] = {}
+        self._data_shown: dict[tuple[str, str], None] = {}
+        self._known: dict[tuple[str, str], Chunk] = {}
+        self._head: Envelope
+        self._id = wire.START
+        self._handlers = self._handler_table()
+
+    # --- the rendering -----------------------------------------------------------------------------------------------
+
+    def open(self) -> bytes:
+        return frame(
+            {
+                "type": "start",
+                "messageId": self._execution_id,
+                "messageMetadata": {"executionId": self._execution_id},
+            }
+        )
+
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        for entry in entries:
+            if not self.is_over:
+                self._take(entry)
+        shown, self._frames = b"".join(self._frames), []
+        return shown
+
+    def _take(self, entry: Entry) -> None:
+        if self._id == wire.START and entry.seq > 1:
+            self._metadata(lostBefore=entry.seq)
+        self._id = entry.id
+        try:
+            self._head, event = wire.decode_envelope(entry.json)
+        except InvalidEvent:
+            return  # a newer version's
+        if self._is_void and not self._reaches(event):
+            return
+        if handler := self._handlers.get(type(event)):
+            handler(event)
+
+    def _reaches(self, event: events.Event) -> bool:
+        """Whether this is shown although lost attempts are not: it is none of theirs."""
+        match event:
+            case events.ExecutionQueued():
+                return True
+            case events.ExecutionSuperseded(attempt=attempt):
+                self._is_void = attempt < self._attempt
+                return False
+            case events.ExecutionStarted(attempt=attempt):
+                self._is_void = attempt < self._attempt
+            case _:
+                self._is_void = event.type not in events.TERMINAL_STATES
+        return not self._is_void
+
+    def _handler_table(self) -> dict[type[events.Event], Callable[[Any], None]]:
+        return {
+            events.ExecutionQueued: lambda event: self._metadata(agent=event.agent),
+            events.ExecutionStarted: self._started,
+            events.ExecutionSuperseded: self._superseded,
+            events.PlanCreated: lambda event: self._data("plan", "plan", event.plan),
+            events.PhaseStart: self._phase_start,
+            events.PhaseComplete: self._phase_complete,
+            events.Thinking: self._thinking,
+            events.ThinkingDelta: self._thinking_delta,
+            events.MessageDelta: self._message_delta,
+            events.MessageComplete: self._message_complete,
+            events.ToolStart: self._tool_start,
+            events.ToolProgress: lambda event: self._data("tool-progress", event.call_id, event),
+            events.ToolComplete: self._tool_complete,
+            events.ToolError: self._tool_error,
+            events.Status: lambda event: self._data("status", "status", event),
+            events.Progress: self._progress,
+            events.SpecialistActivated: self._specialist_activated,
+            events.SpecialistComplete: self._specialist_complete,
+            events.PartialResult: lambda event: self._data("partial-result", str(self._id), event),
+            events.Synthesis: lambda event: self._data("synthesis", "synthesis", event),
+            events.Artifact: self._artifact,
+            events.UsageTotals: lambda event: self._metadata(usage=event),
+            events.InputRequired: self._input_required,
+            events.InputReceived: self._input_received,
+            events.Timeout: lambda event: self._data("timeout", str(self._id), event),
+            events.SandboxViolation: lambda event: self._data("sandbox-violation", str(self._id), event),
+            events.Custom: lambda event: self._data("custom", str(self._id), {"name": event.name, "data": event.data}),
+            events.ExecutionComplete: self._complete,
+            events.ExecutionError: self._error,
+            events.ExecutionCancelled: self._cancelled,
+        }
+
+    def _put(self, chunk: Chunk) -> None:
+        self._frames.append(frame(chunk))
+
+    def _metadata(self, **values: Any) -> None:
+        self._put({"type": "message-metadata", "messageMetadata": values})
+
+    def _data(self, name: str, id_: str, data: Any) -> None:
+        """A data part, or the new state of one that was shown."""
+        self._data_shown[name, id_] = None
+        _keep(self._data_shown, MAX_DATA)
+        self._put({"type": "data-" + name, "id": id_, "data": data})
+
+    def _changed(self, name: str, id_: str, changes: Chunk) -> None:
+        """A data part of which more is known than before; what is unset changes nothing."""
+        changes = {name: value for name, value in changes.items() if value is not None}
+        known = self._known[name, id_] = self._known.pop((name, id_), {}) | changes
+        _keep(self._known, MAX_KNOWN)
+        self._data(name, id_, known)
+
+    # --- attempts ----------------------------------------------------------------------------------------------------
+
+    def _started(self, event: events.ExecutionStarted) -> None:
+        self._metadata(startedAt=event.started_at, attempt=event.attempt)
+
+    def _superseded(self, event: events.ExecutionSuperseded) -> None:
+        """Mark what was shown of the lost attempt."""
+        self._parts.close()
+        for call_id in self._calls:
+            self._fail_call(call_id, f"superseded by attempt {event.attempt}")
+        for name, id_ in self._data_shown:
+            self._put({"type": "data-" + name, "id": id_, "data": {"superseded": True}})
+        data = {"attempt": event.attempt, "fromSeq": event.from_seq}
+        self._put({"type": "data-superseded", "id": f"superseded-{event.attempt}", "data": data})
+        if self._parts.any_shown:  # a page that shows only text must see it too
+            self._parts.whole("text", f"superseded-{event.attempt}", VOID, None)
+            self._parts.close()
+        self._parts.any_shown = self._parts.any_text = False
+        for memory in (self._calls, self._data_shown, self._known, self._said):
+            memory.clear()
+
+    # --- plan, thoughts, text ----------------------------------------------------------------------------------------
+
+    def _phase_start(self, event: events.PhaseStart) -> None:
+        self._parts.boundary()
+        self._phase(event, {"state": "running", "index": event.phase_index})
+
+    def _phase_complete(self, event: events.PhaseComplete) -> None:
+        self._parts.boundary()
+        self._phase(event, {"state": "complete", "duration": event.duration})
+
+    def _phase(self, event: events.PhaseStart | events.PhaseComplete, changes: Chunk) -> None:
+        self._changed("phase", event.phase_id, {"id": event.phase_id, "name": event.phase_name, **changes})
+
+    def _thinking(self, event: events.Thinking) -> None:
+        if event.visible:
+            self._parts.whole("reasoning", f"thought-{self._id.seq}", event.thought, self._head.agent)
+
+    def _thinking_delta(self, event: events.ThinkingDelta) -> None:
+        self._parts.delta("reasoning", event.message_id, event.delta, self._head.agent)
+
+    def _message_delta(self, event: events.MessageDelta) -> None:
+        self._parts.delta("text", event.message_id, event.delta, self._head.agent)
+        self._said.add(event.message_id, event.delta)
+
+    def _message_complete(self, event: events.MessageComplete) -> None:
+        rest = self._rest(event)
+        if rest is None:  # the completion's text is what counts
+            self._data("message", event.message_id, {"messageId": event.message_id, "text": event.text})
+        elif rest:
+            self._parts.delta("text", event.message_id, rest, self._head.agent)
+        self._parts.end("text", event.message_id)
+        if event.usage is not None:
+            self._metadata(messages={event.message_id: {"usage": event.usage}})
+
+    def _rest(self, event: events.MessageComplete) -> str | None:
+        if event.text is not None:
+            return self._said.rest(event.message_id, event.text)
+        self._said.forget(event.message_id)
+        return ""
+
+    # --- tools -------------------------------------------------------------------------------------------------------
+
+    def _tool_start(self, event: events.ToolStart) -> None:
+        self._call(event.call_id, event.tool_name, event.params)
+
+    def _call(self, call_id: str, tool_name: str, params: Any) -> None:
+        self._parts.interrupt(self._head.agent)
+        self._parts.step()
+        self._calls[call_id] = True
+        _keep(self._calls, MAX_CALLS)
+        chunk = {"type": "tool-input-available", "toolCallId": call_id, "toolName": tool_name, "input": params}
+        self._put(chunk | _TOOL | metadata(self._head.agent, self._head.parent_id))
+
+    def _tool_complete(self, event: events.ToolComplete) -> None:
+        self._ended(event)
+        self._put({"type": "tool-output-available", "toolCallId": event.call_id, "output": event.result} | _TOOL)
+
+    def _tool_error(self, event: events.ToolError) -> None:
+        self._ended(event)
+        self._fail_call(event.call_id, event.error)
+
+    def _ended(self, event: events.ToolComplete | events.ToolError) -> None:
+        if event.call_id not in self._calls:  # its start was trimmed from the log
+            self._call(event.call_id, event.tool_name, None)
+        self._calls[event.call_id] = False
+        self._metadata(tools={event.call_id: {"duration": event.duration}})
+
+    def _fail_call(self, call_id: str, error: str) -> None:
+        self._put({"type": "tool-output-error", "toolCallId": call_id, "errorText": error} | _TOOL)
+
+    # --- specialists, artifacts, people ------------------------------------------------------------------------------
+
+    def _specialist_activated(self, event: events.SpecialistActivated) -> None:
+        changes = {"specialist": event.specialist, "state": "active", "task": event.task, "icon": event.icon}
+        self._changed("specialist", event.specialist, changes)
+
+    def _specialist_complete(self, event: events.SpecialistComplete) -> None:
+        changes = {"specialist": event.specialist, "state": "complete", "summary": event.summary}
+        self._changed("specialist", event.specialist, changes)
+
+    def _progress(self, event: events.Progress) -> None:
+        """The execution's own, or a specialist's."""
+        self._data("progress", f"progress:{event.specialist}" if event.specialist else "progress", event)
+
+    def _artifact(self, event: events.Artifact) -> None:
+        """Each chunk is a part; those of one `artifactId` belong together, in order."""
+        self._parts.interrupt(self._head.agent)
+        self._data("artifact", f"{event.artifact_id}+{self._id.seq}" if event.append else event.artifact_id, event)
+
+    def _input_required(self, event: events.InputRequired) -> None:
+        if self._known.get(("input", event.input_id), {}).get("state") in ("received", "expired"):
+            return  # the answer to the lost attempt's question came before the retry asked
+        self._parts.interrupt(self._head.agent)
+        self._input(event.input_id, "required", msgspec.to_builtins(event))
+
+    def _input_received(self, event: events.InputReceived) -> None:
+        state = "expired" if event.by == events.EXPIRED else "received"
+        self._input(event.input_id, state, msgspec.to_builtins(event))
+
+    def _input(self, input_id: str, state: str, changes: Chunk) -> None:
+        self._changed("input", input_id, {"executionId": self._execution_id, "state": state, **changes})
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _complete(self, event: events.ExecutionComplete) -> None:
+        if isinstance(event.result, str) and event.result and not self._parts.any_text:
+            self._parts.whole("text", "result", event.result, None)  # or a page that shows text shows nothing
+        self._close("the execution is over")
+        self._put({"type": "finish", "finishReason": "stop", "messageMetadata": event})
+        self._end()
+
+    def _error(self, event: events.ExecutionError) -> None:
+        self._close("the execution failed")
+        self._metadata(error={"message": event.error} | ({} if event.code is None else {"code": event.code}))
+        self._put({"type": "error", "errorText": event.error})
+        self._end()
+
+    def _cancelled(self, event: events.ExecutionCancelled) -> None:
+        self._close("the execution was cancelled")
+        self._metadata(cancelled=event)
+        self._put({"type": "abort"})
+        self._end()
+
+    def _close(self, why: str) -> None:
+        """Leave no call pending, no question and no part open."""
+        for call_id, is_open in self._calls.items():
+            if is_open:
+                self._fail_call(call_id, why)
+        asked = [id_ for (name, id_), known in self._known.items() if name == "input" and known["state"] == "required"]
+        for input_id in asked:
+            self._input(input_id, "closed", {})
+        self._parts.close()
+
+    def _end(self) -> None:
+        self._frames.append(DONE)
+        self.is_over = True
+
+
+# `dynamic`: of a kind that the page need not know; `providerExecuted`: it is not for the page to run it.
+_TOOL: Chunk = {"dynamic": True, "providerExecuted": True}
+
+
+def _keep(memory: dict[Any, Any], most: int) -> None:
+    """Forget the oldest beyond a sane number."""
+    if len(memory) > most:
+        del memory[next(iter(memory))]

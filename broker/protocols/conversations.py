@@ -1,0 +1,78 @@
+"""The executions of a conversation, all that were started with its id, and what was said in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from broker.api_types import ExecutionState, ExecutionSummary
+from broker.commands import Commands
+from broker.history import TERMINAL_STATES
+from emitter.errors import UnknownExecution
+from emitter.wire import Owner
+
+PAGE = 200
+MAX_PAGES = 5
+"""How far back a conversation is looked for, in pages of its owner's executions."""
+MAX_EXECUTIONS = 10
+"""Of how many executions the log is read to tell what was said."""
+MAX_TURNS = 50
+MAX_TURN_CHARS = 32_768
+"""Of the conversation that an agent is given: turns, and characters of all of them together. The newest are kept."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What somebody said in a conversation, as agents are given it."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+def last_turns(turns: Sequence[Turn]) -> list[Turn]:
+    """The newest of them, within the limits."""
+    kept: list[Turn] = []
+    chars = 0
+    for turn in reversed(turns[-MAX_TURNS:]):
+        chars += len(turn.content)
+        if chars > MAX_TURN_CHARS:
+            break
+        kept.append(turn)
+    return kept[::-1]
+
+
+async def recent(
+    commands: Commands, owner: Owner, conversation_id: str, *, limit: int, is_running: bool = False
+) -> list[ExecutionSummary]:
+    """Up to `limit` executions of a conversation, newest first; of those that have not ended only, if `is_running`."""
+    found: list[ExecutionSummary] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await commands.listing(owner, state=None, limit=PAGE, cursor=cursor)
+        for summary in page.executions:
+            has_ended = summary.state in TERMINAL_STATES
+            if summary.conversation_id == conversation_id and not (is_running and has_ended):
+                found.append(summary)
+        cursor = page.next_cursor
+        if cursor is None or len(found) >= limit:
+            break
+    return found[:limit]
+
+
+async def turns(commands: Commands, owner: Owner, conversation_id: str) -> list[Turn]:
+    """What was said in a conversation: each execution's task, and what its agent answered."""
+    said: list[Turn] = []
+    for summary in reversed(await recent(commands, owner, conversation_id, limit=MAX_EXECUTIONS)):
+        try:
+            state = await commands.state(owner, summary.execution_id, with_stack=False)
+        except UnknownExecution:
+            continue  # it expired meanwhile
+        said += _turns(state)
+    return said
+
+
+def _turns(state: ExecutionState) -> list[Turn]:
+    answer = state.text or (state.result if isinstance(state.result, str) else "")
+    asked = [Turn("user", state.task)] if state.task else []
+    return [*asked, Turn("assistant", answer)] if answer else asked

@@ -1,0 +1,105 @@
+"""What is known of a conversation from its executions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.commands import Commands
+from broker.history import History
+from broker.metrics import Metrics
+from broker.protocols import conversations
+from broker.protocols.conversations import MAX_EXECUTIONS, Turn
+from emitter.events import ExecutionComplete, ExecutionError, MessageDelta
+from emitter.lifecycle import Lifecycle, Start
+from emitter.log import LogLimits
+from emitter.redact import Redactor
+from emitter.wire import Owner
+from tests.edges import Author
+
+ALICE = Owner("alice")
+
+
+@pytest.fixture
+async def commands(redis: Redis) -> AsyncIterator[Commands]:
+    history = History(redis, Metrics("0"))
+    yield Commands(redis, history, LogLimits(), Redactor())
+    await history.close()
+
+
+async def begin(redis: Redis, execution_id: str, conversation_id: str | None, owner: Owner = ALICE) -> Author:
+    start = Start(task=f"ask {execution_id}", agent="a", conversation_id=conversation_id)
+    await Lifecycle(redis, LogLimits(), Redactor()).accept(owner, execution_id, start)
+    return Author(redis, owner.user, execution_id)
+
+
+async def ids(commands: Commands, **options: Any) -> list[str]:
+    options = {"limit": 10, **options}
+    return [each.execution_id for each in await conversations.recent(commands, ALICE, "c", **options)]
+
+
+async def test_recent(redis: Redis, commands: Commands) -> None:
+    """A conversation's executions are found newest first, among all others and of nobody else."""
+    for number in range(3):
+        await begin(redis, f"ex_{number}", "c")
+        await begin(redis, f"other_{number}", "d")
+        await begin(redis, f"none_{number}", None)
+    await begin(redis, "ex_9", "c", Owner("bob"))
+    assert sorted(await ids(commands)) == ["ex_0", "ex_1", "ex_2"]
+    assert len(await ids(commands, limit=2)) == 2
+
+
+async def test_running(redis: Redis, commands: Commands) -> None:
+    """Those that have ended can be left out."""
+    for number, end in enumerate([ExecutionComplete(result=1, duration=1.0), ExecutionError(error="e"), None]):
+        author = await begin(redis, f"ex_{number}", "c")
+        if end is not None:
+            await author.write(end)
+    assert await ids(commands, is_running=True, limit=1) == ["ex_2"]
+
+
+async def test_behind_many_others(redis: Redis, commands: Commands) -> None:
+    """A conversation is also found behind a page of others."""
+    await begin(redis, "ex_0", "c")
+    for number in range(conversations.PAGE + 5):
+        await begin(redis, f"other_{number}", "d")
+    assert await ids(commands) == ["ex_0"]
+
+
+async def test_turns(redis: Redis, commands: Commands) -> None:
+    """Each execution is a question and its answer: the text, or else a result that is text, or none."""
+    ends = [
+        [MessageDelta(message_id="m", delta="said "), MessageDelta(message_id="m", delta="0"), done({"r": 0})],
+        [done("result 1")],
+        [done({"r": 2})],
+        [],
+    ]
+    for number, events in enumerate(ends):
+        author = await begin(redis, f"ex_{number}", "c")
+        await redis.zadd(ALICE.index, {f"ex_{number}": number})  # whatever the clock's grain
+        if events:
+            await author.write(*events)
+    assert await conversations.turns(commands, ALICE, "c") == [
+        Turn("user", "ask ex_0"),
+        Turn("assistant", "said 0"),
+        Turn("user", "ask ex_1"),
+        Turn("assistant", "result 1"),
+        Turn("user", "ask ex_2"),
+        Turn("user", "ask ex_3"),
+    ]
+
+
+async def test_turns_of_the_newest(redis: Redis, commands: Commands) -> None:
+    """Only so many logs are read, the newest."""
+    for number in range(MAX_EXECUTIONS + 2):
+        await begin(redis, f"ex_{number}", "c")
+        await redis.zadd(ALICE.index, {f"ex_{number}": number})
+    turns = await conversations.turns(commands, ALICE, "c")
+    assert [turn.content for turn in turns] == [f"ask ex_{number}" for number in range(2, MAX_EXECUTIONS + 2)]
+
+
+def done(result: Any) -> ExecutionComplete:
+    return ExecutionComplete(result=result, duration=1.0)

@@ -1,0 +1,222 @@
+// A page with a chat, made of the SDK's own classes: `node ai_sdk_client.mjs <ai5|ai6|ai7> <scene> <json of what it needs>`.
+// Prints what the page has in the end, as JSON. The scenes are at the end.
+const [sdkName, scene, argument] = process.argv.slice(2);
+const sdk = await import(sdkName);
+const given = JSON.parse(argument);
+const WAIT_MS = 20_000;
+
+/** The state that a framework's binding keeps; `changed` wakes who waits for it. */
+class State {
+  #status = "ready";
+  #waiting = [];
+  error = undefined;
+  constructor(messages = []) {
+    this.messages = messages;
+  }
+  get status() {
+    return this.#status;
+  }
+  set status(status) {
+    this.#status = status;
+    this.changed();
+  }
+  pushMessage = (message) => {
+    this.messages = this.messages.concat(message);
+    this.changed();
+  };
+  popMessage = () => {
+    this.messages = this.messages.slice(0, -1);
+  };
+  replaceMessage = (index, message) => {
+    this.messages = [...this.messages.slice(0, index), this.snapshot(message), ...this.messages.slice(index + 1)];
+    this.changed();
+  };
+  snapshot = (value) => structuredClone(value);
+  changed() {
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
+  next() {
+    return new Promise((wake) => this.#waiting.push(wake));
+  }
+}
+
+class Chat extends sdk.AbstractChat {
+  constructor(init) {
+    const state = new State(init.messages);
+    super({ ...init, state });
+    this.kept = state;
+  }
+  /** Wait until this is so for the newest message. */
+  async until(condition) {
+    const deadline = new Promise((_, fail) => setTimeout(() => fail(new Error(`not in time: ${condition}`)), WAIT_MS).unref());
+    while (!condition(this.lastMessage, this)) await Promise.race([this.kept.next(), deadline]);
+  }
+}
+
+/** A chat at one of the edges; `parts` are what its page was told of by `onData`. */
+function page({ edge = 0, id = given.chatId, messages, ...transport } = {}) {
+  const told = [];
+  const chat = new Chat({
+    id,
+    messages,
+    onData: (part) => told.push(part),
+    onError: () => {},
+    transport: new sdk.DefaultChatTransport({
+      api: `${given.edges[edge]}/api/agent/chat`,
+      headers: { Authorization: `Bearer ${given.token}` },
+      body: { agent: given.agent },
+      ...transport,
+    }),
+  });
+  chat.told = told;
+  return chat;
+}
+
+async function post(path, body, edge = 1) {
+  const response = await fetch(`${given.edges[edge]}${path}`, {
+    method: "POST",
+    headers: { Authorization: `Bearer ${given.token}`, "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  return { status: response.status, body: await response.json() };
+}
+
+const question = (message) => message?.parts?.find((part) => part.type === "data-input");
+const isAsked = (message) => question(message)?.data.state === "required";
+
+function answer(chat, value) {
+  const { executionId, inputId } = question(chat.lastMessage).data;
+  return post(`/api/agent/executions/${executionId}/input`, { inputId, value });
+}
+
+/** What the page shows. */
+const shown = (chat) => ({ status: chat.status, error: chat.error?.message, messages: chat.messages });
+
+const scenes = {
+  /** One question, and its whole answer. */
+  async turn() {
+    const chat = page();
+    await chat.sendMessage({ text: given.text });
+    return { ...shown(chat), told: chat.told };
+  },
+
+  /** A recorded response, as it was written. */
+  async recorded() {
+    const body = () => new Response(given.body, { headers: { "content-type": "text/event-stream" } });
+    const chat = page({ fetch: async () => body() });
+    await chat.sendMessage({ text: "t" });
+    return shown(chat);
+  },
+
+  /** The agent asks; the page answers, over another edge, while its stream stays open. */
+  async approval() {
+    const chat = page();
+    const turn = chat.sendMessage({ text: given.text });
+    await chat.until(isAsked);
+    const asked = structuredClone(chat.lastMessage);
+    const answered = await answer(chat, true);
+    await turn;
+    return { ...shown(chat), asked, answered };
+  },
+
+  /** The page is left in the middle, and opened again at another edge. */
+  async resume() {
+    const left = page();
+    const turn = left.sendMessage({ text: given.text });
+    await left.until(isAsked);
+    await left.stop();
+    await turn;
+    const opened = page({ edge: 1, messages: left.messages.slice(0, 1) });
+    const resumed = opened.resumeStream();
+    await opened.until(isAsked);
+    await answer(opened, true);
+    await resumed;
+    await opened.resumeStream();
+    return { ...shown(opened), before: left.messages };
+  },
+
+  /** The connection breaks in the middle; the same page resumes. */
+  async reconnect() {
+    const controller = new AbortController();
+    const chat = page({
+      fetch: async (url, init) => {
+        const response = await fetch(url, { ...init, signal: init.method === "POST" ? controller.signal : init.signal });
+        if (init.method !== "POST") return response;
+        const body = response.body.pipeThrough(
+          new TransformStream({
+            start(control) {
+              controller.signal.addEventListener("abort", () => control.error(new TypeError("network error")));
+            },
+          }),
+        );
+        return new Response(body, response);
+      },
+    });
+    const turn = chat.sendMessage({ text: given.text });
+    await chat.until(isAsked);
+    controller.abort();
+    await turn;
+    const broken = chat.status;
+    const resumed = chat.resumeStream();
+    await chat.until((message, { status }) => isAsked(message) && status === "streaming");
+    await answer(chat, true);
+    await resumed;
+    return { ...shown(chat), broken };
+  },
+
+  /** Nothing runs in this chat. */
+  async nothing() {
+    const chat = page();
+    await chat.resumeStream();
+    return shown(chat);
+  },
+
+  /** The page stops the work. */
+  async stop() {
+    const chat = page();
+    const turn = chat.sendMessage({ text: given.text });
+    await chat.until((message) => message?.parts?.some((part) => part.type === "reasoning"));
+    const stopped = await post(`/api/agent/chat/${encodeURIComponent(given.chatId)}/stop`, { reason: "enough" });
+    await turn;
+    return { ...shown(chat), stopped };
+  },
+
+  /** Two turns, and the second answer once more. */
+  async conversation() {
+    const options = given.lastOnly
+      ? { prepareSendMessagesRequest: ({ id, messages, trigger, body }) => ({ body: { ...body, id, message: messages.at(-1), trigger } }) }
+      : {};
+    const chat = page(options);
+    await chat.sendMessage({ text: "one" });
+    await chat.sendMessage({ text: "two" });
+    const twice = chat.messages;
+    await chat.regenerate();
+    return { ...shown(chat), twice };
+  },
+
+  /** The same request twice, as after an answer that was lost on the way. */
+  async repeat() {
+    const messages = [{ id: "u1", role: "user", parts: [{ type: "text", text: given.text }] }];
+    const transport = page().transport;
+    const seen = [];
+    for (const _ of [1, 2]) {
+      const stream = await transport.sendMessages({ chatId: given.chatId, messages, trigger: "submit-message" });
+      let last;
+      for await (last of sdk.readUIMessageStream({ stream }));
+      seen.push(last);
+    }
+    return { seen };
+  },
+
+  /** Watches a chat whose events the test writes itself: says when it is in, and what it has in the end. */
+  async watch() {
+    const chat = page({ messages: given.messages });
+    const work = given.resume ? chat.resumeStream() : chat.sendMessage({ text: given.text });
+    await chat.until((message) => message?.role === "assistant");
+    process.stdout.write(JSON.stringify(chat.lastMessage) + "\n");
+    await work;
+    return { ...shown(chat), told: chat.told };
+  },
+};
+
+process.stdout.write(JSON.stringify(await scenes[scene]()) + "\n", () => process.exit(0));

@@ -1,0 +1,64 @@
+"""Agents for the clients of other protocols, run by a real worker process. They write nothing of any protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from emitter import Agents, Context
+
+agents = Agents()
+
+
+@agents.agent("teller", description="Does some of everything", tags=("test",))
+async def teller(context: Context) -> dict[str, Any]:
+    emitter = context.emitter
+    await emitter.plan_created("Tell", [("look", "Look"), ("say", "Say")])
+    async with emitter.phase("look", name="Look"):
+        await emitter.thinking("Where to begin?")
+        for piece in ("First ", "things ", "first."):
+            await emitter.thinking_delta(piece, "r1")
+        async with emitter.tool("add", {"a": 1, "b": 2}, call_id="c1") as call:
+            await emitter.tool_progress("c1", progress=50)
+            call.result = {"sum": 3}
+        await emitter.tool_start("c2", "divide", {"by": 0})
+        await emitter.tool_error("c2", "divide", "by zero", 0.1)
+        await emitter.progress(50, current_action="Looking")
+        await emitter.partial_result({"half": True})
+    async with emitter.phase("say", name="Say"):
+        for piece in ("Sum", ": 3 \u2028", "é \U0001f600."):
+            await emitter.text(piece)
+        await emitter.end_text()
+        await emitter.artifact("a1", "text/plain", text="3\n", last=True)
+        await emitter.custom("acme.seen", {"ok": True})
+        await emitter.usage(input_tokens=10, output_tokens=5)
+        await emitter.progress(100)
+    return {"sum": 3}
+
+
+@agents.agent("asker")
+async def asker(context: Context) -> dict[str, bool]:
+    await context.emitter.text("Before. ")
+    approved = await context.ask("Go on?", kind="approval", expires_in=60)
+    await context.emitter.text("After.")
+    return {"approved": approved}
+
+
+@agents.agent("sleeper")
+async def sleeper(context: Context) -> None:
+    await context.emitter.tool_start("c1", "sleep", {})
+    await context.emitter.thinking("I wait")
+    await asyncio.sleep(60)
+
+
+@agents.agent("failer")
+async def failer(context: Context) -> None:
+    await context.emitter.text("So far")
+    raise RuntimeError("as told")
+
+
+@agents.agent("rememberer")
+async def rememberer(context: Context) -> str:
+    """Answers with the conversation it was given."""
+    messages = context.params.get("messages", [])
+    return " | ".join(f"{message['role']}: {message['content']}" for message in messages)
