@@ -373,7 +373,7 @@ def _why_left(viewer: Viewer, reason: CloseReason) -> CloseReason:
     ends its stream to ask something."""
     if viewer.topic.ended:
         return CloseReason.FINISHED
-    return CloseReason.AGED if reason is CloseReason.FINISHED else reason
+    return CloseReason.AGED if reason is CloseReason.FINISHED and not viewer.lens.is_native else reason
 
 
 def _tether(target: Target, head: Head | None) -> Tether | None:

@@ -520,7 +520,7 @@ async def test_without_an_owner_nothing_is_published(redis: Redis, redis_url: st
         end = await core.play("run-1", start_job("Research", "cats"))
         assert (await core.run(task("ask"))).failed.failure.message
     assert end.HasField("complete_workflow_execution")
-    assert await redis.keys("*") == []
+    assert await redis.keys("rc:{*") == []
 
 
 async def test_a_default_owner(redis: Redis, redis_url: str, core: Core) -> None:
@@ -551,7 +551,7 @@ async def test_a_rule_of_ones_own(redis: Redis, redis_url: str, core: Core) -> N
     async with working(RuncastPlugin(redis_url=redis_url, execution_of=execution_of)):
         for workflow_id in ("nobody", "nonsense"):
             await core.play(f"run-{workflow_id}", start_job("Ends", "well", workflow_id=workflow_id))
-        assert await redis.keys("*") == []
+        assert await redis.keys("rc:{*") == []
         await core.play("run-1", start_job("Research", "cats"))
     log = await story(redis)
     assert log[0][1]["task"].startswith("temporalio.workflow")
@@ -576,7 +576,7 @@ async def test_a_header_of_somebody_else(redis: Redis, redis_url: str, core: Cor
         assert (await core.run(task("search", "cats", headers=headers))).HasField("completed")
         end = await core.activate("run-1", start_job("Ends", "well", headers=headers))
     assert end[0].HasField("complete_workflow_execution")
-    assert await redis.keys("*") == []
+    assert await redis.keys("rc:{*") == []
 
 
 def test_who_cannot_be_an_owner() -> None:
@@ -989,7 +989,13 @@ async def replayer(redis: Redis, redis_url: str, core: Core) -> AsyncIterator[Ca
 
         async def replay(history: WorkflowHistory, **options: Any) -> Exception | None:
             options = options or {"interceptors": plugin.interceptors, "workflow_runner": plugin.workflow_runner(None)}
-            replayer = Replayer(workflows=agents.WORKFLOWS, **options)
+            try:
+                replayer = Replayer(workflows=agents.WORKFLOWS, **options)
+            except RuntimeError as error:
+                # The sandbox imports modules, in which CPython 3.11 may lose the count of its locks (gh-106176).
+                if not isinstance(error.__cause__, KeyError):
+                    raise
+                replayer = Replayer(workflows=agents.WORKFLOWS, **options)
             return (await replayer.replay_workflow(history, raise_on_replay_failure=False)).replay_failure
 
         yield replay
@@ -998,7 +1004,7 @@ async def replayer(redis: Redis, redis_url: str, core: Core) -> AsyncIterator[Ca
 async def test_temporals_replay_fits_and_is_told_nowhere(redis: Redis, replayer: Any) -> None:
     """Temporal's own core finds a workflow with the interceptors deterministic, and nothing of it is published."""
     assert await replayer(history("one", "done", is_open=False)) is None
-    assert await redis.keys("*") == []
+    assert await redis.keys("rc:{*") == []
 
 
 async def test_temporals_last_open_task_is_told(redis: Redis, replayer: Any) -> None:
@@ -1015,7 +1021,7 @@ async def test_temporals_last_open_task_is_told(redis: Redis, replayer: Any) -> 
 async def test_a_replayer_with_the_plugin_publishes_nothing(redis: Redis, redis_url: str, replayer: Any) -> None:
     """Not even of an open history: it is a test of code."""
     assert await replayer(history("one", is_open=True), plugins=[RuncastPlugin(redis_url=redis_url)]) is None
-    assert await redis.keys("*") == []
+    assert await redis.keys("rc:{*") == []
 
 
 async def test_a_replay_that_does_not_fit_is_found(replayer: Any) -> None:
@@ -1034,7 +1040,7 @@ async def test_activities_in_temporals_test_environment(redis: Redis, redis_url:
     assert await environment.run(agents.write, "page") == "PAGE"
     assert environment.run(agents.count, 2) == 2
     assert beats == [(0,), (1,)]
-    assert await redis.keys("*") == []
+    assert await redis.keys("rc:{*") == []
 
 
 async def test_the_interceptors_in_temporals_test_environment(redis: Redis, redis_url: str) -> None:
