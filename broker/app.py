@@ -27,6 +27,7 @@ from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.presence import Presence
 from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
+from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.settings import BadSetting, Settings
 from broker.stream import Streams
@@ -206,7 +207,9 @@ class Edge:
         commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
         api = Api(settings, self.redis, self.access, self.admission, self.streams, commands, self.metrics, version())
         app.add_routes(api.routes())
-        app.add_routes(AiSdk(api.identify, api.within_rate, api.read_json, commands, self.streams).routes())
+        chat = AiSdk(api.identify, api.within_rate, api.read_json, commands, self.streams)
+        ag_ui = AgUi(api.identify, api.within_rate, api.read_json, commands, self.streams, self.redis)
+        app.add_routes([*chat.routes(), *ag_ui.routes()])
         return app
 
     def _on_message(self, channel: str, data: bytes) -> None:

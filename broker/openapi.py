@@ -1,7 +1,7 @@
 """The description of the native HTTP interface (OpenAPI 3.1), generated from the types that the code itself uses.
 
-The endpoints of other protocols (AI SDK) have specifications of their own and are not in it. The module is long because
-it is one table: what the native interface answers, in one place.
+The endpoints of other protocols (AI SDK, AG-UI) have specifications of their own and are not in it. The module is long
+because it is one table: what the native interface answers, in one place.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""The frames of a run: numbered within each of the log's entries, and only those that the client lacks. Pure.
+
+A connection may break between any two frames, so each has an id from which the client can go on: `<ms>-<seq>` on the
+last of an entry, `<ms>-<seq>.<n>` on its n-th before that. What has begun and not ended is known at every moment: a
+client that comes back, or that takes up an interrupted run, gets it begun again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from emitter import wire
+from emitter.wire import START, EventId
+
+MAX_OPEN = 200
+"""Messages, steps and subagents that are open at a time; beyond it the oldest is ended."""
+
+Event = dict[str, Any]
+Key = tuple[str, str]
+"""Kind and id of what is open."""
+
+STEP, TEXT, SPAN, REASONING, CALL, SUBAGENT = "step", "text", "span", "reasoning", "call", "subagent"
+
+_PLACE = re.compile(r"(\d{1,15}-\d{1,15})(?:\.(\d{1,6}))?\Z", re.ASCII)
+_encoder = msgspec.json.Encoder()
+
+
+class Place(NamedTuple):
+    """How far a client has come: all of an entry's frames (`frame` None), or its first few."""
+
+    id: EventId
+    frame: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Raises `ValueError`."""
+        match = _PLACE.match(text)
+        if match is None:
+            raise ValueError(f"not the id of a frame: {text[:64]!r}")
+        return cls(wire.parse_event_id(match[1]), None if match[2] is None else int(match[2]))
+
+    def covers(self, seq: int, number: int) -> bool:
+        """Whether the client has the frame of this number of the entry of this ordinal."""
+        if seq == self.id.seq:
+            return self.frame is None or number <= self.frame
+        return seq < self.id.seq
+
+
+class Opened(NamedTuple):
+    """What is open: the event that began it, and the one that will end it."""
+
+    beginning: Event
+    ending: Event
+
+
+def frame(event: Event, id_: str | None = None) -> bytes:
+    line = b"" if id_ is None else b"id: %b\n" % id_.encode()
+    return b"%bdata: %b\n\n" % (line, wire.ascii_json(_encoder.encode(event)))
+
+
+class Frames:
+    """Takes events, gives frames. `on_return` is called when the first is shown to a client that has some already: it
+    puts what such a client must be told before."""
+
+    def __init__(self, after: Place | None, on_return: Callable[[], None]) -> None:
+        self._after = after or Place(START)
+        self._on_return = on_return
+        self._muted = after is not None
+        self._id = START
+        self._timestamp = 0
+        self._number = 0
+        self._events: list[tuple[str | None, Event]] = []
+        self._open: dict[Key, Opened] = {}
+
+    def begin(self, id_: EventId, timestamp: int) -> None:
+        """The next entry of the log."""
+        self._id, self._timestamp, self._number = id_, timestamp, 0
+        if id_.seq > self._after.id.seq:
+            self.show()
+
+    def end(self) -> bytes:
+        """No more comes of the entry; its frames."""
+        if self._id.seq >= self._after.id.seq:
+            self.show()
+        last = len(self._events) - 1
+        shown = b"".join(
+            frame(event, str(self._id) if index == last and id_ is not None else id_)
+            for index, (id_, event) in enumerate(self._events)
+        )
+        self._events.clear()
+        return shown
+
+    def show(self) -> None:
+        """From here on frames are shown."""
+        if self._muted:
+            self._muted = False
+            self._on_return()
+
+    def put(self, type_: str, **fields: Any) -> None:
+        """One event; fields that are None are left out, since null would be an error."""
+        self._put(event_of(type_, **fields))
+
+    def _put(self, event: Event) -> None:
+        self._number += 1
+        if self._muted and not self._after.covers(self._id.seq, self._number):
+            self.show()
+        if not self._muted:
+            self._events.append((f"{self._id}.{self._number}", {**event, "timestamp": self._timestamp}))
+
+    def tell(self, type_: str, **fields: Any) -> None:
+        """One event that is of no entry: it has no id, and may come again."""
+        self._events.append((None, event_of(type_, **fields)))
+
+    # --- what is open ---
+
+    def start(self, key: Key, beginning: Event, ending: Event) -> None:
+        """Begin something, unless it is open."""
+        if key not in self._open:
+            if len(self._open) >= MAX_OPEN:
+                self.finish(next(iter(self._open)))
+            self._put(beginning)
+            self._open[key] = Opened(beginning, ending)
+
+    def is_open(self, key: Key) -> bool:
+        return key in self._open
+
+    def finish(self, key: Key, **fields: Any) -> None:
+        """End something, if it is open. `fields` are added to the event that ends it."""
+        opened = self._open.get(key)
+        if opened is not None:
+            self._put({**opened.ending, **fields})  # while it is still open: a client that returns here needs both ends
+            del self._open[key]
+
+    def finish_all(self, **of_subagents: Any) -> None:
+        """End all that is open, the latest first. `of_subagents` is added to the events that end subagents."""
+        for key in reversed(list(self._open)):
+            self.finish(key, **(of_subagents if key[0] == SUBAGENT else {}))
+
+    def begin_again(self) -> None:
+        """Tell of all that is open that it begins."""
+        self._events += [(None, opened.beginning) for opened in self._open.values()]
+
+
+def event_of(type_: str, **fields: Any) -> Event:
+    present = {name: value for name, value in fields.items() if value is not None}
+    return {"type": type_, **present}

@@ -1,0 +1,60 @@
+"""Questions to people as AG-UI's interrupts. Pure.
+
+A run ends where its agent asks, and another run goes on from that place. So an interrupt's id has all that the next run
+must know: the execution, the place, and the question.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from emitter.events import InputRequired
+from emitter.wire import EXECUTION_ID, INPUT_ID, EventId, parse_event_id
+
+
+class InterruptId(NamedTuple):
+    """`<execution>:<ms>-<seq>:<input>`; the place is that of the log's entry with which the run ended."""
+
+    execution_id: str
+    place: EventId
+    input_id: str
+
+    def __str__(self) -> str:
+        return f"{self.execution_id}:{self.place}:{self.input_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> InterruptId:
+        """Raises `ValueError`."""
+        execution_id, _, rest = text.partition(":")
+        place, _, input_id = rest.partition(":")
+        if not EXECUTION_ID.match(execution_id) or not INPUT_ID.match(input_id):
+            raise ValueError(f"not an interrupt of ours: {text[:80]!r}")
+        return cls(execution_id, parse_event_id(place), input_id)
+
+
+def interrupt(question: InputRequired, execution_id: str, place: EventId) -> dict[str, Any]:
+    """What a client is told of a question."""
+    told: dict[str, Any] = {
+        "id": str(InterruptId(execution_id, place, question.input_id)),
+        "reason": question.kind,
+        "message": question.prompt,
+        "responseSchema": response_schema(question),
+        "metadata": {"executionId": execution_id, "inputId": question.input_id},
+    }
+    if question.expires_at is not None:
+        moment = datetime.fromtimestamp(question.expires_at / 1000, UTC)
+        told["expiresAt"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return told
+
+
+def response_schema(question: InputRequired) -> dict[str, Any]:
+    """The JSON Schema of an answer."""
+    match question.kind:
+        case "approval":
+            return {"type": "boolean"}
+        case "choice" if question.options:
+            return {"type": "string", "enum": question.options}
+        case "form":
+            return question.schema or {"type": "object"}
+    return {"type": "string"}

@@ -1,0 +1,251 @@
+"""What an agent says and does, as the messages, reasoning, steps, subagents and tool calls of a run. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import msgspec
+
+from broker.protocols.ag_ui.frames import CALL, REASONING, SPAN, STEP, SUBAGENT, TEXT, Event, Frames, event_of
+from emitter import events, wire
+from emitter.wire import Envelope, EventId
+
+MAX_FOLLOWED = 500
+"""Messages, speakers and calls that are followed at a time; beyond it the oldest are forgotten."""
+
+SPEAKING = (
+    events.Thinking,
+    events.ThinkingDelta,
+    events.MessageDelta,
+    events.MessageComplete,
+    events.ToolStart,
+    events.PhaseStart,
+    events.PhaseComplete,
+    events.PartialResult,
+    events.Artifact,
+    events.InputRequired,
+)
+"""After one of these from the same speaker, the thought that was being written is over: the log does not say so."""
+
+
+class Ids:
+    """Mints ids: the same on every edge, other ones for each attempt."""
+
+    def __init__(self, execution_id: str) -> None:
+        self._execution_id = execution_id
+        self.attempt = 1
+
+    def of(self, kind: str, id_: str) -> str:
+        attempt = "" if self.attempt == 1 else f".{self.attempt}"
+        return f"{self._execution_id}{attempt}:{kind}:{id_}"
+
+
+class Written(NamedTuple):
+    """How much of a message was told, to know what its completion adds."""
+
+    length: int
+    digest: Any
+
+    def add(self, text: str) -> Written:
+        self.digest.update(text.encode("utf-8", "surrogatepass"))
+        return Written(self.length + len(text), self.digest)
+
+    def rest(self, whole: str) -> str | None:
+        """What `whole` has after it; None if it begins otherwise."""
+        begun = hashlib.blake2b(whole[: self.length].encode("utf-8", "surrogatepass"))
+        return whole[self.length :] if begun.digest() == self.digest.digest() else None
+
+
+class Speech:
+    """Text, thoughts, steps, and who of several specialists they are by."""
+
+    def __init__(self, frames: Frames, ids: Ids) -> None:
+        self._frames = frames
+        self._ids = ids
+        self._written: OrderedDict[str, Written] = OrderedDict()
+        self._thinking: OrderedDict[str, str] = OrderedDict()
+        self._steps: OrderedDict[str, str] = OrderedDict()
+        self._subagents: OrderedDict[str, str] = OrderedDict()
+        self.first_thought: str | None = None
+
+    def reset(self) -> None:
+        """Forget a lost attempt. What it left open is ended by then."""
+        for followed in (self._written, self._thinking, self._steps, self._subagents):
+            followed.clear()
+        self.first_thought = None
+
+    # --- text ---
+
+    def say(self, head: Envelope, event: events.MessageDelta) -> None:
+        message_id = self._ids.of("message", event.message_id)
+        self._begin_text(message_id, head)
+        if event.delta:
+            self._frames.put("TEXT_MESSAGE_CONTENT", messageId=message_id, delta=event.delta)
+        written = self._written.get(event.message_id) or Written(0, hashlib.blake2b())
+        _follow(self._written, event.message_id, written.add(event.delta))
+
+    def complete(self, head: Envelope, event: events.MessageComplete) -> None:
+        message_id = self._ids.of("message", event.message_id)
+        written = self._written.pop(event.message_id, None)
+        rest = event.text or "" if written is None else written.rest(event.text) if event.text is not None else ""
+        metadata: dict[str, Any] = {} if event.usage is None else {"usage": msgspec.to_builtins(event.usage)}
+        if rest is None:  # the whole text counts instead of its chunks, which cannot be taken back
+            self._frames.finish((TEXT, message_id), metadata={"replacedBy": message_id + ":final"})
+            message_id, rest = message_id + ":final", event.text
+        if not rest and not self._frames.is_open((TEXT, message_id)):
+            return
+        self._begin_text(message_id, head)
+        if rest:
+            self._frames.put("TEXT_MESSAGE_CONTENT", messageId=message_id, delta=rest)
+        self._frames.finish((TEXT, message_id), **({"metadata": metadata} if metadata else {}))
+
+    def _begin_text(self, message_id: str, head: Envelope) -> None:
+        who = self.subagent(head)
+        beginning = event_of("TEXT_MESSAGE_START", messageId=message_id, role="assistant", subagentRunId=who)
+        self._frames.start((TEXT, message_id), beginning, event_of("TEXT_MESSAGE_END", messageId=message_id))
+
+    # --- thoughts ---
+
+    def turn(self, head: Envelope, event: events.Event) -> None:
+        """Whoever does something else has ended the thought that was being written."""
+        written = self._thinking.get(head.agent or "")
+        if written is not None and isinstance(event, SPEAKING):
+            if isinstance(event, events.ThinkingDelta) and event.message_id == written:
+                return
+            del self._thinking[head.agent or ""]
+            self._finish_thought(self._ids.of("thought", written))
+
+    def think(self, head: Envelope, event: events.ThinkingDelta) -> None:
+        message_id = self._ids.of("thought", event.message_id)
+        self._begin_thought(message_id, head)
+        if event.delta:
+            self._frames.put("REASONING_MESSAGE_CONTENT", messageId=message_id, delta=event.delta)
+        _follow(self._thinking, head.agent or "", event.message_id)
+
+    def thought(self, id_: EventId, head: Envelope, event: events.Thinking) -> None:
+        """A whole one."""
+        message_id = self._ids.of("thought", f"#{id_.seq}")
+        self._begin_thought(message_id, head, event.iteration)
+        if event.thought:
+            self._frames.put("REASONING_MESSAGE_CONTENT", messageId=message_id, delta=event.thought)
+        self._finish_thought(message_id)
+
+    def _begin_thought(self, message_id: str, head: Envelope, iteration: int | None = None) -> None:
+        self.first_thought = self.first_thought or message_id
+        fields: dict[str, Any] = {"messageId": message_id, "subagentRunId": self.subagent(head)}
+        self._frames.start(
+            (SPAN, message_id),
+            event_of("REASONING_START", **fields),
+            event_of("REASONING_END", messageId=message_id),
+        )
+        metadata = None if iteration is None else {"iteration": iteration}
+        self._frames.start(
+            (REASONING, message_id),
+            event_of("REASONING_MESSAGE_START", role="reasoning", metadata=metadata, **fields),
+            event_of("REASONING_MESSAGE_END", messageId=message_id),
+        )
+
+    def _finish_thought(self, message_id: str) -> None:
+        self._frames.finish((REASONING, message_id))
+        self._frames.finish((SPAN, message_id))
+
+    # --- steps ---
+
+    def start_step(self, event: events.PhaseStart) -> None:
+        """A phase's name is its step's, made unique among those that are open: a client takes no two of one name."""
+        if self._steps.get(event.phase_id) is not None:
+            return
+        name = event.phase_name
+        while self._frames.is_open((STEP, name)):
+            name = f"{name} ({event.phase_id})"
+        metadata = {"phaseId": event.phase_id}
+        beginning = event_of("STEP_STARTED", stepName=name, metadata=metadata)
+        self._frames.start((STEP, name), beginning, event_of("STEP_FINISHED", stepName=name, metadata=metadata))
+        _follow(self._steps, event.phase_id, name)
+
+    def finish_step(self, event: events.PhaseComplete) -> None:
+        name = self._steps.pop(event.phase_id, None)
+        if name is not None:
+            self._frames.finish((STEP, name))
+
+    # --- specialists ---
+
+    def subagent(self, head: Envelope) -> str | None:
+        """The specialist at work who says this."""
+        return None if head.agent is None else self._subagents.get(head.agent)
+
+    def activate(self, id_: EventId, event: events.SpecialistActivated) -> None:
+        if event.specialist in self._subagents:
+            return
+        run_id = self._ids.of("specialist", f"#{id_.seq}")
+        beginning = event_of("SUBAGENT_STARTED", subagentRunId=run_id, name=event.specialist, description=event.task)
+        self._frames.start((SUBAGENT, run_id), beginning, event_of("SUBAGENT_FINISHED", subagentRunId=run_id))
+        _follow(self._subagents, event.specialist, run_id)
+
+    def deactivate(self, event: events.SpecialistComplete) -> None:
+        run_id = self._subagents.pop(event.specialist, None)
+        if run_id is not None:
+            self._frames.finish((SUBAGENT, run_id), **event_fields(result=event.summary))
+
+
+class Calls:
+    """Tool calls and their results. A call's parameters are known at once, so its end follows its beginning."""
+
+    def __init__(self, frames: Frames, ids: Ids) -> None:
+        self._frames = frames
+        self._ids = ids
+        self._unanswered: OrderedDict[str, None] = OrderedDict()
+
+    def reset(self) -> None:
+        self._unanswered.clear()
+
+    def id_of(self, call_id: str) -> str:
+        return self._ids.of("call", call_id)
+
+    def start(self, event: events.ToolStart, who: str | None) -> None:
+        call_id = self.id_of(event.call_id)
+        beginning = event_of("TOOL_CALL_START", toolCallId=call_id, toolCallName=event.tool_name, subagentRunId=who)
+        self._frames.start((CALL, call_id), beginning, event_of("TOOL_CALL_END", toolCallId=call_id))
+        self._frames.put("TOOL_CALL_ARGS", toolCallId=call_id, delta=_json(event.params))
+        self._frames.finish((CALL, call_id))
+        _follow(self._unanswered, event.call_id, None)
+
+    def complete(self, event: events.ToolComplete, who: str | None) -> None:
+        content = event.result if isinstance(event.result, str) else _json(event.result)
+        self._result(event.call_id, content, who, {"duration": event.duration})
+
+    def fail(self, event: events.ToolError, who: str | None) -> None:
+        self._result(event.call_id, event.error, who, {"isError": True, "duration": event.duration})
+
+    def give_up(self) -> None:
+        """Say of what has no result that none will come: a client would think that it is asked for one."""
+        for call_id in list(self._unanswered):
+            self._result(call_id, "", None, {"isError": True})
+
+    def _result(self, call_id: str, content: str, who: str | None, metadata: Event) -> None:
+        self._unanswered.pop(call_id, None)
+        self._frames.put(
+            "TOOL_CALL_RESULT",
+            messageId=self._ids.of("result", call_id),
+            toolCallId=self.id_of(call_id),
+            content=content,
+            role="tool",
+            subagentRunId=who,
+            metadata=metadata,
+        )
+
+
+def event_fields(**fields: Any) -> Event:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _json(value: Any) -> str:
+    return wire.ascii_json(msgspec.json.encode(value)).decode()
+
+
+def _follow(followed: OrderedDict[str, Any], id_: str, value: Any) -> None:
+    followed[id_] = value
+    if len(followed) > MAX_FOLLOWED:
+        followed.popitem(last=False)

@@ -1,0 +1,355 @@
+"""A log as the events of an AG-UI run (https://ag-ui.com/spec/1.0). Pure.
+
+The first run of an execution shows it from its beginning and ends where the agent asks something or ends. Whoever
+resumes is shown, in a run of its own, what follows that place. The ids of messages and calls begin with the execution's
+and change with its attempts, so that nothing of one is ever added to something of another.
+
+When a retry takes over, the messages of the lost attempt are taken back by a snapshot of those that were there before
+the execution, if the client sent them. Whoever comes after that is not shown the lost attempts at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
+from broker.protocols.ag_ui.interrupts import interrupt
+from broker.protocols.ag_ui.messages import Calls, Ids, Speech, event_fields
+from broker.protocols.ag_ui.requests import Message
+from broker.protocols.ag_ui.state import STATE_MEMBER, Board, difference
+from emitter import events, wire
+from emitter.errors import InvalidEvent
+from emitter.wire import START, Entry, Envelope
+
+PROTOCOL_VERSION = "1.0"
+HEADERS: Mapping[str, str] = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+MAX_ACTIVITIES = 200
+MAX_HISTORY_BYTES = 256 * 1024
+"""Of a longer conversation, what a lost attempt has said is not taken back; it is told that it is void."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """How far an execution had come when its viewer came: the log's last ordinal, the attempt, and the questions that
+    nobody had answered."""
+
+    seq: int = 0
+    attempt: int = 1
+    open: frozenset[str] = frozenset()
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks to be shown. `after` is how far it has come, in this run or (`is_resumed`) in the one before;
+    `rewinds`: it may have parts of this execution, which are taken back before all is shown again."""
+
+    execution_id: str
+    thread_id: str
+    run_id: str
+    after: Place | None = None
+    known: Known = Known()
+    rewinds: bool = False
+    is_resumed: bool = False
+
+
+class Renderer:
+    """A `Rendering` of one execution. `history` is the conversation before it, if it is known; `shared`, the members of
+    the client's state, which stay as they are."""
+
+    name = "ag_ui"
+    headers = HEADERS
+    heartbeat = b": hb\n"
+    heartbeat_seconds = 10.0
+
+    def __init__(
+        self, view: View, history: Sequence[Message] | None = None, shared: Mapping[str, Any] | None = None
+    ) -> None:
+        self.is_over = False
+        self.execution_id = view.execution_id
+        self._view = view
+        self._history = None if history is None else [msgspec.Raw(msgspec.json.encode(each)) for each in history]
+        self._shared = shared or {}
+        self._frames = Frames(view.after, self._on_return)
+        self._board = Board(view.execution_id)
+        self._ids = Ids(view.execution_id)
+        self._speech = Speech(self._frames, self._ids)
+        self._calls = Calls(self._frames, self._ids)
+        self._activities: dict[str, str] = {}
+        self._plan: dict[str, Any] = {}
+        self._pending = set(view.known.open)
+        self._is_void = False
+        self._has_state = False
+        self._spent: events.UsageTotals | None = None
+        self._head: Envelope
+        self._id = START
+        self._handlers = self._handler_table()
+
+    def open(self) -> bytes:
+        view = self._view
+        started = event_of(
+            "RUN_STARTED",
+            threadId=view.thread_id,
+            runId=view.run_id,
+            protocolVersion=PROTOCOL_VERSION,
+            metadata={"executionId": view.execution_id},
+        )
+        history, self._history = self._history, _small(self._history)
+        if history is None or not view.rewinds:
+            return frame(started)
+        return frame(started) + frame(event_of("MESSAGES_SNAPSHOT", messages=history))
+
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        return b"".join([self._render(entry) for entry in entries])
+
+    def _render(self, entry: Entry) -> bytes:
+        if self.is_over:
+            return b""
+        lost = (self._id.seq + 1, entry.seq - 1)
+        if self._id == START:
+            # Only where the beginning of the present attempt is sure to come: of a trimmed log it may be gone.
+            self._is_void = self._view.known.attempt > 1 and self._view.after is None and entry.seq == 1
+        self._id = entry.id
+        try:
+            self._head, event = wire.decode_envelope(entry.json)
+        except InvalidEvent:
+            return self._raw(entry)
+        self._frames.begin(entry.id, self._head.ts)
+        self._take(event, lost)
+        return self._frames.end()
+
+    def _raw(self, entry: Entry) -> bytes:
+        """What a newer version has written."""
+        self._frames.begin(entry.id, entry.ms)
+        self._frames.put("RAW", event=msgspec.Raw(entry.json), source="runcast")
+        return self._frames.end()
+
+    def _take(self, event: events.Event, lost: tuple[int, int]) -> None:
+        changes_state = self._board.apply(self._id, self._head, event)
+        if self._is_void and not self._reaches(event):
+            return
+        if changes_state or not self._has_state:
+            self._show_state()  # always the first of an entry: who returns in its middle is told it as a snapshot
+        if lost[0] <= lost[1]:
+            self._custom("stream:reset", {"reason": "trimmed", "lostFrom": lost[0], "lostTo": lost[1]})
+        self._speech.turn(self._head, event)
+        self._handlers.get(type(event), self._other)(event)
+
+    def _reaches(self, event: events.Event) -> bool:
+        """Whether this is none of a lost attempt's, and so shown."""
+        match event:
+            case events.ExecutionSuperseded(attempt=attempt) | events.ExecutionStarted(attempt=attempt):
+                self._is_void = attempt < self._view.known.attempt
+                self._ids.attempt = attempt
+                return not self._is_void and isinstance(event, events.ExecutionStarted)
+            case events.ExecutionQueued():
+                return True
+        self._is_void = event.type not in events.TERMINAL_STATES
+        return not self._is_void
+
+    def _handler_table(self) -> dict[type[events.Event], Callable[[Any], None]]:
+        return {
+            events.ExecutionQueued: _nothing,
+            events.ExecutionStarted: self._started,
+            events.ExecutionSuperseded: self._superseded,
+            events.PlanCreated: lambda _: self._show_plan(),
+            events.PhaseStart: self._phase_start,
+            events.PhaseComplete: self._phase_complete,
+            events.Thinking: self._thinking,
+            events.ThinkingDelta: lambda event: self._speech.think(self._head, event),
+            events.MessageDelta: lambda event: self._speech.say(self._head, event),
+            events.MessageComplete: lambda event: self._speech.complete(self._head, event),
+            events.ToolStart: lambda event: self._calls.start(event, self._speech.subagent(self._head)),
+            events.ToolProgress: self._tool_progress,
+            events.ToolComplete: lambda event: self._calls.complete(event, self._speech.subagent(self._head)),
+            events.ToolError: lambda event: self._calls.fail(event, self._speech.subagent(self._head)),
+            events.Status: _nothing,
+            events.Progress: _nothing,
+            events.SpecialistActivated: lambda event: self._speech.activate(self._id, event),
+            events.SpecialistComplete: self._speech.deactivate,
+            events.PartialResult: self._partial_result,
+            events.Synthesis: _nothing,
+            events.UsageTotals: _nothing,
+            events.InputRequired: self._input_required,
+            events.ExecutionComplete: self._complete,
+            events.ExecutionError: self._error,
+            events.ExecutionCancelled: self._cancelled,
+        }
+
+    # --- state, plan and results -------------------------------------------------------------------------------------
+
+    def _show_state(self) -> None:
+        if not self._has_state:
+            self._has_state = True
+            self._frames.put("STATE_SNAPSHOT", snapshot=self._whole_state())
+            if self._view.after is None:
+                self._shared = {}  # from here on there are patches only
+        elif patch := self._board.patch():
+            self._frames.put("STATE_DELTA", delta=patch)
+
+    def _whole_state(self) -> dict[str, Any]:
+        return {**self._shared, STATE_MEMBER: self._board.snapshot()}
+
+    def _on_return(self) -> None:
+        """What a client must be told that goes on: the state, the plan, and what is open."""
+        if self._view.is_resumed:
+            self._spent = self._board.state.usage
+        if self._has_state:
+            self._frames.tell("STATE_SNAPSHOT", snapshot=self._whole_state())
+            self._shared = {}  # from here on there are patches only
+        if self._plan:
+            plan = {"messageId": self._activity_id("plan"), "activityType": "PLAN", "content": self._plan}
+            self._frames.tell("ACTIVITY_SNAPSHOT", **plan)
+        self._frames.begin_again()
+
+    def _activity_id(self, name: str) -> str:
+        return f"{self._view.execution_id}:{name}"
+
+    def _show_plan(self) -> None:
+        """The plan and how its phases stand, as one activity that changes."""
+        state = self._board.state
+        if state.plan is None:
+            return
+        before = self._plan
+        self._plan = {"goal": state.plan.goal, "phases": msgspec.to_builtins(state.phases)}
+        if not before:
+            self._activity("plan", "PLAN", self._plan)
+        elif patch := difference("", before, self._plan):
+            self._frames.put("ACTIVITY_DELTA", messageId=self._activity_id("plan"), activityType="PLAN", patch=patch)
+
+    def _activity(self, name: str, type_: str, content: dict[str, Any]) -> None:
+        if len(self._activities) < MAX_ACTIVITIES:
+            self._activities[name] = type_
+        self._frames.put("ACTIVITY_SNAPSHOT", messageId=self._activity_id(name), activityType=type_, content=content)
+
+    def _phase_start(self, event: events.PhaseStart) -> None:
+        self._show_plan()
+        self._speech.start_step(event)
+
+    def _phase_complete(self, event: events.PhaseComplete) -> None:
+        self._show_plan()
+        self._speech.finish_step(event)
+
+    def _partial_result(self, event: events.PartialResult) -> None:
+        """The last one of each specialist stands; those before it are replaced."""
+        self._activity(f"result:{event.specialist or ''}", "PARTIAL_RESULT", msgspec.to_builtins(event))
+
+    def _custom(self, name: str, value: Any) -> None:
+        self._frames.put("CUSTOM", name=name, value=value)
+
+    def _other(self, event: events.Event) -> None:
+        """What the protocol has no word for, under its own name and as it is."""
+        self._custom(wire.event_type(event), self._head.data)
+
+    def _thinking(self, event: events.Thinking) -> None:
+        if event.visible:
+            self._speech.thought(self._id, self._head, event)
+        else:
+            self._other(event)
+
+    def _tool_progress(self, event: events.ToolProgress) -> None:
+        self._custom(event.type, {**msgspec.to_builtins(event), "toolCallId": self._calls.id_of(event.call_id)})
+
+    # --- the life of the execution -----------------------------------------------------------------------------------
+
+    def _started(self, event: events.ExecutionStarted) -> None:
+        self._ids.attempt = event.attempt
+
+    def _superseded(self, event: events.ExecutionSuperseded) -> None:
+        void = f"void: attempt {event.attempt} takes over"
+        self._frames.finish_all(type="SUBAGENT_ERROR", message=void)
+        if self._history is not None:
+            self._take_back(self._history, void)
+        for name, type_ in list(self._activities.items()):
+            self._activity(name, type_, {})
+        self._activities.clear()
+        self._plan = {}
+        self._speech.reset()
+        self._calls.reset()
+        self._ids.attempt = event.attempt
+        self._other(event)
+
+    def _take_back(self, history: list[msgspec.Raw], void: str) -> None:
+        """All messages but these. A client gives up its reasoning only for a snapshot that has some."""
+        thought = self._speech.first_thought
+        void_thoughts = [] if thought is None else [{"id": thought, "role": "reasoning", "content": void}]
+        self._frames.put("MESSAGES_SNAPSHOT", messages=[*history, *void_thoughts])
+
+    def _input_required(self, event: events.InputRequired) -> None:
+        if self._interrupts(event):
+            self._frames.finish_all(outcome={"type": "suspended"})
+            self._finish({"type": "interrupt", "interrupts": self._asked()})
+        else:
+            self._other(event)
+
+    def _interrupts(self, event: events.InputRequired) -> bool:
+        """Whether the run ends here. What was asked before the viewer came may have been answered since; of what was
+        not, the last question is where the run ends."""
+        if self._id.seq > self._view.known.seq:
+            return any(question.input_id == event.input_id for question in self._board.state.open_inputs)
+        was_open = event.input_id in self._pending
+        self._pending.discard(event.input_id)
+        return was_open and not self._pending
+
+    def _asked(self) -> list[dict[str, Any]]:
+        """The questions that wait for an answer."""
+        known, execution_id = self._view.known, self._view.execution_id
+        is_old = self._id.seq <= known.seq
+        return [
+            interrupt(question, execution_id, self._id)
+            for question in self._board.state.open_inputs
+            if not is_old or question.input_id in known.open
+        ]
+
+    def _complete(self, event: events.ExecutionComplete) -> None:
+        self._calls.give_up()
+        self._frames.finish_all()
+        self._finish({"type": "success"}, event.result, {"duration": event.duration})
+
+    def _cancelled(self, event: events.ExecutionCancelled) -> None:
+        self._frames.finish_all(type="SUBAGENT_ERROR", message="cancelled")
+        self._finish({"type": "cancelled"}, metadata=event_fields(reason=event.reason, by=event.by) or None)
+
+    def _finish(self, outcome: dict[str, Any], result: Any = None, metadata: dict[str, Any] | None = None) -> None:
+        self._frames.show()
+        self._frames.put(
+            "RUN_FINISHED",
+            threadId=self._view.thread_id,
+            runId=self._view.run_id,
+            result=result,
+            outcome=outcome,
+            usage=self._usage(),
+            metadata=metadata,
+        )
+        self.is_over = True
+
+    def _error(self, event: events.ExecutionError) -> None:
+        self._frames.finish_all(type="SUBAGENT_ERROR", message=event.error)
+        self._frames.show()
+        self._frames.put("RUN_ERROR", message=event.error, code=event.code, usage=self._usage())
+        self.is_over = True
+
+    def _usage(self) -> list[dict[str, Any]] | None:
+        """What this run has used: of a run that went on from another one, only its own part."""
+        total, spent = self._board.state.usage, self._spent
+        if total is None:
+            return None
+        counts = {
+            "inputTokens": total.input_tokens - (spent.input_tokens if spent else 0),
+            "outputTokens": total.output_tokens - (spent.output_tokens if spent else 0),
+            "totalTokens": total.total_tokens - (spent.total_tokens if spent else 0),
+        }
+        return [event_fields(model=total.model) | {name: max(0, count) for name, count in counts.items()}]
+
+
+def _small(history: list[msgspec.Raw] | None) -> list[msgspec.Raw] | None:
+    """What is kept for as long as the viewer stays."""
+    return None if history is None or sum(len(bytes(each)) for each in history) > MAX_HISTORY_BYTES else history
+
+
+def _nothing(_: events.Event) -> None:
+    """The state tells it."""

@@ -1,0 +1,182 @@
+"""What an AG-UI client sends, and the execution it asks for. Pure.
+
+Fields that are not known are dropped, as the protocol wants it. Of what goes to the agent, the conversation is cut to
+its newest turns; the rest is refused when it is too large, since half of a state or of a tool is of no use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from broker.api_types import ExecuteRequest
+from broker.problems import Problem
+from broker.protocols.ag_ui.interrupts import InterruptId
+from broker.protocols.ag_ui.state import STATE_MEMBER
+from broker.protocols.conversations import Turn, last_turns
+from emitter.errors import PayloadTooLarge
+from emitter.wire import EXECUTION_ID
+
+MAX_GIVEN_BYTES = 64 * 1024
+"""Of each of what a run is given besides its messages: state, tools, context and forwarded properties."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=512)]
+Role = Literal["developer", "system", "assistant", "user", "tool", "activity", "reasoning"]
+
+
+class _Given(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of what a client sends. What it left out is left out when it is sent back: null would be an error there."""
+
+
+class Message(_Given, frozen=True):
+    """A message of any role. `content` is text or a list of parts; an activity's is an object."""
+
+    id: Id
+    role: Role
+    content: Any = UNSET
+    name: str | UnsetType = UNSET
+    tool_calls: list[dict[str, Any]] | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    activity_type: str | UnsetType = UNSET
+    encrypted_value: str | UnsetType = UNSET
+    subagent_run_id: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+    @property
+    def text(self) -> str:
+        """What it says in words."""
+        if isinstance(self.content, str):
+            return self.content
+        parts = self.content if isinstance(self.content, list) else []
+        texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+        return "\n".join(text for text in texts if isinstance(text, str))
+
+
+class Resume(_Given, frozen=True):
+    """The answer to an interrupt, or that there will be none."""
+
+    interrupt_id: str
+    status: Literal["resolved", "cancelled"]
+    payload: Any = UNSET
+
+
+class RunAgentInput(_Given, frozen=True):
+    """The body of a run. The members of `forwarded_props` are parameters of the agent, but for `cursor`: the id of the
+    last frame that the client has of this run."""
+
+    thread_id: Id
+    run_id: Id
+    messages: list[Message]
+    parent_run_id: str | None = None
+    state: Any = None
+    tools: list[dict[str, Any]] | None = None
+    context: list[dict[str, Any]] | None = None
+    forwarded_props: Any = None
+    resume: list[Resume] | None = None
+
+
+def execution_of(run_id: str) -> str:
+    """The execution of a run: its id, or where that cannot be one, a digest of it."""
+    return run_id if EXECUTION_ID.match(run_id) else "run_" + _digest(run_id)
+
+
+def conversation_of(thread_id: str) -> str:
+    return thread_id if EXECUTION_ID.match(thread_id) else "thread_" + _digest(thread_id)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def request_of(run: RunAgentInput, agent: str | None) -> ExecuteRequest:
+    """The execution that a run starts. Raises `Problem` 422 without a user's message, `PayloadTooLarge`, and
+    `msgspec.ValidationError`."""
+    wanted = {
+        "task": task_of(run.messages),
+        "agent": agent,
+        "params": params_of(run),
+        "executionId": execution_of(run.run_id),
+        "conversationId": conversation_of(run.thread_id),
+        "metadata": {"agUi": {"threadId": run.thread_id, "runId": run.run_id}},
+    }
+    return msgspec.convert(wanted, ExecuteRequest)
+
+
+def task_of(messages: Sequence[Message]) -> str:
+    asked = next((message for message in reversed(messages) if message.role == "user"), None)
+    if asked is None:
+        raise Problem(422, "invalid", "there is no message of the user", path="$.messages")
+    if not asked.text.strip():
+        raise Problem(422, "invalid", "the user's last message has no text", path="$.messages")
+    return asked.text
+
+
+def params_of(run: RunAgentInput) -> dict[str, Any]:
+    """What the agent is given: the members of `forwardedProps`, `messages` (role and text of each), and of `tools`,
+    `context` and `state` what there is. Raises `PayloadTooLarge`."""
+    forwarded = run.forwarded_props if isinstance(run.forwarded_props, dict) else {}
+    given = {"tools": run.tools, "context": run.context, "state": shared_of(run)}
+    for value in (*given.values(), forwarded):
+        _check_size(value)
+    params = {name: value for name, value in forwarded.items() if name != "cursor"}
+    params |= {name: value for name, value in given.items() if value}
+    return params | {"messages": msgspec.to_builtins(last_turns(_turns(run.messages)))}
+
+
+def shared_of(run: RunAgentInput) -> dict[str, Any]:
+    """The application's own members of the state that it shares with the agent. Raises `PayloadTooLarge`."""
+    state = run.state if isinstance(run.state, dict) else {}
+    shared = {name: value for name, value in state.items() if name != STATE_MEMBER}
+    _check_size(shared)
+    return shared
+
+
+def _check_size(value: Any) -> None:
+    size = len(msgspec.json.encode(value))
+    if size > MAX_GIVEN_BYTES:
+        raise PayloadTooLarge(size, MAX_GIVEN_BYTES)
+
+
+def _turns(messages: Sequence[Message]) -> list[Turn]:
+    """Instructions (`system`, `developer`) are the agent's own, not for a page to give."""
+    spoken = [message for message in messages if message.role in ("user", "assistant") and message.text]
+    return [Turn("user" if message.role == "user" else "assistant", message.text) for message in spoken]
+
+
+def cursor_of(run: RunAgentInput) -> Any:
+    return run.forwarded_props.get("cursor") if isinstance(run.forwarded_props, dict) else None
+
+
+def before(messages: Sequence[Message], execution_id: str) -> list[Message]:
+    """The conversation without what this execution said in it. A client gives up its own reasoning only for a snapshot
+    that has some: one of this execution's stays if there is no other, empty."""
+    kept = [message for message in messages if not _is_of(message.id, execution_id)]
+    if not any(message.role == "reasoning" for message in kept):
+        ours = [message for message in messages if message.role == "reasoning"]
+        kept += [msgspec.structs.replace(message, content="") for message in ours[:1]]
+    return kept
+
+
+def _is_of(message_id: str, execution_id: str) -> bool:
+    """Whether the id is one that `renderer` mints for this execution."""
+    return message_id.startswith((execution_id + ":", execution_id + "."))
+
+
+def answered(resume: Sequence[Resume]) -> list[tuple[InterruptId, Resume]]:
+    """The interrupts that are answered, which are of one execution. Raises `Problem` 422."""
+    found = [(_interrupt(index, entry), entry) for index, entry in enumerate(resume)]
+    if len({interrupt.execution_id for interrupt, _ in found}) != 1:
+        raise Problem(422, "invalid", "resume answers interrupts of one run", path="$.resume")
+    return found
+
+
+def _interrupt(index: int, entry: Resume) -> InterruptId:
+    try:
+        return InterruptId.parse(entry.interrupt_id)
+    except ValueError as error:
+        raise Problem(422, "invalid", str(error), path=f"$.resume[{index}].interruptId") from error
