@@ -43,7 +43,7 @@ def worker(redis_url: str, agents: str, folder: Path) -> Iterator[None]:
 
 async def execute(edge: EdgeProcess, agent: str, task: str) -> str:
     """Start an execution, once a worker has announced the agent."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(45):
         while agent not in str((await call(edge.port, "GET", "/api/agent/agents", ALICE)).body):
             await asyncio.sleep(0.05)
     accepted = await call(edge.port, "POST", "/api/agent/execute", ALICE, {"task": task, "agent": agent})

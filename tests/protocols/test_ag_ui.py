@@ -57,7 +57,7 @@ from emitter.wire import Entry, EventId
 from tests.broker.sse_reader import Frame, parse
 from tests.broker.test_state import recorded
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 EXECUTION = "ex_01jd5every0event0000000000"
 STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 RESTARTED = ExecutionStarted(task="t", started_at=2, attempt=2)
