@@ -168,7 +168,8 @@ class Lifecycle:
         longer this attempt's to give."""
         event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
         try:
-            await self._append(job.owner, job.execution_id, self._prepare(event, job.execution_id), attempt=job.attempt)
+            prepared = self._prepare(event, job.execution_id)
+            await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
         except AppendRefused:
             return False
         await jobs.enqueue(self._redis, job.owner, job.execution_id, job.agent)
