@@ -27,6 +27,7 @@ from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.presence import Presence
 from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
+from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.settings import BadSetting, Settings
@@ -209,7 +210,10 @@ class Edge:
         app.add_routes(api.routes())
         chat = AiSdk(api.identify, api.within_rate, api.read_json, commands, self.streams)
         ag_ui = AgUi(api.identify, api.within_rate, api.read_json, commands, self.streams, self.redis)
-        app.add_routes([*chat.routes(), *ag_ui.routes()])
+        a2a = A2A(
+            api.identify, api.within_rate, api.read_body, self.redis, self.history, commands, self.streams, version()
+        )
+        app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes()])
         return app
 
     def _on_message(self, channel: str, data: bytes) -> None:

@@ -1,0 +1,73 @@
+"""What an execution made, as artifacts: the text of its answers, what its agent calls so, its results. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.api_types import ArtifactState, ExecutionState, MessageState
+from broker.protocols.a2a.model import Artifact, DataPart, FilePart, Part, TextPart, as_object
+from emitter import events
+
+SYNTHESIS = "runcast:synthesis"
+RESULT = "runcast:result"
+# Ids of ours have a colon, and an agent's that has one gets a prefix, so that none is ever taken for another.
+
+
+def message_id(message: str) -> str:
+    return "message:" + message
+
+
+def agents_id(artifact_id: str) -> str:
+    """An agent's own artifact."""
+    return "artifact:" + artifact_id if ":" in artifact_id else artifact_id
+
+
+def value_part(value: Any) -> Part:
+    """Text as text, anything else as data."""
+    if isinstance(value, str):
+        return TextPart(text=value)
+    return DataPart(data=as_object(value))
+
+
+def parts_of(made: events.Artifact | ArtifactState) -> tuple[Part, ...]:
+    """Never empty: a part is what makes an artifact."""
+    parts: list[Part] = []
+    if made.text is not None or (made.data is None and made.url is None):
+        parts.append(TextPart(text=made.text or "", media_type=made.media_type, filename=made.name))
+    if made.data is not None:
+        parts.append(DataPart(data=as_object(made.data), media_type=made.media_type, filename=made.name))
+    if made.url is not None:
+        parts.append(FilePart(url=made.url, media_type=made.media_type, filename=made.name))
+    return tuple(parts)
+
+
+def void(artifact_id: str) -> Artifact:
+    """In place of one that a lost attempt made: the protocol cannot take one back."""
+    return Artifact(artifact_id=artifact_id, parts=(TextPart(text=""),), metadata={"void": True})
+
+
+def text(message: MessageState) -> Artifact:
+    return Artifact(artifact_id=message_id(message.message_id), parts=(TextPart(text=message.text),))
+
+
+def made(artifact: ArtifactState) -> Artifact:
+    return Artifact(artifact_id=agents_id(artifact.artifact_id), name=artifact.name, parts=parts_of(artifact))
+
+
+def partial(id_: str, event: events.PartialResult) -> Artifact:
+    """`id_` is the event's."""
+    metadata = None if event.specialist is None else {"specialist": event.specialist}
+    name = f"Partial result of {event.specialist}" if event.specialist else "Partial result"
+    return Artifact(artifact_id=f"partial:{id_}", name=name, parts=(value_part(event.result),), metadata=metadata)
+
+
+def synthesis(event: events.Synthesis) -> Artifact:
+    data = {"specialistsComplete": event.specialists_complete, "specialistsPending": event.specialists_pending}
+    return Artifact(artifact_id=SYNTHESIS, name="Synthesis", parts=(TextPart(text=event.message), DataPart(data=data)))
+
+
+def result(state: ExecutionState) -> Artifact | None:
+    """The result, unless there is none, or it is what was streamed as text already."""
+    if state.result is None or state.result == state.text:
+        return None
+    return Artifact(artifact_id=RESULT, name="Result", parts=(value_part(state.result),))

@@ -1,0 +1,142 @@
+"""What a client's message is for an execution: its task and parameters, or the answer to a question. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from broker.answers import misfit
+from broker.api_types import ExecuteRequest
+from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, UNSUPPORTED, A2AError
+from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
+from broker.protocols.a2a.wire import encode, text_of
+from broker.protocols.conversations import Turn, last_turns
+from emitter.events import InputRequired
+from emitter.wire import EXECUTION_ID, new_execution_id
+
+OURS = ("agent", "skillId", "cursor", "inputId")
+"""Metadata of a request that is meant for us, and not kept."""
+YES = frozenset({"yes", "y", "true", "ok", "okay", "approve", "approved", "accept"})
+NO = frozenset({"no", "n", "false", "deny", "denied", "reject", "rejected", "decline"})
+
+
+# --- a new task ------------------------------------------------------------------------------------------------------
+
+
+def context_of(message: Message) -> str:
+    """The message's context, or a new one. Raises `A2AError`."""
+    if message.context_id is None:
+        return "ctx_" + new_execution_id().removeprefix("ex_")
+    if not EXECUTION_ID.match(message.context_id):
+        raise A2AError(INVALID_PARAMS, "contextId: 1 to 64 of A-Z a-z 0-9 _ -")
+    return message.context_id
+
+
+def request_of(
+    send: Send, context_id: str, agent: str | None, before: Sequence[Turn], task_id: str | None = None
+) -> ExecuteRequest:
+    """The execution that the message starts: its text is the task, its data parts are parameters, and the conversation
+    before it comes as `params.messages`. Raises `A2AError`, `msgspec.ValidationError`."""
+    text, params = text_in(send.message), _params(send.message)
+    if before:
+        params = {"messages": msgspec.to_builtins([*last_turns(before), Turn("user", text)]), **params}
+    given = {
+        "task": text or encode(params).decode(),
+        "agent": agent or _named(send, "agent") or _named(send, "skillId"),
+        "params": params or None,
+        "metadata": _kept(send),
+        "executionId": task_id,
+        "conversationId": context_id,
+    }
+    return msgspec.convert(given, ExecuteRequest)
+
+
+def _named(send: Send, name: str) -> Any:
+    return send.metadata.get(name) or (send.message.metadata or {}).get(name)
+
+
+def _params(message: Message) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for part in message.parts:
+        if isinstance(part, DataPart):
+            if not isinstance(part.data, dict):
+                raise A2AError(INVALID_PARAMS, "message.parts: a data part is an object, the agent's parameters")
+            params |= part.data
+    return params
+
+
+def _kept(send: Send) -> dict[str, Any]:
+    """What stays with the execution of what came with the message."""
+    message = send.message
+    about: dict[str, Any] = {"messageId": message.message_id}
+    if message.reference_task_ids:
+        about["referenceTaskIds"] = list(message.reference_task_ids)
+    given = {**(message.metadata or {}), **send.metadata}
+    return {name: value for name, value in given.items() if name not in OURS} | {"a2a": about}
+
+
+def text_in(message: Message) -> str:
+    """All its text. Raises `A2AError` for files that are none."""
+    texts = []
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            texts.append(part.text)
+        elif isinstance(part, FilePart):
+            if part.raw is None:
+                raise A2AError(CONTENT_TYPE, "files by reference are not taken; send text or data")
+            texts.append(text_of(part.raw, part.media_type))
+    return "\n".join(text for text in texts if text)
+
+
+# --- an answer -------------------------------------------------------------------------------------------------------
+
+
+def question_for(open_inputs: Sequence[InputRequired], send: Send) -> InputRequired:
+    """The question that a message answers: the one it names (`metadata.inputId`), or the oldest. Raises `A2AError`."""
+    wanted = _named(send, "inputId")
+    for question in open_inputs:
+        if wanted in (None, question.input_id):
+            return question
+    if wanted is not None:
+        raise A2AError(INVALID_PARAMS, "the task waits for no such input", inputId=str(wanted))
+    raise A2AError(UNSUPPORTED, "the task is at work and waits for no answer")
+
+
+def answer_of(question: InputRequired, message: Message) -> Any:
+    """The value for the question: what a data part has (alone, or as `value`), or what the text means. Raises
+    `A2AError` for what cannot be its answer."""
+    data = next((part.data for part in message.parts if isinstance(part, DataPart)), None)
+    value = _spoken(question, text_in(message)) if data is None else _given(question, data)
+    if (allowed := misfit(question, value)) is not None:
+        options = {"options": encode(question.options).decode()} if question.options else {}
+        message_ = f"the answer to this {question.kind} is {allowed}"
+        raise A2AError(INVALID_PARAMS, message_, inputId=question.input_id, kind=question.kind, **options)
+    return value
+
+
+def _given(question: InputRequired, data: Any) -> Any:
+    is_wrapped = isinstance(data, dict) and "value" in data and data.keys() <= {"value", "inputId"}
+    if is_wrapped and not (question.kind == "form" and not isinstance(data["value"], dict)):
+        return data["value"]
+    return data
+
+
+def _spoken(question: InputRequired, text: str) -> Any:
+    word = text.strip().rstrip(".!").casefold()
+    if question.kind == "approval":
+        return True if word in YES else False if word in NO else text
+    if question.kind == "choice":
+        fitting = [option for option in question.options or [] if option.casefold() == word]
+        return fitting[0] if len(fitting) == 1 and text not in fitting else text
+    if question.kind == "form":
+        return _object_in(text)
+    return text
+
+
+def _object_in(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text

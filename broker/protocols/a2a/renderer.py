@@ -1,0 +1,141 @@
+"""What viewers are shown: a task's updates as they come, or the task alone once it has settled. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from broker.protocols.a2a.model import StatusUpdate, Update
+from broker.protocols.a2a.story import Story
+from broker.protocols.a2a.wire import Wire, encode
+from emitter.wire import Entry
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    "Connection": "close",
+}
+JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", "Connection": "close"}
+# `close`, since what follows a response on its connection is not read once a viewer has it.
+HEARTBEAT_SECONDS = 2.0
+"""Of the SDK for Python the default client gives up after 5 s of silence."""
+
+Wrap = Callable[[Any], bytes]
+"""How a binding puts a result on the wire."""
+
+
+def rpc_result(id_: Any) -> Wrap:
+    """A JSON-RPC response with the request's id, which clients compare with type and all."""
+    head = b'{"jsonrpc":"2.0","id":' + encode(id_) + b',"result":'
+    return lambda value: head + encode(value) + b"}"
+
+
+class TaskStream:
+    """The task first, then its updates, up to its end or a question.
+
+    A story that has been told up to some place begins with the task as it stood there, at once.
+    """
+
+    name = "a2a"
+    headers: Mapping[str, str] = STREAM_HEADERS
+    heartbeat = b": hb\n"
+    heartbeat_seconds = HEARTBEAT_SECONDS
+
+    def __init__(
+        self,
+        story: Story,
+        wire: Wire,
+        wrap: Wrap = encode,
+        *,
+        answered: frozenset[str] = frozenset(),
+        is_followed: bool = False,
+        is_introduced: bool = False,
+    ) -> None:
+        """`answered` are questions which do not end the stream, since they have their answers later in the log.
+        `is_followed`: no question does. `is_introduced`: the client has the task already, and wants what follows."""
+        self._story = story
+        self._wire = wire
+        self._wrap = wrap
+        self._answered = answered
+        self._is_followed = is_followed
+        self._is_introduced = is_introduced
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def open(self) -> bytes:
+        return self._introduce() if self._story.last.seq and not self._is_introduced else b""
+
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        frames = []
+        for entry in entries:
+            if self._is_over:
+                break
+            frames.append(self._entry(entry))
+        return b"".join(frames)
+
+    def _entry(self, entry: Entry) -> bytes:
+        updates = [self._closing(update) for update in self._story.take(entry)]
+        if self._is_introduced or self._story.last != entry.id:
+            return self._frames(entry, updates)
+        # The task says all that its first entry did, but not that it was the last one.
+        return self._introduce() + self._frames(entry, [update for update in updates if _is_final(update)])
+
+    def _introduce(self) -> bytes:
+        self._is_introduced = True
+        return self._frame(self._wire.shown(self._story.task()), b"id: %d-%d\n" % self._story.last)
+
+    def _closing(self, update: Update) -> Update:
+        """The update, final if the stream ends with it."""
+        if not _is_final(update) or self._story.is_terminal:
+            return update
+        goes_on = self._is_followed or update.metadata.get("inputId") in self._answered
+        return replace(update, final=False) if goes_on else update
+
+    def _frames(self, entry: Entry, updates: Sequence[Update]) -> bytes:
+        """An entry's updates. Only the last has its id: who loses the connection between two gets both again."""
+        self._is_over = any(_is_final(update) for update in updates)
+        ids = [b""] * (len(updates) - 1) + [b"id: %d-%d\n" % entry.id]
+        return b"".join(
+            [self._frame(self._wire.update(update), id_) for update, id_ in zip(updates, ids, strict=False)]
+        )
+
+    def _frame(self, value: Any, id_: bytes) -> bytes:
+        return id_ + b"data: " + self._wrap(value) + b"\n\n"
+
+
+def _is_final(update: Update) -> bool:
+    return isinstance(update, StatusUpdate) and update.final
+
+
+class SettledTask:
+    """The task as one JSON document, once it has ended or waits for an answer; until then blanks, which JSON allows."""
+
+    name = "a2a"
+    headers: Mapping[str, str] = JSON_HEADERS
+    heartbeat = b" "
+    heartbeat_seconds = HEARTBEAT_SECONDS
+
+    def __init__(self, story: Story, answer: Callable[[Story], bytes]) -> None:
+        self._story = story
+        self._answer = answer
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def open(self) -> bytes:
+        return b""
+
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        for entry in entries:
+            if self._story.take(entry) and self._story.is_settled:
+                self._is_over = True
+                return self._answer(self._story)
+        return b""

@@ -1,0 +1,221 @@
+"""The shapes of version 1.0: ProtoJSON of its `a2a.proto` (camelCase, enums by name), for JSON-RPC and REST."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, UnsetType
+
+from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
+from broker.protocols.a2a.model import (
+    Artifact,
+    Ask,
+    DataPart,
+    FilePart,
+    ListTasks,
+    Message,
+    Part,
+    Send,
+    Status,
+    StatusUpdate,
+    Task,
+    TaskPage,
+    TaskState,
+    TextPart,
+    Update,
+)
+from broker.protocols.a2a.wire import MAX_PAGE, MAX_PARTS, Params, compact, milliseconds, read, timestamp
+
+STATES: dict[TaskState, str] = {
+    "unknown": "TASK_STATE_UNSPECIFIED",
+    "submitted": "TASK_STATE_SUBMITTED",
+    "working": "TASK_STATE_WORKING",
+    "completed": "TASK_STATE_COMPLETED",
+    "failed": "TASK_STATE_FAILED",
+    "canceled": "TASK_STATE_CANCELED",
+    "input-required": "TASK_STATE_INPUT_REQUIRED",
+    "rejected": "TASK_STATE_REJECTED",
+    "auth-required": "TASK_STATE_AUTH_REQUIRED",
+}
+_BY_NAME = {name: state for state, name in STATES.items()}
+
+Count = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class _Part(Params, frozen=True):
+    text: str | UnsetType = UNSET
+    data: Any = UNSET
+    raw: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    media_type: str | None = None
+    filename: str | None = None
+
+
+class _Message(Params, frozen=True):
+    message_id: Text
+    role: str
+    parts: Annotated[list[_Part], Meta(min_length=1, max_length=MAX_PARTS)]
+    context_id: str | None = None
+    task_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    extensions: tuple[str, ...] = ()
+    reference_task_ids: tuple[str, ...] = ()
+
+
+class _Configuration(Params, frozen=True):
+    history_length: Count | None = None
+    return_immediately: bool = False
+    task_push_notification_config: dict[str, Any] | None = None
+
+
+class _Send(Params, frozen=True):
+    message: _Message
+    configuration: _Configuration = _Configuration()
+    metadata: dict[str, Any] | None = None
+
+
+class _Ask(Params, frozen=True):
+    id: Text
+    history_length: Count | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _List(Params, frozen=True):
+    context_id: str | None = None
+    status: str | None = None
+    page_size: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 50
+    page_token: str | None = None
+    history_length: Count | None = None
+    status_timestamp_after: str | None = None
+    include_artifacts: bool = False
+
+
+class V10:
+    """See `Wire`."""
+
+    is_typed = True
+
+    def read_send(self, params: Any) -> Send:
+        given = read(params, _Send)
+        wanted = given.configuration
+        return Send(
+            message=_message_from(given.message),
+            blocking=not wanted.return_immediately,
+            history_length=wanted.history_length,
+            wants_push=bool(wanted.task_push_notification_config),
+            metadata=given.metadata or {},
+        )
+
+    def read_ask(self, params: Any) -> Ask:
+        given = read(params, _Ask)
+        return Ask(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
+
+    def read_list(self, params: Any) -> ListTasks:
+        given = read(params, _List)
+        if given.status and given.status not in _BY_NAME:
+            raise A2AError(INVALID_PARAMS, f"status: {given.status[:64]!r} is not a task's state")
+        state = _BY_NAME[given.status] if given.status else None
+        return ListTasks(
+            context_id=given.context_id or None,
+            state=None if state == "unknown" else state,
+            page_size=given.page_size,
+            page_token=given.page_token or None,
+            history_length=given.history_length,
+            since=milliseconds(given.status_timestamp_after) if given.status_timestamp_after else None,
+            with_artifacts=given.include_artifacts,
+        )
+
+    def task(self, task: Task) -> dict[str, Any]:
+        return compact(
+            id=task.task_id,
+            contextId=task.context_id,
+            status=_status(task.status),
+            history=[message(each) for each in task.history],
+            artifacts=[_artifact(each) for each in task.artifacts],
+            metadata=task.metadata,
+        )
+
+    def sent(self, task: Task) -> dict[str, Any]:
+        return {"task": self.task(task)}
+
+    def page(self, page: TaskPage) -> dict[str, Any]:
+        return {
+            "tasks": [self.task(task) for task in page.tasks],
+            "nextPageToken": page.next_token,
+            "pageSize": page.page_size,
+            "totalSize": page.total,
+        }
+
+    def shown(self, task: Task) -> dict[str, Any]:
+        return {"task": self.task(task)}
+
+    def update(self, update: Update) -> dict[str, Any]:
+        about = {"taskId": update.task_id, "contextId": update.context_id}
+        if isinstance(update, StatusUpdate):
+            return {"statusUpdate": {**about, "status": _status(update.status), "metadata": update.metadata}}
+        chunk = {"artifact": _artifact(update.artifact), "append": update.append, "lastChunk": update.last}
+        return {"artifactUpdate": {**about, **chunk, "metadata": update.metadata}}
+
+
+def _status(status: Status) -> dict[str, Any]:
+    said = None if status.message is None else message(status.message)
+    return compact(state=STATES[status.state], message=said, timestamp=timestamp(status.at))
+
+
+def message(said: Message) -> dict[str, Any]:
+    return compact(
+        messageId=said.message_id,
+        contextId=said.context_id,
+        taskId=said.task_id,
+        role="ROLE_USER" if said.role == "user" else "ROLE_AGENT",
+        parts=[_part(part) for part in said.parts],
+        metadata=said.metadata,
+        extensions=list(said.extensions),
+        referenceTaskIds=list(said.reference_task_ids),
+    )
+
+
+def _artifact(artifact: Artifact) -> dict[str, Any]:
+    parts = [_part(part) for part in artifact.parts]
+    return compact(artifactId=artifact.artifact_id, name=artifact.name, parts=parts, metadata=artifact.metadata)
+
+
+def _part(part: Part) -> dict[str, Any]:
+    content: dict[str, Any]
+    match part:
+        case TextPart(text=text):
+            content = {"text": text}
+        case DataPart(data=data):
+            content = {"data": data}
+        case FilePart(url=url, raw=raw):
+            content = {"url": url} if url is not None else {"raw": raw}
+    return content | compact(filename=part.filename, mediaType=part.media_type)
+
+
+def _message_from(given: _Message) -> Message:
+    if given.role not in ("ROLE_USER", "user"):
+        raise A2AError(INVALID_PARAMS, "message.role: clients send ROLE_USER")
+    return Message(
+        role="user",
+        message_id=given.message_id,
+        parts=tuple(_part_from(part) for part in given.parts),
+        task_id=given.task_id or None,
+        context_id=given.context_id or None,
+        metadata=given.metadata,
+        extensions=given.extensions,
+        reference_task_ids=given.reference_task_ids,
+    )
+
+
+def _part_from(given: _Part) -> Part:
+    about = {"media_type": given.media_type, "filename": given.filename}
+    held = [name for name in ("text", "data", "raw", "url") if getattr(given, name) is not UNSET]
+    if len(held) != 1:
+        raise A2AError(INVALID_PARAMS, "message.parts: a part has one of text, data, raw and url")
+    match held[0]:
+        case "text":
+            return TextPart(text=given.text, **about)  # type: ignore[arg-type]  # it is set
+        case "data":
+            return DataPart(data=given.data, **about)
+    return FilePart(**{held[0]: getattr(given, held[0])}, **about)

@@ -1,0 +1,79 @@
+"""`GET /a2a/stream?taskId=`: a task for an `EventSource`, which comes back with `Last-Event-ID` by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from broker.auth import Identity
+from broker.problems import Problem, request_id_of
+from broker.protocols.a2a.errors import A2AError
+from broker.protocols.a2a.reading import Tasks
+from broker.protocols.a2a.renderer import TaskStream
+from broker.protocols.a2a.simple import Simple
+from broker.protocols.a2a.story import Story
+from broker.protocols.a2a.v03 import V03
+from broker.protocols.a2a.v10 import V10
+from broker.protocols.a2a.versions import OLD, version_of
+from broker.protocols.a2a.wire import Wire
+from broker.request import Target
+from broker.stream import Streams
+from emitter.wire import EventId, parse_event_id
+
+
+class Watching:
+    """The endpoint."""
+
+    def __init__(
+        self, identify: Callable[[web.Request, str], Awaitable[Identity]], tasks: Tasks, streams: Streams
+    ) -> None:
+        self._identify = identify
+        self._tasks = tasks
+        self._streams = streams
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """The task and all its updates to its end; after a cursor, only what follows; 204 if nothing ever will."""
+        identity = await self._identify(request, "executions:read")
+        task_id = request.query.get("taskId")
+        if not task_id:
+            raise Problem(400, "invalid-parameter", "taskId names the task", path="taskId")
+        try:
+            story = await self._story(request, identity, task_id)
+            wire = _wire(request)
+        except A2AError as error:
+            raise Problem(error.kind.status, error.kind.reason.lower().replace("_", "-"), error.message) from error
+        if story.is_terminal:
+            return web.Response(status=204)
+        rendering = TaskStream(story, wire, is_followed=True, is_introduced=story.last.seq > 0)
+        target = Target.execution(identity.owner, task_id)
+        return await self._streams.open_rendered(request, target, identity, request_id_of(request), rendering)
+
+    async def _story(self, request: web.Request, identity: Identity, task_id: str) -> Story:
+        """Told up to the client's cursor. Where that is no place of this log, from the beginning."""
+        opening = await self._tasks.opening(identity.owner, task_id)
+        cursor = _cursor(request)
+        if cursor is None:
+            return Story(opening)
+        try:
+            reached = await self._tasks.reach(identity.owner, task_id, cursor)
+        except A2AError:
+            return Story(opening)
+        return Story(opening) if reached.lost else reached.then
+
+
+def _wire(request: web.Request) -> Wire:
+    form = request.query.get("format")
+    if form not in (None, "simple"):
+        raise Problem(400, "invalid-parameter", "format is simple, or left out", path="format")
+    if form == "simple":
+        return Simple()
+    return V03() if version_of(request) == OLD else V10()
+
+
+def _cursor(request: web.Request) -> EventId | None:
+    text = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
+    try:
+        return parse_event_id(text) if text else None
+    except ValueError:
+        return None  # an `EventSource` that gets an error never comes back: it begins again

@@ -1,0 +1,94 @@
+"""What the versions of the protocol have in common on the wire, and what each must say for itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
+from broker.protocols.a2a.model import Ask, ListTasks, Send, Task, TaskPage, Update
+from emitter.wire import ascii_json
+
+MAX_PAGE = 100
+MAX_PARTS = 64
+
+P = TypeVar("P")
+_encoder = msgspec.json.Encoder()
+
+
+class Wire(Protocol):
+    """One version's shapes: `read_*` take params (of JSON-RPC, or REST's body, path and query together) and raise
+    `A2AError`; the others give what is to be encoded."""
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether errors carry typed details (since 1.0)."""
+
+    def read_send(self, params: Any) -> Send: ...
+
+    def read_ask(self, params: Any) -> Ask: ...
+
+    def read_list(self, params: Any) -> ListTasks: ...
+
+    def task(self, task: Task) -> dict[str, Any]:
+        """What gets and cancels are answered with."""
+
+    def sent(self, task: Task) -> dict[str, Any]:
+        """What a message is answered with."""
+
+    def page(self, page: TaskPage) -> dict[str, Any]: ...
+
+    def shown(self, task: Task) -> dict[str, Any]:
+        """A task as a stream has it."""
+
+    def update(self, update: Update) -> dict[str, Any]: ...
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of what is read. Unknown fields are left alone: the next version may have them."""
+
+
+def read(params: Any, type_: type[P]) -> P:
+    """Raises `A2AError` with the field that does not fit."""
+    try:
+        return msgspec.convert(params, type_, strict=True)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise A2AError(INVALID_PARAMS, str(error)) from error
+
+
+def encode(value: Any) -> bytes:
+    """ASCII JSON on one line."""
+    return ascii_json(_encoder.encode(value))
+
+
+def compact(**fields: Any) -> dict[str, Any]:
+    """An object without what is unset or empty."""
+    return {name: value for name, value in fields.items() if value is not None and value not in ((), [], {})}
+
+
+def timestamp(ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def milliseconds(text: str) -> int:
+    """Raises `A2AError` for what is no RFC 3339 time."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise A2AError(INVALID_PARAMS, f"{text[:64]!r} is not a time (RFC 3339)") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def text_of(raw: str, media_type: str | None) -> str:
+    """The text of a file that came as bytes. Raises `A2AError`: agents take text and data."""
+    if not (media_type or "").startswith("text/"):
+        raise A2AError(CONTENT_TYPE, f"files of type {media_type or 'unknown'} are not taken; text and JSON are")
+    try:
+        return base64.b64decode(raw, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise A2AError(INVALID_PARAMS, f"the file's bytes are no text: {error}") from error

@@ -1,0 +1,775 @@
+"""The A2A endpoints over real sockets: cards, methods, versions, errors, cursors, and the bytes of a response."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from emitter import wire, workers
+from emitter.events import (
+    Event,
+    ExecutionComplete,
+    ExecutionStarted,
+    InputReceived,
+    InputRequired,
+    MessageDelta,
+    Thinking,
+)
+from emitter.workers import AgentInfo, WorkerInfo
+from tests.edges import Answer, Author, Connection, EdgeProcess, call, request, token_for
+
+JSON = {"Content-Type": "application/json"}
+NEW = {"A2A-Version": "1.0"}
+STARTED = ExecutionStarted(task="hi", started_at=1, attempt=1)
+DONE = ExecutionComplete(result={"ok": True}, duration=1.0)
+ASK = InputRequired(input_id="i", prompt="Go on?", kind="approval")
+AGENTS = ["manual", "other"]
+METHODS = {
+    "send": ("message/send", "SendMessage"),
+    "stream": ("message/stream", "SendStreamingMessage"),
+    "get": ("tasks/get", "GetTask"),
+    "cancel": ("tasks/cancel", "CancelTask"),
+    "subscribe": ("tasks/resubscribe", "SubscribeToTask"),
+}
+_ids = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+async def known(redis: Redis, two_edges: list[EdgeProcess]) -> None:
+    """Agents that no worker runs: the tests write their executions."""
+    await redis.zadd(wire.AGENTS_KNOWN, dict.fromkeys(AGENTS, wire.now_ms()))
+    for each in two_edges:
+        async with asyncio.timeout(10):
+            while await known_agents(each) != AGENTS:  # an edge looks every second
+                await asyncio.sleep(0.05)
+
+
+async def known_agents(at: EdgeProcess) -> list[str]:
+    refused = await call(at.port, "POST", "/api/agent/execute", token_for("nobody"), {"task": "t", "agent": "-"})
+    return list(refused.body["known"])
+
+
+def message(text: str = "hi", *, old: bool = False, **about: Any) -> dict[str, Any]:
+    part = {"kind": "text", "text": text} if old else {"text": text}
+    return {"messageId": f"m{next(_ids)}", "role": "user" if old else "ROLE_USER", "parts": [part], **about}
+
+
+def starting(*, old: bool = False, configuration: Any = None, **about: Any) -> dict[str, Any]:
+    given = {"message": message(old=old, **about), "metadata": {"agent": "manual"}}
+    return given if configuration is None else {**given, "configuration": configuration}
+
+
+def envelope(method: str, params: Any, id_: Any = 1) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id_, "method": method, "params": params}).encode()
+
+
+async def rpc(
+    at: EdgeProcess, author: Author, method: str, params: Any, *, old: bool = False, headers: Any = None
+) -> Any:
+    """The result, or the error."""
+    name = METHODS[method][0 if old else 1] if method in METHODS else method
+    given = ({} if old else NEW) | (headers or {})
+    answer = await call(at.port, "POST", "/a2a", author.token, envelope(name, params, "q"), headers=given)
+    assert answer.status == 200
+    assert (answer.body["jsonrpc"], answer.body["id"]) == ("2.0", "q")
+    return answer.body.get("result") or answer.body["error"]
+
+
+def streaming(at: EdgeProcess, author: Author, method: str, params: Any, *, old: bool = False, **headers: str) -> Any:
+    name = METHODS[method][0 if old else 1]
+    given = JSON | ({} if old else NEW) | {key.replace("_", "-"): value for key, value in headers.items()}
+    return request(at.port, "POST", "/a2a", author.token, headers=given, body=envelope(name, params, 7))
+
+
+async def results(response: Connection) -> list[Any]:
+    """The stream's results to its end, whose envelopes are right."""
+    found = []
+    async with asyncio.timeout(15):
+        async for frame in response.frames():
+            content = json.loads(frame.data or "")
+            assert (content["jsonrpc"], content["id"]) == ("2.0", 7)
+            found.append(content["result"])
+    return found
+
+
+def task_author(author: Author, task: dict[str, Any]) -> Author:
+    return Author(author.redis, author.user, task["id"])
+
+
+async def begun(at: EdgeProcess, author: Author, *told: Event, **about: Any) -> tuple[dict[str, Any], Author]:
+    """A task that was started without waiting, and who writes its log."""
+    params = starting(configuration={"returnImmediately": True}, **about)
+    task = (await rpc(at, author, "send", params))["task"]
+    agent = task_author(author, task)
+    for event in told:
+        await agent.write(event)
+    return task, agent
+
+
+def generations(found: list[Any]) -> list[int]:
+    return [next(iter(each.values()))["metadata"]["generation"] for each in found]
+
+
+# --- the card --------------------------------------------------------------------------------------------------------
+
+
+async def announced(redis: Redis, *agents: AgentInfo) -> None:
+    await workers.announce(redis, WorkerInfo(id="w", host="h", pid=1, concurrency=1, running=0, agents=agents))
+
+
+async def test_the_card(two_edges: list[EdgeProcess], redis: Redis) -> None:
+    """Both paths give the same document to everybody, with what live workers announce; what did not change is not sent
+    again; it changes when they come and go."""
+    await announced(redis, AgentInfo(name="writer", description="Writes", tags=("text",)), AgentInfo(name="other"))
+    first = await call(two_edges[0].port, "GET", "/.well-known/agent-card.json", None)
+    second = await call(two_edges[0].port, "GET", "/.well-known/agent.json", None)
+    assert first.status == 200
+    assert first.body == second.body
+    assert [(skill["id"], skill["tags"]) for skill in first.body["skills"]] == [
+        ("other", ["agent"]),
+        ("writer", ["text"]),
+    ]
+    assert "max-age=" in first.headers["cache-control"]
+    etag = first.headers["etag"]
+    for given in (etag, f'W/{etag}, "x"', "*"):
+        path = "/.well-known/agent-card.json"
+        again = await call(two_edges[0].port, "GET", path, None, headers={"If-None-Match": given})
+        assert (again.status, again.body, again.headers["etag"]) == (304, None, etag)
+    await workers.retire(redis, "w")
+    gone = await call(two_edges[0].port, "GET", "/.well-known/agent.json", None, headers={"If-None-Match": etag})
+    assert gone.status == 200
+    assert gone.body["skills"] == []
+
+
+async def test_where_the_card_leads(two_edges: list[EdgeProcess]) -> None:
+    """The card names every version and binding, at the host by which it was asked, behind TLS if there is any."""
+    path = "/.well-known/agent-card.json"
+    headers = {"Host": "agents.example.com", "X-Forwarded-Proto": "https"}
+    async with request(two_edges[0].port, "GET", path, headers=headers) as response:
+        card = await response.json()
+    assert card["url"] == "https://agents.example.com/a2a"
+    assert card["protocolVersion"] == "0.3.0"
+    served = [(each["protocolBinding"], each["protocolVersion"]) for each in card["supportedInterfaces"]]
+    assert served == [("JSONRPC", "1.0"), ("HTTP+JSON", "1.0"), ("JSONRPC", "0.3"), ("HTTP+JSON", "0.3")]
+    assert {each["url"] for each in card["supportedInterfaces"]} == {card["url"]}
+    assert card["capabilities"]["streaming"]
+    assert not card["capabilities"]["pushNotifications"]
+
+
+async def test_the_card_of_one_agent(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
+    """An agent has a card and an endpoint of its own, whose messages are for it."""
+    await announced(redis, AgentInfo(name="manual", description="Mine"), AgentInfo(name="other"))
+    card = await call(two_edges[0].port, "GET", "/a2a/manual/.well-known/agent-card.json", None)
+    assert (card.body["name"], card.body["description"]) == ("manual", "Mine")
+    assert [skill["id"] for skill in card.body["skills"]] == ["manual"]
+    assert card.body["url"].endswith("/a2a/manual")
+    assert (await call(two_edges[0].port, "GET", "/a2a/nobody/.well-known/agent-card.json", None)).status == 404
+    params = {"message": message(), "configuration": {"returnImmediately": True}}
+    sent = await call(
+        two_edges[0].port, "POST", "/a2a/manual", author.token, envelope("SendMessage", params), headers=NEW
+    )
+    assert sent.body["result"]["task"]["metadata"]["agent"] == "manual"
+
+
+async def test_the_extended_card(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
+    """Those who are let in see the agents' parameters as well, at every place where versions look for it."""
+    schema = {"type": "object"}
+    await announced(redis, AgentInfo(name="writer", input_schema=schema))
+    port, token = two_edges[0].port, author.token
+    found = [
+        await rpc(two_edges[0], author, "GetExtendedAgentCard", {}),
+        await rpc(two_edges[0], author, "agent/getAuthenticatedExtendedCard", {}, old=True),
+        (await call(port, "GET", "/a2a/extendedAgentCard", token, headers=NEW)).body,
+        (await call(port, "GET", "/a2a/v1/card", token)).body,
+        (await call(port, "GET", "/agent/authenticatedExtendedCard", token)).body,
+    ]
+    for card in found:
+        extensions = {each["uri"]: each.get("params") for each in card["capabilities"]["extensions"]}
+        assert extensions["urn:runcast:a2a:params"] == {"writer": schema}
+    public = await call(port, "GET", "/.well-known/agent-card.json", None)
+    assert "urn:runcast:a2a:params" not in json.dumps(public.body)
+
+
+# --- who may ---------------------------------------------------------------------------------------------------------
+
+PATHS = [
+    ("POST", "/a2a"),
+    ("POST", "/a2a/manual"),
+    ("GET", "/a2a/stream?taskId=t"),
+    ("POST", "/a2a/message:send"),
+    ("GET", "/a2a/tasks"),
+    ("GET", "/a2a/tasks/t"),
+    ("POST", "/a2a/v1/message:stream"),
+    ("GET", "/a2a/v1/tasks/t:subscribe"),
+    ("GET", "/a2a/extendedAgentCard"),
+    ("GET", "/agent/authenticatedExtendedCard"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+async def test_who_may(two_edges: list[EdgeProcess], method: str, path: str) -> None:
+    """Everything but the public cards needs a token."""
+    answer = await call(two_edges[0].port, method, path, None, b"{}" if method == "POST" else None)
+    assert answer.status == 401
+    assert "www-authenticate" in answer.headers
+
+
+async def test_scopes(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Who may only read cannot start, answer or cancel."""
+    task, _ = await begun(two_edges[0], author, STARTED, ASK)
+    reader = token_for(author.user, scopes=["executions:read"])
+    answering = {"message": message("yes", taskId=task["id"])}
+    for method, params in (
+        ("SendMessage", starting()),
+        ("SendStreamingMessage", answering),
+        ("CancelTask", {"id": task["id"]}),
+    ):
+        answer = await call(two_edges[0].port, "POST", "/a2a", reader, envelope(method, params), headers=NEW)
+        assert answer.status == 403, method
+    answer = await call(two_edges[0].port, "POST", "/a2a", reader, envelope("GetTask", {"id": task["id"]}), headers=NEW)
+    assert answer.body["result"]["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+
+
+async def test_another_users_task(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Another user's task is as unknown as one that does not exist."""
+    task, _ = await begun(two_edges[0], author)
+    stranger = Author(author.redis, "stranger")
+    params: dict[str, Any]
+    for method, params in (
+        ("get", {"id": task["id"]}),
+        ("cancel", {"id": task["id"]}),
+        ("subscribe", {"id": task["id"]}),
+        ("send", {"message": message(taskId=task["id"])}),
+    ):
+        for old in (True, False):
+            if method == "send":
+                params = {"message": message(old=old, taskId=task["id"])}
+            if not (old and method == "subscribe"):
+                assert (await rpc(two_edges[0], stranger, method, params, old=old))["code"] == -32001
+    path = f"/a2a/stream?taskId={task['id']}"
+    assert (await call(two_edges[0].port, "GET", path, stranger.token)).status == 404
+
+
+# --- requests that are none ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "id_"),
+    [
+        (b"{", -32700, None),
+        (b"\xff", -32700, None),
+        (b"[" * 2_000, -32700, None),
+        (b"[]", -32600, None),
+        (b'"x"', -32600, None),
+        (b'{"jsonrpc":"2.0","id":true,"method":"GetTask"}', -32600, None),
+        (b'{"jsonrpc":"2.0","id":[1],"method":"GetTask"}', -32600, None),
+        (b'{"jsonrpc":"1.0","id":5,"method":"GetTask"}', -32600, 5),
+        (b'{"jsonrpc":"2.0","id":"x","method":7}', -32600, "x"),
+        (b'{"jsonrpc":"2.0","id":5,"method":"Odd"}', -32601, 5),
+        (b'{"jsonrpc":"2.0","id":5,"method":"GetTask","params":[1]}', -32602, 5),
+        (b'{"jsonrpc":"2.0","id":5,"method":"GetTask"}', -32602, 5),
+        (b'{"jsonrpc":"2.0","id":5,"method":"GetTask","params":{"id":1}}', -32602, 5),
+        (b'{"jsonrpc":"2.0","id":5,"method":"GetTask","params":{"id":"a b/:*"}}', -32001, 5),
+    ],
+)
+async def test_bad_requests(two_edges: list[EdgeProcess], author: Author, body: bytes, code: int, id_: Any) -> None:
+    """What is no request gets the code that says why, with its id where that could be read."""
+    answer = await call(two_edges[0].port, "POST", "/a2a", author.token, body, headers=NEW)
+    assert (answer.status, answer.body["error"]["code"], answer.body["id"]) == (200, code, id_)
+    assert answer.body["error"]["data"][0]["domain"] == "a2a-protocol.org"
+
+
+@pytest.mark.parametrize(
+    ("header", "method", "code"),
+    [
+        (None, "GetTask", -32009),
+        ("", "GetTask", -32009),
+        ("0.3", "GetTask", -32009),
+        ("1.0", "tasks/get", -32009),
+        ("2.0", "GetTask", -32009),
+        ("1", "GetTask", -32009),
+        ("nonsense", "tasks/get", -32009),
+        ("0.3", "tasks/get", -32001),
+        ("0.2.5", "tasks/get", -32001),
+        (None, "tasks/get", -32001),
+        ("1.0", "GetTask", -32001),
+        ("1.0.7", "GetTask", -32001),
+    ],
+)
+async def test_versions(
+    two_edges: list[EdgeProcess], author: Author, header: str | None, method: str, code: int
+) -> None:
+    """A method is of one version; none said is 0.3, and patches never matter."""
+    headers = {} if header is None else {"A2A-Version": header}
+    body = envelope(method, {"id": "nobody"})
+    answer = await call(two_edges[0].port, "POST", "/a2a", author.token, body, headers=headers)
+    assert answer.body["error"]["code"] == code
+    in_query = f"/a2a?A2A-Version={header or ''}"
+    assert (await call(two_edges[0].port, "POST", in_query, author.token, body)).body["error"]["code"] == code
+
+
+async def test_push_notifications(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Push notifications are refused as the card says, in every version and binding."""
+    names = ["tasks/pushNotificationConfig/" + name for name in ("set", "get", "list", "delete")]
+    assert [(await rpc(two_edges[0], author, name, {}, old=True))["code"] for name in names] == [-32003] * 4
+    names = [
+        f"{verb}TaskPushNotificationConfig" + ("s" if verb == "List" else "")
+        for verb in ("Create", "Get", "List", "Delete")
+    ]
+    assert [(await rpc(two_edges[0], author, name, {}))["code"] for name in names] == [-32003] * 4
+    wish = starting(configuration={"taskPushNotificationConfig": {"url": "https://e.com"}})
+    assert (await rpc(two_edges[0], author, "send", wish))["code"] == -32003
+    for method, path in (("POST", ""), ("GET", ""), ("GET", "/c"), ("DELETE", "/c")):
+        full = "/a2a/tasks/t/pushNotificationConfigs" + path
+        answer = await call(two_edges[0].port, method, full, author.token, b"{}", headers=NEW)
+        assert (answer.status, answer.body["error"]["details"][0]["reason"]) == (
+            400,
+            "PUSH_NOTIFICATION_NOT_SUPPORTED",
+        )
+
+
+async def test_unknown_agents(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A message for nobody is refused with the names of those who are there."""
+    for metadata in ({}, {"agent": "nobody"}):
+        refused = await rpc(two_edges[0], author, "send", {"message": message(), "metadata": metadata})
+        assert refused["code"] == -32602
+        assert json.loads(refused["data"][0]["metadata"]["known"]) == AGENTS
+
+
+async def test_errors_of_old_streams(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Clients that say no version get a stream's error as a stream, which is all that they take; others as JSON."""
+    params = {"message": message(old=True, taskId="nobody")}
+    async with streaming(two_edges[0], author, "stream", params, old=True) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        (frame,) = [frame async for frame in response.frames()]
+    assert (json.loads(frame.data or "")["error"]["code"], frame.event) == (-32001, "message")
+    async with streaming(two_edges[0], author, "stream", params, old=True, A2A_Version="0.3") as response:
+        assert response.headers["content-type"].startswith("application/json")
+        assert (await response.json())["error"]["code"] == -32001
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", [True, False])
+async def test_send_waits(two_edges: list[EdgeProcess], author: Author, old: bool) -> None:
+    """A message is answered when the task has ended, whoever runs it; the answer keeps the connection alive."""
+    name = METHODS["send"][0 if old else 1]
+    headers = JSON | ({} if old else NEW)
+    body = envelope(name, starting(old=old), 7)
+    async with asyncio.timeout(20):
+        async with request(two_edges[0].port, "POST", "/a2a", author.token, headers=headers, body=body) as response:
+            (listed,) = (await rpc(two_edges[1], author, "ListTasks", {}))["tasks"]
+            await task_author(author, listed).write(STARTED)
+            pieces = response.pieces()
+            assert await anext(pieces) == b" "  # within 2 s, without which clients give up
+            await task_author(author, listed).write(DONE)
+            content = json.loads(b"".join([piece async for piece in pieces]))
+        assert response.whole
+    assert content["id"] == 7
+    task = content["result"] if old else content["result"]["task"]
+    assert task["status"]["state"] == ("completed" if old else "TASK_STATE_COMPLETED")
+    assert (task["id"], task["artifacts"][0]["artifactId"]) == (listed["id"], "runcast:result")
+
+
+async def test_send_does_not_wait(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Who does not want to wait gets the task as it is."""
+    task, _ = await begun(two_edges[0], author, contextId="c-1")
+    assert task["status"]["state"] == "TASK_STATE_SUBMITTED"
+    assert task["contextId"] == "c-1"
+    old = await rpc(two_edges[0], author, "send", starting(old=True, configuration={"blocking": False}), old=True)
+    assert (old["kind"], old["status"]["state"]) == ("task", "submitted")
+
+
+async def test_a_repeated_message(two_edges: list[EdgeProcess], author: Author) -> None:
+    """With an `Idempotency-Key` a message that is sent again starts nothing new, and another one is refused."""
+    params = starting(configuration={"returnImmediately": True}, contextId="c")
+    key = {"Idempotency-Key": "k"}
+    first, second = [(await rpc(each, author, "send", params, headers=key))["task"] for each in two_edges]
+    assert first["id"] == second["id"]
+    other = starting(configuration={"returnImmediately": True}, contextId="c")
+    assert (await rpc(two_edges[0], author, "send", other, headers=key))["code"] == -32602
+
+
+async def test_history_length(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A task is given with as much of its history as is asked for, the latest."""
+    answer = InputReceived(input_id="i", by="alice", value=True)
+    task, _ = await begun(two_edges[0], author, STARTED, ASK, answer)
+    for length, said in ((None, 3), (0, 0), (1, 1), (9, 3)):
+        params = {"id": task["id"]} | ({} if length is None else {"historyLength": length})
+        assert len((await rpc(two_edges[0], author, "get", params)).get("history", [])) == said
+
+
+async def test_a_context(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Tasks of one context stand together, and an agent is given what was said there before."""
+    _, agent = await begun(
+        two_edges[0], author, STARTED, MessageDelta(message_id="m", delta="Hello"), DONE, contextId="c"
+    )
+    task, _ = await begun(two_edges[1], author, contextId="c")
+    params: Any = await author.redis.hget(author.owner.execution(task["id"]).record, "params")
+    said = [turn["content"] for turn in json.loads(params)["messages"]]
+    assert said == ["hi", "Hello", "hi"]
+    assert agent.execution_id != task["id"]
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", [True, False])
+async def test_an_answer(two_edges: list[EdgeProcess], author: Author, old: bool) -> None:
+    """A message to a task that asks is its answer; the stream begins with the task after it, and ends with the task."""
+    task, agent = await begun(two_edges[0], author, STARTED, ASK)
+    params = {"message": message("Yes", old=old, taskId=task["id"], contextId=task["contextId"])}
+    async with streaming(two_edges[1], author, "stream", params, old=old) as response:
+        await agent.write(DONE)
+        found = await results(response)
+        assert response.whole
+    first, last = found[0], found[-1]
+    if old:
+        assert (first["kind"], first["status"]["state"], last["final"]) == ("task", "working", True)
+    else:
+        assert first["task"]["status"]["state"] == "TASK_STATE_WORKING"
+        assert last["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
+    (stored,) = [json.loads(event.data) for event in await agent.log() if event.type == "input:received"]
+    assert (stored["data"]["value"], stored["data"]["by"]) == (True, author.user)
+
+
+async def test_answers_that_are_none(two_edges: list[EdgeProcess], author: Author) -> None:
+    """What does not fit, is of another context, comes second or too late changes nothing, and is told why."""
+    task, agent = await begun(two_edges[0], author, STARTED)
+    about = {"taskId": task["id"]}
+
+    async def refused(text: str = "yes", metadata: Any = None, **more: Any) -> Any:
+        params = {"message": message(text, **{**about, **more}), "metadata": metadata or {}}
+        return await rpc(two_edges[0], author, "send", params)
+
+    assert (await refused())["code"] == -32004  # it is at work
+    await agent.write(ASK)
+    assert (await refused("perhaps"))["code"] == -32602
+    assert (await refused(contextId="another"))["code"] == -32602
+    assert (await refused(metadata={"inputId": "j"}))["code"] == -32602
+    assert (await refused(taskId="nobody"))["code"] == -32001
+    assert [event.type for event in await agent.log()].count("input:received") == 0
+    await agent.write(DONE)
+    assert (await refused())["code"] == -32004
+
+
+async def test_a_second_question_settles(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Who answers one of two questions gets the task at once, which still waits."""
+    other = InputRequired(input_id="j", prompt="And?", kind="text")
+    task, _ = await begun(two_edges[0], author, STARTED, ASK, other)
+    params = {"message": message("yes", taskId=task["id"])}
+    answered = (await rpc(two_edges[0], author, "send", params))["task"]
+    assert answered["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+    assert answered["status"]["message"]["parts"][0] == {"text": "And?"}
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_stream(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A stream is headed as one, begins with the task, ends after the end, and is kept alive while nothing happens."""
+    async with streaming(two_edges[0], author, "stream", starting()) as response, asyncio.timeout(20):
+        assert response.headers["content-type"] == "text/event-stream"
+        (listed,) = (await rpc(two_edges[1], author, "ListTasks", {}))["tasks"]
+        frames = response.frames()
+        assert "task" in json.loads((await anext(frames)).data or "")["result"]
+        agent = task_author(author, listed)
+        await agent.write(STARTED)
+        await anext(frames)
+        while not response.sse.comments:  # at most 2 s
+            await asyncio.sleep(0.05)
+            if response.sse.comments == 0:
+                await agent.write(Thinking(thought="x"))
+                await anext(frames)
+        await agent.write(DONE)
+        rest = [json.loads(frame.data or "")["result"] async for frame in frames]
+        assert response.whole
+    assert rest[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+async def test_two_edges_show_the_same(two_edges: list[EdgeProcess], author: Author) -> None:
+    """From the same cursor, two edges give the same bytes."""
+    task, agent = await begun(two_edges[0], author, STARTED, Thinking(thought="one"), Thinking(thought="two"))
+    cursor = {"Last_Event_ID": (await agent.log())[1].id}
+    params = {"id": task["id"]}
+    async with (
+        streaming(two_edges[0], author, "subscribe", params, **cursor) as first,
+        streaming(two_edges[1], author, "subscribe", params, **cursor) as second,
+        asyncio.timeout(15),
+    ):
+        await agent.write(DONE)
+        bodies = [(await each.body()).replace(b": hb\n", b"") for each in (first, second)]
+    assert bodies[0] == bodies[1]
+    assert bodies[0].startswith(b"id: " + cursor["Last_Event_ID"].encode())
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("by", ["header", "metadata"])
+async def test_resume(two_edges: list[EdgeProcess], author: Author, old: bool, by: str) -> None:
+    """With a cursor a subscription begins with the task at that place and goes on without loss, at any edge."""
+    task, agent = await begun(two_edges[0], author, STARTED, Thinking(thought="one"), Thinking(thought="two"))
+    cursor = (await agent.log())[2].id
+    params: dict[str, Any] = {"id": task["id"]} | ({"metadata": {"cursor": cursor}} if by == "metadata" else {})
+    headers = {"Last_Event_ID": cursor} if by == "header" else {}
+    async with streaming(two_edges[1], author, "subscribe", params, old=old, **headers) as response:
+        await agent.write(DONE)
+        found = await results(response)
+    seen = [each["metadata"]["generation"] for each in found] if old else generations(found)
+    assert seen == [3, 4, 5, 5]
+
+
+async def test_resume_at_the_end(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Who has not seen the end yet gets it, although the task has ended; who has is told so, and so is who has no
+    cursor."""
+    task, agent = await begun(two_edges[0], author, STARTED, DONE)
+    log = await agent.log()
+    params = {"id": task["id"]}
+    async with streaming(two_edges[1], author, "subscribe", params, Last_Event_ID=log[1].id) as response:
+        assert generations(await results(response)) == [2, 3, 3]
+    for headers in ({"Last-Event-ID": log[2].id}, {}):
+        refused = await rpc(two_edges[1], author, "subscribe", params, headers=headers)
+        assert refused["code"] == -32004
+
+
+async def test_resume_over_a_question(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A question that was answered meanwhile does not end the way to the present; one that is open does."""
+    answer = InputReceived(input_id="i", by="alice", value=True)
+    task, agent = await begun(two_edges[0], author, STARTED, ASK, answer, Thinking(thought="on"))
+    cursor = (await agent.log())[0].id
+    params = {"id": task["id"]}
+    async with streaming(two_edges[1], author, "subscribe", params, old=True, Last_Event_ID=cursor) as response:
+        await agent.write(InputRequired(input_id="j", prompt="?", kind="text"))
+        found = await results(response)
+    assert [each["metadata"]["generation"] for each in found] == [1, 2, 3, 4, 5, 6]
+    assert [each.get("final") for each in found] == [None, False, False, False, False, True]
+
+
+async def test_waiting_is_shown_on(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Who subscribes to a task that waits sees it wait, and then what follows the answer."""
+    task, agent = await begun(two_edges[0], author, STARTED, ASK)
+    async with streaming(two_edges[1], author, "subscribe", {"id": task["id"]}) as response:
+        await agent.write(InputReceived(input_id="i", by="alice", value=True), DONE)
+        found = await results(response)
+    assert generations(found) == [3, 4, 5, 5]
+
+
+@pytest.mark.parametrize("cursor", ["1-1", "99999999999999-2", "99999999999999-99", "x", "1-2-3"])
+async def test_foreign_cursors(two_edges: list[EdgeProcess], author: Author, cursor: str) -> None:
+    """A cursor that is no place of the task's log is refused, never guessed at."""
+    task, _ = await begun(two_edges[0], author, STARTED)
+    refused = await rpc(two_edges[0], author, "subscribe", {"id": task["id"]}, headers={"Last-Event-ID": cursor})
+    assert refused["code"] == -32602
+
+
+async def test_a_trimmed_place(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Where the log after the cursor is gone, the task as it is now takes its place."""
+    task, agent = await begun(two_edges[0], author, STARTED, *(Thinking(thought=str(n)) for n in range(3)))
+    cursor = (await agent.log())[1].id
+    await author.redis.xtrim(agent.keys.log, maxlen=2, approximate=False)
+    async with streaming(two_edges[1], author, "subscribe", {"id": task["id"]}, Last_Event_ID=cursor) as response:
+        await agent.write(DONE)
+        assert generations(await results(response)) == [5, 6, 6]
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", [True, False])
+async def test_cancel(two_edges: list[EdgeProcess], author: Author, old: bool) -> None:
+    """A task is cancelled, a second time with the same answer; one that has ended otherwise cannot be."""
+    task, _ = await begun(two_edges[0], author)
+    for _ in range(2):
+        cancelled = await rpc(two_edges[1], author, "cancel", {"id": task["id"]}, old=old)
+        assert cancelled["status"]["state"] == ("canceled" if old else "TASK_STATE_CANCELED")
+    done, _ = await begun(two_edges[0], author, STARTED, DONE)
+    assert (await rpc(two_edges[1], author, "cancel", {"id": done["id"]}, old=old))["code"] == -32002
+
+
+async def test_a_task_whose_log_is_gone(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Of a task whose log has expired the record still tells how it ended."""
+    task, agent = await begun(two_edges[0], author, STARTED, DONE)
+    await author.redis.delete(agent.keys.log)
+    found = await rpc(two_edges[0], author, "get", {"id": task["id"]})
+    assert found["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert [artifact["artifactId"] for artifact in found["artifacts"]] == ["runcast:result"]
+    assert found["history"][0]["parts"] == [{"text": "hi"}]
+
+
+async def test_lists(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Tasks are listed by their last activity, filtered, in pages that neither repeat nor leave out."""
+    made = [await begun(two_edges[0], author, contextId=f"c{number % 2}") for number in range(5)]
+    await made[0][1].write(STARTED, DONE)
+    ids = [task["id"] for task, _ in made]
+
+    async def listed(**params: Any) -> Any:
+        return await rpc(two_edges[1], author, "ListTasks", params)
+
+    whole = await listed()
+    assert [task["id"] for task in whole["tasks"]] == [ids[0], *reversed(ids[1:])]
+    assert (whole["totalSize"], whole["nextPageToken"], whole["pageSize"]) == (5, "", 50)
+    assert all("artifacts" not in task and "history" not in task for task in whole["tasks"])
+    pages, token = [], ""
+    while True:
+        page = await listed(pageSize=2, pageToken=token)
+        pages += [task["id"] for task in page["tasks"]]
+        token = page["nextPageToken"]
+        assert page["totalSize"] == 5
+        if not token:
+            break
+    assert pages == [task["id"] for task in whole["tasks"]]
+    assert {task["id"] for task in (await listed(contextId="c1"))["tasks"]} == {ids[1], ids[3]}
+    assert [task["id"] for task in (await listed(status="TASK_STATE_COMPLETED"))["tasks"]] == [ids[0]]
+    assert (await listed(status="TASK_STATE_REJECTED"))["tasks"] == []
+    full = (await listed(status="TASK_STATE_COMPLETED", includeArtifacts=True, historyLength=1))["tasks"][0]
+    assert (len(full["artifacts"]), len(full["history"])) == (1, 1)
+    after = whole["tasks"][0]["status"]["timestamp"]
+    assert [task["id"] for task in (await listed(statusTimestampAfter=after))["tasks"]] == [ids[0]]
+    assert (await listed(pageToken="odd"))["code"] == -32602
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+async def rest(at: EdgeProcess, author: Author, method: str, path: str, value: Any = None, *, old: bool) -> Answer:
+    base = "/a2a/v1" if old else "/a2a"
+    return await call(at.port, method, base + path, author.token, value, headers={} if old else NEW)
+
+
+async def test_rest(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Over REST the same tasks have the same methods, in both versions."""
+    new = (
+        await rest(
+            two_edges[0],
+            author,
+            "POST",
+            "/message:send",
+            starting(configuration={"returnImmediately": True}),
+            old=False,
+        )
+    ).body["task"]
+    said = {"message_id": "m", "role": "ROLE_USER", "content": [{"text": "hi"}]}
+    sending = {"request": said, "metadata": {"agent": "manual"}}
+    old = (await rest(two_edges[0], author, "POST", "/message:send", sending, old=True)).body["task"]
+    assert old["history"][0]["content"] == [{"text": "hi"}]
+    for task, is_old in ((new, False), (old, True)):
+        path = f"/tasks/{task['id']}"
+        got = await rest(two_edges[1], author, "GET", path + "?historyLength=0", old=is_old)
+        assert (got.status, got.body["id"], got.body.get("history") or []) == (200, task["id"], [])
+        assert got.headers["content-type"] == "application/json"
+        cancelled = await rest(two_edges[1], author, "POST", path + ":cancel", {}, old=is_old)
+        assert cancelled.body["status"]["state"] == ("TASK_STATE_CANCELLED" if is_old else "TASK_STATE_CANCELED")
+    page = await rest(two_edges[0], author, "GET", "/tasks?pageSize=1&includeArtifacts=true", old=False)
+    assert (len(page.body["tasks"]), page.body["totalSize"]) == (1, 2)
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_rest_subscribes(two_edges: list[EdgeProcess], author: Author, method: str, old: bool) -> None:
+    """A subscription comes by GET and by POST, and its frames are bare."""
+    task, agent = await begun(two_edges[0], author, STARTED)
+    path = f"/a2a{'/v1' if old else ''}/tasks/{task['id']}:subscribe"
+    headers = {} if old else NEW
+    body = None if method == "GET" else b""
+    async with request(two_edges[1].port, method, path, author.token, headers=headers, body=body) as response:
+        await agent.write(DONE)
+        async with asyncio.timeout(15):
+            found = [json.loads(frame.data or "") async for frame in response.frames()]
+    assert [next(iter(each)) for each in found] == ["task", "artifactUpdate", "statusUpdate"]
+    assert found[-1]["statusUpdate"].get("final") is (True if old else None)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/a2a/tasks/nobody", 404, "TASK_NOT_FOUND"),
+        ("POST", "/a2a/tasks/nobody:cancel", 404, "TASK_NOT_FOUND"),
+        ("GET", "/a2a/tasks?pageSize=x", 400, "INVALID_PARAMS"),
+        ("GET", "/a2a/tasks?pageSize=101", 400, "INVALID_PARAMS"),
+        ("GET", "/a2a/tasks/nobody?historyLength=-1", 400, "INVALID_PARAMS"),
+        ("POST", "/a2a/message:send", 400, "INVALID_PARAMS"),
+    ],
+)
+async def test_errors_over_rest(
+    two_edges: list[EdgeProcess], author: Author, method: str, path: str, status: int, reason: str
+) -> None:
+    """Errors have the HTTP status of their kind, and the same in the body."""
+    answer = await call(two_edges[0].port, method, path, author.token, {} if method == "POST" else None, headers=NEW)
+    error = answer.body["error"]
+    assert (answer.status, error["code"], error["details"][0]["reason"]) == (status, status, reason)
+    unsaid = await call(two_edges[0].port, method, path, author.token, {} if method == "POST" else None)
+    assert unsaid.body["error"]["details"][0]["reason"] == "VERSION_NOT_SUPPORTED"
+
+
+async def test_errors_over_old_rest(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Old errors say their code and their name, of which one client reads the one and one the other."""
+    answer = await call(two_edges[0].port, "GET", "/a2a/v1/tasks/nobody", author.token)
+    assert (answer.status, answer.body["code"], answer.body["type"]) == (404, -32001, "TaskNotFoundError")
+    assert (await call(two_edges[0].port, "GET", "/a2a/v1/tasks", author.token)).body["code"] == -32601
+
+
+# --- for an EventSource ----------------------------------------------------------------------------------------------
+
+
+def watching(at: EdgeProcess, author: Author, task: dict[str, Any], query: str = "", **headers: str) -> Any:
+    path = f"/a2a/stream?taskId={task['id']}{query}"
+    given = {"Accept": "text/event-stream"} | {key.replace("_", "-"): value for key, value in headers.items()}
+    return request(at.port, "GET", path, author.token, headers=given)
+
+
+@pytest.mark.parametrize(("query", "first"), [("&A2A-Version=1.0", "task"), ("", "id"), ("&format=simple", "type")])
+async def test_watching(two_edges: list[EdgeProcess], author: Author, query: str, first: str) -> None:
+    """The whole task in the version's shape or the simple form, over questions to its end; after `Last-Event-ID`, at
+    another edge, just what follows; when nothing does, 204."""
+    task, agent = await begun(two_edges[0], author, STARTED, ASK)
+    async with watching(two_edges[0], author, task, query) as response, asyncio.timeout(15):
+        frames = response.frames()
+        seen = [await anext(frames) for _ in range(3)]
+        await agent.write(InputReceived(input_id="i", by="alice", value=True))
+        seen.append(await anext(frames))
+    await agent.write(DONE)
+    async with watching(two_edges[1], author, task, query, Last_Event_ID=seen[-1].id or "") as response:
+        async with asyncio.timeout(15):
+            seen += [frame async for frame in response.frames()]
+        assert response.whole
+    log = await agent.log()
+    assert [frame.id for frame in seen if frame.id] == [event.id for event in log]
+    assert {frame.event for frame in seen} == {"message"}
+    assert next(iter(json.loads(seen[0].data or ""))) == first
+    async with watching(two_edges[1], author, task, query, Last_Event_ID=log[-1].id) as response:
+        assert response.status == 204
+
+
+async def test_the_simple_form(two_edges: list[EdgeProcess], author: Author) -> None:
+    """The simple form has the gateway's event types in `type`, and what they are about."""
+    task, agent = await begun(two_edges[0], author, STARTED, MessageDelta(message_id="m", delta="Hi"), DONE)
+    async with watching(two_edges[0], author, task, "&format=simple") as response, asyncio.timeout(15):
+        found = [json.loads(frame.data or "") async for frame in response.frames()]
+    assert [each["type"] for each in found] == [
+        "task.created",
+        "task.status",
+        "task.progress",
+        "task.progress",
+        "task.completed",
+    ]
+    assert {each["taskId"] for each in found} == {agent.execution_id}
+    assert found[2]["content"] == ["Hi"]
+
+
+async def test_watching_from_nowhere(two_edges: list[EdgeProcess], author: Author) -> None:
+    """An `EventSource` with a cursor of another log is shown all; one without a task, or in no form, is told so."""
+    task, _ = await begun(two_edges[0], author, STARTED, DONE)
+    for cursor in ("1-1", "nonsense"):
+        async with watching(two_edges[0], author, task, "&A2A-Version=1.0", Last_Event_ID=cursor) as response:
+            async with asyncio.timeout(15):
+                found = [json.loads(frame.data or "") async for frame in response.frames()]
+        assert generations(found) == [1, 2, 3, 3]
+    for path in ("/a2a/stream", f"/a2a/stream?taskId={task['id']}&format=odd"):
+        assert (await call(two_edges[0].port, "GET", path, author.token)).status == 400
+    odd = f"/a2a/stream?taskId={task['id']}&A2A-Version=7"
+    assert (await call(two_edges[0].port, "GET", odd, author.token)).status == 400

@@ -1,0 +1,94 @@
+"""Tasks read from Redis: up to now or up to a place, and on until they have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.commands import Commands
+from broker.history import PAGE_EVENTS, History
+from broker.metrics import Metrics
+from broker.protocols.a2a.errors import A2AError
+from broker.protocols.a2a.reading import Tasks
+from emitter.errors import UnknownExecution
+from emitter.events import InputReceived, InputRequired
+from emitter.log import LogLimits
+from emitter.redact import Redactor
+from emitter.wire import EventId, parse_event_id
+from tests.edges import Author
+
+ASK = InputRequired(input_id="i", prompt="?", kind="text")
+ANSWER = InputReceived(input_id="i", by="alice", value="x")
+
+
+@pytest.fixture
+async def tasks(redis: Redis) -> AsyncIterator[Tasks]:
+    history = History(redis, Metrics("test"))
+    yield Tasks(redis, history, Commands(redis, history, LogLimits(), Redactor()))
+    await history.close()
+
+
+async def test_up_to_now(tasks: Tasks, author: Author) -> None:
+    """A task is read to its last event, however many pages that takes."""
+    await author.begin()
+    last = await author.say(PAGE_EVENTS * 2)
+    assert (await tasks.read(author.owner, author.execution_id)).last == last
+
+
+async def test_up_to_a_place(tasks: Tasks, author: Author) -> None:
+    """A task is read no further than is asked for: who answered is shown what followed as it followed."""
+    await author.begin()
+    answered = await author.write(ASK, ANSWER)
+    await author.end()
+    story = await tasks.read(author.owner, author.execution_id, lambda story: "i" in story.answered)
+    assert (story.last, story.state) == (answered, "working")
+
+
+async def test_what_the_record_knows(tasks: Tasks, author: Author) -> None:
+    """The client's message and metadata stay with the task; one that was started without a context is its own; what
+    is unknown, or cannot exist, is unknown."""
+    await author.begin()
+    opening = await tasks.opening(author.owner, author.execution_id)
+    assert (opening.context_id, opening.message_id) == (author.execution_id, None)
+    metadata = json.dumps({"a2a": {"messageId": "m"}, "trace": "x"})
+    await author.redis.hset(author.keys.record, mapping={"metadata": metadata, "conversationId": "c"})
+    opening = await tasks.opening(author.owner, author.execution_id)
+    assert (opening.context_id, opening.message_id, opening.metadata) == ("c", "m", {"trace": "x"})
+    for name in ("nobody", "a:b", "*", ""):
+        with pytest.raises(UnknownExecution):
+            await tasks.opening(author.owner, name)
+
+
+async def test_cursors(tasks: Tasks, author: Author) -> None:
+    """A cursor is reached if it is a place of the log; one of another log, or beyond the end, is refused."""
+    await author.begin()
+    await author.say(3)
+    second = parse_event_id((await author.log())[1].id)
+    reached = await tasks.reach(author.owner, author.execution_id, second)
+    assert (reached.then.last, reached.now.last.seq, reached.lost) == (second, 4, False)
+    for foreign in (second._replace(ms=second.ms - 1), EventId(second.ms, 9), EventId(second.ms + 10**9, 3)):
+        with pytest.raises(A2AError):
+            await tasks.reach(author.owner, author.execution_id, foreign)
+    await author.redis.xtrim(author.keys.log, maxlen=1, approximate=False)
+    reached = await tasks.reach(author.owner, author.execution_id, second)
+    assert (reached.then.last.seq, reached.lost) == (4, True)
+
+
+async def test_until_it_has_ended(tasks: Tasks, author: Author) -> None:
+    """The wait for an end is over with the end, and without one when its time is."""
+    await author.begin()
+    story = await tasks.read(author.owner, author.execution_id)
+    await tasks.until_ended(author.owner, story, 0.05)
+    assert not story.is_terminal
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(tasks.until_ended(author.owner, story, 20))
+        await author.say()
+        await author.end()
+    assert story.is_terminal
+    assert time.monotonic() - began < 15
