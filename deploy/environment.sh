@@ -5,7 +5,8 @@ find_python() {
   for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
     if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 &&
       "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-      command -v "$candidate"
+      # Of an activated environment the python that it was made with: we may be about to make that one anew.
+      "$candidate" -c 'import sys; print(sys._base_executable)'
       return
     fi
   done
