@@ -190,9 +190,11 @@ def _member(jti: str | None, user: str | None, org: str) -> str:
 # --- CORS ------------------------------------------------------------------------------------------------------------
 
 _PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, HEAD, POST",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
+    # Ours, and what clients of A2A send from pages.
     "Access-Control-Allow-Headers": (
-        "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-ID, Producer-Id, Producer-Seq"
+        "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-ID, Producer-Id, Producer-Seq, "
+        "A2A-Version, A2A-Extensions, X-A2A-Extensions, If-None-Match, Cache-Control"
     ),
     "Access-Control-Max-Age": "600",
 }
@@ -217,7 +219,7 @@ def setup_cors(app: web.Application, origins: Collection[str]) -> None:
         if origin in allowed:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
-            response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After"
+            response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, ETag"
 
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar, get_args
+from typing import get_args
 
 import msgspec
 from aiohttp import web
 from redis.asyncio import Redis
 
 from broker.access import Access
-from broker.admission import Admission
 from broker.api_types import (
     AgentInfo,
     AgentList,
@@ -24,14 +23,13 @@ from broker.api_types import (
     TicketRequest,
     TicketResponse,
 )
-from broker.auth import Identity, Unauthorized, act_for, require, require_execution
-from broker.commands import Commands
-from broker.logs import get_logger
+from broker.auth import require_execution
+from broker.front import Front, idempotency_key
 from broker.metrics import Metrics, RedisOp
 from broker.openapi import build_openapi
+from broker.ops import Ops
 from broker.problems import Problem, request_id_of, to_problem
 from broker.publish import Gate, edge_hooks, publish, read_events, read_producer
-from broker.request import Target
 from broker.settings import Settings
 from broker.stream import Streams
 from emitter import workers
@@ -42,13 +40,10 @@ from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.wire import EXECUTION_ID, START, EventId, parse_event_id
 
-BODY_SECONDS = 30.0
 MAX_BODY_BYTES = 8 * 1024 * 1024
 REVOKED_SECONDS = 30 * 86_400
 """How long a revocation holds: longer than any sane token lives, since the token itself is not at hand."""
 MAX_LIST = 200
-
-B = TypeVar("B")
 
 
 class Api:
@@ -59,30 +54,31 @@ class Api:
         settings: Settings,
         redis: Redis,
         access: Access,
-        admission: Admission,
         streams: Streams,
-        commands: Commands,
+        ops: Ops,
+        front: Front,
         metrics: Metrics,
         version: str,
     ) -> None:
         self._settings = settings
         self._redis = redis
         self._access = access
-        self._admission = admission
         self._streams = streams
-        self._commands = commands
+        self._ops = ops
+        self._front = front
+        self._commands = front.commands
         self._metrics = metrics
         self._redact = Redactor(settings.redact_keys)
         self._hooks = edge_hooks(settings)
         self._limits = log_limits(settings)
         self._openapi = msgspec.json.encode(build_openapi(version))
-        self._log = get_logger()
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/executions"
         return [
             web.get(base + "/{id}/stream", self.stream_execution, allow_head=False),
             web.get("/api/agent/stream", self.stream_feed, allow_head=False),
+            web.get("/api/ops/stream", self.stream_ops, allow_head=False),
             web.post("/api/agent/execute", self.execute),
             web.get(base, self.list_executions),
             web.get(base + "/{id}", self.get_execution),
@@ -96,91 +92,39 @@ class Api:
             web.get("/openapi.json", self.openapi),
         ]
 
-    # --- who ---------------------------------------------------------------------------------------------------------
-
-    async def identify(self, request: web.Request, scope: str, *, ticket: bool = False) -> Identity:
-        try:
-            identity = await self._access.authenticate(request, ticket=ticket)
-            require(identity, scope)
-            return act_for(identity, user=request.query.get("user"), org=request.query.get("org"))
-        except Problem as problem:
-            self._refused(request, problem)
-            raise
-
-    def _refused(self, request: web.Request, problem: Problem) -> None:
-        reason = str(problem.reason) if isinstance(problem, Unauthorized) else problem.slug
-        label = {"foreign-origin": "origin", "forbidden": "scope"}.get(reason, reason)
-        counters = self._metrics.auth_failures
-        counters.get(label, counters["invalid"]).inc()
-        self._log.warning("access_refused", reason=reason, path=request.path, request_id=request_id_of(request))
-
-    async def read_json(self, request: web.Request, type_: type[B]) -> B:
-        """The JSON body. Raises `Problem` 400, 408, 413 and msgspec's errors (400, 422)."""
-        body = await self.read_body(request) or b"{}"
-        try:
-            return msgspec.json.decode(body, type=type_)
-        except (UnicodeDecodeError, RecursionError) as error:  # which msgspec does not make its own
-            raise Problem(400, "malformed", f"the body is no usable JSON: {error}") from error
-
-    async def read_body(self, request: web.Request) -> bytes:
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await request.read()
-        except TimeoutError:
-            raise Problem(408, "request-timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
-        except web.RequestPayloadError as error:
-            raise Problem(400, "malformed", "the body's coding is broken") from error
-
     # --- streams -----------------------------------------------------------------------------------------------------
 
     async def stream_execution(self, request: web.Request) -> web.StreamResponse:
-        identity = await self.identify(request, "executions:read", ticket=True)
-        execution_id = execution_of(request)
-        require_execution(identity, execution_id)
-        target = Target.execution(identity.owner, execution_id)
-        return await self._streams.open(request, target, identity, request_id_of(request))
+        identity = await self._front.identify(request, "executions:read", ticket=True)
+        return await self._front.open(request, identity, execution_of(request))
 
     async def stream_feed(self, request: web.Request) -> web.StreamResponse:
-        identity = await self.identify(request, "executions:read", ticket=True)
+        identity = await self._front.identify(request, "executions:read", ticket=True)
+        return await self._front.open(request, identity, None)
+
+    async def stream_ops(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._front.identify(request, "ops:read", ticket=True)
         require_execution(identity, None)
-        return await self._streams.open(request, Target.feed(identity.owner), identity, request_id_of(request))
+        return await self._ops.open(request, identity, request_id_of(request))
 
     async def mint_ticket(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "executions:read")
-        body = await self.read_json(request, TicketRequest)
+        identity = await self._front.identify(request, "executions:read")
+        body = await self._front.read_json(request, TicketRequest)
         ticket, expires_at = await self._access.mint_ticket(identity, body.execution_id)
         return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
 
     # --- executions --------------------------------------------------------------------------------------------------
 
     async def execute(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "executions:write")
-        try:
-            await self.within_rate(identity)
-            body = await self.read_json(request, ExecuteRequest)
-            answer, is_new = await self._commands.execute(
-                identity,
-                body,
-                request_id=request_id_of(request),
-                idempotency_key=idempotency_key(request),
-            )
-        except Exception as error:
-            self._metrics.executes[_execute_result(error)].inc()
-            raise
-        self._metrics.executes["accepted" if is_new else "repeated"].inc()
-        self._audit(request, identity, "execution_accepted", execution=answer.execution_id, repeated=not is_new)
+        identity = await self._front.identify(request, "executions:write")
+        async with self._front.starting(identity):
+            wanted = await self._front.read_json(request, ExecuteRequest)
+            key = idempotency_key(request)
+            answer, _ = await self._front.execute(request, identity, wanted, idempotency_key=key)
         return _json(answer, status=202)
 
-    async def within_rate(self, identity: Identity) -> None:
-        try:
-            await self._admission.rate(identity.principal, "execute", self._settings.executes_per_minute)
-        except Problem as problem:
-            if problem.status == 429:
-                self._metrics.rejected["execute_rate"].inc()
-            raise
-
     async def list_executions(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read")
         state = request.query.get("state")
         if state is not None and state not in get_args(State):
             raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
@@ -189,12 +133,12 @@ class Api:
         return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
 
     async def get_execution(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read")
         with_stack = "executions:debug" in identity.scopes
         return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
-        identity = await self.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read")
         execution_id, after = execution_of(request), _after(request)
         limit = whole_number(request, "limit", default=200, most=200)
         page = await self._commands.events(identity.owner, execution_id, after=after, limit=limit)
@@ -212,14 +156,14 @@ class Api:
         return response
 
     async def post_events(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "events:publish")
+        identity = await self._front.identify(request, "events:publish")
         owner, execution_id = identity.owner, execution_of(request)
         max_bytes = self._limits.max_event_bytes
         gate = Gate(owner, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes)
         try:
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"
-            events = read_events(await self.read_body(request), gate, ndjson=ndjson)
+            events = read_events(await self._front.read_body(request), gate, ndjson=ndjson)
             with self._metrics.redis_call(RedisOp.APPEND):
                 answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
         except Exception as error:
@@ -230,49 +174,46 @@ class Api:
         return _json(answer, status=202)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "executions:write")
-        execution_id, body = execution_of(request), await self.read_json(request, CancelRequest)
-        answer = await self._commands.cancel(identity, execution_id, body.reason, request_id_of(request))
-        self._audit(request, identity, "cancel_requested", execution=execution_id, state=answer.state)
-        return _json(answer, status=202)
+        identity = await self._front.identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self._front.read_json(request, CancelRequest)
+        return _json(await self._front.cancel(request, identity, execution_id, body.reason), status=202)
 
     async def answer(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "executions:write")
-        execution_id, body = execution_of(request), await self.read_json(request, InputRequest)
-        answer = await self._commands.answer(identity, execution_id, body, request_id_of(request))
-        self._audit(request, identity, "input_answered", execution=execution_id, input=body.input_id)
-        return _json(answer, status=202)
+        identity = await self._front.identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self._front.read_json(request, InputRequest)
+        return _json(await self._front.answer(request, identity, execution_id, body), status=202)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     async def list_agents(self, request: web.Request) -> web.Response:
-        await self.identify(request, "executions:read")
+        await self._front.identify(request, "executions:read")
         live = await workers.live_agents(self._redis)
         agents = [
             AgentInfo(
-                name=agent.name, description=agent.description, tags=list(agent.tags), input_schema=agent.input_schema
+                name=agent.name,
+                description=agent.description,
+                tags=list(agent.tags),
+                input_schema=agent.input_schema,
+                input_modes=list(agent.input_modes),
+                output_modes=list(agent.output_modes),
             )
             for agent in live
         ]
         return _json(AgentList(agents=agents))
 
     async def revoke(self, request: web.Request) -> web.Response:
-        identity = await self.identify(request, "admin")
-        body = await self.read_json(request, RevocationRequest)
+        identity = await self._front.identify(request, "admin")
+        body = await self._front.read_json(request, RevocationRequest)
         until = time.time() + REVOKED_SECONDS
         member = await self._access.revoke(
             until=until, jti=body.jti, user=body.user, org=body.org or identity.principal.org
         )
         self._streams.close_revoked(self._access.is_revoked)
-        self._audit(request, identity, "access_revoked", member=member)
+        self._front.audit(request, identity, "access_revoked", member=member)
         return _json(RevocationResponse(revoked_until=int(until * 1000)), status=202)
 
     async def openapi(self, _: web.Request) -> web.Response:
         return web.Response(body=self._openapi, content_type="application/json")
-
-    def _audit(self, request: web.Request, identity: Identity, event: str, **fields: Any) -> None:
-        who = identity.principal
-        self._log.info(event, request_id=request_id_of(request), user=who.user, org=who.org, **fields)
 
 
 def log_limits(settings: Settings) -> LogLimits:
@@ -291,13 +232,6 @@ def execution_of(request: web.Request) -> str:
     if not EXECUTION_ID.match(execution_id):
         raise UnknownExecution(execution_id[:64])
     return execution_id
-
-
-def idempotency_key(request: web.Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
-        raise Problem(400, "invalid-parameter", "Idempotency-Key is 1 to 255 printable characters")
-    return key
 
 
 def whole_number(request: web.Request, name: str, *, default: int, most: int) -> int:
@@ -324,15 +258,6 @@ def _json(value: msgspec.Struct, *, status: int = 200) -> web.Response:
     return web.Response(
         status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
     )
-
-
-def _execute_result(error: Exception) -> str:
-    problem = to_problem(error)
-    if problem is None or problem.status >= 500:
-        return "error"
-    if problem.slug == "unknown-agent":
-        return "unknown_agent"
-    return "invalid" if problem.status in (400, 408, 413, 422) else "refused"
 
 
 def _publish_result(error: Exception) -> str:

@@ -178,12 +178,14 @@ class RevocationResponse(_Response, frozen=True):
 
 
 class AgentInfo(_Response, frozen=True):
-    """An agent as its workers announce it. `input_schema` is a JSON Schema of `params`."""
+    """An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types."""
 
     name: str
     description: str = ""
     tags: list[str] = []
     input_schema: dict[str, Any] | None = None
+    input_modes: list[str] = []
+    output_modes: list[str] = []
 
 
 class AgentList(_Response, frozen=True):

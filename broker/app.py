@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
@@ -20,11 +21,16 @@ from broker.access import Access
 from broker.admission import Admission
 from broker.api import MAX_BODY_BYTES, Api, log_limits
 from broker.auth import Keys, Verifier, pem_key, secret_key
+from broker.collector import Collector
 from broker.commands import Commands
+from broker.front import Front
 from broker.history import History
 from broker.jwks import Jwks
 from broker.logs import get_logger
-from broker.metrics import Metrics
+from broker.metrics import Metrics, Protocol
+from broker.ops import Ops
+from broker.ops_types import EdgeInfo
+from broker.pages import Pages
 from broker.presence import Presence
 from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
 from broker.protocols.a2a.routes import A2A
@@ -33,11 +39,13 @@ from broker.protocols.ai_sdk.routes import AiSdk
 from broker.settings import BadSetting, Settings
 from broker.stream import Streams
 from broker.subscription import Subscription
-from emitter import tasks, wire
+from broker.vitals import Vitals
+from emitter import tasks, wire, workers
 from emitter.connection import GONE, connect
 from emitter.redact import Redactor
 
 BACKLOG = 4096
+LOOPBACK = "127.0.0.1"
 SHUTDOWN_SECONDS = 5.0
 FIRST_REQUEST_SECONDS = 15.0
 """How long a new connection may take to send its first request's head."""
@@ -68,7 +76,10 @@ class Edge:
     ) -> None:
         self.settings = settings
         self.id = new_edge_id()
-        self.metrics = Metrics(version())
+        self._version = version()
+        self.metrics = Metrics(self._version)
+        self._vitals = Vitals(self.metrics)
+        self._started_at = wire.now_ms()
         self._sockets = (public, admin)
         self._stack = contextlib.AsyncExitStack()
         self._log = get_logger()
@@ -141,7 +152,10 @@ class Edge:
             connects_per_minute=settings.connects_per_minute,
         ) as self.admission:
             self.streams = Streams(settings, self.history, self.admission, self.presence, self.metrics)
+            collector = Collector(self.redis, self._describe)
+            self.ops = Ops(settings, self.streams, self.admission, collector, self.metrics)
             yield
+            await self.ops.stop()
             await self.streams.stop()
 
     @contextlib.asynccontextmanager
@@ -195,6 +209,7 @@ class Edge:
         # The last to start is the first to stop: the listener still stands while viewers are sent elsewhere.
         yield
         self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
+        self.ops.drain()
         await self.streams.drain(self.settings.drain_seconds)
 
     # --- what the parts need of each other ---------------------------------------------------------------------------
@@ -206,14 +221,15 @@ class Edge:
         access.setup_cors(app, settings.cors_origins)
         problems.setup(app)
         commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
-        api = Api(settings, self.redis, self.access, self.admission, self.streams, commands, self.metrics, version())
+        front = Front(settings, self.access, self.admission, self.streams, commands, self.metrics)
+        api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, version())
         app.add_routes(api.routes())
-        chat = AiSdk(api.identify, api.within_rate, api.read_json, commands, self.streams)
-        ag_ui = AgUi(api.identify, api.within_rate, api.read_json, commands, self.streams, self.redis)
-        a2a = A2A(
-            api.identify, api.within_rate, api.read_body, self.redis, self.history, commands, self.streams, version()
-        )
-        app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes()])
+        chat = AiSdk(front.speaking(Protocol.AI_SDK))
+        ag_ui = AgUi(front.speaking(Protocol.AG_UI), self.redis)
+        a2a = A2A(front.speaking(Protocol.A2A), self.redis, self.history, version(), settings.public_url)
+        # What is bound to this machine alone (`serve --dev`, `demo`) is what somebody works on.
+        pages = Pages(fresh=settings.host == LOOPBACK)
+        app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *pages.routes()])
         return app
 
     def _on_message(self, channel: str, data: bytes) -> None:
@@ -221,9 +237,10 @@ class Edge:
             self.heartbeat.hear()
         elif channel == wire.REVOCATIONS:
             if self.access.on_message(data) is not None:
-                self.streams.close_revoked(self.access.is_revoked)
+                self._close_revoked()
         else:
             self.metrics.pubsub_messages.inc()
+            self.metrics.events_received.inc(data.count(b"\n"))
             self.streams.watch.on_message(channel, data)
 
     def _on_lost(self, channel: str) -> None:
@@ -237,9 +254,13 @@ class Edge:
     async def _reload_revocations(self) -> None:
         try:
             await self.access.load()
-            self.streams.close_revoked(self.access.is_revoked)
+            self._close_revoked()
         except (RedisError, *GONE) as error:
             self._log.warning("revocations_not_loaded", error=type(error).__name__)
+
+    def _close_revoked(self) -> None:
+        self.streams.close_revoked(self.access.is_revoked)
+        self.ops.close_revoked(self.access.is_revoked)
 
     async def _recheck(self) -> None:
         seconds = min(RECHECK_SECONDS_MAX, self.settings.heartbeat_seconds)
@@ -253,14 +274,21 @@ class Edge:
     def _ready(self) -> dict[str, bool]:
         return {**self.heartbeat.ready(), "accepting": not self.streams.draining}
 
-    def _describe(self) -> dict[str, object]:
-        return {
-            "id": self.id,
-            "version": version(),
-            "viewers": len(self.streams),
-            "logs": len(self.streams.watch),
-            "draining": self.streams.draining,
-        }
+    def _describe(self) -> EdgeInfo:
+        pace = self._vitals.pace(time.monotonic())
+        return EdgeInfo(
+            id=self.id,
+            version=self._version,
+            viewers=len(self.streams),
+            logs=len(self.streams.watch),
+            draining=self.streams.draining,
+            events_per_second=pace.events_per_second,
+            deliveries_per_second=pace.deliveries_per_second,
+            latency_ms=pace.latency,
+            loop_lag_ms=pace.loop_lag_ms,
+            rss_bytes=workers.rss_bytes(),
+            started_at=self._started_at,
+        )
 
 
 def static_key(settings: Settings) -> Keys:

@@ -22,6 +22,10 @@ from broker import demo
 from broker.app import serve, static_key, version
 from broker.auth import DEFAULT_SCOPES, mint
 from broker.client import Api, ApiError, EdgeUnreachable
+from broker.doctor.findings import as_text, is_well
+from broker.doctor.redis import USER as DOCTOR
+from broker.doctor.redis import look_at_redis, who_is_there
+from broker.doctor.way import Caller, caller_of, look_at_way
 from broker.embedded import NoServer
 from broker.eventsource import NotAStream
 from broker.logs import configure_logs
@@ -30,6 +34,7 @@ from broker.publish import edge_hooks
 from broker.settings import BadSetting, Settings, describe, load_settings
 from broker.supervisor import Supervisor, run_child
 from broker.terminal import Feed, watch
+from broker.typescript import build_typescript
 from emitter.__main__ import main as worker_main
 from emitter.errors import InvalidEvent
 from emitter.wire import parse_event_id
@@ -101,7 +106,19 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--ttl", type=float, default=3600, help="seconds (default 3600)")
     each.set_defaults(command=_token)
 
-    commands.add_parser("openapi", help="print the API description").set_defaults(command=_openapi)
+    each = commands.add_parser("doctor", help="check Redis, and the way from an edge to its viewers")
+    each.add_argument("url", nargs="?", help="address at which viewers reach the edges")
+    each.add_argument(
+        "--token", default=os.environ.get("RUNCAST_TOKEN"), help="for the streams it opens (RUNCAST_TOKEN)"
+    )
+    each.add_argument(
+        "--idle", type=float, default=40.0, help="seconds for which a quiet stream is watched (default 40)"
+    )
+    each.set_defaults(command=_doctor)
+
+    each = commands.add_parser("openapi", help="print the API description")
+    each.add_argument("--typescript", action="store_true", help="its types of events, states and requests")
+    each.set_defaults(command=_openapi)
     commands.add_parser("settings", help="print every setting").set_defaults(command=_settings)
 
     each = commands.add_parser("edge")  # what the supervisor starts; not for people
@@ -202,6 +219,38 @@ def _tail(arguments: argparse.Namespace) -> int:
     return asyncio.run(follow())
 
 
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    settings = load_settings(os.environ)
+    caller = _caller(arguments.token, settings) if arguments.url else None
+    if caller is None:
+        _with_redis(settings)
+    return asyncio.run(_look(settings.redis_url, arguments.url, caller, arguments.idle))
+
+
+def _caller(token: str | None, settings: Settings) -> Caller:
+    if token:
+        return caller_of(token)
+    if not settings.jwt_secret:
+        raise ValueError("a token is needed for streams: --token, RUNCAST_TOKEN, or RUNCAST_JWT_SECRET to mint one")
+    secret, issuer, audience = settings.jwt_secret, settings.jwt_issuer, settings.jwt_audience
+    return caller_of(mint(secret, DOCTOR, ttl=600, now=time.time(), issuer=issuer, audience=audience))
+
+
+async def _look(redis_url: str, url: str | None, caller: Caller | None, idle_seconds: float) -> int:
+    found = []
+    if redis_url:
+        found += [*await look_at_redis(redis_url), *await who_is_there(redis_url)]
+        print(as_text(found), flush=True)
+    if url and caller is not None:
+        print(f"looking at {url}, which takes about {idle_seconds + 10:.0f} s ...", file=sys.stderr)
+        print(as_text(seen := await look_at_way(url, caller, redis_url, idle_seconds)))
+        found += seen
+    return 0 if is_well(found) else 1
+
+
 # --- prints ----------------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +272,10 @@ def _token(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _openapi(_: argparse.Namespace) -> int:
+def _openapi(parsed: argparse.Namespace) -> int:
+    if parsed.typescript:
+        print(build_typescript(), end="")
+        return 0
     print(msgspec.json.format(msgspec.json.encode(build_openapi(version())), indent=2).decode())
     return 0
 

@@ -154,15 +154,25 @@ class Commands:
 
     # --- look --------------------------------------------------------------------------------------------------------
 
-    async def listing(self, owner: Owner, *, state: str | None, limit: int, cursor: str | None) -> ExecutionList:
-        """Newest first. `cursor` is a former answer's; with a rare `state` a page may be short and still continue."""
+    async def listing(
+        self,
+        owner: Owner,
+        *,
+        state: str | None,
+        limit: int,
+        cursor: str | None,
+        conversation_id: str | None = None,
+    ) -> ExecutionList:
+        """Newest first, of one conversation or of all. `cursor` is a former answer's; with a rare `state` a page may be
+        short and still continue."""
         after = _listed(cursor)
+        index = owner.index if conversation_id is None else owner.conversation(conversation_id)
         found: list[ExecutionSummary] = []
         for _ in range(LIST_ROUNDS):
-            page, is_last = await self._index_page(owner, after)
+            page, is_last = await self._index_page(index, after)
             for listed, summary in zip(page, await self._summaries(owner, page), strict=True):
                 after = listed
-                if summary is not None and state in (None, summary.state):
+                if summary is not None and _fits(summary, state, conversation_id):
                     found.append(summary)
                 if len(found) == limit:
                     return ExecutionList(executions=found, next_cursor=f"{after.created_ms}.{after.execution_id}")
@@ -171,15 +181,19 @@ class Commands:
         cursor = f"{after.created_ms}.{after.execution_id}" if after else None
         return ExecutionList(executions=found, next_cursor=cursor)
 
-    async def _index_page(self, owner: Owner, after: _Listed | None) -> tuple[list[_Listed], bool]:
+    async def _index_page(self, index: str, after: _Listed | None) -> tuple[list[_Listed], bool]:
         """The next executions, and whether they are the last. The first rows may be those of the cursor's millisecond
         that were listed before; a page is longer than what Redis can append in one."""
         highest = "+inf" if after is None else str(after.created_ms)
         rows = await self._redis.zrange(
-            owner.index, highest, "-inf", desc=True, byscore=True, offset=0, num=LIST_PAGE, withscores=True
+            index, highest, "-inf", desc=True, byscore=True, offset=0, num=LIST_PAGE, withscores=True
         )
         page = [_Listed(int(score), member.decode()) for member, score in rows]
         return [listed for listed in page if after is None or listed < after], len(rows) < LIST_PAGE
+
+    async def summary(self, owner: Owner, execution_id: str) -> ExecutionSummary | None:
+        """One execution as lists have it (its `created_at` is not known, and 0); `None` if there is none."""
+        return (await self._summaries(owner, [_Listed(0, execution_id)]))[0]
 
     async def _summaries(self, owner: Owner, page: list[_Listed]) -> list[ExecutionSummary | None]:
         pipe = self._redis.pipeline(transaction=False)
@@ -270,6 +284,11 @@ def _listed(cursor: str | None) -> _Listed | None:
     if not ms.isdecimal() or len(ms) > 15 or len(execution_id) > 64:
         raise Problem(400, "invalid-parameter", "cursor is not one of ours", path="cursor")
     return _Listed(int(ms), execution_id)
+
+
+def _fits(summary: ExecutionSummary, state: str | None, conversation_id: str | None) -> bool:
+    """An id may have been used again, in another conversation, since it was put into an index."""
+    return state in (None, summary.state) and conversation_id in (None, summary.conversation_id)
 
 
 def _summary(listed: _Listed, row: list[bytes | None]) -> ExecutionSummary | None:

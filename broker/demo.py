@@ -130,7 +130,11 @@ def welcome(url: str, token: str, *, recorded: bool) -> str:
     lines = [
         "Runcast runs on this machine only, with a made-up secret. Ctrl-C stops everything.",
         "",
-        "In another terminal:",
+        "Open the console, signed in by what stands behind the #:",
+        "",
+        f"  {url}/#token={token}",
+        "",
+        "Or stay in the terminal. In another one:",
         "",
         f"  export RUNCAST_URL={url}",
         f"  export RUNCAST_TOKEN={token}",

@@ -108,6 +108,13 @@ class History:
             state, ms, seq, after = await self._rounds.ask("HMGET", record, "state", "ms", "seq", "cancelAfter")
         return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)), int(after or 0))
 
+    async def epitaph(self, log: str, record: str | None) -> Entry | None:
+        """The last event of an execution that has ended and whose log has gone, as its record keeps it."""
+        if record is None or await self._rounds.ask("EXISTS", log):
+            return None
+        ms, seq, end = await self._rounds.ask("HMGET", record, "ms", "seq", "end")
+        return None if end is None else Entry(int(ms), int(seq), b"", end)
+
     async def last(self, log: str) -> EventId:
         """The last id in a log; `START` if it is empty."""
         rows = await self._rounds.ask("XREVRANGE", log, "+", "-", "COUNT", 1)

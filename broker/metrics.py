@@ -170,6 +170,7 @@ class Metrics:
 
     def _redis(self) -> None:
         self.pubsub_messages = self._counter("pubsub_messages", "Messages received on the one subscription")
+        self.events_received = self._counter("events_received", "Events in those messages")
         self.pubsub_reconnects = self._counter("pubsub_reconnects", "Times the subscription was made again")
         self.subscribed_channels = self._gauge("subscribed_channels", "Logs and feeds this edge listens to")
         name, help_ = "redis_command_duration_seconds", "Redis round trips"

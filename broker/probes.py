@@ -36,7 +36,7 @@ class Heartbeat:
         edge_id: str,
         redis: Redis,
         subscription: Callable[[], Subscription],
-        describe: Callable[[], dict[str, object]],
+        describe: Callable[[], object],
     ) -> None:
         self.edge_id = edge_id
         self.channel = wire.edge_channel(edge_id)

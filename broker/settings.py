@@ -54,9 +54,11 @@ def _about(meaning: str, unit: str = "", *, allowed: str = "", secret: bool = Fa
 
 
 _URL = "a URL starting with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+_BASE = "an http or https URL without query, such as https://agents.example.com"
 _ORIGINS = "origins like https://app.example.com, comma separated; never *"
 _Secret = Annotated[str, Meta(min_length=32)]  # RFC 7518, section 3.2: as long as the hash's output
 _HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
+_BaseUrl = Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")]
 _Origin = Annotated[str, Meta(pattern=r"^https?://[^/*,\s]+$")]
 
 
@@ -95,6 +97,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[_Origin, ...],
         _about("browser origins that may call with credentials", "comma separated", allowed=_ORIGINS),
     ] = ()
+
+    public_url: Annotated[
+        _BaseUrl | None,
+        _about("where clients find the edges, in A2A cards; unset: where the card was asked for", "URL", allowed=_BASE),
+    ] = None
 
     max_connections: Annotated[int, _about("open streams of one edge process; 0 is no limit", "streams", ge=0)] = 10_000
     max_connections_per_user: Annotated[
@@ -152,6 +159,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_concurrency: Annotated[
         int, _about("executions one worker runs at a time", "executions", ge=1, le=10_000)
     ] = 10
+    worker_admin_port: Annotated[
+        int | None, _about("port of a worker's `/metrics`, `/healthz` and `/readyz`; unset is none", ge=0, le=65_535)
+    ] = None
     lease_seconds: Annotated[
         float, _about("a worker silent for so long has lost its executions", "seconds", ge=1, le=3600)
     ] = 15

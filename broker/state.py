@@ -107,11 +107,21 @@ class Fold:
             specialists=self._specialists.values(),
             synthesis=self._facts.get("synthesis"),
             partial_results=self._partials.values(),
-            artifacts=[_written(item) if item[0].text is not None else item[0] for item in self._artifacts.values()],
+            artifacts=[_artifact_of(item) for item in self._artifacts.values()],
             usage=self._facts.get("usage"),
             open_inputs=[] if self._end else self._open_inputs(),
             **self._end,
         )
+
+    def message(self, message_id: str) -> MessageState | None:
+        """One of the state's messages."""
+        item = self._messages.get(message_id)
+        return None if item is None else _written(item)
+
+    def artifact(self, artifact_id: str) -> ArtifactState | None:
+        """One of the state's artifacts."""
+        item = self._artifacts.get(artifact_id)
+        return None if item is None else _artifact_of(item)
 
     def _handler_table(self) -> dict[type[events.Event], Callable[[int, Any], None]]:
         return {
@@ -311,6 +321,10 @@ W = TypeVar("W", MessageState, ArtifactState)
 def _written(item: Written[W]) -> W:
     part, text = item
     return replace(part, text=str(text), truncated=text.truncated)
+
+
+def _artifact_of(item: Written[ArtifactState]) -> ArtifactState:
+    return item[0] if item[0].text is None else _written(item)
 
 
 def _thought(item: Written[ThoughtState]) -> ThoughtState:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 
 from aiohttp import HttpVersion11, web
 
 from broker import sse
 from broker.admission import Admission
-from broker.auth import Identity, Reason, Unauthorized
+from broker.auth import Identity
 from broker.history import TERMINAL_STATES, Head, History, Reset
 from broker.hub import Topic
 from broker.logs import get_logger
-from broker.metrics import CloseReason, Metrics, RedisOp
+from broker.metrics import CloseReason, Metrics
 from broker.presence import Presence, Tether
-from broker.problems import REDIS_AWAY, Problem, retry_after
+from broker.problems import REDIS_AWAY, Problem
 from broker.protocols.rendering import RenderedLens, Rendering
 from broker.pulse import Pulse
 from broker.replay import LOST_REDIS_SECONDS, Replay
 from broker.request import StreamRequest, Target, read_parameters
+from broker.seats import FULL, Seat, Seats
 from broker.settings import Settings
 from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
@@ -49,6 +50,7 @@ class Streams:
         self._settings = settings
         self._history = history
         self._admission = admission
+        self._seats = Seats(settings.max_connections, admission, metrics, lambda: len(self._viewers))
         self._presence = presence
         self._metrics = metrics
         self.watch = Watch(history, metrics, self)
@@ -56,14 +58,16 @@ class Streams:
         self._pulse = Pulse(settings, self.close)
         self._viewers: dict[int, Viewer] = {}
         self._lenses: dict[tuple[object, ...], sse.Lens] = {}
-        self._opening = 0
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
-        self.draining = False
 
     def __len__(self) -> int:
         return len(self._viewers)
+
+    @property
+    def draining(self) -> bool:
+        return self._seats.draining
 
     # --- open --------------------------------------------------------------------------------------------------------
 
@@ -83,68 +87,65 @@ class Streams:
         request_id: str,
         rendering: Rendering,
         cursor: EventId | None = None,
+        *,
+        seat: Seat | None = None,
+        wants_sse: bool = False,
     ) -> web.StreamResponse:
         """Answer with an execution as another protocol shows it, from its first event on, or from what follows
-        `cursor`. Raises `Problem` before anything was sent; the request's body must have been read."""
+        `cursor`. `seat` is the room that was held for it; `wants_sse`: an `EventSource` asks. Raises `Problem` before
+        anything was sent; the request's body must have been read."""
         lens = RenderedLens(rendering, chunked=request.version >= HttpVersion11, cursor=cursor)
-        wanted = StreamRequest(lens, None, from_now=False, malformed=False, wants_sse=False)
-        return await self._admit(request, target, identity, wanted, request_id)
+        wanted = StreamRequest(lens, None, from_now=False, malformed=False, wants_sse=wants_sse)
+        if seat is None:
+            return await self._admit(request, target, identity, wanted, request_id)
+        return await self._answer(request, target, identity, wanted, request_id, seat)
 
     async def _admit(
         self, request: web.Request, target: Target, identity: Identity, wanted: StreamRequest, request_id: str
     ) -> web.StreamResponse:
-        if identity.expires_at is not None and identity.expires_at <= time.time():
-            # Within the leeway other requests still pass, but a stream would end at once, and its viewer come back.
-            raise Unauthorized(Reason.EXPIRED, "the token has expired")
-        if refusal := self._full():
-            return self._refuse(wanted, refusal)
-        self._opening += 1
+        """`EventSource` gives up for ever on an error status: it gets an empty stream that says when to return."""
         try:
-            with self._metrics.redis_call(RedisOp.ADMISSION):
-                await self._admission.admit(identity.principal)
-            try:
-                head = await self._head(target)
-                if head is not None and wanted.lens.is_native and _nothing_follows(head, wanted):
-                    return self._nothing(identity)
-                return await self._establish(request, target, identity, wanted, head, request_id)
-            except BaseException:
-                self._admission.release(identity.principal)
-                raise
+            async with self._seats.take(identity) as seat:
+                return await self._answer(request, target, identity, wanted, request_id, seat)
         except REDIS_AWAY:
             if not wanted.wants_sse:
                 raise
-            return self._refuse(wanted, "redis")
+            self._seats.reject("redis")
         except Problem as problem:
-            if problem.status == 429:
-                limit = "connect_rate" if problem.slug == "rate-limited" else "user_connections"
-                self._metrics.rejected[limit].inc()
-                self._log.info("stream_refused", reason=limit, user=identity.principal.user)
-            raise
-        finally:
-            self._opening -= 1
+            if problem.slug not in FULL or not wanted.wants_sse:
+                raise
+        body = sse.retry_frame(random.randint(2000, 10_000)) + sse.control_frame(
+            "stream:end", {"reason": CloseReason.REFUSED}
+        )
+        return web.Response(body=body, headers=STREAM_HEADERS)
+
+    def seat(self, identity: Identity) -> AbstractAsyncContextManager[Seat]:
+        """Room for one stream, before anything is started that is to be shown on it; errors of `Seats.take`."""
+        return self._seats.take(identity)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        target: Target,
+        identity: Identity,
+        wanted: StreamRequest,
+        request_id: str,
+        seat: Seat,
+    ) -> web.StreamResponse:
+        head = await self._head(target)
+        if head is not None and head.state in TERMINAL_STATES:
+            if isinstance(wanted.lens, RenderedLens):
+                if end := await self._history.epitaph(target.log, target.record):
+                    return web.Response(body=wanted.lens.whole([end]), headers=wanted.lens.headers)
+            elif _nothing_follows(head, wanted):
+                return web.Response(status=204)
+        return await self._establish(request, target, identity, wanted, head, request_id, seat)
 
     def _shared_lens(self, wanted: StreamRequest) -> StreamRequest:
         """One lens object for all viewers that ask for the same, up to a sane number of different wishes."""
         if len(self._lenses) >= MAX_SHARED_LENSES:
             self._lenses.clear()
         return wanted._replace(lens=self._lenses.setdefault(wanted.lens.key, wanted.lens))
-
-    def _full(self) -> str | None:
-        if self.draining:
-            return "draining"
-        limit = self._settings.max_connections
-        return "capacity" if limit and len(self._viewers) + self._opening >= limit else None
-
-    def _refuse(self, wanted: StreamRequest, reason: str) -> web.StreamResponse:
-        """`EventSource` gives up for ever on an error status: it gets an empty stream that says when to return."""
-        self._metrics.rejected[reason].inc()
-        self._log.info("stream_refused", reason=reason)
-        if not wanted.wants_sse:
-            raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(random.randint(1, 5)))
-        body = sse.retry_frame(random.randint(2000, 10_000)) + sse.control_frame(
-            "stream:end", {"reason": CloseReason.REFUSED}
-        )
-        return web.Response(body=body, headers=STREAM_HEADERS)
 
     async def _head(self, target: Target) -> Head | None:
         """What is known of an execution; None for a feed. Asks Redis only if this edge does not watch the log already.
@@ -161,10 +162,6 @@ class Streams:
             raise UnknownExecution(target.execution_id)
         return head
 
-    def _nothing(self, identity: Identity) -> web.StreamResponse:
-        self._admission.release(identity.principal)
-        return web.Response(status=204)
-
     async def _establish(
         self,
         request: web.Request,
@@ -173,6 +170,7 @@ class Streams:
         wanted: StreamRequest,
         head: Head | None,
         request_id: str,
+        seat: Seat,
     ) -> web.StreamResponse:
         lens = wanted.lens
         response = web.StreamResponse(headers=lens.headers if isinstance(lens, RenderedLens) else STREAM_HEADERS)
@@ -189,6 +187,7 @@ class Streams:
         watched = self.watch.enter(target.log, target.record, _tether(target, head))
         viewer = Viewer(self, watched.topic, lens, identity, wanted.cursor or START)
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
+        seat.is_taken = True
         self._register(viewer, target, request_id)
         if watched.tether is not None:
             self._presence.enter(watched.tether)
@@ -222,6 +221,7 @@ class Streams:
             user=viewer.identity.principal.user,
             org=viewer.identity.principal.org,
             execution=target.execution_id,
+            protocol=protocol,
             cursor=str(viewer.cursor),
         )
 
@@ -339,7 +339,7 @@ class Streams:
 
     async def drain(self, seconds: float) -> None:
         """Close all streams in random order, spread over `seconds`, so that their reconnects are spread as well."""
-        self.draining = True
+        self._seats.draining = True
         viewers = list(self._viewers.values())
         random.shuffle(viewers)
         loop = asyncio.get_running_loop()
@@ -363,9 +363,8 @@ class Streams:
 
 
 def _nothing_follows(head: Head, wanted: StreamRequest) -> bool:
-    """Whether the execution has ended and the cursor lies at its end: such a viewer gets 204."""
-    past = wanted.from_now if wanted.cursor is None else wanted.cursor == head.last
-    return past and head.state in TERMINAL_STATES
+    """Whether the cursor lies at the end, of an execution that has ended: such a viewer gets 204."""
+    return wanted.from_now if wanted.cursor is None else wanted.cursor == head.last
 
 
 def _why_left(viewer: Viewer, reason: CloseReason) -> CloseReason:

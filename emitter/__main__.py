@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +71,14 @@ def _seconds(least: float) -> Callable[[str], float]:
     return read
 
 
+def _port(text: str) -> int | None:
+    if not text:
+        return None
+    if not 0 <= (port := int(text)) <= 65_535:
+        raise ValueError(text)
+    return port
+
+
 def _level(text: str) -> str:
     if text.lower() not in LEVELS:
         raise ValueError(text)
@@ -93,6 +102,14 @@ SETTINGS = {
         "RUNCAST_GRACE_SECONDS", "--grace-seconds", "30",
         "a number of seconds from 0 to 86400", _seconds(0), "how long running agents may go on after SIGTERM",
     ),
+    "admin_host": Setting(
+        "RUNCAST_ADMIN_HOST", "--admin-host", "0.0.0.0",  # noqa: S104 - as an edge: probes come from elsewhere
+        "an address of this machine", str, "address of /metrics, /healthz and /readyz",
+    ),
+    "admin_port": Setting(
+        "RUNCAST_WORKER_ADMIN_PORT", "--admin-port", "",
+        "a port from 0 to 65535, or empty", _port, "port of /metrics, /healthz and /readyz; 0 picks one, empty is none",
+    ),
     "log_level": Setting(
         "RUNCAST_LOG_LEVEL", "--log-level", "info",
         "one of " + ", ".join(LEVELS), _level, "least severe log lines to write",
@@ -106,11 +123,35 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         arguments = vars(_parser().parse_args(argv))
         values = {name: _value(setting, arguments[name], environ) for name, setting in SETTINGS.items()}
         _log_to_stderr(values.pop("log_level"))
-        worker = Worker(load_agents(arguments["agents"]), WorkerSettings(**values))
+        host, port = values.pop("admin_host"), values.pop("admin_port")
+        agents, settings = load_agents(arguments["agents"]), WorkerSettings(**values)
+        if port is None:
+            return asyncio.run(_serve(Worker(agents, settings)))
+        return _serve_with_probes(agents, settings, host, port)
     except (CannotStart, InvalidSetting) as error:
         sys.stderr.write(f"runcast worker: {error}\n")
         return 2
-    return asyncio.run(_serve(worker))
+
+
+def _serve_with_probes(agents: Agents, settings: WorkerSettings, host: str, port: int) -> int:
+    try:
+        from emitter.metrics import Metrics
+        from emitter.probes import Probes
+    except ImportError as error:
+        raise CannotStart(f"RUNCAST_WORKER_ADMIN_PORT needs pip install 'runcast[metrics]': {error}") from error
+    metrics = Metrics(agents.names, _version())
+    worker = Worker(agents, settings, metrics)
+    metrics.watch(lambda: worker.running, settings.concurrency)
+    with Probes(host, port, metrics) as probes:
+        log.info("probes_started", port=probes.port)
+        return asyncio.run(_serve(worker))
+
+
+def _version() -> str:
+    try:
+        return version("runcast")
+    except PackageNotFoundError:
+        return "0"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,9 +23,10 @@ import msgspec
 from emitter.emitter import AgentEmitter
 from emitter.schedule import Schedule, schedule_of
 from emitter.sync import SyncAgentEmitter
-from emitter.workers import AgentInfo
+from emitter.workers import MODES, AgentInfo
 
 AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
+MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/([a-z0-9][a-z0-9!#$&^_.+-]{0,126}|\*)\Z")
 
 AgentFunction = Callable[[Any], Any]
 """Takes a `Context` (async) or a `SyncContext` (sync); what it returns is the execution's result."""
@@ -45,6 +46,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     time_limit: float | None = None
     idle_limit: float | None = None
     input_schema: dict[str, Any] | None = None
+    input_modes: tuple[str, ...] = MODES
+    output_modes: tuple[str, ...] = MODES
 
     @property
     def info(self) -> AgentInfo:
@@ -53,6 +56,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             description=self.description,
             tags=self.tags,
             input_schema=self.input_schema,
+            input_modes=self.input_modes,
+            output_modes=self.output_modes,
             max_attempts=self.max_attempts,
             time_limit=self.time_limit,
             idle_limit=self.idle_limit,
@@ -76,6 +81,8 @@ class Agents:
         time_limit: float | None = None,
         idle_limit: float | None = None,
         input_schema: dict[str, Any] | None = None,
+        input_modes: Sequence[str] = MODES,
+        output_modes: Sequence[str] = MODES,
     ) -> Callable[[F], F]:
         """Register the decorated function, which stays what it is.
 
@@ -86,6 +93,7 @@ class Agents:
             idle_limit: seconds without an event after which it is stopped likewise. Waiting in `ask` is not idle, and
                 the clock starts anew after the answer.
             input_schema: JSON Schema of `params`, announced to those who start executions.
+            input_modes, output_modes: media types that it takes and gives, announced likewise.
 
         Raises `ValueError` or `TypeError` for what cannot be registered.
         """
@@ -102,6 +110,8 @@ class Agents:
                     time_limit=time_limit,
                     idle_limit=idle_limit,
                     input_schema=input_schema,
+                    input_modes=tuple(input_modes),
+                    output_modes=tuple(output_modes),
                 )
             )
             return function
@@ -190,6 +200,10 @@ def _check(agent: Agent) -> None:
         seconds = getattr(agent, name)
         if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
             raise ValueError(f"agent {agent.name!r}: {name} {seconds!r} is not a number of seconds above 0")
+    for name in ("input_modes", "output_modes"):
+        modes = getattr(agent, name)
+        if not modes or not all(isinstance(mode, str) and MEDIA_TYPE.match(mode) for mode in modes):
+            raise ValueError(f"agent {agent.name!r}: {name} {modes!r} are not media types such as text/plain")
     try:
         msgspec.json.encode(agent.info)
     except TypeError as error:

@@ -1,7 +1,7 @@
 -- Appends a batch of events to one execution's log, atomically.
 --
 -- KEYS  1 record (hash)  2 log (stream, channel)  3 feed (stream, channel)  4 feed ordinal  5 index (sorted set)
---       6 control (channel)
+--       6 control (channel)  7 index of the conversation (sorted set), if the execution begins in one
 -- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
 --       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt),
 --       lapsed (of exactly this attempt, once its worker's lease has ended)
@@ -151,6 +151,11 @@ call('HSET', record, unpack(changes))
 if not state then
   call('ZADD', KEYS[5], ms_text, ARGV[11])
   call('ZREMRANGEBYRANK', KEYS[5], 0, -10001)
+  if KEYS[7] then
+    call('ZADD', KEYS[7], ms_text, ARGV[11])
+    call('ZREMRANGEBYRANK', KEYS[7], 0, -1001)
+    if ttl > 0 then call('PEXPIRE', KEYS[7], ttl + tonumber(ARGV[9])) end
+  end
 end
 
 local feed_lines = nil

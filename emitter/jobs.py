@@ -66,7 +66,8 @@ class Cancel(msgspec.Struct, frozen=True):
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed execution. `from_seq` is the log's ordinal before this attempt; `lease_ms` is when the lease ends
-    (Redis time); `cancel` was asked for before it started."""
+    (Redis time), `waited_ms` how long it waited for a worker; `cancel` was asked for before it started; `traceparent`
+    is that of W3C Trace Context."""
 
     owner: Owner
     execution_id: str
@@ -74,12 +75,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     from_seq: int
     lease_ms: int
+    waited_ms: int = 0
     task: str
     params: dict[str, Any]
     metadata: dict[str, Any]
     request_id: str | None
     conversation_id: str | None
     cancel: Cancel | None
+    traceparent: str | None = None
 
     @property
     def record(self) -> str:
@@ -153,6 +156,14 @@ async def ensure_group(redis: Redis, agent: str) -> None:
             raise
 
 
+async def waiting(redis: Redis, agents: Sequence[str]) -> dict[str, int]:
+    """How many jobs of each agent wait for a worker, those included that one has just read."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for agent in agents:
+            pipe.xlen(jobs_key(agent))
+        return dict(zip(agents, await pipe.execute(), strict=True))
+
+
 async def read(redis: Redis, agents: Sequence[str], worker: str, *, count: int, block_ms: int) -> list[Entry]:
     """New jobs, at most `count` of each agent.
 
@@ -200,7 +211,7 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
     if reply[0] != b"ok":
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
-    task, params, metadata, request_id, conversation_id, cancel = reply[4:10]
+    task, params, metadata, request_id, conversation_id, cancel, traceparent = reply[5:12]
     try:
         return Job(
             owner=entry.owner,
@@ -209,12 +220,14 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
             attempt=reply[1],
             from_seq=reply[2],
             lease_ms=int(reply[3]),
+            waited_ms=max(0, reply[4]),
             task=task.decode(),
             params=_object(params),
             metadata=_object(metadata),
             request_id=request_id.decode() or None,
             conversation_id=conversation_id.decode() or None,
             cancel=read_cancel(cancel),
+            traceparent=traceparent.decode() or None,
         )
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error

@@ -7,7 +7,6 @@ wins, and a step that is repeated after a lost reply changes nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,7 +108,7 @@ class Lifecycle:
         prepared = self._prepare(event, execution_id, request_id=start.request_id or None)
         # First of all: whatever happens between here and the job, somebody comes by.
         await jobs.look_in(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS)
-        is_new = await self._begin(owner, execution_id, prepared, start.fields)
+        is_new = await self._begin(owner, execution_id, prepared, start)
         if is_new:
             await self._plan(owner, execution_id, start.agent, start.not_before or 0)
         else:
@@ -129,10 +128,10 @@ class Lifecycle:
         else:
             await jobs.enqueue(self._redis, owner, execution_id, agent)
 
-    async def _begin(self, owner: Owner, execution_id: str, queued: Prepared, fields: Mapping[str, str]) -> bool:
+    async def _begin(self, owner: Owner, execution_id: str, queued: Prepared, start: Start) -> bool:
         appended = await append(
-            self._redis, owner, execution_id, [queued],
-            producer="accept", mode="new", fields=fields, limits=self._limits,
+            self._redis, owner, execution_id, [queued], producer="accept", mode="new", fields=start.fields,
+            limits=self._limits, conversation_id=start.conversation_id or None,
         )  # fmt: skip
         return appended.added > 0
 

@@ -125,12 +125,17 @@ def append_command(
     mode: Mode = "any",
     fields: Mapping[str, str] = {},
     limits: LogLimits = LogLimits(),  # noqa: B008 - frozen
+    conversation_id: str | None = None,
 ) -> list[Any]:
-    """The EVALSHA command, as a list, that appends a batch."""
-    keys = owner.execution(execution_id)
+    """The EVALSHA command, as a list, that appends a batch. `conversation_id`: what the execution that begins with it
+    is a part of."""
+    execution = owner.execution(execution_id)
+    keys = [execution.record, execution.log, owner.feed, owner.feed_seq, owner.index, execution.control]
+    if conversation_id is not None:
+        keys.append(owner.conversation(conversation_id))
     extra = _extra_fields(fields, events)
     command: list[Any] = [
-        "EVALSHA", APPEND_SHA, 6, keys.record, keys.log, owner.feed, owner.feed_seq, owner.index, keys.control,
+        "EVALSHA", APPEND_SHA, len(keys), *keys,
         attempt, producer, first_seq, mode, limits.log_maxlen, limits.feed_maxlen, limits.ttl_seconds * 1000,
         limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, "PUBLISH", execution_id,
         len(extra), *extra,

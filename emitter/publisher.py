@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from emitter.hooks import Hook, hooks_from, name_hooks
 from emitter.lane import Lane, Options
 from emitter.listener import Listener
 from emitter.log import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
+from emitter.observer import Observer
 from emitter.redact import Redactor
 from emitter.wire import Owner
 
@@ -55,7 +57,9 @@ class Publisher:
         limits: LogLimits | None = None,
         redact_keys: Sequence[str] | None = None,
         hooks: Sequence[Hook] | None = None,
+        observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
     ) -> None:
+        self._observer = observer
         found_limits, found_keys = limits_from(os.environ) if limits is None or redact_keys is None else (limits, ())
         self.hooks = hooks_from(os.environ) if hooks is None else name_hooks(hooks)
         url = redis_url or os.environ.get("RUNCAST_REDIS_URL") or DEFAULT_URL
@@ -182,9 +186,11 @@ class Publisher:
         commands = self._take_due()
         if not commands:
             return True
+        started = time.perf_counter()
         try:
             replies = await self._round_trip(commands)
         except (RedisError, *GONE) as error:
+            self._observer.append_failed()
             log.warning("append_failed", error=type(error).__name__, batches=len(commands))
             self._send_again()
             return False
@@ -193,6 +199,8 @@ class Publisher:
             self._send_again()
             return False
         sent, self._sending = self._sending, []
+        events = sum(len(batch.events) for _, batch in sent)
+        self._observer.appended(len(sent), events, time.perf_counter() - started)
         for (lane, batch), reply in zip(sent, replies, strict=True):
             if lane.batch is batch:  # or it was closed while its batch travelled
                 self._settle(lane, reply)

@@ -25,6 +25,7 @@ from emitter.connection import GONE
 from emitter.errors import AppendRefused, InvalidEvent, RuncastError
 from emitter.events import TERMINAL_STATES
 from emitter.lifecycle import Lifecycle
+from emitter.observer import Observer
 from emitter.wire import DUE, REAPER, Owner, parse_member
 
 log = structlog.get_logger("emitter.reaper")
@@ -62,8 +63,16 @@ class Found(NamedTuple):
 class Reaper:
     """`step` again and again; then `let_go`. `lease_seconds` is the lease of the workers here."""
 
-    def __init__(self, redis: Redis, lifecycle: Lifecycle, worker: str, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        lifecycle: Lifecycle,
+        worker: str,
+        lease_seconds: float,
+        observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
+    ) -> None:
         self._redis: Any = redis
+        self._observer = observer
         self._lifecycle = lifecycle
         self._worker = worker
         self._lease_seconds = lease_seconds
@@ -167,8 +176,10 @@ class Reaper:
             await jobs.look_at(self._redis, {name: found.lease})
         elif (seconds := self._patience_seconds()) > 0:
             await jobs.look_at(self._redis, {name: now + int(seconds * 1000)})
-        elif await self._lifecycle.lose(owner, execution_id) == "kept":
+        elif (verdict := await self._lifecycle.lose(owner, execution_id)) == "kept":
             await jobs.look_at(self._redis, {name: now + 1000})
+        else:
+            self._observer.taken_over(verdict)
 
     async def _find(self, owner: Owner, execution_id: str) -> Found | None:
         names = ("state", "owner", "lease", "notBefore", "agent", "createdAt", "cancel")

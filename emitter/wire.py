@@ -126,6 +126,12 @@ class Owner(msgspec.Struct, frozen=True):
         """Sorted set of execution ids by creation time (ms)."""
         return self.prefix + "index"
 
+    def conversation(self, conversation_id: str) -> str:
+        """Sorted set of the executions of one conversation by creation time (ms): the newest 1,000."""
+        if not EXECUTION_ID.match(conversation_id):
+            raise InvalidEvent(f"conversationId: {conversation_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
+        return self.prefix + "conversation:" + conversation_id
+
     def idempotency(self, digest: str) -> str:
         return self.prefix + "idem:" + digest
 

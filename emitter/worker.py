@@ -32,6 +32,7 @@ from emitter.errors import AppendRefused
 from emitter.intake import Intake
 from emitter.jobs import Entry, Job, Renewal, UnreadableJob
 from emitter.lifecycle import Lifecycle
+from emitter.observer import Observer
 from emitter.publisher import Publisher
 from emitter.reaper import Reaper
 from emitter.run import HandedOver, Lost, Outcome, Run
@@ -70,7 +71,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Worker:
     """`await Worker(agents, settings).run()` works until `stop` (finish what runs) or `stop_now` (hand it back)."""
 
-    def __init__(self, agents: Agents, settings: WorkerSettings = WorkerSettings()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        agents: Agents,
+        settings: WorkerSettings = WorkerSettings(),  # noqa: B008 - frozen
+        observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
+    ) -> None:
         if not len(agents):
             raise ValueError("no agent is registered")
         self.id = _new_worker_id()
@@ -78,13 +84,16 @@ class Worker:
         self.settings = settings
         self.leftovers: set[asyncio.Task[object]] = set()
         self._redis: Redis = connect(settings.redis_url, max_connections=256 + 2 * settings.concurrency)
-        self._publisher = Publisher(redis=self._redis)
+        self._observer = observer
+        self._publisher = Publisher(redis=self._redis, observer=observer)
         self._lifecycle = Lifecycle(self._redis, self._publisher.limits, self._publisher.redact)
-        self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds)
+        self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds, observer)
         self._scheduler = Scheduler(self._redis, self._lifecycle, agents.schedules)
         self._intake = Intake(
             self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
         )
+        self._started_at = int(time.time() * 1000)
+        self._lag_seconds = 0.0
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._nudged = asyncio.Event()
@@ -98,6 +107,7 @@ class Worker:
         """Claim nothing more, let what runs finish within the grace period, hand back the rest. Idempotent."""
         self._stopping.set()
         self._nudged.set()
+        self._observer.stopping()
 
     def stop_now(self) -> None:
         """Stop without the grace period. Idempotent."""
@@ -107,6 +117,11 @@ class Worker:
     @property
     def stopping(self) -> bool:
         return self._stopping.is_set()
+
+    @property
+    def running(self) -> int:
+        """How many executions run now."""
+        return len(self._runs)
 
     async def run(self) -> None:
         """Work until stopped. Raises only what is a defect of the worker itself."""
@@ -152,6 +167,7 @@ class Worker:
                 await step()
             except (RedisError, *GONE) as error:
                 failures = 1 if time.monotonic() - started > STEADY_SECONDS else failures + 1
+                self._observer.lost_redis(name)
                 log.warning("redis_lost", loop=name, error=f"{type(error).__name__}: {error}"[:200], failures=failures)
                 await asyncio.sleep(_pause_seconds(failures))
             else:
@@ -222,6 +238,7 @@ class Worker:
             await jobs.look_now(self._redis, entry.owner, entry.execution_id)  # the reaper ends the attempt, or waits
         self._intake.entries.popleft()
         if isinstance(claim, Job):
+            self._observer.claimed(entry.agent, claim.waited_ms / 1000)
             log.info("job_claimed", execution=entry.execution_id, agent=entry.agent, attempt=claim.attempt)
             self._start(claim)
             await jobs.settle(self._redis, entry, claim)
@@ -281,7 +298,9 @@ class Worker:
             del self._runs[job.record]
             self._nudged.set()
             self._keep_leftover(run)
-            log.info("execution_ended", outcome=outcome, seconds=round(time.monotonic() - started, 3))
+            seconds = time.monotonic() - started
+            self._observer.ended(job.agent, outcome, seconds)
+            log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
         await self._let_go(job, outcome)
 
     async def _let_go(self, job: Job, outcome: Outcome) -> None:
@@ -309,6 +328,7 @@ class Worker:
             async with asyncio.timeout(min(self.settings.renew_seconds, self.settings.lease_seconds / 3)):
                 await self._looking.wait()
         self._looking.clear()
+        self._observer.beat()
         runs = list(self._runs.values())
         if not runs:
             return
@@ -328,7 +348,13 @@ class Worker:
 
     async def _announce(self) -> None:
         await workers.announce(self._redis, self.info)
+        self._observer.announced()
+        for agent, waiting in (await jobs.waiting(self._redis, self.agents.names)).items():
+            self._observer.waiting(agent, waiting)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + ANNOUNCE_SECONDS
         await asyncio.sleep(ANNOUNCE_SECONDS)
+        self._lag_seconds = max(0.0, loop.time() - due)
 
     @property
     def info(self) -> WorkerInfo:
@@ -337,8 +363,11 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             concurrency=self.settings.concurrency,
-            running=len(self._runs),
+            running=self.running,
             agents=tuple(agent.info for agent in self.agents),
+            loop_lag_ms=round(self._lag_seconds * 1000, 2),
+            rss_bytes=workers.rss_bytes(),
+            started_at=self._started_at,
         )
 
 

@@ -6,6 +6,8 @@ can be accepted while all of them restart.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,22 +18,27 @@ from emitter.wire import AGENTS_KNOWN, WORKER_INFO, WORKERS
 
 ANNOUNCE_TTL_MS = 15_000
 KNOWN_MS = 24 * 3_600_000
+MODES = ("text/plain", "application/json")
+"""What agents take and give if they do not say: a task with parameters, text and data."""
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a worker announces of one agent. Limits in seconds."""
+    """What a worker announces of one agent. Limits in seconds; modes are media types."""
 
     name: str
     description: str = ""
     tags: tuple[str, ...] = ()
     input_schema: dict[str, Any] | None = None
+    input_modes: tuple[str, ...] = MODES
+    output_modes: tuple[str, ...] = MODES
     max_attempts: int = 3
     time_limit: float | None = None
     idle_limit: float | None = None
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a worker announces of itself."""
+    """What a worker announces of itself. `loop_lag_ms` is how late its event loop woke it for this announcement; times
+    are in milliseconds since the epoch."""
 
     id: str
     host: str
@@ -39,6 +46,17 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     concurrency: int
     running: int
     agents: tuple[AgentInfo, ...]
+    loop_lag_ms: float | None = None
+    rss_bytes: int | None = None
+    started_at: int | None = None
+
+
+def rss_bytes() -> int | None:
+    """The memory that this process holds; None where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 async def announce(redis: Redis, info: WorkerInfo) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -16,18 +17,43 @@ from broker.embedded import EmbeddedRedis
 from emitter.connection import connect
 from tests.edges import Author, EdgeProcess, edges
 
+LONG_FOLDERS = ("faults", "e2e", "interop", "web", "deploy")
+"""Whose tests take the longest."""
+
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the files the long ones come first, so that all end at about the same time."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not any(folder in item.path.parts for folder in LONG_FOLDERS))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now stays: no garbage collection looks at it again. Some tests ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[EmbeddedRedis]:
+    """The Redis of the tests that have no edges."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_of_edges() -> Iterator[EmbeddedRedis]:
+    """The Redis of the edges that live as long as the session. They hold in memory what is said to all edges, such as
+    who was revoked: what another test says without them must not reach them."""
     with EmbeddedRedis() as server:
         yield server
 
 
 @pytest.fixture
-def redis_url(redis_server: EmbeddedRedis) -> str:
-    return redis_server.url
+def redis_url(request: pytest.FixtureRequest) -> str:
+    server = "redis_of_edges" if "two_edges" in request.fixturenames else "redis_server"
+    return request.getfixturevalue(server).url
 
 
 @pytest.fixture
@@ -39,15 +65,16 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def session_edges(redis_server: EmbeddedRedis) -> Iterator[list[EdgeProcess]]:
-    with edges(redis_server.url, 2, heartbeat_seconds=1) as started:
+def session_edges(redis_of_edges: EmbeddedRedis) -> Iterator[list[EdgeProcess]]:
+    with edges(redis_of_edges.url, 2, heartbeat_seconds=1) as started:
         yield started
 
 
 @pytest.fixture
 def two_edges(session_edges: list[EdgeProcess], redis: Redis) -> list[EdgeProcess]:
-    """Two edges over the shared Redis with a heartbeat of a second. They live as long as the session: a test that
-    breaks or reconfigures an edge starts its own."""
+    """Two edges with a heartbeat of a second, over the Redis that `redis` and `redis_url` are in a test that uses this.
+    They live as long as the session: a test that breaks or reconfigures an edge starts its own, and one that tells all
+    edges something (a revocation) does it with users of its own."""
     return session_edges
 
 

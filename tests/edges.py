@@ -53,30 +53,59 @@ async def eventually(what: str, condition: Callable[[], bool], seconds: float = 
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody uses now."""
+@contextlib.contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """Ports of the loopback, each the last one's neighbour. They are bound here until the block ends, and not listened
+    on: the kernel gives them to nobody else, and a server that sets SO_REUSEADDR, as servers do, may listen there."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        sockets = _neighbours(count)
         for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+            stack.enter_context(sock)
+        yield [sock.getsockname()[1] for sock in sockets]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody has now. Another process may take one before it is used: a server's port is
+    better reserved."""
+    with reserved_ports(count) as ports:
+        return ports
+
+
+def _neighbours(count: int) -> list[socket.socket]:
+    for _ in range(100):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            sockets = [stack.enter_context(_bound(0))]
+            first = sockets[0].getsockname()[1]
+            sockets += [stack.enter_context(_bound(port)) for port in range(first + 1, first + count)]
+            stack.pop_all()
+            return sockets
+    raise AssertionError(f"no {count} free ports in a row")
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class EdgeProcess:
-    """`python -m broker serve` on free ports. Settings are given by their field names: `heartbeat_seconds=1`."""
+    """`python -m broker serve` on ports of its own. Settings are given by their field names: `heartbeat_seconds=1`."""
 
     def __init__(self, redis_url: str, *arguments: str, program: Sequence[str] = ("-m", "broker"), **settings: Any):
         workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
-        self.port, *admins = free_ports(1 + workers)
-        if workers > 1:
-            admins = _neighbours(workers)
-        self.admin_ports = admins
+        self._kept = contextlib.ExitStack()
+        self.port, *self.admin_ports = self._kept.enter_context(reserved_ports(1 + workers))
         given = {
             "redis_url": redis_url,
             "host": "127.0.0.1",
             "admin_host": "127.0.0.1",
             "port": self.port,
-            "admin_port": admins[0],
+            "admin_port": self.admin_ports[0],
             "jwt_secret": SECRET,
             "drain_seconds": 0,
             "connects_per_minute": 0,
@@ -85,7 +114,7 @@ class EdgeProcess:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
         self._environ = environ | {f"RUNCAST_{name.upper()}": str(value) for name, value in given.items()}
         self._command = [sys.executable, *program, "serve", *arguments]
-        self._log = tempfile.TemporaryFile(prefix="runcast-edge-")  # noqa: SIM115 - closed by `close`
+        self._log = self._kept.enter_context(tempfile.TemporaryFile(prefix="runcast-edge-"))  # noqa: SIM115
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> EdgeProcess:
@@ -187,18 +216,7 @@ class EdgeProcess:
             if self.process is not None:
                 self.stop()
         finally:
-            self._log.close()
-
-
-def _neighbours(count: int) -> list[int]:
-    """Free ports that follow each other, as a supervisor uses them."""
-    for _ in range(100):
-        first = free_ports(1)[0]
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return list(range(first, first + count))
-    raise AssertionError("no free neighbouring ports")
+            self._kept.close()
 
 
 @contextlib.contextmanager

@@ -15,18 +15,20 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own package what has a lower level, or the same one as long as there is no cycle.
 LEVELS = {
     "broker": {
-        0: "settings logs metrics api_types lines",
-        1: "protocols.rendering sse hub viewer state versions auth openapi timer eventsource problems form_check",
-        2: "api stream replay pulse presence watch commands answers forms publish probes subscription history request"
-        " rounds admission access jwks embedded client transcript protocols.*",
+        0: "settings logs metrics api_types ops_types lines",
+        1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
+        " description timer eventsource problems form_check vitals",
+        2: "api front seats openapi typescript stream replay pulse presence watch commands answers forms publish probes"
+        " subscription history request pages ops collector redis_health rounds admission access jwks embedded client"
+        " transcript doctor.* protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
     "emitter": {
         0: "wire events errors connection tasks",
-        1: "batch redact deadlines questions schedule",
+        1: "batch redact deadlines questions schedule observer",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
-        " lifecycle presence reaper scheduler",
+        " lifecycle presence reaper scheduler metrics probes",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

@@ -13,9 +13,7 @@ from broker.history import TERMINAL_STATES
 from emitter.errors import UnknownExecution
 from emitter.wire import Owner
 
-PAGE = 200
-MAX_PAGES = 5
-"""How far back a conversation is looked for, in pages of its owner's executions."""
+PAGE = 50
 MAX_EXECUTIONS = 10
 """Of how many executions the log is read to tell what was said."""
 MAX_TURNS = 50
@@ -48,14 +46,11 @@ async def recent(
     """Up to `limit` executions of a conversation, newest first; of those that have not ended only, if `is_running`."""
     found: list[ExecutionSummary] = []
     cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = await commands.listing(owner, state=None, limit=PAGE, cursor=cursor)
-        for summary in page.executions:
-            has_ended = summary.state in TERMINAL_STATES
-            if summary.conversation_id == conversation_id and not (is_running and has_ended):
-                found.append(summary)
+    while len(found) < limit:
+        page = await commands.listing(owner, state=None, limit=PAGE, cursor=cursor, conversation_id=conversation_id)
+        found += [each for each in page.executions if not (is_running and each.state in TERMINAL_STATES)]
         cursor = page.next_cursor
-        if cursor is None or len(found) >= limit:
+        if cursor is None:
             break
     return found[:limit]
 

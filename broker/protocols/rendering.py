@@ -64,6 +64,10 @@ class RenderedLens(sse.Lens):
     def is_over(self) -> bool:  # type: ignore[override]  # of a native lens it never changes
         return self._rendering.is_over
 
+    def whole(self, entries: Sequence[Entry]) -> bytes:
+        """All that is shown of a log that has gone but for these, without any coding."""
+        return self._rendering.open() + self._rendering.render(entries)
+
     def encode(self, entries: Sequence[Entry]) -> bytes:
         seen = [entry for entry in entries if entry.seq <= self._cursor.seq]
         if seen:

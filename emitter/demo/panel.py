@@ -31,8 +31,8 @@ NAMES: tuple[Name, ...] = get_args(Name)
 log = structlog.get_logger("emitter.demo.panel")
 
 
-class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What may be said besides the directory."""
+class Params(msgspec.Struct, frozen=True):
+    """What may be said besides the directory. Whatever else comes is left alone: a chat sends its messages along."""
 
     pace: Annotated[float, msgspec.Meta(ge=0, le=MAX_PACE, description="how slowly it goes; 0: as fast as it can")] = (
         1.0

@@ -318,7 +318,7 @@ async def test_only_listed_origins_may_read_answers(client: TestClient) -> None:
         assert response.status == 401
         assert response.headers["Access-Control-Allow-Origin"] == APP
         assert response.headers["Access-Control-Allow-Credentials"] == "true"
-        assert response.headers["Access-Control-Expose-Headers"] == "X-Request-ID, Retry-After"
+        assert response.headers["Access-Control-Expose-Headers"] == "X-Request-ID, Retry-After, ETag"
         assert response.headers["Vary"] == "Origin"
     for origin in ("https://evil.example", "null", APP + ".evil.example", APP.upper()):
         async with client.get("/", headers={**bearer(), "Origin": origin}) as response:
@@ -333,7 +333,7 @@ async def test_preflights_need_no_token(client: TestClient) -> None:
     async with client.options("/anything", headers={**ask, "Origin": APP}) as response:
         assert response.status == 204
         assert response.headers["Access-Control-Allow-Origin"] == APP
-        assert response.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+        assert response.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST, DELETE"
         allowed = response.headers["Access-Control-Allow-Headers"].lower().split(", ")
         assert set(allowed) == {
             "authorization",
@@ -343,6 +343,11 @@ async def test_preflights_need_no_token(client: TestClient) -> None:
             "x-request-id",
             "producer-id",
             "producer-seq",
+            "a2a-version",
+            "a2a-extensions",
+            "x-a2a-extensions",
+            "if-none-match",
+            "cache-control",
         }
     async with client.options("/", headers={**ask, "Origin": "https://evil.example"}) as response:
         assert not [name for name in response.headers if name.startswith("Access-Control")]

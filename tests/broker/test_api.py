@@ -13,6 +13,7 @@ from edges import ALL_SCOPES, SECRET, SSE, Answer, call, request, stream_path, t
 from redis.asyncio import Redis
 
 from broker import api as module
+from broker import front
 from broker.app import Edge
 from broker.settings import Settings
 from emitter import wire
@@ -297,7 +298,7 @@ async def test_a_body_whose_coding_lies_is_a_400(ready: Edge) -> None:
 
 async def test_a_slow_body_is_a_408(ready: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that does not come in time is given up, on every route that reads one."""
-    monkeypatch.setattr(module, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(front, "BODY_SECONDS", 0.05)
     for path in ("/api/agent/execute", BASE + "/ex_1/events"):
         reader, writer = await asyncio.open_connection("127.0.0.1", ready.port)
         head = f"POST {path} HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer {token()}\r\nContent-Length: 100\r\n\r\n"

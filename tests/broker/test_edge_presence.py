@@ -180,9 +180,9 @@ async def test_words_are_renewed_while_somebody_watches(redis: Redis) -> None:
 
 
 async def test_more_than_one_call_holds(redis: Redis) -> None:
-    """Hundreds of executions are said in a few calls, each renewed and each left."""
+    """Hundreds of executions are said in a few calls, and each is left."""
     tethers = [Tether(member(Owner("alice"), f"ex_{number}"), LONG_MS) for number in range(950)]
-    async with Presence(redis, "e1") as presence:
+    async with Presence(redis, "e1", renew_seconds=600) as presence:
         before = await calls(redis)
         for tether in tethers:
             presence.enter(tether)

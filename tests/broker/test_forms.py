@@ -58,7 +58,7 @@ async def test_a_form_is_checked() -> None:
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("schema", [SLOW, BOMB], ids=["pattern", "references"])
-async def test_a_schema_that_takes_for_ever(schema: dict[str, Any]) -> None:
+async def test_a_schema_that_takes_for_ever(schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The check is given up, nothing is let through, no process is left, and the event loop went on."""
     checks, before, beats = Forms(), children(), 0
     task = asyncio.create_task(checks.check(schema, {"name": "a" * 100 + "!"}))
@@ -68,6 +68,7 @@ async def test_a_schema_that_takes_for_ever(schema: dict[str, Any]) -> None:
     assert task.result() == Checked(unchecked="it took too long")
     assert beats > 10
     assert children() == before
+    monkeypatch.undo()
     assert await checks.check(schema, {"other": "a"}) == Checked()
 
 

@@ -7,29 +7,32 @@ from typing import Any
 
 import msgspec
 import pytest
+from jsonschema import Draft202012Validator
+from redis.asyncio import Redis
 
 from broker import api_types
-from broker.api import Api
+from broker.app import Edge
 from broker.metrics import CloseReason
 from broker.openapi import SCOPES, build_openapi
+from broker.protocols.a2a.card import PATHS
+from broker.settings import Settings
 from emitter import events
+from tests.edges import SECRET
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-METHODS = {
-    "POST /api/agent/execute",
-    "GET /api/agent/executions",
-    "GET /api/agent/executions/{id}",
-    "GET /api/agent/executions/{id}/events",
-    "POST /api/agent/executions/{id}/events",
-    "GET /api/agent/executions/{id}/stream",
-    "GET /api/agent/stream",
-    "POST /api/agent/executions/{id}/cancel",
-    "POST /api/agent/executions/{id}/input",
-    "POST /api/agent/stream-tickets",
-    "GET /api/agent/agents",
-    "POST /api/admin/revocations",
-    "GET /openapi.json",
+PAGES = {"/", "/{name}"}
+"""What a browser loads: the console and the client."""
+OURS = {
+    "POST /api/agent/chat": "ChatRequest",
+    "POST /api/agent/chat/{chatId}/stop": "CancelRequest",
+    "POST /ag-ui": "RunAgentInput",
+    "POST /ag-ui/{name}": "RunAgentInput",
+    "POST /a2a": "A2aRpcRequest",
+    "POST /a2a/message:send": "A2aSendRequest",
+    "POST /a2a/{agent}/message:stream": "A2aSendRequest",
 }
+UNASKED = {"/openapi.json", *PATHS, *("/a2a/{agent}" + path for path in PATHS)}
+"""For everybody."""
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +69,31 @@ def test_is_json(document: dict[str, Any]) -> None:
     assert (document["openapi"], document["info"]["version"]) == ("3.1.0", "1.2.3")
 
 
-def test_endpoints(document: dict[str, Any]) -> None:
-    """Every native endpoint is described, with an operation id of its own."""
+def test_it_is_openapi(document: dict[str, Any]) -> None:
+    """The description is valid by the schema of OpenAPI 3.1 (`$id` says which), and its schemas are JSON Schema."""
+    schema = msgspec.json.decode((GOLDEN / "openapi-3.1.schema.json").read_bytes())
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(document)] == []
+    for component in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(component)
+
+
+def test_operation_ids(document: dict[str, Any]) -> None:
+    """Every operation has an id of its own, and no two paths differ only in what their parameters are called."""
     found = operations(document)
-    assert set(found) == METHODS
     assert len({operation["operationId"] for operation in found.values()}) == len(found)
+    assert len({re.sub(r"{\w+}", "{}", path) for path in document["paths"]}) == len(document["paths"])
 
 
-def test_no_route_is_forgotten() -> None:
-    """Every route of the native interface is among the described endpoints."""
-    routes = object.__new__(Api).routes()  # which only names its handlers
-    assert {f"{route.method} {route.path}" for route in routes} <= METHODS
-    assert len(routes) > 10
+async def test_routes_and_description_agree(document: dict[str, Any], redis: Redis, redis_url: str) -> None:
+    """Every route of an edge is described, but for pages, and everything described is a route."""
+    settings = Settings(redis_url=redis_url, host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0,
+                        jwt_secret=SECRET, drain_seconds=0)  # fmt: skip
+    async with Edge(settings) as edge:
+        routes = list(edge._app().router.routes())
+    served = {(route.method, route.resource.canonical) for route in routes if route.resource is not None}
+    assert ("HEAD", "/") in served
+    served = {f"{method} {path}" for method, path in served if method != "HEAD" and path not in PAGES}
+    assert served == set(operations(document))
 
 
 def test_references(document: dict[str, Any]) -> None:
@@ -146,10 +162,11 @@ def test_streams(document: dict[str, Any]) -> None:
 
 
 def test_security_and_errors(document: dict[str, Any]) -> None:
-    """Every operation but the description itself needs a known scope and says how it refuses, as a problem."""
+    """Every operation but the description itself and cards needs a known scope and says how it refuses, as a
+    problem."""
     schemes = set(document["components"]["securitySchemes"])
     for name, operation in operations(document).items():
-        if name == "GET /openapi.json":
+        if name.removeprefix("GET ") in UNASKED:
             assert operation["security"] == []
             continue
         assert all(set(each) <= schemes for each in operation["security"])
@@ -157,6 +174,23 @@ def test_security_and_errors(document: dict[str, Any]) -> None:
         assert {"401", "403", "429", "503"} <= set(operation["responses"])
     for response in document["components"]["responses"].values():
         assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_other_protocols(document: dict[str, Any]) -> None:
+    """What another protocol's specification defines is described with the place where it is; what is ours, in full."""
+    found = operations(document)
+    foreign = {name for name, each in found.items() if each["tags"][0] in ("ai-sdk", "ag-ui", "a2a")}
+    assert {name for name in found if re.search("a2a|ag-ui|/chat|well-known| /agent/", name)} == foreign
+    told = {name for name in foreign if found[name].get("externalDocs", {}).get("url", "").startswith("https://")}
+    assert foreign - told == {"POST /api/agent/chat/{chatId}/stop"}
+    bodies = {name: found[name]["requestBody"]["content"]["application/json"]["schema"]["$ref"] for name in OURS}
+    assert {name: ref.rsplit("/", 1)[1] for name, ref in bodies.items()} == OURS
+    schemas = document["components"]["schemas"]
+    assert {"id", "messages", "message", "agent"} <= set(schemas["ChatRequest"]["properties"])
+    assert set(schemas["RunAgentInput"]["required"]) == {"threadId", "runId", "messages"}
+    assert {"message/stream", "SubscribeToTask"} < set(schemas["A2aRpcRequest"]["properties"]["method"]["enum"])
+    ticket = [{"ticket": ["executions:read"]}]
+    assert [each for each in found["GET /a2a/stream"]["security"] if "ticket" in each] == ticket
 
 
 def test_requests_are_strict(document: dict[str, Any]) -> None:

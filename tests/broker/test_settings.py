@@ -115,6 +115,8 @@ def test_set_to_nothing() -> None:
         ("CORS_ORIGINS", "https://a.example,,", "origins like"),
         ("HOOKS", "a,,b", "names, comma separated"),
         ("JWKS_URL", "file:///etc/passwd", "an http or https URL"),
+        ("PUBLIC_URL", "agents.example.com", "an http or https URL"),
+        ("PUBLIC_URL", "https://agents.example.com/?a=b", "an http or https URL"),
     ],
 )
 def test_bad_values(name: str, value: str, allowed: str) -> None:

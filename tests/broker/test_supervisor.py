@@ -8,11 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from edges import ROOT, SECRET, SSE, call, eventually, free_ports, request, stream_path, token_for
+from edges import ROOT, SECRET, SSE, call, eventually, request, reserved_ports, stream_path, token_for
 from redis.asyncio import Redis
 
 from broker import supervisor as module
@@ -33,12 +33,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RESTART_SECONDS", (0.05, 1.0))
 
 
+@pytest.fixture
+def ports() -> Iterator[list[int]]:
+    with reserved_ports(2) as ports:
+        yield ports
+
+
 class Running:
     """A supervisor in this process, with its edges."""
 
-    def __init__(self, redis_url: str, workers: int, drain_seconds: float = 0.0) -> None:
-        port, *self.admin_ports = free_ports(1 + workers)
-        self.admin_ports = [self.admin_ports[0] + n for n in range(workers)]
+    def __init__(self, redis_url: str, ports: Sequence[int], drain_seconds: float = 0.0) -> None:
+        port, *self.admin_ports = ports
         self.settings = Settings(
             redis_url=redis_url,
             host="127.0.0.1",
@@ -55,7 +60,7 @@ class Running:
             "RUNCAST_DRAIN_SECONDS": str(drain_seconds),
             "RUNCAST_LOG_LEVEL": "warning",
         }
-        self.supervisor = Supervisor(self.settings, workers, environ)
+        self.supervisor = Supervisor(self.settings, len(self.admin_ports), environ)
         self.task = asyncio.create_task(self.supervisor.run())
 
     @property
@@ -87,16 +92,17 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(redis_url: str, workers: int = 1, drain_seconds: float = 0.0) -> AsyncIterator[Running]:
-    started = Running(redis_url, workers, drain_seconds)
-    try:
-        for number in range(workers):
-            await started.ready(number)
-        yield started
-    finally:
-        started.supervisor._stopping.set()
-        started.supervisor._killing.set()
-        async with asyncio.timeout(10):
-            await asyncio.gather(started.task, return_exceptions=True)
+    with reserved_ports(1 + workers) as ports:
+        started = Running(redis_url, ports, drain_seconds)
+        try:
+            for number in range(workers):
+                await started.ready(number)
+            yield started
+        finally:
+            started.supervisor._stopping.set()
+            started.supervisor._killing.set()
+            async with asyncio.timeout(10):
+                await asyncio.gather(started.task, return_exceptions=True)
 
 
 def is_alive(pid: int) -> bool:
@@ -154,9 +160,9 @@ async def test_the_first_signal_drains_and_the_second_kills(redis: Redis, redis_
         assert not is_alive(pid)
 
 
-async def test_children_do_not_outlive_their_supervisor(redis: Redis, redis_url: str) -> None:
+async def test_children_do_not_outlive_their_supervisor(redis: Redis, redis_url: str, ports: list[int]) -> None:
     """When the supervisor is killed its children notice, drain and end by themselves."""
-    port, admin = free_ports(2)
+    port, admin = ports
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
     environ |= {
         "RUNCAST_REDIS_URL": redis_url,
@@ -186,11 +192,11 @@ async def test_children_do_not_outlive_their_supervisor(redis: Redis, redis_url:
 
 
 async def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly(
-    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, redis_url: str, ports: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Children that die at once are started again with growing pauses, and the supervisor still stops at once."""
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
-    started = Running(redis_url, 1)
+    started = Running(redis_url, ports)
     seen: set[int] = set()
 
     def third() -> bool:
@@ -203,9 +209,9 @@ async def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly(
         await started.task
 
 
-async def test_a_port_that_is_taken_is_a_bad_setting(redis_url: str) -> None:
+async def test_a_port_that_is_taken_is_a_bad_setting(redis_url: str, ports: list[int]) -> None:
     """An address that cannot be bound stops the supervisor before any child, with the setting's name."""
-    running = Running(redis_url, 1)
+    running = Running(redis_url, ports)
     second = Supervisor(running.settings, 1, {})
     await asyncio.sleep(0)
     with pytest.raises(BadSetting) as caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +46,28 @@ class Stand:
         return [event.type for event in await read_log(self.redis, Owner("alice").execution(execution_id).log)]
 
 
-@pytest.fixture
-async def stand(own_redis: EmbeddedRedis) -> AsyncIterator[Stand]:
-    redis = connect(own_redis.url)
-    with edges(own_redis.url, 2, heartbeat_seconds=1, executes_per_minute=0) as both:
+@pytest.fixture(scope="module")
+def ground() -> Iterator[tuple[EmbeddedRedis, list[EdgeProcess]]]:
+    """A Redis, two edges and two workers for all tests here; each leaves no execution that runs."""
+    with EmbeddedRedis() as server, edges(server.url, 2, heartbeat_seconds=1, executes_per_minute=0) as both:
         workers = [
-            WorkerProcess(own_redis.url, "control_agents:agents", HERE, grace_seconds=0, concurrency=100)
-            for _ in range(2)
+            WorkerProcess(server.url, "control_agents:agents", HERE, grace_seconds=0, concurrency=100) for _ in range(2)
         ]
-        stand = Stand(own_redis, both, redis)
         try:
-            async with asyncio.timeout(20):
-                while len((await call(both[0].port, "GET", "/api/agent/agents", ALICE)).body["agents"]) < 4:
-                    await asyncio.sleep(0.05)
-            yield stand
+            yield server, both
         finally:
             for worker in workers:
                 worker.close()
-    await redis.aclose()
+
+
+@pytest.fixture
+async def stand(ground: tuple[EmbeddedRedis, list[EdgeProcess]]) -> AsyncIterator[Stand]:
+    server, both = ground
+    async with connect(server.url) as redis:
+        async with asyncio.timeout(20):
+            while len((await call(both[0].port, "GET", "/api/agent/agents", ALICE)).body["agents"]) < 4:
+                await asyncio.sleep(0.05)
+        yield Stand(server, both, redis)
 
 
 @pytest.mark.parametrize("agent", ["sleeper", "blocker"])
@@ -128,5 +132,6 @@ async def test_what_waits_is_cancelled_without_ever_starting(stand: Stand) -> No
     done = await stand.execute("blocker")
     async with stand.follow(done) as viewer:
         await viewer.until_events(2)
+    await stand.cancel(done)
     for name in names:
         assert await stand.types(name) == ["execution:queued", "execution:cancelled"]

@@ -43,6 +43,8 @@ ALICE = token_for("alice")
 NOBODYS = "nobodys"
 """An agent that is known, and that no worker has now."""
 EXECUTE = "/api/agent/execute"
+FORGOTTEN_SOON = "import sys, emitter.presence as p; p.WORD_MS = 3000; from broker.cli import main; sys.exit(main())"
+"""An edge whose word on its viewers ends soon by itself."""
 
 
 class Stack(NamedTuple):
@@ -244,7 +246,7 @@ async def test_a_stopping_edge_takes_nobodys_execution_along(
 async def test_a_killed_edge_takes_its_word_along(stack: Stack, redis: Redis, both: list[EdgeProcess]) -> None:
     """An edge that dies with the only viewer cannot say so: its word ends by itself, and then the clock runs."""
     execution_id = await start(both[0], 1)
-    with edge(stack.server.url, heartbeat_seconds=1) as dying:
+    with edge(stack.server.url, program=("-c", FORGOTTEN_SOON), heartbeat_seconds=1) as dying:
         async with watching([dying], execution_id) as viewer:
             await viewer.until_live()
             async with asyncio.timeout(5):

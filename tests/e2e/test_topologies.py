@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded import find_server
-from tests.edges import ROOT, EdgeProcess, Follower, call, edges, free_ports, stream_path, token_for
+from tests.edges import ROOT, EdgeProcess, Follower, call, edges, reserved_ports, stream_path, token_for
 
 HERE = Path(__file__).resolve().parent
 ALICE = token_for("alice")
@@ -60,8 +60,11 @@ def server(port: int, *arguments: str) -> Iterator[None]:
 @contextlib.contextmanager
 def sentinel() -> Iterator[str]:
     """A primary and the Sentinel that knows where it is."""
-    primary, watcher = free_ports(2)
-    with tempfile.TemporaryDirectory() as directory, server(primary):
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        reserved_ports(2) as (primary, watcher),
+        server(primary),
+    ):
         configuration = Path(directory) / "sentinel.conf"
         configuration.write_text(f"sentinel monitor mymaster 127.0.0.1 {primary} 1\n")
         with server(watcher, str(configuration), "--sentinel"):
@@ -71,8 +74,7 @@ def sentinel() -> Iterator[str]:
 @contextlib.contextmanager
 def cluster() -> Iterator[str]:
     """A cluster of one node that has all slots."""
-    port = next(port for port in free_ports(20) if port < 55_000)  # its bus listens 10,000 above
-    with server(port, "--cluster-enabled", "yes"):
+    with reserved_ports(2) as (port, bus), server(port, "--cluster-enabled", "yes", "--cluster-port", str(bus)):
         ask(port, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         until(lambda: b"cluster_state:ok" in ask(port, "CLUSTER", "INFO"))
         yield f"redis+cluster://127.0.0.1:{port}"
@@ -99,7 +101,8 @@ async def known_agents(edge: EdgeProcess) -> None:
 
 
 async def execute(edge: EdgeProcess, agent: str) -> str:
-    answer = await call(edge.port, "POST", "/api/agent/execute", ALICE, {"task": "t", "agent": agent})
+    body = {"task": "t", "agent": agent, "conversationId": "c"}
+    answer = await call(edge.port, "POST", "/api/agent/execute", ALICE, body)
     assert answer.status == 202, answer
     return str(answer.body["executionId"])
 
@@ -129,3 +132,5 @@ async def test_an_execution_is_run_watched_answered_and_cancelled(
             await call(both[1].port, "POST", f"/api/agent/executions/{sleeping}/cancel", ALICE, {})
             await viewer.until_done()
         assert viewer.events[-1].type == "execution:cancelled"
+        listed = await call(both[0].port, "GET", "/a2a/tasks?contextId=c", ALICE, headers={"A2A-Version": "1.0"})
+        assert {task["id"] for task in listed.body["tasks"]} == {asking, sleeping}

@@ -32,6 +32,26 @@ def test_a_registered_agent_announces_what_it_was_given() -> None:
     assert (agent.info.time_limit, agent.info.idle_limit, agent.info.input_schema) == (60, 2.5, schema)
 
 
+def test_media_types_are_announced() -> None:
+    """An agent takes and gives text and JSON, unless it says otherwise."""
+    agents = Agents()
+    agents.agent("writer")(work)
+    agents.agent("painter", input_modes=["text/plain", "image/*"], output_modes=["image/svg+xml"])(work)
+    usual = ("text/plain", "application/json")
+    assert (agents["writer"].info.input_modes, agents["writer"].info.output_modes) == (usual, usual)
+    painter = agents["painter"].info
+    assert (painter.input_modes, painter.output_modes) == (("text/plain", "image/*"), ("image/svg+xml",))
+
+
+@pytest.mark.parametrize("name", ["input_modes", "output_modes"])
+@pytest.mark.parametrize("modes", [[], ["text"], ["text/plain", ""], ["Text/Plain"], ["a/b c"], "text/plain", [5]])
+def test_what_is_no_media_type_is_refused(name: str, modes: Any) -> None:
+    """Media types are announced to other agents' owners: there is at least one, and each is one. The refusal names
+    them."""
+    with pytest.raises(ValueError, match=f"agent 'writer': {name} "):
+        Agents().agent("writer", **{name: modes})(work)
+
+
 @pytest.mark.parametrize("name", ["a", "x" * 64, "code-review_2.1"])
 def test_names_of_the_contract_are_taken(name: str) -> None:
     """1 to 64 of a-z 0-9 _ . - is a name."""

@@ -259,7 +259,6 @@ BAD_PARAMS: list[dict[str, Any]] = [
     {"patience": -1},
     {"patience": 4000},
     {"fail": "everybody"},
-    {"speed": 1},
 ]
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from emitter import jobs
-from emitter.errors import AppendRefused, ExecutionEnded, Superseded, TooManyProducers, UnknownExecution
+from emitter.errors import (
+    AppendRefused,
+    ExecutionEnded,
+    InvalidEvent,
+    Superseded,
+    TooManyProducers,
+    UnknownExecution,
+)
 from emitter.events import (
     Event,
     ExecutionCancelled,
@@ -104,6 +113,53 @@ async def test_what_runs_is_not_offered_by_a_repeat(redis: Redis, lifecycle: Lif
     await write(redis, ExecutionComplete(result=1, duration=0))
     assert not await lifecycle.accept(ALICE, "ex_1", START)
     assert await redis.xlen(jobs_key("writer")) == 0
+
+
+# --- in a conversation ---
+
+
+async def conversation(redis: Redis, conversation_id: str = "c") -> list[str]:
+    return [member.decode() for member in await redis.zrange(ALICE.conversation(conversation_id), 0, -1)]
+
+
+async def test_what_is_accepted_is_in_its_conversation(redis: Redis, lifecycle: Lifecycle) -> None:
+    """An execution joins its conversation with the append that accepts it, once, and by the time of it; one without a
+    conversation joins none; and nothing that is appended later touches it."""
+    for name in ("ex_1", "ex_2", "ex_1"):
+        await lifecycle.accept(ALICE, name, START)
+    await lifecycle.accept(ALICE, "ex_3", msgspec.structs.replace(START, conversation_id=None))
+    assert sorted(await conversation(redis)) == ["ex_1", "ex_2"]
+    scores = [await redis.zscore(key, "ex_1") for key in (ALICE.conversation("c"), ALICE.index)]
+    assert scores[0] == scores[1] is not None
+    await redis.delete(ALICE.conversation("c"))
+    await write(redis, ExecutionStarted(task="Write", started_at=1, attempt=1), Thinking(thought="hm"))
+    assert await conversation(redis) == []
+
+
+async def test_conversations_are_bounded(redis: Redis, lifecycle: Lifecycle) -> None:
+    """A conversation keeps its newest thousand executions."""
+    await redis.zadd(ALICE.conversation("c"), {f"old_{number}": number for number in range(1000)})
+    await lifecycle.accept(ALICE, "ex_1", START)
+    found = await conversation(redis)
+    assert (len(found), found[0], found[-1]) == (1000, "old_1", "ex_1")
+
+
+@pytest.mark.parametrize(("ttl", "least"), [(100, 150), (0, None)])
+async def test_conversations_expire_with_their_records(redis: Redis, ttl: int, least: int | None) -> None:
+    """A conversation is kept as long as the record of its newest execution, and for ever where logs are."""
+    limits = LogLimits(ttl_seconds=ttl, tombstone_ttl_seconds=60)
+    await Lifecycle(redis, limits, Redactor()).accept(ALICE, "ex_1", START)
+    left = await redis.ttl(ALICE.conversation("c"))
+    assert left == await redis.ttl(KEYS.record)
+    assert left == -1 if least is None else left > least
+
+
+def test_conversations_are_in_their_owners_slot() -> None:
+    """A conversation's key is in the slot of its owner's other keys, and no id can break out of it."""
+    assert key_slot(ALICE.conversation("c").encode()) == key_slot(KEYS.record.encode())
+    for name in ("", "a:b", "a{b}", "*", "x" * 65):
+        with pytest.raises(InvalidEvent):
+            ALICE.conversation(name)
 
 
 # --- cancelled ---

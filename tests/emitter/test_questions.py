@@ -85,7 +85,7 @@ def test_a_question_is_made_as_it_was_asked() -> None:
         *({"kind": "choice", "options": each} for each in ([], [""], ["a", " "], ["a", "a"], ["a", 1], [None])),
         {"kind": "choice", "options": [str(number) for number in range(OPTIONS_MAX + 1)]},
     ],
-    ids=lambda wrong: str(wrong)[:40],
+    ids=lambda wrong: ", ".join(wrong),
 )
 def test_what_nobody_could_answer_is_refused(wrong: dict[str, Any]) -> None:
     """No time, no options, no schema: it raises at the call."""

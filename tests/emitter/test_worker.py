@@ -266,9 +266,27 @@ async def test_a_worker_says_that_it_lives(redis: Redis, redis_url: str) -> None
             while not (live := await workers.live_workers(redis)):
                 await asyncio.sleep(0.01)
         assert (live[0].id, live[0].pid, live[0].concurrency) == (worker.id, os.getpid(), 3)
+        assert live[0].rss_bytes is not None
+        assert live[0].started_at is not None
+        assert 0 <= time.time() * 1000 - live[0].started_at < 60_000
         (agent,) = await workers.live_agents(redis)
         assert (agent.name, agent.description, agent.tags) == ("agent", "Waits", ("slow",))
     assert await workers.live_workers(redis) == []
+
+
+async def test_a_worker_whose_loop_is_held_says_so(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that blocks the event loop shows in the next announcement as lag."""
+    monkeypatch.setattr("emitter.worker.ANNOUNCE_SECONDS", 0.1)
+    async with working(only(forever), redis_url):
+        async with asyncio.timeout(5):
+            while not (live := await workers.live_workers(redis)):
+                await asyncio.sleep(0.01)
+            time.sleep(0.4)  # what must never happen
+            while (live[0].loop_lag_ms or 0) < 200:
+                await asyncio.sleep(0.01)
+                live = await workers.live_workers(redis)
 
 
 # --- one end, whatever the agent does ---

@@ -34,7 +34,8 @@ async def test_the_announcement_is_camel_case_json(redis: Redis) -> None:
     await workers.announce(redis, worker_info("w1", "writer"))
     stored: Any = await redis.hget(WORKER_INFO, "w1")
     agent = msgspec.json.decode(stored)["agents"][0]
-    assert set(agent) == {"name", "description", "tags", "inputSchema", "maxAttempts", "timeLimit", "idleLimit"}
+    limits = {"maxAttempts", "timeLimit", "idleLimit"}
+    assert set(agent) == {"name", "description", "tags", "inputSchema", "inputModes", "outputModes", *limits}
 
 
 async def test_a_silent_worker_is_not_live_and_is_swept(redis: Redis) -> None:
@@ -53,3 +54,18 @@ async def test_an_unreadable_announcement_hides_no_other(redis: Redis) -> None:
     await workers.announce(redis, worker_info("w2", "reader"))
     await redis.hset(WORKER_INFO, "w1", "{}")
     assert [worker.id for worker in await workers.live_workers(redis)] == ["w2"]
+
+
+async def test_an_older_workers_announcement_is_read(redis: Redis) -> None:
+    """What an announcement does not say is unknown, and hides nobody."""
+    await workers.announce(redis, worker_info("w1", "writer"))
+    await redis.hset(WORKER_INFO, "w1", '{"id":"w1","host":"h","pid":1,"concurrency":2,"running":0,"agents":[]}')
+    (found,) = await workers.live_workers(redis)
+    assert (found.rss_bytes, found.started_at, found.loop_lag_ms) == (None, None, None)
+
+
+def test_the_memory_of_this_process() -> None:
+    """It is the resident set, in bytes."""
+    found = workers.rss_bytes()
+    assert found is not None
+    assert 10_000_000 < found < 10_000_000_000

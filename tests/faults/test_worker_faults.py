@@ -33,6 +33,7 @@ from emitter.lifecycle import Lifecycle, Start
 from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.wire import Owner, decode_envelope, jobs_key
+from tests.edges import eventually
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -152,6 +153,7 @@ async def test_a_killed_workers_execution_is_tried_again_by_another(stand: Stand
     execution_id = await stand.accept("patient")
     await stand.until(execution_id, Thinking)
     other = stand.worker()
+    await eventually("the other works", lambda: bool(other.logged("worker_started")))
     victim.kill()
     killed_at = time.time() * 1000
     superseded = await stand.until(execution_id, ExecutionSuperseded)

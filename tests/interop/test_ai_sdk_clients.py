@@ -290,7 +290,7 @@ async def test_a_retry_takes_over(page: Page, redis_of_site: Redis, resume: bool
     assert calls == [("c1", "output-error"), ("c2", "output-error"), ("c1", "output-available")]
     assert data(answer, "phase") == {"look": {"superseded": True}}
     kinds = [part.get("text", part["type"]) for part in answer["parts"] if part["type"] in ("text", "data-superseded")]
-    assert kinds == ["Lost", "data-superseded", VOID, "Found"]
+    assert kinds == ["Lost", VOID, "data-superseded", "Found"], "what stands above the mark is void"
 
 
 async def test_a_drained_edge_is_no_end(site: Stand) -> None:

@@ -21,7 +21,7 @@ from emitter.events import (
     Thinking,
 )
 from emitter.workers import AgentInfo, WorkerInfo
-from tests.edges import Answer, Author, Connection, EdgeProcess, call, request, token_for
+from tests.edges import Answer, Author, Connection, EdgeProcess, call, edge, request, token_for
 
 JSON = {"Content-Type": "application/json"}
 NEW = {"A2A-Version": "1.0"}
@@ -146,19 +146,53 @@ async def test_the_card(two_edges: list[EdgeProcess], redis: Redis) -> None:
     assert gone.body["skills"] == []
 
 
+async def card_of(at: EdgeProcess, path: str = "/.well-known/agent-card.json", **headers: str) -> Any:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with request(at.port, "GET", path, headers=given) as response:
+        return response.status, await response.json()
+
+
 async def test_where_the_card_leads(two_edges: list[EdgeProcess]) -> None:
-    """The card names every version and binding, at the host by which it was asked, behind TLS if there is any."""
-    path = "/.well-known/agent-card.json"
-    headers = {"Host": "agents.example.com", "X-Forwarded-Proto": "https"}
-    async with request(two_edges[0].port, "GET", path, headers=headers) as response:
-        card = await response.json()
-    assert card["url"] == "https://agents.example.com/a2a"
+    """The card names every version and binding, at the host by which it was asked; what a proxy is said to have seen
+    counts for nothing, and what is no host is refused."""
+    forwarded = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "evil.example", "Forwarded": "host=evil.example"}
+    status, card = await card_of(two_edges[0], Host="agents.example.com:8080", **forwarded)
+    assert (status, card["url"]) == (200, "http://agents.example.com:8080/a2a")
     assert card["protocolVersion"] == "0.3.0"
     served = [(each["protocolBinding"], each["protocolVersion"]) for each in card["supportedInterfaces"]]
     assert served == [("JSONRPC", "1.0"), ("HTTP+JSON", "1.0"), ("JSONRPC", "0.3"), ("HTTP+JSON", "0.3")]
     assert {each["url"] for each in card["supportedInterfaces"]} == {card["url"]}
     assert card["capabilities"]["streaming"]
     assert not card["capabilities"]["pushNotifications"]
+    assert (await card_of(two_edges[0], Host="[::1]:80"))[1]["url"] == "http://[::1]:80/a2a"
+    for host in ('a"b', "a/b", "user@a", "a b", "a:b", "é", "[::1", ""):
+        assert (await card_of(two_edges[0], Host=host))[0] == 400, host
+
+
+async def test_where_clients_are_told_to_go(redis_url: str, redis: Redis) -> None:
+    """With a public URL the card leads there, whatever host it was asked by."""
+    await announced(redis, AgentInfo(name="manual"))
+    with edge(redis_url, public_url="https://agents.example.com/runcast/") as at:
+        _, card = await card_of(at, Host="evil.example")
+        _, own = await card_of(at, "/a2a/manual/.well-known/agent-card.json", Host="a/b")
+    assert {each["url"] for each in card["supportedInterfaces"]} == {"https://agents.example.com/runcast/a2a"}
+    assert card["url"] == card["additionalInterfaces"][1]["url"] == "https://agents.example.com/runcast/a2a"
+    assert own["url"] == "https://agents.example.com/runcast/a2a/manual"
+
+
+async def test_what_agents_take_and_give(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
+    """A skill has the media types that its agent announces, or those of text and data; so has the list of agents."""
+    painter = AgentInfo(name="painter", input_modes=("text/plain",), output_modes=("image/png", "image/svg+xml"))
+    await announced(redis, AgentInfo(name="other"), painter)
+    usual = ["text/plain", "application/json"]
+    _, card = await card_of(two_edges[0])
+    found = [(skill["id"], skill["inputModes"], skill["outputModes"]) for skill in card["skills"]]
+    assert found == [("other", usual, usual), ("painter", ["text/plain"], ["image/png", "image/svg+xml"])]
+    assert card["defaultInputModes"] == card["defaultOutputModes"] == usual
+    _, own = await card_of(two_edges[0], "/a2a/painter/.well-known/agent-card.json")
+    assert (own["defaultInputModes"], own["defaultOutputModes"]) == (["text/plain"], ["image/png", "image/svg+xml"])
+    listed = (await call(two_edges[0].port, "GET", "/api/agent/agents", author.token)).body["agents"]
+    assert [each["outputModes"] for each in listed] == [usual, ["image/png", "image/svg+xml"]]
 
 
 async def test_the_card_of_one_agent(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
@@ -174,6 +208,34 @@ async def test_the_card_of_one_agent(two_edges: list[EdgeProcess], redis: Redis,
         two_edges[0].port, "POST", "/a2a/manual", author.token, envelope("SendMessage", params), headers=NEW
     )
     assert sent.body["result"]["task"]["metadata"]["agent"] == "manual"
+
+
+async def test_an_agent_as_a_tenant(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
+    """In 1.0 an agent is a tenant: named in the path of REST, or in the params of JSON-RPC, a message is for it and a
+    list is of its tasks; its card says so."""
+    await announced(redis, AgentInfo(name="manual"), AgentInfo(name="other"))
+    _, card = await card_of(two_edges[0], "/a2a/manual/.well-known/agent-card.json")
+    (rest_,) = [each for each in card["supportedInterfaces"] if each["protocolBinding"] == "HTTP+JSON"]
+    assert (rest_["protocolVersion"], rest_["tenant"], rest_["url"].rsplit("/", 1)[1]) == ("1.0", "manual", "a2a")
+    at_once = {"returnImmediately": True}
+    params = {"message": message(), "configuration": at_once}
+    path = "/a2a/manual/message:send"
+    sent = await call(two_edges[0].port, "POST", path, author.token, params, headers=NEW)
+    one = sent.body["task"]
+    other = {"message": message(), "configuration": at_once, "tenant": "other"}
+    two = (await rpc(two_edges[0], author, "send", other))["task"]
+    assert (one["metadata"]["agent"], two["metadata"]["agent"]) == ("manual", "other")
+    listed = await call(two_edges[1].port, "GET", "/a2a/other/tasks", author.token, headers=NEW)
+    assert [task["id"] for task in listed.body["tasks"]] == [two["id"]]
+    listed = await rpc(two_edges[1], author, "ListTasks", {"tenant": "manual"})
+    assert [task["id"] for task in listed["tasks"]] == [one["id"]]
+    path = f"/a2a/manual/tasks/{one['id']}"
+    assert (await call(two_edges[1].port, "GET", path, author.token, headers=NEW)).body["id"] == one["id"]
+    cancelled = await call(two_edges[1].port, "POST", path + ":cancel", author.token, {}, headers=NEW)
+    assert cancelled.body["status"]["state"] == "TASK_STATE_CANCELED"
+    own = await call(two_edges[1].port, "GET", "/a2a/other/extendedAgentCard", author.token, headers=NEW)
+    assert own.body["name"] == "other"
+    assert (await rpc(two_edges[0], author, "send", {"message": message(), "tenant": 5}))["code"] == -32602
 
 
 async def test_the_extended_card(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
@@ -325,12 +387,14 @@ async def test_push_notifications(two_edges: list[EdgeProcess], author: Author) 
     wish = starting(configuration={"taskPushNotificationConfig": {"url": "https://e.com"}})
     assert (await rpc(two_edges[0], author, "send", wish))["code"] == -32003
     for method, path in (("POST", ""), ("GET", ""), ("GET", "/c"), ("DELETE", "/c")):
-        full = "/a2a/tasks/t/pushNotificationConfigs" + path
-        answer = await call(two_edges[0].port, method, full, author.token, b"{}", headers=NEW)
-        assert (answer.status, answer.body["error"]["details"][0]["reason"]) == (
-            400,
-            "PUSH_NOTIFICATION_NOT_SUPPORTED",
-        )
+        for base in ("/a2a", "/a2a/manual"):
+            full = base + "/tasks/t/pushNotificationConfigs" + path
+            answer = await call(two_edges[0].port, method, full, author.token, b"{}", headers=NEW)
+            reason = answer.body["error"]["details"][0]["reason"]
+            assert (answer.status, reason) == (400, "PUSH_NOTIFICATION_NOT_SUPPORTED")
+        old = "/a2a/v1/tasks/t/pushNotificationConfigs" + path
+        answer = await call(two_edges[0].port, method, old, author.token, b"{}")
+        assert (answer.status, answer.body["code"]) == (400, -32003)
 
 
 async def test_unknown_agents(two_edges: list[EdgeProcess], author: Author) -> None:
@@ -599,6 +663,34 @@ async def test_a_task_whose_log_is_gone(two_edges: list[EdgeProcess], author: Au
     assert found["status"]["state"] == "TASK_STATE_COMPLETED"
     assert [artifact["artifactId"] for artifact in found["artifacts"]] == ["runcast:result"]
     assert found["history"][0]["parts"] == [{"text": "hi"}]
+
+
+@pytest.mark.parametrize("old", [True, False])
+async def test_a_running_task_whose_log_is_gone(two_edges: list[EdgeProcess], author: Author, old: bool) -> None:
+    """A task that was silent for longer than its log is kept still stands as its record says, at its last place; one
+    of whose log only the end is left has not just been submitted."""
+    task, agent = await begun(two_edges[0], author, STARTED, MessageDelta(message_id="m", delta="Hi"))
+    name = "working" if old else "TASK_STATE_WORKING"
+    last = (await agent.log())[-1].id
+    await author.redis.xtrim(agent.keys.log, maxlen=1, approximate=False)
+    for _ in range(2):
+        found = await rpc(two_edges[0], author, "get", {"id": task["id"]}, old=old)
+        assert (found["status"]["state"], found["metadata"]["cursor"]) == (name, last)
+        assert found["history"][0]["parts"][0]["text"] == "hi"
+        await author.redis.delete(agent.keys.log)
+
+
+async def test_a_context_of_one(two_edges: list[EdgeProcess], author: Author) -> None:
+    """An execution that was started without a conversation is the only task of a context with its own id; contexts are
+    found without a look at any other task."""
+    alone = await call(two_edges[0].port, "POST", "/api/agent/execute", author.token, {"task": "t", "agent": "manual"})
+    task, _ = await begun(two_edges[0], author, contextId="c")
+    await author.redis.delete(author.owner.index)
+    for context, expected in ((alone.body["executionId"], alone.body["executionId"]), ("c", task["id"])):
+        listed = await rpc(two_edges[1], author, "ListTasks", {"contextId": context})
+        assert [(each["id"], each["contextId"]) for each in listed["tasks"]] == [(expected, context)]
+    for context in ("nothing", task["id"], "a b:*"):
+        assert (await rpc(two_edges[1], author, "ListTasks", {"contextId": context}))["tasks"] == []
 
 
 async def test_lists(two_edges: list[EdgeProcess], author: Author) -> None:

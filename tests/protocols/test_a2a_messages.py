@@ -297,10 +297,13 @@ def test_parts_that_no_agent_takes(part: Any, kind: a2a_errors.Kind) -> None:
 
 
 def test_a_message_of_nothing() -> None:
-    """A message whose text is empty starts nothing."""
+    """A message starts nothing that says nothing, or too much; data alone says something."""
     with pytest.raises(msgspec.ValidationError):
         request_of(said(TextPart(text="x" * 70_000)), "c", None, [])
-    assert request_of(said(TextPart(text="")), "c", None, []).task == "{}"
+    for nothing in (TextPart(text=""), DataPart(data={})):
+        with pytest.raises(A2AError):
+            request_of(said(nothing), "c", None, [])
+    assert request_of(said(DataPart(data={"n": 1})), "c", None, []).task == '{"n":1}'
 
 
 # --- an answer -------------------------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ import pytest
 from ag_ui.core import Event as AnyEvent
 from pydantic import TypeAdapter
 
+from broker.protocols.ag_ui import frames as spans
 from broker.protocols.ag_ui import messages as told
-from broker.protocols.ag_ui.frames import MAX_OPEN, Place
-from broker.protocols.ag_ui.renderer import MAX_ACTIVITIES, MAX_HISTORY_BYTES, Known, Renderer, View
+from broker.protocols.ag_ui import renderer as rendering
+from broker.protocols.ag_ui.frames import Place
+from broker.protocols.ag_ui.renderer import MAX_HISTORY_BYTES, Known, Renderer, View
 from broker.protocols.ag_ui.requests import Message, before
 from broker.protocols.ag_ui.state import difference
 from emitter import wire
@@ -672,8 +674,11 @@ def test_a_patch_is_small() -> None:
     ]
 
 
-def test_nothing_grows_without_limit() -> None:
+def test_nothing_grows_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """However much an agent leaves open, a viewer's memory of it is bounded, and the stream stays sound."""
+    monkeypatch.setattr(told, "MAX_FOLLOWED", 50)
+    monkeypatch.setattr(spans, "MAX_OPEN", 20)
+    monkeypatch.setattr(rendering, "MAX_ACTIVITIES", 20)
     made = renderer()
     seen = Client()
     logged: list[Event] = [STARTED]
@@ -690,8 +695,8 @@ def test_nothing_grows_without_limit() -> None:
         for number in range(told.MAX_FOLLOWED + 10)
     ]
     seen.take(shown(entries, made))
-    assert len(made._frames._open) <= MAX_OPEN
-    assert len(made._activities) <= MAX_ACTIVITIES
+    assert len(made._frames._open) <= spans.MAX_OPEN
+    assert len(made._activities) <= rendering.MAX_ACTIVITIES
     followed = (made._speech._written, made._speech._thinking, made._speech._steps, made._speech._subagents)
     assert all(len(each) <= told.MAX_FOLLOWED for each in (*followed, made._calls._unanswered))
     seen.take(parse(made.render([entry(len(entries) + 1, DONE)])))

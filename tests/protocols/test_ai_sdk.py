@@ -468,6 +468,8 @@ def test_a_lost_attempt_is_marked() -> None:
     assert client.data("input") == {"i": {"superseded": True}}
     assert client.data("superseded") == {"superseded-2": {"attempt": 2, "fromSeq": 1}}
     assert client.texts() == ["lost", VOID, "found"]
+    shown = [part.get("text", part["type"]) for part in client.parts if part["type"] in ("text", "data-superseded")]
+    assert shown == ["lost", VOID, "data-superseded", "found"], "the mark stands below all that is void"
     assert client.data("message") == {}, "what the lost attempt said of a message is forgotten"
     assert client.metadata["attempt"] == 2
 

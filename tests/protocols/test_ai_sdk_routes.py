@@ -98,6 +98,18 @@ async def test_waiting_does_not_end_the_stream(two_edges: list[EdgeProcess], aut
     assert rest.endswith(b"data: [DONE]\n\n")
 
 
+async def test_a_turn_whose_log_has_gone(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A message that is sent again after its log has expired is still answered with how it ended."""
+    turn = await started(two_edges[0], author)
+    await turn.write(*TEXT, DONE)
+    await author.redis.delete(turn.keys.log)
+    async with asyncio.timeout(15), post(two_edges[1], author, body()) as response:
+        got = await response.body()
+        assert response.whole
+    assert b'"type":"finish"' in got
+    assert got.endswith(b"data: [DONE]\n\n")
+
+
 async def test_resume(two_edges: list[EdgeProcess], author: Author) -> None:
     """A chat's stream is its running execution from the start; of those that run, the newest; 204 when none does."""
     path = CHAT + "/c/stream"

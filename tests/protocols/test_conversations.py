@@ -12,7 +12,7 @@ from broker.commands import Commands
 from broker.history import History
 from broker.metrics import Metrics
 from broker.protocols import conversations
-from broker.protocols.conversations import MAX_EXECUTIONS, Turn
+from broker.protocols.conversations import MAX_EXECUTIONS, PAGE, Turn
 from emitter.events import ExecutionComplete, ExecutionError, MessageDelta
 from emitter.lifecycle import Lifecycle, Start
 from emitter.log import LogLimits
@@ -61,11 +61,23 @@ async def test_running(redis: Redis, commands: Commands) -> None:
     assert await ids(commands, is_running=True, limit=1) == ["ex_2"]
 
 
-async def test_behind_many_others(redis: Redis, commands: Commands) -> None:
-    """A conversation is also found behind a page of others."""
+async def test_behind_many_that_have_ended(redis: Redis, commands: Commands) -> None:
+    """What runs is also found behind a page of what has ended, and what others do is not even looked at."""
     await begin(redis, "ex_0", "c")
-    for number in range(conversations.PAGE + 5):
-        await begin(redis, f"other_{number}", "d")
+    for number in range(1, PAGE + 5):
+        author = await begin(redis, f"ex_{number}", "c")
+        await author.write(done(number))
+    await redis.delete(ALICE.index)
+    assert await ids(commands, is_running=True) == ["ex_0"]
+    assert len(await ids(commands, limit=PAGE + 1)) == PAGE + 1
+
+
+async def test_what_has_gone(redis: Redis, commands: Commands) -> None:
+    """An execution whose record has expired, or whose id was used again elsewhere, is no part of it any more."""
+    for number in range(3):
+        await begin(redis, f"ex_{number}", "c")
+    await redis.delete(ALICE.execution("ex_1").record)
+    await redis.hset(ALICE.execution("ex_2").record, "conversationId", "d")
     assert await ids(commands) == ["ex_0"]
 
 
@@ -79,7 +91,7 @@ async def test_turns(redis: Redis, commands: Commands) -> None:
     ]
     for number, events in enumerate(ends):
         author = await begin(redis, f"ex_{number}", "c")
-        await redis.zadd(ALICE.index, {f"ex_{number}": number})  # whatever the clock's grain
+        await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})  # whatever the clock's grain
         if events:
             await author.write(*events)
     assert await conversations.turns(commands, ALICE, "c") == [
@@ -96,7 +108,7 @@ async def test_turns_of_the_newest(redis: Redis, commands: Commands) -> None:
     """Only so many logs are read, the newest."""
     for number in range(MAX_EXECUTIONS + 2):
         await begin(redis, f"ex_{number}", "c")
-        await redis.zadd(ALICE.index, {f"ex_{number}": number})
+        await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
     turns = await conversations.turns(commands, ALICE, "c")
     assert [turn.content for turn in turns] == [f"ask ex_{number}" for number in range(2, MAX_EXECUTIONS + 2)]
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-import structlog
 from aiohttp import web
 
-from broker.api import idempotency_key
 from broker.api_types import InputRequest
 from broker.auth import Identity, require
-from broker.commands import Commands
-from broker.problems import request_id_of
+from broker.front import Front, idempotency_key
+from broker.history import TERMINAL_STATES
 from broker.protocols import conversations
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
@@ -25,24 +22,20 @@ from broker.protocols.a2a.errors import (
 )
 from broker.protocols.a2a.incoming import answer_of, context_of, question_for, request_of
 from broker.protocols.a2a.model import Ask, ListTasks, Send
-from broker.protocols.a2a.reading import Tasks
+from broker.protocols.a2a.reading import Reached, Tasks
 from broker.protocols.a2a.renderer import JSON_HEADERS, SettledTask, TaskStream, Wrap
 from broker.protocols.a2a.story import Story
 from broker.protocols.a2a.wire import Wire
 from broker.protocols.rendering import Rendering
-from broker.request import Target
-from broker.stream import Streams
 from emitter.errors import ExecutionEnded, ExecutionExists
 from emitter.wire import EventId, parse_event_id
 
 CANCEL_SECONDS = 2.0
 """How long a cancel's answer waits for the worker to obey."""
 
-log = structlog.get_logger("broker")
-
 
 class Call(msgspec.Struct, frozen=True):
-    """Who asks, and how it is answered. `agent` is the one that the path names."""
+    """Who asks, and how it is answered. `agent` is the one whom it is about, by its path or as its tenant."""
 
     request: web.Request
     identity: Identity
@@ -54,36 +47,62 @@ class Call(msgspec.Struct, frozen=True):
         return web.Response(body=self.wrap(value), headers={**JSON_HEADERS, "Connection": "keep-alive"})
 
 
-class Calls:
-    """`admit(identity)` holds the rate of executions."""
+def agent_of(request: web.Request, params: dict[str, Any]) -> str | None:
+    """The agent whom a request is about: its path says it, or `tenant` (1.0). Raises `A2AError`."""
+    tenant = params.get("tenant")
+    if not isinstance(tenant, str | None):
+        raise A2AError(INVALID_PARAMS, "tenant is text")
+    return request.match_info.get("agent") or tenant or None
 
-    def __init__(
-        self, commands: Commands, streams: Streams, tasks: Tasks, admit: Callable[[Identity], Awaitable[None]]
-    ) -> None:
-        self._commands = commands
-        self._streams = streams
+
+class Calls:
+    """What is done, over the front of an edge."""
+
+    def __init__(self, front: Front, tasks: Tasks) -> None:
+        self._front = front
+        self._commands = front.commands
         self._tasks = tasks
-        self._admit = admit
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
     async def send(self, call: Call, send: Send, *, streams: bool) -> web.StreamResponse:
-        """A message, to start a task or to answer one. Raises `A2AError` and what `Commands` does."""
+        """A message, to start a task or to answer one. Raises `A2AError` and what `Front` does."""
         require(call.identity, "executions:write")
         if send.wants_push:
             raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
-        story = await (self._start(call, send) if send.message.task_id is None else self._answer(call, send))
-        if streams:
-            return await self._open(call, story, TaskStream(story, call.wire, call.wrap))
-        if not send.blocking:
-            story = await self._tasks.read(call.identity.owner, story.task_id)
-        if not send.blocking or story.is_settled:
+        if not (streams or send.blocking):
+            story = await self._tasks.read(call.identity.owner, (await self._deliver(call, send)).task_id)
             return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
-        return await self._open(call, story, SettledTask(story, lambda told: _sent(call, told, send.history_length)))
+        # Room first: of a task that was started and then not shown, the client would not even know the id.
+        async with self._front.seat(call.request, call.identity) as seat:
+            reached = await self._reached(call, send) if streams else None
+            story = await self._deliver(call, send)
+            if streams:
+                told = story if reached is None else reached.then
+                rendering: Rendering = TaskStream(told, call.wire, call.wrap, answered=story.answered)
+            elif story.is_settled:
+                return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
+            else:
+                rendering = SettledTask(story, lambda told: _sent(call, told, send.history_length))
+            return await self._front.show(call.request, call.identity, story.task_id, rendering, seat=seat)
+
+    async def _reached(self, call: Call, send: Send) -> Reached | None:
+        """Where the client stands that answers a task, if it says so: between its place and the answer others may have
+        gone on. Raises `A2AError` for a cursor that is no place of the task's, before anything is answered."""
+        task_id, cursor = send.message.task_id, _cursor(call.request, send.metadata)
+        if task_id is None or cursor is None:
+            return None
+        reached = await self._tasks.reach(call.identity.owner, task_id, cursor)
+        return None if reached.lost else reached
+
+    async def _deliver(self, call: Call, send: Send) -> Story:
+        if send.message.task_id is not None:
+            return await self._answer(call, send)
+        async with self._front.starting(call.identity):
+            return await self._start(call, send)
 
     async def _start(self, call: Call, send: Send) -> Story:
         """The task, of which nothing has been told yet."""
-        await self._admit(call.identity)
         owner, context = call.identity.owner, context_of(send.message)
         before = await conversations.turns(self._commands, owner, context) if send.message.context_id else []
         # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
@@ -91,18 +110,16 @@ class Calls:
         task_id = None if key is None else "a2a_" + hashlib.sha256(key.encode()).hexdigest()[:32]
         wanted = request_of(send, context, call.agent, before, task_id)
         try:
-            accepted, _ = await self._commands.execute(
-                call.identity, wanted, request_id=request_id_of(call.request), idempotency_key=None
-            )
+            accepted, _ = await self._front.execute(call.request, call.identity, wanted)
         except ExecutionExists as known:
             return await self._repeated(call, send, known.execution_id)
-        self._audit(call, "execution_accepted", execution=accepted.execution_id)
         return Story(await self._tasks.opening(owner, accepted.execution_id))
 
     async def _repeated(self, call: Call, send: Send, task_id: str) -> Story:
         opening = await self._tasks.opening(call.identity.owner, task_id)
         if opening.message_id != send.message.message_id:
             raise A2AError(INVALID_PARAMS, "this Idempotency-Key came with another message before")
+        self._front.accepted(call.request, call.identity, task_id, is_new=False)
         return Story(opening)
 
     async def _answer(self, call: Call, send: Send) -> Story:
@@ -113,12 +130,11 @@ class Calls:
         if message.context_id not in (None, opening.context_id):
             raise A2AError(INVALID_PARAMS, "the task is of another context", contextId=opening.context_id)
         state = await self._commands.state(owner, opening.task_id, with_stack=False)
-        if state.ended_at is not None or state.status in ("completed", "failed", "cancelled"):
+        if state.status in TERMINAL_STATES:
             raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
         question = question_for(state.open_inputs, send)
         answer = InputRequest(input_id=question.input_id, value=answer_of(question, message))
-        await self._commands.answer(call.identity, opening.task_id, answer, request_id_of(call.request))
-        self._audit(call, "input_answered", execution=opening.task_id, input=question.input_id)
+        await self._front.answer(call.request, call.identity, opening.task_id, answer)
         return await self._tasks.read(owner, opening.task_id, lambda story: question.input_id in story.answered)
 
     # --- tasks -------------------------------------------------------------------------------------------------------
@@ -128,6 +144,7 @@ class Calls:
         return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
 
     async def list(self, call: Call, wanted: ListTasks) -> web.Response:
+        wanted = msgspec.structs.replace(wanted, agent=call.agent)
         return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
 
     async def cancel(self, call: Call, ask: Ask) -> web.Response:
@@ -136,17 +153,16 @@ class Calls:
         owner = call.identity.owner
         await self._tasks.opening(owner, ask.task_id)
         try:
-            state = await self._commands.cancel(call.identity, ask.task_id, None, request_id_of(call.request))
+            await self._front.cancel(call.request, call.identity, ask.task_id, None)
         except ExecutionEnded as error:
             raise A2AError(TASK_NOT_CANCELABLE, f"the task has ended: {error.state}", state=error.state) from error
-        self._audit(call, "cancel_requested", execution=ask.task_id, state=state.state)
         story = await self._tasks.read(owner, ask.task_id)
         await self._tasks.until_ended(owner, story, CANCEL_SECONDS)
         return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
 
     async def subscribe(self, call: Call, ask: Ask) -> web.StreamResponse:
         """The task as it stands, or stood at the client's cursor, and then what follows."""
-        cursor = _cursor(call.request, ask)
+        cursor = _cursor(call.request, ask.metadata)
         owner = call.identity.owner
         if cursor is None:
             now = then = await self._tasks.read(owner, ask.task_id)
@@ -154,28 +170,20 @@ class Calls:
             then, now, _ = await self._tasks.reach(owner, ask.task_id, cursor)
         if then.is_terminal:
             raise A2AError(UNSUPPORTED, f"the task has ended: {then.state}", state=then.state)
-        return await self._open(call, then, TaskStream(then, call.wire, call.wrap, answered=now.answered))
+        # What follows the place up to which the story was told: it takes no entry twice.
+        rendering = TaskStream(then, call.wire, call.wrap, answered=now.answered)
+        return await self._front.show(call.request, call.identity, ask.task_id, rendering)
 
     async def push(self, call: Call, params: Any) -> web.Response:  # noqa: ARG002
         raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
-
-    async def _open(self, call: Call, story: Story, rendering: Rendering) -> web.StreamResponse:
-        """Show what follows the place up to which the story was told; a story takes no entry twice."""
-        target = Target.execution(call.identity.owner, story.task_id)
-        request_id = request_id_of(call.request)
-        return await self._streams.open_rendered(call.request, target, call.identity, request_id, rendering)
-
-    def _audit(self, call: Call, event: str, **fields: Any) -> None:
-        who = call.identity.principal
-        log.info(event, request_id=request_id_of(call.request), user=who.user, org=who.org, protocol="a2a", **fields)
 
 
 def _sent(call: Call, story: Story, history_length: int | None) -> bytes:
     return call.wrap(call.wire.sent(story.task(history_length=history_length)))
 
 
-def _cursor(request: web.Request, ask: Ask) -> EventId | None:
-    text = request.headers.get("Last-Event-ID") or ask.metadata.get("cursor") or request.query.get("cursor")
+def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
+    text = request.headers.get("Last-Event-ID") or metadata.get("cursor") or request.query.get("cursor")
     if text is None:
         return None
     try:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from aiohttp import web
 from redis.asyncio import Redis
 
+from broker.problems import Problem
 from broker.protocols.a2a.model import EVENTS_EXTENSION, PARAMS_EXTENSION
 from broker.protocols.a2a.wire import encode
 from emitter import workers
-from emitter.workers import AgentInfo
+from emitter.workers import MODES, AgentInfo
 
 PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 MAX_AGE_SECONDS = 10
 """How long a card may be kept: agents come and go."""
-MODES = ["text/plain", "application/json"]
+_HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?\Z", re.ASCII)
 DESCRIPTION = "Runs agents; every step of theirs can be followed live, resumed after a lost connection, and answered."
 _EVENTS = "Status messages carry the agent's own events (plans, tools, progress) as a data part"
 _PARAMS = "The parameters of each agent, as JSON Schema; they come as a data part of a message"
@@ -25,46 +27,42 @@ _PARAMS = "The parameters of each agent, as JSON Schema; they come as a data par
 class Cards:
     """Makes cards of what workers announce."""
 
-    def __init__(self, redis: Redis, version: str) -> None:
+    def __init__(self, redis: Redis, version: str, public_url: str | None) -> None:
         self._redis = redis
         self._version = version
+        self._public_url = public_url
 
     async def public(self, request: web.Request) -> web.Response:
         """The card; 304 for one that the client has."""
-        document = encode(await self._card(request, is_extended=False))
+        document = encode(await self._card(request, request.match_info.get("agent"), is_extended=False))
         etag = '"' + hashlib.sha256(document).hexdigest()[:32] + '"'
         headers = {
             "ETag": etag,
             "Cache-Control": f"public, max-age={MAX_AGE_SECONDS}",
-            "Vary": "Host, X-Forwarded-Proto",
             "Content-Type": "application/json",
         }
+        if self._public_url is None:
+            headers["Vary"] = "Host"
         known = [part.strip().removeprefix("W/") for part in request.headers.get("If-None-Match", "").split(",")]
         if etag in known or "*" in known:
             return web.Response(status=304, headers=headers)
         return web.Response(body=document, headers=headers)
 
-    async def extended(self, request: web.Request) -> dict[str, Any]:
+    async def extended(self, request: web.Request, agent: str | None) -> dict[str, Any]:
         """The card for those who are let in."""
-        return await self._card(request, is_extended=True)
+        return await self._card(request, agent, is_extended=True)
 
-    async def _card(self, request: web.Request, *, is_extended: bool) -> dict[str, Any]:
-        wanted = request.match_info.get("agent")
+    async def _card(self, request: web.Request, wanted: str | None, *, is_extended: bool) -> dict[str, Any]:
         agents = [agent for agent in await workers.live_agents(self._redis) if wanted in (None, agent.name)]
         if wanted is not None and not agents:
             raise web.HTTPNotFound
-        base = origin_of(request) + "/a2a"
-        rpc = base if wanted is None else f"{base}/{wanted}"
-        rest = None if wanted is not None else base
-        described = agents[0].description if wanted and agents[0].description else DESCRIPTION
+        url = (self._public_url or origin_of(request)).rstrip("/") + "/a2a"
+        about = _ours() if wanted is None else _of_one(agents[0])
         return {
-            "name": wanted or "Runcast",
-            "description": described,
+            **about,
             "version": self._version,
-            **_where(rpc, rest),
+            **_where(url, wanted),
             "capabilities": _capabilities(agents, is_extended=is_extended),
-            "defaultInputModes": MODES,
-            "defaultOutputModes": MODES,
             "skills": [_skill(agent) for agent in agents],
             **_SECURITY,
             "supportsAuthenticatedExtendedCard": True,
@@ -87,22 +85,37 @@ _SECURITY: dict[str, Any] = {
 
 
 def origin_of(request: web.Request) -> str:
-    """Scheme and host as the client sees them; a proxy that ends TLS says so."""
-    forwarded = request.headers.get("X-Forwarded-Proto", "")
-    scheme = "https" if forwarded.split(",")[0].strip() == "https" else request.scheme
-    return f"{scheme}://{request.host}"
+    """Scheme and host by which the request came. What a proxy forwarded is not looked at, since anybody can send that:
+    behind one, `public_url` says it. Raises `Problem` 400 for a host that is none."""
+    if not _HOST.match(request.host):
+        raise Problem(400, "invalid-parameter", "Host is a name or an address, with a port or without")
+    return f"{request.scheme}://{request.host}"
 
 
-def _where(rpc: str, rest: str | None) -> dict[str, Any]:
-    """The interfaces, the best first: 1.0 lists them by version, the versions before name the one of theirs."""
-    interfaces = [{"url": rpc, "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}]
+def _ours() -> dict[str, Any]:
+    modes = {"defaultInputModes": list(MODES), "defaultOutputModes": list(MODES)}
+    return {"name": "Runcast", "description": DESCRIPTION, **modes}
+
+
+def _of_one(agent: AgentInfo) -> dict[str, Any]:
+    modes = {"defaultInputModes": list(agent.input_modes), "defaultOutputModes": list(agent.output_modes)}
+    return {"name": agent.name, "description": agent.description or DESCRIPTION, **modes}
+
+
+def _where(url: str, agent: str | None) -> dict[str, Any]:
+    """The interfaces, the best first: 1.0 lists them by version, the versions before name the one of theirs. An agent
+    has an endpoint of its own in JSON-RPC, and is a tenant in REST, which only 1.0 knows."""
+    rpc = url if agent is None else f"{url}/{agent}"
+    tenant = {} if agent is None else {"tenant": agent}
     old = [{"url": rpc, "transport": "JSONRPC"}]
-    if rest is not None:
-        interfaces.append({"url": rest, "protocolBinding": "HTTP+JSON", "protocolVersion": "1.0"})
-        old.append({"url": rest, "transport": "HTTP+JSON"})
-    interfaces += [{"url": each["url"], "protocolBinding": each["transport"], "protocolVersion": "0.3"} for each in old]
+    if agent is None:
+        old.append({"url": url, "transport": "HTTP+JSON"})
     return {
-        "supportedInterfaces": interfaces,
+        "supportedInterfaces": [
+            {"url": rpc, "protocolBinding": "JSONRPC", "protocolVersion": "1.0"},
+            {"url": url, "protocolBinding": "HTTP+JSON", "protocolVersion": "1.0", **tenant},
+            *({"url": each["url"], "protocolBinding": each["transport"], "protocolVersion": "0.3"} for each in old),
+        ],
         "protocolVersion": "0.3.0",
         "url": rpc,
         "preferredTransport": "JSONRPC",
@@ -131,6 +144,6 @@ def _skill(agent: AgentInfo) -> dict[str, Any]:
         "name": agent.name,
         "description": agent.description or agent.name,
         "tags": list(agent.tags) or ["agent"],
-        "inputModes": MODES,
-        "outputModes": MODES,
+        "inputModes": list(agent.input_modes),
+        "outputModes": list(agent.output_modes),
     }

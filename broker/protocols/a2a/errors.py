@@ -38,11 +38,11 @@ INVALID_PARAMS = Kind("InvalidParamsError", -32602, 400, "INVALID_ARGUMENT", "IN
 INTERNAL = Kind("InternalError", -32603, 500, "INTERNAL", "INTERNAL_ERROR")
 
 
-class A2AError(Exception):
-    """`data` has what else is to be said, as text by name."""
+class A2AError(Problem):
+    """`data` has what else is to be said, as text by name. Where the protocol has no say, it is a problem like any."""
 
     def __init__(self, kind: Kind, message: str, /, **data: str) -> None:
-        super().__init__(message)
+        super().__init__(kind.status, kind.reason.lower().replace("_", "-"), message)
         self.kind = kind
         self.message = message
         self.data = data

@@ -40,6 +40,8 @@ def request_of(
     """The execution that the message starts: its text is the task, its data parts are parameters, and the conversation
     before it comes as `params.messages`. Raises `A2AError`, `msgspec.ValidationError`."""
     text, params = text_in(send.message), _params(send.message)
+    if not (text or params):
+        raise A2AError(INVALID_PARAMS, "message.parts: there is neither text nor data")
     if before:
         params = {"messages": msgspec.to_builtins([*last_turns(before), Turn("user", text)]), **params}
     given = {

@@ -144,8 +144,10 @@ class Ask(Value, frozen=True):
 
 
 class ListTasks(Value, frozen=True):
-    """`since` in milliseconds. `state` is one that no task of ours ever has, if it is not in `STATES`' values."""
+    """`since` in milliseconds. `state` is one that no task of ours ever has, if it is not in `STATES`' values. `agent`:
+    only its tasks."""
 
+    agent: str | None = None
     context_id: str | None = None
     state: TaskState | None = None
     page_size: int = 50

@@ -71,14 +71,17 @@ class Tasks:
                 break
             after = page.cursor
         if story.last == START:
-            await self._end(owner, task_id, story)
+            await self._recall(owner, task_id, story)
         return story
 
-    async def _end(self, owner: Owner, task_id: str, story: Story) -> None:
-        """Where the log is gone, the record still has its last event."""
-        ms, seq, end = await self._redis.hmget(owner.execution(task_id).record, "ms", "seq", "end")
+    async def _recall(self, owner: Owner, task_id: str, story: Story) -> None:
+        """Where the log is gone, the record still has its last event, or at least how the execution stands."""
+        row = await self._redis.hmget(owner.execution(task_id).record, "state", "ms", "seq", "end")
+        state, ms, seq, end = row
         if end is not None:
             story.take(Entry(int(ms), int(seq), b"", end))
+        elif state is not None:
+            story.recall(STATES[state.decode()], EventId(int(ms or 0), int(seq or 0)))
 
     async def reach(self, owner: Owner, task_id: str, cursor: EventId) -> Reached:
         """Raises `UnknownExecution`, and `A2AError` for a cursor that is none of this task's."""
@@ -103,19 +106,32 @@ class Tasks:
 
     async def page(self, owner: Owner, wanted: ListTasks) -> TaskPage:
         """The tasks that were last active come first. Raises `A2AError` for a token that is none of ours."""
-        found = sorted((each for each in await self._listed(owner) if _fits(each, wanted)), key=_place, reverse=True)
         after = _parse_token(wanted.page_token)
+        listed = await self._listed(owner, wanted.context_id)
+        found = sorted((each for each in listed if _fits(each, wanted)), key=_place, reverse=True)
         rest = [each for each in found if after is None or _place(each) < after]
         shown = rest[: wanted.page_size]
         token = "" if len(rest) == len(shown) else "{}.{}".format(*_place(shown[-1]))
         tasks = [await self._task(owner, summary, wanted) for summary in shown]
         return TaskPage(tasks=tuple(tasks), next_token=token, page_size=wanted.page_size, total=len(found))
 
-    async def _listed(self, owner: Owner) -> list[ExecutionSummary]:
+    async def _listed(self, owner: Owner, context_id: str | None) -> list[ExecutionSummary]:
+        if context_id is None:
+            return await self._newest(owner, None)
+        if not EXECUTION_ID.match(context_id):
+            return []
+        # An execution that was started without a conversation is the only one of its context.
+        alone = await self._commands.summary(owner, context_id)
+        found = await self._newest(owner, context_id)
+        return found if alone is None or alone.conversation_id else [alone, *found]
+
+    async def _newest(self, owner: Owner, conversation_id: str | None) -> list[ExecutionSummary]:
         found: list[ExecutionSummary] = []
         cursor: str | None = None
         while len(found) < MAX_LISTED:
-            page = await self._commands.listing(owner, state=None, limit=LIST_PAGE, cursor=cursor)
+            page = await self._commands.listing(
+                owner, state=None, limit=LIST_PAGE, cursor=cursor, conversation_id=conversation_id
+            )
             found += page.executions
             cursor = page.next_cursor
             if cursor is None:
@@ -148,7 +164,7 @@ def _place(summary: ExecutionSummary) -> tuple[int, str]:
 
 def _fits(summary: ExecutionSummary, wanted: ListTasks) -> bool:
     return (
-        (wanted.context_id is None or _context(summary) == wanted.context_id)
+        (wanted.agent is None or summary.agent == wanted.agent)
         and (wanted.state is None or STATES[summary.state] == wanted.state)
         and (wanted.since is None or (summary.updated_at or 0) >= wanted.since)
     )

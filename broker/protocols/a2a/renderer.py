@@ -23,6 +23,10 @@ JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store",
 HEARTBEAT_SECONDS = 2.0
 """Of the SDK for Python the default client gives up after 5 s of silence."""
 
+MAX_TASK_BYTES = 1024 * 1024
+"""Of a larger task its artifacts follow in frames of their own: clients take up to 4 MiB in one."""
+BRIEF_HISTORY = 10
+
 Wrap = Callable[[Any], bytes]
 """How a binding puts a result on the wire."""
 
@@ -81,14 +85,23 @@ class TaskStream:
 
     def _entry(self, entry: Entry) -> bytes:
         updates = [self._closing(update) for update in self._story.take(entry)]
-        if self._is_introduced or self._story.last != entry.id:
+        if self._is_introduced or self._story.last.seq != entry.seq:
             return self._frames(entry, updates)
         # The task says all that its first entry did, but not that it was the last one.
         return self._introduce() + self._frames(entry, [update for update in updates if _is_final(update)])
 
     def _introduce(self) -> bytes:
         self._is_introduced = True
-        return self._frame(self._wire.shown(self._story.task()), b"id: %d-%d\n" % self._story.last)
+        place = b"id: %d-%d\n" % self._story.last
+        whole = self._frame(self._wire.shown(self._story.task()), place)
+        return whole if len(whole) <= MAX_TASK_BYTES else self._introduce_in_parts(place)
+
+    def _introduce_in_parts(self, place: bytes) -> bytes:
+        task = self._story.task(history_length=BRIEF_HISTORY, with_artifacts=False)
+        made = [self._wire.update(update) for update in self._story.artifacts()]
+        frames = [self._wire.shown(task), *made]
+        ids = [b""] * len(made) + [place]  # who loses the connection in between gets all of it again
+        return b"".join([self._frame(value, id_) for value, id_ in zip(frames, ids, strict=True)])
 
     def _closing(self, update: Update) -> Update:
         """The update, final if the stream ends with it."""
@@ -99,14 +112,15 @@ class TaskStream:
 
     def _frames(self, entry: Entry, updates: Sequence[Update]) -> bytes:
         """An entry's updates. Only the last has its id: who loses the connection between two gets both again."""
-        self._is_over = any(_is_final(update) for update in updates)
-        ids = [b""] * (len(updates) - 1) + [b"id: %d-%d\n" % entry.id]
-        return b"".join(
-            [self._frame(self._wire.update(update), id_) for update, id_ in zip(updates, ids, strict=False)]
-        )
+        if not updates:
+            return b""
+        self._is_over = any(map(_is_final, updates))
+        *first, last = [self._wire.update(update) for update in updates]
+        shown = [self._frame(value, b"") for value in first]
+        return b"".join([*shown, self._frame(last, b"id: %d-%d\n" % (entry.ms, entry.seq))])
 
     def _frame(self, value: Any, id_: bytes) -> bytes:
-        return id_ + b"data: " + self._wrap(value) + b"\n\n"
+        return b"%bdata: %b\n\n" % (id_, self._wrap(value))
 
 
 def _is_final(update: Update) -> bool:

@@ -1,17 +1,18 @@
-"""The REST binding ("HTTP+JSON"): of 1.0 under `/a2a`, of 0.3 under `/a2a/v1`."""
+"""The REST binding ("HTTP+JSON"): of 1.0 under `/a2a`, and `/a2a/{agent}` for an agent as a tenant; of 0.3 under
+`/a2a/v1`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from broker.auth import Identity
-from broker.protocols.a2a.calls import Call, Calls
-from broker.protocols.a2a.card import Cards
+from broker.front import Front
+from broker.protocols.a2a.calls import Call, agent_of
 from broker.protocols.a2a.errors import INVALID_PARAMS, PARSE, A2AError, to_a2a
+from broker.protocols.a2a.operations import Operation
 from broker.protocols.a2a.renderer import JSON_HEADERS
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
@@ -23,53 +24,52 @@ SPOKEN: dict[Family, tuple[str, ...]] = {OLD: ("0.2", "0.3"), NEW: ("1.0",)}
 _NUMBERS = ("historyLength", "pageSize")
 _FLAGS = ("includeArtifacts",)
 
-Operation = Callable[[Call, dict[str, Any]], Awaitable[web.StreamResponse]]
+_TASK = "/tasks/{id:[^/:]+}"
+_PUSH = _TASK + "/pushNotificationConfigs"
+PATHS = (
+    ("POST", "/message:send", "send"),
+    ("POST", "/message:stream", "stream"),
+    ("GET", "/tasks", "list"),
+    ("GET", _TASK, "get"),
+    ("POST", _TASK + ":cancel", "cancel"),
+    ("GET", _TASK + ":subscribe", "subscribe"),  # which verb it is, the specification and its clients disagree about
+    ("POST", _TASK + ":subscribe", "subscribe"),
+    ("POST", _PUSH, "set_push"),
+    ("GET", _PUSH, "list_push"),
+    ("GET", _PUSH + "/{config:[^/]+}", "get_push"),
+    ("DELETE", _PUSH + "/{config:[^/]+}", "delete_push"),
+)
+"""Below a base: what is asked, and what is done (`operations`)."""
 
 
 class Rest:
-    """The endpoints. `identify(request, scope)` says who calls; `read(request)` gives the body."""
+    """The endpoints."""
 
-    def __init__(
-        self,
-        identify: Callable[[web.Request, str], Awaitable[Identity]],
-        read: Callable[[web.Request], Awaitable[bytes]],
-        calls: Calls,
-        cards: Cards,
-    ) -> None:
-        self._identify = identify
-        self._read = read
-        self._calls = calls
-        self._cards = cards
+    def __init__(self, front: Front, operations: Mapping[str, Operation]) -> None:
+        self._front = front
+        self._operations = operations
 
     def routes(self) -> list[web.RouteDef]:
-        old, new = "/a2a/v1", "/a2a"
-        operations: list[tuple[str, str, Operation]] = [
-            ("POST", "/message:send", self._send),
-            ("POST", "/message:stream", self._stream),
-            ("GET", "/tasks", self._list),
-            ("GET", "/tasks/{id:[^/:]+}", self._get),
-            ("POST", "/tasks/{id:[^/:]+}:cancel", self._cancel),
-            ("GET", "/tasks/{id:[^/:]+}:subscribe", self._subscribe),
-            ("POST", "/tasks/{id:[^/:]+}:subscribe", self._subscribe),
-            ("*", "/tasks/{id:[^/:]+}/pushNotificationConfigs", self._calls.push),
-            ("*", "/tasks/{id:[^/:]+}/pushNotificationConfigs/{config:[^/]+}", self._calls.push),
+        old, new, tenant = "/a2a/v1", "/a2a", "/a2a/{agent:[^/:]+}"
+        table: list[tuple[str, str, Family, str]] = [
+            *((method, old + path, OLD, what) for method, path, what in PATHS),
+            *((method, base + path, NEW, what) for base in (new, tenant) for method, path, what in PATHS),
+            ("GET", old + "/card", OLD, "card"),
+            *(("GET", base + "/extendedAgentCard", NEW, "card") for base in (new, tenant)),
+            ("GET", "/agent/authenticatedExtendedCard", OLD, "card"),  # 0.2.5: beside the endpoint's own path
         ]
-        table: list[tuple[str, str, Family, Operation]] = [
-            *((method, old + path, OLD, run) for method, path, run in operations),
-            *((method, new + path, NEW, run) for method, path, run in operations),
-            ("GET", old + "/card", OLD, self._card),
-            ("GET", new + "/extendedAgentCard", NEW, self._card),
-            ("GET", "/agent/authenticatedExtendedCard", OLD, self._card),  # 0.2.5: beside the endpoint's own path
+        return [
+            web.route(method, path, self._handler(family, self._operations[what]))
+            for method, path, family, what in table
         ]
-        return [web.route(method, path, self._handler(family, run)) for method, path, family, run in table]
 
     def _handler(self, family: Family, run: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            identity = await self._identify(request, "executions:read")
+            identity = await self._front.identify(request, "executions:read")
             try:
                 version_of(request, SPOKEN[family])
-                call = Call(request, identity, WIRES[family], encode)
-                return await run(call, await self._params(request))
+                params = await self._params(request)
+                return await run(Call(request, identity, WIRES[family], encode, agent_of(request, params)), params)
             except Exception as error:
                 known = to_a2a(error)
                 if known is None:
@@ -80,7 +80,7 @@ class Rest:
 
     async def _params(self, request: web.Request) -> dict[str, Any]:
         """Body, query and path as one: the path counts most."""
-        body = await self._read(request) if request.can_read_body else b""
+        body = await self._front.read_body(request) if request.can_read_body else b""
         try:
             given = msgspec.json.decode(body or b"{}")
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -89,29 +89,6 @@ class Rest:
             raise A2AError(INVALID_PARAMS, "the body is an object")
         query = {name: _typed(name, text) for name, text in request.query.items()}
         return {**query, **given, **request.match_info}
-
-    # --- operations --------------------------------------------------------------------------------------------------
-
-    async def _send(self, call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await self._calls.send(call, call.wire.read_send(params), streams=False)
-
-    async def _stream(self, call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await self._calls.send(call, call.wire.read_send(params), streams=True)
-
-    async def _get(self, call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await self._calls.get(call, call.wire.read_ask(params))
-
-    async def _list(self, call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await self._calls.list(call, call.wire.read_list(params))
-
-    async def _cancel(self, call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await self._calls.cancel(call, call.wire.read_ask(params))
-
-    async def _subscribe(self, call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await self._calls.subscribe(call, call.wire.read_ask(params))
-
-    async def _card(self, call: Call, _: dict[str, Any]) -> web.StreamResponse:
-        return call.respond(await self._cards.extended(call.request))
 
 
 def _typed(name: str, text: str) -> Any:

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 from redis.asyncio import Redis
 
-from broker.auth import Identity
-from broker.commands import Commands
+from broker.front import Front
 from broker.history import History
 from broker.protocols.a2a.calls import Calls
 from broker.protocols.a2a.card import PATHS, Cards
+from broker.protocols.a2a.operations import operations
 from broker.protocols.a2a.reading import Tasks
 from broker.protocols.a2a.rest import Rest
 from broker.protocols.a2a.rpc import Rpc
 from broker.protocols.a2a.watching import Watching
-from broker.stream import Streams
 
 
 class A2A:
-    """The handlers. `identify(request, scope)` says who calls, `admit(identity)` holds the rate of executions,
-    `read(request)` gives the body within limits; all three raise `Problem`."""
+    """The handlers. `public_url` is where clients find this edge, if that was said."""
 
-    def __init__(
-        self,
-        identify: Callable[[web.Request, str], Awaitable[Identity]],
-        admit: Callable[[Identity], Awaitable[None]],
-        read: Callable[[web.Request], Awaitable[bytes]],
-        redis: Redis,
-        history: History,
-        commands: Commands,
-        streams: Streams,
-        version: str,
-    ) -> None:
-        tasks = Tasks(redis, history, commands)
-        calls = Calls(commands, streams, tasks, admit)
-        self._cards = Cards(redis, version)
-        self._rpc = Rpc(identify, read, calls, self._cards)
-        self._rest = Rest(identify, read, calls, self._cards)
-        self._watching = Watching(identify, tasks, streams)
+    def __init__(self, front: Front, redis: Redis, history: History, version: str, public_url: str | None) -> None:
+        tasks = Tasks(redis, history, front.commands)
+        self._cards = Cards(redis, version, public_url)
+        table = operations(Calls(front, tasks), self._cards)
+        self._rpc = Rpc(front, table)
+        self._rest = Rest(front, table)
+        self._watching = Watching(front, tasks)
 
     def routes(self) -> list[web.RouteDef]:
         return [

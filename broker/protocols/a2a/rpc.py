@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 
 from broker.auth import Identity
-from broker.protocols.a2a.calls import Call, Calls
-from broker.protocols.a2a.card import Cards
+from broker.front import Front
+from broker.protocols.a2a.calls import Call, agent_of
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -20,17 +20,16 @@ from broker.protocols.a2a.errors import (
     A2AError,
     to_a2a,
 )
+from broker.protocols.a2a.operations import Operation
 from broker.protocols.a2a.renderer import JSON_HEADERS, STREAM_HEADERS, rpc_result
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.a2a.versions import HEADER, NEW, OLD, Family, version_of
+from broker.protocols.a2a.versions import HEADER, METHODS, NEW, OLD, Family, version_of
 from broker.protocols.a2a.wire import Wire, encode
 
 WIRES: dict[Family, Wire] = {OLD: V03(), NEW: V10()}
 
 OLD_STREAMS = ("message/stream", "tasks/resubscribe")
-
-Operation = Callable[[Call, Any], Awaitable[web.StreamResponse]]
 
 
 class Method(NamedTuple):
@@ -45,43 +44,18 @@ class RpcRequest(NamedTuple):
 
 
 class Rpc:
-    """The endpoint. `identify(request, scope)` says who calls; `read(request)` gives the body."""
+    """The endpoint."""
 
-    def __init__(
-        self,
-        identify: Callable[[web.Request, str], Awaitable[Identity]],
-        read: Callable[[web.Request], Awaitable[bytes]],
-        calls: Calls,
-        cards: Cards,
-    ) -> None:
-        self._identify = identify
-        self._read = read
-        self._calls = calls
-        self._cards = cards
-        self._methods = self._table()
-
-    def _table(self) -> dict[str, Method]:
-        both: list[tuple[str, str, Operation]] = [
-            ("message/send", "SendMessage", self._send),
-            ("message/stream", "SendStreamingMessage", self._stream),
-            ("tasks/get", "GetTask", self._get),
-            ("tasks/cancel", "CancelTask", self._cancel),
-            ("tasks/resubscribe", "SubscribeToTask", self._subscribe),
-            ("tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig", self._calls.push),
-            ("tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig", self._calls.push),
-            ("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs", self._calls.push),
-            ("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig", self._calls.push),
-            ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard", self._card),
-        ]
-        old = {name: Method(OLD, run) for name, _, run in both}
-        new = {name: Method(NEW, run) for _, name, run in both}
-        return {**old, **new, "ListTasks": Method(NEW, self._list)}
+    def __init__(self, front: Front, operations: Mapping[str, Operation]) -> None:
+        self._front = front
+        old = {names[0]: Method(OLD, operations[what]) for what, names in METHODS.items() if names[0] is not None}
+        self._methods = old | {names[1]: Method(NEW, operations[what]) for what, names in METHODS.items()}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read")
         envelope: dict[str, Any] = {}
         try:
-            envelope = decode(await self._read(request))
+            envelope = decode(await self._front.read_body(request))
             return await self._dispatch(request, identity, _request_of(envelope))
         except Exception as error:
             known = to_a2a(error)
@@ -99,32 +73,8 @@ class Rpc:
             raise A2AError(VERSION, detail, supportedVersions=method.family)
         if not isinstance(asked.params, dict):
             raise A2AError(INVALID_PARAMS, "params is an object")
-        agent = request.match_info.get("agent")
-        call = Call(request, identity, WIRES[spoken], rpc_result(asked.id), agent)
-        return await method.run(call, asked.params)
-
-    # --- operations --------------------------------------------------------------------------------------------------
-
-    async def _send(self, call: Call, params: Any) -> web.StreamResponse:
-        return await self._calls.send(call, call.wire.read_send(params), streams=False)
-
-    async def _stream(self, call: Call, params: Any) -> web.StreamResponse:
-        return await self._calls.send(call, call.wire.read_send(params), streams=True)
-
-    async def _get(self, call: Call, params: Any) -> web.StreamResponse:
-        return await self._calls.get(call, call.wire.read_ask(params))
-
-    async def _list(self, call: Call, params: Any) -> web.StreamResponse:
-        return await self._calls.list(call, call.wire.read_list(params))
-
-    async def _cancel(self, call: Call, params: Any) -> web.StreamResponse:
-        return await self._calls.cancel(call, call.wire.read_ask(params))
-
-    async def _subscribe(self, call: Call, params: Any) -> web.StreamResponse:
-        return await self._calls.subscribe(call, call.wire.read_ask(params))
-
-    async def _card(self, call: Call, _: Any) -> web.StreamResponse:
-        return call.respond(await self._cards.extended(call.request))
+        agent = agent_of(request, asked.params)
+        return await method.run(Call(request, identity, WIRES[spoken], rpc_result(asked.id), agent), asked.params)
 
 
 def decode(body: bytes) -> dict[str, Any]:

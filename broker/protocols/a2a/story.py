@@ -97,18 +97,34 @@ class Story:
         """What this entry changes. Nothing for one that was taken before, or is not understood (a newer version's)."""
         if entry.seq <= self.last.seq:
             return []
-        self.last = entry.id
+        self.last = id_ = entry.id
         try:
             head, event = decode_envelope(entry.json)
         except InvalidEvent:
             return []
-        before: dict[str, Artifact] = {}
-        if isinstance(event, events.MessageComplete | events.ExecutionSuperseded):
-            before = {artifact.artifact_id: artifact for artifact in self._artifacts(self._fold.state())}
+        before = self._before(event)
         if not self._history:
             self._begin(event)
-        self._fold.apply(entry.id, head, event)
-        return self._tellers.get(type(event), self._say)(_Moment(entry.id, head, event, before))
+        self._fold.apply(id_, head, event)
+        if self._state == "submitted":
+            self._sync()  # whatever this log begins with: it may not say that it was queued or started
+        return self._tellers.get(type(event), self._say)(_Moment(id_, head, event, before))
+
+    def _before(self, event: events.Event) -> dict[str, Artifact]:
+        """The artifacts that this event may change although they were told, as they are before it."""
+        if isinstance(event, events.MessageComplete):
+            message = self._fold.message(event.message_id)
+            said = [] if message is None else [artifacts.text(message)]
+        elif isinstance(event, events.ExecutionSuperseded):
+            said = self._artifacts(self._fold.state())
+        else:
+            said = []
+        return {artifact.artifact_id: artifact for artifact in said}
+
+    def recall(self, state: TaskState, last: EventId) -> None:
+        """How a task stands of whose log nothing is left."""
+        self._state, self.last = state, last
+        self._begin(None)
 
     # --- the task as it stands ---
 
@@ -124,6 +140,21 @@ class Story:
             artifacts=tuple(self._artifacts(state)) if with_artifacts else (),
             metadata=self._task_metadata(state),
         )
+
+    def artifacts(self) -> list[ArtifactUpdate]:
+        """Those of the task as it stands, for a client that has the task without them."""
+        place = {"generation": self.last.seq, "cursor": str(self.last)}
+        return [
+            ArtifactUpdate(
+                task_id=self.task_id,
+                context_id=self.context_id,
+                artifact=artifact,
+                append=False,
+                last=False,
+                metadata=place,
+            )
+            for artifact in self._artifacts(self._fold.state())
+        ]
 
     def _task_metadata(self, state: ExecutionState) -> dict[str, Any]:
         metadata = {**(self._opening.metadata or {}), "generation": self.last.seq, "cursor": str(self.last)}
@@ -186,7 +217,7 @@ class Story:
             events.ExecutionCancelled: self._ended,
         }
 
-    def _begin(self, event: events.Event) -> None:
+    def _begin(self, event: events.Event | None) -> None:
         """The first message. The event's text counts, since what looked secret was taken out of it."""
         text = event.task if isinstance(event, events.ExecutionQueued | events.ExecutionStarted) else self._opening.text
         said = self._text("task", text or "")
@@ -204,8 +235,6 @@ class Story:
 
     def _say(self, moment: _Moment) -> list[Update]:
         """An event that A2A has no word for."""
-        if self._state == "submitted":
-            self._sync()  # a log that begins without execution:queued
         message = wording.message(self.task_id, self.context_id, str(moment.id), moment.head, moment.event)
         if message is None:
             return []
@@ -222,7 +251,7 @@ class Story:
                 updates.append(self._chunk(moment, left.get(id_) or artifacts.void(id_), last=True))
             if id_ not in left:
                 self._known.pop(id_, None)  # what comes under this id is new
-        return [*updates, self._status(moment, attempt=moment.event.attempt)]
+        return [*updates, self._status(moment, attempt=moment.event.attempt, fromSeq=moment.event.from_seq)]
 
     def _message_delta(self, moment: _Moment) -> list[Update]:
         id_ = artifacts.message_id(moment.event.message_id)
@@ -252,9 +281,8 @@ class Story:
         event = moment.event
         id_ = artifacts.agents_id(event.artifact_id)
         artifact = Artifact(artifact_id=id_, name=event.name, parts=artifacts.parts_of(event))
-        whole = None
-        if event.append and event.last:
-            whole = next((each for each in self._artifacts(self._fold.state()) if each.artifact_id == id_), None)
+        known = self._fold.artifact(event.artifact_id) if event.append and event.last else None
+        whole = None if known is None else artifacts.made(known)
         return [self._chunk(moment, artifact, append=event.append, last=event.last, whole=whole)]
 
     def _input_required(self, moment: _Moment) -> list[Update]:
@@ -345,6 +373,9 @@ def _metadata(moment: _Moment) -> dict[str, Any]:
     """The place in the log, so that a client can tell whether it missed something, and go on from there. `generation`
     is the name that version 1.1 of the protocol is to have for it."""
     head = moment.head
-    found = {"agent": head.agent, "parentId": head.parent_id}
-    metadata = {"generation": moment.id.seq, "cursor": str(moment.id), "event": head.type}
-    return metadata | {name: value for name, value in found.items() if value is not None}
+    metadata: dict[str, Any] = {"generation": moment.id.seq, "cursor": str(moment.id), "event": head.type}
+    if head.agent is not None:
+        metadata["agent"] = head.agent
+    if head.parent_id is not None:
+        metadata["parentId"] = head.parent_id
+    return metadata

@@ -15,6 +15,20 @@ HEADER = "A2A-Version"
 OLD: Family = "0.3"
 NEW: Family = "1.0"
 SPOKEN = ("0.2", "0.3", "1.0")
+METHODS: dict[str, tuple[str | None, str]] = {
+    "send": ("message/send", "SendMessage"),
+    "stream": ("message/stream", "SendStreamingMessage"),
+    "get": ("tasks/get", "GetTask"),
+    "list": (None, "ListTasks"),
+    "cancel": ("tasks/cancel", "CancelTask"),
+    "subscribe": ("tasks/resubscribe", "SubscribeToTask"),
+    "set_push": ("tasks/pushNotificationConfig/set", "CreateTaskPushNotificationConfig"),
+    "get_push": ("tasks/pushNotificationConfig/get", "GetTaskPushNotificationConfig"),
+    "list_push": ("tasks/pushNotificationConfig/list", "ListTaskPushNotificationConfigs"),
+    "delete_push": ("tasks/pushNotificationConfig/delete", "DeleteTaskPushNotificationConfig"),
+    "card": ("agent/getAuthenticatedExtendedCard", "GetExtendedAgentCard"),
+}
+"""What is done → the method's name until 0.3, if it has one, and since 1.0."""
 
 _VERSION = re.compile(r"(\d{1,3}\.\d{1,3})(?:\.\d{1,6})?\Z", re.ASCII)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 
 from broker.auth import Identity
-from broker.problems import Problem, request_id_of
+from broker.front import Front
+from broker.problems import Problem
 from broker.protocols.a2a.errors import A2AError
 from broker.protocols.a2a.reading import Tasks
 from broker.protocols.a2a.renderer import TaskStream
@@ -17,37 +16,29 @@ from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import OLD, version_of
 from broker.protocols.a2a.wire import Wire
-from broker.request import Target
-from broker.stream import Streams
 from emitter.wire import EventId, parse_event_id
 
 
 class Watching:
     """The endpoint."""
 
-    def __init__(
-        self, identify: Callable[[web.Request, str], Awaitable[Identity]], tasks: Tasks, streams: Streams
-    ) -> None:
-        self._identify = identify
+    def __init__(self, front: Front, tasks: Tasks) -> None:
+        self._front = front
         self._tasks = tasks
-        self._streams = streams
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The task and all its updates to its end; after a cursor, only what follows; 204 if nothing ever will."""
-        identity = await self._identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", ticket=True)
         task_id = request.query.get("taskId")
         if not task_id:
             raise Problem(400, "invalid-parameter", "taskId names the task", path="taskId")
-        try:
-            story = await self._story(request, identity, task_id)
-            wire = _wire(request)
-        except A2AError as error:
-            raise Problem(error.kind.status, error.kind.reason.lower().replace("_", "-"), error.message) from error
+        story = await self._story(request, identity, task_id)
+        wire = _wire(request)
         if story.is_terminal:
             return web.Response(status=204)
         rendering = TaskStream(story, wire, is_followed=True, is_introduced=story.last.seq > 0)
-        target = Target.execution(identity.owner, task_id)
-        return await self._streams.open_rendered(request, target, identity, request_id_of(request), rendering)
+        is_event_source = "text/event-stream" in request.headers.get("Accept", "")
+        return await self._front.show(request, identity, task_id, rendering, is_event_source=is_event_source)
 
     async def _story(self, request: web.Request, identity: Identity, task_id: str) -> Story:
         """Told up to the client's cursor. Where that is no place of this log, from the beginning."""

@@ -67,12 +67,13 @@ def encode(value: Any) -> bytes:
 
 def compact(**fields: Any) -> dict[str, Any]:
     """An object without what is unset or empty."""
-    return {name: value for name, value in fields.items() if value is not None and value not in ((), [], {})}
+    return {name: value for name, value in fields.items() if value or not (value is None or value in ((), [], {}))}
 
 
 def timestamp(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    seconds, rest = divmod(ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03d}Z"
 
 
 def milliseconds(text: str) -> int:

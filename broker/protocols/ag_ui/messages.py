@@ -102,6 +102,8 @@ class Speech:
         self._frames.finish((TEXT, message_id), **({"metadata": metadata} if metadata else {}))
 
     def _begin_text(self, message_id: str, head: Envelope) -> None:
+        if self._frames.is_open((TEXT, message_id)):
+            return
         who = self.subagent(head)
         beginning = event_of("TEXT_MESSAGE_START", messageId=message_id, role="assistant", subagentRunId=who)
         self._frames.start((TEXT, message_id), beginning, event_of("TEXT_MESSAGE_END", messageId=message_id))

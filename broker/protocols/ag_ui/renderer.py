@@ -235,8 +235,8 @@ class Renderer:
         self._speech.finish_step(event)
 
     def _partial_result(self, event: events.PartialResult) -> None:
-        """The last one of each specialist stands; those before it are replaced."""
-        self._activity(f"result:{event.specialist or ''}", "PARTIAL_RESULT", msgspec.to_builtins(event))
+        """Each stands, as in the folded log."""
+        self._activity(f"result:#{self._id.seq}", "PARTIAL_RESULT", msgspec.to_builtins(event))
 
     def _custom(self, name: str, value: Any) -> None:
         self._frames.put("CUSTOM", name=name, value=value)

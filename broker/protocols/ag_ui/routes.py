@@ -6,18 +6,18 @@ cancelled at its own endpoint. Cursors are ids of frames, in `Last-Event-ID`, `?
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
 from redis.asyncio import Redis
 
 from broker.api_types import InputRequest
-from broker.auth import Identity, require
-from broker.commands import Commands
+from broker.auth import Identity
+from broker.front import Front
 from broker.history import TERMINAL_STATES
-from broker.problems import Problem, request_id_of
+from broker.problems import Problem
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.renderer import Known, Renderer, View
@@ -32,96 +32,93 @@ from broker.protocols.ag_ui.requests import (
     request_of,
     shared_of,
 )
-from broker.request import Target
-from broker.stream import Streams
+from broker.seats import Seat
 from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, UnknownExecution
-from emitter.wire import EXECUTION_ID, Entry, EventId, Owner
+from emitter.wire import EXECUTION_ID, EventId, Owner
 
 UNANSWERED = "the question was left unanswered"
 
-B = TypeVar("B")
 M = TypeVar("M")
 
 
-class ReadBody(Protocol):
-    """The JSON body as one of our types; `Problem` and msgspec's errors for what is none."""
-
-    async def __call__(self, request: web.Request, type_: type[B]) -> B: ...
-
-
 class Record(NamedTuple):
-    """What is known of an execution. `end` is its terminal event's JSON; `thread_id` and `shared` are what its run was
-    started with."""
+    """What is known of an execution. `thread_id` and `shared` are what its run was started with."""
 
     known: Known
     last: EventId
     conversation_id: str
     thread_id: str
     state: str
-    end: bytes | None
     shared: dict[str, Any]
 
 
-class AgUi:
-    """The handlers. `identify(request, scope)` says who calls; `admit(identity)` holds the rate of executions."""
+class Asked(NamedTuple):
+    """A run that was asked for, by whom, and the room that is held to show it."""
 
-    def __init__(
-        self,
-        identify: Callable[[web.Request, str], Awaitable[Identity]],
-        admit: Callable[[Identity], Awaitable[None]],
-        read_body: ReadBody,
-        commands: Commands,
-        streams: Streams,
-        redis: Redis,
-    ) -> None:
-        self._identify = identify
-        self._admit = admit
-        self._read_body = read_body
-        self._commands = commands
-        self._streams = streams
+    request: web.Request
+    identity: Identity
+    run: RunAgentInput
+    seat: Seat
+
+    @property
+    def cursor(self) -> Place | None:
+        """Raises `Problem` 400."""
+        return _cursor(self.request, cursor_of(self.run))
+
+
+class AgUi:
+    """The handlers."""
+
+    def __init__(self, front: Front, redis: Redis) -> None:
+        self._front = front
         self._redis: Any = redis
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.post("/ag-ui", self.run),
-            web.post("/ag-ui/{agent}", self.run),
-            web.get("/ag-ui/{id}", self.attach, allow_head=False),
+            web.post("/ag-ui/{name}", self.run),
+            web.get("/ag-ui/{name}", self.attach, allow_head=False),
         ]
 
     # --- what clients do ---------------------------------------------------------------------------------------------
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         """Start a run, show again one that was started, or resume one that has asked something."""
-        identity = await self._identify(request, "executions:write")
-        require(identity, "executions:read")
-        run = await self._read_body(request, RunAgentInput)
-        if run.resume:
-            return await self._resume(request, identity, run, answered(run.resume))
-        execution_id = execution_of(run.run_id)
-        record = await self._record(identity.owner, execution_id)
-        if record is None:
-            await self._admit(identity)
-            record = await self._start(request, identity, run)
-        elif record.conversation_id != conversation_of(run.thread_id):
-            raise ExecutionExists(execution_id, record.state)
-        return await self._show_again(request, identity, run, execution_id, record)
+        identity = await self._front.identify(request, "executions:write", "executions:read")
+        async with self._front.seat(request, identity) as seat:
+            run = await self._front.read_json(request, RunAgentInput)
+            asked = Asked(request, identity, run, seat)
+            if run.resume:
+                return await self._resume(asked, answered(run.resume))
+            execution_id = execution_of(run.run_id)
+            record = await self._record(identity.owner, execution_id)
+            if record is None:
+                async with self._front.starting(identity):
+                    record = await self._start(asked)
+            elif record.conversation_id != conversation_of(run.thread_id):
+                raise ExecutionExists(execution_id, record.state)
+            else:
+                self._front.accepted(request, identity, execution_id, is_new=False)
+            return await self._show_again(asked, execution_id, record)
 
-    async def _start(self, request: web.Request, identity: Identity, run: RunAgentInput) -> Record | None:
+    async def _start(self, asked: Asked) -> Record | None:
         """What is known of it if another request was faster, else None."""
-        wanted = request_of(run, request.match_info.get("agent"))
+        request, identity = asked.request, asked.identity
+        wanted = request_of(asked.run, request.match_info.get("name"))
         try:
-            await self._commands.execute(identity, wanted, request_id=request_id_of(request), idempotency_key=None)
+            await self._front.execute(request, identity, wanted)
         except ExecutionExists as known:
             record = await self._record(identity.owner, known.execution_id)
             if record is None or record.conversation_id != wanted.conversation_id:
                 raise
+            self._front.accepted(request, identity, known.execution_id, is_new=False)
             return record
         return None
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """Show an execution, from its beginning or from a cursor on. How it was started does not matter."""
-        identity = await self._identify(request, "executions:read")
-        execution_id = request.match_info["id"]
+        identity = await self._front.identify(request, "executions:read")
+        execution_id = request.match_info["name"]
         record = await self._record(identity.owner, execution_id) if EXECUTION_ID.match(execution_id) else None
         if record is None:
             raise UnknownExecution(execution_id[:64])
@@ -132,26 +129,21 @@ class AgUi:
             after=_within(_cursor(request, request.query.get("cursor")), record),
             known=record.known,
         )
-        return await self._show(request, identity, record, Renderer(view, shared=record.shared))
+        return await self._front.show(request, identity, execution_id, Renderer(view, shared=record.shared))
 
     # --- resume ------------------------------------------------------------------------------------------------------
 
-    async def _resume(
-        self,
-        request: web.Request,
-        identity: Identity,
-        run: RunAgentInput,
-        entries: Sequence[tuple[InterruptId, Resume]],
-    ) -> web.StreamResponse:
+    async def _resume(self, asked: Asked, entries: Sequence[tuple[InterruptId, Resume]]) -> web.StreamResponse:
         """Answer what was asked, and show what follows. If others have answered it all, or this request before, the
         client may have parts of what follows, and is shown the execution again."""
+        owner, run = asked.identity.owner, asked.run
         execution_id = entries[0][0].execution_id
-        if await self._record(identity.owner, execution_id) is None:
+        if await self._record(owner, execution_id) is None:
             raise UnknownExecution(execution_id)
-        given = [await self._settle(request, identity, *entry) for entry in entries]
-        record = await self._record(identity.owner, execution_id)
-        if not any(given) or record is None or _cursor(request, cursor_of(run)) is not None:
-            return await self._show_again(request, identity, run, execution_id, record)
+        given = [await self._settle(asked, *entry) for entry in entries]
+        record = await self._record(owner, execution_id)
+        if not any(given) or record is None or asked.cursor is not None:
+            return await self._show_again(asked, execution_id, record)
         place = max((interrupt.place for interrupt, _ in entries), key=lambda place: place.seq)
         view = View(
             execution_id=execution_id,
@@ -161,15 +153,15 @@ class AgUi:
             known=record.known,
             is_resumed=True,
         )
-        return await self._show(request, identity, record, _renderer(view, run))
+        return await self._show(asked, view)
 
-    async def _settle(self, request: web.Request, identity: Identity, interrupt: InterruptId, entry: Resume) -> bool:
+    async def _settle(self, asked: Asked, interrupt: InterruptId, entry: Resume) -> bool:
         """Give a question its answer; whether it still wanted one. Errors of `Commands.answer` otherwise."""
         try:
             if entry.status == "cancelled":
-                return await self._leave_unanswered(request, identity, interrupt)
+                return await self._leave_unanswered(asked, interrupt)
             value = None if entry.payload is msgspec.UNSET else entry.payload
-            await self._answer(request, identity, interrupt, value)
+            await self._answer(asked, interrupt, value)
         except (AlreadyAnswered, ExecutionEnded):
             return False
         except Problem as problem:
@@ -178,65 +170,48 @@ class AgUi:
             return False
         return True
 
-    async def _answer(self, request: web.Request, identity: Identity, interrupt: InterruptId, value: Any) -> None:
-        answer = InputRequest(input_id=interrupt.input_id, value=value)
-        await self._commands.answer(identity, interrupt.execution_id, answer, request_id_of(request))
+    async def _answer(self, asked: Asked, interrupt: InterruptId, value: Any) -> None:
+        given = InputRequest(input_id=interrupt.input_id, value=value)
+        await self._front.answer(asked.request, asked.identity, interrupt.execution_id, given)
 
-    async def _leave_unanswered(self, request: web.Request, identity: Identity, interrupt: InterruptId) -> bool:
+    async def _leave_unanswered(self, asked: Asked, interrupt: InterruptId) -> bool:
         """An approval that is not given is refused. For any other question there is no answer that says so: the
         execution is cancelled."""
         execution_id = interrupt.execution_id
-        state = await self._commands.state(identity.owner, execution_id, with_stack=False)
-        asked = next((question for question in state.open_inputs if question.input_id == interrupt.input_id), None)
-        if asked is None:
+        state = await self._front.commands.state(asked.identity.owner, execution_id, with_stack=False)
+        question = next((each for each in state.open_inputs if each.input_id == interrupt.input_id), None)
+        if question is None:
             return False
-        if asked.kind == "approval":
-            await self._answer(request, identity, interrupt, value=False)
+        if question.kind == "approval":
+            await self._answer(asked, interrupt, value=False)
         else:
-            await self._commands.cancel(identity, execution_id, UNANSWERED, request_id_of(request))
+            await self._front.cancel(asked.request, asked.identity, execution_id, UNANSWERED)
         return True
 
     # --- show --------------------------------------------------------------------------------------------------------
 
-    async def _show_again(
-        self,
-        request: web.Request,
-        identity: Identity,
-        run: RunAgentInput,
-        execution_id: str,
-        record: Record | None,
-    ) -> web.StreamResponse:
+    async def _show_again(self, asked: Asked, execution_id: str, record: Record | None) -> web.StreamResponse:
         """A run to a client that may have parts of it; `record` is None for one that was started just now."""
-        after = _within(_cursor(request, cursor_of(run)), record)
+        after = _within(asked.cursor, record)
         view = View(
             execution_id=execution_id,
-            thread_id=run.thread_id,
-            run_id=run.run_id,
+            thread_id=asked.run.thread_id,
+            run_id=asked.run.run_id,
             after=after,
             known=Known() if record is None else record.known,
             rewinds=record is not None and after is None,
         )
-        return await self._show(request, identity, record, _renderer(view, run))
+        return await self._show(asked, view)
 
-    async def _show(
-        self,
-        request: web.Request,
-        identity: Identity,
-        record: Record | None,
-        renderer: Renderer,
-    ) -> web.StreamResponse:
-        target = Target.execution(identity.owner, renderer.execution_id)
-        if record is not None and record.end is not None and not await self._redis.exists(target.log):
-            # The log has expired, and only its end is known.
-            ended = Entry(*record.last, b"", record.end)
-            return web.Response(body=renderer.open() + renderer.render([ended]), headers=renderer.headers)
-        return await self._streams.open_rendered(request, target, identity, request_id_of(request), renderer)
+    async def _show(self, asked: Asked, view: View) -> web.StreamResponse:
+        renderer = Renderer(view, before(asked.run.messages, view.execution_id), shared_of(asked.run))
+        return await self._front.show(asked.request, asked.identity, view.execution_id, renderer, seat=asked.seat)
 
     async def _record(self, owner: Owner, execution_id: str) -> Record | None:
         """Read at one moment, so that `known` is what was true then."""
-        names = ("state", "ms", "seq", "attempt", "open", "conversationId", "metadata", "end", "params")
+        names = ("state", "ms", "seq", "attempt", "open", "conversationId", "metadata", "params")
         row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        state, ms, seq, attempt, open_, conversation, metadata, end, params = row
+        state, ms, seq, attempt, open_, conversation, metadata, params = row
         if state is None:
             return None
         has_ended = state.decode() in TERMINAL_STATES
@@ -247,13 +222,8 @@ class AgUi:
             conversation_id=(conversation or b"").decode(),
             thread_id=_member(metadata, str, "agUi", "threadId") or (conversation or b"").decode(),
             state=state.decode(),
-            end=end if has_ended else None,
             shared=_member(params, dict, "state") or {},
         )
-
-
-def _renderer(view: View, run: RunAgentInput) -> Renderer:
-    return Renderer(view, before(run.messages, view.execution_id), shared_of(run))
 
 
 def _member(json: bytes | None, type_: type[M], *path: str) -> M | None:

@@ -112,7 +112,7 @@ def difference(path: str, before: Any, after: Any) -> list[Operation]:
     if before == after:
         return []
     if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
-        pairs = [(_escaped(name), before[name], after[name]) for name in after]
+        pairs = [(_escaped(name), before[name], value) for name, value in after.items() if before[name] != value]
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = [(str(index), *pair) for index, pair in enumerate(zip(before, after, strict=True))]
     else:

@@ -59,6 +59,7 @@ class Renderer:
         self._calls: dict[str, bool] = {}
         self._data_shown: dict[tuple[str, str], None] = {}
         self._known: dict[tuple[str, str], Chunk] = {}
+        self._metadata_shown: set[str] = set()
         self._head: Envelope
         self._id = wire.START
         self._handlers = self._handler_table()
@@ -146,6 +147,7 @@ class Renderer:
         self._frames.append(frame(chunk))
 
     def _metadata(self, **values: Any) -> None:
+        self._metadata_shown.update(values)
         self._put({"type": "message-metadata", "messageMetadata": values})
 
     def _data(self, name: str, id_: str, data: Any) -> None:
@@ -173,13 +175,15 @@ class Renderer:
             self._fail_call(call_id, f"superseded by attempt {event.attempt}")
         for name, id_ in self._data_shown:
             self._put({"type": "data-" + name, "id": id_, "data": {"superseded": True}})
-        data = {"attempt": event.attempt, "fromSeq": event.from_seq}
-        self._put({"type": "data-superseded", "id": f"superseded-{event.attempt}", "data": data})
         if self._parts.any_shown:  # a page that shows only text must see it too
             self._parts.whole("text", f"superseded-{event.attempt}", VOID, None)
             self._parts.close()
+        if stale := sorted(self._metadata_shown & _OF_ATTEMPT):
+            self._metadata(**dict.fromkeys(stale))  # clients merge metadata, and null takes the place of what was there
+        data = {"attempt": event.attempt, "fromSeq": event.from_seq}
+        self._put({"type": "data-superseded", "id": f"superseded-{event.attempt}", "data": data})
         self._parts.any_shown = self._parts.any_text = False
-        for memory in (self._calls, self._data_shown, self._known, self._said):
+        for memory in (self._calls, self._data_shown, self._known, self._said, self._metadata_shown):
             memory.clear()
 
     # --- plan, thoughts, text ----------------------------------------------------------------------------------------
@@ -320,6 +324,8 @@ class Renderer:
         self.is_over = True
 
 
+_OF_ATTEMPT = {"usage", "tools", "messages"}
+"""Metadata of what one attempt did."""
 # `dynamic`: of a kind that the page need not know; `providerExecuted`: it is not for the page to run it.
 _TOOL: Chunk = {"dynamic": True, "providerExecuted": True}
 

@@ -6,16 +6,12 @@ Questions (`data-input`) are answered at the execution's own input endpoint.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
-
 import msgspec
 from aiohttp import web
 
 from broker.api_types import CancelRequest, CancelResponse, ExecutionSummary
-from broker.auth import Identity, require
-from broker.commands import Commands
-from broker.problems import request_id_of
+from broker.auth import Identity
+from broker.front import Front
 from broker.protocols import conversations
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
@@ -28,37 +24,16 @@ from broker.protocols.ai_sdk.chat import (
 )
 from broker.protocols.ai_sdk.renderer import Renderer
 from broker.protocols.conversations import Turn
-from broker.request import Target
-from broker.stream import Streams
 from emitter.errors import ExecutionEnded, ExecutionExists, UnknownExecution
 
 MAX_STOPPED = 20
 
-B = TypeVar("B")
-
-
-class ReadBody(Protocol):
-    """The JSON body as one of our types; `Problem` and msgspec's errors for what is none."""
-
-    async def __call__(self, request: web.Request, type_: type[B]) -> B: ...
-
 
 class AiSdk:
-    """The handlers. `identify(request, scope)` says who calls; `admit(identity)` holds the rate of executions."""
+    """The handlers."""
 
-    def __init__(
-        self,
-        identify: Callable[[web.Request, str], Awaitable[Identity]],
-        admit: Callable[[Identity], Awaitable[None]],
-        read_body: ReadBody,
-        commands: Commands,
-        streams: Streams,
-    ) -> None:
-        self._identify = identify
-        self._admit = admit
-        self._read_body = read_body
-        self._commands = commands
-        self._streams = streams
+    def __init__(self, front: Front) -> None:
+        self._front = front
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/chat"
@@ -70,22 +45,21 @@ class AiSdk:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Start the execution that answers the last message, unless that was done, and show it."""
-        identity = await self._identify(request, "executions:write")
-        require(identity, "executions:read")
-        await self._admit(identity)
-        body = await self._read_body(request, ChatRequest)
-        execution_id, attempt = await self._start(request, identity, body)
-        return await self._show(request, identity, execution_id, attempt)
+        identity = await self._front.identify(request, "executions:write", "executions:read")
+        async with self._front.seat(request, identity) as seat:
+            async with self._front.starting(identity):
+                execution_id, attempt = await self._start(request, identity)
+            return await self._front.show(request, identity, execution_id, Renderer(execution_id, attempt), seat=seat)
 
-    async def _start(self, request: web.Request, identity: Identity, chat: ChatRequest) -> tuple[str, int]:
+    async def _start(self, request: web.Request, identity: Identity) -> tuple[str, int]:
         """The execution's id, and the attempt it has reached."""
+        chat = await self._front.read_json(request, ChatRequest)
         wanted = request_of(chat, request.query.get("agent"), await self._before(identity, chat))
         try:
-            answer, _ = await self._commands.execute(
-                identity, wanted, request_id=request_id_of(request), idempotency_key=None
-            )
+            answer, _ = await self._front.execute(request, identity, wanted)
         except ExecutionExists as known:
-            state = await self._commands.state(identity.owner, known.execution_id, with_stack=False)
+            state = await self._front.commands.state(identity.owner, known.execution_id, with_stack=False)
+            self._front.accepted(request, identity, known.execution_id, is_new=False)
             return known.execution_id, state.attempt
         return answer.execution_id, 1
 
@@ -95,39 +69,31 @@ class AiSdk:
         before = turns_before(chat, asked)
         if before is not None:
             return before
-        said = await conversations.turns(self._commands, identity.owner, conversation_of(chat.id))
+        said = await conversations.turns(self._front.commands, identity.owner, conversation_of(chat.id))
         return turns_known(chat, asked, said)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """The chat's running execution from its first event on; 204 if none runs."""
-        identity = await self._identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read")
         running = await self._running(identity, request, limit=1)
         if not running:
             return web.Response(status=204)
-        return await self._show(request, identity, running[0].execution_id, running[0].attempt or 1)
+        execution_id, attempt = running[0].execution_id, running[0].attempt or 1
+        return await self._front.show(request, identity, execution_id, Renderer(execution_id, attempt))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Cancel what runs in the chat. A repeat changes nothing."""
-        identity = await self._identify(request, "executions:write")
-        body = await self._read_body(request, CancelRequest)
+        identity = await self._front.identify(request, "executions:write")
+        body = await self._front.read_json(request, CancelRequest)
         stopped: list[CancelResponse] = []
         for summary in await self._running(identity, request, limit=MAX_STOPPED):
             try:
-                answer = await self._commands.cancel(
-                    identity, summary.execution_id, body.reason, request_id_of(request)
-                )
+                stopped.append(await self._front.cancel(request, identity, summary.execution_id, body.reason))
             except (ExecutionEnded, UnknownExecution):
                 continue  # it was faster
-            stopped.append(answer)
         return web.json_response(body=msgspec.json.encode(StopResponse(stopped)), status=202)
 
     async def _running(self, identity: Identity, request: web.Request, *, limit: int) -> list[ExecutionSummary]:
         conversation = conversation_of(request.match_info["chatId"])
-        return await conversations.recent(self._commands, identity.owner, conversation, limit=limit, is_running=True)
-
-    async def _show(
-        self, request: web.Request, identity: Identity, execution_id: str, attempt: int
-    ) -> web.StreamResponse:
-        target = Target.execution(identity.owner, execution_id)
-        rendering = Renderer(execution_id, attempt)
-        return await self._streams.open_rendered(request, target, identity, request_id_of(request), rendering)
+        found = conversations.recent(self._front.commands, identity.owner, conversation, limit=limit, is_running=True)
+        return await found

@@ -1,0 +1,192 @@
+"""The operations stream: how edges, workers and Redis are, every two seconds, for who may see it (`ops:read`).
+
+Its viewers are those of any other stream: admitted, kept alive, told that their token expires, and sent elsewhere when
+the edge drains. But they follow no log: each snapshot says everything, so one who cannot take it just gets the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from broker import sse
+from broker.admission import Admission
+from broker.auth import Identity
+from broker.collector import Collector
+from broker.hub import Topic
+from broker.logs import get_logger
+from broker.metrics import CloseReason, Metrics, Protocol
+from broker.ops_types import OpsSnapshot
+from broker.problems import REDIS_AWAY, Problem, retry_after
+from broker.pulse import Pulse
+from broker.request import read_parameters
+from broker.seats import FULL
+from broker.settings import Settings
+from broker.stream import RETRY_MS, STREAM_HEADERS, Streams
+from broker.viewer import Viewer, ViewerState, take_over
+from emitter import tasks
+from emitter.wire import START
+
+EVERY_SECONDS = 2.0
+MAX_VIEWERS = 32
+"""Of one edge. They are people at dashboards, not users."""
+
+
+class Ops:
+    """The operations stream of one edge. It asks Redis only while somebody watches, once for all."""
+
+    def __init__(
+        self, settings: Settings, streams: Streams, admission: Admission, collector: Collector, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._streams = streams
+        self._admission = admission
+        self._collector = collector
+        self._metrics = metrics
+        self._pulse = Pulse(settings, self.close)
+        self._topic = Topic("", is_execution=False)  # a viewer needs one; nothing ever happens on it
+        self._viewers: set[Viewer] = set()
+        self._opening = 0
+        self._latest = b""
+        self._collecting: asyncio.Task[None] | None = None
+        self._log = get_logger()
+
+    def __len__(self) -> int:
+        return len(self._viewers)
+
+    # --- open --------------------------------------------------------------------------------------------------------
+
+    async def open(self, request: web.Request, identity: Identity, request_id: str) -> web.StreamResponse:
+        """Answer a GET: 200 with the viewer on its way, or a `Problem` before anything was sent."""
+        wanted = read_parameters(request, is_feed=True)
+        try:
+            return await self._admit(request, identity, request_id, wanted.lens)
+        except REDIS_AWAY:
+            if not wanted.wants_sse:
+                raise
+        except Problem as problem:
+            if problem.slug not in FULL or not wanted.wants_sse:
+                raise
+        # As with every stream: `EventSource` gives up for ever on an error status.
+        body = sse.retry_frame(random.randint(2000, 10_000))
+        body += sse.control_frame("stream:end", {"reason": CloseReason.REFUSED})
+        return web.Response(body=body, headers=STREAM_HEADERS)
+
+    async def _admit(
+        self, request: web.Request, identity: Identity, request_id: str, lens: sse.Lens
+    ) -> web.StreamResponse:
+        if len(self._viewers) + self._opening >= MAX_VIEWERS:
+            detail = f"{MAX_VIEWERS} watch the operations of this edge"
+            raise Problem(503, "capacity", detail, headers=retry_after(random.randint(5, 15)))
+        self._opening += 1
+        try:
+            async with self._streams.seat(identity) as seat:
+                response = await self._greet(request, lens)
+                viewer = Viewer(self, self._topic, lens, identity, START)
+                take_over(request, viewer, self._settings.viewer_buffer_bytes)
+                seat.is_taken = True
+        finally:
+            self._opening -= 1
+        self._register(viewer, request_id)
+        return response
+
+    async def _greet(self, request: web.Request, lens: sse.Lens) -> web.StreamResponse:
+        response = web.StreamResponse(headers=STREAM_HEADERS)
+        if lens.chunked:
+            response.enable_chunked_encoding()
+        else:
+            response.force_close()
+        await response.prepare(request)
+        retry = random.randint(*RETRY_MS)
+        opened = {"state": "live", "retryMs": retry, "heartbeatSeconds": self._settings.heartbeat_seconds}
+        await response.write(sse.retry_frame(retry) + sse.control_frame("stream:open", opened))
+        if request.transport is None or request.transport.is_closing():
+            raise ConnectionResetError("the client left while its stream was opened")
+        return response
+
+    def _register(self, viewer: Viewer, request_id: str) -> None:
+        self._viewers.add(viewer)
+        self._pulse.add(viewer)
+        self._metrics.connections_opened[Protocol.OPS].inc()
+        who = viewer.identity.principal
+        self._log.info("stream_opened", request_id=request_id, user=who.user, org=who.org, protocol=Protocol.OPS)
+        if self._collecting is None:
+            self._collecting = asyncio.create_task(self._collect(), name="ops")
+        elif self._latest:
+            viewer.write(viewer.lens.wrap(self._latest))
+
+    # --- tell --------------------------------------------------------------------------------------------------------
+
+    async def _collect(self) -> None:
+        """Take a snapshot every `EVERY_SECONDS` and show it, until nobody watches."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._viewers and not tasks.told_to_stop():
+                began = loop.time()
+                self._tell(await self._collector.collect())
+                await asyncio.sleep(max(EVERY_SECONDS / 4, began + EVERY_SECONDS - loop.time()))
+        except Exception:  # the last resort of this task: nobody awaits it
+            self._log.exception("ops_failed")
+            for viewer in list(self._viewers):
+                self.close(viewer, CloseReason.LOST_REDIS)
+        finally:
+            self._collecting = None
+            self._latest = b""
+
+    def _tell(self, snapshot: OpsSnapshot) -> None:
+        self._latest = b"event: ops\ndata: %b\n\n" % msgspec.json.encode(snapshot)
+        for viewer in self._viewers:
+            if not viewer.paused:
+                viewer.write(viewer.lens.wrap(self._latest))
+
+    # --- close -------------------------------------------------------------------------------------------------------
+
+    def close(self, viewer: Viewer, reason: CloseReason) -> None:
+        """End a stream: the reason in band, the last chunk, and the connection."""
+        if viewer.state is ViewerState.CLOSING:
+            return
+        if reason is CloseReason.SLOW:
+            viewer.transport.abort()
+        else:
+            farewell = sse.control_frame("stream:end", {"reason": reason})
+            if reason in (CloseReason.AGED, CloseReason.DRAINING):
+                farewell = sse.retry_frame(random.randint(100, 2000)) + farewell
+            viewer.write(viewer.lens.wrap(farewell) + (sse.LAST_CHUNK if viewer.lens.chunked else b""))
+            viewer.transport.close()
+        self._depart(viewer, reason)
+        self._pulse.closed(viewer)
+
+    def on_gone(self, viewer: Viewer) -> None:
+        """The connection is lost; unless we closed it ourselves, the viewer left."""
+        if viewer.state is not ViewerState.CLOSING:
+            self._depart(viewer, CloseReason.GONE)
+
+    def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
+        viewer.state = ViewerState.CLOSING
+        self._viewers.discard(viewer)
+        who = viewer.identity.principal
+        self._admission.release(who)
+        self._metrics.connections_closed[reason].inc()
+        self._log.info("stream_closed", reason=reason, user=who.user, org=who.org, protocol=Protocol.OPS)
+
+    def close_revoked(self, is_revoked: Callable[[Identity], bool]) -> None:
+        """Close every stream whose identity is refused now."""
+        for viewer in list(self._viewers):
+            if is_revoked(viewer.identity):
+                self.close(viewer, CloseReason.REVOKED)
+
+    def drain(self) -> None:
+        """Send all viewers elsewhere. They are few: nothing needs spreading."""
+        for viewer in list(self._viewers):
+            self.close(viewer, CloseReason.DRAINING)
+
+    async def stop(self) -> None:
+        """End what still runs."""
+        self.drain()
+        if self._collecting is not None:
+            await tasks.end([self._collecting])
+        self._pulse.stop()

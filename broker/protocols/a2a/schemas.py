@@ -1,0 +1,99 @@
+"""The shapes of A2A in the description of the HTTP interface. They are the specification's, and summarised; the simple
+form is ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.description import Json, ref
+from broker.protocols.a2a.v10 import STATES
+from broker.protocols.a2a.versions import METHODS
+
+NEW = "https://a2a-protocol.org/v1.0.0/specification/"
+OLD = "https://a2a-protocol.org/v0.3.0/specification/"
+
+SIMPLE = ("task.created", "task.status", "task.progress", "task.completed", "task.error")
+
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_LIST: Json = {"type": "array", "items": {"type": "object"}}
+_OBJECT: Json = {"type": "object"}
+_ID: Json = {"type": ["string", "number", "null"]}
+
+
+def schemas() -> Json:
+    """Components by name."""
+    return {
+        "A2aAgentCard": _of("An agent card, of all versions in one.", NEW, "8"),
+        "A2aMessage": _of(
+            "A message of 1.0. Text parts are the task; data parts the agent's parameters, or the answer to what it "
+            "asked. `taskId` names a task that waits for an answer, `contextId` a conversation.",
+            NEW, "4",
+            messageId=_TEXT, role={"const": "ROLE_USER"}, parts=_LIST, taskId=_TEXT, contextId=_TEXT,
+        ),
+        "A2aSendRequest": _of(
+            "`metadata.agent` names the agent, unless the path or `tenant` does; `metadata.inputId` the question that "
+            "is answered.",
+            NEW, "3",
+            message=ref("A2aMessage"), configuration=_OBJECT, metadata=_OBJECT, tenant=_TEXT,
+        ),
+        "A2aTask": _of(
+            "A task of 1.0. `metadata.cursor` and `metadata.generation` are its place in the log, to resume from.",
+            NEW, "4",
+            id=_TEXT, contextId=_TEXT, status=_status(), artifacts=_LIST, history=_LIST, metadata=_OBJECT,
+        ),
+        "A2aTaskList": _of(
+            "Tasks, those that were last active first.", NEW, "3",
+            tasks={"type": "array", "items": ref("A2aTask")}, nextPageToken=_TEXT, pageSize=_COUNT, totalSize=_COUNT,
+        ),
+        "A2aOldRequest": _of("A message of 0.3 for REST, with its configuration.", OLD, "7"),
+        "A2aOldTask": _of("A task of 0.3.", OLD, "6"),
+        "A2aRpcRequest": _rpc_request(),
+        "A2aRpcResponse": _of(
+            "JSON-RPC 2.0: a result, or an error with A2A's code.", NEW, "9",
+            jsonrpc={"const": "2.0"}, id=_ID, result=_OBJECT, error=_OBJECT,
+        ),
+        "A2aError": _of("A `google.rpc.Status` (1.0), or code, type and message (0.3).", NEW, "11"),
+        "A2aSimpleEvent": _simple(),
+    }  # fmt: skip
+
+
+def _of(description: str, specification: str, section: str, **properties: Any) -> Json:
+    where = {"description": f"section {section}", "url": specification}
+    schema: Json = {"type": "object", "description": description, "externalDocs": where}
+    return schema | ({"properties": properties} if properties else {})
+
+
+def _status() -> Json:
+    return {"type": "object", "properties": {"state": {"type": "string", "enum": list(STATES.values())}}}
+
+
+def _rpc_request() -> Json:
+    names = sorted(name for names in METHODS.values() for name in names if name is not None)
+    method = {"type": "string", "enum": names}
+    said = "JSON-RPC 2.0. A method is of one version, which `A2A-Version` must say."
+    schema = _of(said, NEW, "9", jsonrpc={"const": "2.0"}, id=_ID, method=method, params=_OBJECT)
+    return {**schema, "required": ["jsonrpc", "method"]}
+
+
+def _simple() -> Json:
+    """Ours, so all of it."""
+    place = {"generation": _COUNT, "cursor": _TEXT, "event": _TEXT, "agent": _TEXT}
+    chunk = {"artifactId": _TEXT, "name": _TEXT, "append": {"type": "boolean"}, "last": {"type": "boolean"}}
+    said = {"message": _TEXT, "error": _TEXT, "data": {}, "usage": {"type": "object"}, "duration": {"type": "number"}}
+    return {
+        "type": "object",
+        "description": "What `?format=simple` has in `data`. `task.error` ends what failed or was cancelled.",
+        "properties": {
+            "type": {"type": "string", "enum": list(SIMPLE)},
+            "taskId": _TEXT,
+            "contextId": _TEXT,
+            "status": _TEXT,
+            "timestamp": {"type": "string", "format": "date-time"},
+            **place,
+            **chunk,
+            "content": {"type": "array", "items": {}},
+            **said,
+        },
+        "required": ["type", "taskId", "contextId"],
+    }

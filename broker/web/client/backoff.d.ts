@@ -1,0 +1,9 @@
+/**
+ * @param {number} failures in a row before this wait, from 0
+ * @param {number} baseMs of the first wait; the edge's `retry:`
+ * @param {() => number} [random] in [0, 1)
+ */
+export function backoffMs(failures: number, baseMs: number, random?: () => number): number;
+/** How long to wait before the next try: exponential, with full jitter. Pure. */
+export const CAP_MS: 30000;
+export const RETRY_MS: 1000;

@@ -1,0 +1,13 @@
+/** How long to wait before the next try: exponential, with full jitter. Pure. */
+
+export const CAP_MS = 30_000;
+export const RETRY_MS = 1_000;
+
+/**
+ * @param {number} failures in a row before this wait, from 0
+ * @param {number} baseMs of the first wait; the edge's `retry:`
+ * @param {() => number} [random] in [0, 1)
+ */
+export function backoffMs(failures, baseMs, random = Math.random) {
+  return random() * Math.min(CAP_MS, baseMs * 2 ** Math.min(failures, 20));
+}

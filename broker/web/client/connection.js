@@ -1,0 +1,280 @@
+/**
+ * Keeps one stream open: connects, notices when it is not to be trusted, waits, and goes on after the last event.
+ */
+
+/**
+ * @import { RuncastClient } from "./api.js"
+ * @import { Sequence } from "./cursor.js"
+ * @import { Frame } from "./parser.js"
+ * @import { Doubt } from "./vigil.js"
+ * @import { StreamControl } from "./events.js"
+ * @import { Sink, Target } from "./stream.js"
+ */
+
+/**
+ * @typedef {{kind: "over"} | {kind: "failed", error: Error} | {kind: "again", delayMs: number, error: Error | null}}
+ *   Verdict what comes after a connection
+ */
+import { backoffMs, CAP_MS, RETRY_MS } from "./backoff.js";
+import { clientError, RuncastError } from "./errors.js";
+import { CONTROLS, readByEventSource, readByFetch } from "./transports.js";
+import { pause, Vigil } from "./vigil.js";
+
+/** While the browser says that there is no network, one try so often: it may be wrong about this machine itself. */
+const OFFLINE_MS = 30_000;
+const NOTICE_MS = 60_000; // an edge tells of an expiry so long before it
+const PASSING_REFUSALS = new Set([408, 425, 429]);
+/** What an edge says when others, or the same one a moment later, will take the stream: it gave the time to wait. */
+const RESUMED_ELSEWHERE = new Set(["aged", "draining", "refused"]);
+
+/** Why we ended a connection ourselves. */
+class Cut extends Error {
+  /** @param {Doubt | "closed" | "ended" | "renewed" | "gap"} why */
+  constructor(why) {
+    super(why);
+    this.why = why;
+  }
+}
+
+/** From `start` to `stop`, once. Never raises; what happens is told to the sink. */
+export class Connection {
+  #client;
+  #target;
+  #sequence;
+  #sink;
+  #stop = new AbortController();
+  /** The connection that is open, or opening. */
+  #cut = new AbortController();
+  /** @type {Vigil | null} */
+  #vigil = null;
+  #failures = 0;
+  #retryMs = RETRY_MS;
+  #opened = 0;
+  /** The reason of `stream:end`. @type {string | null} */
+  #end = null;
+  #mustRefresh = false;
+  /** A token that was asked for before it was needed. @type {{token: string | null} | null} */
+  #renewed = null;
+
+  /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink */
+  constructor(client, target, sequence, sink) {
+    this.#client = client;
+    this.#target = target;
+    this.#sequence = sequence;
+    this.#sink = sink;
+  }
+
+  start() {
+    void this.#run();
+  }
+
+  stop() {
+    this.#stop.abort();
+    this.#cut.abort(new Cut("closed"));
+  }
+
+  async #run() {
+    while (!this.#stop.signal.aborted) {
+      const verdict = await this.#connect();
+      if (this.#stop.signal.aborted) return;
+      if (verdict.kind === "over") return this.#sink.change({ phase: "ended", error: null, retryAt: null });
+      if (verdict.kind === "failed") return this.#sink.change({ phase: "failed", error: verdict.error, retryAt: null });
+      await this.#wait(verdict.delayMs, verdict.error);
+    }
+  }
+
+  // --- one connection ---
+
+  /** @returns {Promise<Verdict>} */
+  async #connect() {
+    const cut = (this.#cut = new AbortController());
+    const vigil = (this.#vigil = new Vigil((doubt) => cut.abort(new Cut(doubt))));
+    const refreshed = this.#mustRefresh || this.#renewed !== null;
+    this.#end = null;
+    this.#sink.change({ phase: "connecting", retryAt: null });
+    try {
+      const token = await orCut(this.#takeToken(), cut.signal);
+      return await this.#read(token, cut);
+    } catch (error) {
+      return this.#judge(error, refreshed);
+    } finally {
+      vigil.end();
+      cut.abort(new Cut("closed"));
+    }
+  }
+
+  /** @returns {Promise<string | null>} */
+  async #takeToken() {
+    const renewed = this.#renewed;
+    this.#renewed = null;
+    if (renewed !== null) return renewed.token;
+    const token = await this.#client.token({ refresh: this.#mustRefresh });
+    this.#mustRefresh = false;
+    return token;
+  }
+
+  /** @param {string | null} token @param {AbortController} cut @returns {Promise<Verdict>} */
+  async #read(token, cut) {
+    const { path, executionId, query, mode } = this.#target;
+    const cursor = this.#sequence.cursor;
+    // Only a stream without a cursor has a beginning to choose.
+    const asked = cursor === null ? query : { ...query, from: null };
+    const opening = { path, executionId, query: asked, cursor, token, signal: cut.signal };
+    const read = mode === "eventsource" ? readByEventSource : readByFetch;
+    const ending = await read(this.#client, opening, {
+      opened: () => this.#isOpen(),
+      bytes: () => (this.#vigil?.heard(), this.#sink.batch()),
+      frame: (frame) => this.#frame(frame, token, cut),
+      place: (id) => cut.signal.aborted || this.#sequence.place(id),
+      retry: (milliseconds) => (this.#retryMs = Math.min(milliseconds, CAP_MS)),
+    });
+    return ending === "nothing" ? { kind: "over" } : this.#afterEnd();
+  }
+
+  #isOpen() {
+    this.#vigil?.heard();
+    this.#opened += 1;
+    this.#sink.opened(this.#opened > 1);
+  }
+
+  // --- what comes in ---
+
+  /** @param {Frame} frame @param {string | null} token @param {AbortController} cut */
+  #frame(frame, token, cut) {
+    if (cut.signal.aborted || frame.event === "heartbeat") return;
+    if (frame.id !== undefined) return this.#logged(frame.id, frame.data, cut);
+    if (!CONTROLS.includes(frame.event)) return this.#unlogged(frame);
+    const control = /** @type {StreamControl} */ ({ type: frame.event, data: parsed(frame.data) });
+    this.#obey(control, token, cut);
+    this.#sink.control(control);
+  }
+
+  /** An event of a stream that is no log. @param {Frame} frame */
+  #unlogged({ event, data }) {
+    this.#failures = 0;
+    this.#sink.event({ type: event, data: parsed(data) }, data.length);
+  }
+
+  /** @param {string} id @param {string} data @param {AbortController} cut */
+  #logged(id, data, cut) {
+    const envelope = parsed(data);
+    const verdict = this.#sequence.take(id);
+    if (verdict === "gap") return cut.abort(new Cut("gap"));
+    if (verdict === "known") return;
+    this.#failures = 0;
+    this.#sink.event({ id, ...envelope }, data.length);
+  }
+
+  /** @param {StreamControl} control @param {string | null} token @param {AbortController} cut */
+  #obey({ type, data }, token, cut) {
+    if (type === "stream:open") {
+      if (this.#vigil !== null) this.#vigil.beatMs = data.heartbeatSeconds * 1000;
+      if (data.retryMs >= 0) this.#retryMs = Math.min(data.retryMs, CAP_MS);
+    } else if (type === "stream:live") {
+      this.#failures = 0;
+    } else if (type === "stream:reset") {
+      this.#sequence.reset(data.reason);
+    } else if (type === "stream:token_expiring") {
+      void this.#renew(token, data.expiresAt, cut.signal);
+    } else {
+      this.#end = data.reason;
+      cut.abort(new Cut("ended"));
+    }
+  }
+
+  /** Get a newer token while the old one is still good, and go on with it. A token of a minute is not renewed at every
+   * notice, which would come at once again: some of its time is used. @param {string | null} token
+   * @param {number} expiresAt @param {AbortSignal} signal */
+  async #renew(token, expiresAt, signal) {
+    while (this.#client.canRefresh && !signal.aborted) {
+      const left = Math.min(Math.max(expiresAt - Date.now(), 0), NOTICE_MS);
+      await pause(Math.max(1000, left * (0.25 + Math.random() * 0.25)), signal);
+      if (signal.aborted) return;
+      try {
+        const fresh = await this.#client.token({ refresh: true });
+        if (signal.aborted) return;
+        if (fresh !== null && fresh === token) continue;
+        this.#renewed = { token: fresh };
+        return this.#cut.abort(new Cut("renewed"));
+      } catch (error) {
+        this.#sink.change({ error: asError(error) });
+      }
+    }
+  }
+
+  // --- what comes after ---
+
+  /** @param {unknown} error @param {boolean} refreshed whether the token was new @returns {Verdict} */
+  #judge(error, refreshed) {
+    if (this.#end !== null) return this.#afterEnd();
+    if (error instanceof Cut) return this.#afterCut(error);
+    const status = error instanceof RuncastError ? error.status : 0;
+    if (status === 401 && this.#client.canRefresh && !refreshed) {
+      this.#mustRefresh = true;
+      return this.#again(0, asError(error));
+    }
+    const isFinal = status >= 400 && status < 500 && !PASSING_REFUSALS.has(status);
+    if (isFinal) return { kind: "failed", error: asError(error) };
+    const asked = (error instanceof RuncastError && error.retryAfterMs) || 0;
+    return this.#again(asked + this.#backoff(), asError(error));
+  }
+
+  /** @returns {Verdict} */
+  #afterEnd() {
+    if (this.#end === "finished") return { kind: "over" };
+    if (this.#end === null) return this.#again(this.#backoff(), clientError("connection-lost", "the stream was cut"));
+    if (RESUMED_ELSEWHERE.has(this.#end)) return this.#again(this.#retryMs, null);
+    this.#mustRefresh = this.#end === "expired" || this.#end === "revoked";
+    return this.#again(this.#failures === 0 ? 0 : this.#backoff(), null);
+  }
+
+  /** @param {Cut} cut @returns {Verdict} */
+  #afterCut({ why }) {
+    if (why === "silence") return this.#again(this.#backoff(), clientError("silent", "nothing came for too long"));
+    if (why !== "gap") return this.#again(0, null);
+    const error = clientError("gap", "an event was missing; the stream goes on after the last good one");
+    return this.#again(this.#failures === 0 ? 0 : this.#backoff(), error);
+  }
+
+  /** @param {number} delayMs @param {Error | null} error @returns {Verdict} */
+  #again(delayMs, error) {
+    this.#failures += 1;
+    return { kind: "again", delayMs, error };
+  }
+
+  #backoff() {
+    return backoffMs(this.#failures, this.#retryMs);
+  }
+
+  /** @param {number} milliseconds @param {Error | null} error */
+  async #wait(milliseconds, error) {
+    const isOffline = error !== null && globalThis.navigator?.onLine === false;
+    if (!isOffline && milliseconds === 0) return;
+    const delayMs = isOffline ? OFFLINE_MS : milliseconds;
+    this.#sink.change({ phase: isOffline ? "offline" : "waiting", error, retryAt: Date.now() + delayMs });
+    const target = "addEventListener" in globalThis ? /** @type {EventTarget} */ (globalThis) : null;
+    if (await pause(delayMs, this.#stop.signal, target, "online")) this.#failures = 0;
+  }
+}
+
+/** @param {string} data */
+function parsed(data) {
+  try {
+    return JSON.parse(data);
+  } catch (error) {
+    throw clientError("malformed-event", "an event is no JSON", error);
+  }
+}
+
+/** @param {unknown} error */
+function asError(error) {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
+/** @template T @param {Promise<T>} work @param {AbortSignal} signal @returns {Promise<T>} */
+function orCut(work, signal) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    work.then(resolve, reject);
+  });
+}

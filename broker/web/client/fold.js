@@ -1,0 +1,472 @@
+/**
+ * The fold: an execution's events, in order, into what it looks like now. The twin of `broker/state.py`: the state is
+ * the JSON that `GET /api/agent/executions/{id}` answers. Memory is bounded.
+ */
+
+/**
+ * @import * as wire from "./events.js"
+ * @import { ExecutionState } from "./events.js"
+ */
+import { Items, Text } from "./versions.js";
+
+export const MAX_THOUGHTS = 200;
+export const MAX_TOOLS = 500;
+export const MAX_MESSAGES = 200;
+export const MAX_OTHERS = 200;
+
+const CUSTOM = /^custom:[a-z0-9_.-]{1,64}$/;
+const WITHOUT_EFFECT = new Set(["timeout", "sandbox:violation"]);
+/** Terminal event type → the state it leaves. @type {Readonly<Record<string, wire.State>>} */
+export const TERMINAL_STATES = Object.freeze({
+  "execution:complete": "completed",
+  "execution:error": "failed",
+  "execution:cancelled": "cancelled",
+});
+
+/** A part and its text, which is put into it when the state is asked for. @template P */
+class Written {
+  /** @type {P | null} */
+  #shown = null;
+
+  /** @param {P} part @param {Text} text */
+  constructor(part, text) {
+    this.part = part;
+    this.text = text;
+  }
+
+  /** @param {number} seq @param {string} chunk */
+  add(seq, chunk) {
+    this.#shown = null;
+    this.text.add(seq, chunk);
+  }
+
+  /** @param {number} after */
+  void(after) {
+    this.#shown = null;
+    this.text.void(after);
+  }
+
+  /** The same object until the text changes. @param {(part: P, text: Text) => P} put */
+  shown(put) {
+    this.#shown ??= Object.freeze(put(this.part, this.text));
+    return this.#shown;
+  }
+}
+
+/** Takes an execution's events in order with `apply`; `state()` is what they come to, and may be asked at any time. */
+export class Fold {
+  /** What each type of event does. @type {Readonly<Record<string, (fold: Fold, seq: number, data: any) => void>>} */
+  static #handlers = Object.freeze({
+    "execution:queued": (fold, seq, data) => fold.#queued(seq, data),
+    "execution:started": (fold, seq, data) => fold.#started(seq, data),
+    "execution:superseded": (fold, seq, data) => fold.#superseded(seq, data),
+    "plan:created": (fold, seq, data) => fold.#fact(seq, "plan", planOf(data.plan)),
+    "phase:start": (fold, seq, data) => fold.#phaseStart(seq, data),
+    "phase:complete": (fold, seq, data) => fold.#phaseComplete(seq, data),
+    thinking: (fold, seq, data) => fold.#thinking(seq, data),
+    "thinking:delta": (fold, seq, data) => fold.#thinkingDelta(seq, data),
+    "message:delta": (fold, seq, data) => fold.#messageDelta(seq, data),
+    "message:complete": (fold, seq, data) => fold.#messageComplete(seq, data),
+    "tool:start": (fold, seq, data) => fold.#toolStart(seq, data),
+    "tool:progress": (fold, seq, data) => fold.#toolProgress(seq, data),
+    "tool:complete": (fold, seq, data) => fold.#toolComplete(seq, data),
+    "tool:error": (fold, seq, data) => fold.#toolError(seq, data),
+    status: (fold, seq, data) => fold.#fact(seq, "activity", { status: data.status, message: data.message }),
+    progress: (fold, seq, data) => fold.#progress(seq, data),
+    "specialist:activated": (fold, seq, data) => fold.#specialistActivated(seq, data),
+    "specialist:complete": (fold, seq, data) => fold.#specialistComplete(seq, data),
+    "partial:result": (fold, seq, data) => fold.#partialResult(seq, data),
+    synthesis: (fold, seq, data) => fold.#fact(seq, "synthesis", synthesisOf(data)),
+    artifact: (fold, seq, data) => fold.#artifact(seq, data),
+    usage: (fold, seq, data) => fold.#fact(seq, "usage", usageOf(data)),
+    "input:required": (fold, seq, data) => fold.#inputRequired(seq, data),
+    "input:received": (fold, seq, data) => fold.#inputReceived(seq, data),
+  });
+
+  #executionId;
+  #cursor = "0-0";
+  #seq = 0;
+  /** @type {wire.State | null} */
+  #status = null;
+  /** @type {string | null} */
+  #task = null;
+  /** @type {string | null} */
+  #agent = null;
+  #attempt = 1;
+  /** @type {Partial<ExecutionState> | null} */
+  #end = null;
+  /** @type {Items<any>} */
+  #facts = new Items(MAX_OTHERS);
+  /** @type {Items<wire.PhaseState>} */
+  #phases = new Items(MAX_OTHERS);
+  /** @type {Items<wire.ToolState>} */
+  #tools = new Items(MAX_TOOLS);
+  /** @type {Items<Written<wire.ThoughtState>>} */
+  #thoughts = new Items(MAX_THOUGHTS);
+  /** @type {Items<Written<wire.MessageState>>} */
+  #messages = new Items(MAX_MESSAGES);
+  /** @type {Items<wire.SpecialistState>} */
+  #specialists = new Items(MAX_OTHERS);
+  /** @type {Items<wire.PartialState>} */
+  #partials = new Items(MAX_OTHERS);
+  /** @type {Items<Written<wire.ArtifactState>>} */
+  #artifacts = new Items(MAX_OTHERS);
+  /** What is asked, or null where it was answered. @type {Items<{question: wire.InputRequired | null}>} */
+  #inputs = new Items(MAX_OTHERS);
+  /** @type {ExecutionState | null} */
+  #state = null;
+
+  /** @param {string} [executionId] */
+  constructor(executionId = "") {
+    this.#executionId = executionId;
+  }
+
+  /**
+   * Take the next event. One that was taken already changes nothing; one of a type that this version does not know
+   * only moves the cursor. Returns whether the state may have changed.
+   * @param {wire.StreamEvent} event
+   */
+  apply(event) {
+    const seq = Number(event.id.slice(event.id.indexOf("-") + 1));
+    if (!(seq > this.#seq)) return false;
+    this.#state = null;
+    this.#seq = seq;
+    this.#cursor = event.id;
+    const type = event.type;
+    const handler = Fold.#handlers[type];
+    const end = TERMINAL_STATES[type];
+    if (handler === undefined && end === undefined && !WITHOUT_EFFECT.has(type) && !CUSTOM.test(type)) return true;
+    this.#executionId = event.executionId;
+    this.#status ??= "running"; // as for a log that begins without execution:queued
+    const data = /** @type {any} */ (event.data ?? {});
+    if (end !== undefined) this.#finish(end, event.ts, type, data);
+    else handler?.(this, seq, data);
+    return true;
+  }
+
+  /** @returns {ExecutionState} */
+  state() {
+    this.#state ??= Object.freeze(this.#made());
+    return this.#state;
+  }
+
+  /** @returns {ExecutionState} */
+  #made() {
+    const messages = shownAll(this.#messages, withText);
+    return {
+      executionId: this.#executionId,
+      status: this.#status ?? "queued",
+      cursor: this.#cursor,
+      task: this.#task,
+      agent: this.#agent,
+      attempt: this.#attempt,
+      startedAt: this.#facts.get("startedAt"),
+      endedAt: null,
+      duration: null,
+      activity: this.#facts.get("activity"),
+      progress: this.#facts.get("progress"),
+      plan: this.#facts.get("plan"),
+      phases: this.#allPhases(),
+      tools: this.#tools.values(),
+      thinking: shownAll(this.#thoughts, withThought),
+      messages,
+      text: messages.map((message) => message.text).join(""),
+      specialists: this.#specialists.values(),
+      synthesis: this.#facts.get("synthesis"),
+      partialResults: this.#partials.values(),
+      artifacts: shownAll(this.#artifacts, (part, text) => (part.text === null ? part : withText(part, text))),
+      usage: this.#facts.get("usage"),
+      openInputs: this.#end === null ? this.#openInputs() : [],
+      result: null,
+      error: null,
+      cancelled: null,
+      ...this.#end,
+    };
+  }
+
+  // the execution as a whole
+
+  /** @param {number} _seq @param {wire.ExecutionQueued} data */
+  #queued(_seq, data) {
+    this.#status = "queued";
+    this.#task = data.task;
+    this.#agent = data.agent;
+  }
+
+  /** @param {number} seq @param {wire.ExecutionStarted} data */
+  #started(seq, data) {
+    this.#status = "running";
+    this.#task = data.task;
+    this.#attempt = data.attempt;
+    this.#facts.set(seq, "startedAt", data.startedAt);
+  }
+
+  /** @param {number} _seq @param {wire.ExecutionSuperseded} data */
+  #superseded(_seq, data) {
+    this.#attempt = data.attempt;
+    const plain = [this.#facts, this.#phases, this.#tools, this.#specialists, this.#partials, this.#inputs];
+    for (const items of plain) items.void(data.fromSeq);
+    for (const items of [this.#thoughts, this.#messages, this.#artifacts]) {
+      items.void(data.fromSeq);
+      for (const written of items.values()) written.void(data.fromSeq);
+    }
+    this.#status = "queued"; // until a worker starts the next attempt
+  }
+
+  /** @param {wire.State} status @param {number} ts @param {string} type @param {any} data */
+  #finish(status, ts, type, data) {
+    this.#status = status;
+    this.#end = { endedAt: ts };
+    if (type === "execution:complete") Object.assign(this.#end, { result: data.result ?? null, duration: data.duration });
+    else if (type === "execution:error") this.#end.error = { error: data.error, code: data.code ?? null, stack: null };
+    else this.#end.cancelled = { reason: data.reason ?? null, by: data.by ?? null };
+  }
+
+  /** @param {number} seq @param {string} name @param {unknown} value */
+  #fact(seq, name, value) {
+    this.#facts.set(seq, name, value);
+  }
+
+  // plan and phases
+
+  /** @param {number} seq @param {wire.PhaseStart} data */
+  #phaseStart(seq, data) {
+    const phase = { id: data.phaseId, name: data.phaseName, index: data.phaseIndex ?? null, duration: null };
+    this.#phases.set(seq, data.phaseId, Object.freeze({ ...phase, status: "running" }));
+  }
+
+  /** @param {number} seq @param {wire.PhaseComplete} data */
+  #phaseComplete(seq, data) {
+    const index = this.#phases.get(data.phaseId)?.index ?? null;
+    const phase = { id: data.phaseId, name: data.phaseName, index, duration: data.duration ?? null };
+    this.#phases.set(seq, data.phaseId, Object.freeze({ ...phase, status: "complete" }));
+  }
+
+  /** The plan's phases in its order, begun or not, then those that no plan named. @returns {wire.PhaseState[]} */
+  #allPhases() {
+    const seen = new Map(this.#phases.values().map((phase) => [phase.id, phase]));
+    const plan = /** @type {wire.Plan | null} */ (this.#facts.get("plan"));
+    const planned = (plan?.phases ?? []).map(({ id, name }, index) => {
+      const phase = seen.get(id);
+      seen.delete(id);
+      return phase ?? { id, name, status: /** @type {const} */ ("pending"), index, duration: null };
+    });
+    return [...planned, ...seen.values()];
+  }
+
+  // thinking and text
+
+  /** @param {number} seq @param {wire.Thinking} data */
+  #thinking(seq, data) {
+    const text = new Text();
+    text.add(seq, data.thought);
+    const thought = thoughtPart({ iteration: data.iteration ?? null, visible: data.visible ?? true });
+    this.#thoughts.set(seq, `#${seq}`, new Written(thought, text));
+  }
+
+  /** @param {number} seq @param {wire.ThinkingDelta} data */
+  #thinkingDelta(seq, data) {
+    const known = this.#thoughts.get(data.messageId);
+    if (known !== null) return known.add(seq, data.delta);
+    const written = new Written(thoughtPart({ messageId: data.messageId }), new Text());
+    written.add(seq, data.delta);
+    this.#thoughts.set(seq, data.messageId, written);
+  }
+
+  /** @param {number} seq @param {wire.MessageDelta} data */
+  #messageDelta(seq, data) {
+    const known = this.#messages.get(data.messageId);
+    if (known !== null) return known.add(seq, data.delta);
+    const written = new Written(messagePart({ messageId: data.messageId }), new Text());
+    written.add(seq, data.delta);
+    this.#messages.set(seq, data.messageId, written);
+  }
+
+  /** The text of the completion, when there is one, counts instead of the chunks'. @param {number} seq
+   * @param {wire.MessageComplete} data */
+  #messageComplete(seq, data) {
+    let text = this.#messages.get(data.messageId)?.text ?? new Text();
+    if (typeof data.text === "string" && data.text !== text.toString()) {
+      text = new Text();
+      text.add(seq, data.text);
+    }
+    const usage = data.usage ? usageOf(data.usage) : null;
+    const message = messagePart({ messageId: data.messageId, complete: true, usage });
+    this.#messages.set(seq, data.messageId, new Written(message, text));
+  }
+
+  /** @param {number} seq @param {wire.Artifact} data */
+  #artifact(seq, data) {
+    const known = data.append ? this.#artifacts.get(data.artifactId) : null;
+    const text = known?.text ?? new Text();
+    text.add(seq, data.text ?? "");
+    const before = known?.part ?? null;
+    const hasText = typeof data.text === "string" || typeof before?.text === "string";
+    const artifact = {
+      artifactId: data.artifactId,
+      mediaType: data.mediaType,
+      name: data.name || (before?.name ?? null),
+      text: hasText ? "" : null,
+      data: data.data ?? before?.data ?? null,
+      url: data.url || (before?.url ?? null),
+      complete: data.last ?? false,
+      truncated: false,
+    };
+    this.#artifacts.set(seq, data.artifactId, new Written(artifact, text));
+  }
+
+  // tools
+
+  /** @param {number} seq @param {wire.ToolStart} data */
+  #toolStart(seq, data) {
+    this.#setTool(seq, { ...toolPart(data), params: data.params ?? null });
+  }
+
+  /** @param {number} seq @param {wire.ToolProgress} data */
+  #toolProgress(seq, data) {
+    const tool = this.#tools.get(data.callId);
+    if (tool === null) return;
+    const message = data.message || tool.message;
+    this.#setTool(seq, { ...tool, progress: data.progress ?? tool.progress, message });
+  }
+
+  /** @param {number} seq @param {wire.ToolComplete} data */
+  #toolComplete(seq, data) {
+    const end = { status: /** @type {const} */ ("complete"), result: data.result ?? null, duration: data.duration };
+    this.#setTool(seq, { ...this.#begun(data), ...end });
+  }
+
+  /** @param {number} seq @param {wire.ToolError} data */
+  #toolError(seq, data) {
+    const end = { status: /** @type {const} */ ("error"), error: data.error, duration: data.duration };
+    this.#setTool(seq, { ...this.#begun(data), ...end });
+  }
+
+  /** The call that ends; its start may have been trimmed from the log. @param {wire.ToolComplete | wire.ToolError} data */
+  #begun(data) {
+    return this.#tools.get(data.callId) ?? toolPart(data);
+  }
+
+  /** @param {number} seq @param {wire.ToolState} tool */
+  #setTool(seq, tool) {
+    this.#tools.set(seq, tool.callId, Object.freeze(tool));
+  }
+
+  // the rest
+
+  /** A specialist's progress is its own; the execution's is what nobody in particular says. @param {number} seq
+   * @param {wire.Progress} data */
+  #progress(seq, data) {
+    const progress = { progress: data.progress, currentAction: data.currentAction ?? null };
+    const known = typeof data.specialist === "string" ? this.#specialists.get(data.specialist) : null;
+    if (known !== null) return this.#setSpecialist(seq, { ...known, ...progress });
+    this.#fact(seq, "progress", { ...progress, specialist: data.specialist ?? null });
+  }
+
+  /** @param {number} seq @param {wire.SpecialistActivated} data */
+  #specialistActivated(seq, data) {
+    const specialist = specialistPart(data.specialist);
+    this.#setSpecialist(seq, { ...specialist, task: data.task ?? null, icon: data.icon ?? null });
+  }
+
+  /** @param {number} seq @param {wire.SpecialistComplete} data */
+  #specialistComplete(seq, data) {
+    const begun = this.#specialists.get(data.specialist) ?? specialistPart(data.specialist);
+    this.#setSpecialist(seq, { ...begun, status: "complete", summary: data.summary ?? null });
+  }
+
+  /** @param {number} seq @param {wire.SpecialistState} specialist */
+  #setSpecialist(seq, specialist) {
+    this.#specialists.set(seq, specialist.specialist, Object.freeze(specialist));
+  }
+
+  /** @param {number} seq @param {wire.PartialResult} data */
+  #partialResult(seq, data) {
+    const partial = { result: data.result ?? null, specialist: data.specialist ?? null };
+    this.#partials.set(seq, `#${seq}`, Object.freeze(partial));
+  }
+
+  /** @param {number} seq @param {wire.InputRequired} data */
+  #inputRequired(seq, data) {
+    const known = this.#inputs.get(data.inputId);
+    if (known !== null && known.question === null) return; // answered while a retry asked again
+    this.#inputs.set(seq, data.inputId, { question: Object.freeze(questionOf(data)) });
+    this.#status = "waiting_input";
+  }
+
+  /** @param {number} seq @param {wire.InputReceived} data */
+  #inputReceived(seq, data) {
+    this.#inputs.set(seq, data.inputId, { question: null });
+    if (this.#status === "waiting_input" && this.#openInputs().length === 0) this.#status = "running";
+  }
+
+  /** @returns {wire.InputRequired[]} */
+  #openInputs() {
+    return this.#inputs.values().flatMap(({ question }) => (question === null ? [] : [question]));
+  }
+}
+
+// parts as the server writes them: of the catalogue's fields, those that are set
+
+/** @template P @param {Items<Written<P>>} items @param {(part: P, text: Text) => P} put */
+function shownAll(items, put) {
+  return items.values().map((written) => written.shown(put));
+}
+
+/** @template {{text: string | null, truncated: boolean}} P @param {P} part @param {Text} text @returns {P} */
+function withText(part, text) {
+  return { ...part, text: text.toString(), truncated: text.truncated };
+}
+
+/** @param {wire.ThoughtState} part @param {Text} text @returns {wire.ThoughtState} */
+function withThought(part, text) {
+  return { ...part, thought: text.toString(), truncated: text.truncated };
+}
+
+/** @param {Partial<wire.ThoughtState>} fields @returns {wire.ThoughtState} */
+function thoughtPart(fields) {
+  return { thought: "", messageId: null, iteration: null, visible: true, truncated: false, ...fields };
+}
+
+/** @param {Partial<wire.MessageState> & {messageId: string}} fields @returns {wire.MessageState} */
+function messagePart(fields) {
+  return { text: "", complete: false, usage: null, truncated: false, ...fields };
+}
+
+/** @param {{callId: string, toolName: string}} data @returns {wire.ToolState} */
+function toolPart({ callId, toolName }) {
+  const rest = { params: null, result: null, error: null, duration: null, progress: null, message: null };
+  return { callId, toolName, status: "running", ...rest };
+}
+
+/** @param {string} specialist @returns {wire.SpecialistState} */
+function specialistPart(specialist) {
+  const rest = { task: null, icon: null, summary: null, progress: null, currentAction: null };
+  return { specialist, status: "active", ...rest };
+}
+
+/** @param {wire.Plan} plan @returns {wire.Plan} */
+function planOf(plan) {
+  return { goal: plan.goal, phases: plan.phases.map(({ id, name }) => ({ id, name })) };
+}
+
+/** @param {wire.Usage} data @returns {wire.Usage} */
+function usageOf({ inputTokens, outputTokens, totalTokens, costUsd, model }) {
+  return { inputTokens, outputTokens, totalTokens, ...given({ costUsd, model }) };
+}
+
+/** @param {wire.Synthesis} data @returns {wire.Synthesis} */
+function synthesisOf({ message, specialistsComplete, specialistsPending }) {
+  return { message, specialistsComplete, specialistsPending };
+}
+
+/** @param {wire.InputRequired} data @returns {wire.InputRequired} */
+function questionOf({ inputId, prompt, kind, options, schema, expiresAt }) {
+  return { inputId, prompt, kind, ...given({ options, schema, expiresAt }) };
+}
+
+/** What is set. @template {object} T @param {T} fields @returns {Partial<T>} */
+function given(fields) {
+  const entries = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
+  return /** @type {Partial<T>} */ (Object.fromEntries(entries));
+}

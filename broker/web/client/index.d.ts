@@ -1,0 +1,17 @@
+export { RuncastClient } from "./api.js";
+export { RuncastError } from "./errors.js";
+export { Fold } from "./fold.js";
+export { EventStreamParser } from "./parser.js";
+export { AgentStream } from "./stream.js";
+export { VERSION } from "./version.js";
+export { ExecutionWatch } from "./watch.js";
+export type ClientOptions = import("./api.js").ClientOptions;
+export type TokenFunction = import("./api.js").TokenFunction;
+export type Event = import("./events.js").Event;
+export type ExecutionState = import("./events.js").ExecutionState;
+export type StreamControl = import("./events.js").StreamControl;
+export type StreamEvent = import("./events.js").StreamEvent;
+export type Status = import("./stream.js").Status;
+export type StreamOptions = import("./stream.js").StreamOptions;
+export type Snapshot = import("./watch.js").Snapshot;
+export type WatchOptions = import("./watch.js").WatchOptions;

@@ -1,0 +1,2 @@
+/** @param {string} executionId */
+export function executionPath(executionId: string): string;

@@ -1,0 +1,4 @@
+/** @param {string} executionId */
+export function executionPath(executionId) {
+  return "/api/agent/executions/" + encodeURIComponent(executionId);
+}

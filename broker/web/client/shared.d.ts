@@ -1,0 +1,66 @@
+/**
+ * Who it is, for tabs to know each other by: of a token its claims (a renewed one has the same); with a cookie, which
+ * no script can read, what the application says. Null: nobody knows.
+ * @param {string | null} token @param {string} [given]
+ */
+export function identityOf(token: string | null, given?: string): string | null;
+export const PING_MS: 10000;
+/** From `start` to `stop`, once, as a `Connection`. Calls `instead` when there is no sharing here. */
+export class SharedConnection {
+    /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink
+     * @param {() => void} instead */
+    constructor(client: RuncastClient, target: Target, sequence: Sequence, sink: Sink, instead: () => void);
+    start(): void;
+    stop(): void;
+    #private;
+}
+export type FromTab = {
+    kind: "open";
+    key: string;
+    baseUrl: string;
+    target: Target;
+    cursor: string | null;
+    isFromNow: boolean;
+    token: string | null;
+    lock: string | null;
+} | {
+    kind: "ack";
+    count: number;
+} | {
+    kind: "token";
+    ask: number;
+    token?: string | null;
+    failed?: boolean;
+} | {
+    kind: "pong";
+} | {
+    kind: "close";
+};
+export type Item = {
+    event: any;
+    size: number;
+} | {
+    place: string;
+} | {
+    control: StreamControl;
+} | {
+    change: Partial<Status>;
+} | {
+    refused: true;
+};
+export type FromWorker = {
+    kind: "items";
+    items: Item[];
+} | {
+    kind: "ask";
+    ask: number;
+    refresh: boolean;
+} | {
+    kind: "ping";
+};
+import type { RuncastClient } from "./api.js";
+import type { Target } from "./stream.js";
+import type { Sequence } from "./cursor.js";
+import type { Sink } from "./stream.js";
+import type { StreamControl } from "./events.js";
+import type { Status } from "./stream.js";

@@ -1,0 +1,243 @@
+/**
+ * A tab's end of a connection that all tabs share, in a `SharedWorker`: browsers allow six connections of HTTP/1.1 to
+ * one origin, over all of its tabs.
+ */
+
+/**
+ * @import { RuncastClient } from "./api.js"
+ * @import { StreamControl } from "./events.js"
+ * @import { Sequence } from "./cursor.js"
+ * @import { Sink, Status, Target } from "./stream.js"
+ *
+ * What a tab says: `open` (once), `ack` for each `items`, `token` for each `ask`, `pong` for each `ping`, `close`.
+ * What the worker says: `items`, `ask`, `ping`.
+ */
+
+/**
+ * @typedef {{kind: "open", key: string, baseUrl: string, target: Target, cursor: string | null, isFromNow: boolean,
+ *   token: string | null, lock: string | null}
+ *   | {kind: "ack", count: number}
+ *   | {kind: "token", ask: number, token?: string | null, failed?: boolean}
+ *   | {kind: "pong"} | {kind: "close"}} FromTab
+ * @typedef {{event: any, size: number} | {place: string} | {control: StreamControl}
+ *   | {change: Partial<Status>} | {refused: true}} Item
+ * @typedef {{kind: "items", items: Item[]} | {kind: "ask", ask: number, refresh: boolean} | {kind: "ping"}} FromWorker
+ */
+import { backoffMs, RETRY_MS } from "./backoff.js";
+import { RuncastError } from "./errors.js";
+import { VERSION } from "./version.js";
+import { pause, since, stamp } from "./vigil.js";
+
+export const PING_MS = 10_000;
+const LOST_MS = 3.5 * PING_MS;
+const HELLO_MS = 5_000;
+const LOOK_MS = 1_000;
+
+/** From `start` to `stop`, once, as a `Connection`. Calls `instead` when there is no sharing here. */
+export class SharedConnection {
+  #client;
+  #target;
+  #sequence;
+  #sink;
+  #instead;
+  #stop = new AbortController();
+  /** @type {MessagePort | null} */
+  #port = null;
+  #heard = stamp();
+  #isGreeted = false;
+  #failures = 0;
+
+  /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink
+   * @param {() => void} instead */
+  constructor(client, target, sequence, sink, instead) {
+    this.#client = client;
+    this.#target = target;
+    this.#sequence = sequence;
+    this.#sink = sink;
+    this.#instead = instead;
+  }
+
+  start() {
+    void this.#run();
+  }
+
+  stop() {
+    this.#stop.abort();
+    this.#leave();
+  }
+
+  async #run() {
+    try {
+      const token = await this.#token();
+      const identity = identityOf(token, this.#target.identity);
+      if (this.#stop.signal.aborted) return;
+      if (identity === null || this.#client.hasFetch) return this.#instead();
+      await this.#stay(token, identity);
+    } catch {
+      if (!this.#stop.signal.aborted) this.#instead(); // no worker here: no SharedWorker, a foreign origin, a policy
+    }
+  }
+
+  /** Keep a port open until `stop`; a worker that falls silent is left. @param {string | null} token
+   * @param {string} identity */
+  async #stay(token, identity) {
+    const lock = await heldLock(this.#stop.signal);
+    while (!this.#stop.signal.aborted) {
+      this.#open(token, identity, lock);
+      await this.#silence();
+      if (this.#stop.signal.aborted) return;
+      this.#leave();
+      if (!this.#isGreeted) return this.#instead();
+      this.#isGreeted = false;
+    }
+  }
+
+  /** Resolves when the worker has said nothing for too long. */
+  async #silence() {
+    while (!this.#stop.signal.aborted && since(this.#heard) < (this.#isGreeted ? LOST_MS : HELLO_MS)) {
+      await pause(LOOK_MS, this.#stop.signal);
+    }
+  }
+
+  /** @returns {Promise<string | null>} */
+  async #token() {
+    for (;;) {
+      try {
+        return await this.#client.token();
+      } catch (error) {
+        const delayMs = backoffMs(this.#failures++, RETRY_MS);
+        this.#sink.change({ phase: "waiting", error: /** @type {Error} */ (error), retryAt: Date.now() + delayMs });
+        await pause(delayMs, this.#stop.signal);
+        this.#stop.signal.throwIfAborted();
+      }
+    }
+  }
+
+  // --- the port ---
+
+  /** @param {string | null} token @param {string} identity @param {string | null} lock */
+  #open(token, identity, lock) {
+    const { workerUrl, ...target } = this.#target;
+    const worker = sharedWorker(workerUrl);
+    worker.onerror = () => (this.#isGreeted ? undefined : this.#stop.signal.aborted || this.#instead());
+    const port = (this.#port = worker.port);
+    port.onmessage = ({ data }) => port === this.#port && this.#take(data);
+    this.#heard = stamp();
+    const { cursor, isFromNow } = this.#sequence;
+    const baseUrl = this.#client.url("/");
+    const key = JSON.stringify([identity, baseUrl, target.path, target.query.types]);
+    this.#say({ kind: "open", key, baseUrl, target, cursor, isFromNow, token, lock });
+  }
+
+  #leave() {
+    const port = this.#port;
+    this.#port = null;
+    if (port === null) return;
+    port.onmessage = null;
+    port.postMessage({ kind: "close" });
+    port.close();
+  }
+
+  /** @param {FromTab} message */
+  #say(message) {
+    this.#port?.postMessage(message);
+  }
+
+  /** @param {FromWorker} message */
+  #take(message) {
+    this.#heard = stamp();
+    this.#isGreeted = true;
+    if (message.kind === "ping") return this.#say({ kind: "pong" });
+    if (message.kind === "ask") return void this.#answer(message.ask, message.refresh);
+    this.#say({ kind: "ack", count: message.items.length });
+    for (const item of message.items) if (!this.#stop.signal.aborted) this.#item(item);
+    this.#sink.batch();
+  }
+
+  /** @param {number} ask @param {boolean} refresh */
+  async #answer(ask, refresh) {
+    try {
+      this.#say({ kind: "token", ask, token: await this.#client.token({ refresh }) });
+    } catch {
+      this.#say({ kind: "token", ask, failed: true });
+    }
+  }
+
+  /** @param {Item} item */
+  #item(item) {
+    if ("event" in item) this.#event(item.event, item.size);
+    else if ("place" in item) this.#sequence.place(item.place);
+    else if ("control" in item) this.#control(item.control);
+    else if ("change" in item) this.#sink.change(revived(item.change));
+    else this.#instead();
+  }
+
+  /** @param {any} event @param {number} size */
+  #event(event, size) {
+    const verdict = event.id === undefined ? "next" : this.#sequence.take(event.id);
+    if (verdict === "next") this.#sink.event(event, size);
+    else if (verdict === "gap") this.#heard = { wall: 0, steady: 0 }; // leave, and come back with our cursor
+  }
+
+  /** @param {StreamControl} control */
+  #control(control) {
+    if (control.type === "stream:reset") this.#sequence.reset(control.data.reason);
+    this.#sink.control(control);
+  }
+}
+
+/** What the worker says of an error, as an error again. @param {Partial<Status>} change @returns {Partial<Status>} */
+function revived(change) {
+  if (!change.error) return change;
+  return { ...change, error: new RuncastError(change.error.message, change.error) };
+}
+
+/**
+ * Who it is, for tabs to know each other by: of a token its claims (a renewed one has the same); with a cookie, which
+ * no script can read, what the application says. Null: nobody knows.
+ * @param {string | null} token @param {string} [given]
+ */
+export function identityOf(token, given) {
+  if (token === null) return given === undefined ? null : "cookie " + given;
+  try {
+    const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    const { iss, org, sub, scope } = JSON.parse(new TextDecoder().decode(bytesOf(atob(payload))));
+    return typeof sub === "string" ? "token " + JSON.stringify([iss, org, sub, scope]) : token;
+  } catch {
+    return token;
+  }
+}
+
+/** @param {string} binary */
+function bytesOf(binary) {
+  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+}
+
+/** A lock that this tab holds until then, or until it dies: how the worker learns of that. Null where there are none.
+ * @param {AbortSignal} signal @returns {Promise<string | null>} */
+async function heldLock(signal) {
+  if (globalThis.navigator?.locks === undefined) return null;
+  const name = "runcast " + Array.from(crypto.getRandomValues(new Uint32Array(4))).join("-");
+  const released = new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+  await new Promise((resolve) => void navigator.locks.request(name, () => (resolve(undefined), released)));
+  return name;
+}
+
+/** @param {string | URL} [url] */
+function sharedWorker(url) {
+  const options = { type: /** @type {const} */ ("module"), name: "runcast " + VERSION };
+  const trusted = trustedTypes();
+  if (trusted !== undefined) {
+    return new SharedWorker(trusted(String(url ?? new URL("./shared-worker.js", import.meta.url))), options);
+  }
+  if (url !== undefined) return new SharedWorker(url, options);
+  // In one expression, its options spelled out: this is how bundlers find the worker. The name has `VERSION`.
+  return new SharedWorker(new URL("./shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.1.0" });
+}
+
+/** A maker of script addresses for pages whose policy asks for one (`require-trusted-types-for`). */
+function trustedTypes() {
+  const factory = /** @type {any} */ (globalThis).trustedTypes;
+  const policy = factory?.createPolicy("runcast", { createScriptURL: (/** @type {string} */ url) => url });
+  return policy && ((/** @type {string} */ url) => policy.createScriptURL(url));
+}

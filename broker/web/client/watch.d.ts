@@ -1,0 +1,33 @@
+export class ExecutionWatch {
+    /** @param {RuncastClient} client @param {string} executionId @param {WatchOptions} [options] */
+    constructor(client: RuncastClient, executionId: string, { keepEvents, ...options }?: WatchOptions);
+    executionId: string;
+    keepEvents: number;
+    stream: AgentStream;
+    start(): this;
+    close(): void;
+    /** Call when the snapshot has changed, until the returned function is called. @param {() => void} listener */
+    subscribe(listener: () => void): () => void;
+    /** The same object until something changed; while there are listeners, until they are told. @returns {Snapshot} */
+    getSnapshot(): Snapshot;
+    #private;
+}
+/**
+ * `keepEvents`: how many of the last events a snapshot holds
+ */
+export type WatchOptions = Partial<Omit<StreamOptions, "client" | "executionId" | "path" | "types">> & {
+    keepEvents?: number;
+};
+export type Snapshot = {
+    state: wire.ExecutionState;
+    status: Status;
+    /**
+     * the last `keepEvents`, where that was asked for
+     */
+    events?: readonly any[] | undefined;
+};
+import { AgentStream } from "./stream.js";
+import type { RuncastClient } from "./api.js";
+import type { StreamOptions } from "./stream.js";
+import type * as wire from "./events.js";
+import type { Status } from "./stream.js";

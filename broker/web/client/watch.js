@@ -1,0 +1,136 @@
+/**
+ * An execution, watched: its stream, folded, told to its listeners at most once a frame.
+ */
+
+/**
+ * @import { RuncastClient } from "./api.js"
+ * @import { Status, StreamOptions } from "./stream.js"
+ * @import * as wire from "./events.js"
+ */
+
+/**
+ * @typedef {Partial<Omit<StreamOptions, "client" | "executionId" | "path" | "types">> & {keepEvents?: number}}
+ *   WatchOptions `keepEvents`: how many of the last events a snapshot holds
+ */
+
+/**
+ * @typedef {object} Snapshot
+ * @property {wire.ExecutionState} state
+ * @property {Status} status
+ * @property {readonly any[]} [events] the last `keepEvents`, where that was asked for
+ */
+import { Fold } from "./fold.js";
+import { nextFrame } from "./frames.js";
+import { AgentStream } from "./stream.js";
+
+export class ExecutionWatch {
+  #options;
+  #fold;
+  /** @type {any[]} */
+  #events = [];
+  /** @type {Set<() => void>} */
+  #listeners = new Set();
+  /** @type {Snapshot | null} */
+  #snapshot = null;
+  #isStale = true;
+  /** @type {(() => void) | null} */
+  #cancelFrame = null;
+
+  /** @param {RuncastClient} client @param {string} executionId @param {WatchOptions} [options] */
+  constructor(client, executionId, { keepEvents = 0, ...options } = {}) {
+    this.executionId = executionId;
+    this.keepEvents = keepEvents;
+    this.#options = options;
+    this.#fold = new Fold(executionId);
+    this.stream = new AgentStream({
+      ...options,
+      client,
+      executionId,
+      onEvent: (event, size) => this.#event(event, size),
+      onControl: (control) => this.#control(control),
+      onStatus: (status) => this.#status(status),
+    });
+  }
+
+  start() {
+    this.stream.start();
+    return this;
+  }
+
+  close() {
+    this.stream.close();
+  }
+
+  /** Call when the snapshot has changed, until the returned function is called. @param {() => void} listener */
+  subscribe(listener) {
+    // Two subscriptions of one function are two.
+    const each = () => listener();
+    this.#listeners.add(each);
+    return () => {
+      this.#listeners.delete(each);
+      if (this.#listeners.size === 0) this.#cancel();
+    };
+  }
+
+  /** The same object until something changed; while there are listeners, until they are told. @returns {Snapshot} */
+  getSnapshot() {
+    if (this.#snapshot === null || (this.#isStale && this.#cancelFrame === null)) this.#renew();
+    return /** @type {Snapshot} */ (this.#snapshot);
+  }
+
+  /** @param {any} event @param {number} size */
+  #event(event, size) {
+    this.#fold.apply(event);
+    if (this.keepEvents > 0) this.#keep(event);
+    this.#changed();
+    this.#options.onEvent?.(event, size);
+  }
+
+  /** @param {any} event */
+  #keep(event) {
+    this.#events.push(event);
+    if (this.#events.length >= 2 * this.keepEvents) this.#events = this.#events.slice(-this.keepEvents);
+  }
+
+  /** @param {wire.StreamControl} control */
+  #control(control) {
+    if (control.type === "stream:reset" && control.data.reason !== "trimmed") {
+      this.#fold = new Fold(this.executionId); // another history, told from its beginning
+      this.#events = [];
+      this.#changed();
+    }
+    this.#options.onControl?.(control);
+  }
+
+  /** @param {Status} status */
+  #status(status) {
+    this.#changed();
+    this.#options.onStatus?.(status);
+  }
+
+  // --- once a frame ---
+
+  #changed() {
+    this.#isStale = true;
+    if (this.#listeners.size === 0 || this.#cancelFrame !== null) return;
+    this.#cancelFrame = nextFrame(() => this.#flush());
+  }
+
+  #flush() {
+    this.#cancelFrame = null;
+    if (!this.#isStale) return;
+    this.#renew();
+    for (const listener of [...this.#listeners]) listener();
+  }
+
+  #cancel() {
+    this.#cancelFrame?.();
+    this.#cancelFrame = null;
+  }
+
+  #renew() {
+    this.#isStale = false;
+    const events = this.keepEvents > 0 ? { events: Object.freeze(this.#events.slice(-this.keepEvents)) } : {};
+    this.#snapshot = Object.freeze({ state: this.#fold.state(), status: this.stream.status, ...events });
+  }
+}

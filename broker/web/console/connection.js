@@ -1,0 +1,90 @@
+/** How a stream is connected, in words: for the bar on top, the story's banner and its details. Pure but for its nodes. */
+
+import { h, setAttribute, setText } from "./dom.js";
+import { plural, running } from "./format.js";
+
+/** The phase of a stream's status → a word, and a tone. */
+const PHASES = {
+  idle: ["Idle", "quiet"],
+  connecting: ["Connecting", "busy"],
+  replaying: ["Catching up", "busy"],
+  live: ["Live", "good"],
+  waiting: ["Reconnecting", "warn"],
+  offline: ["Offline", "warn"],
+  ended: ["Complete", "quiet"],
+  failed: ["Not connected", "bad"],
+  closed: ["Closed", "quiet"],
+};
+
+/** `{word, tone}` of a status; a first connect is connecting, a later one reconnecting. */
+export function described(status) {
+  const [word, tone] = PHASES[status.phase] ?? PHASES.idle;
+  if (status.phase === "connecting" && (status.reconnects > 0 || status.lastEventId)) return { word: "Reconnecting", tone: "warn" };
+  return { word, tone };
+}
+
+/** A sentence on what is not right, or null when all is well. */
+export function trouble(status, now) {
+  const { word } = described(status);
+  if (status.phase === "failed") return `Not connected: ${reason(status.error)}`;
+  if (status.phase === "offline") return "This device is offline. It goes on by itself once there is a network.";
+  if (word !== "Reconnecting") return null;
+  const left = status.retryAt ? Math.max(0, status.retryAt - now) : 0;
+  const when = left >= 1000 ? `Trying again in ${running(left)}.` : "Trying again.";
+  return `The connection was lost. ${when} ${resumeWord(status)}`;
+}
+
+function resumeWord({ lastEventId }) {
+  if (!lastEventId) return "";
+  return `It resumes after event ${lastEventId.slice(lastEventId.indexOf("-") + 1)}; nothing is missed.`;
+}
+
+const reason = (error) => error?.detail || error?.message || "the edge refused the stream";
+
+/** What resets said that cannot be had any more, in a sentence, or null. */
+export function losses(resets) {
+  const last = resets.at(-1);
+  if (!last) return null;
+  if (last.lostFrom && last.lostTo) {
+    return `Events ${last.lostFrom} to ${last.lostTo} are no longer kept: the log was ${last.reason === "trimmed" ? "trimmed" : "changed"}.`;
+  }
+  if (last.reason === "diverged") return "A failover took back some of the log; this is the log as it is now.";
+  return "The place to resume from was not in the log; it was read again.";
+}
+
+/** The dot and the word in the bar on top. */
+export class ConnectionPill {
+  constructor() {
+    this._dot = h("i", { class: "dot" });
+    this._word = h("span", {});
+    this.node = h("span", { class: "pill", title: "Connection of the list" }, this._dot, this._word);
+  }
+
+  show(status) {
+    const { word, tone } = described(status);
+    setAttribute(this.node, "data-tone", tone);
+    setText(this._word, word);
+    const late = status.latencyMs === null ? "" : `, latency ${Math.round(status.latencyMs)} ms`;
+    setAttribute(this.node, "title", `Feed: ${word.toLowerCase()}${late}, ${plural(status.reconnects, "reconnect")}`);
+  }
+}
+
+/** A line over the story while something is not right. It comes a moment late: a short break needs no words. */
+export class Banner {
+  constructor(announce) {
+    this._announce = announce;
+    this._since = 0;
+    this._text = h("span", {});
+    this.node = h("p", { class: "banner", hidden: true }, h("i", { class: "dot" }), this._text);
+  }
+
+  show(status, now) {
+    const text = trouble(status, now);
+    this._since = text ? this._since || now : 0;
+    const isLong = text !== null && (status.phase === "failed" || status.phase === "offline" || now - this._since > 700);
+    if (isLong && this.node.hidden) this._announce(text);
+    this.node.hidden = !isLong;
+    setAttribute(this.node, "data-tone", status.phase === "failed" ? "bad" : "warn");
+    if (isLong) setText(this._text, text);
+  }
+}

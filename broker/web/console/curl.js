@@ -1,0 +1,29 @@
+/** Requests of this page as commands to copy. The token is never in them: `$RUNCAST_TOKEN` stands for it. */
+
+const HEADER = '-H "Authorization: Bearer $RUNCAST_TOKEN"';
+
+/** Follow an execution's stream. */
+export function streamCommand(executionId) {
+  return `curl -N ${HEADER} ${quoted(`${location.origin}/api/agent/executions/${executionId}/stream`)}`;
+}
+
+/** Start an execution. */
+export function executeCommand(request) {
+  const body = JSON.stringify(request);
+  return `curl ${HEADER} -H 'Content-Type: application/json' -d ${quoted(body)} ${quoted(`${location.origin}/api/agent/execute`)}`;
+}
+
+/** One word of a POSIX shell. */
+function quoted(text) {
+  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+/** Copy, where the page may (https, or this machine). Whether it went well. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,279 @@
+/** The rows of a story: a view for each kind of item. */
+
+import { h, setAttribute, setText } from "./dom.js";
+import { STATES, clock as clockTime, duration, offset, plural } from "./format.js";
+import { icon } from "./icons.js";
+import { safeUrl } from "./markdown.js";
+import { Prose } from "./prose.js";
+import { TeamRow } from "./specialists.js";
+import { Growing, block, line, said, visible } from "./text.js";
+import { ToolRow } from "./tools.js";
+import { summary, summaryNodes, valueView } from "./values.js";
+
+/**
+ * Views for items. `context`: `{clock, startedAt(), isEnded(), toggleAttempt(attempt), isOpen(attempt), stack()}`;
+ * `stack()` promises the stack trace, for those who may see it.
+ */
+export function rowView(item, context) {
+  const inner = (VIEWS[item.kind] ?? unknown)(item, context);
+  const elapsed = offset(item.at - (context.startedAt() ?? item.at));
+  const time = h("time", { class: `row-time ${item.isNewSecond ? "" : "is-same"}`, title: clockTime(item.at) }, elapsed);
+  const node = h("li", { class: `row row-${item.kind}`, "data-seq": item.seq }, inner.icon, h("div", { class: "row-body" }, inner.node), time);
+  setVoid(node, item);
+  return {
+    node,
+    update(changed) {
+      setVoid(node, changed);
+      inner.update?.(changed);
+    },
+    tick: () => inner.tick?.(),
+  };
+}
+
+function setVoid(node, item) {
+  node.classList.toggle("is-void", item.isVoid);
+}
+
+const rowIcon = (name, tone = "") => h("span", { class: `row-icon ${tone}` }, icon(name));
+
+const VIEWS = {
+  mark(item) {
+    const node = h("p", { class: "row-mark-line" }, item.title, item.detail && " ", item.detail && said(line(item.detail, 120)));
+    return { icon: rowIcon("play"), node };
+  },
+
+  plan(item) {
+    const phases = item.phases.map((phase) => line(phase.name, 60)).join(" · ");
+    return {
+      icon: rowIcon("flag"),
+      node: h("div", {}, block(item.goal, { className: "plan-goal" }), phases && h("p", { class: "plan-phases said" }, phases)),
+    };
+  },
+
+  phase(item, { isEnded }) {
+    const time = h("span", { class: "phase-time numbers" });
+    const glyph = h("span", { class: "row-icon" });
+    const view = {
+      icon: glyph,
+      node: h("h2", { class: "phase-name" }, h("bdi", {}, line(item.name, 120)), time),
+      update(changed) {
+        setText(time, changed.status === "complete" ? duration(changed.duration) : "");
+        const isDone = changed.status === "complete";
+        const isBusy = !isDone && !changed.isVoid && !isEnded();
+        glyph.replaceChildren(icon(isDone ? "checkCircle" : isBusy ? "target" : "dash"));
+        glyph.classList.toggle("good", isDone);
+        glyph.classList.toggle("busy", isBusy);
+      },
+    };
+    view.update(item);
+    return view;
+  },
+
+  thought(item) {
+    const growing = new Growing("thought");
+    const view = { icon: rowIcon("thought"), node: growing.node, update: (changed) => growing.update(changed.text) };
+    if (item.text.length > 6_000) return { icon: rowIcon("thought"), node: block(item.text, { className: "thought" }) };
+    view.update(item);
+    return view;
+  },
+
+  text(item) {
+    const prose = new Prose();
+    prose.update(item.text);
+    return { icon: rowIcon("message"), node: prose.node, update: (changed) => prose.update(changed.text) };
+  },
+
+  tool(item, { clock }) {
+    const row = new ToolRow(item, clock);
+    return { icon: null, node: row.node, update: (changed) => row.update(changed), tick: () => row.tick() };
+  },
+
+  team(item, { clock }) {
+    const row = new TeamRow(item, clock);
+    return { icon: rowIcon("team"), node: row.node, update: (changed) => row.update(changed), tick: () => row.tick() };
+  },
+
+  result(item) {
+    const title = item.specialist ? ["Partial result of ", said(line(item.specialist, 60))] : "Partial result";
+    return { icon: rowIcon("table"), node: h("div", { class: "result" }, h("h3", { class: "row-title" }, title), valueView(item.value)) };
+  },
+
+  artifact(item) {
+    const content = h("div", { class: "artifact-content" });
+    const view = {
+      icon: rowIcon("document"),
+      node: h(
+        "div",
+        { class: "artifact" },
+        h("h3", { class: "row-title" }, said(line(item.name ?? item.artifactId, 200)), h("span", { class: "muted mono" }, said(line(item.mediaType, 60)))),
+        content,
+      ),
+      update: (changed) => content.replaceChildren(...artifactContent(changed)),
+    };
+    view.update(item);
+    return view;
+  },
+
+  question(item, { isEnded }) {
+    const answer = h("p", { class: "answer" });
+    const glyph = rowIcon("question");
+    const prompt = block(item.prompt, { className: "prompt" });
+    const view = {
+      icon: glyph,
+      node: h("div", { class: "asked" }, prompt, answer),
+      update(changed) {
+        const isOpen = !changed.answer && !changed.isVoid && !isEnded();
+        glyph.classList.toggle("waiting", isOpen);
+        prompt.hidden = isOpen; // it stands below, with its controls
+        answer.replaceChildren(...answerNodes(changed, isOpen));
+      },
+    };
+    view.update(item);
+    return view;
+  },
+
+  note(item) {
+    const name = { bad: "warning", warn: "clock", plain: "info" }[item.tone];
+    const shown = [item.label && h("strong", {}, `${item.label}: `), visible(line(item.title, 1_000))];
+    const detail = item.detail && block(item.detail, { className: "muted", most: 600 });
+    return { icon: rowIcon(name, item.tone), node: h("div", { class: `note ${item.tone}` }, h("p", { class: "said", dir: "auto" }, shown), detail) };
+  },
+
+  custom(item) {
+    const detail = h("div", { class: "call-detail", hidden: true });
+    const button = h(
+      "button",
+      { type: "button", class: "call-line", "aria-expanded": "false" },
+      h("code", { class: "call-name" }, h("bdi", {}, line(item.name, 80))),
+      h("span", { class: "call-params" }, summaryNodes(item.value)),
+      icon("chevron", "call-chevron"),
+    );
+    button.addEventListener("click", () => {
+      detail.hidden = !detail.hidden;
+      setAttribute(button, "aria-expanded", String(!detail.hidden));
+      detail.replaceChildren(...(detail.hidden ? [] : [valueView(item.value)]));
+    });
+    return { icon: null, node: h("div", { class: "call" }, rowIcon("spark"), button, detail) };
+  },
+
+  attempt(item, { toggleAttempt, isOpen }) {
+    const button = h("button", { type: "button", class: "link-button" });
+    const show = () => setText(button, `${isOpen(item.lost) ? "Hide" : "Show"} what it did (${plural(item.count, "step")})`);
+    button.addEventListener("click", () => {
+      toggleAttempt(item.lost);
+      show();
+    });
+    show();
+    const text = h("p", {}, h("strong", {}, `Attempt ${item.lost} was lost.`), ` What it wrote is void; attempt ${item.next} begins again.`);
+    return { icon: rowIcon("history", "warn"), node: h("div", { class: "note warn" }, text, item.count > 0 && button) };
+  },
+
+  end(item, { stack }) {
+    return { icon: endIcon(item.state), node: ENDS[item.state](item, stack) };
+  },
+};
+
+const unknown = (item) => ({ icon: rowIcon("info"), node: h("p", {}, line(item.kind, 60)) });
+
+// --- artifacts -------------------------------------------------------------------------------------------------------
+
+const MAX_ARTIFACT = 4_000;
+
+function artifactContent(item) {
+  const nodes = [];
+  if (item.url) nodes.push(artifactLink(item.url));
+  if (item.text !== null) nodes.push(artifactText(item));
+  if (item.data !== undefined && item.data !== null) nodes.push(valueView(item.data));
+  return nodes;
+}
+
+function artifactLink(address) {
+  const url = safeUrl(address);
+  if (!url) return block(address);
+  return h("p", {}, h("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow", class: "said" }, visible(url.href)));
+}
+
+function artifactText(item) {
+  const detail = h("div", { class: "artifact-text" });
+  const open = () => {
+    const text = item.text;
+    const isMarkdown = item.mediaType === "text/markdown";
+    const prose = new Prose();
+    if (isMarkdown) prose.update(text.replace(/^<!--[^]{0,500}?-->\s*/, ""));
+    detail.replaceChildren(isMarkdown ? prose.node : block(text, { tag: "pre", most: MAX_ARTIFACT }));
+  };
+  const size = plural(item.text.trimEnd().split("\n").length, "line");
+  const button = h("button", { type: "button", class: "button small", "aria-expanded": "false" }, icon("document"), `Show ${size}`);
+  const save = h("button", { type: "button", class: "button small quiet", onclick: () => download(item) }, icon("download"), "Save");
+  button.addEventListener("click", () => {
+    const isOpen = detail.hasChildNodes();
+    if (isOpen) detail.replaceChildren();
+    else open();
+    setAttribute(button, "aria-expanded", String(!isOpen));
+    button.lastChild.data = isOpen ? `Show ${size}` : `Hide`;
+  });
+  return h("div", {}, h("div", { class: "artifact-actions" }, button, save), detail);
+}
+
+/** As a file of plain bytes: the type an agent claims never decides what a browser does with it. */
+function download(item) {
+  const name = String(item.name ?? item.artifactId).split(/[\\/]/).at(-1).replace(/[^\w.-]/g, "_") || "artifact";
+  saveAs(new Blob([item.text], { type: "application/octet-stream" }), name);
+}
+
+export function saveAs(blob, name) {
+  const address = URL.createObjectURL(blob);
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+// --- questions -------------------------------------------------------------------------------------------------------
+
+function answerNodes({ answer, form }, isOpen) {
+  if (!answer) return [isOpen ? "Asked, and waits for the answer below." : "Not answered."];
+  if (answer.by === "system:expired") return [icon("clock"), "Nobody answered in time."];
+  const value = form === "approval" && typeof answer.value === "boolean" ? (answer.value ? "Approved" : "Declined") : null;
+  const glyph = icon(answer.value === false ? "cross" : "check");
+  return value
+    ? [glyph, `${value} by `, said(line(answer.by, 120))]
+    : [glyph, said(line(answer.by, 120)), " answered: ", h("strong", {}, said(summary(answer.value, 300) || "nothing"))];
+}
+
+// --- the end ---------------------------------------------------------------------------------------------------------
+
+const endIcon = (state) =>
+  ({ completed: rowIcon("checkCircle", "good"), failed: rowIcon("crossCircle", "bad"), cancelled: rowIcon("dash") })[state];
+
+const ENDS = {
+  completed(item) {
+    const hasResult = item.result !== null && item.result !== undefined;
+    return h("div", { class: "end good" }, endTitle(`Completed in ${duration(item.duration)}`), hasResult && valueView(item.result));
+  },
+
+  failed(item, stack) {
+    const code = item.code && h("code", { class: "code-tag" }, said(line(item.code, 80)));
+    return h("div", { class: "end bad" }, endTitle(STATES.failed, code), block(item.error, { className: "error-text" }), stackView(stack));
+  },
+
+  cancelled(item) {
+    const by = item.by ? [" by ", said(line(item.by, 120))] : "";
+    return h("div", { class: "end" }, endTitle(["Cancelled", by]), item.reason && block(item.reason, { className: "muted" }));
+  },
+};
+
+function endTitle(text, extra = null) {
+  return h("h2", { class: "end-title" }, text, extra);
+}
+
+/** The stack trace is in the record, not in the log: it is asked for when somebody wants it. */
+function stackView(stack) {
+  const button = h("button", { type: "button", class: "link-button" }, "Show the stack trace");
+  const frame = h("div", {}, button);
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    const found = await stack().catch((error) => `It could not be had: ${error.message}`);
+    const text = found ?? "There is none, or this token may not see it (scope executions:debug).";
+    frame.replaceChildren(h("pre", { class: "stack said", tabindex: "0" }, visible(text)));
+  });
+  return frame;
+}

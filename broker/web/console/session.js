@@ -1,0 +1,154 @@
+/** Who is looking: the token, kept for this tab only, and the form that asks for one. */
+
+import { h, setText } from "./dom.js";
+import { icon, mark } from "./icons.js";
+import { line } from "./text.js";
+
+const KEY = "runcast:token";
+
+export class Session {
+  constructor() {
+    this._token = takeFromAddress() ?? readStored();
+    if (this._token) store(this._token);
+  }
+
+  get token() {
+    return this._token;
+  }
+
+  /** What the token says of itself; unverified, for show. */
+  get user() {
+    return claims(this._token).sub ?? null;
+  }
+
+  signIn(token) {
+    this._token = token;
+    store(token);
+  }
+
+  signOut() {
+    this._token = null;
+    store(null);
+  }
+}
+
+/** The token of `#token=…`, which leaves the address bar and the history before anything else happens. */
+function takeFromAddress() {
+  const match = /^#token=([^&]+)(?:&to=(.*))?$/.exec(location.hash);
+  if (!match) return null;
+  const to = match[2] ? `#${decodeURIComponent(match[2])}` : "";
+  history.replaceState(null, "", location.pathname + location.search + to);
+  return clean(decodeURIComponent(match[1]));
+}
+
+function readStored() {
+  try {
+    return sessionStorage.getItem(KEY);
+  } catch {
+    return null;
+  }
+}
+
+function store(token) {
+  try {
+    if (token === null) sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, token);
+  } catch {
+    // Storage is forbidden: it lives as long as the page.
+  }
+}
+
+/** What somebody pasted as a token, or null if it cannot be one. */
+export function clean(text) {
+  const token = text.trim().replace(/^["']|["']$/g, "").replace(/^Bearer\s+/i, "");
+  return /^[\x21-\x7e]+$/.test(token) ? token : null;
+}
+
+function claims(token) {
+  try {
+    const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (char) => char.charCodeAt(0))));
+  } catch {
+    return {};
+  }
+}
+
+/**
+ * The page that asks for a token. `check(token)` rejects when an edge does not take it; then `onDone(token)`. `why` is
+ * what happened to the one before.
+ */
+export function signInPage({ why, check, onDone }) {
+  return h(
+    "main",
+    { class: "sign-in" },
+    h(
+      "div",
+      { class: "sign-in-card" },
+      h("div", { class: "brand large" }, mark(), h("h1", {}, "Runcast")),
+      h("p", { class: "muted" }, "Watch what your agents are doing."),
+      tokenForm({ why, check, onDone }),
+    ),
+  );
+}
+
+/** The form alone, as it also stands in a dialog. */
+export function tokenForm({ why, check, onDone }) {
+  const input = h("input", {
+    type: "password",
+    id: "token",
+    name: "token",
+    class: "mono",
+    autocomplete: "current-password",
+    spellcheck: "false",
+    placeholder: "eyJhbGciOi…",
+    "aria-describedby": "token-hint token-problem",
+  });
+  const problem = h("p", { class: "problem", id: "token-problem", role: "alert" }, why ?? "");
+  const button = h("button", { type: "submit", class: "button primary wide" }, "Sign in");
+  // For password managers, which keep a name beside a password.
+  const name = h("input", { type: "text", name: "username", autocomplete: "username", value: "token", hidden: true });
+  const form = h(
+    "form",
+    { class: "sign-in-form", onsubmit: submit },
+    name,
+    h("label", { class: "field-label", for: "token" }, "Access token"),
+    input,
+    problem,
+    button,
+    h(
+      "p",
+      { class: "field-hint", id: "token-hint" },
+      icon("info"),
+      h("span", {}, "It stays in this tab. One for yourself: ", h("code", { class: "nowrap" }, "runcast token --user you")),
+    ),
+  );
+  queueMicrotask(() => input.focus());
+  return form;
+
+  async function submit(event) {
+    event.preventDefault();
+    const token = clean(input.value);
+    if (!token) return fail(input.value.trim() ? "This is no token: it has characters that none has." : "Paste a token first.");
+    button.disabled = true;
+    setText(problem, "");
+    try {
+      await check(token);
+      onDone(token);
+    } catch (error) {
+      fail(refusedToken(error));
+    }
+  }
+
+  function fail(text) {
+    button.disabled = false;
+    setText(problem, text);
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
+  }
+}
+
+export function refusedToken(error) {
+  if (error.status === 401) return `This token was not accepted: ${line(error.detail || error.message, 200)}`;
+  if (error.status === 403) return `This token may not read executions: ${line(error.detail || error.message, 200)}`;
+  return `The edge could not be asked: ${line(error.detail || error.message, 200)}`;
+}

@@ -1,0 +1,115 @@
+/** What is around everything: the bar on top, where the list and the stage are, short notices. */
+
+import { ConnectionPill } from "./connection.js";
+import { openDialog } from "./dialog.js";
+import { h, setAttribute } from "./dom.js";
+import { icon, mark } from "./icons.js";
+import { showHelp } from "./keys.js";
+import { tokenForm } from "./session.js";
+import { said } from "./text.js";
+
+const THEMES = ["system", "light", "dark"];
+const ICONS = { system: "theme", light: "sun", dark: "moon" };
+const NOTICE_MS = 3_500;
+
+export class Shell {
+  /** `side` is the list's node; `who` the user's name, `onSignOut()` is called by its button. */
+  constructor(side, announcer, { who, onSignOut }) {
+    this.pill = new ConnectionPill();
+    this._announcer = announcer;
+    this._stage = h("main", { class: "stage", id: "stage", tabindex: "-1" });
+    this._links = [
+      ["list", h("a", { href: "#/" }, "Executions")],
+      ["ops", h("a", { href: "#/ops" }, "Operations")],
+    ];
+    this._theme = h("button", { type: "button", class: "button quiet square", onclick: () => this.nextTheme() });
+    this._notices = h("div", { class: "notices", role: "status" });
+    this._work = h("div", { class: "work" }, side, this._stage);
+    this.node = h("div", { class: "shell" }, h("a", { class: "skip", href: "#stage", onclick: (event) => this._skip(event) }, "Skip to the story"), this._bar(who, onSignOut), this._work, this._notices, announcer.node);
+    this._showTheme();
+  }
+
+  /** Put a view on the stage; `name`: list, story, new or ops. */
+  show(view, name) {
+    this._stage.replaceChildren(...(view ? [view] : []));
+    this._work.dataset.view = name;
+    for (const [id, link] of this._links) setAttribute(link, "aria-current", id === name || (id === "list" && name === "story") ? "page" : null);
+  }
+
+  /** Ask for a newer token, without taking away what is being read; promises one that an edge accepts. */
+  askForToken(check) {
+    return new Promise((resolve) => {
+      const open = () =>
+        openDialog("Sign in again", (close) =>
+          tokenForm({
+            check,
+            onDone: (token) => {
+              close();
+              bar.remove();
+              resolve(token);
+            },
+          }),
+        );
+      const bar = h(
+        "div",
+        { class: "session-bar", role: "alert" },
+        h("span", {}, "Your session is ending. Sign in again to go on watching."),
+        h("button", { type: "button", class: "button small", onclick: open }, "Sign in"),
+      );
+      this._work.before(bar);
+    });
+  }
+
+  notify(text, isBad = false) {
+    const node = h("p", { class: `notice ${isBad ? "bad" : ""}` }, icon(isBad ? "warning" : "check"), text);
+    this._notices.replaceChildren(node);
+    clearTimeout(this._timer);
+    this._timer = setTimeout(() => node.remove(), isBad ? NOTICE_MS * 2 : NOTICE_MS);
+  }
+
+  nextTheme() {
+    const next = THEMES[(THEMES.indexOf(theme()) + 1) % THEMES.length];
+    if (next === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = next;
+    try {
+      localStorage.setItem("runcast:theme", next);
+    } catch {
+      // It holds until the page is left.
+    }
+    this._showTheme();
+    this._announcer.say(`Theme: ${next}`);
+  }
+
+  _bar(who, onSignOut) {
+    return h(
+      "header",
+      { class: "bar" },
+      h("a", { class: "brand", href: "#/", "aria-label": "Runcast, to the list" }, mark(), h("span", {}, "Runcast")),
+      h("nav", { class: "bar-links", "aria-label": "Pages" }, this._links.map(([, link]) => link)),
+      this.pill.node,
+      h(
+        "div",
+        { class: "bar-actions" },
+        this._theme,
+        h("button", { type: "button", class: "button quiet square help", "aria-label": "Keyboard", title: "Keyboard (?)", onclick: showHelp }, icon("keyboard")),
+        h("button", { type: "button", class: "button quiet who", title: "Sign out", onclick: onSignOut }, who && h("span", { class: "who-name" }, said(who.slice(0, 40))), icon("signOut"), h("span", { class: "unseen" }, "Sign out")),
+      ),
+    );
+  }
+
+  _showTheme() {
+    const label = `Theme: ${theme()}`;
+    this._theme.replaceChildren(icon(ICONS[theme()]));
+    setAttribute(this._theme, "aria-label", label);
+    setAttribute(this._theme, "title", `${label} (t)`);
+  }
+
+  _skip(event) {
+    event.preventDefault();
+    this._stage.focus();
+  }
+}
+
+function theme() {
+  return document.documentElement.dataset.theme ?? "system";
+}

@@ -1,0 +1,223 @@
+"""What the tests of the browser side stand on: Chromium, and edges with workers over one Redis, all of them real."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import itertools
+import json
+import re
+import shutil
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Playwright, WebError, async_playwright
+
+from broker.embedded import EmbeddedRedis
+from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, edges, free_ports, token_for
+from tests.workers import WorkerProcess
+
+HERE = Path(__file__).resolve().parent
+CHROMIUM = shutil.which("chromium")
+NODE = shutil.which("node")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+AGENTS_SECONDS = 20.0
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (tests/run installs it)")
+
+
+def needs_npm(folder: Path) -> pytest.MarkDecorator:
+    """For tests that use what `npm ci` puts into a folder."""
+    is_there = NODE is not None and (folder / "node_modules").is_dir()
+    where = folder.relative_to(ROOT)
+    return pytest.mark.skipif(not is_there, reason=f"needs node, and `npm ci` in {where} (tests/run does it)")
+
+
+# --- the browser -----------------------------------------------------------------------------------------------------
+
+
+class Chromium:
+    """One browser process for a session's tests, started with the first and again when a test has brought it down."""
+
+    def __init__(self) -> None:
+        self._playwright: Playwright | None = None
+        self._browser: Browser | None = None
+
+    async def browser(self) -> Browser:
+        if self._playwright is None:
+            self._playwright = await async_playwright().start()
+        if self._browser is None or not self._browser.is_connected():
+            launch = self._playwright.chromium.launch
+            self._browser = await launch(executable_path=CHROMIUM, args=list(FLAGS), timeout=30_000)
+        return self._browser
+
+    async def close(self) -> None:
+        if self._browser is not None:
+            await self._browser.close()
+        if self._playwright is not None:
+            await self._playwright.stop()
+
+
+class Complaints:
+    """What pages said on their consoles as errors, and errors that no one caught. A test that ends with one it did not
+    declare has failed: `complaints.allow("Failed to load resource")`, a regular expression."""
+
+    def __init__(self) -> None:
+        self._heard: list[str] = []
+        self._allowed: list[re.Pattern[str]] = []
+
+    def allow(self, *patterns: str) -> None:
+        self._allowed += [re.compile(pattern) for pattern in patterns]
+
+    def hear(self, context: BrowserContext) -> None:
+        """Listen to every page of a context, those to come too."""
+        context.on("console", self._on_console)
+        context.on("weberror", self._on_error)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        url = message.location["url"]
+        if message.type in ("error", "assert") and not url.endswith(
+            "/favicon.ico"
+        ):  # the browser asks for it by itself
+            self._heard.append(f"{message.text} ({url})")
+
+    def _on_error(self, error: WebError) -> None:
+        self._heard.append(f"uncaught: {error.error}")
+
+    @property
+    def undeclared(self) -> list[str]:
+        return [text for text in self._heard if not any(pattern.search(text) for pattern in self._allowed)]
+
+
+# --- servers ---------------------------------------------------------------------------------------------------------
+
+
+class Site:
+    """Some application's web server, of another origin than the edges, which allow it. Serves a folder's files, and
+    pages that a test gives it."""
+
+    def __init__(self, port: int) -> None:
+        self.origin = f"http://127.0.0.1:{port}"
+        self._pages: dict[str, tuple[str, bytes]] = {}
+        self._folder = [HERE]
+        handler = partial(_SiteHandler, self._pages, self._folder)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+
+    def page(self, path: str, text: str, type_: str = "text/html; charset=utf-8") -> str:
+        """Put a page at a path; its URL."""
+        self._pages[path] = (type_, text.encode())
+        return self.origin + path
+
+    def folder(self, folder: Path) -> str:
+        """Serve the files of a folder (a build's `dist`, say) from now on; the site's URL."""
+        self._folder[0] = folder
+        return self.origin + "/"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+class _SiteHandler(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, pages: dict[str, tuple[str, bytes]], folder: list[Path], *arguments: Any) -> None:
+        self._pages = pages
+        super().__init__(*arguments, directory=str(folder[0]))
+
+    def do_GET(self) -> None:
+        found = self._pages.get(self.path.partition("?")[0])
+        if found is None:
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", found[0])
+        self.send_header("Content-Length", str(len(found[1])))
+        self.end_headers()
+        self.wfile.write(found[1])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class WebStand:
+    """Two edges and a worker over a Redis of their own, and an application's site. Every test has its own user.
+
+    The worker runs the demo's agents and those of web_agents.py. An edge may be killed and started again on its port:
+    `edge.kill()`, then `edge.start().wait_ready()`; a fixture starts what a test left dead.
+    """
+
+    def __init__(self, redis: EmbeddedRedis, started: list[EdgeProcess], worker: WorkerProcess, site: Site) -> None:
+        self.redis_url = redis.url
+        self.edges = started
+        self.worker = worker
+        self.site = site
+        self._numbers = itertools.count(1)
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"http://127.0.0.1:{edge.port}" for edge in self.edges]
+
+    def new_user(self) -> str:
+        return f"user-{next(self._numbers)}"
+
+    def token(self, user: str, *, ttl: float = 3600.0) -> str:
+        """A token of this user with every scope but `admin`."""
+        return token_for(user, scopes=ALL_SCOPES - {"admin"}, ttl=ttl)
+
+    def console(self, user: str, edge: int = 0) -> str:
+        """The console's URL that signs a user in, as `runcast demo` prints it."""
+        return f"{self.urls[edge]}/#token={self.token(user)}"
+
+    def mend(self) -> None:
+        """Start again what a test left dead or stopped."""
+        for edge in self.edges:
+            if edge.process is not None and edge.process.poll() is not None:
+                edge.start().wait_ready()
+
+
+@contextlib.contextmanager
+def web_stand(**settings: Any) -> Iterator[WebStand]:
+    """`settings` are those of the edges, by their field names."""
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(EmbeddedRedis())
+        site = Site(free_ports(1)[0])
+        stack.callback(site.close)
+        given = {"heartbeat_seconds": 1, "cors_origins": site.origin, "executes_per_minute": 0, **settings}
+        worker = WorkerProcess(redis.url, "web_agents:agents", HERE)
+        stack.callback(worker.close)
+        started = stack.enter_context(edges(redis.url, 2, **given))
+        _agents_known(started[0], worker)
+        yield WebStand(redis, started, worker, site)
+
+
+def _agents_known(edge: EdgeProcess, worker: WorkerProcess) -> None:
+    headers = {"Authorization": f"Bearer {token_for('alice')}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{edge.port}/api/agent/agents", headers=headers)
+    deadline = time.monotonic() + AGENTS_SECONDS
+    while True:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            if json.load(response)["agents"]:
+                return
+        assert worker.alive, worker.log_text()
+        assert time.monotonic() < deadline, f"no agents:\n{worker.log_text()}"
+        time.sleep(0.05)
