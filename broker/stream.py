@@ -29,7 +29,7 @@ from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
 from emitter import tasks
 from emitter.errors import UnknownExecution
-from emitter.wire import START, EventId, member
+from emitter.wire import START, member
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
@@ -86,15 +86,13 @@ class Streams:
         identity: Identity,
         request_id: str,
         rendering: Rendering,
-        cursor: EventId | None = None,
         *,
         seat: Seat | None = None,
         wants_sse: bool = False,
     ) -> web.StreamResponse:
-        """Answer with an execution as another protocol shows it, from its first event on, or from what follows
-        `cursor`. `seat` is the room that was held for it; `wants_sse`: an `EventSource` asks. Raises `Problem` before
-        anything was sent; the request's body must have been read."""
-        lens = RenderedLens(rendering, chunked=request.version >= HttpVersion11, cursor=cursor)
+        """Answer with an execution as another protocol shows it. `seat` is the room that was held for it; `wants_sse`:
+        an `EventSource` asks. Raises `Problem` before anything was sent; the request's body must have been read."""
+        lens = RenderedLens(rendering, chunked=request.version >= HttpVersion11)
         wanted = StreamRequest(lens, None, from_now=False, malformed=False, wants_sse=wants_sse)
         if seat is None:
             return await self._admit(request, target, identity, wanted, request_id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from broker import sse
-from emitter.wire import START, Entry, EventId
+from emitter.wire import Entry, EventId
 
 
 class Rendering(Protocol):
@@ -34,17 +34,15 @@ class Rendering(Protocol):
 
 
 class RenderedLens(sse.Lens):
-    """One viewer's lens through a rendering. What lies at or before `cursor` is rendered but not shown, since what
-    follows may depend on it."""
+    """One viewer's lens through a rendering. It reads the log from its first event: what it shows may depend on it."""
 
-    __slots__ = ("_cursor", "_rendering")
+    __slots__ = ("_rendering",)
 
     is_native = False
 
-    def __init__(self, rendering: Rendering, *, chunked: bool, cursor: EventId | None = None) -> None:
+    def __init__(self, rendering: Rendering, *, chunked: bool) -> None:
         super().__init__(chunked=chunked)
         self._rendering = rendering
-        self._cursor = cursor or START
         self.heartbeat = self.wrap(rendering.heartbeat)
         self.heartbeat_seconds = rendering.heartbeat_seconds
         self.key = (object(),)  # shared with nobody, and never another's
@@ -69,11 +67,7 @@ class RenderedLens(sse.Lens):
         return self._rendering.open() + self._rendering.render(entries)
 
     def encode(self, entries: Sequence[Entry]) -> bytes:
-        seen = [entry for entry in entries if entry.seq <= self._cursor.seq]
-        if seen:
-            self._rendering.render(seen)
-            entries = entries[len(seen) :]
-        return b"" if self.is_over or not entries else self.wrap(self._rendering.render(entries))
+        return b"" if self.is_over else self.wrap(self._rendering.render(entries))
 
     def control(self, event: str, data: dict[str, object]) -> bytes:  # noqa: ARG002 - it is the native protocol's
         return b""
