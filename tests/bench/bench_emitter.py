@@ -1,4 +1,4 @@
-"""The publishing side: Redis CPU of an append, the emitter's CPU, the caller's wait; and an edge's start."""
+"""The publishing side: what appends and logs cost Redis, the emitter's CPU, the caller's wait; an edge's start."""
 
 from __future__ import annotations
 
@@ -80,6 +80,46 @@ async def _append_cost(redis: Redis, size: int, type_: str, calls: int, producer
 async def _redis_cpu(redis: Redis) -> float:
     info = await redis.info("cpu")
     return float(info["used_cpu_user"] + info["used_cpu_sys"])
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+def logs(run: Run) -> list[Figure]:
+    with embedded_redis() as server:
+        return asyncio.run(_logs(server.url, run.size(2000, 200)))
+
+
+async def _logs(url: str, executions: int) -> list[Figure]:
+    """Growth of Redis' used memory: of executions that have begun, and of what each event adds."""
+    async with connect(url, timeout=30) as redis:
+        await redis.script_load(log.APPEND_SCRIPT)
+        await _append_each(redis, 50, 1, first_seq=1, names="warm")
+        empty = await _used_memory(redis)
+        await _append_each(redis, executions, 1, first_seq=1)
+        begun = await _used_memory(redis)
+        for batch in range(10):
+            await _append_each(redis, executions, 20, first_seq=2 + 20 * batch)
+        full = await _used_memory(redis)
+    return [
+        Figure("an execution that has begun", (begun - empty) / executions / 1000, "KB", note="1 event"),
+        Figure("each further event", (full - begun) / executions / 200, "bytes", note="frames of 270 bytes"),
+    ]
+
+
+async def _append_each(redis: Redis, executions: int, size: int, *, first_seq: int, names: str = "log") -> None:
+    for start in range(0, executions, DEPTH):
+        pipe = redis.pipeline(transaction=False)
+        for number in range(start, min(start + DEPTH, executions)):
+            name = f"{names}{number}"
+            events = [bench_event(name)] * size
+            pipe.execute_command(*log.append_command(OWNER, name, events, producer="p", first_seq=first_seq))
+        for reply in await pipe.execute():
+            log.read_reply("x", reply)
+
+
+async def _used_memory(redis: Redis) -> int:
+    return int((await redis.info("memory"))["used_memory"])
 
 
 # --- emitter ---------------------------------------------------------------------------------------------------------

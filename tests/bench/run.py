@@ -15,9 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project, installed or not
 
 from bench_control import cancel, replace
-from bench_emitter import append, emitter, start
+from bench_emitter import append, emitter, logs, start
 from bench_fanout import burst, fanout
 from bench_many import latency, many
+from bench_render import render
 from bench_viewers import connects, memory, storm
 from figures import Bench, Run, keep, table
 from processes import OTHER_CORES, compiled, machine
@@ -31,10 +32,12 @@ BENCHES: dict[str, Bench] = {
     "connects": connects,
     "storm": storm,
     "append": append,
+    "logs": logs,
     "emitter": emitter,
     "start": start,
     "cancel": cancel,
     "replace": replace,
+    "render": render,
 }
 
 

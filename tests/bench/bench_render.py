@@ -1,0 +1,143 @@
+"""Rendering: what it costs to show an event in each protocol, beside the native frame and a bare `json.loads`.
+
+A native frame is made once for all viewers of a log; what is rendered is made for each viewer. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from figures import Figure, Run, median
+
+from broker.protocols.a2a.renderer import TaskStream, rpc_result
+from broker.protocols.a2a.simple import Simple
+from broker.protocols.a2a.story import Opening, Story
+from broker.protocols.a2a.v03 import V03
+from broker.protocols.a2a.v10 import V10
+from broker.protocols.ag_ui.renderer import Renderer as AgUi
+from broker.protocols.ag_ui.renderer import View
+from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
+from broker.sse import Lens
+from emitter import events, wire
+from emitter.wire import Entry
+
+RECORDED = Path(__file__).parents[1] / "golden" / "every_event.jsonl"
+TASK = "ex_1"
+CHUNKS = ("the agent says what ", "it found in the ", "files, and why it ", "matters for the next ", "step. ")
+Take = Callable[[Entry], Any]
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def numbered(told: Sequence[events.Event]) -> list[Entry]:
+    found = []
+    for seq, event in enumerate(told, 1):
+        type_ = wire.event_type(event)
+        json_ = wire.envelope(type_, TASK, wire.encode_data(event), ts=1_763_682_345_000 + seq)
+        found.append(Entry(1_763_682_345_000 + seq, seq, type_.encode(), json_))
+    return found
+
+
+def begun() -> list[events.Event]:
+    return [events.ExecutionQueued(task="t", agent="a"), events.ExecutionStarted(task="t", started_at=1, attempt=1)]
+
+
+def text(count: int) -> list[Entry]:
+    """Mostly chunks of text, 40 to a message, as an emitter merges a model's tokens; a call between messages."""
+    chunks = itertools.cycle(CHUNKS)
+    told = begun()
+    for number in itertools.count():
+        told += [events.MessageDelta(message_id=f"m{number}", delta=next(chunks)) for _ in range(40)]
+        told.append(events.MessageComplete(message_id=f"m{number}"))
+        told.append(events.ToolStart(call_id=f"c{number}", tool_name="read", params={"path": f"src/{number}.py"}))
+        told.append(events.ToolComplete(call_id=f"c{number}", tool_name="read", result={"lines": 90}, duration=0.1))
+        if len(told) >= count:
+            return numbered(told[:count])
+    raise AssertionError
+
+
+def every(count: int) -> list[Entry]:
+    """Every type of event over and over, but for those that end an attempt, wait for a person, or end it all."""
+    lines = [json.loads(line)["event"] for line in RECORDED.read_text().splitlines()]
+    recorded = [wire.decode_envelope(json.dumps(line).encode())[1] for line in lines]
+    ends = (events.ExecutionQueued, events.ExecutionStarted, events.ExecutionSuperseded, events.InputRequired)
+    ends += (events.InputReceived, events.ExecutionComplete)
+    return numbered([*begun(), *_rounds([event for event in recorded if not isinstance(event, ends)], count)])
+
+
+def _rounds(told: Sequence[events.Event], count: int) -> Iterator[events.Event]:
+    """With ids of messages, calls and artifacts that are new in every round."""
+    for number in range(count):
+        event = told[number % len(told)]
+        names = [name for name in ("message_id", "call_id", "artifact_id") if hasattr(event, name)]
+        yield _renamed(event, names, number // len(told))
+
+
+def _renamed(event: Any, names: Sequence[str], round_: int) -> Any:
+    return msgspec.structs.replace(event, **{name: f"{getattr(event, name)}-{round_}" for name in names})
+
+
+# --- who shows it ----------------------------------------------------------------------------------------------------
+
+
+def a2a(version: Any) -> Take:
+    shown = TaskStream(Story(Opening(TASK, "ctx")), version, rpc_result("r"))
+    shown.open()
+    return lambda entry: shown.render([entry])
+
+
+def rendering(made: Any) -> Take:
+    made.open()
+    return lambda entry: made.render([entry])
+
+
+def takers() -> dict[str, Callable[[], Take]]:
+    lens = Lens()
+    return {
+        "json.loads": lambda: lambda entry: json.loads(entry.json),
+        "native frame": lambda: lambda entry: lens.encode([entry]),
+        "AI SDK": lambda: rendering(AiSdk(TASK)),
+        "AG-UI": lambda: rendering(AgUi(View(execution_id=TASK, thread_id="t", run_id="r"))),
+        "A2A 0.3": lambda: a2a(V03()),
+        "A2A 1.0": lambda: a2a(V10()),
+        "A2A simple": lambda: a2a(Simple()),
+    }
+
+
+# --- the bench -------------------------------------------------------------------------------------------------------
+
+
+def render(run: Run) -> list[Figure]:
+    figures = []
+    for title, entries in (("text", text(run.size(4000, 400))), ("every event", every(run.size(4000, 400)))):
+        costs: dict[str, list[float]] = {name: [] for name in takers()}
+        for _ in range(run.size(9, 2)):
+            for name, make in takers().items():  # taking turns: ratios are those of one moment
+                costs[name].append(cost(make(), entries))
+        figures += [figure(title, name, costs) for name in costs]
+    return figures
+
+
+def cost(take: Take, entries: Sequence[Entry]) -> float:
+    """Microseconds of CPU for one event, one by one as they come when they are live."""
+    began = time.process_time()
+    for entry in entries:
+        take(entry)
+    return (time.process_time() - began) / len(entries) * 1e6
+
+
+def figure(title: str, name: str, costs: dict[str, list[float]]) -> Figure:
+    ratios = {
+        base: median([mine / theirs for mine, theirs in zip(costs[name], costs[base], strict=True)])
+        for base in ("json.loads", "native frame")
+    }
+    note = "" if name == "json.loads" else f"{ratios['json.loads']:.2g} x json.loads"
+    note += "" if name in ratios else f", {ratios['native frame']:.2g} x a native frame"
+    return Figure(f"{title}: {name}", median(costs[name]), "µs CPU/event", note=note)
