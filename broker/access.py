@@ -194,7 +194,7 @@ _PREFLIGHT = {
     # Ours, and what clients of A2A send from pages.
     "Access-Control-Allow-Headers": (
         "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-ID, Producer-Id, Producer-Seq, "
-        "A2A-Version, A2A-Extensions, X-A2A-Extensions, If-None-Match, Cache-Control"
+        "A2A-Version, A2A-Extensions, X-A2A-Extensions, If-None-Match, Cache-Control, traceparent, tracestate"
     ),
     "Access-Control-Max-Age": "600",
 }

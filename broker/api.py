@@ -38,7 +38,8 @@ from emitter.errors import UnknownExecution
 from emitter.events import State
 from emitter.log import LogLimits
 from emitter.redact import Redactor
-from emitter.wire import EXECUTION_ID, START, EventId, parse_event_id
+from emitter.tracing import Trace
+from emitter.wire import EXECUTION_ID, START, EventId, Owner, parse_event_id
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 REVOKED_SECONDS = 30 * 86_400
@@ -157,9 +158,15 @@ class Api:
 
     async def post_events(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "events:publish")
-        owner, execution_id = identity.owner, execution_of(request)
+        execution_id = execution_of(request)
+        with self._front.span(request, "publish", execution=execution_id) as span:
+            return await self._publish(request, identity.owner, execution_id, span.trace)
+
+    async def _publish(
+        self, request: web.Request, owner: Owner, execution_id: str, trace: Trace | None
+    ) -> web.Response:
         max_bytes = self._limits.max_event_bytes
-        gate = Gate(owner, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes)
+        gate = Gate(owner, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace)
         try:
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"

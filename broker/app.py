@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -36,13 +37,16 @@ from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
 from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
+from broker.redis_metrics import RedisMetrics
 from broker.settings import BadSetting, Settings
+from broker.shards import subscription
 from broker.stream import Streams
-from broker.subscription import Subscription
+from broker.tracing import Deliveries
 from broker.vitals import Vitals
 from emitter import tasks, wire, workers
 from emitter.connection import GONE, connect
 from emitter.redact import Redactor
+from emitter.telemetry import tracer_from
 
 BACKLOG = 4096
 LOOPBACK = "127.0.0.1"
@@ -90,6 +94,7 @@ class Edge:
         await self._stack.__aenter__()
         try:
             for part in (
+                self._tracing(),
                 self._redis(),
                 self._access(),
                 self._presence(),
@@ -113,6 +118,14 @@ class Edge:
         self._log.info("edge_stopped", edge=self.id)
 
     # --- parts, in the order of their start --------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _tracing(self) -> AsyncIterator[None]:
+        self._tracer = tracer_from(os.environ, "runcast-edge")
+        try:
+            yield
+        finally:
+            await self._tracer.close()
 
     @contextlib.asynccontextmanager
     async def _redis(self) -> AsyncIterator[None]:
@@ -151,7 +164,8 @@ class Edge:
             max_connections_per_user=settings.max_connections_per_user,
             connects_per_minute=settings.connects_per_minute,
         ) as self.admission:
-            self.streams = Streams(settings, self.history, self.admission, self.presence, self.metrics)
+            deliveries = Deliveries(self._tracer) if self._tracer.is_on else None
+            self.streams = Streams(settings, self.history, self.admission, self.presence, self.metrics, deliveries)
             collector = Collector(self.redis, self._describe)
             self.ops = Ops(settings, self.streams, self.admission, collector, self.metrics)
             yield
@@ -162,7 +176,8 @@ class Edge:
     async def _subscription(self) -> AsyncIterator[None]:
         self.heartbeat = Heartbeat(self.id, self.redis, lambda: self.subscription, self._describe)
         permanent = [self.heartbeat.channel, wire.REVOCATIONS]
-        async with Subscription(self._listening, permanent, self._on_message, self._on_lost) as self.subscription:
+        listening = subscription(self._listening, permanent, self._on_message, self._on_lost)
+        async with listening as self.subscription:
             self.streams.watch.subscription = self.subscription
             await self.access.load()
             try:
@@ -178,7 +193,13 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
-        async with owned(measure_lag(self.metrics), "loop-lag"), owned(self._recheck(), "recheck"):
+        self.metrics.connections_limit.set(self.settings.max_connections)
+        redis_metrics = RedisMetrics(self.redis, self.metrics)
+        async with (
+            owned(measure_lag(self.metrics), "loop-lag"),
+            owned(redis_metrics.run(), "redis-metrics"),
+            owned(self._recheck(), "recheck"),
+        ):
             yield
 
     @contextlib.asynccontextmanager
@@ -221,7 +242,7 @@ class Edge:
         access.setup_cors(app, settings.cors_origins)
         problems.setup(app)
         commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
-        front = Front(settings, self.access, self.admission, self.streams, commands, self.metrics)
+        front = Front(settings, self.access, self.admission, self.streams, commands, self.metrics, self._tracer)
         api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, version())
         app.add_routes(api.routes())
         chat = AiSdk(front.speaking(Protocol.AI_SDK))

@@ -37,6 +37,7 @@ from emitter.errors import (
 from emitter.lifecycle import Lifecycle, Start
 from emitter.log import LogLimits
 from emitter.redact import Redactor
+from emitter.tracing import Trace
 from emitter.wire import START, Entry, EventId, Owner, new_execution_id, now_ms
 
 IDEMPOTENCY_SECONDS = 86_400
@@ -82,17 +83,23 @@ class Commands:
     # --- start -------------------------------------------------------------------------------------------------------
 
     async def execute(
-        self, identity: Identity, request: ExecuteRequest, *, request_id: str, idempotency_key: str | None
+        self,
+        identity: Identity,
+        request: ExecuteRequest,
+        *,
+        request_id: str,
+        idempotency_key: str | None,
+        trace: Trace | None = None,
     ) -> tuple[ExecuteResponse, bool]:
-        """Accept an execution and queue its job; whether it was new. Raises `Problem` 422 (unknown agent, a key used
-        for another request), `ExecutionExists`, `PayloadTooLarge`."""
+        """Accept an execution, as part of `trace`, and queue its job; whether it was new. Raises `Problem` 422 (unknown
+        agent, a key used for another request), `ExecutionExists`, `PayloadTooLarge`."""
         owner = identity.owner
         key = None if idempotency_key is None else _Key(owner, idempotency_key, request)
         execution_id = None if key is None else await self._first_answer(key)
         if key is not None and execution_id is not None and await self._is_first(key, owner, execution_id):
             await self._lifecycle.offer(owner, execution_id)
             return _accepted(execution_id), False  # even if no worker knows the agent any more
-        start = self._start(request, await self._agent(request.agent), request_id, key)
+        start = self._start(request, await self._agent(request.agent), request_id, key, trace)
         execution_id = execution_id or request.execution_id or new_execution_id()
         if key is not None:
             execution_id = await self._reserve(key, execution_id)
@@ -107,7 +114,9 @@ class Commands:
         stored: bytes | None = await self._redis.hget(owner.execution(execution_id).record, "key")
         return stored == key.digest.encode()
 
-    def _start(self, request: ExecuteRequest, agent: str, request_id: str, key: _Key | None) -> Start:
+    def _start(
+        self, request: ExecuteRequest, agent: str, request_id: str, key: _Key | None, trace: Trace | None
+    ) -> Start:
         latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 900
         if request.not_before is not None and request.not_before > latest:
             # By then its log would have expired, or be about to.
@@ -122,6 +131,7 @@ class Commands:
             not_before=request.not_before,
             cancel_after_seconds=request.on_disconnect.cancel_after_seconds if request.on_disconnect else None,
             key="" if key is None else key.digest,
+            trace=trace,
         )
 
     async def _agent(self, name: str | None) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +25,8 @@ from broker.request import Target
 from broker.seats import Seat
 from broker.settings import Settings
 from broker.stream import Streams
+from broker.tracing import TRACE, trace_of
+from emitter.tracing import Fact, Span, Tracer, log_fields
 
 BODY_SECONDS = 30.0
 
@@ -42,6 +44,7 @@ class Front:
         streams: Streams,
         commands: Commands,
         metrics: Metrics,
+        tracer: Tracer,
     ) -> None:
         self.commands = commands
         self._settings = settings
@@ -49,6 +52,7 @@ class Front:
         self._admission = admission
         self._streams = streams
         self._metrics = metrics
+        self._tracer = tracer
         self._protocol = Protocol.NATIVE
         self._log = get_logger()
 
@@ -75,7 +79,8 @@ class Front:
         label = {"foreign-origin": "origin", "forbidden": "scope"}.get(reason, reason)
         counters = self._metrics.auth_failures
         counters.get(label, counters["invalid"]).inc()
-        self._log.warning("access_refused", reason=reason, path=request.path, request_id=request_id_of(request))
+        about = {"path": request.path, "request_id": request_id_of(request), **log_fields(trace_of(request))}
+        self._log.warning("access_refused", reason=reason, **about)
 
     async def read_json(self, request: web.Request, type_: type[B]) -> B:
         """The JSON body. Raises `Problem` 400, 408, 413 and msgspec's errors (400, 422)."""
@@ -94,6 +99,22 @@ class Front:
             raise Problem(408, "request-timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
         except web.RequestPayloadError as error:
             raise Problem(400, "malformed", "the body's coding is broken") from error
+
+    @contextlib.contextmanager
+    def span(self, request: web.Request, name: str, **facts: Fact) -> Iterator[Span]:
+        """Around what a request does: a span in the trace that its headers name, or in a new one. From here on the
+        request stands in it."""
+        about: dict[str, Fact] = {"protocol": self._protocol, "request_id": request_id_of(request), **facts}
+        with self._tracer.start(name, "server", trace_of(request), **about) as span:
+            if span.trace is not None:
+                request[TRACE] = span.trace
+            try:
+                yield span
+            except Exception as error:
+                problem = to_problem(error)
+                if problem is not None and problem.status < 500:
+                    span.refuse(problem.slug)
+                raise
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -120,9 +141,12 @@ class Front:
         self, request: web.Request, identity: Identity, wanted: ExecuteRequest, *, idempotency_key: str | None = None
     ) -> tuple[ExecuteResponse, bool]:
         """Accept an execution; whether it was new. Errors of `Commands.execute`."""
-        answer, is_new = await self.commands.execute(
-            identity, wanted, request_id=request_id_of(request), idempotency_key=idempotency_key
-        )
+        request_id = request_id_of(request)
+        with self.span(request, "execute", agent=wanted.agent) as span:
+            answer, is_new = await self.commands.execute(
+                identity, wanted, request_id=request_id, idempotency_key=idempotency_key, trace=span.trace
+            )
+            span.note(execution=answer.execution_id, repeated=not is_new)
         self.accepted(request, identity, answer.execution_id, is_new=is_new)
         return answer, is_new
 
@@ -152,7 +176,7 @@ class Front:
     def audit(self, request: web.Request, identity: Identity, event: str, **fields: Any) -> None:
         """The log line of something that was done."""
         who = identity.principal
-        about = {"user": who.user, "org": who.org, "protocol": self._protocol}
+        about = {"user": who.user, "org": who.org, "protocol": self._protocol, **log_fields(trace_of(request))}
         self._log.info(event, request_id=request_id_of(request), **about, **fields)
 
     # --- show --------------------------------------------------------------------------------------------------------

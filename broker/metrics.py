@@ -153,6 +153,7 @@ class Metrics:
 
     def _streams(self) -> None:
         self.connections = self._gauge("connections", "Open streams")
+        self.connections_limit = self._gauge("connections_limit", "Streams that may be open at once; 0 is no limit")
         self.connections_opened = self._counters("connections_opened", "Streams opened", "protocol", Protocol)
         self.connections_closed = self._counters("connections_closed", "Streams closed", "reason", CloseReason)
         self.events_delivered = self._counter("events_delivered", "Events written to viewers")

@@ -52,7 +52,7 @@ def build_openapi(version: str) -> Json:
         "paths": {**_execution_paths(), **_stream_paths(), **_operations_paths(), **protocols.paths()},
         "components": {
             "schemas": _schemas(),
-            "parameters": {parameter["name"]: parameter for parameter in (*OWNER, *STREAM)},
+            "parameters": {parameter["name"]: parameter for parameter in (*OWNER, *STREAM, *TRACE)},
             "headers": headers(),
             "responses": problems(),
             "securitySchemes": _security_schemes(),
@@ -110,6 +110,11 @@ STREAM = (
     query("types", "only these types: `tool:*,execution:*`", type="string"),
     query("named", "`false`: every event as the default `message`", type="string", enum=["true", "false"]),
     query("heartbeat", "`event`: heartbeats as events, not comments", type="string", enum=["event"]),
+)
+
+TRACE = (
+    header("traceparent", "the trace that this is part of (W3C Trace Context); ignored if not valid", type="string"),
+    header("tracestate", "what comes with `traceparent`", type="string"),
 )
 
 
@@ -204,7 +209,7 @@ def _execute() -> Json:
         "Start an execution",
         "executions:write",
         ok(202, "It is queued.", {JSON: "ExecuteResponse"}),
-        parameters=(key,),
+        parameters=(key, *parameter_refs(TRACE)),
         body={JSON: "ExecuteRequest"},
         errors=(409,),
     )
@@ -246,6 +251,7 @@ def _publish() -> Json:
             ID,
             header("Producer-Id", "with `Producer-Seq`: a repeat appends nothing twice", type="string", maxLength=64),
             header("Producer-Seq", "the first event's number: from 1, without gaps", type="integer", minimum=1),
+            *parameter_refs(TRACE),
         ),
         body={JSON: "PublishRequest", NDJSON: "PublishRequest"},
         errors=(404, 409, 500),

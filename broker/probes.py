@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from broker.logs import get_logger
 from broker.metrics import Metrics
-from broker.subscription import Subscription
+from broker.shards import AnySubscription
 from emitter import wire
 from emitter.connection import GONE
 
@@ -35,7 +35,7 @@ class Heartbeat:
         self,
         edge_id: str,
         redis: Redis,
-        subscription: Callable[[], Subscription],
+        subscription: Callable[[], AnySubscription],
         describe: Callable[[], object],
     ) -> None:
         self.edge_id = edge_id

@@ -16,7 +16,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from redis import exceptions as redis_errors
 
+from broker.tracing import trace_of
 from emitter import errors
+from emitter.tracing import log_fields
 
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -208,7 +210,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         problem = to_problem(error)
         if problem is None:
             log = structlog.get_logger("broker.problems")
-            log.exception("request_failed", request_id=request_id, method=request.method, path=request.path)
+            about = {"method": request.method, "path": request.path, **log_fields(trace_of(request))}
+            log.exception("request_failed", request_id=request_id, **about)
             problem = Problem(500, "internal-error", "the server failed; its log has more under this requestId")
         return _answer(request, problem, request_id)
 

@@ -17,6 +17,7 @@ from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooL
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
+from emitter.tracing import Trace
 from emitter.wire import Owner, decode_event
 
 MAX_EVENTS = 1000
@@ -35,6 +36,7 @@ class Gate(NamedTuple):
     hooks: Sequence[Named]
     redact: Redactor
     max_bytes: int
+    trace: Trace | None = None
 
 
 def edge_hooks(settings: Settings) -> tuple[Named, ...]:
@@ -111,6 +113,7 @@ def _read_event(line: bytes, gate: Gate) -> Prepared:
         request_id=request_id,
         agent=request.agent,
         parent_id=request.parent_id,
+        traceparent=None if gate.trace is None else gate.trace.parent,
         max_bytes=gate.max_bytes,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
@@ -15,25 +15,38 @@ from broker.ops_types import OpsRedis, RedisNode
 Mode = Literal["standalone", "sentinel", "cluster"]
 
 
+class Told(NamedTuple):
+    """What one server said of itself."""
+
+    address: str
+    ping_ms: float
+    info: Mapping[str, Any]
+
+
 async def look(redis: Redis) -> OpsRedis:
+    """How all of it is. Raises what `ask` raises."""
+    is_cluster = isinstance(redis, RedisCluster)
+    is_sentinel = not is_cluster and isinstance(redis.connection_pool, SentinelConnectionPool)
+    mode: Mode = "cluster" if is_cluster else "sentinel" if is_sentinel else "standalone"
+    return summary(mode, [node_of(*told) for told in await ask(redis)])
+
+
+async def ask(redis: Redis) -> list[Told]:
     """Ask every primary once. Raises what a call to Redis raises; bounded by the client's timeouts."""
     if isinstance(redis, RedisCluster):
         await redis.initialize()  # its client knows no node before its first command
-        primaries = redis.get_primaries()
-        return summary("cluster", [await _look_at(redis, partial(str, node.name), node) for node in primaries])
-    pool = redis.connection_pool
-    mode: Mode = "sentinel" if isinstance(pool, SentinelConnectionPool) else "standalone"
+        return [await _ask_one(redis, partial(str, node.name), node) for node in redis.get_primaries()]
     # Behind Sentinel only a call that was answered tells which server it is.
-    return summary(mode, [await _look_at(redis, partial(address, pool))])
+    return [await _ask_one(redis, partial(address, redis.connection_pool))]
 
 
-async def _look_at(redis: Any, where: Callable[[], str], node: Any = None) -> RedisNode:
+async def _ask_one(redis: Any, where: Callable[[], str], node: Any = None) -> Told:
     target = {} if node is None else {"target_nodes": node}
     started = time.perf_counter()
     await redis.execute_command("PING", **target)
     ping_ms = (time.perf_counter() - started) * 1000
     info = await redis.execute_command("INFO", **target)
-    return node_of(where(), ping_ms, info)
+    return Told(where(), ping_ms, info)
 
 
 def address(pool: Any) -> str:

@@ -59,6 +59,7 @@ _ORIGINS = "origins like https://app.example.com, comma separated; never *"
 _Secret = Annotated[str, Meta(min_length=32)]  # RFC 7518, section 3.2: as long as the hash's output
 _HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
 _BaseUrl = Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")]
+_Port = Annotated[int, Meta(ge=0, le=65_535)]
 _Origin = Annotated[str, Meta(pattern=r"^https?://[^/*,\s]+$")]
 
 
@@ -160,7 +161,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, _about("executions one worker runs at a time", "executions", ge=1, le=10_000)
     ] = 10
     worker_admin_port: Annotated[
-        int | None, _about("port of a worker's `/metrics`, `/healthz` and `/readyz`; unset is none", ge=0, le=65_535)
+        _Port | None,
+        _about(
+            "port of a worker's `/metrics`, `/healthz` and `/readyz`; unset is none",
+            allowed="a whole number from 0 to 65535",
+        ),
     ] = None
     lease_seconds: Annotated[
         float, _about("a worker silent for so long has lost its executions", "seconds", ge=1, le=3600)
@@ -226,12 +231,15 @@ def _refuse_unknown(given: Mapping[str, str], known: list[str]) -> None:
 
 def _parse(field: _Field, text: str) -> Any:
     value = tuple(part.strip() for part in text.split(",")) if isinstance(field.default, tuple) else text
-    is_number = isinstance(field.default, int | float)
     try:
-        return msgspec.convert(value, field.annotated, strict=not is_number)
+        return msgspec.convert(value, field.annotated, strict=not _is_number(field.type))
     except (msgspec.ValidationError, ValueError, OverflowError):
         shown = f"({len(text)} characters)" if _is_secret(field) else text
         raise BadSetting(field.variable, shown, _allowed(field)) from None
+
+
+def _is_number(kind: Any) -> bool:
+    return kind in (int, float) or any(_is_number(part) for part in get_args(kind))
 
 
 def _is_secret(field: _Field) -> bool:

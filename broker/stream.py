@@ -25,10 +25,12 @@ from broker.replay import LOST_REDIS_SECONDS, Replay
 from broker.request import StreamRequest, Target, read_parameters
 from broker.seats import FULL, Seat, Seats
 from broker.settings import Settings
+from broker.tracing import Deliveries, trace_of
 from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
 from emitter import tasks
 from emitter.errors import UnknownExecution
+from emitter.tracing import log_fields
 from emitter.wire import START, member
 
 STREAM_HEADERS = {
@@ -45,7 +47,13 @@ class Streams:
     """All open streams of one edge."""
 
     def __init__(
-        self, settings: Settings, history: History, admission: Admission, presence: Presence, metrics: Metrics
+        self,
+        settings: Settings,
+        history: History,
+        admission: Admission,
+        presence: Presence,
+        metrics: Metrics,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -53,7 +61,7 @@ class Streams:
         self._seats = Seats(settings.max_connections, admission, metrics, lambda: len(self._viewers))
         self._presence = presence
         self._metrics = metrics
-        self.watch = Watch(history, metrics, self)
+        self.watch = Watch(history, metrics, self, deliveries)
         self._steps = Replay(history, self.watch, metrics, self.close)
         self._pulse = Pulse(settings, self.close)
         self._viewers: dict[int, Viewer] = {}
@@ -186,7 +194,7 @@ class Streams:
         viewer = Viewer(self, watched.topic, lens, identity, wanted.cursor or START)
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
         seat.is_taken = True
-        self._register(viewer, target, request_id)
+        self._register(viewer, target, {"request_id": request_id, **log_fields(trace_of(request))})
         if watched.tether is not None:
             self._presence.enter(watched.tether)
         self._own(self._replay(viewer, watched, wanted), "viewer-replay")
@@ -204,7 +212,7 @@ class Streams:
             greeting += self._steps.reset_frame(Reset("unknown"), None)
         return greeting
 
-    def _register(self, viewer: Viewer, target: Target, request_id: str) -> None:
+    def _register(self, viewer: Viewer, target: Target, request: dict[str, str]) -> None:
         viewer.number = next(self._numbers)
         self._viewers[viewer.number] = viewer
         self._pulse.add(viewer)
@@ -215,7 +223,7 @@ class Streams:
         self._log.info(
             "stream_opened",
             viewer=viewer.number,
-            request_id=request_id,
+            **request,
             user=viewer.identity.principal.user,
             org=viewer.identity.principal.org,
             execution=target.execution_id,

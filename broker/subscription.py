@@ -1,4 +1,5 @@
-"""The one Redis subscription of an edge: every channel of every viewer over one connection.
+"""The one Redis subscription of an edge: every channel of every viewer over one connection (in a Cluster
+`broker.shards` has one to each primary).
 
 redis-py's PubSub reconnects and resubscribes by itself, without a word, and in whichever task meets the error: a reader
 and a subscriber that met it together read each other's replies, and the edge stayed deaf. So one task here makes a
@@ -13,7 +14,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +37,8 @@ class Subscription:
     on_message(channel, data) is called for every message; on_lost(channel) when messages may have been missed.
     Both are synchronous and must not raise.
     """
+
+    SUBSCRIBE, UNSUBSCRIBE = "SUBSCRIBE", "UNSUBSCRIBE"
 
     def __init__(
         self,
@@ -109,36 +112,43 @@ class Subscription:
     async def _run(self) -> None:
         failures = 0
         while not tasks.told_to_stop():
-            pubsub = self._redis.pubsub()
             try:
-                await self._use(pubsub)
+                async with self._connection() as connection:
+                    await self._use(connection)
             except (RedisError, *GONE) as error:
                 self._log.warning("subscription_lost", error=type(error).__name__, failures=failures + 1)
             except Exception:  # the last resort of this task: an edge that is deaf for ever would be worse
                 self._log.exception("subscription_failed")
-            finally:
-                with contextlib.suppress(RedisError, *GONE):
-                    await pubsub.aclose()
             failures = 0 if self.connected else failures + 1
             self.connected = False
             await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 8)) * (0.5 + random.random() / 2))
 
-    async def _use(self, pubsub: Any) -> None:
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection on which the permanent channels are subscribed to; closed at the end."""
+        pubsub = self._redis.pubsub()
+        try:
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                await self._redis.initialize()  # a cluster's client must know its nodes first
+                await pubsub.execute_command(self.SUBSCRIBE, *self._permanent)
+            yield pubsub.connection
+        finally:
+            with contextlib.suppress(RedisError, *GONE):
+                await pubsub.aclose()
+
+    async def _use(self, connection: Any) -> None:
         """Hold the wanted channels over one connection until it is lost. Raises why it was."""
-        async with asyncio.timeout(CONFIRM_SECONDS):
-            await self._redis.initialize()  # a cluster's client must know its nodes first
-            await pubsub.execute_command("SUBSCRIBE", *self._permanent)
         self._sent = set(self._permanent)
         self._confirmed &= self._wanted
         self._changed.set()
-        # From here on only these two use the connection, and neither makes a new one.
-        self._reading = asyncio.create_task(self._read(pubsub.connection), name="subscription-read")
-        both = [self._reading, asyncio.create_task(self._change(pubsub.connection), name="subscription-change")]
+        # From here on only these use the connection, and none makes a new one.
+        self._reading = asyncio.create_task(self._read(connection), name="subscription-read")
+        users = [self._reading, asyncio.create_task(self._change(connection), name="subscription-change")]
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(users, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await tasks.end(both)
-        for task in both:
+            await tasks.end(users)
+        for task in users:
             if not task.cancelled():
                 await task
 
@@ -149,25 +159,31 @@ class Subscription:
             self._changed.clear()
             if added := self._wanted - self._sent:
                 self._sent |= added
-                await connection.send_command("SUBSCRIBE", *added, check_health=False)
+                await self._send(connection, self.SUBSCRIBE, added)
             if dropped := self._sent - self._wanted:
                 # Forgotten before it is sent: whoever wants one of them meanwhile must wait for a confirmation that
                 # comes after.
                 self._confirmed -= dropped
                 self._sent -= dropped
-                await connection.send_command("UNSUBSCRIBE", *dropped, check_health=False)
+                await self._send(connection, self.UNSUBSCRIBE, dropped)
+
+    async def _send(self, connection: Any, verb: str, channels: set[str]) -> None:
+        await connection.send_command(verb, *channels, check_health=False)
 
     async def _read(self, connection: Any) -> None:
         read = 0
         while True:
             # Straight from the connection: a third cheaper per message than through PubSub.
-            reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
-            self._handle(*reply)
+            self._handle(await self._reply(connection))
             read += 1
             if read % YIELD_AFTER == 0:
                 await asyncio.sleep(0)
 
-    def _handle(self, kind: bytes, channel: bytes, data: Any) -> None:
+    async def _reply(self, connection: Any) -> Any:
+        return await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
+
+    def _handle(self, reply: Any) -> None:
+        kind, channel, data = reply
         if kind == b"message":
             self._on_message(channel.decode(), data)
         elif kind == b"subscribe":
@@ -182,7 +198,7 @@ class Subscription:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         if again:
-            if channel == self._permanent[0]:
+            if self._permanent[:1] == [channel]:
                 self.reconnects += 1
                 self._log.warning("subscription_reconnected", channels=len(self._confirmed))
             self._on_lost(channel)

@@ -18,7 +18,8 @@ from broker.hub import TERMINAL_TYPES, Topic
 from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.presence import Tether
-from broker.subscription import Subscription
+from broker.shards import AnySubscription
+from broker.tracing import Deliveries
 from broker.viewer import Viewer, ViewerState
 from emitter import tasks
 from emitter.connection import GONE
@@ -61,10 +62,13 @@ class Watched:
 class Watch:
     """All watched logs of one edge."""
 
-    def __init__(self, history: History, metrics: Metrics, audience: Audience) -> None:
-        self.subscription: Subscription | None = None  # set by the edge before the first join
+    def __init__(
+        self, history: History, metrics: Metrics, audience: Audience, deliveries: Deliveries | None = None
+    ) -> None:
+        self.subscription: AnySubscription | None = None  # set by the edge before the first join
         self._history = history
         self._metrics = metrics
+        self._deliveries = deliveries
         self._audience = audience
         self._watched: dict[str, Watched] = {}
         self._flush_soon: dict[Watched, None] = {}
@@ -149,6 +153,8 @@ class Watch:
             self._metrics.events_delivered.inc(delivery.events)
             self._metrics.event_bytes.inc(delivery.bytes)
             self._metrics.observe_delivery(time.time() - entries[-1].ms / 1000)
+            if self._deliveries is not None:
+                self._deliveries.show(entries, delivery)
         lagging, topic.lagging = topic.lagging, []
         for viewer in lagging:
             # A heartbeat may have filled its socket long before this: it may have left or be replaying since.

@@ -24,6 +24,8 @@ import structlog
 from emitter.agents import Agents
 from emitter.connection import DEFAULT_URL, connect
 from emitter.errors import InvalidEvent, InvalidSetting
+from emitter.telemetry import tracer_from
+from emitter.tracing import Tracer
 from emitter.worker import Worker, WorkerSettings
 
 log = structlog.get_logger("emitter.worker")
@@ -125,26 +127,27 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         _log_to_stderr(values.pop("log_level"))
         host, port = values.pop("admin_host"), values.pop("admin_port")
         agents, settings = load_agents(arguments["agents"]), WorkerSettings(**values)
+        tracer = tracer_from(environ, "runcast-worker")  # after the agents, who may have set tracing up themselves
         if port is None:
-            return asyncio.run(_serve(Worker(agents, settings)))
-        return _serve_with_probes(agents, settings, host, port)
+            return asyncio.run(_serve(Worker(agents, settings, tracer=tracer), tracer))
+        return _serve_with_probes(agents, settings, tracer, host, port)
     except (CannotStart, InvalidSetting) as error:
         sys.stderr.write(f"runcast worker: {error}\n")
         return 2
 
 
-def _serve_with_probes(agents: Agents, settings: WorkerSettings, host: str, port: int) -> int:
+def _serve_with_probes(agents: Agents, settings: WorkerSettings, tracer: Tracer, host: str, port: int) -> int:
     try:
         from emitter.metrics import Metrics
         from emitter.probes import Probes
     except ImportError as error:
         raise CannotStart(f"RUNCAST_WORKER_ADMIN_PORT needs pip install 'runcast[metrics]': {error}") from error
     metrics = Metrics(agents.names, _version())
-    worker = Worker(agents, settings, metrics)
+    worker = Worker(agents, settings, metrics, tracer)
     metrics.watch(lambda: worker.running, settings.concurrency)
     with Probes(host, port, metrics) as probes:
         log.info("probes_started", port=probes.port)
-        return asyncio.run(_serve(worker))
+        return asyncio.run(_serve(worker, tracer))
 
 
 def _version() -> str:
@@ -209,7 +212,7 @@ def _log_to_stderr(level: str) -> None:
     )
 
 
-async def _serve(worker: Worker) -> int:
+async def _serve(worker: Worker, tracer: Tracer) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows has no such handlers: there Ctrl-C ends it at once
@@ -220,6 +223,7 @@ async def _serve(worker: Worker) -> int:
     except Exception:
         log.exception("worker_crashed")
         code = 1
+    await tracer.close()
     if worker.leftovers:
         # asyncio would wait for ever for agents that swallow their cancellation. Everything of ours is closed.
         sys.stdout.flush()

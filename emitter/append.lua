@@ -5,7 +5,8 @@
 -- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
 --       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt),
 --       lapsed (of exactly this attempt, once its worker's lease has ended)
---       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms  10 PUBLISH or SPUBLISH
+--       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms
+--       10 what publishes the batch on log and feed: PUBLISH, or SPUBLISH in a Cluster
 --       11 execution id  12 number of strings of extra record fields, then those, then per event: type, json, mark
 --          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
 --          the producer's sequence)
@@ -86,7 +87,7 @@ for at = base + skip * 3, #ARGV, 3 do
         else
           if from then open = string.sub(open, 1, from) .. string.sub(open, to + 1) end
           if open == ' ' and new_state == 'waiting_input' then new_state = 'running' end
-          call(ARGV[10], KEYS[6], 'answer ' .. id)
+          call('PUBLISH', KEYS[6], 'answer ' .. id)
         end
       end
     end

@@ -38,6 +38,7 @@ from emitter.lane import Options
 from emitter.log import Mode, prepare_with
 from emitter.publisher import Publisher
 from emitter.questions import InputKind, Questions
+from emitter.tracing import read_trace
 from emitter.wire import Owner, new_execution_id, now_ms
 
 TEXT_CHUNK = 4 * 1024
@@ -172,6 +173,7 @@ class AgentEmitter(AsyncEventMethods):
         attempt: the attempt this worker runs; appends of an older one are refused. 0: not fenced.
         claimed: whether a worker has claimed the attempt: then the log takes it only while the record says so.
         agent, request_id, parent_id: envelope keys of every event.
+        traceparent: where all of it stands in a trace (W3C Trace Context), an envelope key too; ignored if not valid.
         hooks: what every event passes here (`emitter.hooks`), before the publisher's.
     """
 
@@ -189,6 +191,7 @@ class AgentEmitter(AsyncEventMethods):
         agent: str | None = None,
         request_id: str | None = None,
         parent_id: str | None = None,
+        traceparent: str | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         super().__init__(attempt)
@@ -196,7 +199,8 @@ class AgentEmitter(AsyncEventMethods):
             raise InvalidEvent(f"attempt: {attempt!r} is not a number from 0")
         self.owner = Owner(user_id, org)
         self.execution_id = new_execution_id() if execution_id is None else wire.check_execution_id(execution_id)
-        self._keys = wire.envelope_keys(request_id, agent, parent_id)
+        trace = None if traceparent is None else read_trace([traceparent])
+        self._keys = wire.envelope_keys(request_id, agent, parent_id, None if trace is None else trace.parent)
         self._owns_publisher = publisher is None
         self._publisher = publisher or Publisher(redis_url=redis_url, options=options)
         self._hooks = (*name_hooks(hooks), *self._publisher.hooks)
@@ -204,7 +208,7 @@ class AgentEmitter(AsyncEventMethods):
             user=user_id, org=org, execution_id=self.execution_id, agent=agent, request_id=request_id, attempt=attempt
         )
         mode: Mode = "claimed" if claimed else "any"
-        self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare, mode)
+        self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare, mode, trace)
         self._text_chunk, self._delta_bytes = self._text_limits()
         self._chunks_dropped = 0
         self._calls = 0

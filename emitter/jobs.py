@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from emitter.errors import InvalidEvent
+from emitter.tracing import Trace, read_trace
 from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, check_execution_id, jobs_key, member
 
 log = structlog.get_logger("emitter.jobs")
@@ -66,8 +67,8 @@ class Cancel(msgspec.Struct, frozen=True):
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed execution. `from_seq` is the log's ordinal before this attempt; `lease_ms` is when the lease ends
-    (Redis time), `waited_ms` how long it waited for a worker; `cancel` was asked for before it started; `traceparent`
-    is that of W3C Trace Context."""
+    (Redis time), `waited_ms` how long it waited for a worker; `cancel` was asked for before it started; `trace` is
+    where it was accepted."""
 
     owner: Owner
     execution_id: str
@@ -82,7 +83,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None
     conversation_id: str | None
     cancel: Cancel | None
-    traceparent: str | None = None
+    trace: Trace | None = None
 
     @property
     def record(self) -> str:
@@ -211,7 +212,7 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
     if reply[0] != b"ok":
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
-    task, params, metadata, request_id, conversation_id, cancel, traceparent = reply[5:12]
+    task, params, metadata, request_id, conversation_id, cancel, traceparent, tracestate = reply[5:13]
     try:
         return Job(
             owner=entry.owner,
@@ -227,7 +228,7 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
             request_id=request_id.decode() or None,
             conversation_id=conversation_id.decode() or None,
             cancel=read_cancel(cancel),
-            traceparent=traceparent.decode() or None,
+            trace=read_trace([traceparent.decode("ascii", "replace")], [tracestate.decode("ascii", "replace")]),
         )
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error

@@ -15,9 +15,13 @@ from emitter.batch import Batch, Prepared, Queue
 from emitter.errors import AppendRefused, EmitterClosed, EventsLost, QueueFull, RedisUnavailable
 from emitter.events import Event
 from emitter.log import LogLimits, Mode, PackedAppend, append_command
+from emitter.tracing import Allowance, Trace
 from emitter.wire import Owner, check_execution_id
 
 log = structlog.get_logger("emitter")
+
+SPANS_AT_ONCE, SPANS_PER_SECOND = 20.0, 1.0
+"""Of how many appends of one lane a trace tells."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -39,6 +43,7 @@ class Sender(Protocol):
 
     options: Options
     limits: LogLimits
+    is_sharded: bool
 
     def schedule(self, lane: Lane, *, urgent: bool) -> None: ...
 
@@ -66,9 +71,13 @@ class Lane:
         attempt: int,
         encode: Callable[[Event, int], Prepared],
         mode: Mode = "any",
+        trace: Trace | None = None,
     ) -> None:
         self._publisher = publisher
         self._mode = mode
+        self.trace = trace
+        self._spans = None if trace is None else Allowance(SPANS_AT_ONCE, SPANS_PER_SECOND)
+        self.late_since: float | None = None
         self.owner = owner
         self.execution_id = check_execution_id(execution_id)
         self.attempt = attempt
@@ -122,6 +131,7 @@ class Lane:
             attempt=self.attempt,
             mode=self._mode,
             limits=self._publisher.limits,
+            is_sharded=self._publisher.is_sharded,
         )
 
     def arrived(self, refusal: AppendRefused | None = None) -> None:
@@ -140,6 +150,13 @@ class Lane:
             self._room.set()
         if len(self.queue):
             self._publisher.schedule(self, urgent=True)
+
+    def traced(self, now: float) -> Trace | None:
+        """The trace that an append which is done `now` is to be shown in, if it is. One that was `late_since` some time
+        always is."""
+        if self._spans is None or self.trace is None or not self.trace.is_sampled:
+            return None
+        return self.trace if self._spans.take(now) or self.late_since is not None else None
 
     def failed(self, error: Exception) -> None:
         """Redis answered the batch with an error; it will be sent again."""

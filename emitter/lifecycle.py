@@ -36,6 +36,7 @@ from emitter.events import (
 from emitter.jobs import Cancel, Job
 from emitter.log import Appended, LogLimits, append, prepare
 from emitter.redact import Redactor
+from emitter.tracing import Trace, log_fields, read_trace
 from emitter.wire import Owner, member, now_ms
 
 log = structlog.get_logger("emitter.lifecycle")
@@ -48,7 +49,7 @@ MAX_ATTEMPTS = 3
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What an execution is started with. `not_before` in ms since the epoch; `cancel_after_seconds`: how long it goes
     on after its last viewer has left (`None`: to its end); `key`: whose request it was, to tell a repeat from another
-    request for the same id."""
+    request for the same id; `trace`: where it was accepted."""
 
     task: str
     agent: str
@@ -59,6 +60,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     not_before: int | None = None
     cancel_after_seconds: float | None = None
     key: str = ""
+    trace: Trace | None = None
 
     @property
     def fields(self) -> dict[str, str]:
@@ -78,6 +80,10 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
             fields["notBefore"] = str(self.not_before)
         if self.cancel_after_seconds is not None:
             fields["cancelAfter"] = str(int(self.cancel_after_seconds * 1000))
+        if self.trace is not None:
+            fields["traceparent"] = self.trace.parent
+            if self.trace.state:
+                fields["tracestate"] = self.trace.state
         return fields
 
 
@@ -90,6 +96,7 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     max_attempts: int
     cancel: Cancel | None
+    trace: Trace | None
 
 
 class Lifecycle:
@@ -105,7 +112,7 @@ class Lifecycle:
         finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, and `ExecutionExists` for an
         id under which somebody has published already."""
         event = ExecutionQueued(task=start.task, agent=start.agent)
-        prepared = self._prepare(event, execution_id, request_id=start.request_id or None)
+        prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
         # First of all: whatever happens between here and the job, somebody comes by.
         await jobs.look_in(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS)
         is_new = await self._begin(owner, execution_id, prepared, start)
@@ -156,7 +163,7 @@ class Lifecycle:
         """The state of an execution whose worker was asked; `None` if no worker has it."""
         keys = owner.execution(execution_id)
         words = msgspec.json.encode(cancel)
-        state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, "PUBLISH")
+        state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words)
         if not state:
             raise UnknownExecution(execution_id)
         known: State = state.decode()
@@ -167,7 +174,7 @@ class Lifecycle:
         longer this attempt's to give."""
         event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
         try:
-            prepared = self._prepare(event, job.execution_id)
+            prepared = self._prepare(event, job.execution_id, job.trace)
             await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
         except AppendRefused:
             return False
@@ -205,15 +212,16 @@ class Lifecycle:
         event = _after(found)
         fields = {"lost": str(found.lost + 1)}
         try:
-            prepared = self._prepare(event, execution_id)
+            prepared = self._prepare(event, execution_id, found.trace)
         except (InvalidEvent, PayloadTooLarge):  # the words of who cancelled, where other limits hold
             event = ExecutionCancelled()
-            prepared = self._prepare(event, execution_id)
+            prepared = self._prepare(event, execution_id, found.trace)
         try:
             await self._append(owner, execution_id, prepared, attempt=found.attempt, mode="lapsed", fields=fields)
         except AppendRefused:
             return "kept"
-        log.warning("worker_lost", execution=execution_id, agent=found.agent, attempt=found.attempt, then=event.type)
+        about = {"agent": found.agent, "attempt": found.attempt, **log_fields(found.trace)}
+        log.warning("worker_lost", execution=execution_id, then=event.type, **about)
         if event.type in TERMINAL_STATES:
             await jobs.end(self._redis, member(owner, execution_id))
             return "ended"
@@ -221,9 +229,9 @@ class Lifecycle:
         return "superseded"
 
     async def _found(self, owner: Owner, execution_id: str) -> Lost:
-        names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel")
+        names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel", "traceparent")
         row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        agent, attempt, from_seq, lost, max_attempts, cancel = row
+        agent, attempt, from_seq, lost, max_attempts, cancel, traceparent = row
         return Lost(
             agent=(agent or b"").decode(),
             attempt=int(attempt or 0),
@@ -231,10 +239,20 @@ class Lifecycle:
             lost=int(lost or 0),
             max_attempts=int(max_attempts or MAX_ATTEMPTS),
             cancel=jobs.read_cancel(cancel or b""),
+            trace=read_trace([(traceparent or b"").decode("ascii", "replace")]),
         )
 
-    def _prepare(self, event: Event, execution_id: str, **envelope: Any) -> Prepared:
-        return prepare(event, execution_id, redact=self._redact, max_bytes=self._limits.max_event_bytes, **envelope)
+    def _prepare(
+        self, event: Event, execution_id: str, trace: Trace | None = None, *, request_id: str | None = None
+    ) -> Prepared:
+        return prepare(
+            event,
+            execution_id,
+            redact=self._redact,
+            request_id=request_id,
+            traceparent=None if trace is None else trace.parent,
+            max_bytes=self._limits.max_event_bytes,
+        )
 
     async def _append(self, owner: Owner, execution_id: str, event: Prepared, **options: Any) -> Appended:
         """Append to what exists."""

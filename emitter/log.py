@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from emitter import errors, wire
@@ -78,13 +78,15 @@ def prepare(
     request_id: str | None = None,
     agent: str | None = None,
     parent_id: str | None = None,
+    traceparent: str | None = None,
     max_bytes: int = wire.MAX_EVENT_BYTES,
     answer: str | None = None,
     fields: Mapping[str, str] = {},
 ) -> Prepared:
     """Encode and redact one event. Raises `InvalidEvent`, `PayloadTooLarge`."""
     wire.check_execution_id(execution_id)
-    keys = wire.envelope_keys(request_id, agent, parent_id) if request_id or agent or parent_id else b""
+    is_plain = not (request_id or agent or parent_id or traceparent)
+    keys = b"" if is_plain else wire.envelope_keys(request_id, agent, parent_id, traceparent)
     return prepare_with(event, execution_id, redact, keys, ts, max_bytes, answer=answer, fields=fields)
 
 
@@ -126,18 +128,20 @@ def append_command(
     fields: Mapping[str, str] = {},
     limits: LogLimits = LogLimits(),  # noqa: B008 - frozen
     conversation_id: str | None = None,
+    is_sharded: bool = False,
 ) -> list[Any]:
     """The EVALSHA command, as a list, that appends a batch. `conversation_id`: what the execution that begins with it
-    is a part of."""
+    is a part of. `is_sharded`: of a Cluster, where only the node that has the log hears of it."""
     execution = owner.execution(execution_id)
     keys = [execution.record, execution.log, owner.feed, owner.feed_seq, owner.index, execution.control]
     if conversation_id is not None:
         keys.append(owner.conversation(conversation_id))
     extra = _extra_fields(fields, events)
+    publish = "SPUBLISH" if is_sharded else "PUBLISH"
     command: list[Any] = [
         "EVALSHA", APPEND_SHA, len(keys), *keys,
         attempt, producer, first_seq, mode, limits.log_maxlen, limits.feed_maxlen, limits.ttl_seconds * 1000,
-        limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, "PUBLISH", execution_id,
+        limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, publish, execution_id,
         len(extra), *extra,
     ]  # fmt: skip
     for event in events:
@@ -191,7 +195,7 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
 
 async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:
     """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors; never retries."""
-    command = append_command(owner, execution_id, events, **options)
+    command = append_command(owner, execution_id, events, is_sharded=isinstance(redis, RedisCluster), **options)
     client: Any = redis
     try:
         reply = await client.execute_command(*command)

@@ -36,6 +36,9 @@ class Metrics(Observer):
         self._beaten_at, self._announced_at, self._is_stopping = time.monotonic(), -1e9, False
         self.registry = registry = CollectorRegistry()
         self._running = Gauge("runcast_worker_running", "Executions that run here", registry=registry)
+        # Asked by the thread of the probes: it grows while an agent holds up the event loop.
+        silent = Gauge("runcast_worker_silent_seconds", "Since the event loop last ran the worker", registry=registry)
+        silent.set_function(lambda: time.monotonic() - self._beaten_at)
         self._slots = Gauge("runcast_worker_concurrency", "Executions that may run here at once", registry=registry)
         self._waiting = Gauge(
             "runcast_jobs_waiting", "Jobs that wait for a worker, by agent (the same on every worker)", ["agent"],

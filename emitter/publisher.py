@@ -29,6 +29,7 @@ from emitter.listener import Listener
 from emitter.log import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.observer import Observer
 from emitter.redact import Redactor
+from emitter.tracing import Trace, Tracer
 from emitter.wire import Owner
 
 log = structlog.get_logger("emitter")
@@ -58,13 +59,16 @@ class Publisher:
         redact_keys: Sequence[str] | None = None,
         hooks: Sequence[Hook] | None = None,
         observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
+        tracer: Tracer = Tracer(),  # noqa: B008 - nor does this one
     ) -> None:
         self._observer = observer
+        self._tracer = tracer
         found_limits, found_keys = limits_from(os.environ) if limits is None or redact_keys is None else (limits, ())
         self.hooks = hooks_from(os.environ) if hooks is None else name_hooks(hooks)
         url = redis_url or os.environ.get("RUNCAST_REDIS_URL") or DEFAULT_URL
         self.redis = redis if redis is not None else connect(url)
         self._owns_redis = redis is None
+        self.is_sharded = isinstance(self.redis, RedisCluster)
         self.listener = Listener(self.redis)
         self.options = options
         self.limits = found_limits if limits is None else limits
@@ -84,7 +88,7 @@ class Publisher:
     async def __aenter__(self) -> Publisher:
         if self._closed or self._task is not None:
             raise EmitterClosed("a publisher is opened once")
-        if not isinstance(self.redis, RedisCluster):  # whose commands must find their node
+        if not self.is_sharded:  # where commands must find their node
             self._link = Link(self.redis)
         self._task = asyncio.create_task(self._run(), name="publisher")
         return self
@@ -132,8 +136,9 @@ class Publisher:
         attempt: int,
         encode: Callable[[Event, int], Prepared],
         mode: Mode = "any",
+        trace: Trace | None = None,
     ) -> Lane:
-        return Lane(self, owner, execution_id, attempt, encode, mode)
+        return Lane(self, owner, execution_id, attempt, encode, mode, trace)
 
     def schedule(self, lane: Lane, *, urgent: bool) -> None:
         if lane in self._resting:
@@ -192,15 +197,17 @@ class Publisher:
         except (RedisError, *GONE) as error:
             self._observer.append_failed()
             log.warning("append_failed", error=type(error).__name__, batches=len(commands))
-            self._send_again()
+            self._send_again(started)
             return False
         except Exception:  # last resort: one bad batch must not end the publishing of all
             log.exception("append_crashed")
-            self._send_again()
+            self._send_again(started)
             return False
         sent, self._sending = self._sending, []
         events = sum(len(batch.events) for _, batch in sent)
         self._observer.appended(len(sent), events, time.perf_counter() - started)
+        if self._tracer.is_on:
+            self._trace(sent, replies, started)
         for (lane, batch), reply in zip(sent, replies, strict=True):
             if lane.batch is batch:  # or it was closed while its batch travelled
                 self._settle(lane, reply)
@@ -226,11 +233,24 @@ class Publisher:
                 lane.refuse(error)
         return commands
 
-    def _send_again(self) -> None:
+    def _send_again(self, started: float) -> None:
         sent, self._sending = self._sending, []
         for lane, batch in sent:
             if lane.batch is batch:
+                lane.late_since = lane.late_since or started
                 self.schedule(lane, urgent=True)
+
+    def _trace(self, sent: Sequence[tuple[Lane, Batch]], replies: Sequence[Any], started: float) -> None:
+        """Show appends in the traces of their executions, each with the tries that came before."""
+        now = time.perf_counter()
+        for (lane, batch), reply in zip(sent, replies, strict=True):
+            if isinstance(reply, Exception):
+                lane.late_since = lane.late_since or started
+                continue
+            if (trace := lane.traced(now)) is not None:
+                seconds, events = now - (lane.late_since or started), len(batch.events)
+                self._tracer.record("append", trace, seconds, execution=lane.execution_id, events=events)
+            lane.late_since = None
 
     def _settle(self, lane: Lane, reply: Any) -> None:
         if isinstance(reply, Exception):

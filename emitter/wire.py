@@ -228,6 +228,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     type: str
     execution_id: str
     ts: int
+    traceparent: str | None = None
     request_id: str | None = None
     agent: str | None = None
     parent_id: str | None = None
@@ -286,10 +287,16 @@ def _refuse_nan(event: Event) -> None:
     json.dumps(msgspec.to_builtins(event, str_keys=True, enc_hook=_reject), allow_nan=False)
 
 
-def envelope_keys(request_id: str | None = None, agent: str | None = None, parent_id: str | None = None) -> bytes:
+def envelope_keys(
+    request_id: str | None = None,
+    agent: str | None = None,
+    parent_id: str | None = None,
+    traceparent: str | None = None,
+) -> bytes:
     """The optional keys of an envelope as a piece of JSON, `,"agent":"…"`; the same for every event of an emitter.
-    `InvalidEvent` for what is not text."""
-    piece = b""
+    `traceparent` is a valid one, and comes first: `read_traced` looks for it there. `InvalidEvent` for what is not
+    text."""
+    piece = b"" if traceparent is None else b',"traceparent":"%b"' % traceparent.encode()
     for name, value in (("requestId", request_id), ("agent", agent), ("parentId", parent_id)):
         if value is None:
             continue
@@ -318,6 +325,17 @@ def envelope(
     if max_bytes and len(encoded) > max_bytes:
         raise PayloadTooLarge(len(encoded), max_bytes)
     return encoded
+
+
+_TRACED = re.compile(
+    rb'\{"type":"[^"\\]+","executionId":"([^"\\]+)","ts":\d+,"traceparent":"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"'
+)
+
+
+def read_traced(encoded: bytes) -> tuple[str, str] | None:
+    """The execution and the `traceparent` of a stored event, without decoding it; None if it has no `traceparent`."""
+    match = _TRACED.match(encoded)
+    return None if match is None else (match[1].decode(), match[2].decode())
 
 
 def decode_event(type_: str, data: bytes | msgspec.Raw) -> Event:

@@ -38,6 +38,7 @@ from emitter.reaper import Reaper
 from emitter.run import HandedOver, Lost, Outcome, Run
 from emitter.scheduler import Scheduler
 from emitter.tasks import told_to_stop
+from emitter.tracing import Fact, Span, Tracer, log_fields
 from emitter.workers import WorkerInfo
 
 log = structlog.get_logger("emitter.worker")
@@ -47,6 +48,8 @@ PAUSE_SECONDS_MAX = 2.0
 STEADY_SECONDS = 10.0
 """A step that lasted this long was well in between: its next failure counts as the first."""
 HURRY_SECONDS = 0.5
+FAILURES: tuple[Outcome, ...] = ("failed", "timeout", "unwritten")
+"""Outcomes that a trace shows as errors."""
 CLOSE_SECONDS = 5.0
 
 
@@ -76,6 +79,7 @@ class Worker:
         agents: Agents,
         settings: WorkerSettings = WorkerSettings(),  # noqa: B008 - frozen
         observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
+        tracer: Tracer = Tracer(),  # noqa: B008 - nor does this one
     ) -> None:
         if not len(agents):
             raise ValueError("no agent is registered")
@@ -85,7 +89,8 @@ class Worker:
         self.leftovers: set[asyncio.Task[object]] = set()
         self._redis: Redis = connect(settings.redis_url, max_connections=256 + 2 * settings.concurrency)
         self._observer = observer
-        self._publisher = Publisher(redis=self._redis, observer=observer)
+        self._tracer = tracer
+        self._publisher = Publisher(redis=self._redis, observer=observer, tracer=tracer)
         self._lifecycle = Lifecycle(self._redis, self._publisher.limits, self._publisher.redact)
         self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds, observer)
         self._scheduler = Scheduler(self._redis, self._lifecycle, agents.schedules)
@@ -239,7 +244,8 @@ class Worker:
         self._intake.entries.popleft()
         if isinstance(claim, Job):
             self._observer.claimed(entry.agent, claim.waited_ms / 1000)
-            log.info("job_claimed", execution=entry.execution_id, agent=entry.agent, attempt=claim.attempt)
+            about = {"agent": entry.agent, "attempt": claim.attempt, **log_fields(claim.trace)}
+            log.info("job_claimed", execution=entry.execution_id, **about)
             self._start(claim)
             await jobs.settle(self._redis, entry, claim)
         elif claim != "owned":
@@ -266,6 +272,11 @@ class Worker:
     # --- one execution ---
 
     def _start(self, job: Job) -> None:
+        about: dict[str, Fact] = {"execution": job.execution_id, "agent": job.agent, "attempt": job.attempt}
+        if job.trace is not None:
+            self._tracer.record("queue", job.trace, job.waited_ms / 1000, **about)
+        span = self._tracer.start("run", "consumer", job.trace, **about)
+
         def open_emitter() -> AgentEmitter:
             return AgentEmitter(
                 job.owner.user,
@@ -276,22 +287,27 @@ class Worker:
                 claimed=True,
                 agent=job.agent,
                 request_id=job.request_id,
+                traceparent=None if span.trace is None else span.trace.parent,
             )
 
         run = Run(job, self.agents[job.agent], open_emitter, self.settings.cut_seconds)
         self._runs[job.record] = run
-        task = asyncio.create_task(self._see_through(run), name=f"run-{job.execution_id}")
+        task = asyncio.create_task(self._see_through(run, span), name=f"run-{job.execution_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _see_through(self, run: Run) -> None:
+    async def _see_through(self, run: Run, span: Span) -> None:
         """One execution from claim to end, and what follows from how it came out."""
         job, started = run.job, time.monotonic()
-        structlog.contextvars.bind_contextvars(execution=job.execution_id, agent=job.agent, attempt=job.attempt)
+        about = {"agent": job.agent, "attempt": job.attempt, **log_fields(span.trace)}
+        structlog.contextvars.bind_contextvars(execution=job.execution_id, **about)
         outcome: Outcome = "unwritten"
         try:
-            with self._publisher.listener.calling(job.control, b"cancel", self._looking.set):
+            with span, self._publisher.listener.calling(job.control, b"cancel", self._looking.set):
                 outcome = await run.execute()
+                span.note(outcome=outcome)
+                if outcome in FAILURES:
+                    span.fail(outcome)
         except Exception:  # last resort: a defect in the runtime must cost one execution, not the worker
             log.exception("execution_crashed")
         finally:

@@ -17,18 +17,18 @@ LEVELS = {
     "broker": {
         0: "settings logs metrics api_types ops_types lines",
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
-        " description timer eventsource problems form_check vitals",
+        " description timer eventsource problems form_check vitals tracing",
         2: "api front seats openapi typescript stream replay pulse presence watch commands answers forms publish probes"
-        " subscription history request pages ops collector redis_health rounds admission access jwks embedded client"
-        " transcript doctor.* protocols.*",
+        " subscription shards history request pages ops collector redis_health redis_metrics rounds admission access"
+        " jwks embedded client transcript doctor.* protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
     "emitter": {
         0: "wire events errors connection tasks",
-        1: "batch redact deadlines questions schedule observer",
+        1: "batch redact deadlines questions schedule observer tracing",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
-        " lifecycle presence reaper scheduler metrics probes",
+        " lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

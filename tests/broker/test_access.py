@@ -348,6 +348,8 @@ async def test_preflights_need_no_token(client: TestClient) -> None:
             "x-a2a-extensions",
             "if-none-match",
             "cache-control",
+            "traceparent",
+            "tracestate",
         }
     async with client.options("/", headers={**ask, "Origin": "https://evil.example"}) as response:
         assert not [name for name in response.headers if name.startswith("Access-Control")]

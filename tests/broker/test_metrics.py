@@ -10,6 +10,7 @@ from broker.metrics import CloseReason, Metrics, Protocol, RedisOp
 
 NAMES = [
     "connections",
+    "connections_limit",
     "connections_opened",
     "connections_closed",
     "rejected",

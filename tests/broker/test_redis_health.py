@@ -16,7 +16,7 @@ from broker.embedded import EmbeddedRedis
 from broker.ops_types import EdgeInfo
 from broker.redis_health import address, node_of, summary
 from emitter.connection import connect
-from tests.e2e.test_topologies import cluster, sentinel
+from tests.e2e.test_topologies import sentinel, sharded
 
 
 async def test_one_server(own_redis: EmbeddedRedis) -> None:
@@ -39,7 +39,7 @@ async def test_one_server(own_redis: EmbeddedRedis) -> None:
     assert node.server == ("valkey" if "valkey_version" in info else "redis")
 
 
-@pytest.mark.parametrize(("topology", "mode"), [(sentinel, "sentinel"), (cluster, "cluster")])
+@pytest.mark.parametrize(("topology", "mode"), [(sentinel, "sentinel"), (sharded, "cluster")])
 async def test_every_topology(topology: Callable[[], AbstractContextManager[str]], mode: str) -> None:
     """Behind Sentinel, and in a cluster, the nodes are named, and a whole snapshot is to be had."""
     with topology() as url:
@@ -52,11 +52,12 @@ async def test_every_topology(topology: Callable[[], AbstractContextManager[str]
             if mode == "sentinel":  # whose own connections the client leaves open
                 await redis.connection_pool.sentinel_manager.aclose()
     assert (snapshot.redis.up, snapshot.redis.mode, snapshot.redis.error) == (True, mode, None)
-    (node,) = snapshot.redis.nodes
-    assert node.address.startswith("127.0.0.1:")
-    assert node.role == "primary"
+    addresses = [node.address for node in snapshot.redis.nodes]
+    assert len(addresses) == {"sentinel": 1, "cluster": 3}[mode]
+    assert all(address.startswith("127.0.0.1:") for address in addresses)
+    assert {node.role for node in snapshot.redis.nodes} == {"primary"}
     if mode == "cluster":
-        assert node.address == url.removeprefix("redis+cluster://")
+        assert url.removeprefix("redis+cluster://") in addresses
     assert [edge.id for edge in snapshot.edges] == ["e1"]
 
 

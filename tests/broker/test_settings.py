@@ -71,6 +71,7 @@ def test_values_are_typed() -> None:
         {
             "RUNCAST_REDIS_URL": "redis+sentinel://a:1,b:2/main",
             "RUNCAST_PORT": " 81 ",
+            "RUNCAST_WORKER_ADMIN_PORT": "9091",
             "RUNCAST_HEARTBEAT_SECONDS": "0.5",
             "RUNCAST_CORS_ORIGINS": "https://a.example, http://localhost:3000",
             "RUNCAST_JWT_SECRET": "0" * 32,
@@ -83,6 +84,7 @@ def test_values_are_typed() -> None:
     assert settings == Settings(
         redis_url="redis+sentinel://a:1,b:2/main",
         port=81,
+        worker_admin_port=9091,
         heartbeat_seconds=0.5,
         cors_origins=("https://a.example", "http://localhost:3000"),
         jwt_secret="0" * 32,
@@ -103,6 +105,8 @@ def test_set_to_nothing() -> None:
     [
         ("PORT", "99999", "a whole number from 0 to 65535"),
         ("PORT", "http", "a whole number from 0 to 65535"),
+        ("WORKER_ADMIN_PORT", "99999", "a whole number from 0 to 65535"),
+        ("WORKER_ADMIN_PORT", "metrics", "a whole number from 0 to 65535"),
         ("MAX_CONNECTIONS", "-1", "a whole number, 0 or more"),
         ("MAX_CONNECTIONS", "9" * 5000, "a whole number, 0 or more"),
         ("HEARTBEAT_SECONDS", "0", "a number from 0.1 to 300"),

@@ -6,55 +6,22 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
-from broker.embedded import find_server
+from emitter import AgentEmitter
+from emitter.wire import Owner
+from tests.clusters import SLOTS, cluster, server
 from tests.edges import ROOT, EdgeProcess, Follower, call, edges, reserved_ports, stream_path, token_for
 
 HERE = Path(__file__).resolve().parent
 ALICE = token_for("alice")
-START_SECONDS = 15.0
-
-
-def ask(port: int, *words: str) -> bytes:
-    """The beginning of a server's answer to one command; empty if there is none."""
-    command = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words)
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.sendall(command)
-            return connection.recv(4096)
-    except OSError:
-        return b""
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "the server is not there in time"
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def server(port: int, *arguments: str) -> Iterator[None]:
-    """A server process on a loopback port."""
-    with tempfile.TemporaryDirectory() as directory:
-        quiet = ["--save", "", "--loglevel", "warning", "--dir", directory]
-        command = [find_server(), *arguments, "--port", str(port), "--bind", "127.0.0.1", *quiet]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            until(lambda: ask(port, "PING").startswith(b"+PONG"))
-            yield
-        finally:
-            process.kill()
-            process.wait()
 
 
 @contextlib.contextmanager
@@ -69,15 +36,6 @@ def sentinel() -> Iterator[str]:
         configuration.write_text(f"sentinel monitor mymaster 127.0.0.1 {primary} 1\n")
         with server(watcher, str(configuration), "--sentinel"):
             yield f"redis+sentinel://127.0.0.1:{watcher}/mymaster"
-
-
-@contextlib.contextmanager
-def cluster() -> Iterator[str]:
-    """A cluster of one node that has all slots."""
-    with reserved_ports(2) as (port, bus), server(port, "--cluster-enabled", "yes", "--cluster-port", str(bus)):
-        ask(port, "CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        until(lambda: b"cluster_state:ok" in ask(port, "CLUSTER", "INFO"))
-        yield f"redis+cluster://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
@@ -107,7 +65,13 @@ async def execute(edge: EdgeProcess, agent: str) -> str:
     return str(answer.body["executionId"])
 
 
-@pytest.mark.parametrize("topology", [sentinel, cluster])
+@contextlib.contextmanager
+def sharded() -> Iterator[str]:
+    with cluster() as made:
+        yield made.url
+
+
+@pytest.mark.parametrize("topology", [sentinel, sharded])
 async def test_an_execution_is_run_watched_answered_and_cancelled(
     topology: Callable[[], contextlib.AbstractContextManager[str]],
 ) -> None:
@@ -134,3 +98,39 @@ async def test_an_execution_is_run_watched_answered_and_cancelled(
         assert viewer.events[-1].type == "execution:cancelled"
         listed = await call(both[0].port, "GET", "/a2a/tasks?contextId=c", ALICE, headers={"A2A-Version": "1.0"})
         assert {task["id"] for task in listed.body["tasks"]} == {asking, sleeping}
+
+
+async def test_a_failover_of_its_shard_leaves_a_viewer_live_and_whole() -> None:
+    """The primary that has the log dies: viewers at two edges read on from the promoted one, by messages."""
+    with cluster() as made, edges(made.url, 2, heartbeat_seconds=60) as both:
+        user = next(name for name in map("u{}".format, range(99)) if _lies_at_the_first(name))
+        async with (
+            AgentEmitter(user, "ex_1", redis_url=made.url) as emitter,
+            Follower(both[:1], stream_path("ex_1"), token_for(user)) as one,
+            Follower(both[1:], stream_path("ex_1"), token_for(user)) as other,
+        ):
+            await emitter.execution_started(task="t")
+            await emitter.flush()
+            for viewer in (one, other):
+                await viewer.until("the start", lambda seen: len(seen.events) == 1)
+            assert made.primaries[0].ask("WAIT", "1", "5000") == b":1\r\n"
+            made.primaries[0].kill()
+            await emitter.thinking("written while nobody has the shard")
+            for viewer in (one, other):
+                await viewer.until("what came after", lambda seen: len(seen.events) == 2)
+            # From here on only messages bring events: the next look at a quiet log is a minute away.
+            for number in range(20):
+                await emitter.thinking(str(number))
+                for viewer in (one, other):
+                    await viewer.until("a message", lambda seen, number=number: len(seen.events) == 3 + number)
+            await emitter.execution_complete(result=1)
+            for viewer in (one, other):
+                await viewer.until_done()
+        path = "/api/agent/executions/ex_1/events"
+        logged = (await call(both[0].port, "GET", path, token_for(user))).body["events"]
+        assert one.ids == other.ids == [each["id"] for each in logged]
+        assert len(logged) == 23
+
+
+def _lies_at_the_first(user: str) -> bool:
+    return key_slot(Owner(user).execution("ex_1").log.encode()) < SLOTS // 3

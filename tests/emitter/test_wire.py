@@ -70,12 +70,14 @@ def test_every_event_of_the_catalogue_is_tried() -> None:
 
 def test_the_envelope_is_what_its_struct_says() -> None:
     """The joined bytes are those of the encoder, optional keys included."""
-    keys = wire.envelope_keys(request_id='r"\n', agent="é\u2028", parent_id="p")
+    traceparent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    keys = wire.envelope_keys(request_id='r"\n', agent="é\u2028", parent_id="p", traceparent=traceparent)
     event = events.Thinking(thought="hm")
     head = wire.Envelope(
         type="thinking",
         execution_id="ex_1",
         ts=5,
+        traceparent=traceparent,
         request_id='r"\n',
         agent="é\u2028",
         parent_id="p",

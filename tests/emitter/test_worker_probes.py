@@ -84,8 +84,10 @@ async def test_a_worker_whose_loop_stands_still_is_not_alive(redis: Redis, redis
         metrics.stopping()
         assert get(probes.port, "/readyz")[0] == 503
         assert get(probes.port, "/healthz")[0] == 200
+        assert sample(probes.port, "runcast_worker_silent_seconds") < 30
         metrics._beaten_at -= 61
         assert get(probes.port, "/healthz") == (503, '{"alive": false}')
+        assert sample(probes.port, "runcast_worker_silent_seconds") > 60
 
 
 def test_every_series_is_there_from_the_start() -> None:

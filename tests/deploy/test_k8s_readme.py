@@ -1,0 +1,99 @@
+"""What k8s/README.md tells people to do and to look at is there, and its examples render."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from broker.metrics import Metrics
+from broker.openapi import build_openapi
+from broker.redis_metrics import GAUGES
+from broker.settings import Settings, describe
+from emitter.metrics import Metrics as WorkerMetrics
+from tests.deploy.manifests import K8S, installation, needs_kustomize, render_beside
+
+README = (K8S / "README.md").read_text()
+HEAD = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+OWN, KEDA = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+
+
+def exported() -> set[str]:
+    """Every name under which edges and workers export something."""
+    names = set()
+    for registry in (Metrics().registry, WorkerMetrics(["analyst"]).registry):
+        for family in registry.collect():
+            names |= {family.name, f"{family.name}_total"}
+    return names | {"runcast_redis_up"} | {f"runcast_redis_{fact.name}" for fact in GAUGES}
+
+
+def test_metrics_and_settings_are_those_that_there_are() -> None:
+    """Every metric in it is exported, every variable is a setting."""
+    asked = set(re.findall(r"`(runcast_\w+)", README))
+    assert len(asked) > 10
+    assert asked <= exported()
+    variables = {row.name for row in describe(Settings())}
+    assert set(re.findall(r"RUNCAST_\w+", README)) - {"RUNCAST_TOKEN"} <= variables
+
+
+def test_files_and_routes_are_those_that_there_are() -> None:
+    """Every folder, file and route that it names exists; and every component, overlay and page is named."""
+    for path in re.findall(r"`((?:deploy|k8s|base|overlays|components)/[\w./-]*)", README):
+        assert (K8S / path).exists() or (K8S.parent / path).exists(), path
+    for folder in (*(K8S / "components").iterdir(), *(K8S / "overlays").iterdir()):
+        assert f"`{folder.parent.name}/{folder.name}`" in README
+    routes = {re.sub(r"\{\w+\}", "$ID", route) for route in build_openapi("0")["paths"]}
+    for path in re.findall(r"`(?:GET|POST) (/[\w/$-]+)`", README):
+        assert path in routes
+    titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", README)) <= anchors
+
+
+@needs_kustomize
+def test_the_numbers_of_a_rolling_update_are_those_of_prod() -> None:
+    """Its table adds up to what the production overlay says."""
+    prod = installation("prod")
+    pod = prod.pod("runcast-edge")["spec"]
+    pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = int(prod.environment("runcast-edge")["RUNCAST_DRAIN_SECONDS"])
+    rows = re.findall(r"^\| (\d+)(?: to (\d+))? \|", README, re.MULTILINE)
+    assert rows == [
+        ("0", str(pause)),
+        (str(pause), str(pause + drain)),
+        (str(pause + drain), str(pause + drain + 10)),
+        (str(pod["terminationGracePeriodSeconds"]), ""),
+    ]
+    assert f"`minReadySeconds`, as many old ones are told to go. That is {drain} s in prod" in " ".join(README.split())
+
+
+@needs_kustomize
+def test_an_overlay_of_ones_own_replaces_everything_that_is_marked() -> None:
+    """The example renders, and no name or address that belongs to nobody is left but what it does not speak of."""
+    text = re.sub(r"https://git\.example\.com/\S+", "../prod", OWN)
+    manifests = render_beside(text)
+    images = [pod["spec"]["containers"][0]["image"] for _, pod in manifests.pods()]
+    assert sorted(images) == ["registry.internal/agents:7", "registry.internal/runcast:0.1.0"]
+    edge = manifests.environment("runcast-edge")
+    assert edge["RUNCAST_PUBLIC_URL"] == "https://agents.internal"
+    assert edge["RUNCAST_DRAIN_SECONDS"] == "60"  # merged, not replaced
+    assert manifests.one("HTTPRoute", "runcast")["spec"]["hostnames"] == ["agents.internal"]
+    assert manifests.pod("runcast-worker")["spec"]["containers"][0]["args"] == ["worker", "agents.all:agents"]
+    policy: Any = manifests.one("NetworkPolicy", "runcast-redis")["spec"]
+    assert policy["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.20.0.0/24"}}]
+
+
+@needs_kustomize
+def test_kedas_prometheus_can_be_another() -> None:
+    """The example renders, and only the address changes."""
+    manifests = render_beside(f"{HEAD}resources: [../dev]\ncomponents: [../../components/keda]\n{KEDA}")
+    triggers = {each["metadata"]["name"]: each["spec"]["triggers"] for each in manifests.all("ScaledObject")}
+    assert triggers["runcast-edge"][0]["metadata"]["serverAddress"] == "http://prometheus.internal:9090"
+    assert triggers["runcast-worker"][0]["metadata"]["serverAddress"].startswith("http://prometheus-operated")
+
+
+def test_the_examples_are_yaml() -> None:
+    """And the first is a whole kustomization."""
+    assert yaml.safe_load(OWN)["kind"] == "Kustomization"
+    assert yaml.safe_load(KEDA).keys() == {"patches"}
