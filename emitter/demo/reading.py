@@ -68,7 +68,8 @@ class Reading:
         groups = by_directory(listing.files)
         found: list[SourceFile] = []
         for number, (name, files) in enumerate(groups):
-            await self._steps.step(begin + (end - begin) * number / len(groups), f"Reading {name}")
+            where = "what lies at the top" if name == "." else name
+            await self._steps.step(begin + (end - begin) * number / len(groups), f"Reading {where}")
             async with self._emitter.tool("read_files", {"path": name, "files": len(files)}) as call:
                 sources = await self._steps.in_parts(call, files, self._reader.read, size=200)
                 languages = findings.lines_by_language(sources)

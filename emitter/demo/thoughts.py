@@ -34,10 +34,11 @@ def on_listing(files: Sequence[FoundFile], skipped: dict[str, int], truncated: S
         return "There is nothing here that I can read."
     largest = by_directory(files)[0]
     left_out = sum(skipped.values())
-    text = f"{len(files):,} files to read, {len(largest[1]):,} of them under {largest[0]}."
+    where = "at the top" if largest[0] == "." else f"under {largest[0]}"
+    text = f"{len(files):,} files to read, {len(largest[1]):,} of them {where}."
     if left_out:
         most = max(skipped, key=lambda reason: skipped[reason])
-        text += f" I leave out {left_out:,} entries, mostly: {most}."
+        text += f" I leave out {left_out:,} {'entry' if left_out == 1 else 'entries'}, mostly: {most}."
     if truncated:
         text += f" This is big, so I take a part: {'; '.join(truncated)}."
     return text

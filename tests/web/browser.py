@@ -196,14 +196,14 @@ class WebStand:
 
 
 @contextlib.contextmanager
-def web_stand(**settings: Any) -> Iterator[WebStand]:
-    """`settings` are those of the edges, by their field names."""
+def web_stand(agents: str = "web_agents:agents", **settings: Any) -> Iterator[WebStand]:
+    """`agents` are the worker's; `settings` those of the edges, by their field names."""
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
         site = Site(free_ports(1)[0])
         stack.callback(site.close)
         given = {"heartbeat_seconds": 1, "cors_origins": site.origin, "executes_per_minute": 0, **settings}
-        worker = WorkerProcess(redis.url, "web_agents:agents", HERE)
+        worker = WorkerProcess(redis.url, agents, HERE)
         stack.callback(worker.close)
         started = stack.enter_context(edges(redis.url, 2, **given))
         _agents_known(started[0], worker)

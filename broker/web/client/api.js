@@ -185,11 +185,17 @@ export class RuncastClient {
   }
 
   /** @param {string} method @param {string} path @param {RequestOptions} options @param {string | null} token */
-  #send(method, path, { body, headers = {}, signal }, token) {
+  async #send(method, path, { body, headers = {}, signal }, token) {
     const url = /^[a-z]+:/i.test(path) ? path : this.url(path);
-    if (body === undefined) return this.send(url, { method, headers, signal, token });
-    const json = { "Content-Type": "application/json", ...headers };
-    return this.send(url, { method, headers: json, signal, token, body: JSON.stringify(body) });
+    const json = body === undefined ? headers : { "Content-Type": "application/json", ...headers };
+    const init = { method, headers: json, signal, token, body: JSON.stringify(body) };
+    try {
+      return await this.send(url, init);
+    } catch (error) {
+      // The connection may have been one that the edge was leaving: what only reads is asked again, as browsers do.
+      if (method !== "GET" || signal?.aborted) throw error;
+      return await this.send(url, init);
+    }
   }
 
   /** @param {string} method @param {string} path @param {RequestOptions} [options] @returns {Promise<any>} */

@@ -71,6 +71,7 @@ export class Connection {
   stop() {
     this.#stop.abort();
     this.#cut.abort(new Cut("closed"));
+    this.#vigil?.end(); // whoever is asked for a token, or an answer, may never say anything
   }
 
   async #run() {

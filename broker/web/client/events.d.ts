@@ -39,6 +39,7 @@ export interface ArtifactEvent {
   type: "artifact";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -73,6 +74,7 @@ export interface CustomEvent {
   type: `custom:${string}`;
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -171,6 +173,7 @@ export interface ExecutionCancelledEvent {
   type: "execution:cancelled";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -190,6 +193,7 @@ export interface ExecutionCompleteEvent {
   type: "execution:complete";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -207,6 +211,7 @@ export interface ExecutionErrorEvent {
   type: "execution:error";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -230,6 +235,7 @@ export interface ExecutionQueuedEvent {
   type: "execution:queued";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -247,6 +253,7 @@ export interface ExecutionStartedEvent {
   type: "execution:started";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -314,6 +321,7 @@ export interface ExecutionSupersededEvent {
   type: "execution:superseded";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -339,6 +347,7 @@ export interface InputReceivedEvent {
   type: "input:received";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -361,6 +370,7 @@ export interface InputRequiredEvent {
   type: "input:required";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -396,6 +406,7 @@ export interface MessageCompleteEvent {
   type: "message:complete";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -413,6 +424,7 @@ export interface MessageDeltaEvent {
   type: "message:delta";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -502,6 +514,7 @@ export interface PartialResultEvent {
   type: "partial:result";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -529,6 +542,7 @@ export interface PhaseCompleteEvent {
   type: "phase:complete";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -545,6 +559,7 @@ export interface PhaseStartEvent {
   type: "phase:start";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -573,6 +588,7 @@ export interface PlanCreatedEvent {
   type: "plan:created";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -600,6 +616,7 @@ export interface ProgressEvent {
   type: "progress";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -639,6 +656,7 @@ export interface SandboxViolationEvent {
   type: "sandbox:violation";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -655,6 +673,7 @@ export interface SpecialistActivatedEvent {
   type: "specialist:activated";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -670,6 +689,7 @@ export interface SpecialistCompleteEvent {
   type: "specialist:complete";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -696,6 +716,7 @@ export interface StatusEvent {
   type: "status";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -747,6 +768,7 @@ export interface SynthesisEvent {
   type: "synthesis";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -771,6 +793,7 @@ export interface ThinkingDeltaEvent {
   type: "thinking:delta";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -782,6 +805,7 @@ export interface ThinkingEvent {
   type: "thinking";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -814,6 +838,7 @@ export interface TimeoutEvent {
   type: "timeout";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -832,6 +857,7 @@ export interface ToolCompleteEvent {
   type: "tool:complete";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -850,6 +876,7 @@ export interface ToolErrorEvent {
   type: "tool:error";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -867,6 +894,7 @@ export interface ToolProgressEvent {
   type: "tool:progress";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -883,6 +911,7 @@ export interface ToolStartEvent {
   type: "tool:start";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;
@@ -927,6 +956,7 @@ export interface UsageTotalsEvent {
   type: "usage";
   executionId: string;
   ts: number;
+  traceparent?: string;
   requestId?: string;
   agent?: string;
   parentId?: string;

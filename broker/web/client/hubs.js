@@ -313,6 +313,7 @@ class Tab {
     if (control.type === "stream:open") this.#isTold.open = true;
     if (control.type === "stream:live") this.#isTold.live = true;
     this.#items.push({ control });
+    this.#flush(); // no other news may follow for long
   }
 
   /** @param {Status} status */

@@ -226,8 +226,7 @@ async function heldLock(signal) {
 /** @param {string | URL} [url] */
 function sharedWorker(url) {
   const options = { type: /** @type {const} */ ("module"), name: "runcast " + VERSION };
-  const trusted = trustedTypes();
-  if (trusted !== undefined) {
+  if ("trustedTypes" in globalThis) {
     return new SharedWorker(trusted(String(url ?? new URL("./shared-worker.js", import.meta.url))), options);
   }
   if (url !== undefined) return new SharedWorker(url, options);
@@ -235,9 +234,12 @@ function sharedWorker(url) {
   return new SharedWorker(new URL("./shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.1.0" });
 }
 
-/** A maker of script addresses for pages whose policy asks for one (`require-trusted-types-for`). */
-function trustedTypes() {
-  const factory = /** @type {any} */ (globalThis).trustedTypes;
-  const policy = factory?.createPolicy("runcast", { createScriptURL: (/** @type {string} */ url) => url });
-  return policy && ((/** @type {string} */ url) => policy.createScriptURL(url));
+/** Made once: a page's policy may allow the name `runcast`, and no second of a name. @type {any} */
+let policy;
+
+/** A script's address for pages whose policy asks for such (`require-trusted-types-for`). @param {string} url */
+function trusted(url) {
+  const { trustedTypes } = /** @type {any} */ (globalThis);
+  policy ??= trustedTypes.createPolicy("runcast", { createScriptURL: (/** @type {string} */ given) => given });
+  return policy.createScriptURL(url);
 }

@@ -64,8 +64,6 @@ export class Shared<S> {
     restart(): void;
     #private;
 }
-/** @type {Status} */
-export const IDLE: Status;
 /** @type {FeedSnapshot} */
 export const UNOPENED_FEED: FeedSnapshot;
 export type TransportOptions = {
@@ -115,5 +113,4 @@ import type { RuncastClient } from "./api.js";
 import type { Snapshot } from "./watch.js";
 import type { FeedSnapshot } from "./feed.js";
 import type * as wire from "./events.js";
-import type { Status } from "./stream.js";
 import type { Mode } from "./stream.js";

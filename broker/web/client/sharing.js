@@ -7,11 +7,12 @@
  * @import { RuncastClient } from "./api.js"
  * @import * as wire from "./events.js"
  * @import { FeedSnapshot } from "./feed.js"
- * @import { Mode, Status } from "./stream.js"
+ * @import { Mode } from "./stream.js"
  * @import { Snapshot } from "./watch.js"
  */
 import { ExecutionFeed } from "./feed.js";
 import { Fold } from "./fold.js";
+import { IDLE } from "./stream.js";
 
 /** @typedef {(event: wire.StreamEvent) => void} Reader is told each event that arrives while it is subscribed */
 
@@ -185,20 +186,6 @@ export function sharedFeed(client, { mode, identity, workerUrl, limit } = {}) {
   const key = JSON.stringify(["feed", limit, mode, identity]);
   return new Shared(client, key, (onEvent) => new ExecutionFeed(client, { mode, identity, workerUrl, limit, onEvent }));
 }
-
-/** @type {Status} */
-export const IDLE = Object.freeze({
-  phase: "idle",
-  lastEventId: null,
-  reconnects: 0,
-  replayed: 0,
-  resets: Object.freeze([]),
-  latencyMs: null,
-  retryAt: null,
-  error: null,
-  connectedAt: null,
-  mode: "fetch",
-});
 
 /**
  * What there is to see before a stream is open, or without any.

@@ -30,7 +30,8 @@ export class Snapshots {
   /** The same object until something changed; while there are listeners, until they are told. @returns {S} */
   getSnapshot() {
     if (this.#isStale && this.#cancelFrame === null) this.#renew();
-    return /** @type {S} */ (this.#snapshot);
+    this.#snapshot ??= this.#make(); // before the first frame; listeners will be told all the same
+    return this.#snapshot;
   }
 
   changed() {

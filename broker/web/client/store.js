@@ -15,7 +15,8 @@ import { create } from "zustand";
 import { failureOf, isUnderWay } from "./outcome.js";
 import { useRuncast } from "./react.js";
 import { NOTHING_ASKED, Requests } from "./requests.js";
-import { IDLE, sharedWatch } from "./sharing.js";
+import { sharedWatch } from "./sharing.js";
+import { IDLE } from "./stream.js";
 
 export const MAX_STEPS = 100;
 export const MAX_TEXT = 100_000;

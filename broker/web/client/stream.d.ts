@@ -1,3 +1,5 @@
+/** @type {Status} */
+export const IDLE: Status;
 export class AgentStream {
     /** @param {StreamOptions} options */
     constructor(options: StreamOptions);

@@ -66,7 +66,7 @@ const MAX_RESETS = 20;
 const OVER = new Set(["ended", "failed", "closed"]);
 
 /** @type {Status} */
-const IDLE = Object.freeze({
+export const IDLE = Object.freeze({
   phase: "idle",
   lastEventId: null,
   reconnects: 0,
@@ -231,8 +231,10 @@ export class AgentStream {
     this.#news = null;
     if (isSame(status, this.#status)) return;
     this.#status = status;
-    tell(this.#options.onStatus, this.#status);
-    if (OVER.has(this.#status.phase)) for (const reader of this.#readers) reader.wake();
+    const isOver = OVER.has(status.phase);
+    if (isOver) this.#disconnect(); // one that is shared holds its worker's memory until it is let go
+    tell(this.#options.onStatus, status);
+    if (isOver) for (const reader of this.#readers) reader.wake();
   }
 
   // --- iterators that lag ---

@@ -49,8 +49,8 @@ export class Vigil {
     const jumped = since(this.#ticked) > TICK_MS + JUMP_MS;
     this.#ticked = stamp();
     const silent = since(this.#heard);
-    if (silent > (this.#beatMs === 0 ? OPENING_MS : SILENT_BEATS * this.#beatMs)) this.#doubt("silence");
-    else if (jumped && silent > SILENT_BEATS_AFTER_SLEEP * this.#beatMs) this.#doubt("sleep");
+    if (jumped && silent > SILENT_BEATS_AFTER_SLEEP * this.#beatMs) this.#doubt("sleep");
+    else if (silent > (this.#beatMs === 0 ? OPENING_MS : SILENT_BEATS * this.#beatMs)) this.#doubt("silence");
   }
 
   /** @param {Doubt} doubt */

@@ -20,7 +20,7 @@
  * @property {readonly any[]} [events] the last `keepEvents`, where that was asked for
  */
 import { Fold } from "./fold.js";
-import { nextFrame } from "./frames.js";
+import { Snapshots } from "./snapshots.js";
 import { AgentStream } from "./stream.js";
 
 export class ExecutionWatch {
@@ -28,13 +28,8 @@ export class ExecutionWatch {
   #fold;
   /** @type {any[]} */
   #events = [];
-  /** @type {Set<() => void>} */
-  #listeners = new Set();
-  /** @type {Snapshot | null} */
-  #snapshot = null;
-  #isStale = true;
-  /** @type {(() => void) | null} */
-  #cancelFrame = null;
+  /** @type {Snapshots<Snapshot>} */
+  #snapshots = new Snapshots(() => this.#look());
 
   /** @param {RuncastClient} client @param {string} executionId @param {WatchOptions} [options] */
   constructor(client, executionId, { keepEvents = 0, ...options } = {}) {
@@ -63,26 +58,19 @@ export class ExecutionWatch {
 
   /** Call when the snapshot has changed, until the returned function is called. @param {() => void} listener */
   subscribe(listener) {
-    // Two subscriptions of one function are two.
-    const each = () => listener();
-    this.#listeners.add(each);
-    return () => {
-      this.#listeners.delete(each);
-      if (this.#listeners.size === 0) this.#cancel();
-    };
+    return this.#snapshots.subscribe(listener);
   }
 
   /** The same object until something changed; while there are listeners, until they are told. @returns {Snapshot} */
   getSnapshot() {
-    if (this.#snapshot === null || (this.#isStale && this.#cancelFrame === null)) this.#renew();
-    return /** @type {Snapshot} */ (this.#snapshot);
+    return this.#snapshots.getSnapshot();
   }
 
   /** @param {any} event @param {number} size */
   #event(event, size) {
     this.#fold.apply(event);
     if (this.keepEvents > 0) this.#keep(event);
-    this.#changed();
+    this.#snapshots.changed();
     this.#options.onEvent?.(event, size);
   }
 
@@ -97,40 +85,20 @@ export class ExecutionWatch {
     if (control.type === "stream:reset" && control.data.reason !== "trimmed") {
       this.#fold = new Fold(this.executionId); // another history, told from its beginning
       this.#events = [];
-      this.#changed();
+      this.#snapshots.changed();
     }
     this.#options.onControl?.(control);
   }
 
   /** @param {Status} status */
   #status(status) {
-    this.#changed();
+    this.#snapshots.changed();
     this.#options.onStatus?.(status);
   }
 
-  // --- once a frame ---
-
-  #changed() {
-    this.#isStale = true;
-    if (this.#listeners.size === 0 || this.#cancelFrame !== null) return;
-    this.#cancelFrame = nextFrame(() => this.#flush());
-  }
-
-  #flush() {
-    this.#cancelFrame = null;
-    if (!this.#isStale) return;
-    this.#renew();
-    for (const listener of [...this.#listeners]) listener();
-  }
-
-  #cancel() {
-    this.#cancelFrame?.();
-    this.#cancelFrame = null;
-  }
-
-  #renew() {
-    this.#isStale = false;
+  /** @returns {Snapshot} */
+  #look() {
     const events = this.keepEvents > 0 ? { events: Object.freeze(this.#events.slice(-this.keepEvents)) } : {};
-    this.#snapshot = Object.freeze({ state: this.#fold.state(), status: this.stream.status, ...events });
+    return Object.freeze({ state: this.#fold.state(), status: this.stream.status, ...events });
   }
 }

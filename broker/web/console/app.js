@@ -15,17 +15,24 @@ import { Start } from "./start.js";
 import { Story } from "./story.js";
 
 const LISTED = 100;
-const MODE = "fetch";
 /** One connection for all tabs: a browser opens six at most to one place. */
+const MODE = "shared";
 
 class App {
   constructor() {
     this._session = new Session();
     this._visit = null;
-    addEventListener("hashchange", () => this._visit?.route());
+    addEventListener("hashchange", () => this._arrive());
     listen(this._keys());
     if (this._session.token) this._open();
     else this._askForToken();
+  }
+
+  /** Another address, or a link that signs in while the page is open. */
+  _arrive() {
+    if (!this._session.takeLink()) return void this._visit?.route();
+    this._visit?.end();
+    this._open();
   }
 
   _open() {
@@ -104,7 +111,13 @@ class Visit {
     const path = location.hash.slice(1);
     const execution = /^\/x\/([A-Za-z0-9_-]{1,64})$/.exec(path)?.[1];
     this.view?.end();
-    this.view = execution ? new Story(this._page(), execution) : path === "/ops" ? new Ops(this._page()) : path === "/new" ? new Start(this._page()) : null;
+    this.view = execution
+      ? new Story(this._page(), execution)
+      : path === "/ops"
+        ? new Ops(this._page())
+        : path === "/new"
+          ? new Start(this._page())
+          : null;
     this._name = execution ? "story" : path === "/ops" ? "ops" : path === "/new" ? "new" : "list";
     this.shell.show(this.view?.node ?? welcome(), this._name);
     this.list.select(execution ?? null);
@@ -186,7 +199,13 @@ function go(path) {
 }
 
 function welcome() {
-  const hint = (keys, text) => h("li", {}, [...keys].map((key) => h("kbd", {}, key)), h("span", {}, text));
+  const hint = (keys, text) =>
+    h(
+      "li",
+      {},
+      [...keys].map((key) => h("kbd", {}, key)),
+      h("span", {}, text),
+    );
   return h(
     "section",
     { class: "welcome", "aria-label": "Welcome" },

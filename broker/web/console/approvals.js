@@ -14,7 +14,11 @@ export class Approvals {
   constructor(answer, clock) {
     this._cards = h("ul", { class: "questions" });
     this.node = h("section", { class: "dock", "aria-label": "Open questions", hidden: true }, this._cards);
-    this._keyed = new Keyed(this._cards, (input) => input.inputId, (input) => new Question(input, answer, clock));
+    this._keyed = new Keyed(
+      this._cards,
+      (input) => input.inputId,
+      (input) => new Question(input, answer, clock),
+    );
   }
 
   show(inputs) {
@@ -45,7 +49,13 @@ class Question {
     this.node = h(
       "li",
       { class: "question" },
-      h("div", { class: "question-head" }, icon("question"), h("div", { id, class: "question-prompt" }, block(input.prompt, { most: 1_200 })), this._expiry),
+      h(
+        "div",
+        { class: "question-head" },
+        icon("question"),
+        h("div", { id, class: "question-prompt" }, block(input.prompt, { most: 1_200 })),
+        this._expiry,
+      ),
       form,
       this._status,
     );
@@ -55,7 +65,10 @@ class Question {
   tick() {
     if (!this._input.expiresAt) return;
     const left = this._input.expiresAt - this._clock.now();
-    setText(this._expiry, left > 0 ? `${left < 60_000 ? running(left) : duration(Math.floor(left / 1000))} left` : "expired");
+    setText(
+      this._expiry,
+      left > 0 ? `${left < 60_000 ? running(left) : duration(Math.floor(left / 1000))} left` : "expired",
+    );
   }
 
   _submit(event) {
@@ -105,20 +118,41 @@ function controls(input, send, id) {
 
 function approval(_input, send, id) {
   const button = (label, name, value, className) =>
-    h("button", { type: "button", class: `button ${className}`, "aria-describedby": id, onclick: () => send(value) }, icon(name), label);
-  return [h("div", { class: "question-actions" }, button("Approve", "check", true, "primary"), button("Decline", "cross", false, ""))];
+    h(
+      "button",
+      { type: "button", class: `button ${className}`, "aria-describedby": id, onclick: () => send(value) },
+      icon(name),
+      label,
+    );
+  return [
+    h(
+      "div",
+      { class: "question-actions" },
+      button("Approve", "check", true, "primary"),
+      button("Decline", "cross", false, ""),
+    ),
+  ];
 }
 
 function choice(input, send, id) {
   const options = (input.options ?? []).slice(0, 100);
   if (options.length <= MANY && options.every((option) => option.length <= 60)) {
     const buttons = options.map((option) =>
-      h("button", { type: "button", class: "button", "aria-describedby": id, onclick: () => send(option) }, h("bdi", {}, visible(option))),
+      h(
+        "button",
+        { type: "button", class: "button", "aria-describedby": id, onclick: () => send(option) },
+        h("bdi", {}, visible(option)),
+      ),
     );
     return [h("div", { class: "question-actions" }, buttons)];
   }
   const boxes = options.map((option, index) =>
-    h("label", { class: "box" }, h("input", { type: "radio", name: id, value: index }), h("bdi", {}, visible(line(option, 400)))),
+    h(
+      "label",
+      { class: "box" },
+      h("input", { type: "radio", name: id, value: index }),
+      h("bdi", {}, visible(line(option, 400))),
+    ),
   );
   const list = h("div", { class: "box-column", role: "radiogroup", "aria-labelledby": id }, boxes);
   return submitted(list, "Send", () => {

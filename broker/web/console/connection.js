@@ -19,7 +19,8 @@ const PHASES = {
 /** `{word, tone}` of a status; a first connect is connecting, a later one reconnecting. */
 export function described(status) {
   const [word, tone] = PHASES[status.phase] ?? PHASES.idle;
-  if (status.phase === "connecting" && (status.reconnects > 0 || status.lastEventId)) return { word: "Reconnecting", tone: "warn" };
+  if (status.phase === "connecting" && (status.reconnects > 0 || status.lastEventId))
+    return { word: "Reconnecting", tone: "warn" };
   return { word, tone };
 }
 
@@ -81,7 +82,8 @@ export class Banner {
   show(status, now) {
     const text = trouble(status, now);
     this._since = text ? this._since || now : 0;
-    const isLong = text !== null && (status.phase === "failed" || status.phase === "offline" || now - this._since > 700);
+    const isLong =
+      text !== null && (status.phase === "failed" || status.phase === "offline" || now - this._since > 700);
     if (isLong && this.node.hidden) this._announce(text);
     this.node.hidden = !isLong;
     setAttribute(this.node, "data-tone", status.phase === "failed" ? "bad" : "warn");

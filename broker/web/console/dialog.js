@@ -9,7 +9,12 @@ export function openDialog(title, content, { className = "" } = {}) {
     const close = () => node.close();
     const node = h(
       "dialog",
-      { class: `dialog ${className}`, "aria-label": title, onclose: finish, onclick: (event) => event.target === node && close() },
+      {
+        class: `dialog ${className}`,
+        "aria-label": title,
+        onclose: finish,
+        onclick: (event) => event.target === node && close(),
+      },
       h("div", { class: "dialog-body" }, h("header", {}, h("h2", {}, title), closer(close)), content(close)),
     );
     document.body.append(node);
@@ -23,18 +28,33 @@ export function openDialog(title, content, { className = "" } = {}) {
 }
 
 function closer(close) {
-  return h("button", { type: "button", class: "button quiet square", "aria-label": "Close", onclick: close }, icon("cross"));
+  return h(
+    "button",
+    { type: "button", class: "button quiet square", "aria-label": "Close", onclick: close },
+    icon("cross"),
+  );
 }
 
 /** A button with actions below it: `[label, icon, act]`. */
 export function menu(label, actions) {
-  const button = h("button", { type: "button", class: "button quiet square", "aria-label": label, "aria-expanded": "false" }, icon("menu"));
+  const button = h(
+    "button",
+    { type: "button", class: "button quiet square", "aria-label": label, "aria-expanded": "false" },
+    icon("menu"),
+  );
   const list = h(
     "div",
     { class: "menu-list", hidden: true },
-    actions.map(([text, name, act]) => h("button", { type: "button", class: "menu-item", onclick: () => (close(), act()) }, icon(name), text)),
+    actions.map(([text, name, act]) =>
+      h("button", { type: "button", class: "menu-item", onclick: () => (close(), act()) }, icon(name), text),
+    ),
   );
-  const node = h("div", { class: "menu", onkeydown: (event) => event.key === "Escape" && !list.hidden && leave(event) }, button, list);
+  const node = h(
+    "div",
+    { class: "menu", onkeydown: (event) => event.key === "Escape" && !list.hidden && leave(event) },
+    button,
+    list,
+  );
   button.addEventListener("click", () => (list.hidden ? open() : close()));
   return node;
 

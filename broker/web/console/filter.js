@@ -35,14 +35,29 @@ export class Filter {
       oninput: () => this._typed(),
     });
     this._chips = FAMILIES.map((family) => this._chip(family));
-    this._row = h("div", { class: "chips", role: "group", "aria-label": "Show only", id: "families", hidden: true }, this._chips);
+    this._row = h(
+      "div",
+      { class: "chips", role: "group", "aria-label": "Show only", id: "families", hidden: true },
+      this._chips,
+    );
     this._toggle = h(
       "button",
-      { type: "button", class: "button quiet small", "aria-expanded": "false", "aria-controls": "families", onclick: () => this._open() },
+      {
+        type: "button",
+        class: "button quiet small",
+        "aria-expanded": "false",
+        "aria-controls": "families",
+        onclick: () => this._open(),
+      },
       "Types",
       icon("chevron", "turned"),
     );
-    this.box = h("div", { class: "filter" }, h("label", { class: "search-box" }, icon("search"), this._search), this._toggle);
+    this.box = h(
+      "div",
+      { class: "filter" },
+      h("label", { class: "search-box" }, icon("search"), this._search),
+      this._toggle,
+    );
     this.row = this._row;
   }
 

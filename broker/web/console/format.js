@@ -77,9 +77,13 @@ export function plural(count, one, many = `${one}s`) {
 
 /** `worthALook` → `Worth a look`, `list_files` → `List files`: a key as a label. */
 export function label(key) {
-  const words = key.replace(/([a-z0-9])([A-Z])/g, "$1 $2").replace(/[_-]+/g, " ").trim();
+  const words = key
+    .replace(/([a-z0-9])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])/g, "$& ")
+    .replace(/[_-]+/g, " ")
+    .trim();
   if (!words || words.length > 60) return key;
-  const lower = words.replace(/[A-Z][a-z]+/g, (word) => word.toLowerCase());
+  // Two capitals and more are an abbreviation, which stays as it is.
+  const lower = words.replace(/\b[A-Z](?:[a-z]+|\b)/g, (word) => word.toLowerCase());
   return lower[0].toUpperCase() + lower.slice(1);
 }
 

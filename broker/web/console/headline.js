@@ -5,7 +5,13 @@ import { STATES, duration, isOver, running } from "./format.js";
 import { icon } from "./icons.js";
 import { line, said, visible } from "./text.js";
 
-const GLYPHS = { queued: "clock", waiting_input: "question", completed: "checkCircle", failed: "crossCircle", cancelled: "dash" };
+const GLYPHS = {
+  queued: "clock",
+  waiting_input: "question",
+  completed: "checkCircle",
+  failed: "crossCircle",
+  cancelled: "dash",
+};
 
 /** The state of an execution as an icon and a word. */
 export class StateBadge {
@@ -36,11 +42,24 @@ export class Headline {
     this._time = h("span", { class: "story-time numbers" });
     this._title = h("h1", { class: "story-title said", tabindex: "-1", dir: "auto" }, executionId);
     this._progress = new Progress();
-    const back = h("button", { type: "button", class: "button quiet square back", "aria-label": "Back to the list", onclick: onBack }, icon("back"));
+    const back = h(
+      "button",
+      { type: "button", class: "button quiet square back", "aria-label": "Back to the list", onclick: onBack },
+      icon("back"),
+    );
     this.node = h(
       "header",
       { class: "story-head" },
-      h("div", { class: "story-line" }, back, this._badge.node, this._agent, this._attempt, this._time, h("div", { class: "story-actions" }, actions)),
+      h(
+        "div",
+        { class: "story-line" },
+        back,
+        this._badge.node,
+        this._agent,
+        this._attempt,
+        this._time,
+        h("div", { class: "story-actions" }, actions),
+      ),
       this._title,
       this._progress.node,
     );
@@ -73,7 +92,11 @@ export class Headline {
 class Progress {
   constructor() {
     this._steps = h("ol", { class: "steps", "aria-label": "Plan" });
-    this._keyed = new Keyed(this._steps, (phase) => phase.id, (phase) => new Step(phase));
+    this._keyed = new Keyed(
+      this._steps,
+      (phase) => phase.id,
+      (phase) => new Step(phase),
+    );
     this._meter = h("div", { class: "meter" }, h("i"));
     this._action = h("bdi", { class: "said" });
     this._percent = h("span", { class: "numbers" });
@@ -94,7 +117,10 @@ class Progress {
     this._line.hidden = over;
     this.node.hidden = over && this._steps.hidden;
     const current = inOrder.findIndex((phase) => phase.status === "running");
-    setText(this._where, current >= 0 ? `${current + 1} of ${inOrder.length} · ${line(inOrder[current].name, 60)}` : "");
+    setText(
+      this._where,
+      current >= 0 ? `${current + 1} of ${inOrder.length} · ${line(inOrder[current].name, 60)}` : "",
+    );
     setText(this._action, visible(doing(state)));
     setText(this._percent, progress && !over ? `${Math.round(progress.progress)} %` : "");
   }
@@ -102,7 +128,8 @@ class Progress {
 
 function doing({ status, progress, activity, openInputs }) {
   if (status === "queued") return "Waiting for a worker";
-  if (status === "waiting_input") return openInputs.length > 1 ? `Waits for ${openInputs.length} answers` : "Waits for an answer";
+  if (status === "waiting_input")
+    return openInputs.length > 1 ? `Waits for ${openInputs.length} answers` : "Waits for an answer";
   return line(progress?.currentAction ?? activity?.message ?? "", 160);
 }
 
@@ -110,7 +137,13 @@ class Step {
   constructor(phase) {
     this._time = h("span", { class: "step-time numbers" });
     this._state = h("span", { class: "unseen" });
-    this.node = h("li", { class: "step" }, h("span", { class: "step-name" }, said(line(phase.name, 60))), this._time, this._state);
+    this.node = h(
+      "li",
+      { class: "step" },
+      h("span", { class: "step-name" }, said(line(phase.name, 60))),
+      this._time,
+      this._state,
+    );
     this.update(phase);
   }
 

@@ -35,6 +35,21 @@ function isTyping(target) {
 
 export function showHelp() {
   return openDialog("Keyboard", () =>
-    h("dl", { class: "keys" }, HELP.map((entry) => h("div", {}, h("dt", {}, entry.slice(0, -1).map((key) => h("kbd", {}, key))), h("dd", {}, entry.at(-1))))),
+    h(
+      "dl",
+      { class: "keys" },
+      HELP.map((entry) =>
+        h(
+          "div",
+          {},
+          h(
+            "dt",
+            {},
+            entry.slice(0, -1).map((key) => h("kbd", {}, key)),
+          ),
+          h("dd", {}, entry.at(-1)),
+        ),
+      ),
+    ),
   );
 }

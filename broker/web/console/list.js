@@ -24,15 +24,45 @@ export class List {
     this._current = null;
     this._counts = new Map();
     this._rows = h("ul", { class: "executions" });
-    this._keyed = new Keyed(this._rows, (item) => item.executionId, (item) => new Entry(item));
+    this._keyed = new Keyed(
+      this._rows,
+      (item) => item.executionId,
+      (item) => new Entry(item),
+    );
     this._empty = h("div", { class: "list-empty", hidden: true });
-    this._search = h("input", { type: "search", class: "search", placeholder: "Filter", "aria-label": "Filter executions", autocomplete: "off", spellcheck: "false", oninput: () => this._draw() });
-    this._more = h("button", { type: "button", class: "button small quiet rows-edge", hidden: true, onclick: () => this._showOlder() }, "Show older");
+    this._search = h("input", {
+      type: "search",
+      class: "search",
+      placeholder: "Filter",
+      "aria-label": "Filter executions",
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: () => this._draw(),
+    });
+    this._more = h(
+      "button",
+      { type: "button", class: "button small quiet rows-edge", hidden: true, onclick: () => this._showOlder() },
+      "Show older",
+    );
     this.node = h(
       "nav",
       { class: "side", "aria-label": "Executions" },
-      h("div", { class: "side-head" }, h("h2", {}, "Executions"), h("a", { class: "button primary small", href: "#/new", title: "Start an execution (n)" }, icon("add"), "New")),
-      h("div", { class: "side-tools" }, h("label", { class: "search-box" }, icon("search"), this._search), h("div", { class: "segments", role: "group", "aria-label": "Show" }, VIEWS.map((view) => this._segment(view)))),
+      h(
+        "div",
+        { class: "side-head" },
+        h("h2", {}, "Executions"),
+        h("a", { class: "button primary small", href: "#/new", title: "Start an execution (n)" }, icon("add"), "New"),
+      ),
+      h(
+        "div",
+        { class: "side-tools" },
+        h("label", { class: "search-box" }, icon("search"), this._search),
+        h(
+          "div",
+          { class: "segments", role: "group", "aria-label": "Show" },
+          VIEWS.map((view) => this._segment(view)),
+        ),
+      ),
       h("div", { class: "side-scroll", tabindex: "-1" }, this._rows, this._empty, this._more),
     );
     this._end = page.ticker.add((now) => this._tick(now));
@@ -84,7 +114,12 @@ export class List {
 
   _segment(view) {
     const count = h("span", { class: "count numbers" });
-    const button = h("button", { type: "button", class: "segment", "aria-pressed": String(view === this._view) }, view.label, count);
+    const button = h(
+      "button",
+      { type: "button", class: "segment", "aria-pressed": String(view === this._view) },
+      view.label,
+      count,
+    );
     button.addEventListener("click", () => this._choose(view));
     this._counts.set(view, { count, button });
     return button;
@@ -119,18 +154,31 @@ export class List {
   _showEmpty(all, shown) {
     this._empty.hidden = shown.length > 0;
     if (shown.length) this._empty.replaceChildren();
-    else if (this._error) this._empty.replaceChildren(h("p", {}, `The list could not be read: ${line(this._error.detail || this._error.message, 200)}`));
+    else if (this._error)
+      this._empty.replaceChildren(
+        h("p", {}, `The list could not be read: ${line(this._error.detail || this._error.message, 200)}`),
+      );
     else if (!this._isLoaded) this._empty.replaceChildren(h("p", { class: "muted" }, "Reading…"));
     else if (all.length) this._empty.replaceChildren(h("p", { class: "muted" }, "None of them."));
-    else this._empty.replaceChildren(h("p", {}, "No executions yet."), h("p", { class: "muted" }, "What agents do for you appears here, as it happens."));
+    else
+      this._empty.replaceChildren(
+        h("p", {}, "No executions yet."),
+        h("p", { class: "muted" }, "What agents do for you appears here, as it happens."),
+      );
   }
 
   async _showOlder() {
     this._more.disabled = true;
     try {
-      this._cursor ??= (await this._client.executions({ limit: Math.max(1, Math.min(200, this._executions.length)) })).nextCursor ?? null;
-      const page = this._cursor ? await this._client.executions({ limit: 100, cursor: this._cursor }) : { executions: [] };
-      this._older.push(...page.executions.map((summary) => ({ ...summary, progress: null, activity: null, openInputs: [] })));
+      this._cursor ??=
+        (await this._client.executions({ limit: Math.max(1, Math.min(200, this._executions.length)) })).nextCursor ??
+        null;
+      const page = this._cursor
+        ? await this._client.executions({ limit: 100, cursor: this._cursor })
+        : { executions: [] };
+      this._older.push(
+        ...page.executions.map((summary) => ({ ...summary, progress: null, activity: null, openInputs: [] })),
+      );
       this._cursor = page.nextCursor ?? null;
       this._isAllShown = this._cursor === null;
     } finally {
@@ -145,7 +193,10 @@ export class List {
 }
 
 function matches(item, words) {
-  return !words || [item.task, item.agent, item.executionId, STATES[item.state]].some((text) => text?.toLowerCase().includes(words));
+  return (
+    !words ||
+    [item.task, item.agent, item.executionId, STATES[item.state]].some((text) => text?.toLowerCase().includes(words))
+  );
 }
 
 class Entry {
@@ -202,7 +253,8 @@ class Entry {
 
 function doing({ state, activity, openInputs, attempt }) {
   const tries = attempt > 1 && !isOver(state) ? ` · attempt ${attempt}` : "";
-  if (state === "waiting_input") return openInputs.length > 1 ? plural(openInputs.length, "question") : STATES.waiting_input;
+  if (state === "waiting_input")
+    return openInputs.length > 1 ? plural(openInputs.length, "question") : STATES.waiting_input;
   if (state === "running" && activity) return line(activity, 120) + tries;
   return STATES[state] + tries;
 }

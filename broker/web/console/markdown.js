@@ -42,7 +42,7 @@ export function readBlock(text, start, depth = 0) {
 /** The nodes of a whole text. */
 export function blocks(text, depth = 0) {
   const nodes = [];
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const { end, build } = readBlock(text, at, depth);
     nodes.push(build());
     at = end;
@@ -105,7 +105,9 @@ function readParagraph(text, start) {
 
 function beginsBlock(line) {
   if (line.length > MAX_LINE) return false;
-  return BLANK.test(line) || FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || ITEM.test(line);
+  return (
+    BLANK.test(line) || FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || ITEM.test(line)
+  );
 }
 
 /** Items of one kind; blank lines between them and lines indented below them belong to it. */
@@ -157,7 +159,11 @@ function isTable(text, first) {
 }
 
 function readTable(text, start) {
-  const { lines, end } = takeLines(text, start, (line, index) => index < 2 || (line.includes("|") && !BLANK.test(line)));
+  const { lines, end } = takeLines(
+    text,
+    start,
+    (line, index) => index < 2 || (line.includes("|") && !BLANK.test(line)),
+  );
   return { end, build: () => tableNode(lines) };
 }
 
@@ -168,18 +174,34 @@ function tableNode([head, divider, ...rows]) {
       "tr",
       {},
       cells(line).map((cell, index) =>
-        h(tag, { dir: "auto", class: aligns[index] && `align-${aligns[index]}`, scope: tag === "th" ? "col" : null }, inline(cell)),
+        h(
+          tag,
+          { dir: "auto", class: aligns[index] && `align-${aligns[index]}`, scope: tag === "th" ? "col" : null },
+          inline(cell),
+        ),
       ),
     );
   return h(
     "div",
     { class: "table-frame", tabindex: "0", role: "group", "aria-label": "Table" },
-    h("table", {}, h("thead", {}, row(head, "th")), h("tbody", {}, rows.map((line) => row(line, "td")))),
+    h(
+      "table",
+      {},
+      h("thead", {}, row(head, "th")),
+      h(
+        "tbody",
+        {},
+        rows.map((line) => row(line, "td")),
+      ),
+    ),
   );
 }
 
 function cells(line) {
-  const inner = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  const inner = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
   return inner.split(/(?<!\\)\|/, MAX_CELLS).map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
@@ -204,7 +226,8 @@ export function inline(text, depth = 0) {
 
 function spanNode(match, depth) {
   const [whole, ticks, code, strong, star, underscore, struck, label, target, angled] = match;
-  if (ticks) return h("code", { class: "said", dir: "ltr" }, visible(code.length > 2 ? code.replace(/^ (.*) $/, "$1") : code));
+  if (ticks)
+    return h("code", { class: "said", dir: "ltr" }, visible(code.length > 2 ? code.replace(/^ (.*) $/, "$1") : code));
   if (strong) return h("strong", {}, inline(strong, depth + 1));
   if (star || underscore) return h("em", {}, inline(star ?? underscore, depth + 1));
   if (struck) return h("s", {}, inline(struck, depth + 1));

@@ -40,12 +40,37 @@ export class Ops {
     this._body = h(
       "div",
       { class: "ops-body", hidden: true },
-      h("ul", { class: "tiles" }, this._tiles.map((tile) => tile.node)),
-      h("div", { class: "ops-columns" }, h("div", {}, this._edges.node, this._workers.node), h("div", {}, this._redis.node, this._agents.node)),
+      h(
+        "ul",
+        { class: "tiles" },
+        this._tiles.map((tile) => tile.node),
+      ),
+      h(
+        "div",
+        { class: "ops-columns" },
+        h("div", {}, this._edges.node, this._workers.node),
+        h("div", {}, this._redis.node, this._agents.node),
+      ),
     );
-    const back = h("button", { type: "button", class: "button quiet square back", "aria-label": "Back to the list", onclick: () => page.back() }, icon("back"));
+    const back = h(
+      "button",
+      {
+        type: "button",
+        class: "button quiet square back",
+        "aria-label": "Back to the list",
+        onclick: () => page.back(),
+      },
+      icon("back"),
+    );
     this._title = h("h1", { tabindex: "-1" }, "Operations");
-    this.node = h("section", { class: "page ops" }, h("header", { class: "page-head" }, back, this._title, this._pill.node), this._banner.node, this._waiting, this._body);
+    this.node = h(
+      "section",
+      { class: "page ops" },
+      h("header", { class: "page-head" }, back, this._title, this._pill.node),
+      this._banner.node,
+      this._waiting,
+      this._body,
+    );
     this._stream = page.client.stream({
       path: "/api/ops/stream",
       onEvent: (event) => this._take(event),
@@ -90,7 +115,13 @@ class Tile {
     this._show = show;
     this._value = h("span", { class: "tile-value numbers" }, "–");
     this._spark = new Sparkline();
-    this.node = h("li", { class: "tile" }, h("span", { class: "tile-label" }, label), h("span", { class: "tile-number" }, this._value, unit && h("span", { class: "tile-unit" }, unit)), this._spark.node);
+    this.node = h(
+      "li",
+      { class: "tile" },
+      h("span", { class: "tile-label" }, label),
+      h("span", { class: "tile-number" }, this._value, unit && h("span", { class: "tile-unit" }, unit)),
+      this._spark.node,
+    );
   }
 
   add(snapshot) {
@@ -101,7 +132,14 @@ class Tile {
 }
 
 const EDGE_COLUMNS = [
-  ["Edge", (edge) => [said(line(edge.id, 24), "mono"), edge.self && h("span", { class: "badge" }, "this one"), edge.draining && h("span", { class: "badge warn" }, "draining")]],
+  [
+    "Edge",
+    (edge) => [
+      said(line(edge.id, 24), "mono"),
+      edge.self && h("span", { class: "badge" }, "this one"),
+      edge.draining && h("span", { class: "badge warn" }, "draining"),
+    ],
+  ],
   ["Viewers", (edge) => whole(edge.viewers)],
   ["Logs", (edge) => whole(edge.logs)],
   ["Events/s", (edge) => rate(edge.eventsPerSecond)],
@@ -114,7 +152,7 @@ const EDGE_COLUMNS = [
 
 const WORKER_COLUMNS = [
   ["Worker", (worker) => said(line(worker.host ? `${worker.host}:${worker.pid}` : worker.id, 40), "mono")],
-  ["Agents", (worker) => line(worker.agents.join(", "), 120)],
+  ["Agents", (worker) => line(worker.agents.join(", "), 300), "wraps"],
   ["Running", (worker) => `${whole(worker.running)} of ${whole(worker.concurrency)}`],
   ["Memory", (worker) => (worker.rssBytes ? bytes(worker.rssBytes) : "–")],
   ["Up", (worker, now) => up(worker, now)],
@@ -143,7 +181,22 @@ class Table {
       h(
         "div",
         { class: "table-frame", tabindex: "0", role: "group", "aria-label": title },
-        h("table", {}, h("thead", {}, h("tr", {}, columns.map(([name], index) => h("th", { scope: "col", class: index ? "align-end" : null }, name)))), this._body),
+        h(
+          "table",
+          {},
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              columns.map(([name, , side = "align-end"], index) =>
+                h("th", { scope: "col", class: index ? side : null }, name),
+              ),
+            ),
+          ),
+          this._body,
+        ),
       ),
     );
   }
@@ -155,7 +208,9 @@ class Table {
   }
 
   _row(item) {
-    const cells = this._columns.map((_, index) => h("td", { class: index ? "align-end numbers" : null }));
+    const cells = this._columns.map(([, , side = "align-end numbers"], index) =>
+      h("td", { class: index ? side : null }),
+    );
     const update = (changed) => cells.forEach((cell, index) => fill(cell, this._columns[index][1](changed, this._now)));
     update(item);
     return { node: h("tr", {}, cells), update };
@@ -172,7 +227,11 @@ class RedisCard {
     this._state = h("span", { class: "pill" });
     this._meter = h("div", { class: "meter", hidden: true }, h("i"));
     this._facts = h("dl", { class: "pairs" });
-    this._keyed = new Keyed(this._facts, ([key]) => key, (fact) => new RedisFact(fact));
+    this._keyed = new Keyed(
+      this._facts,
+      ([key]) => key,
+      (fact) => new RedisFact(fact),
+    );
     this.node = h("section", { class: "card" }, h("h2", {}, "Redis", this._state), this._facts, this._meter);
   }
 
@@ -193,11 +252,20 @@ function redisFacts(redis) {
   return [
     ["Problem", redis.error ? line(redis.error, 200) : null],
     ["Server", redis.version ? [node?.server ?? "", redis.version].join(" ").trim() : null],
-    ["Mode", redis.nodes?.length > 1 ? `${redis.mode}, ${plural(redis.nodes.length, "node")}` : (redis.mode ?? redis.role)],
+    [
+      "Mode",
+      redis.nodes?.length > 1 ? `${redis.mode}, ${plural(redis.nodes.length, "node")}` : (redis.mode ?? redis.role),
+    ],
     ["Ping", known(redis.pingMs, milliseconds)],
     ["Commands", known(redis.opsPerSecond, (value) => `${compact(value)}/s`)],
     ["Clients", known(redis.connectedClients, whole)],
-    ["Memory", known(redis.usedMemoryBytes, (value) => bytes(value) + (redis.maxMemoryBytes ? ` of ${bytes(redis.maxMemoryBytes)}` : ""))],
+    [
+      "Memory",
+      known(
+        redis.usedMemoryBytes,
+        (value) => bytes(value) + (redis.maxMemoryBytes ? ` of ${bytes(redis.maxMemoryBytes)}` : ""),
+      ),
+    ],
     ["Eviction", redis.evictionPolicy],
   ];
 }

@@ -14,9 +14,25 @@ export class Overview {
     this._about = new Facts("Execution", "about");
     this._list = h("ul", { class: "artifact-list" });
     this._artifacts = h("section", { class: "rail-part", hidden: true }, h("h2", {}, "Artifacts"), this._list);
-    this._keyed = new Keyed(this._list, (item) => item.artifactId, (item) => artifactEntry(item, onArtifact));
-    this._id = h("button", { type: "button", class: "copy-id mono", onclick: onCopy, title: "Copy the execution's id" }, h("span", {}, executionId), icon("copy"));
-    this.node = h("aside", { class: "rail", "aria-label": "Details" }, this._usage.node, this._artifacts, this._connection.node, this._about.node);
+    this._keyed = new Keyed(
+      this._list,
+      (item) => item.artifactId,
+      (item) => artifactEntry(item, onArtifact),
+    );
+    this._id = h(
+      "button",
+      { type: "button", class: "copy-id mono", onclick: onCopy, title: "Copy the execution's id" },
+      h("span", {}, executionId),
+      icon("copy"),
+    );
+    this.node = h(
+      "aside",
+      { class: "rail", "aria-label": "Details" },
+      this._usage.node,
+      this._artifacts,
+      this._connection.node,
+      this._about.node,
+    );
     this._about.node.append(this._id);
   }
 
@@ -70,7 +86,11 @@ class Facts {
   constructor(title, name) {
     this._values = h("dl", { class: "pairs" });
     this.node = h("section", { class: `rail-part rail-${name}` }, h("h2", {}, title), this._values);
-    this._keyed = new Keyed(this._values, ([key]) => key, (fact) => new Fact(fact));
+    this._keyed = new Keyed(
+      this._values,
+      ([key]) => key,
+      (fact) => new Fact(fact),
+    );
   }
 
   show(facts) {
@@ -97,6 +117,15 @@ function artifactEntry(item, onArtifact) {
   const name = String(item.name ?? item.artifactId);
   const short = name.split("/").at(-1) || name;
   return {
-    node: h("li", {}, h("button", { type: "button", class: "link-button", title: line(name, 300), onclick: () => onArtifact(item.artifactId) }, icon("document"), said(line(short, 60)))),
+    node: h(
+      "li",
+      {},
+      h(
+        "button",
+        { type: "button", class: "link-button", title: line(name, 300), onclick: () => onArtifact(item.artifactId) },
+        icon("document"),
+        said(line(short, 60)),
+      ),
+    ),
   };
 }

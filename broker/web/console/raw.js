@@ -23,7 +23,8 @@ export class EventRing {
     this.items.push({ key: event.id, event, size });
     this.count += 1;
     this._characters += size;
-    while (this.items.length > MAX_EVENTS || this._characters > MAX_CHARACTERS) this._characters -= this.items.shift().size;
+    while (this.items.length > MAX_EVENTS || this._characters > MAX_CHARACTERS)
+      this._characters -= this.items.shift().size;
   }
 }
 

@@ -1,9 +1,9 @@
 /** The rows of a story: a view for each kind of item. */
 
+import { artifactContent } from "./artifacts.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { STATES, clock as clockTime, duration, offset, plural } from "./format.js";
 import { icon } from "./icons.js";
-import { safeUrl } from "./markdown.js";
 import { Prose } from "./prose.js";
 import { TeamRow } from "./specialists.js";
 import { Growing, block, line, said, visible } from "./text.js";
@@ -17,8 +17,18 @@ import { summary, summaryNodes, valueView } from "./values.js";
 export function rowView(item, context) {
   const inner = (VIEWS[item.kind] ?? unknown)(item, context);
   const elapsed = offset(item.at - (context.startedAt() ?? item.at));
-  const time = h("time", { class: `row-time ${item.isNewSecond ? "" : "is-same"}`, title: clockTime(item.at) }, elapsed);
-  const node = h("li", { class: `row row-${item.kind}`, "data-seq": item.seq }, inner.icon, h("div", { class: "row-body" }, inner.node), time);
+  const time = h(
+    "time",
+    { class: `row-time ${item.isNewSecond ? "" : "is-same"}`, title: clockTime(item.at) },
+    elapsed,
+  );
+  const node = h(
+    "li",
+    { class: `row row-${item.kind}`, "data-seq": item.seq },
+    inner.icon,
+    h("div", { class: "row-body" }, inner.node),
+    time,
+  );
   setVoid(node, item);
   return {
     node,
@@ -38,7 +48,13 @@ const rowIcon = (name, tone = "") => h("span", { class: `row-icon ${tone}` }, ic
 
 const VIEWS = {
   mark(item) {
-    const node = h("p", { class: "row-mark-line" }, item.title, item.detail && " ", item.detail && said(line(item.detail, 120)));
+    const node = h(
+      "p",
+      { class: "row-mark-line" },
+      item.title,
+      item.detail && " ",
+      item.detail && said(line(item.detail, 120)),
+    );
     return { icon: rowIcon("play"), node };
   },
 
@@ -46,7 +62,12 @@ const VIEWS = {
     const phases = item.phases.map((phase) => line(phase.name, 60)).join(" · ");
     return {
       icon: rowIcon("flag"),
-      node: h("div", {}, block(item.goal, { className: "plan-goal" }), phases && h("p", { class: "plan-phases said" }, phases)),
+      node: h(
+        "div",
+        {},
+        block(item.goal, { className: "plan-goal" }),
+        phases && h("p", { class: "plan-phases said" }, phases),
+      ),
     };
   },
 
@@ -95,7 +116,10 @@ const VIEWS = {
 
   result(item) {
     const title = item.specialist ? ["Partial result of ", said(line(item.specialist, 60))] : "Partial result";
-    return { icon: rowIcon("table"), node: h("div", { class: "result" }, h("h3", { class: "row-title" }, title), valueView(item.value)) };
+    return {
+      icon: rowIcon("table"),
+      node: h("div", { class: "result" }, h("h3", { class: "row-title" }, title), valueView(item.value)),
+    };
   },
 
   artifact(item) {
@@ -105,7 +129,12 @@ const VIEWS = {
       node: h(
         "div",
         { class: "artifact" },
-        h("h3", { class: "row-title" }, said(line(item.name ?? item.artifactId, 200)), h("span", { class: "muted mono" }, said(line(item.mediaType, 60)))),
+        h(
+          "h3",
+          { class: "row-title" },
+          said(line(item.name ?? item.artifactId, 200)),
+          h("span", { class: "muted mono" }, said(line(item.mediaType, 60))),
+        ),
         content,
       ),
       update: (changed) => content.replaceChildren(...artifactContent(changed)),
@@ -136,7 +165,10 @@ const VIEWS = {
     const name = { bad: "warning", warn: "clock", plain: "info" }[item.tone];
     const shown = [item.label && h("strong", {}, `${item.label}: `), visible(line(item.title, 1_000))];
     const detail = item.detail && block(item.detail, { className: "muted", most: 600 });
-    return { icon: rowIcon(name, item.tone), node: h("div", { class: `note ${item.tone}` }, h("p", { class: "said", dir: "auto" }, shown), detail) };
+    return {
+      icon: rowIcon(name, item.tone),
+      node: h("div", { class: `note ${item.tone}` }, h("p", { class: "said", dir: "auto" }, shown), detail),
+    };
   },
 
   custom(item) {
@@ -158,13 +190,19 @@ const VIEWS = {
 
   attempt(item, { toggleAttempt, isOpen }) {
     const button = h("button", { type: "button", class: "link-button" });
-    const show = () => setText(button, `${isOpen(item.lost) ? "Hide" : "Show"} what it did (${plural(item.count, "step")})`);
+    const show = () =>
+      setText(button, `${isOpen(item.lost) ? "Hide" : "Show"} what it did (${plural(item.count, "step")})`);
     button.addEventListener("click", () => {
       toggleAttempt(item.lost);
       show();
     });
     show();
-    const text = h("p", {}, h("strong", {}, `Attempt ${item.lost} was lost.`), ` What it wrote is void; attempt ${item.next} begins again.`);
+    const text = h(
+      "p",
+      {},
+      h("strong", {}, `Attempt ${item.lost} was lost.`),
+      ` What it wrote is void; attempt ${item.next} begins again.`,
+    );
     return { icon: rowIcon("history", "warn"), node: h("div", { class: "note warn" }, text, item.count > 0 && button) };
   },
 
@@ -175,89 +213,61 @@ const VIEWS = {
 
 const unknown = (item) => ({ icon: rowIcon("info"), node: h("p", {}, line(item.kind, 60)) });
 
-// --- artifacts -------------------------------------------------------------------------------------------------------
-
-const MAX_ARTIFACT = 4_000;
-
-function artifactContent(item) {
-  const nodes = [];
-  if (item.url) nodes.push(artifactLink(item.url));
-  if (item.text !== null) nodes.push(artifactText(item));
-  if (item.data !== undefined && item.data !== null) nodes.push(valueView(item.data));
-  return nodes;
-}
-
-function artifactLink(address) {
-  const url = safeUrl(address);
-  if (!url) return block(address);
-  return h("p", {}, h("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow", class: "said" }, visible(url.href)));
-}
-
-function artifactText(item) {
-  const detail = h("div", { class: "artifact-text" });
-  const open = () => {
-    const text = item.text;
-    const isMarkdown = item.mediaType === "text/markdown";
-    const prose = new Prose();
-    if (isMarkdown) prose.update(text.replace(/^<!--[^]{0,500}?-->\s*/, ""));
-    detail.replaceChildren(isMarkdown ? prose.node : block(text, { tag: "pre", most: MAX_ARTIFACT }));
-  };
-  const size = plural(item.text.trimEnd().split("\n").length, "line");
-  const button = h("button", { type: "button", class: "button small", "aria-expanded": "false" }, icon("document"), `Show ${size}`);
-  const save = h("button", { type: "button", class: "button small quiet", onclick: () => download(item) }, icon("download"), "Save");
-  button.addEventListener("click", () => {
-    const isOpen = detail.hasChildNodes();
-    if (isOpen) detail.replaceChildren();
-    else open();
-    setAttribute(button, "aria-expanded", String(!isOpen));
-    button.lastChild.data = isOpen ? `Show ${size}` : `Hide`;
-  });
-  return h("div", {}, h("div", { class: "artifact-actions" }, button, save), detail);
-}
-
-/** As a file of plain bytes: the type an agent claims never decides what a browser does with it. */
-function download(item) {
-  const name = String(item.name ?? item.artifactId).split(/[\\/]/).at(-1).replace(/[^\w.-]/g, "_") || "artifact";
-  saveAs(new Blob([item.text], { type: "application/octet-stream" }), name);
-}
-
-export function saveAs(blob, name) {
-  const address = URL.createObjectURL(blob);
-  h("a", { href: address, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
-}
-
 // --- questions -------------------------------------------------------------------------------------------------------
 
 function answerNodes({ answer, form }, isOpen) {
   if (!answer) return [isOpen ? "Asked, and waits for the answer below." : "Not answered."];
   if (answer.by === "system:expired") return [icon("clock"), "Nobody answered in time."];
-  const value = form === "approval" && typeof answer.value === "boolean" ? (answer.value ? "Approved" : "Declined") : null;
+  const value =
+    form === "approval" && typeof answer.value === "boolean" ? (answer.value ? "Approved" : "Declined") : null;
   const glyph = icon(answer.value === false ? "cross" : "check");
   return value
     ? [glyph, `${value} by `, said(line(answer.by, 120))]
-    : [glyph, said(line(answer.by, 120)), " answered: ", h("strong", {}, said(summary(answer.value, 300) || "nothing"))];
+    : [
+        glyph,
+        said(line(answer.by, 120)),
+        " answered: ",
+        h("strong", {}, said(summary(answer.value, 300) || "nothing")),
+      ];
 }
 
 // --- the end ---------------------------------------------------------------------------------------------------------
 
 const endIcon = (state) =>
-  ({ completed: rowIcon("checkCircle", "good"), failed: rowIcon("crossCircle", "bad"), cancelled: rowIcon("dash") })[state];
+  ({ completed: rowIcon("checkCircle", "good"), failed: rowIcon("crossCircle", "bad"), cancelled: rowIcon("dash") })[
+    state
+  ];
 
 const ENDS = {
   completed(item) {
     const hasResult = item.result !== null && item.result !== undefined;
-    return h("div", { class: "end good" }, endTitle(`Completed in ${duration(item.duration)}`), hasResult && valueView(item.result));
+    return h(
+      "div",
+      { class: "end good" },
+      endTitle(`Completed in ${duration(item.duration)}`),
+      hasResult && valueView(item.result),
+    );
   },
 
   failed(item, stack) {
     const code = item.code && h("code", { class: "code-tag" }, said(line(item.code, 80)));
-    return h("div", { class: "end bad" }, endTitle(STATES.failed, code), block(item.error, { className: "error-text" }), stackView(stack));
+    return h(
+      "div",
+      { class: "end bad" },
+      endTitle(STATES.failed, code),
+      block(item.error, { className: "error-text" }),
+      stackView(stack),
+    );
   },
 
   cancelled(item) {
     const by = item.by ? [" by ", said(line(item.by, 120))] : "";
-    return h("div", { class: "end" }, endTitle(["Cancelled", by]), item.reason && block(item.reason, { className: "muted" }));
+    return h(
+      "div",
+      { class: "end" },
+      endTitle(["Cancelled", by]),
+      item.reason && block(item.reason, { className: "muted" }),
+    );
   },
 };
 

@@ -26,9 +26,16 @@ export class FieldError extends Error {
 export function objectFields(schema, root = schema, depth = 0) {
   const required = new Set(Array.isArray(schema?.required) ? schema.required : []);
   const names = Object.keys(schema?.properties ?? {}).slice(0, MAX_FIELDS);
-  const fields = names.map((name) => [name, field(name, resolve(schema.properties[name], root), required.has(name), root, depth)]);
+  const fields = names.map((name) => [
+    name,
+    field(name, resolve(schema.properties[name], root), required.has(name), root, depth),
+  ]);
   return {
-    node: h("div", { class: "fields" }, fields.map(([, made]) => made.node)),
+    node: h(
+      "div",
+      { class: "fields" },
+      fields.map(([, made]) => made.node),
+    ),
     read() {
       const values = fields.map(([name, made]) => [name, made.read()]).filter(([, value]) => value !== undefined);
       return Object.fromEntries(values);
@@ -51,7 +58,10 @@ function rest({ anyOf: _any, oneOf: _one, ...others }) {
 }
 
 function lookUp(reference, root) {
-  return reference.split("/").slice(1).reduce((place, key) => (place && typeof place === "object" ? place[key] : undefined), root);
+  return reference
+    .split("/")
+    .slice(1)
+    .reduce((place, key) => (place && typeof place === "object" ? place[key] : undefined), root);
 }
 
 function field(name, schema, isRequired, root, depth) {
@@ -63,8 +73,22 @@ function field(name, schema, isRequired, root, depth) {
   made.input.id = id;
   if (hint) made.input.setAttribute("aria-describedby", `${id}-hint`);
   if (isRequired) made.input.setAttribute("aria-required", "true");
-  const title = h("label", { class: "field-label", for: id }, titleOf(name, schema), !isRequired && h("span", { class: "optional" }, "optional"));
-  return { read: () => checked(made, name, isRequired), node: h("div", { class: "field" }, title, made.input, hint && h("p", { class: "field-hint", id: `${id}-hint` }, hint)) };
+  const title = h(
+    "label",
+    { class: "field-label", for: id },
+    titleOf(name, schema),
+    !isRequired && h("span", { class: "optional" }, "optional"),
+  );
+  return {
+    read: () => checked(made, name, isRequired),
+    node: h(
+      "div",
+      { class: "field" },
+      title,
+      made.input,
+      hint && h("p", { class: "field-hint", id: `${id}-hint` }, hint),
+    ),
+  };
 }
 
 function checked(made, name, isRequired) {
@@ -92,9 +116,20 @@ function group(name, schema, root, depth) {
 function bare(name, schema, made) {
   const hint = description(schema);
   if (made.isRow) {
-    return h("fieldset", { class: "field boxes" }, h("legend", { class: "field-label" }, titleOf(name, schema)), made.input, hint && h("p", { class: "field-hint" }, hint));
+    return h(
+      "fieldset",
+      { class: "field boxes" },
+      h("legend", { class: "field-label" }, titleOf(name, schema)),
+      made.input,
+      hint && h("p", { class: "field-hint" }, hint),
+    );
   }
-  return h("div", { class: "field" }, h("label", { class: "box" }, made.input, h("span", {}, titleOf(name, schema))), hint && h("p", { class: "field-hint" }, hint));
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { class: "box" }, made.input, h("span", {}, titleOf(name, schema))),
+    hint && h("p", { class: "field-hint" }, hint),
+  );
 }
 
 /** The control for one value: `{input, read, isBare?, isRow?}`; `read` gives undefined for nothing. */
@@ -121,7 +156,9 @@ function select(schema, isRequired) {
     "select",
     {},
     empty && h("option", { value: "" }, isRequired ? "Choose…" : "–"),
-    schema.enum.map((value, index) => h("option", { value: index, selected: value === schema.default }, visible(line(value, 120)))),
+    schema.enum.map((value, index) =>
+      h("option", { value: index, selected: value === schema.default }, visible(line(value, 120))),
+    ),
   );
   return { input, read: () => (input.value === "" ? undefined : schema.enum[Number(input.value)]) };
 }
@@ -178,7 +215,11 @@ function array(schema, root) {
 function boxes(schema, values) {
   const chosen = Array.isArray(schema.default) ? schema.default : [];
   const made = values.map((value) => [value, h("input", { type: "checkbox", checked: chosen.includes(value) })]);
-  const input = h("div", { class: "box-row" }, made.map(([value, node]) => h("label", { class: "box" }, node, h("span", {}, visible(line(value, 80))))));
+  const input = h(
+    "div",
+    { class: "box-row" },
+    made.map(([value, node]) => h("label", { class: "box" }, node, h("span", {}, visible(line(value, 80))))),
+  );
   const read = () => made.filter(([, node]) => node.checked).map(([value]) => value);
   return { input, isBare: true, isRow: true, read: () => (read().length ? read() : undefined) };
 }
@@ -188,7 +229,10 @@ function lines(schema) {
   return {
     input,
     read() {
-      const found = input.value.split("\n").map((text) => text.trim()).filter(Boolean);
+      const found = input.value
+        .split("\n")
+        .map((text) => text.trim())
+        .filter(Boolean);
       return found.length ? found : undefined;
     },
   };

@@ -8,8 +8,15 @@ const KEY = "runcast:token";
 
 export class Session {
   constructor() {
-    this._token = takeFromAddress() ?? readStored();
-    if (this._token) store(this._token);
+    this._token = null;
+    if (!this.takeLink()) this._token = readStored();
+  }
+
+  /** Sign in by the token in the address, if there is one; whether there was. */
+  takeLink() {
+    const token = takeFromAddress();
+    if (token) this.signIn(token);
+    return token !== null;
   }
 
   get token() {
@@ -60,7 +67,10 @@ function store(token) {
 
 /** What somebody pasted as a token, or null if it cannot be one. */
 export function clean(text) {
-  const token = text.trim().replace(/^["']|["']$/g, "").replace(/^Bearer\s+/i, "");
+  const token = text
+    .trim()
+    .replace(/^["']|["']$/g, "")
+    .replace(/^Bearer\s+/i, "");
   return /^[\x21-\x7e]+$/.test(token) ? token : null;
 }
 
@@ -119,7 +129,12 @@ export function tokenForm({ why, check, onDone }) {
       "p",
       { class: "field-hint", id: "token-hint" },
       icon("info"),
-      h("span", {}, "It stays in this tab. One for yourself: ", h("code", { class: "nowrap" }, "runcast token --user you")),
+      h(
+        "span",
+        {},
+        "It stays in this tab. One for yourself: ",
+        h("code", { class: "nowrap" }, "runcast token --user you"),
+      ),
     ),
   );
   queueMicrotask(() => input.focus());
@@ -128,7 +143,8 @@ export function tokenForm({ why, check, onDone }) {
   async function submit(event) {
     event.preventDefault();
     const token = clean(input.value);
-    if (!token) return fail(input.value.trim() ? "This is no token: it has characters that none has." : "Paste a token first.");
+    if (!token)
+      return fail(input.value.trim() ? "This is no token: it has characters that none has." : "Paste a token first.");
     button.disabled = true;
     setText(problem, "");
     try {

@@ -25,7 +25,15 @@ export class Shell {
     this._theme = h("button", { type: "button", class: "button quiet square", onclick: () => this.nextTheme() });
     this._notices = h("div", { class: "notices", role: "status" });
     this._work = h("div", { class: "work" }, side, this._stage);
-    this.node = h("div", { class: "shell" }, h("a", { class: "skip", href: "#stage", onclick: (event) => this._skip(event) }, "Skip to the story"), this._bar(who, onSignOut), this._work, this._notices, announcer.node);
+    this.node = h(
+      "div",
+      { class: "shell" },
+      h("a", { class: "skip", href: "#stage", onclick: (event) => this._skip(event) }, "Skip to the story"),
+      this._bar(who, onSignOut),
+      this._work,
+      this._notices,
+      announcer.node,
+    );
     this._showTheme();
   }
 
@@ -33,7 +41,8 @@ export class Shell {
   show(view, name) {
     this._stage.replaceChildren(...(view ? [view] : []));
     this._work.dataset.view = name;
-    for (const [id, link] of this._links) setAttribute(link, "aria-current", id === name || (id === "list" && name === "story") ? "page" : null);
+    for (const [id, link] of this._links)
+      setAttribute(link, "aria-current", id === name || (id === "list" && name === "story") ? "page" : null);
   }
 
   /** Ask for a newer token, without taking away what is being read; promises one that an edge accepts. */
@@ -85,14 +94,34 @@ export class Shell {
       "header",
       { class: "bar" },
       h("a", { class: "brand", href: "#/", "aria-label": "Runcast, to the list" }, mark(), h("span", {}, "Runcast")),
-      h("nav", { class: "bar-links", "aria-label": "Pages" }, this._links.map(([, link]) => link)),
+      h(
+        "nav",
+        { class: "bar-links", "aria-label": "Pages" },
+        this._links.map(([, link]) => link),
+      ),
       this.pill.node,
       h(
         "div",
         { class: "bar-actions" },
         this._theme,
-        h("button", { type: "button", class: "button quiet square help", "aria-label": "Keyboard", title: "Keyboard (?)", onclick: showHelp }, icon("keyboard")),
-        h("button", { type: "button", class: "button quiet who", title: "Sign out", onclick: onSignOut }, who && h("span", { class: "who-name" }, said(who.slice(0, 40))), icon("signOut"), h("span", { class: "unseen" }, "Sign out")),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "button quiet square help",
+            "aria-label": "Keyboard",
+            title: "Keyboard (?)",
+            onclick: showHelp,
+          },
+          icon("keyboard"),
+        ),
+        h(
+          "button",
+          { type: "button", class: "button quiet who", title: "Sign out", onclick: onSignOut },
+          who && h("span", { class: "who-name" }, said(who.slice(0, 40))),
+          icon("signOut"),
+          h("span", { class: "unseen" }, "Sign out"),
+        ),
       ),
     );
   }

@@ -14,7 +14,11 @@ export class TeamRow {
   constructor(item, clock) {
     this._grid = h("ul", { class: "team" });
     this._synthesis = h("p", { class: "synthesis said", dir: "auto", hidden: true });
-    this._cards = new Keyed(this._grid, (member) => member.name, (member) => new MemberCard(member, clock));
+    this._cards = new Keyed(
+      this._grid,
+      (member) => member.name,
+      (member) => new MemberCard(member, clock),
+    );
     this.node = h("div", { class: "team-frame" }, this._grid, this._synthesis);
     this.update(item);
   }
@@ -40,7 +44,11 @@ class MemberCard {
     this._steps = h("ul", { class: "member-steps" });
     this._more = h("button", { type: "button", class: "link-button", hidden: true, onclick: () => this._showAll() });
     this._summary = h("div", { class: "member-summary" });
-    this._rows = new Keyed(this._steps, (step) => step.key, (step) => stepView(step, clock));
+    this._rows = new Keyed(
+      this._steps,
+      (step) => step.key,
+      (step) => stepView(step, clock),
+    );
     this.node = h(
       "li",
       { class: "member" },
@@ -80,11 +88,18 @@ class MemberCard {
   }
 
   _showState(member, hasFailed) {
-    const text = member.status !== "complete" ? `${Math.round(member.progress ?? 0)} %` : duration((member.endedAt - member.at) / 1000);
+    const text =
+      member.status !== "complete"
+        ? `${Math.round(member.progress ?? 0)} %`
+        : duration((member.endedAt - member.at) / 1000);
     const label = hasFailed ? "failed" : member.status === "complete" ? "done" : "working";
     if (this._label !== `${label} ${text}`) {
       const glyph = label === "working" ? "" : icon(hasFailed ? "cross" : "check");
-      this._state.replaceChildren(glyph, h("span", { class: "numbers" }, text), h("span", { class: "unseen" }, `, ${label}`));
+      this._state.replaceChildren(
+        glyph,
+        h("span", { class: "numbers" }, text),
+        h("span", { class: "unseen" }, `, ${label}`),
+      );
       this._label = `${label} ${text}`;
     }
   }
@@ -153,10 +168,24 @@ class Finding {
 
 /** The first short text of a value is its title. */
 function headline(value) {
-  if (value === null || typeof value !== "object" || Array.isArray(value)) return { title: summary(value, 200) || "Result", rest: "" };
+  if (value === null || typeof value !== "object" || Array.isArray(value))
+    return { title: summary(value, 200) || "Result", rest: "" };
   const entries = Object.entries(value).filter(([, each]) => each !== null && typeof each !== "object");
   const first = entries.find(([, each]) => typeof each === "string" && each.length < 120);
-  if (!first) return { title: "", rest: entries.slice(0, 6).map(([key, each]) => `${label(key).toLowerCase()} ${summary(each)}`).join(", ") || "Result" };
+  if (!first)
+    return {
+      title: "",
+      rest:
+        entries
+          .slice(0, 6)
+          .map(([key, each]) => `${label(key).toLowerCase()} ${summary(each)}`)
+          .join(", ") || "Result",
+    };
   const others = entries.filter((entry) => entry !== first).slice(0, 3);
-  return { title: line(first[1], 120), rest: others.map(([, each]) => summary(each, 40)).join(" · ") };
+  return { title: line(first[1], 120), rest: others.map(said).join(" · ") };
+}
+
+/** A word speaks for itself; a number does not. */
+function said([key, value]) {
+  return typeof value === "number" ? `${label(key).toLowerCase()} ${summary(value)}` : summary(value, 40);
 }

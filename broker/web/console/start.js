@@ -13,7 +13,13 @@ export class Start {
     this._fields = null;
     this._agents = h("div", { class: "agents", role: "radiogroup", "aria-labelledby": "agents-title" });
     this._params = h("div", { class: "params" });
-    this._task = h("textarea", { id: "task", rows: 3, required: true, maxlength: 65_536, placeholder: "What shall the agent do?" });
+    this._task = h("textarea", {
+      id: "task",
+      rows: 3,
+      required: true,
+      maxlength: 65_536,
+      placeholder: "What shall the agent do?",
+    });
     this._later = h("input", { type: "datetime-local", id: "later" });
     this._alone = h("input", { type: "number", id: "alone", min: 1, max: 86_400, step: 1, placeholder: "never" });
     this._problem = h("p", { class: "problem", role: "alert" });
@@ -29,7 +35,16 @@ export class Start {
   }
 
   _head() {
-    const back = h("button", { type: "button", class: "button quiet square back", "aria-label": "Back to the list", onclick: () => this._page.back() }, icon("back"));
+    const back = h(
+      "button",
+      {
+        type: "button",
+        class: "button quiet square back",
+        "aria-label": "Back to the list",
+        onclick: () => this._page.back(),
+      },
+      icon("back"),
+    );
     return h("header", { class: "page-head" }, back, h("h1", { id: "start-title", tabindex: "-1" }, "New execution"));
   }
 
@@ -37,21 +52,36 @@ export class Start {
     return h(
       "form",
       { class: "start-form", novalidate: true, onsubmit: (event) => this._submit(event) },
-      h("fieldset", { class: "field" }, h("legend", { class: "field-label", id: "agents-title" }, "Agent"), this._agents),
+      h(
+        "fieldset",
+        { class: "field" },
+        h("legend", { class: "field-label", id: "agents-title" }, "Agent"),
+        this._agents,
+      ),
       h("div", { class: "field" }, h("label", { class: "field-label", for: "task" }, "Task"), this._task),
       this._params,
       h(
         "details",
         { class: "more" },
         h("summary", {}, "When"),
-        h("div", { class: "fields pair" }, pair("later", "Not before", this._later), pair("alone", "Cancel when nobody watches for", this._alone, "seconds")),
+        h(
+          "div",
+          { class: "fields pair" },
+          pair("later", "Not before", this._later),
+          pair("alone", "Cancel when nobody watches for", this._alone, "seconds"),
+        ),
       ),
       this._problem,
       h(
         "div",
         { class: "form-actions" },
         this._button,
-        h("button", { type: "button", class: "button quiet", onclick: () => this._copy() }, icon("terminal"), "Copy as curl"),
+        h(
+          "button",
+          { type: "button", class: "button quiet", onclick: () => this._copy() },
+          icon("terminal"),
+          "Copy as curl",
+        ),
       ),
     );
   }
@@ -60,22 +90,39 @@ export class Start {
     try {
       const { agents } = await this._page.client.agents();
       if (agents.length) this._showAgents(agents.slice(0, 200));
-      else this._agents.replaceChildren(h("p", { class: "muted" }, "No worker announces an agent now. Start one: ", h("code", {}, "runcast worker my_package:agents")));
+      else
+        this._agents.replaceChildren(
+          h(
+            "p",
+            { class: "muted" },
+            "No worker announces an agent now. Start one: ",
+            h("code", {}, "runcast worker my_package:agents"),
+          ),
+        );
     } catch (error) {
-      this._agents.replaceChildren(h("p", { class: "problem" }, `The agents could not be read: ${line(error.detail || error.message, 200)}`));
+      this._agents.replaceChildren(
+        h("p", { class: "problem" }, `The agents could not be read: ${line(error.detail || error.message, 200)}`),
+      );
     }
   }
 
   _showAgents(agents) {
     const cards = agents.map((agent, index) => {
-      const radio = h("input", { type: "radio", name: "agent", value: agent.name, checked: index === 0, onchange: () => this._choose(agent) });
+      const radio = h("input", {
+        type: "radio",
+        name: "agent",
+        value: agent.name,
+        checked: index === 0,
+        onchange: () => this._choose(agent),
+      });
       const tags = (agent.tags ?? []).slice(0, 6).map((tag) => h("li", {}, said(line(tag, 30))));
       return h(
         "label",
         { class: "agent" },
         radio,
         h("span", { class: "agent-name" }, said(line(agent.name, 60))),
-        agent.description && h("span", { class: "agent-text said", dir: "auto" }, visible(line(agent.description, 300))),
+        agent.description &&
+          h("span", { class: "agent-text said", dir: "auto" }, visible(line(agent.description, 300))),
         tags.length > 0 && h("ul", { class: "values tags" }, tags),
       );
     });
@@ -87,7 +134,9 @@ export class Start {
     this._agent = agent.name;
     const schema = agent.inputSchema;
     this._fields = schema?.properties && Object.keys(schema.properties).length ? objectFields(schema) : null;
-    this._params.replaceChildren(...(this._fields ? [h("h2", { class: "form-title" }, "Parameters"), this._fields.node] : []));
+    this._params.replaceChildren(
+      ...(this._fields ? [h("h2", { class: "form-title" }, "Parameters"), this._fields.node] : []),
+    );
   }
 
   /** The request as the form has it. Raises `FieldError`. */
@@ -144,5 +193,10 @@ export class Start {
 }
 
 function pair(id, label, input, unit = "") {
-  return h("div", { class: "field" }, h("label", { class: "field-label", for: id }, label, unit && h("span", { class: "optional" }, unit)), input);
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { class: "field-label", for: id }, label, unit && h("span", { class: "optional" }, unit)),
+    input,
+  );
 }

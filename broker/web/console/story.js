@@ -1,10 +1,11 @@
 /** One execution, watched: its events become a chronicle, the chronicle rows; the client's fold says how it stands. */
 
+import { Actions } from "./actions.js";
 import { Approvals } from "./approvals.js";
 import { Chronicle, wordsOf } from "./chronicle.js";
 import { Banner } from "./connection.js";
-import { copy, streamCommand } from "./curl.js";
-import { menu, openDialog } from "./dialog.js";
+import { streamCommand } from "./curl.js";
+import { menu } from "./dialog.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { Filter } from "./filter.js";
 import { STATES, isOver, plural } from "./format.js";
@@ -13,7 +14,7 @@ import { Headline } from "./headline.js";
 import { icon } from "./icons.js";
 import { Overview } from "./overview.js";
 import { EventRing, rawRow, wordsOf as rawWordsOf } from "./raw.js";
-import { rowView, saveAs } from "./rows.js";
+import { rowView } from "./rows.js";
 import { Tail } from "./tail.js";
 import { line } from "./text.js";
 
@@ -22,6 +23,7 @@ export class Story {
   constructor(page, executionId) {
     this._page = page;
     this._id = executionId;
+    this._actions = new Actions(page, executionId);
     this._clock = new Clock();
     this._chronicle = new Chronicle();
     this._ring = new EventRing();
@@ -60,7 +62,10 @@ export class Story {
 
   togglePause() {
     this._isPaused = !this._isPaused;
-    this._pauseButton.replaceChildren(icon(this._isPaused ? "play" : "pause"), h("span", {}, this._isPaused ? "Resume" : "Pause"));
+    this._pauseButton.replaceChildren(
+      icon(this._isPaused ? "play" : "pause"),
+      h("span", {}, this._isPaused ? "Resume" : "Pause"),
+    );
     setAttribute(this._pauseButton, "aria-pressed", String(this._isPaused));
     this._page.announce(this._isPaused ? "Paused: new events are received, but not shown" : "Resumed");
     this._pausedAt = this._chronicle.count;
@@ -87,22 +92,57 @@ export class Story {
 
   _build() {
     const { page: _, _id: id } = this;
-    this._pauseButton = h("button", { type: "button", class: "button pause", "aria-pressed": "false", title: "Pause the page (p)", onclick: () => this.togglePause() }, icon("pause"), h("span", {}, "Pause"));
-    this._cancelButton = h("button", { type: "button", class: "button danger", onclick: () => this._askToCancel() }, icon("stop"), h("span", {}, "Cancel"));
-    this._railButton = h("button", { type: "button", class: "button quiet square rail-toggle", "aria-label": "Details", "aria-expanded": "false", onclick: () => this._toggleRail() }, icon("panel"));
+    this._pauseButton = h(
+      "button",
+      {
+        type: "button",
+        class: "button pause",
+        "aria-pressed": "false",
+        title: "Pause the page (p)",
+        onclick: () => this.togglePause(),
+      },
+      icon("pause"),
+      h("span", {}, "Pause"),
+    );
+    this._cancelButton = h(
+      "button",
+      { type: "button", class: "button danger", onclick: () => this._actions.askToCancel(this._cancelButton) },
+      icon("stop"),
+      h("span", {}, "Cancel"),
+    );
+    this._railButton = h(
+      "button",
+      {
+        type: "button",
+        class: "button quiet square rail-toggle",
+        "aria-label": "Details",
+        "aria-expanded": "false",
+        onclick: () => this._toggleRail(),
+      },
+      icon("panel"),
+    );
     const more = menu("More", [
-      ["Copy as curl", "terminal", () => this._copy(streamCommand(id), "Command copied")],
-      ["Copy the id", "copy", () => this._copy(id, "Id copied")],
-      ["Export as NDJSON", "download", () => this._export()],
+      ["Copy as curl", "terminal", () => this._actions.copy(streamCommand(id), "Command copied")],
+      ["Copy the id", "copy", () => this._actions.copy(id, "Id copied")],
+      ["Export as NDJSON", "download", () => this._actions.exportLog()],
     ]);
-    this._head = new Headline(id, this._clock, [this._pauseButton, this._cancelButton, this._railButton, more], () => this._page.back());
+    this._head = new Headline(id, this._clock, [this._pauseButton, this._cancelButton, this._railButton, more], () =>
+      this._page.back(),
+    );
     this._banner = new Banner(this._page.announce);
     this._filter = new Filter(() => this._draw(true));
     this._tail = new Tail((item) => rowView(item, this._rowContext()), { label: "Story", empty: "Nothing yet." });
-    this._rawTail = new Tail((item) => rawRow(item), { label: "Raw events", empty: "No event here.", className: "raw-rows" });
+    this._rawTail = new Tail((item) => rawRow(item), {
+      label: "Raw events",
+      empty: "No event here.",
+      className: "raw-rows",
+    });
     this._rawTail.node.hidden = true;
     this._approvals = new Approvals((inputId, value) => this._page.client.answer(id, inputId, value), this._clock);
-    this._overview = new Overview(id, { onCopy: () => this._copy(id, "Id copied"), onArtifact: (artifact) => this._showArtifact(artifact) });
+    this._overview = new Overview(id, {
+      onCopy: () => this._actions.copy(id, "Id copied"),
+      onArtifact: (artifact) => this._showArtifact(artifact),
+    });
     this._paused = h("p", { class: "paused", hidden: true });
     this.node = h(
       "article",
@@ -112,7 +152,16 @@ export class Story {
       h(
         "div",
         { class: "story-body" },
-        h("div", { class: "story-column" }, this._toolbar(), this._filter.row, this._tail.node, this._rawTail.node, this._paused, this._approvals.node),
+        h(
+          "div",
+          { class: "story-column" },
+          this._toolbar(),
+          this._filter.row,
+          this._tail.node,
+          this._rawTail.node,
+          this._paused,
+          this._approvals.node,
+        ),
         this._overview.node,
       ),
     );
@@ -120,14 +169,32 @@ export class Story {
 
   _toolbar() {
     const tab = (label, isRaw) =>
-      h("button", { type: "button", class: "tab", "aria-pressed": String(isRaw === this._isRaw), onclick: () => isRaw !== this._isRaw && this.toggleRaw() }, label);
+      h(
+        "button",
+        {
+          type: "button",
+          class: "tab",
+          "aria-pressed": String(isRaw === this._isRaw),
+          onclick: () => isRaw !== this._isRaw && this.toggleRaw(),
+        },
+        label,
+      );
     this._rawCount = h("span", { class: "count numbers" });
     this._tabs = [
       [tab("Story", false), false],
       [tab("Raw events", true), true],
     ];
     this._tabs[1][0].append(this._rawCount);
-    return h("div", { class: "toolbar" }, h("div", { class: "tabs", role: "group", "aria-label": "View" }, this._tabs.map(([node]) => node)), this._filter.box);
+    return h(
+      "div",
+      { class: "toolbar" },
+      h(
+        "div",
+        { class: "tabs", role: "group", "aria-label": "View" },
+        this._tabs.map(([node]) => node),
+      ),
+      this._filter.box,
+    );
   }
 
   _rowContext() {
@@ -179,9 +246,10 @@ export class Story {
 
   _drawRows(isOther) {
     this._paused.hidden = !this._isPaused;
-    if (this._isPaused) setText(this._paused, `Paused. ${plural(this._chronicle.count - this._pausedAt, "new event")} since.`);
+    if (this._isPaused)
+      setText(this._paused, `Paused. ${plural(this._chronicle.count - this._pausedAt, "new event")} since.`);
     if (this._isPaused && !isOther) return;
-    const { changed } = this._chronicle.takeChanges();
+    const changed = this._chronicle.takeChanges();
     for (const item of changed) this._words.delete(item);
     if (this._isRaw) this._rawTail.show(this._rawItems(), undefined, isOther);
     else this._tail.show(this._items(), (item) => changed.has(item), isOther);
@@ -198,16 +266,27 @@ export class Story {
 
   /** A story that was over when it was opened is read from its beginning. */
   _beginAtStart() {
-    if (this._isPlaced || !this._chronicle.items.length || this._status.phase === "replaying" || this._status.phase === "connecting") return;
+    if (
+      this._isPlaced ||
+      !this._chronicle.items.length ||
+      this._status.phase === "replaying" ||
+      this._status.phase === "connecting"
+    )
+      return;
     this._isPlaced = true;
     const opened = this._status.connectedAt ?? Date.now();
-    if (this._chronicle.state && this._state.endedAt && this._state.endedAt < opened - 1_000) this._tail.readFromStart();
+    if (this._chronicle.state && this._state.endedAt && this._state.endedAt < opened - 1_000)
+      this._tail.readFromStart();
   }
 
   _items() {
     const { items } = this._chronicle;
     if (!this._filter.isOn && !items.some((item) => item.isVoid)) return items;
-    return items.filter((item) => (!item.isVoid || this._opened.has(item.attempt)) && this._filter.passesItem(item, (each) => this._wordsOf(each)));
+    return items.filter(
+      (item) =>
+        (!item.isVoid || this._opened.has(item.attempt)) &&
+        this._filter.passesItem(item, (each) => this._wordsOf(each)),
+    );
   }
 
   _rawItems() {
@@ -234,7 +313,8 @@ export class Story {
     this._said = { status: state.status, phase, questions: state.openInputs.length };
     if (before.status === null) return;
     if (state.status !== before.status) this._page.announce(STATES[state.status]);
-    else if (state.openInputs.length > before.questions) this._page.announce(`A question: ${line(state.openInputs.at(-1).prompt, 200)}`);
+    else if (state.openInputs.length > before.questions)
+      this._page.announce(`A question: ${line(state.openInputs.at(-1).prompt, 200)}`);
     else if (phase !== before.phase && phase) this._page.announce(`Phase ${line(phase, 80)}`);
   }
 
@@ -249,52 +329,5 @@ export class Story {
     if (this._isRaw) this.toggleRaw();
     const item = this._chronicle.items.findLast((each) => each.kind === "artifact" && each.artifactId === artifactId);
     if (item) this._tail.reveal(item.key);
-  }
-
-  async _copy(text, said) {
-    const isDone = await copy(text);
-    if (isDone) this._page.notify(said);
-    else await openDialog("Copy this", () => h("textarea", { class: "mono", rows: 5, readonly: true, "aria-label": "To copy" }, text));
-  }
-
-  async _export() {
-    try {
-      const stream = await this._page.client.exportEvents(this._id);
-      const blob = await new Response(stream.pipeThrough(new TextEncoderStream())).blob();
-      saveAs(blob, `${this._id}.ndjson`);
-      this._page.notify("Exported");
-    } catch (error) {
-      this._page.notify(`Not exported: ${error.message}`, true);
-    }
-  }
-
-  _askToCancel() {
-    return openDialog("Cancel this execution?", (close) => {
-      const reason = h("input", { type: "text", id: "cancel-reason", maxlength: 1000, autocomplete: "off", placeholder: "Why, for those who read it later" });
-      const form = h(
-        "form",
-        { onsubmit: (event) => (event.preventDefault(), close(), this._cancel(reason.value.trim())) },
-        h("p", { class: "muted" }, "The agent is told to stop. What it has done stays in the story."),
-        h("div", { class: "field" }, h("label", { class: "field-label", for: "cancel-reason" }, "Reason ", h("span", { class: "optional" }, "optional")), reason),
-        h(
-          "div",
-          { class: "dialog-actions" },
-          h("button", { type: "button", class: "button", onclick: close }, "Keep it running"),
-          h("button", { type: "submit", class: "button danger primary" }, "Cancel execution"),
-        ),
-      );
-      return form;
-    });
-  }
-
-  async _cancel(reason) {
-    this._cancelButton.disabled = true;
-    try {
-      await this._page.client.cancel(this._id, reason || undefined);
-      this._page.notify("Told to stop");
-    } catch (error) {
-      this._cancelButton.disabled = false;
-      this._page.notify(`Not cancelled: ${error.detail || error.message}`, true);
-    }
   }
 }

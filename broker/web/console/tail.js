@@ -23,11 +23,31 @@ export class Tail {
     this._unseen = 0;
     this._list = h("ol", { class: `rows ${className}`, "aria-label": label });
     this._empty = h("p", { class: "rows-empty" }, empty);
-    this._earlier = h("button", { type: "button", class: "button small quiet rows-edge", hidden: true, onclick: () => this._extendUp() }, "Show earlier");
-    this._later = h("button", { type: "button", class: "button small quiet rows-edge", hidden: true, onclick: () => this._extendDown() }, "Show later");
-    this._scroller = h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label }, this._earlier, this._list, this._empty, this._later);
+    this._earlier = h(
+      "button",
+      { type: "button", class: "button small quiet rows-edge", hidden: true, onclick: () => this._extendUp() },
+      "Show earlier",
+    );
+    this._later = h(
+      "button",
+      { type: "button", class: "button small quiet rows-edge", hidden: true, onclick: () => this._extendDown() },
+      "Show later",
+    );
+    this._scroller = h(
+      "div",
+      { class: "scroller", tabindex: "0", role: "region", "aria-label": label },
+      this._earlier,
+      this._list,
+      this._empty,
+      this._later,
+    );
     this._jumpText = h("span", {}, "Jump to latest");
-    this._jump = h("button", { type: "button", class: "button jump", hidden: true, onclick: () => this.follow() }, icon("arrowDown"), this._jumpText);
+    this._jump = h(
+      "button",
+      { type: "button", class: "button jump", hidden: true, onclick: () => this.follow() },
+      icon("arrowDown"),
+      this._jumpText,
+    );
     this.node = h("div", { class: "tail" }, this._scroller, this._jump);
     this._rows = new Keyed(this._list, (item) => item.key, create);
     this._scroller.addEventListener("scroll", () => this._scrolled(), { passive: true });

@@ -26,7 +26,10 @@ export function said(text, className = "") {
 
 /** One line, at most so many characters, whatever line ends are in it. */
 export function line(text, most = 300) {
-  const cut = String(text).slice(0, most * 2).replace(/\s+/g, " ").trim();
+  const cut = String(text)
+    .slice(0, most * 2)
+    .replace(/\s+/g, " ")
+    .trim();
   return visible(cut.length > most ? `${cut.slice(0, most)}…` : cut);
 }
 
@@ -39,7 +42,11 @@ export function block(text, { tag = "p", className = "", most = CLAMP } = {}) {
     return node;
   }
   const shown = h("span", {}, visible(whole.slice(0, cutAt(whole, most))), "…");
-  const more = h("button", { type: "button", class: "link-button show-all", onclick: open }, `Show all (${size(whole)})`);
+  const more = h(
+    "button",
+    { type: "button", class: "link-button show-all", onclick: open },
+    `Show all (${size(whole)})`,
+  );
   node.append(shown, " ", more);
   return node;
 

@@ -58,10 +58,16 @@ export class ToolRow {
   _change(item) {
     this._status = this._statusOf(item);
     this.node.className = `call is-${this._status}`;
-    this._glyph.replaceChildren(this._status === "running" ? h("span", { class: "spinner" }) : icon(GLYPHS[this._status]));
+    this._glyph.replaceChildren(
+      this._status === "running" ? h("span", { class: "spinner" }) : icon(GLYPHS[this._status]),
+    );
     setText(this._state, `, ${SAID[this._status]}`);
     setText(this._time, item.duration === undefined ? "" : duration(item.duration));
-    this._outcome.replaceChildren(...(this._status === "error" ? [icon("arrow", "call-arrow"), said(line(item.error, 160))] : outcomeNodes(item.result)));
+    this._outcome.replaceChildren(
+      ...(this._status === "error"
+        ? [icon("arrow", "call-arrow"), said(line(item.error, 160))]
+        : outcomeNodes(item.result)),
+    );
     if (!this._detail.hidden) this._fill();
   }
 
@@ -76,7 +82,9 @@ export class ToolRow {
   /** Built only when somebody looks. */
   _fill() {
     const { params, result, error, status } = this._item;
-    const parts = [part("Parameters", params === undefined ? h("span", { class: "literal" }, "unknown") : valueView(params))];
+    const parts = [
+      part("Parameters", params === undefined ? h("span", { class: "literal" }, "unknown") : valueView(params)),
+    ];
     if (status === "complete") parts.push(part("Result", valueView(result)));
     if (status === "error") parts.push(part("Error", block(error, { className: "bad" })));
     this._detail.replaceChildren(...parts);

@@ -50,14 +50,25 @@ function facts(value, depth) {
   if (!keys.length) return h("span", { class: "literal" }, "nothing");
   const shown = keys.slice(0, MAX_ROWS);
   const ordered = [...shown.filter((key) => !isWide(value[key])), ...shown.filter((key) => isWide(value[key]))];
-  return h("dl", { class: "facts" }, ordered.map((key) => fact(key, value[key], depth)), rest(keys.length, shown.length));
+  return h(
+    "dl",
+    { class: "facts" },
+    ordered.map((key) => fact(key, value[key], depth)),
+    rest(keys.length, shown.length),
+  );
 }
 
 function fact(key, value, depth) {
-  return h("div", { class: isWide(value) ? "wide" : null }, h("dt", {}, h("bdi", {}, keyLabel(key))), h("dd", {}, valueView(value, depth + 1)));
+  return h(
+    "div",
+    { class: isWide(value) ? "wide" : null },
+    h("dt", {}, h("bdi", {}, keyLabel(key))),
+    h("dd", {}, valueView(value, depth + 1)),
+  );
 }
 
-const isWide = (value) => (typeof value === "object" && value !== null) || (typeof value === "string" && value.length > 60);
+const isWide = (value) =>
+  (typeof value === "object" && value !== null) || (typeof value === "string" && value.length > 60);
 const isScalar = (value) => value === null || typeof value !== "object";
 
 function rest(count, shown) {
@@ -83,7 +94,10 @@ function isTable(value) {
   const columns = Object.keys(first);
   if (!columns.length || columns.length > MAX_COLUMNS) return false;
   return value.every(
-    (row) => !isScalar(row) && Object.keys(row).length === columns.length && columns.every((key) => key in row && isScalar(row[key])),
+    (row) =>
+      !isScalar(row) &&
+      Object.keys(row).length === columns.length &&
+      columns.every((key) => key in row && isScalar(row[key])),
   );
 }
 
@@ -97,8 +111,26 @@ function table(value) {
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, columns.map((key) => h("th", { scope: "col", class: align(key) }, keyLabel(key))))),
-      h("tbody", {}, shown.map((row) => h("tr", {}, columns.map((key) => h("td", { class: align(key) }, valueView(row[key], 1)))))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          columns.map((key) => h("th", { scope: "col", class: align(key) }, keyLabel(key))),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        shown.map((row) =>
+          h(
+            "tr",
+            {},
+            columns.map((key) => h("td", { class: align(key) }, valueView(row[key], 1))),
+          ),
+        ),
+      ),
     ),
     rest(value.length, shown.length),
   );
@@ -111,14 +143,22 @@ export function summary(value, most = 160) {
   if (value === null || value === undefined) return "";
   if (typeof value === "string") return line(value, most);
   if (typeof value !== "object") return typeof value === "number" ? number(value) : String(value);
-  if (Array.isArray(value)) return value.length ? `${whole(value.length)} ${value.length === 1 ? "item" : "items"}` : "nothing";
-  return line(parts(value).map(([key, text]) => `${key} ${text}`.trim()).join(", "), most);
+  if (Array.isArray(value))
+    return value.length ? `${whole(value.length)} ${value.length === 1 ? "item" : "items"}` : "nothing";
+  return line(
+    parts(value)
+      .map(([key, text]) => `${key} ${text}`.trim())
+      .join(", "),
+    most,
+  );
 }
 
 /** The same for a row that can be opened, with keys quieter than values. */
 export function summaryNodes(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return [said(summary(value))];
-  return parts(value).map(([key, text]) => h("span", { class: "pair-of" }, h("bdi", { class: "key" }, key), text && said(text)));
+  return parts(value).map(([key, text]) =>
+    h("span", { class: "pair-of" }, h("bdi", { class: "key" }, key), text && said(text)),
+  );
 }
 
 /** What of an object fits into a line, as keys and texts. */

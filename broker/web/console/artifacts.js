@@ -1,0 +1,78 @@
+/** What an agent has made: links that lead to the web, texts that open, files that are saved. */
+
+import { h, setAttribute } from "./dom.js";
+import { plural } from "./format.js";
+import { icon } from "./icons.js";
+import { safeUrl } from "./markdown.js";
+import { Prose } from "./prose.js";
+import { block, visible } from "./text.js";
+import { valueView } from "./values.js";
+
+const MAX_ARTIFACT = 4_000;
+
+/** Nodes for what an artifact holds: an address, a text, a value. */
+export function artifactContent(item) {
+  const nodes = [];
+  if (item.url) nodes.push(artifactLink(item.url));
+  if (item.text !== null) nodes.push(artifactText(item));
+  if (item.data !== undefined && item.data !== null) nodes.push(valueView(item.data));
+  return nodes;
+}
+
+function artifactLink(address) {
+  const url = safeUrl(address);
+  if (!url) return block(address);
+  return h(
+    "p",
+    {},
+    h("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow", class: "said" }, visible(url.href)),
+  );
+}
+
+function artifactText(item) {
+  const detail = h("div", { class: "artifact-text" });
+  const open = () => {
+    const text = item.text;
+    const isMarkdown = item.mediaType === "text/markdown";
+    const prose = new Prose();
+    if (isMarkdown) prose.update(text.replace(/^<!--[^]{0,500}?-->\s*/, ""));
+    detail.replaceChildren(isMarkdown ? prose.node : block(text, { tag: "pre", most: MAX_ARTIFACT }));
+  };
+  const size = plural(item.text.trimEnd().split("\n").length, "line");
+  const button = h(
+    "button",
+    { type: "button", class: "button small", "aria-expanded": "false" },
+    icon("document"),
+    `Show ${size}`,
+  );
+  const save = h(
+    "button",
+    { type: "button", class: "button small quiet", onclick: () => download(item) },
+    icon("download"),
+    "Save",
+  );
+  button.addEventListener("click", () => {
+    const isOpen = detail.hasChildNodes();
+    if (isOpen) detail.replaceChildren();
+    else open();
+    setAttribute(button, "aria-expanded", String(!isOpen));
+    button.lastChild.data = isOpen ? `Show ${size}` : `Hide`;
+  });
+  return h("div", {}, h("div", { class: "artifact-actions" }, button, save), detail);
+}
+
+/** As a file of plain bytes: the type an agent claims never decides what a browser does with it. */
+function download(item) {
+  const name =
+    String(item.name ?? item.artifactId)
+      .split(/[\\/]/)
+      .at(-1)
+      .replace(/[^\w.-]/g, "_") || "artifact";
+  saveAs(new Blob([item.text], { type: "application/octet-stream" }), name);
+}
+
+export function saveAs(blob, name) {
+  const address = URL.createObjectURL(blob);
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

@@ -1,0 +1,163 @@
+// The list of executions, moved on by the feed's events, and what is shared by whom. Pure: `node --test`.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ExecutionList } from "../../../broker/web/client/executions.js";
+import { ExecutionFailed, failureOf } from "../../../broker/web/client/outcome.js";
+import { Shared } from "../../../broker/web/client/sharing.js";
+
+let ordinal = 0;
+const event = (executionId, type, data = {}) => ({ id: `1000-${++ordinal}`, type, executionId, ts: 1, data });
+const summary = (executionId, state, createdAt = 1) => ({ executionId, state, createdAt });
+const states = (list) => list.items().map(({ executionId, state }) => `${executionId} ${state}`);
+
+function listWith(...summaries) {
+  const list = new ExecutionList(3);
+  list.replace(summaries);
+  return list;
+}
+
+test("events move an execution through its states, and its end is final", () => {
+  const list = listWith(summary("a", "queued"));
+  const steps = [
+    ["execution:started", { task: "t", attempt: 1 }, "running"],
+    ["input:required", { inputId: "q1" }, "waiting_input"],
+    ["input:required", { inputId: "q2" }, "waiting_input"],
+    ["input:received", { inputId: "q1" }, "waiting_input"],
+    ["input:received", { inputId: "q2" }, "running"],
+    ["thinking", { thought: "…" }, "running"],
+    ["execution:superseded", { attempt: 2 }, "queued"],
+    ["execution:started", { task: "t", attempt: 2 }, "running"],
+    ["execution:error", { error: "x" }, "failed"],
+    ["execution:started", { task: "t", attempt: 3 }, "failed"],
+  ];
+  for (const [type, data, state] of steps) {
+    list.apply(event("a", type, data));
+    assert.deepEqual(states(list), [`a ${state}`], type);
+  }
+  assert.equal(list.items()[0].attempt, 2);
+});
+
+test("progress is the execution's own, and ends with the attempt", () => {
+  const list = listWith(summary("a", "running"));
+  list.apply(event("a", "phase:start", { phaseId: "p", phaseName: "Look" }));
+  list.apply(event("a", "progress", { progress: 10 }));
+  list.apply(event("a", "progress", { progress: 90, specialist: "tests", currentAction: "mine" }));
+  assert.deepEqual([list.items()[0].progress, list.items()[0].activity], [10, "Look"]);
+  list.apply(event("a", "progress", { progress: 20, currentAction: "Reading" }));
+  assert.deepEqual([list.items()[0].progress, list.items()[0].activity], [20, "Reading"]);
+  list.apply(event("a", "execution:superseded", { attempt: 2 }));
+  assert.deepEqual([list.items()[0].progress, list.items()[0].activity], [null, null]);
+});
+
+test("the list that was read counts, and what came meanwhile is applied again without harm", () => {
+  const list = listWith(summary("a", "running"), summary("b", "running"));
+  const asked = event("a", "input:required", { inputId: "q1" });
+  const ended = event("b", "execution:complete", { result: 1 });
+  list.apply(asked);
+  list.apply(ended);
+  list.replace([summary("a", "waiting_input"), summary("b", "completed")]);
+  list.apply(asked);
+  list.apply(ended);
+  assert.deepEqual(states(list), ["a waiting_input", "b completed"]);
+  assert.deepEqual(list.items()[0].openInputs, [{ inputId: "q1" }]);
+  list.replace([summary("a", "running"), summary("b", "completed")]);
+  assert.deepEqual(list.items()[0].openInputs, [], "it was answered while nobody looked");
+});
+
+test("a new execution is listed at once, and the list is read again for the rest of it", () => {
+  const list = listWith(summary("a", "running"));
+  const queued = event("b", "execution:queued", { task: "t", agent: "x" });
+  assert.equal(list.apply(queued), true);
+  assert.deepEqual(states(list), ["b queued", "a running"]);
+  list.replace([summary("a", "running")]); // read before b began
+  assert.equal(list.apply(queued), true, "it is not forgotten");
+  list.replace([{ ...summary("b", "queued", 2), metadata: { k: 1 } }, summary("a", "running")]);
+  assert.equal(list.apply(event("b", "execution:started", { task: "t", attempt: 1 })), false);
+  assert.deepEqual([states(list)[0], list.items()[0].metadata], ["b running", { k: 1 }]);
+});
+
+test("an execution too old to be listed is asked for once", () => {
+  const list = listWith(summary("a", "running"));
+  assert.equal(list.apply(event("old", "thinking")), true);
+  list.replace([summary("a", "running")]);
+  assert.equal(list.apply(event("old", "thinking")), false);
+  assert.deepEqual(states(list), ["a running"]);
+});
+
+test("an answer to a question that was asked before is a reason to read the list", () => {
+  const list = listWith(summary("a", "waiting_input"));
+  assert.equal(list.apply(event("a", "input:received", { inputId: "q1" })), true);
+});
+
+test("the newest are kept", () => {
+  const list = listWith(summary("a", "running", 1), summary("b", "running", 2), summary("c", "running", 3));
+  list.apply(event("d", "execution:queued", { task: "t", agent: "x" }));
+  assert.deepEqual(states(list), ["d queued", "c running", "b running"]);
+});
+
+class Source {
+  log = [];
+  listeners = new Set();
+  start = () => this.log.push("start");
+  close = () => this.log.push("close");
+  getSnapshot = () => this;
+  subscribe(listener) {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+}
+
+test("a source is open once for all who have its key, from the first until after the last", async () => {
+  const [client, made] = [{}, []];
+  const share = (key) => new Shared(client, key, () => (made.push(new Source()), made.at(-1)));
+  assert.equal(share("k").getSnapshot(), undefined);
+  const first = share("k").subscribe(() => {});
+  const second = share("k").subscribe(() => {});
+  assert.equal(made.length, 1);
+  first();
+  first();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual(made[0].log, ["start"], "the second is still there, however often the first says good-bye");
+  second();
+  const again = share("k").subscribe(() => {});
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual([made.length, made[0].log], [1, ["start"]], "whoever comes back at once finds it open");
+  again();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.deepEqual([made[0].log, made[0].listeners.size], [["start", "close"], 0]);
+  assert.equal(share("k").getSnapshot(), undefined);
+  share("k").subscribe(() => {});
+  new Shared({}, "k", () => (made.push(new Source()), made.at(-1))).subscribe(() => {});
+  assert.equal(made.length, 3, "another client shares nothing");
+});
+
+test("what one reader raises does not keep an event from the others", (context) => {
+  const reports = [];
+  context.mock.method(globalThis, "queueMicrotask", (report) => reports.push(report));
+  let tell;
+  const shared = new Shared({}, "k", (onEvent) => ((tell = onEvent), new Source()));
+  const heard = [];
+  const raise = () => {
+    throw new Error("mine");
+  };
+  shared.subscribe(() => {}, raise);
+  shared.subscribe(
+    () => {},
+    (event) => heard.push(event),
+  );
+  tell("e1");
+  assert.deepEqual(heard, ["e1"]);
+  assert.throws(reports[0], /mine/);
+});
+
+test("a failure is one error however often it is looked at; what a stream gets over is none", () => {
+  const state = { executionId: "a", error: { error: "broken", code: "agent_error" } };
+  const status = { phase: "ended", error: null };
+  const failed = failureOf(status, state);
+  assert.ok(failed instanceof ExecutionFailed);
+  assert.deepEqual([failed.message, failed.code, failed.executionId], ["broken", "agent_error", "a"]);
+  assert.equal(failureOf(status, { ...state }), failed);
+  const error = new Error("cut");
+  assert.equal(failureOf({ phase: "waiting", error }, null), null);
+  assert.equal(failureOf({ phase: "failed", error }, state), error);
+});

@@ -1,0 +1,60 @@
+"""What the hooks are made of, in Node: pure parts, types, and what is imported."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from tests.edges import ROOT
+from tests.web.browser import NODE, needs_npm
+
+HERE = Path(__file__).resolve().parent / "react"
+CLIENT = ROOT / "broker" / "web" / "client"
+PACKAGES: dict[str, set[str]] = {"index.js": set(), "react.js": {"react"}, "store.js": {"react", "zustand"}}
+IMPORT = re.compile(r'^(?:import|export)\b[^;"=]*?"([^"]+)";', re.MULTILINE)
+
+pytestmark = needs_npm(HERE)
+
+
+def node(*arguments: str) -> None:
+    assert NODE is not None
+    done = subprocess.run([NODE, *arguments], cwd=HERE, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imports(name: str) -> set[str]:
+    """Everything that a module imports, and what that imports."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for imported in IMPORT.findall((CLIENT / waiting.pop()).read_text()):
+            if imported not in found and imported.startswith("./"):
+                waiting.append(imported)
+            found.add(imported)
+    return found
+
+
+def test_the_pure_parts() -> None:
+    """units.test.mjs: the list of executions, what is shared by whom, what is an error."""
+    node("--test", "units.test.mjs")
+
+
+def test_types(tmp_path: Path) -> None:
+    """Every module of the client, the hooks and the store passes `tsc --checkJs --strict`, and the declarations beside
+    them are those that `node types.mjs` makes."""
+    node("types.mjs", str(tmp_path))
+    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert set(made) == {f"{path.stem}.d.ts" for path in CLIENT.glob("*.js")}
+    assert made == {name: (CLIENT / name).read_text() for name in made}, "run `node types.mjs` in tests/web/react"
+
+
+def test_an_application_of_hooks_in_typescript() -> None:
+    """An application in TypeScript can use the hooks and the store, and is told what it gets wrong (usage.tsx)."""
+    node("types.mjs", "usage")
+
+
+def test_each_needs_only_its_own_packages() -> None:
+    """The client needs no package, the hooks need React and not zustand, the store needs both."""
+    packages = {name: {path for path in imports(name) if not path.startswith("./")} for name in PACKAGES}
+    assert packages == PACKAGES
