@@ -155,8 +155,7 @@ class Ops:
             farewell = sse.control_frame("stream:end", {"reason": reason})
             if reason in (CloseReason.AGED, CloseReason.DRAINING):
                 farewell = sse.retry_frame(random.randint(100, 2000)) + farewell
-            viewer.write(viewer.lens.wrap(farewell) + (sse.LAST_CHUNK if viewer.lens.chunked else b""))
-            viewer.transport.close()
+            viewer.finish(viewer.lens.wrap(farewell))
         self._depart(viewer, reason)
         self._pulse.closed(viewer)
 

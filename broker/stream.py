@@ -301,8 +301,7 @@ class Streams:
             farewell = lens.control("stream:end", {"reason": reason})
             if reason in (CloseReason.AGED, CloseReason.DRAINING) and lens.is_native:
                 farewell = lens.wrap(sse.retry_frame(random.randint(100, 2000))) + farewell
-            viewer.write(farewell + (sse.LAST_CHUNK if lens.chunked else b""))
-            viewer.transport.close()
+            viewer.finish(farewell)
         self._depart(viewer, reason)
         self._pulse.closed(viewer)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.auth import Identity
-from broker.sse import Lens
+from broker.sse import LAST_CHUNK, Lens
 from emitter.wire import START, EventId
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ class Viewer(asyncio.Protocol):
             self.transport.write(data)
             if self.state is ViewerState.LIVE and self.transport.get_write_buffer_size():
                 self.topic.clog(self)  # what the hub writes next must come after this
+
+    def finish(self, farewell: bytes) -> None:
+        """Say the last, and end the response and the connection in one breath: a client that has read the end of a
+        response takes its connection for the next request, which nobody would read."""
+        self.write(farewell + (LAST_CHUNK if self.lens.chunked else b""))
+        with contextlib.suppress(OSError, NotImplementedError):  # the client is gone; TLS has no such thing
+            self.transport.write_eof()
+        self.transport.close()
 
     def place(self) -> EventId:
         """Where in the log this viewer stands now."""

@@ -154,12 +154,23 @@ def test_after_the_hand_over_no_task_and_no_request_is_left(run: Run) -> None:
                 viewer.write(viewer.lens.wrap(b"data: 1\n\n"))
                 assert (await stream.until("message")).data == "1"
                 assert stream.parser.retry == 1
-                viewer.write(LAST_CHUNK)
-                viewer.transport.close()
+                viewer.finish(b"")
                 await stream.to_end()
                 assert stream.ended, "the body ends with the last chunk, and nothing of aiohttp's comes after it"
 
     run(test())
+
+
+async def test_a_connection_ends_with_its_response() -> None:
+    """Whoever has read the last chunk finds the connection at its end: it is not there for another request."""
+    async with a_door() as door:
+        with socket.create_connection(("127.0.0.1", door.port)) as client:
+            client.sendall(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            viewer = await door.opened()
+            viewer.finish(b"")  # and the loop does not come round before all of it is read
+            client.settimeout(2)
+            received = b"".join(iter(lambda: client.recv(4096), b""))
+        assert received.endswith(LAST_CHUNK)
 
 
 def test_the_protocol_of_aiohttp_is_let_go(run: Run) -> None:

@@ -44,7 +44,7 @@ class Call(msgspec.Struct, frozen=True):
     agent: str | None = None
 
     def respond(self, value: Any) -> web.Response:
-        return web.Response(body=self.wrap(value), headers={**JSON_HEADERS, "Connection": "keep-alive"})
+        return web.Response(body=self.wrap(value), headers=JSON_HEADERS)
 
 
 def agent_of(request: web.Request, params: dict[str, Any]) -> str | None:

@@ -16,10 +16,11 @@ STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
-    "Connection": "close",
 }
-JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store", "Connection": "close"}
-# `close`, since what follows a response on its connection is not read once a viewer has it.
+JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+LAST = {"Keep-Alive": "timeout=0"}
+"""Of a response after which nothing is read from its connection, as a viewer has it. Not `Connection: close`: with that
+Node's fetch takes a connection that was cut for one that has ended."""
 HEARTBEAT_SECONDS = 2.0
 """Of the SDK for Python the default client gives up after 5 s of silence."""
 
@@ -44,7 +45,7 @@ class TaskStream:
     """
 
     name = "a2a"
-    headers: Mapping[str, str] = STREAM_HEADERS
+    headers: Mapping[str, str] = STREAM_HEADERS | LAST
     heartbeat = b": hb\n"
     heartbeat_seconds = HEARTBEAT_SECONDS
 
@@ -131,7 +132,7 @@ class SettledTask:
     """The task as one JSON document, once it has ended or waits for an answer; until then blanks, which JSON allows."""
 
     name = "a2a"
-    headers: Mapping[str, str] = JSON_HEADERS
+    headers: Mapping[str, str] = JSON_HEADERS | LAST
     heartbeat = b" "
     heartbeat_seconds = HEARTBEAT_SECONDS
 

@@ -102,5 +102,4 @@ def _typed(name: str, text: str) -> Any:
 
 def _refuse(error: A2AError, family: Family) -> web.Response:
     body = error.rest() if family == NEW else error.old_rest()
-    headers = {**JSON_HEADERS, "Connection": "keep-alive"}
-    return web.Response(status=error.kind.status, body=encode(body), headers=headers)
+    return web.Response(status=error.kind.status, body=encode(body), headers=JSON_HEADERS)

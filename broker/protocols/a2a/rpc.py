@@ -115,5 +115,5 @@ def _refuse(request: web.Request, envelope: dict[str, Any], error: A2AError) -> 
     body = encode(refusal)
     # Clients from before there was a version to say take even the errors of streams as streams only.
     if envelope.get("method") in OLD_STREAMS and HEADER not in request.headers:
-        return web.Response(body=b"data: " + body + b"\n\n", headers={**STREAM_HEADERS, "Connection": "keep-alive"})
-    return web.Response(body=body, headers={**JSON_HEADERS, "Connection": "keep-alive"})
+        return web.Response(body=b"data: " + body + b"\n\n", headers=STREAM_HEADERS)
+    return web.Response(body=body, headers=JSON_HEADERS)

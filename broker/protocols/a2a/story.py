@@ -251,7 +251,9 @@ class Story:
                 updates.append(self._chunk(moment, left.get(id_) or artifacts.void(id_), last=True))
             if id_ not in left:
                 self._known.pop(id_, None)  # what comes under this id is new
-        return [*updates, self._status(moment, attempt=moment.event.attempt, fromSeq=moment.event.from_seq)]
+        usage = msgspec.to_builtins(self._sync().usage)  # null takes back what clients have merged
+        facts = {"attempt": moment.event.attempt, "fromSeq": moment.event.from_seq, "usage": usage}
+        return [*updates, self._status(moment, **facts)]
 
     def _message_delta(self, moment: _Moment) -> list[Update]:
         id_ = artifacts.message_id(moment.event.message_id)

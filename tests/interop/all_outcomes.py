@@ -1,0 +1,82 @@
+"""What every client of `test_all_clients.py` must have in the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from all_stand import A2A, AG_UI, AI_SDK, NATIVE, Json
+
+from broker.state import Fold
+from emitter import wire
+from tests.edges import Received
+
+NOT_TOLD = {"thinking:delta", "usage"}
+"""Types of events that A2A has no updates for."""
+
+
+def folded(state: Json) -> Json:
+    """The folded log, in the words in which the clients tell what they have."""
+    return {
+        "status": state["status"],
+        "text": state["text"],
+        "tools": [
+            {"name": each["toolName"], "params": each["params"]}
+            | ({"error": each["error"]} if each["status"] == "error" else {"result": each["result"]})
+            for each in state["tools"]
+        ],
+        "result": state["result"],
+        "partials": [each["result"] for each in state["partialResults"]],
+        "artifacts": {each["artifactId"]: each["text"] for each in state["artifacts"]},
+        "phases": [each["name"] for each in state["phases"] if each["status"] == "complete"],
+        "specialists": sorted(each["specialist"] for each in state["specialists"] if each["status"] == "complete"),
+        "usage": state["usage"] and {name: value for name, value in state["usage"].items() if value is not None},
+        "attempt": state["attempt"],
+    }
+
+
+def check(name: str, outcome: Json, state: Json, *, customs: Sequence[str] = ()) -> None:
+    """The client has what the execution's state has; `customs` are the agent's own events."""
+    if name == NATIVE:
+        assert outcome["state"] == state
+        return
+    wanted = folded(state)
+    missing = {field: (outcome.get(field), value) for field, value in wanted.items() if outcome.get(field) != value}
+    assert missing == {}, f"{name} has (and should): {missing}"
+    whole = [each["thought"] for each in state["thinking"] if name not in A2A or each["messageId"] is None]
+    assert outcome["thoughts"] == whole, name
+    assert outcome["customs"] == [f"custom:{each}" for each in customs], name
+    if name not in A2A and state["progress"]:
+        assert outcome["progress"] == state["progress"]["progress"], name
+    if name in AI_SDK:
+        assert (outcome["open"], outcome["messages"]) == (0, 2), name
+    if name == AG_UI:
+        assert outcome["state"] == {field: state[field] for field in outcome["state"]}
+        assert (outcome["theirs"], outcome["ended"]) == (1, "success"), "what the client itself has in its state stays"
+
+
+def check_each_once(name: str, outcome: Json, log: Sequence[Received]) -> None:
+    """Events came once and in order, where the client can tell. To A2A's the first of them came with the task."""
+    if name == NATIVE:
+        assert outcome["ids"] == [event.id for event in log]
+    if name == AG_UI:
+        assert outcome["twice"] == []
+    if name not in A2A:
+        return
+    told = [int(seq) for seq, _ in outcome["generations"]]
+    assert told == sorted(told), name
+    once = [each for each in outcome["generations"] if each[1] != "execution:complete"]  # which is two updates
+    assert len(once) == len({seq for seq, _ in once}), name
+    missing = {int(event.id.split("-")[1]) for event in log if event.type not in NOT_TOLD} - set(told)
+    assert [seq for seq in missing if seq >= told[0]] == [], name
+
+
+def fold_of(log: Sequence[Received], execution_id: str) -> Json:
+    """What one has who folds the events he got."""
+    fold = Fold(execution_id)
+    for event in log:
+        fold.apply_entry(wire.Entry(*wire.parse_event_id(event.id), event.type.encode(), event.data.encode()))
+    found: Any = json.loads(msgspec.json.encode(fold.state()))
+    return dict(found)
