@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +15,8 @@ from emitter.wire import START, EventId
 if TYPE_CHECKING:
     from broker.hub import Topic
 
+CORK = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", socket.TCP_NODELAY))
+"""Holds back what does not fill a packet until the end; systems without it get what they have anyway."""
 MAX_UNREAD_BYTES = 64 * 1024
 """What a client may send on a stream (nobody reads it) before it is cut off."""
 
@@ -96,8 +99,11 @@ class Viewer(asyncio.Protocol):
     def finish(self, farewell: bytes) -> None:
         """Say the last, and end the response and the connection in one breath: a client that has read the end of a
         response takes its connection for the next request, which nobody would read."""
+        with contextlib.suppress(OSError):  # the client is gone
+            # In one packet: the write alone would wake the client, often in this process' place.
+            self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, CORK, 1)
         self.write(farewell + (LAST_CHUNK if self.lens.chunked else b""))
-        with contextlib.suppress(OSError, NotImplementedError):  # the client is gone; TLS has no such thing
+        with contextlib.suppress(OSError, NotImplementedError):  # TLS has no such thing
             self.transport.write_eof()
         self.transport.close()
 

@@ -168,8 +168,11 @@ async def slow_viewer(stand: Stand, redis: Redis) -> None:
     author = Author(redis, user="bob")
     await author.begin()
     edge = stand.both[0]
-    async with request(edge.port, "GET", author.path, author.token, headers=SSE, receive_buffer=4096):
-        async with asyncio.timeout(20):
+    async with request(edge.port, "GET", author.path, author.token, headers=SSE, receive_buffer=4096) as connection:
+        frames = connection.frames()
+        async with asyncio.timeout(30):
+            while (await anext(frames)).event != "stream:live":
+                pass
             while not edge.metric("runcast_slow_viewers_total"):
                 await author.say(20, size=20_000)
 
