@@ -176,7 +176,9 @@ class Edge:
     async def _subscription(self) -> AsyncIterator[None]:
         self.heartbeat = Heartbeat(self.id, self.redis, lambda: self.subscription, self._describe)
         permanent = [self.heartbeat.channel, wire.REVOCATIONS]
-        listening = subscription(self._listening, permanent, self._on_message, self._on_lost)
+        listening = subscription(
+            self._listening, permanent, self._on_message, self._on_lost, self.metrics.pubsub_reconnects.inc
+        )
         async with listening as self.subscription:
             self.streams.watch.subscription = self.subscription
             await self.access.load()
@@ -266,7 +268,6 @@ class Edge:
 
     def _on_lost(self, channel: str) -> None:
         if channel == wire.REVOCATIONS:
-            self.metrics.pubsub_reconnects.inc()
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks.append(asyncio.create_task(self._reload_revocations(), name="revocations"))
         elif channel != self.heartbeat.channel:

@@ -37,7 +37,7 @@ REDIS_AWAY = (
     redis_errors.TimeoutError,
     redis_errors.ReadOnlyError,
     redis_errors.ClusterDownError,
-    redis_errors.SlotNotCoveredError,
+    redis_errors.RedisClusterException,
     redis_errors.TryAgainError,
     redis_errors.OutOfMemoryError,
     errors.RedisUnavailable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -32,10 +33,16 @@ async def look(redis: Redis) -> OpsRedis:
 
 
 async def ask(redis: Redis) -> list[Told]:
-    """Ask every primary once. Raises what a call to Redis raises; bounded by the client's timeouts."""
+    """Ask every primary once; those of a Cluster that do not answer are left out, as long as one does. Raises what a
+    call to Redis raises; bounded by the client's timeouts."""
     if isinstance(redis, RedisCluster):
         await redis.initialize()  # its client knows no node before its first command
-        return [await _ask_one(redis, partial(str, node.name), node) for node in redis.get_primaries()]
+        asked = [_ask_one(redis, partial(str, node.name), node) for node in redis.get_primaries()]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        told = [answer for answer in answers if isinstance(answer, Told)]
+        if not told:
+            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        return told
     # Behind Sentinel only a call that was answered tells which server it is.
     return [await _ask_one(redis, partial(address, redis.connection_pool))]
 

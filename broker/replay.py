@@ -121,6 +121,8 @@ class Replay:
             self._watch.doubt(watched)
         elif topic.last is None or page.cursor.seq > topic.last.seq:
             self._watch.absorb(watched, list(page.entries))
+        if watched.dirty and watched.catching_up is None and topic.last is not None:
+            self._watch.doubt(watched)  # messages may have been missed while nothing was known of the log
 
     def reset_frame(self, reset: Reset, page: Page | None) -> bytes:
         """`stream:reset`, before the page with what there is."""

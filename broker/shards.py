@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import MovedError, RedisClusterException, RedisError
+from redis.exceptions import MovedError, RedisError
 
 from broker.logs import get_logger
 from broker.subscription import CONFIRM_SECONDS, Subscription
@@ -47,11 +47,13 @@ class NodeSubscription(Subscription):
         node: Any,
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
+        on_reconnect: Callable[[], None],
         on_moved: Callable[[], None],
     ) -> None:
-        super().__init__(node, [], on_message, on_lost)
+        super().__init__(node, [], on_message, on_lost, on_reconnect)
         self._on_moved = on_moved
         self._heard = True
+        self._connections = self._counted = 0
         self._refused: set[int] = set()
         """Slots that are elsewhere, by this node's word."""
         self._task = asyncio.create_task(self._run(), name="shard-subscription")
@@ -83,14 +85,16 @@ class NodeSubscription(Subscription):
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await connection.connect()
-            self._heard = self.connected = True
+            self._heard = True
+            self._connections += 1
             pings = asyncio.create_task(self._ping(connection), name="shard-ping")
             try:
                 yield connection
             finally:
                 await tasks.end([pings])
         finally:
-            self._on_moved()
+            if not tasks.told_to_stop():
+                self._on_moved()
             with contextlib.suppress(RedisError, *GONE):
                 await connection.disconnect()
 
@@ -98,6 +102,8 @@ class NodeSubscription(Subscription):
         """A node that is cut off without a word is found by its silence."""
         while not tasks.told_to_stop():
             await asyncio.sleep(PING_SECONDS)
+            if not self._heard:
+                await asyncio.sleep(0.1)  # a busy loop may not have read yet what is here
             if not self._heard:
                 self.reconnect()
                 return
@@ -129,6 +135,12 @@ class NodeSubscription(Subscription):
             case [b"moved", slot]:
                 self._refuse(slot)
 
+    def _on_confirmation(self, channel: str) -> None:
+        if self._connections > max(1, self._counted) and channel in self._confirmed:
+            self._counted = self._connections
+            self._reconnected()
+        super()._on_confirmation(channel)
+
     def _refuse(self, slot: int) -> None:
         self._refused.add(slot)
         self._on_moved()
@@ -143,11 +155,11 @@ class ShardedSubscription:
         permanent: list[str],
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
+        on_reconnect: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis: Any = redis
-        self._on_message = on_message
-        self._on_lost = on_lost
-        self._common = Subscription(redis, permanent, on_message, on_lost)  # type: ignore[arg-type]
+        self._told = (on_message, on_lost, on_reconnect)
+        self._common = Subscription(redis, permanent, *self._told)  # type: ignore[arg-type]
         self._nodes: dict[str, NodeSubscription] = {}
         self._channels: dict[int, set[str]] = {}
         self._places: dict[int, NodeSubscription] = {}
@@ -184,7 +196,7 @@ class ShardedSubscription:
                     await node.subscribe(channel)
                     if self._places.get(slot) is node:
                         return
-        except (TimeoutError, RedisError, RedisClusterException) as error:
+        except (RedisError, *GONE) as error:
             raise RedisUnavailable(f"no confirmation of a subscription within {CONFIRM_SECONDS:g} s") from error
 
     def unsubscribe(self, channel: str) -> None:
@@ -208,7 +220,7 @@ class ShardedSubscription:
         """Raises `SlotNotCoveredError`."""
         node = self._redis.nodes_manager.get_node_from_slot(slot)
         if node.name not in self._nodes:
-            self._nodes[node.name] = NodeSubscription(node, self._on_message, self._on_lost, self._doubted.set)
+            self._nodes[node.name] = NodeSubscription(node, *self._told, self._doubted.set)
         return self._nodes[node.name]
 
     async def _follow(self) -> None:
@@ -224,8 +236,11 @@ class ShardedSubscription:
                     async with asyncio.timeout(CONFIRM_SECONDS):
                         await self._redis.nodes_manager.initialize()
                 await self._move()
-            except (RedisError, RedisClusterException, *GONE) as error:
+            except (RedisError, *GONE) as error:
                 self._log.warning("cluster_unreachable", error=type(error).__name__)
+                self._doubted.set()
+            except Exception:  # the last resort of this task: channels would follow their slots no more
+                self._log.exception("cluster_not_followed")
                 self._doubted.set()
 
     async def _move(self) -> None:
@@ -240,17 +255,22 @@ class ShardedSubscription:
                 before.abandon(channel)
         for node in self._nodes.values():
             node.retry()
-        used = set(self._places.values())
-        for name in [name for name, node in self._nodes.items() if node not in used]:
-            await self._nodes.pop(name).__aexit__(None, None, None)
+        for name, node in list(self._nodes.items()):
+            if node not in self._places.values():  # looked at anew: an end lets others run
+                del self._nodes[name]
+                await node.__aexit__(None, None, None)
 
 
 AnySubscription = Subscription | ShardedSubscription
 
 
 def subscription(
-    redis: Any, permanent: list[str], on_message: Callable[[str, bytes], None], on_lost: Callable[[str], None]
+    redis: Any,
+    permanent: list[str],
+    on_message: Callable[[str, bytes], None],
+    on_lost: Callable[[str], None],
+    on_reconnect: Callable[[], None] = lambda: None,
 ) -> AnySubscription:
     """What suits the client of `emitter.connection.connect`."""
     kind = ShardedSubscription if isinstance(redis, RedisCluster) else Subscription
-    return kind(redis, permanent, on_message, on_lost)
+    return kind(redis, permanent, on_message, on_lost, on_reconnect)

@@ -34,8 +34,8 @@ YIELD_AFTER = 200
 class Subscription:
     """`async with Subscription(…)`. `permanent` channels are held for its whole life.
 
-    on_message(channel, data) is called for every message; on_lost(channel) when messages may have been missed.
-    Both are synchronous and must not raise.
+    on_message(channel, data) is called for every message; on_lost(channel) when messages may have been missed;
+    on_reconnect() once for every connection after the first. They are synchronous and must not raise.
     """
 
     SUBSCRIBE, UNSUBSCRIBE = "SUBSCRIBE", "UNSUBSCRIBE"
@@ -46,10 +46,12 @@ class Subscription:
         permanent: list[str],
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
+        on_reconnect: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis: Any = redis
         self._on_message = on_message
         self._on_lost = on_lost
+        self._on_reconnect = on_reconnect
         self._permanent = permanent
         self._wanted: set[str] = set(permanent)
         self._sent: set[str] = set()
@@ -77,7 +79,9 @@ class Subscription:
         if self._task is not None:
             await tasks.end([self._task])
         for waiter in self._waiters.values():
-            waiter.cancel()
+            if not waiter.done():  # never cancelled: that would end the task that waits
+                waiter.set_exception(RedisUnavailable("the subscription has ended"))
+                waiter.exception()  # nobody may wait any more
 
     @property
     def channels(self) -> int:
@@ -199,6 +203,10 @@ class Subscription:
             waiter.set_result(None)
         if again:
             if self._permanent[:1] == [channel]:
-                self.reconnects += 1
-                self._log.warning("subscription_reconnected", channels=len(self._confirmed))
+                self._reconnected()
             self._on_lost(channel)
+
+    def _reconnected(self) -> None:
+        self.reconnects += 1
+        self._on_reconnect()
+        self._log.warning("subscription_reconnected", channels=len(self._confirmed))

@@ -13,14 +13,15 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisClusterException, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from emitter.errors import InvalidEvent
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 # What an interrupted call raises. A retry is only safe where a repeat does nothing twice, so callers decide.
-GONE = (RedisConnectionError, RedisTimeoutError, ConnectionError, TimeoutError, OSError)
+# `RedisClusterException` is no `RedisError`: no node of the Cluster answers, or none has the slot.
+GONE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ConnectionError, TimeoutError, OSError)
 
 
 def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, max_connections: int = 256) -> Redis:
@@ -28,7 +29,8 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
     `redis+cluster://host:port`.
 
     redis-py by default repeats every command ten times, which would append an event twice when a reply is lost: here
-    nothing is repeated unless `retries` says so. `timeout` bounds connecting and every reply, in seconds.
+    nothing is repeated unless `retries` says so (but by a Cluster's client, which finds its nodes again that way).
+    `timeout` bounds connecting and every reply, in seconds.
     """
     options: dict[str, Any] = {
         "protocol": 2,  # RESP2 costs a third less per pub/sub message than RESP3

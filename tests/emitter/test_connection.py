@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 from broker.embedded import EmbeddedRedis
 from emitter.connection import GONE, Link, connect, pack
 from emitter.errors import InvalidEvent
+from tests.edges import reserved_ports
 from tests.emitter.lossy import lossy
 
 
@@ -138,3 +139,15 @@ async def test_a_demoted_primary_is_left(redis_server: EmbeddedRedis, tmp_path: 
         assert second != first
         await link.aclose()
         await client.aclose()
+
+
+async def test_a_cluster_that_is_away_raises_what_every_lost_connection_does() -> None:
+    """Whoever waits for Redis to come back waits for a Cluster as well, also while none of its nodes answers."""
+    with reserved_ports(1) as (port,):  # where nobody listens
+        client = connect(f"redis+cluster://127.0.0.1:{port}")
+        try:
+            for _ in range(2):
+                with pytest.raises(GONE):
+                    await client.ping()
+        finally:
+            await client.aclose()
