@@ -83,3 +83,4 @@ async def test_a_session_that_ends_is_renewed_in_place(
     await expect(page.get_by_text("Completed in")).to_be_visible(timeout=15_000)
     console = ConsolePage(page, stand, user)
     await expect(console.rows.get_by_text("thought ")).to_have_count(25)
+    await expect(bar).to_have_count(0)  # every stream has the new token, and nobody is asked again

@@ -15,6 +15,8 @@ import { Start } from "./start.js";
 import { Story } from "./story.js";
 
 const LISTED = 100;
+/** A token that was brought so long ago serves all that ask for a newer one. */
+const NEW_MS = 60_000;
 /** One connection for all tabs: a browser opens six at most to one place. */
 const MODE = "shared";
 
@@ -84,6 +86,7 @@ class Visit {
     this._onLeave = onLeave;
     this._wasIn = false;
     this._renewal = null;
+    this._renewedAt = -Infinity;
     this.client = new RuncastClient({ token: ({ refresh }) => this._token(refresh) });
     this.ticker = new Ticker();
     this._announcer = new Announcer();
@@ -159,15 +162,18 @@ class Visit {
     };
   }
 
-  /** Only a person has another token. Until they bring one, whoever asked for it waits, and then goes on. */
+  /** Only a person has another token. Until they bring one, whoever asked for it waits, and then goes on. Streams ask
+   * each for itself, and again when it takes long: who asks late gets what was brought, and nobody is asked twice. */
   async _token(isRefused) {
-    if (!isRefused) return this._session.token;
-    if (this._wasIn) this._renewal ??= this.shell.askForToken(check).then((token) => this._renewed(token));
-    return this._wasIn ? await this._renewal : this._session.token;
+    const isNew = Date.now() - this._renewedAt < NEW_MS;
+    if (!isRefused || !this._wasIn || isNew) return this._session.token;
+    this._renewal ??= this.shell.askForToken(check).then((token) => this._renewed(token));
+    return await this._renewal;
   }
 
   _renewed(token) {
     this._renewal = null;
+    this._renewedAt = Date.now();
     this._session.signIn(token);
     return token;
   }
