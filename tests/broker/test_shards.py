@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from broker import shards
 from broker.shards import ShardedSubscription, slot_of, subscription
 from emitter.connection import connect
+from tests.broker.heard import Heard
 from tests.clusters import Cluster, Node, cluster
 
 OWN = "rc:edge:test"
@@ -22,29 +22,6 @@ OWN = "rc:edge:test"
 def shared() -> Iterator[Cluster]:
     with cluster() as made:
         yield made
-
-
-class Heard:
-    """What a subscription told."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, bytes]] = []
-        self.lost: Counter[str] = Counter()
-        self._changed = asyncio.Event()
-
-    def on_message(self, channel: str, data: bytes) -> None:
-        self.messages.append((channel, data))
-        self._changed.set()
-
-    def on_lost(self, channel: str) -> None:
-        self.lost[channel] += 1
-        self._changed.set()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not holds():
-                self._changed.clear()
-                await self._changed.wait()
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -17,31 +16,9 @@ from broker.embedded import EmbeddedRedis
 from broker.subscription import Subscription
 from emitter.connection import connect
 from emitter.errors import RedisUnavailable
+from tests.broker.heard import Heard
 
 OWN = "rc:edge:test"
-
-
-class Heard:
-    """What a subscription told."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[str, bytes]] = []
-        self.lost: Counter[str] = Counter()
-        self._changed = asyncio.Event()
-
-    def on_message(self, channel: str, data: bytes) -> None:
-        self.messages.append((channel, data))
-        self._changed.set()
-
-    def on_lost(self, channel: str) -> None:
-        self.lost[channel] += 1
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(8):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
 
 
 @contextlib.asynccontextmanager
