@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from broker.embedded import find_server
-from tests.edges import reserved_ports
+from tests.ports import reserved_ports
 
 START_SECONDS = 15.0
 SLOTS = 16384

@@ -30,6 +30,7 @@ from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress,
 from emitter.log import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
+from tests.ports import reserved_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
@@ -51,46 +52,6 @@ async def eventually(what: str, condition: Callable[[], bool], seconds: float = 
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def reserved_ports(count: int) -> Iterator[list[int]]:
-    """Ports of the loopback, each the last one's neighbour. They are bound here until the block ends, and not listened
-    on: the kernel gives them to nobody else, and a server that sets SO_REUSEADDR, as servers do, may listen there."""
-    with contextlib.ExitStack() as stack:
-        sockets = _neighbours(count)
-        for sock in sockets:
-            stack.enter_context(sock)
-        yield [sock.getsockname()[1] for sock in sockets]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody has now. Another process may take one before it is used: a server's port is
-    better reserved."""
-    with reserved_ports(count) as ports:
-        return ports
-
-
-def _neighbours(count: int) -> list[socket.socket]:
-    for _ in range(100):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
-            sockets = [stack.enter_context(_bound(0))]
-            first = sockets[0].getsockname()[1]
-            sockets += [stack.enter_context(_bound(port)) for port in range(first + 1, first + count)]
-            stack.pop_all()
-            return sockets
-    raise AssertionError(f"no {count} free ports in a row")
-
-
-def _bound(port: int) -> socket.socket:
-    sock = socket.socket()
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 class EdgeProcess:

@@ -25,18 +25,13 @@ from broker.embedded import EmbeddedRedis
 from emitter import lane, log, wire
 from emitter.batch import Prepared
 from emitter.connection import connect
+from tests.ports import reserved_ports
 
 FRAME_BYTES = 270
 """One event on the wire: id, event and data lines and the blank line, without the chunk framing around it."""
 SECRET = "bench-secret-of-at-least-32-characters"
 OWNER = wire.Owner("bench")
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def mark() -> str:
@@ -143,8 +138,7 @@ def nchan_missing() -> str:
 
 @contextlib.contextmanager
 def nchan() -> Iterator[Nchan]:
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="runcast-nchan-") as directory:
+    with reserved_ports(1) as (port,), tempfile.TemporaryDirectory(prefix="runcast-nchan-") as directory:
         Path(directory).chmod(0o777)  # its worker may run as another user
         config = Path(directory) / "nginx.conf"
         config.write_text(NCHAN_CONF.format(module=NCHAN_MODULE, directory=directory, port=port))
@@ -283,7 +277,8 @@ def edge(redis: EmbeddedRedis | None = None, port: int = 0) -> Iterator[Edge]:
     with contextlib.ExitStack() as stack:
         store = redis or stack.enter_context(embedded_redis())
         log = stack.enter_context(tempfile.TemporaryFile("w+"))
-        port, admin_port = port or free_port(), free_port()
+        free, admin_port = stack.enter_context(reserved_ports(2))
+        port = port or free
         command = [sys.executable, "-m", "broker", "serve"]
         options = {"env": edge_environment(store, port, admin_port), "cwd": ROOT, "stdout": log, "stderr": log}
         child = stack.enter_context(process(command, on_server_core=True, **options))

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from edges import ALL_SCOPES, SECRET, SSE, Answer, call, request, stream_path, token_for
 from redis.asyncio import Redis
 
 from broker import api as module
@@ -21,6 +20,7 @@ from emitter.events import Event, ExecutionComplete, ExecutionError, ExecutionSt
 from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
+from tests.edges import ALL_SCOPES, SECRET, SSE, Answer, call, request, stream_path, token_for
 
 ALICE = Owner("alice")
 BASE = "/api/agent/executions"

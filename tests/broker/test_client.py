@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import TestServer
 
 from broker.client import (
     FEED_PATH,
@@ -27,6 +27,7 @@ from broker.client import (
 )
 from broker.eventsource import Backoff, ClientEvent, Frame, NotAStream, Position, SseParser, retry_after
 from emitter.wire import EventId
+from tests.ports import reserved_ports
 
 FAST = Backoff(first=0.002, most=0.01)
 PATH = stream_path("ex_1")
@@ -293,18 +294,18 @@ async def test_silence_is_a_lost_connection() -> None:
 
 async def test_an_edge_that_is_not_there_is_waited_for() -> None:
     """A refused connection raises nothing; the stream begins when the edge is there."""
-    port = unused_port()
     refused = asyncio.Event()
 
     def on_link(link: Link) -> None:
         if isinstance(link, Lost):
             refused.set()
 
-    async with Api(f"http://127.0.0.1:{port}", backoff=FAST) as api:
-        following = asyncio.create_task(collect(api, on_link=on_link))
-        await refused.wait()
-        async with Script(stream(OPEN, event(1), END)).serve(port):
-            assert seqs(await following) == [1]
+    with reserved_ports(1) as (port,):
+        async with Api(f"http://127.0.0.1:{port}", backoff=FAST) as api:
+            following = asyncio.create_task(collect(api, on_link=on_link))
+            await refused.wait()
+            async with Script(stream(OPEN, event(1), END)).serve(port):
+                assert seqs(await following) == [1]
 
 
 @pytest.mark.parametrize(
@@ -379,6 +380,7 @@ async def test_a_command_s_refusal_is_typed() -> None:
         with pytest.raises(Conflict) as caught:
             await api.answer("ex_1", "in_1", True)
     assert caught.value.problem["by"] == "bob"
-    async with Api(f"http://127.0.0.1:{unused_port()}") as api:
-        with pytest.raises(EdgeUnreachable):
-            await api.get("ex_1")
+    with reserved_ports(1) as (port,):
+        async with Api(f"http://127.0.0.1:{port}") as api:
+            with pytest.raises(EdgeUnreachable):
+                await api.get("ex_1")

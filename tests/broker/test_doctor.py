@@ -29,7 +29,8 @@ from emitter.agents import Agents
 from emitter.connection import connect
 from emitter.wire import Owner
 from emitter.workers import WorkerInfo
-from tests.edges import free_ports, token_for
+from tests.edges import token_for
+from tests.ports import reserved_ports
 
 GOOD_INFO: Mapping[str, Any] = {
     "redis_version": "7.2.4",
@@ -183,10 +184,11 @@ async def test_what_a_user_may_not_do_is_named(own_redis: EmbeddedRedis) -> None
 
 async def test_a_server_that_is_away_is_one_finding() -> None:
     """Nothing is raised, and the variable to check is named."""
-    (found,) = await look_at_redis(f"redis://127.0.0.1:{free_ports(1)[0]}/0")
-    assert found.level == "problem"
-    assert "RUNCAST_REDIS_URL" in found.change
-    assert await who_is_there(f"redis://127.0.0.1:{free_ports(1)[0]}/0") == []
+    with reserved_ports(1) as (port,):
+        (found,) = await look_at_redis(f"redis://127.0.0.1:{port}/0")
+        assert found.level == "problem"
+        assert "RUNCAST_REDIS_URL" in found.change
+        assert await who_is_there(f"redis://127.0.0.1:{port}/0") == []
 
 
 async def test_who_is_there_is_told(redis_url: str, redis: Redis) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from edges import ALL_SCOPES, SECRET, SSE, Author, Connection, Frame, call, request, stream_path, token_for
 from redis.asyncio import Redis
 
 from broker import collector, ops
@@ -23,6 +22,7 @@ from broker.openapi import build_openapi
 from broker.settings import Settings
 from emitter import wire, workers
 from emitter.workers import AgentInfo, WorkerInfo
+from tests.edges import ALL_SCOPES, SECRET, SSE, Author, Connection, Frame, call, request, stream_path, token_for
 
 PATH = "/api/ops/stream"
 TOKEN = token_for("olga", scopes=["ops:read"])

@@ -12,11 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from edges import Connection, request
 
 from broker import access, problems
 from broker.app import serving
 from broker.pages import ROOT, Pages, accepts_gzip
+from tests.edges import Connection, request
 
 ORIGIN = "https://app.example.com"
 SCRIPT = b"export const answer = 42;\n" + b"// a comment\n" * 200

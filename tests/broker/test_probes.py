@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from edges import SECRET, Answer, call, request, token_for
 from redis.asyncio import Redis
 
 from broker import probes as module
@@ -21,6 +20,7 @@ from broker.probes import Heartbeat, measure_lag, new_edge_id
 from broker.settings import Settings
 from emitter import wire
 from emitter.connection import connect
+from tests.edges import SECRET, Answer, call, request, token_for
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from edges import ROOT, SECRET, SSE, call, eventually, request, reserved_ports, stream_path, token_for
 from redis.asyncio import Redis
 
 from broker import supervisor as module
@@ -22,6 +21,8 @@ from emitter.events import ExecutionStarted
 from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner
+from tests.edges import ROOT, SECRET, SSE, call, eventually, request, stream_path, token_for
+from tests.ports import reserved_ports
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import uvloop
 from aiohttp import web
-from edges import SECRET, token_for
 from redis.asyncio import Redis
 from sse_reader import RawStream, connected, open_stream, request_of
 from test_hub import ALICE, entries, entry, go_live, topic_with, viewer_of
@@ -25,6 +24,7 @@ from broker.settings import Settings
 from broker.sse import LAST_CHUNK, Lens
 from broker.viewer import MAX_UNREAD_BYTES, Viewer, ViewerState, take_over
 from emitter.wire import START
+from tests.edges import SECRET, token_for
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

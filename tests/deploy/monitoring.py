@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.edges import ROOT, reserved_ports
+from tests.edges import ROOT
+from tests.ports import reserved_ports
 
 PROMETHEUS_FOLDER = ROOT / "deploy" / "prometheus"
 GRAFANA_FOLDER = ROOT / "deploy" / "grafana"

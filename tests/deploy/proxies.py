@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import re
@@ -21,7 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.edges import ROOT, EdgeProcess, free_ports
+from tests.edges import ROOT, EdgeProcess
+from tests.ports import reserved_ports
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -36,7 +38,8 @@ class Proxy:
     `tls_port`, where there is one, HTTPS with HTTP/2 and a certificate of its own."""
 
     def __init__(self) -> None:
-        self.port, self.tls_port = free_ports(2)
+        self._kept = contextlib.ExitStack()
+        self.port, self.tls_port = self._kept.enter_context(reserved_ports(2))
         self._folder = tempfile.TemporaryDirectory(prefix="runcast-proxy-")
         self.folder = Path(self._folder.name)
         self.folder.chmod(0o755)  # its workers are another user's when root starts it
@@ -74,6 +77,7 @@ class Proxy:
         finally:
             self.process.kill()
             self._folder.cleanup()
+            self._kept.close()
 
 
 class Nginx(Proxy):

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from emitter.connection import connect
 from tests.deploy.acl_server import SERVERS, START_SECONDS
 from tests.deploy.proxies import write_certificate
-from tests.edges import free_ports
+from tests.ports import reserved_ports
 
 QUERY = "?ssl_ca_certs="
 
@@ -24,8 +24,7 @@ def server() -> Iterator[tuple[int, Path]]:
     """Its port and its folder, in which tls.crt is the authority as well."""
     if SERVERS["redis"] is None:
         pytest.skip("needs redis-server with TLS (tests/run installs Debian's as root)")
-    (port,) = free_ports(1)
-    with tempfile.TemporaryDirectory(prefix="runcast-tls-") as folder:
+    with reserved_ports(1) as (port,), tempfile.TemporaryDirectory(prefix="runcast-tls-") as folder:
         write_certificate(Path(folder))
         files = ["--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key", "--tls-ca-cert-file", "tls.crt"]
         command = [SERVERS["redis"], "--port", "0", "--tls-port", str(port), *files, "--tls-auth-clients", "no"]

@@ -15,7 +15,8 @@ from broker.doctor.redis import USER
 from broker.doctor.way import caller_of, look_at_way
 from broker.embedded import EmbeddedRedis
 from tests.deploy.proxies import bare_nginx, needs_nginx
-from tests.edges import SECRET, EdgeProcess, edge, free_ports, token_for
+from tests.edges import SECRET, EdgeProcess, edge, token_for
+from tests.ports import reserved_ports
 
 IDLE_SECONDS = 2.5
 SERVER = """
@@ -96,8 +97,9 @@ def test_what_is_wrong_is_found(looks: dict[str, dict[str, Finding]], name: str)
 async def test_what_is_no_edge_is_said(tmp_path: Path) -> None:
     """Nothing there, or something else there: one finding."""
     caller = caller_of(token_for(USER))
-    nowhere = f"http://127.0.0.1:{free_ports(1)[0]}"
-    (found,) = await look_at_way(nowhere, caller, "", IDLE_SECONDS)
+    with reserved_ports(1) as (port,):
+        nowhere = f"http://127.0.0.1:{port}"
+        (found,) = await look_at_way(nowhere, caller, "", IDLE_SECONDS)
     assert (found.what, found.level) == (nowhere, "problem")
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -30,7 +30,8 @@ from tests.deploy.image import (
     sealed,
     steps,
 )
-from tests.edges import SECRET, call, free_ports, token_for
+from tests.edges import SECRET, call, token_for
+from tests.ports import reserved_ports
 
 START_SECONDS = 30.0
 CONTEXT_BYTES = 4 * 2**20
@@ -133,10 +134,9 @@ class Sealed:
     """`with Sealed(installed, arguments, …) as process:` a container of sorts: the image's entrypoint as its user on a
     read-only root. Ends with SIGTERM."""
 
-    def __init__(self, installed: Path, *arguments: str, **settings: object) -> None:
+    def __init__(self, installed: Path, *arguments: str, admin_port: int = 0, **settings: object) -> None:
         self._bin = installed / "bin"
-        (self.admin_port,) = free_ports(1)
-        ports = {"admin_port": self.admin_port, "worker_admin_port": self.admin_port}
+        ports = {"admin_port": admin_port, "worker_admin_port": admin_port}
         given = {"admin_host": "127.0.0.1", **ports, **settings}
         self._environ = {
             "PATH": f"{self._bin}:{os.environ['PATH']}",
@@ -191,12 +191,14 @@ def test_an_edge_and_a_worker_run_on_a_read_only_root(installed: Path, server: A
     version = Sealed(installed, "--version").run()
     assert (version.returncode, version.stderr) == (0, "")
     assert re.match(r"\d+\.\d+", version.stdout)
-    (port,) = free_ports(1)
-    public = {"host": "127.0.0.1", "port": port, "jwt_secret": SECRET, "drain_seconds": 0}
-    with Sealed(installed, "serve", redis_url=server.url("edge"), **public) as edge:
+    public = {"host": "127.0.0.1", "jwt_secret": SECRET, "drain_seconds": 0, "redis_url": server.url("edge")}
+    with (
+        reserved_ports(3) as (port, *admin_ports),
+        Sealed(installed, "serve", **public, port=port, admin_port=admin_ports[0]) as edge,
+    ):
         edge.wait_until("healthy", healthcheck())
-        agents = ("worker", "emitter.demo:agents")
-        with Sealed(installed, *agents, redis_url=server.url("worker"), grace_seconds=0) as worker:
+        work = {"redis_url": server.url("worker"), "admin_port": admin_ports[1], "grace_seconds": 0}
+        with Sealed(installed, "worker", "emitter.demo:agents", **work) as worker:
             worker.wait_until("healthy", healthcheck())
             _wait_for_agents(port)
         assert worker.status == 0

@@ -9,13 +9,22 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 
-from tests.edges import ROOT, SSE, Connection, call, free_ports, request
+from tests.edges import ROOT, SSE, Connection, call, request
+from tests.ports import reserved_ports
 
 SECONDS = 30.0
 
 
 @contextlib.asynccontextmanager
-async def demo(port: int, admin_port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def demo() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """The process and the port of its console."""
+    with reserved_ports(2) as (port, admin_port):
+        async with _demo(port, admin_port) as process:
+            yield process, port
+
+
+@contextlib.asynccontextmanager
+async def _demo(port: int, admin_port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
     environ |= {"RUNCAST_PORT": str(port), "RUNCAST_ADMIN_PORT": str(admin_port), "PYTHONPATH": str(ROOT)}
     environ |= {"RUNCAST_GRACE_SECONDS": "0", "RUNCAST_DRAIN_SECONDS": "0"}
@@ -53,8 +62,7 @@ async def snapshot_with_workers(connection: Connection) -> str:
 async def test_the_first_thing_it_shows_is_the_console() -> None:
     """The welcome's first address is the console's, which is served; the token behind its # starts the demo's agents
     and sees the operations, and is nowhere in what a server would log. Ctrl-C ends everything, with status 0."""
-    port, admin_port = free_ports(2)
-    async with demo(port, admin_port) as process:
+    async with demo() as (process, port):
         lines = await said(process, "a new one takes over")
         link = next(line.strip() for line in lines if "http://" in line)
         address, _, token = link.partition("#token=")

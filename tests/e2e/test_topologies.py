@@ -18,7 +18,8 @@ from redis.crc import key_slot
 from emitter import AgentEmitter
 from emitter.wire import Owner
 from tests.clusters import SLOTS, cluster, server
-from tests.edges import ROOT, EdgeProcess, Follower, call, edges, reserved_ports, stream_path, token_for
+from tests.edges import ROOT, EdgeProcess, Follower, call, edges, stream_path, token_for
+from tests.ports import reserved_ports
 
 HERE = Path(__file__).resolve().parent
 ALICE = token_for("alice")

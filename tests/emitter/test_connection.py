@@ -14,8 +14,8 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 from broker.embedded import EmbeddedRedis
 from emitter.connection import GONE, Link, connect, pack
 from emitter.errors import InvalidEvent
-from tests.edges import reserved_ports
 from tests.emitter.lossy import lossy
+from tests.ports import reserved_ports
 
 
 def command(*arguments: Any) -> bytes:

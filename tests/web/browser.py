@@ -20,7 +20,8 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Playwright, WebError, async_playwright
 
 from broker.embedded import EmbeddedRedis
-from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, edges, free_ports, token_for
+from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, edges, token_for
+from tests.ports import reserved_ports
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -200,7 +201,7 @@ def web_stand(agents: str = "web_agents:agents", **settings: Any) -> Iterator[We
     """`agents` are the worker's; `settings` those of the edges, by their field names."""
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
-        site = Site(free_ports(1)[0])
+        site = Site(*stack.enter_context(reserved_ports(1)))
         stack.callback(site.close)
         given = {"heartbeat_seconds": 1, "cors_origins": site.origin, "executes_per_minute": 0, **settings}
         worker = WorkerProcess(redis.url, agents, HERE)
