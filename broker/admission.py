@@ -20,7 +20,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from broker.problems import REDIS_AWAY, Problem, retry_after
+from broker.problems import Problem, is_away, retry_after
 from emitter.errors import RedisUnavailable
 from emitter.wire import Owner
 
@@ -262,7 +262,7 @@ class Admission:
 
     def _settle(self, question: _Question, reply: Any) -> None:
         if isinstance(reply, Exception):
-            refusal = RedisUnavailable(str(reply)) if isinstance(reply, REDIS_AWAY) else reply
+            refusal = RedisUnavailable(str(reply)) if is_away(reply) else reply
             self._answer(question.waiters, refusal)
             self._mark_stale([question.owner], RETRY_SECONDS)  # the script may have run: write what is true
             return

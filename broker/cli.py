@@ -153,7 +153,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         static_key(settings)
     if arguments.dev:
         token = mint(environ["RUNCAST_JWT_SECRET"], "dev", ttl=86_400, now=time.time())
-        print(f"DEVELOPMENT MODE: loopback only. A token for user dev:\n{token}", file=sys.stderr)
+        console = f"http://127.0.0.1:{settings.port}/#token={token}"
+        print(f"DEVELOPMENT MODE: loopback only. The console of user dev, signed in:\n{console}", file=sys.stderr)
     if arguments.workers < 0:
         raise ValueError("--workers is 1 or more")
     if arguments.workers:

@@ -45,6 +45,8 @@ REDIS_AWAY = (
     errors.EventsLost,
     TimeoutError,
 )
+_REFUSED_FOR_NOW = ("NOREPLICAS ", "MISCONF ", "MASTERDOWN ", "BUSY ")
+"""How errors of a Redis begin that answers, but takes no writes for a while, or nothing."""
 
 
 class Problem(Exception):
@@ -97,13 +99,19 @@ def retry_after(seconds: float) -> dict[str, str]:
 # --- from exceptions -------------------------------------------------------------------------------------------------
 
 
+def is_away(error: Exception) -> bool:
+    """Whether Redis cannot do just now what it was asked."""
+    is_refusal = isinstance(error, redis_errors.ResponseError) and str(error).startswith(_REFUSED_FOR_NOW)
+    return is_refusal or isinstance(error, REDIS_AWAY)
+
+
 def to_problem(error: Exception) -> Problem | None:
     """The problem an exception stands for, or None for one that nobody foresaw."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, web.HTTPException):
         return _from_http(error)
-    if isinstance(error, REDIS_AWAY):
+    if is_away(error):
         headers = retry_after(RETRY_AFTER_OUTAGE_SECONDS)
         return Problem(503, "unavailable", "the event store does not answer; try again", headers=headers)
     return _from_input(error) or _from_refusal(error)

@@ -61,8 +61,7 @@ class Pulse:
     def _next_tick(self, viewer: Viewer, now: float) -> float:
         due = min(viewer.heartbeat_at, viewer.aged_at)
         if viewer.expires_at is not None:
-            notice = viewer.expires_at - EXPIRY_NOTICE_SECONDS
-            due = min(due, viewer.expires_at if viewer.warned or notice <= now else notice)
+            due = min(due, viewer.expires_at if viewer.warned else max(now, viewer.expires_at - EXPIRY_NOTICE_SECONDS))
         if viewer.paused:
             due = min(due, now + max(0.25, self._settings.write_timeout_seconds / 8))
         return due

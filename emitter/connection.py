@@ -60,6 +60,16 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+class _SentinelMaster(Redis):
+    """A client of the primary that the Sentinels name, which closes its connections to them as well."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -75,7 +85,8 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
         "password": sentinel_password,
     }
     sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
-    client: Redis = sentinel.master_for(master or "mymaster", db=int(db or 0), **options)
+    name, database = master or "mymaster", int(db or 0)
+    client: Redis = sentinel.master_for(name, redis_class=_SentinelMaster, db=database, **options)
     return client
 
 
@@ -109,8 +120,8 @@ class Link:
                 await self._connection.connect()  # sending would connect as well, but without asking Sentinel where
             await self._connection.send_packed_command(commands)
             replies = [await self._reply() for _ in range(count)]
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
-            await self.aclose()  # a primary that was demoted: the address may lead to the new one
+        if any(_says_look_elsewhere(reply) for reply in replies):
+            await self.aclose()  # the address may lead to a new primary
         return replies
 
     async def _reply(self) -> Any:
@@ -121,3 +132,9 @@ class Link:
 
     async def aclose(self) -> None:
         await self._connection.disconnect()
+
+
+def _says_look_elsewhere(reply: Any) -> bool:
+    """Whether it comes from a primary that was demoted, or that lost its replicas, maybe to another."""
+    is_alone = isinstance(reply, ResponseError) and str(reply).startswith("NOREPLICAS")
+    return is_alone or isinstance(reply, ReadOnlyError)

@@ -1,4 +1,4 @@
-"""Redis servers on loopback ports, alone or as a Cluster that fails over."""
+"""Redis servers on loopback ports: alone, with a replica that a Sentinel promotes, or as a Cluster that fails over."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from broker.embedded import find_server
 from tests.ports import reserved_ports
 
 START_SECONDS = 15.0
 SLOTS = 16384
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
 
 def ask(port: int, *words: str) -> bytes:
@@ -52,12 +55,25 @@ def server(port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Node:
-    """One server of a Cluster."""
+    """One server of several that belong together."""
 
     def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
         self.port = port
         self._process = process
-        self.id = self.ask("CLUSTER", "MYID").split()[1].decode()
+
+    @property
+    def id(self) -> str:
+        return self.ask("CLUSTER", "MYID").split()[1].decode()
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is a replica that has all its primary had."""
+        return b"master_link_status:up" in self.ask("INFO", "replication")
+
+    def clients(self) -> int:
+        """How many connections it has, beside those of other servers and the one that asks."""
+        lines = self.ask("CLIENT", "LIST").splitlines()
+        return sum(b" flags=N " in line and b" name= " in line for line in lines) - 1
 
     def ask(self, *words: str) -> bytes:
         return ask(self.port, *words)
@@ -100,7 +116,7 @@ def cluster(primaries: int = 3) -> Iterator[Cluster]:
         ports = [stack.enter_context(reserved_ports(1))[0] for _ in range(2 * (primaries + 1))]
         nodes = []
         for port, bus in zip(ports[::2], ports[1::2], strict=True):
-            own = ["--cluster-port", str(bus), "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
+            own = ["--cluster-port", str(bus), "--cluster-node-timeout", "1000", *AT_ONCE]
             nodes.append(Node(port, stack.enter_context(server(port, "--cluster-enabled", "yes", *own))))
         for index, node in enumerate(nodes[:primaries]):
             first, last = (-(-each * SLOTS // primaries) for each in (index, index + 1))
@@ -111,5 +127,34 @@ def cluster(primaries: int = 3) -> Iterator[Cluster]:
         until(lambda: replica.ask("CLUSTER", "REPLICATE", nodes[0].id) == b"+OK\r\n")
         for node in nodes:
             until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))  # type: ignore[misc]
-        until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"))
+        until(lambda: replica.follows)
         yield Cluster(nodes[:primaries], replica)
+
+
+class Sentinels(NamedTuple):
+    """A primary, its replica, and the Sentinel that watches over them."""
+
+    primary: Node
+    replica: Node
+    sentinel: Node
+    url: str
+
+
+@contextlib.contextmanager
+def sentinels() -> Iterator[Sentinels]:
+    """A failover takes about a second."""
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(reserved_ports(1))[0] for _ in range(3)]
+        primary = Node(ports[0], stack.enter_context(server(ports[0], *AT_ONCE)))
+        following = ["--replicaof", f"127.0.0.1 {primary.port}", *AT_ONCE]
+        replica = Node(ports[1], stack.enter_context(server(ports[1], *following)))
+        until(lambda: replica.follows)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "sentinel.conf").write_text(
+            f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 1000\n"
+            "sentinel failover-timeout mymaster 5000\n"
+        )
+        watcher = Node(ports[2], stack.enter_context(server(ports[2], str(folder / "sentinel.conf"), "--sentinel")))
+        until(lambda: b"num-slaves\r\n$1\r\n1" in watcher.ask("SENTINEL", "MASTER", "mymaster"))
+        yield Sentinels(primary, replica, watcher, f"redis+sentinel://127.0.0.1:{watcher.port}/mymaster")

@@ -113,6 +113,7 @@ async def test_an_odd_request_id_is_replaced(aiohttp_client: Client, given: str)
         (redis_errors.ConnectionError("host secret-host refused"), 503, "unavailable", {}),
         (redis_errors.TimeoutError(), 503, "unavailable", {}),
         (redis_errors.ReadOnlyError(), 503, "unavailable", {}),
+        (redis_errors.ResponseError("MISCONF Errors writing to the AOF file"), 503, "unavailable", {}),
         (errors.RedisUnavailable("away"), 503, "unavailable", {}),
         (TimeoutError(), 503, "unavailable", {}),
     ],

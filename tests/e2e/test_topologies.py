@@ -8,18 +8,17 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from redis.crc import key_slot
 
 from emitter import AgentEmitter
 from emitter.wire import Owner
-from tests.clusters import SLOTS, cluster, server
+from tests.clusters import SLOTS, Node, cluster, sentinels
 from tests.edges import ROOT, EdgeProcess, Follower, call, edges, stream_path, token_for
-from tests.ports import reserved_ports
 
 HERE = Path(__file__).resolve().parent
 ALICE = token_for("alice")
@@ -27,16 +26,8 @@ ALICE = token_for("alice")
 
 @contextlib.contextmanager
 def sentinel() -> Iterator[str]:
-    """A primary and the Sentinel that knows where it is."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        reserved_ports(2) as (primary, watcher),
-        server(primary),
-    ):
-        configuration = Path(directory) / "sentinel.conf"
-        configuration.write_text(f"sentinel monitor mymaster 127.0.0.1 {primary} 1\n")
-        with server(watcher, str(configuration), "--sentinel"):
-            yield f"redis+sentinel://127.0.0.1:{watcher}/mymaster"
+    with sentinels() as made:
+        yield made.url
 
 
 @contextlib.contextmanager
@@ -101,12 +92,35 @@ async def test_an_execution_is_run_watched_answered_and_cancelled(
         assert {task["id"] for task in listed.body["tasks"]} == {asking, sleeping}
 
 
-async def test_a_failover_of_its_shard_leaves_a_viewer_live_and_whole() -> None:
-    """The primary that has the log dies: viewers at two edges read on from the promoted one, by messages."""
-    with cluster() as made, edges(made.url, 2, heartbeat_seconds=60) as both:
+class Failing(NamedTuple):
+    """A primary that will die, and a user whose executions it has."""
+
+    url: str
+    user: str
+    primary: Node
+
+
+@contextlib.contextmanager
+def shard() -> Iterator[Failing]:
+    with cluster() as made:
         user = next(name for name in map("u{}".format, range(99)) if _lies_at_the_first(name))
+        yield Failing(made.url, user, made.primaries[0])
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Failing]:
+    with sentinels() as made:
+        yield Failing(made.url, "alice", made.primary)
+
+
+@pytest.mark.parametrize("topology", [shard, watched])
+async def test_a_failover_leaves_a_viewer_live_and_whole(
+    topology: Callable[[], contextlib.AbstractContextManager[Failing]],
+) -> None:
+    """The primary that has the log dies: viewers at two edges read on from the promoted one, by messages."""
+    with topology() as (url, user, primary), edges(url, 2, heartbeat_seconds=60) as both:
         async with (
-            AgentEmitter(user, "ex_1", redis_url=made.url) as emitter,
+            AgentEmitter(user, "ex_1", redis_url=url) as emitter,
             Follower(both[:1], stream_path("ex_1"), token_for(user)) as one,
             Follower(both[1:], stream_path("ex_1"), token_for(user)) as other,
         ):
@@ -114,9 +128,9 @@ async def test_a_failover_of_its_shard_leaves_a_viewer_live_and_whole() -> None:
             await emitter.flush()
             for viewer in (one, other):
                 await viewer.until("the start", lambda seen: len(seen.events) == 1)
-            assert made.primaries[0].ask("WAIT", "1", "5000") == b":1\r\n"
-            made.primaries[0].kill()
-            await emitter.thinking("written while nobody has the shard")
+            assert primary.ask("WAIT", "1", "5000") == b":1\r\n"
+            primary.kill()
+            await emitter.thinking("written while nobody has the log")
             for viewer in (one, other):
                 await viewer.until("what came after", lambda seen: len(seen.events) == 2)
             # From here on only messages bring events: the next look at a quiet log is a minute away.

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError, ReadOnlyError
+from redis.exceptions import NoScriptError, ResponseError
 
 from broker.embedded import EmbeddedRedis
 from emitter.connection import GONE, Link, connect, pack
 from emitter.errors import InvalidEvent
+from tests.clusters import sentinels
 from tests.emitter.lossy import lossy
 from tests.ports import reserved_ports
 
@@ -126,19 +127,35 @@ async def test_a_cancelled_exchange_leaves_no_reply_behind(redis: Redis) -> None
     await link.aclose()
 
 
-async def test_a_demoted_primary_is_left(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
-    """After READONLY the next exchange connects anew, to wherever the address leads then."""
+@pytest.mark.parametrize(
+    "refusal", [b"-READONLY You can't write against a read only replica.", b"-NOREPLICAS Not enough good replicas."]
+)
+async def test_a_demoted_primary_is_left(redis_server: EmbeddedRedis, tmp_path: Path, refusal: bytes) -> None:
+    """After READONLY, or NOREPLICAS, which one that was frozen says until it is told of the failover, the next exchange
+    connects anew, to wherever the address leads then."""
     async with lossy(str(redis_server.socket_path), tmp_path) as (proxy, url):
         client = connect(url)
         link = Link(client)
         (first,) = await link.exchange(command("CLIENT", "ID"), 1)
-        proxy.answers.append(b"-READONLY You can't write against a read only replica.\r\n")
+        proxy.answers.append(refusal + b"\r\n")
         (reply,) = await link.exchange(command("EVALSHA", "x", 0), 1)
-        assert isinstance(reply, ReadOnlyError)
+        assert isinstance(reply, ResponseError)
         (second,) = await link.exchange(command("CLIENT", "ID"), 1)
         assert second != first
         await link.aclose()
         await client.aclose()
+
+
+async def test_a_closed_client_leaves_no_connection_at_its_sentinels() -> None:
+    """Nor at the primary."""
+    with sentinels() as made:
+        client = connect(made.url)
+        assert await client.ping()
+        assert made.sentinel.clients() == made.primary.clients() == 1
+        await client.aclose()
+        async with asyncio.timeout(10):
+            while made.sentinel.clients() + made.primary.clients():
+                await asyncio.sleep(0.02)
 
 
 async def test_a_cluster_that_is_away_raises_what_every_lost_connection_does() -> None:

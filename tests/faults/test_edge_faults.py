@@ -10,8 +10,20 @@ import pytest
 
 from broker.embedded import EmbeddedRedis
 from emitter import tasks
-from emitter.connection import GONE
-from tests.edges import Author, EdgeProcess, Follower, assert_dense, edge, edges, eventually, writing
+from emitter.connection import GONE, connect
+from tests.edges import (
+    SSE,
+    Author,
+    EdgeProcess,
+    Follower,
+    assert_dense,
+    call,
+    edge,
+    edges,
+    eventually,
+    request,
+    writing,
+)
 from tests.faults.outages import (
     messages_lost,
     process_stopped,
@@ -345,3 +357,29 @@ async def _trouble(server: EmbeddedRedis, first: EdgeProcess) -> None:
     await asyncio.sleep(0.5)
     first.send_signal(signal.SIGTERM)
     await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("reason", ["no replica", "no memory"])
+async def test_a_redis_that_takes_no_writes_is_answered_as_one_that_is_away(
+    own_redis: EmbeddedRedis, reason: str
+) -> None:
+    """What would write gets 503 and when to come back, an `EventSource` a stream that says so; what reads goes on, and
+    who watches has the events when they can be written."""
+    setting = {"no replica": "min-replicas-to-write", "no memory": "maxmemory"}[reason]
+    client = connect(own_redis.url)
+    author = Author(client, "alice")
+    await author.begin()
+    with edge(own_redis.url) as only:
+        async with Follower([only], author.path, author.token) as viewer:
+            await viewer.until_events(1)
+            await client.config_set(setting, 1)
+            answer = await call(only.port, "POST", "/api/agent/execute", author.token, {"task": "t", "agent": "a"})
+            assert (answer.status, answer.headers["retry-after"]) == (503, "2"), answer
+            async with request(only.port, "GET", author.path, author.token, headers=SSE) as refused:
+                assert refused.status == 200
+                assert [frame.event async for frame in refused.frames()][-1] == "stream:end"
+            listed = await call(only.port, "GET", "/api/agent/executions", author.token)
+            assert [each["executionId"] for each in listed.body["executions"]] == [author.execution_id]
+            await client.config_set(setting, 0)
+            await assert_same_to_the_end(author, viewer)
+    await client.aclose()
