@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis
 
+from broker.hub import TERMINAL_TYPES
 from broker.metrics import Metrics, RedisOp
 from broker.rounds import Rounds
 from broker.sse import Lens
@@ -139,7 +140,10 @@ class History:
         if not at_start:
             if not entries or entries[0].id != cursor:
                 return await self._broken(log, cursor, record, limit)
-            del entries[0]
+            own = entries.pop(0)
+            if not entries and record is not None and own.type in TERMINAL_TYPES:
+                # It is known to have ended: a record that says otherwise is from before a failover.
+                return Page([], cursor, end=True, closed=True)
         elif entries and entries[0].seq != 1:
             return self._page(entries, cursor, rows, limit, Reset("trimmed", (1, entries[0].seq - 1)))
         elif not entries:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisClusterException, ResponseError
@@ -70,6 +70,20 @@ class _SentinelMaster(Redis):
             await sentinel.aclose()
 
 
+class _ToThePrimary(SentinelManagedConnection):
+    """A connection that asks the Sentinels anew also when its primary has no replicas: that is how one looks which was
+    replaced and has not been told yet, for ten seconds after a failover that found it well."""
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*arguments, **options)
+        except ResponseError as error:
+            if _has_no_replicas(error):
+                await self.disconnect()
+                raise RedisConnectionError(str(error)) from error
+            raise
+
+
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -86,7 +100,9 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     }
     sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     name, database = master or "mymaster", int(db or 0)
-    client: Redis = sentinel.master_for(name, redis_class=_SentinelMaster, db=database, **options)
+    client: Redis = sentinel.master_for(
+        name, redis_class=_SentinelMaster, connection_class=_ToThePrimary, db=database, **options
+    )
     return client
 
 
@@ -136,5 +152,8 @@ class Link:
 
 def _says_look_elsewhere(reply: Any) -> bool:
     """Whether it comes from a primary that was demoted, or that lost its replicas, maybe to another."""
-    is_alone = isinstance(reply, ResponseError) and str(reply).startswith("NOREPLICAS")
-    return is_alone or isinstance(reply, ReadOnlyError)
+    return isinstance(reply, ReadOnlyError) or _has_no_replicas(reply)
+
+
+def _has_no_replicas(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("NOREPLICAS")

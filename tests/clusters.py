@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -69,6 +71,18 @@ class Node:
     def follows(self) -> bool:
         """Whether it is a replica that has all its primary had."""
         return b"master_link_status:up" in self.ask("INFO", "replication")
+
+    @property
+    def offset(self) -> int:
+        """How far its copy of the data goes."""
+        found = re.search(rb"master_repl_offset:(\d+)", self.ask("INFO", "replication"))
+        assert found is not None
+        return int(found[1])
+
+    async def has_all_of(self, primary: Node) -> None:
+        """Wait until this replica has what its primary has now. (WAIT tells only of writes of the same connection.)"""
+        wanted = primary.offset
+        await asyncio.to_thread(until, lambda: self.offset >= wanted)
 
     def clients(self) -> int:
         """How many connections it has, beside those of other servers and the one that asks."""

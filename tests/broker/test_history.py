@@ -190,6 +190,18 @@ async def test_an_expired_log_is_answered_from_its_record(
         assert (page.cursor, page.end, page.reset, page.closed) == (id_of(10), True, Reset("diverged"), closed)
 
 
+async def test_an_ended_log_is_closed_whatever_its_record_says(redis: Redis, history: History) -> None:
+    """Who stands at the terminal event has all: a record from before a failover may still say that it runs."""
+    await write(redis, 1, 3)
+    prepared = [prepare(ExecutionComplete(result=None, duration=1.0), "ex_1", redact=Redactor())]
+    end = (await append(redis, ALICE, "ex_1", prepared)).last
+    await redis.hset(RECORD, "state", "running")
+    page = await history.read(LOG, end, record=RECORD)
+    assert (page.entries, page.cursor, page.end, page.reset, page.closed) == ([], end, True, None, True)
+    page = await history.read(LOG, id_of(3), record=RECORD)
+    assert (seqs(page), page.closed) == ([end.seq], False)
+
+
 # --- heads and ends --------------------------------------------------------------------------------------------------
 
 

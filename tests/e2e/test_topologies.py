@@ -93,24 +93,25 @@ async def test_an_execution_is_run_watched_answered_and_cancelled(
 
 
 class Failing(NamedTuple):
-    """A primary that will die, and a user whose executions it has."""
+    """A primary that will die, its replica, and a user whose executions they have."""
 
     url: str
     user: str
     primary: Node
+    replica: Node
 
 
 @contextlib.contextmanager
 def shard() -> Iterator[Failing]:
     with cluster() as made:
         user = next(name for name in map("u{}".format, range(99)) if _lies_at_the_first(name))
-        yield Failing(made.url, user, made.primaries[0])
+        yield Failing(made.url, user, made.primaries[0], made.replica)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[Failing]:
     with sentinels() as made:
-        yield Failing(made.url, "alice", made.primary)
+        yield Failing(made.url, "alice", made.primary, made.replica)
 
 
 @pytest.mark.parametrize("topology", [shard, watched])
@@ -118,7 +119,7 @@ async def test_a_failover_leaves_a_viewer_live_and_whole(
     topology: Callable[[], contextlib.AbstractContextManager[Failing]],
 ) -> None:
     """The primary that has the log dies: viewers at two edges read on from the promoted one, by messages."""
-    with topology() as (url, user, primary), edges(url, 2, heartbeat_seconds=60) as both:
+    with topology() as (url, user, primary, replica), edges(url, 2, heartbeat_seconds=60) as both:
         async with (
             AgentEmitter(user, "ex_1", redis_url=url) as emitter,
             Follower(both[:1], stream_path("ex_1"), token_for(user)) as one,
@@ -128,7 +129,7 @@ async def test_a_failover_leaves_a_viewer_live_and_whole(
             await emitter.flush()
             for viewer in (one, other):
                 await viewer.until("the start", lambda seen: len(seen.events) == 1)
-            assert primary.ask("WAIT", "1", "5000") == b":1\r\n"
+            await replica.has_all_of(primary)
             primary.kill()
             await emitter.thinking("written while nobody has the log")
             for viewer in (one, other):

@@ -158,6 +158,18 @@ async def test_a_closed_client_leaves_no_connection_at_its_sentinels() -> None:
                 await asyncio.sleep(0.02)
 
 
+async def test_a_primary_without_replicas_is_asked_for_anew() -> None:
+    """It refuses to write and may be one that was replaced: the next command asks the Sentinels where to go."""
+    with sentinels() as made:
+        client = connect(made.url)
+        first = await client.client_id()
+        assert made.primary.ask("CONFIG", "SET", "min-replicas-to-write", "2") == b"+OK\r\n"
+        with pytest.raises(GONE):
+            await client.set("key", "value")
+        assert await client.client_id() != first
+        await client.aclose()
+
+
 async def test_a_cluster_that_is_away_raises_what_every_lost_connection_does() -> None:
     """Whoever waits for Redis to come back waits for a Cluster as well, also while none of its nodes answers."""
     with reserved_ports(1) as (port,):  # where nobody listens

@@ -383,3 +383,17 @@ async def test_a_redis_that_takes_no_writes_is_answered_as_one_that_is_away(
             await client.config_set(setting, 0)
             await assert_same_to_the_end(author, viewer)
     await client.aclose()
+
+
+async def test_a_record_from_before_a_failover_holds_nobody(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Who has the terminal event is sent away, also by an edge that is told that the execution still runs; and is told
+    that nothing follows once that is known."""
+    await author.begin()
+    end = await author.end()
+    state = await author.redis.hget(author.keys.record, "state")
+    await author.redis.hset(author.keys.record, "state", "running")
+    async with Follower(two_edges, author.path, author.token, cursor=str(end), pause_seconds=0.2) as viewer:
+        await viewer.until("an end", lambda seen: seen.ends == ["finished"])
+        await author.redis.hset(author.keys.record, "state", state)
+        await viewer.until_done()
+    assert viewer.events == []

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import random
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -173,7 +174,7 @@ async def test_a_job_that_kills_its_worker_does_not_circulate(stand: Stand) -> N
     for _ in range(6):
         if await stand.state(bad) == "failed":
             break
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(stand.workers[-1].process.wait, 4)
         stand.worker()
         with contextlib.suppress(TimeoutError):
