@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Self
 
 from broker.embedded import find_server
 from tests.ports import reserved_ports
@@ -41,36 +41,49 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def server(port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process on a loopback port."""
-    with tempfile.TemporaryDirectory() as directory:
-        quiet = ["--save", "", "--loglevel", "warning", "--dir", directory]
-        command = [find_server(), *arguments, "--port", str(port), "--bind", "127.0.0.1", *quiet]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            until(lambda: ask(port, "PING").startswith(b"+PONG"))
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
 class Node:
-    """One server of several that belong together."""
+    """`with Node(port, …) as node:` one server of several that belong together, on a loopback port."""
 
-    def __init__(self, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, port: int, *arguments: str) -> None:
         self.port = port
-        self._process = process
+        self._arguments = arguments
+        self._folder = tempfile.TemporaryDirectory(prefix="runcast-node-")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+        self._folder.cleanup()
+
+    def start(self, *more: str) -> None:
+        quiet = ["--save", "", "--loglevel", "warning", "--dir", self._folder.name]
+        command = [find_server(), *self._arguments, *more, "--port", str(self.port), "--bind", "127.0.0.1", *quiet]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        until(lambda: self.ask("PING").startswith(b"+PONG"))
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def ask(self, *words: str) -> bytes:
+        return ask(self.port, *words)
 
     @property
     def id(self) -> str:
         return self.ask("CLUSTER", "MYID").split()[1].decode()
 
-    @property
-    def follows(self) -> bool:
-        """Whether it is a replica that has all its primary had."""
-        return b"master_link_status:up" in self.ask("INFO", "replication")
+    def follows(self, primary: Node) -> bool:
+        """Whether it is a replica that has all this primary had when it came."""
+        state = self.ask("INFO", "replication")
+        return f"master_port:{primary.port}\r\nmaster_link_status:up".encode() in state
 
     @property
     def offset(self) -> int:
@@ -88,15 +101,6 @@ class Node:
         """How many connections it has, beside those of other servers and the one that asks."""
         lines = self.ask("CLIENT", "LIST").splitlines()
         return sum(b" flags=N " in line and b" name= " in line for line in lines) - 1
-
-    def ask(self, *words: str) -> bytes:
-        return ask(self.port, *words)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def freeze(self) -> None:
-        os.kill(self._process.pid, signal.SIGSTOP)
 
 
 class Cluster:
@@ -126,12 +130,11 @@ class Cluster:
 def cluster(primaries: int = 3) -> Iterator[Cluster]:
     """A failover takes about a second. Keys of the first primary have a replica."""
     with contextlib.ExitStack() as stack:
-        # Each by itself: eight free ones in a row are rare while others make thousands of connections.
-        ports = [stack.enter_context(reserved_ports(1))[0] for _ in range(2 * (primaries + 1))]
+        ports = stack.enter_context(reserved_ports(2 * (primaries + 1)))
         nodes = []
         for port, bus in zip(ports[::2], ports[1::2], strict=True):
             own = ["--cluster-port", str(bus), "--cluster-node-timeout", "1000", *AT_ONCE]
-            nodes.append(Node(port, stack.enter_context(server(port, "--cluster-enabled", "yes", *own))))
+            nodes.append(stack.enter_context(Node(port, "--cluster-enabled", "yes", *own)))
         for index, node in enumerate(nodes[:primaries]):
             first, last = (-(-each * SLOTS // primaries) for each in (index, index + 1))
             node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last - 1))
@@ -141,34 +144,53 @@ def cluster(primaries: int = 3) -> Iterator[Cluster]:
         until(lambda: replica.ask("CLUSTER", "REPLICATE", nodes[0].id) == b"+OK\r\n")
         for node in nodes:
             until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))  # type: ignore[misc]
-        until(lambda: replica.follows)
+        until(lambda: replica.follows(nodes[0]))
         yield Cluster(nodes[:primaries], replica)
 
 
-class Sentinels(NamedTuple):
-    """A primary, its replica, and the Sentinel that watches over them."""
+class Sentinels:
+    """A primary with its replicas, and the Sentinel that watches over them."""
 
-    primary: Node
-    replica: Node
-    sentinel: Node
-    url: str
+    def __init__(self, nodes: list[Node], sentinel: Node) -> None:
+        self.nodes, self.sentinel = nodes, sentinel
+        self.url = f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster"
+
+    @property
+    def primary(self) -> Node:
+        """The one that the Sentinel names."""
+        port = int(self.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster").split(b"\r\n")[4])
+        return next(node for node in self.nodes if node.port == port)
+
+    @property
+    def replicas(self) -> list[Node]:
+        primary = self.primary
+        return [node for node in self.nodes if node is not primary]
+
+    def is_whole(self) -> bool:
+        """Whether all the others follow the primary, and the Sentinel knows."""
+        primary = self.primary
+        known = self.sentinel.ask("SENTINEL", "MASTER", "mymaster")
+        is_known = f"num-slaves\r\n$1\r\n{len(self.nodes) - 1}".encode() in known and b"\r\nmaster\r\n" in known
+        return is_known and all(node.follows(primary) for node in self.nodes if node is not primary)
 
 
 @contextlib.contextmanager
-def sentinels() -> Iterator[Sentinels]:
+def sentinels(replicas: int = 1) -> Iterator[Sentinels]:
     """A failover takes about a second."""
     with contextlib.ExitStack() as stack:
-        ports = [stack.enter_context(reserved_ports(1))[0] for _ in range(3)]
-        primary = Node(ports[0], stack.enter_context(server(ports[0], *AT_ONCE)))
-        following = ["--replicaof", f"127.0.0.1 {primary.port}", *AT_ONCE]
-        replica = Node(ports[1], stack.enter_context(server(ports[1], *following)))
-        until(lambda: replica.follows)
+        first, *others, watching = stack.enter_context(reserved_ports(2 + replicas))
+        primary = stack.enter_context(Node(first, *AT_ONCE))
+        nodes = [primary]
+        for port in others:
+            nodes.append(stack.enter_context(Node(port, *AT_ONCE)))
+            nodes[-1].ask("REPLICAOF", "127.0.0.1", str(first))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "sentinel.conf").write_text(
-            f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
+            f"sentinel monitor mymaster 127.0.0.1 {first} 1\n"
             "sentinel down-after-milliseconds mymaster 1000\n"
             "sentinel failover-timeout mymaster 5000\n"
         )
-        watcher = Node(ports[2], stack.enter_context(server(ports[2], str(folder / "sentinel.conf"), "--sentinel")))
-        until(lambda: b"num-slaves\r\n$1\r\n1" in watcher.ask("SENTINEL", "MASTER", "mymaster"))
-        yield Sentinels(primary, replica, watcher, f"redis+sentinel://127.0.0.1:{watcher.port}/mymaster")
+        sentinel = stack.enter_context(Node(watching, str(folder / "sentinel.conf"), "--sentinel"))
+        made = Sentinels(nodes, sentinel)
+        until(made.is_whole)
+        yield made

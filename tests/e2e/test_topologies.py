@@ -111,7 +111,7 @@ def shard() -> Iterator[Failing]:
 @contextlib.contextmanager
 def watched() -> Iterator[Failing]:
     with sentinels() as made:
-        yield Failing(made.url, "alice", made.primary, made.replica)
+        yield Failing(made.url, "alice", made.primary, *made.replicas)
 
 
 @pytest.mark.parametrize("topology", [shard, watched])
