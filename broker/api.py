@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import get_args
@@ -245,7 +246,7 @@ def whole_number(request: web.Request, name: str, *, default: int, most: int) ->
     text = request.query.get(name)
     if text is None:
         return default
-    if not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= most:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= most:
         raise Problem(400, "invalid-parameter", f"{name} is a whole number from 1 to {most}", path=name)
     return int(text)
 

@@ -14,9 +14,14 @@ from emitter import events
 from emitter.events import Millis, State
 
 MAX_TASK = 65_536
+MAX_DEPTH = 128
+"""How deep parameters and metadata may be nested: so that whoever was let write them can read them anywhere."""
+EVENT_ID = "^[0-9]{1,15}-[0-9]{1,15}$"
+LISTED = "^([0-9]{1,15})[.]([A-Za-z0-9_-]{1,64})$"
+"""A place in a list of executions: a time in milliseconds, and the execution."""
 
 ExecutionId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="id of an execution, unique per user")]
-EventIdText = Annotated[str, Meta(pattern="^[0-9]{1,15}-[0-9]{1,15}$", description="`<ms>-<seq>`: a place in a log")]
+EventIdText = Annotated[str, Meta(pattern=EVENT_ID, description="`<ms>-<seq>`: a place in a log")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Reason = Annotated[str, Meta(max_length=1024)]
 UserId = Annotated[str, Meta(pattern="^[A-Za-z0-9_.@|+=~-]{1,128}$")]
@@ -45,6 +50,18 @@ class ExecuteRequest(_Request, frozen=True):
     conversation_id: ExecutionId | None = None
     not_before: Annotated[int, Meta(ge=0, description="start no earlier, milliseconds since the epoch")] | None = None
     on_disconnect: OnDisconnect | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("params", self.params), ("metadata", self.metadata)):
+            if _is_deeper(value, MAX_DEPTH):
+                raise ValueError(f"{name} is nested more than {MAX_DEPTH} deep")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner if isinstance(each, dict | list))
 
 
 class CancelRequest(_Request, frozen=True):

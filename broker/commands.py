@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 
 from broker.answers import Answers, open_inputs
 from broker.api_types import (
+    LISTED,
     CancelResponse,
     EventPage,
     ExecuteRequest,
@@ -290,10 +292,10 @@ def _accepted(execution_id: str) -> ExecuteResponse:
 def _listed(cursor: str | None) -> _Listed | None:
     if cursor is None:
         return None
-    ms, _, execution_id = cursor.partition(".")
-    if not ms.isdecimal() or len(ms) > 15 or len(execution_id) > 64:
+    match = re.fullmatch(LISTED, cursor)
+    if match is None:
         raise Problem(400, "invalid-parameter", "cursor is not one of ours", path="cursor")
-    return _Listed(int(ms), execution_id)
+    return _Listed(int(match[1]), match[2])
 
 
 def _fits(summary: ExecutionSummary, state: str | None, conversation_id: str | None) -> bool:

@@ -13,6 +13,7 @@ REF = "#/components/schemas/{name}"
 JSON = "application/json"
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
+PROBLEM = "application/problem+json"
 
 ERRORS = {
     400: ("BadRequest", "The request is malformed."),
@@ -23,12 +24,12 @@ ERRORS = {
     409: ("Conflict", "It was already done, or is over."),
     500: ("HookFailed", "A hook failed; nothing was stored."),
     413: ("TooLarge", "The body or an event is over its limit."),
-    422: ("Unprocessable", "A field does not fit; `path` says which."),
+    422: ("Unprocessable", "A field or parameter does not fit; of a field `path` says which."),
     429: ("TooManyRequests", "A limit of this user is reached."),
     503: ("Unavailable", "The edge is full or draining, or Redis is away."),
 }
-ALWAYS = (401, 403, 429, 503)
-WITH_BODY = (400, 408, 413, 422)
+ALWAYS = (401, 403, 422, 429, 503)
+WITH_BODY = (400, 408, 413)
 MAX_PAGE = 200
 
 
@@ -43,6 +44,16 @@ def parameter(name: str, where: str, description: str, **schema: Any) -> Json:
     return {"name": name, "in": where, "required": where == "path", "description": description, "schema": schema}
 
 
+def key(description: str) -> Json:
+    """The header `Idempotency-Key`."""
+    return header("Idempotency-Key", description, type="string", pattern="^[ -~]{1,255}$")
+
+
+def optional(pattern: str) -> str:
+    """The pattern, or nothing."""
+    return f"^({pattern.removeprefix('^').removesuffix('$')})?$"
+
+
 def header(name: str, description: str, **schema: Any) -> Json:
     return parameter(name, "header", description, **schema)
 
@@ -52,9 +63,14 @@ def query(name: str, description: str, **schema: Any) -> Json:
 
 
 ID = parameter("id", "path", "id of the execution", type="string", pattern="^[A-Za-z0-9_-]{1,64}$")
+_OWNER = "^[A-Za-z0-9_.@|+=~-]{0,128}$"
 OWNER = (
-    query("user", "act for this user (scope `admin`)", type="string"),
-    query("org", "the org of that user (scope `admin`)", type="string"),
+    query("user", "act for this user (scope `admin`)", type="string", pattern=_OWNER),
+    query("org", "the org of that user (scope `admin`)", type="string", pattern=_OWNER),
+)
+TRACE = (
+    header("traceparent", "the trace that this is part of (W3C Trace Context); ignored if not valid", type="string"),
+    header("tracestate", "what comes with `traceparent`", type="string"),
 )
 LIMIT = query("limit", "most entries of one answer", type="integer", minimum=1, maximum=MAX_PAGE)
 
@@ -73,6 +89,7 @@ def headers() -> Json:
             "schema": {"type": "string"},
         },
         "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
+        "ETag": {"description": "Of this document, for `If-None-Match`.", "schema": {"type": "string"}},
     }
 
 
@@ -85,7 +102,7 @@ def problems() -> Json:
         name: {
             "description": description,
             "headers": header_refs("Retry-After") if status in (429, 503) else header_refs(),
-            "content": {"application/problem+json": {"schema": ref("Problem")}},
+            "content": {PROBLEM: {"schema": ref("Problem")}},
         }
         for status, (name, description) in ERRORS.items()
     }

@@ -17,12 +17,15 @@ from broker.description import (
     OWNER,
     REF,
     SSE,
+    TRACE,
     Json,
     header,
     header_refs,
     headers,
+    key,
     ok,
     operation,
+    optional,
     parameter_refs,
     problems,
     query,
@@ -85,11 +88,20 @@ def _schemas() -> Json:
         "oneOf": [ref(name) for name in (*names.values(), "CustomEvent")],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    # What the code passes on without decoding is typed here all the same.
+    # What the code passes on without decoding is typed here all the same, and what it checks after that.
     schemas["LoggedEvent"]["properties"]["event"] = ref("Event")
-    schemas["PublishRequest"]["properties"]["data"] = {"type": "object"}
+    schemas["PublishRequest"]["properties"] |= {
+        "type": {"anyOf": [{"enum": list(names)}, custom]},
+        "data": {"type": "object"},
+    }
+    schemas["RevocationRequest"]["oneOf"] = [_only("jti", "user"), _only("user", "jti")]
     schemas["StreamEnd"]["properties"]["reason"] = {"type": "string", "enum": list(CloseReason)}
     return dict(sorted({**schemas, **protocols.schemas()}.items()))
+
+
+def _only(name: str, other: str) -> Json:
+    """One member of two, the other left out or null."""
+    return {"required": [name], "properties": {name: {"type": "string"}, other: {"type": "null"}}}
 
 
 def _event(head: Json, type_: Json, data: Json, event: type[Event]) -> Json:
@@ -103,18 +115,15 @@ def _event(head: Json, type_: Json, data: Json, event: type[Event]) -> Json:
 
 # --- parameters, security --------------------------------------------------------------------------------------------
 
+_CURSOR: Json = {"type": "string", "pattern": optional(api.EVENT_ID)}
+_NAMED = r"([a-z0-9_.:-]{1,80}\*?|\*)"
 STREAM = (
-    header("Last-Event-ID", "resume after this event; wins over `lastEventId`", type="string"),
-    query("lastEventId", "resume after this event", type="string"),
+    header("Last-Event-ID", "resume after this event; wins over `lastEventId`", **_CURSOR),
+    query("lastEventId", "resume after this event", **_CURSOR),
     query("from", "where to begin without a cursor", type="string", enum=["start", "now"]),
-    query("types", "only these types: `tool:*,execution:*`", type="string"),
+    query("types", "only these types: `tool:*,execution:*`", type="string", pattern=f"^{_NAMED}(,{_NAMED}){{0,31}}$"),
     query("named", "`false`: every event as the default `message`", type="string", enum=["true", "false"]),
     query("heartbeat", "`event`: heartbeats as events, not comments", type="string", enum=["event"]),
-)
-
-TRACE = (
-    header("traceparent", "the trace that this is part of (W3C Trace Context); ignored if not valid", type="string"),
-    header("tracestate", "what comes with `traceparent`", type="string"),
 )
 
 
@@ -203,13 +212,12 @@ def _execution_paths() -> Json:
 
 
 def _execute() -> Json:
-    key = header("Idempotency-Key", "a repeat with the same key gets the first answer", type="string", maxLength=255)
     return operation(
         "execute",
         "Start an execution",
         "executions:write",
         ok(202, "It is queued.", {JSON: "ExecuteResponse"}),
-        parameters=(key, *parameter_refs(TRACE)),
+        parameters=(key("a repeat with the same key gets the first answer"), *parameter_refs(TRACE)),
         body={JSON: "ExecuteRequest"},
         errors=(409,),
     )
@@ -224,7 +232,7 @@ def _list_executions() -> Json:
         parameters=(
             query("state", "only those in this state", **msgspec.json.schema(State)),
             LIMIT,
-            query("cursor", "`nextCursor` of the page before", type="string"),
+            query("cursor", "`nextCursor` of the page before", type="string", pattern=api.LISTED),
         ),
         errors=(400,),
     )
@@ -236,7 +244,7 @@ def _list_events() -> Json:
         "The log as JSON; as NDJSON all of it (the audit export)",
         "executions:read",
         ok(200, "Events after the cursor.", {JSON: "EventPage", NDJSON: "LoggedEvent"}),
-        parameters=(ID, query("after", "only events after this one", type="string"), LIMIT),
+        parameters=(ID, query("after", "only events after this one", type="string", pattern=api.EVENT_ID), LIMIT),
         errors=(400, 404),
     )
 
@@ -249,7 +257,12 @@ def _publish() -> Json:
         ok(202, "They are in the log, but for those that a hook dropped.", {JSON: "PublishResponse"}),
         parameters=(
             ID,
-            header("Producer-Id", "with `Producer-Seq`: a repeat appends nothing twice", type="string", maxLength=64),
+            header(
+                "Producer-Id",
+                "with `Producer-Seq`: a repeat appends nothing twice",
+                type="string",
+                pattern="^[A-Za-z0-9_.-]{1,64}$",
+            ),
             header("Producer-Seq", "the first event's number: from 1, without gaps", type="integer", minimum=1),
             *parameter_refs(TRACE),
         ),

@@ -137,6 +137,8 @@ def _from_input(error: Exception) -> Problem | None:
             return Problem(422, "invalid", str(error), **_path(str(error)))
         case msgspec.DecodeError():
             return Problem(400, "malformed", str(error))
+        case RecursionError():  # of what was just shallow enough to be decoded
+            return Problem(400, "malformed", "the body is nested too deeply")
     return None
 
 

@@ -51,16 +51,21 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
             if not wants_sse:
                 raise Problem(400, "malformed-cursor", str(error), path="Last-Event-ID") from error
             malformed = True
-    start = query.get("from", "now" if is_feed else "start")
-    if start not in ("start", "now"):
-        raise Problem(400, "invalid-parameter", "from is start or now", path="from")
+    start = _one_of(query.get("from"), "from", "start", "now") or ("now" if is_feed else "start")
     try:
         lens = sse.Lens(
             types=sse.TypeFilter(query["types"]) if "types" in query else None,
-            named=query.get("named", "true") != "false",
+            named=_one_of(query.get("named"), "named", "true", "false") != "false",
             chunked=request.version >= HttpVersion11,
-            heartbeat_event=query.get("heartbeat") == "event",
+            heartbeat_event=_one_of(query.get("heartbeat"), "heartbeat", "event") is not None,
         )
     except ValueError as error:
         raise Problem(400, "invalid-parameter", str(error), path="types") from error
     return StreamRequest(lens, cursor, start == "now" and not malformed, malformed, wants_sse)
+
+
+def _one_of(given: str | None, name: str, *known: str) -> str | None:
+    """What was given, if anything. Raises `Problem` 400 for what is not known."""
+    if given is not None and given not in known:
+        raise Problem(400, "invalid-parameter", f"{name} is {' or '.join(known)}", path=name)
+    return given

@@ -319,7 +319,8 @@ async def request(
     receive_buffer: int | None = None,
     seconds: float = 10.0,
 ) -> AsyncIterator[Connection]:
-    """Send a request; yields when the response's head is there. `receive_buffer` makes a client that holds little."""
+    """Send a request; yields when the response's head is there. `receive_buffer` makes a client that holds little.
+    Surrogates stand for bytes that are no text."""
     sock = socket.socket()
     if receive_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -338,7 +339,7 @@ async def request(
             given["Content-Length"] = str(len(body))
         head = f"{method} {path} HTTP/{version}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in given.items())
         async with asyncio.timeout(seconds):
-            writer.write(head.encode() + b"\r\n" + (body or b""))
+            writer.write(head.encode(errors="surrogateescape") + b"\r\n" + (body or b""))
             await connection._head()
         yield connection
     finally:

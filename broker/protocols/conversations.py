@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -55,16 +56,39 @@ async def recent(
     return found[:limit]
 
 
-async def turns(commands: Commands, owner: Owner, conversation_id: str) -> list[Turn]:
-    """What was said in a conversation: each execution's task, and what its agent answered."""
-    said: list[Turn] = []
+async def turns(commands: Commands, owner: Owner, conversation_id: str, *, instead_of: str | None = None) -> list[Turn]:
+    """What was said in a conversation: each execution's task, and what its agent answered.
+
+    Where a message was answered again (it was edited, or another answer was wanted), its last answer counts, and what
+    came between is no part of the conversation any more. `instead_of` is a message that is to be answered again now.
+    """
+    valid: list[ExecutionSummary] = []
     for summary in reversed(await recent(commands, owner, conversation_id, limit=MAX_EXECUTIONS)):
+        valid = [*_before(valid, _message_of(summary)), summary]
+    said: list[Turn] = []
+    for summary in _before(valid, instead_of):
         try:
             state = await commands.state(owner, summary.execution_id, with_stack=False)
         except UnknownExecution:
             continue  # it expired meanwhile
         said += _turns(state)
     return said
+
+
+def message_metadata(message_id: str) -> dict[str, Any]:
+    """What an execution's metadata has of the message that it answers."""
+    return {"chat": {"messageId": message_id}}
+
+
+def _message_of(summary: ExecutionSummary) -> str | None:
+    about = (summary.metadata or {}).get("chat")
+    found = about.get("messageId") if isinstance(about, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _before(said: list[ExecutionSummary], message_id: str | None) -> list[ExecutionSummary]:
+    """What was said before a message; all of it, for none."""
+    return [*itertools.takewhile(lambda each: message_id is None or _message_of(each) != message_id, said)]
 
 
 def _turns(state: ExecutionState) -> list[Turn]:

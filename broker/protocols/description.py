@@ -6,7 +6,19 @@ from __future__ import annotations
 import msgspec
 
 from broker.api_types import CancelRequest
-from broker.description import JSON, SSE, Json, header, header_refs, ok, operation, parameter, query
+from broker.description import (
+    JSON,
+    SSE,
+    TRACE,
+    Json,
+    header,
+    header_refs,
+    ok,
+    operation,
+    parameter,
+    parameter_refs,
+    query,
+)
 from broker.protocols.a2a import description as a2a
 from broker.protocols.a2a.schemas import schemas
 from broker.protocols.ag_ui.requests import RunAgentInput
@@ -31,9 +43,10 @@ _EVENTS = (
     "state's member `execution` is the folded state of the execution. A connection that is cut before the end is to be "
     "attached to again."
 )
+_PLACE: Json = {"type": "string", "pattern": "^([0-9]{1,15}-[0-9]{1,15}([.][0-9]{1,6})?)?$"}
 _CURSORS = (
-    header("Last-Event-ID", "only what follows this frame; wins over `cursor`", type="string"),
-    query("cursor", "only what follows this frame", type="string"),
+    header("Last-Event-ID", "only what follows this frame; wins over `cursor`", **_PLACE),
+    query("cursor", "only what follows this frame", **_PLACE),
 )
 
 
@@ -59,7 +72,10 @@ def _ai_sdk() -> Json:
                 "executions:write",
                 _stream(_CHUNKS),
                 tag="ai-sdk",
-                parameters=(query("agent", "the agent, unless the body names it", type="string"),),
+                parameters=(
+                    query("agent", "the agent, unless the body names it", type="string"),
+                    *parameter_refs(TRACE),
+                ),
                 body={JSON: "ChatRequest"},
                 spec=AI_SDK,
             )
@@ -107,7 +123,7 @@ def _run(id_: str, whom: str, parameters: tuple[Json, ...]) -> Json:
         "executions:write",
         _stream(_EVENTS),
         tag="ag-ui",
-        parameters=(*parameters, *_CURSORS),
+        parameters=(*parameters, *_CURSORS, *parameter_refs(TRACE)),
         body={JSON: "RunAgentInput"},
         errors=(404, 409),
         spec=AG_UI,

@@ -1,55 +1,17 @@
 // A page with a chat, made of the SDK's own classes: `node ai_sdk_client.mjs <ai5|ai6|ai7> <scene> <json of what it needs>`.
 // Prints what the page has in the end, as JSON. The scenes are at the end.
+import { chatOf } from "./ai_sdk_chat.mjs";
+
 const [sdkName, scene, argument] = process.argv.slice(2);
 const sdk = await import(sdkName);
 const given = JSON.parse(argument);
 const WAIT_MS = 20_000;
 
-/** The state that a framework's binding keeps; `changed` wakes who waits for it. */
-class State {
-  #status = "ready";
-  #waiting = [];
-  error = undefined;
-  constructor(messages = []) {
-    this.messages = messages;
-  }
-  get status() {
-    return this.#status;
-  }
-  set status(status) {
-    this.#status = status;
-    this.changed();
-  }
-  pushMessage = (message) => {
-    this.messages = this.messages.concat(message);
-    this.changed();
-  };
-  popMessage = () => {
-    this.messages = this.messages.slice(0, -1);
-  };
-  replaceMessage = (index, message) => {
-    this.messages = [...this.messages.slice(0, index), this.snapshot(message), ...this.messages.slice(index + 1)];
-    this.changed();
-  };
-  snapshot = (value) => structuredClone(value);
-  changed() {
-    for (const wake of this.#waiting.splice(0)) wake();
-  }
-  next() {
-    return new Promise((wake) => this.#waiting.push(wake));
-  }
-}
-
-class Chat extends sdk.AbstractChat {
-  constructor(init) {
-    const state = new State(init.messages);
-    super({ ...init, state });
-    this.kept = state;
-  }
+class Chat extends chatOf(sdk) {
   /** Wait until this is so for the newest message. */
   async until(condition) {
     const deadline = new Promise((_, fail) => setTimeout(() => fail(new Error(`not in time: ${condition}`)), WAIT_MS).unref());
-    while (!condition(this.lastMessage, this)) await Promise.race([this.kept.next(), deadline]);
+    while (!condition(this.lastMessage, this)) await Promise.race([this.next(), deadline]);
   }
 }
 

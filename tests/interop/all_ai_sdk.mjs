@@ -1,58 +1,18 @@
 // A page with a chat of the Vercel AI SDK: with React's `useChat` for ai 7, with the class under it for ai 5 and 6.
 // For `all_clients.mjs`.
+import { chatOf } from "./ai_sdk_chat.mjs";
 import { headers, kind, lines, say, url } from "./all_given.mjs";
 
-const { AbstractChat, DefaultChatTransport } = await import(kind);
+const sdk = await import(kind);
 
 // --- how a page keeps a chat -----------------------------------------------------------------------------------------
-// `woken` are called when it may have changed; `settled` waits until the page has what the chat has.
+// `next` waits until it may have changed; `settled`, until the page has what the chat has.
 
-/** What a framework's binding keeps. */
-class State {
-  #status = "ready";
-  woken = [];
-  error = undefined;
-  constructor(messages = []) {
-    this.messages = messages;
-  }
-  get status() {
-    return this.#status;
-  }
-  set status(status) {
-    this.#status = status;
-    this.changed();
-  }
-  pushMessage = (message) => {
-    this.messages = this.messages.concat(message);
-    this.changed();
+/** The class under the hook. */
+const plain = () =>
+  class extends chatOf(sdk) {
+    async settled() {}
   };
-  popMessage = () => {
-    this.messages = this.messages.slice(0, -1);
-  };
-  replaceMessage = (index, message) => {
-    this.messages = [...this.messages.slice(0, index), structuredClone(message), ...this.messages.slice(index + 1)];
-    this.changed();
-  };
-  snapshot = (value) => structuredClone(value);
-  changed() {
-    for (const wake of this.woken.splice(0)) wake();
-  }
-}
-
-class Chat extends AbstractChat {
-  constructor(init) {
-    const state = new State(init.messages);
-    super({ ...init, state });
-    this.kept = state;
-  }
-  wake() {
-    this.kept.changed();
-  }
-  next() {
-    return new Promise((wake) => this.kept.woken.push(wake));
-  }
-  async settled() {}
-}
 
 /** A mounted component, and what its hook has returned last. */
 async function hooked() {
@@ -101,7 +61,7 @@ async function hooked() {
   };
 }
 
-const Page = kind === "ai7" ? await hooked() : Chat;
+const Page = kind === "ai7" ? await hooked() : plain();
 
 // --- what it does ----------------------------------------------------------------------------------------------------
 
@@ -112,7 +72,7 @@ export async function follow(job, number) {
     id: job.thread ?? `chat-${number}`,
     messages: job.execution ? [{ id: "u1", role: "user", parts: [{ type: "text", text: job.text }] }] : [],
     onError: () => {},
-    transport: new DefaultChatTransport({
+    transport: new sdk.DefaultChatTransport({
       api: api(),
       headers,
       body: { agent: job.agent, params: job.params },

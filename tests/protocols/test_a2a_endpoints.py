@@ -403,6 +403,11 @@ async def test_unknown_agents(two_edges: list[EdgeProcess], author: Author) -> N
         refused = await rpc(two_edges[0], author, "send", {"message": message(), "metadata": metadata})
         assert refused["code"] == -32602
         assert json.loads(refused["data"][0]["metadata"]["known"]) == AGENTS
+    body = envelope("GetExtendedAgentCard", {})
+    card = await call(two_edges[0].port, "POST", "/a2a/nobody", author.token, body, headers=NEW)
+    assert (card.status, card.body["error"]["code"]) == (200, -32602), "who speaks JSON-RPC is answered in it"
+    card = await call(two_edges[0].port, "GET", "/a2a/nobody/extendedAgentCard", author.token, headers=NEW)
+    assert (card.status, card.body["error"]["details"][0]["reason"]) == (400, "INVALID_PARAMS")
 
 
 async def test_errors_of_old_streams(two_edges: list[EdgeProcess], author: Author) -> None:

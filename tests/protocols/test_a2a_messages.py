@@ -400,6 +400,15 @@ def test_what_errors_become(error: Exception, kind: a2a_errors.Kind | None) -> N
     assert (known and known.kind) is kind
 
 
+def test_errors_with_any_bytes() -> None:
+    """What a client sent is told back as far as any text can have it: headers may hold any bytes."""
+    error = a2a_errors.A2AError(
+        a2a_errors.INVALID_PARAMS, "it", cursor=b"\x84-\xc3\xa9".decode(errors="surrogateescape")
+    )
+    for body in (error.rpc(typed=True), error.rpc(typed=False), error.rest(), error.old_rest()):
+        assert b'"cursor":"?-\\u00e9"' in encode(body)
+
+
 def test_typed_errors() -> None:
     """Since 1.0 an error's data is a list of typed objects; before, what it was. Over REST it is a status."""
     error = A2AError(a2a_errors.TASK_NOT_FOUND, "gone", task="t")

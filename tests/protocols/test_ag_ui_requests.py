@@ -61,6 +61,14 @@ def test_a_message_in_parts() -> None:
     assert task_of(run(user(parts)).messages) == "one\ntwo"
 
 
+def test_null_is_nothing() -> None:
+    """What a message has as null it does not have: sent back, it would be an error at the client."""
+    names = ("content", "name", "toolCalls", "toolCallId", "error", "activityType", "encryptedValue", "subagentRunId")
+    nothing = dict.fromkeys((*names, "metadata"))
+    asked = run({"id": "a", "role": "assistant", **nothing}, user("hello"))
+    assert msgspec.to_builtins(before(asked.messages, "r1")) == [{"id": "a", "role": "assistant"}, user("hello")]
+
+
 @pytest.mark.parametrize("messages", [[{"id": "a", "role": "assistant", "content": "x"}], [user(" ")], [user([])]])
 def test_nothing_is_asked(messages: list[Any]) -> None:
     """Without a text of the user there is no task."""

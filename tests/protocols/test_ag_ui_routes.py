@@ -120,6 +120,20 @@ async def test_attach(two_edges: list[EdgeProcess], author: Author) -> None:
         assert rest.endswith(whole.split(b"\n\n", 5)[-1])
 
 
+async def test_a_run_that_others_started(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A run may be an execution that was started elsewhere: in its own thread, or in any if it is in none. To follow it
+    nothing needs to be asked, and nothing is started."""
+    for name, about in (("in_none", {}), ("in_one", {"conversationId": "thread-1"})):
+        wanted = {"task": "t", "agent": "manual", "executionId": name, **about}
+        assert (await call(two_edges[0].port, "POST", "/api/agent/execute", author.token, wanted)).status == 202
+        await Author(author.redis, author.user, name).write(STARTED, HI, DONE)
+        whole = await got(two_edges[1], author, "POST", "/ag-ui/manual", body(name, messages=[]))
+        assert (types(whole)[0], types(whole)[-1]) == ("RUN_STARTED", "RUN_FINISHED")
+    elsewhere = body("in_one", threadId="thread-2")
+    assert (await call(two_edges[1].port, "POST", "/ag-ui/manual", author.token, elsewhere)).status == 409
+    assert len(await executions(two_edges[0], author)) == 2
+
+
 async def test_a_cursor_of_another_log(two_edges: list[EdgeProcess], author: Author) -> None:
     """A place beyond the log's end is none of it: all is shown."""
     run = await started(two_edges[0], author)

@@ -14,7 +14,6 @@ from broker.protocols.ai_sdk.chat import (
     question,
     request_of,
     turns_before,
-    turns_known,
 )
 from broker.protocols.conversations import MAX_TURN_CHARS, MAX_TURNS, Turn, last_turns
 from emitter.wire import EXECUTION_ID
@@ -85,7 +84,8 @@ def test_what_the_agent_is_given() -> None:
     before = turns_before(asked, question(asked))
     assert before is not None
     wanted = request_of(asked, "other", before)
-    assert (wanted.agent, wanted.metadata, wanted.conversation_id) == ("a", {"m": 1}, "chat-1")
+    assert (wanted.agent, wanted.conversation_id) == ("a", "chat-1")
+    assert wanted.metadata == {"m": 1, "chat": {"messageId": "u2"}}
     said = [("user", "one"), ("assistant", "found"), ("user", "two")]
     assert wanted.params == {"depth": 3, "messages": [{"role": role, "content": text} for role, text in said]}
 
@@ -105,17 +105,6 @@ def test_a_long_conversation() -> None:
     long = [Turn("user", "x" * (MAX_TURN_CHARS // 3)) for _ in range(5)]
     assert len(last_turns(long)) == 3
     assert last_turns([Turn("user", "x" * (MAX_TURN_CHARS + 1))]) == []
-
-
-def test_another_answer_to_the_same_question() -> None:
-    """Where an answer is wanted anew, what was answered before is not part of the conversation."""
-    said = [Turn("user", "one"), Turn("assistant", "1"), Turn("user", "two"), Turn("assistant", "2")]
-    asked = message("two", "user", "u2")
-    again = chat(trigger="regenerate-message", message=asked)
-    assert turns_known(again, question(again), [*said, *said[2:]]) == said[:2]
-    assert turns_known(again, question(again), []) == []
-    new = chat(message=asked)
-    assert turns_known(new, question(new), said) == said
 
 
 def test_the_id_of_a_chat() -> None:
@@ -151,6 +140,8 @@ def test_other_requests() -> None:
 
 
 def test_requests_that_name_nothing() -> None:
-    """A message without an id, or another answer to nothing in particular, is a new execution each time."""
+    """A message without an id, or another answer instead of none in particular, is a new execution each time."""
     assert execution_id(message("t")) is None
-    assert execution_id(message("t", id_="u1"), trigger="regenerate-message") is None
+    asked = message("t", id_="u1")
+    assert execution_id(asked, trigger="regenerate-message") is None
+    assert execution_id(asked, trigger="regenerate-message", messageId="u1") is None, "the question is no answer"

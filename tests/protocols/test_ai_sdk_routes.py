@@ -144,6 +144,26 @@ async def test_a_lost_attempt(two_edges: list[EdgeProcess], author: Author) -> N
         assert b'"delta":"Hi"' not in data
 
 
+async def test_another_answer(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A question that is asked again, by its own id too, is answered again each time; a page that sends one message
+    goes on from its last answer."""
+
+    def one(id_: str, **fields: Any) -> bytes:
+        message = {"id": id_, "role": "user", "parts": [{"type": "text", "text": id_}]}
+        return json.dumps({"id": "c", "message": message, "agent": "manual", **fields}).encode()
+
+    answers = []
+    for number in range(3):
+        again = {"trigger": "regenerate-message", "messageId": "u1"} if number else {}
+        answers.append(await started(two_edges[0], author, one("u1", **again)))
+        await answers[-1].write(MessageDelta(message_id="m", delta=f"answer {number}"), DONE)
+    assert len({each.execution_id for each in answers}) == 3
+    next_one = await started(two_edges[1], author, one("u2"))
+    record = next_one.owner.execution(next_one.execution_id).record
+    given = json.loads(await author.redis.hget(record, "params") or b"")
+    assert [each["content"] for each in given["messages"]] == ["u1", "answer 2", "u2"]
+
+
 async def test_stop(two_edges: list[EdgeProcess], author: Author) -> None:
     """Stop cancels all that runs in the chat, and nothing else; a repeat finds nothing."""
     other = await started(two_edges[0], author, body(id_="u0", id="other"))

@@ -30,8 +30,11 @@ async def commands(redis: Redis) -> AsyncIterator[Commands]:
     await history.close()
 
 
-async def begin(redis: Redis, execution_id: str, conversation_id: str | None, owner: Owner = ALICE) -> Author:
-    start = Start(task=f"ask {execution_id}", agent="a", conversation_id=conversation_id)
+async def begin(
+    redis: Redis, execution_id: str, conversation_id: str | None, owner: Owner = ALICE, message_id: str | None = None
+) -> Author:
+    metadata = None if message_id is None else conversations.message_metadata(message_id)
+    start = Start(task=f"ask {execution_id}", agent="a", conversation_id=conversation_id, metadata=metadata)
     await Lifecycle(redis, LogLimits(), Redactor()).accept(owner, execution_id, start)
     return Author(redis, owner.user, execution_id)
 
@@ -102,6 +105,23 @@ async def test_turns(redis: Redis, commands: Commands) -> None:
         Turn("user", "ask ex_2"),
         Turn("user", "ask ex_3"),
     ]
+
+
+async def test_a_message_that_is_answered_again(redis: Redis, commands: Commands) -> None:
+    """Of a message that was answered again the last answer counts, and nothing that was said between them; what is to
+    be answered again now is no part of the conversation, nor is what follows it."""
+    for number, message_id in enumerate(["u1", "u2", "u3", "u2", None, "u4"]):
+        await begin(redis, f"ex_{number}", "c", message_id=message_id)
+        await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
+
+    async def asked(instead_of: str | None) -> list[str]:
+        said = await conversations.turns(commands, ALICE, "c", instead_of=instead_of)
+        return [turn.content.removeprefix("ask ex_") for turn in said]
+
+    assert await asked(None) == ["0", "3", "4", "5"]
+    assert await asked("u2") == ["0"]
+    assert await asked("u4") == ["0", "3", "4"]
+    assert await asked("u3") == ["0", "3", "4", "5"], "it is not in the conversation any more"
 
 
 async def test_turns_of_the_newest(redis: Redis, commands: Commands) -> None:

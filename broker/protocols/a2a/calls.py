@@ -184,7 +184,7 @@ def _sent(call: Call, story: Story, history_length: int | None) -> bytes:
 
 def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
     text = request.headers.get("Last-Event-ID") or metadata.get("cursor") or request.query.get("cursor")
-    if text is None:
+    if text in (None, ""):
         return None
     try:
         return parse_event_id(str(text))

@@ -10,6 +10,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from broker.problems import Problem
+from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import EVENTS_EXTENSION, PARAMS_EXTENSION
 from broker.protocols.a2a.wire import encode
 from emitter import workers
@@ -19,6 +20,7 @@ PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 MAX_AGE_SECONDS = 10
 """How long a card may be kept: agents come and go."""
 _HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?\Z", re.ASCII)
+NOBODY = "no live agent has this name"
 DESCRIPTION = "Runs agents; every step of theirs can be followed live, resumed after a lost connection, and answered."
 _EVENTS = "Status messages carry the agent's own events (plans, tools, progress) as a data part"
 _PARAMS = "The parameters of each agent, as JSON Schema; they come as a data part of a message"
@@ -33,8 +35,11 @@ class Cards:
         self._public_url = public_url
 
     async def public(self, request: web.Request) -> web.Response:
-        """The card; 304 for one that the client has."""
-        document = encode(await self._card(request, request.match_info.get("agent"), is_extended=False))
+        """The card; 304 for one that the client has. Raises `Problem` 404."""
+        card = await self._card(request, request.match_info.get("agent"), is_extended=False)
+        if card is None:
+            raise Problem(404, "unknown-agent", NOBODY)
+        document = encode(card)
         etag = '"' + hashlib.sha256(document).hexdigest()[:32] + '"'
         headers = {
             "ETag": etag,
@@ -49,13 +54,17 @@ class Cards:
         return web.Response(body=document, headers=headers)
 
     async def extended(self, request: web.Request, agent: str | None) -> dict[str, Any]:
-        """The card for those who are let in."""
-        return await self._card(request, agent, is_extended=True)
+        """The card for those who are let in. Raises `A2AError`."""
+        card = await self._card(request, agent, is_extended=True)
+        if card is None:
+            raise A2AError(INVALID_PARAMS, NOBODY)
+        return card
 
-    async def _card(self, request: web.Request, wanted: str | None, *, is_extended: bool) -> dict[str, Any]:
+    async def _card(self, request: web.Request, wanted: str | None, *, is_extended: bool) -> dict[str, Any] | None:
+        """None where no live agent has the name that is wanted."""
         agents = [agent for agent in await workers.live_agents(self._redis) if wanted in (None, agent.name)]
         if wanted is not None and not agents:
-            raise web.HTTPNotFound
+            return None
         url = (self._public_url or origin_of(request)).rstrip("/") + "/a2a"
         about = _ours() if wanted is None else _of_one(agents[0])
         return {

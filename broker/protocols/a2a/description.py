@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from broker.description import JSON, SSE, Json, content, header, header_refs, ok, operation, parameter, query, ref
+from broker.api_types import EVENT_ID, LISTED
+from broker.description import (
+    JSON,
+    PROBLEM,
+    SSE,
+    TRACE,
+    Json,
+    content,
+    header,
+    header_refs,
+    key,
+    ok,
+    operation,
+    optional,
+    parameter,
+    parameter_refs,
+    query,
+    ref,
+)
 from broker.protocols.a2a.card import PATHS
 from broker.protocols.a2a.schemas import NEW, OLD
-from broker.protocols.a2a.v10 import STATES
+from broker.protocols.a2a.v10 import MAX_COUNT, STATES
 
 CARD = ("A2A 1.0, section 8 (0.3: section 5)", NEW)
 RPC = ("A2A 1.0, section 9 (0.3: section 7)", NEW)
@@ -15,18 +33,28 @@ WATCH = ("A2A 1.0, section 3.1 (updates and their order)", NEW)
 TAG = "a2a"
 READ, WRITE = "executions:read", "executions:write"
 
-_VERSION = header("A2A-Version", "`1.0`, `0.3` or `0.2`; none is 0.3", type="string")
-_KEY = header("Idempotency-Key", "a repeat of the message gets the first one's task", type="string", maxLength=255)
-_CURSOR = header("Last-Event-ID", "begin with the task as it stood at this place of its log", type="string")
-_AGENT = parameter("agent", "path", "the agent, by name; in 1.0 also the `tenant`", type="string")
-_TASK = parameter("id", "path", "id of the task, which is the execution's", type="string")
-_CONFIG = parameter("config", "path", "id of the configuration", type="string")
-_HISTORY = query("historyLength", "at most so many messages", type="integer", minimum=0)
+_SPOKEN = "`1.0`, `0.3` or `0.2`, of which a patch never counts; none is 0.3"
+_ANY: Json = {"type": "string", "pattern": "^((0[.][23]|1[.]0)([.][0-9]{1,6})?)?$"}
+_VERSION = header("A2A-Version", _SPOKEN, **_ANY)
+_NEW = header(
+    "A2A-Version", "`1.0`; as a query parameter it does, too", type="string", pattern="^1[.]0([.][0-9]{1,6})?$"
+) | {"required": True}
+_OLD = header("A2A-Version", "`0.3` or `0.2`; none is 0.3", type="string", pattern="^(0[.][23]([.][0-9]{1,6})?)?$")
+_KEY = key("a repeat of the message gets the first one's task")
+_PLACE: Json = {"type": "string", "pattern": optional(EVENT_ID)}
+_CURSORS = (
+    header("Last-Event-ID", "begin with the task as it stood at this place of its log", **_PLACE),
+    query("cursor", "the same, for want of the header", **_PLACE),
+)
+_AGENT = parameter("agent", "path", "the agent, by name; in 1.0 also the `tenant`", type="string", pattern="^[^/:]+$")
+_TASK = parameter("id", "path", "id of the task, which is the execution's", type="string", pattern="^[^/:]+$")
+_CONFIG = parameter("config", "path", "id of the configuration", type="string", pattern="^[^/]+$")
+_HISTORY = query("historyLength", "at most so many messages", type="integer", minimum=0, maximum=MAX_COUNT)
 _LISTED = (
     query("contextId", "only of this conversation", type="string"),
     query("status", "only in this state", type="string", enum=list(STATES.values())),
     query("pageSize", "most tasks of one page", type="integer", minimum=1, maximum=100),
-    query("pageToken", "`nextPageToken` of the page before", type="string"),
+    query("pageToken", "`nextPageToken` of the page before", type="string", pattern=optional(LISTED)),
     _HISTORY,
     query("statusTimestampAfter", "only those that changed since", type="string", format="date-time"),
     query("includeArtifacts", "with their artifacts", type="boolean"),
@@ -34,9 +62,9 @@ _LISTED = (
 
 
 def paths() -> Json:
-    new = _Rest("/a2a", "a2a", "A2aSendRequest", "A2aTask", ("A2A 1.0, section 11", NEW))
+    new = _Rest("/a2a", "a2a", "A2aSendRequest", "A2aTask", _NEW, ("A2A 1.0, section 11", NEW))
     own = new._replace(base="/a2a/{agent}", id="a2aAgent", about=(_AGENT,))
-    old = _Rest("/a2a/v1", "a2aOld", "A2aOldRequest", "A2aOldTask", ("A2A 0.3, section 3.2.3", OLD))
+    old = _Rest("/a2a/v1", "a2aOld", "A2aOldRequest", "A2aOldTask", _OLD, ("A2A 0.3, section 3.2.3", OLD))
     card, name = "The agent card for those who are let in: with the agents' parameters", "ExtendedCard"
     return {
         **{path: {"get": _card(f"a2aCard{n or ''}")} for n, path in enumerate(PATHS)},
@@ -63,13 +91,14 @@ class _Rest(NamedTuple):
     id: str
     send: str
     task: str
+    version: Json
     spec: tuple[str, str]
     about: tuple[Json, ...] = ()
 
     def tasks(self) -> Json:
         task, answer = self.base + "/tasks/{id}", _answer(self.task)
         by = [
-            self.does(f"SubscribeToTask{by}", "The task as it stands, then its updates", _updates(), _TASK, _CURSOR)
+            self.does(f"SubscribeToTask{by}", "The task as it stands, then its updates", _updates(), _TASK, *_CURSORS)
             for by in ("", "ByPost")
         ]
         return {
@@ -93,7 +122,7 @@ class _Rest(NamedTuple):
 
     def sends(self, name: str, and_then: str, answer: Json) -> Json:
         summary = f"Start a task, or answer one, and {and_then}"
-        return self.does(name, summary, answer, _KEY, scope=WRITE, body=self.send)
+        return self.does(name, summary, answer, _KEY, *parameter_refs(TRACE), scope=WRITE, body=self.send)
 
     def refuses(self, name: str, *parameters: Json) -> Json:
         """As the card says."""
@@ -109,7 +138,7 @@ class _Rest(NamedTuple):
             scope,
             answer,
             tag=TAG,
-            parameters=(*self.about, *parameters, _VERSION),
+            parameters=(*self.about, *parameters, self.version),
             body=None if body is None else {JSON: body},
             spec=self.spec,
         )
@@ -132,16 +161,22 @@ def _refused() -> Json:
 
 
 def _error(description: str) -> Json:
-    return {"description": description, "headers": header_refs(), "content": content({JSON: "A2aError"})}
+    return {
+        "description": description,
+        "headers": header_refs(),
+        "content": content({JSON: "A2aError", PROBLEM: "Problem"}),
+    }
 
 
 def _card(id_: str, *parameters: Json) -> Json:
-    known = {"304": {"description": "The client has it (`If-None-Match`).", "headers": header_refs()}}
+    known = {"304": {"description": "The client has it (`If-None-Match`).", "headers": header_refs("ETag")}}
+    card = ok(200, "For as long as `Cache-Control` says.", {JSON: "A2aAgentCard"})
+    card["200"]["headers"] = header_refs("ETag")
     return operation(
         id_,
         "The agent card, of all versions in one; it changes as agents come and go",
         None,
-        {**ok(200, "With `ETag` and `Cache-Control`.", {JSON: "A2aAgentCard"}), **known},
+        {**card, **known},
         tag=TAG,
         parameters=parameters,
         errors=(400, 404) if parameters else (400,),
@@ -158,8 +193,9 @@ def _rpc(id_: str, *parameters: Json) -> Json:
         READ,
         {"200": {"description": description, "headers": header_refs(), "content": answers}},
         tag=TAG,
-        parameters=(*parameters, _VERSION, _KEY, _CURSOR),
+        parameters=(*parameters, _VERSION, _KEY, *_CURSORS, *parameter_refs(TRACE)),
         body={JSON: "A2aRpcRequest"},
+        errors=(404,) if parameters else (),
         spec=RPC,
     )
 
@@ -177,10 +213,12 @@ def _watch() -> Json:
         {"200": {"description": description, "headers": header_refs(), "content": events}, **ended},
         tag=TAG,
         parameters=(
-            query("taskId", "id of the task", type="string") | {"required": True},
+            query("taskId", "id of the task", type="string", minLength=1) | {"required": True},
             query("format", "`simple`: events of the simple form", type="string", enum=["simple"]),
-            query("A2A-Version", "whose shapes events have; none is 0.3", type="string"),
-            header("Last-Event-ID", "only what follows this event", type="string"),
+            query("A2A-Version", "whose shapes events have; none is 0.3", **_ANY),
+            header(
+                "Last-Event-ID", "only what follows this event; all of it, if there is no such event", type="string"
+            ),
             query("lastEventId", "only what follows this event", type="string"),
         ),
         errors=(400, 404),

@@ -45,7 +45,7 @@ class A2AError(Problem):
         super().__init__(kind.status, kind.reason.lower().replace("_", "-"), message)
         self.kind = kind
         self.message = message
-        self.data = data
+        self.data = {name: _encodable(value) for name, value in data.items()}
 
     def info(self) -> dict[str, Any]:
         """A `google.rpc.ErrorInfo`."""
@@ -90,6 +90,11 @@ def to_a2a(error: Exception) -> A2AError | None:
         case Problem(status=400 | 413 | 422):
             return A2AError(INVALID_PARAMS, error.detail or error.title, **_text(error.extensions))
     return None
+
+
+def _encodable(text: str) -> str:
+    """Without what no encoding of Unicode has: a header may hold any bytes, which are surrogates here."""
+    return text.encode(errors="replace").decode()
 
 
 def _text(extensions: dict[str, Any]) -> dict[str, str]:

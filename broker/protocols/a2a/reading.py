@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
-from broker.api_types import ExecutionSummary
+from broker.api_types import LISTED, ExecutionSummary
 from broker.commands import Commands
 from broker.history import History
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
@@ -173,7 +174,7 @@ def _fits(summary: ExecutionSummary, wanted: ListTasks) -> bool:
 def _parse_token(token: str | None) -> tuple[int, str] | None:
     if token is None:
         return None
-    ms, dot, task_id = token.partition(".")
-    if not (dot and ms.isdecimal() and len(ms) <= 15 and EXECUTION_ID.match(task_id)):
+    match = re.fullmatch(LISTED, token)
+    if match is None:
         raise A2AError(INVALID_PARAMS, "pageToken is not one of ours")
-    return int(ms), task_id
+    return int(match[1]), match[2]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -93,7 +94,7 @@ class Rest:
 
 def _typed(name: str, text: str) -> Any:
     """A query's text as the params have it; what does not fit is refused where they are read."""
-    if name in _NUMBERS and text.isdecimal() and len(text) <= 9:
+    if name in _NUMBERS and re.fullmatch("[0-9]{1,10}", text):
         return int(text)
     if name in _FLAGS and text.lower() in ("true", "false"):
         return text.lower() == "true"

@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from broker.description import Json, ref
-from broker.protocols.a2a.v10 import STATES
+from broker.protocols.a2a.v10 import MAX_COUNT, STATES
 from broker.protocols.a2a.versions import METHODS
+from broker.protocols.a2a.wire import MAX_PARTS
 
 NEW = "https://a2a-protocol.org/v1.0.0/specification/"
 OLD = "https://a2a-protocol.org/v0.3.0/specification/"
@@ -16,6 +17,9 @@ SIMPLE = ("task.created", "task.status", "task.progress", "task.completed", "tas
 
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
+_NAME: Json = {"type": "string", "minLength": 1}
+_CONTEXT: Json = {"type": "string", "pattern": "^[A-Za-z0-9_-]{0,64}$"}
+_TEXTS: Json = {"type": "array", "items": {"type": "string"}}
 _LIST: Json = {"type": "array", "items": {"type": "object"}}
 _OBJECT: Json = {"type": "object"}
 _ID: Json = {"type": ["string", "number", "null"]}
@@ -29,30 +33,36 @@ def schemas() -> Json:
             "A message of 1.0. Text parts are the task; data parts the agent's parameters, or the answer to what it "
             "asked. `taskId` names a task that waits for an answer, `contextId` a conversation.",
             NEW, "4",
-            messageId=_TEXT, role={"const": "ROLE_USER"}, parts=_LIST, taskId=_TEXT, contextId=_TEXT,
-        ),
+            messageId=_NAME, role={"const": "ROLE_USER"}, parts=_parts(), taskId=_TEXT, contextId=_CONTEXT,
+            metadata=_OBJECT, extensions=_TEXTS, referenceTaskIds=_TEXTS,
+        ) | {"required": ["messageId", "role", "parts"]},
         "A2aSendRequest": _of(
             "`metadata.agent` names the agent, unless the path or `tenant` does; `metadata.inputId` the question that "
             "is answered.",
             NEW, "3",
-            message=ref("A2aMessage"), configuration=_OBJECT, metadata=_OBJECT, tenant=_TEXT,
-        ),
+            message=ref("A2aMessage"), configuration=_configuration(), metadata=_OBJECT, tenant=_TEXT,
+        ) | {"required": ["message"]},
         "A2aTask": _of(
             "A task of 1.0. `metadata.cursor` and `metadata.generation` are its place in the log, to resume from.",
             NEW, "4",
             id=_TEXT, contextId=_TEXT, status=_status(), artifacts=_LIST, history=_LIST, metadata=_OBJECT,
-        ),
+        ) | {"required": ["id", "contextId", "status"]},
         "A2aTaskList": _of(
             "Tasks, those that were last active first.", NEW, "3",
             tasks={"type": "array", "items": ref("A2aTask")}, nextPageToken=_TEXT, pageSize=_COUNT, totalSize=_COUNT,
-        ),
-        "A2aOldRequest": _of("A message of 0.3 for REST, with its configuration.", OLD, "7"),
-        "A2aOldTask": _of("A task of 0.3.", OLD, "6"),
+        ) | {"required": ["tasks", "nextPageToken", "pageSize", "totalSize"]},
+        "A2aOldRequest": _of(
+            "A message of 0.3 for REST (in the ProtoJSON of its `a2a.proto`), with its configuration.", OLD, "7",
+            request=_old_message(), configuration=_OBJECT, metadata=_OBJECT,
+        ) | {"required": ["request"]},
+        "A2aOldTask": _of(
+            "A task of 0.3.", OLD, "6", id=_TEXT, contextId=_TEXT, status=_OBJECT,
+        ) | {"required": ["id", "contextId", "status"]},
         "A2aRpcRequest": _rpc_request(),
         "A2aRpcResponse": _of(
             "JSON-RPC 2.0: a result, or an error with A2A's code.", NEW, "9",
             jsonrpc={"const": "2.0"}, id=_ID, result=_OBJECT, error=_OBJECT,
-        ),
+        ) | {"required": ["jsonrpc", "id"], "oneOf": [{"required": ["result"]}, {"required": ["error"]}]},
         "A2aError": _of("A `google.rpc.Status` (1.0), or code, type and message (0.3).", NEW, "11"),
         "A2aSimpleEvent": _simple(),
     }  # fmt: skip
@@ -65,7 +75,29 @@ def _of(description: str, specification: str, section: str, **properties: Any) -
 
 
 def _status() -> Json:
-    return {"type": "object", "properties": {"state": {"type": "string", "enum": list(STATES.values())}}}
+    state = {"type": "string", "enum": list(STATES.values())}
+    said = {"state": state, "message": _OBJECT, "timestamp": {"type": "string", "format": "date-time"}}
+    return {"type": "object", "properties": said, "required": ["state", "timestamp"]}
+
+
+def _old_message() -> Json:
+    content = {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": MAX_PARTS}
+    properties = {"messageId": _NAME, "role": {"const": "ROLE_USER"}, "content": content}
+    ids = {"taskId": _TEXT, "contextId": _CONTEXT, "metadata": _OBJECT}
+    return {"type": "object", "properties": properties | ids, "required": ["messageId", "role", "content"]}
+
+
+def _parts() -> Json:
+    about: Json = {"mediaType": _TEXT, "filename": _TEXT, "metadata": _OBJECT}
+    holds: Json = {"text": _TEXT, "data": {}, "raw": _TEXT, "url": _TEXT}
+    part = {"type": "object", "properties": holds | about, "oneOf": [{"required": [name]} for name in holds]}
+    return {"type": "array", "items": part, "minItems": 1, "maxItems": MAX_PARTS}
+
+
+def _configuration() -> Json:
+    counted = {**_COUNT, "maximum": MAX_COUNT}
+    wanted = {"historyLength": counted, "returnImmediately": {"type": "boolean"}, "acceptedOutputModes": _TEXTS}
+    return {"type": "object", "properties": wanted}
 
 
 def _rpc_request() -> Json:

@@ -39,7 +39,8 @@ STATES: dict[TaskState, str] = {
 }
 _BY_NAME = {name: state for state, name in STATES.items()}
 
-Count = Annotated[int, Meta(ge=0)]
+MAX_COUNT = 2**31 - 1
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Text = Annotated[str, Meta(min_length=1)]
 
 

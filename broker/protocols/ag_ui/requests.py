@@ -33,19 +33,25 @@ class _Given(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
 
 class Message(_Given, frozen=True):
-    """A message of any role. `content` is text or a list of parts; an activity's is an object."""
+    """A message of any role. `content` is text or a list of parts; an activity's is an object. What is null was left
+    out: so some clients write it."""
 
     id: Id
     role: Role
     content: Any = UNSET
-    name: str | UnsetType = UNSET
-    tool_calls: list[dict[str, Any]] | UnsetType = UNSET
-    tool_call_id: str | UnsetType = UNSET
-    error: str | UnsetType = UNSET
-    activity_type: str | UnsetType = UNSET
-    encrypted_value: str | UnsetType = UNSET
-    subagent_run_id: str | UnsetType = UNSET
-    metadata: dict[str, Any] | UnsetType = UNSET
+    name: str | UnsetType | None = UNSET
+    tool_calls: list[dict[str, Any]] | UnsetType | None = UNSET
+    tool_call_id: str | UnsetType | None = UNSET
+    error: str | UnsetType | None = UNSET
+    activity_type: str | UnsetType | None = UNSET
+    encrypted_value: str | UnsetType | None = UNSET
+    subagent_run_id: str | UnsetType | None = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if getattr(self, name) is None:
+                msgspec.structs.force_setattr(self, name, UNSET)
 
     @property
     def text(self) -> str:

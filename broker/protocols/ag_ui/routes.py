@@ -51,6 +51,10 @@ class Record(NamedTuple):
     state: str
     shared: dict[str, Any]
 
+    def is_of(self, thread_id: str) -> bool:
+        """Whether a run of this thread may show it: one that was started without a conversation is of none yet."""
+        return self.conversation_id in ("", conversation_of(thread_id))
+
 
 class Asked(NamedTuple):
     """A run that was asked for, by whom, and the room that is held to show it."""
@@ -95,7 +99,7 @@ class AgUi:
             if record is None:
                 async with self._front.starting(identity):
                     record = await self._start(asked)
-            elif record.conversation_id != conversation_of(run.thread_id):
+            elif not record.is_of(run.thread_id):
                 raise ExecutionExists(execution_id, record.state)
             else:
                 self._front.accepted(request, identity, execution_id, is_new=False)
@@ -109,7 +113,7 @@ class AgUi:
             await self._front.execute(request, identity, wanted)
         except ExecutionExists as known:
             record = await self._record(identity.owner, known.execution_id)
-            if record is None or record.conversation_id != wanted.conversation_id:
+            if record is None or not record.is_of(asked.run.thread_id):
                 raise
             self._front.accepted(request, identity, known.execution_id, is_new=False)
             return record

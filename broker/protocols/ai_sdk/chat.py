@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from broker.api_types import CancelResponse, ExecuteRequest
 from broker.problems import Problem
-from broker.protocols.conversations import Turn, last_turns
+from broker.protocols.conversations import Turn, last_turns, message_metadata
 from emitter.wire import EXECUTION_ID
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -31,7 +31,7 @@ class Message(msgspec.Struct, frozen=True):
     """A `UIMessage`; `content` is how older pages send text."""
 
     role: str
-    id: str = ""
+    id: Annotated[str, Meta(max_length=512)] = ""
     parts: list[Part] = []
     content: Any = None
 
@@ -93,18 +93,6 @@ def turns_before(chat: ChatRequest, asked: Message) -> list[Turn] | None:
     return [turn for message in before if (turn := _turn(message))]
 
 
-def turns_known(chat: ChatRequest, asked: Message, said: Sequence[Turn]) -> list[Turn]:
-    """What was said before that, of all that the conversation's executions know: without the answers to the same
-    question where another is wanted."""
-    before = list(said)
-    while chat.trigger == "regenerate-message":
-        place = next((at for at in reversed(range(len(before))) if before[at].role == "user"), None)
-        if place is None or before[place].content != asked.text:
-            break
-        del before[place:]
-    return before
-
-
 def _is_same(message: Message, asked: Message) -> bool:
     return message is asked or (message.role == "user" and message.id == asked.id != "")
 
@@ -126,7 +114,7 @@ def request_of(chat: ChatRequest, agent: str | None, before: Sequence[Turn]) -> 
         "task": asked.text,
         "agent": chat.agent or agent,
         "params": (chat.params or {}) | {"messages": msgspec.to_builtins(turns)},
-        "metadata": chat.metadata,
+        "metadata": {**(chat.metadata or {}), **(message_metadata(asked.id) if asked.id else {})} or None,
         "executionId": execution_of(chat, asked, agent),
         "conversationId": conversation_of(chat.id),
     }
@@ -135,9 +123,10 @@ def request_of(chat: ChatRequest, agent: str | None, before: Sequence[Turn]) -> 
 
 def execution_of(chat: ChatRequest, asked: Message, agent: str | None) -> str | None:
     """The id of the execution that answers this message: the same for a request that is sent again, another for a
-    message whose text was edited. A page that wants another answer and does not say to what gets a new one each time.
+    message whose text was edited. A page that wants another answer and does not say instead of which gets a new one
+    each time.
     """
-    if not asked.id or (chat.trigger == "regenerate-message" and not chat.message_id):
+    if not asked.id or (chat.trigger == "regenerate-message" and chat.message_id in (None, "", asked.id)):
         return None
     who = chat.agent or agent or ""
     return "chat_" + _digest(chat.id, chat.trigger, asked.id, chat.message_id or "", who, asked.text)

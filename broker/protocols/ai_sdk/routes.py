@@ -20,7 +20,6 @@ from broker.protocols.ai_sdk.chat import (
     question,
     request_of,
     turns_before,
-    turns_known,
 )
 from broker.protocols.ai_sdk.renderer import Renderer
 from broker.protocols.conversations import Turn
@@ -69,8 +68,10 @@ class AiSdk:
         before = turns_before(chat, asked)
         if before is not None:
             return before
-        said = await conversations.turns(self._front.commands, identity.owner, conversation_of(chat.id))
-        return turns_known(chat, asked, said)
+        conversation_id = conversation_of(chat.id)
+        return await conversations.turns(
+            self._front.commands, identity.owner, conversation_id, instead_of=asked.id or None
+        )
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """The chat's running execution from its first event on; 204 if none runs."""
