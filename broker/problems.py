@@ -195,6 +195,7 @@ def setup(app: web.Application) -> None:
 async def _name_response(request: web.Request, response: web.StreamResponse) -> None:
     # A signal, not the middleware: a stream's head is sent long before its handler returns.
     response.headers[REQUEST_ID_HEADER] = request_id_of(request)
+    response.headers["Server"] = "runcast"  # and not which versions of what it is made of
     request[_PREPARED] = response
 
 

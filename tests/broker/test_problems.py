@@ -46,6 +46,7 @@ async def test_problem_body_has_the_standard_members_and_extensions(aiohttp_clie
         assert response.status == 429
         assert response.headers["Retry-After"] == "2"
         assert response.headers["X-Request-ID"] == "req_1.a-B"
+        assert response.headers["Server"] == "runcast"
         assert await response.json() == {
             "type": "urn:runcast:problem:rate-limited",
             "title": "Rate limited",
