@@ -12,9 +12,15 @@ from broker.doctor.findings import Finding, note, ok, problem, warning
 FIRST_BYTE_SECONDS = 2.0
 HELD_SECONDS = 0.5
 """An event may be this much later than its neighbours before something on the way counts as holding it."""
+LATE_SECONDS = 0.2
+"""Longer than a way around the world takes: where every event needs it, each waits somewhere."""
 BUFFERING = (
     "switch response buffering off for streams: nginx `proxy_buffering off` (and no `proxy_ignore_headers "
     "X-Accel-Buffering`), Envoy no buffer filter, Cloudflare and CDNs no caching of text/event-stream"
+)
+LATE = (
+    "unless the edge or its Redis is far from here: something on the way waits to fill its packets (HAProxy: `option "
+    "http-no-delay`)"
 )
 
 
@@ -40,7 +46,38 @@ def judge_events(sent: Sequence[Sent]) -> Finding:
     held = max(delays) - min(delays)
     if held > HELD_SECONDS:
         return problem("events", f"held back for up to {held:.1f} s: they arrive in heaps", BUFFERING)
-    return ok("events", f"each comes by itself, {statistics.median(delays) * 1000:.0f} ms after it was emitted")
+    seconds = statistics.median(delays)
+    seen = f"each comes by itself, {seconds * 1000:.0f} ms after it was emitted"
+    return warning("events", seen, LATE) if seconds > LATE_SECONDS else ok("events", seen)
+
+
+def judge_content_types(values: Sequence[str]) -> list[Finding]:
+    """Of two a browser takes the last that it knows, and a stream is one only by its type."""
+    if len(values) == 1:
+        return []
+    change = "add no Content-Type to what has one (nginx `add_header` adds, and replaces nothing)"
+    return [problem("content type", f"{len(values)} of them: {', '.join(values)}", change)]
+
+
+def judge_cache(before: int | None, after: int | None) -> list[Finding]:
+    """Statuses of an answer without a token, before and after somebody got it with one."""
+    if before == 200:
+        change = (
+            "edges answer nobody without a token: take out what adds one, or keeps answers and gives them to others"
+        )
+        return [problem("caching", "a request without a token is answered", change)]
+    if after == 200:
+        change = "keep no answers of edges (nginx `proxy_cache off`; CDNs: bypass): they say so by Cache-Control"
+        return [problem("caching", "the answer for one caller is given to others", change)]
+    return []
+
+
+def judge_query() -> Finding:
+    """For a stream whose heartbeats came, but not as its query wanted them."""
+    change = (
+        "pass the query on (nginx: `proxy_pass` without a path, or with `$is_args$args`): tickets and cursors are in it"
+    )
+    return problem("query", "what follows the question mark does not arrive at the edge", change)
 
 
 def judge_headers(headers: Mapping[str, str]) -> list[Finding]:
@@ -99,8 +136,8 @@ def judge_http2(scheme: str, protocol: str | None) -> Finding:
     return warning("HTTP/2", f"not offered ({protocol or 'no ALPN'})", change)
 
 
-def judge_private(status: int | None) -> Finding:
-    if status == 200:
+def judge_private(tells: bool) -> Finding:
+    if tells:
         change = "do not route to RUNCAST_ADMIN_PORT from outside"
         return problem("/metrics", "can be read by anybody at this address", change)
     return ok("/metrics", "not at this address")

@@ -6,21 +6,23 @@ import asyncio
 import secrets
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from broker.doctor.findings import Finding, note, ok, problem
-from broker.doctor.servers import Server, judge
-from emitter import workers
+from broker.doctor.findings import Finding, is_well, note, ok, problem
+from broker.doctor.servers import Server, Times, judge
+from emitter import jobs, workers
 from emitter.connection import GONE, connect
 from emitter.errors import RuncastError
 from emitter.events import ExecutionComplete, ExecutionStarted
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
-from emitter.wire import EDGES, Owner, edge_channel, now_ms
+from emitter.wire import EDGES, Owner, edge_channel, jobs_key, now_ms
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 10.0
 PINGS = 20
@@ -39,11 +41,16 @@ async def look_at_redis(url: str) -> list[Finding]:
             servers = await _servers(redis)
     except AuthenticationError as error:
         return [problem("Redis", f"refuses the credentials: {error}", "check user and password in RUNCAST_REDIS_URL")]
+    except ResponseError as error:
+        change = "check RUNCAST_REDIS_URL: its database, and what it is that answers at its port"
+        return [problem("Redis", f"answers: {error}", change)]
     except (RedisError, *GONE) as error:
         text = str(error) or type(error).__name__
-        return [problem("Redis", f"cannot be reached: {text}", "check RUNCAST_REDIS_URL, its port and what is between")]
+        change = "check RUNCAST_REDIS_URL: its port, whether that speaks TLS (rediss://), and what is between"
+        return [problem("Redis", f"cannot be reached: {text}", change)]
     else:
-        return [finding for server in servers for finding in judge(server)] + await _rights(redis)
+        found = [finding for server in servers for finding in judge(server)]
+        return found if any(server.is_sentinel for server in servers) else found + await _rights(redis)
     finally:
         await redis.aclose()
 
@@ -51,8 +58,8 @@ async def look_at_redis(url: str) -> list[Finding]:
 async def _servers(redis: Redis) -> list[Server]:
     if isinstance(redis, RedisCluster):
         nodes = redis.get_primaries()
-        return [await _server(f"Redis {node.name}", _at_node(redis, node)) for node in nodes]
-    return [await _server("Redis", redis.execute_command)]
+        return [await _server(f"Redis {node.name}", _at_node(redis, node), by_cluster=True) for node in nodes]
+    return [await _server("Redis", redis.execute_command, by_cluster=False)]
 
 
 Call = Callable[..., Awaitable[Any]]
@@ -65,7 +72,27 @@ def _at_node(redis: Any, node: Any) -> Call:
     return call
 
 
-async def _server(name: str, call: Call) -> Server:
+async def _server(name: str, call: Call, *, by_cluster: bool) -> Server:
+    """Managed servers do not have every command, and least-privilege users neither: what they lack is `None`."""
+    info = await _unless_refused(_info(call))
+    times = await _unless_refused(_times(call))
+    config = await _unless_refused(_config(call))
+    return Server(name=name, info=info, config=config, times=times, by_cluster=by_cluster)
+
+
+async def _unless_refused(answer: Awaitable[T]) -> T | None:
+    try:
+        return await answer
+    except ResponseError:
+        return None
+
+
+async def _info(call: Call) -> Mapping[str, Any]:
+    info: Mapping[str, Any] = await call("INFO")
+    return info
+
+
+async def _times(call: Call) -> Times:
     times = []
     skews = []
     for _ in range(PINGS):
@@ -74,14 +101,14 @@ async def _server(name: str, call: Call) -> Server:
         took = time.perf_counter() - began
         times.append(took)
         skews.append((int(seconds) + int(micros) / 1e6) - (wall + took / 2))
-    try:
-        config: dict[str, str] | None = {}
-        for pattern in ("client-output-buffer-limit", "save", "min-replicas-to-write"):
-            config = {**(config or {}), **_texts(await call("CONFIG GET", pattern))}
-    except RedisError:  # managed servers and least-privilege users do not have it
-        config = None
-    ping_ms, skew_ms = statistics.median(times) * 1000, statistics.median(skews) * 1000
-    return Server(name=name, info=await call("INFO"), config=config, ping_ms=ping_ms, skew_ms=skew_ms)
+    return Times(ping_ms=statistics.median(times) * 1000, skew_ms=statistics.median(skews) * 1000)
+
+
+async def _config(call: Call) -> dict[str, str]:
+    config: dict[str, str] = {}
+    for pattern in ("client-output-buffer-limit", "save", "min-replicas-to-write", "appendfsync"):
+        config |= _texts(await call("CONFIG GET", pattern))
+    return config
 
 
 def _texts(reply: Any) -> dict[str, str]:
@@ -97,13 +124,16 @@ def _texts(reply: Any) -> dict[str, str]:
 
 
 async def _rights(redis: Redis) -> list[Finding]:
-    """Do what edges and workers do, on keys of the doctor's own."""
-    works = {
-        "append to a log and read it": _append_and_read,
-        "publish and hear it": _publish_and_hear,
-        "see who is there": _see_who_is_there,
-    }
-    return [await _try(what, work(redis)) for what, work in works.items()]
+    """Do what edges do, or else what workers do, on keys of the doctor's own."""
+    append = await _try("append to a log and read it", _append_and_read(redis))
+    hear = await _try("publish and hear it", _publish_and_hear(redis))
+    see = await _try("see who is there", _see_who_is_there(redis))
+    if not is_well([append, hear, see]):
+        as_worker = [append, await _try("take a job", _take_a_job(redis))]
+        if is_well(as_worker):
+            change = "for an edge, and to see all there is to see here: the user `edge` of deploy/redis/users.acl"
+            return [*as_worker, note("rights", f"those of a worker, not of an edge ({hear.seen})", change)]
+    return [append, hear, see]
 
 
 async def _try(what: str, work: Awaitable[None]) -> Finding:
@@ -117,7 +147,7 @@ async def _try(what: str, work: Awaitable[None]) -> Finding:
         text = str(error) or type(error).__name__
         if "NOPERM" in text or "permission" in text:
             return problem("rights", f"cannot {what}: {text}", change)
-        return problem("rights", f"cannot {what}: {text}", "see Redis's own log")
+        return problem("rights", f"cannot {what}: {text[:200]}", "see what is said of the server, and its own log")
     return ok("rights", f"can {what}")
 
 
@@ -142,6 +172,13 @@ async def _publish_and_hear(redis: Redis) -> None:
         raise RuncastError("a message did not come back")
     finally:
         await pubsub.aclose()
+
+
+async def _take_a_job(redis: Redis) -> None:
+    agent = f"doctor-{secrets.token_hex(4)}"
+    await jobs.ensure_group(redis, agent)
+    await jobs.read(redis, [agent], "doctor", count=1, block_ms=10)
+    await redis.delete(jobs_key(agent))
 
 
 async def _see_who_is_there(redis: Redis) -> None:

@@ -18,26 +18,54 @@ PUBSUB_HARD_BYTES, PUBSUB_SOFT_BYTES = 32 * 1024**2, 8 * 1024**2
 MIB = 1024**2
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server said. `info` is INFO's fields; `config` CONFIG GET's, or `None` where that is not allowed;
-    `ping_ms` the median of several; `skew_ms` its clock minus ours."""
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Medians of several: a round trip, and the server's clock minus ours."""
 
-    name: str
-    info: Mapping[str, Any]
-    config: Mapping[str, str] | None
     ping_ms: float
     skew_ms: float
 
 
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server said. `info` is INFO's fields, `config` CONFIG GET's, `times` from TIME; `None` where that is not
+    allowed. `by_cluster`: it was found as one of a Cluster, not by its own address."""
+
+    name: str
+    info: Mapping[str, Any] | None
+    config: Mapping[str, str] | None
+    times: Times | None
+    by_cluster: bool = False
+
+    @property
+    def is_sentinel(self) -> bool:
+        return self.info is not None and self.info.get("redis_mode") == "sentinel"
+
+
 def judge(server: Server) -> list[Finding]:
     """Everything there is to say of one server."""
-    findings = [_version(server), _role(server), *_memory(server), _output_buffer(server), _persistence(server)]
-    findings += [_clients(server), _clock(server), _latency(server)]
+    findings = _of_info(server, server.info) if server.info is not None else [_untold()]
+    if server.times is not None and not server.is_sentinel:
+        findings += [_clock(server.times), _latency(server.times)]
     return [msgspec.structs.replace(finding, what=f"{server.name} {finding.what}") for finding in findings]
 
 
-def _version(server: Server) -> Finding:
-    info = server.info
+def _untold() -> Finding:
+    change = "look with a user that may (+info, as the user `edge` of deploy/redis/users.acl)"
+    return note("INFO", "is not allowed here: version, role, memory and persistence were not seen", change)
+
+
+def _of_info(server: Server, info: Mapping[str, Any]) -> list[Finding]:
+    if server.is_sentinel:
+        change = "ask Sentinels for the primary: redis+sentinel://host:26379,host:26379/NAME in RUNCAST_REDIS_URL"
+        return [problem("mode", "a Sentinel, which holds no data", change)]
+    findings = [_version(info), _role(server, info), *_memory(info), _output_buffer(server.config)]
+    findings += [_persistence(server.config or {}, info), _clients(info)]
+    if info.get("redis_mode") == "cluster" and not server.by_cluster:
+        change = "redis+cluster://host:port in RUNCAST_REDIS_URL: as a single server it refuses what other nodes have"
+        findings.insert(1, problem("mode", "a node of a Cluster, named as if it were alone", change))
+    return findings
+
+
+def _version(info: Mapping[str, Any]) -> Finding:
     name, least = ("Valkey", VALKEY_LEAST) if "valkey_version" in info else ("Redis", REDIS_LEAST)
     text = str(info.get("valkey_version") or info.get("redis_version", "?"))
     parts = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
@@ -46,19 +74,18 @@ def _version(server: Server) -> Finding:
     return ok("version", f"{name} {text}")
 
 
-def _role(server: Server) -> Finding:
-    role = str(server.info.get("role", "?"))
+def _role(server: Server, info: Mapping[str, Any]) -> Finding:
+    role = str(info.get("role", "?"))
     if role not in ("master", "primary"):
         return problem("role", role, "name the primary, or Sentinel (redis+sentinel://…): a replica takes no writes")
-    replicas = int(server.info.get("connected_slaves", 0))
+    replicas = int(info.get("connected_slaves", 0))
     if replicas and server.config is not None and server.config.get("min-replicas-to-write") == "0":
         change = "min-replicas-to-write 1 bounds what a failover can lose (viewers are told: stream:reset diverged)"
         return note("role", f"primary with {replicas} replicas", change)
     return ok("role", f"primary with {replicas} replicas")
 
 
-def _memory(server: Server) -> list[Finding]:
-    info = server.info
+def _memory(info: Mapping[str, Any]) -> list[Finding]:
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     policy = str(info.get("maxmemory_policy", "?"))
     keep = "maxmemory-policy noeviction: logs expire by themselves, and an evicted log is a lost log"
@@ -72,19 +99,24 @@ def _memory(server: Server) -> list[Finding]:
     if not limit:
         change = "set maxmemory below what the machine has: a server that is killed for memory loses everything"
         found.append(note("memory", f"{used / MIB:.0f} MiB used, no maxmemory", change))
-    elif used > MEMORY_WARNING * limit:
-        change = "raise maxmemory, or keep less: RUNCAST_LOG_MAXLEN, RUNCAST_LOG_TTL_SECONDS"
-        found.append(warning("memory", f"{used / limit:.0%} of {limit / MIB:.0f} MiB used", change))
     else:
-        found.append(ok("memory", f"{used / limit:.0%} of {limit / MIB:.0f} MiB used"))
+        found.append(_fill(used, limit))
     return found
 
 
-def _output_buffer(server: Server) -> Finding:
+def _fill(used: int, limit: int) -> Finding:
+    seen = f"{used / limit:.0%} of {limit / MIB:.0f} MiB used"
+    change = "raise maxmemory, or keep less: RUNCAST_LOG_MAXLEN, RUNCAST_LOG_TTL_SECONDS"
+    if used >= limit:
+        return problem("memory", f"{seen}: every event is refused", change)
+    return warning("memory", seen, change) if used > MEMORY_WARNING * limit else ok("memory", seen)
+
+
+def _output_buffer(config: Mapping[str, str] | None) -> Finding:
     what = "pub/sub output buffer"
-    if server.config is None:
+    if config is None:
         return note(what, "CONFIG GET is not allowed here", "see that client-output-buffer-limit pubsub is 32mb 8mb 60")
-    words = server.config.get("client-output-buffer-limit", "").split()
+    words = config.get("client-output-buffer-limit", "").split()
     if "pubsub" not in words:
         return note(what, "unknown")
     hard, soft, seconds = (int(word) for word in words[words.index("pubsub") + 1 :][:3])
@@ -98,36 +130,42 @@ def _output_buffer(server: Server) -> Finding:
     return ok(what, seen)
 
 
-def _persistence(server: Server) -> Finding:
-    info = server.info
+def _persistence(config: Mapping[str, str], info: Mapping[str, Any]) -> Finding:
+    snapshot_fails = info.get("rdb_last_bgsave_status") == "err" and config.get("save") != ""
+    if snapshot_fails or info.get("aof_last_write_status") == "err":
+        change = "see its log and its disk: once it cannot save, it refuses every event (MISCONF)"
+        return problem("persistence", "the last write to disk failed", change)
     if int(info.get("aof_enabled", 0)):
+        if config.get("appendfsync") == "no":
+            change = "appendfsync everysec: an event that was acknowledged is on disk within a second"
+            return warning("persistence", "append-only file, written when the system likes", change)
         return ok("persistence", "append-only file")
-    saves = server.config is not None and server.config.get("save")
     replicas = int(info.get("connected_slaves", 0))
-    seen = f"snapshots only ({server.config['save']})" if saves and server.config is not None else "no append-only file"
+    saves = config.get("save")
+    seen = f"snapshots only ({saves})" if saves else "no append-only file"
     if replicas:
         return note("persistence", f"{seen}, {replicas} replicas", "appendonly yes also survives the loss of all")
     change = "appendonly yes (appendfsync everysec): a restart loses what was not saved, and running executions with it"
     return warning("persistence", seen, change)
 
 
-def _clients(server: Server) -> Finding:
-    connected, most = int(server.info.get("connected_clients", 0)), int(server.info.get("maxclients", 0))
+def _clients(info: Mapping[str, Any]) -> Finding:
+    connected, most = int(info.get("connected_clients", 0)), int(info.get("maxclients", 0))
     if most and connected > CLIENTS_WARNING * most:
         return warning("clients", f"{connected} of {most}", "raise maxclients, and the server's limit of open files")
     return ok("clients", f"{connected} of {most or '?'}")
 
 
-def _clock(server: Server) -> Finding:
-    seen = f"{server.skew_ms:+.0f} ms against this machine"
+def _clock(times: Times) -> Finding:
+    seen = f"{times.skew_ms:+.0f} ms against this machine"
     change = "keep time with NTP or chrony on both: ids are Redis's time, and delivery latency is measured across both"
-    if abs(server.skew_ms) > SKEW_PROBLEM_MS:
+    if abs(times.skew_ms) > SKEW_PROBLEM_MS:
         return problem("clock", seen, change)
-    return warning("clock", seen, change) if abs(server.skew_ms) > SKEW_WARNING_MS else ok("clock", seen)
+    return warning("clock", seen, change) if abs(times.skew_ms) > SKEW_WARNING_MS else ok("clock", seen)
 
 
-def _latency(server: Server) -> Finding:
-    seen = f"{server.ping_ms:.2f} ms a round trip"
-    if server.ping_ms > PING_WARNING_MS:
+def _latency(times: Times) -> Finding:
+    seen = f"{times.ping_ms:.2f} ms a round trip"
+    if times.ping_ms > PING_WARNING_MS:
         return warning("latency", seen, "put edges and workers near Redis: every append and every replay waits for it")
     return ok("latency", seen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import ssl
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,9 +16,12 @@ import msgspec
 from redis.exceptions import RedisError
 from yarl import URL
 
+from broker import sse
+from broker.doctor.address import ANSWER_SECONDS, alpn, look_for_cache, sent_to, tells_metrics, who_answers
 from broker.doctor.findings import Finding, note, problem
 from broker.doctor.proxy import (
     Sent,
+    judge_content_types,
     judge_events,
     judge_first_byte,
     judge_headers,
@@ -27,6 +29,7 @@ from broker.doctor.proxy import (
     judge_idle,
     judge_large,
     judge_private,
+    judge_query,
     judge_resume,
 )
 from broker.doctor.redis import LIMITS, USER
@@ -37,7 +40,6 @@ from emitter.errors import InvalidEvent, RuncastError
 from emitter.publisher import Publisher
 from emitter.wire import Owner
 
-ANSWER_SECONDS = 10.0
 EVENTS = 6
 GAP_SECONDS = 0.4
 LARGE_CHARS = 60 * 1024
@@ -71,10 +73,11 @@ async def look_at_way(url: str, caller: Caller, redis_url: str, idle_seconds: fl
     url = url.rstrip("/")
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
-        refusal = await _who_answers(session, url)
-        if refusal is not None:
-            return [refusal]
-        found = [judge_http2(urlsplit(url).scheme, await _alpn(url)), judge_private(await _status(session, url))]
+        stranger = await who_answers(session, url)
+        if stranger is not None:
+            return [stranger]
+        found = [judge_http2(urlsplit(url).scheme, await alpn(url)), judge_private(await tells_metrics(session, url))]
+        found += await look_for_cache(session, url, caller.headers)
         try:
             if redis_url:
                 found += await _with_events(session, url, caller, redis_url)
@@ -97,44 +100,6 @@ class _Refused(Exception):
         self.finding = finding
 
 
-async def _who_answers(session: aiohttp.ClientSession, url: str) -> Finding | None:
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS), session.get(url + "/openapi.json", allow_redirects=False) as answer:
-            body = await answer.read()
-            encoding = answer.headers.get("Content-Encoding")
-            if answer.status == 200 and (encoding or b"Runcast" in body):
-                return None
-            seen = f"answers {answer.status}, and not as a Runcast edge does"
-            return problem(url, seen, "check the address and the proxy's routes")
-    except (aiohttp.ClientError, aiohttp.InvalidURL, OSError, TimeoutError) as error:
-        text = str(error) or "no answer in time"
-        return problem(url, f"cannot be reached: {text}", "check the address, DNS and what is between")
-
-
-async def _alpn(url: str) -> str | None:
-    """What TLS negotiates when HTTP/2 is offered."""
-    parts = urlsplit(url)
-    if parts.scheme != "https":
-        return None
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # aiohttp has verified it
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(ANSWER_SECONDS):
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=context)
-            found = writer.get_extra_info("ssl_object").selected_alpn_protocol()
-            writer.close()
-            return str(found) if found else None
-    return None
-
-
-async def _status(session: aiohttp.ClientSession, url: str) -> int | None:
-    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-        async with asyncio.timeout(ANSWER_SECONDS), session.get(url + "/metrics", allow_redirects=False) as answer:
-            return answer.status
-    return None
-
-
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +110,7 @@ class _Stream:
         self.response = response
         self.opened = opened
         self.first_byte: float | None = None
+        self.has_comments = False
         self.is_cut = False
         self._parser = SseParser()
 
@@ -169,6 +135,7 @@ class _Stream:
                 return
             now = time.monotonic()
             self.first_byte = self.first_byte or now
+            self.has_comments = self.has_comments or sse.HEARTBEAT in chunk
             for frame in self._parser.feed(chunk) if self.is_readable else ():
                 yield now, frame
 
@@ -198,10 +165,24 @@ async def _open(
 
 def _refusal(response: aiohttp.ClientResponse) -> Finding:
     seen = f"{response.status} {response.content_type}"
+    is_edges = response.content_type == "application/problem+json"
     if response.status == 401:
         change = "check the token and the edges' key, and that what is between passes the Authorization header on"
+    elif response.status == 403 and is_edges:
+        change = "the token needs the scope executions:read"
+    elif response.status == 404 and is_edges:
+        change = (
+            "edges do not see what was just written: is RUNCAST_REDIS_URL here the one of theirs, database included?"
+        )
     elif response.status in (429, 503):
         change = "a limit was met: see RUNCAST_MAX_CONNECTIONS, RUNCAST_CONNECTS_PER_MINUTE, or try again"
+    elif target := sent_to(response):
+        seen = f"{response.status}, sent to {target}"
+        change = "let /api/agent/… pass to the edge, without a login in front: edges verify tokens"
+    elif response.status == 200:
+        change = (
+            "pass the edge's Content-Type on, and check that /api/agent/… reaches an edge: it says text/event-stream"
+        )
     else:
         change = "check the routes of what is between: /api/agent/… must reach an edge"
     return problem("stream", seen, change)
@@ -220,7 +201,9 @@ async def _with_events(session: aiohttp.ClientSession, url: str, caller: Caller,
             await emitter.flush(ANSWER_SECONDS)
             try:
                 async with _open(session, path, caller) as stream:
-                    found = [*judge_headers(stream.response.headers), *await _time_events(stream, emitter)]
+                    headers = stream.response.headers
+                    found = [*judge_content_types(headers.getall("Content-Type")), *judge_headers(headers)]
+                    found += await _time_events(stream, emitter)
                     readable = stream.is_readable and stream.first_byte is not None
                 if readable:
                     log = caller.owner.execution(execution_id).log
@@ -296,4 +279,8 @@ async def _quiet(session: aiohttp.ClientSession, url: str, caller: Caller, idle_
     if stream.first_byte is None:
         return [judge_first_byte(None)]
     now = time.monotonic()
+    if not stream.is_readable:
+        return []
+    if stream.has_comments:
+        return [judge_query()]
     return judge_idle(now - began, now - last if stream.is_cut else None, beats, heartbeat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from broker.doctor.findings import Finding, as_text, is_well, note, ok, problem
 from broker.doctor.proxy import (
     Sent,
+    judge_cache,
+    judge_content_types,
     judge_events,
     judge_first_byte,
     judge_headers,
@@ -18,10 +20,11 @@ from broker.doctor.proxy import (
     judge_idle,
     judge_large,
     judge_private,
+    judge_query,
     judge_resume,
 )
 from broker.doctor.redis import look_at_redis, who_is_there
-from broker.doctor.servers import Server, judge
+from broker.doctor.servers import Server, Times, judge
 from broker.doctor.way import caller_of
 from broker.embedded import EmbeddedRedis
 from emitter import workers
@@ -29,6 +32,7 @@ from emitter.agents import Agents
 from emitter.connection import connect
 from emitter.wire import Owner
 from emitter.workers import WorkerInfo
+from tests.deploy.acl_server import SERVERS, AclServer, acl_server
 from tests.edges import token_for
 from tests.ports import reserved_ports
 
@@ -50,9 +54,21 @@ GOOD_CONFIG = {
 }
 
 
-def server(*, info: Mapping[str, Any] = {}, config: Mapping[str, str] | None = {}, **more: Any) -> Server:
-    given = {"name": "Redis", "ping_ms": 0.2, "skew_ms": 1.0, **more}
-    return Server(info={**GOOD_INFO, **info}, config=None if config is None else {**GOOD_CONFIG, **config}, **given)
+def server(
+    *,
+    info: Mapping[str, Any] | None = {},
+    config: Mapping[str, str] | None = {},
+    by_cluster: bool = False,
+    ping_ms: float = 0.2,
+    skew_ms: float = 1.0,
+) -> Server:
+    return Server(
+        name="Redis",
+        info=None if info is None else {**GOOD_INFO, **info},
+        config=None if config is None else {**GOOD_CONFIG, **config},
+        times=Times(ping_ms=ping_ms, skew_ms=skew_ms),
+        by_cluster=by_cluster,
+    )
 
 
 def levels(server: Server) -> dict[str, str]:
@@ -78,11 +94,19 @@ def test_a_server_set_up_well_has_nothing_to_change() -> None:
         ("eviction policy", "warning", server(info={"maxmemory_policy": "allkeys-lru", "maxmemory": 0})),
         ("memory", "note", server(info={"maxmemory": 0})),
         ("memory", "warning", server(info={"used_memory": 900})),
+        ("memory", "problem", server(info={"used_memory": 1001})),
+        ("mode", "problem", server(info={"redis_mode": "cluster"})),
+        ("mode", "problem", server(info={"redis_mode": "sentinel"})),
+        ("INFO", "note", server(info=None)),
         ("pub/sub output buffer", "warning", server(config={"client-output-buffer-limit": "pubsub 0 0 0"})),
         ("pub/sub output buffer", "warning", server(config={"client-output-buffer-limit": "pubsub 1048576 0 0"})),
         ("pub/sub output buffer", "note", server(config=None)),
         ("persistence", "warning", server(info={"aof_enabled": 0, "connected_slaves": 0})),
         ("persistence", "note", server(info={"aof_enabled": 0})),
+        ("persistence", "warning", server(config={"appendfsync": "no"})),
+        ("persistence", "problem", server(info={"aof_last_write_status": "err"})),
+        ("persistence", "problem", server(info={"rdb_last_bgsave_status": "err"}, config={"save": "60 1"})),
+        ("persistence", "ok", server(info={"rdb_last_bgsave_status": "err"})),
         ("clients", "warning", server(info={"connected_clients": 9_500})),
         ("clock", "warning", server(skew_ms=-300.0)),
         ("clock", "problem", server(skew_ms=5_000.0)),
@@ -98,10 +122,12 @@ def test_what_is_wrong_is_said_with_its_change(what: str, level: str, wrong: Ser
 
 
 def test_events_that_come_in_heaps_are_held_back() -> None:
-    """The way's own delay is no matter; differences between events are."""
+    """Differences between events are a problem; a delay that all have may be the distance's, or a proxy's."""
+    near = [Sent(at, at + 0.05) for at in (0.0, 0.4, 0.8)]
     far = [Sent(at, at + 0.3) for at in (0.0, 0.4, 0.8)]
     heaped = [Sent(at, 1.2) for at in (0.0, 0.4, 0.8)]
-    assert judge_events(far).level == "ok"
+    assert judge_events(near).level == "ok"
+    assert judge_events(far).level == "warning"
     assert judge_events(heaped).level == "problem"
     assert judge_events([*far, Sent(1.2, None)]).level == "problem"
 
@@ -127,13 +153,27 @@ def test_events_that_come_in_heaps_are_held_back() -> None:
         (judge_http2("https", "h2"), "ok"),
         (judge_http2("https", None), "warning"),
         (judge_http2("http", None), "note"),
-        (judge_private(404), "ok"),
-        (judge_private(200), "problem"),
+        (judge_private(False), "ok"),
+        (judge_private(True), "problem"),
+        (judge_cache(401, 200)[0], "problem"),
+        (judge_cache(200, 200)[0], "problem"),
+        (judge_content_types(["text/event-stream", "text/html"])[0], "problem"),
+        (judge_query(), "problem"),
     ],
 )
 def test_what_comes_through_is_judged(finding: Finding, level: str) -> None:
     """Each thing that can go wrong on the way has its level."""
     assert finding.level == level
+
+
+def test_what_is_as_it_should_be_adds_no_line() -> None:
+    """One Content-Type, and nothing told to who has no token: nothing to say."""
+    assert judge_content_types(["text/event-stream"]) == judge_cache(401, 401) == judge_cache(401, None) == []
+
+
+def test_a_node_found_as_one_of_a_cluster_is_well() -> None:
+    """Only a URL that names it alone is wrong."""
+    assert "mode" not in levels(server(info={"redis_mode": "cluster"}, by_cluster=True))
 
 
 def test_a_report_has_a_line_for_each_and_one_for_each_change() -> None:
@@ -180,6 +220,43 @@ async def test_what_a_user_may_not_do_is_named(own_redis: EmbeddedRedis) -> None
     assert [finding.level for finding in lacking] == ["problem"] * 3, as_text(findings)
     assert all("users.acl" in finding.change for finding in lacking)
     assert next(finding for finding in findings if "output buffer" in finding.what).level == "note"
+
+
+@pytest.fixture(scope="module")
+def walled() -> Iterator[AclServer]:
+    binary = SERVERS["valkey"]
+    assert binary is not None
+    with acl_server(binary) as server:
+        yield server
+
+
+async def test_a_workers_user_is_looked_at_as_one(walled: AclServer) -> None:
+    """It may not ask for INFO, nor do what edges do; that is said plainly and is no problem, and nothing is left."""
+    findings = await look_at_redis(walled.url("worker"))
+    assert [(each.level, each.what) for each in findings] == [
+        ("note", "Redis INFO"),
+        ("ok", "Redis clock"),
+        ("ok", "Redis latency"),
+        ("ok", "rights"),
+        ("ok", "rights"),
+        ("note", "rights"),
+    ], as_text(findings)
+    assert "of a worker, not of an edge" in findings[-1].seen
+    with walled.client("operator") as operator:
+        assert not [key for key in operator.keys("rc:{jobs}:*") if "doctor" in key]
+
+
+async def test_users_are_told_by_what_they_may_do(walled: AclServer) -> None:
+    """The edge's user has no fault; one that is neither an edge's nor a worker's lacks what it lacks; credentials and a
+    database that are wrong are named."""
+    assert is_well(findings := await look_at_redis(walled.url("edge"))), as_text(findings)
+    publisher = await look_at_redis(walled.url("publisher"))
+    assert [each.level for each in publisher if each.what == "rights"] == ["problem"] * 3
+    [stranger] = await look_at_redis(walled.url("edge").replace("change-me", "wrong"))
+    assert "credentials" in stranger.seen
+    [lost] = await look_at_redis(walled.url("operator").replace("/0", "/99"))
+    assert "out of range" in lost.seen
+    assert "database" in lost.change
 
 
 async def test_a_server_that_is_away_is_one_finding() -> None:

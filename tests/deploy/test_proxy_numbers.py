@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import Any
 
 import yaml
 
 from broker.api import MAX_BODY_BYTES
+from broker.app import KEEPALIVE_SECONDS, USER_TIMEOUT_MS
 from broker.settings import Settings, load_settings
 from tests.deploy.manifests import K8S, ROOT
 
 DEPLOY = ROOT / "deploy"
 NGINX = (DEPLOY / "nginx" / "nginx.conf").read_text()
 HAPROXY = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
-ENVOY: Any = yaml.safe_load((DEPLOY / "envoy" / "envoy.yaml").read_text())
+ENVOY_TEXT = (DEPLOY / "envoy" / "envoy.yaml").read_text()
+ENVOY: Any = yaml.safe_load(ENVOY_TEXT)
 
 
 def settings() -> list[Settings]:
@@ -37,6 +40,25 @@ def manager() -> Any:
     return listener["filter_chains"][0]["filters"][0]["typed_config"]
 
 
+def cluster() -> Any:
+    (found,) = ENVOY["static_resources"]["clusters"]
+    return found
+
+
+def endpoints() -> Any:
+    (group,) = cluster()["load_assignment"]["endpoints"]
+    return group["lb_endpoints"]
+
+
+def downstream_connections() -> int:
+    (limit,) = [
+        int(monitor["typed_config"]["max_active_downstream_connections"])
+        for monitor in ENVOY["overload_manager"]["resource_monitors"]
+        if monitor["name"] == "envoy.resource_monitors.global_downstream_max_connections"
+    ]
+    return limit
+
+
 def idle_cuts() -> dict[str, int]:
     """What cuts a stream, and after how many silent seconds."""
     cuts = {f"nginx {name}": number(NGINX, rf"{name} (\d+)s;") for name in ("proxy_read_timeout", "proxy_send_timeout")}
@@ -53,16 +75,19 @@ def test_two_heartbeats_come_before_every_idle_cut() -> None:
 def test_a_proxy_that_is_reloaded_waits_no_shorter_than_an_edge_that_drains() -> None:
     """Its streams, too, are let go over as long a time as those of an edge."""
     waits = [number(NGINX, r"worker_shutdown_timeout (\d+)s"), number(HAPROXY, r"hard-stop-after (\d+)s")]
-    waits.append(number(manager()["drain_timeout"], r"^(\d+)s$"))
+    waits.append(number(ENVOY_TEXT, r"--drain-time-s (\d+)"))
+    assert number(ENVOY_TEXT, r"--parent-shutdown-time-s (\d+)") > waits[-1]
     assert all(wait >= each.drain_seconds for wait in waits for each in settings())
 
 
 def test_proxies_have_room_for_every_stream_of_an_edge() -> None:
     """An edge refuses what is too much for it, not the proxy in front of it."""
-    (cluster,) = ENVOY["static_resources"]["clusters"]
-    (threshold,) = cluster["circuit_breakers"]["thresholds"]
-    limits = [number(HAPROXY, r"rise 1 maxconn (\d+)"), threshold["max_connections"], threshold["max_requests"]]
-    assert all(limit > each.max_connections for limit in limits for each in settings())
+    (thresholds,) = cluster()["circuit_breakers"]["thresholds"]
+    names = ("max_connections", "max_pending_requests", "max_requests")
+    whole = [number(HAPROXY, r"\n  maxconn (\d+)"), downstream_connections(), *(thresholds[name] for name in names)]
+    edges = len(endpoints())
+    assert all(limit > edges * each.max_connections for limit in whole for each in settings())
+    assert all(number(HAPROXY, r"rise 1 maxconn (\d+)") >= each.max_connections for each in settings())
     # A stream through nginx is a connection on either side.
     assert all(number(NGINX, r"worker_connections (\d+);") > 2 * each.max_connections for each in settings())
 
@@ -78,14 +103,28 @@ def test_proxies_ask_where_edges_answer() -> None:
     assert set(map(int, re.findall(r"server edge-\d:(\d+)", NGINX))) == {ports[0]}
     servers = set(map(int, re.findall(r"server edge-\d edge-\d:(\d+)", HAPROXY)))
     assert (servers, number(HAPROXY, r"check port (\d+)")) == ({ports[0]}, ports[1])
-    (cluster,) = ENVOY["static_resources"]["clusters"]
-    for each in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]:
+    for each in endpoints():
         endpoint = each["endpoint"]
         found = (endpoint["address"]["socket_address"]["port_value"], endpoint["health_check_config"]["port_value"])
         assert found == ports
 
 
 def test_envoy_has_no_limit_for_a_whole_response() -> None:
-    """A stream is one response, and it lasts."""
+    """A stream is one response, and it lasts, whatever method asked for it."""
     for host in manager()["route_config"]["virtual_hosts"]:
-        assert [route["route"]["timeout"] for route in host["routes"]] == ["0s"]
+        assert [route["route"]["timeout"] for route in host["routes"]] == ["0s", "0s"]
+
+
+def test_envoy_lets_go_of_idle_connections_before_an_edge_does() -> None:
+    """Or a POST, which nobody repeats, might meet their end."""
+    (options,) = cluster()["typed_extension_protocol_options"].values()
+    idle_seconds = number(options["common_http_protocol_options"]["idle_timeout"], r"^(\d+)s$")
+    assert idle_seconds < KEEPALIVE_SECONDS
+
+
+def test_proxies_give_up_vanished_viewers_when_edges_would() -> None:
+    """Behind a proxy an edge does not see them. nginx has nothing for it but the system's setting."""
+    (listener,) = ENVOY["static_resources"]["listeners"]
+    (option,) = listener["socket_options"]
+    assert (option["level"], option["name"]) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert option["int_value"] == USER_TIMEOUT_MS == 1000 * number(HAPROXY, r"tcp-ut (\d+)s")
