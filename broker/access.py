@@ -59,6 +59,11 @@ class Access:
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
+    def ready(self) -> dict[str, bool]:
+        """Whether published keys, where tokens are verified by such, were fetched at least once: without any, nobody
+        can be let in."""
+        return {} if self._jwks is None else {"keys": self._jwks.loaded}
+
     async def authenticate(self, request: web.Request, *, ticket: bool = False) -> Identity:
         """Who sends this request. `ticket` says whether `?ticket=` is taken here (streams only); it is spent by this.
 

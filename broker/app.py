@@ -206,6 +206,7 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _admin_listener(self) -> AsyncIterator[None]:
+        self.metrics.ready.set_function(lambda: all(self._ready().values()))
         runner = web.AppRunner(admin_app(self.metrics, self._ready), access_log=None)
         address = (self.settings.admin_host, self.settings.admin_port)
         async with serving(runner, self._sockets[1], address, "RUNCAST_ADMIN_PORT") as self.admin_port:
@@ -294,7 +295,7 @@ class Edge:
                 self._log.warning("recheck_failed", error=type(error).__name__)
 
     def _ready(self) -> dict[str, bool]:
-        return {**self.heartbeat.ready(), "accepting": not self.streams.draining}
+        return {**self.heartbeat.ready(), **self.access.ready(), "accepting": not self.streams.draining}
 
     def _describe(self) -> EdgeInfo:
         pace = self._vitals.pace(time.monotonic())

@@ -154,9 +154,13 @@ class Metrics:
     def _streams(self) -> None:
         self.connections = self._gauge("connections", "Open streams")
         self.connections_limit = self._gauge("connections_limit", "Streams that may be open at once; 0 is no limit")
+        self.ready = self._gauge("ready", "Whether /readyz says that this process takes work")
         self.connections_opened = self._counters("connections_opened", "Streams opened", "protocol", Protocol)
         self.connections_closed = self._counters("connections_closed", "Streams closed", "reason", CloseReason)
         self.events_delivered = self._counter("events_delivered", "Events written to viewers")
+        self.events_unwanted = self._counter(
+            "events_unwanted", "Events of which every live viewer of the log wants none"
+        )
         self.event_bytes = self._counter("event_bytes", "Bytes of events written to viewers")
         self.delivery_latency = self._histogram("delivery_latency_seconds", "From append to socket write")
         self.clock_skew = self._counter("clock_skew", "Deliveries that seemed to precede their append: clocks disagree")

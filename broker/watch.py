@@ -155,6 +155,8 @@ class Watch:
             self._metrics.observe_delivery(time.time() - entries[-1].ms / 1000)
             if self._deliveries is not None:
                 self._deliveries.show(entries, delivery)
+        elif topic.groups:
+            self._metrics.events_unwanted.inc(len(entries))
         lagging, topic.lagging = topic.lagging, []
         for viewer in lagging:
             # A heartbeat may have filled its socket long before this: it may have left or be replaying since.

@@ -39,6 +39,8 @@ class Metrics(Observer):
         # Asked by the thread of the probes: it grows while an agent holds up the event loop.
         silent = Gauge("runcast_worker_silent_seconds", "Since the event loop last ran the worker", registry=registry)
         silent.set_function(lambda: time.monotonic() - self._beaten_at)
+        ready = Gauge("runcast_ready", "Whether /readyz says that this process takes work", registry=registry)
+        ready.set_function(lambda: self.is_ready)
         self._slots = Gauge("runcast_worker_concurrency", "Executions that may run here at once", registry=registry)
         self._waiting = Gauge(
             "runcast_jobs_waiting", "Jobs that wait for a worker, by agent (the same on every worker)", ["agent"],

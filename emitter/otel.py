@@ -19,7 +19,7 @@ import structlog
 from opentelemetry import context as contexts
 from opentelemetry import trace as api
 
-from emitter.tracing import Fact, Kind, Span, Trace, Tracer, read_trace
+from emitter.tracing import OURS, Fact, Kind, Span, Trace, Tracer, read_trace
 
 log = structlog.get_logger("emitter.tracing")
 
@@ -35,7 +35,8 @@ def tracer_of_others() -> Tracer:
 
 
 def tracer_of_our_own(service: str) -> Tracer:
-    """Set up the SDK, for the whole process, as `OTEL_*` variables say. Raises what the SDK does about their values."""
+    """Set up the SDK as `OTEL_*` variables say, for what this tracer makes; and, if it is the first of the process, for
+    what agents trace themselves. Raises what the SDK does about values of variables."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -45,8 +46,10 @@ def tracer_of_our_own(service: str) -> Tracer:
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": service}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `close` does it, in bounded time
+    setattr(provider, OURS, True)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    api.set_tracer_provider(provider)  # so that what agents themselves trace goes the same way
+    if isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
+        api.set_tracer_provider(provider)
     return OpenTelemetry(provider, provider.shutdown)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from emitter.tracing import Tracer
+from emitter.tracing import OURS, Tracer
 
 log = structlog.get_logger("emitter.tracing")
 
@@ -50,7 +50,8 @@ def _is_set_up() -> bool:
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return False
-    return not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider | api.NoOpTracerProvider)
+    provider = api.get_tracer_provider()
+    return not isinstance(provider, api.ProxyTracerProvider | api.NoOpTracerProvider) and not hasattr(provider, OURS)
 
 
 def _load(service: str, *, is_ready: bool) -> Tracer:

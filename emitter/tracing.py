@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple
 
+OURS = "is_runcasts"
+"""An attribute that providers of ours have. Each ends with the tracer that made it: no other takes it as given."""
 MAX_HEADER = 512
 MAX_MEMBERS = 32
 

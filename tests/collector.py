@@ -26,6 +26,7 @@ class Received(NamedTuple):
     """A span as it arrived. Ids are hex, times nanoseconds; `parent` is empty for the first of a trace."""
 
     service: str
+    instance: str
     scope: str
     name: str
     kind: int
@@ -57,9 +58,9 @@ class Collector:
         body = await request.read()
         sent = ExportTraceServiceRequest.FromString(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
         for resource in sent.resource_spans:
-            service = _facts(resource.resource.attributes)["service.name"]
+            who = _facts(resource.resource.attributes)
             for scope in resource.scope_spans:
-                self.spans += [_received(service, scope.scope.name, span) for span in scope.spans]
+                self.spans += [_received(who, scope.scope.name, span) for span in scope.spans]
         return web.Response(
             body=ExportTraceServiceResponse().SerializeToString(), content_type="application/x-protobuf"
         )
@@ -76,9 +77,10 @@ class Collector:
         return span
 
 
-def _received(service: str, scope: str, span: Any) -> Received:
+def _received(who: dict[str, Any], scope: str, span: Any) -> Received:
     return Received(
-        service=service,
+        service=who["service.name"],
+        instance=who.get("service.instance.id", ""),
         scope=scope,
         name=span.name,
         kind=span.kind,

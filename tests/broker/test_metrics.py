@@ -11,10 +11,12 @@ from broker.metrics import CloseReason, Metrics, Protocol, RedisOp
 NAMES = [
     "connections",
     "connections_limit",
+    "ready",
     "connections_opened",
     "connections_closed",
     "rejected",
     "events_delivered",
+    "events_unwanted",
     "event_bytes",
     "delivery_latency_seconds",
     "clock_skew",

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
 
 from broker import probes as module
@@ -107,6 +109,45 @@ async def test_a_draining_edge_is_not_ready(edge: Edge) -> None:
     await edge.streams.drain(0)
     answer = await admin(edge, "/readyz")
     assert (answer.status, answer.body["accepting"], answer.body["redis"]) == (503, False, True)
+
+
+# RFC 8037, appendix A.2.
+PUBLISHED = {"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+
+
+async def test_an_edge_that_knows_no_key_is_not_ready(own_redis: EmbeddedRedis) -> None:
+    """Where published keys could not be fetched yet, nobody can be let in, and nobody is to be sent here; a rollout
+    waits. What /readyz says is a metric too."""
+    published = asyncio.Event()
+
+    async def keys(_: web.Request) -> web.Response:
+        if not published.is_set():
+            raise web.HTTPServiceUnavailable
+        return web.json_response({"keys": [PUBLISHED]})
+
+    app = web.Application()
+    app.router.add_get("/keys", keys)
+    async with TestServer(app) as provider:
+        url = str(provider.make_url("/keys"))
+        settings = Settings(redis_url=own_redis.url, port=0, admin_port=0, jwks_url=url, drain_seconds=0)
+        async with Edge(settings) as edge:
+
+            async def is_without_keys() -> bool:
+                body = (await admin(edge, "/readyz")).body
+                return body == {"ready": False, "redis": True, "loopback": True, "keys": False, "accepting": True}
+
+            await until(is_without_keys)
+            assert await ready_metric(edge) == 0
+            published.set()
+            await until(lambda: is_ready(edge))
+            assert await ready_metric(edge) == 1
+
+
+async def ready_metric(edge: Edge) -> float:
+    async with request(edge.admin_port, "GET", "/metrics") as response:
+        text = (await response.body()).decode()
+    [line] = [line for line in text.splitlines() if line.startswith("runcast_ready ")]
+    return float(line.split()[1])
 
 
 async def test_the_admin_pages_are_on_their_own_listener(edge: Edge) -> None:

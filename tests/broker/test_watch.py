@@ -16,6 +16,7 @@ from broker import watch as module
 from broker.history import History, Page
 from broker.hub import Topic
 from broker.metrics import Metrics
+from broker.sse import Lens, TypeFilter
 from broker.subscription import Subscription
 from broker.viewer import Viewer, ViewerState
 from broker.watch import Watch, Watched
@@ -24,6 +25,7 @@ from emitter.events import Event, ExecutionComplete, Status
 from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import START, EventId, Owner
+from tests.edges import eventually
 
 ALICE = Owner("alice")
 KEYS = ALICE.execution("ex_1")
@@ -163,6 +165,25 @@ async def test_what_is_appended_reaches_every_live_viewer(place: Place) -> None:
     assert len({written(viewer).data for viewer in viewers}) == 1
     assert await place.calls("xrange") == 0
     assert place.metrics.events_delivered._value.get() == 200
+
+
+async def test_what_every_live_viewer_filters_out_is_counted_apart(place: Place) -> None:
+    """An edge that delivers nothing since nobody wants it is told from one that is broken: what one viewer wants, or
+    nobody is there for, is not counted."""
+    watched = await place.enter()
+    unwanted = place.metrics.events_unwanted._value
+    last = await place.append(status(1))
+    await eventually("the first", lambda: watched.topic.last == last)
+    viewer = viewer_of(watched.topic, Lens(chunked=False, types=TypeFilter("tool:*")), cursor=last)
+    go_live(watched.topic, viewer)
+    assert unwanted.get() == 0
+    last = await place.append(status(2), status(3))
+    await eventually("the second and third", lambda: watched.topic.last == last)
+    assert unwanted.get() == 2
+    [another] = place.live(watched)
+    await place.append(status(4))
+    await place.until(lambda: seqs(another) == [4])
+    assert (unwanted.get(), place.metrics.events_delivered._value.get()) == (2, 1)
 
 
 async def test_messages_that_come_together_leave_as_one_write(place: Place) -> None:

@@ -59,22 +59,27 @@ def healthcheck() -> list[str]:
 
 
 def context() -> Iterator[Path]:
-    """The files that are sent to a build, by `.dockerignore`: the last line that fits a path or a folder above decides
-    (of its patterns only those that stand there: plain paths, and `**/` before a name)."""
-    lines = [line for line in IGNORE.read_text().splitlines() if line and not line.startswith("#")]
+    """The files that are sent to a build."""
     for folder, folders, files in os.walk(ROOT):
         here = Path(folder).relative_to(ROOT)
-        folders[:] = [name for name in folders if not _is_ignored(here / name, lines)]
-        yield from (here / name for name in files if not _is_ignored(here / name, lines))
+        folders[:] = [name for name in folders if is_sent(here / name)]
+        yield from (here / name for name in files if is_sent(here / name))
 
 
-def _is_ignored(path: Path, lines: list[str]) -> bool:
-    ignored = False
-    for line in lines:
+def is_sent(path: Path) -> bool:
+    """Whether a file or folder of the repository is sent to a build, by `.dockerignore`: the last line that fits a path
+    or a folder above decides (of its patterns only those that stand there: plain paths, and `**/` before a name)."""
+    sent = True
+    for line in _ignored():
         pattern = line.removeprefix("!")
         if any(_fits(part, pattern) for part in [path, *path.parents][:-1]):
-            ignored = not line.startswith("!")
-    return ignored
+            sent = line.startswith("!")
+    return sent
+
+
+@functools.cache
+def _ignored() -> tuple[str, ...]:
+    return tuple(line for line in IGNORE.read_text().splitlines() if line and not line.startswith("#"))
 
 
 def _fits(path: Path, pattern: str) -> bool:

@@ -26,6 +26,7 @@ from tests.deploy.image import (
     healthcheck,
     install,
     instructions,
+    is_sent,
     python,
     sealed,
     steps,
@@ -77,6 +78,25 @@ def test_the_context_is_small_and_holds_no_more_than_is_copied() -> None:
     assert {path.parts[0] for path in sent} == copied
     assert not [path for path in sent if {"__pycache__", "node_modules"} & set(path.parts)]
     assert sum((ROOT / path).stat().st_size for path in sent) < CONTEXT_BYTES
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("node_modules/a.js", "broker/node_modules/a.js", "broker/web/client/node_modules/b/a.js"),
+        *("broker/__pycache__/a.pyc", "emitter/demo/__pycache__/a.pyc", "broker/web/console/screenshots/a.png"),
+        *(".git/config", ".env", "deploy/tls/tls.key", "tests/conftest.py", ".venv/bin/python"),
+    ],
+)
+def test_what_may_lie_about_stays_out_of_the_context(path: str) -> None:
+    """What a developer's folder has, at any depth, whether it is there now or not."""
+    assert not is_sent(Path(path))
+
+
+@pytest.mark.parametrize("path", ["broker/web/client/api.js", "broker/app.py", "emitter/append.lua", "pyproject.toml"])
+def test_what_is_built_is_in_the_context(path: str) -> None:
+    """Nothing that keeps the rest out keeps this out."""
+    assert is_sent(Path(path))
 
 
 # --- what is installed -----------------------------------------------------------------------------------------------

@@ -225,6 +225,14 @@ def test_ports_are_the_ones_that_are_listened_on(manifests: Manifests) -> None:
             assert "admin" in ports(manifests, monitor["metadata"]["name"])
 
 
+def test_pods_are_known_by_their_names(manifests: Manifests) -> None:
+    """What alerts call `instance` is a pod's name, not an address that means nothing to whoever is woken."""
+    for monitor in manifests.all("PodMonitor"):
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            named = {"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}
+            assert endpoint["relabelings"] == [named]
+
+
 def test_the_admin_port_has_no_service(manifests: Manifests) -> None:
     """Metrics and probes cannot be reached through a Service, and so through no route."""
     for service in manifests.all("Service"):

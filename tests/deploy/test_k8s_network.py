@@ -11,6 +11,7 @@ from tests.deploy.manifests import INSTALLATIONS, Manifest, Manifests, installat
 pytestmark = needs_kustomize
 
 DNS = "namespace kube-system, pods k8s-app=kube-dns"
+NODE_DNS = "169.254.20.10/32"
 VALKEY = "pods app.kubernetes.io/name=valkey"
 OURS = "pods app.kubernetes.io/name=runcast"
 PUBLIC = "0.0.0.0/0 but 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16"
@@ -69,7 +70,7 @@ def redis(manifests: Manifests) -> set[tuple[str, str]]:
     return {(VALKEY if manifests.all("StatefulSet") else REDIS, "TCP 6379")}
 
 
-NAMES = {(DNS, "UDP 53"), (DNS, "TCP 53")}
+NAMES = {(server, f"{protocol} 53") for server in (DNS, NODE_DNS) for protocol in ("UDP", "TCP")}
 
 
 def test_edges_are_reached_by_the_gateway_and_prometheus_only(manifests: Manifests) -> None:

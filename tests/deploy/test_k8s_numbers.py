@@ -192,7 +192,23 @@ def edge_targets(manifests: Manifests) -> list[int]:
         ]
     for each in manifests.all("ScaledObject"):
         if each["metadata"]["name"] == "runcast-edge":
-            found += [int(trigger["metadata"]["threshold"]) for trigger in each["spec"]["triggers"]]
+            found += [
+                int(trigger["metadata"]["threshold"])
+                for trigger in each["spec"]["triggers"]
+                if "runcast_connections" in trigger["metadata"]["query"]
+            ]
+    return found
+
+
+def edge_cores(manifests: Manifests) -> list[float]:
+    """Cores in use for each edge that autoscalers aim at."""
+    found = []
+    for each in manifests.all("HorizontalPodAutoscaler"):
+        targets = [metric["resource"]["target"] for metric in each["spec"]["metrics"] if "resource" in metric]
+        found += [int(target["averageValue"].removesuffix("m")) / 1000 for target in targets]
+    for each in manifests.all("ScaledObject"):
+        about = [trigger["metadata"] for trigger in each["spec"]["triggers"]]
+        found += [float(one["threshold"]) for one in about if "process_cpu_seconds_total" in one["query"]]
     return found
 
 
@@ -201,6 +217,7 @@ def test_edges_are_scaled_out_with_room_to_spare(manifests: Manifests) -> None:
     limit = edge_settings(manifests).max_connections
     assert len(edge_targets(manifests)) == len([name for _, name in scalers(manifests) if name == "runcast-edge"])
     assert all(target <= limit / 2 for target in edge_targets(manifests))
+    assert edge_cores(manifests) == [0.7] * len(edge_targets(manifests))
     for behavior in behaviors(manifests):
         assert behavior["scaleUp"]["stabilizationWindowSeconds"] == 0
         assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= 600
@@ -242,12 +259,13 @@ def test_autoscalers_ask_for_metrics_that_there_are(manifests: Manifests) -> Non
     for each in manifests.all("ScaledObject"):
         for trigger in each["spec"]["triggers"]:
             query = trigger["metadata"]["query"]
-            asked = set(re.findall(r"\b(runcast_\w+)", query))
+            asked = set(re.findall(r"\b((?:runcast|process)_\w+)", query))
             assert asked
-            assert asked <= (exported if each["metadata"]["name"] == "runcast-edge" else workers)
+            own = exported if each["metadata"]["name"] == "runcast-edge" else workers
+            assert asked <= own | {f"{name}_total" for name in own}
             if each["metadata"]["namespace"] == "runcast":
                 assert set(re.findall(r'namespace="([^"]+)"', query)) == {"runcast"}
-                assert query.count("namespace=") == query.count("runcast_")
+                assert query.count("namespace=") == len(re.findall(r"\b(?:runcast|process)_", query))
 
 
 def test_prod_has_an_edge_in_each_of_three_zones() -> None:

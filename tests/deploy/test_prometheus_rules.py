@@ -117,6 +117,22 @@ def test_what_is_recorded_is_used() -> None:
     assert {name for name in used if ":" in name} <= recorded
 
 
+def test_windows_of_a_service_level_are_alike() -> None:
+    """What is recorded of it over five windows differs in nothing but the window, which is the one of its name."""
+    alike: dict[str, set[str]] = defaultdict(set)
+    windows: dict[str, set[str]] = defaultdict(set)
+    for rule in rules("recording"):
+        if found := re.fullmatch(r"(runcast:\w+:(?:ratio_)?rate)(\d+[mhd])", rule["record"]):
+            name, window = found.groups()
+            windows[name].add(window)
+            alike[name].add(rule["expr"].replace(f"[{window}]", "[w]").replace(f":rate{window}", ":rate_w"))
+    assert len(alike) == 4
+    for name, exprs in alike.items():
+        (expr,) = exprs
+        assert {*re.findall(r"\[\w+\]", expr)} == {"[w]"}
+        assert windows[name] == {"5m", "30m", "1h", "6h", "3d"}
+
+
 def test_everything_of_compose_is_scraped() -> None:
     """The targets are the compose file's edges and workers, at the port of their settings."""
     services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiohttp import ClientSession
+from multidict import CIMultiDict
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
@@ -266,6 +268,109 @@ async def test_a_process_that_stops_sends_what_it_has(redis: Redis, redis_url: s
         stopped = await asyncio.gather(asyncio.to_thread(two.edge.stop, STOP_SECONDS), two.worker.stop(STOP_SECONDS))
     assert stopped == [0, 0]
     assert {"execute", "queue", "run", "append"} <= {span.name for span in collector.of(trace)}
+
+
+SEVERAL = """
+import asyncio, os
+from opentelemetry import trace
+from emitter.telemetry import tracer_from
+
+async def main():
+    first, second = tracer_from(os.environ, "first"), tracer_from(os.environ, "second")
+    for tracer in (first, second):
+        with tracer.start("before", "server", None), trace.get_tracer("agents").start_as_current_span("their own"):
+            pass
+    await first.close()
+    with second.start("after", "server", None):
+        pass
+    third = tracer_from(os.environ, "third")
+    with third.start("after", "server", None):
+        pass
+    await second.close()
+    await third.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_edges_of_one_process_do_not_end_each_others_traces() -> None:
+    """Each has a provider of its own: that one is closed takes no span from another, nor from one that comes later.
+    What agents trace themselves goes by the first."""
+    with collecting() as collector:
+        given = {"PATH": "/usr/bin:/bin", **collector.environ}
+        run = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", SEVERAL],
+            cwd=ROOT,
+            env=given,
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert sorted((span.service, span.name) for span in collector.spans) == [
+        ("first", "before"),
+        ("first", "their own"),
+        ("first", "their own"),
+        ("second", "after"),
+        ("second", "before"),
+        ("third", "after"),
+    ]
+
+
+async def test_each_process_of_a_supervisor_has_an_exporter_of_its_own(
+    redis: Redis, redis_url: str, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`serve --workers 2`: the spans of both arrive, and tell the processes apart."""
+    for name, value in collector.environ.items():
+        monkeypatch.setenv(name, value)
+    edge = EdgeProcess(redis_url, "--workers", "2")
+    try:
+        edge.start()
+        for port in edge.admin_ports:
+            await asyncio.to_thread(edge.wait_ready, port)
+        parent, trace, caller = new_parent()
+        asked = json.dumps({"task": "t", "agent": "nobody"}).encode()
+        headers = {"Content-Type": "application/json", "traceparent": parent, "Connection": "close"}
+        async with asyncio.timeout(30):  # which of the two takes a connection is up to the kernel
+            while len({span.instance for span in collector.of(trace)}) < 2:
+                path = "/api/agent/execute"
+                async with request(edge.port, "POST", path, TOKEN, headers=headers, body=asked) as response:
+                    assert response.status == 422
+                await asyncio.sleep(0.01)
+        assert {(span.service, span.name, span.parent) for span in collector.of(trace)} == {
+            ("runcast-edge", "execute", caller)
+        }
+        assert await asyncio.to_thread(edge.stop, STOP_SECONDS) == 0
+    finally:
+        edge.close()
+
+
+HOSTILE = {
+    "tracestate": [("tracestate", ",".join(f"k{n}=v" for n in range(40)))],
+    "tracestate of one line": [("tracestate", "k=" + "v" * 7000)],
+    "many lines of tracestate": [("tracestate", "a=" + "b" * 200)] * 30,
+    "baggage": [("baggage", "runcast.execution=stolen,user=root;p=1," + "x" * 4000), ("tracestate", "a=\x80")],
+}
+
+
+async def test_headers_made_to_do_harm_do_none(traced: Stand, collector: Collector) -> None:
+    """States that are too many or too long are not handed on, baggage is nobody's business, and each request is served
+    in its trace with what it may have."""
+    for name, headers in HOSTILE.items():
+        parent, trace, caller = new_parent()
+        body = json.dumps({"task": "t", "agent": "talker"}).encode()
+        ours = [("Content-Type", "application/json"), ("Authorization", f"Bearer {TOKEN}"), ("traceparent", parent)]
+        async with ClientSession() as session:
+            url = f"http://127.0.0.1:{traced.edge.port}/api/agent/execute"
+            async with session.post(url, data=body, headers=CIMultiDict([*ours, *headers])) as answer:
+                assert answer.status == 202, (name, await answer.text())
+                execution_id = (await answer.json())["executionId"]
+        events = await traced.see(execution_id)
+        run = await collector.one(trace, "run")
+        execute = await collector.one(trace, "execute")
+        assert (execute.parent, execute.state, run.state) == (caller, "", ""), name
+        assert "stolen" not in execute.raw + run.raw + json.dumps(events), name
 
 
 async def post(stand: Stand, path: str, parent: str | None, value: Any, status: int | None = None) -> bytes:

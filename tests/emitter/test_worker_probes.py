@@ -79,9 +79,12 @@ async def test_a_worker_whose_loop_stands_still_is_not_alive(redis: Redis, redis
     metrics = Metrics(["a"])
     with Probes("127.0.0.1", 0, metrics) as probes:
         assert get(probes.port, "/readyz")[0] == 503  # nobody knows of it yet
+        assert sample(probes.port, "runcast_ready") == 0
         metrics.announced()
         assert get(probes.port, "/readyz") == (200, '{"ready": true}')
+        assert sample(probes.port, "runcast_ready") == 1
         metrics.stopping()
+        assert sample(probes.port, "runcast_ready") == 0
         assert get(probes.port, "/readyz")[0] == 503
         assert get(probes.port, "/healthz")[0] == 200
         assert sample(probes.port, "runcast_worker_silent_seconds") < 30

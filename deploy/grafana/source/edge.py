@@ -149,9 +149,12 @@ EDGE = Dashboard(
             [
                 Panel(
                     "Events received",
-                    "On the one subscription of each edge.",
+                    "On the one subscription of each edge; and of those, what all viewers of their log filter out.",
                     "ops",
-                    [Query(rate("runcast_events_received_total", "instance"), "{{instance}}")],
+                    [
+                        Query(rate("runcast_events_received_total", "instance"), "{{instance}}"),
+                        Query(total("runcast_events_unwanted_total", HERE), "unwanted, on all"),
+                    ],
                 ),
                 Panel(
                     "Events in a message",
