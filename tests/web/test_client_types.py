@@ -68,6 +68,17 @@ def test_what_it_needs() -> None:
     assert all(meta["optional"] for meta in PACKAGE["peerDependenciesMeta"].values())
 
 
+@pytest.mark.parametrize("name", ["react", "store"])
+def test_the_hooks_are_a_browser_s(name: str) -> None:
+    """Frameworks that render on a server learn from a directive that these modules are for the other side."""
+    assert (CLIENT / f"{name}.js").read_text().startswith('"use client";\n')
+
+
+def test_a_bundler_keeps_the_worker_s_script() -> None:
+    """It is imported for what it does, and nothing else is."""
+    assert PACKAGE["sideEffects"] == ["./shared-worker.js"]
+
+
 @needs_npm(HERE)
 async def test_an_application_in_typescript(tmp_path: Path) -> None:
     """What the package declares is of use to an application: events are told apart by their type."""
@@ -82,15 +93,17 @@ async def test_an_application_in_typescript(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(NODE is None or shutil.which("npm") is None, reason="needs node and npm")
 async def test_what_npm_would_publish() -> None:
-    """Modules, their declarations, the README, and nothing else; everything that `exports` names is among them."""
+    """Modules, their declarations, the README, the project's licence, and nothing else; everything that `exports` names
+    is among them, and the folder is left as it was."""
     npm = shutil.which("npm")
     assert npm is not None
     printed = await node(str(Path(npm).resolve()), "pack", "--dry-run", "--json", "--silent", str(CLIENT))
-    (packed,) = json.loads(printed[printed.index("[") :])
+    (packed,) = json.loads(printed[printed.index("[\n") :])
     names = {file["path"] for file in packed["files"]}
     modules = {path.name for path in CLIENT.glob("*.js")}
     declared = {f"{Path(name).stem}.d.ts" for name in modules} | {"events.d.ts"}
-    assert names == modules | declared | {"package.json", "README.md"}
+    assert names == modules | declared | {"package.json", "README.md", "LICENSE"}
+    assert not (CLIENT / "LICENSE").exists()
     exported = [target for entry in PACKAGE["exports"].values() for target in _targets(entry)]
     assert {target.removeprefix("./") for target in exported} <= names
 

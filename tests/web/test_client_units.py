@@ -7,6 +7,7 @@ from tests.web.client.viewers import node
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
-async def test_units() -> None:
-    """What the client's parts promise, each in units.test.mjs."""
-    assert "# fail 0" in await node("--test", "--test-reporter=tap", "units.test.mjs")
+@pytest.mark.parametrize("name", ["units", "faults"])
+async def test_units(name: str) -> None:
+    """What the client's parts promise, each in units.test.mjs, and in faults.test.mjs where something is wrong."""
+    assert "# fail 0" in await node("--test", "--test-reporter=tap", f"{name}.test.mjs")

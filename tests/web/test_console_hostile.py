@@ -140,7 +140,7 @@ async def test_ten_thousand_events_leave_the_page_quick_and_small(
         await web_author.say(999)
         await page.evaluate(A_FRAME)
         frames += 1
-    await expect(page.get_by_role("button", name="Raw events")).to_contain_text("9991")
+    await expect(page.get_by_role("button", name="Raw events")).to_contain_text("9,991")
     assert frames == 10
     await expect(console.row("9990 ")).to_be_in_viewport()
     assert await console.rows.locator("li").count() <= 500

@@ -10,9 +10,11 @@ from playwright.async_api import Page, expect
 
 from emitter.events import (
     ExecutionComplete,
+    ExecutionQueued,
     ExecutionStarted,
     ExecutionSuperseded,
     InputRequired,
+    Progress,
     SandboxViolation,
     Thinking,
     Timeout,
@@ -375,7 +377,53 @@ async def test_ten_executions_at_once_are_followed_in_the_list(
 async def test_an_execution_that_is_not_there_is_said_to_be_not(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """A link to nothing, or to another's, ends in a sentence."""
+    """A link to nothing, or to another's, ends in a sentence, and offers nothing to do to it."""
     complaints.allow("status of 404")
-    await ConsolePage(page, stand, user).watch("ex_of_nobody")
-    await expect(page.locator(".banner")).to_contain_text("Not connected")
+    console = await ConsolePage(page, stand, user).watch("ex_of_nobody")
+    await expect(console.banner).to_have_text("There is no such execution, or it is not yours.")
+    await expect(page.get_by_role("main").get_by_role("button").or_(console.rows).filter(visible=True)).to_have_count(0)
+    await expect(page.get_by_role("main").get_by_text("Queued")).to_be_hidden()
+
+
+async def test_what_was_under_way_before_is_listed_with_how_far_it_is(
+    page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
+) -> None:
+    """Of an execution that says nothing any more, the list shows progress and doing as if it had heard them."""
+    await web_author.write(
+        ExecutionQueued(task="Long ago", agent="a"),
+        ExecutionStarted(task="Long ago", started_at=1, attempt=1),
+        Progress(progress=40, current_action="Counting"),
+    )
+    console = await ConsolePage(page, stand, user).open()
+    entry = console.entry("Counting")
+    await expect(entry.locator(".meter")).to_be_visible()
+    assert await entry.locator(".meter").evaluate("meter => meter.style.getPropertyValue('--share')") == "40"
+    await web_author.progress(60)
+    await expect(entry.locator(".meter[style*=' 60']")).to_be_visible()
+
+
+async def test_a_question_can_be_answered_on_a_low_screen(
+    page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
+) -> None:
+    """However long the question and however large the letters: the answers are in sight, and the story's head is."""
+    await page.set_viewport_size({"width": 720, "height": 430})  # a laptop's window at 200 %
+    await web_author.begin()
+    await web_author.write(InputRequired(input_id="i", prompt="Why? " * 300, kind="approval"))
+    console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
+    for name in ("Approve", "Decline"):
+        await expect(console.questions.get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
+    await expect(console.title).to_be_in_viewport(ratio=1)
+
+
+async def test_a_story_is_printed_whole(
+    page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
+) -> None:
+    """On paper is what the page holds, not what a screen has room for, and nothing to press."""
+    await web_author.begin()
+    await web_author.say(120)
+    await web_author.end()
+    console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
+    await expect(console.row("Completed")).to_have_count(1)
+    await page.emulate_media(media="print")
+    assert await page.evaluate("document.documentElement.scrollHeight") > 120 * 20
+    await expect(page.get_by_role("button").or_(console.list).filter(visible=True)).to_have_count(0)

@@ -32,7 +32,7 @@ async def teller(context: Context) -> dict[str, Any]:
             await emitter.text(piece)
             await asyncio.sleep(pause)
         await emitter.end_text()
-        await emitter.usage(input_tokens=10, output_tokens=5, cost=0.01)
+        await emitter.usage(input_tokens=10, output_tokens=5, cost_usd=0.01)
         await emitter.progress(100)
     return {"sum": 3}
 

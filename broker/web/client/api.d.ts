@@ -14,6 +14,7 @@
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
  */
+/** @typedef {{than: string | null, token: Promise<string | null>, began: Stamp}} Renewal */
 /** A user's way to the edges. */
 export class RuncastClient {
     /** @param {ClientOptions} [options] */
@@ -27,6 +28,10 @@ export class RuncastClient {
     token({ refresh }?: {
         refresh?: boolean;
     }): Promise<string | null>;
+    /** A newer token than this one, which was refused or expires soon. The application is asked once, however many streams
+     * and requests had it: a token that renews another may be good for one time only.
+     * @param {string | null} than @returns {Promise<string | null>} */
+    newerToken(than: string | null): Promise<string | null>;
     /** Absolute where that can be known, so that a worker can use it. @param {string} path
      * @param {Record<string, string | number | null | undefined>} [query] what is null is left out */
     url(path: string, query?: Record<string, string | number | null | undefined>): string;
@@ -41,14 +46,19 @@ export class RuncastClient {
         signal?: AbortSignal;
     }): Promise<wire.ExecuteResponse>;
     /** The caller's executions, newest first. @param {{state?: wire.State, limit?: number, cursor?: string}} [query]
-     * @returns {Promise<wire.ExecutionList>} */
+     * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionList>} */
     executions(query?: {
         state?: wire.State;
         limit?: number;
         cursor?: string;
+    }, { signal }?: {
+        signal?: AbortSignal;
     }): Promise<wire.ExecutionList>;
-    /** The folded state. @param {string} executionId @returns {Promise<wire.ExecutionState>} */
-    execution(executionId: string): Promise<wire.ExecutionState>;
+    /** The folded state. @param {string} executionId @param {{signal?: AbortSignal}} [options]
+     * @returns {Promise<wire.ExecutionState>} */
+    execution(executionId: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<wire.ExecutionState>;
     /** A page of the log. @param {string} executionId @param {{after?: string, limit?: number}} [query]
      * @returns {Promise<wire.EventPage>} */
     events(executionId: string, query?: {
@@ -110,8 +120,14 @@ export type RequestOptions = {
     headers?: Record<string, string> | undefined;
     signal?: AbortSignal | undefined;
 };
+export type Renewal = {
+    than: string | null;
+    token: Promise<string | null>;
+    began: Stamp;
+};
 import type * as wire from "./events.js";
 import type { StreamOptions } from "./stream.js";
 import { AgentStream } from "./stream.js";
 import type { WatchOptions } from "./watch.js";
 import { ExecutionWatch } from "./watch.js";
+import type { Stamp } from "./vigil.js";

@@ -5,12 +5,14 @@
 /**
  * @import * as wire from "./events.js"
  * @import { StreamOptions } from "./stream.js"
+ * @import { Stamp } from "./vigil.js"
  * @import { WatchOptions } from "./watch.js"
  */
 import { backoffMs } from "./backoff.js";
 import { clientError, errorOf, RuncastError } from "./errors.js";
 import { executionPath } from "./paths.js";
 import { AgentStream } from "./stream.js";
+import { since, stamp } from "./vigil.js";
 import { ExecutionWatch } from "./watch.js";
 
 const TRIES = 4;
@@ -18,6 +20,8 @@ const TRY_AGAIN_BASE_MS = 400;
 const TRY_AGAIN_STATUSES = new Set([502, 503, 504]);
 /** An edge that asks to wait longer than this is not waited for. */
 const PATIENCE_MS = 10_000;
+/** Who wants a newer token so soon after another did gets the same one. */
+const RENEWAL_MS = 15_000;
 
 /**
  * @typedef {(asked: {refresh: boolean}) => string | null | undefined | Promise<string | null | undefined>} TokenFunction
@@ -38,10 +42,14 @@ const PATIENCE_MS = 10_000;
  * @property {AbortSignal} [signal]
  */
 
+/** @typedef {{than: string | null, token: Promise<string | null>, began: Stamp}} Renewal */
+
 /** A user's way to the edges. */
 export class RuncastClient {
   #token;
   #fetch;
+  /** The last time that a newer token was asked for. @type {Renewal | null} */
+  #renewal = null;
 
   /** @param {ClientOptions} [options] */
   constructor({ baseUrl = "", token, fetch } = {}) {
@@ -64,6 +72,20 @@ export class RuncastClient {
   async token({ refresh = false } = {}) {
     const token = typeof this.#token === "function" ? await this.#token({ refresh }) : this.#token;
     return token || null;
+  }
+
+  /** A newer token than this one, which was refused or expires soon. The application is asked once, however many streams
+   * and requests had it: a token that renews another may be good for one time only.
+   * @param {string | null} than @returns {Promise<string | null>} */
+  newerToken(than) {
+    const before = this.#renewal;
+    if (before !== null && before.than === than && since(before.began) < RENEWAL_MS) return before.token;
+    const renewal = (this.#renewal = { than, token: this.token({ refresh: true }), began: stamp() });
+    const forget = () => {
+      if (this.#renewal === renewal) this.#renewal = null;
+    };
+    renewal.token.then((token) => (token === null || token === than) && forget(), forget);
+    return renewal.token;
   }
 
   /** Absolute where that can be known, so that a worker can use it. @param {string} path
@@ -90,14 +112,15 @@ export class RuncastClient {
   }
 
   /** The caller's executions, newest first. @param {{state?: wire.State, limit?: number, cursor?: string}} [query]
-   * @returns {Promise<wire.ExecutionList>} */
-  executions(query = {}) {
-    return this.#json("GET", this.url("/api/agent/executions", query));
+   * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionList>} */
+  executions(query = {}, { signal } = {}) {
+    return this.#json("GET", this.url("/api/agent/executions", query), { signal });
   }
 
-  /** The folded state. @param {string} executionId @returns {Promise<wire.ExecutionState>} */
-  execution(executionId) {
-    return this.#json("GET", executionPath(executionId));
+  /** The folded state. @param {string} executionId @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<wire.ExecutionState>} */
+  execution(executionId, { signal } = {}) {
+    return this.#json("GET", executionPath(executionId), { signal });
   }
 
   /** A page of the log. @param {string} executionId @param {{after?: string, limit?: number}} [query]
@@ -162,7 +185,7 @@ export class RuncastClient {
     if (response.ok) return response;
     const error = await errorOf(response);
     if (response.status !== 401 || !this.canRefresh) throw error;
-    const fresh = await this.token({ refresh: true });
+    const fresh = await this.newerToken(token);
     if (fresh === token && fresh !== null) throw error;
     const second = await this.#send(method, path, options, fresh);
     if (!second.ok) throw await errorOf(second);
@@ -227,9 +250,10 @@ function isPassing(error) {
 
 /** @param {number} milliseconds @param {AbortSignal} [signal] */
 function waited(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => resolve(undefined), milliseconds);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+  return new Promise((/** @type {(value: void) => void} */ resolve, reject) => {
+    const leave = () => (clearTimeout(timer), reject(signal?.reason));
+    const timer = setTimeout(() => (signal?.removeEventListener("abort", leave), resolve()), milliseconds);
+    signal?.addEventListener("abort", leave, { once: true });
   });
 }
 

@@ -1,3 +1,6 @@
+/** A time that an edge, or something in front of one, asks to wait between connections: neither never nor for ever.
+ * @param {number} milliseconds */
+export function boundedRetry(milliseconds: number): number;
 /**
  * @param {number} failures in a row before this wait, from 0
  * @param {number} baseMs of the first wait; the edge's `retry:`

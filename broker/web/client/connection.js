@@ -6,7 +6,7 @@
  * @import { RuncastClient } from "./api.js"
  * @import { Sequence } from "./cursor.js"
  * @import { Frame } from "./parser.js"
- * @import { Doubt } from "./vigil.js"
+ * @import { Doubt, Stamp } from "./vigil.js"
  * @import { StreamControl } from "./events.js"
  * @import { Sink, Target } from "./stream.js"
  */
@@ -15,14 +15,16 @@
  * @typedef {{kind: "over"} | {kind: "failed", error: Error} | {kind: "again", delayMs: number, error: Error | null}}
  *   Verdict what comes after a connection
  */
-import { backoffMs, CAP_MS, RETRY_MS } from "./backoff.js";
+import { backoffMs, boundedRetry, RETRY_MS } from "./backoff.js";
 import { clientError, RuncastError } from "./errors.js";
 import { CONTROLS, readByEventSource, readByFetch } from "./transports.js";
-import { pause, Vigil } from "./vigil.js";
+import { pause, since, stamp, Vigil } from "./vigil.js";
 
 /** While the browser says that there is no network, one try so often: it may be wrong about this machine itself. */
 const OFFLINE_MS = 30_000;
 const NOTICE_MS = 60_000; // an edge tells of an expiry so long before it
+/** A connection without news that lasts so long is a good one: what ends it is the first failure again. */
+const STEADY_MS = 10_000;
 const PASSING_REFUSALS = new Set([408, 425, 429]);
 /** What an edge says when others, or the same one a moment later, will take the stream: it gave the time to wait. */
 const RESUMED_ELSEWHERE = new Set(["aged", "draining", "refused"]);
@@ -50,9 +52,13 @@ export class Connection {
   #failures = 0;
   #retryMs = RETRY_MS;
   #opened = 0;
+  /** Since when the connection is live. @type {Stamp | null} */
+  #live = null;
   /** The reason of `stream:end`. @type {string | null} */
   #end = null;
   #mustRefresh = false;
+  /** The last one sent. @type {string | null} */
+  #token = null;
   /** A token that was asked for before it was needed. @type {{token: string | null} | null} */
   #renewed = null;
 
@@ -92,6 +98,7 @@ export class Connection {
     const vigil = (this.#vigil = new Vigil((doubt) => cut.abort(new Cut(doubt))));
     const refreshed = this.#mustRefresh || this.#renewed !== null;
     this.#end = null;
+    this.#live = null;
     this.#sink.change({ phase: "connecting", retryAt: null });
     try {
       const token = await orCut(this.#takeToken(), cut.signal);
@@ -108,10 +115,10 @@ export class Connection {
   async #takeToken() {
     const renewed = this.#renewed;
     this.#renewed = null;
-    if (renewed !== null) return renewed.token;
-    const token = await this.#client.token({ refresh: this.#mustRefresh });
+    if (renewed !== null) return (this.#token = renewed.token);
+    const token = await (this.#mustRefresh ? this.#client.newerToken(this.#token) : this.#client.token());
     this.#mustRefresh = false;
-    return token;
+    return (this.#token = token);
   }
 
   /** @param {string | null} token @param {AbortController} cut @returns {Promise<Verdict>} */
@@ -124,10 +131,10 @@ export class Connection {
     const read = mode === "eventsource" ? readByEventSource : readByFetch;
     const ending = await read(this.#client, opening, {
       opened: () => this.#isOpen(),
-      bytes: () => (this.#vigil?.heard(), this.#sink.batch()),
+      bytes: () => this.#heard(),
       frame: (frame) => this.#frame(frame, token, cut),
       place: (id) => cut.signal.aborted || this.#sequence.place(id),
-      retry: (milliseconds) => (this.#retryMs = Math.min(milliseconds, CAP_MS)),
+      retry: (milliseconds) => (this.#retryMs = boundedRetry(milliseconds)),
     });
     return ending === "nothing" ? { kind: "over" } : this.#afterEnd();
   }
@@ -136,6 +143,12 @@ export class Connection {
     this.#vigil?.heard();
     this.#opened += 1;
     this.#sink.opened(this.#opened > 1);
+  }
+
+  #heard() {
+    this.#vigil?.heard();
+    if (this.#live !== null && since(this.#live) > STEADY_MS) this.#failures = 0;
+    this.#sink.batch();
   }
 
   // --- what comes in ---
@@ -170,9 +183,9 @@ export class Connection {
   #obey({ type, data }, token, cut) {
     if (type === "stream:open") {
       if (this.#vigil !== null) this.#vigil.beatMs = data.heartbeatSeconds * 1000;
-      if (data.retryMs >= 0) this.#retryMs = Math.min(data.retryMs, CAP_MS);
+      if (data.retryMs >= 0) this.#retryMs = boundedRetry(data.retryMs);
     } else if (type === "stream:live") {
-      this.#failures = 0;
+      this.#live = stamp(); // what is live for a moment only, again and again, is waited for longer each time
     } else if (type === "stream:reset") {
       this.#sequence.reset(data.reason);
     } else if (type === "stream:token_expiring") {
@@ -192,7 +205,7 @@ export class Connection {
       await pause(Math.max(1000, left * (0.25 + Math.random() * 0.25)), signal);
       if (signal.aborted) return;
       try {
-        const fresh = await this.#client.token({ refresh: true });
+        const fresh = await this.#client.newerToken(token);
         if (signal.aborted) return;
         if (fresh !== null && fresh === token) continue;
         this.#renewed = { token: fresh };
@@ -275,6 +288,7 @@ function asError(error) {
 /** @template T @param {Promise<T>} work @param {AbortSignal} signal @returns {Promise<T>} */
 function orCut(work, signal) {
   return new Promise((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
     work.then(resolve, reject);
   });

@@ -1,5 +1,5 @@
 /**
- * @typedef {object} FeedExtras What the feed tells beyond the list; only of what happened while it was open.
+ * @typedef {object} FeedExtras What the feed tells beyond the list; of what happened before it was open, the state does.
  * @property {number | null} progress percent
  * @property {string | null} activity what it does now, in its own words
  * @property {readonly wire.InputRequired[]} openInputs
@@ -17,6 +17,17 @@ export class ExecutionList {
      * @param {readonly wire.ExecutionSummary[]} summaries
      */
     replace(summaries: readonly wire.ExecutionSummary[]): void;
+    /** Those under way of which only the state tells how far they are. */
+    unknown(): string[];
+    /**
+     * What the state of one tells; null: nothing. Events that came in since it was asked have to be applied again.
+     *
+     * @param {string} executionId
+     * @param {wire.ExecutionState | null} state
+     */
+    learn(executionId: string, state: wire.ExecutionState | null): void;
+    /** Some events were lost: what they said is in the states. */
+    forget(): void;
     /**
      * Take an event of the feed. Whether the list has to be read again to know all about its execution.
      *
@@ -28,7 +39,7 @@ export class ExecutionList {
     #private;
 }
 /**
- * What the feed tells beyond the list; only of what happened while it was open.
+ * What the feed tells beyond the list; of what happened before it was open, the state does.
  */
 export type FeedExtras = {
     /**

@@ -6,7 +6,7 @@
 import { TERMINAL_STATES } from "./fold.js";
 
 /**
- * @typedef {object} FeedExtras What the feed tells beyond the list; only of what happened while it was open.
+ * @typedef {object} FeedExtras What the feed tells beyond the list; of what happened before it was open, the state does.
  * @property {number | null} progress percent
  * @property {string | null} activity what it does now, in its own words
  * @property {readonly wire.InputRequired[]} openInputs
@@ -18,6 +18,7 @@ export const LIMIT = 50;
 const MAX_UNLISTED = 1_000;
 const BEGINNINGS = new Set(["execution:queued", "execution:started"]);
 const OVER = new Set(Object.values(TERMINAL_STATES));
+const UNDER_WAY = new Set(["running", "waiting_input"]);
 /** @type {FeedExtras} */
 const NOTHING_KNOWN = Object.freeze({ progress: null, activity: null, openInputs: Object.freeze([]) });
 
@@ -27,6 +28,8 @@ export class ExecutionList {
   #items = new Map();
   /** Those that are not listed, being too old: they were asked for once. @type {Set<string>} */
   #unlisted = new Set();
+  /** Those of which nobody needs to ask how far they are. @type {Set<string>} */
+  #known = new Set();
   #limit;
 
   /** @param {number} limit the oldest beyond it are left out */
@@ -43,6 +46,30 @@ export class ExecutionList {
     const items = summaries.map((summary) => listed(summary, this.#items.get(summary.executionId)));
     this.#items = new Map(items.map((item) => [item.executionId, item]));
     for (const { executionId } of items) this.#unlisted.delete(executionId);
+    this.#known = new Set([...this.#known].filter((executionId) => this.#items.has(executionId)));
+  }
+
+  /** Those under way of which only the state tells how far they are. */
+  unknown() {
+    const items = [...this.#items.values()];
+    return items.filter(({ executionId, state }) => UNDER_WAY.has(state) && !this.#known.has(executionId)).map(idOf);
+  }
+
+  /**
+   * What the state of one tells; null: nothing. Events that came in since it was asked have to be applied again.
+   *
+   * @param {string} executionId
+   * @param {wire.ExecutionState | null} state
+   */
+  learn(executionId, state) {
+    const item = this.#items.get(executionId);
+    this.#known.add(executionId);
+    if (item && state && UNDER_WAY.has(item.state)) this.#items.set(executionId, { ...item, ...told(state) });
+  }
+
+  /** Some events were lost: what they said is in the states. */
+  forget() {
+    this.#known.clear();
   }
 
   /**
@@ -53,6 +80,7 @@ export class ExecutionList {
    */
   apply(event) {
     const known = this.#items.get(event.executionId);
+    if (BEGINNINGS.has(event.type)) this.#known.add(event.executionId); // all that it says is heard
     if (!known) return this.#discover(event);
     if (OVER.has(known.state)) return false; // the list knew more than this event did
     this.#items.set(event.executionId, { ...known, ...change(known, event), updatedAt: millis(event) });
@@ -73,9 +101,17 @@ export class ExecutionList {
 
   items() {
     const items = [...this.#items.values()].sort((a, b) => (b.createdAt ?? 0) - (a.createdAt ?? 0));
-    for (const { executionId } of items.splice(this.#limit)) this.#items.delete(executionId);
+    for (const { executionId } of items.splice(this.#limit)) {
+      this.#items.delete(executionId);
+      this.#known.delete(executionId);
+    }
     return items;
   }
+}
+
+/** @param {FeedItem} item */
+function idOf({ executionId }) {
+  return executionId;
 }
 
 /** @param {wire.StreamEvent} event */
@@ -92,6 +128,18 @@ function listed(summary, known) {
   if (!known || OVER.has(summary.state)) return { ...summary, ...NOTHING_KNOWN };
   const openInputs = summary.state === "waiting_input" ? known.openInputs : [];
   return { ...summary, progress: known.progress, activity: known.activity, openInputs };
+}
+
+/**
+ * What the feed's events would have told.
+ *
+ * @param {wire.ExecutionState} state
+ * @returns {Partial<FeedItem>}
+ */
+function told({ progress, phases, openInputs }) {
+  const own = progress?.specialist ? null : progress; // of a specialist, it is no progress of the whole
+  const phase = phases.find(({ status }) => status === "running");
+  return { progress: own?.progress ?? null, activity: own?.currentAction ?? phase?.name ?? null, openInputs };
 }
 
 /**

@@ -19,6 +19,8 @@ import { ExecutionList, LIMIT } from "./executions.js";
 import { Snapshots } from "./snapshots.js";
 
 const REFRESH_MS = 250;
+/** How long an answer is waited for: what came in meanwhile is kept until then. */
+const ANSWER_MS = 20_000;
 
 /** The list and its stream. `start()`, `close()`; `subscribe` and `getSnapshot` fit `useSyncExternalStore`. */
 export class ExecutionFeed {
@@ -93,7 +95,10 @@ export class ExecutionFeed {
 
   /** The list is read once the stream follows, so that nothing falls between them. @param {string} type */
   #control(type) {
-    if (type === "stream:reset") this.#isWhole = false;
+    if (type === "stream:reset") {
+      this.#isWhole = false;
+      this.#list.forget();
+    }
     if (type !== "stream:live") return;
     // Without a cursor there was nothing to resume from: what happened since is only in the list.
     if (!this.#isWhole || !this.#stream.status.lastEventId) this.#refreshIn(0);
@@ -117,12 +122,13 @@ export class ExecutionFeed {
     this.#timer = undefined;
     this.#isOld = false;
     try {
-      const { executions } = await this.#client.executions({ limit: this.#limit });
+      const { executions } = await this.#client.executions({ limit: this.#limit }, soon());
       this.#list.replace(executions);
-      for (const event of meanwhile) this.#list.apply(event);
+      this.#catchUp(meanwhile);
       this.#isLoaded = true;
       this.#error = null;
       this.#failures = 0;
+      await this.#learn(meanwhile);
       if (this.#isOld) this.#next(REFRESH_MS);
     } catch (error) {
       this.#error = /** @type {Error} */ (error);
@@ -131,4 +137,26 @@ export class ExecutionFeed {
     this.#meanwhile = null;
     if (!this.#isClosed) this.#snapshots.changed();
   }
+
+  /** How far those are that began before the feed did, only their states tell: each is asked for once, one at a time.
+   * @param {StreamEvent[]} meanwhile */
+  async #learn(meanwhile) {
+    for (const executionId of this.#list.unknown()) {
+      if (this.#isClosed) return;
+      const state = await this.#client.execution(executionId, soon()).catch(() => null);
+      this.#list.learn(executionId, state);
+      this.#catchUp(meanwhile);
+    }
+  }
+
+  /** What came in while an answer was waited for is newer than the answer, or in it already and harmless.
+   * @param {StreamEvent[]} meanwhile */
+  #catchUp(meanwhile) {
+    for (const event of meanwhile.splice(0)) this.#list.apply(event);
+    if (!this.#isClosed) this.#snapshots.changed();
+  }
+}
+
+function soon() {
+  return { signal: AbortSignal.timeout(ANSWER_MS) };
 }

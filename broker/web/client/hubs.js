@@ -11,14 +11,16 @@
  * @import { FromTab, FromWorker, Item } from "./shared.js"
  */
 import { RuncastClient } from "./api.js";
+import { backoffMs, RETRY_MS } from "./backoff.js";
 import { START } from "./cursor.js";
 import { Recent } from "./recent.js";
 import { PING_MS } from "./shared.js";
 import { AgentStream } from "./stream.js";
-import { since, stamp } from "./vigil.js";
+import { pause, since, stamp } from "./vigil.js";
 
-/** Items that a tab may leave unread. */
+/** Items that a tab may leave unread, and the characters of the events among them. */
 const MAX_UNREAD = 4_000;
+const MAX_UNREAD_SIZE = 16 * 1024 * 1024;
 const LOW_UNREAD = 500;
 /** A tab without a lock that answers nothing for so long is gone. */
 const GONE_MS = 6 * PING_MS;
@@ -116,8 +118,9 @@ class Hub {
   async enter(tab) {
     const isFirst = this.#tabs.size === 0;
     this.#tabs.add(tab);
-    if (!isFirst && !(await this.#isGood(tab.token))) return tab.refuse();
+    const isGood = isFirst || (await this.#isGood(tab));
     if (tab.isGone) return;
+    if (!isGood) return tab.refuse();
     this.#token = tab.token;
     this.#trust(tab.token);
     if (isFirst) {
@@ -191,23 +194,35 @@ class Hub {
     if (this.#tokens.size > MAX_TOKENS) this.#tokens.delete(/** @type {string} */ (this.#tokens.values().next().value));
   }
 
-  /** What a token claims to be is believed when an edge believes it. @param {string | null} token */
-  async #isGood(token) {
+  /** What a token claims to be is believed when an edge believes it; one that cannot be asked is asked again.
+   * @param {Tab} tab */
+  async #isGood({ token, gone }) {
     if (token === null || this.#tokens.has(token)) return true;
+    for (let failures = 0; !gone.aborted; failures += 1) {
+      const status = await this.#statusFor(token);
+      if (status > 0 && status < 500 && status !== 429) return status < 400;
+      await pause(backoffMs(failures, RETRY_MS), gone);
+    }
+    return false;
+  }
+
+  /** What an edge answers to a token; 0 if nothing. @param {string} token */
+  async #statusFor(token) {
     try {
       const response = await this.#client.send(this.#client.url("/api/agent/executions?limit=1"), { token });
       await response.body?.cancel();
-      return response.ok;
+      return response.status;
     } catch {
-      return false;
+      return 0;
     }
   }
 
   /** @param {boolean} refresh */
   async #freshToken(refresh) {
     if (!refresh) return this.#token;
+    const than = this.#token;
     for (const tab of [...this.#tabs]) {
-      const token = await tab.askToken();
+      const token = await tab.askToken(than);
       if (token === undefined) continue;
       this.#token = token;
       this.#trust(token);
@@ -224,8 +239,12 @@ class Tab {
   #onLeft;
   /** @type {Item[]} */
   #items = [];
+  #size = 0;
   #unread = 0;
+  #unreadSize = 0;
   #isLagging = false;
+  /** Whether it was pinged and has not answered: a frozen tab's pings would wait for it by the thousand. */
+  #isPinged = false;
   #answered = stamp();
   #hasLock;
   /** @type {AgentStream | null} */
@@ -234,8 +253,8 @@ class Tab {
   #asks = 0;
   /** @type {Map<number, (token: string | null | undefined) => void>} */
   #waiting = new Map();
+  #gone = new AbortController();
   isJoined = false;
-  isGone = false;
 
   /** @param {MessagePort} port @param {Open} open @param {Hub} hub @param {() => void} onLeft */
   constructor(port, open, hub, onLeft) {
@@ -249,7 +268,16 @@ class Tab {
     this.#hasLock = open.lock !== null;
     port.onmessage = ({ data }) => this.#take(data);
     // It gets the lock when the tab lets go of it, by dying if need be.
-    if (open.lock !== null) void navigator.locks.request(open.lock, () => this.leave());
+    if (open.lock !== null) navigator.locks.request(open.lock, () => this.leave()).catch(() => (this.#hasLock = false));
+  }
+
+  /** Aborted when it has left. */
+  get gone() {
+    return this.#gone.signal;
+  }
+
+  get isGone() {
+    return this.gone.aborted;
   }
 
   get isCatchingUp() {
@@ -263,6 +291,8 @@ class Tab {
 
   ping() {
     if (!this.#hasLock && since(this.#answered) > GONE_MS) return this.leave();
+    if (this.#isPinged) return;
+    this.#isPinged = true;
     this.#post({ kind: "ping" });
   }
 
@@ -274,7 +304,7 @@ class Tab {
 
   leave() {
     if (this.isGone) return;
-    this.isGone = true;
+    this.#gone.abort();
     this.isJoined = false;
     this.#endCatchUp();
     this.#port.close();
@@ -300,6 +330,7 @@ class Tab {
   event(event, size) {
     this.cursor = event.id ?? this.cursor;
     this.#items.push({ event, size });
+    this.#size += size;
   }
 
   /** @param {string} id */
@@ -350,14 +381,16 @@ class Tab {
   /** @param {FromTab} message */
   #take(message) {
     this.#answered = stamp();
+    this.#isPinged = false;
     if (message.kind === "close") this.leave();
-    else if (message.kind === "ack") this.#read(message.count);
+    else if (message.kind === "ack") this.#read(message);
     else if (message.kind === "token") this.#waiting.get(message.ask)?.(message.failed ? undefined : message.token);
   }
 
-  /** @param {number} count */
-  #read(count) {
+  /** @param {Extract<FromTab, {kind: "ack"}>} ack */
+  #read({ count, size }) {
     this.#unread -= count;
+    this.#unreadSize -= size;
     if (!this.#isLagging || this.#unread > LOW_UNREAD) return;
     this.#isLagging = false;
     this.#hub.seat(this);
@@ -365,18 +398,21 @@ class Tab {
 
   #flush() {
     if (this.#items.length === 0 || this.isGone) return;
-    const items = this.#items;
+    const [items, size] = [this.#items, this.#size];
     this.#items = [];
+    this.#size = 0;
     this.#unread += items.length;
-    this.#post({ kind: "items", items });
-    if (this.#unread <= MAX_UNREAD) return;
+    this.#unreadSize += size;
+    this.#post({ kind: "items", items, size });
+    if (this.#unread <= MAX_UNREAD && this.#unreadSize <= MAX_UNREAD_SIZE) return;
     this.#isLagging = true;
     this.isJoined = false;
     this.#endCatchUp();
   }
 
-  /** The token this tab has for us now; undefined if it does not say. @returns {Promise<string | null | undefined>} */
-  askToken() {
+  /** A newer token than this one; undefined if the tab does not say. @param {string | null} than
+   * @returns {Promise<string | null | undefined>} */
+  askToken(than) {
     const ask = ++this.#asks;
     return new Promise((/** @type {(token: string | null | undefined) => void} */ resolve) => {
       const timer = setTimeout(() => answer(undefined), ASK_MS);
@@ -387,7 +423,7 @@ class Tab {
         resolve(token);
       };
       this.#waiting.set(ask, answer);
-      this.#post({ kind: "ask", ask, refresh: true });
+      this.#post({ kind: "ask", ask, than });
     });
   }
 

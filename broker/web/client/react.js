@@ -1,3 +1,4 @@
+"use client";
 /**
  * Hooks for React 18 and 19: an agent's execution as state that components show.
  *

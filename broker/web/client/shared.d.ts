@@ -26,6 +26,7 @@ export type FromTab = {
 } | {
     kind: "ack";
     count: number;
+    size: number;
 } | {
     kind: "token";
     ask: number;
@@ -51,10 +52,11 @@ export type Item = {
 export type FromWorker = {
     kind: "items";
     items: Item[];
+    size: number;
 } | {
     kind: "ask";
     ask: number;
-    refresh: boolean;
+    than: string | null;
 } | {
     kind: "ping";
 };

@@ -16,12 +16,12 @@
 /**
  * @typedef {{kind: "open", key: string, baseUrl: string, target: Target, cursor: string | null, isFromNow: boolean,
  *   token: string | null, lock: string | null}
- *   | {kind: "ack", count: number}
+ *   | {kind: "ack", count: number, size: number}
  *   | {kind: "token", ask: number, token?: string | null, failed?: boolean}
  *   | {kind: "pong"} | {kind: "close"}} FromTab
  * @typedef {{event: any, size: number} | {place: string} | {control: StreamControl}
  *   | {change: Partial<Status>} | {refused: true}} Item
- * @typedef {{kind: "items", items: Item[]} | {kind: "ask", ask: number, refresh: boolean} | {kind: "ping"}} FromWorker
+ * @typedef {{kind: "items", items: Item[], size: number} | {kind: "ask", ask: number, than: string | null} | {kind: "ping"}} FromWorker
  */
 import { backoffMs, RETRY_MS } from "./backoff.js";
 import { RuncastError } from "./errors.js";
@@ -68,21 +68,20 @@ export class SharedConnection {
 
   async #run() {
     try {
-      const token = await this.#token();
-      const identity = identityOf(token, this.#target.identity);
-      if (this.#stop.signal.aborted) return;
-      if (identity === null || this.#client.hasFetch) return this.#instead();
-      await this.#stay(token, identity);
+      await this.#stay();
     } catch {
       if (!this.#stop.signal.aborted) this.#instead(); // no worker here: no SharedWorker, a foreign origin, a policy
     }
   }
 
-  /** Keep a port open until `stop`; a worker that falls silent is left. @param {string | null} token
-   * @param {string} identity */
-  async #stay(token, identity) {
+  /** Keep a port open until `stop`; a worker that falls silent is left. */
+  async #stay() {
     const lock = await heldLock(this.#stop.signal);
     while (!this.#stop.signal.aborted) {
+      const token = await this.#token(); // now, for a page may have been frozen for longer than a token lives
+      if (this.#stop.signal.aborted) return;
+      const identity = identityOf(token, this.#target.identity);
+      if (identity === null || this.#client.hasFetch) return this.#instead();
       this.#open(token, identity, lock);
       await this.#silence();
       if (this.#stop.signal.aborted) return;
@@ -148,16 +147,16 @@ export class SharedConnection {
     this.#heard = stamp();
     this.#isGreeted = true;
     if (message.kind === "ping") return this.#say({ kind: "pong" });
-    if (message.kind === "ask") return void this.#answer(message.ask, message.refresh);
-    this.#say({ kind: "ack", count: message.items.length });
+    if (message.kind === "ask") return void this.#answer(message.ask, message.than);
+    this.#say({ kind: "ack", count: message.items.length, size: message.size });
     for (const item of message.items) if (!this.#stop.signal.aborted) this.#item(item);
     this.#sink.batch();
   }
 
-  /** @param {number} ask @param {boolean} refresh */
-  async #answer(ask, refresh) {
+  /** @param {number} ask @param {string | null} than */
+  async #answer(ask, than) {
     try {
-      this.#say({ kind: "token", ask, token: await this.#client.token({ refresh }) });
+      this.#say({ kind: "token", ask, token: await this.#client.newerToken(than) });
     } catch {
       this.#say({ kind: "token", ask, failed: true });
     }
@@ -213,14 +212,16 @@ function bytesOf(binary) {
   return Uint8Array.from(binary, (character) => character.charCodeAt(0));
 }
 
-/** A lock that this tab holds until then, or until it dies: how the worker learns of that. Null where there are none.
- * @param {AbortSignal} signal @returns {Promise<string | null>} */
+/** A lock that this tab holds until then, or until it dies: how the worker learns of that. Null where there are none, or
+ * none are allowed. @param {AbortSignal} signal @returns {Promise<string | null>} */
 async function heldLock(signal) {
   if (globalThis.navigator?.locks === undefined) return null;
   const name = "runcast " + Array.from(crypto.getRandomValues(new Uint32Array(4))).join("-");
   const released = new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
-  await new Promise((resolve) => void navigator.locks.request(name, () => (resolve(undefined), released)));
-  return name;
+  return new Promise((/** @type {(name: string | null) => void} */ resolve) => {
+    const hold = () => (resolve(name), released);
+    navigator.locks.request(name, hold).catch(() => resolve(null));
+  });
 }
 
 /** @param {string | URL} [url] */

@@ -1,3 +1,4 @@
+"use client";
 /**
  * One execution in a zustand store (4 or 5), for pages whose parts each show a little of it: a component renders only
  * when what it selects has changed. Memory is bounded: the last steps are kept, and nothing of executions before.

@@ -60,8 +60,10 @@ import { Connection } from "./connection.js";
 import { Sequence } from "./cursor.js";
 import { SharedConnection } from "./shared.js";
 
-/** Events that an iterator may lag behind before the stream is closed, to go on when it has caught up. */
+/** What an iterator may leave untaken before the stream is closed, to go on when it has caught up: events, and the
+ * characters of their JSON. */
 const MAX_LAG = 5_000;
+const MAX_LAG_SIZE = 32 * 1024 * 1024;
 const MAX_RESETS = 20;
 const OVER = new Set(["ended", "failed", "closed"]);
 
@@ -143,12 +145,14 @@ export class AgentStream {
         while (reader.events.length > 0) yield* reader.taken();
         if (this.#status.phase === "failed") throw this.#status.error;
         if (OVER.has(this.#status.phase)) return;
-        if (this.#isPaused) this.#resume();
-        await reader.more();
+        const more = reader.more();
+        this.#resume();
+        await more;
       }
     } finally {
       this.#readers.delete(reader);
       if (this.#readers.size === 0) this.close();
+      else this.#resume();
     }
   }
 
@@ -201,8 +205,8 @@ export class AgentStream {
     if (this.#status.phase === "live") this.#news = { ...this.#news, latencyMs: latencyOf(event) };
     else this.#news = { ...this.#news, replayed: (this.#news?.replayed ?? this.#status.replayed) + 1 };
     tell(this.#options.onEvent, event, size);
-    for (const reader of this.#readers) reader.push(event);
-    if (isLagging(this.#readers)) this.#pause();
+    for (const reader of this.#readers) reader.push(event, size);
+    if (this.#isLagging()) this.#pause();
   }
 
   /** @param {StreamControl} control */
@@ -239,12 +243,19 @@ export class AgentStream {
 
   // --- iterators that lag ---
 
+  #isLagging() {
+    for (const reader of this.#readers) if (reader.isFull) return true;
+    return false;
+  }
+
   #pause() {
     this.#isPaused = true;
     this.#disconnect();
   }
 
+  /** Go on, if none lags any more. */
   #resume() {
+    if (!this.#isPaused || this.#isLagging()) return;
     this.#isPaused = false;
     this.#connect();
   }
@@ -254,18 +265,26 @@ export class AgentStream {
 class Lag {
   /** @type {StreamEvent[]} */
   events = [];
+  /** Characters of their JSON. */
+  size = 0;
   /** @type {(() => void) | null} */
   #wake = null;
 
-  /** @param {any} event */
-  push(event) {
+  get isFull() {
+    return this.events.length >= MAX_LAG || this.size >= MAX_LAG_SIZE;
+  }
+
+  /** @param {any} event @param {number} size */
+  push(event, size) {
     this.events.push(event);
+    this.size += size;
     this.wake();
   }
 
   *taken() {
     const events = this.events;
     this.events = [];
+    this.size = 0;
     yield* events;
   }
 
@@ -277,12 +296,6 @@ class Lag {
   more() {
     return new Promise((/** @type {(value: void) => void} */ resolve) => (this.#wake = resolve));
   }
-}
-
-/** @param {Set<Lag>} readers */
-function isLagging(readers) {
-  for (const reader of readers) if (reader.events.length >= MAX_LAG) return true;
-  return false;
 }
 
 /** @param {Record<string, any>} one @param {Record<string, any>} other */

@@ -27,6 +27,7 @@ export function described(status) {
 /** A sentence on what is not right, or null when all is well. */
 export function trouble(status, now) {
   const { word } = described(status);
+  if (status.phase === "failed" && isMissing(status.error)) return "There is no such execution, or it is not yours.";
   if (status.phase === "failed") return `Not connected: ${reason(status.error)}`;
   if (status.phase === "offline") return "This device is offline. It goes on by itself once there is a network.";
   if (word !== "Reconnecting") return null;
@@ -41,6 +42,7 @@ function resumeWord({ lastEventId }) {
 }
 
 const reason = (error) => error?.detail || error?.message || "the edge refused the stream";
+const isMissing = (error) => error?.status === 404;
 
 /** What resets said that cannot be had any more, in a sentence, or null. */
 export function losses(resets) {

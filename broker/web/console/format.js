@@ -1,6 +1,7 @@
 /** Numbers, times and names for people. Pure. */
 
 const NUMBER = new Intl.NumberFormat("en");
+const MONEY = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
@@ -68,7 +69,7 @@ export function milliseconds(ms) {
 }
 
 export function money(usd) {
-  return `$${usd < 0.01 && usd > 0 ? usd.toFixed(4) : usd.toFixed(2)}`;
+  return usd < 0.01 && usd > 0 ? `$${usd.toFixed(4)}` : MONEY.format(usd);
 }
 
 export function plural(count, one, many = `${one}s`) {

@@ -68,6 +68,7 @@ export class Headline {
   show(state) {
     this._state = state;
     this._badge.show(state.status);
+    this._badge.node.classList.toggle("is-unknown", !isBegun(state));
     if (state.task) setText(this._title, visible(line(state.task, 400)));
     if (state.agent && !this._agent.firstChild) this._agent.append(said(line(state.agent, 60)));
     setAttribute(this._attempt, "hidden", state.attempt > 1 ? null : "");
@@ -115,7 +116,7 @@ class Progress {
     this._meter.hidden = inOrder.length >= 2 || !progress || over;
     if (progress) setShare(this._meter, progress.progress);
     this._line.hidden = over;
-    this.node.hidden = over && this._steps.hidden;
+    this.node.hidden = !isBegun(state) || (over && this._steps.hidden);
     const current = inOrder.findIndex((phase) => phase.status === "running");
     setText(
       this._where,
@@ -124,6 +125,11 @@ class Progress {
     setText(this._action, visible(doing(state)));
     setText(this._percent, progress && !over ? `${Math.round(progress.progress)} %` : "");
   }
+}
+
+/** Before its first event came, nothing is known of an execution, not even that it is queued. */
+export function isBegun({ cursor }) {
+  return cursor !== "0-0";
 }
 
 function doing({ status, progress, activity, openInputs }) {

@@ -63,7 +63,7 @@ function connectionFacts(status, events) {
   const { word, tone } = described(status);
   return [
     ["State", word, tone],
-    ["Last event", status.lastEventId ?? "none"],
+    ["Last event", status.lastEventId ?? "none", "id"],
     ["Received", compact(events)],
     ["Replayed", compact(status.replayed)],
     ["Latency", status.latencyMs === null ? null : milliseconds(status.latencyMs)],

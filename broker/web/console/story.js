@@ -8,9 +8,9 @@ import { streamCommand } from "./curl.js";
 import { menu } from "./dialog.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { Filter } from "./filter.js";
-import { STATES, isOver, plural } from "./format.js";
+import { STATES, isOver, plural, whole } from "./format.js";
 import { Clock } from "./frame.js";
-import { Headline } from "./headline.js";
+import { Headline, isBegun } from "./headline.js";
 import { icon } from "./icons.js";
 import { Overview } from "./overview.js";
 import { EventRing, rawRow, wordsOf as rawWordsOf } from "./raw.js";
@@ -106,7 +106,12 @@ export class Story {
     );
     this._cancelButton = h(
       "button",
-      { type: "button", class: "button danger", onclick: () => this._actions.askToCancel(this._cancelButton) },
+      {
+        type: "button",
+        class: "button danger",
+        title: "Cancel the execution",
+        onclick: () => this._actions.askToCancel(this._cancelButton),
+      },
       icon("stop"),
       h("span", {}, "Cancel"),
     );
@@ -237,9 +242,11 @@ export class Story {
     this._banner.show(status, Date.now());
     this._overview.show(state, status, this._ring.count);
     this._approvals.show(state.openInputs);
-    this._cancelButton.hidden = isOver(state.status);
-    this._pauseButton.hidden = isOver(state.status) && !this._isPaused;
-    setText(this._rawCount, this._ring.count ? String(this._ring.count) : "");
+    const isUnderWay = isBegun(state) && !isOver(state.status);
+    this._cancelButton.hidden = !isUnderWay;
+    this._pauseButton.hidden = !isUnderWay && !this._isPaused;
+    this.node.classList.toggle("is-missing", !isBegun(state) && status.phase === "failed");
+    setText(this._rawCount, this._ring.count ? whole(this._ring.count) : "");
     this._drawRows(isOther);
     this._announce(state);
   }

@@ -153,12 +153,13 @@ export function summary(value, most = 160) {
   );
 }
 
-/** The same for a row that can be opened, with keys quieter than values. */
+/** The same for a row that can be opened, with keys quieter than values. The spaces are for who hears it. */
 export function summaryNodes(value) {
   if (value === null || typeof value !== "object" || Array.isArray(value)) return [said(summary(value))];
-  return parts(value).map(([key, text]) =>
-    h("span", { class: "pair-of" }, h("bdi", { class: "key" }, key), text && said(text)),
-  );
+  return parts(value).flatMap(([key, text]) => [
+    h("span", { class: "pair-of" }, h("bdi", { class: "key" }, key), " ", text && said(text)),
+    " ",
+  ]);
 }
 
 /** What of an object fits into a line, as keys and texts. */

@@ -225,7 +225,7 @@ describe("a tab that reads nothing", () => {
         if (data.kind !== "items") return;
         total += data.items.length;
         for (const item of data.items) if ("event" in item) ids.push(item.event.id);
-        if (isReading) port1.postMessage({ kind: "ack", count: data.items.length });
+        if (isReading) port1.postMessage({ kind: "ack", count: data.items.length, size: data.size });
         else unread += data.items.length;
         if (ids.length >= EVENTS) resolve(undefined);
       };
@@ -238,7 +238,7 @@ describe("a tab that reads nothing", () => {
     }
     assert.ok(ids.length < 12_000, `${ids.length} events for a tab that reads none`);
     isReading = true;
-    port1.postMessage({ kind: "ack", count: unread });
+    port1.postMessage({ kind: "ack", count: unread, size: 0 });
     await all;
     assert.deepEqual(ids, Array.from({ length: EVENTS }, (_, index) => `1-${index + 1}`));
     port1.postMessage({ kind: "close" });
@@ -415,7 +415,8 @@ describe("RuncastClient", () => {
     assert.deepEqual(await client.agents(), { agents: [] });
     assert.deepEqual(seen.map((request) => request.authorization), ["Bearer old", "Bearer new"]);
     script = [[401, {}, {}], [401, {}, {}]];
-    assert.equal((await client.agents().catch((raised) => raised)).status, 401);
+    const another = new RuncastClient({ baseUrl: url(), token });
+    assert.equal((await another.agents().catch((raised) => raised)).status, 401);
     assert.deepEqual(asked, [false, true, false, true]);
   });
 

@@ -1,0 +1,339 @@
+/** What the client does where something is wrong for long, or is forbidden. Run by tests/web/test_client_units.py. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeEach, describe, mock, test } from "node:test";
+
+const CLIENT = "../../../broker/web/client/";
+const { Hubs } = await import(CLIENT + "hubs.js");
+const { ExecutionFeed } = await import(CLIENT + "feed.js");
+const { RuncastClient } = await import(CLIENT + "index.js");
+
+const encoder = new TextEncoder();
+const OPEN = 'event: stream:open\ndata: {"retryMs":1000,"heartbeatSeconds":10}\n\n';
+const LIVE = 'event: stream:live\ndata: {"replayed":0}\n\n';
+const END = 'event: stream:end\ndata: {"reason":"slow"}\n\n';
+const BOUND = { timeout: 30_000 };
+
+/** An answer with these frames, which goes on for ever unless it `isOver`. */
+function streamed(text, isOver = false) {
+  const start = (controller) => (controller.enqueue(encoder.encode(text)), isOver && controller.close());
+  return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
+}
+
+function events(from, to, thought = "") {
+  const data = JSON.stringify({ type: "thinking", executionId: "x", ts: 1, data: { thought } });
+  return Array.from({ length: to - from + 1 }, (_, index) => `id: 1-${from + index}\ndata: ${data}\n\n`).join("");
+}
+
+/** The ordinal after which a request wants to go on. */
+function cursorOf(init) {
+  return Number((new Headers(init.headers).get("Last-Event-ID") ?? "0-0").split("-")[1]);
+}
+
+async function until(isSo) {
+  for (let tries = 0; !isSo(); tries += 1) {
+    assert.ok(tries < 1000, "it does not come");
+    await sleep(10);
+  }
+}
+
+afterEach(() => mock.restoreAll());
+
+describe("a stream that is live for a moment only, each time", () => {
+  for (const [name, last] of [
+    ["is cut", ""],
+    ["is ended", END],
+  ]) {
+    test(`is opened later and later when it ${name}`, BOUND, async () => {
+      mock.method(Math, "random", () => 1 - 1e-9);
+      const waits = [];
+      const once = async () => (await sleep(1), streamed("retry: 20\n\n" + LIVE + last, true));
+      const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: once });
+      const onStatus = ({ phase, retryAt }) => phase === "waiting" && waits.push(retryAt - Date.now());
+      const stream = client.stream({ executionId: "x", onStatus }).start();
+      await until(() => waits.length >= 4);
+      stream.close();
+      const doubled = waits.slice(1, 4).map((wait, index) => Math.round(wait / waits[index]));
+      assert.deepEqual(doubled, [2, 2, 2]);
+    });
+  }
+
+  test("is opened at once again where it was live for long", BOUND, async () => {
+    mock.method(Math, "random", () => 1 - 1e-9);
+    let [now, connects, beat] = [Date.now(), 0, () => {}];
+    mock.method(Date, "now", () => now);
+    const waits = [];
+    const answer = async () => {
+      connects += 1;
+      if (connects < 4) return streamed("retry: 20\n\n", true);
+      const response = streamed(OPEN.replace("1000", "20") + LIVE);
+      const body = response.body.pipeThrough(
+        new TransformStream({ start: (given) => void (beat = (text) => given.enqueue(encoder.encode(text))) }),
+      );
+      return new Response(body, response);
+    };
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer });
+    const onStatus = ({ phase, retryAt }) => phase === "waiting" && waits.push(retryAt - now);
+    const stream = client.stream({ executionId: "x", onStatus }).start();
+    await until(() => (waits.length < 3 ? ((now += 100), false) : ((now += 100), stream.status.phase === "live")));
+    now += 11_000;
+    beat(": hb\n");
+    beat(END);
+    await until(() => connects === 5); // nothing was waited for
+    stream.close();
+    assert.equal(waits.length, 3);
+  });
+
+  test("is not opened without a pause where `retry:` is 0", BOUND, async () => {
+    mock.method(Math, "random", () => 1 - 1e-9);
+    let connects = 0;
+    const once = async () => ((connects += 1), streamed("retry: 0\n\n", true));
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: once });
+    const stream = client.stream({ executionId: "x" }).start();
+    await sleep(300);
+    stream.close();
+    assert.ok(connects < 8, `${connects} connects`);
+  });
+});
+
+describe("several iterators of one stream", () => {
+  const COUNT = 12_000;
+
+  test("one that leaves while it lags does not keep the others from the rest", BOUND, async () => {
+    const answer = async (_url, init) => streamed(OPEN + events(cursorOf(init) + 1, COUNT) + LIVE);
+    const stream = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer }).stream({
+      executionId: "x",
+    });
+    const lagging = stream[Symbol.asyncIterator]();
+    const first = lagging.next();
+    let seen = 0;
+    const all = (async () => {
+      for await (const event of stream)
+        if (event.id === `1-${COUNT}`) return void (seen += 1);
+        else seen += 1;
+    })();
+    await first;
+    let before = -1;
+    while (before !== seen) await sleep(100, (before = seen));
+    assert.ok(seen < COUNT, "nobody lagged");
+    await lagging.return();
+    await all;
+    assert.equal(seen, COUNT);
+  });
+
+  test("the size of what one leaves counts, not only the number", BOUND, async () => {
+    const thought = "x".repeat(60_000);
+    let [sent, isLeft] = [0, false];
+    const answer = async (_url, init) => {
+      let next = cursorOf(init) + 1;
+      const pull = async (controller) => {
+        await sleep(0);
+        controller.enqueue(encoder.encode(events(next, (sent = next += 10) - 1, thought)));
+      };
+      const body = new ReadableStream({ pull, cancel: () => void (isLeft = true) });
+      return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
+    };
+    const stream = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer }).stream({
+      executionId: "x",
+    });
+    const iterator = stream[Symbol.asyncIterator]();
+    await iterator.next();
+    await until(() => isLeft || sent > 3_000);
+    assert.ok(isLeft && sent < 1_500, `${sent} events of 60 KB each`);
+    await iterator.return();
+  });
+});
+
+describe("a token that is refused", () => {
+  test("is renewed once, however many requests and streams had it", BOUND, async () => {
+    let asked = 0;
+    const token = async ({ refresh }) => {
+      if (!refresh) return "old";
+      asked += 1;
+      await sleep(20);
+      return "new";
+    };
+    const answer = async (url, init) => {
+      await sleep(Math.random() * 60); // some hear of it when the others have the new one already
+      if (new Headers(init.headers).get("Authorization") !== "Bearer new") return new Response("{}", { status: 401 });
+      return url.endsWith("/stream") ? streamed(OPEN + LIVE) : new Response("{}");
+    };
+    const client = new RuncastClient({ baseUrl: "http://edge", token, fetch: answer });
+    const streams = ["a", "b", "c"].map((executionId) => client.stream({ executionId }).start());
+    await Promise.all([client.agents(), client.agents(), client.executions()]);
+    await until(() => streams.every(({ status }) => status.phase === "live"));
+    for (const stream of streams) stream.close();
+    assert.equal(asked, 1);
+  });
+
+  test("is asked for again where the newer one is no other, and where asking failed", BOUND, async () => {
+    const answers = ["old", () => assert.fail("no network"), "new"];
+    const token = async ({ refresh }) => {
+      const answer = refresh ? answers.shift() : "old";
+      return typeof answer === "function" ? answer() : answer;
+    };
+    const client = new RuncastClient({ token });
+    assert.equal(await client.newerToken("old"), "old");
+    await assert.rejects(client.newerToken("old"), /no network/);
+    assert.equal(await client.newerToken("old"), "new");
+    assert.equal(await client.newerToken("old"), "new");
+    assert.deepEqual(answers, []);
+  });
+});
+
+describe("a shared stream", () => {
+  let opened;
+
+  beforeEach(() => {
+    opened = [];
+    globalThis.SharedWorker = class {
+      constructor() {
+        const { port1, port2 } = new MessageChannel();
+        this.port = port1;
+        this.worker = port2;
+        opened.push(this);
+      }
+    };
+  });
+  afterEach(() => {
+    delete globalThis.SharedWorker;
+    delete globalThis.navigator;
+    for (const { port, worker } of opened) (port.close(), worker.close());
+  });
+
+  /** The next message of a kind that a tab sends to its worker. */
+  const heard = (worker, kind) =>
+    new Promise((resolve) => {
+      worker.onmessage = ({ data }) => data.kind === kind && resolve(data);
+    });
+
+  test("takes no more than a moment where locks are forbidden", BOUND, async () => {
+    const denied = async () => {
+      throw new DOMException("denied", "SecurityError");
+    };
+    Object.defineProperty(globalThis, "navigator", { value: { locks: { request: denied } }, configurable: true });
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t" });
+    const stream = client.stream({ executionId: "x", mode: "shared" }).start();
+    await until(() => opened.length === 1);
+    const { lock } = await heard(opened[0].worker, "open");
+    assert.equal(lock, null);
+    stream.close();
+  });
+
+  test("comes back with a token of now, after its page was frozen", BOUND, async () => {
+    let [late, tokens] = [0, 0];
+    const { now } = Date;
+    mock.method(Date, "now", () => now() + late);
+    const client = new RuncastClient({ baseUrl: "http://edge", token: () => `t${(tokens += 1)}` });
+    const stream = client.stream({ executionId: "x", mode: "shared" }).start();
+    await until(() => opened.length === 1);
+    assert.equal((await heard(opened[0].worker, "open")).token, "t1");
+    const pong = heard(opened[0].worker, "pong");
+    opened[0].worker.postMessage({ kind: "ping" });
+    await pong;
+    late = 40_000;
+    await until(() => opened.length === 2);
+    assert.equal((await heard(opened[1].worker, "open")).token, "t2");
+    stream.close();
+  });
+});
+
+describe("a worker", () => {
+  const TARGET = {
+    path: "/api/agent/executions/x/stream",
+    executionId: "x",
+    query: { types: null, from: null },
+    mode: "shared",
+  };
+  const OPENING = {
+    kind: "open",
+    key: "k",
+    baseUrl: "http://edge",
+    target: TARGET,
+    cursor: null,
+    isFromNow: false,
+    lock: null,
+  };
+  let ports;
+
+  beforeEach(() => (ports = []));
+  afterEach(async () => {
+    for (const port of ports) port.postMessage({ kind: "close" });
+    await Promise.all(ports.map((port) => once(port, "close"))); // by the worker
+  });
+
+  /** A tab of these hubs, and all that it was told. */
+  function tab(hubs, token) {
+    const { port1, port2 } = new MessageChannel();
+    const messages = [];
+    port1.onmessage = ({ data }) => messages.push(data);
+    hubs.connect(port2);
+    port1.postMessage({ ...OPENING, token });
+    ports.push(port1);
+    return messages;
+  }
+
+  test("sends a tab that reads nothing a few megabytes at most", BOUND, async () => {
+    const thought = "x".repeat(60_000);
+    let made = 0;
+    mock.method(globalThis, "fetch", async (_url, init) => {
+      let next = cursorOf(init) + 1;
+      const pull = async (controller) => {
+        await sleep(0);
+        controller.enqueue(encoder.encode(events(next, (made = next += 5) - 1, thought)));
+      };
+      return new Response(new ReadableStream({ pull }), { headers: { "Content-Type": "text/event-stream" } });
+    });
+    const messages = tab(new Hubs(), "t");
+    await until(() => made > 1_000);
+    const sent = messages.flatMap(({ items = [] }) => items).filter((item) => "event" in item).length;
+    assert.ok(sent < 400, `${sent} events of 60 KB each`);
+  });
+
+  test("does not ping a frozen tab again and again", BOUND, async () => {
+    mock.timers.enable({ apis: ["setInterval"] });
+    mock.method(globalThis, "fetch", () => new Promise(() => {}));
+    const messages = tab(new Hubs(), "t");
+    await until(() => messages.length > 0);
+    for (let tick = 0; tick < 5; tick += 1) mock.timers.tick(10_000);
+    mock.timers.reset();
+    await sleep(50);
+    assert.equal(messages.filter(({ kind }) => kind === "ping").length, 1);
+  });
+
+  test("lets a tab in whose token no edge could be asked about at first", BOUND, async () => {
+    const answers = [503, 0, 200];
+    mock.method(Math, "random", () => 0);
+    mock.method(globalThis, "fetch", async (url) => {
+      if (url.includes("/stream")) return streamed(OPEN + events(1, 1) + LIVE);
+      const status = answers.shift();
+      if (status === 0) throw new TypeError("fetch failed");
+      return new Response("{}", { status });
+    });
+    const hubs = new Hubs();
+    tab(hubs, "one");
+    const messages = tab(hubs, "other");
+    const items = () => messages.flatMap(({ items: given = [] }) => given);
+    await until(() => items().some((item) => "event" in item || "refused" in item));
+    assert.deepEqual([answers, items().some((item) => "refused" in item)], [[], false]);
+  });
+});
+
+test("a list that no edge answers with is asked for again", BOUND, async () => {
+  const { timeout } = AbortSignal;
+  mock.method(AbortSignal, "timeout", () => timeout.call(AbortSignal, 30));
+  mock.method(Math, "random", () => 0);
+  let lists = 0;
+  const answer = async (url, { signal }) => {
+    if (url.includes("/stream")) return streamed(OPEN + LIVE);
+    lists += 1;
+    if (lists > 2) return new Response('{"executions":[]}');
+    return new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  };
+  const feed = new ExecutionFeed(new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer }));
+  feed.start();
+  await until(() => feed.getSnapshot().isLoaded);
+  feed.close();
+  assert.equal(lists, 3);
+});
