@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.exceptions import ApplicationError
@@ -118,7 +119,7 @@ class Research:
     """Two activities in a phase each."""
 
     @workflow.run
-    async def run(self, topic: str) -> dict[str, object]:
+    async def run(self, topic: str) -> dict[str, Any]:
         emitter = workflow_emitter()
         emitter.plan_created(topic, [("look", "Look"), ("write", "Write")])
         with emitter.phase("look", "Look"):
@@ -197,6 +198,16 @@ class Parent:
 
 
 @workflow.defn
+class Twice:
+    """Has a child, and then another with the same id."""
+
+    @workflow.run
+    async def run(self) -> None:
+        for _ in range(2):
+            await workflow.execute_child_workflow(Ends.run, "well", id="child")
+
+
+@workflow.defn
 class Careless:
     """Emits what no log takes, and changes what it has emitted."""
 
@@ -211,4 +222,4 @@ class Careless:
         return b"\0binary"
 
 
-WORKFLOWS = [Research, Steps, Ends, Parent, Careless]
+WORKFLOWS = [Research, Steps, Ends, Parent, Twice, Careless]

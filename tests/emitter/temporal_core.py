@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import temporalio.bridge.worker
 from google.protobuf.timestamp_pb2 import Timestamp
-from temporalio.api.common.v1 import Payload, RetryPolicy
+from temporalio.api.common.v1 import Header, Payload, Payloads, RetryPolicy, WorkflowExecution, WorkflowType
+from temporalio.api.enums.v1 import EventType, HistoryEventFilterType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import History, HistoryEvent, WorkflowExecutionStartedEventAttributes
+from temporalio.api.workflow.v1 import WorkflowExecutionInfo
 from temporalio.bridge.proto import ActivityHeartbeat, ActivityTaskCompletion
 from temporalio.bridge.proto.activity_result import ActivityExecutionResult, ActivityResolution
 from temporalio.bridge.proto.activity_task import ActivityCancellationDetails, ActivityTask, Cancel, Start
@@ -25,6 +30,8 @@ from temporalio.bridge.proto.workflow_activation import (
     QueryWorkflow,
     RemoveFromCache,
     ResolveActivity,
+    ResolveChildWorkflowExecution,
+    ResolveChildWorkflowExecutionStart,
     SignalWorkflow,
     WorkflowActivation,
     WorkflowActivationJob,
@@ -53,16 +60,41 @@ def moment(seconds: float) -> Timestamp:
 
 
 class Service(_BridgeServiceClient):
-    """The server's API as far as a client starts things; `started` are its requests."""
+    """The server's API as far as clients use it: `started` and `cancelled` are requests, `listed` the runs that have
+    closed. What it knows of them it has from the core of the client's worker."""
 
     def __init__(self) -> None:
         super().__init__(ConnectConfig(target_host="nowhere:7233"))
         self._bridge_client = object()  # type: ignore[assignment] # connected, as the worker sees it
         self.started: list[Any] = []
+        self.cancelled: list[Any] = []
+        self.listed: list[str] = []
+        self.described = asyncio.Event()
+        self.core = Core()
 
     async def _rpc_call(self, rpc: str, req: Any, resp_type: Any, **_: Any) -> Any:
+        match rpc:
+            case "get_workflow_execution_history":
+                return resp_type(history=History(events=await self._history(req)))
+            case "list_workflow_executions":
+                rows = [WorkflowExecution(workflow_id="wf", run_id=run_id) for run_id in self.listed]
+                return resp_type(executions=[WorkflowExecutionInfo(execution=row) for row in rows])
+            case "describe_workflow_execution":
+                self.described.set()
+                latest = WorkflowExecution(workflow_id="wf", run_id=self.core.latest)
+                return resp_type(workflow_execution_info=WorkflowExecutionInfo(execution=latest))
+            case "request_cancel_workflow_execution":
+                self.cancelled.append(req)
+                return resp_type()
         self.started.append(req)
         return resp_type(run_id="run-1")
+
+    async def _history(self, req: Any) -> list[HistoryEvent]:
+        run_id = req.execution.run_id
+        if req.history_event_filter_type != HistoryEventFilterType.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT:
+            return [self.core.begun[run_id]]
+        end = self.core.ends[run_id]
+        return [await asyncio.shield(end)] if req.wait_new_event or end.done() else [self.core.begun[run_id]]
 
 
 class Core:
@@ -76,6 +108,13 @@ class Core:
         self._tokens = itertools.count(1)
         self._clock = itertools.count(1)
         self.heartbeats: list[list[Any]] = []
+        self.begun: dict[str, HistoryEvent] = {}
+        self.ends: defaultdict[str, asyncio.Future[HistoryEvent]] = defaultdict(asyncio.Future)
+        self.latest = ""
+        self.tries_again = False
+        """Whether a workflow that fails has another run."""
+        self.takes_ends = True
+        """Whether the server takes what completes a workflow, or a signal has come meanwhile."""
 
     # --- for tests ---
 
@@ -89,9 +128,44 @@ class Core:
         self, run_id: str, *jobs: WorkflowActivationJob, replay: bool = False
     ) -> WorkflowActivationCompletion:
         done = self._done[run_id] = asyncio.get_running_loop().create_future()
-        act = WorkflowActivation(run_id=run_id, is_replaying=replay, jobs=jobs, timestamp=moment(next(self._clock)))
+        seconds = next(self._clock)
+        act = WorkflowActivation(
+            run_id=run_id, is_replaying=replay, jobs=jobs, timestamp=moment(seconds), history_length=10 * seconds
+        )
+        self._begin(run_id, jobs)
         self._activations.put_nowait(act)
-        return await asyncio.wait_for(done, SECONDS)
+        completion = await asyncio.wait_for(done, SECONDS)
+        for command in completion.successful.commands:
+            if self.takes_ends and (end := self._end(command, 10 * seconds + 1)) is not None:
+                self.close(run_id, end)
+        return completion
+
+    def _begin(self, run_id: str, jobs: Sequence[WorkflowActivationJob]) -> None:
+        """Keep what the server's history begins with."""
+        self.latest = run_id
+        for job in jobs:
+            if job.HasField("initialize_workflow") and run_id not in self.begun:
+                self.begun[run_id] = begin_of(run_id, job.initialize_workflow)
+
+    def _end(self, command: WorkflowCommand, task: int) -> HistoryEvent | None:
+        ids = {"workflow_task_completed_event_id": task}
+        match command.WhichOneof("variant"):
+            case "complete_workflow_execution":
+                result = Payloads(payloads=[command.complete_workflow_execution.result])
+                return ended("completed", result=result, **ids)
+            case "fail_workflow_execution" if self.tries_again:
+                failure = command.fail_workflow_execution.failure
+                return ended("continued_as_new", failure=failure, new_execution_run_id="another", **ids)
+            case "fail_workflow_execution":
+                return ended("failed", failure=command.fail_workflow_execution.failure, **ids)
+            case "cancel_workflow_execution":
+                return ended("canceled", **ids)
+        return None
+
+    def close(self, run_id: str, end: HistoryEvent) -> None:
+        """What the server's history ends with."""
+        if not self.ends[run_id].done():
+            self.ends[run_id].set_result(end)
 
     async def run(self, start: Start) -> ActivityExecutionResult:
         """Run one attempt of an activity."""
@@ -161,6 +235,50 @@ class Core:
 
 
 # --- what a server says ----------------------------------------------------------------------------------------------
+
+
+def begin_of(run_id: str, init: InitializeWorkflow) -> HistoryEvent:
+    """The first event of a history."""
+    started = WorkflowExecutionStartedEventAttributes(
+        workflow_type=WorkflowType(name=init.workflow_type),
+        header=Header(fields=init.headers),
+        attempt=init.attempt,
+        cron_schedule=init.cron_schedule,
+        original_execution_run_id=run_id,
+        first_execution_run_id=init.first_execution_run_id,
+    )
+    if init.HasField("parent_workflow_info"):
+        started.parent_workflow_execution.workflow_id = init.parent_workflow_info.workflow_id
+        started.parent_workflow_execution.run_id = init.parent_workflow_info.run_id
+    kind = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
+    return HistoryEvent(event_type=kind, event_time=moment(0), workflow_execution_started_event_attributes=started)
+
+
+def ended(how: str, **attributes: Any) -> HistoryEvent:
+    """The last event of a history: `ended("timed_out")`."""
+    event = HistoryEvent(
+        event_type=EventType.Value(f"EVENT_TYPE_WORKFLOW_EXECUTION_{how.upper()}"), event_time=moment(60)
+    )
+    found = getattr(event, f"workflow_execution_{how}_event_attributes")
+    found.SetInParent()
+    found.MergeFrom(type(found)(**attributes))
+    return event
+
+
+def child_began(seq: int) -> WorkflowActivationJob:
+    began = ResolveChildWorkflowExecutionStart(seq=seq)
+    began.succeeded.run_id = "run-c1"
+    return WorkflowActivationJob(resolve_child_workflow_execution_start=began)
+
+
+def child_ended(seq: int, result: Any = None, *, failure: Failure | None = None) -> WorkflowActivationJob:
+    """How a child has ended for good: with its result, or a failure."""
+    done = ResolveChildWorkflowExecution(seq=seq)
+    if failure is None:
+        done.result.completed.result.CopyFrom(payloads(result)[0])
+    else:
+        done.result.failed.failure.CopyFrom(failure)
+    return WorkflowActivationJob(resolve_child_workflow_execution=done)
 
 
 def start_job(

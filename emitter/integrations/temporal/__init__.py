@@ -15,10 +15,21 @@ A workflow's file may import them as anything else: the plugin lets the sandbox 
 and what it continues as. Without one, `default_owner` or `execution_of` decide; without an owner nothing is published,
 and everything runs as without the plugin.
 
-**Workflows.** Continuing as new goes on in the same execution. A workflow that Temporal retries supersedes its last
-attempt. A child is a tool call in its parent's execution, and what it does stands under that call (`parentId`), unless
-`execution_of` gives it an execution of its own. Each run of a cron workflow is an execution, so it is given an owner
-and no id. A schedule sends no header.
+**Workflows.** Continuing as new goes on in the same execution. A workflow that Temporal retries, or that is reset to
+its beginning, supersedes what it did before. A child is a tool call in its parent's execution, told by its parent, and
+what it does stands under that call (`parentId`), unless `execution_of` gives it an execution of its own. Each run of a
+cron workflow is an execution, so it is given an owner and no id. A schedule sends no header.
+
+**Ends.** An execution ends as the server's history says, once it says so: not when a worker comes to an end that the
+server refuses or tries again. Ends that no worker can tell (terminated, out of time; of a worker that died between the
+end and the log) are found by those that run on the task queue, which ask the server twice a minute what has closed.
+
+**Cancelling** an execution at an edge closes its log and, unless the plugin is told `cancels=False`, cancels the
+workflow: when it, or an activity of it, next says something or heartbeats, or at once if it waits for an answer.
+
+**Traces.** Events carry the `traceparent` that `for_execution` was given, or that of OpenTelemetry's current span; what
+an activity does has that of its attempt, if Temporal's `TracingInterceptor` comes before this plugin:
+`Client.connect(…, interceptors=[TracingInterceptor()], plugins=[RuncastPlugin()])`.
 
 **Exactly once, and in which order.** A log takes each sequence of a producer once.
 
@@ -28,7 +39,8 @@ and no id. A schedule sends no header.
   follows from it.
 - Workflow: the producer is made of the run id, and events are numbered by a counter that runs at replays too, at which
   nothing is published. So what is executed again after a crash or an eviction has the same numbers.
-- Between the events of a workflow and those of its activities the order is that of their arrival.
+- Between the events of a workflow and those of its activities the order is that of their arrival; so after a Redis
+  that was away for longer than `patience` it may be another. The end waits for what its worker still holds.
 
 **What can be lost or told wrongly.**
 
@@ -36,9 +48,10 @@ and no id. A schedule sends no header.
   away a worker holds what is told, within bounds, and logs what it drops; an activity waits for about `patience`, and
   its outcome never depends on it.
 - A workflow task that fails and is executed again with other news (a signal that came meanwhile) keeps what it told the
-  first time. In particular a completion that the server refuses because of such a signal has closed the log already.
-- The end of a workflow that the server ends by itself (terminated, out of time, not retried though its policy says so):
-  no worker is told. Cancelling the execution at an edge closes its log, and leaves the workflow to itself.
+  first time, but for its end.
+- What a workflow did after the point that it is reset to stands beside what it does then, unless that is its beginning.
+- The end of a run of a cron workflow that is out of time, of a child whose parent's run has ended before it, and of a
+  workflow that ended, or whose last worker died, more than an hour before another worker comes.
 - What an activity says through its emitter is told as often as it says it: an attempt that runs twice (only local
   activities do) says it twice. Heartbeats are merged, four a second at most; local activities have none.
 - An execution takes some 4,000 producers: one per activity, per attempt that speaks or heartbeats, and per run.

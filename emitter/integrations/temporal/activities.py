@@ -10,16 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 from temporalio import activity
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+from temporalio.exceptions import ApplicationError
 from temporalio.exceptions import CancelledError as TemporalCancelled
 from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterceptor, ExecuteActivityInput
 
-from emitter.errors import RuncastError, describe
+from emitter.errors import ExecutionEnded, RuncastError
 from emitter.events import Event, ToolComplete, ToolError, ToolStart
-from emitter.integrations.temporal.desk import Desk, Road
+from emitter.integrations.temporal.desk import Desk
+from emitter.integrations.temporal.ends import Run, error_text
 from emitter.integrations.temporal.execution import (
+    Execution,
     Rules,
+    current_traceparent,
     digest,
     execution_id_of,
     from_header,
@@ -27,6 +31,7 @@ from emitter.integrations.temporal.execution import (
     readable,
     resolve,
 )
+from emitter.integrations.temporal.road import Road
 from emitter.integrations.temporal.speech import ActivityEmitter, Beats, speaking
 
 log = structlog.get_logger("emitter.temporal")
@@ -46,15 +51,6 @@ def call_id_of(info: activity.Info, attempt: int) -> str:
     return f"{readable(info.activity_id, 24)}-{attempt}-{activity_key(info)[:8]}"
 
 
-def error_text(error: BaseException) -> str:
-    """What went wrong, in one line: the cause, where Temporal wraps it."""
-    if isinstance(error, ActivityError | ChildWorkflowError) and error.cause is not None:
-        return error_text(error.cause)
-    if isinstance(error, ApplicationError) and error.type:
-        return describe(error).removeprefix("ApplicationError: ")  # the type stands in the message
-    return describe(error)
-
-
 class Call:
     """One attempt of an activity, as it is told.
 
@@ -64,10 +60,10 @@ class Call:
     """
 
     def __init__(
-        self, desk: Desk, info: activity.Info, road: Road, emitter: ActivityEmitter, parent_id: str | None
+        self, desk: Desk, info: activity.Info, road: Road, emitter: ActivityEmitter, execution: Execution
     ) -> None:
         self._desk = desk
-        self._parent_id = parent_id
+        self._execution = execution
         self._info = info
         self._road = road
         self._emitter = emitter
@@ -111,7 +107,7 @@ class Call:
             await self._desk.settle(self._road)
 
     def _put(self, seq: int, event: Event) -> None:
-        self._road.put(seq, event, parent_id=self._parent_id)
+        self._road.put(seq, event, self._execution)
 
     def close(self) -> None:
         self._beats.close()
@@ -150,6 +146,8 @@ class ActivityInbound(ActivityInboundInterceptor):
             result = await self._run(call, given)
         except (Exception, asyncio.CancelledError) as error:
             await call.fail(error)
+            if isinstance(error, ExecutionEnded):  # what it waits for will never come: no attempt would fare better
+                raise ApplicationError(str(error), type="ExecutionEnded", non_retryable=True) from error
             raise
         await call.complete(self._json(result))
         return result
@@ -172,18 +170,28 @@ class ActivityInbound(ActivityInboundInterceptor):
         publisher = self._desk.publisher
         if execution is None or publisher is None:
             return None
-        key, call_id = activity_key(info), call_id_of(info, info.attempt)
-        if (road := self._desk.road(execution, f"activity-{key}")) is None:
+        # Of an interceptor that traces activities, and comes before this one.
+        execution = replace(execution, traceparent=current_traceparent() or execution.traceparent)
+        key, call_id, run = activity_key(info), call_id_of(info, info.attempt), _run_of(info)
+        if (road := self._desk.road(execution, f"activity-{key}", run)) is None:
             return None
-        emitter = ActivityEmitter(publisher, execution, call_id, key, self._desk.settle)
+        refused = lambda error: self._desk.refused(run, error)  # noqa: E731
+        emitter = ActivityEmitter(publisher, execution, call_id, key, self._desk.settle, refused)
         self._desk.admit(emitter.lane)
-        return Call(self._desk, info, road, emitter, execution.parent_id)
+        return Call(self._desk, info, road, emitter, execution)
 
     def _json(self, value: Any) -> Any:
         publisher = self._desk.publisher
         if not self._rules.values or publisher is None:
             return None
         return json_of(activity.payload_converter(), value, publisher.limits.max_event_bytes or 2**31)
+
+
+def _run_of(info: activity.Info) -> Run | None:
+    """The workflow's run that an activity belongs to."""
+    if not info.workflow_id or not info.workflow_run_id:
+        return None
+    return Run(info.namespace, info.workflow_id, info.workflow_run_id)
 
 
 def _named(given: ExecuteActivityInput) -> Mapping[str, Any]:

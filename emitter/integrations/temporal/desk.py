@@ -14,25 +14,23 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 import structlog
-from msgspec.structs import replace
+from temporalio.client import Client
+from temporalio.service import RPCError
 
-from emitter.batch import Prepared
+from emitter import tasks
 from emitter.errors import (
-    AppendRefused,
     EventsLost,
-    HookFailed,
-    InvalidEvent,
-    PayloadTooLarge,
+    ExecutionEnded,
     RedisUnavailable,
     RuncastError,
+    describe,
 )
-from emitter.events import TERMINAL_STATES, Event, ExecutionComplete, Status, ToolComplete, ToolStart
-from emitter.hooks import Origin, apply_hooks, prepare_end
+from emitter.events import TERMINAL_STATES, Event
+from emitter.integrations.temporal.ends import Closed, Run, end_of, going_on, when_closed
 from emitter.integrations.temporal.execution import Execution
+from emitter.integrations.temporal.road import Road
 from emitter.lane import Lane
-from emitter.log import PackedAppend, prepare
 from emitter.publisher import Publisher
-from emitter.wire import now_ms
 
 log = structlog.get_logger("emitter.temporal")
 
@@ -40,88 +38,51 @@ LANES_MAX = 1_000
 """Logs for which events may wait at once, while Redis is away."""
 TOLD_MAX = 10_000
 """Events of workflows that may wait for the event loop."""
+ENDS_MAX = 1_000
+"""Ends of workflows that may wait for word from the server, or for Redis, at once."""
+CANCELLED_MAX = 1_000
+"""Runs of which is remembered that the server was asked to cancel them."""
 AWAY_SECONDS = 0.05
 """How long is waited for a Redis that kept somebody waiting in vain just now."""
 
 
-class Road(Lane):
-    """One producer's lane, with a producer and sequences that are given."""
-
-    def __init__(self, publisher: Publisher, execution: Execution, producer: str) -> None:
-        super().__init__(publisher, execution.owner, execution.id, execution.attempt, self._prepare)
-        self.producer = producer
-        self._packed = PackedAppend(self._command((), 1))  # which has the producer in it
-        self._carrier = publisher
-        self._origin = Origin(
-            user=execution.user, org=execution.org, execution_id=execution.id, attempt=execution.attempt
-        )
-
-    def put(self, seq: int, event: Event, *, parent_id: str | None, ts: int | None = None) -> None:
-        """Queue an event as the producer's `seq`-th, unless it was. Never waits, never raises."""
-        if self.error is not None or seq <= self.queue.last:
-            return
-        if self.queue.full and event.type not in TERMINAL_STATES:
-            log.warning("event_dropped", execution=self.execution_id, type=event.type, reason="the queue is full")
-            return
-        prepared = self._stored(event, lambda kept: self._prepare(kept, now_ms() if ts is None else ts, parent_id))
-        if prepared is None:
-            return
-        if not len(self.queue):
-            self.queue.settled = seq - 1  # what lies between was put by another worker, or dropped
-        self.queue.put(prepared)
-        self.changed(urgent=True)
-
-    def refuse(self, error: Exception) -> None:
-        if self.error is None and isinstance(error, AppendRefused):
-            log.info("events_refused", execution=self.execution_id, reason=str(error))
-        super().refuse(error)
-
-    def _stored(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
-        """The event as it is stored; of one that cannot be, as much as can be. None: a hook dropped it."""
-        try:
-            return self._passed(event, prepare)
-        except (InvalidEvent, PayloadTooLarge) as error:
-            log.warning("event_not_storable", execution=self.execution_id, type=event.type, error=str(error)[:200])
-            return prepare(_less(event, error))
-
-    def _passed(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
-        hooks = self._carrier.hooks
-        if event.type in TERMINAL_STATES:
-            return prepare_end(hooks, event, self._origin, prepare)[0]
-        passed = apply_hooks(hooks, event, self._origin)
-        return None if passed is None else prepare(passed)
-
-    def _prepare(self, event: Event, ts: int, parent_id: str | None = None) -> Prepared:
-        return prepare(
-            event,
-            self.execution_id,
-            redact=self._carrier.redact,
-            ts=ts,
-            parent_id=parent_id,
-            max_bytes=self._carrier.limits.max_event_bytes,
-        )
-
-
-def _less(event: Event, error: InvalidEvent | PayloadTooLarge) -> Event:
-    """An event without the values that kept it from being stored; or only word of it."""
-    omitted = {"omitted": str(error)[:200]}
-    if not isinstance(error, HookFailed):  # of what a hook failed on, nothing is stored
-        if isinstance(event, ToolStart):
-            return replace(event, params=omitted)
-        if isinstance(event, ToolComplete | ExecutionComplete):
-            return replace(event, result=omitted)
-    return Status(status="dropped", message=f"{event.type}: {str(error)[:200]}")
-
-
 class Told(NamedTuple):
-    """An event of a workflow, on its way from the workflow's thread."""
+    """An event of a workflow, on its way from the workflow's thread. `history_length` is that of the task in which it
+    was told."""
 
     execution: Execution
     producer: str
     seq: int
     event: Event
-    parent_id: str | None
     ts: int
+    run: Run
+    history_length: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.execution.id} {self.producer}"
+
+    @property
+    def is_end(self) -> bool:
+        return self.event.type in TERMINAL_STATES
+
+
+class Proposed(NamedTuple):
+    """The end of an execution that a workflow's task came to, and the task that waits for the server to confirm it."""
+
+    seq: int
+    task: asyncio.Task[None]
+
+
+async def _arrived(lane: Lane) -> None:
+    """When the log has what is queued by now, however long Redis is away, or will take nothing."""
+    while True:
+        try:
+            return await lane.flush()
+        except RedisUnavailable:
+            continue
+        except RuncastError:
+            return None
 
 
 class Desk:
@@ -130,11 +91,26 @@ class Desk:
     Args:
         make_publisher: the publisher of one opening.
         patience: seconds that an activity may be kept waiting for Redis, once for its start and once for its end.
+        values: whether results are published.
+        cancels: whether workflows whose execution was cancelled are cancelled.
     """
 
-    def __init__(self, make_publisher: Callable[[], Publisher], patience: float) -> None:
+    def __init__(
+        self,
+        make_publisher: Callable[[], Publisher],
+        patience: float,
+        *,
+        values: bool = True,
+        cancels: bool = True,
+    ) -> None:
         self._make_publisher = make_publisher
         self._patience = patience
+        self._values = values
+        self._cancels = cancels
+        self._clients: dict[str, Client] = {}
+        self._ends: dict[str, Proposed] = {}
+        self._cancelled: deque[str] = deque(maxlen=CANCELLED_MAX)
+        self._cancelling: set[asyncio.Task[None]] = set()
         self._workers = 0
         self._publisher: Publisher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -147,15 +123,18 @@ class Desk:
     # --- life ---
 
     @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """For the time a worker runs. The last one to leave sends what still waits."""
-        await self._enter()
+    async def open(self, client: Client | None = None) -> AsyncIterator[None]:
+        """For the time a worker runs, with its client: without one, an end is told as soon as a workflow comes to it.
+        The last one to leave sends what still waits."""
+        await self._enter(client)
         try:
             yield
         finally:
             await self._leave()
 
-    async def _enter(self) -> None:
+    async def _enter(self, client: Client | None) -> None:
+        if client is not None:
+            self._clients[client.namespace] = client
         if self._publisher is None:
             self._publisher = await self._make_publisher().__aenter__()
             self._loop = asyncio.get_running_loop()
@@ -166,13 +145,24 @@ class Desk:
         if self._workers:
             return
         self._drain()
+        await self._settle_ends()
         publisher, self._publisher, self._loop = self._publisher, None, None
         self._lanes.clear()
+        self._clients.clear()
         assert publisher is not None
         try:
             await publisher.__aexit__(None, None, None)
         except EventsLost as lost:  # a worker that stops is no place to raise this
             log.warning("events_lost", count=lost.count)
+
+    async def _settle_ends(self) -> None:
+        """Wait for the ends that are not confirmed, but not long: another worker will find them."""
+        waiting = [*(proposed.task for proposed in self._ends.values()), *self._cancelling]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._patience)
+        if left := len(self._ends):
+            log.warning("ends_not_told", count=left)
+        await tasks.end(waiting)
 
     # --- lanes ---
 
@@ -181,14 +171,15 @@ class Desk:
         """None while no worker runs."""
         return self._publisher
 
-    def road(self, execution: Execution, producer: str) -> Road | None:
-        """The lane of a producer; None while no worker runs, or if too many wait for Redis."""
+    def road(self, execution: Execution, producer: str, run: Run | None = None) -> Road | None:
+        """The lane of a producer; None while no worker runs, or if too many wait for Redis. `run`: the workflow's that
+        it tells of."""
         known = self._lanes.get(f"{execution.id} {producer}")
         if isinstance(known, Road):
             return known
         if self._publisher is None:
             return None
-        road = Road(self._publisher, execution, producer)
+        road = Road(self._publisher, execution, producer, lambda error: self.refused(run, error))
         return road if self.admit(road) else None
 
     def admit(self, lane: Lane) -> bool:
@@ -238,6 +229,85 @@ class Desk:
         if dropped:
             log.warning("events_dropped", count=dropped, reason="told faster than they could be queued")
         while self._told:
-            told = self._told.popleft()
-            if (road := self.road(told.execution, told.producer)) is not None:
-                road.put(told.seq, told.event, parent_id=told.parent_id, ts=told.ts)
+            self._hear(self._told.popleft())
+
+    def _hear(self, told: Told) -> None:
+        proposed = self._ends.get(told.key)
+        if proposed is not None and told.seq > proposed.seq:
+            return  # by what was left running at the end
+        if proposed is not None:  # the server did not take the task that came to an end, and this one is in its place
+            self._ends.pop(told.key).task.cancel()
+        client = self._clients.get(told.run.namespace)
+        if told.is_end and client is not None and len(self._ends) < ENDS_MAX:
+            task = asyncio.create_task(self._end(told, client), name=f"end-{told.execution.id}")
+            self._ends[told.key] = Proposed(told.seq, task)
+            task.add_done_callback(lambda task: self._ended(told.key, task))
+        else:
+            self.put(told)
+
+    def put(self, told: Told) -> None:
+        """Queue an event for its log. Never waits, never raises."""
+        if (road := self.road(told.execution, told.producer, told.run)) is not None:
+            road.put(told.seq, told.event, told.execution, ts=told.ts)
+
+    # --- ends ---
+
+    async def _end(self, told: Told, client: Client) -> None:
+        """Tell how a run has ended, when it has, after everything else of the execution that waits here."""
+        end = await when_closed(client, told.run)
+        event = told.event if end is None else await self._event_of(end, told, client)
+        if event is None:
+            return
+        try:
+            await self._others(told.execution)
+        finally:
+            self.put(told._replace(event=event))
+
+    async def _event_of(self, end: Closed, told: Told, client: Client) -> Event | None:
+        if end.next_run_id and not told.run.is_cron:
+            return await going_on(end, client.data_converter)
+        if end.is_of(told.history_length):
+            return told.event
+        return await self.end_of(end, client, getattr(told.event, "duration", 0.0))
+
+    async def end_of(self, end: Closed, client: Client, duration: float) -> Event:
+        """What the history says of an end."""
+        assert self._publisher is not None
+        max_bytes = self._publisher.limits.max_event_bytes or 2**31
+        return await end_of(end, client.data_converter, duration, values=self._values, max_bytes=max_bytes)
+
+    async def _others(self, execution: Execution) -> None:
+        """Wait until the log has what waits for it here: it takes nothing after its end."""
+        for lane in [*self._lanes.values()]:
+            if lane.execution_id == execution.id:
+                await _arrived(lane)
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        if (proposed := self._ends.get(key)) is not None and proposed.task is task:
+            del self._ends[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("end_not_told", error=describe(error))
+
+    # --- cancels ---
+
+    def refused(self, run: Run | None, error: Exception) -> None:
+        """A log takes nothing more of a workflow. Never waits, never raises."""
+        if not self._cancels or run is None or not isinstance(error, ExecutionEnded) or error.state != "cancelled":
+            return
+        client = self._clients.get(run.namespace)
+        if client is None or run.run_id in self._cancelled:
+            return
+        self._cancelled.append(run.run_id)
+        task = asyncio.create_task(self._cancel(run, client), name=f"cancel-{run.workflow_id}")
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel(self, run: Run, client: Client) -> None:
+        """Ask for the end of a workflow whose execution was cancelled."""
+        try:
+            handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+            await handle.cancel(reason="its execution was cancelled")
+        except RPCError as error:  # it has ended, most likely; else the next of its runs or activities tries again
+            log.info("workflow_not_cancelled", workflow=run.workflow_id, detail=str(error)[:200])
+        else:
+            log.info("workflow_cancel_asked", workflow=run.workflow_id)

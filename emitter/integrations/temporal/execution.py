@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadConverter
 
 from emitter.errors import InvalidEvent, describe
+from emitter.tracing import Trace
 from emitter.wire import EXECUTION_ID, Owner, check_execution_id
 
 log = structlog.get_logger("emitter.temporal")
@@ -38,7 +40,8 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     Without an `execution_id` it is `execution_id_of` the workflow's id and first run id. `task` is what
     `execution:started` says, by default the workflow's type. The rest is filled in on the way: the attempt of the
     execution (a retried workflow is the next), when it started (ms; set for a run that another continued as), and the
-    call that everything belongs under (that of a child workflow).
+    call that everything belongs under (that of a child workflow). `traceparent` says where all of it stands in a trace
+    (W3C Trace Context); it is ignored if not valid.
     """
 
     user: str
@@ -48,6 +51,7 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     attempt: int = 1
     started_at: int | None = None
     parent_id: str | None = None
+    traceparent: str | None = None
 
     def __post_init__(self) -> None:
         Owner(self.user, self.org)
@@ -108,11 +112,17 @@ _starting: ContextVar[Execution | None] = ContextVar("runcast_starting", default
 
 @contextmanager
 def for_execution(
-    user: str, execution_id: str | None = None, *, org: str = "default", task: str | None = None
+    user: str,
+    execution_id: str | None = None,
+    *,
+    org: str = "default",
+    task: str | None = None,
+    traceparent: str | None = None,
 ) -> Iterator[Execution]:
     """Workflows and activities that a client with the plugin starts inside the block belong to this execution, which no
-    worker of Runcast may run at the same time. Raises `InvalidEvent` for what cannot be an owner or id."""
-    execution = Execution(user, execution_id, org=org, task=task)
+    worker of Runcast may run at the same time. Without a `traceparent` they are in the trace of OpenTelemetry's current
+    span, if there is one. Raises `InvalidEvent` for what cannot be an owner or id."""
+    execution = Execution(user, execution_id, org=org, task=task, traceparent=traceparent or current_traceparent())
     token = _starting.set(execution)
     try:
         yield execution
@@ -123,6 +133,16 @@ def for_execution(
 def starting() -> Execution | None:
     """The execution of the `for_execution` block around the caller."""
     return _starting.get()
+
+
+def current_traceparent() -> str | None:
+    """Of OpenTelemetry's current span, if this process has loaded OpenTelemetry and there is one."""
+    api = sys.modules.get("opentelemetry.trace")
+    context = None if api is None else api.get_current_span().get_span_context()
+    if api is None or context is None or not context.is_valid:
+        return None
+    trace_id, span_id = api.format_trace_id(context.trace_id), api.format_span_id(context.span_id)
+    return Trace(trace_id, span_id, int(context.trace_flags)).parent
 
 
 def with_header(headers: Mapping[str, Payload], execution: Execution | None) -> Mapping[str, Payload]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from temporalio.client import (
@@ -20,6 +20,7 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ReplayerConfig,
+    Worker,
     WorkflowInterceptorClassInput,
     WorkflowRunner,
 )
@@ -29,6 +30,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from emitter.integrations.temporal.activities import ActivityInbound
 from emitter.integrations.temporal.desk import Desk
 from emitter.integrations.temporal.execution import ExecutionOf, Rules, carried_or, starting, with_header
+from emitter.integrations.temporal.rounds import Rounds
 from emitter.integrations.temporal.workflows import EXTERN, WorkflowInbound
 from emitter.lane import Options
 from emitter.publisher import Publisher
@@ -50,6 +52,8 @@ class RuncastPlugin(SimplePlugin):
         values: whether arguments and results are published. They leave Temporal's payload codec, which may encrypt
             them, behind.
         patience: seconds that an activity may be kept waiting for Redis, once for its start and once for its end.
+        cancels: whether cancelling an execution at an edge cancels its workflow, which hears of it with the next thing
+            that it or its activities tell.
         make_publisher: makes the publisher, instead of `redis_url` and `patience`'s bounds on its queues.
     """
 
@@ -61,16 +65,23 @@ class RuncastPlugin(SimplePlugin):
         execution_of: ExecutionOf | None = None,
         values: bool = True,
         patience: float = PATIENCE_SECONDS,
+        cancels: bool = True,
         make_publisher: Callable[[], Publisher] | None = None,
     ) -> None:
-        desk = Desk(make_publisher or (lambda: _publisher(redis_url, patience)), patience)
-        rules = Rules(execution_of or carried_or(default_owner), values)
+        make = make_publisher or (lambda: _publisher(redis_url, patience))
+        self._desk = desk = Desk(make, patience, values=values, cancels=cancels)
+        self._rules = rules = Rules(execution_of or carried_or(default_owner), values)
         super().__init__(
             "runcast.temporal",
             interceptors=[RuncastInterceptor(desk, rules)],
             workflow_runner=_with_emitter,
             run_context=desk.open,
         )
+
+    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002 - theirs
+        rounds = Rounds(worker.client, worker.task_queue, self._desk, self._rules)
+        async with self._desk.open(worker.client), rounds.going():
+            await next(worker)
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
         """A replayer shows whether code fits a history. It publishes nothing: not even what an open history's last

@@ -12,7 +12,15 @@ from typing import Any, Literal, cast
 import structlog
 
 from emitter.emitter import AgentEmitter
-from emitter.errors import AppendRefused, EmitterClosed, InvalidEvent, PayloadTooLarge, QueueFull, RedisUnavailable
+from emitter.errors import (
+    AppendRefused,
+    EmitterClosed,
+    ExecutionEnded,
+    InvalidEvent,
+    PayloadTooLarge,
+    QueueFull,
+    RedisUnavailable,
+)
 from emitter.events import Event, ToolProgress
 from emitter.hooks import apply_hooks
 from emitter.integrations.temporal.execution import Execution
@@ -46,6 +54,7 @@ class ActivityEmitter(AgentEmitter):
         call_id: str,
         activity: str,
         settle: Callable[[Lane], Awaitable[None]],
+        refused: Callable[[Exception], None],
     ) -> None:
         super().__init__(
             execution.user,
@@ -54,12 +63,17 @@ class ActivityEmitter(AgentEmitter):
             publisher=publisher,
             attempt=execution.attempt,
             parent_id=call_id,
+            traceparent=execution.traceparent,
         )
         self.loop = asyncio.get_running_loop()
         self._call_id = call_id
         self._activity = activity
         self._settle = settle
-        self._call_keys = envelope_keys(parent_id=execution.parent_id)
+        self._refused = refused
+        trace = self._lane.trace
+        self._call_keys = envelope_keys(
+            parent_id=execution.parent_id, traceparent=None if trace is None else trace.parent
+        )
         self._lost = 0
 
     @property
@@ -91,6 +105,8 @@ class ActivityEmitter(AgentEmitter):
 
     def progress_soon(self, event: ToolProgress) -> None:
         """Queue progress of the call itself, if there is room. Never waits, never raises."""
+        if self._lane.error is not None:
+            self._refused(self._lane.error)
         if self._lane.queue.full or self._lane.error is not None:
             return
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):
@@ -104,6 +120,7 @@ class ActivityEmitter(AgentEmitter):
         try:
             yield
         except (AppendRefused, QueueFull, RedisUnavailable, EmitterClosed) as error:
+            self._refused(error)
             self._lost += 1
             if self._lost == 1:
                 log.warning("activity_not_heard", execution=self.execution_id, call=self._call_id, error=str(error))
@@ -123,14 +140,18 @@ class ActivityEmitter(AgentEmitter):
         question = self._questions.make(
             prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id
         )
-        return await super().ask(
-            prompt,
-            kind=kind,
-            options=options,
-            schema=schema,
-            expires_in=expires_in,
-            input_id=input_id or f"{question.input_id}_{self._activity[:8]}",
-        )
+        try:
+            return await super().ask(
+                prompt,
+                kind=kind,
+                options=options,
+                schema=schema,
+                expires_in=expires_in,
+                input_id=input_id or f"{question.input_id}_{self._activity[:8]}",
+            )
+        except ExecutionEnded as ended:
+            self._refused(ended)
+            raise
 
 
 # --- where an activity's code finds it -------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 
 from msgspec.structs import replace
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
-from temporalio.exceptions import CancelledError as TemporalCancelled
+from temporalio.exceptions import is_cancelled_exception
 from temporalio.worker import (
     ContinueAsNewInput,
     ExecuteWorkflowInput,
@@ -43,8 +42,8 @@ from emitter.events import (
     ToolError,
     ToolStart,
 )
-from emitter.integrations.temporal.activities import error_text
 from emitter.integrations.temporal.desk import Told
+from emitter.integrations.temporal.ends import Run, error_text
 from emitter.integrations.temporal.execution import (
     Execution,
     Rules,
@@ -60,6 +59,7 @@ from emitter.wire import MAX_EVENT_BYTES, decode_event, encode_data, event_type,
 
 EXTERN = "runcast_tell"
 TASK_CHARS = 4_000
+NO_RUN = Run("", "", "")
 
 
 # --- what the workflow's code calls ----------------------------------------------------------------------------------
@@ -69,28 +69,28 @@ class WorkflowEmitter(EventMethods[None]):
     """The catalogue's methods for the code of a workflow: `workflow_emitter().progress(40)`. They return at once, and
     what becomes of the events cannot fail the workflow. Only its own end is not for its code to tell."""
 
-    def __init__(self, execution: Execution | None, run_id: str = "", call_id: str | None = None) -> None:
+    def __init__(self, execution: Execution | None, run: Run = NO_RUN) -> None:
         self.attempt = execution.attempt if execution is not None else 0
         self._execution = execution
-        self._call_id = call_id
-        self._producer = f"workflow-{digest(run_id)}"
-        self._seq = 0
+        self._run = run
+        self._producer = f"workflow-{digest(run.run_id)}"
+        self.number = 0
 
     def emit(self, event: Event) -> None:
         if not isinstance(event, Event) or event.type in TERMINAL_STATES:
             raise InvalidEvent("a workflow emits events of the catalogue, and ends by returning or raising")
-        self.tell(event, self._call_id)
+        self.tell(event)
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:  # noqa: ARG002 - for every emitter
         self.emit(event)
 
-    def tell(self, event: Event, parent_id: str | None) -> None:
+    def tell(self, event: Event) -> None:
         """Number the event, and hand it out unless this is a replay (or an eviction, which Temporal counts as one)."""
-        self._seq += 1  # at replays too: the same event has the same number
+        self.number += 1  # at replays too: the same event has the same number
         tell: Callable[[Told], None] | None = workflow.extern_functions().get(EXTERN)
-        if self._execution is None or tell is None or workflow.unsafe.is_replaying():
-            return
-        tell(Told(self._execution, self._producer, self._seq, _copied(event), parent_id, now_ms()))
+        if self._execution is not None and tell is not None and not workflow.unsafe.is_replaying():
+            task = workflow.info().get_current_history_length()
+            tell(Told(self._execution, self._producer, self.number, _copied(event), now_ms(), self._run, task))
 
     @contextmanager
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> Iterator[None]:
@@ -174,8 +174,17 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         return super().start_local_activity(given)
 
     async def start_child_workflow(self, given: StartChildWorkflowInput) -> workflow.ChildWorkflowHandle[Any, Any]:
-        given.headers = with_header(given.headers, self._tale.for_others)
-        return await super().start_child_workflow(given)
+        """A child is a call in its parent's execution, told by its parent: which learns of every end that a child can
+        have, once, and before it does anything about it."""
+        child = Child(self._tale, given)
+        given.headers = with_header(given.headers, self._tale.for_child(child.call_id))
+        try:
+            handle = await super().start_child_workflow(given)
+        except (Exception, asyncio.CancelledError) as error:
+            child.fail(error)
+            raise
+        handle.add_done_callback(child.done)
+        return handle
 
     def continue_as_new(self, given: ContinueAsNewInput) -> NoReturn:
         given.headers = with_header(given.headers, self._tale.for_next_run)
@@ -186,118 +195,112 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
 
 
 class Tale:
-    """What is told of a workflow: of one that has an execution of its own, its start and its one end; of a child in its
-    parent's execution, a call."""
+    """What is told of a run: its start and its one end. Those of a child are told by its parent, unless the child has
+    an execution of its own."""
 
     def __init__(self, info: workflow.Info, rules: Rules) -> None:
         carried = from_header(info.headers)
         first_run_id = info.run_id if info.cron_schedule else info.first_execution_run_id
         found = resolve(rules, info, carried, execution_id_of(info.workflow_id, first_run_id))
         self._info = info
-        self._rules = rules
         self._is_continued = carried is not None and carried.started_at is not None
-        self._started_ms = int(info.workflow_start_time.timestamp() * 1000)
+        self.values = rules.values
+        self.started_ms = int(info.workflow_start_time.timestamp() * 1000)
         if carried is not None and carried.started_at is not None:
-            self._started_ms = carried.started_at
-        self._execution = found
-        self._call_id = self._own_call(info, carried, found)
-        self.emitter = WorkflowEmitter(self._placed(found), info.run_id, self._call_id)
+            self.started_ms = carried.started_at
+        self.is_part = _is_part(info, carried, found)
+        self.run = Run(info.namespace, info.workflow_id, info.run_id, bool(info.cron_schedule))
+        self.execution = self._placed(found)
+        self.emitter = WorkflowEmitter(self.execution, self.run)
         self._has_begun = False
-
-    @staticmethod
-    def _own_call(info: workflow.Info, carried: Execution | None, found: Execution | None) -> str | None:
-        """The call that stands for this workflow: that of a child, unless the rules gave it an execution of its own."""
-        if info.parent is None or carried is None or found is None:
-            return None
-        if (found.owner, found.execution_id) != (carried.owner, carried.execution_id):
-            return None
-        return f"{readable(info.workflow_id, 24)}-{digest(info.first_execution_run_id)[:8]}"
 
     def _placed(self, found: Execution | None) -> Execution | None:
         """The execution, at the attempt that this run is of it. A child's retries are no attempts of the execution."""
-        if found is None or self._call_id is not None:
+        if found is None or self.is_part:
             return found
-        return replace(found, attempt=found.attempt + self._info.attempt - 1)
+        return replace(found, attempt=found.attempt + self._info.attempt - 1, parent_id=None)
 
     @property
     def for_others(self) -> Execution | None:
-        """What activities and children are given."""
-        execution = self._placed(self._execution)
-        if execution is None:
-            return None
-        return replace(execution, task=None, started_at=None, parent_id=self._call_id)
+        """What activities are given."""
+        return None if self.execution is None else replace(self.execution, task=None, started_at=None)
+
+    def for_child(self, call_id: str) -> Execution | None:
+        others = self.for_others
+        return None if others is None else replace(others, parent_id=call_id)
 
     @property
     def for_next_run(self) -> Execution | None:
-        execution = self._placed(self._execution)
-        return None if execution is None else replace(execution, started_at=self._started_ms)
+        return None if self.execution is None else replace(self.execution, started_at=self.started_ms)
 
     def begin(self) -> None:
         """Idempotent. A run that another continued as has begun long ago."""
-        if self._has_begun or self._execution is None:
+        if self._has_begun or self.execution is None or self.is_part:
             return
         self._has_begun = True
-        is_retry = self._info.attempt > 1
+        info, attempt = self._info, self.emitter.attempt
+        is_retry, is_reset = info.attempt > 1, info.original_execution_run_id != info.run_id
         if self._is_continued and not is_retry:
             return
-        if self._call_id is not None:
-            if not is_retry:
-                self._tell(ToolStart(call_id=self._call_id, tool_name=self._info.workflow_type, params=None))
-            return
-        attempt = self.emitter.attempt
-        if is_retry and not self._is_continued:  # it begins from the beginning
-            self._tell(ExecutionSuperseded(from_seq=0, attempt=attempt))
-        task = (self._execution.task or self._info.workflow_type)[:TASK_CHARS]
-        self._tell(ExecutionStarted(task=task, started_at=self._started_ms, attempt=attempt))
+        if (is_retry or is_reset) and not self._is_continued:  # it begins from the beginning
+            self.emitter.tell(ExecutionSuperseded(from_seq=0, attempt=attempt))
+        task = (self.execution.task or info.workflow_type)[:TASK_CHARS]
+        self.emitter.tell(ExecutionStarted(task=task, started_at=self.started_ms, attempt=attempt))
 
     def complete(self, result: Any) -> None:
-        if self._execution is None:
-            return
-        value = json_of(workflow.payload_converter(), result, MAX_EVENT_BYTES) if self._rules.values else None
-        seconds = self._seconds()
-        if self._call_id is None:
-            self._tell(ExecutionComplete(result=value, duration=seconds))
-        else:
-            name = self._info.workflow_type
-            self._tell(ToolComplete(call_id=self._call_id, tool_name=name, result=value, duration=seconds))
+        if not self.is_part:
+            self.emitter.tell(ExecutionComplete(result=self.json(result), duration=seconds_since(self.started_ms)))
 
     def fail(self, error: BaseException) -> None:
         """Temporal's own distinction: what only fails the workflow task is tried again, and no end."""
-        if self._execution is None:
+        if self.is_part:
             return
         reason = workflow.cancellation_reason()
         if reason is not None and is_cancelled_exception(error):
-            self._end("cancelled", ExecutionCancelled(reason=reason or None))
-        elif not (isinstance(error, asyncio.CancelledError) or workflow.is_failure_exception(error)):
-            return
-        elif is_tried_again(self._info, error):
-            if self._call_id is None:
-                self._tell(Status(status="retrying", message=error_text(error)))
-        else:
-            self._end(error_text(error), ExecutionError(error=error_text(error), code="workflow_failed"))
+            self.emitter.tell(ExecutionCancelled(reason=reason or None))
+        elif not isinstance(error, asyncio.CancelledError) and workflow.is_failure_exception(error):
+            self.emitter.tell(ExecutionError(error=error_text(error), code="workflow_failed"))
 
-    def _end(self, error: str, end: Event) -> None:
-        if self._call_id is not None:
-            name = self._info.workflow_type
-            end = ToolError(call_id=self._call_id, tool_name=name, error=error, duration=self._seconds())
-        self._tell(end)
+    def json(self, value: Any) -> Any:
+        return json_of(workflow.payload_converter(), value, MAX_EVENT_BYTES) if self.values else None
+
+
+def _is_part(info: workflow.Info, carried: Execution | None, found: Execution | None) -> bool:
+    """Whether this is a child in its parent's execution."""
+    if info.parent is None or carried is None or found is None:
+        return False
+    return (found.owner, found.execution_id) == (carried.owner, carried.execution_id)
+
+
+class Child:
+    """A child workflow, as its parent tells of it."""
+
+    def __init__(self, tale: Tale, given: StartChildWorkflowInput) -> None:
+        self._tale = tale
+        self._name = given.workflow
+        self._started_ms = int(workflow.time() * 1000)
+        number = tale.emitter.number + 1  # an id may be given to one child after the other
+        self.call_id = f"{readable(given.id, 24)}-{digest(tale.run.run_id, given.id, str(number))[:8]}"
+        tale.emitter.tell(ToolStart(call_id=self.call_id, tool_name=self._name, params=None))
+
+    def done(self, handle: asyncio.Task[Any]) -> None:
+        if handle.cancelled():
+            self.fail(asyncio.CancelledError())
+        elif (error := handle.exception()) is not None:
+            self.fail(error)
+        else:
+            result, seconds = self._tale.json(handle.result()), seconds_since(self._started_ms)
+            self._tell(ToolComplete(call_id=self.call_id, tool_name=self._name, result=result, duration=seconds))
+
+    def fail(self, error: BaseException) -> None:
+        text = "cancelled" if is_cancelled_exception(error) else error_text(error)
+        seconds = seconds_since(self._started_ms)
+        self._tell(ToolError(call_id=self.call_id, tool_name=self._name, error=text, duration=seconds))
 
     def _tell(self, event: Event) -> None:
-        """Of the workflow itself, so beside what it says, not under its call."""
-        assert self._execution is not None
-        self.emitter.tell(event, self._execution.parent_id)
-
-    def _seconds(self) -> float:
-        return max(0.0, round(workflow.time() - self._started_ms / 1000, 3))
+        self._tale.emitter.tell(event)
 
 
-def is_tried_again(info: workflow.Info, error: BaseException) -> bool:
-    """Whether Temporal will retry a workflow that fails so, as far as its retry policy says."""
-    policy = info.retry_policy
-    if policy is None or (policy.maximum_attempts and info.attempt >= policy.maximum_attempts):
-        return False
-    if isinstance(error, asyncio.CancelledError | TemporalCancelled):
-        return False
-    if isinstance(error, ApplicationError):
-        return not error.non_retryable and error.type not in (policy.non_retryable_error_types or ())
-    return type(error).__name__ not in (policy.non_retryable_error_types or ())
+def seconds_since(ms: int) -> float:
+    """Of the workflow's time."""
+    return max(0.0, round(workflow.time() - ms / 1000, 3))

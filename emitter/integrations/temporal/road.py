@@ -1,0 +1,101 @@
+"""One producer's road into a log, for what has a number already when it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from msgspec.structs import replace
+
+from emitter.batch import Prepared
+from emitter.errors import AppendRefused, HookFailed, InvalidEvent, PayloadTooLarge
+from emitter.events import TERMINAL_STATES, Event, ExecutionComplete, Status, ToolComplete, ToolStart
+from emitter.hooks import Origin, apply_hooks, prepare_end
+from emitter.integrations.temporal.execution import Execution
+from emitter.lane import Lane
+from emitter.log import PackedAppend, prepare
+from emitter.publisher import Publisher
+from emitter.tracing import read_trace
+from emitter.wire import now_ms
+
+log = structlog.get_logger("emitter.temporal")
+
+
+class Road(Lane):
+    """One producer's lane, with a producer and sequences that are given. `refused` hears why the log takes no more."""
+
+    def __init__(
+        self, publisher: Publisher, execution: Execution, producer: str, refused: Callable[[Exception], None]
+    ) -> None:
+        super().__init__(publisher, execution.owner, execution.id, execution.attempt, self._prepare)
+        self.producer = producer
+        self._packed = PackedAppend(self._command((), 1))  # which has the producer in it
+        self._carrier = publisher
+        self._refused = refused
+        self._origin = Origin(
+            user=execution.user, org=execution.org, execution_id=execution.id, attempt=execution.attempt
+        )
+
+    def put(self, seq: int, event: Event, execution: Execution, *, ts: int | None = None) -> None:
+        """Queue an event as the producer's `seq`-th, unless it was. `execution` says where it stands. Never waits or
+        raises."""
+        if self.error is not None or seq <= self.queue.last:
+            return
+        if self.queue.full and event.type not in TERMINAL_STATES:
+            log.warning("event_dropped", execution=self.execution_id, type=event.type, reason="the queue is full")
+            return
+        prepared = self._stored(event, lambda kept: self._placed(kept, execution, ts))
+        if prepared is None:
+            return
+        if not len(self.queue):
+            self.queue.settled = seq - 1  # what lies between was put by another worker, or dropped
+        self.queue.put(prepared)
+        self.changed(urgent=True)
+
+    def refuse(self, error: Exception) -> None:
+        if self.error is None and isinstance(error, AppendRefused):
+            log.info("events_refused", execution=self.execution_id, reason=str(error))
+            self._refused(error)
+        super().refuse(error)
+
+    def _stored(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
+        """The event as it is stored; of one that cannot be, as much as can be. None: a hook dropped it."""
+        try:
+            return self._passed(event, prepare)
+        except (InvalidEvent, PayloadTooLarge) as error:
+            log.warning("event_not_storable", execution=self.execution_id, type=event.type, error=str(error)[:200])
+            return prepare(_less(event, error))
+
+    def _passed(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
+        hooks = self._carrier.hooks
+        if event.type in TERMINAL_STATES:
+            return prepare_end(hooks, event, self._origin, prepare)[0]
+        passed = apply_hooks(hooks, event, self._origin)
+        return None if passed is None else prepare(passed)
+
+    def _placed(self, event: Event, execution: Execution, ts: int | None) -> Prepared:
+        trace = None if execution.traceparent is None else read_trace([execution.traceparent])
+        traceparent = None if trace is None else trace.parent
+        return self._prepare(event, now_ms() if ts is None else ts, execution.parent_id, traceparent)
+
+    def _prepare(self, event: Event, ts: int, parent_id: str | None = None, traceparent: str | None = None) -> Prepared:
+        return prepare(
+            event,
+            self.execution_id,
+            redact=self._carrier.redact,
+            ts=ts,
+            parent_id=parent_id,
+            traceparent=traceparent,
+            max_bytes=self._carrier.limits.max_event_bytes,
+        )
+
+
+def _less(event: Event, error: InvalidEvent | PayloadTooLarge) -> Event:
+    """An event without the values that kept it from being stored; or only word of it."""
+    omitted = {"omitted": str(error)[:200]}
+    if not isinstance(error, HookFailed):  # of what a hook failed on, nothing is stored
+        if isinstance(event, ToolStart):
+            return replace(event, params=omitted)
+        if isinstance(event, ToolComplete | ExecutionComplete):
+            return replace(event, result=omitted)
+    return Status(status="dropped", message=f"{event.type}: {str(error)[:200]}")
