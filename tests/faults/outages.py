@@ -16,36 +16,35 @@ from emitter import tasks
 from tests.edges import Author
 
 
-@contextlib.asynccontextmanager
-async def pubsub_connections_killed(redis: Any, *, every_seconds: float = 0.1) -> AsyncIterator[None]:
+def pubsub_connections_killed(
+    redis: Any, *, every_seconds: float = 0.1
+) -> contextlib.AbstractAsyncContextManager[None]:
     """Every subscription's connection is killed, again and again."""
+    return _killed(redis, "pubsub", every_seconds)
 
-    async def kill() -> None:
-        while True:
-            await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await asyncio.sleep(every_seconds)
 
-    task = asyncio.create_task(kill(), name="kill-pubsub")
-    try:
-        yield
-    finally:
-        await tasks.end([task])
+def normal_connections_killed(
+    redis: Any, *, every_seconds: float = 0.02
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Every other connection than a subscription's is killed, again and again: replies are lost on their way."""
+    return _killed(redis, "normal", every_seconds)
 
 
 @contextlib.asynccontextmanager
-async def normal_connections_killed(redis: Any, *, every_seconds: float = 0.02) -> AsyncIterator[None]:
-    """Every other connection than a subscription's is killed, again and again: replies are lost on their way."""
+async def _killed(redis: Any, kind: str, every_seconds: float) -> AsyncIterator[None]:
+    over = asyncio.Event()
 
     async def kill() -> None:
-        while True:
-            await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        while not over.is_set():
+            await redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
             await asyncio.sleep(every_seconds)
 
-    task = asyncio.create_task(kill(), name="kill-normal")
+    task = asyncio.create_task(kill(), name=f"kill-{kind}")
     try:
         yield
     finally:
-        await tasks.end([task])
+        over.set()
+        await task  # a kill that is cancelled on its way would hit a connection that is made after the block
 
 
 @contextlib.asynccontextmanager
