@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+import redis
+
 from broker.embedded import find_server
 from tests.ports import reserved_ports
 
@@ -97,10 +99,19 @@ class Node:
         wanted = primary.offset
         await asyncio.to_thread(until, lambda: self.offset >= wanted)
 
-    def clients(self) -> int:
-        """How many connections it has, beside those of other servers and the one that asks."""
-        lines = self.ask("CLIENT", "LIST").splitlines()
-        return sum(b" flags=N " in line and b" name= " in line for line in lines) - 1
+    def clients(self, flags: str = "N") -> list[int]:
+        """Ids of the connections it has, beside those of other servers and the one that asks. `flags`: N for ordinary
+        ones, P for subscriptions."""
+        with redis.Redis(port=self.port) as client:
+            own = client.client_id()
+            listed = [each for each in client.client_list() if not each["name"] and each["flags"] == flags]
+        return [int(each["id"]) for each in listed if int(each["id"]) != own]
+
+    def cut(self, flags: str) -> None:
+        """Kill these connections, and not Sentinel's: it would take the server for dead."""
+        with redis.Redis(port=self.port) as client:
+            for number in self.clients(flags):
+                client.client_kill_filter(_id=str(number))
 
 
 class Cluster:
@@ -175,8 +186,8 @@ class Sentinels:
 
 
 @contextlib.contextmanager
-def sentinels(replicas: int = 1) -> Iterator[Sentinels]:
-    """A failover takes about a second."""
+def sentinels(replicas: int = 1, down_after_ms: int = 1000) -> Iterator[Sentinels]:
+    """A primary that is silent for so long is replaced, which takes another second."""
     with contextlib.ExitStack() as stack:
         first, *others, watching = stack.enter_context(reserved_ports(2 + replicas))
         primary = stack.enter_context(Node(first, *AT_ONCE))
@@ -187,7 +198,7 @@ def sentinels(replicas: int = 1) -> Iterator[Sentinels]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "sentinel.conf").write_text(
             f"sentinel monitor mymaster 127.0.0.1 {first} 1\n"
-            "sentinel down-after-milliseconds mymaster 1000\n"
+            f"sentinel down-after-milliseconds mymaster {down_after_ms}\n"
             "sentinel failover-timeout mymaster 5000\n"
         )
         sentinel = stack.enter_context(Node(watching, str(folder / "sentinel.conf"), "--sentinel"))

@@ -151,7 +151,7 @@ async def test_a_closed_client_leaves_no_connection_at_its_sentinels() -> None:
     with sentinels() as made:
         client = connect(made.url)
         assert await client.ping()
-        assert made.sentinel.clients() == made.primary.clients() == 1
+        assert len(made.sentinel.clients()) == len(made.primary.clients()) == 1
         await client.aclose()
         async with asyncio.timeout(10):
             while made.sentinel.clients() + made.primary.clients():
