@@ -21,7 +21,7 @@ from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics, Protocol
 from broker.ops_types import OpsSnapshot
-from broker.problems import REDIS_AWAY, Problem, retry_after
+from broker.problems import Problem, is_away, retry_after
 from broker.pulse import Pulse
 from broker.request import read_parameters
 from broker.seats import FULL
@@ -65,11 +65,11 @@ class Ops:
         wanted = read_parameters(request, is_feed=True)
         try:
             return await self._admit(request, identity, request_id, wanted.lens)
-        except REDIS_AWAY:
-            if not wanted.wants_sse:
-                raise
         except Problem as problem:
             if problem.slug not in FULL or not wanted.wants_sse:
+                raise
+        except Exception as error:
+            if not is_away(error) or not wanted.wants_sse:
                 raise
         # As with every stream: `EventSource` gives up for ever on an error status.
         body = sse.retry_frame(random.randint(2000, 10_000))

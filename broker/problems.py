@@ -32,7 +32,7 @@ _MISSING = re.compile(r"missing required field `([^`]*)`")
 _NAMED = re.compile(r"(executionId|user|org): ")
 
 # Redis is away, starting, failing over or full: nothing the client did, and worth another try.
-REDIS_AWAY = (
+_REDIS_AWAY = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
     redis_errors.ReadOnlyError,
@@ -102,7 +102,7 @@ def retry_after(seconds: float) -> dict[str, str]:
 def is_away(error: Exception) -> bool:
     """Whether Redis cannot do just now what it was asked."""
     is_refusal = isinstance(error, redis_errors.ResponseError) and str(error).startswith(_REFUSED_FOR_NOW)
-    return is_refusal or isinstance(error, REDIS_AWAY)
+    return is_refusal or isinstance(error, _REDIS_AWAY)
 
 
 def to_problem(error: Exception) -> Problem | None:

@@ -18,7 +18,7 @@ from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
 from broker.presence import Presence, Tether
-from broker.problems import REDIS_AWAY, Problem
+from broker.problems import Problem, is_away
 from broker.protocols.rendering import RenderedLens, Rendering
 from broker.pulse import Pulse
 from broker.replay import LOST_REDIS_SECONDS, Replay
@@ -113,13 +113,13 @@ class Streams:
         try:
             async with self._seats.take(identity) as seat:
                 return await self._answer(request, target, identity, wanted, request_id, seat)
-        except REDIS_AWAY:
-            if not wanted.wants_sse:
-                raise
-            self._seats.reject("redis")
         except Problem as problem:
             if problem.slug not in FULL or not wanted.wants_sse:
                 raise
+        except Exception as error:
+            if not is_away(error) or not wanted.wants_sse:
+                raise
+            self._seats.reject("redis")
         body = sse.retry_frame(random.randint(2000, 10_000)) + sse.control_frame(
             "stream:end", {"reason": CloseReason.REFUSED}
         )

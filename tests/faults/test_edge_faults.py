@@ -7,6 +7,8 @@ import signal
 import time
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from broker.embedded import EmbeddedRedis
 from emitter import tasks
@@ -383,6 +385,36 @@ async def test_a_redis_that_takes_no_writes_is_answered_as_one_that_is_away(
             await client.config_set(setting, 0)
             await assert_same_to_the_end(author, viewer)
     await client.aclose()
+
+
+async def test_an_event_source_outlasts_a_redis_that_is_busy(own_redis: EmbeddedRedis) -> None:
+    """Where reads are refused too (BUSY: a script does not end), with no limit to be asked about first, it is told when
+    to come back: an error status would end it for good."""
+    client, other = connect(own_redis.url), connect(own_redis.url, timeout=30)
+    author = Author(client, "alice")
+    await author.begin()
+    with edge(own_redis.url, max_connections_per_user=0) as only:
+        await client.config_set("busy-reply-threshold", 1)
+        endless = asyncio.create_task(other.eval("while true do end", 0))
+        with pytest.raises(ResponseError, match="BUSY"):
+            await _asked_until_it_refuses(client)
+        async with request(only.port, "GET", author.path, author.token, headers=SSE) as refused:
+            assert refused.status == 200
+            assert [frame.event async for frame in refused.frames()][-1] == "stream:end"
+        async with request(only.port, "GET", author.path, author.token) as plain:
+            assert plain.status == 503
+        await client.script_kill()
+        await asyncio.gather(endless, return_exceptions=True)
+        async with Follower([only], author.path, author.token) as viewer:
+            await assert_same_to_the_end(author, viewer)
+    await client.aclose()
+    await other.aclose()
+
+
+async def _asked_until_it_refuses(client: Redis) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            await client.get("key")
 
 
 async def test_a_record_from_before_a_failover_holds_nobody(two_edges: list[EdgeProcess], author: Author) -> None:
