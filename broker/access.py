@@ -28,6 +28,7 @@ from broker.auth import (
 from broker.jwks import Jwks
 from broker.problems import Problem, retry_after
 from emitter import wire
+from emitter.connection import publish
 from emitter.wire import Owner
 
 COOKIE = "runcast_token"
@@ -150,7 +151,7 @@ class Access:
         await self._redis.zadd(wire.REVOCATIONS, {member: until_ms}, gt=True)
         await self._redis.zremrangebyscore(wire.REVOCATIONS, "-inf", self._now_ms())
         # Stored before it is told: an edge that misses the message finds it when it resubscribes and loads.
-        await self._redis.publish(wire.REVOCATIONS, f"{until_ms} {member}")
+        await publish(self._redis, wire.REVOCATIONS, f"{until_ms} {member}".encode())
         self._revocations.add(member, until_ms, self._now_ms())
         return member
 

@@ -129,6 +129,8 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _redis(self) -> AsyncIterator[None]:
+        if self.settings.redis_prefix != wire.PREFIX:  # which was read from the environment when the process started
+            raise BadSetting("RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{wire.PREFIX} in this process")
         self.redis = connect(self.settings.redis_url)
         # A connection pool of its own: a wave of commands must never keep the subscription from reconnecting.
         self._listening = connect(self.settings.redis_url)

@@ -17,7 +17,7 @@ from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.shards import AnySubscription
 from emitter import wire
-from emitter.connection import GONE
+from emitter.connection import GONE, publish
 
 BEAT_SECONDS = 1.0
 FRESH_SECONDS = 5.0
@@ -74,7 +74,7 @@ class Heartbeat:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _beat(self) -> None:
-        await self._redis.publish(self.channel, b"beat")
+        await publish(self._redis, self.channel, b"beat")
         now, lifetime = wire.now_ms(), int(ANNOUNCE_SECONDS * 1000)
         pipe = self._redis.pipeline(transaction=False)
         pipe.zadd(wire.EDGES, {self.edge_id: now + lifetime})

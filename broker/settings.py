@@ -79,6 +79,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             pattern=r"^(rediss?|unix|redis\+sentinel|redis\+cluster)://",
         ),
     ] = ""
+    redis_prefix: Annotated[
+        str,
+        _about(
+            "what every key and channel of this deployment begins with; edges, workers and emitters must agree",
+            allowed=wire.PREFIX_ALLOWED,
+            pattern=r"^[A-Za-z0-9_-]{1,32}\Z",
+        ),
+    ] = "rc"
     host: Annotated[str, _about("address of the public listener")] = "0.0.0.0"  # noqa: S104 - a server in a container
     port: Annotated[int, _about("port of the public listener; 0 picks a free one", ge=0, le=65535)] = 8080
     admin_host: Annotated[str, _about("address of `/metrics`, `/healthz` and `/readyz`")] = "0.0.0.0"  # noqa: S104

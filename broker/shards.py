@@ -23,7 +23,7 @@ from redis.exceptions import MovedError, RedisError
 from broker.logs import get_logger
 from broker.subscription import CONFIRM_SECONDS, Subscription
 from emitter import tasks
-from emitter.connection import GONE
+from emitter.connection import GONE, channels_of
 from emitter.errors import RedisUnavailable
 
 LOOK_SECONDS = 2.0
@@ -272,5 +272,7 @@ def subscription(
     on_reconnect: Callable[[], None] = lambda: None,
 ) -> AnySubscription:
     """What suits the client of `emitter.connection.connect`."""
-    kind = ShardedSubscription if isinstance(redis, RedisCluster) else Subscription
-    return kind(redis, permanent, on_message, on_lost, on_reconnect)
+    if isinstance(redis, RedisCluster):
+        return ShardedSubscription(redis, permanent, on_message, on_lost, on_reconnect)
+    suffix = channels_of(redis).suffix
+    return Subscription(redis, permanent, on_message, on_lost, on_reconnect, suffix=suffix)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +34,8 @@ YIELD_AFTER = 200
 class Subscription:
     """`async with Subscription(…)`. `permanent` channels are held for its whole life.
 
+    Channels are named by their keys here; `suffix` is what follows a key on the wire (`wire.channel_suffix`).
+
     on_message(channel, data) is called for every message; on_lost(channel) when messages may have been missed;
     on_reconnect() once for every connection after the first. They are synchronous and must not raise.
     """
@@ -47,8 +49,11 @@ class Subscription:
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
         on_reconnect: Callable[[], None] = lambda: None,
+        *,
+        suffix: str = "",
     ) -> None:
         self._redis: Any = redis
+        self._suffix = suffix
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_reconnect = on_reconnect
@@ -134,7 +139,7 @@ class Subscription:
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await self._redis.initialize()  # a cluster's client must know its nodes first
-                await pubsub.execute_command(self.SUBSCRIBE, *self._permanent)
+                await pubsub.execute_command(self.SUBSCRIBE, *self._names(self._permanent))
             yield pubsub.connection
         finally:
             with contextlib.suppress(RedisError, *GONE):
@@ -172,7 +177,7 @@ class Subscription:
                 await self._send(connection, self.UNSUBSCRIBE, dropped)
 
     async def _send(self, connection: Any, verb: str, channels: set[str]) -> None:
-        await connection.send_command(verb, *channels, check_health=False)
+        await connection.send_command(verb, *self._names(channels), check_health=False)
 
     async def _read(self, connection: Any) -> None:
         read = 0
@@ -189,9 +194,12 @@ class Subscription:
     def _handle(self, reply: Any) -> None:
         kind, channel, data = reply
         if kind == b"message":
-            self._on_message(channel.decode(), data)
+            self._on_message(channel.decode().removesuffix(self._suffix), data)
         elif kind == b"subscribe":
-            self._on_confirmation(channel.decode())
+            self._on_confirmation(channel.decode().removesuffix(self._suffix))
+
+    def _names(self, channels: Collection[str]) -> list[str]:
+        return [channel + self._suffix for channel in channels]
 
     def _on_confirmation(self, channel: str) -> None:
         self.connected = True

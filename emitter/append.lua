@@ -7,7 +7,8 @@
 --       lapsed (of exactly this attempt, once its worker's lease has ended)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms
 --       10 what publishes the batch on log and feed: PUBLISH, or SPUBLISH in a Cluster
---       11 execution id  12 number of strings of extra record fields, then those, then per event: type, json, mark
+--       11 what follows a key in its channel's name  12 execution id
+--       13 number of strings of extra record fields, then those, then per event: type, json, mark
 --          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
 --          the producer's sequence)
 -- Reply { verdict, last id, events appended, detail }; verdict is ok, or says why the rest was refused: ended, fenced,
@@ -19,7 +20,7 @@
 local call, format = redis.call, string.format
 local record, log, feed = KEYS[1], KEYS[2], KEYS[3]
 local producer, first, mode = 'p:' .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local base = 13 + ARGV[12]
+local suffix, base = ARGV[11], 14 + ARGV[13]
 local count = (#ARGV - base + 1) / 3
 
 local known = call('HMGET', record, 'state', 'ms', 'seq', producer, 'fresh', 'attempt', 'owner')
@@ -87,7 +88,7 @@ for at = base + skip * 3, #ARGV, 3 do
         else
           if from then open = string.sub(open, 1, from) .. string.sub(open, to + 1) end
           if open == ' ' and new_state == 'waiting_input' then new_state = 'running' end
-          call('PUBLISH', KEYS[6], 'answer ' .. id)
+          call('PUBLISH', KEYS[6] .. suffix, 'answer ' .. id)
         end
       end
     end
@@ -124,7 +125,7 @@ local changes = {'ms', ms_text, 'seq', format('%d', seq)}
 if reached then
   changes[5], changes[6] = producer, reached
 end
-for i = 13, base - 1 do changes[#changes + 1] = ARGV[i] end
+for i = 14, base - 1 do changes[#changes + 1] = ARGV[i] end
 if new_state ~= state then
   changes[#changes + 1] = 'state'
   changes[#changes + 1] = new_state
@@ -150,10 +151,10 @@ end
 call('HSET', record, unpack(changes))
 
 if not state then
-  call('ZADD', KEYS[5], ms_text, ARGV[11])
+  call('ZADD', KEYS[5], ms_text, ARGV[12])
   call('ZREMRANGEBYRANK', KEYS[5], 0, -10001)
   if KEYS[7] then
-    call('ZADD', KEYS[7], ms_text, ARGV[11])
+    call('ZADD', KEYS[7], ms_text, ARGV[12])
     call('ZREMRANGEBYRANK', KEYS[7], 0, -1001)
     if ttl > 0 then call('PEXPIRE', KEYS[7], ttl + tonumber(ARGV[9])) end
   end
@@ -190,6 +191,6 @@ if stale then
   end
 end
 
-call(ARGV[10], log, appended == 1 and lines[1] or table.concat(lines))
-if feed_lines then call(ARGV[10], feed, #to_feed == 1 and feed_lines[1] or table.concat(feed_lines)) end
+call(ARGV[10], log .. suffix, appended == 1 and lines[1] or table.concat(lines))
+if feed_lines then call(ARGV[10], feed .. suffix, #to_feed == 1 and feed_lines[1] or table.concat(feed_lines)) end
 return {verdict, last, appended, detail}

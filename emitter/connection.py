@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.asyncio import Redis, RedisCluster
@@ -16,12 +16,31 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisClusterException, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from emitter.errors import InvalidEvent
+from emitter import wire
+from emitter.errors import InvalidEvent, InvalidSetting
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 # What an interrupted call raises. A retry is only safe where a repeat does nothing twice, so callers decide.
 # `RedisClusterException` is no `RedisError`: no node of the Cluster answers, or none has the slot.
 GONE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ConnectionError, TimeoutError, OSError)
+
+
+class Channels(NamedTuple):
+    """How a client publishes. In a Cluster only the node that has a log carries its messages (`SPUBLISH`)."""
+
+    publish: str = "PUBLISH"
+    suffix: str = ""
+
+
+def channels_of(redis: Redis) -> Channels:
+    if isinstance(redis, RedisCluster):
+        return Channels("SPUBLISH")
+    return Channels(suffix=wire.channel_suffix(int(redis.connection_pool.connection_kwargs.get("db") or 0)))
+
+
+async def publish(redis: Redis, key: str, message: bytes) -> None:
+    """Publish on a key's channel in the client's database."""
+    await redis.publish(key + channels_of(redis).suffix, message)
 
 
 def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, max_connections: int = 256) -> Redis:
@@ -30,8 +49,10 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
 
     redis-py by default repeats every command ten times, which would append an event twice when a reply is lost: here
     nothing is repeated unless `retries` says so (but by a Cluster's client, which finds its nodes again that way).
-    `timeout` bounds connecting and every reply, in seconds.
+    `timeout` bounds connecting and every reply, in seconds. Raises `InvalidSetting` for a key prefix that cannot be.
     """
+    if not wire.PREFIX_FORM.match(wire.PREFIX):
+        raise InvalidSetting("RUNCAST_REDIS_PREFIX", wire.PREFIX[:64], wire.PREFIX_ALLOWED)
     options: dict[str, Any] = {
         "protocol": 2,  # RESP2 costs a third less per pub/sub message than RESP3
         "legacy_responses": True,

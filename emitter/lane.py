@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from emitter.batch import Batch, Prepared, Queue
+from emitter.connection import Channels
 from emitter.errors import AppendRefused, EmitterClosed, EventsLost, QueueFull, RedisUnavailable
 from emitter.events import Event
 from emitter.log import LogLimits, Mode, PackedAppend, append_command
@@ -43,7 +44,7 @@ class Sender(Protocol):
 
     options: Options
     limits: LogLimits
-    is_sharded: bool
+    channels: Channels
 
     def schedule(self, lane: Lane, *, urgent: bool) -> None: ...
 
@@ -131,7 +132,7 @@ class Lane:
             attempt=self.attempt,
             mode=self._mode,
             limits=self._publisher.limits,
-            is_sharded=self._publisher.is_sharded,
+            channels=self._publisher.channels,
         )
 
     def arrived(self, refusal: AppendRefused | None = None) -> None:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from emitter import jobs
 from emitter.batch import Prepared
+from emitter.connection import channels_of
 from emitter.errors import (
     AppendRefused,
     ExecutionEnded,
@@ -163,7 +164,8 @@ class Lifecycle:
         """The state of an execution whose worker was asked; `None` if no worker has it."""
         keys = owner.execution(execution_id)
         words = msgspec.json.encode(cancel)
-        state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words)
+        suffix = channels_of(self._redis).suffix
+        state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, suffix)
         if not state:
             raise UnknownExecution(execution_id)
         known: State = state.decode()

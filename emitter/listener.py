@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from emitter import tasks
-from emitter.connection import GONE
+from emitter.connection import GONE, channels_of
 from emitter.tasks import told_to_stop
 
 CONNECT_AGAIN_SECONDS = 0.5
@@ -35,6 +35,7 @@ class Listener:
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
+        self._suffix = channels_of(redis).suffix
         self._waiters: dict[str, set[_Waiter]] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -82,7 +83,7 @@ class Listener:
         channels = set(self._waiters)
         if not channels:
             return
-        await pubsub.execute_command("SUBSCRIBE", *channels)
+        await pubsub.execute_command("SUBSCRIBE", *self._names(channels))
         # From here on only these two use the connection, and neither makes a new one.
         both = [
             asyncio.create_task(self._read(pubsub.connection), name="listener-read"),
@@ -103,19 +104,23 @@ class Listener:
             self._changed.clear()
             wanted = set(self._waiters)
             if added := wanted - channels:
-                await connection.send_command("SUBSCRIBE", *added, check_health=False)
+                await connection.send_command("SUBSCRIBE", *self._names(added), check_health=False)
             if dropped := channels - wanted:
-                await connection.send_command("UNSUBSCRIBE", *dropped, check_health=False)
+                await connection.send_command("UNSUBSCRIBE", *self._names(dropped), check_health=False)
             channels = wanted
 
     async def _read(self, connection: Any) -> None:
         while True:
             reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
-            kind, channel, data = reply
+            kind, name, data = reply
+            channel = name.decode().removesuffix(self._suffix)
             if kind == b"subscribe":
-                self._wake(channel.decode())
+                self._wake(channel)
             elif kind == b"message":
-                self._wake(channel.decode(), data)
+                self._wake(channel, data)
+
+    def _names(self, channels: set[str]) -> list[str]:
+        return [channel + self._suffix for channel in channels]
 
     def _wake(self, channel: str, message: bytes | None = None) -> None:
         for waiter in tuple(self._waiters.get(channel, ())):

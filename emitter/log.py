@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from emitter import errors, wire
 from emitter.batch import Batch, Prepared
-from emitter.connection import pack
+from emitter.connection import Channels, channels_of, pack
 from emitter.errors import AppendRefused, InvalidSetting
 from emitter.events import Event, InputReceived
 from emitter.redact import Redactor
@@ -128,21 +128,20 @@ def append_command(
     fields: Mapping[str, str] = {},
     limits: LogLimits = LogLimits(),  # noqa: B008 - frozen
     conversation_id: str | None = None,
-    is_sharded: bool = False,
+    channels: Channels = Channels(),  # noqa: B008 - frozen
 ) -> list[Any]:
     """The EVALSHA command, as a list, that appends a batch. `conversation_id`: what the execution that begins with it
-    is a part of. `is_sharded`: of a Cluster, where only the node that has the log hears of it."""
+    is a part of. `channels`: of the client that the command is for."""
     execution = owner.execution(execution_id)
     keys = [execution.record, execution.log, owner.feed, owner.feed_seq, owner.index, execution.control]
     if conversation_id is not None:
         keys.append(owner.conversation(conversation_id))
     extra = _extra_fields(fields, events)
-    publish = "SPUBLISH" if is_sharded else "PUBLISH"
     command: list[Any] = [
         "EVALSHA", APPEND_SHA, len(keys), *keys,
         attempt, producer, first_seq, mode, limits.log_maxlen, limits.feed_maxlen, limits.ttl_seconds * 1000,
-        limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, publish, execution_id,
-        len(extra), *extra,
+        limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, channels.publish, channels.suffix,
+        execution_id, len(extra), *extra,
     ]  # fmt: skip
     for event in events:
         command += event[:3]
@@ -195,7 +194,7 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
 
 async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:
     """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors; never retries."""
-    command = append_command(owner, execution_id, events, is_sharded=isinstance(redis, RedisCluster), **options)
+    command = append_command(owner, execution_id, events, channels=channels_of(redis), **options)
     client: Any = redis
     try:
         reply = await client.execute_command(*command)

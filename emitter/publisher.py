@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from emitter import tasks
 from emitter.batch import Batch, Prepared
-from emitter.connection import DEFAULT_URL, GONE, Link, connect
+from emitter.connection import DEFAULT_URL, GONE, Link, channels_of, connect
 from emitter.errors import AlreadyAnswered, AppendRefused, EmitterClosed, EventsLost, RuncastError, UnknownInput
 from emitter.events import Event
 from emitter.hooks import Hook, hooks_from, name_hooks
@@ -68,7 +68,7 @@ class Publisher:
         url = redis_url or os.environ.get("RUNCAST_REDIS_URL") or DEFAULT_URL
         self.redis = redis if redis is not None else connect(url)
         self._owns_redis = redis is None
-        self.is_sharded = isinstance(self.redis, RedisCluster)
+        self.channels = channels_of(self.redis)
         self.listener = Listener(self.redis)
         self.options = options
         self.limits = found_limits if limits is None else limits
@@ -88,7 +88,7 @@ class Publisher:
     async def __aenter__(self) -> Publisher:
         if self._closed or self._task is not None:
             raise EmitterClosed("a publisher is opened once")
-        if not self.is_sharded:  # where commands must find their node
+        if not isinstance(self.redis, RedisCluster):  # there, commands must find their node
             self._link = Link(self.redis)
         self._task = asyncio.create_task(self._run(), name="publisher")
         return self

@@ -87,9 +87,21 @@ def now_ms() -> int:
 
 # --- keys ------------------------------------------------------------------------------------------------------------
 
+PREFIX = os.environ.get("RUNCAST_REDIS_PREFIX") or "rc"
+"""What every key and channel of this deployment begins with. Fixed when the process starts: keys are made in too many
+places, and too often, for each to be handed it. `emitter.connection.connect` refuses one that is not `PREFIX_FORM`."""
+PREFIX_FORM = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
+PREFIX_ALLOWED = "1 to 32 of A-Z a-z 0-9 _ -"
+
+
+def channel_suffix(database: int) -> str:
+    """What follows a key in the name of its pub/sub channel. A server's databases share one set of channels, so in any
+    but database 0 a channel names its database: `rc:{org:user}:feed@1`."""
+    return f"@{database}" if database else ""
+
 
 class ExecutionKeys(NamedTuple):
-    """The keys of one execution. `log` and `control` also name pub/sub channels."""
+    """The keys of one execution. `log` and `control` also name pub/sub channels (with `channel_suffix`)."""
 
     record: str
     log: str
@@ -109,7 +121,7 @@ class Owner(msgspec.Struct, frozen=True):
 
     @property
     def prefix(self) -> str:
-        return f"rc:{{{self.org}:{self.user}}}:"
+        return f"{PREFIX}:{{{self.org}:{self.user}}}:"
 
     @property
     def feed(self) -> str:
@@ -155,36 +167,37 @@ def check_execution_id(execution_id: str) -> str:
 
 
 # What belongs to nobody in particular: the workers' queue shares one slot, so that one read can wait on every agent.
-WORKERS = "rc:{jobs}:workers"
+JOBS = PREFIX + ":{jobs}:"
+WORKERS = JOBS + "workers"
 """Sorted set: worker id by the time (ms) its announcement ends."""
-WORKER_INFO = "rc:{jobs}:worker-info"
+WORKER_INFO = JOBS + "worker-info"
 """Hash: worker id → JSON of its announcement."""
-AGENTS_KNOWN = "rc:{jobs}:agents"
+AGENTS_KNOWN = JOBS + "agents"
 """Sorted set: names of agents by the time (ms) a worker last announced them."""
-DUE = "rc:{jobs}:due"
+DUE = JOBS + "due"
 """Sorted set: `member` of every execution under the workers' care by the time (ms) to look at it next: when its lease
 ends, when it is to start, or when its job should long have been taken."""
-QUEUED = "rc:{jobs}:queued"
+QUEUED = JOBS + "queued"
 """Hash: `member` of an execution that waits for a worker → the id of its job in the agent's stream."""
-REAPER = "rc:{jobs}:reaper"
+REAPER = JOBS + "reaper"
 """String: the worker that looks after what is due; it expires with the worker."""
-ABANDONED = "rc:{jobs}:abandoned"
+ABANDONED = JOBS + "abandoned"
 """Sorted set: `member` of an execution that is cancelled when its viewers leave by the time (ms) at which it will be
 unless somebody watches."""
-ABANDONED_ASKED = "rc:{jobs}:abandoned:asked"
+ABANDONED_ASKED = JOBS + "abandoned:asked"
 """Hash: when it was last asked what is abandoned (`at`, ms), and since when again and again (`since`)."""
-SCHEDULES = "rc:{jobs}:schedules"
+SCHEDULES = JOBS + "schedules"
 """Hash: name of a schedule → how far it has come (JSON of `emitter.scheduler.Mark`)."""
 JOBS_GROUP = "workers"
-EDGES = "rc:edges"
+EDGES = PREFIX + ":edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""
-REVOCATIONS = "rc:revocations"
+REVOCATIONS = PREFIX + ":revocations"
 """Sorted set and channel: `jti:<id>` or `user:<org>:<user>` by the time (ms) until which it is refused."""
 
 
 def jobs_key(agent: str) -> str:
     """Stream of the jobs waiting for one agent; its consumer group is `JOBS_GROUP`."""
-    return "rc:{jobs}:q:" + agent
+    return JOBS + "q:" + agent
 
 
 def member(owner: Owner, execution_id: str) -> str:
@@ -202,21 +215,21 @@ def parse_member(name: str) -> tuple[Owner, str]:
 
 def viewers_key(name: str) -> str:
     """Sorted set: edges with viewers of an execution (by its `member`) by the time (ms) their word on it ends."""
-    return "rc:{jobs}:viewers:" + name
+    return JOBS + "viewers:" + name
 
 
 def ticket_key(digest: str) -> str:
-    return "rc:ticket:" + digest
+    return PREFIX + ":ticket:" + digest
 
 
 def edge_info_key(edge_id: str) -> str:
     """What an edge announces of itself (JSON); it expires when the edge no longer renews it."""
-    return "rc:edge-info:" + edge_id
+    return PREFIX + ":edge-info:" + edge_id
 
 
 def edge_channel(edge_id: str) -> str:
     """The channel on which an edge hears its own heartbeat (readiness)."""
-    return "rc:edge:" + edge_id
+    return PREFIX + ":edge:" + edge_id
 
 
 # --- events ----------------------------------------------------------------------------------------------------------

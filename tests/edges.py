@@ -26,6 +26,7 @@ from redis.exceptions import NoScriptError
 
 from broker.auth import DEFAULT_SCOPES, mint
 from emitter import tasks
+from emitter.connection import channels_of
 from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress, Thinking
 from emitter.log import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
 from emitter.redact import Redactor
@@ -552,7 +553,7 @@ class Author:
         self.keys = self.owner.execution(execution_id)
         self._limits = limits or LogLimits()
         self._numbers = itertools.count(1)
-        self.publish = "PUBLISH"
+        self.channels = channels_of(redis)
 
     @property
     def path(self) -> str:
@@ -566,8 +567,7 @@ class Author:
         """Append, in one step; the log's last id."""
         redact = Redactor()
         prepared = [prepare(event, self.execution_id, redact=redact) for event in events]
-        command = append_command(self.owner, self.execution_id, prepared, limits=self._limits)
-        command[command.index("PUBLISH")] = self.publish
+        command = append_command(self.owner, self.execution_id, prepared, limits=self._limits, channels=self.channels)
         try:
             reply = await self.redis.execute_command(*command)
         except NoScriptError:

@@ -15,12 +15,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from broker.doctor.findings import Finding, is_well, note, ok, problem
 from broker.doctor.servers import Server, Times, judge
 from emitter import jobs, workers
-from emitter.connection import GONE, connect
+from emitter.connection import GONE, channels_of, connect
 from emitter.errors import RuncastError
 from emitter.events import ExecutionComplete, ExecutionStarted
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
-from emitter.wire import EDGES, Owner, edge_channel, jobs_key, now_ms
+from emitter.wire import EDGES, PREFIX, Owner, edge_channel, jobs_key, now_ms
 
 T = TypeVar("T")
 
@@ -137,7 +137,8 @@ async def _rights(redis: Redis) -> list[Finding]:
 
 
 async def _try(what: str, work: Awaitable[None]) -> Finding:
-    change = "give the user what deploy/redis/users.acl gives it: these commands, keys ~rc:* and channels &rc:*"
+    rights = f"these commands, keys ~{PREFIX}:* and channels &{PREFIX}:*"
+    change = f"give the user what deploy/redis/users.acl gives it: {rights}"
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             await work
@@ -161,7 +162,7 @@ async def _append_and_read(redis: Redis) -> None:
 
 
 async def _publish_and_hear(redis: Redis) -> None:
-    channel = edge_channel(f"doctor-{secrets.token_hex(4)}")
+    channel = edge_channel(f"doctor-{secrets.token_hex(4)}") + channels_of(redis).suffix
     pubsub: Any = redis.pubsub()
     try:
         await pubsub.subscribe(channel)

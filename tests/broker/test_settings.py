@@ -180,6 +180,6 @@ def test_description() -> None:
 def test_table() -> None:
     """The README's table has a row of four cells for every setting, and none is broken by a pipe in its text."""
     lines = settings_table().splitlines()
-    assert lines[2 + 2] == "| `RUNCAST_PORT` | `8080` |  | port of the public listener; 0 picks a free one |"
+    assert "| `RUNCAST_PORT` | `8080` |  | port of the public listener; 0 picks a free one |" in lines
     assert len(lines) == 2 + len(msgspec.structs.fields(Settings))
     assert all(len(re.findall(r"\|", line)) == 5 for line in lines)

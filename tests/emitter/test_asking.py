@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
 from emitter import AgentEmitter
-from emitter.connection import connect
+from emitter.connection import Channels, connect
 from emitter.errors import (
     AlreadyAnswered,
     EmitterClosed,
@@ -85,8 +85,7 @@ async def logged(redis: Redis, *expected: str) -> list[dict[str, Any]]:
 async def answer_unheard(redis: Redis, input_id: str, value: Any) -> None:
     """An answer of which no word reaches the agent: its message goes where nobody listens."""
     prepared = prepare(InputReceived(input_id=input_id, by="bob", value=value), "ex_1", redact=Redactor())
-    command = append_command(OWNER, "ex_1", [prepared])
-    command[command.index("PUBLISH")] = "SPUBLISH"
+    command = append_command(OWNER, "ex_1", [prepared], channels=Channels(suffix="@nobody"))
     client: Any = redis
     assert (await client.execute_command(*command))[0] == b"ok"
 

@@ -70,6 +70,14 @@ async def events_of(redis: Redis, execution_id: str = "ex_1") -> list[tuple[str,
     return [(head.type, event) for head, event in map(decode_envelope, found)]
 
 
+async def heard_by_someone(redis: Redis, channel: str) -> None:
+    """Wait until a channel has a subscriber."""
+    client: Any = redis
+    async with asyncio.timeout(15):
+        while not (await client.pubsub_numsub(channel))[0][1]:
+            await asyncio.sleep(0.01)
+
+
 async def until(redis: Redis, *types: str, execution_id: str = "ex_1") -> Any:
     """Wait for the first event of one of these types; returns it."""
     log, last = ALICE.execution(execution_id).log, "0"
@@ -507,6 +515,7 @@ async def test_a_new_subscription_counts_as_a_wake_up(redis: Redis, redis_url: s
     await accept(redis, "agent")
     async with working(only(forever), redis_url, **NO_RENEWAL):
         await until(redis, "execution:started")
+        await heard_by_someone(redis, ALICE.execution("ex_1").control)
         await request_cancel(redis, "ex_1", wake=False)
         assert await redis.client_kill_filter(_type="pubsub") >= 1
         assert (await end_of(redis)).by == "alice"

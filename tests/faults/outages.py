@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.embedded import EmbeddedRedis
 from emitter import tasks
+from emitter.connection import Channels
 from tests.edges import Author
 
 
@@ -92,13 +93,13 @@ def redis_dead(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextlib.contextmanager
 def messages_lost(author: Author) -> Iterator[None]:
-    """What the author appends is in the log, and its messages reach nobody: they go out as SPUBLISH, which plain
-    subscriptions do not hear."""
-    author.publish = "SPUBLISH"
+    """What the author appends is in the log, and its messages reach nobody: they go out on channels that
+    nobody has."""
+    channels, author.channels = author.channels, Channels(suffix="@nobody")
     try:
         yield
     finally:
-        author.publish = "PUBLISH"
+        author.channels = channels
 
 
 @contextlib.asynccontextmanager
