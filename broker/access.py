@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
 import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from redis.asyncio import Redis
@@ -20,22 +16,18 @@ from broker.auth import (
     Revocations,
     Unauthorized,
     Verifier,
-    check_expiry,
     origin_allowed,
     token_member,
     user_member,
 )
 from broker.jwks import Jwks
 from broker.problems import Problem, retry_after
+from broker.tickets import Tickets
 from emitter import wire
 from emitter.connection import publish
 from emitter.wire import Owner
 
 COOKIE = "runcast_token"
-TICKET_SECONDS = 30
-TICKET = re.compile(r"[A-Za-z0-9_-]{22}\Z")  # 128 random bits in base64url
-
-_identities = msgspec.json.Decoder(Identity)
 
 
 class Access:
@@ -46,11 +38,13 @@ class Access:
         self,
         redis: Redis,
         verifier: Verifier,
+        tickets: Tickets,
         *,
         origins: Collection[str] = (),
         jwks: Jwks | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.tickets = tickets
         self._redis = redis
         self._verifier = verifier
         self._origins = exact_origins(origins)
@@ -66,12 +60,12 @@ class Access:
         return {} if self._jwks is None else {"keys": self._jwks.loaded}
 
     async def authenticate(self, request: web.Request, *, ticket: bool = False) -> Identity:
-        """Who sends this request. `ticket` says whether `?ticket=` is taken here (streams only); it is spent by this.
+        """Who sends this request. `ticket` says whether `?ticket=` is taken here (streams only).
 
         Raises `Unauthorized` (401), `Problem` 403 for a cookie sent by a foreign page, 503 while no key is known yet.
         """
         if ticket and "Authorization" not in request.headers and "ticket" in request.query:
-            identity = await self._redeem(request.query["ticket"])
+            identity = await self.tickets.redeem(request.query["ticket"])
         else:
             identity = await self._verify(self._token(request))
         if self.is_revoked(identity):
@@ -114,28 +108,6 @@ class Access:
             )
         return self._verifier.verify(token, self._clock())
 
-    # --- tickets -----------------------------------------------------------------------------------------------------
-
-    async def mint_ticket(self, identity: Identity, execution_id: str | None = None) -> tuple[str, float]:
-        """A ticket that opens one stream (of `execution_id` only, if given) as this identity, and until when it can be
-        spent (unix seconds). Its stream ends when the token that made it does."""
-        if execution_id is not None:
-            wire.check_execution_id(execution_id)
-        ticket = secrets.token_urlsafe(16)
-        bound = msgspec.structs.replace(identity, execution_id=execution_id)
-        await self._redis.set(_ticket_key(ticket), msgspec.json.encode(bound), ex=TICKET_SECONDS)
-        spend_by = self._clock() + TICKET_SECONDS
-        return ticket, spend_by if identity.expires_at is None else min(spend_by, identity.expires_at)
-
-    async def _redeem(self, ticket: str) -> Identity:
-        # GETDEL: of two that bring the same ticket, Redis lets exactly one have it.
-        stored = await self._redis.getdel(_ticket_key(ticket)) if TICKET.match(ticket) else None
-        if stored is None:
-            raise Unauthorized(Reason.TICKET, "the ticket is unknown, spent or older than 30 s; get a new one")
-        identity = _identities.decode(stored)
-        check_expiry(identity, self._clock())
-        return identity
-
     # --- revocations -------------------------------------------------------------------------------------------------
 
     def is_revoked(self, identity: Identity) -> bool:
@@ -176,11 +148,6 @@ class Access:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
-
-
-def _ticket_key(ticket: str) -> str:
-    """Only a digest is stored: who reads Redis cannot spend what is in it."""
-    return wire.ticket_key(hashlib.sha256(ticket.encode()).hexdigest())
 
 
 def _member(jti: str | None, user: str | None, org: str) -> str:

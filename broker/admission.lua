@@ -19,7 +19,8 @@ if limit > 0 and asked > 0 then
   for i = 1, #counts, 2 do
     if counts[i] ~= ARGV[1] then
       local count, expires = string.match(counts[i + 1], '^(%d+) (%d+)$')
-      if count and tonumber(expires) > now_ms then
+      -- What expires later than anything written now would is from before the clock stepped back.
+      if count and tonumber(expires) > now_ms and tonumber(expires) <= now_ms + lifetime then
         open = open + tonumber(count)
       else
         redis.call('HDEL', KEYS[2], counts[i]) -- that edge died without saying goodbye
@@ -35,7 +36,12 @@ end
 if per_minute > 0 and granted > 0 then
   local interval = math.floor(60000000 / per_minute)
   local burst = interval * per_minute
-  local arrival = math.max(now, tonumber(redis.call('GET', KEYS[1]) or 0))
+  local stored = tonumber(redis.call('GET', KEYS[1]) or 0)
+  local arrival = math.max(now, stored)
+  if arrival > now + burst then -- the clock stepped back
+    arrival = now + burst
+    redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil(burst / 1000))
+  end
   local room = math.max(0, math.floor((now + burst - arrival) / interval))
   if room < granted then granted, reason = room, 'rate' end
   arrival = arrival + granted * interval

@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError
 
 from broker.problems import Problem, is_away, retry_after
 from emitter.errors import RedisUnavailable
-from emitter.wire import Owner
+from emitter.wire import EDGES, Owner, now_ms
 
 FLUSH_SECONDS = 0.05
 RETRY_SECONDS = 1.0
@@ -30,6 +30,7 @@ REFRESH_SECONDS = 30.0
 LIFETIME_SECONDS = 90.0
 CLOSE_SECONDS = 5.0
 MAX_ROUND = 500
+TOO_MANY = "too-many-connections"
 TOO_MANY_RETRY_SECONDS = 5
 
 SCRIPT = Path(__file__).with_name("admission.lua").read_text()
@@ -38,7 +39,7 @@ SCRIPT_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 def too_many(limit: int) -> Problem:
     detail = f"{limit} streams of this user are open; close one first"
-    return Problem(429, "too-many-connections", detail, headers=retry_after(TOO_MANY_RETRY_SECONDS), limit=limit)
+    return Problem(429, TOO_MANY, detail, headers=retry_after(TOO_MANY_RETRY_SECONDS), limit=limit)
 
 
 def rate_limited(what: str, per_minute: int, seconds: float) -> Problem:
@@ -97,6 +98,22 @@ class Admission:
     async def admit(self, owner: Owner) -> None:
         """Count one more stream of `owner`, to be released later; or raise `Problem` 429 with Retry-After, or
         `RedisUnavailable`, and count nothing."""
+        try:
+            await self._admit(owner)
+        except Problem as problem:
+            if problem.slug != TOO_MANY or not await self._forget_dead_edges(owner):
+                raise
+            await self._admit(owner)
+
+    async def _forget_dead_edges(self, owner: Owner) -> bool:
+        """Take away what edges that announce themselves no more have written; whether there was any. Their counts
+        would expire too, but their viewers come back at once."""
+        counts: Any = await self._redis.hgetall(owner.connections)
+        live = await self._redis.zrangebyscore(EDGES, now_ms(), "+inf")
+        dead = counts.keys() - set(live) - {self._edge_id.encode()}
+        return bool(dead) and bool(await self._redis.hdel(owner.connections, *dead))
+
+    async def _admit(self, owner: Owner) -> None:
         if not self._per_user and not self._per_minute:
             self._count(owner)
             return

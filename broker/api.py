@@ -31,6 +31,7 @@ from broker.openapi import build_openapi
 from broker.ops import Ops
 from broker.problems import Problem, request_id_of, to_problem
 from broker.publish import Gate, edge_hooks, publish, read_events, read_producer
+from broker.reconnect import for_event_source
 from broker.settings import Settings
 from broker.stream import Streams
 from emitter import workers
@@ -78,9 +79,9 @@ class Api:
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/executions"
         return [
-            web.get(base + "/{id}/stream", self.stream_execution, allow_head=False),
-            web.get("/api/agent/stream", self.stream_feed, allow_head=False),
-            web.get("/api/ops/stream", self.stream_ops, allow_head=False),
+            web.get(base + "/{id}/stream", for_event_source(self.stream_execution), allow_head=False),
+            web.get("/api/agent/stream", for_event_source(self.stream_feed), allow_head=False),
+            web.get("/api/ops/stream", for_event_source(self.stream_ops), allow_head=False),
             web.post("/api/agent/execute", self.execute),
             web.get(base, self.list_executions),
             web.get(base + "/{id}", self.get_execution),
@@ -112,7 +113,7 @@ class Api:
     async def mint_ticket(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "executions:read")
         body = await self._front.read_json(request, TicketRequest)
-        ticket, expires_at = await self._access.mint_ticket(identity, body.execution_id)
+        ticket, expires_at = await self._access.tickets.mint(identity, body.execution_id)
         return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
 
     # --- executions --------------------------------------------------------------------------------------------------

@@ -242,9 +242,11 @@ class StreamTokenExpiring(_Response, frozen=True):
 
 
 class StreamEnd(_Response, frozen=True):
-    """The last event of a stream, and why."""
+    """The last event of a stream, and why. `problem` is why an edge takes no such stream just now (`refused`): what it
+    answers with an error status to others than an `EventSource` (RFC 9457)."""
 
     reason: str
+    problem: Problem | None = None
 
 
 CONTROL_EVENTS: dict[str, type[msgspec.Struct]] = {

@@ -41,6 +41,8 @@ from broker.redis_metrics import RedisMetrics
 from broker.settings import BadSetting, Settings
 from broker.shards import subscription
 from broker.stream import Streams
+from broker.tickets import MESSAGE as TICKET_MESSAGE
+from broker.tickets import Tickets
 from broker.tracing import Deliveries
 from broker.vitals import Vitals
 from emitter import tasks, wire, workers
@@ -148,7 +150,8 @@ class Edge:
             jwks = await stack.enter_async_context(Jwks(settings.jwks_url)) if settings.jwks_url else None
             keys = jwks or static_key(settings)
             verifier = Verifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
-            self.access = Access(self.redis, verifier, origins=settings.cors_origins, jwks=jwks)
+            tickets = await stack.enter_async_context(Tickets(self.redis, self.id))
+            self.access = Access(self.redis, verifier, tickets, origins=settings.cors_origins, jwks=jwks)
             yield
 
     @contextlib.asynccontextmanager
@@ -167,9 +170,12 @@ class Edge:
             connects_per_minute=settings.connects_per_minute,
         ) as self.admission:
             deliveries = Deliveries(self._tracer) if self._tracer.is_on else None
-            self.streams = Streams(settings, self.history, self.admission, self.presence, self.metrics, deliveries)
+            tickets = self.access.tickets
+            self.streams = Streams(
+                settings, self.history, self.admission, self.presence, tickets, self.metrics, deliveries
+            )
             collector = Collector(self.redis, self._describe)
-            self.ops = Ops(settings, self.streams, self.admission, collector, self.metrics)
+            self.ops = Ops(settings, self.streams, self.admission, tickets, collector, self.metrics)
             yield
             await self.ops.stop()
             await self.streams.stop()
@@ -260,7 +266,10 @@ class Edge:
 
     def _on_message(self, channel: str, data: bytes) -> None:
         if channel == self.heartbeat.channel:
-            self.heartbeat.hear()
+            if data.startswith(TICKET_MESSAGE):
+                self.access.tickets.on_message(data)
+            else:
+                self.heartbeat.hear()
         elif channel == wire.REVOCATIONS:
             if self.access.on_message(data) is not None:
                 self._close_revoked()

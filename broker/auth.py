@@ -66,7 +66,7 @@ class Identity(msgspec.Struct, frozen=True):
     """Whose executions a request is about, and what it may do with them.
 
     `expires_at` is the token's `exp` (unix seconds). `execution_id` is set by a ticket that is good for one execution
-    only. `actor` is who really asks, when an admin acts for `owner`.
+    only; `ticket` is the digest of that ticket. `actor` is who really asks, when an admin acts for `owner`.
     """
 
     owner: Owner
@@ -75,6 +75,7 @@ class Identity(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     execution_id: str | None = None
     actor: Owner | None = None
+    ticket: str | None = None
 
     @property
     def principal(self) -> Owner:
@@ -110,6 +111,8 @@ def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identit
     if owner == identity.owner:
         return identity
     require(identity, "admin")
+    if identity.ticket is not None:  # it was made to show the executions of one owner
+        raise Problem(403, "forbidden", "this ticket is for another user's streams")
     return msgspec.structs.replace(identity, owner=owner, actor=identity.principal)
 
 

@@ -205,15 +205,12 @@ class Front:
         rendering: Rendering,
         *,
         seat: Seat | None = None,
-        is_event_source: bool = False,
     ) -> web.StreamResponse:
         """An execution in another protocol. Errors of `Streams.open_rendered`, and `Problem` 403 as for `open`."""
         require_execution(identity, execution_id)
         target = Target.execution(identity.owner, execution_id)
         request_id = request_id_of(request)
-        return await self._streams.open_rendered(
-            request, target, identity, request_id, rendering, seat=seat, wants_sse=is_event_source
-        )
+        return await self._streams.open_rendered(request, target, identity, request_id, rendering, seat=seat)
 
 
 def idempotency_key(request: web.Request) -> str | None:

@@ -41,7 +41,9 @@ class CloseReason(StrEnum):
     DRAINING = "draining"
     """The edge is stopping; the viewer resumes elsewhere."""
     REFUSED = "refused"
-    """The edge is full."""
+    """The edge takes no such stream just now."""
+    REPLACED = "replaced"
+    """The stream's ticket opened another one."""
     LOST_REDIS = "lost_redis"
     """The log could not be read for too long."""
 

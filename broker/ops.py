@@ -21,12 +21,13 @@ from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics, Protocol
 from broker.ops_types import OpsSnapshot
-from broker.problems import Problem, is_away, retry_after
+from broker.problems import Problem, retry_after
 from broker.pulse import Pulse
+from broker.reconnect import STREAM_HEADERS
 from broker.request import read_parameters
-from broker.seats import FULL
 from broker.settings import Settings
-from broker.stream import RETRY_MS, STREAM_HEADERS, Streams
+from broker.stream import RETRY_MS, Streams
+from broker.tickets import Tickets
 from broker.viewer import Viewer, ViewerState, take_over
 from emitter import tasks
 from emitter.wire import START
@@ -40,11 +41,18 @@ class Ops:
     """The operations stream of one edge. It asks Redis only while somebody watches, once for all."""
 
     def __init__(
-        self, settings: Settings, streams: Streams, admission: Admission, collector: Collector, metrics: Metrics
+        self,
+        settings: Settings,
+        streams: Streams,
+        admission: Admission,
+        tickets: Tickets,
+        collector: Collector,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._streams = streams
         self._admission = admission
+        self._tickets = tickets
         self._collector = collector
         self._metrics = metrics
         self._pulse = Pulse(settings, self.close)
@@ -62,23 +70,7 @@ class Ops:
 
     async def open(self, request: web.Request, identity: Identity, request_id: str) -> web.StreamResponse:
         """Answer a GET: 200 with the viewer on its way, or a `Problem` before anything was sent."""
-        wanted = read_parameters(request, is_feed=True)
-        try:
-            return await self._admit(request, identity, request_id, wanted.lens)
-        except Problem as problem:
-            if problem.slug not in FULL or not wanted.wants_sse:
-                raise
-        except Exception as error:
-            if not is_away(error) or not wanted.wants_sse:
-                raise
-        # As with every stream: `EventSource` gives up for ever on an error status.
-        body = sse.retry_frame(random.randint(2000, 10_000))
-        body += sse.control_frame("stream:end", {"reason": CloseReason.REFUSED})
-        return web.Response(body=body, headers=STREAM_HEADERS)
-
-    async def _admit(
-        self, request: web.Request, identity: Identity, request_id: str, lens: sse.Lens
-    ) -> web.StreamResponse:
+        lens = read_parameters(request, is_feed=True).lens
         if len(self._viewers) + self._opening >= MAX_VIEWERS:
             detail = f"{MAX_VIEWERS} watch the operations of this edge"
             raise Problem(503, "capacity", detail, headers=retry_after(random.randint(5, 15)))
@@ -111,6 +103,7 @@ class Ops:
     def _register(self, viewer: Viewer, request_id: str) -> None:
         self._viewers.add(viewer)
         self._pulse.add(viewer)
+        self._tickets.opened(viewer, self.close)
         self._metrics.connections_opened[Protocol.OPS].inc()
         who = viewer.identity.principal
         self._log.info("stream_opened", request_id=request_id, user=who.user, org=who.org, protocol=Protocol.OPS)
@@ -152,10 +145,7 @@ class Ops:
         if reason is CloseReason.SLOW:
             viewer.transport.abort()
         else:
-            farewell = sse.control_frame("stream:end", {"reason": reason})
-            if reason in (CloseReason.AGED, CloseReason.DRAINING):
-                farewell = sse.retry_frame(random.randint(100, 2000)) + farewell
-            viewer.finish(viewer.lens.wrap(farewell))
+            viewer.finish(viewer.lens.wrap(sse.end_frames(reason)))
         self._depart(viewer, reason)
         self._pulse.closed(viewer)
 
@@ -167,6 +157,7 @@ class Ops:
     def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
         viewer.state = ViewerState.CLOSING
         self._viewers.discard(viewer)
+        self._tickets.closed(viewer)
         who = viewer.identity.principal
         self._admission.release(who)
         self._metrics.connections_closed[reason].inc()

@@ -8,6 +8,7 @@ from aiohttp import HttpVersion11, web
 
 from broker import sse
 from broker.problems import Problem
+from broker.reconnect import wants_event_stream
 from emitter.wire import EventId, Owner, parse_event_id
 
 
@@ -36,19 +37,17 @@ class StreamRequest(NamedTuple):
     cursor: EventId | None
     from_now: bool
     malformed: bool
-    wants_sse: bool
 
 
 def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
     """Raises `Problem` 400 for what is not understood."""
     query, headers = request.query, request.headers
-    wants_sse = "text/event-stream" in headers.get("Accept", "")
     cursor, malformed = None, False
     if text := headers.get("Last-Event-ID") or query.get("lastEventId"):
         try:
             cursor = parse_event_id(text)
         except ValueError as error:
-            if not wants_sse:
+            if not wants_event_stream(request):
                 raise Problem(400, "malformed-cursor", str(error), path="Last-Event-ID") from error
             malformed = True
     start = _one_of(query.get("from"), "from", "start", "now") or ("now" if is_feed else "start")
@@ -61,7 +60,7 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
         )
     except ValueError as error:
         raise Problem(400, "invalid-parameter", str(error), path="types") from error
-    return StreamRequest(lens, cursor, start == "now" and not malformed, malformed, wants_sse)
+    return StreamRequest(lens, cursor, start == "now" and not malformed, malformed)
 
 
 def _one_of(given: str | None, name: str, *known: str) -> str | None:

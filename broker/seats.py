@@ -13,9 +13,6 @@ from broker.logs import get_logger
 from broker.metrics import Metrics, RedisOp
 from broker.problems import Problem, retry_after
 
-FULL = ("draining", "capacity")
-"""Slugs of the problems that say that this edge takes no more streams."""
-
 
 class Seat:
     """Room for one stream, held for who is about to open it."""
@@ -42,7 +39,7 @@ class Seats:
     @asynccontextmanager
     async def take(self, identity: Identity) -> AsyncIterator[Seat]:
         """Room for one stream of this caller, given back unless the stream was opened. Raises `Problem` 401, 429 and
-        503 (its slug is in `FULL`), `RedisUnavailable` and redis errors."""
+        503, `RedisUnavailable` and redis errors."""
         if identity.expires_at is not None and identity.expires_at <= time.time():
             # Within the leeway other requests still pass, but a stream would end at once, and its viewer come back.
             raise Unauthorized(Reason.EXPIRED, "the token has expired")

@@ -5,12 +5,14 @@ Every frame ends with LF only, is one write, and its JSON is ASCII on one line: 
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from broker.metrics import CloseReason
 from emitter.wire import Entry, EventId
 
 HEARTBEAT = b": hb\n"  # one LF: with a blank line some parsers dispatch an empty event
@@ -32,6 +34,18 @@ def control_frame(event: str, data: dict[str, Any]) -> bytes:
 
 def retry_frame(milliseconds: int) -> bytes:
     return b"retry: %d\n\n" % milliseconds
+
+
+_RETRY_MS = {CloseReason.AGED: (100, 2000), CloseReason.DRAINING: (100, 2000), CloseReason.REPLACED: (20_000, 30_000)}
+"""When a client is to come back. One that was replaced would replace its successor, so it waits."""
+
+
+def end_frames(reason: CloseReason, retry_ms: int | None = None, **about: object) -> bytes:
+    """The last of a stream: when to come back, if that is given or known, and `stream:end` with what is `about` it."""
+    if retry_ms is None and reason in _RETRY_MS:
+        retry_ms = random.randint(*_RETRY_MS[reason])
+    retry = b"" if retry_ms is None else retry_frame(retry_ms)
+    return retry + control_frame("stream:end", {"reason": reason, **about})
 
 
 def id_frame(event_id: EventId) -> bytes:

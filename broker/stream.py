@@ -18,13 +18,15 @@ from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
 from broker.presence import Presence, Tether
-from broker.problems import Problem, is_away
+from broker.problems import is_away
 from broker.protocols.rendering import RenderedLens, Rendering
 from broker.pulse import Pulse
+from broker.reconnect import STREAM_HEADERS
 from broker.replay import LOST_REDIS_SECONDS, Replay
 from broker.request import StreamRequest, Target, read_parameters
-from broker.seats import FULL, Seat, Seats
+from broker.seats import Seat, Seats
 from broker.settings import Settings
+from broker.tickets import Tickets
 from broker.tracing import Deliveries, trace_of
 from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
@@ -33,11 +35,6 @@ from emitter.errors import UnknownExecution
 from emitter.tracing import log_fields
 from emitter.wire import START, member
 
-STREAM_HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
 RETRY_MS = (1000, 3000)
 """Range of a client's reconnection time; each gets its own, so that a broken edge's viewers do not return as one."""
 MAX_SHARED_LENSES = 256
@@ -52,6 +49,7 @@ class Streams:
         history: History,
         admission: Admission,
         presence: Presence,
+        tickets: Tickets,
         metrics: Metrics,
         deliveries: Deliveries | None = None,
     ) -> None:
@@ -60,6 +58,7 @@ class Streams:
         self._admission = admission
         self._seats = Seats(settings.max_connections, admission, metrics, lambda: len(self._viewers))
         self._presence = presence
+        self._tickets = tickets
         self._metrics = metrics
         self.watch = Watch(history, metrics, self, deliveries)
         self._steps = Replay(history, self.watch, metrics, self.close)
@@ -96,12 +95,11 @@ class Streams:
         rendering: Rendering,
         *,
         seat: Seat | None = None,
-        wants_sse: bool = False,
     ) -> web.StreamResponse:
-        """Answer with an execution as another protocol shows it. `seat` is the room that was held for it; `wants_sse`:
-        an `EventSource` asks. Raises `Problem` before anything was sent; the request's body must have been read."""
+        """Answer with an execution as another protocol shows it. `seat` is the room that was held for it.
+        Raises `Problem` before anything was sent; the request's body must have been read."""
         lens = RenderedLens(rendering, chunked=request.version >= HttpVersion11)
-        wanted = StreamRequest(lens, None, from_now=False, malformed=False, wants_sse=wants_sse)
+        wanted = StreamRequest(lens, None, from_now=False, malformed=False)
         if seat is None:
             return await self._admit(request, target, identity, wanted, request_id)
         return await self._answer(request, target, identity, wanted, request_id, seat)
@@ -109,21 +107,13 @@ class Streams:
     async def _admit(
         self, request: web.Request, target: Target, identity: Identity, wanted: StreamRequest, request_id: str
     ) -> web.StreamResponse:
-        """`EventSource` gives up for ever on an error status: it gets an empty stream that says when to return."""
         try:
             async with self._seats.take(identity) as seat:
                 return await self._answer(request, target, identity, wanted, request_id, seat)
-        except Problem as problem:
-            if problem.slug not in FULL or not wanted.wants_sse:
-                raise
         except Exception as error:
-            if not is_away(error) or not wanted.wants_sse:
-                raise
-            self._seats.reject("redis")
-        body = sse.retry_frame(random.randint(2000, 10_000)) + sse.control_frame(
-            "stream:end", {"reason": CloseReason.REFUSED}
-        )
-        return web.Response(body=body, headers=STREAM_HEADERS)
+            if is_away(error):
+                self._seats.reject("redis")
+            raise
 
     def seat(self, identity: Identity) -> AbstractAsyncContextManager[Seat]:
         """Room for one stream, before anything is started that is to be shown on it; errors of `Seats.take`."""
@@ -216,6 +206,7 @@ class Streams:
         viewer.number = next(self._numbers)
         self._viewers[viewer.number] = viewer
         self._pulse.add(viewer)
+        self._tickets.opened(viewer, self.close)
         self._metrics.connections.set(len(self._viewers))
         native = "native" if target.execution_id else "feed"
         protocol = viewer.lens.name if isinstance(viewer.lens, RenderedLens) else native
@@ -298,9 +289,7 @@ class Streams:
             # What it does not read cannot be said to it; and where a clean end means success, there must be none.
             viewer.transport.abort()
         else:
-            farewell = lens.control("stream:end", {"reason": reason})
-            if reason in (CloseReason.AGED, CloseReason.DRAINING) and lens.is_native:
-                farewell = lens.wrap(sse.retry_frame(random.randint(100, 2000))) + farewell
+            farewell = lens.wrap(sse.end_frames(reason)) if lens.is_native else b""
             viewer.finish(farewell)
         self._depart(viewer, reason)
         self._pulse.closed(viewer)
@@ -319,6 +308,7 @@ class Streams:
         if viewer.drained is not None and not viewer.drained.done():
             viewer.drained.set_result(None)
         del self._viewers[viewer.number]
+        self._tickets.closed(viewer)
         watched = self.watch.leave(viewer.topic.key)
         if watched.tether is not None:
             self._presence.leave(watched.tether, _why_left(viewer, reason))

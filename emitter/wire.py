@@ -219,7 +219,13 @@ def viewers_key(name: str) -> str:
 
 
 def ticket_key(digest: str) -> str:
+    """What a stream ticket stands for (JSON)."""
     return PREFIX + ":ticket:" + digest
+
+
+def ticket_holder_key(digest: str) -> str:
+    """Which edge has a ticket's stream: `<edge> <number>`."""
+    return PREFIX + ":ticket-holder:" + digest
 
 
 def edge_info_key(edge_id: str) -> str:

@@ -20,7 +20,7 @@ LEVELS = {
         " description timer eventsource problems form_check vitals tracing",
         2: "api front seats openapi typescript stream replay pulse presence watch commands answers forms publish probes"
         " subscription shards history request pages ops collector redis_health redis_metrics rounds admission access"
-        " jwks embedded client transcript doctor.* protocols.*",
+        " jwks embedded client transcript reconnect tickets doctor.* protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -17,8 +16,9 @@ from redis.asyncio import Redis
 
 from broker import problems
 from broker.access import Access, exact_origins, setup_cors
-from broker.auth import Identity, Verifier, act_for, mint, secret_key
+from broker.auth import Identity, Verifier, mint, secret_key
 from broker.jwks import Jwks
+from broker.tickets import Tickets
 from emitter import wire
 from emitter.wire import Owner
 
@@ -45,7 +45,9 @@ def clock() -> Clock:
 
 
 def make_access(redis: Redis, clock: Clock | None = None) -> Access:
-    return Access(redis, Verifier(secret_key(SECRET)), origins=[APP], clock=clock or Clock())
+    clock = clock or Clock()
+    tickets = Tickets(redis, "edge-a", clock=clock)
+    return Access(redis, Verifier(secret_key(SECRET)), tickets, origins=[APP], clock=clock)
 
 
 @pytest.fixture
@@ -149,25 +151,18 @@ def identity(**fields: Any) -> Identity:
     return Identity(**({"owner": ALICE, "scopes": frozenset({"executions:read"})} | fields))
 
 
-async def test_a_ticket_opens_one_stream_once(client: TestClient, access: Access) -> None:
-    """A ticket lets in its user, bound to its execution, and the second time it is refused."""
-    ticket, expires_at = await access.mint_ticket(identity(), "ex_1")
+async def test_a_ticket_lets_its_user_in_as_often_as_needed(client: TestClient, access: Access) -> None:
+    """A ticket stands for its user, bound to its execution; a stream that broke is opened with it again."""
+    ticket, expires_at = await access.tickets.mint(identity(), "ex_1")
     assert expires_at == pytest.approx(time.time() + 30, abs=5)
-    async with client.get("/stream", params={"ticket": ticket}) as response:
-        assert await response.json() == {"user": "alice", "execution": "ex_1"}
-    assert await outcome(client, "/stream", params={"ticket": ticket}) == (401, "ticket")
-
-
-async def test_of_many_who_bring_one_ticket_exactly_one_gets_in(client: TestClient, access: Access) -> None:
-    """Twenty concurrent uses of one ticket are one success and nineteen refusals."""
-    ticket, _ = await access.mint_ticket(identity())
-    results = await asyncio.gather(*(outcome(client, "/stream", params={"ticket": ticket}) for _ in range(20)))
-    assert sorted(results) == [(200, "alice")] + [(401, "ticket")] * 19
+    for _ in range(3):
+        async with client.get("/stream", params={"ticket": ticket}) as response:
+            assert await response.json() == {"user": "alice", "execution": "ex_1"}
 
 
 async def test_tickets_are_for_streams_only(client: TestClient, access: Access) -> None:
-    """Elsewhere a ticket is not looked at, and not spent."""
-    ticket, _ = await access.mint_ticket(identity())
+    """Elsewhere a ticket is not looked at; a token in a header wins over it."""
+    ticket, _ = await access.tickets.mint(identity())
     assert await outcome(client, params={"ticket": ticket}) == (401, "missing")
     assert await outcome(client, "/stream", params={"ticket": ticket}, headers=bearer(user="bob")) == (200, "bob")
     assert await outcome(client, "/stream", params={"ticket": ticket}) == (200, "alice")
@@ -175,36 +170,18 @@ async def test_tickets_are_for_streams_only(client: TestClient, access: Access) 
 
 @pytest.mark.parametrize("ticket", ["", "x", "x" * 22, "x" * 4000, "a*b", "ü" * 22, "\x00" * 22])
 async def test_odd_tickets_are_refused(client: TestClient, ticket: str) -> None:
-    """What was never a ticket is refused like a spent one."""
+    """What was never a ticket is refused like one whose time is over."""
     assert await outcome(client, "/stream", params={"ticket": ticket}) == (401, "ticket")
 
 
-async def test_redis_never_sees_a_ticket_and_forgets_it_in_time(redis: Redis, access: Access) -> None:
-    """Only a digest is stored, for 30 s; tickets do not repeat."""
-    ticket, _ = await access.mint_ticket(identity())
-    other, _ = await access.mint_ticket(identity())
-    assert ticket != other
-    keys = await redis.keys("*")
-    assert len(keys) == 2
-    assert not any(ticket.encode() in key for key in keys)
-    assert all([29_000 < await redis.pttl(key) <= 30_000 for key in keys])
-
-
-async def test_a_ticket_keeps_all_that_its_token_was(redis: Redis, access: Access) -> None:
-    """Scopes, token id, expiry and the admin behind an identity survive the way through a ticket."""
-    admin = identity(scopes=frozenset({"admin", "ops:read"}), token_id="t1", expires_at=time.time() + 10.5)
-    acting = act_for(admin, user="bob", org="acme")
-    ticket, expires_at = await access.mint_ticket(acting)
-    assert expires_at == admin.expires_at, "a ticket does not outlive its token"
-    assert await access._redeem(ticket) == acting
-
-
 async def test_a_ticket_of_a_dead_token_is_refused(client: TestClient, access: Access, clock: Clock) -> None:
-    """A ticket is worth no more than its token: refused when that has expired or was revoked."""
-    ticket, _ = await access.mint_ticket(identity(token_id="t1"))
+    """A ticket is worth no more than its token: refused when that has expired or was revoked, used before or not."""
+    ticket, _ = await access.tickets.mint(identity(token_id="t1"))
+    assert await outcome(client, "/stream", params={"ticket": ticket}) == (200, "alice")
     await access.revoke(jti="t1", until=time.time() + 60)
     assert await outcome(client, "/stream", params={"ticket": ticket}) == (401, "revoked")
-    ticket, _ = await access.mint_ticket(identity(expires_at=time.time() + 20))
+    ticket, _ = await access.tickets.mint(identity(expires_at=time.time() + 20))
+    assert await outcome(client, "/stream", params={"ticket": ticket}) == (200, "alice")
     clock.ahead = 60
     assert await outcome(client, "/stream", params={"ticket": ticket}) == (401, "expired")
 
@@ -224,7 +201,7 @@ async def test_a_new_key_is_fetched_when_its_token_comes(aiohttp_client: Client,
     private = ed25519.Ed25519PrivateKey.generate()
     new = jwt.encode({"sub": "alice", "exp": time.time() + 60}, private, "EdDSA", headers={"kid": "k1"})
     async with TestServer(provider) as server, Jwks(str(server.make_url("/")), min_pause=0) as keys:
-        client = await aiohttp_client(app_of(Access(redis, Verifier(keys), jwks=keys)))
+        client = await aiohttp_client(app_of(Access(redis, Verifier(keys), Tickets(redis, "edge-a"), jwks=keys)))
         headers = {"Authorization": f"Bearer {new}"}
         assert await outcome(client, headers=headers) == (503, "keys-unavailable")
         jwk = jwt.algorithms.OKPAlgorithm.to_jwk(private.public_key(), as_dict=True)

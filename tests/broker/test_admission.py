@@ -18,9 +18,15 @@ from broker.embedded import EmbeddedRedis
 from broker.problems import Problem, to_problem
 from emitter.connection import connect
 from emitter.errors import RedisUnavailable
-from emitter.wire import Owner
+from emitter.wire import EDGES, Owner, now_ms
 
 ALICE, BOB = Owner("alice"), Owner("bob")
+
+
+@pytest.fixture
+async def announced(redis: Redis) -> None:
+    """The edges of these tests announce themselves, as edges do."""
+    await redis.zadd(EDGES, dict.fromkeys(("e1", "e2", "live", "ahead"), now_ms() + 3_600_000))
 
 
 @pytest.fixture
@@ -61,6 +67,10 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(5):
         while not await condition():
             await asyncio.sleep(0.01)
+
+
+async def has_none(redis: Redis) -> bool:
+    return not await counts(redis)
 
 
 async def counts(redis: Redis, owner: Owner = ALICE) -> dict[str, int]:
@@ -110,7 +120,7 @@ async def is_empty(redis: Redis) -> bool:
 # --- several edges ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_user_limit_is_exact_over_edges(redis: Redis, second: Redis) -> None:
+async def test_a_user_limit_is_exact_over_edges(redis: Redis, second: Redis, announced: None) -> None:
     """Of thousands of concurrent connects over two edges exactly the limit is admitted; the rest gets 429."""
     limits: dict[str, Any] = {"max_connections_per_user": 700}
     async with Admission(redis, "e1", **limits) as one, Admission(second, "e2", **limits) as two:
@@ -129,7 +139,7 @@ async def test_a_user_limit_is_exact_over_edges(redis: Redis, second: Redis) -> 
         assert min(one.open_for(ALICE), two.open_for(ALICE)) > 0
 
 
-async def test_limits_hold_while_viewers_come_and_go(redis: Redis, second: Redis) -> None:
+async def test_limits_hold_while_viewers_come_and_go(redis: Redis, second: Redis, announced: None) -> None:
     """While streams open and close on two edges, never more than the limit are open, and nothing is lost in the end."""
     open_now = most = admitted = 0
 
@@ -150,10 +160,10 @@ async def test_limits_hold_while_viewers_come_and_go(redis: Redis, second: Redis
         await asyncio.gather(*(churn(edge) for edge in (one, two) for _ in range(20)))
         assert most <= 10
         assert admitted > 10
-        await until(lambda: is_empty(redis))
+        await until(lambda: has_none(redis))
 
 
-async def test_a_place_that_is_left_is_free_on_other_edges(redis: Redis) -> None:
+async def test_a_place_that_is_left_is_free_on_other_edges(redis: Redis, announced: None) -> None:
     """When a stream ends on one edge another edge may admit its user's next one."""
     async with (
         Admission(redis, "e1", max_connections_per_user=1) as one,
@@ -162,7 +172,7 @@ async def test_a_place_that_is_left_is_free_on_other_edges(redis: Redis) -> None
         await one.admit(ALICE)
         assert await outcome(two.admit(ALICE)) == "too-many-connections"
         one.release(ALICE)
-        await until(lambda: is_empty(redis))
+        await until(lambda: has_none(redis))
         assert await outcome(two.admit(ALICE)) == "admitted"
 
 
@@ -179,7 +189,7 @@ async def test_a_stopping_edge_takes_its_counts_along(redis: Redis) -> None:
     assert (one.open_for(ALICE), one.open_for(BOB)) == (0, 0)
 
 
-async def test_a_dead_edge_is_forgotten(redis: Redis) -> None:
+async def test_a_dead_edge_is_forgotten(redis: Redis, announced: None) -> None:
     """Counts of an edge that no longer renews them do not count, and are dropped."""
     past, future = int(time.time() * 1000) - 1, int(time.time() * 1000) + 60_000
     await redis.hset(ALICE.connections, mapping={"dead": f"7 {past}", "odd": "?", "live": f"1 {future}"})
@@ -392,3 +402,28 @@ async def test_closing_is_bounded_when_redis_is_away() -> None:
         assert time.monotonic() - started < 5
         await redis.aclose()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission"]
+
+
+async def test_an_edge_that_is_not_announced_any_more_has_no_streams(redis: Redis, announced: None) -> None:
+    """What it has written does not expire for long; it goes when somebody would be refused because of it."""
+    future = now_ms() + 60_000
+    await redis.hset(ALICE.connections, mapping={"killed": f"7 {future}", "live": f"1 {future}"})
+    async with Admission(redis, "e1", max_connections_per_user=2) as admission:
+        assert await outcomes(admission, ALICE, 1) == {"admitted": 1}
+        assert await outcomes(admission, ALICE, 1) == {"too-many-connections": 1}
+        assert await counts(redis) == {"live": 1, "e1": 1}
+
+
+async def test_a_clock_that_steps_back_locks_nobody_out(redis: Redis) -> None:
+    """What was written an hour ahead, of the rate and of a count, is worth a minute and nothing."""
+    hour = 3600 * 1000
+    await redis.set(ALICE.rate("connects"), (now_ms() + hour) * 1000)
+    async with Admission(redis, "e1", connects_per_minute=600) as admission:
+        with pytest.raises(Problem) as refused:
+            await admission.admit(ALICE)
+        assert int(refused.value.headers["Retry-After"]) <= 1
+        await asyncio.sleep(0.25)
+        assert await outcome(admission.admit(ALICE)) == "admitted"
+    await redis.hset(ALICE.connections, "ahead", f"9 {now_ms() + hour}")
+    async with Admission(redis, "e1", max_connections_per_user=1) as admission:
+        assert await outcome(admission.admit(ALICE)) == "admitted"

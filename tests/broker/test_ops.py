@@ -366,7 +366,7 @@ async def test_it_counts_as_one_of_the_users_streams(redis: Redis, redis_url: st
     async with edge_on(redis_url, max_connections_per_user=2) as edge:
         async with watching(edge, both), request(edge.port, "GET", "/api/agent/stream", both, headers=SSE) as feed:
             assert feed.status == 200
-            async with watching(edge, both) as third:
+            async with request(edge.port, "GET", PATH, both) as third:
                 assert (third.status, third.headers["retry-after"]) == (429, "5")
         await settled(lambda: len(edge.ops) == 0 and len(edge.streams) == 0)
         async with watching(edge, both) as one, watching(edge, both) as two:

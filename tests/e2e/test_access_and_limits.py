@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 from redis.asyncio import Redis
@@ -18,7 +19,6 @@ from tests.edges import (
     edges,
     eventually,
     request,
-    stream_path,
     token_for,
 )
 
@@ -116,7 +116,8 @@ async def test_a_full_edge_sends_event_sources_away_and_programs_a_503(redis_url
                 async with request(only.port, "GET", author.path, author.token, headers=SSE) as response:
                     assert response.status == 200
                     frames = [frame async for frame in response.frames()]
-                assert [(frame.event, frame.data) for frame in frames] == [("stream:end", '{"reason":"refused"}')]
+                assert [frame.event for frame in frames] == ["stream:end"]
+                assert json.loads(frames[0].data or "")["reason"] == "refused"
                 retries.update(response.sse.retries)
             assert len(retries) > 1, "each is told another time"
             assert min(retries) >= 1000
@@ -130,7 +131,7 @@ async def test_a_connect_rate_is_refused_with_a_time_to_return(redis_url: str, a
     with edges(redis_url, 2, connects_per_minute=5) as both:
         statuses = []
         for number in range(8):
-            async with request(both[number % 2].port, "GET", author.path, author.token, headers=SSE) as response:
+            async with request(both[number % 2].port, "GET", author.path, author.token) as response:
                 statuses.append(response.status)
         assert statuses == [200] * 5 + [429] * 3
         assert sum(each.metric("runcast_rejected_total", reason="connect_rate") for each in both) == 3
@@ -153,25 +154,6 @@ async def test_a_stream_of_a_certain_age_is_closed_to_be_resumed(redis_url: str,
         assert viewer.events == await author.log()
         # two retry frames of an aged stream: its first, and the one that says when to come back
         assert len(viewer.retries) >= 2 * 3
-
-
-async def test_a_ticket_opens_one_stream_of_one_execution(two_edges: list[EdgeProcess], author: Author) -> None:
-    """An `EventSource` without headers: the ticket is good once, for its execution, on any edge."""
-    await author.begin()
-    made = await call(
-        two_edges[0].port, "POST", "/api/agent/stream-tickets", author.token, {"executionId": author.execution_id}
-    )
-    assert made.status == 201
-    ticket = made.body["ticket"]
-    foreign = await call(two_edges[1].port, "GET", stream_path("ex_2", f"ticket={ticket}"), None)
-    assert foreign.status in (401, 403, 404)
-    made = await call(
-        two_edges[0].port, "POST", "/api/agent/stream-tickets", author.token, {"executionId": author.execution_id}
-    )
-    path = author.path + f"?ticket={made.body['ticket']}"
-    async with request(two_edges[1].port, "GET", path, headers=SSE) as response:
-        assert response.status == 200
-    assert (await call(two_edges[0].port, "GET", path, None)).status == 401
 
 
 async def test_counts_return_to_zero_when_an_edge_stops(redis_url: str, redis: Redis, author: Author) -> None:

@@ -14,6 +14,7 @@ from broker.protocols.a2a.reading import Tasks
 from broker.protocols.a2a.rest import Rest
 from broker.protocols.a2a.rpc import Rpc
 from broker.protocols.a2a.watching import Watching
+from broker.reconnect import for_event_source
 
 
 class A2A:
@@ -32,7 +33,7 @@ class A2A:
             *(web.get(path, self._cards.public) for path in PATHS),
             *(web.get("/a2a/{agent:[^/:]+}" + path, self._cards.public) for path in PATHS),
             web.post("/a2a", self._rpc.handle),
-            web.get("/a2a/stream", self._watching.stream, allow_head=False),
+            web.get("/a2a/stream", for_event_source(self._watching.stream), allow_head=False),
             *self._rest.routes(),
             web.post("/a2a/{agent:[^/:]+}", self._rpc.handle),
         ]

@@ -37,8 +37,7 @@ class Watching:
         if story.is_terminal:
             return web.Response(status=204)
         rendering = TaskStream(story, wire, is_followed=True, is_introduced=story.last.seq > 0)
-        is_event_source = "text/event-stream" in request.headers.get("Accept", "")
-        return await self._front.show(request, identity, task_id, rendering, is_event_source=is_event_source)
+        return await self._front.show(request, identity, task_id, rendering)
 
     async def _story(self, request: web.Request, identity: Identity, task_id: str) -> Story:
         """Told up to the client's cursor. Where that is no place of this log, from the beginning."""

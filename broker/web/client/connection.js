@@ -7,7 +7,7 @@
  * @import { Sequence } from "./cursor.js"
  * @import { Frame } from "./parser.js"
  * @import { Doubt, Stamp } from "./vigil.js"
- * @import { StreamControl } from "./events.js"
+ * @import { Problem, StreamControl } from "./events.js"
  * @import { Sink, Target } from "./stream.js"
  */
 
@@ -16,7 +16,7 @@
  *   Verdict what comes after a connection
  */
 import { backoffMs, boundedRetry, RETRY_MS } from "./backoff.js";
-import { clientError, RuncastError } from "./errors.js";
+import { clientError, problemError, RuncastError } from "./errors.js";
 import { CONTROLS, readByEventSource, readByFetch } from "./transports.js";
 import { pause, since, stamp, Vigil } from "./vigil.js";
 
@@ -56,6 +56,8 @@ export class Connection {
   #live = null;
   /** The reason of `stream:end`. @type {string | null} */
   #end = null;
+  /** What `stream:end` says of a refusal. @type {Problem | null} */
+  #problem = null;
   #mustRefresh = false;
   /** The last one sent. @type {string | null} */
   #token = null;
@@ -98,6 +100,7 @@ export class Connection {
     const vigil = (this.#vigil = new Vigil((doubt) => cut.abort(new Cut(doubt))));
     const refreshed = this.#mustRefresh || this.#renewed !== null;
     this.#end = null;
+    this.#problem = null;
     this.#live = null;
     this.#sink.change({ phase: "connecting", retryAt: null });
     try {
@@ -192,6 +195,7 @@ export class Connection {
       void this.#renew(token, data.expiresAt, cut.signal);
     } else {
       this.#end = data.reason;
+      this.#problem = data.problem ?? null;
       cut.abort(new Cut("ended"));
     }
   }
@@ -237,9 +241,15 @@ export class Connection {
   #afterEnd() {
     if (this.#end === "finished") return { kind: "over" };
     if (this.#end === null) return this.#again(this.#backoff(), clientError("connection-lost", "the stream was cut"));
-    if (RESUMED_ELSEWHERE.has(this.#end)) return this.#again(this.#retryMs, null);
+    if (RESUMED_ELSEWHERE.has(this.#end)) return this.#again(this.#retryMs, this.#refusal());
     this.#mustRefresh = this.#end === "expired" || this.#end === "revoked";
     return this.#again(this.#failures === 0 ? 0 : this.#backoff(), null);
+  }
+
+  /** The error that an edge would have answered with. */
+  #refusal() {
+    if (this.#problem === null) return null;
+    return problemError(this.#problem, this.#problem.status, "", "", this.#retryMs);
   }
 
   /** @param {Cut} cut @returns {Verdict} */

@@ -2,6 +2,9 @@
 export function clientError(slug: string, detail: string, cause?: unknown): RuncastError;
 /** What an answer that is no success says (RFC 9457, or whatever a proxy made of it). @param {Response} response */
 export function errorOf(response: Response): Promise<RuncastError>;
+/** The error that a problem (RFC 9457) stands for. @param {unknown} body @param {number} status @param {string} reason
+ * @param {string} requestId @param {number | null} wait */
+export function problemError(body: unknown, status: number, reason: string, requestId: string, wait: number | null): RuncastError;
 /** RFC 9110, section 10.2.3: seconds, or a date. @param {string | null} text @param {number} now */
 export function retryAfterMs(text: string | null, now: number): number | null;
 /** Why a request to an edge failed, or a stream cannot go on. */

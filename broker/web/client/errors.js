@@ -45,17 +45,24 @@ export function clientError(slug, detail, cause) {
 /** What an answer that is no success says (RFC 9457, or whatever a proxy made of it). @param {Response} response */
 export async function errorOf(response) {
   const text = await response.text().catch(() => "");
-  const body = parsed(text);
+  const requestId = response.headers.get("X-Request-ID") ?? "";
+  const wait = retryAfterMs(response.headers.get("Retry-After"), Date.now());
+  return problemError(parsed(text), response.status, response.statusText, requestId, wait);
+}
+
+/** The error that a problem (RFC 9457) stands for. @param {unknown} body @param {number} status @param {string} reason
+ * @param {string} requestId @param {number | null} wait */
+export function problemError(body, status, reason, requestId, wait) {
   const problem = /** @type {Record<string, unknown>} */ (typeof body === "object" && body !== null ? body : {});
-  const title = textOr(problem.title, response.statusText || `HTTP ${response.status}`);
+  const title = textOr(problem.title, reason || `HTTP ${status}`);
   const detail = textOr(problem.detail, "");
   return new RuncastError(detail || title, {
-    status: response.status,
+    status,
     type: textOr(problem.type, "about:blank"),
     title,
     detail,
-    requestId: textOr(problem.requestId, response.headers.get("X-Request-ID") ?? "") || null,
-    retryAfterMs: retryAfterMs(response.headers.get("Retry-After"), Date.now()),
+    requestId: textOr(problem.requestId, requestId) || null,
+    retryAfterMs: wait,
     body,
   });
 }

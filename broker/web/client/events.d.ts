@@ -723,9 +723,10 @@ export interface StatusEvent {
   data: Status;
 }
 
-/** The last event of a stream, and why. */
+/** The last event of a stream, and why. `problem` is why an edge takes no such stream just now (`refused`): what it answers with an error status to others than an `EventSource` (RFC 9457). */
 export interface StreamEnd {
-  reason: "finished" | "gone" | "slow" | "expired" | "revoked" | "aged" | "draining" | "refused" | "lost_redis";
+  reason: "finished" | "gone" | "slow" | "expired" | "revoked" | "aged" | "draining" | "refused" | "replaced" | "lost_redis";
+  problem?: Problem;
 }
 
 /** The replay is done. */

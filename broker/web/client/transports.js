@@ -81,7 +81,7 @@ async function openByFetch(client, { path, query, cursor, signal }, token) {
 }
 
 /**
- * With the cookie, or a ticket where there is a token. The browser would reconnect by itself, but with a spent ticket,
+ * With the cookie, or a ticket where there is a token. The browser would reconnect by itself, but
  * without backoff, and never after an error status: each `EventSource` is used for one connection.
  * @type {Transport}
  */

@@ -1,0 +1,184 @@
+"""Stream tickets: what lets a plain `EventSource`, which can send no header, open a stream, and open it again.
+
+A ticket must be used within `FIRST_USE_SECONDS`. While its stream is open, and for a minute after that stream ended or
+broke, it opens the stream again, on any edge. The newer stream then replaces the older one, which may be a connection
+that is dead and not yet missed: a ticket never has two streams for longer than a message takes.
+
+In Redis a ticket is two strings under its digest: the identity it stands for, and which edge holds its stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Callable
+from itertools import islice
+from types import TracebackType
+from typing import NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from broker.auth import Identity, Reason, Unauthorized, check_expiry
+from broker.logs import get_logger
+from broker.metrics import CloseReason
+from broker.viewer import Viewer
+from emitter import tasks, wire
+from emitter.connection import GONE, publish
+
+FIRST_USE_SECONDS = 30
+RENEW_SECONDS = 20.0
+LIFETIME_SECONDS = 90
+"""Of a ticket in use, from its last renewal: at least a minute after its stream broke, wherever that was."""
+LOT = 500
+RETRY_SECONDS = 1.0
+TICKET = re.compile(r"[A-Za-z0-9_-]{22}\Z")  # 128 random bits in base64url
+MESSAGE = b"ticket "
+"""Begins a message on an edge's own channel: `ticket <digest> <number>`, the stream of that number is replaced."""
+
+_identities = msgspec.json.Decoder(Identity)
+
+
+class _Open(NamedTuple):
+    """The stream that a ticket has on this edge."""
+
+    number: int
+    viewer: Viewer
+    close: Callable[[Viewer, CloseReason], None]
+
+
+class Tickets:
+    """`async with Tickets(redis, edge_id) as tickets:`; streams tell it what they open and close."""
+
+    def __init__(self, redis: Redis, edge_id: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._redis = redis
+        self._edge_id = edge_id
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._open: dict[str, _Open] = {}
+        self._unclaimed: dict[str, None] = {}  # an ordered set: digests of streams that Redis does not know of yet
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._log = get_logger()
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    async def mint(self, identity: Identity, execution_id: str | None = None) -> tuple[str, float]:
+        """A ticket for streams of this identity (of `execution_id` only, if given), and until when it can first be used
+        (unix seconds). It ends with the token that it was made with. Raises redis errors."""
+        if execution_id is not None:
+            wire.check_execution_id(execution_id)
+        ticket = secrets.token_urlsafe(16)
+        bound = msgspec.structs.replace(identity, execution_id=execution_id, ticket=_digest(ticket))
+        await self._redis.set(wire.ticket_key(_digest(ticket)), msgspec.json.encode(bound), ex=FIRST_USE_SECONDS)
+        use_by = self._clock() + FIRST_USE_SECONDS
+        return ticket, use_by if identity.expires_at is None else min(use_by, identity.expires_at)
+
+    async def redeem(self, ticket: str) -> Identity:
+        """Whom a ticket stands for. Raises `Unauthorized` and redis errors."""
+        stored = None
+        if TICKET.match(ticket):
+            stored = await self._redis.getex(wire.ticket_key(_digest(ticket)), ex=LIFETIME_SECONDS)
+        if stored is None:
+            raise Unauthorized(Reason.TICKET, "the ticket is unknown or was not used in time; get a new one")
+        identity = _identities.decode(stored)
+        check_expiry(identity, self._clock())
+        return identity
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def opened(self, viewer: Viewer, close: Callable[[Viewer, CloseReason], None]) -> None:
+        """A stream begins, with a ticket or without; `close` ends it when another replaces it."""
+        digest = viewer.identity.ticket
+        if digest is not None:
+            self._replace(digest)
+            self._open[digest] = _Open(next(self._numbers), viewer, close)
+            self._unclaimed[digest] = None
+            self._wake.set()
+
+    def closed(self, viewer: Viewer) -> None:
+        """A stream has ended. Its ticket stays good for a while."""
+        digest = viewer.identity.ticket
+        if digest is not None and (known := self._open.get(digest)) is not None and known.viewer is viewer:
+            del self._open[digest]
+            self._unclaimed.pop(digest, None)
+
+    def on_message(self, message: bytes) -> None:
+        """A ticket's stream was opened on another edge."""
+        digest, _, number = message.removeprefix(MESSAGE).decode("utf-8", "replace").partition(" ")
+        known = self._open.get(digest)
+        if known is not None and str(known.number) == number:
+            self._replace(digest)
+
+    def _replace(self, digest: str) -> None:
+        if (known := self._open.pop(digest, None)) is not None:
+            known.close(known.viewer, CloseReason.REPLACED)
+
+    # --- in Redis ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Tickets:
+        self._task = asyncio.create_task(self._run(), name="tickets")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        await tasks.end([self._task])
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        renew_at = loop.time() + RENEW_SECONDS
+        while not tasks.told_to_stop():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(renew_at):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                if loop.time() >= renew_at:
+                    renew_at = loop.time() + RENEW_SECONDS
+                    await self._renew()
+                await self._claim()
+            except (RedisError, *GONE) as error:
+                self._log.warning("tickets_not_renewed", error=type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._wake.set()
+
+    async def _claim(self) -> None:
+        """Say whose the streams opened since are, and have those that they replace closed."""
+        while lot := [(digest, self._open[digest].number) for digest in islice(self._unclaimed, LOT)]:
+            pipe = self._redis.pipeline(transaction=False)
+            for digest, number in lot:
+                pipe.set(wire.ticket_holder_key(digest), f"{self._edge_id} {number}", ex=LIFETIME_SECONDS, get=True)
+            for (digest, number), holder in zip(lot, await pipe.execute(), strict=True):
+                if (known := self._open.get(digest)) is not None and known.number == number:
+                    self._unclaimed.pop(digest, None)
+                edge_id, _, before = (holder or b"").decode().partition(" ")
+                if edge_id and edge_id != self._edge_id:
+                    await publish(self._redis, wire.edge_channel(edge_id), MESSAGE + f"{digest} {before}".encode())
+
+    async def _renew(self) -> None:
+        """Keep the tickets of open streams. One that is gone, as after a failover, is written again."""
+        digests = iter(list(self._open))
+        while lot := list(islice(digests, LOT)):
+            pipe = self._redis.pipeline(transaction=False)
+            for digest in lot:
+                pipe.expire(wire.ticket_key(digest), LIFETIME_SECONDS)
+                pipe.expire(wire.ticket_holder_key(digest), LIFETIME_SECONDS)
+            replies = await pipe.execute()
+            for digest, is_there in zip(lot, replies[::2], strict=True):
+                known = self._open.get(digest)
+                if not is_there and known is not None:
+                    stored = msgspec.json.encode(known.viewer.identity)
+                    await self._redis.set(wire.ticket_key(digest), stored, ex=LIFETIME_SECONDS, nx=True)
+
+
+def _digest(ticket: str) -> str:
+    """Only this is stored: a ticket cannot be had from Redis."""
+    return hashlib.sha256(ticket.encode()).hexdigest()
