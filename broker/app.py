@@ -47,6 +47,7 @@ from broker.tracing import Deliveries
 from broker.vitals import Vitals
 from emitter import tasks, wire, workers
 from emitter.connection import GONE, connect
+from emitter.forks import leave_signals_to_this_process
 from emitter.redact import Redactor
 from emitter.telemetry import tracer_from
 
@@ -446,6 +447,7 @@ async def serve(
             me.cancel()
         stop.set()
 
+    leave_signals_to_this_process()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with Edge(settings, public=public, admin=admin) as edge:

@@ -24,6 +24,7 @@ import structlog
 from emitter.agents import Agents
 from emitter.connection import DEFAULT_URL, connect
 from emitter.errors import InvalidEvent, InvalidSetting
+from emitter.forks import leave_signals_to_this_process
 from emitter.telemetry import tracer_from
 from emitter.tracing import Tracer
 from emitter.worker import Worker, WorkerSettings
@@ -214,6 +215,7 @@ def _log_to_stderr(level: str) -> None:
 
 async def _serve(worker: Worker, tracer: Tracer) -> int:
     loop = asyncio.get_running_loop()
+    leave_signals_to_this_process()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows has no such handlers: there Ctrl-C ends it at once
             loop.add_signal_handler(number, _on_signal, worker)

@@ -14,6 +14,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ import msgspec
 
 from emitter.emitter import AgentEmitter
 from emitter.schedule import Schedule, schedule_of
-from emitter.sync import SyncAgentEmitter
+from emitter.sync import SyncAgentEmitter, check_process
 from emitter.workers import MODES, AgentInfo
 
 AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
@@ -268,6 +269,7 @@ class SyncContext(_Given):
         self.emitter = SyncAgentEmitter.over(emitter, loop)
         self._asker = emitter
         self._loop = loop
+        self._pid = os.getpid()
         self._questions: set[concurrent.futures.Future[Any]] = set()
 
     def ask(self, prompt: str, **options: Any) -> Any:
@@ -275,6 +277,7 @@ class SyncContext(_Given):
 
         Raises `concurrent.futures.CancelledError` when the agent must stop.
         """
+        check_process(self._pid)
         work: Coroutine[Any, Any, Any] = self._asker.ask(prompt, **options)
         question = asyncio.run_coroutine_threadsafe(work, self._loop)
         self._questions.add(question)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -75,13 +76,14 @@ class SyncAgentEmitter(EventMethods[None]):
     An event loop in a thread of its own does the work, so a call costs a hand-over between threads. Use it with `with`,
     or close it. `over` wraps an emitter that lives on a loop which already runs.
 
-    Any thread may call, but not the loop's own, which would wait for itself: that raises `RuntimeError`. Hooks run on
-    the loop's thread.
+    Any thread may call, but not the loop's own, which would wait for itself: that raises `RuntimeError`. So does a call
+    in a forked child, where the loop's thread is not. Hooks run on the loop's thread.
     """
 
     def __init__(self, user_id: str, execution_id: str | None = None, **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
         self._closing, self._submitting, self._closed = threading.Lock(), threading.Lock(), False
+        self._pid = os.getpid()
         self._thread: threading.Thread | None = threading.Thread(
             target=self._loop.run_forever, name="runcast-emitter", daemon=True
         )
@@ -99,6 +101,7 @@ class SyncAgentEmitter(EventMethods[None]):
         self = cls.__new__(cls)
         self._loop, self._thread, self._emitter = loop, None, emitter
         self._closing, self._submitting, self._closed = threading.Lock(), threading.Lock(), False
+        self._pid = os.getpid()
         self.attempt = emitter.attempt
         return self
 
@@ -124,6 +127,7 @@ class SyncAgentEmitter(EventMethods[None]):
 
     def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine on the loop and wait for it. One that is under way when the emitter closes is cancelled."""
+        check_process(self._pid)
         if _is_own_loop(self._loop):
             raise RuntimeError("a blocking call on the emitter's own event loop would stop it: use AgentEmitter")
         with self._submitting:  # so that nothing is handed to a loop which has stopped and would never answer
@@ -170,7 +174,7 @@ class SyncAgentEmitter(EventMethods[None]):
     def close(self, timeout: float | None = None) -> None:
         """Flush and end the thread; calls of other threads that still wait raise `EmitterClosed`. Raises `EventsLost`.
         Idempotent; of several threads that close, all return when it is closed."""
-        if self._thread is None:
+        if self._thread is None or self._pid != os.getpid():  # a forked child has nothing to close
             return
         with self._closing:
             if self._closed:
@@ -198,6 +202,16 @@ class SyncAgentEmitter(EventMethods[None]):
         except RuncastError:
             if error is None:
                 raise
+
+
+def check_process(owner: int) -> None:
+    """Raises `RuntimeError` in any process but `owner`: after a fork the loop's thread is in the parent only, and a
+    call would wait for it for ever."""
+    if os.getpid() != owner:
+        raise RuntimeError(
+            "this emitter was opened in another process: open one in each process, after the fork, with the same "
+            "execution_id, or let the parent emit"
+        )
 
 
 def _is_own_loop(loop: asyncio.AbstractEventLoop) -> bool:
