@@ -77,7 +77,10 @@ async def _server(name: str, call: Call, *, by_cluster: bool) -> Server:
     info = await _unless_refused(_info(call))
     times = await _unless_refused(_times(call))
     config = await _unless_refused(_config(call))
-    return Server(name=name, info=info, config=config, times=times, by_cluster=by_cluster)
+    default_writes = await _unless_refused(_default_writes(call))
+    return Server(
+        name=name, info=info, config=config, times=times, default_writes=default_writes, by_cluster=by_cluster
+    )
 
 
 async def _unless_refused(answer: Awaitable[T]) -> T | None:
@@ -109,6 +112,13 @@ async def _config(call: Call) -> dict[str, str]:
     for pattern in ("client-output-buffer-limit", "save", "min-replicas-to-write", "appendfsync"):
         config |= _texts(await call("CONFIG GET", pattern))
     return config
+
+
+async def _default_writes(call: Call) -> bool:
+    """Whether the user `default` has the rights for what scripts write, be it off or not."""
+    writes = (("XADD", "rc:{doctor}:x", "*", "field", "value"), ("HSET", "rc:{doctor}:x", "field", "value"))
+    replies = [await call("ACL DRYRUN", "default", *write) for write in writes]
+    return all(reply in (b"OK", "OK") for reply in replies)
 
 
 def _texts(reply: Any) -> dict[str, str]:
