@@ -52,8 +52,8 @@ class Setting(NamedTuple):
 def _redis_url(text: str) -> str:
     try:
         connect(text)
-    except InvalidEvent as error:
-        raise ValueError(text) from error
+    except InvalidEvent as error:  # whose text never shows a password
+        raise CannotStart(f"RUNCAST_REDIS_URL or --redis-url: {error}") from None
     return text
 
 
@@ -90,7 +90,7 @@ def _level(text: str) -> str:
 SETTINGS = {
     "redis_url": Setting(
         "RUNCAST_REDIS_URL", "--redis-url", DEFAULT_URL,
-        "a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// address", _redis_url, "address of Redis",
+        "an address of Redis", _redis_url, "address of Redis",
     ),
     "concurrency": Setting(
         "RUNCAST_WORKER_CONCURRENCY", "--concurrency", "10",

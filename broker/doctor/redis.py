@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from broker.doctor.findings import Finding, is_well, note, ok, problem
 from broker.doctor.servers import Server, Times, judge
 from emitter import jobs, workers
-from emitter.connection import GONE, connect
+from emitter.connection import GONE, connect, one_line
 from emitter.errors import RuncastError
 from emitter.events import ExecutionComplete, ExecutionStarted
 from emitter.log import LogLimits, append, prepare
@@ -45,7 +45,7 @@ async def look_at_redis(url: str) -> list[Finding]:
         change = "check RUNCAST_REDIS_URL: its database, and what it is that answers at its port"
         return [problem("Redis", f"answers: {error}", change)]
     except (RedisError, *GONE) as error:
-        text = str(error) or type(error).__name__
+        text = one_line(error)
         change = "check RUNCAST_REDIS_URL: its port, whether that speaks TLS (rediss://), and what is between"
         return [problem("Redis", f"cannot be reached: {text}", change)]
     else:
