@@ -7,6 +7,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
@@ -20,7 +21,7 @@ from emitter.errors import RuncastError
 from emitter.events import ExecutionComplete, ExecutionStarted
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
-from emitter.wire import EDGES, Owner, edge_channel, jobs_key, now_ms
+from emitter.wire import DATASET_LOST, EDGES, Owner, edge_channel, jobs_key, now_ms
 
 T = TypeVar("T")
 
@@ -50,7 +51,9 @@ async def look_at_redis(url: str) -> list[Finding]:
         return [problem("Redis", f"cannot be reached: {text}", change)]
     else:
         found = [finding for server in servers for finding in judge(server)]
-        return found if any(server.is_sentinel for server in servers) else found + await _rights(redis)
+        if any(server.is_sentinel for server in servers):
+            return found
+        return found + await _data(redis) + await _rights(redis)
     finally:
         await redis.aclose()
 
@@ -128,6 +131,21 @@ def _texts(reply: Any) -> dict[str, str]:
         return value.decode() if isinstance(value, bytes) else str(value)
 
     return {text(name): text(value) for name, value in items}
+
+
+async def _data(redis: Redis) -> list[Finding]:
+    """Whether edges noticed lately that what they had seen is gone."""
+    try:
+        lost_ms = await redis.get(DATASET_LOST)
+    except (RedisError, *GONE):
+        return []  # of a user that may not know
+    if lost_ms is None:
+        return []
+    moment = datetime.fromtimestamp(int(lost_ms) / 1000, UTC)
+    change = (
+        "see deploy/README.md, Redis came back empty; until Redis is restarted or rewrites its file, it may be there"
+    )
+    return [problem("data", f"this Redis came back empty, seen at {moment:%Y-%m-%d %H:%M:%S} UTC", change)]
 
 
 # --- rights ----------------------------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import pytest
 from redis.exceptions import RedisError
 
+from broker.doctor.redis import look_at_redis
 from emitter.connection import GONE, connect
 from emitter.events import Thinking
 from emitter.log import append, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner
-from tests.deploy.acl_server import SERVERS, AclServer, acl_server
+from tests.deploy.acl_server import FOLDER, SERVERS, AclServer, acl_server
 from tests.deploy.restart_agents import TICKS
 from tests.edges import ALL_SCOPES, Answer, EdgeProcess, Follower, call, edge, eventually, stream_path, token_for
 from tests.workers import WorkerProcess
@@ -154,6 +155,7 @@ class Stand:
         await eventually("it is missed", lambda: self.edge.admin_status("/readyz") == 503)
         self.server.start()
         await eventually("it is found", lambda: self.edge.admin_status("/readyz") == 200)
+        assert self.edge.metric("runcast_redis_emptied_total") == 0
 
 
 @pytest.fixture
@@ -221,3 +223,36 @@ async def test_tickets_are_good_and_revocations_hold(stand: Stand) -> None:
     with edge(stand.server.url("edge")) as fresh:
         assert (await call(fresh.port, "GET", EXECUTIONS, token_for("gus"))).status == 401
         assert (await call(fresh.port, "GET", EXECUTIONS, token_for("fay"))).status == 200
+
+
+# --- and what a server does that was not set so ----------------------------------------------------------------------
+
+
+async def test_a_server_that_forgot_is_noticed_and_can_be_mended(tmp_path: Path) -> None:
+    """With a user `default` that has no rights: `runcast doctor` and a metric say after the restart that the data is
+    gone. The append-only file still has it: with the rights, the next restart brings everything back."""
+    if (binary := SERVERS["redis"]) is None:
+        pytest.skip("needs redis-server (tests/run installs it as root)")
+    acl, good = tmp_path / "users.acl", (FOLDER / "users.acl").read_text()
+    acl.write_text(good.replace("user default off ~* &* +@all\n", "user default off\n"))
+    with acl_server(binary, "--aclfile", str(acl)) as server, edge(server.url("edge")) as started:
+
+        def emptied() -> float:
+            return started.metric("runcast_redis_emptied_total")
+
+        async with Load(server) as load:
+            await load.until_each_has(20)
+        server.end(signal.SIGTERM)
+        server.start()
+        await eventually("it is missed", lambda: emptied() == 1)
+        assert set(map(len, load.logs().values())) == {0}
+        found = {finding.what: finding for finding in await look_at_redis(server.url("edge"))}
+        assert "came back empty" in found["data"].seen
+        assert "NOPERM" in found["Redis user default"].seen
+        acl.write_text(good)
+        server.end(signal.SIGTERM)
+        server.start()
+        for log, numbers in load.logs().items():
+            assert numbers == [each.number for each in load.acknowledged[log]]
+        await eventually("it is ready", lambda: started.admin_status("/readyz") == 200)
+        assert emptied() == 1
