@@ -165,7 +165,7 @@ REDIS = Dashboard(
                 RESETS,
                 Panel(
                     "Errors and reconnects",
-                    "Round trips of edges that failed, appends of workers that did not arrive, new subscriptions, lost data.",
+                    "Failed round trips of edges, appends that did not arrive, new subscriptions, lost data.",
                     "short",
                     [
                         Query(f"sum(increase(runcast_redis_errors_total{{{ALL}}}{RATE}))", "edges"),
