@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -20,10 +21,12 @@ class _Passage:
         self.near = near
         self.far = far
         self.fate: Fate = "open"
+        self.used_at = time.monotonic()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                self.used_at = time.monotonic()
                 if self.fate == "reset":
                     break
                 if self.fate == "open":
@@ -62,11 +65,13 @@ class Road:
             passage.end()
             self._passages.discard(passage)
 
-    def forget(self, fate: Fate) -> int:
-        """Forget every connection there is; how many these are."""
-        for passage in self._passages:
+    def forget(self, fate: Fate, idle_seconds: float = 0.0) -> int:
+        """Forget every connection that was idle for so long; how many these are."""
+        latest = time.monotonic() - idle_seconds
+        idle = [passage for passage in self._passages if passage.fate == "open" and passage.used_at <= latest]
+        for passage in idle:
             passage.fate = fate
-        return len(self._passages)
+        return len(idle)
 
     def close(self) -> None:
         for passage in tuple(self._passages):
