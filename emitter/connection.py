@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MasterDownError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from emitter.errors import InvalidEvent
 from emitter.redis_url import Address, read_url
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
@@ -176,7 +177,10 @@ def _sentinel_master(address: Address, options: dict[str, Any]) -> Redis:
 def _cluster(address: Address, options: dict[str, Any]) -> Redis:
     del options["retry"]
     options.pop("connection_class", None)
-    client: Any = RedisCluster(**options, ssl=address.has_tls)
+    try:
+        client: Any = RedisCluster(**options, ssl=address.has_tls)
+    except RedisClusterException as error:
+        raise InvalidEvent(f"redis url: {str(error).splitlines()[0]}") from None
     kind = _watched(SSLConnection if address.has_tls else Connection)
     client.connection_kwargs["connection_class"] = kind
     for node in client.nodes_manager.startup_nodes.values():

@@ -19,7 +19,7 @@ from broker.embedded import EmbeddedRedis
 from emitter import connection
 from emitter.connection import GONE, Link, connect, pack
 from emitter.errors import InvalidEvent
-from tests.clusters import Node, hand_over, primary_and_replica, sentinels
+from tests.clusters import Node, cluster, hand_over, primary_and_replica, sentinels
 from tests.emitter.lossy import lossy
 from tests.ports import reserved_ports
 from tests.roads import Fate, road
@@ -97,6 +97,7 @@ async def test_tls_to_a_cluster() -> None:
         "redis://h:99999",
         "redis://h?db=x",
         "unix+cluster://h:1",
+        "redis+cluster://h:1/2",
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
@@ -286,6 +287,20 @@ async def test_a_quiet_connection_that_is_well_is_kept(tcp_redis: Node, monkeypa
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
     await client.aclose()
+
+
+async def test_connections_to_every_node_of_a_cluster_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those to nodes that the first one named, and when each is tried before it is used."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
+    with cluster() as made:
+        client: Any = connect(made.url)
+        await client.initialize()
+        for _ in range(3):
+            for slot in (0, 8000, 16000):
+                assert await client.ping(target_nodes=client.get_node("127.0.0.1", made.primary_of(slot).port))
+        kinds = {type(each).__name__ for node in client.get_primaries() for each in node._connections}
+        assert kinds == {"WatchedConnection"}
+        await client.aclose()
 
 
 async def test_commands_follow_the_address_to_the_new_primary() -> None:
