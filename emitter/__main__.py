@@ -50,10 +50,7 @@ class Setting(NamedTuple):
 
 
 def _redis_url(text: str) -> str:
-    try:
-        connect(text)
-    except InvalidEvent as error:  # whose text never shows a password
-        raise CannotStart(f"RUNCAST_REDIS_URL or --redis-url: {error}") from None
+    connect(text)  # raises what is wrong with it, and never shows its password
     return text
 
 
@@ -173,6 +170,8 @@ def _value(setting: Setting, flag: str | None, environ: Mapping[str, str]) -> An
     name, text = (setting.flag, flag) if flag is not None else (setting.variable, environ.get(setting.variable))
     try:
         return setting.read(text if text is not None else setting.default)
+    except InvalidEvent as error:
+        raise CannotStart(f"{name}: {error}") from None
     except ValueError:
         raise CannotStart(f"{name}={text!r} is not allowed: it must be {setting.allowed}") from None
 

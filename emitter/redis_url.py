@@ -46,8 +46,9 @@ def read_url(url: str) -> Address:
         options: dict[str, Any] = dict(parse_url(parts._replace(scheme=scheme).geturl()))
         options.pop("sentinel_password", None)
         return Address("cluster" if kind == "cluster" else "server", scheme == "rediss", options, [], "", None)
-    except ValueError as error:  # of a port or an option that is no number
-        raise InvalidEvent(f"redis url: {error}") from None
+    except ValueError:  # whose text may have a part of a password, where that was not encoded
+        hint = "the characters /?#@:% of a password are written %2F %3F %23 %40 %3A %25"
+        raise InvalidEvent(f"redis url: its port or a number among its options is none ({hint})") from None
 
 
 def _check_options(query: str) -> None:
@@ -70,5 +71,5 @@ def _sentinel(scheme: str, netloc: str, path: str, query: str) -> Address:
 def _host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise InvalidEvent(f"redis url: {text[:80]!r} is not host:port")
+        raise InvalidEvent("redis url: a Sentinel is not host:port")
     return host.strip("[]"), int(port)
