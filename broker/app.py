@@ -183,7 +183,9 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _subscription(self) -> AsyncIterator[None]:
-        self.heartbeat = Heartbeat(self.id, self.redis, lambda: self.subscription, self._describe)
+        self.heartbeat = Heartbeat(
+            self.id, self.redis, lambda: self.subscription, self._describe, self.metrics.redis_emptied.inc
+        )
         permanent = [self.heartbeat.channel, wire.REVOCATIONS]
         listening = subscription(
             self._listening, permanent, self._on_message, self._on_lost, self.metrics.pubsub_reconnects.inc

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from rich.console import Console
 
 from broker import demo
@@ -36,6 +36,7 @@ from broker.supervisor import Supervisor, run_child
 from broker.terminal import Feed, watch
 from broker.typescript import build_typescript
 from emitter.__main__ import main as worker_main
+from emitter.connection import one_line
 from emitter.errors import InvalidEvent
 from emitter.wire import parse_event_id
 
@@ -56,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadSetting, InvalidEvent, ValueError) as error:
         print(f"runcast: {error}", file=sys.stderr)
         return 2
-    except RedisError as error:
-        print(f"runcast: Redis: {error}", file=sys.stderr)
+    except (RedisError, RedisClusterException) as error:
+        print(f"runcast: Redis: {one_line(error)}", file=sys.stderr)
         return 1
     except (ApiError, EdgeUnreachable, NoServer, NotAStream, OSError) as error:
         print(f"runcast: {error}", file=sys.stderr)

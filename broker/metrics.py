@@ -184,6 +184,7 @@ class Metrics:
         histogram = Histogram("runcast_" + name, help_, ["op"], buckets=SECONDS, registry=self.registry)
         self.redis_command_duration: Mapping[str, Histogram] = {op: histogram.labels(op) for op in RedisOp}
         self.redis_errors = self._counter("redis_errors", "Redis round trips that failed")
+        self.redis_emptied = self._counter("redis_emptied", "Times Redis came back without the data it had")
         self.event_loop_lag = self._histogram("event_loop_lag_seconds", "How late the loop runs a timer")
 
     def _requests(self) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
+from broker.dataset import MARK_SCRIPT, Dataset
 from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.shards import AnySubscription
@@ -26,10 +27,13 @@ DEAF_SECONDS = 8.0
 """After this long without a loopback the subscription's connection is given up and made anew."""
 ANNOUNCE_SECONDS = 10.0
 LAG_SECONDS = 0.5
+LOST_KEPT_MS = 24 * 3600 * 1000
+"""For how long `runcast doctor` can say that Redis came back empty."""
 
 
 class Heartbeat:
-    """Publishes on the edge's own channel and waits to hear itself; announces the edge in Redis."""
+    """Publishes on the edge's own channel and waits to hear itself; announces the edge in Redis, and looks whether that
+    still has the data it had. `on_emptied` is called when it has not."""
 
     def __init__(
         self,
@@ -37,12 +41,15 @@ class Heartbeat:
         redis: Redis,
         subscription: Callable[[], AnySubscription],
         describe: Callable[[], object],
+        on_emptied: Callable[[], None] = lambda: None,
     ) -> None:
         self.edge_id = edge_id
         self.channel = wire.edge_channel(edge_id)
         self._redis = redis
         self._subscription = subscription
         self._describe = describe
+        self._on_emptied = on_emptied
+        self._dataset = Dataset()
         self._heard = -1e9
         self._redis_ok = False
         self._log = get_logger()
@@ -64,7 +71,7 @@ class Heartbeat:
                 self._redis_ok = True
             except (RedisError, *GONE) as error:
                 if self._redis_ok:
-                    self._log.warning("redis_unreachable", error=type(error).__name__)
+                    self._log.warning("redis_unreachable", error=type(error).__name__, detail=str(error)[:200])
                 self._redis_ok = False
             silent = time.monotonic() - self._heard
             if self._redis_ok and silent > DEAF_SECONDS:
@@ -77,11 +84,20 @@ class Heartbeat:
         await publish(self._redis, self.channel, b"beat")
         now, lifetime = wire.now_ms(), int(ANNOUNCE_SECONDS * 1000)
         pipe = self._redis.pipeline(transaction=False)
+        # Not `pipe.eval`: a cluster's pipeline refuses that name, though not the command.
+        pipe.execute_command("EVAL", MARK_SCRIPT, 1, wire.DATASET, self._dataset.offer, now)
         pipe.zadd(wire.EDGES, {self.edge_id: now + lifetime})
         pipe.zremrangebyscore(wire.EDGES, "-inf", now)
         pipe.set(wire.edge_info_key(self.edge_id), msgspec.json.encode(self._describe()), px=lifetime)
-        # A Redis too full to take the announcement still carries messages, and its viewers are served.
-        await pipe.execute(raise_on_error=False)
+        replies = await pipe.execute(raise_on_error=False)
+        for reply in replies:
+            # A Redis too full to take the announcement still carries messages, and its viewers are served.
+            if isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
+                raise reply
+        if not isinstance(replies[0], Exception) and self._dataset.found(replies[0]):
+            self._log.error("redis_emptied")
+            self._on_emptied()
+            await self._redis.set(wire.DATASET_LOST, now, px=LOST_KEPT_MS)
 
     async def leave(self) -> None:
         """Take the announcement back. Best effort: it expires anyway."""

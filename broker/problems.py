@@ -47,6 +47,8 @@ _REDIS_AWAY = (
 )
 _REFUSED_FOR_NOW = ("NOREPLICAS ", "MISCONF ", "MASTERDOWN ", "BUSY ")
 """How errors of a Redis begin that answers, but takes no writes for a while, or nothing."""
+_NO_RIGHT_IN_SCRIPT = ("The user executing the script ", "ACL failure in script")
+"""How Redis and Valkey begin to say that a script's caller lacks a right."""
 
 
 class Problem(Exception):
@@ -100,9 +102,15 @@ def retry_after(seconds: float) -> dict[str, str]:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether Redis cannot do just now what it was asked."""
+    """Whether Redis cannot do just now what it was asked, or may not: an operator gives the edge's user its rights."""
     is_refusal = isinstance(error, redis_errors.ResponseError) and str(error).startswith(_REFUSED_FOR_NOW)
-    return is_refusal or isinstance(error, _REDIS_AWAY)
+    return is_refusal or isinstance(error, _REDIS_AWAY) or lacks_right(error)
+
+
+def lacks_right(error: Exception) -> bool:
+    """Whether the edge's user in Redis may not do what it was asked."""
+    is_script = isinstance(error, redis_errors.ResponseError) and str(error).startswith(_NO_RIGHT_IN_SCRIPT)
+    return is_script or isinstance(error, redis_errors.NoPermissionError)
 
 
 def to_problem(error: Exception) -> Problem | None:
@@ -113,7 +121,8 @@ def to_problem(error: Exception) -> Problem | None:
         return _from_http(error)
     if is_away(error):
         headers = retry_after(RETRY_AFTER_OUTAGE_SECONDS)
-        return Problem(503, "unavailable", "the event store does not answer; try again", headers=headers)
+        how = "refuses this edge" if lacks_right(error) else "does not answer"
+        return Problem(503, "unavailable", f"the event store {how}; try again", headers=headers)
     return _from_input(error) or _from_refusal(error)
 
 
@@ -219,8 +228,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if isinstance(error, web.HTTPException) and error.status < 400:
             raise
         problem = to_problem(error)
+        log = structlog.get_logger("broker.problems")
+        if lacks_right(error):
+            log.error("redis_right_missing", error=str(error)[:200], request_id=request_id)
         if problem is None:
-            log = structlog.get_logger("broker.problems")
             about = {"method": request.method, "path": request.path, **log_fields(trace_of(request))}
             log.exception("request_failed", request_id=request_id, **about)
             problem = Problem(500, "internal-error", "the server failed; its log has more under this requestId")

@@ -53,7 +53,7 @@ def _about(meaning: str, unit: str = "", *, allowed: str = "", secret: bool = Fa
     return Meta(description=meaning, extra=extra, **limits)
 
 
-_URL = "a URL starting with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+_URL = "a URL starting with redis://, rediss://, unix://, redis[s]+sentinel:// or redis[s]+cluster://"
 _BASE = "an http or https URL without query, such as https://agents.example.com"
 _ORIGINS = "origins like https://app.example.com, comma separated; never *"
 _Secret = Annotated[str, Meta(min_length=32)]  # RFC 7518, section 3.2: as long as the hash's output
@@ -72,11 +72,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[
         str,
         _about(
-            "Redis or Valkey: `redis`, `rediss`, `unix`, `redis+sentinel` and `redis+cluster` URLs",
+            "Redis or Valkey: `redis`, `unix`, `redis+sentinel` and `redis+cluster` URLs; `rediss…` is TLS",
             "URL",
             allowed=_URL,
             secret=True,
-            pattern=r"^(rediss?|unix|redis\+sentinel|redis\+cluster)://",
+            pattern=r"^(rediss?(\+sentinel|\+cluster)?|unix)://",
         ),
     ] = ""
     redis_prefix: Annotated[

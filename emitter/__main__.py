@@ -51,10 +51,7 @@ class Setting(NamedTuple):
 
 
 def _redis_url(text: str) -> str:
-    try:
-        connect(text)
-    except InvalidEvent as error:
-        raise ValueError(text) from error
+    connect(text)  # raises what is wrong with it, and never shows its password
     return text
 
 
@@ -91,7 +88,7 @@ def _level(text: str) -> str:
 SETTINGS = {
     "redis_url": Setting(
         "RUNCAST_REDIS_URL", "--redis-url", DEFAULT_URL,
-        "a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// address", _redis_url, "address of Redis",
+        "an address of Redis", _redis_url, "address of Redis",
     ),
     "concurrency": Setting(
         "RUNCAST_WORKER_CONCURRENCY", "--concurrency", "10",
@@ -174,6 +171,8 @@ def _value(setting: Setting, flag: str | None, environ: Mapping[str, str]) -> An
     name, text = (setting.flag, flag) if flag is not None else (setting.variable, environ.get(setting.variable))
     try:
         return setting.read(text if text is not None else setting.default)
+    except InvalidEvent as error:
+        raise CannotStart(f"{name}: {error}") from None
     except ValueError:
         raise CannotStart(f"{name}={text!r} is not allowed: it must be {setting.allowed}") from None
 

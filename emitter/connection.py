@@ -1,28 +1,34 @@
-"""Redis clients as this project needs them: RESP2, bytes in and out, short bounded waits, no hidden retries."""
+"""Redis clients as this project needs them: RESP2, bytes in and out, short bounded waits, no hidden retries, and no
+connection kept that leads nowhere or to the wrong server."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
 
+import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection
+from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisClusterException, ResponseError
+from redis.exceptions import MasterDownError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from emitter import wire
 from emitter.errors import InvalidEvent, InvalidSetting
+from emitter.redis_url import Address, read_url
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 # What an interrupted call raises. A retry is only safe where a repeat does nothing twice, so callers decide.
 # `RedisClusterException` is no `RedisError`: no node of the Cluster answers, or none has the slot.
 GONE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ConnectionError, TimeoutError, OSError)
+
+log = structlog.get_logger("emitter.connection")
 
 
 class Channels(NamedTuple):
@@ -45,7 +51,7 @@ async def publish(redis: Redis, key: str, message: bytes) -> None:
 
 def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, max_connections: int = 256) -> Redis:
     """A client for `redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/<master>[/<db>]` or
-    `redis+cluster://host:port`.
+    `redis+cluster://host:port`; the last two with TLS as `rediss+…`. Raises `InvalidEvent` for another address.
 
     redis-py by default repeats every command ten times, which would append an event twice when a reply is lost: here
     nothing is repeated unless `retries` says so (but by a Cluster's client, which finds its nodes again that way).
@@ -53,6 +59,7 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
     """
     if not wire.PREFIX_FORM.match(wire.PREFIX):
         raise InvalidSetting("RUNCAST_REDIS_PREFIX", wire.PREFIX[:64], wire.PREFIX_ALLOWED)
+    address = read_url(url)
     options: dict[str, Any] = {
         "protocol": 2,  # RESP2 costs a third less per pub/sub message than RESP3
         "legacy_responses": True,
@@ -60,25 +67,106 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
         "socket_connect_timeout": timeout,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.5), retries),
         "max_connections": max_connections,
+        **address.options,
     }
-    scheme = urlsplit(url).scheme
-    if scheme == "redis+sentinel":
-        return _sentinel_master(url, options)
-    if scheme == "redis+cluster":
-        options.pop("retry")
-        return RedisCluster.from_url(url.replace("redis+cluster", "redis", 1), **options)  # type: ignore[return-value]
-    if scheme not in ("redis", "rediss", "unix"):
-        raise InvalidEvent(
-            f"redis url: scheme {scheme!r} is not one of redis, rediss, unix, redis+sentinel, redis+cluster"
-        )
-    return Redis.from_pool(ConnectionPool.from_url(url, **options))  # which closes the pool with the client
+    if address.kind == "cluster":
+        return _cluster(address, options)
+    if address.kind == "sentinel":
+        return _sentinel_master(address, options)
+    options["connection_class"] = _watched(options.get("connection_class", Connection))
+    return Redis.from_pool(ConnectionPool(**options))  # which closes the pool with the client
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise InvalidEvent(f"redis url: {text[:80]!r} is not host:port")
-    return host.strip("[]"), int(port)
+def one_line(error: Exception) -> str:
+    """What went wrong, without the pictures of clients that redis-py adds where no Sentinel knows a primary."""
+    return str(error).partition(" : <")[0] or type(error).__name__
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+IDLE_SECONDS = 5.0
+"""A connection that sent nothing for this long is tried before it is used: what is between may have forgotten it."""
+TRY_SECONDS = 1.0
+LEAVE_AGAIN_SECONDS = 1.0
+"""While an address still leads to the wrong server, its connections are made anew no more often than this."""
+
+
+class _Way:
+    """Where the connections of one client lead: a number that changes when all of them have to be made anew."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self._left_at = -math.inf
+
+    def leave(self, turn: int, why: str) -> None:
+        """A connection of this turn leads to the wrong server."""
+        now = time.monotonic()
+        if turn == self.turn and now - self._left_at >= LEAVE_AGAIN_SECONDS:
+            self.turn += 1
+            self._left_at = now
+            log.warning("redis_connections_left", error=why[:200])
+
+
+class _Watched(AbstractConnection):
+    """Connects anew, before it sends, when the connection leads to the wrong server or was forgotten on its way. Only
+    for connections that are not subscribed; those send with `check_health=False`."""
+
+    way: _Way
+    """Of the class that is made for one client."""
+    _turn = 0
+    _sent_at = 0.0
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        if not self.is_connected:
+            self._turn, self._sent_at = self.way.turn, time.monotonic()
+        await super().connect_check_health(*args, **kwargs)
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if check_health:
+            if self.is_connected and not await self._is_good():
+                await self.disconnect(nowait=True)
+            if not self.is_connected:
+                # Sending would connect as well, but without asking Sentinel where.
+                await self.connect()  # type: ignore[no-untyped-call]
+        self._sent_at = time.monotonic()
+        await super().send_packed_command(command, check_health)
+
+    async def _is_good(self) -> bool:
+        if self._turn != self.way.turn:
+            return False
+        return time.monotonic() - self._sent_at < IDLE_SECONDS or await self._answers()
+
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(TRY_SECONDS):
+                await super().send_packed_command(self.pack_command("PING"), False)
+                await super().read_response()
+        except ResponseError:
+            return True
+        except (RedisError, *GONE):
+            return False
+        return True
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except ResponseError as error:
+            if _says_look_elsewhere(error):
+                self.way.leave(self._turn, str(error))
+            raise
+
+
+def _says_look_elsewhere(error: ResponseError) -> bool:
+    """Whether it comes from a server that was demoted, lost its primary, or lost its replicas, maybe to another."""
+    return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith("NOREPLICAS")
+
+
+def _watched(kind: type[AbstractConnection]) -> Any:
+    """A class of connections for one client. `_Watched` comes after `kind`, as Sentinel's own hides some answers."""
+    return type(f"Watched{kind.__name__}", (kind, _Watched), {"way": _Way()})
+
+
+# --- Sentinel and Cluster --------------------------------------------------------------------------------------------
 
 
 class _SentinelMaster(Redis):
@@ -91,40 +179,34 @@ class _SentinelMaster(Redis):
             await sentinel.aclose()
 
 
-class _ToThePrimary(SentinelManagedConnection):
-    """A connection that asks the Sentinels anew also when its primary has no replicas: that is how one looks which was
-    replaced and has not been told yet, for ten seconds after a failover that found it well."""
-
-    async def read_response(self, *arguments: Any, **options: Any) -> Any:
-        try:
-            return await super().read_response(*arguments, **options)
-        except ResponseError as error:
-            if _has_no_replicas(error):
-                await self.disconnect()
-                raise RedisConnectionError(str(error)) from error
-            raise
-
-
-def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
-    parts = urlsplit(url)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    sentinels = [_host_and_port(host) for host in hosts.split(",")]
-    master, _, db = parts.path.strip("/").partition("/")
-    if credentials:
-        user, _, password = credentials.partition(":")
-        options |= {"username": unquote(user) or None, "password": unquote(password) or None}
-    sentinel_password = parse_qs(parts.query).get("sentinel_password", [None])[0]
+def _sentinel_master(address: Address, options: dict[str, Any]) -> Redis:
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     sentinel_options = {
         "socket_timeout": options["socket_timeout"],
         "socket_connect_timeout": options["socket_connect_timeout"],
-        "password": sentinel_password,
+        "password": address.sentinel_password,
+        "ssl": address.has_tls,
+        **tls,
     }
-    sentinel = Sentinel(sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
-    name, database = master or "mymaster", int(db or 0)
-    client: Redis = sentinel.master_for(
-        name, redis_class=_SentinelMaster, connection_class=_ToThePrimary, db=database, **options
-    )
+    sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
+    kind = SentinelManagedSSLConnection if address.has_tls else SentinelManagedConnection
+    options["connection_class"] = _watched(kind)
+    client: Redis = sentinel.master_for(address.master, redis_class=_SentinelMaster, **options)
     return client
+
+
+def _cluster(address: Address, options: dict[str, Any]) -> Redis:
+    del options["retry"]
+    options.pop("connection_class", None)
+    try:
+        client: Any = RedisCluster(**options, ssl=address.has_tls)
+    except RedisClusterException as error:
+        raise InvalidEvent(f"redis url: {str(error).splitlines()[0]}") from None
+    kind = _watched(SSLConnection if address.has_tls else Connection)
+    client.connection_kwargs["connection_class"] = kind
+    for node in client.nodes_manager.startup_nodes.values():
+        node.connection_class = kind
+    return client  # type: ignore[no-any-return]
 
 
 # --- commands that are packed already --------------------------------------------------------------------------------
@@ -153,13 +235,8 @@ class Link:
         """Send `count` packed commands; their replies in order, a server's error in the place of its reply. Raises
         `GONE` when the connection is lost: which of them ran is then unknown."""
         async with asyncio.timeout(self._seconds):
-            if not self._connection.is_connected:
-                await self._connection.connect()  # sending would connect as well, but without asking Sentinel where
             await self._connection.send_packed_command(commands)
-            replies = [await self._reply() for _ in range(count)]
-        if any(_says_look_elsewhere(reply) for reply in replies):
-            await self.aclose()  # the address may lead to a new primary
-        return replies
+            return [await self._reply() for _ in range(count)]
 
     async def _reply(self) -> Any:
         try:
@@ -169,12 +246,3 @@ class Link:
 
     async def aclose(self) -> None:
         await self._connection.disconnect()
-
-
-def _says_look_elsewhere(reply: Any) -> bool:
-    """Whether it comes from a primary that was demoted, or that lost its replicas, maybe to another."""
-    return isinstance(reply, ReadOnlyError) or _has_no_replicas(reply)
-
-
-def _has_no_replicas(reply: Any) -> bool:
-    return isinstance(reply, ResponseError) and str(reply).startswith("NOREPLICAS")

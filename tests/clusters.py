@@ -205,3 +205,20 @@ def sentinels(replicas: int = 1, down_after_ms: int = 1000) -> Iterator[Sentinel
         made = Sentinels(nodes, sentinel)
         until(made.is_whole)
         yield made
+
+
+@contextlib.contextmanager
+def primary_and_replica() -> Iterator[tuple[Node, Node]]:
+    """Two servers whose roles can be changed: see `hand_over`."""
+    with contextlib.ExitStack() as stack:
+        ports = stack.enter_context(reserved_ports(2))
+        primary, replica = (stack.enter_context(Node(port, *AT_ONCE)) for port in ports)
+        replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
+        until(lambda: replica.follows(primary))
+        yield primary, replica
+
+
+def hand_over(primary: Node, replica: Node) -> None:
+    """Make the replica the primary of its primary, as `FAILOVER` does: nothing is lost."""
+    assert primary.ask("FAILOVER") == b"+OK\r\n"
+    until(lambda: primary.follows(replica))

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own package what has a lower level, or the same one as long as there is no cycle.
 LEVELS = {
     "broker": {
-        0: "settings logs metrics api_types ops_types lines",
+        0: "dataset settings logs metrics api_types ops_types lines",
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
         " description timer eventsource problems form_check vitals tracing",
         2: "api front seats openapi typescript stream replay pulse presence watch commands answers forms publish probes"
@@ -25,7 +25,7 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire events errors connection forks tasks",
+        0: "wire events errors connection forks redis_url tasks",
         1: "batch redact deadlines questions schedule observer tracing",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
         " lifecycle presence reaper scheduler metrics probes otel telemetry",

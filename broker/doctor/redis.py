@@ -7,6 +7,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
@@ -15,12 +16,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from broker.doctor.findings import Finding, is_well, note, ok, problem
 from broker.doctor.servers import Server, Times, judge
 from emitter import jobs, workers
-from emitter.connection import GONE, channels_of, connect
+from emitter.connection import GONE, channels_of, connect, one_line
 from emitter.errors import RuncastError
 from emitter.events import ExecutionComplete, ExecutionStarted
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
-from emitter.wire import EDGES, PREFIX, Owner, edge_channel, jobs_key, now_ms
+from emitter.wire import DATASET_LOST, EDGES, PREFIX, Owner, edge_channel, jobs_key, now_ms
 
 T = TypeVar("T")
 
@@ -45,12 +46,14 @@ async def look_at_redis(url: str) -> list[Finding]:
         change = "check RUNCAST_REDIS_URL: its database, and what it is that answers at its port"
         return [problem("Redis", f"answers: {error}", change)]
     except (RedisError, *GONE) as error:
-        text = str(error) or type(error).__name__
+        text = one_line(error)
         change = "check RUNCAST_REDIS_URL: its port, whether that speaks TLS (rediss://), and what is between"
         return [problem("Redis", f"cannot be reached: {text}", change)]
     else:
         found = [finding for server in servers for finding in judge(server)]
-        return found if any(server.is_sentinel for server in servers) else found + await _rights(redis)
+        if any(server.is_sentinel for server in servers):
+            return found
+        return found + await _data(redis) + await _rights(redis)
     finally:
         await redis.aclose()
 
@@ -77,7 +80,10 @@ async def _server(name: str, call: Call, *, by_cluster: bool) -> Server:
     info = await _unless_refused(_info(call))
     times = await _unless_refused(_times(call))
     config = await _unless_refused(_config(call))
-    return Server(name=name, info=info, config=config, times=times, by_cluster=by_cluster)
+    default_writes = await _unless_refused(_default_writes(call))
+    return Server(
+        name=name, info=info, config=config, times=times, default_writes=default_writes, by_cluster=by_cluster
+    )
 
 
 async def _unless_refused(answer: Awaitable[T]) -> T | None:
@@ -111,6 +117,16 @@ async def _config(call: Call) -> dict[str, str]:
     return config
 
 
+async def _default_writes(call: Call) -> bool:
+    """Whether the user `default` has the rights for what scripts write, be it off or not."""
+    writes = (
+        ("XADD", f"{PREFIX}:{{doctor}}:x", "*", "field", "value"),
+        ("HSET", f"{PREFIX}:{{doctor}}:x", "field", "value"),
+    )
+    replies = [await call("ACL DRYRUN", "default", *write) for write in writes]
+    return all(reply in (b"OK", "OK") for reply in replies)
+
+
 def _texts(reply: Any) -> dict[str, str]:
     items = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
 
@@ -118,6 +134,21 @@ def _texts(reply: Any) -> dict[str, str]:
         return value.decode() if isinstance(value, bytes) else str(value)
 
     return {text(name): text(value) for name, value in items}
+
+
+async def _data(redis: Redis) -> list[Finding]:
+    """Whether edges noticed lately that what they had seen is gone."""
+    try:
+        lost_ms = await redis.get(DATASET_LOST)
+    except (RedisError, *GONE):
+        return []  # of a user that may not know
+    if lost_ms is None:
+        return []
+    moment = datetime.fromtimestamp(int(lost_ms) / 1000, UTC)
+    change = (
+        "see deploy/README.md, Redis came back empty; until Redis is restarted or rewrites its file, it may be there"
+    )
+    return [problem("data", f"this Redis came back empty, seen at {moment:%Y-%m-%d %H:%M:%S} UTC", change)]
 
 
 # --- rights ----------------------------------------------------------------------------------------------------------

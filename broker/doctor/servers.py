@@ -26,13 +26,15 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server said. `info` is INFO's fields, `config` CONFIG GET's, `times` from TIME; `None` where that is not
-    allowed. `by_cluster`: it was found as one of a Cluster, not by its own address."""
+    """What one server said. `info` is INFO's fields, `config` CONFIG GET's, `times` from TIME, `default_writes` whether
+    its user `default` has the rights to write; `None` where that is not allowed. `by_cluster`: it was found as one of a
+    Cluster, not by its own address."""
 
     name: str
     info: Mapping[str, Any] | None
     config: Mapping[str, str] | None
     times: Times | None
+    default_writes: bool | None = None
     by_cluster: bool = False
 
     @property
@@ -58,7 +60,7 @@ def _of_info(server: Server, info: Mapping[str, Any]) -> list[Finding]:
         change = "ask Sentinels for the primary: redis+sentinel://host:26379,host:26379/NAME in RUNCAST_REDIS_URL"
         return [problem("mode", "a Sentinel, which holds no data", change)]
     findings = [_version(info), _role(server, info), *_memory(info), _output_buffer(server.config)]
-    findings += [_persistence(server.config or {}, info), _clients(info)]
+    findings += [_persistence(server.config or {}, info), *_replay(server.default_writes, info), _clients(info)]
     if info.get("redis_mode") == "cluster" and not server.by_cluster:
         change = "redis+cluster://host:port in RUNCAST_REDIS_URL: as a single server it refuses what other nodes have"
         findings.insert(1, problem("mode", "a node of a Cluster, named as if it were alone", change))
@@ -147,6 +149,22 @@ def _persistence(config: Mapping[str, str], info: Mapping[str, Any]) -> Finding:
         return note("persistence", f"{seen}, {replicas} replicas", "appendonly yes also survives the loss of all")
     change = "appendonly yes (appendfsync everysec): a restart loses what was not saved, and running executions with it"
     return warning("persistence", seen, change)
+
+
+def _replay(default_writes: bool | None, info: Mapping[str, Any]) -> list[Finding]:
+    """Whether a restart keeps what scripts wrote. A server that loads an append-only file runs its transactions as the
+    user `default`; several versions of Redis and Valkey drop those that this user has no rights for."""
+    if not int(info.get("aof_enabled", 0)):
+        return []
+    what, change = "user default", "ACL SETUSER default off ~* &* +@all, and the same in its ACL file: nobody gets in"
+    if default_writes:
+        return [ok(what, "has the rights to load the append-only file")]
+    refused = (info.get("errorstat_NOPERM") or {}).get("count", 0)
+    seen = f"; NOPERM since the server's start: {refused}"
+    if default_writes is None:
+        look = "as an operator, ACL GETUSER default must show +@all and ~*; if not, a restart can lose every log: "
+        return [note(what, f"its rights may not be looked at here{seen}", look + change)]
+    return [problem(what, f"lacks rights: a restart can lose every log{seen}", f"before any restart: {change}")]
 
 
 def _clients(info: Mapping[str, Any]) -> Finding:

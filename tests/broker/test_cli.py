@@ -143,13 +143,25 @@ def test_serve_needs_redis_and_a_key(capsys: pytest.CaptureFixture[str], monkeyp
         assert "RUNCAST_JWT_SECRET" in fails(capsys, "serve", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("unix:///nowhere/redis.sock", "redis.sock"),
+        ("redis+cluster://127.0.0.1:1", "Cluster cannot be connected"),
+        ("redis+sentinel://127.0.0.1:1/main", "No master found for 'main'"),
+        ("redis://127.0.0.1:1?decode_responses=true", "option 'decode_responses'"),
+    ],
+)
 def test_serve_says_that_redis_is_not_there(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str, told: str
 ) -> None:
-    """When Redis cannot be reached at the start, that is one line and status 1, and no traceback."""
-    monkeypatch.setenv("RUNCAST_REDIS_URL", f"unix://{tmp_path}/redis.sock")
+    """When Redis cannot be reached at the start, that is one short line, and no traceback."""
+    monkeypatch.setenv("RUNCAST_REDIS_URL", url)
     monkeypatch.setenv("RUNCAST_JWT_SECRET", SECRET)
-    assert "redis.sock" in fails(capsys, "serve", status=1)
+    line = fails(capsys, "serve", status=2 if "option" in told else 1)
+    assert told in line
+    assert line.count("\n") == 1
+    assert len(line) < 500
 
 
 def test_demo_says_that_there_is_no_server(

@@ -58,6 +58,7 @@ def server(
     *,
     info: Mapping[str, Any] | None = {},
     config: Mapping[str, str] | None = {},
+    default_writes: bool | None = True,
     by_cluster: bool = False,
     ping_ms: float = 0.2,
     skew_ms: float = 1.0,
@@ -67,6 +68,7 @@ def server(
         info=None if info is None else {**GOOD_INFO, **info},
         config=None if config is None else {**GOOD_CONFIG, **config},
         times=Times(ping_ms=ping_ms, skew_ms=skew_ms),
+        default_writes=default_writes,
         by_cluster=by_cluster,
     )
 
@@ -107,6 +109,8 @@ def test_a_server_set_up_well_has_nothing_to_change() -> None:
         ("persistence", "problem", server(info={"aof_last_write_status": "err"})),
         ("persistence", "problem", server(info={"rdb_last_bgsave_status": "err"}, config={"save": "60 1"})),
         ("persistence", "ok", server(info={"rdb_last_bgsave_status": "err"})),
+        ("user default", "problem", server(default_writes=False)),
+        ("user default", "note", server(default_writes=None)),
         ("clients", "warning", server(info={"connected_clients": 9_500})),
         ("clock", "warning", server(skew_ms=-300.0)),
         ("clock", "problem", server(skew_ms=5_000.0)),
@@ -244,6 +248,23 @@ async def test_a_workers_user_is_looked_at_as_one(walled: AclServer) -> None:
     assert "of a worker, not of an edge" in findings[-1].seen
     with walled.client("operator") as operator:
         assert not [key for key in operator.keys("rc:{jobs}:*") if "doctor" in key]
+
+
+async def test_a_server_that_would_forget_its_logs_is_found(walled: AclServer) -> None:
+    """Where `default` is off and has no rights either, a restart can lose what scripts wrote: a problem for those who
+    may look, with its cure; others are told how to look."""
+    with walled.client("operator") as operator:
+        operator.execute_command("ACL", "SETUSER", "default", "reset")
+        findings = await look_at_redis(walled.url("operator"))
+        [lost] = [each for each in findings if each.what == "Redis user default"]
+        assert (lost.level, is_well(findings)) == ("problem", False)
+        cure = lost.change.partition("ACL SETUSER ")[2].partition(",")[0].split()
+        [untold] = [each for each in await look_at_redis(walled.url("edge")) if each.what == "Redis user default"]
+        assert untold.level == "note"
+        assert "NOPERM" in untold.seen
+        operator.execute_command("ACL", "SETUSER", *cure)
+    findings = await look_at_redis(walled.url("operator"))
+    assert [each.level for each in findings if each.what == "Redis user default"] == ["ok"]
 
 
 async def test_users_are_told_by_what_they_may_do(walled: AclServer) -> None:

@@ -13,9 +13,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from broker import probes as module
 from broker.app import Edge
+from broker.doctor.findings import as_text
+from broker.doctor.redis import look_at_redis
 from broker.embedded import EmbeddedRedis
 from broker.metrics import Metrics
 from broker.probes import Heartbeat, measure_lag, new_edge_id
@@ -100,6 +103,81 @@ async def test_readiness_survives_a_restart_of_redis(edge: Edge, own_redis: Embe
     await until(lambda: is_ready(edge))
     client = connect(own_redis.url)
     assert await client.zscore(wire.EDGES, edge.id) is not None
+    await client.aclose()
+
+
+async def emptied(edge: Edge) -> float:
+    async with request(edge.admin_port, "GET", "/metrics") as response:
+        text = (await response.body()).decode()
+    [line] = [line for line in text.splitlines() if line.startswith("runcast_redis_emptied_total ")]
+    return float(line.split()[1])
+
+
+async def test_a_redis_that_came_back_empty_is_noticed(edge: Edge, own_redis: EmbeddedRedis) -> None:
+    """A restart that lost the data is counted once, and the doctor says when; a Redis that was only away is not."""
+    await until(lambda: is_ready(edge))
+    assert own_redis.process is not None
+    own_redis.process.send_signal(signal.SIGSTOP)
+
+    async def is_unready() -> bool:
+        return not await is_ready(edge)
+
+    await until(is_unready)
+    own_redis.process.send_signal(signal.SIGCONT)
+    await until(lambda: is_ready(edge))
+    assert await emptied(edge) == 0
+    assert "came back empty" not in as_text(await look_at_redis(own_redis.url))
+    own_redis.stop()
+    own_redis.start()
+
+    async def is_noticed() -> bool:
+        return await emptied(edge) == 1
+
+    await until(is_noticed)
+    await asyncio.sleep(3 * module.BEAT_SECONDS)
+    assert await emptied(edge) == 1
+    [finding] = [each for each in await look_at_redis(own_redis.url) if each.what == "data"]
+    assert finding.level == "problem"
+    assert "came back empty" in finding.seen
+
+
+async def refuse_writes(client: Any, how: str) -> None:
+    match how:
+        case "READONLY":
+            await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        case "NOREPLICAS":
+            await client.config_set("min-replicas-to-write", 1)
+        case "NOPERM":
+            await client.execute_command("ACL", "SETUSER", "default", "-zadd")
+        case "OOM":
+            await client.config_set("maxmemory", 1)
+
+
+@pytest.mark.parametrize("how", ["READONLY", "NOREPLICAS", "NOPERM"])
+async def test_an_edge_whose_writes_are_refused_is_not_ready(edge: Edge, own_redis: EmbeddedRedis, how: str) -> None:
+    """Redis answers, and messages come through, but nothing can be written."""
+    await until(lambda: is_ready(edge))
+    client = connect(own_redis.url)
+    await refuse_writes(client, how)
+
+    async def is_unready() -> bool:
+        answer = await admin(edge, "/readyz")
+        return answer.status == 503 and not answer.body["redis"] and answer.body["loopback"]
+
+    await until(is_unready)
+    await client.aclose()
+
+
+async def test_an_edge_of_a_full_redis_is_ready(edge: Edge, own_redis: EmbeddedRedis) -> None:
+    """What is there can be read and watched, and an alert tells of the memory: no load balancer is to turn all away."""
+    await until(lambda: is_ready(edge))
+    client = connect(own_redis.url)
+    await refuse_writes(client, "OOM")
+    with pytest.raises(OutOfMemoryError):
+        await client.set("key", "value")
+    for _ in range(10):
+        await asyncio.sleep(module.BEAT_SECONDS)
+        assert await is_ready(edge)
     await client.aclose()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -38,8 +40,34 @@ def granted(user: str) -> set[str]:
 class AclServer:
     """A running server. `url` and `client` are for one of its users."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, command: list[str], folder: Path) -> None:
         self.port = port
+        self._command = command
+        self._log = folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again with the data that it left, and wait until it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            assert self._process.poll() is None, self._log.read_text(errors="replace")
+            assert time.monotonic() < deadline, "the server is not there in time"
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+            probe.sendall(b"PING\r\n")
+            assert probe.recv(16).startswith(b"-NOAUTH"), "the default user is not off"
+            return True
+        return False
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal, and wait until the process has ended."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(START_SECONDS)
 
     def url(self, user: str) -> str:
         return f"redis://{user}:change-me-{user}@127.0.0.1:{self.port}/0"
@@ -98,24 +126,9 @@ def acl_server(binary: str, *options: str) -> Iterator[AclServer]:
     with reserved_ports(1) as (port,), tempfile.TemporaryDirectory(prefix="runcast-acl-") as folder:
         command = [binary, str(FOLDER / "redis.conf"), "--aclfile", str(FOLDER / "users.acl"), "--port", str(port)]
         command += ["--bind", "127.0.0.1", "--dir", folder, "--loglevel", "warning", *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        server = AclServer(port, command, Path(folder))
         try:
-            _wait(port, process)
-            yield AclServer(port)
+            server.start()
+            yield server
         finally:
-            process.kill()
-            process.communicate()
-
-
-def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
-            probe.sendall(b"PING\r\n")
-            assert probe.recv(16).startswith(b"-NOAUTH"), "the default user is not off"
-            return
-        if process.poll() is not None:
-            assert process.stdout is not None
-            raise AssertionError(process.stdout.read().decode(errors="replace"))
-        assert time.monotonic() < deadline, "the server is not there in time"
-        time.sleep(0.02)
+            server.end()

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from broker.doctor.findings import as_text
 from broker.doctor.redis import look_at_redis, who_is_there
 from emitter import AgentEmitter, InputExpired
-from emitter.wire import ABANDONED, EDGES, REVOCATIONS, Owner, jobs_key, ticket_key
+from emitter.wire import ABANDONED, AGENTS_KNOWN, EDGES, REVOCATIONS, Owner, jobs_key, now_ms, ticket_key
 from tests.deploy.acl_server import SERVERS, AclServer, Usage, acl_server, granted, users
 from tests.edges import ALL_SCOPES, EdgeProcess, Follower, call, edge, eventually, stream_path, token_for
 from tests.workers import WorkerProcess
@@ -30,9 +30,9 @@ WORKER = {"lease_seconds": 1, "grace_seconds": 0, "admin_port": 0}
 # Granted, though the story below has no need of it: whoever comes first loads the script; appends look at the feed's
 # last entry when the clock stepped back, and at a record's length when it has many producers. Edges keep a subscription
 # for a while; AG-UI asks whether a log is gone, A2A waits for one's end. Workers look for the job of an execution that
-# waits again.
+# waits again. The doctor counts edges over a connection that ends at once, so whose it was may stay unknown.
 APPEND = {"script|load", "xrevrange", "hlen"}
-SELDOM = {"edge": {"unsubscribe", "exists", "xread"}, "worker": {"xrange"}, "publisher": set[str]()}
+SELDOM = {"edge": {"unsubscribe", "exists", "xread", "zcount"}, "worker": {"xrange"}, "publisher": set[str]()}
 # Sent while a connection is made, before anybody can be asked whose it is.
 CONNECTING = {"select", "client", "ping"}
 
@@ -236,8 +236,9 @@ async def test_the_doctor_needs_no_other_user(stand: Stand) -> None:
     findings = await look_at_redis(url) + await who_is_there(url)
     assert {"rights", "edges", "workers"} <= {finding.what for finding in findings}
     # A busy machine answers late, and seems to have another time; the last worker has stopped by now; and nobody but an
-    # operator may read the configuration.
-    others = [each for each in findings if not each.what.endswith(("latency", "clock", "workers", "output buffer"))]
+    # operator may read the configuration and the rights of others.
+    unsure = ("latency", "clock", "workers", "output buffer", "user default")
+    others = [each for each in findings if not each.what.endswith(unsure)]
     assert {each.level for each in others} == {"ok"}, as_text(findings)
 
 
@@ -343,11 +344,39 @@ def _may(client: Any, user: str, name: str) -> bool:
 
 
 def test_nobody_gets_in_without_a_password(server: AclServer) -> None:
-    """The default user is off, and the passwords of the file are marked as such."""
-    anonymous = redis.Redis(port=server.port, protocol=2, retry=Retry(NoBackoff(), 0))
-    with pytest.raises(redis.exceptions.AuthenticationError):
-        anonymous.ping()
-    anonymous.close()
-    assert users()["default"] == ["off"]
+    """The default user is off, though it has the rights to load the append-only file, and the passwords of the file are
+    marked as such."""
+    assert users()["default"] == ["off", "~*", "&*", "+@all"]
+    for password in (None, "default"):
+        anonymous = redis.Redis(port=server.port, protocol=2, retry=Retry(NoBackoff(), 0), password=password)
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            anonymous.execute_command("GET", "rc:x")
+        anonymous.close()
     for user in ("operator", *LIMITED):
         assert f">change-me-{user}" in users()[user]
+
+
+LOST_AND_GIVEN_BACK = [
+    ("-evalsha", "+evalsha"),
+    ("-eval", "+eval"),
+    ("-hset", "+hset"),
+    ("-zadd", "+zadd"),
+    ("resetchannels", "&rc:*"),
+]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_an_edge_that_lacks_a_right_says_so(name: str) -> None:
+    """Without any one of them an execution is not started, by 503 with a reason, and the edge's log names the right."""
+    if (binary := SERVERS[name]) is None:
+        pytest.skip("needs redis-server (tests/run installs it as root)")
+    with acl_server(binary) as server, edge(server.url("edge")) as started, server.client("operator") as client:
+        client.zadd(AGENTS_KNOWN, {"counter": now_ms()})
+        for lost, given_back in LOST_AND_GIVEN_BACK:
+            client.execute_command("ACL", "SETUSER", "edge", lost)
+            body = {"task": "t", "agent": "counter"}
+            answer = await call(started.port, "POST", EXECUTE, token_for("ida"), body)
+            client.execute_command("ACL", "SETUSER", "edge", given_back)
+            assert (answer.status, answer.body["type"]) == (503, "urn:runcast:problem:unavailable"), (lost, answer)
+            assert "refuses this edge" in answer.body["detail"], (lost, answer)
+        assert len(started.logged("redis_right_missing")) == len(LOST_AND_GIVEN_BACK)

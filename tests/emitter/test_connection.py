@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.asyncio.connection import SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from broker.embedded import EmbeddedRedis
+from emitter import connection
 from emitter.connection import GONE, Link, connect, pack
 from emitter.errors import InvalidEvent
-from tests.clusters import sentinels
+from tests.clusters import Node, cluster, hand_over, primary_and_replica, sentinels
 from tests.emitter.lossy import lossy
 from tests.ports import reserved_ports
+from tests.roads import Fate, road
 
 
 def command(*arguments: Any) -> bytes:
@@ -61,13 +67,60 @@ async def test_cluster_address() -> None:
     await client.aclose()
 
 
+def test_tls_behind_sentinel() -> None:
+    """The Sentinels and the primary are both spoken to with TLS, by the same authority."""
+    pool: Any = connect("rediss+sentinel://bob:pw@s1:26379/main/4?ssl_ca_certs=/ca.crt").connection_pool
+    assert issubclass(pool.connection_class, SSLConnection)
+    assert (pool.connection_kwargs["ssl_ca_certs"], pool.connection_kwargs["db"]) == ("/ca.crt", 4)
+    (sentinel,) = pool.sentinel_manager.sentinels
+    assert issubclass(sentinel.connection_pool.connection_class, SSLConnection)
+    assert sentinel.connection_pool.connection_kwargs["ssl_ca_certs"] == "/ca.crt"
+
+
+async def test_tls_to_a_cluster() -> None:
+    """Every node is spoken to with TLS, those found later as well."""
+    client: Any = connect("rediss+cluster://example.com:7000?ssl_ca_certs=/ca.crt")
+    assert issubclass(client.connection_kwargs["connection_class"], SSLConnection)
+    assert client.connection_kwargs["ssl_ca_certs"] == "/ca.crt"
+    await client.aclose()
+
+
 @pytest.mark.parametrize(
-    "url", ["http://x", "localhost:6379", "", "redis+sentinel://host/main", "redis+sentinel://h:x/main"]
+    "url",
+    [
+        "http://x",
+        "localhost:6379",
+        "",
+        "redis+sentinel://host/main",
+        "redis+sentinel://h:x/main",
+        "redis://h:x",
+        "redis://h:99999",
+        "redis://h?db=x",
+        "unix+cluster://h:1",
+        "redis+cluster://h:1/2",
+    ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     """The error says what is allowed, before any connection is tried."""
     with pytest.raises(InvalidEvent, match="redis url"):
         connect(url)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["decode_responses=true", "legacy_responses=false", "retry_on_timeout=true", "encoding=latin-1", "nonsense="],
+)
+@pytest.mark.parametrize("scheme", ["redis://h:1", "unix:///s", "redis+sentinel://h:1/m", "redis+cluster://h:1"])
+def test_options_that_would_break_it_are_refused(scheme: str, option: str) -> None:
+    """Those that change what replies look like or repeat commands, and those that are none; before a connection."""
+    with pytest.raises(InvalidEvent, match=f"option '{option.partition('=')[0]}'"):
+        connect(f"{scheme}?{option}")
+
+
+def test_options_of_an_address_are_kept() -> None:
+    """A timeout, a name and a limit may be in the URL."""
+    found = options("redis://h:1/2?socket_timeout=9&client_name=me&protocol=3")
+    assert (found["socket_timeout"], found["client_name"], found["protocol"], found["db"]) == (9.0, "me", 3, 2)
 
 
 async def test_packed_commands_are_read_as_they_were_meant(redis: Redis) -> None:
@@ -127,23 +180,147 @@ async def test_a_cancelled_exchange_leaves_no_reply_behind(redis: Redis) -> None
     await link.aclose()
 
 
-@pytest.mark.parametrize(
-    "refusal", [b"-READONLY You can't write against a read only replica.", b"-NOREPLICAS Not enough good replicas."]
-)
-async def test_a_demoted_primary_is_left(redis_server: EmbeddedRedis, tmp_path: Path, refusal: bytes) -> None:
-    """After READONLY, or NOREPLICAS, which one that was frozen says until it is told of the failover, the next exchange
-    connects anew, to wherever the address leads then."""
+# --- connections that lead nowhere, or to the wrong server -----------------------------------------------------------
+
+READONLY = b"-READONLY You can't write against a read only replica.\r\n"
+REFUSALS = [
+    READONLY,
+    b"-NOREPLICAS Not enough good replicas to write.\r\n",
+    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
+    b"-LOADING Redis is loading the dataset in memory\r\n",
+]
+
+
+async def connections(client: Any, count: int = 3) -> set[int]:
+    """The server's numbers of so many connections of a client that are used at the same time."""
+    pipes = [client.pipeline(transaction=False).client_id().blpop("nothing", 0.05) for _ in range(count)]
+    return {replies[0] for replies in await asyncio.gather(*(pipe.execute() for pipe in pipes))}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS[:2])
+async def test_a_link_leaves_the_wrong_server(redis_server: EmbeddedRedis, tmp_path: Path, refusal: bytes) -> None:
+    """After READONLY, or NOREPLICAS, which a primary that was frozen says until it is told of the failover, the next
+    exchange connects anew, to wherever the address leads then."""
     async with lossy(str(redis_server.socket_path), tmp_path) as (proxy, url):
         client = connect(url)
         link = Link(client)
         (first,) = await link.exchange(command("CLIENT", "ID"), 1)
-        proxy.answers.append(refusal + b"\r\n")
+        proxy.answers.append(refusal)
         (reply,) = await link.exchange(command("EVALSHA", "x", 0), 1)
         assert isinstance(reply, ResponseError)
         (second,) = await link.exchange(command("CLIENT", "ID"), 1)
         assert second != first
         await link.aclose()
         await client.aclose()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_a_client_leaves_the_wrong_server(redis_server: EmbeddedRedis, tmp_path: Path, refusal: bytes) -> None:
+    """One answer that tells of it, and no connection of the client is used again but that of a server that loads."""
+    async with lossy(str(redis_server.socket_path), tmp_path) as (proxy, url):
+        client: Any = connect(url)
+        before = await connections(client)
+        assert len(before) == 3
+        proxy.answers.append(refusal)
+        with pytest.raises((ResponseError, RedisConnectionError)):
+            await client.evalsha("x", 0)
+        after = await connections(client)
+        assert len(before & after) == (2 if b"LOADING" in refusal else 0)
+        await client.aclose()
+
+
+async def test_connections_to_the_wrong_server_are_not_made_too_often(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """While its address leads there still, each refusal would cost a connection, and each connection a handshake."""
+    async with lossy(str(redis_server.socket_path), tmp_path) as (proxy, url):
+        client: Any = connect(url)
+        seen = set()
+        for _ in range(10):
+            proxy.answers.append(READONLY)
+            with pytest.raises(ReadOnlyError):
+                await client.evalsha("x", 0)
+            seen.add(await client.client_id())
+        assert len(seen) == 1
+        await client.aclose()
+
+
+@pytest.fixture
+def tcp_redis() -> Iterator[Node]:
+    with reserved_ports(1) as (port,), Node(port) as node:
+        yield node
+
+
+@pytest.mark.parametrize("fate", ["reset", "silent"])
+async def test_what_was_forgotten_on_its_way_is_not_used(
+    tcp_redis: Node, fate: Fate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a quiet while, no command fails because of a connection that a router forgot, whatever the command: it is
+    not sent before the connection answered. A road on which bytes vanish costs no more than the try."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "TRY_SECONDS", 0.5)
+    async with road(tcp_redis.port) as way:
+        client: Any = connect(f"redis://127.0.0.1:{way.port}")
+        link = Link(client)
+        await link.exchange(command("PING"), 1)
+        assert len(await connections(client)) == 3
+        await asyncio.sleep(0.3)
+        assert way.forget(fate) == 4
+        began = asyncio.get_running_loop().time()
+        counts = await asyncio.gather(*(client.incr("n") for _ in range(12)))
+        assert await link.exchange(command("INCR", "n"), 1) == [13]
+        assert sorted(counts) == [*range(1, 13)]
+        assert asyncio.get_running_loop().time() - began < 4
+        await link.aclose()
+        await client.aclose()
+
+
+async def test_a_quiet_connection_that_is_well_is_kept(tcp_redis: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers, so it is used; keepalive holds it open on the way."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.1)
+    client: Any = connect(f"redis://127.0.0.1:{tcp_redis.port}")
+    first = await client.client_id()
+    await asyncio.sleep(0.2)
+    assert await client.client_id() == first
+    (kept,) = client.connection_pool._available_connections
+    sock = kept._writer.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+    await client.aclose()
+
+
+async def test_connections_to_every_node_of_a_cluster_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those to nodes that the first one named, and when each is tried before it is used."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
+    with cluster() as made:
+        client: Any = connect(made.url)
+        await client.initialize()
+        for _ in range(3):
+            for slot in (0, 8000, 16000):
+                assert await client.ping(target_nodes=client.get_node("127.0.0.1", made.primary_of(slot).port))
+        kinds = {type(each).__name__ for node in client.get_primaries() for each in node._connections}
+        assert kinds == {"WatchedConnection"}
+        await client.aclose()
+
+
+async def test_commands_follow_the_address_to_the_new_primary() -> None:
+    """The primary becomes a replica and its address leads to the other: one refusal, then everything writes, over
+    connections that were open before as well."""
+    with primary_and_replica() as (first, second):
+        async with road(first.port) as way:
+            client: Any = connect(f"redis://127.0.0.1:{way.port}")
+            link = Link(client)
+            await link.exchange(command("SET", "a", 1), 1)
+            assert len(await connections(client, 5)) == 5
+            await asyncio.to_thread(hand_over, first, second)
+            way.target = second.port
+            refused = await asyncio.gather(*(client.incr("n") for _ in range(5)), return_exceptions=True)
+            assert all(isinstance(each, ReadOnlyError) for each in refused)
+            assert sorted(await asyncio.gather(*(client.incr("n") for _ in range(20)))) == [*range(1, 21)]
+            (reply,) = await link.exchange(command("INCR", "n"), 1)
+            assert reply == 21
+            await link.aclose()
+            await client.aclose()
 
 
 async def test_a_closed_client_leaves_no_connection_at_its_sentinels() -> None:
@@ -164,7 +341,7 @@ async def test_a_primary_without_replicas_is_asked_for_anew() -> None:
         client = connect(made.url)
         first = await client.client_id()
         assert made.primary.ask("CONFIG", "SET", "min-replicas-to-write", "2") == b"+OK\r\n"
-        with pytest.raises(GONE):
+        with pytest.raises(ResponseError, match="NOREPLICAS"):
             await client.set("key", "value")
         assert await client.client_id() != first
         await client.aclose()

@@ -896,7 +896,6 @@ def test_a_bad_limit_of_the_log_stops_the_start(
         ("RUNCAST_LEASE_SECONDS", "0.5", "a number of seconds from 1"),
         ("RUNCAST_GRACE_SECONDS", "nan", "a number of seconds from 0"),
         ("RUNCAST_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
-        ("RUNCAST_REDIS_URL", "http://x", "redis://"),
     ],
 )
 def test_a_bad_variable_stops_the_start(
@@ -908,6 +907,27 @@ def test_a_bad_variable_stops_the_start(
     assert line.count("\n") == 1
     assert f"{variable}={value!r}" in line
     assert allowed in line
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://bob:secret@x", "scheme 'http' is not one of redis"),
+        ("redis://bob:secret@x?decode_responses=true", "option 'decode_responses'"),
+        ("redis+sentinel://bob:secret@x/main", "a Sentinel is not host:port"),
+        ("redis+sentinel://bob:secret/@x:1/main", "a Sentinel is not host:port"),
+        ("redis://bob:secret@x:port", "its port or a number"),
+        ("redis://bob:secret/word@x:1", "%2F"),
+    ],
+)
+def test_a_bad_address_stops_the_start(url: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one line names the variable and what is wrong, and does not show the password."""
+    assert main(["x:agents"], {"RUNCAST_REDIS_URL": url}) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "RUNCAST_REDIS_URL: " in line
+    assert told in line
+    assert "secret" not in line
 
 
 def test_a_flag_wins_over_its_variable(capsys: pytest.CaptureFixture[str]) -> None:

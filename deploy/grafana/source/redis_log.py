@@ -165,12 +165,13 @@ REDIS = Dashboard(
                 RESETS,
                 Panel(
                     "Errors and reconnects",
-                    "Round trips of edges that failed, appends of workers that did not arrive, new subscriptions.",
+                    "Failed round trips of edges, appends that did not arrive, new subscriptions, lost data.",
                     "short",
                     [
                         Query(f"sum(increase(runcast_redis_errors_total{{{ALL}}}{RATE}))", "edges"),
                         Query(f"sum(increase(runcast_append_failures_total{{{ALL}}}{RATE}))", "workers"),
                         Query(f"sum(increase(runcast_pubsub_reconnects_total{{{ALL}}}{RATE}))", "reconnects"),
+                        Query(f"max(increase(runcast_redis_emptied_total{{{ALL}}}{RATE}))", "came back empty"),
                     ],
                 ),
             ],

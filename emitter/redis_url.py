@@ -1,0 +1,75 @@
+"""Addresses of Redis, as RUNCAST_REDIS_URL has them, taken apart. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from redis.asyncio.connection import parse_url
+
+from emitter.errors import InvalidEvent
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+OPTIONS = frozenset(
+    {
+        *("db", "username", "password", "client_name", "protocol", "max_connections", "sentinel_password"),
+        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size"),
+        *("ssl_ca_certs", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"),
+        *("ssl_min_version", "ssl_ciphers"),
+    }
+)
+"""What may follow the `?`. Other options of redis-py change what replies look like, or repeat commands that must not be
+repeated, or are those of another client."""
+
+
+class Address(NamedTuple):
+    """`options` are redis-py's, TLS included; `sentinels` and `master` are of a Sentinel address only."""
+
+    kind: Literal["server", "sentinel", "cluster"]
+    has_tls: bool
+    options: dict[str, Any]
+    sentinels: list[tuple[str, int]]
+    master: str
+    sentinel_password: str | None
+
+
+def read_url(url: str) -> Address:
+    """Raises `InvalidEvent`, which names what is wrong and never shows a password."""
+    try:
+        parts = urlsplit(url)
+        scheme, _, kind = parts.scheme.partition("+")
+        if parts.scheme not in SCHEMES:
+            raise InvalidEvent(f"redis url: scheme {parts.scheme!r} is not one of {', '.join(SCHEMES)}")
+        _check_options(parts.query)
+        if kind == "sentinel":
+            return _sentinel(scheme, parts.netloc, parts.path, parts.query)
+        options: dict[str, Any] = dict(parse_url(parts._replace(scheme=scheme).geturl()))
+        options.pop("sentinel_password", None)
+        return Address("cluster" if kind == "cluster" else "server", scheme == "rediss", options, [], "", None)
+    except ValueError:  # whose text may have a part of a password, where that was not encoded
+        hint = "the characters /?#@:% of a password are written %2F %3F %23 %40 %3A %25"
+        raise InvalidEvent(f"redis url: its port or a number among its options is none ({hint})") from None
+
+
+def _check_options(query: str) -> None:
+    for name in parse_qs(query, keep_blank_values=True):
+        if name not in OPTIONS:
+            raise InvalidEvent(f"redis url: option {name[:80]!r} is not one of {', '.join(sorted(OPTIONS))}")
+
+
+def _sentinel(scheme: str, netloc: str, path: str, query: str) -> Address:
+    """`sentinel://user:password@host:port,host:port/master/db`: the credentials are those of the servers."""
+    credentials, at, hosts = netloc.rpartition("@")
+    master, _, database = path.strip("/").partition("/")
+    options: dict[str, Any] = dict(parse_url(f"{scheme}://{credentials}{at}sentinels/{database}?{query}"))
+    del options["host"]
+    password = options.pop("sentinel_password", None)
+    sentinels = [_host_and_port(host) for host in hosts.split(",")]
+    return Address("sentinel", scheme == "rediss", options, sentinels, master or "mymaster", password)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InvalidEvent("redis url: a Sentinel is not host:port")
+    return host.strip("[]"), int(port)
