@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
 import time
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from broker.auth import (
-    Identity,
-    Reason,
-    Revocations,
-    Unauthorized,
-    Verifier,
-    check_expiry,
-    origin_allowed,
-    token_member,
-    user_member,
-)
+from broker.auth import Identity, Reason, Unauthorized, UnknownKey, Verifier, check_expiry, origin_allowed
 from broker.jwks import Jwks
+from broker.logs import get_logger
 from broker.problems import Problem, retry_after
+from broker.revocations import NEVER, Revocations, token_member, token_score, user_member, user_score
 from emitter import wire
-from emitter.wire import Owner
+from emitter.connection import GONE
+from emitter.subjects import owner_named
 
 COOKIE = "runcast_token"
 TICKET_SECONDS = 30
 TICKET = re.compile(r"[A-Za-z0-9_-]{22}\Z")  # 128 random bits in base64url
 
+TAKEN_BACK_MS = 86_400_000
+"""How long an edge that was cut off can still learn that a revocation was taken back."""
+MAX_UNSAVED = 10_000
+MAX_DIGITS = 16
+
 _identities = msgspec.json.Decoder(Identity)
+
+
+class Revoked(NamedTuple):
+    """What was revoked. `score` as in `broker.revocations`; `is_stored` is false while Redis takes no writes."""
+
+    member: str
+    score: int
+    is_stored: bool
 
 
 class Access:
@@ -56,6 +64,7 @@ class Access:
         self._jwks = jwks
         self._clock = clock
         self._revocations = Revocations()
+        self._unsaved: dict[str, int] = {}
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -83,7 +92,7 @@ class Access:
             if scheme.lower() != "bearer" or not token.strip():
                 raise Unauthorized(Reason.MALFORMED, "Authorization is not Bearer with a token")
             return token.strip()
-        token = request.cookies.get(COOKIE, "")
+        token = _cookie(request, COOKIE)
         if not token:
             raise Unauthorized(Reason.MISSING, f"send Authorization: Bearer, or the cookie {COOKIE}")
         self._check_origin(request)
@@ -103,14 +112,14 @@ class Access:
     async def _verify(self, token: str) -> Identity:
         try:
             return self._verifier.verify(token, self._clock())
-        except Unauthorized as error:
-            if error.reason is not Reason.UNKNOWN_KEY or self._jwks is None:
+        except UnknownKey as error:
+            if self._jwks is None:
                 raise
-        await self._jwks.refresh()
-        if not self._jwks.loaded:
-            raise Problem(
-                503, "keys-unavailable", "the keys that sign tokens cannot be fetched", headers=retry_after(5)
-            )
+            wait_seconds = await self._jwks.refresh(error.key_id)
+        if wait_seconds:
+            # Not 401: whether there is such a key is not known, and an `EventSource` never comes back from a 401.
+            detail = "the key of this token is not here, and keys cannot be fetched just now"
+            raise Problem(503, "keys-unavailable", detail, headers=retry_after(wait_seconds))
         return self._verifier.verify(token, self._clock())
 
     # --- tickets -----------------------------------------------------------------------------------------------------
@@ -141,37 +150,97 @@ class Access:
         return self._revocations.refuses(identity, self._now_ms())
 
     async def revoke(
-        self, *, until: float, jti: str | None = None, user: str | None = None, org: str = "default"
-    ) -> str:
-        """Refuse one token, or all tokens of one user, until `until` (unix seconds), here and on every edge. Returns
-        the revocation's member. A repeat does nothing twice; a longer revocation is never shortened."""
+        self,
+        *,
+        jti: str | None = None,
+        user: str | None = None,
+        org: str = "default",
+        expires_at_ms: int | None = None,
+    ) -> Revoked:
+        """Refuse one token (until `expires_at_ms`, when it expires, if that is known), or all that a user was issued
+        until now, here and on every edge. It holds here even if it cannot be stored or told: `settle` tries again.
+
+        Raises `Problem` 422, and what Redis does where the others cannot be told."""
+        now_ms = self._now_ms()
         member = _member(jti, user, org)
-        until_ms = int(until * 1000)
-        await self._redis.zadd(wire.REVOCATIONS, {member: until_ms}, gt=True)
-        await self._redis.zremrangebyscore(wire.REVOCATIONS, "-inf", self._now_ms())
+        if len(self._unsaved) >= MAX_UNSAVED:
+            raise Problem(503, "unavailable", "too many revocations wait to be stored", headers=retry_after(60))
+        score = user_score(now_ms) if jti is None else token_score(now_ms, expires_at_ms)
+        self._revocations.add(member, score, now_ms)
+        self._unsaved[member] = score
         # Stored before it is told: an edge that misses the message finds it when it resubscribes and loads.
-        await self._redis.publish(wire.REVOCATIONS, f"{until_ms} {member}")
-        self._revocations.add(member, until_ms, self._now_ms())
+        await self._store()
+        is_stored = member not in self._unsaved
+        await self._tell(member, score)
+        return Revoked(member, score, is_stored)
+
+    async def take_back(self, *, jti: str | None = None, user: str | None = None, org: str = "default") -> str:
+        """Undo a revocation on every edge, if there is one; returns its member. Raises what `revoke` does: repeat it
+        then."""
+        member = _member(jti, user, org)
+        await self._redis.zrem(wire.REVOCATIONS, member)
+        self._forget(member)
+        with contextlib.suppress(RedisError):  # full: only an edge that misses the message too will not hear of it
+            await self._redis.zadd(wire.REVOCATIONS_TAKEN_BACK, {member: self._now_ms()})
+        await self._tell(member, NEVER)
         return member
+
+    def _forget(self, member: str) -> None:
+        self._unsaved.pop(member, None)
+        self._revocations.take_back(member)
+
+    async def _tell(self, member: str, score: int) -> None:
+        await self._redis.publish(wire.REVOCATIONS, f"{score} {member}")
+
+    async def _store(self) -> None:
+        """Store what is not yet stored, as far as Redis takes it: a full one takes nothing."""
+        unsaved = dict(self._unsaved)
+        try:
+            await self._redis.zrem(wire.REVOCATIONS_TAKEN_BACK, *unsaved)
+            await self._redis.zadd(wire.REVOCATIONS, {**unsaved}, gt=True)
+        except (RedisError, *GONE) as error:
+            get_logger().warning("revocations_not_stored", count=len(unsaved), error=type(error).__name__)
+            return
+        self._unsaved = {member: score for member, score in self._unsaved.items() if unsaved.get(member) != score}
+        await self._trim()
+
+    async def settle(self) -> None:
+        """Tell and store again what could not be stored: an edge that started meanwhile has not heard of it."""
+        if self._unsaved:
+            for member, score in list(self._unsaved.items()):
+                await self._tell(member, score)
+            await self._store()
+
+    async def _trim(self) -> None:
+        now_ms = self._now_ms()
+        await self._redis.zremrangebyscore(wire.REVOCATIONS, "-inf", now_ms)
+        await self._redis.zremrangebyscore(wire.REVOCATIONS_TAKEN_BACK, "-inf", now_ms - TAKEN_BACK_MS)
 
     async def load(self) -> list[str]:
         """Read all revocations from Redis; returns the members that are news, whose streams are to be closed."""
         now_ms = self._now_ms()
         stored: Any = await self._redis.zrangebyscore(wire.REVOCATIONS, f"({now_ms}", "+inf", withscores=True)
-        await self._redis.zremrangebyscore(wire.REVOCATIONS, "-inf", now_ms)
+        taken_back: Any = await self._redis.zrange(wire.REVOCATIONS_TAKEN_BACK, 0, -1)
+        await self._trim()
         pairs = [(member.decode(), int(score)) for member, score in stored]
-        return [member for member, until_ms in pairs if self._revocations.add(member, until_ms, now_ms)]
+        # What is not in Redis is not for that reason taken back: Redis may have been full, or have lost it.
+        for member in {each.decode() for each in taken_back} - {member for member, _ in pairs}:
+            self._forget(member)
+        return [member for member, score in pairs if self._revocations.add(member, score, now_ms)]
 
     def on_message(self, message: bytes) -> str | None:
-        """Learn one revocation from a message `<until ms> <member>` of the channel `wire.REVOCATIONS`. Returns the
-        member, whose streams are to be closed, or None if the message is none or its time is over."""
-        until, _, member = message.decode("utf-8", "replace").partition(" ")
-        if not until.isdecimal() or not member:
+        """Learn one revocation from a message `<score> <member>` of the channel `wire.REVOCATIONS`, or that it is taken
+        back. Returns the member, whose streams are to be closed, or None if there are none to close."""
+        text, _, member = message.decode("utf-8", "replace").partition(" ")
+        if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and member):
             return None
-        now_ms = self._now_ms()
-        self._revocations.add(member, int(until), now_ms)
+        score, now_ms = int(text), self._now_ms()
+        if score == NEVER:
+            self._forget(member)
+            return None
+        self._revocations.add(member, score, now_ms)
         # Known or not: the edge that wrote it knew it first, and has its own streams to close.
-        return member if int(until) > now_ms else None
+        return member if score > now_ms else None
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -186,23 +255,32 @@ def _member(jti: str | None, user: str | None, org: str) -> str:
     if (jti is None) == (user is None):
         raise Problem(422, "invalid", "name either jti or user")
     if jti is None:
-        return user_member(Owner(user or "", org))
+        return user_member(owner_named(user or "", org))
     if not 0 < len(jti) <= 256:
         raise Problem(422, "invalid", "jti: 1 to 256 characters", path="$.jti")
     return token_member(jti)
 
 
+def _cookie(request: web.Request, name: str) -> str:
+    """A cookie's value, or nothing. HTTP/2 lets a client send one line a cookie, which proxies pass on as they are
+    (RFC 9113 section 8.2.3); and cookies of others, whatever is in them, must not hide ours."""
+    for pair in "; ".join(request.headers.getall("Cookie", ())).split(";"):
+        key, _, value = pair.partition("=")
+        if key.strip() == name and value.strip():
+            return value.strip().strip('"')
+    return ""
+
+
 # --- CORS ------------------------------------------------------------------------------------------------------------
 
-_PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
-    # Ours, and what clients of A2A send from pages.
-    "Access-Control-Allow-Headers": (
-        "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-ID, Producer-Id, Producer-Seq, "
-        "A2A-Version, A2A-Extensions, X-A2A-Extensions, If-None-Match, Cache-Control, traceparent, tracestate"
-    ),
-    "Access-Control-Max-Age": "600",
-}
+_METHODS = "GET, HEAD, POST, DELETE"
+# Ours, and what clients of A2A send from pages.
+_HEADERS = (
+    "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-ID, Producer-Id, Producer-Seq, "
+    "A2A-Version, A2A-Extensions, X-A2A-Extensions, If-None-Match, Cache-Control, traceparent, tracestate"
+)
+_HEADER_NAMES = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]{1,64}([ \t]*,[ \t]*[!#$%&'+.^_`|~0-9A-Za-z-]{1,64}){0,63}\Z")
+MAX_ORIGINS_LOGGED = 100
 
 
 def exact_origins(origins: Collection[str]) -> frozenset[str]:
@@ -226,12 +304,30 @@ def setup_cors(app: web.Application, origins: Collection[str]) -> None:
             response.headers["Access-Control-Allow-Credentials"] = "true"
             response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, ETag"
 
+    refused: set[str] = set()
+
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
             return await handler(request)
-        is_allowed = request.headers.get("Origin") in allowed
-        return web.Response(status=204, headers=_PREFLIGHT if is_allowed else None)
+        origin = request.headers.get("Origin", "")
+        if origin in allowed:
+            return web.Response(status=204, headers=_preflight(request))
+        if origin not in refused and len(refused) < MAX_ORIGINS_LOGGED:  # once each, or pages would fill the log
+            refused.add(origin)
+            get_logger().warning("preflight_refused", origin=origin[:200], allowed_by="RUNCAST_CORS_ORIGINS")
+        return web.Response(status=204)
 
     app.middlewares.append(cors)
     app.on_response_prepare.append(mark)
+
+
+def _preflight(request: web.Request) -> dict[str, str]:
+    """Every header that was asked for is allowed: whoever may send our cookies may send `baggage`, too."""
+    asked = request.headers.get("Access-Control-Request-Headers", "").strip()
+    return {
+        "Access-Control-Allow-Methods": _METHODS,
+        "Access-Control-Allow-Headers": asked if _HEADER_NAMES.match(asked) else _HEADERS,
+        "Access-Control-Max-Age": "600",
+        "Vary": "Access-Control-Request-Headers",
+    }

@@ -22,6 +22,7 @@ from broker.access import Access
 from broker.admission import Admission
 from broker.api import MAX_BODY_BYTES, Api, log_limits
 from broker.auth import Keys, Verifier, pem_key, secret_key
+from broker.claims import ClaimNames
 from broker.collector import Collector
 from broker.commands import Commands
 from broker.front import Front
@@ -145,7 +146,13 @@ class Edge:
         async with contextlib.AsyncExitStack() as stack:
             jwks = await stack.enter_async_context(Jwks(settings.jwks_url)) if settings.jwks_url else None
             keys = jwks or static_key(settings)
-            verifier = Verifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+            verifier = Verifier(
+                keys,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                names=ClaimNames(settings.jwt_scope_claim, settings.jwt_org_claim),
+                unscoped=frozenset(settings.default_scopes),
+            )
             self.access = Access(self.redis, verifier, origins=settings.cors_origins, jwks=jwks)
             yield
 
@@ -291,6 +298,7 @@ class Edge:
             await asyncio.sleep(seconds)
             try:
                 await self.streams.watch.recheck(seconds)
+                await self.access.settle()
             except (RedisError, *GONE) as error:
                 self._log.warning("recheck_failed", error=type(error).__name__)
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from broker import demo
 from broker.app import serve, static_key, version
 from broker.auth import DEFAULT_SCOPES, mint
+from broker.claims import SCOPES
 from broker.client import Api, ApiError, EdgeUnreachable
 from broker.doctor.findings import as_text, is_well
 from broker.doctor.redis import USER as DOCTOR
@@ -40,6 +41,7 @@ from emitter.errors import InvalidEvent
 from emitter.wire import parse_event_id
 
 DEFAULT_EDGE = "http://127.0.0.1:8080"
+DEV_SCOPES = SCOPES - {"admin"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,7 +154,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if not settings.jwks_url:
         static_key(settings)
     if arguments.dev:
-        token = mint(environ["RUNCAST_JWT_SECRET"], "dev", ttl=86_400, now=time.time())
+        token = mint(environ["RUNCAST_JWT_SECRET"], "dev", scopes=DEV_SCOPES, ttl=86_400, now=time.time())
         console = f"http://127.0.0.1:{settings.port}/#token={token}"
         print(f"DEVELOPMENT MODE: loopback only. The console of user dev, signed in:\n{console}", file=sys.stderr)
     if arguments.workers < 0:

@@ -17,7 +17,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from broker.auth import SCOPES, mint
+from broker.auth import mint
+from broker.claims import SCOPES
 from broker.embedded import EmbeddedRedis
 from broker.logs import configure_logs
 from broker.publish import edge_hooks

@@ -179,7 +179,9 @@ JOBS_GROUP = "workers"
 EDGES = "rc:edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""
 REVOCATIONS = "rc:revocations"
-"""Sorted set and channel: `jti:<id>` or `user:<org>:<user>` by the time (ms) until which it is refused."""
+"""Sorted set and channel: `jti:<id>` or `user:<org>:<user>` by a score (`broker.revocations`)."""
+REVOCATIONS_TAKEN_BACK = "rc:revocations:taken-back"
+"""Sorted set: the same members by the time (ms) at which their revocation was taken back."""
 
 
 def jobs_key(agent: str) -> str:

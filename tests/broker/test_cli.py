@@ -70,8 +70,8 @@ def test_token_takes_what_it_is_told(capsys: pytest.CaptureFixture[str], monkeyp
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--user", "a b"], "user"),
-        (["--user", "a", "--org", "{x}"], "org"),
+        (["--user", "a\n"], "sub"),
+        (["--user", "a", "--org", "\t"], "org"),
         (["--user", "a", "--scope", "everything"], "everything"),
     ],
 )
