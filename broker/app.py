@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -21,7 +21,7 @@ from broker import access, problems
 from broker.access import Access
 from broker.admission import Admission
 from broker.api import MAX_BODY_BYTES, Api, log_limits
-from broker.auth import Keys, Verifier, pem_key, secret_key
+from broker.auth import Keys, Verifier, mint, pem_key, secret_key
 from broker.claims import ClaimNames
 from broker.collector import Collector
 from broker.commands import Commands
@@ -150,7 +150,7 @@ class Edge:
                 keys,
                 issuer=settings.jwt_issuer,
                 audience=settings.jwt_audience,
-                names=ClaimNames(settings.jwt_scope_claim, settings.jwt_org_claim),
+                names=claim_names(settings),
                 unscoped=frozenset(settings.default_scopes),
             )
             self.access = Access(self.redis, verifier, origins=settings.cors_origins, jwks=jwks)
@@ -334,6 +334,25 @@ def static_key(settings: Settings) -> Keys:
         return secret_key(settings.jwt_secret)
     allowed = "one of RUNCAST_JWT_SECRET, RUNCAST_JWT_PUBLIC_KEY and RUNCAST_JWKS_URL must be set (or use --dev)"
     raise BadSetting("RUNCAST_JWT_SECRET", "", allowed)
+
+
+def claim_names(settings: Settings) -> ClaimNames:
+    return ClaimNames(settings.jwt_scope_claim, settings.jwt_org_claim)
+
+
+def minted(settings: Settings, user: str, org: str = "default", *, scopes: Collection[str], ttl: float) -> str:
+    """A token that edges with these settings take. Errors of `mint`."""
+    return mint(
+        settings.jwt_secret or "",
+        user,
+        org,
+        scopes,
+        ttl=ttl,
+        now=time.time(),
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        names=claim_names(settings),
+    )
 
 
 class Doorman:

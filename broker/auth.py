@@ -400,6 +400,7 @@ def mint(
     now: float,
     issuer: str | None = None,
     audience: str | None = None,
+    names: ClaimNames = ClaimNames(),  # noqa: B008 - frozen
 ) -> str:
     """A token for `runcast token` and for tests, good for `ttl` seconds from `now`. `ValueError` for a weak secret or
     an unknown scope, `InvalidEvent` for a user or org that cannot be."""
@@ -409,8 +410,8 @@ def mint(
     owner_of_token(user, org)
     claims: dict[str, Any] = {
         "sub": user,
-        "org": org,
-        "scope": " ".join(sorted(scopes)),
+        names.org: org,
+        names.scope[0]: " ".join(sorted(scopes)),
         "iat": now,  # not in whole seconds: who is revoked may log in again within the same one
         "exp": now + ttl,
         "jti": secrets.token_hex(16),
