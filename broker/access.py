@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from broker.auth import Identity, Reason, Unauthorized, UnknownKey, Verifier, check_expiry, origin_allowed
+from broker.auth import CHALLENGE, Identity, Reason, Unauthorized, UnknownKey, Verifier, check_expiry, origin_allowed
 from broker.jwks import Jwks
 from broker.logs import get_logger
 from broker.problems import Problem, retry_after
@@ -107,7 +107,8 @@ class Access:
             fetch_site=headers.get("Sec-Fetch-Site"),
             allowed=self._origins,
         ):
-            raise Problem(403, "foreign-origin", "a cookie is only taken from the edge's own or an allowed origin")
+            detail = "a cookie is only taken from the edge's own or an allowed origin"
+            raise Problem(403, "foreign-origin", detail, headers={"WWW-Authenticate": CHALLENGE})
 
     async def _verify(self, token: str) -> Identity:
         try:
@@ -302,7 +303,7 @@ def setup_cors(app: web.Application, origins: Collection[str]) -> None:
         if origin in allowed:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
-            response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, ETag"
+            response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, ETag, WWW-Authenticate"
 
     refused: set[str] = set()
 

@@ -41,6 +41,9 @@ DEFAULT_SCOPES = frozenset({"executions:read", "executions:write"})
 """What `mint` grants unless it is told otherwise."""
 
 
+CHALLENGE = 'Bearer realm="runcast"'
+
+
 class Reason(enum.StrEnum):
     """Why a request is not let in; also the metric label."""
 
@@ -61,7 +64,7 @@ class Unauthorized(Problem):
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         # RFC 6750 section 3.1: a request that carried nothing is told the scheme, and no error.
-        challenge = 'Bearer realm="runcast"' + ("" if reason is Reason.MISSING else ', error="invalid_token"')
+        challenge = CHALLENGE + ("" if reason is Reason.MISSING else ', error="invalid_token"')
         super().__init__(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge}, reason=str(reason))
         self.reason = reason
 
@@ -108,7 +111,7 @@ class Identity(msgspec.Struct, frozen=True):
 def require(identity: Identity, scope: str) -> None:
     """403 unless the identity has the scope. No scope implies another."""
     if scope not in identity.scopes:
-        challenge = f'Bearer realm="runcast", error="insufficient_scope", scope="{scope}"'
+        challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
         headers = {"WWW-Authenticate": challenge}
         raise Problem(403, "forbidden", f"needs scope {scope}", headers=headers, requiredScope=scope)
 
@@ -116,7 +119,8 @@ def require(identity: Identity, scope: str) -> None:
 def require_execution(identity: Identity, execution_id: str | None) -> None:
     """403 when a ticket for one execution is used for another, or for the feed (None)."""
     if identity.execution_id is not None and identity.execution_id != execution_id:
-        raise Problem(403, "forbidden", "this ticket is for another stream")
+        headers = {"WWW-Authenticate": CHALLENGE}
+        raise Problem(403, "forbidden", "this ticket is for another stream", headers=headers)
 
 
 def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identity:

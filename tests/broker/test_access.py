@@ -144,6 +144,8 @@ async def test_a_cookie_needs_a_trusted_origin(client: TestClient) -> None:
     assert await outcome(client, headers=cookie) == good
     assert await outcome(client, headers={**cookie, "Sec-Fetch-Site": "same-origin"}) == good
     assert await outcome(client, headers={**cookie, "Sec-Fetch-Site": "cross-site"}) == bad
+    async with client.post("/", headers=cookie) as response:
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="runcast"', "which would be taken"
 
 
 @pytest.mark.parametrize(
@@ -506,7 +508,7 @@ async def test_only_listed_origins_may_read_answers(client: TestClient) -> None:
         assert response.status == 401
         assert response.headers["Access-Control-Allow-Origin"] == APP
         assert response.headers["Access-Control-Allow-Credentials"] == "true"
-        assert response.headers["Access-Control-Expose-Headers"] == "X-Request-ID, Retry-After, ETag"
+        assert response.headers["Access-Control-Expose-Headers"] == "X-Request-ID, Retry-After, ETag, WWW-Authenticate"
         assert response.headers["Vary"] == "Origin"
     for origin in ("https://evil.example", "null", APP + ".evil.example", APP.upper()):
         async with client.get("/", headers={**bearer(), "Origin": origin}) as response:
