@@ -21,7 +21,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def owner_named(user: str, org: str = "default") -> Owner:
     """The owner that a person or a program names: by the subject of the tokens, or by what stands in keys, such as the
-    `user_id` that a worker hands to an agent. `InvalidEvent` for what can be neither."""
+    `user_id` that a worker hands to an agent. `InvalidEvent` for what can be neither, and for blanks around it, which
+    are a slip and would name somebody who never comes."""
+    for name, value in (("user", user), ("org", org)):
+        if isinstance(value, str) and value != value.strip():
+            raise InvalidEvent(f"{name}: {ascii(value)[:64]} begins or ends with a blank")
     return Owner(_key("user", user), _key("org", org))
 
 

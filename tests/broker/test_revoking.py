@@ -130,24 +130,25 @@ async def test_a_full_redis_revokes_all_the_same(own_redis: EmbeddedRedis) -> No
 
 # --- users whose names fit no key ------------------------------------------------------------------------------------
 
-ACCOUNT = "system:serviceaccount:agents:builder"
+NAMES = ["system:serviceaccount:agents:builder", "spiffe://example.org/a?b#c", 'samlp|x|Jan\u00e9 "D" \\', "\U0001f600"]
 
 
-async def test_a_service_account_is_a_user_like_any_other(edge: Edge, redis: Redis) -> None:
+@pytest.mark.parametrize("account", NAMES)
+async def test_any_name_is_a_user_like_any_other(edge: Edge, redis: Redis, account: str) -> None:
     """It starts and cancels, is named in the log as it is, is found by admins and revoked by its name."""
     await redis.zadd(wire.AGENTS_KNOWN, {"analyst": wire.now_ms()})
-    token = token_for(ACCOUNT)
+    token = token_for(account)
     started = await call(edge.port, "POST", "/api/agent/execute", token, {"task": "t", "agent": "analyst"})
     assert started.status == 202
     execution = f"{LIST}/{started.body['executionId']}"
     assert (await call(edge.port, "POST", execution + "/cancel", token, {})).status == 202
     page = await call(edge.port, "GET", execution + "/events", token)
-    assert [e["event"]["data"].get("by") for e in page.body["events"]] == [None, ACCOUNT]
-    seen = await call(edge.port, "GET", f"{execution}?user={quote(ACCOUNT, safe='')}", ADMIN)
+    assert [e["event"]["data"].get("by") for e in page.body["events"]] == [None, account]
+    seen = await call(edge.port, "GET", f"{execution}?user={quote(account, safe='')}", ADMIN)
     assert seen.status == 200
-    key_form = owner_named(ACCOUNT).user
+    key_form = owner_named(account).user
     assert (await call(edge.port, "GET", f"{execution}?user={quote(key_form)}", ADMIN)).status == 200
-    assert (await revoke(edge, user=ACCOUNT)).status == 202
+    assert (await revoke(edge, user=account)).status == 202
     assert await status(edge, token) == 401
 
 

@@ -46,6 +46,14 @@ def test_what_can_be_no_name_is_refused(name: object) -> None:
             make("alice", name)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", [" alice", "alice ", "Jane Doe\u00a0"])
+def test_blanks_around_a_name_are_a_slip_of_who_writes_it(name: str) -> None:
+    """A program's are refused. A provider's subject is what it is, and another user's than that without."""
+    with pytest.raises(InvalidEvent, match="blank"):
+        owner_named(name)
+    assert owner_of_token(name) != owner_of_token(name.strip())
+
+
 async def test_emitters_take_the_subject_of_a_token() -> None:
     """`user_id` is what the user's token has as `sub`."""
     assert RecordingEmitter("Jane Doe").owner == owner_of_token("Jane Doe")
