@@ -131,6 +131,12 @@ async def test_many_links_ask_once(page: Page, stand: WebStand, user: str, compl
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_have_count(0)
     await expect(page.get_by_role("button", name="Sign out")).to_contain_text(user)
+    for number, replaced in ((5, True), (6, False)):
+        await page.evaluate(f"void (location.hash = '#token={stand.token(f'{user}-{number}')}')")
+        await expect(page.get_by_role("dialog")).to_contain_text(f"{user}-{number}")
+        if replaced:  # by a page of its own person: the question is gone with the old one, and the next is asked
+            await page.evaluate(f"void (location.hash = '#token={stand.token(user)}')")
+            await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 async def test_a_newer_token_of_the_same_person_is_taken(
@@ -165,7 +171,7 @@ async def test_elsewhere_than_on_this_machine_a_link_always_asks(
 async def test_odd_links_harm_nothing(page: Page, stand: WebStand, user: str, complaints: Complaints) -> None:
     """What cannot be decoded, is empty or is no token is passed by, and leaves the address."""
     await ConsolePage(page, stand, user).open()
-    for odd in ("%", "", "%00", "a%20b", "x&to=%", "%E4%A4"):
+    for odd in ("%", "", "%00", "a%20b", "x&to=%", "x.bnVsbA.x", "%E4%A4"):
         await page.evaluate("odd => void (location.hash = '#token=' + odd)", odd)
         await page.wait_for_function("!location.hash.includes('token')")
         if odd.startswith("x"):

@@ -9,7 +9,7 @@ import { icon } from "./icons.js";
 import { listen, showHelp } from "./keys.js";
 import { List } from "./list.js";
 import { Ops } from "./ops.js";
-import { Session, askAboutLink, refusedToken, signInPage, takeLink } from "./session.js";
+import { LINK_QUESTION, Session, askAboutLink, refusedToken, signInPage, takeLink } from "./session.js";
 import { Shell } from "./shell.js";
 import { Start } from "./start.js";
 import { Story } from "./story.js";
@@ -24,7 +24,6 @@ class App {
   constructor() {
     this._session = new Session();
     this._visit = null;
-    this._isAsking = false;
     addEventListener("hashchange", () => this._arrive());
     listen(this._keys());
     const offered = takeLink();
@@ -44,10 +43,8 @@ class App {
 
   /** One question at a time, however many links there are. */
   async _consider(offered) {
-    if (this._isAsking) return;
-    this._isAsking = true;
+    if (document.querySelector("." + LINK_QUESTION)) return;
     if (await askAboutLink(offered, this._session.user)) this._enter(offered);
-    this._isAsking = false;
   }
 
   _enter(token) {

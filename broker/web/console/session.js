@@ -6,6 +6,8 @@ import { icon, mark } from "./icons.js";
 import { line } from "./text.js";
 
 const KEY = "runcast:token";
+/** The class of the dialog that asks about a link. */
+export const LINK_QUESTION = "link-question";
 
 export class Session {
   constructor() {
@@ -76,7 +78,7 @@ export async function askAboutLink(token, user) {
   const name = line(nameOf(token) ?? "an unknown user", 80);
   const { org } = claims(token);
   let isWanted = false;
-  await openDialog("Sign in by this link?", (close) => {
+  const content = (close) => {
     const accept = () => {
       isWanted = true;
       close();
@@ -98,7 +100,8 @@ export async function askAboutLink(token, user) {
         h("button", { type: "button", class: "button primary", onclick: accept }, `Sign in as ${name}`),
       ),
     ];
-  });
+  };
+  await openDialog("Sign in by this link?", content, { className: LINK_QUESTION });
   return isWanted;
 }
 
@@ -131,7 +134,8 @@ export function clean(text) {
 function claims(token) {
   try {
     const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (char) => char.charCodeAt(0))));
+    const text = new TextDecoder().decode(Uint8Array.from(atob(payload), (char) => char.charCodeAt(0)));
+    return Object(JSON.parse(text)); // of null, too
   } catch {
     return {};
   }
