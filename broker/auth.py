@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +25,6 @@ from jwt.algorithms import get_default_algorithms
 from broker.claims import SCOPES, UNSCOPED, BadClaim, ClaimNames, Claims, read_claims
 from broker.problems import Problem
 from emitter.errors import InvalidEvent
-from emitter.events import EXPIRED
 from emitter.subjects import owner_named, owner_of_token
 from emitter.wire import Owner
 
@@ -331,7 +331,8 @@ class Verifier:
 
     def _identify(self, token: str, now: float) -> Identity:
         claims = self._signed_claims(token)
-        if claims.not_before is not None and now + LEEWAY_SECONDS < claims.not_before:
+        # One that was issued in the future would outlive the revocations of until then.
+        if now + LEEWAY_SECONDS < max(claims.not_before or 0, claims.issued_at or 0):
             raise Unauthorized(Reason.EARLY, "the token is not valid yet")
         if self._issuer is not None and claims.issuer != self._issuer:
             raise Unauthorized(Reason.ISSUER, "the token is from another issuer")
@@ -387,9 +388,13 @@ def _identity(claims: Claims, unscoped: frozenset[str]) -> Identity:
     )
 
 
+_OURS = re.compile(r"system:[^:]*\Z")
+"""What events say instead of a user, such as `system:expired`. A service account's name has more parts."""
+
+
 def _shown(subject: str, owner: Owner) -> str | None:
     """A subject that people may be shown instead of its digest: not one that reorders a line or stands for no user."""
-    if subject == owner.user or not subject.isprintable() or subject == EXPIRED:
+    if subject == owner.user or not subject.isprintable() or _OURS.match(subject):
         return None
     return subject[:MAX_SHOWN]
 

@@ -133,7 +133,7 @@ def test_nobody_becomes_somebody_by_the_name_of_a_digest(verifier: Verifier) -> 
     assert verifier.verify(signed(org=owner_named("x y").user), NOW).owner.org != owner_named("x y").user
 
 
-@pytest.mark.parametrize("subject", ["a\u202eb", "system:expired"])
+@pytest.mark.parametrize("subject", ["a\u202eb", "system:expired", "system:disconnect"])
 def test_a_subject_that_misleads_is_not_shown(verifier: Verifier, subject: str) -> None:
     """What turns a line around, or stands for no user, is shown by its digest."""
     one = verifier.verify(signed(sub=subject), NOW)
@@ -180,6 +180,7 @@ def test_mint_refuses_what_would_not_verify() -> None:
         ({"exp": 1e300}, Reason.MALFORMED),
         ({"exp": True}, Reason.MALFORMED),
         ({"nbf": NOW + 31}, Reason.EARLY),
+        ({"iat": NOW + 31}, Reason.EARLY),
         ({"sub": None}, Reason.MALFORMED),
         ({"sub": ""}, Reason.MALFORMED),
         ({"sub": "x" * 2049}, Reason.MALFORMED),
@@ -208,7 +209,7 @@ def test_claims_may_have_other_forms(verifier: Verifier) -> None:
 def test_clocks_may_differ_by_the_leeway(verifier: Verifier) -> None:
     """A token is taken until 30 s after its expiry and from 30 s before its start, and not longer, also when it is
     remembered."""
-    token = signed(exp=NOW, nbf=NOW + 29)
+    token = signed(exp=NOW, nbf=NOW + 29, iat=NOW + 29)
     verifier.verify(token, NOW)
     verifier.verify(token, NOW + 29.9)
     assert reason_of(verifier, token, NOW + 30) is Reason.EXPIRED

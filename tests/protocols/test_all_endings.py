@@ -193,7 +193,7 @@ async def test_a_token_that_expires(two_edges: list[EdgeProcess], hasty: EdgePro
 
 
 async def test_a_user_who_is_sent_away(two_edges: list[EdgeProcess], hasty: EdgeProcess, turn: Turn) -> None:
-    """A revocation, at whichever edge, cuts the user's streams off in every protocol, and no token of before opens a new
+    """A revocation, at whichever edge, cuts the user's streams off in every protocol; no token of before opens a new
     one; who logs in again is let in."""
     before, token = hasty.metric(CLOSED, reason="revoked"), turn.author.token
     admin = token_for("root", scopes=ALL_SCOPES)
