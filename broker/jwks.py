@@ -27,10 +27,10 @@ MAX_BODY_BYTES = 256 * 1024
 # not wait for long either, and whatever token causes a fetch, it brings the new key for all.
 FETCHES_AT_ONCE = 5
 REFILL_SECONDS = 15.0
-ABSENT_SECONDS = 30.0
+ABSENT_SECONDS = REFILL_SECONDS  # so that one client with a wrong token never uses up what is there at once
 MAX_KEY_ID = 256
 MAX_ABSENT = 1_000
-"""Ids of keys that were not in a set just fetched: one client with a wrong token uses up one fetch, not all."""
+"""Ids of keys that were not in a set just fetched."""
 
 
 class Jwks:
@@ -78,9 +78,11 @@ class Jwks:
         return () if self._keys is None else self._keys.find(key_id)
 
     async def refresh(self, key_id: str | None) -> float:
-        """Fetch for a token whose key is not here; all callers share one fetch, also one under way. Returns 0 when it
-        is known now whether there is such a key, else the seconds after which to ask again."""
-        if self._is_absent(key_id):
+        """Fetch for a token whose key is not here; all callers share one fetch. Returns 0 when it is known now whether
+        there is such a key, else the seconds after which to ask again."""
+        if self._fetched is not None:  # which may have begun before the key was published: it proves no absence
+            await asyncio.shield(self._fetched)
+        if self.find(key_id) or self._is_absent(key_id):
             return 0
         if self._fetched is None:
             if not self._allowance.take(time.monotonic()):

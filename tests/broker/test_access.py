@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +23,7 @@ from broker.access import MAX_ORIGINS_LOGGED, Access, exact_origins, setup_cors
 from broker.auth import Identity, Verifier, act_for, mint, secret_key
 from broker.embedded import EmbeddedRedis
 from broker.jwks import Jwks
-from emitter import wire
+from emitter import tasks, wire
 from emitter.connection import connect
 from emitter.wire import Owner
 
@@ -287,6 +288,43 @@ async def test_a_key_that_may_not_be_fetched_yet_is_asked_for_again(aiohttp_clie
         async with client.get("/", headers=signed(strange, "new")) as response:
             assert response.headers["Retry-After"] == "1000"
         assert await outcome(client, headers=signed(known, "k1")) == (200, "alice")
+
+
+async def test_a_new_key_is_never_refused_whatever_strangers_do(aiohttp_client: Client, redis: Redis) -> None:
+    """While somebody makes up keys as fast as possible, a token of a key that was published just now is told to come
+    back at most, and is in soon."""
+    private = [ed25519.Ed25519PrivateKey.generate() for _ in range(2)]
+    to_jwk = jwt.algorithms.OKPAlgorithm.to_jwk
+    published = [{**to_jwk(key.public_key(), as_dict=True), "kid": f"k{n}"} for n, key in enumerate(private)]
+    keys_now = published[:1]
+
+    async def publish(request: web.Request) -> web.Response:
+        return web.json_response({"keys": keys_now})
+
+    def signed(number: int, kid: str) -> dict[str, str]:
+        claims = {"sub": "alice", "exp": time.time() + 60}
+        return {"Authorization": f"Bearer {jwt.encode(claims, private[number], 'EdDSA', headers={'kid': kid})}"}
+
+    provider = web.Application()
+    provider.router.add_get("/", publish)
+    options = {"fetches_at_once": 2, "refill_seconds": 0.5}
+    async with TestServer(provider) as server, Jwks(str(server.make_url("/")), **options) as keys:  # type: ignore[arg-type]
+        client = await aiohttp_client(app_of(Access(redis, Verifier(keys), jwks=keys)))
+
+        async def make_up() -> None:
+            for number in itertools.count():
+                await outcome(client, headers=signed(0, f"x{number}"))
+
+        stranger = asyncio.create_task(make_up())
+        await asyncio.sleep(0.2)
+        keys_now[:] = published
+        seen = []
+        async with asyncio.timeout(10):
+            while (200, "alice") not in seen:
+                seen.append(await outcome(client, headers=signed(1, "k1")))
+                assert await outcome(client, headers=signed(0, "k0")) == (200, "alice"), "known keys are not touched"
+        await tasks.end([stranger])
+    assert set(seen) <= {(200, "alice"), (503, "keys-unavailable")}
 
 
 # --- revocations -----------------------------------------------------------------------------------------------------

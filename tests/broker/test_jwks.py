@@ -25,6 +25,8 @@ class Provider:
         self.body = b""
         self.asked = 0
         self.hosts: list[str] = []
+        self.answers: list[bytes] = []
+        """What to answer next, before `body`."""
         self.hold = asyncio.Event()
         self.hold.set()
         self.arrived = asyncio.Condition()
@@ -47,7 +49,7 @@ class Provider:
             raise web.HTTPFound("/keys")
         if not self.body:
             raise web.HTTPServiceUnavailable
-        return web.Response(body=self.body)
+        return web.Response(body=self.answers.pop(0) if self.answers else self.body)
 
     async def wait_asked(self, count: int) -> None:
         async with self.arrived, asyncio.timeout(5):
@@ -93,6 +95,23 @@ async def test_an_unknown_key_is_fetched_once_for_all_who_ask(provider: Provider
         assert set(await asyncio.gather(*waiting)) == {0}
         assert keys.find("b")
         assert provider.asked == 2
+
+
+async def test_a_fetch_that_began_before_proves_nothing(provider: Provider, server: TestServer) -> None:
+    """A key that was published while somebody's fetch was under way is looked for again, not taken for made up."""
+    provider.publish("a")
+    async with keys_at(server) as keys:
+        provider.hold.clear()
+        stranger = asyncio.create_task(keys.refresh("x"))
+        await provider.wait_asked(2)
+        real = asyncio.create_task(keys.refresh("b"))
+        await asyncio.sleep(0)
+        old = provider.body
+        provider.publish("a", "b")
+        provider.answers = [old]
+        provider.hold.set()
+        assert await asyncio.gather(stranger, real) == [0, 0]
+        assert keys.find("b")
 
 
 async def test_made_up_keys_cause_few_fetches(provider: Provider, server: TestServer) -> None:
