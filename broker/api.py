@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from redis.asyncio import Redis
 
-from broker.access import Access, Revoked
+from broker.access import Access
 from broker.api_types import (
     AgentInfo,
     AgentList,
@@ -30,6 +30,7 @@ from broker.openapi import build_openapi
 from broker.ops import Ops
 from broker.problems import Problem, request_id_of, to_problem
 from broker.publish import Gate, edge_hooks, publish, read_events, read_producer
+from broker.revocation_store import Revoked
 from broker.revocations import HOLD_MS, moment_of
 from broker.settings import Settings
 from broker.stream import Streams
@@ -212,11 +213,9 @@ class Api:
         identity = await self._front.identify(request, "admin")
         body = await self._front.read_json(request, RevocationRequest)
         org = body.org or identity.principal.org
-        try:
-            revoked = await self._access.revoke(jti=body.jti, user=body.user, org=org, expires_at_ms=body.expires_at)
-        finally:  # it holds here, whether or not the others could be told
-            self._streams.close_revoked(self._access.is_revoked)
-            self._ops.close_revoked(self._access.is_revoked)
+        revoked = await self._access.revocations.revoke(
+            jti=body.jti, user=body.user, org=org, expires_at_ms=body.expires_at
+        )
         self._front.audit(request, identity, "access_revoked", member=revoked.member, stored=revoked.is_stored)
         return _json(_revocation(revoked), status=202)
 
@@ -224,7 +223,7 @@ class Api:
         identity = await self._front.identify(request, "admin")
         body = await self._front.read_json(request, RevocationRequest) if request.can_read_body else _named(request)
         org = body.org or identity.principal.org
-        member = await self._access.take_back(jti=body.jti, user=body.user, org=org)
+        member = await self._access.revocations.take_back(jti=body.jti, user=body.user, org=org)
         self._front.audit(request, identity, "revocation_taken_back", member=member)
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 

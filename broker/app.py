@@ -153,7 +153,9 @@ class Edge:
                 names=claim_names(settings),
                 unscoped=frozenset(settings.default_scopes),
             )
-            self.access = Access(self.redis, verifier, origins=settings.cors_origins, jwks=jwks)
+            self.access = Access(
+                self.redis, verifier, origins=settings.cors_origins, jwks=jwks, on_revoked=self._close_revoked
+            )
             yield
 
     @contextlib.asynccontextmanager
@@ -188,7 +190,7 @@ class Edge:
         )
         async with listening as self.subscription:
             self.streams.watch.subscription = self.subscription
-            await self.access.load()
+            await self.access.revocations.load()
             try:
                 yield
             finally:
@@ -267,7 +269,7 @@ class Edge:
         if channel == self.heartbeat.channel:
             self.heartbeat.hear()
         elif channel == wire.REVOCATIONS:
-            if self.access.on_message(data) is not None:
+            if self.access.revocations.on_message(data) is not None:
                 self._close_revoked()
         else:
             self.metrics.pubsub_messages.inc()
@@ -283,7 +285,7 @@ class Edge:
 
     async def _reload_revocations(self) -> None:
         try:
-            await self.access.load()
+            await self.access.revocations.load()
             self._close_revoked()
         except (RedisError, *GONE) as error:
             self._log.warning("revocations_not_loaded", error=type(error).__name__)
@@ -298,7 +300,7 @@ class Edge:
             await asyncio.sleep(seconds)
             try:
                 await self.streams.watch.recheck(seconds)
-                await self.access.settle()
+                await self.access.revocations.settle()
             except (RedisError, *GONE) as error:
                 self._log.warning("recheck_failed", error=type(error).__name__)
 

@@ -233,7 +233,7 @@ async def test_a_ticket_keeps_all_that_its_token_was(redis: Redis, access: Acces
 async def test_a_ticket_of_a_dead_token_is_refused(client: TestClient, access: Access, clock: Clock) -> None:
     """A ticket is worth no more than its token: refused when that has expired or was revoked."""
     ticket, _ = await access.mint_ticket(identity(token_id="t1"))
-    await access.revoke(jti="t1")
+    await access.revocations.revoke(jti="t1")
     assert await outcome(client, "/stream", params={"ticket": ticket}) == (401, "revoked")
     ticket, _ = await access.mint_ticket(identity(expires_at=time.time() + 20))
     clock.ahead = 60
@@ -338,19 +338,21 @@ async def test_a_revocation_reaches_every_edge(redis: Redis, access: Access) -> 
     async with redis.pubsub() as listener:
         await listener.subscribe(wire.REVOCATIONS)
         assert (await listener.get_message(timeout=5) or {})["type"] == "subscribe"
-        assert (await access.revoke(jti="t 1")).member == "jti:t 1"
+        assert (await access.revocations.revoke(jti="t 1")).member == "jti:t 1"
         message = await listener.get_message(timeout=5)
         assert message is not None
         assert access.is_revoked(one), "the edge that revoked knows at once"
         assert not other.is_revoked(one)
-        assert other.on_message(message["data"]) == "jti:t 1"
+        assert other.revocations.on_message(message["data"]) == "jti:t 1"
         assert other.is_revoked(one)
         assert not other.is_revoked(identity(token_id="t2"))
-        assert access.on_message(message["data"]) == "jti:t 1", "the edge that revoked has streams to close, too"
-        assert await access.take_back(jti="t 1") == "jti:t 1"
+        assert access.revocations.on_message(message["data"]) == "jti:t 1", (
+            "the edge that revoked has streams to close, too"
+        )
+        assert await access.revocations.take_back(jti="t 1") == "jti:t 1"
         message = await listener.get_message(timeout=5)
     assert message is not None
-    assert other.on_message(message["data"]) is None, "nothing to close"
+    assert other.revocations.on_message(message["data"]) is None, "nothing to close"
     assert not access.is_revoked(one)
     assert not other.is_revoked(one)
 
@@ -358,29 +360,29 @@ async def test_a_revocation_reaches_every_edge(redis: Redis, access: Access) -> 
 async def test_an_edge_that_missed_a_revocation_loads_it(redis: Redis, access: Access) -> None:
     """Loading brings what was revoked meanwhile, once as news, and drops what was taken back."""
     other = make_access(redis)
-    assert await other.load() == []
-    await access.revoke(user="bob", org="acme")
-    await access.revoke(jti="t1")
-    assert sorted(await other.load()) == ["jti:t1", "user:acme:bob"]
-    assert await other.load() == []
+    assert await other.revocations.load() == []
+    await access.revocations.revoke(user="bob", org="acme")
+    await access.revocations.revoke(jti="t1")
+    assert sorted(await other.revocations.load()) == ["jti:t1", "user:acme:bob"]
+    assert await other.revocations.load() == []
     bob = identity(owner=Owner("bob", "acme"), token_id="any")
     assert other.is_revoked(bob)
     assert not other.is_revoked(identity(owner=Owner("bob")))
-    await access.take_back(user="bob", org="acme")
+    await access.revocations.take_back(user="bob", org="acme")
     assert other.is_revoked(bob)
-    assert await other.load() == []
+    assert await other.revocations.load() == []
     assert not other.is_revoked(bob)
     assert other.is_revoked(identity(token_id="t1"))
-    await access.revoke(user="bob", org="acme")
-    assert await other.load() == ["user:acme:bob"]
+    await access.revocations.revoke(user="bob", org="acme")
+    assert await other.revocations.load() == ["user:acme:bob"]
     assert other.is_revoked(bob)
 
 
 async def test_what_redis_lost_is_still_refused(redis: Redis, access: Access) -> None:
     """A Redis that came back empty takes no revocation away from an edge that knows it."""
-    await access.revoke(jti="t1")
+    await access.revocations.revoke(jti="t1")
     await redis.flushdb()
-    await access.load()
+    await access.revocations.load()
     assert access.is_revoked(identity(token_id="t1"))
 
 
@@ -390,32 +392,32 @@ async def test_a_revoked_user_may_log_in_again(client: TestClient, access: Acces
     ageless = jwt.encode({"sub": "bob", "exp": time.time() + 60}, SECRET)
     assert await outcome(client, headers=before) == (200, "bob")
     await asyncio.sleep(0.01)
-    revoked = await access.revoke(user="bob")
+    revoked = await access.revocations.revoke(user="bob")
     assert revoked.is_stored
     for headers in (before, other, {"Authorization": f"Bearer {ageless}"}):
         assert await outcome(client, headers=headers) == (401, "revoked")
     assert await outcome(client, headers=bearer(user="bob")) == (200, "bob")
     assert await outcome(client, headers=bearer()) == (200, "alice")
-    await access.take_back(user="bob")
+    await access.revocations.take_back(user="bob")
     assert await outcome(client, headers=before) == (200, "bob")
 
 
 async def test_revocations_hold_as_long_as_tokens_live(redis: Redis, access: Access, clock: Clock) -> None:
     """A token whose expiry is known is forgotten after it, everywhere; any other and a user never are."""
     now = time.time()
-    await access.revoke(jti="t1", expires_at_ms=int(now * 1000) + 60_000)
-    await access.revoke(jti="t1", expires_at_ms=int(now * 1000) + 10_000)
-    await access.revoke(jti="t2")
-    await access.revoke(user="bob")
+    await access.revocations.revoke(jti="t1", expires_at_ms=int(now * 1000) + 60_000)
+    await access.revocations.revoke(jti="t1", expires_at_ms=int(now * 1000) + 10_000)
+    await access.revocations.revoke(jti="t2")
+    await access.revocations.revoke(user="bob")
     old = identity(owner=Owner("bob"), issued_at=now - 1)
     clock.ahead = 80
     assert access.is_revoked(identity(token_id="t1")), "never shortened, and clocks may differ"
-    assert sorted(await make_access(redis, clock).load()) == ["jti:t1", "jti:t2", "user:default:bob"]
+    assert sorted(await make_access(redis, clock).revocations.load()) == ["jti:t1", "jti:t2", "user:default:bob"]
     clock.ahead = 91
     assert not access.is_revoked(identity(token_id="t1"))
     clock.ahead = 365 * 86_400
     fresh = make_access(redis, clock)
-    assert sorted(await fresh.load()) == ["jti:t2", "user:default:bob"]
+    assert sorted(await fresh.revocations.load()) == ["jti:t2", "user:default:bob"]
     assert fresh.is_revoked(identity(token_id="t2"))
     assert fresh.is_revoked(old)
     assert await redis.zcard(wire.REVOCATIONS) == 2
@@ -427,7 +429,7 @@ async def test_edges_of_older_versions_understand_what_is_written(redis: Redis, 
     async with redis.pubsub() as listener:
         await listener.subscribe(wire.REVOCATIONS)
         await listener.get_message(timeout=5)
-        await access.revoke(user="bob")
+        await access.revocations.revoke(user="bob")
         message = await listener.get_message(timeout=5)
     assert message is not None
     until, member = message["data"].split(b" ")
@@ -438,7 +440,7 @@ async def test_edges_of_older_versions_understand_what_is_written(redis: Redis, 
     moment_ms = int(time.time() * 1000)
     await redis.zadd(wire.REVOCATIONS, {member: moment_ms + 30 * 86_400_000})
     other = make_access(redis)
-    assert await other.load() == [member.decode()]
+    assert await other.revocations.load() == [member.decode()]
     assert other.is_revoked(identity(owner=bob, issued_at=moment_ms / 1000 - 1))
     assert not other.is_revoked(identity(owner=bob, issued_at=moment_ms / 1000 + 1))
 
@@ -453,27 +455,43 @@ async def test_a_full_redis_revokes_all_the_same(private: Redis, clock: Clock) -
         await listener.get_message(timeout=5)
         await private.config_set("maxmemory-policy", "noeviction")
         await private.config_set("maxmemory", 1)
-        revoked = await access.revoke(jti="t1")
+        revoked = await access.revocations.revoke(jti="t1")
         assert not revoked.is_stored
         message = await listener.get_message(timeout=5)
         assert message is not None
-        other.on_message(message["data"])
+        other.revocations.on_message(message["data"])
         assert access.is_revoked(one)
         assert other.is_revoked(one)
-        await other.load()
+        await other.revocations.load()
         assert other.is_revoked(one), "that it is not stored does not mean that it is taken back"
-        await access.settle()
+        await access.revocations.settle()
         message = await listener.get_message(timeout=5)
         assert message is not None
-        late.on_message(message["data"])
+        late.revocations.on_message(message["data"])
         assert late.is_revoked(one)
         await private.config_set("maxmemory", 0)
-        await access.settle()
-        assert await make_access(private, clock).load() == ["jti:t1"]
+        await access.revocations.settle()
+        assert await make_access(private, clock).revocations.load() == ["jti:t1"]
         while await listener.get_message(timeout=0.1):
             pass
-        await access.settle()
+        await access.revocations.settle()
         assert await listener.get_message(timeout=0.1) is None, "once"
+
+
+async def test_odd_rows_stop_no_edge(redis: Redis, access: Access) -> None:
+    """What somebody wrote by hand is read as far as it can be."""
+    await redis.zadd(wire.REVOCATIONS, {b"\xff": 9e15, "jti:t1": float("inf"), "": 9e15})
+    await redis.zadd(wire.REVOCATIONS_TAKEN_BACK, {b"\xff\xfe": 9e15})
+    assert "jti:t1" in await access.revocations.load()
+    assert access.is_revoked(identity(token_id="t1"))
+
+
+async def test_what_is_taken_back_while_it_is_stored_is_not_stored(redis: Redis, access: Access) -> None:
+    """Whichever of the two reaches Redis first."""
+    for _ in range(20):
+        await asyncio.gather(access.revocations.revoke(user="bob"), access.revocations.take_back(user="bob"))
+        assert await redis.zcard(wire.REVOCATIONS) == int(access.is_revoked(identity(owner=Owner("bob"))))
+        await access.revocations.take_back(user="bob")
 
 
 async def test_what_is_not_stored_can_be_taken_back(private: Redis, clock: Clock) -> None:
@@ -481,12 +499,12 @@ async def test_what_is_not_stored_can_be_taken_back(private: Redis, clock: Clock
     access = make_access(private, clock)
     await private.config_set("maxmemory-policy", "noeviction")
     await private.config_set("maxmemory", 1)
-    await access.revoke(jti="t1")
-    await access.take_back(jti="t1")
+    await access.revocations.revoke(jti="t1")
+    await access.revocations.take_back(jti="t1")
     assert not access.is_revoked(identity(token_id="t1"))
     await private.config_set("maxmemory", 0)
-    await access.settle()
-    assert await make_access(private, clock).load() == []
+    await access.revocations.settle()
+    assert await make_access(private, clock).revocations.load() == []
 
 
 async def test_what_cannot_be_told_holds_here_until_it_can(private: Redis, clock: Clock) -> None:
@@ -495,14 +513,14 @@ async def test_what_cannot_be_told_holds_here_until_it_can(private: Redis, clock
     gone = connect("unix:///nonexistent/redis.sock")
     access = make_access(gone, clock)
     with pytest.raises(Exception) as caught:  # noqa: PT011 - what it becomes for the client is what counts
-        await access.revoke(jti="t1")
+        await access.revocations.revoke(jti="t1")
     problem = problems.to_problem(caught.value)  # type: ignore[arg-type]
     assert problem is not None
     assert problem.status == 503
     assert access.is_revoked(identity(token_id="t1"))
-    access._redis = private  # it is back
-    await access.settle()
-    assert await make_access(private, clock).load() == ["jti:t1"]
+    access.revocations._redis = private  # it is back
+    await access.revocations.settle()
+    assert await make_access(private, clock).revocations.load() == ["jti:t1"]
 
 
 @pytest.mark.parametrize(
@@ -522,7 +540,7 @@ async def test_what_cannot_be_told_holds_here_until_it_can(private: Redis, clock
 )
 async def test_odd_messages_revoke_nothing(access: Access, message: bytes) -> None:
     """A message that is no revocation, or one whose time is over, is passed by."""
-    assert access.on_message(message) is None
+    assert access.revocations.on_message(message) is None
     assert not access.is_revoked(identity(token_id="x"))
 
 
@@ -530,7 +548,7 @@ async def test_odd_messages_revoke_nothing(access: Access, message: bytes) -> No
 async def test_a_revocation_names_one_token_or_one_user(redis: Redis, access: Access, what: dict[str, str]) -> None:
     """Naming neither, both or what cannot be is a 422, and nothing is stored."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - what it becomes for the client is what counts
-        await access.revoke(**what)
+        await access.revocations.revoke(**what)
     problem = problems.to_problem(caught.value)  # type: ignore[arg-type]
     assert problem is not None
     assert problem.status == 422
