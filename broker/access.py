@@ -24,7 +24,6 @@ COOKIE = "runcast_token"
 TICKET_SECONDS = 30
 TICKET = re.compile(r"[A-Za-z0-9_-]{22}\Z")  # 128 random bits in base64url
 
-
 _identities = msgspec.json.Decoder(Identity)
 
 

@@ -74,7 +74,11 @@ class KnownRevocations:
         # Stored before it is told: an edge that misses the message finds it when it resubscribes and loads.
         await self._store()
         is_stored = member not in self._unsaved
-        await self._tell(member, score)
+        try:
+            await self._tell(member, score)
+        except (RedisError, *GONE):
+            self._unsaved[member] = score  # so that `settle` tells it
+            raise
         return Revoked(member, score, is_stored)
 
     async def take_back(self, *, jti: str | None = None, user: str | None = None, org: str = "default") -> str:
@@ -83,6 +87,7 @@ class KnownRevocations:
         member = _member(jti, user, org)
         await self._redis.zrem(wire.REVOCATIONS, member)
         self._forget(member)
+        await self._redis.zrem(wire.REVOCATIONS, member)  # it may just have been stored
         with contextlib.suppress(RedisError):  # full: only an edge that misses the message too will not hear of it
             await self._redis.zadd(wire.REVOCATIONS_TAKEN_BACK, {member: self._now_ms()})
         await self._tell(member, NEVER)

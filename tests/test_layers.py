@@ -19,8 +19,8 @@ LEVELS = {
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
         " description timer eventsource problems form_check vitals tracing claims revocations",
         2: "api front seats openapi typescript stream replay pulse presence watch commands answers forms publish probes"
-        " subscription shards history request pages ops collector redis_health redis_metrics rounds admission access revocation_store"
-        " jwks embedded client transcript doctor.* protocols.*",
+        " subscription shards history request pages ops collector redis_health redis_metrics rounds admission access"
+        " revocation_store jwks embedded client transcript doctor.* protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
