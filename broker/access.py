@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from redis.asyncio import Redis
 
-from broker.auth import (
-    Identity,
-    Reason,
-    Revocations,
-    Unauthorized,
-    Verifier,
-    origin_allowed,
-    token_member,
-    user_member,
-)
+from broker.auth import CHALLENGE, Identity, Reason, Unauthorized, UnknownKey, Verifier, origin_allowed
 from broker.jwks import Jwks
+from broker.logs import get_logger
 from broker.problems import Problem, retry_after
+from broker.revocation_store import KnownRevocations
 from broker.tickets import Tickets
-from emitter import wire
-from emitter.connection import publish
-from emitter.wire import Owner
 
 COOKIE = "runcast_token"
 
 
 class Access:
-    """The door of an edge. Every edge holds all revocations in memory, so looking one up costs no call to Redis:
-    `load()` at the start and whenever the subscription was lost, `on_message()` for what arrives on it."""
+    """The door of an edge."""
 
     def __init__(
         self,
@@ -43,14 +32,15 @@ class Access:
         origins: Collection[str] = (),
         jwks: Jwks | None = None,
         clock: Callable[[], float] = time.time,
+        on_revoked: Callable[[], None] = lambda: None,
     ) -> None:
         self.tickets = tickets
+        self.revocations = KnownRevocations(redis, clock=clock, on_revoked=on_revoked)
         self._redis = redis
         self._verifier = verifier
         self._origins = exact_origins(origins)
         self._jwks = jwks
         self._clock = clock
-        self._revocations = Revocations()
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -78,7 +68,7 @@ class Access:
             if scheme.lower() != "bearer" or not token.strip():
                 raise Unauthorized(Reason.MALFORMED, "Authorization is not Bearer with a token")
             return token.strip()
-        token = request.cookies.get(COOKIE, "")
+        token = _cookie(request, COOKIE)
         if not token:
             raise Unauthorized(Reason.MISSING, f"send Authorization: Bearer, or the cookie {COOKIE}")
         self._check_origin(request)
@@ -93,84 +83,46 @@ class Access:
             fetch_site=headers.get("Sec-Fetch-Site"),
             allowed=self._origins,
         ):
-            raise Problem(403, "foreign-origin", "a cookie is only taken from the edge's own or an allowed origin")
+            detail = "a cookie is only taken from the edge's own or an allowed origin"
+            raise Problem(403, "foreign-origin", detail, headers={"WWW-Authenticate": CHALLENGE})
 
     async def _verify(self, token: str) -> Identity:
         try:
             return self._verifier.verify(token, self._clock())
-        except Unauthorized as error:
-            if error.reason is not Reason.UNKNOWN_KEY or self._jwks is None:
+        except UnknownKey as error:
+            if self._jwks is None:
                 raise
-        await self._jwks.refresh()
-        if not self._jwks.loaded:
-            raise Problem(
-                503, "keys-unavailable", "the keys that sign tokens cannot be fetched", headers=retry_after(5)
-            )
+            wait_seconds = await self._jwks.refresh(error.key_id)
+        if wait_seconds:
+            # Not 401: whether there is such a key is not known, and an `EventSource` never comes back from a 401.
+            detail = "the key of this token is not here, and keys cannot be fetched just now"
+            raise Problem(503, "keys-unavailable", detail, headers=retry_after(wait_seconds))
         return self._verifier.verify(token, self._clock())
 
-    # --- revocations -------------------------------------------------------------------------------------------------
-
     def is_revoked(self, identity: Identity) -> bool:
-        return self._revocations.refuses(identity, self._now_ms())
-
-    async def revoke(
-        self, *, until: float, jti: str | None = None, user: str | None = None, org: str = "default"
-    ) -> str:
-        """Refuse one token, or all tokens of one user, until `until` (unix seconds), here and on every edge. Returns
-        the revocation's member. A repeat does nothing twice; a longer revocation is never shortened."""
-        member = _member(jti, user, org)
-        until_ms = int(until * 1000)
-        await self._redis.zadd(wire.REVOCATIONS, {member: until_ms}, gt=True)
-        await self._redis.zremrangebyscore(wire.REVOCATIONS, "-inf", self._now_ms())
-        # Stored before it is told: an edge that misses the message finds it when it resubscribes and loads.
-        await publish(self._redis, wire.REVOCATIONS, f"{until_ms} {member}".encode())
-        self._revocations.add(member, until_ms, self._now_ms())
-        return member
-
-    async def load(self) -> list[str]:
-        """Read all revocations from Redis; returns the members that are news, whose streams are to be closed."""
-        now_ms = self._now_ms()
-        stored: Any = await self._redis.zrangebyscore(wire.REVOCATIONS, f"({now_ms}", "+inf", withscores=True)
-        await self._redis.zremrangebyscore(wire.REVOCATIONS, "-inf", now_ms)
-        pairs = [(member.decode(), int(score)) for member, score in stored]
-        return [member for member, until_ms in pairs if self._revocations.add(member, until_ms, now_ms)]
-
-    def on_message(self, message: bytes) -> str | None:
-        """Learn one revocation from a message `<until ms> <member>` of the channel `wire.REVOCATIONS`. Returns the
-        member, whose streams are to be closed, or None if the message is none or its time is over."""
-        until, _, member = message.decode("utf-8", "replace").partition(" ")
-        if not until.isdecimal() or not member:
-            return None
-        now_ms = self._now_ms()
-        self._revocations.add(member, int(until), now_ms)
-        # Known or not: the edge that wrote it knew it first, and has its own streams to close.
-        return member if int(until) > now_ms else None
-
-    def _now_ms(self) -> int:
-        return int(self._clock() * 1000)
+        return self.revocations.refuse(identity)
 
 
-def _member(jti: str | None, user: str | None, org: str) -> str:
-    if (jti is None) == (user is None):
-        raise Problem(422, "invalid", "name either jti or user")
-    if jti is None:
-        return user_member(Owner(user or "", org))
-    if not 0 < len(jti) <= 256:
-        raise Problem(422, "invalid", "jti: 1 to 256 characters", path="$.jti")
-    return token_member(jti)
+def _cookie(request: web.Request, name: str) -> str:
+    """A cookie's value, or nothing. HTTP/2 lets a client send one line a cookie, which proxies pass on as they are
+    (RFC 9113 section 8.2.3); and cookies of others, whatever is in them, must not hide ours."""
+    for pair in "; ".join(request.headers.getall("Cookie", ())).split(";"):
+        key, _, value = pair.partition("=")
+        if key.strip() == name and value.strip():
+            return value.strip().strip('"')
+    return ""
 
 
 # --- CORS ------------------------------------------------------------------------------------------------------------
 
-_PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, HEAD, POST, DELETE",
-    # Ours, and what clients of A2A send from pages.
-    "Access-Control-Allow-Headers": (
-        "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-ID, Producer-Id, Producer-Seq, "
-        "A2A-Version, A2A-Extensions, X-A2A-Extensions, If-None-Match, Cache-Control, traceparent, tracestate"
-    ),
-    "Access-Control-Max-Age": "600",
-}
+_METHODS = "GET, HEAD, POST, DELETE"
+# Ours, and what clients of A2A send from pages.
+_HEADERS = (
+    "Authorization, Content-Type, Last-Event-ID, Idempotency-Key, X-Request-ID, Producer-Id, Producer-Seq, "
+    "A2A-Version, A2A-Extensions, X-A2A-Extensions, If-None-Match, Cache-Control, traceparent, tracestate"
+)
+_HEADER_NAMES = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]{1,64}([ \t]*,[ \t]*[!#$%&'+.^_`|~0-9A-Za-z-]{1,64}){0,63}\Z")
+MAX_ORIGINS_LOGGED = 100
 
 
 def exact_origins(origins: Collection[str]) -> frozenset[str]:
@@ -192,14 +144,32 @@ def setup_cors(app: web.Application, origins: Collection[str]) -> None:
         if origin in allowed:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
-            response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, ETag"
+            response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, ETag, WWW-Authenticate"
+
+    refused: set[str] = set()
 
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
             return await handler(request)
-        is_allowed = request.headers.get("Origin") in allowed
-        return web.Response(status=204, headers=_PREFLIGHT if is_allowed else None)
+        origin = request.headers.get("Origin", "")
+        if origin in allowed:
+            return web.Response(status=204, headers=_preflight(request))
+        if origin not in refused and len(refused) < MAX_ORIGINS_LOGGED:  # once each, or pages would fill the log
+            refused.add(origin)
+            get_logger().warning("preflight_refused", origin=origin[:200], allowed_by="RUNCAST_CORS_ORIGINS")
+        return web.Response(status=204)
 
     app.middlewares.append(cors)
     app.on_response_prepare.append(mark)
+
+
+def _preflight(request: web.Request) -> dict[str, str]:
+    """Every header that was asked for is allowed: whoever may send our cookies may send `baggage`, too."""
+    asked = request.headers.get("Access-Control-Request-Headers", "").strip()
+    return {
+        "Access-Control-Allow-Methods": _METHODS,
+        "Access-Control-Allow-Headers": asked if _HEADER_NAMES.match(asked) else _HEADERS,
+        "Access-Control-Max-Age": "600",
+        "Vary": "Access-Control-Request-Headers",
+    }

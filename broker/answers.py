@@ -57,7 +57,7 @@ class Answers:
         `InvalidEvent`, and `Problem`: 409 when the time of the question is over, 422 when the value does not fit it."""
         asked = await self._asked(identity.owner, execution_id, request.input_id)
         _check_open(execution_id, asked)
-        event = self._prepare(execution_id, request, identity.principal.user, request_id)
+        event = self._prepare(execution_id, request, identity.name, request_id)
         checked = await self._check(asked.question, request.value)
         await self._append(identity.owner, execution_id, request.input_id, event)
         if checked.unusable is not None:  # said once: no other answer will be taken

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator
 from typing import get_args
 
@@ -32,6 +31,8 @@ from broker.ops import Ops
 from broker.problems import Problem, request_id_of, to_problem
 from broker.publish import Gate, edge_hooks, publish, read_events, read_producer
 from broker.reconnect import for_event_source
+from broker.revocation_store import Revoked
+from broker.revocations import HOLD_MS, moment_of
 from broker.settings import Settings
 from broker.stream import Streams
 from emitter import workers
@@ -44,8 +45,6 @@ from emitter.tracing import Trace
 from emitter.wire import EXECUTION_ID, START, EventId, Owner, parse_event_id
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-REVOKED_SECONDS = 30 * 86_400
-"""How long a revocation holds: longer than any sane token lives, since the token itself is not at hand."""
 MAX_LIST = 200
 
 
@@ -92,6 +91,7 @@ class Api:
             web.post("/api/agent/stream-tickets", self.mint_ticket),
             web.get("/api/agent/agents", self.list_agents),
             web.post("/api/admin/revocations", self.revoke),
+            web.delete("/api/admin/revocations", self.take_back),
             web.get("/openapi.json", self.openapi),
         ]
 
@@ -213,13 +213,20 @@ class Api:
     async def revoke(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "admin")
         body = await self._front.read_json(request, RevocationRequest)
-        until = time.time() + REVOKED_SECONDS
-        member = await self._access.revoke(
-            until=until, jti=body.jti, user=body.user, org=body.org or identity.principal.org
+        org = body.org or identity.principal.org
+        revoked = await self._access.revocations.revoke(
+            jti=body.jti, user=body.user, org=org, expires_at_ms=body.expires_at
         )
-        self._streams.close_revoked(self._access.is_revoked)
-        self._front.audit(request, identity, "access_revoked", member=member)
-        return _json(RevocationResponse(revoked_until=int(until * 1000)), status=202)
+        self._front.audit(request, identity, "access_revoked", member=revoked.member, stored=revoked.is_stored)
+        return _json(_revocation(revoked), status=202)
+
+    async def take_back(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "admin")
+        body = await self._front.read_json(request, RevocationRequest) if request.can_read_body else _named(request)
+        org = body.org or identity.principal.org
+        member = await self._access.revocations.take_back(jti=body.jti, user=body.user, org=org)
+        self._front.audit(request, identity, "revocation_taken_back", member=member)
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def openapi(self, _: web.Request) -> web.Response:
         return web.Response(body=self._openapi, content_type="application/json")
@@ -260,6 +267,22 @@ def _after(request: web.Request) -> EventId:
         return parse_event_id(text)
     except ValueError as error:
         raise Problem(400, "malformed-cursor", str(error), path="after") from error
+
+
+def _revocation(revoked: Revoked) -> RevocationResponse:
+    is_user = revoked.member.startswith("user:")
+    is_endless = revoked.score >= HOLD_MS
+    return RevocationResponse(
+        revoked_until=None if is_endless else revoked.score,
+        issued_before=moment_of(revoked.score) if is_user else None,
+        warning=None if revoked.is_stored else "not stored yet: an edge that starts now may not know of it",
+    )
+
+
+def _named(request: web.Request) -> RevocationRequest:
+    """The same by the query, for clients whose DELETE has no body."""
+    named = {name: request.query[name] for name in ("jti", "user", "org") if name in request.query}
+    return msgspec.convert(named, RevocationRequest)
 
 
 def _json(value: msgspec.Struct, *, status: int = 200) -> web.Response:

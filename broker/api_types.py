@@ -24,7 +24,7 @@ ExecutionId = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="
 EventIdText = Annotated[str, Meta(pattern=EVENT_ID, description="`<ms>-<seq>`: a place in a log")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Reason = Annotated[str, Meta(max_length=1024)]
-UserId = Annotated[str, Meta(pattern="^[A-Za-z0-9_.@|+=~-]{1,128}$")]
+UserId = Annotated[str, Meta(min_length=1, max_length=2048, description="the `sub` (or organisation) of tokens")]
 Metadata = Annotated[dict[str, Any], Meta(max_length=64)]
 
 
@@ -82,15 +82,21 @@ class TicketRequest(_Request, frozen=True):
 
 
 class RevocationRequest(_Request, frozen=True):
-    """Either a token (`jti`) or a user, of the caller's org unless `org` says another."""
+    """Either a token (`jti`) or all that a user was issued until now, of the caller's org unless `org` says another.
+    `expiresAt` is the token's `exp`: it need not be remembered for longer."""
 
     jti: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     user: UserId | None = None
     org: UserId | None = None
+    expires_at: Annotated[int, Meta(ge=0, le=32_503_680_000_000, description="milliseconds since the epoch")] | None = (
+        None
+    )
 
     def __post_init__(self) -> None:
         if (self.jti is None) == (self.user is None):
             raise ValueError("one of jti and user is needed, not both")
+        if self.user is not None and self.expires_at is not None:
+            raise ValueError("expiresAt is of one token, and goes with jti")
 
 
 class PublishRequest(_Request, frozen=True):
@@ -189,9 +195,13 @@ class TicketResponse(_Response, frozen=True):
 
 
 class RevocationResponse(_Response, frozen=True):
-    """Until when the revoked tokens are refused."""
+    """A token is refused until `revokedUntil`; without it, until that is taken back. A user's tokens are refused if
+    they were issued before `issuedBefore`, or do not say when. `warning` is there when Redis takes no writes: the
+    revocation is in effect on every edge that runs, and is stored as soon as that is possible."""
 
-    revoked_until: Millis
+    revoked_until: Millis | None = None
+    issued_before: Millis | None = None
+    warning: str | None = None
 
 
 class AgentInfo(_Response, frozen=True):

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -21,7 +21,8 @@ from broker import access, problems
 from broker.access import Access
 from broker.admission import Admission
 from broker.api import MAX_BODY_BYTES, Api, log_limits
-from broker.auth import Keys, Verifier, pem_key, secret_key
+from broker.auth import Keys, Verifier, mint, pem_key, secret_key
+from broker.claims import ClaimNames
 from broker.collector import Collector
 from broker.commands import Commands
 from broker.front import Front
@@ -150,9 +151,18 @@ class Edge:
         async with contextlib.AsyncExitStack() as stack:
             jwks = await stack.enter_async_context(Jwks(settings.jwks_url)) if settings.jwks_url else None
             keys = jwks or static_key(settings)
-            verifier = Verifier(keys, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+            verifier = Verifier(
+                keys,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                names=claim_names(settings),
+                unscoped=frozenset(settings.default_scopes),
+            )
             tickets = await stack.enter_async_context(Tickets(self.redis, self.id))
-            self.access = Access(self.redis, verifier, tickets, origins=settings.cors_origins, jwks=jwks)
+            origins = settings.cors_origins
+            self.access = Access(
+                self.redis, verifier, tickets, origins=origins, jwks=jwks, on_revoked=self._close_revoked
+            )
             yield
 
     @contextlib.asynccontextmanager
@@ -192,7 +202,7 @@ class Edge:
         )
         async with listening as self.subscription:
             self.streams.watch.subscription = self.subscription
-            await self.access.load()
+            await self.access.revocations.load()
             try:
                 yield
             finally:
@@ -274,7 +284,7 @@ class Edge:
             else:
                 self.heartbeat.hear()
         elif channel == wire.REVOCATIONS:
-            if self.access.on_message(data) is not None:
+            if self.access.revocations.on_message(data) is not None:
                 self._close_revoked()
         else:
             self.metrics.pubsub_messages.inc()
@@ -290,7 +300,7 @@ class Edge:
 
     async def _reload_revocations(self) -> None:
         try:
-            await self.access.load()
+            await self.access.revocations.load()
             self._close_revoked()
         except (RedisError, *GONE) as error:
             self._log.warning("revocations_not_loaded", error=type(error).__name__)
@@ -305,6 +315,7 @@ class Edge:
             await asyncio.sleep(seconds)
             try:
                 await self.streams.watch.recheck(seconds)
+                await self.access.revocations.settle()
             except (RedisError, *GONE) as error:
                 self._log.warning("recheck_failed", error=type(error).__name__)
 
@@ -340,6 +351,25 @@ def static_key(settings: Settings) -> Keys:
         return secret_key(settings.jwt_secret)
     allowed = "one of RUNCAST_JWT_SECRET, RUNCAST_JWT_PUBLIC_KEY and RUNCAST_JWKS_URL must be set (or use --dev)"
     raise BadSetting("RUNCAST_JWT_SECRET", "", allowed)
+
+
+def claim_names(settings: Settings) -> ClaimNames:
+    return ClaimNames(settings.jwt_scope_claim, settings.jwt_org_claim)
+
+
+def minted(settings: Settings, user: str, org: str = "default", *, scopes: Collection[str], ttl: float) -> str:
+    """A token that edges with these settings take. Errors of `mint`."""
+    return mint(
+        settings.jwt_secret or "",
+        user,
+        org,
+        scopes,
+        ttl=ttl,
+        now=time.time(),
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        names=claim_names(settings),
+    )
 
 
 class Doorman:

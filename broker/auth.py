@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import heapq
+import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
 import jwt
 import msgspec
@@ -21,8 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import get_default_algorithms
 
+from broker.claims import SCOPES, UNSCOPED, BadClaim, ClaimNames, Claims, read_claims
 from broker.problems import Problem
 from emitter.errors import InvalidEvent
+from emitter.subjects import owner_named, owner_of_token
 from emitter.wire import Owner
 
 MAX_TOKEN_BYTES = 8 * 1024
@@ -30,11 +33,15 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: an HS256 key is at least as long 
 LEEWAY_SECONDS = 30
 MAX_REMEMBERED = 10_000
 MAX_JWKS_KEYS = 100
+MAX_KEYS_OF_ONE_ID = 4
+"""Each is a signature check that a stranger can cause."""
+MAX_SHOWN = 256
 
-SCOPES = frozenset(
-    {"executions:read", "executions:write", "events:publish", "executions:debug", "ops:read", "admin"},
-)
 DEFAULT_SCOPES = frozenset({"executions:read", "executions:write"})
+"""What `mint` grants unless it is told otherwise."""
+
+
+CHALLENGE = 'Bearer realm="runcast"'
 
 
 class Reason(enum.StrEnum):
@@ -57,16 +64,25 @@ class Unauthorized(Problem):
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         # RFC 6750 section 3.1: a request that carried nothing is told the scheme, and no error.
-        challenge = 'Bearer realm="runcast"' + ("" if reason is Reason.MISSING else ', error="invalid_token"')
+        challenge = CHALLENGE + ("" if reason is Reason.MISSING else ', error="invalid_token"')
         super().__init__(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge}, reason=str(reason))
         self.reason = reason
+
+
+class UnknownKey(Unauthorized):
+    """A token that names a key which is not among those known."""
+
+    def __init__(self, key_id: str | None) -> None:
+        super().__init__(Reason.UNKNOWN_KEY, "the token is signed with an unknown key")
+        self.key_id = key_id
 
 
 class Identity(msgspec.Struct, frozen=True):
     """Whose executions a request is about, and what it may do with them.
 
-    `expires_at` is the token's `exp` (unix seconds). `execution_id` is set by a ticket that is good for one execution
-    only; `ticket` is the digest of that ticket. `actor` is who really asks, when an admin acts for `owner`.
+    `expires_at` and `issued_at` are the token's `exp` and `iat` (unix seconds). `execution_id` is set by a ticket that
+    is good for one execution only; `ticket` is the digest of that ticket. `actor` is who really asks, when an admin
+    acts for `owner`. `subject` is the token's subject where the owner's name is only its digest.
     """
 
     owner: Owner
@@ -76,11 +92,18 @@ class Identity(msgspec.Struct, frozen=True):
     execution_id: str | None = None
     actor: Owner | None = None
     ticket: str | None = None
+    issued_at: float | None = None
+    subject: str | None = None
 
     @property
     def principal(self) -> Owner:
-        """Who asks: the one to count, to limit, to name as `by`, and to revoke."""
+        """Who asks: the one to count, to limit, and to revoke."""
         return self.actor or self.owner
+
+    @property
+    def name(self) -> str:
+        """Who asks, as people read it: what is stored as `by`, and stands in audit lines."""
+        return self.subject or self.principal.user
 
 
 # --- what an identity may do -----------------------------------------------------------------------------------------
@@ -89,7 +112,7 @@ class Identity(msgspec.Struct, frozen=True):
 def require(identity: Identity, scope: str) -> None:
     """403 unless the identity has the scope. No scope implies another."""
     if scope not in identity.scopes:
-        challenge = f'Bearer realm="runcast", error="insufficient_scope", scope="{scope}"'
+        challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
         headers = {"WWW-Authenticate": challenge}
         raise Problem(403, "forbidden", f"needs scope {scope}", headers=headers, requiredScope=scope)
 
@@ -97,7 +120,8 @@ def require(identity: Identity, scope: str) -> None:
 def require_execution(identity: Identity, execution_id: str | None) -> None:
     """403 when a ticket for one execution is used for another, or for the feed (None)."""
     if identity.execution_id is not None and identity.execution_id != execution_id:
-        raise Problem(403, "forbidden", "this ticket is for another stream")
+        headers = {"WWW-Authenticate": CHALLENGE}
+        raise Problem(403, "forbidden", "this ticket is for another stream", headers=headers)
 
 
 def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identity:
@@ -105,7 +129,7 @@ def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identit
     if user is None and org is None:
         return identity
     try:
-        owner = Owner(user or identity.owner.user, org or identity.owner.org)
+        owner = owner_named(user or identity.owner.user, org or identity.owner.org)
     except InvalidEvent as error:
         raise Problem(422, "invalid", error.detail) from error
     if owner == identity.owner:
@@ -135,12 +159,8 @@ def origin_allowed(
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 
-# What a public key may be used for, by its kind (`kty` of a JWK). A symmetric key that anyone can fetch proves nothing.
-_ALGORITHMS = {
-    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    "EC": ("ES256", "ES384", "ES512"),
-    "OKP": ("EdDSA",),
-}
+_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 
 class VerifyKey(NamedTuple):
@@ -156,7 +176,9 @@ class Keys(Protocol):
     generation: int
     """Changes when the keys do: what was verified with the old ones is verified again."""
 
-    def find(self, key_id: str | None) -> VerifyKey | None: ...
+    def find(self, key_id: str | None) -> Sequence[VerifyKey]:
+        """The keys that a token with this key id may be signed with; none if the id is unknown."""
+        ...
 
 
 class OneKey:
@@ -167,8 +189,8 @@ class OneKey:
     def __init__(self, key: VerifyKey) -> None:
         self._key = key
 
-    def find(self, key_id: str | None) -> VerifyKey | None:  # noqa: ARG002 - part of the protocol
-        return self._key
+    def find(self, key_id: str | None) -> Sequence[VerifyKey]:  # noqa: ARG002 - part of the protocol
+        return (self._key,)
 
 
 def secret_key(secret: str) -> OneKey:
@@ -196,29 +218,27 @@ def pem_key(pem: str) -> OneKey:
 
 def _algorithms_of(key: object) -> tuple[str, ...]:
     if isinstance(key, RSAPublicKey):
-        return _ALGORITHMS["RSA"]
+        return _RSA
     if isinstance(key, Ed25519PublicKey):
-        return _ALGORITHMS["OKP"]
-    if isinstance(key, EllipticCurvePublicKey):
-        by_curve = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-        if algorithm := by_curve.get(key.curve.name):
-            return (algorithm,)
+        return ("EdDSA",)
+    if isinstance(key, EllipticCurvePublicKey) and (algorithm := _CURVES.get(key.curve.name)):
+        return (algorithm,)
     raise ValueError("the public key is neither RSA, nor P-256, P-384 or P-521, nor Ed25519")
 
 
 class JwkSet:
     """The keys of one published set. A token without key id is only checked when the set has a single key."""
 
-    def __init__(self, keys: Mapping[str | None, VerifyKey]) -> None:
+    def __init__(self, keys: Mapping[str | None, Sequence[VerifyKey]]) -> None:
         self._keys = dict(keys)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return sum(len(keys) for keys in self._keys.values())
 
-    def find(self, key_id: str | None) -> VerifyKey | None:
-        if key_id is None and len(self._keys) == 1:
+    def find(self, key_id: str | None) -> Sequence[VerifyKey]:
+        if key_id is None and len(self) == 1:
             return next(iter(self._keys.values()))
-        return self._keys.get(key_id)
+        return self._keys.get(key_id, ())
 
 
 def parse_jwks(body: bytes) -> JwkSet:
@@ -227,13 +247,13 @@ def parse_jwks(body: bytes) -> JwkSet:
         listed = msgspec.json.decode(body, type=_JwksBody).keys
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not a JWK set: {error}") from error
-    keys: dict[str | None, VerifyKey] = {}
+    keys: dict[str | None, list[VerifyKey]] = {}
     for jwk in listed[:MAX_JWKS_KEYS]:
         if (key := _usable(jwk)) is not None:
-            keys.setdefault(jwk.get("kid"), key)
+            keys.setdefault(jwk.get("kid"), []).append(key)
     if not keys:
         raise ValueError("the JWK set has no key that can verify tokens")
-    return JwkSet(keys)
+    return JwkSet({key_id: tuple(same[:MAX_KEYS_OF_ONE_ID]) for key_id, same in keys.items()})
 
 
 class _JwksBody(msgspec.Struct):
@@ -241,36 +261,25 @@ class _JwksBody(msgspec.Struct):
 
 
 def _usable(jwk: dict[str, Any]) -> VerifyKey | None:
-    kind, key_id = jwk.get("kty"), jwk.get("kid", "")
-    allowed = _ALGORITHMS.get(kind, ()) if isinstance(kind, str) else ()
-    is_public_for_signing = "d" not in jwk and jwk.get("use", "sig") == "sig"
-    is_algorithm_fit = "alg" not in jwk or jwk["alg"] in allowed
-    if not (allowed and isinstance(key_id, str) and is_public_for_signing and is_algorithm_fit):
+    """A public key for signatures with the algorithms that its kind allows: only the one that it names, if it does
+    (Entra ID names none). A symmetric key that anyone can fetch proves nothing."""
+    is_public_for_signing = "d" not in jwk and jwk.get("kty") != "oct" and jwk.get("use", "sig") == "sig"
+    if not (isinstance(jwk.get("kid", ""), str) and is_public_for_signing):
         return None
     try:
-        key = jwt.PyJWK(jwk)
-        too_short = key.Algorithm.check_key_length(key.key)
+        parsed = jwt.PyJWK(jwk)
+        allowed = _algorithms_of(parsed.key)
+        too_short = parsed.Algorithm.check_key_length(parsed.key)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError):
         return None
-    if too_short or key.algorithm_name not in allowed:
+    named = jwk.get("alg")
+    if too_short or not (named is None or named in allowed):
         return None
-    return VerifyKey(key, (key.algorithm_name,))
+    # The bare key, since PyJWT binds a PyJWK to one algorithm.
+    return VerifyKey(parsed.key, allowed if named is None else (named,))
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------
-
-_Time = Annotated[float, msgspec.Meta(ge=0, le=32_503_680_000)]  # unix seconds, to the year 3000
-
-
-class _Claims(msgspec.Struct):
-    sub: str
-    exp: _Time
-    org: str = "default"
-    scope: str | None = None
-    nbf: _Time | None = None
-    jti: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
-    iss: str | None = None
-    aud: str | list[str] | None = None
 
 
 class Verifier:
@@ -283,9 +292,13 @@ class Verifier:
         *,
         issuer: str | None = None,
         audience: str | None = None,
+        names: ClaimNames = ClaimNames(),  # noqa: B008 - frozen
+        unscoped: frozenset[str] = UNSCOPED,
         max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self._keys = keys
+        self._names = names
+        self._unscoped = unscoped
         self._issuer = issuer
         self._audience = audience
         self._max_remembered = max_remembered
@@ -321,28 +334,40 @@ class Verifier:
 
     def _identify(self, token: str, now: float) -> Identity:
         claims = self._signed_claims(token)
-        if claims.nbf is not None and now + LEEWAY_SECONDS < claims.nbf:
+        # One that was issued in the future would outlive the revocations of until then.
+        if now + LEEWAY_SECONDS < max(claims.not_before or 0, claims.issued_at or 0):
             raise Unauthorized(Reason.EARLY, "the token is not valid yet")
-        if self._issuer is not None and claims.iss != self._issuer:
+        if self._issuer is not None and claims.issuer != self._issuer:
             raise Unauthorized(Reason.ISSUER, "the token is from another issuer")
-        if self._audience is not None and self._audience not in _audiences(claims.aud):
+        if self._audience is not None and self._audience not in claims.audiences:
             raise Unauthorized(Reason.AUDIENCE, "the token is for another audience")
-        return _identity(claims)
+        return _identity(claims, self._unscoped)
 
-    def _signed_claims(self, token: str) -> _Claims:
+    def _signed_claims(self, token: str) -> Claims:
         try:
-            # Twice through the header, so that only PyJWT ever parses what decides about a signature.
-            key = self._keys.find(jwt.get_unverified_header(token).get("kid"))
-            if key is None:
-                raise Unauthorized(Reason.UNKNOWN_KEY, "the token is signed with an unknown key")
-            payload = self._jws.decode(token, key.key, algorithms=list(key.algorithms))
-            return msgspec.json.decode(payload, type=_Claims)
+            return read_claims(self._payload(token), self._names)
         except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
             raise Unauthorized(Reason.SIGNATURE, "the token's signature or algorithm is wrong") from error
+        except BadClaim as error:
+            raise Unauthorized(Reason.MALFORMED, str(error)) from error
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            # The text of a claim's error names the claim, never a key; the other errors say nothing of use.
-            detail = str(error) if isinstance(error, msgspec.ValidationError) else "the token cannot be read"
-            raise Unauthorized(Reason.MALFORMED, detail) from error
+            raise Unauthorized(Reason.MALFORMED, "the token cannot be read") from error
+
+    def _payload(self, token: str) -> bytes:
+        """The payload, whose signature one of the keys has made. Raises PyJWT's errors and `Unauthorized`."""
+        # Twice through the header, so that only PyJWT ever parses what decides about a signature.
+        key_id = jwt.get_unverified_header(token).get("kid")
+        keys = self._keys.find(key_id)
+        if not keys:
+            raise UnknownKey(key_id)
+        for key in keys[:-1]:
+            with suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                return self._decode(token, key)
+        return self._decode(token, keys[-1])
+
+    def _decode(self, token: str, key: VerifyKey) -> bytes:
+        payload: bytes = self._jws.decode(token, key.key, algorithms=list(key.algorithms))
+        return payload
 
 
 def check_expiry(identity: Identity, now: float) -> None:
@@ -351,17 +376,30 @@ def check_expiry(identity: Identity, now: float) -> None:
         raise Unauthorized(Reason.EXPIRED, "the token has expired")
 
 
-def _audiences(claim: str | list[str] | None) -> list[str]:
-    return [claim] if isinstance(claim, str) else claim or []
-
-
-def _identity(claims: _Claims) -> Identity:
-    scopes = DEFAULT_SCOPES if claims.scope is None else SCOPES & frozenset(claims.scope.split())
+def _identity(claims: Claims, unscoped: frozenset[str]) -> Identity:
     try:
-        owner = Owner(claims.sub, claims.org)
+        owner = owner_of_token(claims.subject, claims.org)
     except InvalidEvent as error:
         raise Unauthorized(Reason.MALFORMED, error.detail) from error
-    return Identity(owner, scopes, claims.jti, claims.exp)
+    return Identity(
+        owner,
+        unscoped if claims.scopes is None else claims.scopes,
+        claims.token_id,
+        claims.expires_at,
+        issued_at=claims.issued_at,
+        subject=_shown(claims.subject, owner),
+    )
+
+
+_OURS = re.compile(r"system:[^:]*\Z")
+"""What events say instead of a user, such as `system:expired`. A service account's name has more parts."""
+
+
+def _shown(subject: str, owner: Owner) -> str | None:
+    """A subject that people may be shown instead of its digest: not one that reorders a line or stands for no user."""
+    if subject == owner.user or not subject.isprintable() or _OURS.match(subject):
+        return None
+    return subject[:MAX_SHOWN]
 
 
 def mint(
@@ -374,66 +412,21 @@ def mint(
     now: float,
     issuer: str | None = None,
     audience: str | None = None,
+    names: ClaimNames = ClaimNames(),  # noqa: B008 - frozen
 ) -> str:
     """A token for `runcast token` and for tests, good for `ttl` seconds from `now`. `ValueError` for a weak secret or
     an unknown scope, `InvalidEvent` for a user or org that cannot be."""
     secret_key(secret)
     if unknown := set(scopes) - SCOPES:
         raise ValueError(f"unknown scope {min(unknown)!r}; known: {' '.join(sorted(SCOPES))}")
-    owner = Owner(user, org)
+    owner_of_token(user, org)
     claims: dict[str, Any] = {
-        "sub": owner.user,
-        "org": owner.org,
-        "scope": " ".join(sorted(scopes)),
-        "iat": int(now),
+        "sub": user,
+        names.org: org,
+        names.scope[0]: " ".join(sorted(scopes)),
+        "iat": now,  # not in whole seconds: who is revoked may log in again within the same one
         "exp": now + ttl,
         "jti": secrets.token_hex(16),
     }
     claims |= {name: value for name, value in (("iss", issuer), ("aud", audience)) if value is not None}
     return jwt.encode(claims, secret, "HS256")
-
-
-# --- revocations -----------------------------------------------------------------------------------------------------
-
-
-def token_member(token_id: str) -> str:
-    return "jti:" + token_id
-
-
-def user_member(owner: Owner) -> str:
-    return f"user:{owner.org}:{owner.user}"
-
-
-def revocation_members(identity: Identity) -> tuple[str, ...]:
-    """The revocations that end this identity's streams."""
-    user = user_member(identity.principal)
-    return (user,) if identity.token_id is None else (user, token_member(identity.token_id))
-
-
-class Revocations:
-    """What is refused, and until when (unix ms). Entries leave once their time is over."""
-
-    def __init__(self) -> None:
-        self._until: dict[str, int] = {}
-        self._ends: list[tuple[int, str]] = []
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def add(self, member: str, until_ms: int, now_ms: int) -> bool:
-        """Whether this is news: neither over already nor known for as long."""
-        self._drop_expired(now_ms)
-        if until_ms <= max(now_ms, self._until.get(member, 0)):
-            return False
-        self._until[member] = until_ms
-        heapq.heappush(self._ends, (until_ms, member))
-        return True
-
-    def _drop_expired(self, now_ms: int) -> None:
-        while self._ends and self._ends[0][0] <= now_ms:
-            until_ms, member = heapq.heappop(self._ends)
-            if self._until.get(member) == until_ms:  # not prolonged since
-                del self._until[member]
-
-    def refuses(self, identity: Identity, now_ms: int) -> bool:
-        return any(self._until.get(member, 0) > now_ms for member in revocation_members(identity))

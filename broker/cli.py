@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -19,8 +18,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from rich.console import Console
 
 from broker import demo
-from broker.app import serve, static_key, version
-from broker.auth import DEFAULT_SCOPES, mint
+from broker.app import minted, serve, static_key, version
+from broker.auth import DEFAULT_SCOPES
+from broker.claims import SCOPES
 from broker.client import Api, ApiError, EdgeUnreachable
 from broker.doctor.findings import as_text, is_well
 from broker.doctor.redis import USER as DOCTOR
@@ -41,6 +41,7 @@ from emitter.errors import InvalidEvent
 from emitter.wire import parse_event_id
 
 DEFAULT_EDGE = "http://127.0.0.1:8080"
+DEV_SCOPES = SCOPES - {"admin"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,7 +154,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if not settings.jwks_url:
         static_key(settings)
     if arguments.dev:
-        token = mint(environ["RUNCAST_JWT_SECRET"], "dev", ttl=86_400, now=time.time())
+        token = minted(settings, "dev", scopes=DEV_SCOPES, ttl=86_400)
         console = f"http://127.0.0.1:{settings.port}/#token={token}"
         print(f"DEVELOPMENT MODE: loopback only. The console of user dev, signed in:\n{console}", file=sys.stderr)
     if arguments.workers < 0:
@@ -234,11 +235,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _caller(token: str | None, settings: Settings) -> Caller:
     if token:
-        return caller_of(token)
+        return caller_of(token, settings.jwt_org_claim)
     if not settings.jwt_secret:
         raise ValueError("a token is needed for streams: --token, RUNCAST_TOKEN, or RUNCAST_JWT_SECRET to mint one")
-    secret, issuer, audience = settings.jwt_secret, settings.jwt_issuer, settings.jwt_audience
-    return caller_of(mint(secret, DOCTOR, ttl=600, now=time.time(), issuer=issuer, audience=audience))
+    return caller_of(minted(settings, DOCTOR, scopes=DEFAULT_SCOPES, ttl=600), settings.jwt_org_claim)
 
 
 async def _look(redis_url: str, url: str | None, caller: Caller | None, idle_seconds: float) -> int:
@@ -260,17 +260,8 @@ def _token(arguments: argparse.Namespace) -> int:
     settings = load_settings(os.environ)
     if not settings.jwt_secret:
         raise BadSetting("RUNCAST_JWT_SECRET", "", "the secret that the edges verify tokens with")
-    token = mint(
-        settings.jwt_secret,
-        arguments.user,
-        arguments.org,
-        arguments.scope.split(),
-        ttl=arguments.ttl,
-        now=time.time(),
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-    )
-    print(token)
+    scopes = arguments.scope.split()
+    print(minted(settings, arguments.user, arguments.org, scopes=scopes, ttl=arguments.ttl))
     return 0
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 import msgspec
 
+from broker.egress import proxy_of
 from broker.eventsource import Backoff, ClientEvent, NotAStream, Position, SseParser, retry_after
 from emitter.wire import EventId
 
@@ -94,7 +95,8 @@ class Api:
 
     async def __aenter__(self) -> Api:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        proxy = proxy_of(self.base_url)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, proxy=proxy)
         return self
 
     async def __aexit__(self, *exception: object) -> None:

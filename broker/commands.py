@@ -270,7 +270,7 @@ class Commands:
     ) -> CancelResponse:
         """Cancel, or ask the worker to. A repeat changes nothing. Raises `UnknownExecution`, `ExecutionEnded`."""
         state = await self._lifecycle.cancel(
-            identity.owner, execution_id, reason=reason, by=identity.principal.user, request_id=request_id
+            identity.owner, execution_id, reason=reason, by=identity.name, request_id=request_id
         )
         if state in ("completed", "failed"):
             raise ExecutionEnded(execution_id, state)

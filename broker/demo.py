@@ -9,7 +9,6 @@ import secrets
 import shlex
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from broker.auth import SCOPES, mint
+from broker.app import minted
+from broker.claims import SCOPES
 from broker.embedded import EmbeddedRedis
 from broker.logs import configure_logs
 from broker.publish import edge_hooks
@@ -69,7 +69,7 @@ async def run(settings: Settings, *, script: str | None, speed: float) -> int:
         edge = asyncio.create_task(supervisor.run(), name="edge")
         if not recording:
             await stack.enter_async_context(worker(environ))
-        token = mint(secret, USER, scopes=SCOPES, ttl=7 * 86_400, now=time.time())
+        token = minted(local, USER, scopes=SCOPES, ttl=7 * 86_400)
         url = f"http://127.0.0.1:{local.port}"
         try:
             await asyncio.wait([edge, playing := asyncio.create_task(ready(local))], return_when="FIRST_COMPLETED")

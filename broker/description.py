@@ -63,9 +63,9 @@ def query(name: str, description: str, **schema: Any) -> Json:
 
 
 ID = parameter("id", "path", "id of the execution", type="string", pattern="^[A-Za-z0-9_-]{1,64}$")
-_OWNER = "^[A-Za-z0-9_.@|+=~-]{0,128}$"
+_OWNER = r"^[^\u0000-\u001f\u007f-\u009f]{0,2048}$"
 OWNER = (
-    query("user", "act for this user (scope `admin`)", type="string", pattern=_OWNER),
+    query("user", "act for this user, the `sub` of their tokens (scope `admin`)", type="string", pattern=_OWNER),
     query("org", "the org of that user (scope `admin`)", type="string", pattern=_OWNER),
 )
 TRACE = (

@@ -177,6 +177,8 @@ class Front:
         """The log line of something that was done."""
         who = identity.principal
         about = {"user": who.user, "org": who.org, "protocol": self._protocol, **log_fields(trace_of(request))}
+        if identity.subject is not None:
+            about["subject"] = identity.subject
         self._log.info(event, request_id=request_id_of(request), **about, **fields)
 
     # --- show --------------------------------------------------------------------------------------------------------

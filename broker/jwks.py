@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 
@@ -13,19 +15,30 @@ import aiohttp
 import structlog
 
 from broker.auth import JwkSet, VerifyKey, parse_jwks
+from broker.egress import proxy_of
+from emitter.tracing import Allowance
 
 MAX_AGE_SECONDS = 600.0
-MIN_PAUSE_SECONDS = 60.0
+MAX_PAUSE_SECONDS = 60.0
 TIMEOUT_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 MAX_BODY_BYTES = 256 * 1024
+# Fetches that tokens with unknown keys may cause. Anybody can make up such tokens, so it is bounded; but a new key must
+# not wait for long either, and whatever token causes a fetch, it brings the new key for all.
+FETCHES_AT_ONCE = 5
+REFILL_SECONDS = 15.0
+ABSENT_SECONDS = REFILL_SECONDS  # so that one client with a wrong token never uses up what is there at once
+MAX_KEY_ID = 256
+MAX_ABSENT = 1_000
+"""Ids of keys that were not in a set just fetched."""
 
 
 class Jwks:
     """`async with Jwks(url) as keys:` starts with one try to fetch. A provider that is away does not stop the edge:
     old keys stay good, and one background task goes on fetching.
 
-    `keys.find(key_id)` never waits. `await keys.refresh()` fetches now, for a token with an unknown key, but at most
-    once in `min_pause` seconds whatever tokens come in.
+    `keys.find(key_id)` never waits. `await keys.refresh(key_id)` fetches now, for a token with an unknown key, as far
+    as the allowance goes. The environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` hold for the fetch.
     """
 
     def __init__(
@@ -33,20 +46,24 @@ class Jwks:
         url: str,
         *,
         max_age: float = MAX_AGE_SECONDS,
-        min_pause: float = MIN_PAUSE_SECONDS,
+        fetches_at_once: int = FETCHES_AT_ONCE,
+        refill_seconds: float = REFILL_SECONDS,
+        absent_seconds: float = ABSENT_SECONDS,
         timeout: float = TIMEOUT_SECONDS,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self.url = url
         self.generation = 0
         self._max_age = max_age
-        self._min_pause = min_pause
+        self._allowance = Allowance(fetches_at_once, 1 / refill_seconds)
+        self._refill_seconds = refill_seconds
+        self._absent_seconds = absent_seconds
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
         self._keys: JwkSet | None = None
         self._body = b""
         self._failures = 0
-        self._tried_at = float("-inf")
+        self._absent: OrderedDict[str | None, float] = OrderedDict()
         self._wake = asyncio.Event()
         self._fetched: asyncio.Future[None] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -57,21 +74,41 @@ class Jwks:
         """Whether a set was ever fetched."""
         return self._keys is not None
 
-    def find(self, key_id: str | None) -> VerifyKey | None:
-        return None if self._keys is None else self._keys.find(key_id)
+    def find(self, key_id: str | None) -> Sequence[VerifyKey]:
+        return () if self._keys is None else self._keys.find(key_id)
 
-    async def refresh(self) -> None:
-        """Fetch again unless that was tried within the pause; all callers share one fetch, also one under way."""
+    async def refresh(self, key_id: str | None) -> float:
+        """Fetch for a token whose key is not here; all callers share one fetch. Returns 0 when it is known now whether
+        there is such a key, else the seconds after which to ask again."""
+        if self._fetched is not None:  # which may have begun before the key was published: it proves no absence
+            await asyncio.shield(self._fetched)
+        if self.find(key_id) or self._is_absent(key_id):
+            return 0
         if self._fetched is None:
-            if time.monotonic() - self._tried_at < self._min_pause:
-                return
+            if not self._allowance.take(time.monotonic()):
+                return self._refill_seconds
             self._fetched = asyncio.get_running_loop().create_future()
             self._wake.set()
         # The task fetches, not the caller: a client that leaves takes nothing away from the others.
         await asyncio.shield(self._fetched)
+        if self._failures:
+            return RETRY_SECONDS
+        if not self.find(key_id):
+            self._note_absent(key_id)
+        return 0
+
+    def _is_absent(self, key_id: str | None) -> bool:
+        return len(key_id or "") > MAX_KEY_ID or time.monotonic() < self._absent.get(key_id, 0.0)
+
+    def _note_absent(self, key_id: str | None) -> None:
+        self._absent[key_id] = time.monotonic() + self._absent_seconds
+        self._absent.move_to_end(key_id)
+        if len(self._absent) > MAX_ABSENT:
+            self._absent.popitem(last=False)
 
     async def __aenter__(self) -> Jwks:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
+        timeout = aiohttp.ClientTimeout(total=self._timeout)
+        self._session = aiohttp.ClientSession(timeout=timeout, proxy=proxy_of(self.url))
         try:
             await self._fetch()
         except BaseException:
@@ -104,7 +141,7 @@ class Jwks:
 
     def _pause(self) -> float:
         """Seconds to the next fetch; jittered, so that a fleet of edges does not ask in step."""
-        seconds = self._max_age if self._failures == 0 else min(self._max_age, self._min_pause, 2.0**self._failures)
+        seconds = self._max_age if self._failures == 0 else min(self._max_age, MAX_PAUSE_SECONDS, 2.0**self._failures)
         return seconds * random.uniform(0.8, 1.0)
 
     def _answer_waiters(self) -> None:
@@ -113,7 +150,6 @@ class Jwks:
         self._fetched = None
 
     async def _fetch(self) -> None:
-        self._tried_at = time.monotonic()
         try:
             body = await self._read()
             if body != self._body:

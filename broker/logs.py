@@ -1,7 +1,7 @@
 """Log lines: one JSON object a line on stderr, the same for our own events and for what libraries log.
 
 A line has `timestamp` (UTC, ISO 8601), `level`, `event` and the event's fields. JSON escapes control characters and
-everything that is not ASCII, so no value can start a line of its own.
+everything that is not ASCII, so no value can start a line of its own; on a terminal nothing can steer that.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
+
+_OF_LINES = ("exception", "stack")
 
 
 def configure_logs(level: str, *, console: bool = False, stream: TextIO | None = None) -> None:
@@ -54,8 +56,25 @@ def _shared_processors() -> list[Processor]:
 def _renderers(*, console: bool, colours: bool) -> list[Processor]:
     # Tracebacks as plain text: structured ones carry local variables, and those may be secrets.
     if console:
-        return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+        renderer = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+        return [structlog.processors.format_exc_info, _escape, renderer]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Show control characters as JSON would: a page can ask for any path, and none may steer the terminal that shows
+    it. A traceback keeps its lines."""
+    return {_visible(key): _visible(value, key in _OF_LINES) for key, value in event.items()}
+
+
+def _visible(value: Any, has_lines: bool = False) -> Any:
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(char if char.isprintable() or (has_lines and char in "\n\t") else _code(char) for char in value)
+
+
+def _code(char: str) -> str:
+    return char.encode("unicode_escape").decode()
 
 
 def _formatter(*, console: bool, colours: bool) -> ProcessorFormatter:

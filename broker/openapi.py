@@ -6,6 +6,8 @@ protocols answer is beside them, in their packages.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 
 from broker import api_types as api
@@ -34,10 +36,9 @@ from broker.description import (
 from broker.metrics import CloseReason
 from broker.ops_types import OpsSnapshot
 from broker.protocols import description as protocols
+from broker.settings import Scope
 from emitter.events import CATALOGUE, Custom, Event, State
 from emitter.wire import CUSTOM_TYPE, Envelope
-
-SCOPES = ("executions:read", "executions:write", "events:publish", "executions:debug", "ops:read", "admin")
 
 
 def build_openapi(version: str) -> Json:
@@ -133,9 +134,9 @@ def _security_schemes() -> Json:
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "Claims `sub`, `org`?, `exp` and `scope`: "
-            + ", ".join(f"`{scope}`" for scope in SCOPES)
-            + ".",
+            "description": "Claims `sub`, `org`?, `exp`, `iat` and `scope` (or `scp`): "
+            + ", ".join(f"`{scope}`" for scope in get_args(Scope))
+            + ". A token without a claim about scopes may do `executions:read`.",
         },
         "cookie": {"type": "apiKey", "in": "cookie", "name": "runcast_token", "description": "The same token."},
         "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "Single use, for 30 s."},
@@ -345,12 +346,22 @@ def _operations_paths() -> Json:
         "/api/admin/revocations": {
             "post": operation(
                 "revoke",
-                "Refuse a token or a user everywhere, on open streams too",
+                "Refuse a token, or what a user was issued until now, everywhere, on open streams too",
                 "admin",
                 ok(202, "In effect within a second.", {JSON: "RevocationResponse"}),
                 tag="operations",
                 body={JSON: "RevocationRequest"},
-            )
+            ),
+            "delete": operation(
+                "takeBackRevocation",
+                "Undo a revocation, named by the body or by the query `jti`, or `user` and `org`; none is none",
+                "admin",
+                {"204": {"description": "In effect within a second.", "headers": header_refs()}},
+                tag="operations",
+                body={JSON: "RevocationRequest"},
+                body_required=False,
+                parameters=(query("jti", "the token, where there is no body", type="string"),),
+            ),
         },
         "/openapi.json": {
             "get": operation(

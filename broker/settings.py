@@ -53,6 +53,9 @@ def _about(meaning: str, unit: str = "", *, allowed: str = "", secret: bool = Fa
     return Meta(description=meaning, extra=extra, **limits)
 
 
+Scope = Literal["executions:read", "executions:write", "events:publish", "executions:debug", "ops:read", "admin"]
+"""What a token may let do; README, section Tokens."""
+
 _URL = "a URL starting with redis://, rediss://, unix://, redis[s]+sentinel:// or redis[s]+cluster://"
 _BASE = "an http or https URL without query, such as https://agents.example.com"
 _ORIGINS = "origins like https://app.example.com, comma separated; never *"
@@ -102,6 +105,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     jwt_issuer: Annotated[str | None, _about("required `iss` of tokens; unset accepts any")] = None
     jwt_audience: Annotated[str | None, _about("required `aud` of tokens; unset accepts any")] = None
+    jwt_scope_claim: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        _about("claims to look for scopes in; the first that a token has counts", "comma separated"),
+    ] = ("scope", "scp")
+    jwt_org_claim: Annotated[str, _about("claim that names the user's organisation")] = "org"
+    default_scopes: Annotated[
+        tuple[Scope, ...],
+        _about(
+            "what a token without any claim about scopes may do",
+            "comma separated",
+            allowed=f"scopes, comma separated: {', '.join(get_args(Scope))}",
+        ),
+    ] = ("executions:read",)
     cors_origins: Annotated[
         tuple[_Origin, ...],
         _about("browser origins that may call with credentials", "comma separated", allowed=_ORIGINS),

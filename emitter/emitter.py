@@ -38,8 +38,9 @@ from emitter.lane import Options
 from emitter.log import Mode, prepare_with
 from emitter.publisher import Publisher
 from emitter.questions import InputKind, Questions
+from emitter.subjects import owner_named
 from emitter.tracing import read_trace
-from emitter.wire import Owner, new_execution_id, now_ms
+from emitter.wire import new_execution_id, now_ms
 
 TEXT_CHUNK = 4 * 1024
 """Characters in a chunk of `text`; in JSON one is up to `ESCAPED_MAX` bytes."""
@@ -167,7 +168,7 @@ class AgentEmitter(AsyncEventMethods):
     log refuses (`ExecutionEnded`, `Superseded`) raises at the next call.
 
     Args:
-        user_id, org: whose execution it is.
+        user_id, org: whose execution it is: the `sub` of that user's tokens.
         execution_id: 1 to 64 of A-Z a-z 0-9 _ -; made up when absent.
         redis_url, or publisher: its own connection, or one shared by all emitters of the process.
         attempt: the attempt this worker runs; appends of an older one are refused. 0: not fenced.
@@ -197,7 +198,7 @@ class AgentEmitter(AsyncEventMethods):
         super().__init__(attempt)
         if not isinstance(attempt, int) or attempt < 0:
             raise InvalidEvent(f"attempt: {attempt!r} is not a number from 0")
-        self.owner = Owner(user_id, org)
+        self.owner = owner_named(user_id, org)
         self.execution_id = new_execution_id() if execution_id is None else wire.check_execution_id(execution_id)
         trace = None if traceparent is None else read_trace([traceparent])
         self._keys = wire.envelope_keys(request_id, agent, parent_id, None if trace is None else trace.parent)

@@ -218,7 +218,7 @@ class InputReceived(Event, frozen=True):
 
 
 EXPIRED = "system:expired"
-"""`by` of the `input:received` that closes a question which nobody answered in time. No user's id has a colon."""
+"""`by` of the `input:received` that closes a question which nobody answered in time; no user is shown by that name."""
 
 
 class Timeout(Event, frozen=True):

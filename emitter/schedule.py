@@ -21,6 +21,7 @@ import msgspec
 
 from emitter.errors import InvalidEvent
 from emitter.events import ExecutionQueued
+from emitter.subjects import owner_named
 from emitter.wire import Owner, encode_data, now_ms
 
 SCHEDULE_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
@@ -113,7 +114,7 @@ def schedule_of(
         return Schedule(
             name=name,
             agent=agent,
-            owner=Owner(user_id, org),
+            owner=owner_named(user_id, org),
             task=task,
             params=_checked_params(params),
             ticks=_every(every, offset, timezone) if cron is None else _cron(cron, offset, timezone),

@@ -14,7 +14,8 @@ from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare
 from emitter.questions import InputKind
 from emitter.redact import Redactor
-from emitter.wire import Owner, decode_envelope
+from emitter.subjects import owner_named
+from emitter.wire import decode_envelope
 
 
 class RecordingEmitter(AsyncEventMethods):
@@ -37,7 +38,7 @@ class RecordingEmitter(AsyncEventMethods):
     ) -> None:
         super().__init__(attempt=1)
         self.user_id = user_id
-        self.owner = Owner(user_id)
+        self.owner = owner_named(user_id)
         self.execution_id = execution_id
         self.events: list[tuple[str, Event]] = []
         self.records: dict[str, str] = {}

@@ -15,18 +15,18 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own package what has a lower level, or the same one as long as there is no cycle.
 LEVELS = {
     "broker": {
-        0: "dataset settings logs metrics api_types ops_types lines",
+        0: "dataset settings logs metrics api_types ops_types lines egress",
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
-        " description timer eventsource problems form_check vitals tracing",
+        " description timer eventsource problems form_check vitals tracing claims revocations",
         2: "api front seats openapi typescript stream replay pulse presence watch commands answers forms publish probes"
         " subscription shards history request pages ops collector redis_health redis_metrics rounds admission access"
-        " jwks embedded client transcript reconnect tickets doctor.* protocols.*",
+        " revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
     "emitter": {
         0: "wire events errors connection forks redis_url tasks",
-        1: "batch redact deadlines questions schedule observer tracing",
+        1: "batch redact deadlines questions schedule observer tracing subjects",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
         " lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",

@@ -38,6 +38,7 @@ from emitter.connection import GONE, connect
 from emitter.emitter import AgentEmitter
 from emitter.errors import InvalidEvent, RuncastError
 from emitter.publisher import Publisher
+from emitter.subjects import owner_of_token
 from emitter.wire import Owner
 
 EVENTS = 6
@@ -58,11 +59,11 @@ class Caller(msgspec.Struct, frozen=True):
         return {"Authorization": f"Bearer {self.token}"}
 
 
-def caller_of(token: str) -> Caller:
+def caller_of(token: str, org_claim: str = "org") -> Caller:
     """Whom a token names; whether it is good is the edge's to say. Raises `ValueError` if it is no JWT."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
-        return Caller(token, Owner(str(claims["sub"]), str(claims.get("org", "default"))))
+        return Caller(token, owner_of_token(str(claims["sub"]), str(claims.get(org_claim) or "default")))
     except (jwt.InvalidTokenError, KeyError, InvalidEvent) as error:
         raise ValueError(f"the token is no JWT with a subject: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Tokens, keys, scopes and revocations, by plain calls."""
+"""Tokens, keys and scopes, by plain calls."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from broker.auth import (
-    DEFAULT_SCOPES,
     Identity,
     JwkSet,
     OneKey,
     Reason,
-    Revocations,
     Unauthorized,
     Verifier,
     act_for,
@@ -32,9 +30,11 @@ from broker.auth import (
     require_execution,
     secret_key,
 )
+from broker.claims import ClaimNames
 from broker.problems import Problem
 from emitter.errors import InvalidEvent
-from emitter.wire import Owner
+from emitter.subjects import owner_named
+from emitter.wire import OWNER_ID, Owner
 
 SECRET = "a secret of at least thirty-two bytes"
 NOW = 1_763_682_345.0
@@ -94,10 +94,57 @@ def test_a_good_token_becomes_an_identity(verifier: Verifier) -> None:
     )
 
 
-def test_scopes_default_only_when_the_claim_is_missing(verifier: Verifier) -> None:
-    """A token without scope claim may read and write executions; one with an empty claim may do nothing."""
-    assert verifier.verify(signed(), NOW).scopes == DEFAULT_SCOPES
+def test_a_token_without_scopes_may_only_read(verifier: Verifier) -> None:
+    """Where no claim is about scopes, the edge's setting counts, which is to read; an empty claim means nothing at
+    all."""
+    assert verifier.verify(signed(), NOW).scopes == {"executions:read"}
     assert verifier.verify(signed(scope=""), NOW).scopes == frozenset()
+    generous = Verifier(secret_key(SECRET), unscoped=frozenset({"events:publish"}))
+    assert generous.verify(signed(), NOW).scopes == {"events:publish"}
+    assert generous.verify(signed(scp=[]), NOW).scopes == frozenset()
+
+
+def test_the_claims_names_can_be_set() -> None:
+    """Providers put scopes and organisations under names of their own; others then say nothing."""
+    checking = Verifier(secret_key(SECRET), names=ClaimNames(("https://a.example/roles", "permissions"), "tid"))
+    token = signed(permissions=["ops:read", "openid"], scope="admin", tid="acme", org="other")
+    assert checking.verify(token, NOW).scopes == {"ops:read"}
+    assert checking.verify(token, NOW).owner == Owner("alice", "acme")
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["system:serviceaccount:ns:builder", "spiffe://example.org/ns/x", "samlp|x|Jane Doe", "björn", "a}b:*", "~" * 300],
+)
+def test_any_subject_signs_in_as_itself(verifier: Verifier, subject: str) -> None:
+    """A subject that fits no key is known by its digest, and shown as it is."""
+    one = verifier.verify(signed(sub=subject), NOW)
+    assert one.owner == owner_named(subject)
+    assert OWNER_ID.match(one.owner.user)
+    assert one.name == subject[:256]
+    assert act_for(one, user=subject, org=None) is one, "that is who it is already"
+
+
+def test_nobody_becomes_somebody_by_the_name_of_a_digest(verifier: Verifier) -> None:
+    """A subject in the form of a digest is another user than the one whose digest it is."""
+    jane = verifier.verify(signed(sub="Jane Doe"), NOW)
+    other = verifier.verify(signed(sub=jane.owner.user), NOW)
+    assert other.owner != jane.owner
+    assert verifier.verify(signed(org=owner_named("x y").user), NOW).owner.org != owner_named("x y").user
+
+
+@pytest.mark.parametrize("subject", ["a\u202eb", "system:expired", "system:disconnect"])
+def test_a_subject_that_misleads_is_not_shown(verifier: Verifier, subject: str) -> None:
+    """What turns a line around, or stands for no user, is shown by its digest."""
+    one = verifier.verify(signed(sub=subject), NOW)
+    assert one.name == one.owner.user
+
+
+def test_an_admin_is_shown_as_himself(verifier: Verifier) -> None:
+    """Whoever an admin acts for, what is done is done by the admin."""
+    admin = verifier.verify(signed(sub="Jane Doe", scope="admin"), NOW)
+    acting = act_for(admin, user="bob", org=None)
+    assert (acting.owner, acting.principal, acting.name) == (Owner("bob"), admin.owner, "Jane Doe")
 
 
 def test_minted_tokens_verify(verifier: Verifier) -> None:
@@ -118,7 +165,7 @@ def test_mint_refuses_what_would_not_verify() -> None:
     with pytest.raises(ValueError, match="unknown scope 'root'"):
         mint(SECRET, "bob", scopes=["root"], ttl=10, now=NOW)
     with pytest.raises(InvalidEvent):
-        mint(SECRET, "bob:*", ttl=10, now=NOW)
+        mint(SECRET, "bob\n", ttl=10, now=NOW)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -133,14 +180,17 @@ def test_mint_refuses_what_would_not_verify() -> None:
         ({"exp": 1e300}, Reason.MALFORMED),
         ({"exp": True}, Reason.MALFORMED),
         ({"nbf": NOW + 31}, Reason.EARLY),
+        ({"iat": NOW + 31}, Reason.EARLY),
         ({"sub": None}, Reason.MALFORMED),
         ({"sub": ""}, Reason.MALFORMED),
-        ({"sub": "a}b:*"}, Reason.MALFORMED),
+        ({"sub": "x" * 2049}, Reason.MALFORMED),
         ({"sub": "alice\n"}, Reason.MALFORMED),
-        ({"org": "x" * 129}, Reason.MALFORMED),
-        ({"org": 5}, Reason.MALFORMED),
+        ({"org": "a\x9bb"}, Reason.MALFORMED),
+        ({"org": ["acme"]}, Reason.MALFORMED),
         ({"jti": ""}, Reason.MALFORMED),
-        ({"scope": ["admin"]}, Reason.MALFORMED),
+        ({"scope": 5}, Reason.MALFORMED),
+        ({"scope": ["admin", 5]}, Reason.MALFORMED),
+        ({"iat": "yesterday"}, Reason.MALFORMED),
     ],
 )
 def test_bad_claims_are_refused(verifier: Verifier, changes: dict[str, Any], reason: Reason) -> None:
@@ -148,18 +198,18 @@ def test_bad_claims_are_refused(verifier: Verifier, changes: dict[str, Any], rea
     assert reason_of(verifier, signed(**changes)) is reason
 
 
-def test_a_subject_that_is_no_string_is_refused(verifier: Verifier) -> None:
-    """`sub` must be a string, whoever signed it."""
-    token = forged({"alg": "HS256"}, claims(sub=7), SECRET.encode())
-    assert reason_of(verifier, token) is Reason.MALFORMED
-    token = forged({"alg": "HS256"}, claims(), SECRET.encode())
-    assert verifier.verify(token, NOW).owner == ALICE, "the forger itself works"
+def test_claims_may_have_other_forms(verifier: Verifier) -> None:
+    """Numbers as text, a subject as a number, null for nothing: as some providers write them."""
+    odd = {"sub": 7, "exp": str(NOW + 60), "jti": 8, "org": None, "scope": None, "scp": "ops:read", "iat": NOW}
+    token = forged({"alg": "HS256"}, odd, SECRET.encode())
+    expected = Identity(Owner("7"), frozenset({"ops:read"}), "8", NOW + 60, issued_at=NOW)
+    assert verifier.verify(token, NOW) == expected
 
 
 def test_clocks_may_differ_by_the_leeway(verifier: Verifier) -> None:
     """A token is taken until 30 s after its expiry and from 30 s before its start, and not longer, also when it is
     remembered."""
-    token = signed(exp=NOW, nbf=NOW + 29)
+    token = signed(exp=NOW, nbf=NOW + 29, iat=NOW + 29)
     verifier.verify(token, NOW)
     verifier.verify(token, NOW + 29.9)
     assert reason_of(verifier, token, NOW + 30) is Reason.EXPIRED
@@ -312,6 +362,43 @@ def key_set(*keys: dict[str, Any]) -> JwkSet:
     return parse_jwks(json.dumps({"keys": keys}).encode())
 
 
+def test_a_key_without_an_algorithm_takes_those_of_its_kind(rsa_key: rsa.RSAPrivateKey) -> None:
+    """Entra ID names none. RSA then takes its six; a curve has one; and none of them takes HMAC or nothing at all."""
+    wide, narrow = jwk(rsa_key, kid="w"), jwk(rsa_key, kid="n", alg="RS384")
+    assert "alg" not in wide
+    curve = ec.generate_private_key(ec.SECP384R1())
+    p384 = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA384).to_jwk(curve.public_key(), as_dict=True)
+    verifier = Verifier(Rotating(key_set(wide, narrow, {**p384, "kid": "c"})))
+
+    def taken(private: Any, algorithm: str, kid: str) -> bool:
+        try:
+            return verifier.verify(jwt.encode(claims(), private, algorithm, headers={"kid": kid}), NOW).owner == ALICE
+        except Unauthorized as error:
+            if error.reason is not Reason.SIGNATURE:
+                raise
+            return False
+
+    six = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
+    assert [taken(rsa_key, each, "w") for each in six] == [True] * 6
+    assert [taken(rsa_key, each, "n") for each in six] == [each == "RS384" for each in six]
+    assert taken(curve, "ES384", "c")
+    for header in ({"alg": "none", "kid": "w"}, {"alg": "HS256", "kid": "w"}):
+        assert reason_of(verifier, forged(header, claims(), public_pem(rsa_key).encode())) is Reason.SIGNATURE
+
+
+def test_all_keys_of_one_id_are_tried(rsa_key: rsa.RSAPrivateKey) -> None:
+    """Some sets use an id twice; a token of either key is taken, one of a third is not, and of many only four count."""
+    curve, other = ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)
+    twice = key_set(jwk(rsa_key, kid="k"), jwk(curve, kid="k"))
+    assert len(twice) == 2
+    verifier = Verifier(Rotating(twice))
+    for private, algorithm in ((rsa_key, "RS256"), (curve, "ES256")):
+        assert verifier.verify(jwt.encode(claims(), private, algorithm, headers={"kid": "k"}), NOW).owner == ALICE
+    for algorithm in ("RS256", "PS256"):
+        assert reason_of(verifier, jwt.encode(claims(), other, algorithm, headers={"kid": "k"})) is Reason.SIGNATURE
+    assert len(key_set(*[jwk(rsa_key, kid="k")] * 50)) == 4
+
+
 class Rotating:
     """Keys whose set is exchanged by the test."""
 
@@ -324,7 +411,7 @@ class Rotating:
 
 
 def test_a_key_set_picks_the_key_by_its_id(rsa_key: rsa.RSAPrivateKey) -> None:
-    """The token's key id picks the key and its one algorithm; without an id only a single key is unambiguous."""
+    """The token's key id picks the key; without an id only a single key is unambiguous."""
     curve = ec.generate_private_key(ec.SECP256R1())
     both = Rotating(key_set(jwk(rsa_key, kid="r"), jwk(curve, kid="e")))
     verifier = Verifier(both)
@@ -335,7 +422,6 @@ def test_a_key_set_picks_the_key_by_its_id(rsa_key: rsa.RSAPrivateKey) -> None:
     assert verifier.verify(token(rsa_key, "RS256", "r"), NOW).owner == ALICE
     assert verifier.verify(token(curve, "ES256", "e"), NOW).owner == ALICE
     assert reason_of(verifier, token(rsa_key, "RS256", "e")) is Reason.SIGNATURE
-    assert reason_of(verifier, token(rsa_key, "RS512", "r")) is Reason.SIGNATURE
     assert reason_of(verifier, token(rsa_key, "RS256", "x")) is Reason.UNKNOWN_KEY
     assert reason_of(verifier, token(rsa_key, "RS256", None)) is Reason.UNKNOWN_KEY
     assert Verifier(Rotating(key_set(jwk(rsa_key, kid="r")))).verify(token(rsa_key, "RS256", None), NOW).owner == ALICE
@@ -353,7 +439,7 @@ def test_a_rotated_key_takes_its_remembered_tokens_along(rsa_key: rsa.RSAPrivate
 
 
 def test_unfit_keys_of_a_set_are_left_out(rsa_key: rsa.RSAPrivateKey) -> None:
-    """Symmetric, private, short, encryption and unknown keys of a set verify nothing; the first of an id wins."""
+    """Symmetric, private, short, encryption and unknown keys of a set verify nothing."""
     shared = {"kty": "oct", "kid": "s", "k": base64.urlsafe_b64encode(SECRET.encode()).decode()}
     private = jwt.algorithms.get_default_algorithms()["RS256"].to_jwk(rsa_key, as_dict=True)  # type: ignore[arg-type]
     good = jwk(rsa_key, kid="good")
@@ -363,14 +449,16 @@ def test_unfit_keys_of_a_set_are_left_out(rsa_key: rsa.RSAPrivateKey) -> None:
         {**good, "kid": "enc", "use": "enc"},
         {**good, "kid": "none", "alg": "none"},
         {**good, "kid": "hs", "alg": "HS256"},
+        {**good, "kid": "es", "alg": "ES256"},
         {**good, "kid": 7},
         {**good, "kid": "tiny", "n": "AQAB"},
         jwk(rsa.generate_private_key(65537, 1024), kid="short"),
         {"kty": "OKP", "crv": "X25519", "kid": "x", "x": "AA"},
         {"kid": "empty"},
     ]
-    assert len(key_set(*unfit, good, {**good, "kid": "good", "alg": "RS512"})) == 1
-    assert key_set(*unfit, good).find("good") is not None
+    assert len(key_set(*unfit, good)) == 1
+    assert key_set(*unfit, good).find("good")
+    assert not key_set(*unfit, good).find("short")
     with pytest.raises(ValueError, match="no key"):
         key_set(*unfit)
 
@@ -399,7 +487,7 @@ class Counting(OneKey):
 
 def test_remembered_tokens_are_bounded_and_not_checked_again() -> None:
     """A token seen before costs no signature check; the least recently used one is forgotten first."""
-    keys = Counting(secret_key(SECRET).find(None))  # type: ignore[arg-type]
+    keys = Counting(secret_key(SECRET).find(None)[0])
     verifier = Verifier(keys, max_remembered=2)
     one, two, three = (signed(jti=name) for name in "abc")
     first = verifier.verify(one, NOW)
@@ -457,7 +545,7 @@ def test_only_an_admin_acts_for_another() -> None:
     assert (acting.owner, acting.principal, acting.token_id) == (Owner("bob", "acme"), ALICE, "t1")
     assert act_for(acting, user="carol", org=None).principal == ALICE
     with pytest.raises(Problem) as caught:
-        act_for(admin, user="b*", org=None)
+        act_for(admin, user="b\x00", org=None)
     assert caught.value.status == 422
 
 
@@ -501,43 +589,3 @@ def test_cookies_need_a_trusted_origin(method: str, origin: str | None, site: st
         method=method, origin=origin, host="edge.example:8443", fetch_site=site, allowed={"https://app.example"}
     )
     assert verdict is allowed
-
-
-# --- revocations -----------------------------------------------------------------------------------------------------
-
-
-def test_revocations_match_token_or_user_until_their_time() -> None:
-    """A revoked token or user is refused until the time given, and others are not."""
-    revocations = Revocations()
-    assert revocations.add("jti:t1", 1000, now_ms=0)
-    assert revocations.add("user:acme:bob", 2000, now_ms=0)
-    bob = Identity(Owner("bob", "acme"), frozenset(), "t2")
-    assert revocations.refuses(identity(), 999)
-    assert not revocations.refuses(identity(), 1000)
-    assert revocations.refuses(bob, 1999)
-    assert not revocations.refuses(bob, 2000)
-    assert not revocations.refuses(Identity(Owner("bob"), frozenset(), None), 0)
-
-
-def test_an_admin_is_revoked_by_his_own_name() -> None:
-    """An admin who acts for somebody is refused when the admin is revoked, not when that somebody is."""
-    revocations = Revocations()
-    revocations.add("user:default:bob", 1000, now_ms=0)
-    acting = act_for(Identity(ALICE, frozenset({"admin"})), user="bob", org=None)
-    assert not revocations.refuses(acting, 0)
-    revocations.add("user:default:alice", 1000, now_ms=0)
-    assert revocations.refuses(acting, 0)
-
-
-def test_revocations_are_prolonged_never_shortened_and_forgotten_in_time() -> None:
-    """A repeat is no news unless it is longer; what is over leaves memory."""
-    revocations = Revocations()
-    assert revocations.add("jti:t1", 1000, now_ms=0)
-    assert not revocations.add("jti:t1", 1000, now_ms=0)
-    assert not revocations.add("jti:t1", 500, now_ms=0)
-    assert revocations.add("jti:t1", 3000, now_ms=0)
-    assert not revocations.add("jti:late", 1000, now_ms=1000)
-    assert revocations.add("jti:t2", 4000, now_ms=2000)
-    assert revocations.refuses(identity(), 2999)
-    assert revocations.add("jti:t3", 9000, now_ms=5000)
-    assert len(revocations) == 1

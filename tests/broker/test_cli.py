@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +17,8 @@ import pytest
 from broker.auth import DEFAULT_SCOPES
 from broker.cli import main
 from broker.settings import Settings, describe
+from tests.edges import SECRET as EDGE_SECRET
+from tests.edges import EdgeProcess
 
 SECRET = "a secret of at least thirty-two bytes"
 ROOT = Path(__file__).parents[2]
@@ -67,11 +71,36 @@ def test_token_takes_what_it_is_told(capsys: pytest.CaptureFixture[str], monkeyp
     assert claims["exp"] - time.time() <= 10
 
 
+def test_token_has_the_claims_that_edges_look_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scopes and organisation stand where the settings say."""
+    monkeypatch.setenv("RUNCAST_JWT_SECRET", SECRET)
+    monkeypatch.setenv("RUNCAST_JWT_SCOPE_CLAIM", "permissions,scope")
+    monkeypatch.setenv("RUNCAST_JWT_ORG_CLAIM", "tid")
+    assert main(["token", "--user", "Jane Doe", "--org", "acme", "--scope", "ops:read"]) == 0
+    claims = jwt.decode(capsys.readouterr().out.strip(), SECRET, ["HS256"])
+    assert (claims["sub"], claims["tid"], claims["permissions"]) == ("Jane Doe", "acme", "ops:read")
+    assert "scope" not in claims
+
+
+def test_the_development_token_may_all_but_administer(redis_url: str) -> None:
+    """Whoever tries `serve --dev` can start, publish, debug and see the operations."""
+    edge = EdgeProcess(redis_url, "--dev")
+    with contextlib.closing(edge):
+        edge.start().wait_ready()
+        link = re.search(r"http://127\.0\.0\.1:\d+/#token=(\S+)", edge.log_text())
+        assert link is not None
+        claims = jwt.decode(link[1], EDGE_SECRET, ["HS256"])
+    expected = {"executions:read", "executions:write", "events:publish", "executions:debug", "ops:read"}
+    assert (claims["sub"], set(claims["scope"].split())) == ("dev", expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--user", "a b"], "user"),
-        (["--user", "a", "--org", "{x}"], "org"),
+        (["--user", "a\n"], "sub"),
+        (["--user", "a", "--org", "\t"], "org"),
         (["--user", "a", "--scope", "everything"], "everything"),
     ],
 )

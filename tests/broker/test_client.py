@@ -384,3 +384,16 @@ async def test_a_command_s_refusal_is_typed() -> None:
         async with Api(f"http://127.0.0.1:{port}") as api:
             with pytest.raises(EdgeUnreachable):
                 await api.get("ex_1")
+
+
+async def test_an_edge_is_reached_through_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the token in its place: nothing of a `.netrc` goes along."""
+    script = Script(answer(200, {"executions": []}))
+    async with script.serve() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.base_url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with Api("http://edge.example.test", "tok") as api:
+            await api.get("ex_1")
+    assert script.headers[0]["Host"] == "edge.example.test"
+    assert script.headers[0]["Authorization"] == "Bearer tok"

@@ -53,6 +53,26 @@ def test_hostile_values(stream: io.StringIO) -> None:
     assert stream.getvalue().count("\n") == 2
 
 
+def test_nothing_steers_a_terminal(stream: io.StringIO) -> None:
+    """What a person reads on a terminal holds no control character from outside, in no value, key, event, library's
+    line or error; and every event is one line."""
+    hostile = "\x1b]0;owned\x07\x9b2J\r\nb\x00\u2028\u202e\x7f"
+    configure_logs("info", console=True, stream=stream)
+    log = get_logger()
+    log.info(hostile, path=hostile, nested={"a": [hostile]}, **{hostile: hostile})
+    logging.getLogger("aiohttp.server").warning("bad request: %s", hostile)
+    assert stream.getvalue().count("\n") == 2
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        log.exception("request_failed", path="/ok")
+    text = stream.getvalue()
+    assert [char for char in text if not char.isprintable() and char != "\n"] == []
+    assert "Traceback" in text
+    assert "\n    raise ValueError(hostile)\n" in text, "a traceback is still one"
+    assert "\\x1b]0;owned\\x07" in text
+
+
 def test_level(stream: io.StringIO) -> None:
     """Lines below the level are not written; a second call replaces the first."""
     log = get_logger()

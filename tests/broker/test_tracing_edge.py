@@ -133,6 +133,29 @@ async def test_lines_about_a_request_have_its_trace(edge: Edge, monkeypatch: pyt
         assert found == dict.fromkeys(("access_refused", "request_failed", "access_revoked"), trace_id)
 
 
+async def test_strangers_begin_no_span(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their `traceparent` says; a caller who is let in continues a trace."""
+    begun: list[Trace | None] = []
+    start = Tracer.start
+
+    def noting(self: Tracer, name: str, kind: Any, trace: Trace | None, **facts: Fact) -> Any:
+        begun.append(trace)
+        return start(self, name, kind, trace, **facts)
+
+    monkeypatch.setattr(Tracer, "start", noting)
+    expired = token_for("a", ttl=-60)
+    async with ClientSession(f"http://127.0.0.1:{edge.port}") as session:
+        for token in ("x.y.z", expired, token_for("a", scopes=["executions:read"])):
+            headers = {"traceparent": PARENT, "Authorization": f"Bearer {token}"}
+            for path in ("/api/agent/execute", "/api/agent/executions/ex_1/events", "/ag-ui", "/api/agent/chat"):
+                async with session.post(path, json={"task": "t"}, headers=headers) as response:
+                    assert response.status in (401, 403)
+        assert begun == []
+        headers["Authorization"] = f"Bearer {token_for('a')}"
+        await session.post("/api/agent/execute", json={"task": "t"}, headers=headers)
+    assert begun == [SAMPLED]
+
+
 def test_the_description_names_the_headers() -> None:
     """Whoever reads the description learns that a trace is taken where an execution is started, or published to; and
     that events may say theirs."""

@@ -127,10 +127,10 @@ async def test_what_cannot_be_stored_raises_and_nothing_of_it_is_stored(redis: R
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"user_id": "a b"},
+        {"user_id": "a\n"},
         {"user_id": ""},
         {"user_id": 42},
-        {"org": "{x}"},
+        {"org": "\x00"},
         {"execution_id": "a:b"},
         {"execution_id": ""},
         {"execution_id": 7},

@@ -35,6 +35,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP *.runcast.test 127.0.0.1",  # a name that is not this machine's own
 )
 AGENTS_SECONDS = 20.0
 

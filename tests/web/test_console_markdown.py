@@ -76,6 +76,35 @@ async def test_a_text_becomes_nodes(render: Any) -> None:
     assert {text: await render(text) for text in CASES} == CASES
 
 
+LABELS = {
+    "https://bank.example": "evil.example",
+    "http://www.bank.example/login": "evil.example",
+    "bank.example": "evil.example",
+    "see www.bank.example/a": "evil.example",
+    "**https://**bank.example": "evil.example",
+    "https://bank.example@evil.example": "evil.example",
+    "b\u200bank.example": "evil.example",
+    "\uff42ank\uff0eexample": "evil.example",
+    "https://evil.example:8080": "evil.example",
+    "https://evil.example/other": None,
+    "www.evil.example": None,
+    "EVIL.example": None,
+    "a link": None,
+    "README.md": None,
+    "v1.2.3": None,
+    "e.g. this": None,
+}
+
+
+async def test_a_label_that_names_another_place_is_given_away(render: Any) -> None:
+    """Where a label looks like an address, and the link leads elsewhere, the host is shown beside it."""
+    for label, host in LABELS.items():
+        html = await render(f"[{label}](https://evil.example/)")
+        assert html.count("<a ") == 1, label
+        assert (f" ({host})</a>" in html) is (host is not None), html
+    assert "(" not in await render("https://bank.example/a and <https://bank.example>")
+
+
 async def test_pieces_make_what_the_whole_makes(render: Any) -> None:
     """However a text is cut up, and whatever stands in it."""
     whole = await render(TEXT)

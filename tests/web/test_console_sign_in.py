@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jwt
 from playwright.async_api import Page, expect
 
 from tests.web.browser import Complaints, WebStand, needs_chromium
@@ -84,3 +85,98 @@ async def test_a_session_that_ends_is_renewed_in_place(
     console = ConsolePage(page, stand, user)
     await expect(console.rows.get_by_text("thought ")).to_have_count(25)
     await expect(bar).to_have_count(0)  # every stream has the new token, and nobody is asked again
+
+
+# --- links that others send ------------------------------------------------------------------------------------------
+
+
+async def test_a_link_does_not_replace_somebody_without_a_question(
+    page: Page, stand: WebStand, user: str, complaints: Complaints
+) -> None:
+    """Neither in an open tab nor in one that is loaded: who stays is who they were; who agrees is the other."""
+    console = await ConsolePage(page, stand, user).open()
+    signed_in = page.get_by_role("button", name="Sign out")
+    dialog = page.get_by_role("dialog", name="Sign in by this link?")
+    other = stand.token(user + "-other")
+    for follow in (f"location.hash = '#token={other}&to=/new'", f"location.href = '/?1#token={other}'"):
+        await page.evaluate(f"void ({follow})")
+        await expect(dialog).to_contain_text(f"{user}-other")
+        await expect(dialog).to_contain_text(f"You are {user} now")
+        assert "token" not in page.url
+        await dialog.get_by_role("button", name="Stay").click()
+        await expect(dialog).to_have_count(0)
+        await expect(signed_in).to_contain_text(user)
+        await expect(signed_in).not_to_contain_text(f"{user}-other")
+        assert await storage(page) == {"runcast:token": await own_token(page)}
+    await page.evaluate(f"void (location.hash = '#token={other}')")
+    await dialog.get_by_role("button", name=f"Sign in as {user}-other").click()
+    await expect(signed_in).to_contain_text(f"{user}-other")
+    await expect(console.list).to_be_visible()
+
+
+async def own_token(page: Page) -> str:
+    """The token that is kept, which is still not the other's."""
+    token = (await storage(page))["runcast:token"]
+    assert "other" not in str(jwt.decode(token, options={"verify_signature": False})["sub"])
+    return token
+
+
+async def test_many_links_ask_once(page: Page, stand: WebStand, user: str, complaints: Complaints) -> None:
+    """A page that sends links one after the other cannot pile up questions; Escape is no."""
+    await ConsolePage(page, stand, user).open()
+    for number in range(5):
+        await page.evaluate(f"void (location.hash = '#token={stand.token(f'{user}-{number}')}')")
+    await expect(page.get_by_role("dialog")).to_have_count(1)
+    await expect(page.get_by_role("dialog")).to_contain_text(f"{user}-0")
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Sign out")).to_contain_text(user)
+    for number, replaced in ((5, True), (6, False)):
+        await page.evaluate(f"void (location.hash = '#token={stand.token(f'{user}-{number}')}')")
+        await expect(page.get_by_role("dialog")).to_contain_text(f"{user}-{number}")
+        if replaced:  # by a page of its own person: the question is gone with the old one, and the next is asked
+            await page.evaluate(f"void (location.hash = '#token={stand.token(user)}')")
+            await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_a_newer_token_of_the_same_person_is_taken(
+    page: Page, stand: WebStand, user: str, complaints: Complaints
+) -> None:
+    """No question, since nothing changes but until when."""
+    await ConsolePage(page, stand, user).open()
+    newer = stand.token(user, ttl=7200)
+    await page.evaluate(f"void (location.hash = '#token={newer}')")
+    await page.wait_for_function("token => sessionStorage.getItem('runcast:token') === token", arg=newer)
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_elsewhere_than_on_this_machine_a_link_always_asks(
+    page: Page, stand: WebStand, user: str, complaints: Complaints
+) -> None:
+    """At an address that others can reach, nobody is signed in by having followed a link."""
+    complaints.allow("Cross-Origin-Opener-Policy header has been ignored")  # as everywhere without TLS
+    address = stand.url.replace("127.0.0.1", "console.runcast.test")
+    dialog = page.get_by_role("dialog", name="Sign in by this link?")
+    await page.goto(f"{address}/#token={stand.token(user)}")
+    await expect(dialog).to_contain_text(user)
+    assert await storage(page) == {}
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_label("Access token")).to_be_visible()
+    assert await storage(page) == {}
+    await page.evaluate(f"void (location.hash = '#token={stand.token(user)}')")
+    await dialog.get_by_role("button", name=f"Sign in as {user}").click()
+    await expect(page.get_by_role("button", name="Sign out")).to_contain_text(user)
+
+
+async def test_odd_links_harm_nothing(page: Page, stand: WebStand, user: str, complaints: Complaints) -> None:
+    """What cannot be decoded, is empty or is no token is passed by, and leaves the address."""
+    await ConsolePage(page, stand, user).open()
+    for odd in ("%", "", "%00", "a%20b", "x&to=%", "x.bnVsbA.x", "%E4%A4"):
+        await page.evaluate("odd => void (location.hash = '#token=' + odd)", odd)
+        await page.wait_for_function("!location.hash.includes('token')")
+        if odd.startswith("x"):
+            await page.get_by_role("button", name="Stay").click()
+    await expect(page.get_by_role("button", name="Sign out")).to_contain_text(user)
+    await page.evaluate("sessionStorage.clear()")
+    await page.goto(f"{stand.url}/?odd#token=%")
+    await expect(page.get_by_label("Access token")).to_be_visible()

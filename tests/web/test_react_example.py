@@ -54,6 +54,15 @@ async def faster(route: Route) -> None:
     await route.continue_(post_data=json.dumps({**request, "params": {"pace": 0.2}}))
 
 
+async def test_a_link_replaces_nobody(app: Page, stand: WebStand, user: str) -> None:
+    """Who is signed in stays so, and the other's token leaves the address."""
+    mine = await app.evaluate("sessionStorage.getItem('runcast-example-token')")
+    await app.goto(f"{stand.url}{APP}?again#token={stand.token(user + '-other')}")
+    await expect(app.get_by_role("heading", name="Executions")).to_be_visible()
+    assert await app.evaluate("sessionStorage.getItem('runcast-example-token')") == mine
+    await app.wait_for_function("!location.hash.includes('token')")
+
+
 async def test_its_main_job(app: Page, tmp_path: Path) -> None:
     """A person starts the analyst, watches it, reloads in the middle, approves what it asks, and sees the end."""
     (tmp_path / "sums.py").write_text("def add(a, b):\n    return a + b\n")

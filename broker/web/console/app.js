@@ -9,7 +9,7 @@ import { icon } from "./icons.js";
 import { listen, showHelp } from "./keys.js";
 import { List } from "./list.js";
 import { Ops } from "./ops.js";
-import { Session, refusedToken, signInPage } from "./session.js";
+import { LINK_QUESTION, Session, askAboutLink, refusedToken, signInPage, takeLink } from "./session.js";
 import { Shell } from "./shell.js";
 import { Start } from "./start.js";
 import { Story } from "./story.js";
@@ -26,13 +26,29 @@ class App {
     this._visit = null;
     addEventListener("hashchange", () => this._arrive());
     listen(this._keys());
+    const offered = takeLink();
+    if (offered && this._session.trusts(offered)) return void this._enter(offered);
     if (this._session.token) this._open();
     else this._askForToken();
+    if (offered) void this._consider(offered);
   }
 
   /** Another address, or a link that signs in while the page is open. */
   _arrive() {
-    if (!this._session.takeLink()) return void this._visit?.route();
+    const offered = takeLink();
+    if (offered && this._session.trusts(offered)) return void this._enter(offered);
+    this._visit?.route();
+    if (offered) void this._consider(offered);
+  }
+
+  /** One question at a time, however many links there are. */
+  async _consider(offered) {
+    if (document.querySelector("." + LINK_QUESTION)) return;
+    if (await askAboutLink(offered, this._session.user)) this._enter(offered);
+  }
+
+  _enter(token) {
+    this._session.signIn(token);
     this._visit?.end();
     this._open();
   }
@@ -50,11 +66,7 @@ class App {
 
   _askForToken(why) {
     document.title = "Sign in · Runcast";
-    const onDone = (token) => {
-      this._session.signIn(token);
-      this._open();
-    };
-    document.body.replaceChildren(signInPage({ why, check, onDone }));
+    document.body.replaceChildren(signInPage({ why, check, onDone: (token) => this._enter(token) }));
   }
 
   _keys() {

@@ -211,6 +211,12 @@ function cells(line) {
 const SPAN =
   /(`{1,3})(?!`)([^\n]{1,300}?)(?<!`)\1(?!`)|\*\*(?=\S)([^\n]{1,300}?)(?<=\S)\*\*|(?<![\w*])\*(?=[^\s*])([^*\n]{1,300}?)(?<=\S)\*(?!\*)|(?<!\w)_(?=[^\s_])([^_\n]{1,300}?)(?<=\S)_(?!\w)|~~(?=\S)([^~\n]{1,300}?)~~|!?\[([^\]\n]{0,300})\]\(([^()\s]{1,1000})(?:[ \t]+"[^"\n]{0,200}")?\)|<(https?:\/\/[^\s<>]{1,1000})>|\bhttps?:\/\/[^\s<>"'`|]{1,1000}/g;
 
+/** What a reader takes for an address: with a scheme, or a name with dots that is no file's. */
+const ADDRESS =
+  /https?:\/\/([^\s/?#]{1,255})|(?<![\p{L}\p{N}.-])(?:www\.)?((?:[\p{L}\p{N}-]{1,63}\.){1,6}\p{L}{2,24})(?![\p{L}\p{N}])/iu;
+const FILE = /\.(?:md|py|rs|sh|js|ts|jsx|tsx|json|ya?ml|toml|txt|html?|css|go|java|rb|csv|pdf|ipynb)$/i;
+const MARKS = /[\p{Cf}\p{Mn}*_~`\\]/gu;
+
 /** A line's nodes and strings. */
 export function inline(text, depth = 0) {
   if (text.length > MAX_INLINE || depth > MAX_DEPTH) return [visible(text)];
@@ -231,6 +237,7 @@ function spanNode(match, depth) {
   if (strong) return h("strong", {}, inline(strong, depth + 1));
   if (star || underscore) return h("em", {}, inline(star ?? underscore, depth + 1));
   if (struck) return h("s", {}, inline(struck, depth + 1));
+  if (depth >= MAX_DEPTH) return visible(whole); // no link within a link's label
   if (target) return link(target, label || target, whole, depth);
   const bare = angled ?? whole.replace(/[.,;:!?)\]]+$/, "");
   return h("span", {}, link(bare, bare, bare, MAX_DEPTH), angled ? "" : visible(whole.slice(bare.length)));
@@ -254,7 +261,17 @@ function link(target, label, whole, depth) {
     "a",
     { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow", title: visible(url.href), class: "said" },
     depth < MAX_DEPTH ? inline(label, MAX_DEPTH) : visible(label),
+    namesAnother(label, url) ? ` (${visible(url.host)})` : null,
   );
+}
+
+/** Whether a label looks like an address, and not like that to which its link leads. */
+function namesAnother(label, url) {
+  const text = label.normalize("NFKC").replaceAll("\u3002", ".").replace(MARKS, "");
+  const [, authority, name] = ADDRESS.exec(text) ?? [];
+  if (name && FILE.test(name)) return false;
+  const host = (authority ?? name)?.toLowerCase();
+  return host !== undefined && host.replace(/^www\./, "") !== url.host.replace(/^www\./, "");
 }
 
 /** The address, if it is an absolute one of the web. */

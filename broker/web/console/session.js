@@ -1,22 +1,25 @@
-/** Who is looking: the token, kept for this tab only, and the form that asks for one. */
+/** Who is looking: the token, kept for this tab only, the form that asks for one, and what a link may bring. */
 
+import { openDialog } from "./dialog.js";
 import { h, setText } from "./dom.js";
 import { icon, mark } from "./icons.js";
 import { line } from "./text.js";
 
 const KEY = "runcast:token";
+/** The class of the dialog that asks about a link. */
+export const LINK_QUESTION = "link-question";
 
 export class Session {
   constructor() {
-    this._token = null;
-    if (!this.takeLink()) this._token = readStored();
+    this._token = readStored();
   }
 
-  /** Sign in by the token in the address, if there is one; whether there was. */
-  takeLink() {
-    const token = takeFromAddress();
-    if (token) this.signIn(token);
-    return token !== null;
+  /**
+   * Whether a link's token may sign in without a question. Anybody can send a link, and who follows it would go on in
+   * the sender's account: so it is the same person again, or nobody is signed in and the edge is this machine's own.
+   */
+  trusts(token) {
+    return this._token === null ? isThisMachine(location.hostname) : isSamePerson(claims(token), claims(this._token));
   }
 
   get token() {
@@ -25,7 +28,7 @@ export class Session {
 
   /** What the token says of itself; unverified, for show. */
   get user() {
-    return claims(this._token).sub ?? null;
+    return nameOf(this._token);
   }
 
   signIn(token) {
@@ -39,13 +42,67 @@ export class Session {
   }
 }
 
-/** The token of `#token=…`, which leaves the address bar and the history before anything else happens. */
-function takeFromAddress() {
-  const match = /^#token=([^&]+)(?:&to=(.*))?$/.exec(location.hash);
+/** The token of `#token=…`, which leaves the address bar and the history before anything else happens; or null. */
+export function takeLink() {
+  const match = /^#token=([^&]*)(?:&to=(.*))?$/.exec(location.hash);
   if (!match) return null;
-  const to = match[2] ? `#${decodeURIComponent(match[2])}` : "";
-  history.replaceState(null, "", location.pathname + location.search + to);
-  return clean(decodeURIComponent(match[1]));
+  const to = decode(match[2] ?? "");
+  history.replaceState(null, "", location.pathname + location.search + (to ? `#${to}` : ""));
+  return clean(decode(match[1]));
+}
+
+/** Percent-decoded, or nothing if it cannot be. */
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
+}
+
+function isThisMachine(host) {
+  return host === "localhost" || host.endsWith(".localhost") || host === "[::1]" || /^127\.[\d.]+$/.test(host);
+}
+
+function isSamePerson(one, other) {
+  return typeof one.sub === "string" && one.sub === other.sub && (one.org ?? null) === (other.org ?? null);
+}
+
+function nameOf(token) {
+  const { sub } = claims(token);
+  return typeof sub === "string" || typeof sub === "number" ? String(sub) : null;
+}
+
+/** Ask whether a link's token is to sign in; true if so. `user` is who is signed in, if anybody. */
+export async function askAboutLink(token, user) {
+  const name = line(nameOf(token) ?? "an unknown user", 80);
+  const { org } = claims(token);
+  let isWanted = false;
+  const content = (close) => {
+    const accept = () => {
+      isWanted = true;
+      close();
+    };
+    return [
+      h(
+        "p",
+        {},
+        "The link that you followed signs you in as ",
+        h("strong", {}, name),
+        typeof org === "string" && org !== "default" ? [" of ", h("strong", {}, line(org, 80))] : null,
+        user ? [". You are ", h("strong", {}, line(user, 80)), " now."] : ".",
+      ),
+      h("p", { class: "muted" }, "What you start and answer from then on is in that account, and its owner sees it."),
+      h(
+        "div",
+        { class: "dialog-actions" },
+        h("button", { type: "button", class: "button", autofocus: true, onclick: close }, user ? "Stay" : "Cancel"),
+        h("button", { type: "button", class: "button primary", onclick: accept }, `Sign in as ${name}`),
+      ),
+    ];
+  };
+  await openDialog("Sign in by this link?", content, { className: LINK_QUESTION });
+  return isWanted;
 }
 
 function readStored() {
@@ -77,7 +134,8 @@ export function clean(text) {
 function claims(token) {
   try {
     const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (char) => char.charCodeAt(0))));
+    const text = new TextDecoder().decode(Uint8Array.from(atob(payload), (char) => char.charCodeAt(0)));
+    return Object(JSON.parse(text)); // of null, too
   } catch {
     return {};
   }

@@ -23,6 +23,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadConverter
 
 from emitter.errors import InvalidEvent, describe
+from emitter.subjects import owner_named
 from emitter.tracing import Trace
 from emitter.wire import EXECUTION_ID, Owner, check_execution_id
 
@@ -54,13 +55,13 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     traceparent: str | None = None
 
     def __post_init__(self) -> None:
-        Owner(self.user, self.org)
+        owner_named(self.user, self.org)
         if self.execution_id is not None:
             check_execution_id(self.execution_id)
 
     @property
     def owner(self) -> Owner:
-        return Owner(self.user, self.org)
+        return owner_named(self.user, self.org)
 
     @property
     def id(self) -> str:

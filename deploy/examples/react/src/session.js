@@ -2,14 +2,21 @@ import { useCallback, useEffect, useState } from "react";
 
 const KEY = "runcast-example-token";
 
-/** The token, from `#token=…` (which then disappears from the address) or from earlier in this tab. */
+/**
+ * The token, from earlier in this tab, or on your own machine from `#token=…` (which then disappears from the address).
+ * Anybody can send such a link: it replaces nobody who is signed in, and signs nobody in where others can reach the page.
+ */
 export function useToken() {
-  const [token, setToken] = useState(() => tokenInAddress() ?? sessionStorage.getItem(KEY) ?? "");
+  const [token, setToken] = useState(() => sessionStorage.getItem(KEY) || (isOwnMachine() && tokenInAddress()) || "");
   useEffect(() => {
     sessionStorage.setItem(KEY, token);
     if (tokenInAddress()) history.replaceState(null, "", location.pathname);
   }, [token]);
   return [token, setToken];
+}
+
+function isOwnMachine() {
+  return ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 }
 
 function tokenInAddress() {
