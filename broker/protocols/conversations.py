@@ -41,6 +41,14 @@ def last_turns(turns: Sequence[Turn]) -> list[Turn]:
     return kept[::-1]
 
 
+def given(before: Sequence[Turn], asked: Turn) -> dict[str, Any]:
+    """The parameters by which an agent has the conversation: `messages`, the newest turns and what is asked now; and
+    `messagesOmitted`, how many older ones are left out, if any are."""
+    kept = last_turns(before)
+    omitted = {"messagesOmitted": len(before) - len(kept)} if len(kept) < len(before) else {}
+    return {"messages": msgspec.to_builtins([*kept, asked]), **omitted}
+
+
 async def recent(
     commands: Commands, owner: Owner, conversation_id: str, *, limit: int, is_running: bool = False
 ) -> list[ExecutionSummary]:
@@ -48,7 +56,8 @@ async def recent(
     found: list[ExecutionSummary] = []
     cursor: str | None = None
     while len(found) < limit:
-        page = await commands.listing(owner, state=None, limit=PAGE, cursor=cursor, conversation_id=conversation_id)
+        count = PAGE if is_running else limit - len(found)
+        page = await commands.listing(owner, state=None, limit=count, cursor=cursor, conversation_id=conversation_id)
         found += [each for each in page.executions if not (is_running and each.state in TERMINAL_STATES)]
         cursor = page.next_cursor
         if cursor is None:

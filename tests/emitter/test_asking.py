@@ -86,7 +86,7 @@ async def answer_unheard(redis: Redis, input_id: str, value: Any) -> None:
     """An answer of which no word reaches the agent: its message goes where nobody listens."""
     prepared = prepare(InputReceived(input_id=input_id, by="bob", value=value), "ex_1", redact=Redactor())
     command = append_command(OWNER, "ex_1", [prepared])
-    command[command.index("PUBLISH")] = "SPUBLISH"
+    command[command.index(KEYS.control)] = KEYS.control + ":unheard"
     client: Any = redis
     assert (await client.execute_command(*command))[0] == b"ok"
 
@@ -222,11 +222,11 @@ async def test_an_answer_in_the_last_moment_counts(own_redis: EmbeddedRedis) -> 
     async with client, AgentEmitter("alice", "ex_1", redis_url=own_redis.url) as emitter:
         task = asyncio.create_task(emitter.ask("Go?", input_id="q", expires_in=1))
         async with asyncio.timeout(10):
-            while await looks() < 4:  # before it asks, as it asks, before it waits, and when it is subscribed
+            while await looks() < 5:  # before it asks, as it asks (two), before it waits, and when it is subscribed
                 await asyncio.sleep(0.005)
         await answer_unheard(client, "q", "just in time")
         assert await asyncio.wait_for(task, 8) == "just in time"
-        assert await looks() == 6, "nothing but the two answers"
+        assert await looks() == 9, "nothing but the two answers"
         assert await types(client) == ["input:required", "input:received"]
 
 

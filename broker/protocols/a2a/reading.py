@@ -131,7 +131,7 @@ class Tasks:
         cursor: str | None = None
         while len(found) < MAX_LISTED:
             page = await self._commands.listing(
-                owner, state=None, limit=LIST_PAGE, cursor=cursor, conversation_id=conversation_id
+                owner, state=None, limit=LIST_PAGE, cursor=cursor, conversation_id=conversation_id, is_brief=True
             )
             found += page.executions
             cursor = page.next_cursor
