@@ -7,7 +7,7 @@
 --       lapsed (of exactly this attempt, once its worker's lease has ended)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms
 --       10 what publishes the batch on log and feed: PUBLISH, or SPUBLISH in a Cluster
---       11 execution id  12 open inputs at most (0: no limit)  13 bytes of the log, about (0: no limit)
+--       11 execution id  12 open inputs at most (0: no limit)  13 a sixteenth of the bytes of the log (0: no limit)
 --       14 number of strings of extra record fields, then those, then per event: type, json, mark
 --          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
 --          the producer's sequence)
@@ -65,8 +65,9 @@ local open, void, open_count, open_bytes, swept, oldest, newest, answer_bytes = 
 local dropped = nil -- fields that leave the record in the end
 local lines, to_feed, new_state = {'', nil, nil, nil}, nil, state or 'running'
 local trim = tonumber(ARGV[5])
-local bytes, next_part, part_bytes = tonumber(known[8] or is_first and 0), math.huge, math.floor(ARGV[13] / 16)
-if bytes and part_bytes > 0 then next_part = (math.floor(bytes / part_bytes) + 1) * part_bytes end
+-- A log that was begun before bytes were counted stays uncounted.
+local bytes, next_part, part_bytes = tonumber(known[8] or is_first and 0) or -math.huge, math.huge, tonumber(ARGV[13])
+if part_bytes > 0 and bytes >= 0 then next_part = bytes - bytes % part_bytes + part_bytes end
 
 for at = base + skip * 3, #ARGV, 3 do
   local type, json, mark = ARGV[at], ARGV[at + 1], ARGV[at + 2]
@@ -166,8 +167,8 @@ for at = base + skip * 3, #ARGV, 3 do
     end
     seq = seq + 1
     last = format('%s-%d', ms_text, seq)
-    if bytes then bytes = bytes + #json end
-    if bytes and bytes >= next_part then -- a part begins: it and the 15 before it stay
+    bytes = bytes + #json
+    if bytes >= next_part then -- a part begins: it and the 15 before it stay
       local part = math.floor(bytes / part_bytes)
       for number = math.max(next_part / part_bytes, part - 15), part do
         call('HSET', record, format('b:%d', number % 16), last)
@@ -224,7 +225,7 @@ local changes = {'ms', ms_text, 'seq', format('%d', seq)}
 if reached then
   changes[5], changes[6] = producer, reached
 end
-if bytes then
+if bytes >= 0 then
   changes[#changes + 1] = 'bytes'
   changes[#changes + 1] = format('%d', bytes)
 end

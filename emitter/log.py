@@ -150,7 +150,7 @@ def append_command(
         "EVALSHA", APPEND_SHA, len(keys), *keys,
         attempt, producer, first_seq, mode, limits.log_maxlen, limits.feed_maxlen, limits.ttl_seconds * 1000,
         limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, publish, execution_id,
-        limits.max_open_inputs, limits.log_max_bytes, len(extra), *extra,
+        limits.max_open_inputs, -(-limits.log_max_bytes // 16), len(extra), *extra,
     ]  # fmt: skip
     for event in events:
         command += event[:3]
