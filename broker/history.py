@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from broker.hub import TERMINAL_TYPES
+from broker.logs import get_logger
 from broker.metrics import Metrics, RedisOp
 from broker.rounds import Rounds
 from broker.sse import Lens
@@ -105,6 +107,7 @@ class History:
         self._rounds = Rounds(redis)
         self._metrics = metrics
         self._sizes = PageSizes()
+        self._log = get_logger()
         self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
 
     async def read(
@@ -163,10 +166,19 @@ class History:
         rows = await self._rounds.ask("XREVRANGE", log, "+", "-", "COUNT", 1)
         return parse_event_id(rows[0][0].decode()) if rows else START
 
-    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId]:
-        """The last ids of many logs, (log, record or None) each."""
+    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId | None]:
+        """The last ids of many logs, (log, record or None) each; None where somebody else has written in one."""
         with self._metrics.redis_call(RedisOp.TAILS):
-            return await asyncio.gather(*(self._last(log, record) for log, record in watched))
+            return await asyncio.gather(*(self._readable_last(log, record) for log, record in watched))
+
+    async def _readable_last(self, log: str, record: str | None) -> EventId | None:
+        try:
+            return await self._last(log, record)
+        except (ValueError, ResponseError) as error:
+            if isinstance(error, ResponseError) and not str(error).startswith("WRONGTYPE"):
+                raise  # it is not about this key alone
+            self._log.error("record_unreadable", key=record or log, error=str(error)[:200])
+            return None
 
     async def _last(self, log: str, record: str | None) -> EventId:
         if record is None:

@@ -283,6 +283,17 @@ async def test_heads_and_last_ids(redis: Redis, history: History) -> None:
     assert await history.lasts([]) == []
 
 
+async def test_an_odd_record_does_not_hide_the_ends_of_others(redis: Redis, history: History) -> None:
+    """What somebody else has written in has no last id, and all others have theirs."""
+    await write(redis, 1, 5)
+    odd, other, feed = (ALICE.execution(name) for name in ("ex_2", "ex_3", "ex_4"))
+    await redis.hset(odd.record, mapping={"state": "running", "ms": "soon", "seq": 1})
+    await redis.set(other.record, "text")
+    await redis.set(feed.log, "text")
+    asked = [(LOG, RECORD), (odd.log, odd.record), (other.log, other.record), (feed.log, None)]
+    assert await history.lasts(asked) == [id_of(5), None, None, None]
+
+
 # --- one read for many -----------------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ async def test_parameters_and_metadata_are_bounded(only: EdgeProcess, redis: Red
         headers = {"Idempotency-Key": "k"} if path == EXECUTE else {}
         answer = await call(only.port, "POST", path, author.token, body, headers=headers)
         assert (answer.status, answer.body["type"]) == (413, "urn:runcast:problem:payload-too-large")
-        setting, limit = ("CONVERSATION", 524_288) if "messages" in body.get("params", {}) else ("PARAMS", 65_536)
+        setting, limit = ("CONVERSATION", 262_144) if "messages" in body.get("params", {}) else ("PARAMS", 65_536)
         assert answer.body["limit"] == limit < answer.body["size"]
         assert f"RUNCAST_MAX_{setting}_BYTES" in answer.body["detail"]
     assert await redis.keys(author.owner.prefix + "x:*") == []
