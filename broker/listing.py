@@ -24,7 +24,7 @@ log = structlog.get_logger("broker")
 LIST_ROUNDS = 20
 LIST_PAGE = 200
 LIST_READ = 20
-"""Executions whose records are read at once for a list."""
+"""Executions whose tasks and metadata are read at once for a list."""
 MAX_UNREADABLE = 1000
 """Unreadable records that are logged, each once."""
 LIST_BYTES = 1024 * 1024
@@ -81,7 +81,7 @@ class Listing:
             reached = usable[-1] if usable else reached
             rest = usable if is_all else await self._fitting(owner, usable, state, conversation_id)
             while rest:
-                count = min(LIST_READ, limit - len(found))
+                count = min(LIST_PAGE if is_brief else LIST_READ, limit - len(found))
                 part, rest = rest[:count], rest[count:]
                 for listed, row in zip(part, await self._rows(owner, part, is_brief=is_brief), strict=True):
                     if (summary := self._summary(listed, row)) is not None and _fits(summary, state, conversation_id):

@@ -271,7 +271,9 @@ if dropped then
   local fields = {}
   for field in pairs(dropped) do fields[#fields + 1] = field end
   -- A user of Redis who may not delete fields (an older ACL) keeps them: nothing here relies on their absence.
-  if #fields > 0 then redis.pcall('HDEL', record, unpack(fields)) end
+  for at = 1, #fields, 1000 do -- Lua cannot unpack any number
+    redis.pcall('HDEL', record, unpack(fields, at, math.min(at + 999, #fields)))
+  end
 end
 
 if not state then

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
 from emitter import wire
-from tests.edges import ALL_SCOPES, Author, EdgeProcess, call, edge, token_for
+from emitter.events import Thinking
+from tests.edges import ALL_SCOPES, Author, EdgeProcess, call, edge, request, token_for
 
 EXECUTE = "/api/agent/execute"
 Json = dict[str, Any]
@@ -165,3 +166,31 @@ async def test_a_list_of_large_metadata_costs_what_it_shows(only: EdgeProcess, r
         )
         assert {len(answer.body["executions"]) for answer in answers} == {17}
     assert only.metric("process_resident_memory_bytes") - before < 80_000_000
+
+
+async def test_viewers_of_a_log_of_large_events_cost_redis_what_they_get(
+    only: EdgeProcess, redis: Redis, author: Author
+) -> None:
+    """Wherever in the log they begin, and however many at once."""
+    await author.begin()
+    size, count = 60_000, 120
+    for _ in range(count):
+        await author.write(Thinking(thought="x" * size))
+    await author.end()
+    log = await author.log()
+    places = range(0, count, 12)
+
+    async def sent() -> int:
+        stats: Any = await redis.info("stats")
+        return int(stats["total_net_output_bytes"])
+
+    async def watch(place: int) -> int:
+        path = f"{author.path}?lastEventId={log[place].id}"
+        async with request(only.port, "GET", path, author.token) as response:
+            return len([frame async for frame in response.frames() if frame.event == "thinking"])
+
+    before = await sent()
+    found = await asyncio.gather(*(watch(place) for place in places))
+    assert [*found] == [count - place for place in places]
+    first_pages = len(places) * 33 * size
+    assert await sent() - before < 1.5 * sum(found) * size + first_pages

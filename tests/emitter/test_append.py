@@ -395,6 +395,16 @@ async def test_questions_of_the_last_attempt_still_take_an_answer(redis: Redis) 
     assert await inputs(redis) == {"i": [], "a": ["b"], "open": [], "void": []}
 
 
+async def test_without_a_limit_any_number_may_be_open(redis: Redis) -> None:
+    """And all of them leave the record when they are void, however many."""
+    limits = LogLimits(max_open_inputs=0, log_maxlen=0)
+    takeover = prepare(events.ExecutionSuperseded(from_seq=0, attempt=2), "ex_1", redact=REDACT)
+    for start in range(0, 9000, 1000):
+        await append(redis, OWNER, "ex_1", [question(f"q{start + n}") for n in range(1000)], limits=limits)
+    await append(redis, OWNER, "ex_1", [takeover, question("a"), takeover, done()], limits=limits)
+    assert await inputs(redis) == {"i": [], "a": [], "open": [], "void": []}
+
+
 async def test_asking_costs_no_more_after_many_questions(redis: Redis) -> None:
     """What a batch of questions takes does not grow with those that were asked and answered before."""
 
