@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,9 +34,9 @@ DETAIL_CHARS = 300
 
 
 class _Asked(NamedTuple):
-    """A question as the record has it; `answer` (JSON) if there is one."""
+    """A question as the record has it, which keeps it until its answer (JSON) or the execution's end."""
 
-    question: InputRequired
+    question: InputRequired | None
     state: str
     answer: str | None
 
@@ -55,10 +55,9 @@ class Answers:
     ) -> InputResponse:
         """Raises `UnknownExecution`, `UnknownInput`, `AlreadyAnswered`, `ExecutionEnded`, `PayloadTooLarge`,
         `InvalidEvent`, and `Problem`: 409 when the time of the question is over, 422 when the value does not fit it."""
-        asked = await self._asked(identity.owner, execution_id, request.input_id)
-        _check_open(execution_id, asked)
+        question = _open_question(execution_id, await self._asked(identity.owner, execution_id, request.input_id))
         event = self._prepare(execution_id, request, identity.name, request_id)
-        checked = await self._check(asked.question, request.value)
+        checked = await self._check(question, request.value)
         await self._append(identity.owner, execution_id, request.input_id, event)
         if checked.unusable is not None:  # said once: no other answer will be taken
             names = {"execution": execution_id, "input": request.input_id}
@@ -70,9 +69,11 @@ class Answers:
         state, question, answer = await self._redis.hmget(record, "state", f"i:{input_id}", f"a:{input_id}")
         if state is None:
             raise UnknownExecution(execution_id)
-        if question is None:
-            raise UnknownInput(execution_id)
-        return _Asked(_question(question), state.decode(), None if answer is None else answer.decode())
+        return _Asked(
+            question=None if question is None else _question(question),
+            state=state.decode(),
+            answer=None if answer is None else answer.decode(),
+        )
 
     def _prepare(self, execution_id: str, request: InputRequest, by: str, request_id: str) -> Prepared:
         limit = self._limits.max_event_bytes
@@ -108,17 +109,18 @@ class Answers:
         try:
             await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
         except (AlreadyAnswered, ExecutionEnded):
-            _check_open(execution_id, await self._asked(owner, execution_id, input_id))
+            _open_question(execution_id, await self._asked(owner, execution_id, input_id))
             raise
 
 
-def open_inputs(record: Mapping[str, str]) -> list[InputRequired]:
+def open_inputs(questions: Iterable[bytes | None]) -> list[InputRequired]:
     """The questions that the execution waits for, from its record: the log may have been trimmed since they were asked.
-    One that is not understood (a newer version's) is left out."""
+    One that is not understood (a newer version's) is left out, as is one that was answered meanwhile."""
     found = []
-    for input_id in record.get("open", "").split():
-        with contextlib.suppress(InvalidEvent, KeyError):
-            found.append(_question(record[f"i:{input_id}"].encode()))
+    for question in questions:
+        with contextlib.suppress(InvalidEvent):
+            if question is not None:
+                found.append(_question(question))
     return found
 
 
@@ -141,16 +143,25 @@ def misfit(question: InputRequired, value: Any) -> str | None:
     return None if fits else allowed
 
 
-def _check_open(execution_id: str, asked: _Asked) -> None:
+def _open_question(execution_id: str, asked: _Asked) -> InputRequired:
     """Raises why the question takes no answer any more."""
     question, state, answer = asked
-    if answer is not None and msgspec.json.decode(answer).get("by") != EXPIRED:
-        raise AlreadyAnswered(execution_id, answer)
-    is_over = question.expires_at is not None and now_ms() > question.expires_at
-    if answer is not None or is_over:
-        raise Problem(409, "input-expired", "the time to answer is over", expiredAt=question.expires_at)
+    if answer is not None:
+        given = msgspec.json.decode(answer)
+        if given.get("by") != EXPIRED:
+            raise AlreadyAnswered(execution_id, answer)
+        raise _expired(given.get("at"))
+    if question is not None and question.expires_at is not None and now_ms() > question.expires_at:
+        raise _expired(question.expires_at)
     if state in TERMINAL_STATES.values():
         raise ExecutionEnded(execution_id, state)
+    if question is None:
+        raise UnknownInput(execution_id)
+    return question
+
+
+def _expired(at: int | None) -> Problem:
+    return Problem(409, "input-expired", "the time to answer is over", expiredAt=at)
 
 
 def _invalid(misfits: list[tuple[str, str]]) -> Problem:

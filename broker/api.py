@@ -239,6 +239,10 @@ def log_limits(settings: Settings) -> LogLimits:
         ttl_seconds=settings.log_ttl_seconds,
         finished_ttl_seconds=settings.log_finished_ttl_seconds,
         max_event_bytes=settings.max_event_bytes,
+        log_max_bytes=settings.log_max_bytes,
+        max_open_inputs=settings.max_open_inputs,
+        max_params_bytes=settings.max_params_bytes,
+        max_conversation_bytes=settings.max_conversation_bytes,
     )
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 
 from broker.answers import Answers, open_inputs
 from broker.api_types import (
-    LISTED,
     CancelResponse,
     EventPage,
     ExecuteRequest,
@@ -28,6 +26,7 @@ from broker.api_types import (
 )
 from broker.auth import Identity
 from broker.history import TERMINAL_STATES, History
+from broker.listing import Listing
 from broker.problems import Problem
 from broker.state import Fold
 from emitter import workers
@@ -36,7 +35,8 @@ from emitter.errors import (
     ExecutionExists,
     UnknownExecution,
 )
-from emitter.lifecycle import Lifecycle, Start
+from emitter.events import InputRequired
+from emitter.lifecycle import Lifecycle, Start, check_size
 from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.tracing import Trace
@@ -44,8 +44,6 @@ from emitter.wire import START, Entry, EventId, Owner, new_execution_id, now_ms
 
 IDEMPOTENCY_SECONDS = 86_400
 AGENTS_FRESH_SECONDS = 1.0
-LIST_ROUNDS = 20
-LIST_PAGE = 200
 MAX_DELAY_SECONDS = 365 * 86_400
 """How late an execution may start where logs do not expire."""
 
@@ -66,11 +64,6 @@ class _Key:
         return execution_id
 
 
-class _Listed(NamedTuple):
-    created_ms: int
-    execution_id: str
-
-
 class Commands:
     """The commands of one edge."""
 
@@ -81,6 +74,7 @@ class Commands:
         self._lifecycle = Lifecycle(redis, limits, redact)
         self._answers = Answers(redis, limits, redact)
         self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+        self._listing = Listing(redis)
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -123,7 +117,7 @@ class Commands:
         if request.not_before is not None and request.not_before > latest:
             # By then its log would have expired, or be about to.
             raise Problem(422, "invalid", f"notBefore is at most {latest}", path="$.notBefore", latest=latest)
-        return Start(
+        start = Start(
             task=request.task,
             agent=agent,
             params=request.params,
@@ -135,6 +129,8 @@ class Commands:
             key="" if key is None else key.digest,
             trace=trace,
         )
+        check_size(start, self._limits)  # before anything is kept of the request
+        return start
 
     async def _agent(self, name: str | None) -> str:
         known = await self._known_agents()
@@ -174,49 +170,21 @@ class Commands:
         limit: int,
         cursor: str | None,
         conversation_id: str | None = None,
+        is_brief: bool = False,
     ) -> ExecutionList:
-        """Newest first, of one conversation or of all. `cursor` is a former answer's; with a rare `state` a page may be
-        short and still continue."""
-        after = _listed(cursor)
-        index = owner.index if conversation_id is None else owner.conversation(conversation_id)
-        found: list[ExecutionSummary] = []
-        for _ in range(LIST_ROUNDS):
-            page, is_last = await self._index_page(index, after)
-            for listed, summary in zip(page, await self._summaries(owner, page), strict=True):
-                after = listed
-                if summary is not None and _fits(summary, state, conversation_id):
-                    found.append(summary)
-                if len(found) == limit:
-                    return ExecutionList(executions=found, next_cursor=f"{after.created_ms}.{after.execution_id}")
-            if is_last:
-                return ExecutionList(executions=found)
-        cursor = f"{after.created_ms}.{after.execution_id}" if after else None
-        return ExecutionList(executions=found, next_cursor=cursor)
-
-    async def _index_page(self, index: str, after: _Listed | None) -> tuple[list[_Listed], bool]:
-        """The next executions, and whether they are the last. The first rows may be those of the cursor's millisecond
-        that were listed before; a page is longer than what Redis can append in one."""
-        highest = "+inf" if after is None else str(after.created_ms)
-        rows = await self._redis.zrange(
-            index, highest, "-inf", desc=True, byscore=True, offset=0, num=LIST_PAGE, withscores=True
+        """As `Listing.page`."""
+        return await self._listing.page(
+            owner, state=state, limit=limit, cursor=cursor, conversation_id=conversation_id, is_brief=is_brief
         )
-        page = [_Listed(int(score), member.decode()) for member, score in rows]
-        return [listed for listed in page if after is None or listed < after], len(rows) < LIST_PAGE
 
     async def summary(self, owner: Owner, execution_id: str) -> ExecutionSummary | None:
-        """One execution as lists have it (its `created_at` is not known, and 0); `None` if there is none."""
-        return (await self._summaries(owner, [_Listed(0, execution_id)]))[0]
-
-    async def _summaries(self, owner: Owner, page: list[_Listed]) -> list[ExecutionSummary | None]:
-        pipe = self._redis.pipeline(transaction=False)
-        names = ("state", "task", "agent", "attempt", "ms", "seq", "conversationId", "metadata")
-        for listed in page:
-            pipe.hmget(owner.execution(listed.execution_id).record, *names)
-        return [_summary(listed, row) for listed, row in zip(page, await pipe.execute(), strict=True)]
+        """As `Listing.summary`."""
+        return await self._listing.summary(owner, execution_id)
 
     async def state(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionState:
         """The folded log. Where the log is trimmed or gone, the record fills in what it knows."""
-        record = await self._record(owner, execution_id)
+        record = await self._record(owner, execution_id, with_stack=with_stack)
+        waits_for = await self._open_inputs(owner, execution_id, record)
         fold = Fold(execution_id)
         async for entry in self._entries(owner, execution_id, START):
             fold.apply_entry(entry)
@@ -224,13 +192,22 @@ class Commands:
         if state.cursor in ("", "0-0") and (end := record.get("end")):
             fold.apply_entry(Entry(int(record["ms"]), int(record["seq"]), b"", end.encode()))
             state = fold.state()
-        return _completed(state, record, with_stack=with_stack)
+        return _completed(state, record, waits_for)
 
-    async def _record(self, owner: Owner, execution_id: str) -> dict[str, str]:
-        raw = await self._redis.hgetall(owner.execution(execution_id).record)
-        if not raw:
+    async def _record(self, owner: Owner, execution_id: str, *, with_stack: bool) -> dict[str, str]:
+        names = ("state", "task", "agent", "ms", "seq", "end", "open", *(("stack",) if with_stack else ()))
+        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
+        if row[0] is None:
             raise UnknownExecution(execution_id)
-        return {name.decode(): value.decode("utf-8", "replace") for name, value in raw.items()}
+        found = zip(names, row, strict=True)
+        return {name: value.decode("utf-8", "replace") for name, value in found if value is not None}
+
+    async def _open_inputs(self, owner: Owner, execution_id: str, record: dict[str, str]) -> list[InputRequired]:
+        ids = record.get("open", "").split()
+        if not ids or record["state"] in TERMINAL_STATES:
+            return []
+        questions = await self._redis.hmget(owner.execution(execution_id).record, *(f"i:{each}" for each in ids))
+        return open_inputs(questions)
 
     async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
         keys = owner.execution(execution_id)
@@ -248,9 +225,9 @@ class Commands:
         head = await self._history.head(keys.record)
         if head is None:
             raise UnknownExecution(execution_id)
-        page = await self._history.read(keys.log, after, record=keys.record, alone=True)
-        entries = page.entries[:limit]
-        more = not page.end or len(entries) < len(page.entries)
+        page = await self._history.read(keys.log, after, record=keys.record, limit=limit, alone=True)
+        entries = page.entries
+        more = not page.end
         return EventPage(
             events=[LoggedEvent(id=str(entry.id), event=msgspec.Raw(entry.json)) for entry in entries],
             state=head.state,
@@ -289,48 +266,14 @@ def _accepted(execution_id: str) -> ExecuteResponse:
     )
 
 
-def _listed(cursor: str | None) -> _Listed | None:
-    if cursor is None:
-        return None
-    match = re.fullmatch(LISTED, cursor)
-    if match is None:
-        raise Problem(400, "invalid-parameter", "cursor is not one of ours", path="cursor")
-    return _Listed(int(match[1]), match[2])
-
-
-def _fits(summary: ExecutionSummary, state: str | None, conversation_id: str | None) -> bool:
-    """An id may have been used again, in another conversation, since it was put into an index."""
-    return state in (None, summary.state) and conversation_id in (None, summary.conversation_id)
-
-
-def _summary(listed: _Listed, row: list[bytes | None]) -> ExecutionSummary | None:
-    state, task, agent, attempt, ms, seq, conversation, metadata = [
-        None if value is None else value.decode("utf-8", "replace") for value in row
-    ]
-    if state is None:
-        return None  # its record expired before the index did
-    return ExecutionSummary(
-        execution_id=listed.execution_id,
-        state=state,  # type: ignore[arg-type]
-        task=task,
-        agent=agent,
-        attempt=int(attempt) if attempt else None,
-        created_at=listed.created_ms,
-        updated_at=int(ms or 0),
-        conversation_id=conversation or None,
-        metadata=msgspec.json.decode(metadata) if metadata and metadata != "{}" else None,
-        cursor=f"{ms}-{seq}",
-    )
-
-
-def _completed(state: ExecutionState, record: dict[str, str], *, with_stack: bool) -> ExecutionState:
+def _completed(state: ExecutionState, record: dict[str, str], waits_for: list[InputRequired]) -> ExecutionState:
     changes: dict[str, Any] = {"status": record["state"], "cursor": f"{record.get('ms', 0)}-{record.get('seq', 0)}"}
     if state.task is None:
         changes["task"] = record.get("task")
     if state.agent is None:
         changes["agent"] = record.get("agent")
     if record["state"] not in TERMINAL_STATES:
-        changes["open_inputs"] = open_inputs(record)
-    if with_stack and state.error is not None:
-        changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record.get("stack"))
+        changes["open_inputs"] = waits_for
+    if "stack" in record and state.error is not None:
+        changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record["stack"])
     return msgspec.structs.replace(state, **changes)

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from broker.hub import TERMINAL_TYPES
+from broker.logs import get_logger
 from broker.metrics import Metrics, RedisOp
 from broker.rounds import Rounds
 from broker.sse import Lens
@@ -19,6 +21,15 @@ from emitter.wire import START, Entry, EventId, parse_event_id, parse_stream
 PAGE_EVENTS = 200
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches this, so that a viewer's buffer holds little more than one page."""
+FIRST_EVENTS = 32
+"""Asked for at a place of which nothing is known: if all are as large as they may be by default, they are 2 MiB."""
+SMALL_LOG_BYTES = 1024 * 1024
+"""A log of no more than this is asked for whole pages at once."""
+GROWTH = 4
+"""How many times more events the next page may be asked for: after small events there may be large ones."""
+MAX_PLACES = 4096
+PAGE_WEIGHT = 4
+"""Of a read among those of one round: at most 16 pages are under way."""
 READ_SECONDS = 10.0
 TERMINAL_STATES = ("completed", "failed", "cancelled")
 
@@ -61,19 +72,50 @@ class Head(NamedTuple):
     cancel_after_ms: int = 0
 
 
+class PageSizes:
+    """How many events to ask for at a place in a log, so that Redis sends about as much as a page keeps. What a page
+    held tells it for the next; a record tells it for the first page of a small log."""
+
+    def __init__(self) -> None:
+        self._places: dict[object, int] = {}
+
+    def at(self, log: str, cursor: EventId, record: str | None) -> int:
+        known = self._places.get((log, cursor))
+        if known is None and record is not None:
+            known = self._places.pop(record, None)  # once: the log may have grown by the next time
+        return known or FIRST_EVENTS
+
+    def learn(self, log: str, page: Page, asked: int) -> None:
+        """From a page that is not the last, for the next one."""
+        size = sum(len(entry.json) for entry in page.entries)
+        fitting = -(-PAGE_BYTES * len(page.entries) // max(size, 1))
+        self._expect((log, page.cursor), min(fitting, GROWTH * asked, PAGE_EVENTS))
+
+    def learn_small(self, record: str) -> None:
+        self._expect(record, PAGE_EVENTS)
+
+    def _expect(self, place: object, events: int) -> None:
+        self._places[place] = events
+        if len(self._places) > MAX_PLACES:
+            del self._places[next(iter(self._places))]
+
+
 class History:
     """The log reads of one edge."""
 
     def __init__(self, redis: Redis, metrics: Metrics) -> None:
         self._rounds = Rounds(redis)
         self._metrics = metrics
+        self._sizes = PageSizes()
+        self._log = get_logger()
         self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
 
     async def read(
         self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS, alone: bool = False
     ) -> Page:
-        """Up to `limit` events after `cursor`. `record` is the execution's hash, which outlives its log. Callers at one
-        place share a read, so it may have begun before the call; one that is `alone` has all that was logged by then.
+        """Up to `limit` events after `cursor`, fewer if they are large. `record` is the execution's hash, which
+        outlives its log. Callers at one place share a read, so it may have begun before the call; one that is `alone`
+        has all that was logged by then.
 
         Raises redis errors; `TimeoutError` after `READ_SECONDS`.
         """
@@ -106,7 +148,10 @@ class History:
     async def head(self, record: str) -> Head | None:
         """State and last id of an execution; None if there is none."""
         with self._metrics.redis_call(RedisOp.RECORD):
-            state, ms, seq, after = await self._rounds.ask("HMGET", record, "state", "ms", "seq", "cancelAfter")
+            names = ("state", "ms", "seq", "cancelAfter", "bytes")
+            state, ms, seq, after, size = await self._rounds.ask("HMGET", record, *names)
+        if size is not None and int(size) <= SMALL_LOG_BYTES:
+            self._sizes.learn_small(record)
         return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)), int(after or 0))
 
     async def epitaph(self, log: str, record: str | None) -> Entry | None:
@@ -121,10 +166,19 @@ class History:
         rows = await self._rounds.ask("XREVRANGE", log, "+", "-", "COUNT", 1)
         return parse_event_id(rows[0][0].decode()) if rows else START
 
-    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId]:
-        """The last ids of many logs, (log, record or None) each."""
+    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId | None]:
+        """The last ids of many logs, (log, record or None) each; None where somebody else has written in one."""
         with self._metrics.redis_call(RedisOp.TAILS):
-            return await asyncio.gather(*(self._last(log, record) for log, record in watched))
+            return await asyncio.gather(*(self._readable_last(log, record) for log, record in watched))
+
+    async def _readable_last(self, log: str, record: str | None) -> EventId | None:
+        try:
+            return await self._last(log, record)
+        except (ValueError, ResponseError) as error:
+            if isinstance(error, ResponseError) and not str(error).startswith("WRONGTYPE"):
+                raise  # it is not about this key alone
+            self._log.error("record_unreadable", key=record or log, error=str(error)[:200])
+            return None
 
     async def _last(self, log: str, record: str | None) -> EventId:
         if record is None:
@@ -133,50 +187,46 @@ class History:
         return EventId(int(ms or 0), int(seq or 0))
 
     async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
+        count = min(limit, self._sizes.at(log, cursor, record))
+        page = await self._page_after(log, cursor, record, count)
+        if not page.end:
+            self._sizes.learn(log, page, count)
+        return page
+
+    async def _page_after(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:
         # Inclusive: only the cursor's own entry proves that the log still is the one the cursor was taken from.
         at_start = cursor.seq == 0
-        rows = await self._range(log, "-" if at_start else str(cursor), limit)
+        rows = await self._range(log, "-" if at_start else str(cursor), count)
         entries = parse_stream(rows)
         if not at_start:
             if not entries or entries[0].id != cursor:
-                return await self._broken(log, cursor, record, limit)
+                return await self._broken(log, cursor, record, count)
             own = entries.pop(0)
             if not entries and record is not None and own.type in TERMINAL_TYPES:
                 # It is known to have ended: a record that says otherwise is from before a failover.
                 return Page([], cursor, end=True, closed=True)
         elif entries and entries[0].seq != 1:
-            return self._page(entries, cursor, rows, limit, Reset("trimmed", (1, entries[0].seq - 1)))
+            return _page(entries, cursor, rows, count, Reset("trimmed", (1, entries[0].seq - 1)))
         elif not entries:
             return await self._empty(cursor, record)
-        return self._page(entries, cursor, rows, limit)
+        return _page(entries, cursor, rows, count)
 
-    async def _range(self, log: str, first: str, limit: int) -> list[Any]:
+    async def _range(self, log: str, first: str, count: int) -> list[Any]:
         with self._metrics.redis_call(RedisOp.HISTORY):
-            rows: list[Any] = await self._rounds.ask("XRANGE", log, first, "+", "COUNT", limit + 1)
+            rows: list[Any] = await self._rounds.ask("XRANGE", log, first, "+", "COUNT", count + 1, weight=PAGE_WEIGHT)
         return rows
 
-    def _page(
-        self, entries: list[Entry], cursor: EventId, rows: Sequence[object], limit: int, reset: Reset | None = None
-    ) -> Page:
-        kept, size = 0, 0
-        while kept < min(len(entries), limit) and size < PAGE_BYTES:
-            size += len(entries[kept].json)
-            kept += 1
-        end = len(rows) <= limit and kept == len(entries)
-        entries = entries[:kept]
-        return Page(entries, entries[-1].id if entries else cursor, end=end, reset=reset)
-
-    async def _broken(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
+    async def _broken(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:
         """The cursor's entry is not there: trimmed away, foreign, or lost in a failover."""
-        rows = await self._range(log, "-", limit)
+        rows = await self._range(log, "-", count)
         entries = parse_stream(rows)
         if not entries:
             return await self._empty(cursor, record)
         first = entries[0]
         if first.seq <= cursor.seq or first.ms < cursor.ms:
-            return self._page(entries, cursor, rows, limit, Reset("diverged"))
+            return _page(entries, cursor, rows, count, Reset("diverged"))
         lost = (cursor.seq + 1, first.seq - 1)
-        return self._page(entries, cursor, rows, limit, Reset("trimmed", lost) if lost[0] <= lost[1] else None)
+        return _page(entries, cursor, rows, count, Reset("trimmed", lost) if lost[0] <= lost[1] else None)
 
     async def _empty(self, cursor: EventId, record: str | None) -> Page:
         """There is no log: nothing was written yet, or it expired and the record still knows how it ended."""
@@ -190,3 +240,16 @@ class History:
         if cursor.seq < head.last.seq:
             return Page([], head.last, end=True, reset=Reset("trimmed", (cursor.seq + 1, head.last.seq)), closed=closed)
         return Page([], head.last, end=True, reset=Reset("diverged"), closed=closed)
+
+
+def _page(
+    entries: list[Entry], cursor: EventId, rows: Sequence[object], count: int, reset: Reset | None = None
+) -> Page:
+    """What is kept of a read of `count` events and one more."""
+    kept, size = 0, 0
+    while kept < min(len(entries), count) and size < PAGE_BYTES:
+        size += len(entries[kept].json)
+        kept += 1
+    end = len(rows) <= count and kept == len(entries)
+    entries = entries[:kept]
+    return Page(entries, entries[-1].id if entries else cursor, end=end, reset=reset)

@@ -179,8 +179,8 @@ def _from_refusal(error: Exception) -> Problem | None:
             return Problem(409, "input-expired", str(error))
         case errors.ExecutionOwned():
             return Problem(409, "execution-owned", "a worker runs this execution")
-        case errors.TooManyProducers():
-            return Problem(409, "too-many-producers", str(error))
+        case errors.TooManyInputs(limit=limit):
+            return Problem(409, "too-many-inputs", str(error), limit=limit)
     return None
 
 

@@ -16,13 +16,15 @@ from redis.exceptions import RedisError
 from emitter import tasks
 from emitter.connection import GONE, Link, pack
 
-ROUND_COMMANDS = 64
-"""At most so many in one exchange, so that a large reply keeps few others waiting."""
+ROUND_WEIGHT = 64
+"""Commands in one exchange at most, each as often as it weighs: so that large replies are few, in memory and before the
+others."""
 
 
 class _Question(NamedTuple):
     packed: bytes
     answer: asyncio.Future[Any]
+    weight: int
 
 
 class Rounds:
@@ -36,15 +38,16 @@ class Rounds:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, *arguments: str | bytes | int) -> Any:
-        """The reply (bytes, as RESP2 has it). Raises what Redis answered, or `GONE` when it did not; bounded by the
-        client's socket timeout for each round before this one and its own."""
+    async def ask(self, *arguments: str | bytes | int, weight: int = 1) -> Any:
+        """The reply (bytes, as RESP2 has it); `weight` says how large it may be, where 1 is a short one. Raises what
+        Redis answered, or `GONE` when it did not; bounded by the client's socket timeout for each round before this one
+        and its own."""
         if self._link is None:
             return await self._redis.execute_command(*arguments)
         if self._task is None:
             self._task = asyncio.create_task(self._run(self._link), name="rounds")
         packed = b"*%d\r\n%b" % (len(arguments), pack(arguments))
-        question = _Question(packed, asyncio.get_running_loop().create_future())
+        question = _Question(packed, asyncio.get_running_loop().create_future(), weight)
         self._questions.append(question)
         self._wake.set()
         return await question.answer
@@ -54,11 +57,18 @@ class Rounds:
             await self._wake.wait()
             self._wake.clear()
             while self._questions:
-                count = min(len(self._questions), ROUND_COMMANDS)
-                lot = [self._questions.popleft() for _ in range(count)]
-                lot = [question for question in lot if not question.answer.done()]
-                if lot:
+                if lot := self._next_lot():
                     await self._round(link, lot)
+
+    def _next_lot(self) -> list[_Question]:
+        lot: list[_Question] = []
+        weight = 0
+        while self._questions and weight < ROUND_WEIGHT:
+            question = self._questions.popleft()
+            if not question.answer.done():
+                lot.append(question)
+                weight += question.weight
+        return lot
 
     async def _round(self, link: Link, lot: list[_Question]) -> None:
         try:

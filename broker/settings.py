@@ -169,6 +169,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: Annotated[int, _about("size of one encoded event", "bytes", ge=1024, le=16 * 1024 * 1024)] = (
         wire.MAX_EVENT_BYTES
     )
+    log_max_bytes: Annotated[int, _about("bytes of events kept per execution; 0 is no limit", "bytes", ge=0)] = (
+        wire.LOG_MAX_BYTES
+    )
+    max_open_inputs: Annotated[
+        int,
+        _about(
+            "questions of one execution that wait for answers, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0
+        ),
+    ] = wire.MAX_OPEN_INPUTS
+    max_params_bytes: Annotated[
+        int,
+        _about(
+            "`params` (without `messages`) and `metadata` of an execution; 0 is no limit",
+            "bytes",
+            ge=0,
+            le=16 * 1024 * 1024,
+        ),
+    ] = wire.MAX_PARAMS_BYTES
+    max_conversation_bytes: Annotated[
+        int,
+        _about("`params.messages` of an execution; 0 is no limit", "bytes", ge=0, le=16 * 1024 * 1024),
+    ] = wire.MAX_CONVERSATION_BYTES
     redact_keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         _about("more key names whose values are stored as `[redacted]`", "comma separated"),

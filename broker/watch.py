@@ -247,7 +247,7 @@ class Watch:
             lasts = await self._history.lasts([(w.topic.key, w.record) for w in part])
             for watched, last in zip(part, lasts, strict=True):
                 known = watched.topic.last
-                if known is not None and last != known and watched.heard_at <= before:
+                if None not in (known, last) and last != known and watched.heard_at <= before:
                     self.doubt(watched)
 
     def _release(self) -> None:

@@ -16,6 +16,7 @@ from emitter.errors import (
     RedisUnavailable,
     RuncastError,
     Superseded,
+    TooManyInputs,
 )
 from emitter.hooks import Hook, Origin
 from emitter.lane import Options
@@ -47,4 +48,5 @@ __all__ = [
     "Superseded",
     "SyncAgentEmitter",
     "SyncContext",
+    "TooManyInputs",
 ]

@@ -24,8 +24,9 @@ class Prepared(NamedTuple):
 
     @property
     def may_be_refused(self) -> bool:
-        """Whether the log may refuse this event and take the next: an answer to an input that has one."""
-        return self.mark.startswith("r:")
+        """Whether the log may refuse this event and take the next: an answer to an input that has one, or a question
+        beside too many others."""
+        return self.mark.startswith(("r:", "w:"))
 
 
 DROPPED = Prepared("", b"", "-")

@@ -427,7 +427,8 @@ class AgentEmitter(AsyncEventMethods):
         or an object that fits the schema (form). Without `expires_in` (seconds) the wait ends with the execution; a
         wait that is cancelled, by a timeout of one's own say, leaves the question open.
 
-        Raises `InputExpired`; the question is closed in the log then, for it to be asked no more. The first answer
+        Raises `TooManyInputs` if too many of the execution's questions wait already; nothing is asked then. Raises
+        `InputExpired`; the question is closed in the log then, for it to be asked no more. The first answer
         wins. A retry that asks the same (prompt, kind, options, schema; as often) gets the answer that was given
         before, or the same `InputExpired`. An `input_id` of one's own promises that it stands for one question.
         """

@@ -38,10 +38,13 @@ class HookFailed(InvalidEvent):
 
 
 class PayloadTooLarge(RuncastError):
-    """An encoded event is larger than the limit (bytes). Nothing of it was stored."""
+    """An encoded event, or `what` else, is larger than the limit (bytes). Nothing of it was stored."""
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"event of {size} bytes is over the limit of {limit} bytes (RUNCAST_MAX_EVENT_BYTES)")
+    def __init__(
+        self, size: int, limit: int, what: str = "event", setting: str | None = "RUNCAST_MAX_EVENT_BYTES"
+    ) -> None:
+        named = f" ({setting})" if setting else ""
+        super().__init__(f"{what} of {size} bytes is over the limit of {limit} bytes{named}")
         self.size = size
         self.limit = limit
 
@@ -108,11 +111,14 @@ class UnknownInput(AppendRefused):
         super().__init__(execution_id, "no such input was asked for")
 
 
-class TooManyProducers(AppendRefused):
-    """More producers have written to one execution than its record keeps."""
+class TooManyInputs(AppendRefused):
+    """The question was not asked: as many as may be open at a time wait for their answers, or they hold too much.
+    `limit` is the number (RUNCAST_MAX_OPEN_INPUTS)."""
 
-    def __init__(self, execution_id: str) -> None:
-        super().__init__(execution_id, "too many producers; reuse one producer id per process")
+    def __init__(self, execution_id: str, limit: int) -> None:
+        what = f"too many open inputs; at most {limit} of 1 MiB together wait for answers (RUNCAST_MAX_OPEN_INPUTS)"
+        super().__init__(execution_id, what)
+        self.limit = limit
 
 
 class InputExpired(RuncastError):

@@ -88,6 +88,20 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         return fields
 
 
+def check_size(start: Start, limits: LogLimits) -> None:
+    """Raises `PayloadTooLarge` where parameters and metadata, or the conversation in `params.messages`, hold more than
+    a record may."""
+    params = dict(start.params or {})
+    messages = params.pop("messages", None)
+    for what, given, limit in (
+        ("params and metadata", [params, start.metadata], ("RUNCAST_MAX_PARAMS_BYTES", limits.max_params_bytes)),
+        ("params.messages", messages, ("RUNCAST_MAX_CONVERSATION_BYTES", limits.max_conversation_bytes)),
+    ):
+        setting, most = limit
+        if most and (size := len(msgspec.json.encode(given))) > most:
+            raise PayloadTooLarge(size, most, what, setting)
+
+
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
     """What the record says of an execution whose worker was lost during `attempt`, the `lost`-th time before that."""
 
@@ -112,6 +126,7 @@ class Lifecycle:
         """Write `execution:queued` and offer the job, or plan its start; whether the execution is new. A repeat
         finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, and `ExecutionExists` for an
         id under which somebody has published already."""
+        check_size(start, self._limits)
         event = ExecutionQueued(task=start.task, agent=start.agent)
         prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
         # First of all: whatever happens between here and the job, somebody comes by.

@@ -33,6 +33,10 @@ class LogLimits(msgspec.Struct, frozen=True):
     finished_ttl_seconds: int = wire.LOG_FINISHED_TTL_SECONDS
     tombstone_ttl_seconds: int = wire.TOMBSTONE_TTL_SECONDS
     max_event_bytes: int = wire.MAX_EVENT_BYTES
+    log_max_bytes: int = wire.LOG_MAX_BYTES
+    max_open_inputs: int = wire.MAX_OPEN_INPUTS
+    max_params_bytes: int = wire.MAX_PARAMS_BYTES
+    max_conversation_bytes: int = wire.MAX_CONVERSATION_BYTES
 
 
 # Variable → field of `LogLimits`, least and greatest value: the same as an edge reads.
@@ -42,6 +46,10 @@ _LIMITS = {
     "RUNCAST_LOG_TTL_SECONDS": ("ttl_seconds", 0, 10**12),
     "RUNCAST_LOG_FINISHED_TTL_SECONDS": ("finished_ttl_seconds", 1, 10**12),
     "RUNCAST_MAX_EVENT_BYTES": ("max_event_bytes", 1024, 16 * 1024 * 1024),
+    "RUNCAST_LOG_MAX_BYTES": ("log_max_bytes", 0, 10**12),
+    "RUNCAST_MAX_OPEN_INPUTS": ("max_open_inputs", 0, 1000),
+    "RUNCAST_MAX_PARAMS_BYTES": ("max_params_bytes", 0, 16 * 1024 * 1024),
+    "RUNCAST_MAX_CONVERSATION_BYTES": ("max_conversation_bytes", 0, 16 * 1024 * 1024),
 }
 
 
@@ -141,7 +149,7 @@ def append_command(
         "EVALSHA", APPEND_SHA, len(keys), *keys,
         attempt, producer, first_seq, mode, limits.log_maxlen, limits.feed_maxlen, limits.ttl_seconds * 1000,
         limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, channels.publish, channels.suffix,
-        execution_id, len(extra), *extra,
+        execution_id, limits.max_open_inputs, -(-limits.log_max_bytes // 16), len(extra), *extra,
     ]  # fmt: skip
     for event in events:
         command += event[:3]
@@ -187,7 +195,7 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
         "owned": lambda: errors.ExecutionOwned(execution_id, detail),
         "answered": lambda: errors.AlreadyAnswered(execution_id, detail),
         "noinput": lambda: errors.UnknownInput(execution_id),
-        "producers": lambda: errors.TooManyProducers(execution_id),
+        "inputs": lambda: errors.TooManyInputs(execution_id, int(detail)),
     }
     raise refusals[verdict]()
 

@@ -21,7 +21,15 @@ from redis.exceptions import NoScriptError, RedisError
 from emitter import tasks
 from emitter.batch import Batch, Prepared
 from emitter.connection import DEFAULT_URL, GONE, Link, channels_of, connect
-from emitter.errors import AlreadyAnswered, AppendRefused, EmitterClosed, EventsLost, RuncastError, UnknownInput
+from emitter.errors import (
+    AlreadyAnswered,
+    AppendRefused,
+    EmitterClosed,
+    EventsLost,
+    RuncastError,
+    TooManyInputs,
+    UnknownInput,
+)
 from emitter.events import Event
 from emitter.hooks import Hook, hooks_from, name_hooks
 from emitter.lane import Lane, Options
@@ -260,7 +268,9 @@ class Publisher:
             return
         try:
             read_reply(lane.execution_id, reply)
-        except (AlreadyAnswered, UnknownInput) as refusal:
+        except (AlreadyAnswered, UnknownInput, TooManyInputs) as refusal:
+            if isinstance(refusal, TooManyInputs):  # nobody may be waiting to hear of it
+                log.warning("input_refused", execution=lane.execution_id, limit=refusal.limit)
             lane.arrived(refusal)
         except AppendRefused as refusal:
             lane.refuse(refusal)

@@ -37,6 +37,11 @@ FEED_MAXLEN = 2_000
 LOG_TTL_SECONDS = 7 * 86_400
 LOG_FINISHED_TTL_SECONDS = 86_400
 TOMBSTONE_TTL_SECONDS = 7 * 86_400
+LOG_MAX_BYTES = 64 * 1024 * 1024
+MAX_OPEN_INPUTS = 100
+MAX_PARAMS_BYTES = 64 * 1024
+MAX_CONVERSATION_BYTES = 256 * 1024
+MAX_ATTEMPT = 2**31 - 1
 
 EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 # Subjects of real identity providers look like `auth0|abc`, `alice@example.com`, `a+b=c`; what could break a key, a
@@ -403,6 +408,8 @@ def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
     none).
     """
     if isinstance(event, ExecutionSuperseded):
+        if not 1 <= event.attempt <= MAX_ATTEMPT:
+            raise InvalidEvent(f"attempt: {event.attempt} is not from 1 to {MAX_ATTEMPT}")
         return f"t:{event.attempt}"
     if not isinstance(event, InputRequired | InputReceived):
         return _MARKS[event.type]

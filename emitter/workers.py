@@ -95,7 +95,7 @@ async def live_workers(redis: Redis) -> list[WorkerInfo]:
 def _worker_info(text: bytes) -> WorkerInfo | None:
     try:
         return msgspec.json.decode(text, type=WorkerInfo)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # a worker of another version must not blind us to the others
 
 
@@ -108,7 +108,8 @@ async def live_agents(redis: Redis) -> list[AgentInfo]:
 async def known_agents(redis: Redis) -> set[str]:
     """Names of the agents that any worker announced within the last 24 h."""
     names: Any = await redis.zrangebyscore(AGENTS_KNOWN, await redis_ms(redis) - KNOWN_MS, "+inf")
-    return {name.decode() for name in names}
+    # One that is not text, which no worker announces, is nobody's to ask for.
+    return {name.decode() for name in names if name.isascii()}
 
 
 async def is_known(redis: Redis, agent: str) -> bool:

@@ -41,6 +41,14 @@ def last_turns(turns: Sequence[Turn]) -> list[Turn]:
     return kept[::-1]
 
 
+def given(before: Sequence[Turn], asked: Turn) -> dict[str, Any]:
+    """The parameters by which an agent has the conversation: `messages`, the newest turns and what is asked now; and
+    `messagesOmitted`, how many older ones are left out at least, if any are."""
+    kept = last_turns(before)
+    omitted = {"messagesOmitted": len(before) - len(kept)} if len(kept) < len(before) else {}
+    return {"messages": msgspec.to_builtins([*kept, asked]), **omitted}
+
+
 async def recent(
     commands: Commands, owner: Owner, conversation_id: str, *, limit: int, is_running: bool = False
 ) -> list[ExecutionSummary]:
@@ -48,7 +56,8 @@ async def recent(
     found: list[ExecutionSummary] = []
     cursor: str | None = None
     while len(found) < limit:
-        page = await commands.listing(owner, state=None, limit=PAGE, cursor=cursor, conversation_id=conversation_id)
+        count = PAGE if is_running else limit - len(found)
+        page = await commands.listing(owner, state=None, limit=count, cursor=cursor, conversation_id=conversation_id)
         found += [each for each in page.executions if not (is_running and each.state in TERMINAL_STATES)]
         cursor = page.next_cursor
         if cursor is None:
@@ -57,7 +66,8 @@ async def recent(
 
 
 async def turns(commands: Commands, owner: Owner, conversation_id: str, *, instead_of: str | None = None) -> list[Turn]:
-    """What was said in a conversation: each execution's task, and what its agent answered.
+    """What was said in a conversation: each execution's task, and what its agent answered. The newest are read first,
+    and no more than an agent is given.
 
     Where a message was answered again (it was edited, or another answer was wanted), its last answer counts, and what
     came between is no part of the conversation any more. `instead_of` is a message that is to be answered again now.
@@ -66,12 +76,14 @@ async def turns(commands: Commands, owner: Owner, conversation_id: str, *, inste
     for summary in reversed(await recent(commands, owner, conversation_id, limit=MAX_EXECUTIONS)):
         valid = [*_before(valid, _message_of(summary)), summary]
     said: list[Turn] = []
-    for summary in _before(valid, instead_of):
+    for summary in reversed(_before(valid, instead_of)):
         try:
             state = await commands.state(owner, summary.execution_id, with_stack=False)
         except UnknownExecution:
             continue  # it expired meanwhile
-        said += _turns(state)
+        said = [*_turns(state), *said]
+        if sum(len(turn.content) for turn in said) > MAX_TURN_CHARS:
+            break
     return said
 
 

@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 
 from broker.api_types import ExecuteRequest, ExecutionState, InputRequest
 from broker.auth import Identity
-from broker.commands import LIST_PAGE, Commands
+from broker.commands import Commands
 from broker.history import History
+from broker.listing import LIST_PAGE
 from broker.metrics import Metrics
 from broker.problems import Problem
 from emitter import wire

@@ -91,7 +91,7 @@ async def test_pages_join_to_the_log(redis: Redis, history: History, count: int,
         if page.end:
             break
     assert found == list(range(skip + 1, count + 1))
-    assert reads <= count // PAGE_EVENTS + 2
+    assert reads <= count // PAGE_EVENTS + 4, "the first pages of a log of which nothing is known are small"
 
 
 async def test_a_page_ends_after_the_event_that_fills_it(redis: Redis, history: History) -> None:
@@ -109,6 +109,64 @@ async def test_a_page_ends_after_the_event_that_fills_it(redis: Redis, history: 
     await write(redis, 1, 3, size=2 * PAGE_BYTES)
     page = await history.read(LOG, START, record=RECORD)
     assert (seqs(page), page.end) == ([1], False)
+
+
+async def sent_bytes(redis: Redis) -> int:
+    stats: Any = await redis.info("stats")
+    return int(stats["total_net_output_bytes"])
+
+
+async def read_all(history: History, cursor: EventId = START) -> tuple[list[int], int]:
+    """The ordinals after a cursor, and how many pages they took."""
+    found, pages = [], 0
+    while True:
+        page = await history.read(LOG, cursor, record=RECORD)
+        found, pages, cursor = found + seqs(page), pages + 1, page.cursor
+        if page.end:
+            return found, pages
+
+
+async def test_a_log_of_large_events_costs_redis_about_its_size(redis: Redis, history: History) -> None:
+    """A page asks for about what it keeps, wherever in the log its reader stands."""
+    await write(redis, 1, 300, size=60_000)
+    size, before = 300 * 60_000, await sent_bytes(redis)
+    assert (await read_all(history))[0] == list(range(1, 301))
+    assert await sent_bytes(redis) - before < 1.5 * size
+    before = await sent_bytes(redis)
+    places = [id_of(seq) for seq in range(200, 300, 10)]
+    found = await asyncio.gather(*(read_all(history, place) for place in places))
+    assert [seqs_[0] for seqs_, _ in found] == [place.seq + 1 for place in places]
+    rest = sum(300 - place.seq for place in places) * 60_000
+    assert await sent_bytes(redis) - before < 1.5 * rest + len(places) * 33 * 60_000, "each has a first page"
+
+
+async def test_large_events_after_small_ones_cost_a_few_pages(redis: Redis, history: History) -> None:
+    """What small events teach holds for the next page only in steps."""
+    await write(redis, 1, 700)
+    await write(redis, 701, 1000, size=60_000)
+    before = await sent_bytes(redis)
+    assert (await read_all(history))[0] == list(range(1, 1001))
+    assert await sent_bytes(redis) - before < (300 + 201) * 60_000 * 1.3
+
+
+async def test_a_small_log_is_read_in_whole_pages(redis: Redis, history: History) -> None:
+    """Where the record tells that a log is small, its first page is a whole one; a large log begins with less."""
+    await write(redis, 1, 390)
+    for size, pages in ((800, 2), (50_000_000, 4)):
+        await redis.hset(RECORD, "bytes", size)
+        await history.head(RECORD)
+        before = await calls(redis, "xrange")
+        assert await read_all(history) == (list(range(1, 391)), pages)
+        assert await calls(redis, "xrange") - before == pages
+
+
+async def test_many_places_cost_bounded_memory(redis: Redis, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of places is forgotten, the oldest first."""
+    monkeypatch.setattr("broker.history.MAX_PLACES", 10)
+    await write(redis, 1, 100)
+    for seq in range(1, 60):
+        await history.read(LOG, id_of(seq), record=RECORD)
+    assert len(history._sizes._places) == 10
 
 
 async def test_a_log_that_lost_its_beginning_is_said_to(redis: Redis, history: History) -> None:
@@ -132,7 +190,9 @@ async def test_a_cursor_that_was_trimmed_away_is_told_what_is_gone(redis: Redis,
 async def test_a_long_trimmed_log_is_paged(redis: Redis, history: History) -> None:
     """What is left after a loss is paged like any log, and told about once."""
     await write(redis, 1, PAGE_EVENTS + 20)
+    await redis.hset(RECORD, "bytes", 2 * (PAGE_EVENTS + 20))
     await trim(redis, 5)
+    await history.head(RECORD)
     page = await history.read(LOG, id_of(2), record=RECORD)
     assert (len(page.entries), page.end, page.reset) == (PAGE_EVENTS, False, Reset("trimmed", (3, 4)))
     rest = await history.read(LOG, page.cursor, record=RECORD)
@@ -221,6 +281,17 @@ async def test_heads_and_last_ids(redis: Redis, history: History) -> None:
     asked = [(LOG, RECORD), (ALICE.feed, None), (unknown.log, unknown.record), ("rc:{default:bob}:feed", None)]
     assert await history.lasts(asked) == [appended.last, await history.last(ALICE.feed), START, START]
     assert await history.lasts([]) == []
+
+
+async def test_an_odd_record_does_not_hide_the_ends_of_others(redis: Redis, history: History) -> None:
+    """What somebody else has written in has no last id, and all others have theirs."""
+    await write(redis, 1, 5)
+    odd, other, feed = (ALICE.execution(name) for name in ("ex_2", "ex_3", "ex_4"))
+    await redis.hset(odd.record, mapping={"state": "running", "ms": "soon", "seq": 1})
+    await redis.set(other.record, "text")
+    await redis.set(feed.log, "text")
+    asked = [(LOG, RECORD), (odd.log, odd.record), (other.log, other.record), (feed.log, None)]
+    assert await history.lasts(asked) == [id_of(5), None, None, None]
 
 
 # --- one read for many -----------------------------------------------------------------------------------------------

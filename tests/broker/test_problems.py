@@ -100,7 +100,7 @@ async def test_an_odd_request_id_is_replaced(aiohttp_client: Client, given: str)
         (errors.ExecutionExists("ex_1", "running"), 409, "execution-exists", {"state": "running"}),
         (errors.ExecutionOwned("ex_1", "worker-7"), 409, "execution-owned", {}),
         (errors.Superseded("ex_1", 2), 409, "superseded", {"attempt": 2}),
-        (errors.TooManyProducers("ex_1"), 409, "too-many-producers", {}),
+        (errors.TooManyInputs("ex_1", 5), 409, "too-many-inputs", {"limit": 5}),
         (errors.InputExpired("i1"), 409, "input-expired", {}),
         (
             errors.AlreadyAnswered("ex_1", '{"value":true,"by":"bob","at":5}'),

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from broker.embedded import EmbeddedRedis
 from broker.rounds import Rounds
-from emitter.connection import GONE, connect
+from emitter.connection import GONE, Link, connect
 
 
 @pytest.fixture
@@ -76,3 +76,19 @@ async def test_closing_ends_who_waits(redis: Redis) -> None:
     await rounds.close()
     with pytest.raises(asyncio.CancelledError):
         await asked
+
+
+async def test_large_replies_are_few_at_a_time(redis: Redis, rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What weighs more takes more of a round, so that few large replies are under way; each still has its answer."""
+    await redis.mset({f"k{number}": number for number in range(100)})
+    sizes: list[int] = []
+    exchange = Link.exchange
+
+    async def counted(link: Link, commands: bytes, count: int) -> list[object]:
+        sizes.append(count)
+        return await exchange(link, commands, count)
+
+    monkeypatch.setattr(Link, "exchange", counted)
+    heavy = [rounds.ask("GET", f"k{number}", weight=16) for number in range(100)]
+    assert await asyncio.gather(*heavy) == [b"%d" % number for number in range(100)]
+    assert max(sizes) == 4

@@ -5,8 +5,10 @@ import re
 import msgspec
 import pytest
 
+from broker.api import log_limits
 from broker.settings import BadSetting, Settings, UnknownSetting, describe, load_settings, settings_table
 from emitter import wire
+from emitter.log import LogLimits, limits_from
 
 CONTRACT = [
     "REDIS_URL",
@@ -63,6 +65,11 @@ def test_limits_have_one_source() -> None:
     settings = Settings()
     assert settings.max_event_bytes == wire.MAX_EVENT_BYTES
     assert (settings.log_maxlen, settings.feed_maxlen) == (wire.LOG_MAXLEN, wire.FEED_MAXLEN)
+    assert log_limits(settings) == LogLimits()
+    chosen = {"LOG_MAX_BYTES": 1, "MAX_OPEN_INPUTS": 2, "MAX_PARAMS_BYTES": 3, "MAX_CONVERSATION_BYTES": 4}
+    environ = {"RUNCAST_" + name: str(value) for name, value in chosen.items()}
+    limits = LogLimits(log_max_bytes=1, max_open_inputs=2, max_params_bytes=3, max_conversation_bytes=4)
+    assert log_limits(load_settings(environ)) == limits_from(environ)[0] == limits
 
 
 def test_values_are_typed() -> None:

@@ -182,7 +182,7 @@ async def test_a_question_nobody_answers_is_closed_for_all(stand: Stand) -> None
         assert named(viewer.events, "input:received") == [{"inputId": quick["inputId"], "by": EXPIRED}]
         late = await stand.answer(execution_id, quick["inputId"], "sorry")
         assert (late.status, late.body["type"]) == (409, "urn:runcast:problem:input-expired")
-        assert late.body["expiredAt"] == quick["expiresAt"]
+        assert 0 <= late.body["expiredAt"] - quick["expiresAt"] < 5_000  # when it was closed
         assert await stand.waits(execution_id) == [now]
         await stand.answer(execution_id, now["inputId"], "yes")
         await viewer.until_done()

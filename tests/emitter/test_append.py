@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from emitter import errors, events, wire
-from emitter.batch import Prepared
-from emitter.log import LogLimits, append, prepare
+from emitter.batch import DROPPED, Prepared
+from emitter.log import LogLimits, append, append_command, prepare
 from emitter.redact import Redactor
 from emitter.wire import Owner
 
@@ -223,12 +223,214 @@ async def test_logs_and_feeds_are_trimmed(redis: Redis) -> None:
     assert 100 <= await redis.xlen(OWNER.feed) <= 210
 
 
-async def test_producers_of_one_execution_are_bounded(redis: Redis) -> None:
-    """The record does not grow with every producer id that somebody makes up."""
-    await append(redis, OWNER, "ex_1", [delta()])
-    await redis.hset(KEYS.record, mapping={f"p:{number}": 1 for number in range(4000)})
-    with pytest.raises(errors.TooManyProducers):
-        await append(redis, OWNER, "ex_1", [delta()], producer="one-more", first_seq=1)
+async def test_a_log_is_trimmed_by_bytes(redis: Redis) -> None:
+    """A log holds at most its bytes and an event, and about as much; what is gone is its beginning, without holes."""
+    limit = 1024 * 1024
+    limits = LogLimits(log_max_bytes=limit)
+    for _ in range(12):
+        await append(redis, OWNER, "ex_1", [thought("x" * 20_000) for _ in range(10)], limits=limits)
+        rows = await redis.xrange(KEYS.log)
+        size = sum(len(json) for _, fields in rows for json in fields.values())
+        assert size <= limit + 21_000
+    assert size > limit * 0.8
+    seqs = [int(id_.split(b"-")[1]) for id_, _ in rows]
+    assert seqs == list(range(seqs[0], 121))
+    assert int((await record(redis))[b"bytes"]) > 2 * limit
+    assert len([name for name in await record(redis) if name.startswith(b"b:")]) == 16
+
+
+async def test_one_event_may_be_larger_than_parts_of_a_log(redis: Redis) -> None:
+    """Events over a sixteenth of the limit trim as well, and the newest is always there."""
+    limits = LogLimits(log_max_bytes=1024 * 1024, max_event_bytes=0)
+    for size in (300_000, 300_000, 300_000, 300_000, 3_000_000, 10, 900_000):
+        big = prepare(events.Thinking(thought="x" * size), "ex_1", redact=REDACT, max_bytes=0)
+        await append(redis, OWNER, "ex_1", [big], limits=limits)
+        held = [len(json) for _, fields in await redis.xrange(KEYS.log) for json in fields.values()]
+        assert sum(held) <= 1024 * 1024 + max(held)
+        assert held[-1] >= size
+
+
+# --- producers -------------------------------------------------------------------------------------------------------
+
+
+async def from_each(redis: Redis, names: list[str], first_seq: int = 1) -> None:
+    """An event of each producer, in that order."""
+    for start in range(0, len(names), 500):
+        async with redis.pipeline(transaction=False) as pipe:
+            for name in names[start : start + 500]:
+                command = append_command(OWNER, "ex_1", [delta()], producer=name, first_seq=first_seq)
+                pipe.execute_command(*command)
+            assert {reply[0] for reply in await pipe.execute()} == {b"ok"}
+
+
+async def test_the_record_knows_its_newest_producers(redis: Redis) -> None:
+    """However many write to an execution all can, and its record does not grow with every id that somebody makes up.
+    Repeats are known of the newest, of those who wrote since they came, and of the first."""
+    await append(redis, OWNER, "ex_1", [delta()], producer="first")
+    await from_each(redis, ["early", "busy"])
+    await from_each(redis, [f"t{number}" for number in range(3000)])
+    await from_each(redis, ["busy"], first_seq=2)
+    await from_each(redis, [f"u{number}" for number in range(2000)])
+    found = await record(redis)
+    known = {name.decode()[2:] for name in found if name.startswith(b"p:")}
+    assert 4000 <= len(known) <= 4001
+    assert {"first", "busy", "u0", "u1999"} <= known
+    assert not {"early", "t0"} & known
+    assert len([name for name in found if name.startswith(b"q:")]) == 4000
+    again = [("first", 1, 0), ("busy", 2, 0), ("u1999", 1, 0), ("early", 1, 1)]
+    for name, first_seq, added in again:
+        appended = await append(redis, OWNER, "ex_1", [delta()], producer=name, first_seq=first_seq)
+        assert appended.added == added, name
+
+
+async def test_a_producer_whose_events_are_all_dropped_is_known(redis: Redis) -> None:
+    """Its numbers are spent, and it stands in the line like the others."""
+    await append(redis, OWNER, "ex_1", [delta()], producer="a")
+    await append(redis, OWNER, "ex_1", [DROPPED, DROPPED], producer="b")
+    found = await record(redis)
+    assert (found[b"p:b"], found[b"q:1"], found[b"seq"]) == (b"2", b"b 2", b"1")
+    assert (await append(redis, OWNER, "ex_1", [delta(), delta(), delta()], producer="b")).added == 1
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def question(input_id: str, prompt: str = "?", **fields: Any) -> Prepared:
+    event = events.InputRequired(input_id=input_id, prompt=prompt, kind="text", **fields)
+    return prepare(event, "ex_1", redact=REDACT)
+
+
+def reply(input_id: str, value: Any = "x", by: str = "bob") -> Prepared:
+    return prepare(events.InputReceived(input_id=input_id, by=by, value=value), "ex_1", redact=REDACT)
+
+
+async def inputs(redis: Redis) -> dict[str, list[str]]:
+    """The ids of what the record has of questions (`i`) and answers (`a`), and which are open and void."""
+    found = await record(redis)
+    kept = {kind: sorted(name.decode()[2:] for name in found if name.startswith(f"{kind}:".encode())) for kind in "ia"}
+    return kept | {name: found.get(name.encode(), b"").decode().split() for name in ("open", "void")}
+
+
+async def test_open_inputs_are_bounded(redis: Redis) -> None:
+    """One question too many is refused, with the limit, and nothing of it is stored; after an answer there is room."""
+    limits = LogLimits(max_open_inputs=3)
+    ask = [question(f"q{number}") for number in range(5)]
+    with pytest.raises(errors.TooManyInputs) as caught:
+        await append(redis, OWNER, "ex_1", ask, limits=limits)
+    assert (caught.value.limit, len(await log_ids(redis))) == (3, 3)
+    await append(redis, OWNER, "ex_1", [question("q1", "again?")], limits=limits)  # asked again, it is no other
+    await append(redis, OWNER, "ex_1", [reply("q1")], limits=limits)
+    await append(redis, OWNER, "ex_1", [question("q3")], limits=limits)
+    with pytest.raises(errors.TooManyInputs):
+        await append(redis, OWNER, "ex_1", [question("q4")], limits=limits)
+    assert await inputs(redis) == {"i": ["q0", "q2", "q3"], "a": ["q1"], "open": ["q0", "q2", "q3"], "void": []}
+    await append(redis, OWNER, "ex_1", ask, limits=LogLimits(max_open_inputs=0))
+
+
+async def test_open_inputs_are_bounded_by_bytes(redis: Redis) -> None:
+    """Questions that wait may hold a megabyte; one alone may hold what an event may."""
+    for number in range(17):
+        await append(redis, OWNER, "ex_1", [question(f"q{number}", "x" * 61_500)])
+    for more in (question("q17", "x" * 60_000), question("q0", "x" * 64_500)):
+        with pytest.raises(errors.TooManyInputs):
+            await append(redis, OWNER, "ex_1", [more])
+    await append(redis, OWNER, "ex_1", [question("q0", "short"), question("q17", "x" * 50_000)])
+    kept = [value for name, value in (await record(redis)).items() if name.startswith(b"i:")]
+    assert 900_000 < sum(map(len, kept)) <= 1024 * 1024
+    await append(redis, OWNER, "ex_1", [done()])
+    await redis.delete(KEYS.record, KEYS.log)
+    huge = events.InputRequired(input_id="q", prompt="x" * 2_000_000, kind="text")
+    await append(redis, OWNER, "ex_1", [prepare(huge, "ex_1", redact=REDACT, max_bytes=0)])
+    assert (await inputs(redis))["open"] == ["q"]
+
+
+async def test_questions_whose_time_is_over_make_room(redis: Redis) -> None:
+    """Also if nobody has closed them; those that have time left do not."""
+    limits = LogLimits(max_open_inputs=3)
+    past, later = wire.now_ms() - 60_000, wire.now_ms() + 60_000
+    schema = {"expiresAt": 1}
+    ask = [question("old", expires_at=past), question("new", expires_at=later), question("form", schema=schema)]
+    await append(redis, OWNER, "ex_1", ask, limits=limits)
+    await append(redis, OWNER, "ex_1", [question("more")], limits=limits)
+    assert await inputs(redis) == {"i": ["form", "more", "new"], "a": [], "open": ["new", "form", "more"], "void": []}
+    with pytest.raises(errors.TooManyInputs):
+        await append(redis, OWNER, "ex_1", [question("another")], limits=limits)
+    with pytest.raises(errors.UnknownInput):
+        await append(redis, OWNER, "ex_1", [reply("old")])
+
+
+async def test_the_newest_answers_are_kept(redis: Redis) -> None:
+    """A thousand of them, of four megabytes: who asks the same again finds them, and the record does not grow."""
+    for start in range(0, 1100, 100):
+        names = [f"q{number}" for number in range(start, start + 100)]
+        await append(redis, OWNER, "ex_1", [each for name in names for each in (question(name), reply(name))])
+    found = await inputs(redis)
+    assert (len(found["a"]), found["i"], found["open"]) == (1000, [], [])
+    assert {"q100", "q1099"} <= {*found["a"]}
+    with pytest.raises(errors.AlreadyAnswered):
+        await append(redis, OWNER, "ex_1", [reply("q100")])
+    with pytest.raises(errors.UnknownInput):
+        await append(redis, OWNER, "ex_1", [reply("q99")])
+    names = [f"big{number}" for number in range(100)]
+    for name in names:
+        await append(redis, OWNER, "ex_1", [question(name), reply(name, "x" * 60_000)])
+    kept = {name.decode()[2:]: len(value) for name, value in (await record(redis)).items() if name.startswith(b"a:")}
+    assert 3_900_000 < sum(kept.values()) <= 4 * 1024 * 1024
+    assert [*sorted(kept, key=names.index)] == names[-len(kept) :]
+    assert len([name for name in await record(redis) if name.startswith(b"n:")]) == len(kept)
+
+
+async def test_questions_of_the_last_attempt_still_take_an_answer(redis: Redis) -> None:
+    """Until the next attempt that asks something is lost as well; asked again, they wait again."""
+    takeovers = [
+        prepare(events.ExecutionSuperseded(from_seq=0, attempt=number), "ex_1", redact=REDACT) for number in range(2, 6)
+    ]
+    await append(redis, OWNER, "ex_1", [question("a"), question("b"), question("c"), takeovers[0]])
+    assert await inputs(redis) == {"i": ["a", "b", "c"], "a": [], "open": [], "void": ["a", "b", "c"]}
+    await append(redis, OWNER, "ex_1", [reply("b"), takeovers[1], question("a")])
+    assert await inputs(redis) == {"i": ["a", "c"], "a": ["b"], "open": ["a"], "void": ["c"]}
+    await append(redis, OWNER, "ex_1", [takeovers[2]])
+    assert await inputs(redis) == {"i": ["a"], "a": ["b"], "open": [], "void": ["a"]}
+    await append(redis, OWNER, "ex_1", [question("d"), done()])
+    assert await inputs(redis) == {"i": [], "a": ["b"], "open": [], "void": []}
+
+
+async def test_without_a_limit_any_number_may_be_open(redis: Redis) -> None:
+    """And all of them leave the record when they are void, however many."""
+    limits = LogLimits(max_open_inputs=0, log_maxlen=0)
+    takeover = prepare(events.ExecutionSuperseded(from_seq=0, attempt=2), "ex_1", redact=REDACT)
+    for start in range(0, 9000, 1000):
+        await append(redis, OWNER, "ex_1", [question(f"q{start + n}") for n in range(1000)], limits=limits)
+    await append(redis, OWNER, "ex_1", [takeover, question("a"), takeover, done()], limits=limits)
+    assert await inputs(redis) == {"i": [], "a": [], "open": [], "void": []}
+
+
+async def test_asking_costs_no_more_after_many_questions(redis: Redis) -> None:
+    """What a batch of questions takes does not grow with those that were asked and answered before."""
+
+    async def spent() -> int:
+        stats: Any = await redis.info("commandstats")
+        return int(stats["cmdstat_evalsha"]["usec"])
+
+    async def ask_and_answer(start: int) -> int:
+        before = await spent()
+        for number in range(start, start + 300):
+            name = f"{number:064}"
+            await append(redis, OWNER, "ex_1", [question(name), reply(name)])
+        return await spent() - before
+
+    costs = [await ask_and_answer(start) for start in range(0, 3000, 300)]
+    assert min(costs[5:]) < 3 * min(costs[:2])
+
+
+@pytest.mark.parametrize("attempt", [0, -1, 2**31, 2**64])
+async def test_an_attempt_is_a_number_that_counts_attempts(redis: Redis, attempt: int) -> None:
+    """What no attempt reaches is refused before it is in a record for ever."""
+    with pytest.raises(errors.InvalidEvent, match="attempt"):
+        prepare(events.ExecutionSuperseded(from_seq=0, attempt=attempt), "ex_1", redact=REDACT)
+    made_up = Prepared("execution:superseded", b"{}", f"t:{attempt}")
+    await append(redis, OWNER, "ex_1", [delta(), made_up])
+    assert 0 <= int((await record(redis))[b"attempt"]) < 2**31
 
 
 async def test_a_missing_script_is_loaded(redis: Redis) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
@@ -22,10 +23,11 @@ from emitter.errors import (
     InvalidEvent,
     PayloadTooLarge,
     Superseded,
+    TooManyInputs,
     UnknownExecution,
 )
 from emitter.events import EXPIRED, InputReceived
-from emitter.log import append_command, prepare
+from emitter.log import LogLimits, append_command, prepare
 from emitter.publisher import Publisher
 from emitter.redact import Redactor
 from emitter.wire import Owner, now_ms
@@ -180,6 +182,36 @@ async def test_the_agent_has_the_secret_that_the_log_hides(redis: Redis, emitter
     assert received["data"]["value"] == {"password": "[redacted]"}
 
 
+async def test_one_question_too_many(redis: Redis, redis_url: str) -> None:
+    """It raises, asked or only emitted; the execution goes on, and asks again once there is room."""
+    limits = LogLimits(max_open_inputs=1)
+    async with (
+        Publisher(redis_url=redis_url, limits=limits, redact_keys=()) as publisher,
+        AgentEmitter("alice", "ex_1", publisher=publisher) as emitter,
+    ):
+        first = asyncio.create_task(emitter.ask("Go?", input_id="first"))
+        await asked(redis)
+        with pytest.raises(TooManyInputs, match="RUNCAST_MAX_OPEN_INPUTS"):
+            await emitter.ask("And?", input_id="second")
+        with structlog.testing.capture_logs() as logs:
+            await emitter.status("before", "")
+            await emitter.input_required("third", "Hm?", "approval")
+            with pytest.raises(TooManyInputs):
+                await emitter.flush()
+            await emitter.status("after", "")
+            await emitter.flush()
+        assert [(each["event"], each["limit"]) for each in logs] == [("input_refused", 1)]
+        await answer(redis, "first", True)
+        assert await asyncio.wait_for(first, 5) is True
+        second = asyncio.create_task(emitter.ask("And?", input_id="second"))
+        assert await asked(redis) == ["second"]
+        await answer(redis, "second", False)
+        assert await asyncio.wait_for(second, 5) is False
+    assert await types(redis) == [
+        "input:required", "status", "status", "input:received", "input:required", "input:received",
+    ]  # fmt: skip
+
+
 # --- expiry ----------------------------------------------------------------------------------------------------------
 
 
@@ -221,11 +253,11 @@ async def test_an_answer_in_the_last_moment_counts(own_redis: EmbeddedRedis) -> 
     async with client, AgentEmitter("alice", "ex_1", redis_url=own_redis.url) as emitter:
         task = asyncio.create_task(emitter.ask("Go?", input_id="q", expires_in=1))
         async with asyncio.timeout(10):
-            while await looks() < 4:  # before it asks, as it asks, before it waits, and when it is subscribed
+            while await looks() < 5:  # before it asks, as it asks (two), before it waits, and when it is subscribed
                 await asyncio.sleep(0.005)
         await answer_unheard(client, "q", "just in time")
         assert await asyncio.wait_for(task, 8) == "just in time"
-        assert await looks() == 6, "nothing but the two answers"
+        assert await looks() == 9, "nothing but the two answers"
         assert await types(client) == ["input:required", "input:received"]
 
 

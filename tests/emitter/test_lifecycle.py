@@ -16,7 +16,6 @@ from emitter.errors import (
     ExecutionEnded,
     InvalidEvent,
     Superseded,
-    TooManyProducers,
     UnknownExecution,
 )
 from emitter.events import (
@@ -338,17 +337,6 @@ async def test_a_claimed_attempt_writes_only_while_the_record_says_so(redis: Red
     with pytest.raises(UnknownExecution):
         await append(redis, ALICE, "ex_1", event, attempt=job.attempt, mode="claimed")
     assert not await redis.exists(KEYS.record)
-
-
-async def test_a_claimed_attempt_is_never_a_producer_too_many(redis: Redis, lifecycle: Lifecycle) -> None:
-    """However many have written to a log, the attempt that a worker has can."""
-    await claimed(redis, lifecycle)
-    many: dict[Any, Any] = {f"p:http.{number}": "1" for number in range(4001)}
-    await redis.hset(KEYS.record, mapping=many)
-    event = [prepare(Thinking(thought="…"), "ex_1", redact=Redactor())]
-    assert (await append(redis, ALICE, "ex_1", event, producer="w", attempt=1, mode="claimed")).added == 1
-    with pytest.raises(TooManyProducers):
-        await append(redis, ALICE, "ex_1", event, producer="x")
 
 
 async def test_questions_outlive_the_attempt_that_asked(redis: Redis, lifecycle: Lifecycle) -> None:

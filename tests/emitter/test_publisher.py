@@ -553,6 +553,8 @@ def test_limits_of_the_environment() -> None:
         ("RUNCAST_LOG_FINISHED_TTL_SECONDS", "0"),
         ("RUNCAST_MAX_EVENT_BYTES", "1023"),
         ("RUNCAST_MAX_EVENT_BYTES", "16777217"),
+        ("RUNCAST_MAX_OPEN_INPUTS", "1001"),
+        ("RUNCAST_MAX_PARAMS_BYTES", "64K"),
         ("RUNCAST_REDACT_KEYS", "a,,b"),
     ],
 )

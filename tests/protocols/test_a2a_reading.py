@@ -14,6 +14,7 @@ from broker.commands import Commands
 from broker.history import PAGE_EVENTS, History
 from broker.metrics import Metrics
 from broker.protocols.a2a.errors import A2AError
+from broker.protocols.a2a.model import ListTasks
 from broker.protocols.a2a.reading import Tasks
 from emitter.errors import UnknownExecution
 from emitter.events import InputReceived, InputRequired
@@ -62,6 +63,19 @@ async def test_what_the_record_knows(tasks: Tasks, author: Author) -> None:
     for name in ("nobody", "a:b", "*", ""):
         with pytest.raises(UnknownExecution):
             await tasks.opening(author.owner, name)
+
+
+async def test_odd_rows_do_not_hide_the_other_tasks(redis: Redis, tasks: Tasks, author: Author) -> None:
+    """A record that somebody else has written in is left out, or its metadata is; also where tasks are read whole."""
+    await author.begin()
+    for name, fields in (("odd", {"ms": "soon"}), ("list", {"metadata": "[1]"}), ("cut", {"metadata": "{"})):
+        other = Author(redis, author.user, name)
+        await other.begin()
+        await redis.hset(other.keys.record, mapping=fields)  # type: ignore[misc,arg-type]
+    await redis.zadd(author.owner.index, {b"\xff": 1, "inf": float("inf")})
+    for with_artifacts in (False, True):
+        page = await tasks.page(author.owner, ListTasks(with_artifacts=with_artifacts))
+        assert sorted(task.task_id for task in page.tasks) == sorted(["cut", "list", author.execution_id])
 
 
 async def test_cursors(tasks: Tasks, author: Author) -> None:

@@ -108,11 +108,16 @@ def test_what_is_too_large(name: str) -> None:
 
 
 def test_a_long_conversation_is_cut() -> None:
-    """The agent is given the newest turns of a long conversation."""
+    """The agent is given the newest turns of a long conversation, what is asked now in any case, and how many it is not
+    given."""
     messages = [user(str(number), f"u{number}") for number in range(1000)]
-    turns = params_of(run(*messages))["messages"]
+    params = params_of(run(*messages))
+    turns = params["messages"]
     assert 1 < len(turns) < 100
     assert turns[-1]["content"] == "999"
+    assert len(turns) + params["messagesOmitted"] == 1000
+    asked = params_of(run(user("a"), user("x" * 40_000)))
+    assert [len(turn["content"]) for turn in asked["messages"]] == [1, 40_000]
 
 
 def test_states_that_are_no_objects() -> None:

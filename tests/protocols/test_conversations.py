@@ -12,7 +12,7 @@ from broker.commands import Commands
 from broker.history import History
 from broker.metrics import Metrics
 from broker.protocols import conversations
-from broker.protocols.conversations import MAX_EXECUTIONS, PAGE, Turn
+from broker.protocols.conversations import MAX_EXECUTIONS, MAX_TURN_CHARS, PAGE, Turn, given
 from emitter.events import ExecutionComplete, ExecutionError, MessageDelta
 from emitter.lifecycle import Lifecycle, Start
 from emitter.log import LogLimits
@@ -131,6 +131,29 @@ async def test_turns_of_the_newest(redis: Redis, commands: Commands) -> None:
         await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
     turns = await conversations.turns(commands, ALICE, "c")
     assert [turn.content for turn in turns] == [f"ask ex_{number}" for number in range(2, MAX_EXECUTIONS + 2)]
+
+
+async def test_no_more_is_read_than_an_agent_is_given(redis: Redis, commands: Commands) -> None:
+    """The logs of turns that are left out anyway are not read."""
+    for number in range(4):
+        author = await begin(redis, f"ex_{number}", "c")
+        await author.write(done("x" * 20_000))
+        await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
+    turns = await conversations.turns(commands, ALICE, "c")
+    assert [turn.content[:8] for turn in turns] == ["ask ex_2", "xxxxxxxx", "ask ex_3", "xxxxxxxx"]
+
+
+def test_what_an_agent_is_given_of_a_conversation() -> None:
+    """What is asked now is always there; of what was said before the newest, and how many turns are left out."""
+    asked = Turn("user", "x" * (MAX_TURN_CHARS + 1))
+    few, many = [Turn("user", "a"), Turn("assistant", "b")], [Turn("user", str(number)) for number in range(60)]
+    as_given = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    last = {"role": "user", "content": asked.content}
+    assert given([], asked) == {"messages": [last]}
+    assert given(few, asked) == {"messages": [*as_given, last]}
+    cut = given(many, asked)
+    assert [turn["content"] for turn in cut["messages"][:-1]] == [str(number) for number in range(10, 60)]
+    assert cut["messagesOmitted"] == 10
 
 
 def done(result: Any) -> ExecutionComplete:

@@ -12,7 +12,7 @@ from broker.api_types import ExecuteRequest
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, UNSUPPORTED, A2AError
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
 from broker.protocols.a2a.wire import encode, text_of
-from broker.protocols.conversations import Turn, last_turns
+from broker.protocols.conversations import Turn, given
 from emitter.events import InputRequired
 from emitter.wire import EXECUTION_ID, new_execution_id
 
@@ -43,8 +43,8 @@ def request_of(
     if not (text or params):
         raise A2AError(INVALID_PARAMS, "message.parts: there is neither text nor data")
     if before:
-        params = {"messages": msgspec.to_builtins([*last_turns(before), Turn("user", text)]), **params}
-    given = {
+        params = given(before, Turn("user", text)) | params
+    wanted = {
         "task": text or encode(params).decode(),
         "agent": agent or _named(send, "agent") or _named(send, "skillId"),
         "params": params or None,
@@ -52,7 +52,7 @@ def request_of(
         "executionId": task_id,
         "conversationId": context_id,
     }
-    return msgspec.convert(given, ExecuteRequest)
+    return msgspec.convert(wanted, ExecuteRequest)
 
 
 def _named(send: Send, name: str) -> Any:

@@ -51,7 +51,7 @@ class Tasks:
         ]
         if state is None:
             raise UnknownExecution(task_id)
-        given: dict[str, Any] = msgspec.json.decode(metadata) if metadata else {}
+        given = _object(metadata)
         about = given.pop("a2a", None)
         message_id = about.get("messageId") if isinstance(about, dict) else None
         # An execution that was started without a conversation is the only one of its context.
@@ -131,7 +131,7 @@ class Tasks:
         cursor: str | None = None
         while len(found) < MAX_LISTED:
             page = await self._commands.listing(
-                owner, state=None, limit=LIST_PAGE, cursor=cursor, conversation_id=conversation_id
+                owner, state=None, limit=LIST_PAGE, cursor=cursor, conversation_id=conversation_id, is_brief=True
             )
             found += page.executions
             cursor = page.next_cursor
@@ -153,6 +153,14 @@ class Tasks:
             status=Status(state=STATES[summary.state], at=summary.updated_at or 0),
             metadata={"agent": summary.agent} if summary.agent else None,
         )
+
+
+def _object(metadata: str | None) -> dict[str, Any]:
+    """Somebody else may have written in the record."""
+    try:
+        return msgspec.json.decode(metadata or "{}", type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {}
 
 
 def _context(summary: ExecutionSummary) -> str:

@@ -17,7 +17,7 @@ from broker.api_types import ExecuteRequest
 from broker.problems import Problem
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.state import STATE_MEMBER
-from broker.protocols.conversations import Turn, last_turns
+from broker.protocols.conversations import Turn, given
 from emitter.errors import PayloadTooLarge
 from emitter.wire import EXECUTION_ID
 
@@ -126,12 +126,13 @@ def params_of(run: RunAgentInput) -> dict[str, Any]:
     """What the agent is given: the members of `forwardedProps`, `messages` (role and text of each), and of `tools`,
     `context` and `state` what there is. Raises `PayloadTooLarge`."""
     forwarded = run.forwarded_props if isinstance(run.forwarded_props, dict) else {}
-    given = {"tools": run.tools, "context": run.context, "state": shared_of(run)}
-    for value in (*given.values(), forwarded):
+    own = {"tools": run.tools, "context": run.context, "state": shared_of(run)}
+    for value in (*own.values(), forwarded):
         _check_size(value)
     params = {name: value for name, value in forwarded.items() if name != "cursor"}
-    params |= {name: value for name, value in given.items() if value}
-    return params | {"messages": msgspec.to_builtins(last_turns(_turns(run.messages)))}
+    params |= {name: value for name, value in own.items() if value}
+    *before, last = _turns(run.messages)
+    return params | given(before, last)
 
 
 def shared_of(run: RunAgentInput) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def shared_of(run: RunAgentInput) -> dict[str, Any]:
 def _check_size(value: Any) -> None:
     size = len(msgspec.json.encode(value))
     if size > MAX_GIVEN_BYTES:
-        raise PayloadTooLarge(size, MAX_GIVEN_BYTES)
+        raise PayloadTooLarge(size, MAX_GIVEN_BYTES, "state, tools, context or forwardedProps", None)
 
 
 def _turns(messages: Sequence[Message]) -> list[Turn]:

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from broker.api_types import CancelResponse, ExecuteRequest
 from broker.problems import Problem
-from broker.protocols.conversations import Turn, last_turns, message_metadata
+from broker.protocols.conversations import Turn, given, message_metadata
 from emitter.wire import EXECUTION_ID
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -109,16 +109,15 @@ def request_of(chat: ChatRequest, agent: str | None, before: Sequence[Turn]) -> 
     """The execution that answers the chat's last message. Its `params.messages` is the conversation, that message last.
     Raises `msgspec.ValidationError`, `Problem` 422."""
     asked = question(chat)
-    turns = [*last_turns(before), Turn("user", asked.text)]
-    given = {
+    wanted = {
         "task": asked.text,
         "agent": chat.agent or agent,
-        "params": (chat.params or {}) | {"messages": msgspec.to_builtins(turns)},
+        "params": (chat.params or {}) | given(before, Turn("user", asked.text)),
         "metadata": {**(chat.metadata or {}), **(message_metadata(asked.id) if asked.id else {})} or None,
         "executionId": execution_of(chat, asked, agent),
         "conversationId": conversation_of(chat.id),
     }
-    return msgspec.convert(given, ExecuteRequest)
+    return msgspec.convert(wanted, ExecuteRequest)
 
 
 def execution_of(chat: ChatRequest, asked: Message, agent: str | None) -> str | None:
