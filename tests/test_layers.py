@@ -25,7 +25,7 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire events errors connection tasks",
+        0: "wire events errors values connection tasks",
         1: "batch redact deadlines questions schedule observer tracing",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
         " lifecycle presence reaper scheduler metrics probes otel telemetry",
@@ -33,7 +33,7 @@ LEVELS = {
         4: "__main__",
     },
 }
-LEAVES = {"emitter.wire", "emitter.events", "emitter.errors"}
+LEAVES = {"emitter.wire", "emitter.events", "emitter.errors", "emitter.values"}
 # Names for type checkers only (`if TYPE_CHECKING`) load nothing, so they are not imports here.
 
 

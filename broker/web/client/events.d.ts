@@ -246,6 +246,7 @@ export interface ExecutionStarted {
   task: string;
   /** milliseconds since the epoch */
   startedAt: number;
+  /** counts from 1 */
   attempt: number;
 }
 
@@ -313,6 +314,7 @@ export interface ExecutionSummary {
 /** A retry took over: what the old attempt wrote after `from_seq` is void. */
 export interface ExecutionSuperseded {
   fromSeq: number;
+  /** counts from 1 */
   attempt: number;
 }
 
