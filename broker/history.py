@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from broker.hub import TERMINAL_TYPES
 from broker.metrics import Metrics, RedisOp
 from broker.rounds import Rounds
-from broker.sse import Lens
+from broker.sse import Lens, RenderedOnce
 from emitter import tasks
 from emitter.events import State
 from emitter.wire import START, Entry, EventId, parse_event_id, parse_stream
@@ -42,14 +43,11 @@ class Page:
         self.end = end
         self.reset = reset
         self.closed = closed
-        self._rendered: dict[object, bytes] = {}
+        self._rendered = RenderedOnce()
 
     def render(self, lens: Lens) -> bytes:
         """The page's bytes; made once for all viewers that share the page and the lens."""
-        data = self._rendered.get(lens.key)
-        if data is None:
-            data = self._rendered[lens.key] = lens.render(self.entries)
-        return data
+        return self._rendered.get(lens, self.entries)
 
 
 class Head(NamedTuple):
@@ -121,16 +119,19 @@ class History:
         rows = await self._rounds.ask("XREVRANGE", log, "+", "-", "COUNT", 1)
         return parse_event_id(rows[0][0].decode()) if rows else START
 
-    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId]:
-        """The last ids of many logs, (log, record or None) each."""
+    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId | None]:
+        """The last ids of many logs, (log, record or None) each; None where a record or log makes no sense."""
         with self._metrics.redis_call(RedisOp.TAILS):
             return await asyncio.gather(*(self._last(log, record) for log, record in watched))
 
-    async def _last(self, log: str, record: str | None) -> EventId:
-        if record is None:
-            return await self.last(log)
-        ms, seq = await self._rounds.ask("HMGET", record, "ms", "seq")
-        return EventId(int(ms or 0), int(seq or 0))
+    async def _last(self, log: str, record: str | None) -> EventId | None:
+        try:
+            if record is None:
+                return await self.last(log)
+            ms, seq = await self._rounds.ask("HMGET", record, "ms", "seq")
+            return EventId(int(ms or 0), int(seq or 0))
+        except (ValueError, ResponseError):  # somebody else wrote it: the other logs must be looked at all the same
+            return None
 
     async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
         # Inclusive: only the cursor's own entry proves that the log still is the one the cursor was taken from.

@@ -44,6 +44,8 @@ class CloseReason(StrEnum):
     """The edge is full."""
     LOST_REDIS = "lost_redis"
     """The log could not be read for too long."""
+    FAILED = "failed"
+    """An event could not be shown, which is a fault of ours. The viewer may resume, after a while."""
 
 
 class Protocol(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import Callable, Coroutine
@@ -13,12 +14,13 @@ from aiohttp import HttpVersion11, web
 from broker import sse
 from broker.admission import Admission
 from broker.auth import Identity
+from broker.failures import PAUSE_SECONDS, Failures
 from broker.history import TERMINAL_STATES, Head, History, Reset
 from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
 from broker.presence import Presence, Tether
-from broker.problems import Problem, is_away
+from broker.problems import Problem, is_away, retry_after
 from broker.protocols.rendering import RenderedLens, Rendering
 from broker.pulse import Pulse
 from broker.replay import LOST_REDIS_SECONDS, Replay
@@ -31,7 +33,7 @@ from broker.watch import Watch, Watched
 from emitter import tasks
 from emitter.errors import UnknownExecution
 from emitter.tracing import log_fields
-from emitter.wire import START, member
+from emitter.wire import START, EventId, member
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
@@ -40,7 +42,15 @@ STREAM_HEADERS = {
 }
 RETRY_MS = (1000, 3000)
 """Range of a client's reconnection time; each gets its own, so that a broken edge's viewers do not return as one."""
+_RETRY_MS = {
+    CloseReason.AGED: (100, 2000),
+    CloseReason.DRAINING: (100, 2000),
+    CloseReason.FAILED: (int(PAUSE_SECONDS * 1000), int(PAUSE_SECONDS * 1500)),
+}
+"""When to come back after a stream that was ended by the edge."""
 MAX_SHARED_LENSES = 256
+LAST_BYTES_SECONDS = 5.0
+"""How long an edge that stops waits for those who still read the end of their streams."""
 
 
 class Streams:
@@ -58,14 +68,20 @@ class Streams:
         self._settings = settings
         self._history = history
         self._admission = admission
-        self._seats = Seats(settings.max_connections, admission, metrics, lambda: len(self._viewers))
+        self._seats = Seats(
+            settings.max_connections, admission, metrics, lambda: len(self._viewers) + len(self._closing)
+        )
         self._presence = presence
         self._metrics = metrics
         self.watch = Watch(history, metrics, self, deliveries)
         self._steps = Replay(history, self.watch, metrics, self.close)
-        self._pulse = Pulse(settings, self.close)
+        self._pulse = Pulse(settings, self.close, self.on_failed)
+        self._failures = Failures()
         self._viewers: dict[int, Viewer] = {}
+        self._closing: set[Viewer] = set()
+        """Whose streams have ended, and whose connections have not: they keep their seats."""
         self._lenses: dict[tuple[object, ...], sse.Lens] = {}
+        self._gone = asyncio.Event()
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
@@ -138,6 +154,8 @@ class Streams:
         request_id: str,
         seat: Seat,
     ) -> web.StreamResponse:
+        if (seconds := self._failures.seconds_left(target.log, wanted.lens)) > 0:
+            return _come_later(wanted, seconds)
         head = await self._head(target)
         if head is not None and head.state in TERMINAL_STATES:
             if isinstance(wanted.lens, RenderedLens):
@@ -246,13 +264,20 @@ class Streams:
 
     def on_lagging(self, viewer: Viewer) -> None:
         """Its socket takes no more: it leaves the live path, with its cursor where the hub stands."""
-        place = viewer.place()
+        self._leave_live(viewer, viewer.place())
+        viewer.stuck_seconds(asyncio.get_running_loop().time())
+        self._metrics.slow_viewers.inc()
+
+    def on_behind(self, viewer: Viewer) -> None:
+        """It was not shown what the hub was given last: that takes turns."""
+        assert viewer.topic.before is not None, "it was live before"
+        self._leave_live(viewer, viewer.topic.before)
+
+    def _leave_live(self, viewer: Viewer, place: EventId) -> None:
         viewer.events += place.seq - viewer.cursor.seq
         viewer.cursor = place
         viewer.state = ViewerState.REPLAYING
         viewer.topic.remove(viewer)
-        viewer.stuck_seconds(asyncio.get_running_loop().time())
-        self._metrics.slow_viewers.inc()
         self.replay(viewer)
 
     async def _replay(self, viewer: Viewer, watched: Watched, wanted: StreamRequest | None) -> None:
@@ -264,18 +289,17 @@ class Streams:
                     await self._steps.skip(viewer, watched)
                 while viewer.state is ViewerState.REPLAYING:
                     await self._steps.drained(viewer, patience)
-                    if self._steps.join(viewer):
-                        return
                     await self.watch.settled(watched)
-                    if not self._steps.join(viewer) and await self._steps.page(viewer, watched):
-                        patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
+                    if await self._steps.join(viewer, patience):
+                        return
+                    if self._steps.needs_page(viewer, watched):
+                        await self._steps.page(viewer, watched, patience)
         except TimeoutError:
             self.close(viewer, CloseReason.LOST_REDIS)
         except asyncio.CancelledError:
             raise
-        except Exception:  # the last resort of this task: nobody awaits it
-            self._log.exception("replay_failed", viewer=viewer.number)
-            self.close(viewer, CloseReason.LOST_REDIS)
+        except Exception as error:  # the last resort of this task: nobody awaits it
+            self.on_failed(viewer, error)
 
     # --- close -------------------------------------------------------------------------------------------------------
 
@@ -288,27 +312,49 @@ class Streams:
         """It was shown the last of what its protocol shows."""
         self.close(viewer, CloseReason.FINISHED)
 
-    def close(self, viewer: Viewer, reason: CloseReason) -> None:
-        """End a stream: the cursor and the reason in band, the last chunk, and the connection."""
+    def on_failed(self, viewer: Viewer, error: Exception) -> None:
+        """It could not be shown something: it is closed, so that it never misses an event, and kept from coming back
+        at once to the same."""
         if viewer.state is ViewerState.CLOSING:
             return
-        self._pulse.mark(viewer)
+        is_first = self._failures.note(viewer.topic.key, viewer.lens)
+        about = {"viewer": viewer.number, "protocol": viewer.lens.name, "error": type(error).__name__}
+        self._log.error("viewer_failed", **about, exc_info=error if is_first else None)
+        self.close(viewer, CloseReason.FAILED)
+
+    def close(self, viewer: Viewer, reason: CloseReason) -> None:
+        """End a stream: the cursor and the reason in band, the last chunk, and the connection. Raises nothing: others
+        are closed after this one."""
+        if viewer.state is ViewerState.CLOSING:
+            return
+        try:
+            self._say_goodbye(viewer, reason)
+        except Exception:
+            self._log.exception("farewell_failed", viewer=viewer.number)
+            viewer.transport.abort()
+        self._depart(viewer, reason)
+
+    def _say_goodbye(self, viewer: Viewer, reason: CloseReason) -> None:
         lens = viewer.lens
-        if reason is CloseReason.SLOW or not (lens.is_native or lens.is_over):
+        failed = reason is CloseReason.FAILED
+        if reason is CloseReason.SLOW or not (lens.is_native or (lens.is_over and not failed)):
             # What it does not read cannot be said to it; and where a clean end means success, there must be none.
             viewer.transport.abort()
-        else:
-            farewell = lens.control("stream:end", {"reason": reason})
-            if reason in (CloseReason.AGED, CloseReason.DRAINING) and lens.is_native:
-                farewell = lens.wrap(sse.retry_frame(random.randint(100, 2000))) + farewell
-            viewer.finish(farewell)
-        self._depart(viewer, reason)
-        self._pulse.closed(viewer)
+            return
+        if not failed:  # else it may not have got what lies before the place where it stands
+            self._pulse.mark(viewer)
+        farewell = lens.control("stream:end", {"reason": reason})
+        if lens.is_native and reason in _RETRY_MS:
+            farewell = lens.wrap(sse.retry_frame(random.randint(*_RETRY_MS[reason]))) + farewell
+        viewer.finish(farewell)
 
     def on_gone(self, viewer: Viewer) -> None:
         """The connection is lost; unless we closed it ourselves, the viewer left."""
         if viewer.state is not ViewerState.CLOSING:
             self._depart(viewer, CloseReason.GONE)
+        self._closing.discard(viewer)
+        self._gone.set()
+        self._admission.release(viewer.identity.principal)
 
     def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
         place = viewer.place()
@@ -316,13 +362,15 @@ class Streams:
             viewer.topic.remove(viewer)
             viewer.events += max(0, place.seq - viewer.cursor.seq)
         viewer.state = ViewerState.CLOSING
+        viewer.stuck_size = -1  # from here on it is the rest that must move
         if viewer.drained is not None and not viewer.drained.done():
             viewer.drained.set_result(None)
         del self._viewers[viewer.number]
+        self._closing.add(viewer)
         watched = self.watch.leave(viewer.topic.key)
         if watched.tether is not None:
             self._presence.leave(watched.tether, _why_left(viewer, reason))
-        self._admission.release(viewer.identity.principal)
+        viewer.lens = sse.CLOSED  # what it was shown may be large, and its connection may last
         self._metrics.connections.set(len(self._viewers))
         self._metrics.connections_closed[reason].inc()
         self._log.info(
@@ -358,13 +406,34 @@ class Streams:
             self.close(viewer, CloseReason.DRAINING)
 
     async def stop(self) -> None:
-        """End what still runs. The streams are closed before (`drain`)."""
+        """End what still runs. The streams are closed before (`drain`); those who still read have some time to."""
         for viewer in list(self._viewers.values()):
             self.close(viewer, CloseReason.DRAINING)
         await tasks.end(self._tasks)
+        await self._sent()
         await self.watch.close()
         await self._history.close()
         self._pulse.stop()
+
+    async def _sent(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_BYTES_SECONDS):
+                while self._closing:
+                    self._gone.clear()
+                    await self._gone.wait()
+        for viewer in list(self._closing):
+            viewer.transport.abort()
+
+
+def _come_later(wanted: StreamRequest, seconds: float) -> web.Response:
+    """What was asked for could not be shown a moment ago. An `EventSource` comes back when it may; others are told."""
+    if not wanted.wants_sse:
+        detail = "this execution could not be shown; it will be tried again later"
+        raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
+    body = sse.retry_frame(int(seconds * 1000) + random.randint(*RETRY_MS))
+    if wanted.lens.is_native:
+        body += sse.control_frame("stream:end", {"reason": CloseReason.FAILED})
+    return web.Response(body=body, headers=STREAM_HEADERS)
 
 
 def _nothing_follows(head: Head, wanted: StreamRequest) -> bool:

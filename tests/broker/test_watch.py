@@ -37,6 +37,8 @@ class Audience:
     def __init__(self) -> None:
         self.lagging: list[Viewer] = []
         self.ended: list[Topic] = []
+        self.failed: list[tuple[Viewer, Exception]] = []
+        self.behind: list[Viewer] = []
         self.replayed: list[Viewer] = []
         self.changed = asyncio.Event()
 
@@ -44,6 +46,22 @@ class Audience:
         viewer.cursor, viewer.state = viewer.place(), ViewerState.REPLAYING
         viewer.topic.remove(viewer)
         self.lagging.append(viewer)
+        self.changed.set()
+
+    def on_behind(self, viewer: Viewer) -> None:
+        assert viewer.topic.before is not None
+        viewer.cursor, viewer.state = viewer.topic.before, ViewerState.REPLAYING
+        viewer.topic.remove(viewer)
+        self.behind.append(viewer)
+        self.changed.set()
+
+    def on_over(self, viewer: Viewer) -> None:
+        raise AssertionError("no lens of these tests ends")
+
+    def on_failed(self, viewer: Viewer, error: Exception) -> None:
+        viewer.topic.remove(viewer)
+        viewer.state = ViewerState.CLOSING
+        self.failed.append((viewer, error))
         self.changed.set()
 
     def on_ended(self, topic: Topic) -> None:
