@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import HttpVersion11, web
@@ -160,10 +160,20 @@ class Streams:
         if head is not None and head.state in TERMINAL_STATES:
             if isinstance(wanted.lens, RenderedLens):
                 if end := await self._history.epitaph(target.log, target.record):
-                    return web.Response(body=wanted.lens.whole([end]), headers=wanted.lens.headers)
+                    with self._noting(target, wanted.lens):
+                        return web.Response(body=wanted.lens.whole([end]), headers=wanted.lens.headers)
             elif _nothing_follows(head, wanted):
                 return web.Response(status=204)
         return await self._establish(request, target, identity, wanted, head, request_id, seat)
+
+    @contextlib.contextmanager
+    def _noting(self, target: Target, lens: sse.Lens) -> Iterator[None]:
+        """Around what a lens makes before there is a viewer: an error is this request's, and remembered."""
+        try:
+            yield
+        except Exception:
+            self._failures.note(target.log, lens)
+            raise
 
     def _shared_lens(self, wanted: StreamRequest) -> StreamRequest:
         """One lens object for all viewers that ask for the same, up to a sane number of different wishes."""
@@ -197,15 +207,14 @@ class Streams:
         seat: Seat,
     ) -> web.StreamResponse:
         lens = wanted.lens
+        with self._noting(target, lens):
+            opening = lens.open() if isinstance(lens, RenderedLens) else self._greeting(target, wanted, head)
         response = web.StreamResponse(headers=lens.headers if isinstance(lens, RenderedLens) else STREAM_HEADERS)
         if lens.chunked:
             response.enable_chunked_encoding()
         else:
             response.force_close()
         await response.prepare(request)
-        opening = lens.open() if isinstance(lens, RenderedLens) else self._greeting(target, wanted, head)
-        if opening:
-            await response.write(opening)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         watched = self.watch.enter(target.log, target.record, _tether(target, head))
@@ -213,6 +222,7 @@ class Streams:
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
         seat.is_taken = True
         self._register(viewer, target, {"request_id": request_id, **log_fields(trace_of(request))})
+        viewer.write(lens.wrap(opening))  # not by aiohttp, which would wait for its reader without a bound
         if watched.tether is not None:
             self._presence.enter(watched.tether)
         self._own(self._replay(viewer, watched, wanted), "viewer-replay")

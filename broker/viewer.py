@@ -170,7 +170,7 @@ def take_over(request: Any, viewer: Viewer, high_water: int) -> None:
     """Hand a connection from aiohttp to a viewer, so that a viewer at rest holds no task, request or parser: 1.4 KB
     instead of 11 KB for a suspended handler.
 
-    Call it when the response head and the first frame are written, then return the response. aiohttp's protocol is told
+    Call it when the response head is written, then return the response. aiohttp's protocol is told
     that it lost the connection with its transport already taken away, so it cleans up without closing ours; its task
     ends when it finds it cannot write the end of the body.
     """
