@@ -119,12 +119,12 @@ class Replay:
     async def _show(self, viewer: Viewer, page: Page, patience: asyncio.Timeout) -> None:
         """Write a page. It ends early where the viewer has seen all, or is closed."""
         if viewer.lens.is_native:
-            await self._turns.take(lambda: self._write_page(viewer, page))
+            await self._turns.take(viewer.identity.principal, lambda: self._write_page(viewer, page))
             return
-        entries = page.entries
+        entries, who = page.entries, viewer.identity.principal
         while entries and viewer.state is ViewerState.REPLAYING and not viewer.lens.is_over:
             await self.drained(viewer, patience)
-            shown = await self._turns.take(lambda: self._render(viewer, entries))  # noqa: B023 - awaited here
+            shown = await self._turns.take(who, lambda: self._render(viewer, entries))  # noqa: B023 - awaited here
             entries = entries[shown:]
             self._be_patient(patience)
         if viewer.state is ViewerState.REPLAYING and not entries:
@@ -193,7 +193,7 @@ class Replay:
     async def join(self, viewer: Viewer, patience: asyncio.Timeout) -> bool:
         """Go live if the hub knows everything after the viewer's cursor; whether the replay is over."""
         before = viewer.cursor
-        is_done = await self._turns.take(lambda: self._join(viewer))
+        is_done = await self._turns.take(viewer.identity.principal, lambda: self._join(viewer))
         if viewer.cursor != before:
             self._be_patient(patience)
         return is_done

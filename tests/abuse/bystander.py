@@ -67,7 +67,13 @@ async def bystander(edge: EdgeProcess, redis_url: str) -> AsyncIterator[Bystande
     """Bob from when his stream is live."""
     settings = json.dumps({"redis": redis_url, "port": edge.port, "admin": edge.admin_ports[0]})
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, settings, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        __name__,
+        settings,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdout is not None
@@ -150,9 +156,7 @@ async def _main(settings: dict[str, Any]) -> None:
         await bob.all_received()
     reading.cancel()
     whole = bob.received[: len(bob.written)] == bob.written and not failures
-    sys.stdout.buffer.write(
-        msgspec.json.encode({"events": bob.events, "health": bob.health, "whole": whole}) + b"\n"
-    )
+    sys.stdout.buffer.write(msgspec.json.encode({"events": bob.events, "health": bob.health, "whole": whole}) + b"\n")
     sys.stdout.flush()
     await redis.aclose()
 

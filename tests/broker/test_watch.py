@@ -316,9 +316,7 @@ async def test_an_error_about_one_log_costs_its_viewers_alone(place: Place, monk
     assert (watched[0].topic.last, list(watched[0].topic.live())) == (None, [])
 
 
-async def test_a_log_that_makes_no_sense_costs_its_viewers_alone(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_log_that_makes_no_sense_costs_its_viewers_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A catch-up that meets what is no event ends; its viewers are sent away, and other logs are caught up with."""
     watched, viewers = await two_logs(place)
     await place.redis.xadd(watched[1].topic.key, {"status": "{}"}, id="5-1")
