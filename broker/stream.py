@@ -50,7 +50,7 @@ _RETRY_MS = {
 """When to come back after a stream that was ended by the edge."""
 MAX_SHARED_LENSES = 256
 LAST_BYTES_SECONDS = 5.0
-"""How long an edge that stops waits for those who still read the end of their streams."""
+"""How long an edge waits after its drain for those who still read the end of their streams. Meanwhile others stop."""
 
 
 class Streams:
@@ -82,6 +82,7 @@ class Streams:
         """Whose streams have ended, and whose connections have not: they keep their seats."""
         self._lenses: dict[tuple[object, ...], sse.Lens] = {}
         self._gone = asyncio.Event()
+        self._last_bytes_by = 0.0
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
@@ -414,6 +415,7 @@ class Streams:
             self.close(viewer, CloseReason.DRAINING)
         for viewer in list(self._viewers.values()):  # those that were being opened meanwhile
             self.close(viewer, CloseReason.DRAINING)
+        self._last_bytes_by = loop.time() + LAST_BYTES_SECONDS
 
     async def stop(self) -> None:
         """End what still runs. The streams are closed before (`drain`); those who still read have some time to."""
@@ -427,7 +429,7 @@ class Streams:
 
     async def _sent(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_BYTES_SECONDS):
+            async with asyncio.timeout_at(self._last_bytes_by):
                 while self._closing:
                     self._gone.clear()
                     await self._gone.wait()
