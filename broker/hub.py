@@ -87,9 +87,8 @@ class Group:
         self.remove(viewer)
         self.clogged.add(viewer)
 
-    def write(self, data: bytes) -> list[Failure]:
-        """The same bytes to every viewer, synchronously; those whose transport raised."""
-        failed: list[Failure] = []
+    def write(self, data: bytes, failed: list[Failure]) -> None:
+        """The same bytes to every viewer, synchronously. Those whose transport raised are added to `failed`."""
         for viewer in [viewer for viewer in self.clogged if viewer.transport.get_write_buffer_size() == 0]:
             self.clogged.discard(viewer)
             self.add(viewer)
@@ -107,7 +106,6 @@ class Group:
             viewer = self.clear[fd]
             self.clog(viewer)
             _write(viewer, data[sent:], failed)
-        return failed
 
 
 def _write(viewer: Viewer, data: bytes, failed: list[Failure]) -> None:
@@ -299,9 +297,11 @@ class Topic:
         """
         viewers = events = size = 0
         late = False
+        is_much = len(entries) > EVENTS_AT_ONCE
+        is_timed = is_late is not None and len(self.groups) > 1
         for group in self.groups.values():
             lens = group.lens
-            if (late and len(group) == 1) or (len(entries) > EVENTS_AT_ONCE and not lens.is_native):
+            if (is_much and not lens.is_native) or (late and len(group) == 1):
                 self.behind += group
                 continue
             try:
@@ -318,8 +318,9 @@ class Topic:
             events += count * len(wanted)
             size += count * len(data)
             if data:
-                self.failed += group.write(data)
+                group.write(data, self.failed)
             if is_over:
                 self.over += group
-            late = late or (is_late is not None and len(self.groups) > 1 and is_late())
+            if is_timed and not late:
+                late = is_late()  # type: ignore[misc]  # it is there when it is timed
         return Delivery(viewers, events, size)

@@ -8,7 +8,7 @@ has asked for.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from time import perf_counter
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ class Turns:
     def __init__(self, slice_seconds: float = SLICE_SECONDS) -> None:
         self._slice = slice_seconds
         self._until = 0.0
-        self._waiting: dict[Hashable, deque[_Step]] = {}
+        self._waiting: OrderedDict[Hashable, deque[_Step]] = OrderedDict()
 
     @property
     def is_over(self) -> bool:
@@ -46,8 +46,7 @@ class Turns:
     def _round(self) -> None:
         self._until = perf_counter() + self._slice
         while self._waiting:
-            user, steps = next(iter(self._waiting.items()))
-            del self._waiting[user]
+            user, steps = self._waiting.popitem(last=False)
             _do(*steps.popleft())
             if steps:
                 self._waiting[user] = steps  # behind all others

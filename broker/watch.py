@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -78,7 +79,7 @@ class Watch:
         self._deliveries = deliveries
         self._audience = audience
         self._watched: dict[str, Watched] = {}
-        self._flush_soon: dict[Watched, None] = {}
+        self._flush_soon: OrderedDict[Watched, None] = OrderedDict()  # a dict is slow to take the first from
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
 
@@ -140,29 +141,36 @@ class Watch:
         def is_late() -> bool:
             return time.monotonic() >= until
 
-        while self._flush_soon:
-            watched = next(iter(self._flush_soon))
-            del self._flush_soon[watched]
-            entries, watched.pending = _piece(watched.pending)
-            watched.heard_at = now
-            if watched.catching_up is None and entries:
-                self.absorb(watched, entries, is_late)
-            if watched.pending:
-                self._flush_soon[watched] = None
-            if self._flush_soon and is_late():
-                asyncio.get_running_loop().call_soon(self._flush)
-                return
-
-    def absorb(self, watched: Watched, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
-        """Events of a log, from a message or from history: deliver what is new; on a doubt, read the log again. No
-        events come from a viewer that stands at the log's end, beyond the hub: a doubt as well. An error costs the
-        viewers of this log alone."""
         try:
-            self._absorb(watched, entries, is_late)
+            while self._flush_soon and time.monotonic() < until:
+                self._flush_one(now, is_late)
+        finally:  # whatever happens, messages go on to be delivered
+            if self._flush_soon:
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush_one(self, now: float, is_late: Callable[[], bool]) -> None:
+        watched, _ = self._flush_soon.popitem(last=False)
+        entries, watched.pending = watched.pending, []
+        if len(entries) > 1:
+            entries, watched.pending = _piece(entries)
+        if watched.pending:
+            self._flush_soon[watched] = None
+        watched.heard_at = now
+        if watched.catching_up is None and entries:
+            try:
+                self._absorb(watched, entries, is_late)
+            except Exception as error:  # it costs the viewers of this log alone
+                self._fail(watched, error)
+
+    def absorb(self, watched: Watched, entries: list[Entry]) -> None:
+        """Events of a log, from history: deliver what is new; on a doubt, read the log again. No events come from a
+        viewer that stands at the log's end, beyond the hub: a doubt as well."""
+        try:
+            self._absorb(watched, entries)
         except Exception as error:
             self._fail(watched, error)
 
-    def _absorb(self, watched: Watched, entries: list[Entry], is_late: Callable[[], bool] | None) -> None:
+    def _absorb(self, watched: Watched, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         topic = watched.topic
         if topic.last is None and entries and not topic.groups:
             # No one is live yet. A short tail lets the viewers that now read history join without another read.
@@ -176,7 +184,8 @@ class Watch:
 
     def _deliver(self, topic: Topic, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         delivery = topic.deliver(entries, is_late)
-        self._look_after(topic)
+        if topic.failed or topic.behind or topic.lagging or topic.over:
+            self._look_after(topic)
         if delivery.viewers:
             self._metrics.events_delivered.inc(delivery.events)
             self._metrics.event_bytes.inc(delivery.bytes)
@@ -190,19 +199,15 @@ class Watch:
 
     def _look_after(self, topic: Topic) -> None:
         """What a delivery found out of its viewers."""
-        if topic.failed:
-            failed, topic.failed = topic.failed, []
-            for viewer, error in failed:
-                self._audience.on_failed(viewer, error)
-        if topic.behind:  # before those who lag: who is both has got nothing of it
-            behind, topic.behind = topic.behind, []
-            self._each(behind, self._audience.on_behind)
-        if topic.lagging:
-            lagging, topic.lagging = topic.lagging, []
-            self._each(lagging, self._audience.on_lagging)
-        if topic.over:
-            over, topic.over = topic.over, []
-            self._each(over, self._audience.on_over)
+        failed, topic.failed = topic.failed, []
+        behind, topic.behind = topic.behind, []
+        lagging, topic.lagging = topic.lagging, []
+        over, topic.over = topic.over, []
+        for viewer, error in failed:
+            self._audience.on_failed(viewer, error)
+        self._each(behind, self._audience.on_behind)  # before those who lag: who is both has got nothing of it
+        self._each(lagging, self._audience.on_lagging)
+        self._each(over, self._audience.on_over)
 
     def _each(self, viewers: Iterable[Viewer], do: Callable[[Viewer], None]) -> None:
         """One viewer's error is no other's."""
@@ -324,8 +329,6 @@ class Watch:
 
 def _piece(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """As much as is delivered in one go, which is what a socket may be left with, and the rest."""
-    if len(entries) == 1:
-        return entries, []
     size = 0
     for number, entry in enumerate(entries, 1):
         size += len(entry.json)
