@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import gc
 import json
+import random
+import time
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +18,7 @@ from redis.asyncio import Redis
 
 from broker import sse
 from broker.app import Edge
+from broker.hub import EVENTS_AT_ONCE
 from broker.settings import Settings
 from emitter.batch import Prepared
 from emitter.events import Custom, Phase, PhaseStart, Plan, PlanCreated, Thinking
@@ -243,6 +246,52 @@ async def test_an_event_source_is_told_when_to_come_back(
         assert [frame async for frame in again.frames()] == []
     (retry,) = again.sse.retries
     assert 25_000 <= retry <= 60_000
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_who_comes_while_much_is_to_be_shown_gets_each_event_once(
+    own_edge: Edge, author: Author, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Replays in slices, joins, bursts that put live viewers behind, and readers who are slow: each viewer is shown
+    exactly the log, in order."""
+    rng = random.Random(seed)
+
+    class Slow(Plain):
+        """It takes its time for each event, and ends with the log."""
+
+        def render(self, entries: Sequence[Entry]) -> bytes:
+            time.sleep(0.0005 * len(entries))
+            self.is_over = any(entry.type == b"execution:complete" for entry in entries)
+            return super().render(entries)
+
+    monkeypatch.setattr("broker.protocols.ag_ui.routes.Renderer", Slow)
+    await author.begin()
+    path = f"/ag-ui/{author.execution_id}"
+
+    async def watch(after_seconds: float, is_slow: bool) -> list[int]:
+        await asyncio.sleep(after_seconds)
+        buffer = 4096 if is_slow else None
+        async with request(own_edge.port, "GET", path, author.token, receive_buffer=buffer, seconds=30) as stream:
+            reader, seen = SseReader(), []
+            async for piece in stream.pieces():
+                seen += [int(frame.data) for frame in reader.feed(piece) if frame.data is not None]
+            assert stream.whole
+        return seen
+
+    async with Follower([own_edge.port], author.path, author.token) as native:
+        viewers = [asyncio.create_task(watch(rng.random() * 1.5, rng.random() < 0.3)) for _ in range(25)]
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            await author.say(rng.choice([1, 1, 2, 5, EVENTS_AT_ONCE + 1, 60]))
+            await asyncio.sleep(rng.random() * 0.05)
+        last = await author.end()
+        async with asyncio.timeout(40):
+            shown = await asyncio.gather(*viewers)
+        await native.until_done()
+    assert native.events == await author.log()
+    for seen in shown:
+        assert seen == list(range(1, last.seq + 1))
+    assert closed(own_edge, "finished") == 26
 
 
 async def test_who_left_is_let_go_at_once(own_edge: Edge, author: Author, monkeypatch: pytest.MonkeyPatch) -> None:

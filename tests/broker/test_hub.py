@@ -514,16 +514,25 @@ class Model:
         self.deliver(fresh)
 
     def deliver(self, fresh: list[Entry]) -> None:
-        self.topic.deliver(fresh)
+        self.topic.deliver(fresh, lambda: self.random.random() < 0.3)
+        behind, self.topic.behind = self.topic.behind, []
         lagging, self.topic.lagging = self.topic.lagging, []
+        assert self.topic.before is not None or not behind
+        for viewer in behind:
+            self.send_back(viewer, self.topic.before or START)
         for viewer in lagging:
-            viewer.cursor = viewer.place()
-            viewer.state = ViewerState.REPLAYING
-            self.topic.remove(viewer)
-            self.replaying.append(viewer)
+            if viewer.state is ViewerState.LIVE:
+                self.send_back(viewer, viewer.place())
+
+    def send_back(self, viewer: Viewer, cursor: EventId) -> None:
+        viewer.cursor = cursor
+        viewer.state = ViewerState.REPLAYING
+        self.topic.remove(viewer)
+        self.replaying.append(viewer)
 
     def open(self) -> None:
-        viewer = viewer_of(self.topic, self.lens, room=self.random.choice([2_000, 20_000, 1 << 30]))
+        lens = self.random.choice([self.lens, Alone()])
+        viewer = viewer_of(self.topic, lens, room=self.random.choice([2_000, 20_000, 1 << 30]))
         self.viewers.append(viewer)
         self.replaying.append(viewer)
 
