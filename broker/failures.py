@@ -12,15 +12,15 @@ MAX_REMEMBERED = 1000
 
 
 class Failures:
-    """Logs by the manner in which they could not be shown: a protocol, or a native view."""
+    """Logs by the protocol in which they could not be shown."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until: dict[tuple[object, ...], float] = {}
+        self._until: dict[tuple[str, str], float] = {}
 
     def note(self, log: str, lens: Lens) -> bool:
         """Remember a failure; whether it is the first for a while."""
-        key, now = _key(log, lens), self._clock()
+        key, now = (log, lens.name), self._clock()
         is_first = self._until.pop(key, 0.0) <= now
         if len(self._until) >= MAX_REMEMBERED:
             del self._until[next(iter(self._until))]  # the oldest
@@ -29,9 +29,5 @@ class Failures:
 
     def seconds_left(self, log: str, lens: Lens) -> float:
         """How long this is not to be tried; 0 if it may be."""
-        until = self._until.get(_key(log, lens)) if self._until else None
+        until = self._until.get((log, lens.name)) if self._until else None
         return 0.0 if until is None else max(0.0, until - self._clock())
-
-
-def _key(log: str, lens: Lens) -> tuple[object, ...]:
-    return (log, lens.name, lens.key if lens.is_native else ())

@@ -155,7 +155,7 @@ class Streams:
         request_id: str,
         seat: Seat,
     ) -> web.StreamResponse:
-        if (seconds := self._failures.seconds_left(target.log, wanted.lens)) > 0:
+        if not wanted.lens.is_native and (seconds := self._failures.seconds_left(target.log, wanted.lens)) > 0:
             return _come_later(wanted, seconds)
         head = await self._head(target)
         if head is not None and head.state in TERMINAL_STATES:
@@ -324,8 +324,8 @@ class Streams:
         self.close(viewer, CloseReason.FINISHED)
 
     def on_failed(self, viewer: Viewer, error: Exception) -> None:
-        """It could not be shown something: it is closed, so that it never misses an event, and kept from coming back
-        at once to the same."""
+        """It could not be shown something: it is closed, so that it never misses an event, and told to come back later.
+        Renderings are not even tried again before: they fail for good, and may cost much until they do."""
         if viewer.state is ViewerState.CLOSING:
             return
         is_first = self._failures.note(viewer.topic.key, viewer.lens)
@@ -358,6 +358,8 @@ class Streams:
         if lens.is_native and reason in _RETRY_MS:
             farewell = lens.wrap(sse.retry_frame(random.randint(*_RETRY_MS[reason]))) + farewell
         viewer.finish(farewell)
+        if reason is CloseReason.REVOKED and not viewer.is_sent:
+            viewer.transport.abort()  # who may see no more has no time to take the rest
 
     def on_gone(self, viewer: Viewer) -> None:
         """The connection is lost; unless we closed it ourselves, the viewer left."""
@@ -442,10 +444,8 @@ def _come_later(wanted: StreamRequest, seconds: float) -> web.Response:
     if not wanted.wants_sse:
         detail = "this execution could not be shown; it will be tried again later"
         raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
-    body = sse.retry_frame(int(seconds * 1000) + random.randint(*RETRY_MS))
-    if wanted.lens.is_native:
-        body += sse.control_frame("stream:end", {"reason": CloseReason.FAILED})
-    return web.Response(body=body, headers=STREAM_HEADERS)
+    retry = sse.retry_frame(int(seconds * 1000) + random.randint(*RETRY_MS))
+    return web.Response(body=retry, headers=STREAM_HEADERS)
 
 
 def _nothing_follows(head: Head, wanted: StreamRequest) -> bool:
