@@ -473,6 +473,23 @@ async def test_who_stops_reading_at_the_end_is_cut_and_holds_its_seat_until_then
                     await asyncio.sleep(0.2)
 
 
+async def test_who_is_revoked_does_not_get_the_rest(redis_url: str, author: Author) -> None:
+    """What waits in a buffer for a slow reader is dropped with its stream."""
+    await author.begin()
+    await author.say(300, size=10_000)
+    admin = token_for("root", scopes=ALL_SCOPES)
+    with edge(redis_url, viewer_buffer_bytes=16 * MEGABYTE) as only:
+        async with request(only.port, "GET", author.path, author.token, headers=SSE, receive_buffer=4096) as slow:
+            await eventually("live", lambda: only.metric("runcast_replays_total", result="ok") == 1)
+            answer = await call(only.port, "POST", "/api/admin/revocations", admin, {"user": author.user})
+            assert answer.status == 202
+            await eventually("closed", lambda: only.metric(CLOSED, reason="revoked") == 1)
+            async with asyncio.timeout(20):
+                size = sum([len(piece) async for piece in slow.pieces()])
+    assert not slow.whole
+    assert size < 3_000_000, "all that was written to it"
+
+
 async def status_of(edge: EdgeProcess, author: Author) -> int:
     async with request(edge.port, "GET", author.path, author.token) as stream:
         return stream.status
