@@ -34,13 +34,18 @@ class Replay:
     """What `Streams` does with a replaying viewer, step by step. `close` ends a stream."""
 
     def __init__(
-        self, history: History, watch: Watch, metrics: Metrics, close: Callable[[Viewer, CloseReason], None]
+        self,
+        history: History,
+        watch: Watch,
+        metrics: Metrics,
+        turns: Turns,
+        close: Callable[[Viewer, CloseReason], None],
     ) -> None:
         self._history = history
         self._watch = watch
         self._metrics = metrics
         self._close = close
-        self._turns = Turns()
+        self._turns = turns
         self._log = get_logger()
 
     # --- waiting ---
@@ -229,12 +234,13 @@ class Replay:
 
     def _show_missing(self, viewer: Viewer, missing: Sequence[Entry]) -> bool:
         """Write what the hub knows after the viewer's cursor; false if there is more than its turn allows."""
-        self._metrics.history_reads["tail"].inc()
         if viewer.lens.is_native:
             viewer.write(viewer.topic.render_tail(viewer.lens, missing))
             self._has_shown(viewer, missing, missing[-1].id)
-            return True
-        return self._render(viewer, missing) == len(missing) or viewer.lens.is_over
+        elif self._render(viewer, missing) < len(missing) and not viewer.lens.is_over:
+            return False
+        self._metrics.history_reads["tail"].inc()
+        return True
 
     def done(self, viewer: Viewer) -> None:
         """Tell a viewer, once, that it has all that was."""

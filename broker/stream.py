@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 
@@ -28,6 +29,7 @@ from broker.request import StreamRequest, Target, read_parameters
 from broker.seats import FULL, Seat, Seats
 from broker.settings import Settings
 from broker.tracing import Deliveries, trace_of
+from broker.turns import Turns
 from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
 from emitter import tasks
@@ -49,6 +51,8 @@ _RETRY_MS = {
 }
 """When to come back after a stream that was ended by the edge."""
 MAX_SHARED_LENSES = 256
+CLOSED_AT_ONCE = 32
+"""Viewers of a log that ends who are closed at once; more take turns."""
 LAST_BYTES_SECONDS = 5.0
 """How long an edge waits after its drain for those who still read the end of their streams. Meanwhile others stop."""
 
@@ -74,7 +78,8 @@ class Streams:
         self._presence = presence
         self._metrics = metrics
         self.watch = Watch(history, metrics, self, deliveries)
-        self._steps = Replay(history, self.watch, metrics, self.close)
+        self._turns = Turns()
+        self._steps = Replay(history, self.watch, metrics, self._turns, self.close)
         self._pulse = Pulse(settings, self.close, self.on_failed)
         self._failures = Failures()
         self._viewers: dict[int, Viewer] = {}
@@ -316,8 +321,23 @@ class Streams:
 
     def on_ended(self, topic: Topic) -> None:
         """The terminal event went out."""
-        for viewer in list(topic.live()):
+        viewers = list(topic.live())
+        for viewer in viewers[:CLOSED_AT_ONCE]:
             self.close(viewer, CloseReason.FINISHED)
+        if len(viewers) > CLOSED_AT_ONCE:
+            self._own(self._finish(deque(viewers[CLOSED_AT_ONCE:])), "finish")
+
+    async def _finish(self, viewers: deque[Viewer]) -> None:
+        """Close the viewers of a log that has ended, in turns."""
+
+        def some() -> None:
+            while viewers and not self._turns.is_over:
+                viewer = viewers.popleft()
+                if viewer.state is ViewerState.LIVE:  # or it has gone back to the log, which ends it
+                    self.close(viewer, CloseReason.FINISHED)
+
+        while viewers:
+            await self._turns.take(viewers[0].identity.principal, some)
 
     def on_over(self, viewer: Viewer) -> None:
         """It was shown the last of what its protocol shows."""

@@ -376,6 +376,38 @@ async def test_many_lines_at_once_for_many_filtered_viewers(redis_url: str, auth
     assert all(follower.events == log and follower.connects == 1 for follower in followers)
 
 
+async def test_many_viewers_of_a_log_that_ends_are_closed_in_turns(
+    own_edge: Edge, author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are: the loop comes round in between, and each has all of the log."""
+    monkeypatch.setattr("broker.stream.CLOSED_AT_ONCE", 5)
+    close, at = own_edge.streams.close, []
+
+    def slow_close(*arguments: Any) -> None:
+        time.sleep(0.002)
+        at.append(rounds)
+        close(*arguments)
+
+    monkeypatch.setattr(own_edge.streams, "close", slow_close)
+    rounds = 0
+    await author.begin()
+    async with contextlib.AsyncExitStack() as stack:
+        followers = [
+            await stack.enter_async_context(Follower([own_edge.port], author.path, author.token)) for _ in range(30)
+        ]
+        for follower in followers:
+            await follower.until_live()
+        await author.end()
+        while len(at) < 30:
+            rounds += 1
+            await asyncio.sleep(0)
+        for follower in followers:
+            await follower.until_done()
+    assert len(set(at)) > 5
+    log = await author.log()
+    assert all(follower.events == log and follower.ends == ["finished"] for follower in followers)
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
