@@ -11,11 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from emitter import events
-from emitter.events import Millis, State
+from emitter.events import State
+from emitter.values import MAX_DEPTH, Millis, is_deeper
 
 MAX_TASK = 65_536
-MAX_DEPTH = 128
-"""How deep parameters and metadata may be nested: so that whoever was let write them can read them anywhere."""
 EVENT_ID = "^[0-9]{1,15}-[0-9]{1,15}$"
 LISTED = "^([0-9]{1,15})[.]([A-Za-z0-9_-]{1,64})$"
 """A place in a list of executions: a time in milliseconds, and the execution."""
@@ -53,15 +52,8 @@ class ExecuteRequest(_Request, frozen=True):
 
     def __post_init__(self) -> None:
         for name, value in (("params", self.params), ("metadata", self.metadata)):
-            if _is_deeper(value, MAX_DEPTH):
-                raise ValueError(f"{name} is nested more than {MAX_DEPTH} deep")
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner if isinstance(each, dict | list))
+            if is_deeper(value):
+                raise ValueError(f"nested more than {MAX_DEPTH} deep - at `$.{name}`")
 
 
 class CancelRequest(_Request, frozen=True):
@@ -104,7 +96,7 @@ class PublishRequest(_Request, frozen=True):
 
     type: Annotated[str, Meta(max_length=80)]
     data: msgspec.Raw
-    ts: Annotated[int, Meta(ge=0)] | None = None
+    ts: Millis | None = None
     request_id: Name | None = None
     agent: Name | None = None
     parent_id: Name | None = None

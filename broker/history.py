@@ -13,7 +13,7 @@ from broker.hub import TERMINAL_TYPES
 from broker.logs import get_logger
 from broker.metrics import Metrics, RedisOp
 from broker.rounds import Rounds
-from broker.sse import Lens
+from broker.sse import Lens, RenderedOnce
 from emitter import tasks
 from emitter.events import State
 from emitter.wire import START, Entry, EventId, parse_event_id, parse_stream
@@ -53,14 +53,11 @@ class Page:
         self.end = end
         self.reset = reset
         self.closed = closed
-        self._rendered: dict[object, bytes] = {}
+        self._rendered = RenderedOnce()
 
     def render(self, lens: Lens) -> bytes:
         """The page's bytes; made once for all viewers that share the page and the lens."""
-        data = self._rendered.get(lens.key)
-        if data is None:
-            data = self._rendered[lens.key] = lens.render(self.entries)
-        return data
+        return self._rendered.get(lens, self.entries)
 
 
 class Head(NamedTuple):

@@ -4,11 +4,11 @@ its own but the transports' synchronous `write`."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.sse import Lens
+from broker.sse import Lens, RenderedOnce
 from emitter.events import TERMINAL_STATES
 from emitter.wire import START, Entry, EventId
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 TAIL_EVENTS = 256
 TAIL_BYTES = 256 * 1024
+EVENTS_AT_ONCE = 16
+"""A viewer who shares its bytes with nobody is shown so many events live. More are rendered in turns (`Topic.behind`).
+"""
 TERMINAL_TYPES = frozenset(type_.encode() for type_ in TERMINAL_STATES)
 _STATE_AFTER = {type_.encode(): state for type_, state in TERMINAL_STATES.items()} | {
     b"execution:queued": "queued",
@@ -37,6 +40,13 @@ class Delivery(NamedTuple):
     viewers: int
     events: int
     bytes: int
+
+
+class Failure(NamedTuple):
+    """A viewer who could not be shown something, and why."""
+
+    viewer: Viewer
+    error: Exception
 
 
 class Group:
@@ -77,13 +87,13 @@ class Group:
         self.remove(viewer)
         self.clogged.add(viewer)
 
-    def write(self, data: bytes) -> None:
-        """The same bytes to every viewer, synchronously."""
+    def write(self, data: bytes, failed: list[Failure]) -> None:
+        """The same bytes to every viewer, synchronously. Those whose transport raised are added to `failed`."""
         for viewer in [viewer for viewer in self.clogged if viewer.transport.get_write_buffer_size() == 0]:
             self.clogged.discard(viewer)
             self.add(viewer)
         for viewer in self.clogged:
-            viewer.transport.write(data)
+            _write(viewer, data, failed)
         size, send, behind = len(data), os.write, []
         for fd in self.clear:
             try:
@@ -95,7 +105,14 @@ class Group:
         for fd, sent in behind:
             viewer = self.clear[fd]
             self.clog(viewer)
-            viewer.transport.write(data[sent:])
+            _write(viewer, data[sent:], failed)
+
+
+def _write(viewer: Viewer, data: bytes, failed: list[Failure]) -> None:
+    try:
+        viewer.transport.write(data)
+    except Exception as error:  # one viewer's transport is no other's
+        failed.append(Failure(viewer, error))
 
 
 class Topic:
@@ -108,6 +125,9 @@ class Topic:
     __slots__ = (
         "_rendered",
         "_tail_bytes",
+        "before",
+        "behind",
+        "failed",
         "floor",
         "groups",
         "is_execution",
@@ -123,16 +143,22 @@ class Topic:
         self.key = key
         self.is_execution = is_execution
         self.last: EventId | None = None
+        self.before: EventId | None = None
+        """Where it stood before the entries that were accepted last."""
         self.floor: EventId | None = None
         self.state: str | None = None
         self.groups: dict[tuple[object, ...], Group] = {}
         self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
-        self._rendered: dict[tuple[object, ...], bytes] = {}
+        self._rendered = RenderedOnce()
         self.lagging: list[Viewer] = []
         """Viewers whose transport filled up during a delivery."""
         self.over: list[Viewer] = []
         """Viewers who were shown the last of what they want during a delivery."""
+        self.behind: list[Viewer] = []
+        """Viewers who got nothing of a delivery, for want of time: they stand at `before`."""
+        self.failed: list[Failure] = []
+        """Viewers who could not be shown a delivery. They may have got none of it, and must get nothing more."""
 
     # --- what arrives ---
 
@@ -166,6 +192,7 @@ class Topic:
     def _remember(self, entries: Sequence[Entry]) -> None:
         if not self.tail:
             self.floor = START if entries[0].seq == 1 else self.last
+        self.before = self.last
         self.last = entries[-1].id
         self._rendered.clear()
         self.tail += entries
@@ -202,7 +229,7 @@ class Topic:
 
     def forget(self) -> None:
         """The log is not what it was: know nothing until history tells anew."""
-        self.last = self.floor = self.state = None
+        self.last = self.before = self.floor = self.state = None
         self.tail.clear()
         self._tail_bytes = 0
         self._rendered.clear()
@@ -231,11 +258,11 @@ class Topic:
 
     def render_tail(self, lens: Lens, entries: Sequence[Entry]) -> bytes:
         """The bytes of the tail's end; many viewers that resume at one place share them."""
-        key = (lens.key, len(entries))
-        data = self._rendered.get(key)
-        if data is None:
-            data = self._rendered[key] = lens.render(entries)
-        return data
+        return self._rendered.get(lens, entries)
+
+    def rest(self) -> None:
+        """Nothing has happened for a while: keep no bytes for those who might resume."""
+        self._rendered.clear()
 
     def add(self, viewer: Viewer) -> None:
         group = self.groups.get(viewer.lens.key)
@@ -261,23 +288,39 @@ class Topic:
 
     # --- the live path ---
 
-    def deliver(self, entries: Sequence[Entry]) -> Delivery:
+    def deliver(self, entries: Sequence[Entry], is_late: Callable[[], bool] | None = None) -> Delivery:
         """Write accepted entries to every live viewer: the same bytes, synchronously, no task and no queue each.
 
         A transport that fills up calls its viewer's `pause_writing` from inside `write`, which puts it on `lagging`.
+        A lens or a transport that raises costs its own viewers alone. Viewers who share their bytes with nobody are
+        `behind`, and shown nothing, when there is much to show or, by `is_late`, it has taken too long already.
         """
         viewers = events = size = 0
+        late = False
+        is_much = len(entries) > EVENTS_AT_ONCE
+        is_timed = is_late is not None and len(self.groups) > 1
         for group in self.groups.values():
-            wanted = group.lens.select(entries)
+            lens = group.lens
+            if (is_much and not lens.is_native) or (late and len(group) == 1):
+                self.behind += group
+                continue
+            try:
+                wanted = lens.select(entries)
+                data = lens.encode(wanted) if wanted else b""
+                is_over = lens.is_over
+            except Exception as error:  # whatever it is, it is this lens's
+                self.failed += [Failure(viewer, error) for viewer in group]
+                continue
             if not wanted:
                 continue
-            data = group.lens.encode(wanted)
             count = len(group)
             viewers += count
             events += count * len(wanted)
             size += count * len(data)
             if data:
-                group.write(data)
-            if group.lens.is_over:
+                group.write(data, self.failed)
+            if is_over:
                 self.over += group
+            if is_timed and not late:
+                late = is_late()  # type: ignore[misc]  # it is there when it is timed
         return Delivery(viewers, events, size)

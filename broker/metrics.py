@@ -46,6 +46,8 @@ class CloseReason(StrEnum):
     """The stream's ticket opened another one."""
     LOST_REDIS = "lost_redis"
     """The log could not be read for too long."""
+    FAILED = "failed"
+    """An event could not be shown, which is a fault of ours. The viewer may resume, after a while."""
 
 
 class Protocol(StrEnum):

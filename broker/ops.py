@@ -55,7 +55,7 @@ class Ops:
         self._tickets = tickets
         self._collector = collector
         self._metrics = metrics
-        self._pulse = Pulse(settings, self.close)
+        self._pulse = Pulse(settings, self.close, self._fail)
         self._topic = Topic("", is_execution=False)  # a viewer needs one; nothing ever happens on it
         self._viewers: set[Viewer] = set()
         self._opening = 0
@@ -132,9 +132,12 @@ class Ops:
 
     def _tell(self, snapshot: OpsSnapshot) -> None:
         self._latest = b"event: ops\ndata: %b\n\n" % msgspec.json.encode(snapshot)
-        for viewer in self._viewers:
+        for viewer in list(self._viewers):
             if not viewer.paused:
-                viewer.write(viewer.lens.wrap(self._latest))
+                try:
+                    viewer.write(viewer.lens.wrap(self._latest))
+                except Exception as error:  # one viewer's transport is no other's
+                    self._fail(viewer, error)
 
     # --- close -------------------------------------------------------------------------------------------------------
 
@@ -147,7 +150,12 @@ class Ops:
         else:
             viewer.finish(viewer.lens.wrap(sse.end_frames(reason)))
         self._depart(viewer, reason)
-        self._pulse.closed(viewer)
+
+    def _fail(self, viewer: Viewer, error: Exception) -> None:
+        self._log.error("viewer_failed", protocol=Protocol.OPS, exc_info=error)
+        viewer.transport.abort()
+        if viewer.state is not ViewerState.CLOSING:
+            self._depart(viewer, CloseReason.FAILED)
 
     def on_gone(self, viewer: Viewer) -> None:
         """The connection is lost; unless we closed it ourselves, the viewer left."""
@@ -156,6 +164,7 @@ class Ops:
 
     def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
         viewer.state = ViewerState.CLOSING
+        viewer.stuck_size = -1  # from here on it is the rest that must move
         self._viewers.discard(viewer)
         self._tickets.closed(viewer)
         who = viewer.identity.principal

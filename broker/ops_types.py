@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
-from emitter.events import Millis
+from emitter.values import Millis
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -13,17 +13,23 @@ from broker.settings import Settings
 from broker.timer import Timer
 from broker.viewer import Viewer, ViewerState
 
-CLOSE_SECONDS = 5.0
-"""How long a closed connection may take to send what it still holds."""
 EXPIRY_NOTICE_SECONDS = 60.0
 
 
 class Pulse:
-    """`close` is called with a viewer whose time is over; it must call `closed`."""
+    """`close` is called with a viewer whose time is over, `fail` with one for whom something raised. A viewer that was
+    closed is watched on until all that was written to it has gone."""
 
-    def __init__(self, settings: Settings, close: Callable[[Viewer, CloseReason], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        close: Callable[[Viewer, CloseReason], None],
+        fail: Callable[[Viewer, Exception], None],
+    ) -> None:
         self._settings = settings
         self._close = close
+        self._fail = fail
+        self._stuck_pause = max(0.25, settings.write_timeout_seconds / 8)
         self._timer: Timer[Viewer] = Timer(self._tick)
 
     def add(self, viewer: Viewer) -> None:
@@ -37,10 +43,6 @@ class Pulse:
         if viewer.identity.expires_at is not None:
             viewer.expires_at = now + viewer.identity.expires_at - time.time()
         self._timer.add(viewer, self._next_tick(viewer, now))
-
-    def closed(self, viewer: Viewer) -> None:
-        """The stream has ended; its connection gets some time to send the rest."""
-        viewer.aged_at = asyncio.get_running_loop().time() + CLOSE_SECONDS
 
     def mark(self, viewer: Viewer) -> None:
         """Tell a filtered view where it stands, so that a resume does not read again all that it left out."""
@@ -63,25 +65,36 @@ class Pulse:
         if viewer.expires_at is not None:
             due = min(due, viewer.expires_at if viewer.warned else max(now, viewer.expires_at - EXPIRY_NOTICE_SECONDS))
         if viewer.paused:
-            due = min(due, now + max(0.25, self._settings.write_timeout_seconds / 8))
+            due = min(due, now + self._stuck_pause)
         return due
 
     def _tick(self, viewer: Viewer, now: float) -> float | None:
         """What is due for one viewer; returns when to look again, None when it is gone."""
-        if viewer.state is ViewerState.CLOSING:
-            if now < viewer.aged_at:
-                return viewer.aged_at
-            viewer.transport.abort()  # it was given time to send its last bytes
-            return None
-        reason = self._overdue(viewer, now)
-        if reason is not None:
+        try:
+            if viewer.state is not ViewerState.CLOSING:
+                return self._due(viewer, now)
+        except Exception as error:  # one viewer's error must not take the timer from it, nor from others
+            self._fail(viewer, error)
+        return self._last_bytes(viewer, now)
+
+    def _due(self, viewer: Viewer, now: float) -> float | None:
+        if reason := self._overdue(viewer, now):
             self._close(viewer, reason)
-            return viewer.aged_at
+            return self._last_bytes(viewer, now)
         self._notify_expiry(viewer, now)
         if now >= viewer.heartbeat_at - 0.005:
             viewer.heartbeat_at = now + self._heartbeat_seconds(viewer)
             self._heartbeat(viewer)
         return self._next_tick(viewer, now)
+
+    def _last_bytes(self, viewer: Viewer, now: float) -> float | None:
+        """The stream has ended. Its connection may take as long as it likes, as long as it takes something."""
+        if viewer.is_sent:
+            return None
+        if viewer.stuck_seconds(now) > self._settings.write_timeout_seconds:
+            viewer.transport.abort()
+            return None
+        return now + self._stuck_pause
 
     def _overdue(self, viewer: Viewer, now: float) -> CloseReason | None:
         timeout = self._settings.write_timeout_seconds

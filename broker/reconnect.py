@@ -35,11 +35,12 @@ def for_event_source(handler: Handler) -> Handler:
         except ConnectionResetError:
             raise  # the client left
         except Exception as error:
-            problem = to_problem(error) or Problem(500, "internal-error")
+            foreseen = to_problem(error)
+            problem = foreseen or Problem(500, "internal-error")
             if not wants_event_stream(request) or not will_pass(problem):
                 raise
             about = {"path": request.path, "request_id": request_id_of(request), "problem": problem.slug}
-            structlog.get_logger("broker.reconnect").info("stream_postponed", **about, exc_info=problem.status == 500)
+            structlog.get_logger("broker.reconnect").info("stream_postponed", **about, exc_info=foreseen is None)
             return web.Response(body=_later(problem, request_id_of(request)), headers=STREAM_HEADERS)
 
     return answer

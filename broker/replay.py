@@ -1,11 +1,14 @@
-"""The steps of a replay: a viewer that is not live gets pages of the log until the hub knows all after its cursor."""
+"""The steps of a replay: a viewer that is not live gets pages of the log until the hub knows all after its cursor.
+
+What takes long is done in turns (`broker.turns`): a viewer whose log costs much to show keeps no other waiting.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -14,12 +17,15 @@ from broker.history import History, Page, Reset
 from broker.hub import TERMINAL_TYPES
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
+from broker.turns import Turns
 from broker.viewer import Viewer, ViewerState
 from broker.watch import Watch, Watched
 from emitter.connection import GONE
 from emitter.errors import RedisUnavailable
-from emitter.wire import START, EventId
+from emitter.wire import START, Entry, EventId
 
+WRITE_BYTES = 64 * 1024
+"""What is rendered for one viewer is written when there is so much of it: then its socket tells whether it is full."""
 LOST_REDIS_SECONDS = 60.0
 """How long a replaying viewer waits for a Redis that does not answer."""
 
@@ -28,12 +34,18 @@ class Replay:
     """What `Streams` does with a replaying viewer, step by step. `close` ends a stream."""
 
     def __init__(
-        self, history: History, watch: Watch, metrics: Metrics, close: Callable[[Viewer, CloseReason], None]
+        self,
+        history: History,
+        watch: Watch,
+        metrics: Metrics,
+        turns: Turns,
+        close: Callable[[Viewer, CloseReason], None],
     ) -> None:
         self._history = history
         self._watch = watch
         self._metrics = metrics
         self._close = close
+        self._turns = turns
         self._log = get_logger()
 
     # --- waiting ---
@@ -69,45 +81,91 @@ class Replay:
             except (RedisError, *GONE) as error:
                 await self._try_again_later(error)
 
-    async def page(self, viewer: Viewer, watched: Watched) -> bool:
-        """Write what comes next in the log; false when Redis did not tell."""
+    async def page(self, viewer: Viewer, watched: Watched, patience: asyncio.Timeout) -> None:
+        """Write what comes next in the log, if Redis tells."""
         hub, after = watched.topic.last, viewer.cursor
         try:
             page = await self._history.read(watched.topic.key, after, record=watched.record)
         except (RedisError, *GONE) as error:
             await self._try_again_later(error)
-            return False
-        if viewer.state is ViewerState.REPLAYING:
-            if page.reset is not None and not viewer.lens.is_native and after != START:
-                # It was shown a history that is gone: it must come back, and be shown what there is from the start.
-                self._close(viewer, CloseReason.LOST_REDIS)
-                return True
-            self._write(viewer, page)
-            if viewer.lens.is_over or _is_last(page, watched):
-                self.done(viewer)
-                self._close(viewer, CloseReason.FINISHED)
-            elif page.end:
-                self._tell_hub(watched, page, after, hub)
-        return True
+            return
+        if viewer.state is not ViewerState.REPLAYING:
+            return
+        self._be_patient(patience)
+        if page.reset is not None and not viewer.lens.is_native and after != START:
+            # It was shown a history that is gone: it must come back, and be shown what there is from the start.
+            self._close(viewer, CloseReason.LOST_REDIS)
+            return
+        is_last = _is_last(page, watched)
+        if page.end and not is_last:
+            self._tell_hub(watched, page, after, hub)
+        self._write_reset(viewer, page)
+        await self._show(viewer, page, patience)
+        if viewer.state is ViewerState.REPLAYING and (is_last or viewer.lens.is_over):
+            self.done(viewer)
+            self._close(viewer, CloseReason.FINISHED)
 
     async def _try_again_later(self, error: Exception) -> None:
         self._log.warning("history_read_failed", error=type(error).__name__)
         await asyncio.sleep(random.uniform(0.1, 0.5))
 
-    def _write(self, viewer: Viewer, page: Page) -> None:
-        if page.reset is not None:
-            viewer.whole = False
-            viewer.marked = START  # in another history the same ordinal is news
-            self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
-            if viewer.lens.is_native:
-                viewer.write(viewer.lens.wrap(self.reset_frame(page.reset, page)))
-            if not page.entries:
-                # The cursor must move although nothing is left to send, or every reconnect would be told again.
-                viewer.write(viewer.lens.place(page.cursor))
-        viewer.write(page.render(viewer.lens))
-        viewer.cursor = page.cursor
-        viewer.events += len(page.entries)
-        self._metrics.replayed_events.inc(len(page.entries))
+    def _write_reset(self, viewer: Viewer, page: Page) -> None:
+        if page.reset is None:
+            return
+        viewer.whole = False
+        viewer.marked = START  # in another history the same ordinal is news
+        self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
+        if viewer.lens.is_native:
+            viewer.write(viewer.lens.wrap(self.reset_frame(page.reset, page)))
+        if not page.entries:
+            # The cursor must move although nothing is left to send, or every reconnect would be told again.
+            viewer.write(viewer.lens.place(page.cursor))
+
+    async def _show(self, viewer: Viewer, page: Page, patience: asyncio.Timeout) -> None:
+        """Write a page. It ends early where the viewer has seen all, or is closed."""
+        if viewer.lens.is_native:
+            await self._turns.take(viewer.identity.principal, lambda: self._write_page(viewer, page))
+            return
+        entries, who = page.entries, viewer.identity.principal
+        while entries and viewer.state is ViewerState.REPLAYING and not viewer.lens.is_over:
+            await self.drained(viewer, patience)
+            shown = await self._turns.take(who, lambda: self._render(viewer, entries))  # noqa: B023 - awaited here
+            entries = entries[shown:]
+            self._be_patient(patience)
+        if viewer.state is ViewerState.REPLAYING and not entries:
+            viewer.cursor = page.cursor
+
+    def _write_page(self, viewer: Viewer, page: Page) -> None:
+        """Bytes that many viewers may share."""
+        if viewer.state is ViewerState.REPLAYING:
+            viewer.write(page.render(viewer.lens))
+            self._has_shown(viewer, page.entries, page.cursor)
+
+    def _render(self, viewer: Viewer, entries: Sequence[Entry]) -> int:
+        """Show one viewer as many of the entries as its turn allows; how many. Its cursor goes with them."""
+        if viewer.state is not ViewerState.REPLAYING:
+            return 0
+        pieces: list[bytes] = []
+        size = shown = 0
+        for entry in entries:
+            piece = viewer.lens.render((entry,))
+            pieces.append(piece)
+            size += len(piece)
+            shown += 1
+            if size >= WRITE_BYTES or viewer.lens.is_over or self._turns.is_over:
+                break
+        viewer.write(b"".join(pieces))
+        self._has_shown(viewer, entries[:shown], entries[shown - 1].id)
+        return shown
+
+    def _has_shown(self, viewer: Viewer, entries: Sequence[Entry], cursor: EventId) -> None:
+        viewer.cursor = cursor
+        viewer.events += len(entries)
+        self._metrics.replayed_events.inc(len(entries))
+
+    def _be_patient(self, patience: asyncio.Timeout) -> None:
+        """Redis answers, and the replay goes on: wait for the next answer as long as for the first."""
+        patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
 
     def _tell_hub(self, watched: Watched, page: Page, after: EventId, hub: EventId | None) -> None:
         """What history knows, the hub now knows too: it delivers it to others, or begins here. `hub` is where it stood
@@ -137,8 +195,21 @@ class Replay:
 
     # --- to the hub ---
 
-    def join(self, viewer: Viewer) -> bool:
-        """Go live if the hub knows everything after the viewer's cursor. Synchronous: nothing can come between."""
+    async def join(self, viewer: Viewer, patience: asyncio.Timeout) -> bool:
+        """Go live if the hub knows everything after the viewer's cursor; whether the replay is over."""
+        before = viewer.cursor
+        is_done = await self._turns.take(viewer.identity.principal, lambda: self._join(viewer))
+        if viewer.cursor != before:
+            self._be_patient(patience)
+        return is_done
+
+    def needs_page(self, viewer: Viewer, watched: Watched) -> bool:
+        """Whether only the log can tell what comes next."""
+        is_waiting = viewer.paused or watched.catching_up is not None or viewer.state is not ViewerState.REPLAYING
+        return not is_waiting and viewer.topic.missing(viewer.cursor) is None
+
+    def _join(self, viewer: Viewer) -> bool:
+        """Synchronous: nothing can come between the last that was missing and what is live."""
         topic = viewer.topic
         watched = self._watch.get(topic.key)
         if viewer.state is not ViewerState.REPLAYING or watched is None or watched.catching_up is not None:
@@ -146,23 +217,29 @@ class Replay:
         if viewer.paused:
             return False
         missing = topic.missing(viewer.cursor)
-        if missing is None:
+        if missing is None or (missing and not self._show_missing(viewer, missing)):
             return False
-        if missing:
-            viewer.write(topic.render_tail(viewer.lens, missing))
-            viewer.events += len(missing)
-            self._metrics.history_reads["tail"].inc()
-            self._metrics.replayed_events.inc(len(missing))
         assert topic.last is not None
+        if topic.ended or viewer.lens.is_over:
+            self.done(viewer)
+            self._close(viewer, CloseReason.FINISHED)
+            return True
         viewer.cursor = topic.last
         self.done(viewer)
-        if topic.ended or viewer.lens.is_over:
-            self._close(viewer, CloseReason.FINISHED)
-        elif viewer.paused:
+        if viewer.paused:
             return False  # the tail filled its socket: it drains first, and then joins with what came meanwhile
-        else:
-            viewer.state = ViewerState.LIVE
-            topic.add(viewer)
+        viewer.state = ViewerState.LIVE
+        topic.add(viewer)
+        return True
+
+    def _show_missing(self, viewer: Viewer, missing: Sequence[Entry]) -> bool:
+        """Write what the hub knows after the viewer's cursor; false if there is more than its turn allows."""
+        if viewer.lens.is_native:
+            viewer.write(viewer.topic.render_tail(viewer.lens, missing))
+            self._has_shown(viewer, missing, missing[-1].id)
+        elif self._render(viewer, missing) < len(missing) and not viewer.lens.is_over:
+            return False
+        self._metrics.history_reads["tail"].inc()
         return True
 
     def done(self, viewer: Viewer) -> None:

@@ -36,7 +36,12 @@ def retry_frame(milliseconds: int) -> bytes:
     return b"retry: %d\n\n" % milliseconds
 
 
-_RETRY_MS = {CloseReason.AGED: (100, 2000), CloseReason.DRAINING: (100, 2000), CloseReason.REPLACED: (20_000, 30_000)}
+_RETRY_MS = {
+    CloseReason.AGED: (100, 2000),
+    CloseReason.DRAINING: (100, 2000),
+    CloseReason.FAILED: (30_000, 45_000),
+    CloseReason.REPLACED: (20_000, 30_000),
+}
 """When a client is to come back. One that was replaced would replace its successor, so it waits."""
 
 
@@ -73,6 +78,7 @@ class Lens:
 
     __slots__ = ("chunked", "filter", "heartbeat", "heartbeat_seconds", "key", "named")
 
+    name = "native"
     is_over = False
     """Whether nothing more is to be shown, although the log may go on."""
     is_native = True
@@ -122,3 +128,38 @@ class Lens:
     def render(self, entries: Sequence[Entry]) -> bytes:
         """What of the entries this lens shows, as one write; empty when the filter wants none of them."""
         return self.encode(self.select(entries))
+
+
+CLOSED = Lens(chunked=False)
+"""Of a viewer that sees nothing more."""
+
+
+class RenderedOnce:
+    """What lenses made of the ends of one list of entries, each made once. Bounded: callers choose their lenses."""
+
+    __slots__ = ("_bytes", "_kept")
+
+    MAX_BYTES = 384 * 1024
+    OVERHEAD_BYTES = 4096
+    """Of one: the lens's key and what holds it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], bytes] = {}
+        self._bytes = 0
+
+    def get(self, lens: Lens, entries: Sequence[Entry]) -> bytes:
+        key = (lens.key, len(entries))
+        data = self._kept.get(key)
+        if data is None:
+            data = lens.render(entries)
+            size = len(data) + self.OVERHEAD_BYTES
+            if self._bytes + size > self.MAX_BYTES:
+                self.clear()
+            self._kept[key] = data
+            self._bytes += size
+        return data
+
+    def clear(self) -> None:
+        if self._kept:
+            self._kept = {}
+            self._bytes = 0

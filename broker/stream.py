@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import HttpVersion11, web
@@ -13,12 +15,13 @@ from aiohttp import HttpVersion11, web
 from broker import sse
 from broker.admission import Admission
 from broker.auth import Identity
+from broker.failures import Failures
 from broker.history import TERMINAL_STATES, Head, History, Reset
 from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
 from broker.presence import Presence, Tether
-from broker.problems import is_away
+from broker.problems import Problem, is_away, retry_after
 from broker.protocols.rendering import RenderedLens, Rendering
 from broker.pulse import Pulse
 from broker.reconnect import STREAM_HEADERS
@@ -28,16 +31,21 @@ from broker.seats import Seat, Seats
 from broker.settings import Settings
 from broker.tickets import Tickets
 from broker.tracing import Deliveries, trace_of
+from broker.turns import Turns
 from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
 from emitter import tasks
 from emitter.errors import UnknownExecution
 from emitter.tracing import log_fields
-from emitter.wire import START, member
+from emitter.wire import START, EventId, member
 
 RETRY_MS = (1000, 3000)
 """Range of a client's reconnection time; each gets its own, so that a broken edge's viewers do not return as one."""
 MAX_SHARED_LENSES = 256
+CLOSED_AT_ONCE = 32
+"""Viewers of a log that ends who are closed at once; more take turns."""
+LAST_BYTES_SECONDS = 5.0
+"""How long an edge waits after its drain for those who still read the end of their streams. Meanwhile others stop."""
 
 
 class Streams:
@@ -56,15 +64,23 @@ class Streams:
         self._settings = settings
         self._history = history
         self._admission = admission
-        self._seats = Seats(settings.max_connections, admission, metrics, lambda: len(self._viewers))
+        self._seats = Seats(
+            settings.max_connections, admission, metrics, lambda: len(self._viewers) + len(self._closing)
+        )
         self._presence = presence
         self._tickets = tickets
         self._metrics = metrics
         self.watch = Watch(history, metrics, self, deliveries)
-        self._steps = Replay(history, self.watch, metrics, self.close)
-        self._pulse = Pulse(settings, self.close)
+        self._turns = Turns()
+        self._steps = Replay(history, self.watch, metrics, self._turns, self.close)
+        self._pulse = Pulse(settings, self.close, self.on_failed)
+        self._failures = Failures()
         self._viewers: dict[int, Viewer] = {}
+        self._closing: set[Viewer] = set()
+        """Whose streams have ended, and whose connections have not: they keep their seats."""
         self._lenses: dict[tuple[object, ...], sse.Lens] = {}
+        self._gone = asyncio.Event()
+        self._last_bytes_by = 0.0
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
@@ -128,14 +144,27 @@ class Streams:
         request_id: str,
         seat: Seat,
     ) -> web.StreamResponse:
+        if not wanted.lens.is_native and (seconds := self._failures.seconds_left(target.log, wanted.lens)) > 0:
+            detail = "this execution could not be shown; it will be tried again later"
+            raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
         head = await self._head(target)
         if head is not None and head.state in TERMINAL_STATES:
             if isinstance(wanted.lens, RenderedLens):
                 if end := await self._history.epitaph(target.log, target.record):
-                    return web.Response(body=wanted.lens.whole([end]), headers=wanted.lens.headers)
+                    with self._noting(target, wanted.lens):
+                        return web.Response(body=wanted.lens.whole([end]), headers=wanted.lens.headers)
             elif _nothing_follows(head, wanted):
                 return web.Response(status=204)
         return await self._establish(request, target, identity, wanted, head, request_id, seat)
+
+    @contextlib.contextmanager
+    def _noting(self, target: Target, lens: sse.Lens) -> Iterator[None]:
+        """Around what a lens makes before there is a viewer: an error is this request's, and remembered."""
+        try:
+            yield
+        except Exception:
+            self._failures.note(target.log, lens)
+            raise
 
     def _shared_lens(self, wanted: StreamRequest) -> StreamRequest:
         """One lens object for all viewers that ask for the same, up to a sane number of different wishes."""
@@ -169,15 +198,14 @@ class Streams:
         seat: Seat,
     ) -> web.StreamResponse:
         lens = wanted.lens
+        with self._noting(target, lens):
+            opening = lens.open() if isinstance(lens, RenderedLens) else self._greeting(target, wanted, head)
         response = web.StreamResponse(headers=lens.headers if isinstance(lens, RenderedLens) else STREAM_HEADERS)
         if lens.chunked:
             response.enable_chunked_encoding()
         else:
             response.force_close()
         await response.prepare(request)
-        opening = lens.open() if isinstance(lens, RenderedLens) else self._greeting(target, wanted, head)
-        if opening:
-            await response.write(opening)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         watched = self.watch.enter(target.log, target.record, _tether(target, head))
@@ -185,6 +213,7 @@ class Streams:
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
         seat.is_taken = True
         self._register(viewer, target, {"request_id": request_id, **log_fields(trace_of(request))})
+        viewer.write(lens.wrap(opening))  # not by aiohttp, which would wait for its reader without a bound
         if watched.tether is not None:
             self._presence.enter(watched.tether)
         self._own(self._replay(viewer, watched, wanted), "viewer-replay")
@@ -237,13 +266,20 @@ class Streams:
 
     def on_lagging(self, viewer: Viewer) -> None:
         """Its socket takes no more: it leaves the live path, with its cursor where the hub stands."""
-        place = viewer.place()
+        self._leave_live(viewer, viewer.place())
+        viewer.stuck_seconds(asyncio.get_running_loop().time())
+        self._metrics.slow_viewers.inc()
+
+    def on_behind(self, viewer: Viewer) -> None:
+        """It was not shown what the hub was given last: that takes turns."""
+        assert viewer.topic.before is not None, "it was live before"
+        self._leave_live(viewer, viewer.topic.before)
+
+    def _leave_live(self, viewer: Viewer, place: EventId) -> None:
         viewer.events += place.seq - viewer.cursor.seq
         viewer.cursor = place
         viewer.state = ViewerState.REPLAYING
         viewer.topic.remove(viewer)
-        viewer.stuck_seconds(asyncio.get_running_loop().time())
-        self._metrics.slow_viewers.inc()
         self.replay(viewer)
 
     async def _replay(self, viewer: Viewer, watched: Watched, wanted: StreamRequest | None) -> None:
@@ -255,49 +291,86 @@ class Streams:
                     await self._steps.skip(viewer, watched)
                 while viewer.state is ViewerState.REPLAYING:
                     await self._steps.drained(viewer, patience)
-                    if self._steps.join(viewer):
-                        return
                     await self.watch.settled(watched)
-                    if not self._steps.join(viewer) and await self._steps.page(viewer, watched):
-                        patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
+                    if await self._steps.join(viewer, patience):
+                        return
+                    if self._steps.needs_page(viewer, watched):
+                        await self._steps.page(viewer, watched, patience)
         except TimeoutError:
             self.close(viewer, CloseReason.LOST_REDIS)
         except asyncio.CancelledError:
             raise
-        except Exception:  # the last resort of this task: nobody awaits it
-            self._log.exception("replay_failed", viewer=viewer.number)
-            self.close(viewer, CloseReason.LOST_REDIS)
+        except Exception as error:  # the last resort of this task: nobody awaits it
+            self.on_failed(viewer, error)
 
     # --- close -------------------------------------------------------------------------------------------------------
 
     def on_ended(self, topic: Topic) -> None:
         """The terminal event went out."""
-        for viewer in list(topic.live()):
+        viewers = list(topic.live())
+        for viewer in viewers[:CLOSED_AT_ONCE]:
             self.close(viewer, CloseReason.FINISHED)
+        if len(viewers) > CLOSED_AT_ONCE:
+            self._own(self._finish(deque(viewers[CLOSED_AT_ONCE:])), "finish")
+
+    async def _finish(self, viewers: deque[Viewer]) -> None:
+        """Close the viewers of a log that has ended, in turns."""
+
+        def some() -> None:
+            while viewers and not self._turns.is_over:
+                viewer = viewers.popleft()
+                if viewer.state is ViewerState.LIVE:  # or it has gone back to the log, which ends it
+                    self.close(viewer, CloseReason.FINISHED)
+
+        while viewers:
+            await self._turns.take(viewers[0].identity.principal, some)
 
     def on_over(self, viewer: Viewer) -> None:
         """It was shown the last of what its protocol shows."""
         self.close(viewer, CloseReason.FINISHED)
 
-    def close(self, viewer: Viewer, reason: CloseReason) -> None:
-        """End a stream: the cursor and the reason in band, the last chunk, and the connection."""
+    def on_failed(self, viewer: Viewer, error: Exception) -> None:
+        """It could not be shown something: it is closed, so that it never misses an event, and told to come back later.
+        Renderings are not even tried again before: they fail for good, and may cost much until they do."""
         if viewer.state is ViewerState.CLOSING:
             return
-        self._pulse.mark(viewer)
+        is_first = self._failures.note(viewer.topic.key, viewer.lens)
+        about = {"viewer": viewer.number, "protocol": viewer.lens.name, "error": type(error).__name__}
+        self._log.error("viewer_failed", **about, exc_info=error if is_first else None)
+        self.close(viewer, CloseReason.FAILED)
+
+    def close(self, viewer: Viewer, reason: CloseReason) -> None:
+        """End a stream: the cursor and the reason in band, the last chunk, and the connection. Raises nothing: others
+        are closed after this one."""
+        if viewer.state is ViewerState.CLOSING:
+            return
+        try:
+            self._say_goodbye(viewer, reason)
+        except Exception:
+            self._log.exception("farewell_failed", viewer=viewer.number)
+            viewer.transport.abort()
+        self._depart(viewer, reason)
+
+    def _say_goodbye(self, viewer: Viewer, reason: CloseReason) -> None:
         lens = viewer.lens
-        if reason is CloseReason.SLOW or not (lens.is_native or lens.is_over):
+        failed = reason is CloseReason.FAILED
+        if reason is CloseReason.SLOW or not (lens.is_native or (lens.is_over and not failed)):
             # What it does not read cannot be said to it; and where a clean end means success, there must be none.
             viewer.transport.abort()
-        else:
-            farewell = lens.wrap(sse.end_frames(reason)) if lens.is_native else b""
-            viewer.finish(farewell)
-        self._depart(viewer, reason)
-        self._pulse.closed(viewer)
+            return
+        if not failed:  # else it may not have got what lies before the place where it stands
+            self._pulse.mark(viewer)
+        viewer.finish(lens.wrap(sse.end_frames(reason)) if lens.is_native else b"")
+        if reason is CloseReason.REVOKED and not viewer.is_sent:
+            viewer.transport.abort()  # who may see no more has no time to take the rest
 
     def on_gone(self, viewer: Viewer) -> None:
         """The connection is lost; unless we closed it ourselves, the viewer left."""
         if viewer.state is not ViewerState.CLOSING:
             self._depart(viewer, CloseReason.GONE)
+        self._closing.discard(viewer)
+        self._gone.set()
+        self._admission.release(viewer.identity.principal)
 
     def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
         place = viewer.place()
@@ -305,14 +378,16 @@ class Streams:
             viewer.topic.remove(viewer)
             viewer.events += max(0, place.seq - viewer.cursor.seq)
         viewer.state = ViewerState.CLOSING
+        viewer.stuck_size = -1  # from here on it is the rest that must move
         if viewer.drained is not None and not viewer.drained.done():
             viewer.drained.set_result(None)
         del self._viewers[viewer.number]
         self._tickets.closed(viewer)
+        self._closing.add(viewer)
         watched = self.watch.leave(viewer.topic.key)
         if watched.tether is not None:
             self._presence.leave(watched.tether, _why_left(viewer, reason))
-        self._admission.release(viewer.identity.principal)
+        viewer.lens = sse.CLOSED  # what it was shown may be large, and its connection may last
         self._metrics.connections.set(len(self._viewers))
         self._metrics.connections_closed[reason].inc()
         self._log.info(
@@ -346,15 +421,26 @@ class Streams:
             self.close(viewer, CloseReason.DRAINING)
         for viewer in list(self._viewers.values()):  # those that were being opened meanwhile
             self.close(viewer, CloseReason.DRAINING)
+        self._last_bytes_by = loop.time() + LAST_BYTES_SECONDS
 
     async def stop(self) -> None:
-        """End what still runs. The streams are closed before (`drain`)."""
+        """End what still runs. The streams are closed before (`drain`); those who still read have some time to."""
         for viewer in list(self._viewers.values()):
             self.close(viewer, CloseReason.DRAINING)
         await tasks.end(self._tasks)
+        await self._sent()
         await self.watch.close()
         await self._history.close()
         self._pulse.stop()
+
+    async def _sent(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._last_bytes_by):
+                while self._closing:
+                    self._gone.clear()
+                    await self._gone.wait()
+        for viewer in list(self._closing):
+            viewer.transport.abort()
 
 
 def _nothing_follows(head: Head, wanted: StreamRequest) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
+import struct
+import termios
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -114,16 +117,31 @@ class Viewer(asyncio.Protocol):
         return self.cursor
 
     def stuck_seconds(self, now: float) -> float:
-        """Seconds for which a full transport has sent nothing. While it is full nothing is added, so that any byte
-        that leaves shows as a smaller buffer."""
-        if not self.paused:
+        """Seconds for which no byte has reached the client, of a full transport or of the rest of a stream that has
+        ended. Nothing is added then, so that any byte that arrives shows as a smaller rest."""
+        if not self.paused and self.state is not ViewerState.CLOSING:
             self.stuck_at = now
             return 0.0
-        size = self.transport.get_write_buffer_size()
+        size = self.transport.get_write_buffer_size() + self._unacknowledged()
         if size != self.stuck_size:
             self.stuck_size = size
             self.stuck_at = now
         return now - self.stuck_at
+
+    def _unacknowledged(self) -> int:
+        """Bytes that the kernel still holds. It takes more from us only when a good part of them has gone, which with
+        a slow reader takes long."""
+        if self.fd < 0:
+            return 0
+        try:
+            return int(struct.unpack("i", fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)))[0])
+        except OSError:  # it has just been closed, or the system does not tell
+            return 0
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the transport holds nothing more; then it has closed, or is about to."""
+        return self.transport.get_write_buffer_size() == 0
 
     # --- asyncio.Protocol ---
 
@@ -144,15 +162,15 @@ class Viewer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.resume_writing()
-        self.aged_at = 0.0  # so that the timer lets go of it the next time it looks, not when it would have aged
         self.service.on_gone(self)
+        self.fd = -1  # the number may be another connection's a moment later
 
 
 def take_over(request: Any, viewer: Viewer, high_water: int) -> None:
     """Hand a connection from aiohttp to a viewer, so that a viewer at rest holds no task, request or parser: 1.4 KB
     instead of 11 KB for a suspended handler.
 
-    Call it when the response head and the first frame are written, then return the response. aiohttp's protocol is told
+    Call it when the response head is written, then return the response. aiohttp's protocol is told
     that it lost the connection with its transport already taken away, so it cleans up without closing ours; its task
     ends when it finds it cannot write the end of the body.
     """

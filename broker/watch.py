@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from broker.history import History, Page
+from broker.history import PAGE_BYTES, PAGE_EVENTS, History, Page
 from broker.hub import TERMINAL_TYPES, Topic
 from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.presence import Tether
 from broker.shards import AnySubscription
 from broker.tracing import Deliveries
+from broker.turns import SLICE_SECONDS
 from broker.viewer import Viewer, ViewerState
 from emitter import tasks
 from emitter.connection import GONE
@@ -35,9 +38,14 @@ class Audience(Protocol):
 
     def on_lagging(self, viewer: Viewer) -> None: ...
 
+    def on_behind(self, viewer: Viewer) -> None: ...
+
     def on_over(self, viewer: Viewer) -> None: ...
 
     def on_ended(self, topic: Topic) -> None: ...
+
+    def on_failed(self, viewer: Viewer, error: Exception) -> None:
+        """It must be closed, since it may have missed something. Raises nothing."""
 
     def replay(self, viewer: Viewer) -> None: ...
 
@@ -71,7 +79,7 @@ class Watch:
         self._deliveries = deliveries
         self._audience = audience
         self._watched: dict[str, Watched] = {}
-        self._flush_soon: dict[Watched, None] = {}
+        self._flush_soon: OrderedDict[Watched, None] = OrderedDict()  # a dict is slow to take the first from
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
 
@@ -125,17 +133,44 @@ class Watch:
         self._flush_soon[watched] = None
 
     def _flush(self) -> None:
-        ready, self._flush_soon = self._flush_soon, {}
+        """Deliver what has arrived, log by log in the order of its coming. After a slice the loop comes round before
+        the rest; what arrives meanwhile joins it."""
         now = time.monotonic()
-        for watched in ready:
-            entries, watched.pending = watched.pending, []
-            watched.heard_at = now
-            if watched.catching_up is None and entries:
-                self.absorb(watched, entries)
+        until = now + SLICE_SECONDS
+
+        def is_late() -> bool:
+            return time.monotonic() >= until
+
+        try:
+            while self._flush_soon and time.monotonic() < until:
+                self._flush_one(now, is_late)
+        finally:  # whatever happens, messages go on to be delivered
+            if self._flush_soon:
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush_one(self, now: float, is_late: Callable[[], bool]) -> None:
+        watched, _ = self._flush_soon.popitem(last=False)
+        entries, watched.pending = watched.pending, []
+        if len(entries) > 1:
+            entries, watched.pending = _piece(entries)
+        if watched.pending:
+            self._flush_soon[watched] = None
+        watched.heard_at = now
+        if watched.catching_up is None and entries:
+            try:
+                self._absorb(watched, entries, is_late)
+            except Exception as error:  # it costs the viewers of this log alone
+                self._fail(watched, error)
 
     def absorb(self, watched: Watched, entries: list[Entry]) -> None:
-        """Events of a log, from a message or from history: deliver what is new; on a doubt, read the log again. No
-        events come from a viewer that stands at the log's end, beyond the hub: a doubt as well."""
+        """Events of a log, from history: deliver what is new; on a doubt, read the log again. No events come from a
+        viewer that stands at the log's end, beyond the hub: a doubt as well."""
+        try:
+            self._absorb(watched, entries)
+        except Exception as error:
+            self._fail(watched, error)
+
+    def _absorb(self, watched: Watched, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         topic = watched.topic
         if topic.last is None and entries and not topic.groups:
             # No one is live yet. A short tail lets the viewers that now read history join without another read.
@@ -145,10 +180,12 @@ class Watch:
         if fresh is None or not entries:
             self.doubt(watched)
         elif fresh:
-            self._deliver(topic, fresh)
+            self._deliver(topic, fresh, is_late)
 
-    def _deliver(self, topic: Topic, entries: list[Entry]) -> None:
-        delivery = topic.deliver(entries)
+    def _deliver(self, topic: Topic, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
+        delivery = topic.deliver(entries, is_late)
+        if topic.failed or topic.behind or topic.lagging or topic.over:
+            self._look_after(topic)
         if delivery.viewers:
             self._metrics.events_delivered.inc(delivery.events)
             self._metrics.event_bytes.inc(delivery.bytes)
@@ -157,17 +194,39 @@ class Watch:
                 self._deliveries.show(entries, delivery)
         elif topic.groups:
             self._metrics.events_unwanted.inc(len(entries))
-        lagging, topic.lagging = topic.lagging, []
-        for viewer in lagging:
-            # A heartbeat may have filled its socket long before this: it may have left or be replaying since.
-            if viewer.state is ViewerState.LIVE:
-                self._audience.on_lagging(viewer)
-        over, topic.over = topic.over, []
-        for viewer in over:
-            if viewer.state is ViewerState.LIVE:
-                self._audience.on_over(viewer)
         if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
             self._audience.on_ended(topic)
+
+    def _look_after(self, topic: Topic) -> None:
+        """What a delivery found out of its viewers."""
+        failed, topic.failed = topic.failed, []
+        behind, topic.behind = topic.behind, []
+        lagging, topic.lagging = topic.lagging, []
+        over, topic.over = topic.over, []
+        for viewer, error in failed:
+            self._audience.on_failed(viewer, error)
+        self._each(behind, self._audience.on_behind)  # before those who lag: who is both has got nothing of it
+        self._each(lagging, self._audience.on_lagging)
+        self._each(over, self._audience.on_over)
+
+    def _each(self, viewers: Iterable[Viewer], do: Callable[[Viewer], None]) -> None:
+        """One viewer's error is no other's."""
+        for viewer in viewers:
+            # A heartbeat may have filled its socket long before this: it may have left or be replaying since.
+            if viewer.state is ViewerState.LIVE:
+                try:
+                    do(viewer)
+                except Exception as error:
+                    self._audience.on_failed(viewer, error)
+
+    def _fail(self, watched: Watched, error: Exception) -> None:
+        """Nobody knows what the live viewers of this log got of it: they must come back, and the log be read anew."""
+        self._log.error("log_failed", log=watched.topic.key, exc_info=error)
+        topic = watched.topic
+        for viewer in [*topic.live(), *(each for each, _ in topic.failed)]:
+            self._audience.on_failed(viewer, error)
+        topic.failed, topic.lagging, topic.behind, topic.over = [], [], [], []
+        topic.forget()
 
     # --- doubts ---
 
@@ -193,6 +252,8 @@ class Watch:
                 if not self._take(watched, page):
                     return
                 watched.dirty = watched.dirty or not page.end
+        except Exception as error:
+            self._fail(watched, error)
         finally:
             watched.catching_up = None
             watched.pending.clear()
@@ -247,7 +308,10 @@ class Watch:
             lasts = await self._history.lasts([(w.topic.key, w.record) for w in part])
             for watched, last in zip(part, lasts, strict=True):
                 known = watched.topic.last
-                if None not in (known, last) and last != known and watched.heard_at <= before:
+                if known is None or last is None or watched.heard_at > before:
+                    continue
+                watched.topic.rest()
+                if last != known:
                     self.doubt(watched)
 
     def _release(self) -> None:
@@ -261,3 +325,13 @@ class Watch:
 
     async def close(self) -> None:
         await tasks.end(self._tasks)
+
+
+def _piece(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """As much as is delivered in one go, which is what a socket may be left with, and the rest."""
+    size = 0
+    for number, entry in enumerate(entries, 1):
+        size += len(entry.json)
+        if number == PAGE_EVENTS or size >= PAGE_BYTES:
+            return entries[:number], entries[number:]
+    return entries, []

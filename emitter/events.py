@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from emitter.values import Attempt, Integer, Millis, Ordinal
+
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="0 to 100")]
 Seconds = Annotated[float, msgspec.Meta(description="seconds")]
-Millis = Annotated[int, msgspec.Meta(description="milliseconds since the epoch")]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -34,9 +35,9 @@ class Plan(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Tokens and cost of model calls; totals, not increments."""
 
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
+    input_tokens: Integer
+    output_tokens: Integer
+    total_tokens: Integer
     cost_usd: float | None = None
     model: str | None = None
 
@@ -53,7 +54,7 @@ class ExecutionStarted(Event, frozen=True):
     type = "execution:started"
     task: str
     started_at: Millis
-    attempt: int
+    attempt: Attempt
 
 
 class PlanCreated(Event, frozen=True):
@@ -65,7 +66,7 @@ class PhaseStart(Event, frozen=True):
     type = "phase:start"
     phase_id: str
     phase_name: str
-    phase_index: int | None = None
+    phase_index: Integer | None = None
 
 
 class PhaseComplete(Event, frozen=True):
@@ -80,7 +81,7 @@ class Thinking(Event, frozen=True):
 
     type = "thinking"
     thought: str
-    iteration: int | None = None
+    iteration: Integer | None = None
     visible: bool = True
 
 
@@ -239,8 +240,8 @@ class ExecutionSuperseded(Event, frozen=True):
     """A retry took over: what the old attempt wrote after `from_seq` is void."""
 
     type = "execution:superseded"
-    from_seq: int
-    attempt: int
+    from_seq: Ordinal
+    attempt: Attempt
 
 
 class ExecutionComplete(Event, frozen=True):
@@ -249,7 +250,7 @@ class ExecutionComplete(Event, frozen=True):
     type = "execution:complete"
     result: Any
     duration: Seconds
-    tokens_used: int | None = None
+    tokens_used: Integer | None = None
 
 
 class ExecutionError(Event, frozen=True):

@@ -30,6 +30,7 @@ from emitter.events import (
     InputRequired,
     ToolProgress,
 )
+from emitter.values import check_depth
 
 MAX_EVENT_BYTES = 64 * 1024
 LOG_MAXLEN = 10_000
@@ -289,9 +290,11 @@ def ascii_json(encoded: bytes) -> bytes:
 
 
 def encode_data(event: Event) -> bytes:
-    """An event's data as ASCII JSON on one line, proven to decode again. `InvalidEvent` if it has no such form."""
+    """An event's data as ASCII JSON on one line, proven to decode again, and to be what values may be
+    (`emitter.values`). `InvalidEvent`, with the path of the field, if it has no such form."""
     try:
         data, decoder = _encode(event)
+        check_depth(data)
         decoder.decode(data)  # catches a wrong type before it is in a log for ever
         if b"null" in data:
             _refuse_nan(event)

@@ -48,7 +48,7 @@ class RenderedLens(sse.Lens):
         self.key = (object(),)  # shared with nobody, and never another's
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return self._rendering.name
 
     @property

@@ -16,6 +16,7 @@ from broker.answers import DETAIL_CHARS, Answers
 from broker.api_types import InputRequest
 from broker.auth import Identity
 from broker.commands import Commands
+from broker.forms import Checked, Forms
 from broker.history import History
 from broker.metrics import Metrics
 from broker.problems import Problem, to_problem
@@ -41,6 +42,7 @@ from emitter.events import (
 )
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
+from emitter.values import MAX_DEPTH
 from emitter.wire import START, Owner
 
 ALICE, BOB = Identity(Owner("alice"), frozenset()), Identity(Owner("bob"), frozenset())
@@ -152,18 +154,36 @@ async def test_an_unusable_schema_asks_for_an_object(redis: Redis, answers: Answ
     assert "objct" in line["reason"]
 
 
-async def test_an_answer_that_cannot_be_checked_is_not_taken(redis: Redis, answers: Answers) -> None:
+async def test_an_answer_that_cannot_be_checked_is_not_taken(
+    redis: Redis, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A schema that most answers fit is not got round by one that is too much for it."""
-    node = {"type": "object", "properties": {"left": {"$ref": "#/$defs/node"}, "n": {"type": "integer"}}}
-    await ask(redis, kind="form", schema={"$defs": {"node": node}, "$ref": "#/$defs/node"})
-    deep: dict[str, Any] = {"n": "not a number"}
-    for _ in range(500):
-        deep = {"left": deep}
-    problem = await refused(answers, deep)
+    await ask(redis, kind="form", schema=LOGIN)
+
+    async def too_long(_: Forms, schema: object, value: object) -> Checked:
+        return Checked(unchecked="it took too long")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Forms, "check", too_long)
+        problem = await refused(answers, {"email": "a@b"})
     assert (problem.status, problem.extensions["path"]) == (422, "$.value")
     assert "cannot be checked" in problem.detail
     assert await record(redis, "a:i") is None
-    await give(answers, {"left": {"n": 1}})
+    await give(answers, {"email": "a@b"})
+
+
+async def test_an_answer_is_not_nested_deeper_than_any_value(redis: Redis, answers: Answers) -> None:
+    """It is refused with its path, whatever the schema says."""
+    await ask(redis, kind="form", schema=None)
+    deep: list[Any] = []
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    with pytest.raises(InvalidEvent) as caught:
+        await give(answers, {"a": deep})
+    problem = to_problem(caught.value)
+    assert problem is not None
+    assert (problem.status, problem.extensions["path"]) == (422, "$.value")
+    await give(answers, {"a": deep[0][0]})
 
 
 async def test_what_is_said_of_a_wrong_answer_is_bounded(redis: Redis, answers: Answers) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from sse_reader import parse
 
 from broker.auth import Identity
-from broker.hub import TAIL_BYTES, TAIL_EVENTS, Topic
-from broker.sse import Lens, TypeFilter
+from broker.hub import EVENTS_AT_ONCE, TAIL_BYTES, TAIL_EVENTS, Topic
+from broker.sse import Lens, RenderedOnce, TypeFilter
 from broker.viewer import Viewer, ViewerState
 from emitter.wire import START, Entry, EventId, Owner
 
@@ -354,6 +354,111 @@ def test_only_live_viewers_lag() -> None:
     assert topic.lagging == []
 
 
+# --- one viewer's error ----------------------------------------------------------------------------------------------
+
+
+class Alone(Lens):
+    """A view of its own, as of another protocol, that fails at some events."""
+
+    is_native = False
+    name = "alone"
+
+    def __init__(self, *fails_at: int) -> None:
+        super().__init__(chunked=False)
+        self.key = (object(),)
+        self.fails_at = fails_at
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        if any(entry.seq in self.fails_at for entry in entries):
+            raise OverflowError("year 3170843 is out of range")
+        return super().encode(entries)
+
+
+class Broken(Transport):
+    """A transport that raises."""
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("cannot write")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before the others", "after the others"])
+def test_a_lens_that_fails_costs_its_own_viewer_alone(first: bool) -> None:
+    """Wherever it stands among the groups, the others get every event, and it is named with its error."""
+    topic = topic_with(*entries(1, 3))
+    failing, other = viewer_of(topic, Alone(3)), viewer_of(topic, Alone())
+    native = [viewer_of(topic) for _ in range(3)]
+    for viewer in [failing, other, *native] if first else [other, *native, failing]:
+        go_live(topic, viewer)
+    for seq in (1, 2, 3, 4):
+        topic.deliver(entries(seq, seq))
+        for viewer, error in topic.failed:
+            assert (viewer, type(error)) == (failing, OverflowError)
+            topic.remove(viewer)
+    assert len(topic.failed) == 1
+    assert all(ids(viewer) == ["1001-1", "1002-2", "1003-3", "1004-4"] for viewer in [other, *native])
+    assert ids(failing) == ["1001-1", "1002-2"], "nothing of what could not be shown whole, and nothing after it"
+
+
+def test_a_transport_that_fails_costs_its_own_viewer_alone() -> None:
+    """Of a group that shares its bytes, only the one whose transport raised is named; all others are written to."""
+    topic = topic_with(*entries(1, 2))
+    viewers = [viewer_of(topic) for _ in range(5)]
+    broken = viewers[2]
+    broken.transport = Broken()  # type: ignore[assignment]
+    for viewer in viewers:
+        go_live(topic, viewer)
+    topic.deliver(entries(1, 2))
+    assert [viewer for viewer, _ in topic.failed] == [broken]
+    assert all(ids(viewer) == ["1001-1", "1002-2"] for viewer in viewers if viewer is not broken)
+
+
+# --- what takes long -------------------------------------------------------------------------------------------------
+
+
+def test_what_nobody_shares_waits_when_it_is_late() -> None:
+    """When a delivery has taken too long, the single views that are left get nothing of it, and are `behind`; a group
+    that shares its bytes is written to all the same."""
+    topic = topic_with(*entries(1, 4))
+    topic.accept(entries(5, 6))
+    singles, shared = [viewer_of(topic, Alone()) for _ in range(5)], [viewer_of(topic) for _ in range(3)]
+    for viewer in [*singles, *shared]:
+        go_live(topic, viewer)
+    answers = iter([False, True])
+    topic.deliver(entries(5, 6), lambda: next(answers))
+    assert topic.behind == singles[2:]
+    assert topic.before == entry(4).id, "where they stand"
+    assert all(ids(viewer) == ["1005-5", "1006-6"] for viewer in [*singles[:2], *shared])
+    assert all(written(viewer).writes == [] for viewer in topic.behind)
+
+
+def test_many_events_at_once_are_not_rendered_live_for_one() -> None:
+    """A burst is rendered in turns for each view that nobody shares, and live for those that do."""
+    topic = topic_with(*entries(1, EVENTS_AT_ONCE + 1))
+    single, native = viewer_of(topic, Alone()), viewer_of(topic)
+    go_live(topic, single)
+    go_live(topic, native)
+    topic.deliver(entries(1, EVENTS_AT_ONCE))
+    assert topic.behind == []
+    topic.deliver(entries(1, EVENTS_AT_ONCE + 1))
+    assert topic.behind == [single]
+    assert len(ids(native)) == 2 * EVENTS_AT_ONCE + 1
+
+
+def test_what_is_kept_rendered_is_bounded() -> None:
+    """However many filters clients make up, and however large the tail, a quiet log's rendered bytes stay bounded."""
+    topic = topic_with(*(entry(seq, size=2_000) for seq in range(1, 101)))
+    missing = topic.missing(START)
+    assert missing is not None
+    for number in range(300):
+        topic.render_tail(Lens(types=TypeFilter(f"*,x{number}")), missing)
+        topic.render_tail(Lens(types=TypeFilter(f"y{number}")), missing)
+    kept = topic._rendered._kept
+    assert sum(map(len, kept.values())) <= RenderedOnce.MAX_BYTES
+    assert len(kept) <= RenderedOnce.MAX_BYTES / RenderedOnce.OVERHEAD_BYTES
+    topic.rest()
+    assert not topic._rendered._kept
+
+
 # --- a model ---------------------------------------------------------------------------------------------------------
 
 
@@ -409,16 +514,25 @@ class Model:
         self.deliver(fresh)
 
     def deliver(self, fresh: list[Entry]) -> None:
-        self.topic.deliver(fresh)
+        self.topic.deliver(fresh, lambda: self.random.random() < 0.3)
+        behind, self.topic.behind = self.topic.behind, []
         lagging, self.topic.lagging = self.topic.lagging, []
+        assert self.topic.before is not None or not behind
+        for viewer in behind:
+            self.send_back(viewer, self.topic.before or START)
         for viewer in lagging:
-            viewer.cursor = viewer.place()
-            viewer.state = ViewerState.REPLAYING
-            self.topic.remove(viewer)
-            self.replaying.append(viewer)
+            if viewer.state is ViewerState.LIVE:
+                self.send_back(viewer, viewer.place())
+
+    def send_back(self, viewer: Viewer, cursor: EventId) -> None:
+        viewer.cursor = cursor
+        viewer.state = ViewerState.REPLAYING
+        self.topic.remove(viewer)
+        self.replaying.append(viewer)
 
     def open(self) -> None:
-        viewer = viewer_of(self.topic, self.lens, room=self.random.choice([2_000, 20_000, 1 << 30]))
+        lens = self.random.choice([self.lens, Alone()])
+        viewer = viewer_of(self.topic, lens, room=self.random.choice([2_000, 20_000, 1 << 30]))
         self.viewers.append(viewer)
         self.replaying.append(viewer)
 

@@ -61,8 +61,8 @@ def test_everything_is_there_from_the_start() -> None:
 
 
 def test_close_reasons() -> None:
-    """The close reasons are the contract's nine, and that of a ticket used again."""
-    expected = "finished gone slow expired revoked aged draining refused replaced lost_redis"
+    """The close reasons are the contract's nine, that of a ticket used again, and that of our own faults."""
+    expected = "finished gone slow expired revoked aged draining refused replaced lost_redis failed"
     assert " ".join(CloseReason) == expected
 
 

@@ -26,6 +26,7 @@ from emitter.wire import Owner
 ALICE = Owner("alice")
 STATUS = {"type": "status", "data": {"status": "s", "message": "m"}}
 STARTED = {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "attempt": 1}}
+ASKED: dict[str, Any] = {"type": "input:required", "data": {"inputId": "q", "prompt": "p", "kind": "approval"}}
 DONE = {"type": "execution:complete", "data": {"result": None, "duration": 1}}
 
 
@@ -118,6 +119,11 @@ def test_secrets_are_redacted_here_too() -> None:
         (STATUS | {"more": 1}, 422, "$"),
         (STATUS | {"data": {"status": 1, "message": "m"}}, 422, "$.status"),
         ({"type": "input:required", "data": {"inputId": "a b", "prompt": "?", "kind": "text"}}, 422, "$"),
+        (ASKED | {"data": {**ASKED["data"], "expiresAt": 100_000_000_000_000_000}}, 422, "$.expiresAt"),
+        (STATUS | {"ts": 253_402_300_800_000}, 422, "$.ts"),
+        (DONE | {"data": {"result": json.loads("[" * 900 + "]" * 900), "duration": 1}}, 422, "$.result"),
+        ({"type": "execution:superseded", "data": {"fromSeq": 1, "attempt": 2**64}}, 422, "$.attempt"),
+        ({"type": "execution:superseded", "data": {"fromSeq": 1, "attempt": 2**31}}, 422, "$.attempt"),
     ],
 )
 def test_what_is_no_event_is_refused(body: bytes | dict[str, Any], status: int, path: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -142,3 +143,19 @@ async def test_a_stopped_timer_ticks_no_more(armed: bool) -> None:
     ticks.timer.stop()
     await asyncio.sleep(0.03)
     assert ticks.seen == []
+
+
+async def test_many_that_are_due_together_do_not_hold_the_loop() -> None:
+    """After some milliseconds of ticks the loop comes round before the rest."""
+
+    def work(_: Any, __: float) -> None:
+        time.sleep(0.002)
+
+    ticks, rounds = Ticks(work), 0
+    now = ticks.loop.time()
+    for number in range(30):
+        ticks.timer.add(number, now)
+    while len(ticks.seen) < 30:
+        rounds += 1
+        await asyncio.sleep(0)
+    assert rounds >= 30 / 4

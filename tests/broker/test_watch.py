@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from sse_reader import parse
-from test_hub import Transport, entry, go_live, ids, viewer_of, written
+from test_hub import Alone, Transport, entry, go_live, ids, viewer_of, written
 
 from broker import watch as module
-from broker.history import History, Page
+from broker.history import PAGE_BYTES, History, Page
 from broker.hub import Topic
 from broker.metrics import Metrics
 from broker.sse import Lens, TypeFilter
@@ -37,6 +38,8 @@ class Audience:
     def __init__(self) -> None:
         self.lagging: list[Viewer] = []
         self.ended: list[Topic] = []
+        self.failed: list[tuple[Viewer, Exception]] = []
+        self.behind: list[Viewer] = []
         self.replayed: list[Viewer] = []
         self.changed = asyncio.Event()
 
@@ -44,6 +47,22 @@ class Audience:
         viewer.cursor, viewer.state = viewer.place(), ViewerState.REPLAYING
         viewer.topic.remove(viewer)
         self.lagging.append(viewer)
+        self.changed.set()
+
+    def on_behind(self, viewer: Viewer) -> None:
+        assert viewer.topic.before is not None
+        viewer.cursor, viewer.state = viewer.topic.before, ViewerState.REPLAYING
+        viewer.topic.remove(viewer)
+        self.behind.append(viewer)
+        self.changed.set()
+
+    def on_over(self, viewer: Viewer) -> None:
+        raise AssertionError("no lens of these tests ends")
+
+    def on_failed(self, viewer: Viewer, error: Exception) -> None:
+        viewer.topic.remove(viewer)
+        viewer.state = ViewerState.CLOSING
+        self.failed.append((viewer, error))
         self.changed.set()
 
     def on_ended(self, topic: Topic) -> None:
@@ -226,6 +245,162 @@ async def test_messages_before_anyone_is_live_make_a_tail(place: Place) -> None:
         while watched.topic.last != last:
             await asyncio.sleep(0)
     assert [each.seq for each in watched.topic.missing(START) or []] == [1, 2]
+
+
+# --- walls -----------------------------------------------------------------------------------------------------------
+
+
+async def two_logs(place: Place) -> tuple[list[Watched], list[Viewer]]:
+    watched = [await place.enter(name) for name in ("ex_1", "ex_2")]
+    return watched, [place.live(each)[0] for each in watched]
+
+
+def send(place: Place, watched: Watched, *ordinals: int, size: int = 0) -> None:
+    """A message as it comes from the subscription."""
+    lines = [b"%d-%d %b %b\n" % entry(seq, size=size) for seq in ordinals]
+    place.watch.on_message(watched.topic.key, b"".join(lines))
+
+
+async def test_a_viewer_that_cannot_be_shown_an_event_is_named_and_no_other_misses_it(place: Place) -> None:
+    """Neither those of the same log who joined after it, nor those of a log whose message came in the same read."""
+    watched, viewers = await two_logs(place)
+    failing = viewer_of(watched[0].topic, Alone(2))
+    go_live(watched[0].topic, failing)
+    [later] = place.live(watched[0])
+    for seq in (1, 2, 3, 4):
+        for each in watched:
+            send(place, each, seq)
+        await asyncio.sleep(0)
+    await place.until(lambda: seqs(viewers[1]) == [1, 2, 3, 4])
+    assert [(viewer, type(error)) for viewer, error in place.audience.failed] == [(failing, OverflowError)]
+    assert all(seqs(viewer) == [1, 2, 3, 4] for viewer in [*viewers, later])
+    assert seqs(failing) == [1]
+
+
+@pytest.mark.parametrize("what", ["on_lagging", "on_behind", "on_over"])
+async def test_an_error_about_one_viewer_skips_no_other(
+    place: Place, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is to be done with a viewer after a delivery: it fails for that one alone."""
+    watched, _ = await two_logs(place)
+    viewers = place.live(watched[0], 3)
+    done = []
+
+    def fail_for_first(viewer: Viewer) -> None:
+        if viewer is viewers[0]:
+            raise ValueError("no")
+        done.append(viewer)
+
+    monkeypatch.setattr(place.audience, what, fail_for_first)
+    monkeypatch.setattr(watched[0].topic, what.removeprefix("on_"), list(viewers))
+    send(place, watched[0], 1)
+    await place.until(lambda: len(done) == 2)
+    assert [viewer for viewer, _ in place.audience.failed] == [viewers[0]]
+    assert done == viewers[1:]
+
+
+async def test_an_error_about_one_log_costs_its_viewers_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are sent away, since nobody knows what they got; the other logs of the same read are delivered, and the log
+    itself is read anew by who comes next."""
+    watched, viewers = await two_logs(place)
+
+    def fail(topic: Topic) -> None:
+        if topic is watched[0].topic:
+            raise RuntimeError("no")
+
+    monkeypatch.setattr(place.audience, "on_ended", fail)
+    for each in watched:
+        place.watch.on_message(each.topic.key, b"5-1 execution:complete {}\n")
+    await place.until(lambda: seqs(viewers[1]) == [1])
+    assert [viewer for viewer, _ in place.audience.failed] == [viewers[0]]
+    assert (watched[0].topic.last, list(watched[0].topic.live())) == (None, [])
+
+
+async def test_a_log_that_makes_no_sense_costs_its_viewers_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catch-up that meets what is no event ends; its viewers are sent away, and other logs are caught up with."""
+    watched, viewers = await two_logs(place)
+    await place.redis.xadd(watched[1].topic.key, {"status": "{}"}, id="5-1")
+    read = place.history.read
+
+    async def read_all_but_one(log: str, *arguments: Any, **options: Any) -> Page:
+        if log == KEYS.log:
+            raise ValueError("not an event")
+        return await read(log, *arguments, **options)
+
+    monkeypatch.setattr(place.history, "read", read_all_but_one)
+    for each in watched:
+        place.watch.doubt(each)
+    await place.until(lambda: seqs(viewers[1]) == [1])
+    assert [viewer for viewer, _ in place.audience.failed] == [viewers[0]]
+    assert (watched[0].catching_up, watched[0].topic.last) == (None, None)
+
+
+async def test_a_record_that_makes_no_sense_keeps_no_other_log_from_being_looked_at(place: Place) -> None:
+    """A recheck passes over it."""
+    watched, viewers = await two_logs(place)
+    await place.redis.hset(KEYS.record, mapping={"ms": "soon", "seq": "many"})
+    await place.redis.xadd(watched[1].topic.key, {"status": "{}"}, id="5-1")
+    await place.redis.hset(watched[1].record or "", mapping={"ms": 5, "seq": 1})
+    await place.watch.recheck(0)
+    await place.until(lambda: seqs(viewers[1]) == [1])
+
+
+# --- slices ----------------------------------------------------------------------------------------------------------
+
+
+async def test_many_logs_are_delivered_in_slices(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some milliseconds the loop comes round before the rest; each log gets all of it, in order."""
+    monkeypatch.setattr(module, "SLICE_SECONDS", 0.002)
+    watched = [await place.enter(f"ex_{n}") for n in range(40)]
+    viewers = [place.live(each)[0] for each in watched]
+    deliver = Topic.deliver
+
+    def slow(topic: Topic, *arguments: Any) -> Any:
+        time.sleep(0.001)
+        return deliver(topic, *arguments)
+
+    monkeypatch.setattr(Topic, "deliver", slow)
+    for each in watched:
+        send(place, each, 1)
+    rounds = 0
+    while not all(written(viewer).writes for viewer in viewers):
+        rounds += 1
+        if rounds == 3:  # what comes while the rest waits is delivered after it
+            for each in watched:
+                send(place, each, 2)
+        await asyncio.sleep(0)
+    assert rounds >= 40 / 4
+    await place.until(lambda: all(seqs(viewer) == [1, 2] for viewer in viewers))
+
+
+async def test_a_large_message_is_delivered_in_pieces(place: Place) -> None:
+    """Each is as large as a page, so that a viewer whose socket is full leaves before it holds all of the message."""
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    slow = viewer_of(watched.topic, room=1000)
+    go_live(watched.topic, slow)
+    count = 3 * PAGE_BYTES // 50_000
+    send(place, watched, *range(1, count + 1), size=50_000)
+    send(place, watched, count + 1)
+    await place.until(lambda: len(seqs(viewer)) == count + 1)
+    assert seqs(viewer) == list(range(1, count + 2))
+    assert max(map(len, written(viewer).writes)) < 1.5 * PAGE_BYTES
+    assert place.audience.lagging == [slow]
+    assert len(written(slow).data) < 1.5 * PAGE_BYTES
+    assert slow.cursor.seq == seqs(slow)[-1], "it goes on from the log where it was left"
+
+
+async def test_a_gap_within_a_large_message_is_read(place: Place) -> None:
+    """What is lost between two pieces shows, and what waits of the message is not delivered after it."""
+    await place.append(*(status(n) for n in range(1, 9)))
+    watched = await place.enter(cursor=START)
+    [viewer] = place.live(watched)
+    rows: Any = await place.redis.xrange(KEYS.log)
+    lines = [b"%b %b %b\n" % (id_, *next(iter(fields.items()))) for id_, fields in rows]
+    big = [line.replace(b'"s"', b'"%b"' % (b"s" * PAGE_BYTES)) for line in lines]
+    place.watch.on_message(KEYS.log, b"".join(big[:2]) + b"".join(big[4:]))
+    await place.until(lambda: len(seqs(viewer)) == 8)
+    assert seqs(viewer) == list(range(1, 9))
 
 
 # --- doubts ----------------------------------------------------------------------------------------------------------

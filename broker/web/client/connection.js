@@ -26,8 +26,8 @@ const NOTICE_MS = 60_000; // an edge tells of an expiry so long before it
 /** A connection without news that lasts so long is a good one: what ends it is the first failure again. */
 const STEADY_MS = 10_000;
 const PASSING_REFUSALS = new Set([408, 425, 429]);
-/** What an edge says when others, or the same one a moment later, will take the stream: it gave the time to wait. */
-const RESUMED_ELSEWHERE = new Set(["aged", "draining", "refused"]);
+/** What an edge says when others, or the same one later, will take the stream: it gave the time to wait. */
+const RESUMED_ELSEWHERE = new Set(["aged", "draining", "refused", "failed"]);
 
 /** Why we ended a connection ourselves. */
 class Cut extends Error {

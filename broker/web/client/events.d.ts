@@ -246,6 +246,7 @@ export interface ExecutionStarted {
   task: string;
   /** milliseconds since the epoch */
   startedAt: number;
+  /** counts from 1 */
   attempt: number;
 }
 
@@ -313,6 +314,7 @@ export interface ExecutionSummary {
 /** A retry took over: what the old attempt wrote after `from_seq` is void. */
 export interface ExecutionSuperseded {
   fromSeq: number;
+  /** counts from 1 */
   attempt: number;
 }
 
@@ -725,7 +727,7 @@ export interface StatusEvent {
 
 /** The last event of a stream, and why. `problem` is why an edge takes no such stream just now (`refused`): what it answers with an error status to others than an `EventSource` (RFC 9457). */
 export interface StreamEnd {
-  reason: "finished" | "gone" | "slow" | "expired" | "revoked" | "aged" | "draining" | "refused" | "replaced" | "lost_redis";
+  reason: "finished" | "gone" | "slow" | "expired" | "revoked" | "aged" | "draining" | "refused" | "replaced" | "lost_redis" | "failed";
   problem?: Problem;
 }
 
