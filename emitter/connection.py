@@ -11,7 +11,13 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import ExponentialWithJitterBackoff
@@ -46,13 +52,14 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
         "socket_connect_timeout": timeout,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.5), retries),
         "max_connections": max_connections,
+        "way": _Way(),
         **address.options,
     }
     if address.kind == "cluster":
         return _cluster(address, options)
     if address.kind == "sentinel":
         return _sentinel_master(address, options)
-    options["connection_class"] = _watched(options.get("connection_class", Connection))
+    options["connection_class"] = _WATCHED[options.get("connection_class", Connection)]
     return Redis.from_pool(ConnectionPool(**options))  # which closes the pool with the client
 
 
@@ -88,16 +95,17 @@ class _Way:
 
 class _Watched(AbstractConnection):
     """Connects anew, before it sends, when the connection leads to the wrong server or was forgotten on its way. Only
-    for connections that are not subscribed; those send with `check_health=False`."""
+    for connections that are not subscribed; those send with `check_health=False`. `way` is that of its client."""
 
-    way: _Way
-    """Of the class that is made for one client."""
-    _turn = 0
-    _sent_at = 0.0
+    def __init__(self, *, way: _Way, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._way = way
+        self._turn = 0
+        self._sent_at = 0.0
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         if not self.is_connected:
-            self._turn, self._sent_at = self.way.turn, time.monotonic()
+            self._turn, self._sent_at = self._way.turn, time.monotonic()
         await super().connect_check_health(*args, **kwargs)
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
@@ -111,7 +119,7 @@ class _Watched(AbstractConnection):
         await super().send_packed_command(command, check_health)
 
     async def _is_good(self) -> bool:
-        if self._turn != self.way.turn:
+        if self._turn != self._way.turn:
             return False
         return time.monotonic() - self._sent_at < IDLE_SECONDS or await self._answers()
 
@@ -131,7 +139,7 @@ class _Watched(AbstractConnection):
             return await super().read_response(*args, **kwargs)
         except ResponseError as error:
             if _says_look_elsewhere(error):
-                self.way.leave(self._turn, str(error))
+                self._way.leave(self._turn, str(error))
             raise
 
 
@@ -140,9 +148,33 @@ def _says_look_elsewhere(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith("NOREPLICAS")
 
 
-def _watched(kind: type[AbstractConnection]) -> Any:
-    """A class of connections for one client. `_Watched` comes after `kind`, as Sentinel's own hides some answers."""
-    return type(f"Watched{kind.__name__}", (kind, _Watched), {"way": _Way()})
+# `_Watched` comes last, because Sentinel's own connection hides some answers from what comes before it.
+class _Tcp(Connection, _Watched):
+    pass
+
+
+class _Tls(SSLConnection, _Watched):
+    pass
+
+
+class _Unix(UnixDomainSocketConnection, _Watched):
+    pass
+
+
+class _ToPrimary(SentinelManagedConnection, _Watched):
+    pass
+
+
+class _ToPrimaryByTls(SentinelManagedSSLConnection, _Watched):
+    pass
+
+
+_WATCHED: dict[type[AbstractConnection], type[_Watched]] = {
+    Connection: _Tcp,
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Unix,
+}
+"""What is used for what redis-py makes of an address."""
 
 
 # --- Sentinel and Cluster --------------------------------------------------------------------------------------------
@@ -168,23 +200,24 @@ def _sentinel_master(address: Address, options: dict[str, Any]) -> Redis:
         **tls,
     }
     sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
-    kind = SentinelManagedSSLConnection if address.has_tls else SentinelManagedConnection
-    options["connection_class"] = _watched(kind)
+    options["connection_class"] = _ToPrimaryByTls if address.has_tls else _ToPrimary
     client: Redis = sentinel.master_for(address.master, redis_class=_SentinelMaster, **options)
     return client
 
 
 def _cluster(address: Address, options: dict[str, Any]) -> Redis:
-    del options["retry"]
-    options.pop("connection_class", None)
+    for name in ("retry", "connection_class"):
+        options.pop(name, None)
+    watched = {"way": options.pop("way")}
     try:
         client: Any = RedisCluster(**options, ssl=address.has_tls)
     except RedisClusterException as error:
         raise InvalidEvent(f"redis url: {str(error).splitlines()[0]}") from None
-    kind = _watched(SSLConnection if address.has_tls else Connection)
-    client.connection_kwargs["connection_class"] = kind
+    kind = _Tls if address.has_tls else _Tcp
+    client.connection_kwargs.update(watched, connection_class=kind)
     for node in client.nodes_manager.startup_nodes.values():
         node.connection_class = kind
+        node.connection_kwargs.update(watched)
     return client  # type: ignore[no-any-return]
 
 
