@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
@@ -33,6 +34,7 @@ DEFAULT_URL = "redis://127.0.0.1:6379/0"
 # `RedisClusterException` is no `RedisError`: no node of the Cluster answers, or none has the slot.
 GONE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ConnectionError, TimeoutError, OSError)
 
+T = TypeVar("T")
 log = structlog.get_logger("emitter.connection")
 
 
@@ -41,7 +43,8 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
     `redis+cluster://host:port`; the last two with TLS as `rediss+…`. Raises `InvalidEvent` for another address.
 
     redis-py by default repeats every command ten times, which would append an event twice when a reply is lost: here
-    nothing is repeated unless `retries` says so (but by a Cluster's client, which finds its nodes again that way).
+    a read is repeated once when its connection breaks, and nothing else unless `retries` says so (but by a Cluster's
+    client, which finds its nodes again that way).
     `timeout` bounds connecting and every reply, in seconds.
     """
     address = read_url(url)
@@ -60,7 +63,7 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
     if address.kind == "sentinel":
         return _sentinel_master(address, options)
     options["connection_class"] = _WATCHED[options.get("connection_class", Connection)]
-    return Redis.from_pool(ConnectionPool(**options))  # which closes the pool with the client
+    return _Client.from_pool(ConnectionPool(**options))  # which closes the pool with the client
 
 
 def one_line(error: Exception) -> str:
@@ -68,9 +71,36 @@ def one_line(error: Exception) -> str:
     return str(error).partition(" : <")[0] or type(error).__name__
 
 
+# --- repeats ---------------------------------------------------------------------------------------------------------
+
+READS = frozenset(
+    {
+        *("PING", "TIME", "INFO", "EXISTS", "GET", "HGET", "HMGET", "HGETALL", "HEXISTS", "HLEN", "ZCARD", "ZCOUNT"),
+        *("ZRANGE", "ZRANGEBYSCORE", "ZREVRANGE", "ZSCORE", "XLEN", "XRANGE", "XREVRANGE"),
+    }
+)
+
+
+async def repeated(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call once more if its connection breaks: for what does nothing twice. A call that got no answer in time is
+    not repeated, since its caller has waited long enough."""
+    try:
+        return await call()
+    except (RedisConnectionError, ConnectionError):
+        return await call()
+
+
+class _Client(Redis):
+    """A client that repeats reads."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        call = partial(super().execute_command, *args, **options)
+        return await (repeated(call) if args[0] in READS else call())
+
+
 # --- connections -----------------------------------------------------------------------------------------------------
 
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 1.0
 """A connection that sent nothing for this long is tried before it is used: what is between may have forgotten it."""
 TRY_SECONDS = 1.0
 LEAVE_AGAIN_SECONDS = 1.0
@@ -180,7 +210,7 @@ _WATCHED: dict[type[AbstractConnection], type[_Watched]] = {
 # --- Sentinel and Cluster --------------------------------------------------------------------------------------------
 
 
-class _SentinelMaster(Redis):
+class _SentinelMaster(_Client):
     """A client of the primary that the Sentinels name, which closes its connections to them as well."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
