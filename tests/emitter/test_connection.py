@@ -253,7 +253,7 @@ async def test_connections_to_the_wrong_server_are_not_made_too_often(
 
 
 async def test_a_read_is_repeated_when_its_connection_breaks(tcp_redis: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections that were in use a moment ago are cut: reads are answered, a write that may have run is not repeated."""
+    """Connections in use a moment ago are cut: reads are answered, a write that may have run is not repeated."""
     monkeypatch.setattr(connection, "IDLE_SECONDS", 60.0)
     async with road(tcp_redis.port) as way:
         client: Any = connect(f"redis://127.0.0.1:{way.port}")
