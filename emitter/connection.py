@@ -6,12 +6,19 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import ExponentialWithJitterBackoff
@@ -28,6 +35,7 @@ DEFAULT_URL = "redis://127.0.0.1:6379/0"
 # `RedisClusterException` is no `RedisError`: no node of the Cluster answers, or none has the slot.
 GONE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ConnectionError, TimeoutError, OSError)
 
+T = TypeVar("T")
 log = structlog.get_logger("emitter.connection")
 
 
@@ -54,8 +62,9 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
     `redis+cluster://host:port`; the last two with TLS as `rediss+…`. Raises `InvalidEvent` for another address.
 
     redis-py by default repeats every command ten times, which would append an event twice when a reply is lost: here
-    nothing is repeated unless `retries` says so (but by a Cluster's client, which finds its nodes again that way).
-    `timeout` bounds connecting and every reply, in seconds. Raises `InvalidSetting` for a key prefix that cannot be.
+    a read is repeated once when its connection breaks, and nothing else unless `retries` says so (but by a Cluster's
+    client, which finds its nodes again that way). `timeout` bounds connecting and every reply, in seconds. Raises
+    `InvalidSetting` for a key prefix that cannot be.
     """
     if not wire.PREFIX_FORM.match(wire.PREFIX):
         raise InvalidSetting("RUNCAST_REDIS_PREFIX", wire.PREFIX[:64], wire.PREFIX_ALLOWED)
@@ -67,14 +76,15 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
         "socket_connect_timeout": timeout,
         "retry": Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.5), retries),
         "max_connections": max_connections,
+        "way": _Way(),
         **address.options,
     }
     if address.kind == "cluster":
         return _cluster(address, options)
     if address.kind == "sentinel":
         return _sentinel_master(address, options)
-    options["connection_class"] = _watched(options.get("connection_class", Connection))
-    return Redis.from_pool(ConnectionPool(**options))  # which closes the pool with the client
+    options["connection_class"] = _WATCHED[options.get("connection_class", Connection)]
+    return _Client.from_pool(ConnectionPool(**options))  # which closes the pool with the client
 
 
 def one_line(error: Exception) -> str:
@@ -82,9 +92,36 @@ def one_line(error: Exception) -> str:
     return str(error).partition(" : <")[0] or type(error).__name__
 
 
+# --- repeats ---------------------------------------------------------------------------------------------------------
+
+READS = frozenset(
+    {
+        *("PING", "TIME", "INFO", "EXISTS", "GET", "HGET", "HMGET", "HGETALL", "HEXISTS", "HLEN", "ZCARD", "ZCOUNT"),
+        *("ZRANGE", "ZRANGEBYSCORE", "ZREVRANGE", "ZSCORE", "XLEN", "XRANGE", "XREVRANGE"),
+    }
+)
+
+
+async def repeated(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call once more if its connection breaks: for what does nothing twice. A call that got no answer in time is
+    not repeated, since its caller has waited long enough."""
+    try:
+        return await call()
+    except (RedisConnectionError, ConnectionError):
+        return await call()
+
+
+class _Client(Redis):
+    """A client that repeats reads."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        call = partial(super().execute_command, *args, **options)
+        return await (repeated(call) if args[0] in READS else call())
+
+
 # --- connections -----------------------------------------------------------------------------------------------------
 
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 1.0
 """A connection that sent nothing for this long is tried before it is used: what is between may have forgotten it."""
 TRY_SECONDS = 1.0
 LEAVE_AGAIN_SECONDS = 1.0
@@ -109,16 +146,17 @@ class _Way:
 
 class _Watched(AbstractConnection):
     """Connects anew, before it sends, when the connection leads to the wrong server or was forgotten on its way. Only
-    for connections that are not subscribed; those send with `check_health=False`."""
+    for connections that are not subscribed; those send with `check_health=False`. `way` is that of its client."""
 
-    way: _Way
-    """Of the class that is made for one client."""
-    _turn = 0
-    _sent_at = 0.0
+    def __init__(self, *, way: _Way, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._way = way
+        self._turn = 0
+        self._sent_at = 0.0
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         if not self.is_connected:
-            self._turn, self._sent_at = self.way.turn, time.monotonic()
+            self._turn, self._sent_at = self._way.turn, time.monotonic()
         await super().connect_check_health(*args, **kwargs)
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
@@ -132,7 +170,7 @@ class _Watched(AbstractConnection):
         await super().send_packed_command(command, check_health)
 
     async def _is_good(self) -> bool:
-        if self._turn != self.way.turn:
+        if self._turn != self._way.turn:
             return False
         return time.monotonic() - self._sent_at < IDLE_SECONDS or await self._answers()
 
@@ -152,7 +190,7 @@ class _Watched(AbstractConnection):
             return await super().read_response(*args, **kwargs)
         except ResponseError as error:
             if _says_look_elsewhere(error):
-                self.way.leave(self._turn, str(error))
+                self._way.leave(self._turn, str(error))
             raise
 
 
@@ -161,15 +199,39 @@ def _says_look_elsewhere(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith("NOREPLICAS")
 
 
-def _watched(kind: type[AbstractConnection]) -> Any:
-    """A class of connections for one client. `_Watched` comes after `kind`, as Sentinel's own hides some answers."""
-    return type(f"Watched{kind.__name__}", (kind, _Watched), {"way": _Way()})
+# `_Watched` comes last, because Sentinel's own connection hides some answers from what comes before it.
+class _Tcp(Connection, _Watched):
+    pass
+
+
+class _Tls(SSLConnection, _Watched):
+    pass
+
+
+class _Unix(UnixDomainSocketConnection, _Watched):
+    pass
+
+
+class _ToPrimary(SentinelManagedConnection, _Watched):
+    pass
+
+
+class _ToPrimaryByTls(SentinelManagedSSLConnection, _Watched):
+    pass
+
+
+_WATCHED: dict[type[AbstractConnection], type[_Watched]] = {
+    Connection: _Tcp,
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Unix,
+}
+"""What is used for what redis-py makes of an address."""
 
 
 # --- Sentinel and Cluster --------------------------------------------------------------------------------------------
 
 
-class _SentinelMaster(Redis):
+class _SentinelMaster(_Client):
     """A client of the primary that the Sentinels name, which closes its connections to them as well."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -189,23 +251,24 @@ def _sentinel_master(address: Address, options: dict[str, Any]) -> Redis:
         **tls,
     }
     sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
-    kind = SentinelManagedSSLConnection if address.has_tls else SentinelManagedConnection
-    options["connection_class"] = _watched(kind)
+    options["connection_class"] = _ToPrimaryByTls if address.has_tls else _ToPrimary
     client: Redis = sentinel.master_for(address.master, redis_class=_SentinelMaster, **options)
     return client
 
 
 def _cluster(address: Address, options: dict[str, Any]) -> Redis:
-    del options["retry"]
-    options.pop("connection_class", None)
+    for name in ("retry", "connection_class"):
+        options.pop(name, None)
+    watched = {"way": options.pop("way")}
     try:
         client: Any = RedisCluster(**options, ssl=address.has_tls)
     except RedisClusterException as error:
         raise InvalidEvent(f"redis url: {str(error).splitlines()[0]}") from None
-    kind = _watched(SSLConnection if address.has_tls else Connection)
-    client.connection_kwargs["connection_class"] = kind
+    kind = _Tls if address.has_tls else _Tcp
+    client.connection_kwargs.update(watched, connection_class=kind)
     for node in client.nodes_manager.startup_nodes.values():
         node.connection_class = kind
+        node.connection_kwargs.update(watched)
     return client  # type: ignore[no-any-return]
 
 

@@ -18,6 +18,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from emitter.connection import repeated
 from emitter.errors import InvalidEvent
 from emitter.tracing import Trace, read_trace
 from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, check_execution_id, jobs_key, member
@@ -299,9 +300,10 @@ async def redis_ms(redis: Redis) -> int:
 
 
 async def _eval(redis: Redis, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
-    """EVAL rather than EVALSHA: these scripts are short and rare, and it needs no answer to a forgotten script."""
+    """EVAL rather than EVALSHA: these scripts are short and rare, and it needs no answer to a forgotten script. Each of
+    them may run twice."""
     client: Any = redis
-    return await client.eval(script, len(keys), *keys, *arguments)
+    return await repeated(lambda: client.eval(script, len(keys), *keys, *arguments))
 
 
 def _object(encoded: bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from redis.exceptions import NoScriptError
 
 from emitter import errors, wire
 from emitter.batch import Batch, Prepared
-from emitter.connection import Channels, channels_of, pack
+from emitter.connection import Channels, channels_of, pack, repeated
 from emitter.errors import AppendRefused, InvalidSetting
 from emitter.events import Event, InputReceived
 from emitter.redact import Redactor
@@ -201,12 +202,18 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
 
 
 async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:
-    """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors; never retries."""
+    """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors. Repeated once when the
+    connection breaks, if `producer` tells the script what it has already."""
     command = append_command(owner, execution_id, events, channels=channels_of(redis), **options)
+    call = partial(_execute, redis, command)
+    reply = await (repeated(call) if options.get("producer") else call())
+    return read_reply(execution_id, reply)
+
+
+async def _execute(redis: Redis, command: Sequence[Any]) -> Any:
     client: Any = redis
     try:
-        reply = await client.execute_command(*command)
+        return await client.execute_command(*command)
     except NoScriptError:
         await redis.script_load(APPEND_SCRIPT)
-        reply = await client.execute_command(*command)
-    return read_reply(execution_id, reply)
+        return await client.execute_command(*command)

@@ -19,6 +19,10 @@ from broker.embedded import EmbeddedRedis
 from emitter import connection
 from emitter.connection import GONE, Link, connect, pack
 from emitter.errors import InvalidEvent
+from emitter.events import Thinking
+from emitter.log import APPEND_SCRIPT, append, prepare
+from emitter.redact import Redactor
+from emitter.wire import Owner
 from tests.clusters import Node, cluster, hand_over, primary_and_replica, sentinels
 from tests.emitter.lossy import lossy
 from tests.ports import reserved_ports
@@ -45,7 +49,7 @@ def test_plain_addresses() -> None:
 
 def test_tls_address() -> None:
     """`rediss` means TLS."""
-    assert "SSL" in connect("rediss://example.com:7000").connection_pool.connection_class.__name__
+    assert issubclass(connect("rediss://example.com:7000").connection_pool.connection_class, SSLConnection)
 
 
 def test_sentinel_address() -> None:
@@ -245,6 +249,47 @@ async def test_connections_to_the_wrong_server_are_not_made_too_often(
         await client.aclose()
 
 
+# --- repeats ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_read_is_repeated_when_its_connection_breaks(tcp_redis: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections in use a moment ago are cut: reads are answered, a write that may have run is not repeated."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 60.0)
+    async with road(tcp_redis.port) as way:
+        client: Any = connect(f"redis://127.0.0.1:{way.port}")
+        await client.set("n", 1)
+        assert len(await connections(client, 5)) == 5
+        way.forget("reset")
+        assert await asyncio.gather(*(client.get("n") for _ in range(5))) == [b"1"] * 5
+        assert len(await connections(client, 5)) == 5
+        way.forget("reset")
+        with pytest.raises(GONE):
+            await client.incr("n")
+        assert await client.get("n") == b"1"
+        await client.aclose()
+
+
+@pytest.mark.parametrize("loss", ["lose_replies", "lose_requests"])
+async def test_an_append_of_a_producer_is_repeated(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, loss: str
+) -> None:
+    """Whether it had run when the connection broke or not, its event is in the log once; one without a producer might
+    be there twice, so its caller hears of it."""
+    await redis.script_load(APPEND_SCRIPT)
+    event = prepare(Thinking(thought="t"), "ex_1", redact=Redactor())
+    owner = Owner("repeater")
+    async with lossy(str(redis_server.socket_path), tmp_path) as (proxy, url):
+        client = connect(url)
+        setattr(proxy, loss, 1)
+        await append(client, owner, "ex_1", [event], producer="p")
+        assert proxy.lost == 1
+        setattr(proxy, loss, 1)
+        with pytest.raises(GONE):
+            await append(client, owner, "ex_2", [event])
+        await client.aclose()
+    assert await redis.xlen(owner.execution("ex_1").log) == 1
+
+
 @pytest.fixture
 def tcp_redis() -> Iterator[Node]:
     with reserved_ports(1) as (port,), Node(port) as node:
@@ -299,7 +344,7 @@ async def test_connections_to_every_node_of_a_cluster_are_watched(monkeypatch: p
             for slot in (0, 8000, 16000):
                 assert await client.ping(target_nodes=client.get_node("127.0.0.1", made.primary_of(slot).port))
         kinds = {type(each).__name__ for node in client.get_primaries() for each in node._connections}
-        assert kinds == {"WatchedConnection"}
+        assert kinds == {"_Tcp"}
         await client.aclose()
 
 
