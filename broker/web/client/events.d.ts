@@ -727,7 +727,7 @@ export interface StatusEvent {
 
 /** The last event of a stream, and why. */
 export interface StreamEnd {
-  reason: "finished" | "gone" | "slow" | "expired" | "revoked" | "aged" | "draining" | "refused" | "lost_redis";
+  reason: "finished" | "gone" | "slow" | "expired" | "revoked" | "aged" | "draining" | "refused" | "lost_redis" | "failed";
 }
 
 /** The replay is done. */
