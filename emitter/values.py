@@ -7,7 +7,7 @@ Pure: it imports nothing of this project.
 
 from __future__ import annotations
 
-import re
+from array import array
 from itertools import accumulate
 from typing import Annotated, Any
 
@@ -25,11 +25,10 @@ Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Attempt = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="counts from 1")]
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-_ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_STEPS = [0] * 256
-for _open, _close in (b"[]", b"{}"):
-    _STEPS[_open], _STEPS[_close] = 1, -1
+SHALLOW_PASSES = 8
+_ALL_BUT_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Brackets to signed bytes: one deeper, or one less."""
 
 
 def is_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:
@@ -43,11 +42,25 @@ def is_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:
 
 
 def is_json_deeper(encoded: bytes, levels: int) -> bool:
-    """Whether valid JSON is nested more than `levels` deep. Of nearly all, its length or two counts tell."""
+    """Whether valid JSON is nested more than `levels` deep. Of nearly all, its length or two counts tell; of what is
+    wide but not deep, a few passes over its brackets."""
     if len(encoded) <= 2 * levels or encoded.count(b"[") + encoded.count(b"{") <= levels:
         return False
-    brackets = _STRING.sub(b"", encoded).translate(None, _ALL_BUT_BRACKETS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > levels
+    brackets = left = _brackets(encoded)
+    for _ in range(min(SHALLOW_PASSES, levels // 2)):
+        left = left.replace(b"[]", b"").replace(b"{}", b"")  # one level, or two
+        if not left:
+            return False
+    return max(accumulate(array("b", brackets.translate(_STEPS))), default=0) > levels
+
+
+def _brackets(encoded: bytes) -> bytes:
+    """Those outside of strings. A run of backslashes begins with an escape, and stands in strings alone."""
+    if b"\\" in encoded:
+        encoded = encoded.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Two quotes with nothing in between: what is left says as before what is inside and what is not.
+    marks = encoded.translate(None, _ALL_BUT_MARKS).replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2])
 
 
 def check_depth(encoded: bytes) -> None:
