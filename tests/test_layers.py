@@ -25,7 +25,7 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire events errors values connection forks redis_url tasks",
+        0: "wire events errors values storable connection forks redis_url tasks",
         1: "batch redact deadlines questions schedule observer tracing subjects",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
         " lifecycle presence reaper scheduler metrics probes otel telemetry",

@@ -20,7 +20,8 @@ from langgraph.types import Command
 from emitter.errors import describe
 from emitter.events import Event, ToolComplete, ToolError, ToolProgress, ToolStart
 from emitter.integrations.langgraph.messages import Recent
-from emitter.integrations.langgraph.values import storable, text
+from emitter.integrations.langgraph.values import storable
+from emitter.storable import text
 
 ERROR_CHARS = 4000
 NAME_CHARS = 200

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, UsageMetadata
 from langchain_core.messages.ai import add_usage
 
 from emitter.events import Event, MessageComplete, MessageDelta, Thinking, ThinkingDelta, Usage, UsageTotals
-from emitter.integrations.langgraph.values import text
+from emitter.storable import text
 
 IDS_REMEMBERED = 4096
 

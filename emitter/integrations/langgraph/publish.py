@@ -11,7 +11,8 @@ from emitter.emitter import AgentEmitter
 from emitter.errors import PayloadTooLarge
 from emitter.events import Custom, Event, MessageComplete, MessageDelta, ThinkingDelta
 from emitter.integrations.langgraph.payloads import NAME
-from emitter.integrations.langgraph.values import clip, encoded_bytes, storable
+from emitter.integrations.langgraph.values import storable
+from emitter.storable import clip, encoded_bytes
 from emitter.testing import RecordingEmitter
 from emitter.wire import MAX_EVENT_BYTES, event_type
 

@@ -20,8 +20,9 @@ from emitter import tasks
 from emitter.agents import Context
 from emitter.integrations.langgraph.phases import Asked
 from emitter.integrations.langgraph.publish import Emitter
-from emitter.integrations.langgraph.values import storable, text
+from emitter.integrations.langgraph.values import storable
 from emitter.questions import InputKind
+from emitter.storable import text
 
 PROMPT_CHARS = 4000
 DIGEST_CHARS = 20
