@@ -14,17 +14,17 @@ from broker.api_types import InputRequest, InputResponse
 from broker.auth import Identity
 from broker.forms import Checked, Forms
 from broker.problems import Problem
+from emitter.answers import misfit, prepare_answer
 from emitter.batch import Prepared
 from emitter.errors import (
     AlreadyAnswered,
     ExecutionEnded,
     InvalidEvent,
-    PayloadTooLarge,
     UnknownExecution,
     UnknownInput,
 )
 from emitter.events import EXPIRED, TERMINAL_STATES, InputReceived, InputRequired
-from emitter.log import LogLimits, append, prepare
+from emitter.log import LogLimits, append
 from emitter.redact import Redactor
 from emitter.wire import Owner, decode_event, now_ms
 
@@ -76,19 +76,13 @@ class Answers:
         )
 
     def _prepare(self, execution_id: str, request: InputRequest, by: str, request_id: str) -> Prepared:
-        limit = self._limits.max_event_bytes
-        event = prepare(
+        return prepare_answer(
             InputReceived(input_id=request.input_id, by=by, value=request.value),
             execution_id,
             redact=self._redact,
-            max_bytes=limit,
+            max_bytes=self._limits.max_event_bytes,
             request_id=request_id,
         )
-        # The mark has the answer as it was given, for the agent alone; the event may have "[redacted]" for most of it.
-        size = len(event.mark.encode())
-        if limit and size > limit:
-            raise PayloadTooLarge(size, limit)
-        return event
 
     async def _check(self, question: InputRequired, value: Any) -> Checked:
         """Raises `Problem` 422."""
@@ -128,19 +122,6 @@ def _question(spec: bytes) -> InputRequired:
     question = decode_event(InputRequired.type, spec)
     assert isinstance(question, InputRequired)
     return question
-
-
-def misfit(question: InputRequired, value: Any) -> str | None:
-    """What the answer may be, if this is none. A form's fields are `broker.forms`'s to check."""
-    options = question.options
-    wanted = {
-        "approval": ("true or false", isinstance(value, bool)),
-        "choice": (f"one of {options}", isinstance(value, str) and (options is None or value in options)),
-        "text": ("text", isinstance(value, str)),
-        "form": ("an object", isinstance(value, dict)),
-    }
-    allowed, fits = wanted[question.kind]
-    return None if fits else allowed
 
 
 def _open_question(execution_id: str, asked: _Asked) -> InputRequired:

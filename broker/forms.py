@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from broker.problems import Problem, retry_after
+from emitter import wire
 
-PROGRAM = Path(__file__).with_name("form_check.py")
+PROGRAM = Path(wire.__file__).with_name("form_check.py")
 CHECKS_AT_ONCE = 2
 CHECK_SECONDS = 10.0
 """For all of a check. The child itself ends after two seconds of work."""

@@ -198,7 +198,8 @@ class UsageTotals(Usage, Event, frozen=True):
 
 
 class InputRequired(Event, frozen=True):
-    """The agent waits for a person. `schema` is a JSON Schema, for kind `form`."""
+    """The agent waits for a person. `schema` is a JSON Schema, for kind `form`; a `text` whose schema is `{}` may be
+    answered by any JSON."""
 
     type = "input:required"
     input_id: str

@@ -15,6 +15,8 @@ from emitter.wire import now_ms
 
 InputKind = Literal["approval", "choice", "text", "form"]
 
+ANY_JSON: dict[str, Any] = {}
+"""The schema of a question of kind `text` that may be answered by any JSON, a text among it."""
 OPTIONS_MAX = 100
 EXPIRES_SECONDS_MAX = 3650 * 86_400.0
 DIGEST_CHARS = 10

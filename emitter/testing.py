@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from emitter.answers import misfit, prepare_answer
 from emitter.batch import Prepared
 from emitter.emitter import STACK_CHARS, AsyncEventMethods
 from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
-from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputRequired
+from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputReceived, InputRequired
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare
 from emitter.questions import InputKind
@@ -23,7 +27,9 @@ class RecordingEmitter(AsyncEventMethods):
     redacted and decoded again, so an event the contract does not allow raises here too.
 
     `answers` are what `ask` returns, by the question's `input_id` or its prompt; or a function of the question (an
-    `InputRequired`) that returns the answer or raises `InputExpired`. A question without an answer expires at once.
+    `InputRequired`) that returns the answer or raises `InputExpired`. A question without an answer expires at once. An
+    answer that an edge would refuse raises `InvalidEvent` or `PayloadTooLarge`; forms are checked where `jsonschema` is
+    installed, as by `runcast[broker]`.
     `records` holds what is kept beside the log, such as an error's `stack`. `hooks` are those to be tested; the
     environment's are not read.
     """
@@ -110,11 +116,23 @@ class RecordingEmitter(AsyncEventMethods):
         )
         await self.emit(question)
         try:
-            answer = self._answer(question)
+            given = self._answer(question)
         except InputExpired:
             await self.input_received(question.input_id, by=EXPIRED)
             raise
+        answer = self._as_an_edge_takes_it(question, given)
         await self.input_received(question.input_id, by=self.user_id, value=answer)
+        return answer
+
+    def _as_an_edge_takes_it(self, question: InputRequired, given: Any) -> Any:
+        """The answer as it comes out of JSON. Raises for what an edge refuses, in its words."""
+        event = InputReceived(input_id=question.input_id, by=self.user_id, value=given)
+        prepare_answer(event, self.execution_id, redact=self._redact)
+        answer = msgspec.json.decode(msgspec.json.encode(given))
+        if (allowed := misfit(question, answer)) is not None:
+            raise InvalidEvent(f"{question.prompt!r}: the answer to this {question.kind} is {allowed}")
+        if question.kind == "form" and question.schema is not None:
+            _check_form(question, answer)
         return answer
 
     def _answer(self, question: InputRequired) -> Any:
@@ -137,3 +155,17 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+def _check_form(question: InputRequired, answer: Any) -> None:
+    try:
+        from emitter.form_check import check
+    except ImportError:
+        warnings.warn("an answer to a form is not checked: jsonschema is not installed", stacklevel=4)
+        return
+    assert question.schema is not None
+    checked = check(question.schema, answer)
+    if "unchecked" in checked:
+        raise InvalidEvent(f"{question.prompt!r}: this answer cannot be checked: {checked['unchecked']}")
+    for path, message in checked.get("misfits", ()):
+        raise InvalidEvent(f"{question.prompt!r}: {message} - at `{path}`")

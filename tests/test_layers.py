@@ -17,7 +17,7 @@ LEVELS = {
     "broker": {
         0: "dataset settings logs metrics api_types ops_types lines egress",
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
-        " description timer turns failures eventsource problems form_check vitals tracing claims revocations",
+        " description timer turns failures eventsource problems vitals tracing claims revocations",
         2: "api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
         " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
         " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*",
@@ -25,10 +25,10 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire events errors values storable connection forks redis_url tasks",
+        0: "wire events errors values storable form_check connection forks redis_url tasks",
         1: "batch redact deadlines questions schedule observer tracing subjects",
-        2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
-        " lifecycle presence reaper scheduler metrics probes otel telemetry",
+        2: "hooks log answers lane publisher listener asking emitter catalogue agents jobs workers intake sync testing"
+        " run lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

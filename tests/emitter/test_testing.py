@@ -54,10 +54,10 @@ async def test_an_end_that_cannot_be_stored_is_no_end() -> None:
 
 async def test_answers() -> None:
     """`ask` gets the answer that was prepared for its id or its prompt, as often as it asks; without one it expires."""
-    emitter = RecordingEmitter(answers={"Go?": True, "colour": "red", "Colour?": "blue", "Anything?": None})
+    emitter = RecordingEmitter(answers={"Go?": True, "colour": "red", "Colour?": "blue", "Anything?": ""})
     assert await emitter.ask("Go?") is True
     assert await emitter.ask("Colour?", kind="choice", options=["red"], input_id="colour") == "red"
-    assert await emitter.ask("Anything?", kind="text") is None
+    assert await emitter.ask("Anything?", kind="text") == ""
     assert await emitter.ask("Go?") is True
     asked = emitter.of("input:required")
     assert [event.input_id for event in emitter.of("input:received")] == [event.input_id for event in asked]

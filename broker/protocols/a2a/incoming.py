@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from broker.answers import misfit
 from broker.api_types import ExecuteRequest
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, UNSUPPORTED, A2AError
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
 from broker.protocols.a2a.wire import encode, text_of
 from broker.protocols.conversations import Turn, given
+from emitter.answers import misfit
 from emitter.events import InputRequired
 from emitter.wire import EXECUTION_ID, new_execution_id
 

@@ -57,4 +57,6 @@ def response_schema(question: InputRequired) -> dict[str, Any]:
             return {"type": "string", "enum": question.options}
         case "form":
             return question.schema or {"type": "object"}
+        case "text" if question.schema is not None:
+            return question.schema  # such as {}: any JSON
     return {"type": "string"}

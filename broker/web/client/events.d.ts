@@ -356,7 +356,7 @@ export interface InputReceivedEvent {
   data: InputReceived;
 }
 
-/** The agent waits for a person. `schema` is a JSON Schema, for kind `form`. */
+/** The agent waits for a person. `schema` is a JSON Schema, for kind `form`; a `text` whose schema is `{}` may be answered by any JSON. */
 export interface InputRequired {
   inputId: string;
   prompt: string;
@@ -367,7 +367,7 @@ export interface InputRequired {
   expiresAt?: number;
 }
 
-/** The agent waits for a person. `schema` is a JSON Schema, for kind `form`. */
+/** The agent waits for a person. `schema` is a JSON Schema, for kind `form`; a `text` whose schema is `{}` may be answered by any JSON. */
 export interface InputRequiredEvent {
   type: "input:required";
   executionId: string;

@@ -1,7 +1,10 @@
 """Interrupts as questions to a person.
 
 What `interrupt(value)` asks: a text is the prompt; a mapping may say `prompt` (or `question`, `message`), `kind`,
-`options`, `schema` and `expires_in` (seconds); of anything else the JSON is the prompt, and the answer a text.
+`options`, `schema` and `expires_in` (seconds); actions to review are for `reviews`. Of anything else the JSON is the
+prompt.
+What is no text and names no kind may be answered by any JSON: a text that is an object, a list, true, false or null in
+JSON is taken for that.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from langgraph.types import Interrupt, StateSnapshot
 
 from emitter import tasks
 from emitter.agents import Context
+from emitter.integrations.langgraph import reviews
 from emitter.integrations.langgraph.phases import Asked
 from emitter.integrations.langgraph.publish import Emitter
 from emitter.integrations.langgraph.values import storable
-from emitter.questions import InputKind
+from emitter.questions import ANY_JSON, InputKind
 from emitter.storable import text
 
 PROMPT_CHARS = 4000
@@ -29,7 +33,7 @@ DIGEST_CHARS = 20
 PROMPTS = ("prompt", "question", "message", "description")
 KINDS = frozenset(get_args(InputKind))
 
-Ask = Callable[..., Awaitable[Any]]
+Ask = reviews.Ask
 """`await ask(prompt, kind=…, …)`: arguments and errors of `AgentEmitter.ask`, but for the id of the input."""
 OnInterrupt = Callable[[Interrupt, Ask], Awaitable[Any]]
 """Gets an answer to an interrupt, in the form that the graph wants to go on with."""
@@ -37,7 +41,21 @@ OnInterrupt = Callable[[Interrupt, Ask], Awaitable[Any]]
 
 async def ask_interrupt(interrupt: Interrupt, ask: Ask) -> Any:
     """Ask what the interrupt asks; the answer's value is what `interrupt` returns in the node."""
-    return await ask(**question_of(interrupt.value, interrupt.response_schema))
+    decided = await reviews.decide(interrupt.value, interrupt.response_schema, ask)
+    if decided is not None:
+        return decided
+    question = question_of(interrupt.value, interrupt.response_schema)
+    answer = await ask(**question)
+    return _meant(answer) if question.get("schema") == ANY_JSON and isinstance(answer, str) else answer
+
+
+def _meant(answer: str) -> Any:
+    """A number stays a text: a postcode or a name in figures is one."""
+    try:
+        value = msgspec.json.decode(answer)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return answer
+    return answer if isinstance(value, str | int | float) and not isinstance(value, bool) else value
 
 
 def question_of(value: Any, response_schema: Any = None) -> dict[str, Any]:
@@ -53,6 +71,8 @@ def question_of(value: Any, response_schema: Any = None) -> dict[str, Any]:
         asked["kind"] = given["kind"]
     if "expires_in" in given:
         asked["expires_in"] = given["expires_in"]
+    if not ("kind" in asked or isinstance(value, str) or response_schema):
+        asked["schema"] = ANY_JSON
     return {"kind": "text", **asked, "prompt": _prompt(value, given)}
 
 

@@ -1,5 +1,7 @@
-"""Checks a form's answer against its JSON Schema. Run as a program of its own by `broker.forms`, so it imports nothing
-of its package: `{"schema":…,"value":…}` comes in, `check`'s result goes out, both as JSON.
+"""Checks a form's answer against its JSON Schema. Needs `jsonschema`, which an edge brings along.
+
+An edge (`broker.forms`) runs this file as a program of its own, so it imports nothing of its package:
+`{"schema":…,"value":…}` comes in, `check`'s result goes out, both as JSON.
 
 Nothing is ever fetched: a reference that leads out of the schema, or nowhere, allows anything. The schema's own
 `$schema` names its dialect, 2020-12 if it names none. Of the formats those are checked that need no other package.

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from broker import form_check
-from broker.form_check import MESSAGE_CHARS, MISFITS_MAX, check
+from emitter import form_check
+from emitter.form_check import MESSAGE_CHARS, MISFITS_MAX, check
 
 TEXT = {"type": "string"}
 ADDRESS = {
