@@ -40,21 +40,28 @@ def escaped_bytes(text: str) -> int:
     return len(encode_basestring_ascii(text))
 
 
+Encode = Callable[[Event, int], Prepared]
+"""Makes of an event and its time what is stored."""
+
+
 class Delta:
     """Adjacent chunks of one message, encoded only when they leave the queue. Sizes are those of the encoded text."""
 
-    __slots__ = ("cls", "message_id", "parts", "size", "ts")
+    __slots__ = ("cls", "encode", "message_id", "parts", "size", "ts")
 
-    def __init__(self, event: MessageDelta | ThinkingDelta, size: int, ts: int) -> None:
+    def __init__(self, event: MessageDelta | ThinkingDelta, size: int, ts: int, encode: Encode) -> None:
         self.cls = type(event)
         self.message_id = event.message_id
         self.parts = [event.delta]
         self.size = size
         self.ts = ts
+        self.encode = encode
 
-    def merge(self, event: MessageDelta | ThinkingDelta, size: int, max_size: int) -> bool:
+    def merge(self, event: MessageDelta | ThinkingDelta, size: int, max_size: int, encode: Encode) -> bool:
         fits = self.size + size <= max_size
         if not fits or self.message_id != event.message_id or self.cls is not type(event):
+            return False
+        if self.encode != encode:  # somebody else says it
             return False
         self.parts.append(event.delta)
         self.size += size
@@ -78,7 +85,7 @@ class Queue:
     Each queued event has a place: the producer sequence it will have, if no chunk before it is given up.
     """
 
-    def __init__(self, max_events: int, max_bytes: int, encode: Callable[[Event, int], Prepared]) -> None:
+    def __init__(self, max_events: int, max_bytes: int, encode: Encode) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._encode = encode
@@ -109,12 +116,16 @@ class Queue:
         self._items.append(item)
         self.size += len(item.json) + OVERHEAD_BYTES
 
-    def put_delta(self, event: MessageDelta | ThinkingDelta, size: int, ts: int, max_size: int) -> None:
-        """Queue a chunk of `size` encoded bytes; adjacent chunks of its message merge up to `max_size`."""
+    def put_delta(
+        self, event: MessageDelta | ThinkingDelta, size: int, ts: int, max_size: int, encode: Encode | None = None
+    ) -> None:
+        """Queue a chunk of `size` encoded bytes; adjacent chunks of its message merge up to `max_size`. `encode` is its
+        own, if it is not encoded as all others."""
+        encode = encode or self._encode
         last = self._items[-1] if self._items else None
         self.size += size
-        if not (isinstance(last, Delta) and last.merge(event, size, max_size)):
-            self._items.append(Delta(event, size, ts))
+        if not (isinstance(last, Delta) and last.merge(event, size, max_size, encode)):
+            self._items.append(Delta(event, size, ts, encode))
             self.size += OVERHEAD_BYTES
 
     def drop_deltas(self) -> tuple[int, list[int]]:
@@ -144,7 +155,7 @@ class Queue:
             self._items.popleft()
             if isinstance(item, Delta):
                 queued += item.size + OVERHEAD_BYTES
-                item = self._encode(item.event(), item.ts)
+                item = item.encode(item.event(), item.ts)
             else:
                 queued += len(item.json) + OVERHEAD_BYTES
             encoded += len(item.json)

@@ -7,12 +7,13 @@ import contextlib
 import itertools
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
 from emitter import wire
 from emitter.asking import Asking
-from emitter.batch import MERGED_DELTA_BYTES, Prepared, escaped_bytes
+from emitter.batch import MERGED_DELTA_BYTES, Encode, Prepared, escaped_bytes
 from emitter.catalogue import EventMethods
 from emitter.errors import (
     AppendRefused,
@@ -46,6 +47,8 @@ TEXT_CHUNK = 4 * 1024
 """Characters in a chunk of `text`; in JSON one is up to `ESCAPED_MAX` bytes."""
 ESCAPED_MAX = 12
 STACK_CHARS = 16 * 1024
+SPEAKERS_MAX = 256
+"""Sub-agents whose envelope keys are remembered."""
 
 Nothing = Coroutine[Any, Any, None]
 
@@ -201,7 +204,9 @@ class AgentEmitter(AsyncEventMethods):
         self.owner = owner_named(user_id, org)
         self.execution_id = new_execution_id() if execution_id is None else wire.check_execution_id(execution_id)
         trace = None if traceparent is None else read_trace([traceparent])
-        self._keys = wire.envelope_keys(request_id, agent, parent_id, None if trace is None else trace.parent)
+        self._speaker = (request_id, agent, parent_id, None if trace is None else trace.parent)
+        self._keys = wire.envelope_keys(*self._speaker)
+        self._speakers: dict[tuple[str | None, str | None], Encode] = {}
         self._owns_publisher = publisher is None
         self._publisher = publisher or Publisher(redis_url=redis_url, options=options)
         self._hooks = (*name_hooks(hooks), *self._publisher.hooks)
@@ -269,10 +274,11 @@ class AgentEmitter(AsyncEventMethods):
         self._say_dropped()
         await self._lane.flush(timeout)
 
-    async def emit(self, event: Event) -> None:
-        """Queue an event. Awaits only while the queue is full; a terminal event and an answer await their place in the
-        log. What raises is not queued, except by a wait for the log that took too long (`RedisUnavailable`), and that
-        a terminal event which raises `HookFailed` has ended the execution, as an error."""
+    async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
+        """Queue an event. `agent` and `parent_id` say whose it is, where it is not this emitter's: a sub-agent, and the
+        call in which it works. Awaits only while the queue is full; a terminal event and an answer await their place in
+        the log. What raises is not queued, except by a wait for the log that took too long (`RedisUnavailable`), and
+        that a terminal event which raises `HookFailed` has ended the execution, as an error."""
         if not isinstance(event, Event):
             raise InvalidEvent(f"{type(event).__name__} is not an event")
         if event.type in TERMINAL_STATES:
@@ -284,7 +290,7 @@ class AgentEmitter(AsyncEventMethods):
                 self.active_at = time.monotonic()  # what the agent says is dropped, but it is not silent
                 return
             event = passed
-        await self._queue(event)
+        await self._queue(event, self._speaking(agent, parent_id))
         if isinstance(event, InputReceived):
             await self.flush()
 
@@ -295,12 +301,25 @@ class AgentEmitter(AsyncEventMethods):
             raise EmitterClosed(f"the emitter of execution {self.execution_id} is closed")
         self._lane.check()
 
-    async def _queue(self, event: Event) -> None:
+    def _speaking(self, agent: str | None, parent_id: str | None) -> Encode:
+        """`_prepare`, with the envelope keys of whose event it is."""
+        if agent is None and parent_id is None:
+            return self._prepare
+        if (known := self._speakers.get((agent, parent_id))) is not None:
+            return known
+        request, own_agent, own_parent, trace = self._speaker
+        keys = wire.envelope_keys(request, agent or own_agent, parent_id or own_parent, trace)
+        if len(self._speakers) >= SPEAKERS_MAX:
+            self._speakers.clear()
+        self._speakers[agent, parent_id] = encode = partial(self._prepare, keys=keys)
+        return encode
+
+    async def _queue(self, event: Event, encode: Encode) -> None:
         # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
         if isinstance(event, MessageDelta | ThinkingDelta):
-            prepared, size = self._measure(event)
+            prepared, size = self._measure(event, encode)
         else:
-            prepared, size = self._prepare(event, now_ms()), 0
+            prepared, size = encode(event, now_ms()), 0
         self.active_at = time.monotonic()
         lane = self._lane
         if (lane.crowded or lane.queue.full) and not await self._make_room(event):
@@ -311,13 +330,13 @@ class AgentEmitter(AsyncEventMethods):
             lane.queue.put(prepared)
         else:
             assert isinstance(event, MessageDelta | ThinkingDelta)
-            lane.queue.put_delta(event, size, now_ms(), self._delta_bytes)
+            lane.queue.put_delta(event, size, now_ms(), self._delta_bytes, encode)
         lane.changed(urgent=prepared is not None)
         self._calls += 1
         if not self._calls % 64:
             await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
 
-    def _measure(self, event: MessageDelta | ThinkingDelta) -> tuple[Prepared | None, int]:
+    def _measure(self, event: MessageDelta | ThinkingDelta, encode: Encode) -> tuple[Prepared | None, int]:
         """The encoded size of a chunk; or, of one that is too large to merge, what is stored of it."""
         if not isinstance(event.delta, str) or not isinstance(event.message_id, str):
             raise InvalidEvent(f"{event.type}: messageId and delta must be text")
@@ -325,7 +344,7 @@ class AgentEmitter(AsyncEventMethods):
             size = escaped_bytes(event.delta) + escaped_bytes(event.message_id)
         except UnicodeEncodeError as error:
             raise InvalidEvent(f"{event.type}: {error}") from error
-        return (self._prepare(event, now_ms()) if size > self._delta_bytes else None), size
+        return (encode(event, now_ms()) if size > self._delta_bytes else None), size
 
     async def _make_room(self, event: Event) -> bool:
         """Wait for room, or (`drop_deltas`) give up chunks; false if `event` itself is a chunk given up."""
@@ -379,10 +398,11 @@ class AgentEmitter(AsyncEventMethods):
         """As the record keeps it: no credentials, not too long, and free of what has no UTF-8 form."""
         return self._publisher.redact.text(str(text))[:STACK_CHARS].encode("utf-8", "backslashreplace").decode()
 
-    def _prepare(self, event: Event, ts: int) -> Prepared:
+    def _prepare(self, event: Event, ts: int, keys: bytes | None = None) -> Prepared:
         publisher = self._publisher
+        envelope_keys = self._keys if keys is None else keys
         return prepare_with(
-            event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes
+            event, self.execution_id, publisher.redact, envelope_keys, ts, publisher.limits.max_event_bytes
         )
 
     # --- for the worker runtime ---

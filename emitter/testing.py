@@ -19,7 +19,7 @@ from emitter.log import prepare
 from emitter.questions import InputKind
 from emitter.redact import Redactor
 from emitter.subjects import owner_named
-from emitter.wire import decode_envelope
+from emitter.wire import Envelope, decode_envelope
 
 
 class RecordingEmitter(AsyncEventMethods):
@@ -30,8 +30,9 @@ class RecordingEmitter(AsyncEventMethods):
     `InputRequired`) that returns the answer or raises `InputExpired`. A question without an answer expires at once. An
     answer that an edge would refuse raises `InvalidEvent` or `PayloadTooLarge`; forms are checked where `jsonschema` is
     installed, as by `runcast[broker]`.
-    `records` holds what is kept beside the log, such as an error's `stack`. `hooks` are those to be tested; the
-    environment's are not read.
+
+    `envelopes` holds what stood around each of `events`, such as `agent` and `parent_id`; `records` what is kept beside
+    the log, such as an error's `stack`. `hooks` are those to be tested; the environment's are not read.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class RecordingEmitter(AsyncEventMethods):
         self.owner = owner_named(user_id)
         self.execution_id = execution_id
         self.events: list[tuple[str, Event]] = []
+        self.envelopes: list[Envelope] = []
         self.records: dict[str, str] = {}
         self.ended = False
         self._closed = False
@@ -67,7 +69,7 @@ class RecordingEmitter(AsyncEventMethods):
     def text_emitted(self) -> str:
         return "".join(event.delta for event in self.of("message:delta"))
 
-    async def emit(self, event: Event) -> None:
+    async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
         if not isinstance(event, Event):
             raise InvalidEvent(f"{type(event).__name__} is not an event")
         if event.type in TERMINAL_STATES:
@@ -75,13 +77,15 @@ class RecordingEmitter(AsyncEventMethods):
             return
         self._check()
         if (passed := apply_hooks(self._hooks, event, self._origin)) is not None:
-            self._record(self._prepare(passed))
+            self._record(self._prepare(passed, agent=agent, parent_id=parent_id))
 
-    def _prepare(self, event: Event) -> Prepared:
-        return prepare(event, self.execution_id, redact=self._redact)
+    def _prepare(self, event: Event, agent: str | None = None, parent_id: str | None = None) -> Prepared:
+        return prepare(event, self.execution_id, redact=self._redact, agent=agent, parent_id=parent_id)
 
     def _record(self, prepared: Prepared) -> None:
-        self.events.append((prepared.type, decode_envelope(prepared.json)[1]))
+        envelope, event = decode_envelope(prepared.json)
+        self.envelopes.append(envelope)
+        self.events.append((prepared.type, event))
         self.ended = prepared.type in TERMINAL_STATES
 
     def _check(self) -> None:

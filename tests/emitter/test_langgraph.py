@@ -21,10 +21,11 @@ from langgraph.types import CachePolicy, Command, Send
 
 from emitter.events import InputReceived, MessageComplete, MessageDelta, Progress
 from emitter.integrations.langgraph import RunningUsage, run_graph
-from emitter.integrations.langgraph.calls import Watch
-from emitter.integrations.langgraph.messages import Messages, Recent
+from emitter.integrations.langgraph.messages import Messages
 from emitter.integrations.langgraph.phases import Phase
+from emitter.integrations.langgraph.recent import Recent
 from emitter.integrations.langgraph.translation import Translation
+from emitter.integrations.langgraph.watch import Watch
 from emitter.testing import RecordingEmitter
 from tests.emitter.langgraph_graphs import (
     HELLO,
@@ -178,9 +179,12 @@ async def test_reasoning_is_thinking_and_text_is_text() -> None:
 
 
 async def test_half_an_emoji_does_not_end_the_run() -> None:
-    """A chunk that UTF-8 cannot hold is told with a mark in place of what is broken."""
-    model = Chunked(script=[spoken("\ud83d", "ok")])
-    assert ("message:delta", "?") in await told(chat(model), HELLO)
+    """Its other half may come with the next chunk; else a mark takes its place, also where nothing follows."""
+    model = Chunked(script=[spoken("a\ud83d", "\ude00b", "\ud83d", "c\ud83d")])
+    found = [event[1] for event in await told(chat(model), HELLO) if event[0] == "message:delta"]
+    assert found == ["a", "\U0001f600b", "\ufffdc", "\ufffd"]
+    whole = Whole(script=[AIMessage("\ud83d\ude00 \ud83d")])
+    assert ("message:complete", "\U0001f600 \ufffd") in await told(chat(whole), HELLO)
 
 
 async def test_tokens_add_up_over_messages_and_graphs() -> None:
@@ -492,7 +496,7 @@ async def test_what_nodes_write_is_an_event_by_its_type() -> None:
         {"type": "progress", "progress": 500},
         {"type": "execution:complete", "result": 1, "duration": 1},
         {"type": "input:received", "inputId": "in_1", "by": "me"},
-        {"type": "unheard_of", "n": "nan"},
+        {"type": "unheard_of", "n": None},
         {"n": 1},
         {"type": "custom:Not allowed", "data": {"n": 1}},
         {"value": "just text"},
@@ -528,7 +532,7 @@ def test_a_place_is_the_same_for_the_same_work_only() -> None:
     root = Phase()
     places = []
     for step, node, namespace in ((1, "a", ()), (1, "a", ()), (1, "b", ()), (2, "a", ()), (2, "a", ("b:t1", "1"))):
-        root.enter(step)
+        root.enter(step, namespace)
         places.append(root.child("t", node, namespace, 0.0).place)
     assert places == ["/1.a.0", "/1.a.1", "/1.b.0", "/2.a.0", "/1/2.a.1"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ from emitter.testing import RecordingEmitter
 from tests.edges import Author
 from tests.emitter.langgraph_graphs import (
     HELLO,
+    Kept,
     State,
     add,
     chat,
@@ -324,3 +326,30 @@ def test_the_emitter_does_not_load_langgraph() -> None:
         check=True,
     )
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver, Kept])
+async def test_a_conversation_is_not_told_twice(saver: Any) -> None:
+    """Over three turns, with a thread for the conversation or without a checkpointer, the model gets each turn once. A
+    retry of a turn goes on from the thread."""
+    heard: list[list[str]] = []
+
+    def answer(state: MessagesState) -> dict[str, Any]:
+        heard.append([message.text for message in state["messages"]])
+        if len(heard) == 2:
+            raise ConnectionError
+        return {"messages": [AIMessage(f"a{len(heard)}")]}
+
+    graph = line(answer, state=MessagesState, checkpointer=saver() if saver else None)
+    agent = graph_agent(graph, config=lambda context: {"configurable": {"thread_id": context.conversation_id}})
+    turns: list[dict[str, str]] = []
+    for number, attempt in ((1, 1), (2, 1), (2, 2), (3, 1)):
+        if attempt == 1:
+            turns.append({"role": "user", "content": f"q{number}"})
+        emitter = RecordingEmitter(execution_id=f"ex_{number}")
+        emitter.attempt = attempt
+        context = Context(emitter, task=f"q{number}", params={"messages": list(turns)}, conversation_id="c1")
+        with contextlib.suppress(ConnectionError):
+            output = await agent(context)
+            turns.append({"role": "assistant", "content": output["messages"][-1]["content"]})
+    assert heard == [["q1"], ["q1", "a1", "q2"], ["q1", "a1", "q2"], ["q1", "a1", "q2", "a3", "q3"]]

@@ -31,6 +31,7 @@ async def stream_graph(
     config: RunnableConfig | None = None,
     usage: RunningUsage | None = None,
     on_interrupt: OnInterrupt = ask_interrupt,
+    follow_up: Any = None,
     **options: Any,
 ) -> Any:
     """Run a compiled graph; what it does goes into the log of `to`, an agent's context or an emitter. Returns what
@@ -41,6 +42,8 @@ async def stream_graph(
             `thread_id` of its own for the execution, unless it is given one.
         usage: one for all the graphs of an execution makes `usage` events count all of them.
         on_interrupt: gets the answer to an interrupt; by default it is put to a person as it is.
+        follow_up: the input instead, where the thread has `messages` already: what is new, without the conversation
+            before it, which the graph's checkpointer has kept.
         options: more of `graph.astream`, such as `context`, `durability`, `interrupt_before`.
 
     Raises what the graph raises, `NoCheckpointer`, `StepRefused`, and what emitting and asking raise. It writes no
@@ -48,7 +51,7 @@ async def stream_graph(
     """
     if not isinstance(to, Context | AgentEmitter | RecordingEmitter):
         raise TypeError(f"a graph streams to a Context or an AgentEmitter, not to {type(to).__name__}")
-    run = GraphRun(graph, to, config, usage or RunningUsage(), on_interrupt, options)
+    run = GraphRun(graph, to, config, usage or RunningUsage(), on_interrupt, follow_up, options)
     return await run.output(input_)
 
 
@@ -72,7 +75,8 @@ def graph_agent(
 
     Args:
         make_input: the graph's input; by default the task, as the user's message if the graph takes `messages`, with
-            the execution's params for the other fields of the input.
+            the execution's params for the other fields of the input. Where the thread has the conversation already,
+            what was said before is not told again.
         config: the graph's config, or what makes it, such as
             `lambda context: {"configurable": {"thread_id": context.conversation_id}}`.
         options: as of `run_graph` and `stream_graph`.
@@ -83,7 +87,9 @@ def graph_agent(
 
     async def agent(context: Context) -> Any:
         given = config(context) if callable(config) else config
-        return await run_graph(graph, make(context), context, config=given, **options)
+        input_ = make(context)
+        follow_up = None if make_input else _new_of(input_)
+        return await run_graph(graph, input_, context, **{"config": given, "follow_up": follow_up, **options})
 
     return agent
 
@@ -99,6 +105,14 @@ def default_input(graph: Graph) -> Callable[[Context], Any]:
     if "task" in fields:
         return lambda context: _params(context, fields) | {"task": context.task}
     raise TypeError(f"the graph's input has neither messages nor task, but {sorted(fields)}: pass make_input")
+
+
+def _new_of(input_: Any) -> Any:
+    """The input with the last of several messages; None if there is nothing that could be known."""
+    messages = input_.get("messages") if isinstance(input_, dict) else None
+    if not (isinstance(messages, list) and len(messages) > 1):
+        return None
+    return {**input_, "messages": messages[-1:]}
 
 
 def _params(context: Context, fields: set[str]) -> dict[str, Any]:

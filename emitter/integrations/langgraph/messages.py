@@ -1,4 +1,5 @@
-"""What language models say, as events: text and reasoning exactly once, and the tokens they took. Pure.
+"""What language models say and make, as events: text and reasoning exactly once, media, the calls of their providers'
+tools, and the tokens they took. Pure.
 
 LangGraph's `messages` stream has chunks of models that stream, whole messages of those that do not, and whole messages
 that nodes return. A node that returns a copy of what its model has streamed repeats it; what was said in a task is
@@ -8,33 +9,28 @@ therefore remembered until the task ends, as a digest.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, UsageMetadata
 from langchain_core.messages.ai import add_usage
 
-from emitter.events import Event, MessageComplete, MessageDelta, Thinking, ThinkingDelta, Usage, UsageTotals
+from emitter.events import (
+    Artifact,
+    Event,
+    MessageComplete,
+    MessageDelta,
+    Thinking,
+    ThinkingDelta,
+    Usage,
+    UsageTotals,
+)
+from emitter.integrations.langgraph.blocks import Media, Part, Piece, pieces
+from emitter.integrations.langgraph.recent import Recent
+from emitter.integrations.langgraph.server_calls import ServerCalls
 from emitter.storable import text
 
-IDS_REMEMBERED = 4096
-
-
-class Recent:
-    """The last few thousand keys."""
-
-    def __init__(self, limit: int = IDS_REMEMBERED) -> None:
-        self._keys: OrderedDict[str, None] = OrderedDict()
-        self._limit = limit
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys
-
-    def add(self, key: str) -> None:
-        self._keys[key] = None
-        if len(self._keys) > self._limit:
-            self._keys.popitem(last=False)
+NAME_CHARS = 200
 
 
 class RunningUsage:
@@ -57,11 +53,6 @@ class RunningUsage:
         )
 
 
-class Part(NamedTuple):
-    kind: Literal["text", "reasoning"]
-    text: str
-
-
 class Stream:
     """A message that comes in chunks."""
 
@@ -70,16 +61,46 @@ class Stream:
         self.model = model
         self.is_heard = False
         self.usage: UsageMetadata | None = None
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._digest = Digest()
+        self._halves: dict[str, str] = {}
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Part) -> str:
+        """What can be told of the text by now: half of a surrogate pair waits for its other half."""
         self.is_heard = True
-        if part.kind == "text":
-            self._digest.update(part.text.encode())
+        said = self._halves.pop(part.kind, "") + part.text
+        if "\ud800" <= said[-1] <= "\udbff":
+            self._halves[part.kind] = said[-1]
+            said = said[:-1]
+        return self._told(part.kind, text(said))
+
+    def rest(self) -> list[Part]:
+        """Halves whose other half never came."""
+        halves, self._halves = self._halves, {}
+        return [Part(kind, self._told(kind, text(half))) for kind, half in halves.items()]  # type: ignore[arg-type]
+
+    def _told(self, kind: str, said: str) -> str:
+        if kind == "text":
+            self._digest.add(said)
+        return said
 
     @property
     def digest(self) -> bytes:
-        return self._digest.digest()
+        return self._digest.value
+
+
+class Digest:
+    """Of a text but for its blanks: a node may strip what its model said."""
+
+    def __init__(self, said: str = "") -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.add(said)
+
+    def add(self, said: str) -> None:
+        self._hash.update("".join(said.split()).encode())
+
+    @property
+    def value(self) -> bytes:
+        return self._hash.digest()
 
 
 class Messages:
@@ -90,6 +111,8 @@ class Messages:
         self._open: dict[str, Stream] = {}
         self._said: dict[str, set[bytes]] = {}
         self._whole = Recent()
+        self._made = Recent()
+        self._calls = ServerCalls()
 
     def take(self, message: AIMessage, metadata: Mapping[str, Any]) -> list[Event]:
         message_id = text(message.id)
@@ -105,25 +128,41 @@ class Messages:
         if stream is None:
             stream = self._open[message_id] = Stream(task_id, model)
         events: list[Event] = []
-        for part in parts(chunk):
-            stream.add(part)
-            delta = MessageDelta if part.kind == "text" else ThinkingDelta
-            events.append(delta(message_id=message_id, delta=part.text))
-        stream.usage = add_usage(stream.usage, chunk.usage_metadata) if chunk.usage_metadata else stream.usage
+        for piece in pieces(chunk):
+            events += self._take_other(message_id, piece)
+            if isinstance(piece, Part) and (said := stream.add(piece)):
+                events.append(_delta(message_id, piece.kind, said))
+        if chunk.usage_metadata:
+            stream.usage = _joined(stream.usage, chunk.usage_metadata)
         return events + (self._complete(message_id) if chunk.chunk_position == "last" else [])
 
     def _take_whole(self, message: AIMessage, message_id: str, task_id: str, model: str | None) -> list[Event]:
-        found = list(parts(message))
-        said = "".join(part.text for part in found if part.kind == "text")
-        digest = hashlib.blake2b(said.encode(), digest_size=16).digest()
+        found = list(pieces(message))
+        said = text("".join(piece.text for piece in found if isinstance(piece, Part) and piece.kind == "text"))
+        digest = Digest(said).value
         if message_id in self._whole or (said and self._is_known(task_id, digest)):
             return []
         self._remember(message_id, task_id, digest)
+        events: list[Event] = []
+        for piece in found:
+            events += self._take_other(message_id, piece)
+            if isinstance(piece, Part) and piece.kind == "reasoning":
+                events.append(Thinking(thought=text(piece.text)))
+        events += self._calls.start(message_id)
         usage = _usage(message.usage_metadata, model)
-        events: list[Event] = [Thinking(thought=part.text) for part in found if part.kind == "reasoning"]
         if said:
             events.append(MessageComplete(message_id=message_id, text=said, usage=usage))
         return events if usage is None else [*events, self._totals.add(usage)]
+
+    def _take_other(self, message_id: str, piece: Piece) -> list[Event]:
+        """Calls of the provider's tools; media, once."""
+        events = self._calls.take(message_id, piece)
+        if isinstance(piece, Media):
+            artifact = _artifact(piece)
+            if artifact.artifact_id not in self._made:
+                self._made.add(artifact.artifact_id)
+                events.append(artifact)
+        return events
 
     def _is_known(self, task_id: str, digest: bytes) -> bool:
         streams = (stream for stream in self._open.values() if stream.task_id == task_id)
@@ -135,9 +174,12 @@ class Messages:
 
     def _complete(self, message_id: str) -> list[Event]:
         stream = self._open.pop(message_id)
+        events: list[Event] = [_delta(message_id, part.kind, part.text) for part in stream.rest()]
+        events += self._calls.start(message_id)
         self._remember(message_id, stream.task_id, stream.digest)
         usage = _usage(stream.usage, stream.model)
-        events: list[Event] = [MessageComplete(message_id=message_id, usage=usage)] if stream.is_heard else []
+        if stream.is_heard:
+            events.append(MessageComplete(message_id=message_id, usage=usage))
         return events if usage is None else [*events, self._totals.add(usage)]
 
     def end_task(self, task_id: str, parent_id: str) -> list[Event]:
@@ -151,9 +193,32 @@ class Messages:
     def _left_open(self, task_id: str) -> list[str]:
         return [message_id for message_id, stream in self._open.items() if stream.task_id == task_id]
 
-    def end(self) -> list[Event]:
-        """Complete whatever is open."""
-        return [event for message_id in list(self._open) for event in self._complete(message_id)]
+    def end(self, reason: str) -> list[Event]:
+        """Complete whatever is open. `reason` is why calls that are open have no result."""
+        return [event for message_id in list(self._open) for event in self._complete(message_id)] + self._calls.end(
+            reason
+        )
+
+
+def _delta(message_id: str, kind: str, said: str) -> Event:
+    return (MessageDelta if kind == "text" else ThinkingDelta)(message_id=message_id, delta=said)
+
+
+def _artifact(media: Media) -> Artifact:
+    """Named by what it holds: a node that returns its model's image again makes no second one."""
+    digest = hashlib.blake2b(media.url.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    kind = text(media.media_type)[:NAME_CHARS]
+    name = None if media.name is None else text(media.name)[:NAME_CHARS]
+    artifact_id = f"{kind.partition('/')[0]}_{digest}"
+    return Artifact(artifact_id=artifact_id, media_type=kind, name=name, url=text(media.url), last=True)
+
+
+def _joined(before: UsageMetadata | None, given: UsageMetadata) -> UsageMetadata:
+    """What a message took by now. Most models tell the parts, some the total so far with each chunk: those repeat the
+    tokens of the prompt, which is counted once."""
+    if before is not None and given["input_tokens"] >= before["input_tokens"] > 0:
+        return given if given["output_tokens"] >= before["output_tokens"] else add_usage(before, given)
+    return add_usage(before, given)
 
 
 def task_of(namespace: str) -> str:
@@ -172,34 +237,3 @@ def _usage(given: UsageMetadata | None, model: str | None) -> Usage | None:
         total_tokens=given["total_tokens"],
         model=model,
     )
-
-
-def parts(message: AIMessage) -> Iterator[Part]:
-    """Text and reasoning of a message or chunk, in whichever of the providers' forms it has."""
-    reasoning = message.additional_kwargs.get("reasoning_content")  # DeepSeek, Qwen, Groq, Ollama
-    if isinstance(reasoning, str) and reasoning:
-        yield Part("reasoning", text(reasoning))
-    blocks = [message.content] if isinstance(message.content, str) else message.content
-    for block in blocks:
-        part = Part("text", block) if isinstance(block, str) else _part(block)
-        if part is not None and part.text:
-            yield Part(part.kind, text(part.text))
-
-
-def _part(block: Mapping[str, Any]) -> Part | None:
-    kind = block.get("type")
-    if kind == "text":
-        return Part("text", _str(block.get("text")))
-    if kind == "thinking":  # Anthropic
-        return Part("reasoning", _str(block.get("thinking")))
-    if kind == "reasoning_content":  # Bedrock
-        content = block.get("reasoning_content")
-        return Part("reasoning", _str(content.get("text")) if isinstance(content, Mapping) else _str(content))
-    if kind == "reasoning":  # LangChain's own form, and OpenAI's
-        summary = [item.get("text") for item in block.get("summary") or () if isinstance(item, Mapping)]
-        return Part("reasoning", _str(block.get("reasoning")) or "".join(map(_str, summary)))
-    return None
-
-
-def _str(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -22,34 +22,53 @@ NAME_CHARS = 200
 ERROR_CHARS = 1000
 
 
+class Steps:
+    """Where a graph is: the step that runs now, and its tasks."""
+
+    def __init__(self) -> None:
+        self.step = -1
+        self.tasks: list[str] = []
+        self.namesakes: Counter[str] = Counter()
+
+
 class Phase:
-    """A task that runs, or the graph as a whole. `place` is the same in every attempt; `children` are the tasks of the
-    step that runs in it now."""
+    """A task that runs, or the graph as a whole. `place` is the same in every attempt. A task may run several graphs at
+    the same time, each of which has its own steps."""
 
     def __init__(self, name: str = "", place: str = "", started: float = 0.0) -> None:
         self.name = name
         self.place = place
         self.started = started
-        self.children: list[str] = []
-        self._step = -1
-        self._namesakes: Counter[str] = Counter()
+        self._graphs: dict[str, Steps] = {}
 
-    def enter(self, step: int) -> list[str]:
+    @property
+    def children(self) -> list[str]:
+        """The tasks that run in it now."""
+        return [task for steps in self._graphs.values() for task in steps.tasks]
+
+    def enter(self, step: int, namespace: Sequence[str] = ()) -> list[str]:
         """A task of this step begins; of another step than before, those whose tasks have ended are returned."""
-        if step == self._step:
+        steps = self._graphs.setdefault(_run(namespace), Steps())
+        if step == steps.step:
             return []
-        self._step = step
-        self._namesakes.clear()
-        ended, self.children = self.children, []
+        steps.step = step
+        steps.namesakes.clear()
+        ended, steps.tasks = steps.tasks, []
         return ended
 
     def child(self, task_id: str, node: str, namespace: Sequence[str], now: float) -> Phase:
-        self.children.append(task_id)
-        rank = self._namesakes[node]
-        self._namesakes[node] += 1
-        run = "".join(f"{segment}/" for segment in namespace[-1:] if ":" not in segment)
+        run = _run(namespace)
+        steps = self._graphs[run]
+        steps.tasks.append(task_id)
+        rank = steps.namesakes[node]
+        steps.namesakes[node] += 1
         name = f"{self.name} / {node}" if self.name else node
-        return Phase(name[:NAME_CHARS], f"{self.place}/{run}{self._step}.{node}.{rank}", now)
+        return Phase(name[:NAME_CHARS], f"{self.place}/{run}{steps.step}.{node}.{rank}", now)
+
+
+def _run(namespace: Sequence[str]) -> str:
+    """Which of a task's graphs: the second and later ones have a number."""
+    return "".join(f"{segment}/" for segment in namespace[-1:] if ":" not in segment)
 
 
 class Asked:
@@ -81,7 +100,7 @@ class Phases:
         if task_id in self._open or task_id in self._ended:
             return []
         parent = self._open.get(task_of("|".join(namespace)), self._root)
-        events = self._complete(parent.enter(step))
+        events = self._complete(parent.enter(step, namespace))
         phase = parent.child(task_id, text(task["name"]), namespace, self._now())
         self._open[task_id] = phase
         return [*events, PhaseStart(phase_id=task_id, phase_name=phase.name, phase_index=step)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from emitter.emitter import AgentEmitter
 from emitter.errors import PayloadTooLarge
-from emitter.events import Custom, Event, MessageComplete, MessageDelta, ThinkingDelta
+from emitter.events import Artifact, Custom, Event, MessageComplete, MessageDelta, ThinkingDelta
 from emitter.integrations.langgraph.payloads import NAME
 from emitter.integrations.langgraph.values import storable
 from emitter.storable import clip, encoded_bytes
@@ -17,6 +18,7 @@ from emitter.testing import RecordingEmitter
 from emitter.wire import MAX_EVENT_BYTES, event_type
 
 Emitter = AgentEmitter | RecordingEmitter
+Emit = Callable[[Event], Awaitable[None]]
 
 ROOM = (1.0, 0.7, 0.4)
 """Shares of the room to try: redaction may make an event longer than it was measured."""
@@ -25,40 +27,50 @@ END_BYTES_MIN = 512
 
 
 class Emits(Protocol):
-    async def emit(self, event: Event) -> None: ...
+    async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None: ...
 
 
-async def publish(emitter: Emits, event: Event) -> None:
-    """Emit an event, cut to the limit: a text goes in several chunks, of other values the largest ends with a mark."""
+async def publish(emitter: Emits, event: Event, **speaker: str) -> None:
+    """Emit an event, cut to the limit: a text goes in several chunks, of other values the largest ends with a mark.
+    `speaker` are the envelope keys of a sub-agent."""
+
+    def emit(event: Event) -> Awaitable[None]:
+        return emitter.emit(event, **speaker)
+
     try:
-        await emitter.emit(event)
+        await emit(event)
     except PayloadTooLarge as error:
         if isinstance(event, MessageDelta | ThinkingDelta):
-            await _in_halves(emitter, event, error)
+            await _in_halves(emitter, event, error, speaker)
         elif isinstance(event, MessageComplete) and event.text:
-            await publish(emitter, MessageDelta(message_id=event.message_id, delta=event.text))
-            await emitter.emit(MessageComplete(message_id=event.message_id, usage=event.usage))
+            await publish(emitter, MessageDelta(message_id=event.message_id, delta=event.text), **speaker)
+            await emit(MessageComplete(message_id=event.message_id, usage=event.usage))
+        elif isinstance(event, Artifact) and event.url:  # a part of an image is none
+            note = {"clipped": True, "bytes": len(event.url)}
+            await emit(msgspec.structs.replace(event, url=None, data=note))
         else:
-            await _cut(emitter, event, error)
+            await _cut(emit, event, error)
 
 
-async def _in_halves(emitter: Emits, event: MessageDelta | ThinkingDelta, error: PayloadTooLarge) -> None:
+async def _in_halves(
+    emitter: Emits, event: MessageDelta | ThinkingDelta, error: PayloadTooLarge, speaker: Mapping[str, str]
+) -> None:
     middle = len(event.delta) // 2
     if not middle:
         raise error
     for half in (event.delta[:middle], event.delta[middle:]):
-        await publish(emitter, msgspec.structs.replace(event, delta=half))
+        await publish(emitter, msgspec.structs.replace(event, delta=half), **speaker)
 
 
-async def _cut(emitter: Emits, event: Event, error: PayloadTooLarge) -> None:
+async def _cut(emit: Emit, event: Event, error: PayloadTooLarge) -> None:
     fields = {name: storable(value) for name, value in msgspec.structs.asdict(event).items()}
     largest = max(fields, key=lambda name: encoded_bytes(fields[name]))
     room = error.limit - (error.size - encoded_bytes(fields[largest]))
     for share in ROOM:
         with contextlib.suppress(PayloadTooLarge):
-            await emitter.emit(_with_field(event, largest, clip(fields[largest], int(room * share)), error))
+            await emit(_with_field(event, largest, clip(fields[largest], int(room * share)), error))
             return
-    await emitter.emit(_note(event, error))
+    await emit(_note(event, error))
 
 
 def _with_field(event: Event, name: str, value: object, error: PayloadTooLarge) -> Event:

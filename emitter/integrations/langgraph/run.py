@@ -14,17 +14,19 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.pregel import Pregel
-from langgraph.types import Command
+from langgraph.types import Command, StateSnapshot
 
+from emitter import tasks
 from emitter.agents import Context
 from emitter.errors import RuncastError, describe
 from emitter.events import Event
-from emitter.integrations.langgraph.calls import Watch
 from emitter.integrations.langgraph.messages import RunningUsage
+from emitter.integrations.langgraph.payloads import to_event
 from emitter.integrations.langgraph.publish import Emitter, publish
 from emitter.integrations.langgraph.questions import OnInterrupt, Questioner
 from emitter.integrations.langgraph.translation import MODES, Translation
 from emitter.integrations.langgraph.values import storable
+from emitter.integrations.langgraph.watch import Watch
 
 Graph = Pregel[Any, Any, Any, Any]
 
@@ -60,26 +62,41 @@ class GraphRun:
         config: RunnableConfig | None,
         usage: RunningUsage,
         on_interrupt: OnInterrupt,
+        follow_up: Any,
         options: Mapping[str, Any],
     ) -> None:
         self._graph = graph
+        self._follow_up = follow_up
         self._emitter: Emitter = target.emitter if isinstance(target, Context) else target
         self._options = options
         self._saver = graph.checkpointer if isinstance(graph.checkpointer, BaseCheckpointSaver) else None
         ordinal = self._emitter.new_id("call").rpartition("_")[2]  # the same in a retry that runs the same graphs
         self._questioner = Questioner(target, on_interrupt, ordinal)
-        watch = Watch()
+        loop, self._aside = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
+        watch = Watch(lambda payload: loop.call_soon_threadsafe(self._aside.put_nowait, payload))
         self._translation = Translation(watch, usage)
         self._config = self._merged(config or {}, watch)
 
     async def output(self, input_: Any) -> Any:
+        telling = asyncio.create_task(self._tell_aside())
         try:
             await self._rounds(await self._first_input(input_))
+            self._aside.put_nowait(None)
+            await telling
             await self._publish(self._translation.finish())
         except BaseException as error:
             await self._abandon(describe(error, REASON_CHARS))
             raise
+        finally:
+            await tasks.end([telling])
         return self._translation.output
+
+    async def _tell_aside(self) -> None:
+        """Custom events from threads that have no way into the graph's stream. What the log refuses of them, it refuses
+        of the graph too."""
+        while (payload := await self._aside.get()) is not None:
+            with contextlib.suppress(RuncastError):
+                await publish(self._emitter, to_event(payload))
 
     async def _rounds(self, input_: Any) -> None:
         while True:
@@ -103,7 +120,7 @@ class GraphRun:
 
     async def _publish(self, events: Iterable[Event]) -> None:
         for event in events:
-            await publish(self._emitter, event)
+            await publish(self._emitter, event, **self._translation.speaker(event))
 
     async def _abandon(self, reason: str) -> None:
         """What began must not stay open for ever, but must not keep the run from ending either."""
@@ -143,23 +160,26 @@ class GraphRun:
         return f"{owner.org}:{owner.user}:{self._emitter.execution_id}"
 
     async def _first_input(self, input_: Any) -> Any:
-        """The input; or nothing, if the thread holds what an earlier attempt did with the same input: then the graph
-        goes on from there."""
+        """The input, or the follow-up, if the thread holds a conversation; or nothing, if it holds what an earlier
+        attempt did with the same input: then the graph goes on from there."""
         if self._saver is None:
             return input_
         mark = {EXECUTION: self._thread_id, INPUT: _digest(input_)}
-        found = {} if self._emitter.attempt < 2 else await self._earlier_mark()
+        look = self._emitter.attempt > 1 or self._follow_up is not None
+        state = await self._graph.aget_state(self._config) if look else None
+        found: dict[str, Any] = {} if state is None or self._emitter.attempt < 2 else dict(state.metadata or {})
         attempt = found.get(ATTEMPT, 0)
         self._config["metadata"] = {**self._config.get("metadata", {}), **mark, ATTEMPT: self._emitter.attempt}
         is_ours = mark.items() <= found.items() and 0 < attempt < self._emitter.attempt
         self._questioner.is_resumable = is_ours or not isinstance(self._saver, InMemorySaver)
         if is_ours:
             await self._emitter.status("resumed", f"The graph goes on where attempt {attempt} left it")
-        return None if is_ours else input_
+            return None
+        return self._follow_up if self._follow_up is not None and _is_conversation(state) else input_
 
-    async def _earlier_mark(self) -> dict[str, Any]:
-        state = await self._graph.aget_state(self._config)
-        return dict(state.metadata or {})
+
+def _is_conversation(state: StateSnapshot | None) -> bool:
+    return state is not None and isinstance(state.values, Mapping) and bool(state.values.get("messages"))
 
 
 def _with_handler(callbacks: Any, watch: Watch) -> Any:

@@ -18,7 +18,7 @@ NOBODY = "nobody"
 class SilentEmitter(AsyncEventMethods):
     """As `AgentEmitter`. `ask` raises `InputExpired`."""
 
-    async def emit(self, event: Event) -> None:
+    async def emit(self, event: Event, **speaker: str | None) -> None:
         pass
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:

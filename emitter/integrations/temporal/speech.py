@@ -84,12 +84,12 @@ class ActivityEmitter(AgentEmitter):
         """Unique in the execution, in which other activities speak too."""
         return f"{self._call_id}_{super().new_id(kind)}"
 
-    async def emit(self, event: Event) -> None:
+    async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
         if self._lost and not self._lane.queue.roomy:  # waited for room in vain before: not again and again
             self._lost += 1
             return
         with self._forgiving():
-            await super().emit(event)
+            await super().emit(event, agent=agent, parent_id=parent_id)
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         with self._forgiving():
