@@ -288,6 +288,12 @@ class SyncContext(_Given):
         finally:
             self._questions.discard(question)
 
+    def become_async(self) -> None:
+        """From now on a `Context`: the function returned a coroutine, as one does that wraps an async agent plainly.
+        That coroutine was given this context and has not begun."""
+        self.__class__ = Context  # type: ignore[assignment]
+        self.emitter = self._asker  # type: ignore[assignment]
+
     def unblock(self) -> None:
         """Let an agent that waits for an answer see that it must stop."""
         for question in tuple(self._questions):

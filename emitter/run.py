@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import threading
 import time
 import traceback
@@ -181,7 +182,11 @@ class Run:
         """The agent's own end, as a value. Not even `sys.exit()` in an agent may end the worker."""
         try:
             if isinstance(self._context, SyncContext):
-                return await self._call_in_thread()
+                ending = await self._call_in_thread()
+                if not (isinstance(ending, Returned) and inspect.isawaitable(ending.value)):
+                    return ending
+                self._context.become_async()
+                return Returned(await ending.value)
             return Returned(await self._agent.function(self._context))
         except asyncio.CancelledError:
             raise

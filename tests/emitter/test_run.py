@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -508,3 +509,39 @@ async def test_what_a_lost_run_had_queued_is_dropped(own_redis: EmbeddedRedis) -
     thoughts = [event.thought for event in await events_of(client) if event.type == "thinking"]
     assert thoughts == ["on its way", "after"]
     await client.aclose()
+
+
+def plain(function: Any) -> Any:
+    """A decorator that knows nothing of coroutines."""
+
+    def wrapper(context: Any) -> Any:
+        context.emitter.status("wrapped", "before the agent")
+        return function(context)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("decorate", [plain, lambda function: functools.wraps(function)(plain(function))])
+async def test_an_async_agent_may_be_decorated_plainly(redis: Redis, publisher: Publisher, decorate: Any) -> None:
+    """What the decorator returns is awaited; the agent has the context of an async one, the decorator that of a sync
+    one, and it is stopped as an async one is."""
+    stopped = asyncio.Event()
+
+    async def agent(context: Context) -> Any:
+        assert isinstance(context, Context)
+        await context.emitter.thinking("inside")
+        if context.attempt == 1 and waits:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+        return {"answer": 42}
+
+    waits = False
+    assert await outcome_of(run_of(publisher, decorate(agent))) == "completed"
+    assert await types_of(redis) == ["execution:started", "status", "thinking", COMPLETE]
+    assert (await events_of(redis))[-1].result == {"answer": 42}
+    await redis.flushdb()
+    waits = True
+    assert await outcome_of(run_of(publisher, decorate(agent), time_limit=0.2)) == "timeout"
+    assert stopped.is_set()
