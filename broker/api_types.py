@@ -300,11 +300,14 @@ class ThoughtState(_Part, frozen=True):
 
 
 class MessageState(_Part, frozen=True):
+    """What was said. `parent_id` is the call in which a sub-agent said it: that is no part of the state's `text`."""
+
     message_id: str
     text: str = ""
     complete: bool = False
     usage: events.Usage | None = None
     truncated: bool = False
+    parent_id: str | None = None
 
 
 class Activity(_Part, frozen=True):

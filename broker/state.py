@@ -51,6 +51,8 @@ class Fold:
         self._agent: str | None = None
         self._attempt = 1
         self._end: dict[str, Any] = {}
+        self._call: str | None = None
+        """In which call a sub-agent says what is taken now. An event that only has a parent is the execution's own."""
         self._facts: Items[Any] = Items(MAX_OTHERS)
         self._phases: Items[PhaseState] = Items(MAX_OTHERS)
         self._tools: Items[ToolState] = Items(MAX_TOOLS)
@@ -73,6 +75,7 @@ class Fold:
         if event.type in events.TERMINAL_STATES:
             self._finish(head, event)
         elif handler := self._handlers.get(type(event)):
+            self._call = head.parent_id if head.agent is not None else None
             handler(id_.seq, event)
 
     def apply_entry(self, entry: Entry) -> None:
@@ -103,7 +106,7 @@ class Fold:
                 replace(item, thought=str(text), truncated=text.truncated) for item, text in self._thoughts.values()
             ],
             messages=messages,
-            text="".join([message.text for message in messages]),
+            text="".join([message.text for message in messages if message.parent_id is None]),
             specialists=self._specialists.values(),
             synthesis=self._facts.get("synthesis"),
             partial_results=self._partials.values(),
@@ -222,7 +225,7 @@ class Fold:
     def _message_delta(self, seq: int, event: events.MessageDelta) -> None:
         written = self._messages.get(event.message_id)
         if written is None:
-            written = (MessageState(message_id=event.message_id), Text())
+            written = (MessageState(message_id=event.message_id, parent_id=self._call), Text())
             self._messages.set(seq, event.message_id, written)
         written[1].add(seq, event.delta)
 
@@ -232,7 +235,7 @@ class Fold:
         if event.text is not None and event.text != str(text):
             text = Text()
             text.add(seq, event.text)
-        message = MessageState(message_id=event.message_id, complete=True, usage=event.usage)
+        message = MessageState(message_id=event.message_id, complete=True, usage=event.usage, parent_id=self._call)
         self._messages.set(seq, event.message_id, (message, text))
 
     def _artifact(self, seq: int, event: events.Artifact) -> None:

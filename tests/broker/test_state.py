@@ -225,3 +225,25 @@ def test_a_snapshot_stays() -> None:
         folding.apply_entry(entry)
     assert encoded(state) == before
     assert folding.state() != state
+
+
+def spoken(event: events.Event, seq: int, **keys: str) -> wire.Entry:
+    """An entry whose envelope says whose the event is."""
+    json_ = wire.envelope(event.type, "ex_1", wire.encode_data(event), ts=1, keys=wire.envelope_keys(**keys))
+    return wire.Entry(1, seq, event.type.encode(), json_)
+
+
+def test_what_a_sub_agent_says_in_a_call_is_no_part_of_the_text() -> None:
+    """It is among the messages, with its call; what only has a parent, as an activity's text, is the execution's."""
+    inner = {"agent": "researcher", "parent_id": "c1"}
+    state = fold(
+        [
+            spoken(delta("inner", "a"), 1, **inner),
+            spoken(delta("activity's ", "b"), 2, parent_id="c2"),
+            spoken(delta("boss's", "c"), 3, agent="boss"),
+            spoken(events.MessageComplete(message_id="a"), 4, **inner),
+            spoken(events.MessageComplete(message_id="d", text="whole"), 5, **inner),
+        ]
+    )
+    assert state.text == "activity's boss's"
+    assert {m.message_id: m.parent_id for m in state.messages} == {"a": "c1", "b": None, "c": None, "d": "c1"}

@@ -130,9 +130,9 @@ class Client:
         return [(part["toolCallId"], part["state"]) for part in self.parts if part["type"] == "tool"]
 
 
-def entry(seq: int, event: Event, agent: str | None = None) -> Entry:
+def entry(seq: int, event: Event, agent: str | None = None, parent_id: str | None = None) -> Entry:
     type_ = wire.event_type(event)
-    keys = wire.envelope_keys(agent=agent)
+    keys = wire.envelope_keys(agent=agent, parent_id=parent_id)
     return Entry(
         1000 + seq, seq, type_.encode(), wire.envelope(type_, "ex_1", wire.encode_data(event), ts=1, keys=keys)
     )
@@ -322,13 +322,16 @@ def test_a_result_that_is_text(before: list[Event], result: Any, texts: list[str
 
 
 def test_who_speaks() -> None:
-    """A part says who wrote it, if anybody in particular did."""
+    """A part says who wrote it, if anybody in particular did, and in which call, if it was a sub-agent."""
     renderer = Renderer("ex_1")
-    shown = chunks(renderer.render([entry(1, delta("a"), "ann"), entry(2, delta("b", "n"))]))
+    entries = [entry(1, delta("a"), "ann"), entry(2, delta("b", "n")), entry(3, delta("c", "o"), None, "c1")]
+    shown = chunks(renderer.render([*entries, entry(4, delta("d", "p"), "bob", "c1")]))
     starts = [chunk for chunk in shown if chunk["type"] == "text-start"]
     assert starts == [
         {"type": "text-start", "id": "m", "providerMetadata": {"runcast": {"agent": "ann"}}},
         {"type": "text-start", "id": "n"},
+        {"type": "text-start", "id": "o"},
+        {"type": "text-start", "id": "p", "providerMetadata": {"runcast": {"agent": "bob", "parentId": "c1"}}},
     ]
 
 

@@ -145,3 +145,17 @@ def test_requests_that_name_nothing() -> None:
     asked = message("t", id_="u1")
     assert execution_id(asked, trigger="regenerate-message") is None
     assert execution_id(asked, trigger="regenerate-message", messageId="u1") is None, "the question is no answer"
+
+
+def test_what_sub_agents_said_is_no_turn() -> None:
+    """The page sends it back with what the renderer put beside it; the agent's own text has no parent, or no agent."""
+    inner = {"runcast": {"agent": "researcher", "parentId": "c1"}}
+    parts = [
+        {"type": "text", "text": "notes", "providerMetadata": inner},
+        {"type": "text", "text": "one", "providerMetadata": {"runcast": {"agent": "boss"}}},
+        {"type": "text", "text": "two", "providerMetadata": {"other": inner}},
+        {"type": "text", "text": "three", "providerMetadata": "odd"},
+    ]
+    answer = {"id": "a1", "role": "assistant", "parts": parts}
+    asked = chat(message("q", "user", "u1"), answer, message("q2", "user", "u2"))
+    assert turns_before(asked, question(asked)) == [Turn("user", "q"), Turn("assistant", "one\ntwo\nthree")]

@@ -24,11 +24,11 @@ FUTURE = wire.Entry(1, 1, b"hologram", b'{"type":"hologram","executionId":"ex_ot
 Log = list[wire.Entry]
 
 
-def log(*happened: events.Event, start: int = 1) -> Log:
+def log(*happened: events.Event, start: int = 1, **keys: str) -> Log:
     entries = []
     for seq, event in enumerate(happened, start):
         type_ = wire.event_type(event)
-        encoded = wire.envelope(type_, "ex_1", wire.encode_data(event), ts=5000 + seq)
+        encoded = wire.envelope(type_, "ex_1", wire.encode_data(event), ts=5000 + seq, keys=wire.envelope_keys(**keys))
         entries.append(wire.Entry(1000 + seq, seq, type_.encode(), encoded))
     return entries
 
@@ -244,6 +244,15 @@ async def test_events_that_come_again_or_are_not_known() -> None:
     ]
     logs = [again, [FUTURE], [FUTURE, *log(events.Custom(name="x", data={}), start=2)]]
     await assert_same(logs, lambda entries: list(range(len(entries) + 1)))
+
+
+async def test_what_sub_agents_say() -> None:
+    """Both leave it out of the text."""
+    inner, parent = {"agent": "researcher", "parent_id": "c1"}, {"parent_id": "c2"}
+    said = log(events.MessageDelta(message_id="a", delta="inner"), **inner)
+    said += log(events.MessageDelta(message_id="b", delta="own"), start=2, **parent)
+    said += log(events.MessageComplete(message_id="c", text="inner"), start=3, **inner)
+    await assert_same([said], lambda entries: list(range(len(entries) + 1)))
 
 
 async def test_limits() -> None:

@@ -22,9 +22,17 @@ from emitter.wire import EXECUTION_ID
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True, rename="camel"):
     type: str
     text: Any = None
+    provider_metadata: Any = None
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether a sub-agent said it to the agent that called it, by what the renderer put beside it."""
+        given = self.provider_metadata if isinstance(self.provider_metadata, dict) else {}
+        about = given.get("runcast")
+        return isinstance(about, dict) and about.get("agent") is not None and about.get("parentId") is not None
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -37,12 +45,13 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What it says. Text that a retry has voided (before `data-superseded`) does not count."""
+        """What it says. Text that a retry has voided (before `data-superseded`) does not count, nor what sub-agents
+        said to the agent."""
         pieces: list[str] = []
         for part in self.parts:
             if part.type == "data-superseded":
                 pieces.clear()
-            elif part.type == "text" and isinstance(part.text, str):
+            elif part.type == "text" and isinstance(part.text, str) and not part.is_inner:
                 pieces.append(part.text)
         if not self.parts and isinstance(self.content, str):
             return self.content

@@ -30,12 +30,12 @@ class Parts:
         self.any_text = False
         self.any_shown = False
 
-    def delta(self, kind: Kind, id_: str, text: str, speaker: str | None) -> None:
+    def delta(self, kind: Kind, id_: str, text: str, speaker: str | None, parent_id: str | None = None) -> None:
         if (kind, id_) not in self._open:
-            self._start(kind, id_, speaker)
+            self._start(kind, id_, speaker, parent_id)
         self._put({"type": f"{kind}-delta", "id": id_, "delta": text})
 
-    def _start(self, kind: Kind, id_: str, speaker: str | None) -> None:
+    def _start(self, kind: Kind, id_: str, speaker: str | None, parent_id: str | None) -> None:
         self.interrupt(speaker, but=kind)
         self.step()
         if len(self._open) == MAX_OPEN:
@@ -43,7 +43,7 @@ class Parts:
         self._open[kind, id_] = speaker
         self.any_shown = True
         self.any_text = self.any_text or kind == "text"
-        self._put({"type": f"{kind}-start", "id": id_, **metadata(speaker)})
+        self._put({"type": f"{kind}-start", "id": id_, **metadata(speaker, parent_id)})
 
     def end(self, kind: Kind, id_: str) -> None:
         """End a part, if it is open."""

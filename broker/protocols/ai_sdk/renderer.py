@@ -207,7 +207,7 @@ class Renderer:
         self._parts.delta("reasoning", event.message_id, event.delta, self._head.agent)
 
     def _message_delta(self, event: events.MessageDelta) -> None:
-        self._parts.delta("text", event.message_id, event.delta, self._head.agent)
+        self._parts.delta("text", event.message_id, event.delta, self._head.agent, self._call_of_speaker)
         self._said.add(event.message_id, event.delta)
 
     def _message_complete(self, event: events.MessageComplete) -> None:
@@ -215,10 +215,15 @@ class Renderer:
         if rest is None:  # the completion's text is what counts
             self._data("message", event.message_id, {"messageId": event.message_id, "text": event.text})
         elif rest:
-            self._parts.delta("text", event.message_id, rest, self._head.agent)
+            self._parts.delta("text", event.message_id, rest, self._head.agent, self._call_of_speaker)
         self._parts.end("text", event.message_id)
         if event.usage is not None:
             self._metadata(messages={event.message_id: {"usage": event.usage}})
+
+    @property
+    def _call_of_speaker(self) -> str | None:
+        """In which call a sub-agent speaks: what it says there is no part of the answer."""
+        return self._head.parent_id if self._head.agent is not None else None
 
     def _rest(self, event: events.MessageComplete) -> str | None:
         if event.text is not None:

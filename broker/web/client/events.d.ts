@@ -433,12 +433,14 @@ export interface MessageDeltaEvent {
   data: MessageDelta;
 }
 
+/** What was said. `parent_id` is the call in which a sub-agent said it: that is no part of the state's `text`. */
 export interface MessageState {
   messageId: string;
   text: string;
   complete: boolean;
   usage: Usage | null;
   truncated: boolean;
+  parentId: string | null;
 }
 
 /** Cancel when nobody has watched for so long. */

@@ -93,6 +93,8 @@ export class Fold {
   /** @type {string | null} */
   #agent = null;
   #attempt = 1;
+  /** In which call a sub-agent says what is taken now. @type {string | null} */
+  #call = null;
   /** @type {Partial<ExecutionState> | null} */
   #end = null;
   /** @type {Items<any>} */
@@ -140,7 +142,10 @@ export class Fold {
     this.#status ??= "running"; // as for a log that begins without execution:queued
     const data = /** @type {any} */ (event.data ?? {});
     if (end !== undefined) this.#finish(end, event.ts, type, data);
-    else handler?.(this, seq, data);
+    else {
+      this.#call = event.agent !== undefined && event.parentId !== undefined ? event.parentId : null;
+      handler?.(this, seq, data);
+    }
     return true;
   }
 
@@ -170,7 +175,7 @@ export class Fold {
       tools: this.#tools.values(),
       thinking: shownAll(this.#thoughts, withThought),
       messages,
-      text: messages.map((message) => message.text).join(""),
+      text: messages.map((message) => (message.parentId === null ? message.text : "")).join(""),
       specialists: this.#specialists.values(),
       synthesis: this.#facts.get("synthesis"),
       partialResults: this.#partials.values(),
@@ -277,7 +282,7 @@ export class Fold {
   #messageDelta(seq, data) {
     const known = this.#messages.get(data.messageId);
     if (known !== null) return known.add(seq, data.delta);
-    const written = new Written(messagePart({ messageId: data.messageId }), new Text());
+    const written = new Written(messagePart({ messageId: data.messageId, parentId: this.#call }), new Text());
     written.add(seq, data.delta);
     this.#messages.set(seq, data.messageId, written);
   }
@@ -291,7 +296,7 @@ export class Fold {
       text.add(seq, data.text);
     }
     const usage = data.usage ? usageOf(data.usage) : null;
-    const message = messagePart({ messageId: data.messageId, complete: true, usage });
+    const message = messagePart({ messageId: data.messageId, complete: true, usage, parentId: this.#call });
     this.#messages.set(seq, data.messageId, new Written(message, text));
   }
 
@@ -430,7 +435,7 @@ function thoughtPart(fields) {
 
 /** @param {Partial<wire.MessageState> & {messageId: string}} fields @returns {wire.MessageState} */
 function messagePart(fields) {
-  return { text: "", complete: false, usage: null, truncated: false, ...fields };
+  return { text: "", complete: false, usage: null, truncated: false, parentId: null, ...fields };
 }
 
 /** @param {{callId: string, toolName: string}} data @returns {wire.ToolState} */
