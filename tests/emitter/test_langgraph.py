@@ -330,15 +330,18 @@ async def test_a_failing_node_is_told_once_and_its_error_comes_out() -> None:
     emitter = RecordingEmitter()
     with pytest.raises(ValueError, match="as told"):
         await run_graph(line(("sub", line(work))), {"said": []}, emitter)
-    assert story(emitter.events) == [
+    found = story(emitter.events)
+    (call,) = [event for event in found if event[0] == "tool:error"]
+    assert [event for event in found if event != call] == [
         ("phase:start", "sub", 1),
         ("phase:start", "sub / work", 1),
         ("message:delta", "I will"),
         ("tool:start", "c1", "hang", {}),
         ("message:complete", None),
         ("status", "error", "sub / work: ValueError: as told"),
-        ("tool:error", "c1", "hang", "ValueError: as told"),
     ]
+    # LangGraph says itself that a call was cancelled, or (before 1.2.24) leaves it open.
+    assert call in [("tool:error", "c1", "hang", error) for error in ("CancelledError", "ValueError: as told")]
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------
