@@ -12,7 +12,15 @@ import msgspec
 from emitter.answers import misfit, prepare_answer
 from emitter.batch import Prepared
 from emitter.emitter import STACK_CHARS, AsyncEventMethods
-from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
+from emitter.errors import (
+    AlreadyAnswered,
+    EmitterClosed,
+    ExecutionEnded,
+    InputExpired,
+    InvalidEvent,
+    PayloadTooLarge,
+    UnknownInput,
+)
 from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputReceived, InputRequired
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare
@@ -51,6 +59,7 @@ class RecordingEmitter(AsyncEventMethods):
         self.envelopes: list[Envelope] = []
         self.records: dict[str, str] = {}
         self.ended = False
+        self._received: dict[str, InputReceived] = {}
         self._closed = False
         self._answers = {} if answers is None else answers
         self._redact = Redactor()
@@ -76,6 +85,8 @@ class RecordingEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
+        if isinstance(event, InputReceived):
+            self._check_open(event.input_id)
         if (passed := apply_hooks(self._hooks, event, self._origin)) is not None:
             self._record(self._prepare(passed, agent=agent, parent_id=parent_id))
 
@@ -86,6 +97,8 @@ class RecordingEmitter(AsyncEventMethods):
         envelope, event = decode_envelope(prepared.json)
         self.envelopes.append(envelope)
         self.events.append((prepared.type, event))
+        if isinstance(event, InputReceived):
+            self._received.setdefault(event.input_id, event)
         self.ended = prepared.type in TERMINAL_STATES
 
     def _check(self) -> None:
@@ -93,6 +106,13 @@ class RecordingEmitter(AsyncEventMethods):
             raise ExecutionEnded(self.execution_id, TERMINAL_STATES[self.events[-1][0]])
         if self._closed:
             raise EmitterClosed(f"the emitter of execution {self.execution_id} is closed")
+
+    def _check_open(self, input_id: str) -> None:
+        """Raise what the log answers to an answer that no question waits for."""
+        if (first := self._received.get(input_id)) is not None:
+            raise AlreadyAnswered(self.execution_id, msgspec.json.encode(first).decode())
+        if input_id not in {question.input_id for question in self.of(InputRequired.type)}:
+            raise UnknownInput(self.execution_id)
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
@@ -118,6 +138,8 @@ class RecordingEmitter(AsyncEventMethods):
         question = self._questions.make(
             prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id
         )
+        if question.input_id in self._received:
+            return self._first_answer(question.input_id)
         await self.emit(question)
         try:
             given = self._answer(question)
@@ -127,6 +149,13 @@ class RecordingEmitter(AsyncEventMethods):
         answer = self._as_an_edge_takes_it(question, given)
         await self.input_received(question.input_id, by=self.user_id, value=answer)
         return answer
+
+    def _first_answer(self, input_id: str) -> Any:
+        """What was answered to the question, which is not asked again."""
+        first = self._received[input_id]
+        if first.by == EXPIRED:
+            raise InputExpired(input_id)
+        return first.value
 
     def _as_an_edge_takes_it(self, question: InputRequired, given: Any) -> Any:
         """The answer as it comes out of JSON. Raises for what an edge refuses, in its words."""

@@ -592,3 +592,32 @@ async def test_nested_and_parallel_tools_have_calls_of_their_own(redis: Redis, e
     assert params == results
     assert len(params) == 10
     assert AgentEmitter("alice", "ex_1", attempt=2).new_id("call") not in params
+
+
+async def test_an_event_may_be_somebody_elses(redis: Redis, redis_url: str) -> None:
+    """Its envelope names the sub-agent and the call; chunks merge with those of the same speaker only, and the
+    emitter's own keys stand where nothing else is given."""
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, agent="boss", request_id="r") as emitter:
+        for text, speaker in (
+            ("a", {}),
+            ("b", {}),
+            ("c", {"agent": "clerk", "parent_id": "c1"}),
+            ("d", {"agent": "x"}),
+        ):
+            await emitter.emit(events.MessageDelta(message_id="m", delta=text), **speaker)
+        for text in ("e", "f", "g" * 40_000):
+            await emitter.emit(events.MessageDelta(message_id="n", delta=text), agent="clerk", parent_id="c1")
+        await emitter.emit(events.Thinking(thought="t"), parent_id="c2")
+        await emitter.thinking("u")
+    found = await stored(redis)
+    assert [(event.get("agent"), event.get("parentId")) for event in found] == [
+        ("boss", None), ("clerk", "c1"), ("x", None), ("clerk", "c1"), ("clerk", "c1"), ("boss", "c2"), ("boss", None),
+    ]  # fmt: skip
+    assert [event["data"]["delta"][:2] for event in found[:5]] == ["ab", "c", "d", "ef", "gg"]
+    assert {event["requestId"] for event in found} == {"r"}
+
+
+async def test_a_speaker_that_cannot_be_named(emitter: AgentEmitter) -> None:
+    """What is no text is refused, and nothing is stored."""
+    with pytest.raises(InvalidEvent, match="agent"):
+        await emitter.emit(events.Thinking(thought="t"), agent=5)  # type: ignore[arg-type]

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+from typing import Any
 
-from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
-from emitter.events import EXPIRED, InputRequired
+import pytest
+from redis.asyncio import Redis
+
+from broker.answers import Answers
+from broker.api_types import InputRequest
+from broker.auth import Identity
+from broker.problems import Problem
+from emitter.errors import (
+    AlreadyAnswered,
+    EmitterClosed,
+    ExecutionEnded,
+    InputExpired,
+    InvalidEvent,
+    PayloadTooLarge,
+    UnknownInput,
+)
+from emitter.events import EXPIRED, ExecutionStarted, InputRequired, Thinking
+from emitter.log import LogLimits, append, prepare
+from emitter.redact import Redactor
 from emitter.testing import RecordingEmitter
+from emitter.wire import Owner
+
+STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 
 
 async def test_it_remembers_in_order() -> None:
@@ -96,3 +117,78 @@ async def test_a_question_that_the_real_one_refuses() -> None:
         with pytest.raises(InvalidEvent):
             await emitter.ask("Which?", **wrong)  # type: ignore[arg-type]
     assert emitter.events == []
+
+
+FORM = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+ANSWERS: list[tuple[dict[str, Any], Any, bool]] = [
+    ({"kind": "approval"}, True, True),
+    ({"kind": "approval"}, "yes", False),
+    ({"kind": "approval"}, None, False),
+    ({"kind": "choice", "options": ["a"]}, "a", True),
+    ({"kind": "choice", "options": ["a"]}, "b", False),
+    ({"kind": "text"}, "", True),
+    ({"kind": "text"}, {"a": 1}, False),
+    ({"kind": "text"}, "x" * 70_000, False),
+    ({"kind": "text", "schema": {}}, {"a": [1, None]}, True),
+    ({"kind": "text", "schema": {}}, "x", True),
+    ({"kind": "form", "schema": FORM}, {"n": 1}, True),
+    ({"kind": "form", "schema": FORM}, {"n": "1"}, False),
+    ({"kind": "form", "schema": FORM}, {}, False),
+    ({"kind": "form", "schema": FORM}, [1], False),
+    ({"kind": "form", "schema": {"type": 7}}, {"n": "of a schema that says nothing"}, True),
+    ({"kind": "form"}, {"password": "p" * 70_000}, False),
+]
+
+
+@pytest.mark.parametrize(("question", "answer", "fits"), ANSWERS)
+async def test_an_answer_is_taken_as_by_an_edge(redis: Redis, question: Any, answer: Any, fits: bool) -> None:
+    """What an edge refuses, it refuses, and what one takes, the agent gets."""
+    edge, asked = Answers(redis, LogLimits(), Redactor()), InputRequired(input_id="i", prompt="?", **question)
+    prepared = [prepare(event, "ex_1", redact=Redactor()) for event in (STARTED, asked)]
+    await append(redis, Owner("alice"), "ex_1", prepared)
+    refuses = contextlib.nullcontext() if fits else pytest.raises((InvalidEvent, PayloadTooLarge, Problem))
+    with refuses:
+        await edge.give(Identity(Owner("alice"), frozenset()), "ex_1", InputRequest(input_id="i", value=answer), "r")
+    emitter = RecordingEmitter(answers={"?": answer})
+    with refuses:
+        assert await emitter.ask("?", **question) == answer
+    assert len(emitter.of("input:received")) == fits
+
+
+async def test_an_answer_comes_out_of_json() -> None:
+    """As an agent would get it from an edge, whatever the test has given."""
+    emitter = RecordingEmitter(answers={"?": {"pair": (1, 2), 3: {"x"}}})
+    assert await emitter.ask("?", kind="form") == {"pair": [1, 2], "3": ["x"]}
+    with pytest.raises(InvalidEvent):
+        await RecordingEmitter(answers={"?": {"n": float("nan")}}).ask("?", kind="form")
+
+
+async def test_a_question_has_one_answer() -> None:
+    """Asked again under its id, it is not asked: the first answer counts, or that there was none."""
+    emitter = RecordingEmitter(answers={"one": "first"})
+    assert await emitter.ask("?", kind="text", input_id="one") == "first"
+    assert await emitter.ask("??", kind="text", input_id="one") == "first"
+    for _ in range(2):
+        with pytest.raises(InputExpired):
+            await emitter.ask("?", kind="text", input_id="two")
+    assert len(emitter.of("input:required")) == 2
+
+
+async def test_an_answer_that_no_question_waits_for() -> None:
+    """Refused as by the log."""
+    emitter = RecordingEmitter()
+    with pytest.raises(UnknownInput):
+        await emitter.input_received("i", by="bob")
+    await emitter.input_required("i", "?", "text")
+    await emitter.input_received("i", by="bob", value="a")
+    with pytest.raises(AlreadyAnswered):
+        await emitter.input_received("i", by="bob", value="b")
+    assert len(emitter.events) == 2
+
+
+async def test_whose_an_event_is() -> None:
+    """It is in the envelope."""
+    emitter = RecordingEmitter()
+    await emitter.emit(Thinking(thought="t"), agent="clerk", parent_id="c1")
+    await emitter.thinking("u")
+    assert [(envelope.agent, envelope.parent_id) for envelope in emitter.envelopes] == [("clerk", "c1"), (None, None)]
