@@ -109,6 +109,27 @@ async def test_a_graph_with_a_name_and_one_without() -> None:
     assert said == {("clerk", "c1"): "by clerk", ("work", "c2"): "by "}
 
 
+async def test_a_graph_within_a_sub_agents_graph() -> None:
+    """What its subgraphs do is the sub-agent's too."""
+
+    def answer(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage("deep")]}
+
+    @tool
+    async def work() -> str:
+        """Work."""
+        inner = StateGraph(MessagesState).add_node(answer).add_edge(START, "answer").compile()
+        clerk = StateGraph(MessagesState).add_node("sub", inner).add_edge(START, "sub").compile(name="clerk")
+        await clerk.ainvoke({"messages": [("user", "x")]})
+        return "done"
+
+    emitter = RecordingEmitter()
+    model = Whole(script=[calling(("work", {}, "c1")), AIMessage("ok")])
+    await run_graph(loop(model, ToolNode([work])), HELLO, emitter)
+    assert said_by(emitter) == [("clerk", "c1", "deep")]
+    assert {(agent, call) for _, agent, call, _ in speakers(emitter)} == {("clerk", "c1")}
+
+
 async def test_a_model_that_a_tool_calls_itself() -> None:
     """What it says is the tool's; what the node says before and after it is the node's."""
 

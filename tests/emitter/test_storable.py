@@ -62,11 +62,15 @@ class Node:
     peers: list[Any] = dataclasses.field(default_factory=list)
 
 
-class Broken(BaseModel):
+class Elusive:
+    """As a proxy of something that is not there."""
+
     @property
-    def nothing(self) -> str:
+    def __class__(self) -> Any:
         raise RuntimeError
 
+
+class Broken(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def fails(self) -> str:
@@ -89,6 +93,7 @@ class Broken(BaseModel):
         (Square(side=3), {"side": 3, "area": 9}),
         (Names(["a"]), ["a"]),
         (Broken(), "<Broken>"),
+        ([Elusive()], ["<Elusive>"]),
         (Pair(1, Pair(2)), {"left": 1, "right": {"left": 2, "right": None}}),
         (types.SimpleNamespace(a=1), {"a": 1}),
         (collections.OrderedDict(a=collections.deque([1, (2,)])), {"a": [1, [2]]}),

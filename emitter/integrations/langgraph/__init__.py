@@ -11,8 +11,8 @@
         return await run_graph(graph, {"topic": context.task}, context, result=lambda state: state["draft"])
 
 Nodes become phases; text and reasoning of models stream as they come; tools, tokens and errors are events; what nodes
-write with `get_stream_writer()` is mapped by its `type`; `interrupt()` asks a person and goes on with the answer, as does
-LangChain's middleware for human approval. Nodes may be sync or async, models stream or not, subgraphs be as deep as they
+write with `get_stream_writer()` is mapped by its `type`; `interrupt()`, or LangChain's middleware for human approval,
+asks a person and goes on with the answer. Nodes may be sync or async, models stream or not, subgraphs as deep as they
 like. Agents that tools run are named in the envelopes of their events. `emitter/README.md` has more.
 """
 

@@ -105,7 +105,7 @@ async def _decided(actions: list[Action], ask: Ask) -> list[tuple[Action, tuple[
 
 async def _ask(action: Action, of: str, ask: Ask) -> tuple[str, Any]:
     """What is decided, and what belongs to it: new arguments, or words."""
-    options = [*action.allowed, *([WITH_REASON] if "reject" in action.allowed else [])]
+    options = list(dict.fromkeys([*action.allowed, *([WITH_REASON] if "reject" in action.allowed else [])]))
     decision = await ask(_prompt(action, of), kind="choice", options=options)
     if decision == "edit":
         schema = {"type": "object", "properties": {name: _property(value) for name, value in action.args.items()}}

@@ -155,7 +155,9 @@ class Watch(BaseCallbackHandler):
             if parent_run_id in self._running and work.call:
                 self._begun[work.call] = work._replace(agent=self._runs[run_id].agent)
             if work.call and graph != work.call[0]:
-                self._remember(graph, work._replace(agent=around.agent))
+                outer = self._graphs.get(graph_of(graph))
+                inherited = outer.agent if outer and outer.call == work.call else None
+                self._remember(graph, work._replace(agent=named or inherited or around.agent))
         elif graph and agent:
             self._remember(graph, Work(None, agent))
 
