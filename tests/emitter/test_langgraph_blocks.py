@@ -181,6 +181,7 @@ async def test_the_providers_tools_are_calls(content: Content, result: Any, stre
             [STANDARD[0], {"type": "server_tool_result", "tool_call_id": "srv_1", "status": "error", "output": "no"}],
             "no",
         ),
+        ([STANDARD[0], {"type": "server_tool_result", "tool_call_id": "srv_1", "status": "error"}], "failed"),
         ([ANTHROPIC[0]], "it ended without a result"),
     ],
 )

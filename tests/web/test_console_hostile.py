@@ -37,6 +37,7 @@ RIGHT_TO_LEFT = "report\u202egnp.exe \u2066isolated \u05e9\u05dc\u05d5\u05dd \u0
 NASTY = MARKUP + RIGHT_TO_LEFT + "\x00\x1b[31m"
 NASTY_SCHEMA = {"properties": {NASTY: {"title": NASTY, "enum": [NASTY]}}}
 LONG = "long " * 12_000
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 UNBROKEN = "x" * 60_000
 OPEN_ALL = "document.querySelectorAll('.rows [aria-expanded=false]').forEach(button => button.click())"
 TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("*")]
@@ -87,6 +88,29 @@ async def test_no_agent_can_put_markup_into_the_page(
     assert await page.evaluate("window.hacked") is None
     assert dialogs == []
     assert [url for url in requests if not url.startswith(stand.url)] == []
+
+
+async def test_a_picture_is_shown_and_nothing_else_that_comes_by_value(
+    page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
+) -> None:
+    """Of a data URL the page shows a raster image; a document, or what only says that it is one, stays text."""
+    await web_author.begin()
+    urls = [
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:text/html;base64,PGI+",
+        f'data:image/png;base64,{PIXEL}"onerror="window.hacked=1',
+        f"data:image/png;base64,{PIXEL}",
+    ]
+    for number, url in enumerate(urls):
+        await web_author.write(
+            Artifact(artifact_id=str(number), media_type="image/png", name="dot", url=url, last=True)
+        )
+    console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
+    picture = console.rows.get_by_role("img", name="dot")
+    await expect(picture).to_have_attribute("src", urls[-1])
+    assert await picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 1
+    assert await console.rows.locator("img").count() == 1
+    assert await page.evaluate("window.hacked") is None
 
 
 async def test_characters_that_reorder_others_are_written_out(

@@ -9,14 +9,20 @@ import { block, visible } from "./text.js";
 import { valueView } from "./values.js";
 
 const MAX_ARTIFACT = 4_000;
+/** A picture by value, of the kinds that are nothing but a picture: an SVG is a document. */
+const PICTURE = /^data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+=*$/;
 
 /** Nodes for what an artifact holds: an address, a text, a value. */
 export function artifactContent(item) {
   const nodes = [];
-  if (item.url) nodes.push(artifactLink(item.url));
+  if (item.url) nodes.push(PICTURE.test(item.url) ? picture(item) : artifactLink(item.url));
   if (item.text !== null) nodes.push(artifactText(item));
   if (item.data !== undefined && item.data !== null) nodes.push(valueView(item.data));
   return nodes;
+}
+
+function picture(item) {
+  return h("img", { class: "artifact-picture", src: item.url, alt: visible(String(item.name ?? item.mediaType)) });
 }
 
 function artifactLink(address) {

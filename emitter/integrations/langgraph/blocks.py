@@ -117,7 +117,9 @@ def _of_call(kind: str, block: Block) -> list[Piece]:
         return _whole_call(kind, block)
     if kind in CALLS and block.get("id"):
         args = block.get("args", block.get("input")) or block.get("partial_json")
-        return [Use(str(block["id"]), str(block.get("name") or kind), args or "", block.get("index"))]
+        extras = block.get("extras")
+        name = extras.get("tool_name") if isinstance(extras, Mapping) else None  # of a remote MCP server
+        return [Use(str(block["id"]), str(name or block.get("name") or kind), args or "", block.get("index"))]
     if kind in CALLS or kind == "input_json_delta":
         json = block.get("partial_json") or block.get("args")
         return [Arguments(block.get("index"), json)] if isinstance(json, str) else []
@@ -140,7 +142,7 @@ def _result(block: Block) -> list[Piece]:
     inner = content if isinstance(content, Mapping) else {}
     error = inner.get("error_code") if str(inner.get("type")).endswith("_error") else None
     if error is None and (block.get("status") == "error" or block.get("is_error")):
-        error = content
+        error = "failed" if content is None else content
     return [Outcome(str(id_), content, None if error is None else _json(error))] if id_ else []
 
 
