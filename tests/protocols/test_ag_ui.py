@@ -752,3 +752,16 @@ def test_anything_at_all(seed: int) -> None:
     after = Place.parse(whole[cut - 1].id) if whole[cut - 1].id else None
     seen.take(shown(entries, after=after, known=Known(seq=len(entries))))
     assert (seen.text, seen.state) == (expected.text, expected.state)
+
+
+def test_what_a_sub_agent_says_is_marked() -> None:
+    """With its name and the call; a page that sends it back says so with it."""
+    said = [
+        entry(1, STARTED),
+        entry(2, MessageDelta(message_id="m", delta="a"), agent="clerk", parent_id="c1"),
+        entry(3, MessageDelta(message_id="n", delta="b"), agent="boss"),
+        entry(4, MessageDelta(message_id="o", delta="c"), parent_id="c2"),
+    ]
+    seen = Client().take(shown([*said, entry(5, DONE)]))
+    frames = [event for event in seen.events if event["type"] == "TEXT_MESSAGE_START"]
+    assert [event.get("metadata") for event in frames] == [{"agent": "clerk", "parentId": "c1"}, None, None]

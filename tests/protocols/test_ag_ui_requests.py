@@ -190,3 +190,14 @@ def test_places() -> None:
     for text in ("", "5", "5-6.", "5-6.x", "5-6 ", "-1-2"):
         with pytest.raises(ValueError, match="not the id of a frame"):
             Place.parse(text)
+
+
+def test_what_sub_agents_said_is_no_turn() -> None:
+    """The page sends it back with what the renderer put beside it."""
+    inner = {"id": "a", "role": "assistant", "content": "notes", "metadata": {"agent": "clerk", "parentId": "c1"}}
+    other = {"id": "b", "role": "assistant", "content": "answer", "metadata": {"agent": "boss"}}
+    assert params_of(run(user("q"), inner, other, user("r", "u2")))["messages"] == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "answer"},
+        {"role": "user", "content": "r"},
+    ]

@@ -105,7 +105,9 @@ class Speech:
         if self._frames.is_open((TEXT, message_id)):
             return
         who = self.subagent(head)
-        beginning = event_of("TEXT_MESSAGE_START", messageId=message_id, role="assistant", subagentRunId=who)
+        beginning = event_of(
+            "TEXT_MESSAGE_START", messageId=message_id, role="assistant", subagentRunId=who, metadata=_in_call(head)
+        )
         self._frames.start((TEXT, message_id), beginning, event_of("TEXT_MESSAGE_END", messageId=message_id))
 
     # --- thoughts ---
@@ -190,6 +192,13 @@ class Speech:
         run_id = self._subagents.pop(event.specialist, None)
         if run_id is not None:
             self._frames.finish((SUBAGENT, run_id), **event_fields(result=event.summary))
+
+
+def _in_call(head: Envelope) -> dict[str, Any] | None:
+    """Which sub-agent speaks in which call: what it says there is no part of the conversation (`requests`)."""
+    if head.agent is None or head.parent_id is None:
+        return None
+    return {"agent": head.agent, "parentId": head.parent_id}
 
 
 class Calls:

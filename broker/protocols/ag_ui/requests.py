@@ -54,6 +54,12 @@ class Message(_Given, frozen=True):
                 msgspec.structs.force_setattr(self, name, UNSET)
 
     @property
+    def is_inner(self) -> bool:
+        """Whether a sub-agent said it in a call, by what the renderer put beside it."""
+        about = self.metadata if isinstance(self.metadata, dict) else {}
+        return self.role == "assistant" and bool(about.get("agent")) and bool(about.get("parentId"))
+
+    @property
     def text(self) -> str:
         """What it says in words."""
         if isinstance(self.content, str):
@@ -150,8 +156,13 @@ def _check_size(value: Any) -> None:
 
 
 def _turns(messages: Sequence[Message]) -> list[Turn]:
-    """Instructions (`system`, `developer`) are the agent's own, not for a page to give."""
-    spoken = [message for message in messages if message.role in ("user", "assistant") and message.text]
+    """Instructions (`system`, `developer`) are the agent's own, not for a page to give. What sub-agents said to the
+    agent is not for the next turn."""
+    spoken = [
+        message
+        for message in messages
+        if message.role in ("user", "assistant") and message.text and not message.is_inner
+    ]
     return [Turn("user" if message.role == "user" else "assistant", message.text) for message in spoken]
 
 
