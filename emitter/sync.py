@@ -145,8 +145,8 @@ class SyncAgentEmitter(EventMethods[None]):
     def _named(self) -> str:
         return f" of execution {self._emitter.execution_id}" if hasattr(self, "_emitter") else ""
 
-    def emit(self, event: Event) -> None:
-        self._call(lambda: self._emitter.emit(event))
+    def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
+        self._call(lambda: self._emitter.emit(event, agent=agent, parent_id=parent_id))
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._call(lambda: self._emitter._terminal(event, fields))

@@ -61,8 +61,10 @@ CALLS: list[tuple[Callable[[Any], Any], events.Event]] = [
 async def test_each_method_makes_its_event(call: Callable[[Any], Any], event: events.Event) -> None:
     """Arguments become the catalogue's fields."""
     emitter = RecordingEmitter()
+    if isinstance(event, events.InputReceived):
+        await emitter.input_required(event.input_id, "?", "text")
     await call(emitter)
-    assert [made for _, made in emitter.events] == [event]
+    assert emitter.events[-1][1] == event
 
 
 def test_every_type_has_its_method() -> None:
