@@ -87,6 +87,21 @@ async def test_media_are_artifacts(block: Any, media_type: str, url: str) -> Non
     assert (artifact.media_type, artifact.url, artifact.last) == (media_type, url, True)
 
 
+async def test_an_image_that_a_node_adds_is_shown() -> None:
+    """Also where it stands beside a text that was told already."""
+
+    async def answer(state: State) -> dict[str, Any]:
+        said = await Chunked(script=[[AIMessageChunk("Look")]]).ainvoke("x")
+        image = {"type": "image", "base64": PNG, "mime_type": "image/png"}
+        return {"said": [AIMessage([said.text, image], id="more"), AIMessage([said.text, image], id=said.id)]}
+
+    emitter = RecordingEmitter()
+    await run_graph(line(answer), {"said": []}, emitter)
+    assert emitter.text_emitted == "Look"
+    assert [artifact.url for artifact in emitter.of("artifact")] == [DATA]
+    assert emitter.types.count("message:complete") == 1
+
+
 async def test_an_image_that_is_too_large_is_told_of() -> None:
     """Half an image is none: what stands in its place says how large it was."""
     block = {"type": "image", "base64": "A" * 100_000, "mime_type": "image/png"}

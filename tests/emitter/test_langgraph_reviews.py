@@ -105,6 +105,17 @@ async def test_one_action(mode: str, answers: list[str], done: list[Any], said: 
     assert len(emitter.of("input:required")) == len(answers)
 
 
+async def test_an_action_with_large_arguments_can_be_edited_too() -> None:
+    """What a question cannot hold is not offered in its form, and stays as it was; the prompt says what is cut."""
+    to = "é" * 50_000
+    emitter = answering("edit", {"copies": 3})
+    await stream_graph(mailer(("send", {"to": to, "copies": 2}, "c1")), HELLO, emitter)
+    assert sent == [{"to": to, "copies": 3}]
+    choice, form = emitter.of("input:required")
+    assert "clipped" in choice.prompt
+    assert form.schema["properties"] == {"to": {"type": "string"}, "copies": {"type": "number", "default": 2}}
+
+
 def asking(value: Any) -> Any:
     def ask(state: State) -> dict[str, Any]:
         return {"said": [interrupt(value)]}

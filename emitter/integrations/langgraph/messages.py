@@ -140,15 +140,16 @@ class Messages:
         found = list(pieces(message))
         said = text("".join(piece.text for piece in found if isinstance(piece, Part) and piece.kind == "text"))
         digest = Digest(said).value
-        if message_id in self._whole or (said and self._is_known(task_id, digest)):
-            return []
-        self._remember(message_id, task_id, digest)
+        is_known = message_id in self._whole or (said != "" and self._is_known(task_id, digest))
         events: list[Event] = []
         for piece in found:
             events += self._take_other(message_id, piece)
-            if isinstance(piece, Part) and piece.kind == "reasoning":
+            if isinstance(piece, Part) and piece.kind == "reasoning" and not is_known:
                 events.append(Thinking(thought=text(piece.text)))
         events += self._calls.start(message_id)
+        if is_known:
+            return events
+        self._remember(message_id, task_id, digest)
         usage = _usage(message.usage_metadata, model)
         if said:
             events.append(MessageComplete(message_id=message_id, text=said, usage=usage))

@@ -12,21 +12,25 @@ from typing import Any, NamedTuple
 import msgspec
 
 from emitter.integrations.langgraph.values import storable
-from emitter.storable import cut_text, text
+from emitter.storable import cut_text, encoded_bytes, text
 
 Ask = Callable[..., Awaitable[Any]]
 
 PROMPT_CHARS = 4000
 WITH_REASON = "reject with a reason"
+DEFAULTS_BYTES = 16 * 1024
+NAME_CHARS = 200
+TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 INBOX = {"accept": "allow_accept", "edit": "allow_edit", "response": "allow_respond", "ignore": "allow_ignore"}
 """What may be answered to a request of the inbox, and what of its `config` allows it."""
 
 
 class Action(NamedTuple):
-    """What is to be decided, and what may be decided of it."""
+    """What is to be decided, and what may be decided of it. `shown` are the arguments as JSON can hold them."""
 
     name: str
     args: dict[str, Any]
+    shown: dict[str, Any]
     description: str
     allowed: list[str]
 
@@ -82,10 +86,12 @@ def _inbox(value: Any) -> list[Action] | None:
 
 
 def _action(given: Mapping[str, Any], name: str, allowed: list[str]) -> Action:
-    args = storable(given.get("args"))
+    args = given.get("args")
+    args = dict(args) if isinstance(args, Mapping) else {}
     return Action(
-        name=text(given.get(name) or "action"),
-        args=args if isinstance(args, dict) else {},
+        name=text(given.get(name) or "action")[:NAME_CHARS],
+        args=args,
+        shown=storable(args),
         description=text(given.get("description") or ""),
         allowed=[str(each) for each in allowed],
     )
@@ -108,8 +114,10 @@ async def _ask(action: Action, of: str, ask: Ask) -> tuple[str, Any]:
     options = list(dict.fromkeys([*action.allowed, *([WITH_REASON] if "reject" in action.allowed else [])]))
     decision = await ask(_prompt(action, of), kind="choice", options=options)
     if decision == "edit":
-        schema = {"type": "object", "properties": {name: _property(value) for name, value in action.args.items()}}
-        return decision, action.args | await ask(f"New arguments of {action.name}{of}", kind="form", schema=schema)
+        # What is left out of the answer stays as it was.
+        return decision, action.args | await ask(
+            f"New arguments of {action.name}{of}", kind="form", schema=_form(action)
+        )
     if decision in ("respond", "response"):
         return decision, await ask(f"Answer in place of {action.name}{of}", kind="text")
     if decision == WITH_REASON:
@@ -121,15 +129,21 @@ def _prompt(action: Action, of: str) -> str:
     """Whoever decides must see what would be done, also where the description does not say it."""
     asked = action.description or f"Allow {action.name}?"
     if not (action.name in asked and str(action.args) in asked):
-        asked += f"\n\n{action.name} {msgspec.json.encode(action.args).decode()}"
+        asked += f"\n\n{action.name} {msgspec.json.encode(action.shown).decode()}"
     asked += of
     return asked if len(asked) <= PROMPT_CHARS else cut_text(asked[:PROMPT_CHARS], len(asked))
 
 
-def _property(value: Any) -> dict[str, Any]:
-    types = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    named = {} if value is None else {"type": types[type(value)]}
-    return named | {"default": value}
+def _form(action: Action) -> dict[str, Any]:
+    """The arguments there are, with their values as far as a question can hold them."""
+    room = DEFAULTS_BYTES
+    properties: dict[str, dict[str, Any]] = {}
+    for name, value in action.shown.items():
+        properties[name] = {} if value is None else {"type": TYPES[type(value)]}
+        if (size := encoded_bytes(value)) <= room:
+            properties[name]["default"] = value
+            room -= size
+    return {"type": "object", "properties": properties}
 
 
 # --- what the graph is given -----------------------------------------------------------------------------------------
