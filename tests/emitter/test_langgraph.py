@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import adispatch_custom_event
 from langchain_core.language_models.fake_chat_models import FakeListChatModel, GenericFakeChatModel
@@ -504,6 +506,38 @@ async def test_what_nodes_write_is_an_event_by_its_type() -> None:
         {"type": "custom:Not allowed", "data": {"n": 1}},
         {"value": "just text"},
     ]
+
+
+async def test_what_nodes_write_may_be_of_other_libraries() -> None:
+    """Text of LangChain's messages, numbers of numpy, percentages that are over by rounding."""
+
+    async def write(state: State) -> dict[str, Any]:
+        writer = get_stream_writer()
+        writer({"type": "thinking", "thought": AIMessage("Hm").text})
+        writer({"type": "partial_result", "result": {"score": np.float64(0.5), "none": float("nan")}})
+        for percent in (7 * (100 / 7), np.float64(100.00000000000001), -1e-15, 100.5):
+            writer({"type": "progress", "progress": percent})
+        return {"said": [np.float64(0.5), AIMessage("x").text]}
+
+    emitter = RecordingEmitter()
+    assert await run_graph(line(write), {"said": []}, emitter) == {"said": [0.5, "x"]}
+    assert emitter.of("thinking")[0].thought == "Hm"
+    assert emitter.of("partial:result")[0].result == {"score": 0.5, "none": None}
+    assert [event.progress for event in emitter.of("progress")] == [100, 100, 0]
+    assert emitter.of("custom:langgraph")[0].data == {"type": "progress", "progress": 100.5}
+
+
+async def test_a_state_of_things_that_know_each_other_ends_the_graph() -> None:
+    """As it does where each node's output is a social graph: at once, with the way back marked."""
+    people: list[dict[str, Any]] = [{"name": str(number)} for number in range(12)]
+    for person in people:
+        person["knows"] = [other for other in people if other is not person]
+
+    emitter = RecordingEmitter()
+    began = time.process_time()
+    output = await run_graph(line(("meet", lambda state: {"said": people})), {"said": []}, emitter)
+    assert time.process_time() - began < 10
+    assert {"clipped": True, "reason": "cycle"}.items() <= output["said"][0]["knows"][0]["knows"][0].items()
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------

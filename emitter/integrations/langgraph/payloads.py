@@ -20,6 +20,8 @@ from emitter.wire import encode_data
 NAME = "langgraph"
 RUNTIME = ("execution:", "input:")
 CUSTOM = "custom:"
+ROUNDING = 0.01
+"""How far over or under a percentage may be by adding up its parts."""
 
 
 def _bare(name: str) -> str:
@@ -57,6 +59,8 @@ def _of_catalogue(event: type[Event] | None, given: Mapping[Any, Any]) -> Event 
     if event is PlanCreated and "plan" not in given:
         given = {"plan": given}
     named = {_FIELDS[event].get(_bare(str(key)), str(key)): storable(value) for key, value in given.items()}
+    if isinstance(percent := named.get("progress"), float) and abs(percent - 50) < 50 + ROUNDING:
+        named["progress"] = min(max(percent, 0.0), 100.0)
     try:
         return msgspec.convert(named, event)
     except msgspec.ValidationError:
