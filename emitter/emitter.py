@@ -443,8 +443,8 @@ class AgentEmitter(AsyncEventMethods):
         expires_in: float | None = None,
         input_id: str | None = None,
     ) -> Any:
-        """Ask a person and wait for the answer's value: true or false (approval), one of the options (choice), a text,
-        or an object that fits the schema (form). Without `expires_in` (seconds) the wait ends with the execution; a
+        """Ask a person and wait for the answer's value: true or false (approval), one of the options (choice), a text
+        (any JSON, if its schema is `{}`), or an object that fits the schema (form). Without `expires_in` (seconds) the wait ends with the execution; a
         wait that is cancelled, by a timeout of one's own say, leaves the question open.
 
         Raises `TooManyInputs` if too many of the execution's questions wait already; nothing is asked then. Raises
