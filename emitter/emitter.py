@@ -444,8 +444,8 @@ class AgentEmitter(AsyncEventMethods):
         input_id: str | None = None,
     ) -> Any:
         """Ask a person and wait for the answer's value: true or false (approval), one of the options (choice), a text
-        (any JSON, if its schema is `{}`), or an object that fits the schema (form). Without `expires_in` (seconds) the wait ends with the execution; a
-        wait that is cancelled, by a timeout of one's own say, leaves the question open.
+        (any JSON, if its schema is `{}`), or an object that fits the schema (form). Without `expires_in` (seconds) the
+        wait ends with the execution; a wait that is cancelled, by a timeout of one's own say, leaves the question open.
 
         Raises `TooManyInputs` if too many of the execution's questions wait already; nothing is asked then. Raises
         `InputExpired`; the question is closed in the log then, for it to be asked no more. The first answer
