@@ -29,11 +29,12 @@ RENEW_SCRIPT = Path(__file__).with_name("renew.lua").read_text()
 ENQUEUE_SCRIPT = Path(__file__).with_name("enqueue.lua").read_text()
 # KEYS 1 due  2 its owner's that wait   ARGV 1 member  2 look in (ms)  3 how many may wait (0: no limit)
 # Reply 1, or 0 if too many wait. Of those that have been there for the longest it lets go which nobody looks after.
+# Where the ACL is of a version that knew no limit (no ZSCORE), there is none.
 ADMIT_SCRIPT = """
 local t = redis.call('TIME')
 local now, most = t[1] * 1000 + math.floor(t[2] / 1000), tonumber(ARGV[3])
 local function is_full() return most > 0 and #redis.call('ZRANGE', KEYS[2], most - 1, most - 1) > 0 end
-if is_full() and not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+if is_full() and not redis.pcall('ZSCORE', KEYS[2], ARGV[1]) then
   for _, name in ipairs(redis.call('ZRANGE', KEYS[2], 0, 99)) do
     if not redis.call('ZSCORE', KEYS[1], name) then redis.call('ZREM', KEYS[2], name) end
   end
