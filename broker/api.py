@@ -241,6 +241,7 @@ def log_limits(settings: Settings) -> LogLimits:
         max_event_bytes=settings.max_event_bytes,
         log_max_bytes=settings.log_max_bytes,
         max_open_inputs=settings.max_open_inputs,
+        max_queued_per_user=settings.max_queued_per_user,
         max_params_bytes=settings.max_params_bytes,
         max_conversation_bytes=settings.max_conversation_bytes,
     )

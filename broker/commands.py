@@ -88,7 +88,7 @@ class Commands:
         trace: Trace | None = None,
     ) -> tuple[ExecuteResponse, bool]:
         """Accept an execution, as part of `trace`, and queue its job; whether it was new. Raises `Problem` 422 (unknown
-        agent, a key used for another request), `ExecutionExists`, `PayloadTooLarge`."""
+        agent, a key used for another request), `ExecutionExists`, `PayloadTooLarge`, `TooManyQueued`."""
         owner = identity.owner
         key = None if idempotency_key is None else _Key(owner, idempotency_key, request)
         execution_id = None if key is None else await self._first_answer(key)

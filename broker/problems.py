@@ -24,6 +24,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-ID"
 TYPE_PREFIX = "urn:runcast:problem:"
 RETRY_AFTER_OUTAGE_SECONDS = 2
+RETRY_AFTER_QUEUED_SECONDS = 30
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _PREPARED = web.RequestKey("prepared", web.StreamResponse)
@@ -179,6 +180,9 @@ def _from_refusal(error: Exception) -> Problem | None:
             return Problem(409, "input-expired", str(error))
         case errors.ExecutionOwned():
             return Problem(409, "execution-owned", "a worker runs this execution")
+        case errors.TooManyQueued(limit=limit):
+            headers = retry_after(RETRY_AFTER_QUEUED_SECONDS)
+            return Problem(429, "too-many-queued", str(error), limit=limit, headers=headers)
         case errors.TooManyInputs(limit=limit):
             return Problem(409, "too-many-inputs", str(error), limit=limit)
     return None

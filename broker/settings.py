@@ -178,6 +178,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "questions of one execution that wait for answers, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0
         ),
     ] = wire.MAX_OPEN_INPUTS
+    max_queued_per_user: Annotated[
+        int, _about("executions of one user that wait for a worker; 0 is no limit", "executions", ge=0, le=10**9)
+    ] = wire.MAX_QUEUED_PER_USER
     max_params_bytes: Annotated[
         int,
         _about(

@@ -23,6 +23,7 @@ from emitter.errors import (
     ExecutionOwned,
     InvalidEvent,
     PayloadTooLarge,
+    TooManyQueued,
     UnknownExecution,
 )
 from emitter.events import (
@@ -124,13 +125,15 @@ class Lifecycle:
 
     async def accept(self, owner: Owner, execution_id: str, start: Start) -> bool:
         """Write `execution:queued` and offer the job, or plan its start; whether the execution is new. A repeat
-        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, and `ExecutionExists` for an
-        id under which somebody has published already."""
+        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, `TooManyQueued`, and
+        `ExecutionExists` for an id under which somebody has published already."""
         check_size(start, self._limits)
         event = ExecutionQueued(task=start.task, agent=start.agent)
         prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
         # First of all: whatever happens between here and the job, somebody comes by.
-        await jobs.look_in(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS)
+        most = self._limits.max_queued_per_user
+        if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS, most):
+            raise TooManyQueued(execution_id, most)
         is_new = await self._begin(owner, execution_id, prepared, start)
         if is_new:
             await self._plan(owner, execution_id, start.agent, start.not_before or 0)

@@ -41,6 +41,7 @@ TOMBSTONE_TTL_SECONDS = 7 * 86_400
 LOG_MAX_BYTES = 64 * 1024 * 1024
 MAX_OPEN_INPUTS = 100
 MAX_PARAMS_BYTES = 64 * 1024
+MAX_QUEUED_PER_USER = 5_000
 MAX_CONVERSATION_BYTES = 256 * 1024
 MAX_ATTEMPT = 2**31 - 1
 
@@ -223,6 +224,12 @@ def parse_member(name: str) -> tuple[Owner, str]:
     if len(parts) != 3:
         raise InvalidEvent(f"{name[:300]!r} is not <org>:<user>:<execution>")
     return Owner(parts[1], parts[0]), check_execution_id(parts[2])
+
+
+def waiting_key(name: str) -> str:
+    """Sorted set: executions of one owner (that of this `member`) which no worker has taken yet, by the time (ms) at
+    which they were accepted."""
+    return JOBS + "waiting:" + name.rpartition(":")[0]
 
 
 def viewers_key(name: str) -> str:

@@ -10,12 +10,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from emitter import jobs
+from emitter import jobs, wire
 from emitter.errors import (
     AppendRefused,
     ExecutionEnded,
     InvalidEvent,
     Superseded,
+    TooManyQueued,
     UnknownExecution,
 )
 from emitter.events import (
@@ -102,6 +103,43 @@ async def test_a_repeat_offers_the_job_that_the_first_call_could_not(redis: Redi
     assert await is_looked_after(redis)
     assert not await lifecycle.accept(ALICE, "ex_1", START)
     assert await redis.xlen(jobs_key("writer")) == 1
+
+
+async def test_so_many_of_one_user_may_wait(redis: Redis) -> None:
+    """For a worker, or for their time; one that is taken or has ended makes room, and other users have their own."""
+    lifecycle = Lifecycle(redis, LogLimits(max_queued_per_user=3), Redactor())
+    later = msgspec.structs.replace(START, not_before=wire.now_ms() + 60_000)
+    await lifecycle.accept(ALICE, "ex_1", START)
+    await lifecycle.accept(ALICE, "ex_2", later)
+    await lifecycle.accept(ALICE, "ex_3", START)
+    with pytest.raises(TooManyQueued) as caught:
+        await lifecycle.accept(ALICE, "ex_4", START)
+    assert (caught.value.limit, await redis.exists(ALICE.execution("ex_4").record)) == (3, 0)
+    assert not await lifecycle.accept(ALICE, "ex_3", START), "a repeat is no other"
+    assert await lifecycle.accept(Owner("bob"), "ex_4", START)
+
+    await jobs.ensure_group(redis, "writer")
+    (entry, *_) = await jobs.read(redis, ["writer"], "w", count=1, block_ms=1000)
+    job = await jobs.claim(redis, entry, "w", 60_000, 3)
+    assert isinstance(job, Job)
+    await jobs.settle(redis, entry, job)
+    assert await lifecycle.accept(ALICE, "ex_4", START)
+    with pytest.raises(TooManyQueued):
+        await lifecycle.accept(ALICE, "ex_5", START)
+    await lifecycle.cancel(ALICE, "ex_2", reason=None, by=None)
+    await jobs.end(redis, wire.member(ALICE, "ex_2"))
+    assert await lifecycle.accept(ALICE, "ex_5", START)
+
+
+async def test_what_nobody_looks_after_does_not_wait(redis: Redis) -> None:
+    """A worker of the version before takes executions and does not say so: once they have ended they do not count."""
+    lifecycle = Lifecycle(redis, LogLimits(max_queued_per_user=2), Redactor())
+    for name in ("ex_1", "ex_2"):
+        await lifecycle.accept(ALICE, name, START)
+    await redis.zrem(DUE, wire.member(ALICE, "ex_1"))
+    assert await lifecycle.accept(ALICE, "ex_3", START)
+    with pytest.raises(TooManyQueued):
+        await lifecycle.accept(ALICE, "ex_4", START)
 
 
 async def test_what_runs_is_not_offered_by_a_repeat(redis: Redis, lifecycle: Lifecycle) -> None:
