@@ -104,7 +104,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _about("where clients find the edges, in A2A cards; unset: where the card was asked for", "URL", allowed=_BASE),
     ] = None
 
-    max_connections: Annotated[int, _about("open streams of one edge process; 0 is no limit", "streams", ge=0)] = 10_000
+    max_connections: Annotated[
+        int, _about("open streams of one edge process; 0 is what descriptors allow", "streams", ge=0)
+    ] = 10_000
+    max_sockets: Annotated[
+        int,
+        _about(
+            "connections of one edge process's public port, streams included; 0 is a tenth more than its streams",
+            "connections",
+            ge=0,
+        ),
+    ] = 0
     max_connections_per_user: Annotated[
         int, _about("open streams of one user over all edges; 0 is no limit", "streams", ge=0)
     ] = 100

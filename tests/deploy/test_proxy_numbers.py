@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from broker.api import MAX_BODY_BYTES
-from broker.app import KEEPALIVE_SECONDS, USER_TIMEOUT_MS
+from broker.connection import KEEPALIVE_SECONDS
+from broker.listener import USER_TIMEOUT_MS
 from broker.settings import Settings, load_settings
 from tests.deploy.manifests import K8S, ROOT
 
