@@ -26,15 +26,15 @@ BACKLOG = 4096
 ACCEPTS = 16
 """Connections taken in one turn: other processes on the socket, and the loop's other work, come between."""
 LEAVE_SECONDS = 0.02
-"""How long a process whose seats are taken leaves new connections to its siblings; a half full one, half as long."""
-FULL_SECONDS = 0.25
-"""How long one without room for a connection does."""
+"""How long a process that is nearly full leaves new connections to its siblings; a half full one, half as long."""
+FULL_SECONDS = 0.1
+"""How long one that is full does."""
 SCARCE_SECONDS = 0.01
 """Pause between turns while room is scarce: a flood costs a part of a core."""
 RETRY_SECONDS = 1.0
 """Pause when the system has no descriptor left."""
-SPARED_SECONDS = 0.5
-"""A connection is not ended for want of room before it had so long to send a request."""
+SPARED_SECONDS = 0.1
+"""How long a connection has to send a request before one that has not sent any either takes its room."""
 FIRST_REQUEST_SECONDS = 15.0
 """How long a new connection may take to send its first request's head."""
 SETTLE_SECONDS = 0.5
@@ -91,8 +91,8 @@ class Counts(NamedTuple):
 class Listener:
     """Takes connections from a socket, `limit` of them at most, and gives each to a protocol that `factory` makes.
 
-    Protocols say what they are doing: `enter`, `busy`, `rest`, `leave`. `shared` is the number of connections at which
-    this process leaves new ones to its siblings on the same socket; 0 is for one that has none.
+    Protocols say what they are doing: `enter`, `busy`, `rest`, `leave`. Where other processes accept from the same
+    socket, `shared` is the number of connections with which this one is full, so that the least full takes the next.
     """
 
     def __init__(self, sock: socket.socket, limit: int, counts: Counts, *, shared: int = 0) -> None:
@@ -126,7 +126,7 @@ class Listener:
 
     async def _close(self, settle_seconds: float) -> None:
         """Stop listening. What waits was connected by the kernel, and may have sent a request: it is answered."""
-        for _ in range(BACKLOG // ACCEPTS):
+        for _ in range(BACKLOG):
             if not self._take():
                 break
         if self._turn is not None:
@@ -147,10 +147,14 @@ class Listener:
 
     def _patience(self) -> float:
         """How long to leave what waits to others: to siblings that have more room, and to the loop's other work."""
-        is_full = self.open >= self._limit
-        if self._shared:
-            return FULL_SECONDS if is_full else LEAVE_SECONDS * min(1.0, self.open / self._shared)
-        return SCARCE_SECONDS if is_full else 0.0
+        if not self._shared:
+            return SCARCE_SECONDS if self.open >= self._limit else 0.0
+        return FULL_SECONDS if self.open >= self._shared else LEAVE_SECONDS * self.open / self._shared
+
+    def _turn_size(self) -> int:
+        """How many to accept: no more than this process has seats for, as long as it has any."""
+        free = self._shared - self.open
+        return min(ACCEPTS, free) if free > 0 else ACCEPTS
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock)
@@ -165,7 +169,7 @@ class Listener:
 
     def _take(self) -> bool:
         """Accept some of what waits; whether there may be more."""
-        for _ in range(ACCEPTS):
+        for _ in range(self._turn_size()):
             try:
                 accepted, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -180,7 +184,7 @@ class Listener:
         return True
 
     def _let_in(self, accepted: socket.socket) -> None:
-        if self.open >= self._limit and not self._make_room():
+        if self.open >= self._limit and not self._make_room(SPARED_SECONDS if is_silent(accepted) else 0.0):
             self._refuse(accepted)
             return
         self._count(1)
@@ -209,9 +213,9 @@ class Listener:
 
     # --- letting go --------------------------------------------------------------------------------------------------
 
-    def _make_room(self) -> bool:
+    def _make_room(self, spared_seconds: float) -> bool:
         """End the connection that has been silent longest, or else idle longest; whether there was one."""
-        latest = self._loop.time() - SPARED_SECONDS
+        latest = self._loop.time() - spared_seconds
         for waiting in (self._silent, self._idle):
             for connection, since in waiting.items():
                 if since > latest:
@@ -250,6 +254,14 @@ class Listener:
 
     leave = busy
     """It is gone, or a viewer's."""
+
+
+def is_silent(accepted: socket.socket) -> bool:
+    """Whether nothing has come from a client. Most send their request together with the end of the handshake."""
+    try:
+        return not accepted.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return True
 
 
 def listen(host: str, port: int, prefix: str = "RUNCAST_") -> socket.socket:

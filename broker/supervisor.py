@@ -71,13 +71,20 @@ class Supervisor:
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
             self._log.info("supervisor_started", workers=len(self._children), port=public.getsockname()[1])
             await asyncio.gather(
-                *(self._keep(child, public, admin) for child, admin in zip(self._children, admins, strict=True))
+                *(self._keep(child, public, admin) for child, admin in zip(self._children, admins, strict=True)),
+                self._let_go(public),
             )
         self._log.info("supervisor_stopped")
 
     def _admin_socket(self, number: int) -> socket.socket:
         port = self._settings.admin_port
         return listen(self._settings.admin_host, port + number if port else 0, "RUNCAST_ADMIN_")
+
+    async def _let_go(self, public: socket.socket) -> None:
+        """Once it stops, the children alone hold the public socket: the last of them takes what waits, and then nobody
+        can connect to what nobody would answer."""
+        await self._stopping.wait()
+        public.close()
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():
