@@ -40,6 +40,8 @@ class Door(Protocol):
 
     def enter(self, connection: Any) -> None: ...
     def busy(self, connection: Any) -> None: ...
+    def stuck(self, connection: Any) -> None: ...
+    def unstuck(self, connection: Any) -> None: ...
     def rest(self, connection: Any) -> None: ...
     def leave(self, connection: Any) -> None: ...
 
@@ -94,6 +96,14 @@ class Connection(web.RequestHandler):
             self._body = self._messages[-1][1]
         if self._is_asked:
             self._door.busy(self)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._door.stuck(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._door.unstuck(self)
 
     @property
     def _is_asked(self) -> bool:

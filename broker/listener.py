@@ -35,6 +35,8 @@ RETRY_SECONDS = 1.0
 """Pause when the system has no descriptor left."""
 SPARED_SECONDS = 0.1
 """How long a connection has to send a request before one that has not sent any either takes its room."""
+STUCK_SECONDS = 5.0
+"""How long a connection may take none of its answer before a new one takes its room."""
 FIRST_REQUEST_SECONDS = 15.0
 """How long a new connection may take to send its first request's head."""
 SETTLE_SECONDS = 0.5
@@ -91,8 +93,8 @@ class Counts(NamedTuple):
 class Listener:
     """Takes connections from a socket, `limit` of them at most, and gives each to a protocol that `factory` makes.
 
-    Protocols say what they are doing: `enter`, `busy`, `rest`, `leave`. Where other processes accept from the same
-    socket, `shared` is the number of connections with which this one is full, so that the least full takes the next.
+    Protocols say what they are doing: `enter`, `busy`, `stuck`, `rest`, `leave`. Where other processes accept from the
+    same socket, `shared` is the number of connections with which this one is full: the least full takes the next.
     """
 
     def __init__(self, sock: socket.socket, limit: int, counts: Counts, *, shared: int = 0) -> None:
@@ -102,6 +104,7 @@ class Listener:
         self._shared = shared
         self._silent: dict[Any, float] = {}
         self._idle: dict[Any, float] = {}
+        self._stuck: dict[Any, tuple[float, int]] = {}
         self._opening: set[asyncio.Task[Any]] = set()
         self._turn: asyncio.TimerHandle | None = None
         self._refused = Seldom("connections_refused")
@@ -175,11 +178,10 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return False
             except OSError as error:
-                if error.errno not in OUT_OF_RESOURCES:
-                    raise
-                self._failed.say(error=errno.errorcode[error.errno], open=self.open)
-                self._pause(RETRY_SECONDS)
-                return False
+                self._failed.say(error=errno.errorcode.get(error.errno or 0), open=self.open)
+                if error.errno in OUT_OF_RESOURCES:
+                    self._pause(RETRY_SECONDS)
+                return False  # any other error is the one connection's
             self._let_in(accepted)
         return True
 
@@ -214,12 +216,17 @@ class Listener:
     # --- letting go --------------------------------------------------------------------------------------------------
 
     def _make_room(self, spared_seconds: float) -> bool:
-        """End the connection that has been silent longest, or else idle longest; whether there was one."""
-        latest = self._loop.time() - spared_seconds
+        """End the connection that has been silent longest, or else idle longest, or else one that does not take its
+        answer; whether there was one."""
+        now = self._loop.time()
         for waiting in (self._silent, self._idle):
             for connection, since in waiting.items():
-                if since > latest:
+                if since > now - spared_seconds:
                     break
+                self._end(connection)
+                return True
+        for connection, (since, _) in self._stuck.items():
+            if since <= now - STUCK_SECONDS:
                 self._end(connection)
                 return True
         return False
@@ -230,12 +237,18 @@ class Listener:
             connection.transport.abort()
 
     async def _watch(self) -> None:
-        """End connections that never send a request: aiohttp waits for the first head without a bound."""
+        """End connections that never send a request: aiohttp waits for the first head without a bound. And look who
+        takes its answer: while a transport is full nothing is added to it."""
         while True:
             await asyncio.sleep(1)
-            latest = self._loop.time() - FIRST_REQUEST_SECONDS
-            for connection in [each for each, since in self._silent.items() if since <= latest]:
+            now = self._loop.time()
+            for connection in [each for each, since in self._silent.items() if since <= now - FIRST_REQUEST_SECONDS]:
                 self._end(connection)
+            for connection, (_, size) in self._stuck.items():
+                transport = connection.transport  # None while it closes
+                left = transport.get_write_buffer_size() if transport is not None else 0
+                if left != size:
+                    self._stuck[connection] = (now, left)
 
     # --- what protocols say ------------------------------------------------------------------------------------------
 
@@ -248,12 +261,21 @@ class Listener:
         self._silent.pop(connection, None)
         self._idle.pop(connection, None)
 
+    def stuck(self, connection: Any) -> None:
+        """It has been sent more than it takes just now."""
+        self._stuck[connection] = (self._loop.time(), connection.transport.get_write_buffer_size())
+
+    def unstuck(self, connection: Any) -> None:
+        self._stuck.pop(connection, None)
+
     def rest(self, connection: Any) -> None:
         """It has all answers, and may ask again."""
         self._idle[connection] = self._loop.time()
 
-    leave = busy
-    """It is gone, or a viewer's."""
+    def leave(self, connection: Any) -> None:
+        """It is gone, or a viewer's."""
+        self.busy(connection)
+        self.unstuck(connection)
 
 
 def is_silent(accepted: socket.socket) -> bool:

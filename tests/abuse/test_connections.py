@@ -61,8 +61,8 @@ async def viewers(edge: EdgeProcess, author: Author, count: int) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def flood(port: int, count: int, says: bytes) -> AsyncIterator[None]:
-    """Connections that say only this and stay; whoever is let go comes again at once."""
+async def flood(port: int, count: int, says: bytes, *, reads: bool = True) -> AsyncIterator[None]:
+    """Connections that say only this and stay, reading what comes or not; whoever is let go comes again at once."""
 
     async def stay() -> None:
         while True:
@@ -70,8 +70,10 @@ async def flood(port: int, count: int, says: bytes) -> AsyncIterator[None]:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
                     writer.write(says)
-                    while await reader.read(65_536):
+                    while reads and await reader.read(65_536):
                         pass
+                    while not writer.is_closing():
+                        await asyncio.sleep(0.2)
                 finally:
                     writer.transport.abort()
             await asyncio.sleep(0.05)
@@ -139,6 +141,22 @@ async def is_answered(edge: EdgeProcess, token: str) -> bool:
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         return (await call(edge.port, "GET", "/api/agent/executions", token)).status == 200
     return False
+
+
+async def test_who_does_not_read_answers_makes_room(narrow: EdgeProcess, redis: Redis) -> None:
+    """More connections than there is room for, each full of answers that nobody takes: viewers notice nothing, and
+    soon somebody gets in."""
+    author = Author(redis, "reader")
+    await author.begin()
+    many = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+    async with viewers(narrow, author, 20) as watching, flood(narrow.port, SOCKETS, many, reads=False):
+        await eventually("it is full", lambda: narrow.metric("runcast_sockets") >= SOCKETS - 1)
+        began = time.monotonic()
+        while not await is_answered(narrow, author.token):
+            assert time.monotonic() < began + 30, "nobody gets in"
+            assert await seconds_to_all(author, watching) < 3
+            await asyncio.sleep(0.1)
+        assert all(viewer.connects == 1 for viewer in watching)
 
 
 async def test_a_flood_of_the_admin_port_does_not_keep_probes_out(narrow: EdgeProcess) -> None:
