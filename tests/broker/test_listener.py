@@ -23,7 +23,7 @@ from broker.embedded import EmbeddedRedis
 from broker.listener import Counts, Listener, listen
 from broker.metrics import Metrics
 from broker.settings import BadSetting, Settings
-from tests.edges import SECRET, SSE, Author, Connection, EdgeProcess, request, token_for
+from tests.edges import SECRET, SSE, Author, Busy, EdgeProcess, request
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
@@ -304,39 +304,6 @@ def streams_of(edges: EdgeProcess, port: int) -> int:
 
 
 # --- a stop ----------------------------------------------------------------------------------------------------------
-
-
-class Busy:
-    """A client that asks one thing after the other over a connection that is kept alive, as a proxy does."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._head = f"GET /api/agent/executions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_for('a')}\r\n\r\n"
-        self.answered: list[float] = []
-        self.closed = 0
-        self.lost: list[str] = []
-
-    async def run(self) -> None:
-        """Until nobody listens."""
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except ConnectionRefusedError:
-                return
-            try:
-                await self._ask(Connection(reader, writer), writer)
-            except (OSError, asyncio.IncompleteReadError) as error:
-                self.lost.append(repr(error))
-            finally:
-                writer.transport.abort()
-
-    async def _ask(self, connection: Connection, writer: asyncio.StreamWriter) -> None:
-        while connection.headers.get("connection") != "close":
-            writer.write(self._head.encode())
-            await connection._head()
-            await connection.body()
-            self.answered.append(time.monotonic())
-        self.closed += 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
