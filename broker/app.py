@@ -25,7 +25,7 @@ from broker.api import MAX_BODY_BYTES, Api, log_limits
 from broker.auth import Keys, Verifier, pem_key, secret_key
 from broker.collector import Collector
 from broker.commands import Commands
-from broker.connection import Connection, Unreadable
+from broker.connection import Connection, Unreadable, announce_end
 from broker.front import Front
 from broker.history import History
 from broker.jwks import Jwks
@@ -356,6 +356,7 @@ async def serving(
     app: web.Application, listener: Listener, unreadable: Unreadable, settle_seconds: float = 0
 ) -> AsyncIterator[None]:
     """Serve an application to those whom the listener lets in."""
+    app.on_response_prepare.append(announce_end)
     runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     server = runner.server

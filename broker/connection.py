@@ -118,6 +118,11 @@ class Connection(web.RequestHandler):
         self.has_ended = True
         return self._is_asked and (self._body is None or self._body.is_eof())
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the answer to come is the last on this connection."""
+        return self._door.draining or (self.has_ended and not self._messages)
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
@@ -126,9 +131,6 @@ class Connection(web.RequestHandler):
             assert problem is not None
             assert isinstance(request, web.Request)
             resp = problem_response(problem, request_id_of(request))
-        is_last = self._door.draining or (self.has_ended and not self._messages)
-        if is_last and isinstance(resp, web.StreamResponse):
-            resp.force_close()
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -161,6 +163,13 @@ class Connection(web.RequestHandler):
         response.headers.update({**RESPONSE_HEADERS, REQUEST_ID_HEADER: request_id})
         response.force_close()
         return response
+
+
+async def announce_end(request: web.Request, response: web.StreamResponse) -> None:
+    """A signal for `on_response_prepare`: a client that is told loses no request to a connection that ends."""
+    if isinstance(request.protocol, Connection) and request.protocol.is_last:
+        response.force_close()
+        response.headers["Connection"] = "close"  # aiohttp has decided that already
 
 
 def unreadable(error: HttpProcessingError) -> Problem:

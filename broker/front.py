@@ -19,7 +19,7 @@ from broker.auth import Identity, Unauthorized, act_for, require, require_execut
 from broker.commands import Commands
 from broker.logs import get_logger
 from broker.metrics import Metrics, Protocol
-from broker.problems import Problem, request_id_of, to_problem, unsupported_coding
+from broker.problems import Problem, request_id_of, to_problem
 from broker.protocols.rendering import Rendering
 from broker.request import Target
 from broker.seats import Seat
@@ -92,8 +92,6 @@ class Front:
 
     async def read_body(self, request: web.Request) -> bytes:
         """The body, within limits of size and time; a second time at once."""
-        if request.headers.get("Content-Encoding", "identity").lower() not in ("identity", "gzip", "deflate"):
-            raise unsupported_coding()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await request.read()

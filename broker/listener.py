@@ -7,10 +7,13 @@ descriptors fails as many times in a row, with a traceback each.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import errno
+import fcntl
 import socket
+import termios
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
@@ -98,6 +101,7 @@ class Listener:
     """
 
     def __init__(self, sock: socket.socket, limit: int, counts: Counts, *, shared: int = 0) -> None:
+        sock.setblocking(False)
         self._sock = sock
         self._limit = limit
         self._counts = counts
@@ -136,7 +140,9 @@ class Listener:
             self._turn.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
-        if self._opening or self._silent:
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=settle_seconds)
+        if self._silent:
             await asyncio.sleep(settle_seconds)
 
     # --- accepting ---------------------------------------------------------------------------------------------------
@@ -245,8 +251,7 @@ class Listener:
             for connection in [each for each, since in self._silent.items() if since <= now - FIRST_REQUEST_SECONDS]:
                 self._end(connection)
             for connection, (_, size) in self._stuck.items():
-                transport = connection.transport  # None while it closes
-                left = transport.get_write_buffer_size() if transport is not None else 0
+                left = unsent_bytes(connection.transport)
                 if left != size:
                     self._stuck[connection] = (now, left)
 
@@ -263,7 +268,7 @@ class Listener:
 
     def stuck(self, connection: Any) -> None:
         """It has been sent more than it takes just now."""
-        self._stuck[connection] = (self._loop.time(), connection.transport.get_write_buffer_size())
+        self._stuck[connection] = (self._loop.time(), unsent_bytes(connection.transport))
 
     def unstuck(self, connection: Any) -> None:
         self._stuck.pop(connection, None)
@@ -276,6 +281,16 @@ class Listener:
         """It is gone, or a viewer's."""
         self.busy(connection)
         self.unstuck(connection)
+
+
+def unsent_bytes(transport: Any) -> int:
+    """What has not reached the peer: in the transport and, where the system tells (Linux), in the kernel."""
+    if transport is None or transport.is_closing():
+        return 0
+    waiting = array.array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+    return int(transport.get_write_buffer_size()) + waiting[0]
 
 
 def is_silent(accepted: socket.socket) -> bool:

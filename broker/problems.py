@@ -28,6 +28,8 @@ RESPONSE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 """What every response has."""
+BODY_CODINGS = ("identity", "gzip", "deflate")
+"""What a request's body may be in, and aiohttp unpacks."""
 RETRY_AFTER_OUTAGE_SECONDS = 2
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -222,6 +224,8 @@ def request_id_of(request: web.Request) -> str:
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = request_id_of(request)
     try:
+        if (request.headers.get("Content-Encoding") or "identity").lower() not in BODY_CODINGS:
+            raise unsupported_coding()
         return await handler(request)
     except ConnectionResetError:
         raise  # the client left; there is nobody to tell

@@ -171,7 +171,7 @@ async def test_what_waits_when_the_listener_closes_is_let_in() -> None:
     """A connection that the kernel made just before is not reset: its request may be on its way."""
     stand = Stand(1000)
     with contextlib.ExitStack() as stack:
-        async with stand.listener.listening(lambda: Client(stand), 0.2):
+        async with stand.listener.listening(lambda: Client(stand), 1.0):
             for _ in range(40):
                 stack.enter_context(socket.create_connection(("127.0.0.1", stand.listener.port)))
         assert len(stand.clients) == 40
