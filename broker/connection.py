@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod, ContentEncodingError, HttpProcessingError, LineTooLong
 from aiohttp.streams import StreamReader
 
+from broker.guests import Guests
 from broker.logs import Seldom
 from broker.problems import (
     REQUEST_ID_HEADER,
@@ -34,16 +35,12 @@ MAX_HEADERS = 128
 
 
 class Door(Protocol):
-    """Who keeps count of connections (`Listener`)."""
+    """Who let it in (`Listener`). `draining`: each answer is to be its connection's last."""
 
-    draining: bool
-
-    def enter(self, connection: Any) -> None: ...
-    def busy(self, connection: Any) -> None: ...
-    def stuck(self, connection: Any) -> None: ...
-    def unstuck(self, connection: Any) -> None: ...
-    def rest(self, connection: Any) -> None: ...
-    def leave(self, connection: Any) -> None: ...
+    @property
+    def guests(self) -> Guests: ...
+    @property
+    def draining(self) -> bool: ...
 
 
 class Unreadable:
@@ -84,10 +81,10 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._door.enter(self)
+        self._door.guests.enter(self, self._loop.time())
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._door.leave(self)
+        self._door.guests.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -95,15 +92,15 @@ class Connection(web.RequestHandler):
         if self._messages:
             self._body = self._messages[-1][1]
         if self._is_asked:
-            self._door.busy(self)
+            self._door.guests.busy(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._door.stuck(self)
+        self._door.guests.stuck(self, self._loop.time())
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._door.unstuck(self)
+        self._door.guests.unstuck(self)
 
     @property
     def _is_asked(self) -> bool:
@@ -136,7 +133,7 @@ class Connection(web.RequestHandler):
         finally:
             self._answered += 1
             if not self._is_asked and self.transport is not None:
-                self._door.rest(self)
+                self._door.guests.rest(self, self._loop.time())
 
     # --- what cannot be answered as usual ----------------------------------------------------------------------------
 

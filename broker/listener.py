@@ -7,19 +7,17 @@ descriptors fails as many times in a row, with a traceback each.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import errno
-import fcntl
 import socket
-import termios
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import msgspec
 from prometheus_client import Counter, Gauge
 
+from broker.guests import SPARED_SECONDS, Guests
 from broker.logs import Seldom
 from broker.problems import RESPONSE_HEADERS, Problem
 from broker.settings import BadSetting
@@ -36,12 +34,6 @@ SCARCE_SECONDS = 0.01
 """Pause between turns while room is scarce: a flood costs a part of a core."""
 RETRY_SECONDS = 1.0
 """Pause when the system has no descriptor left."""
-SPARED_SECONDS = 0.1
-"""How long a connection has to send a request before one that has not sent any either takes its room."""
-STUCK_SECONDS = 5.0
-"""How long a connection may take none of its answer before a new one takes its room."""
-FIRST_REQUEST_SECONDS = 15.0
-"""How long a new connection may take to send its first request's head."""
 SETTLE_SECONDS = 0.5
 """How long a closing listener waits for the requests of connections that it took last."""
 # Bytes that the kernel holds unsent, so that a reader that stopped is noticed by its socket's buffer and not by
@@ -96,8 +88,8 @@ class Counts(NamedTuple):
 class Listener:
     """Takes connections from a socket, `limit` of them at most, and gives each to a protocol that `factory` makes.
 
-    Protocols say what they are doing: `enter`, `busy`, `stuck`, `rest`, `leave`. Where other processes accept from the
-    same socket, `shared` is the number of connections with which this one is full: the least full takes the next.
+    Protocols tell `guests` what they are doing. Where other processes accept from the same socket, `shared` is the
+    number of connections with which this one is full: the least full takes the next.
     """
 
     def __init__(self, sock: socket.socket, limit: int, counts: Counts, *, shared: int = 0) -> None:
@@ -106,13 +98,11 @@ class Listener:
         self._limit = limit
         self._counts = counts
         self._shared = shared
-        self._silent: dict[Any, float] = {}
-        self._idle: dict[Any, float] = {}
-        self._stuck: dict[Any, tuple[float, int]] = {}
         self._opening: set[asyncio.Task[Any]] = set()
         self._turn: asyncio.TimerHandle | None = None
         self._refused = Seldom("connections_refused")
         self._failed = Seldom("accept_failed")
+        self.guests = Guests()
         self.open = 0
         self.draining = False
         """Whether each answer is to be its connection's last."""
@@ -142,7 +132,7 @@ class Listener:
         self._sock.close()
         if self._opening:
             await asyncio.wait(self._opening, timeout=settle_seconds)
-        if self._silent:
+        if self.guests.silent:
             await asyncio.sleep(settle_seconds)
 
     # --- accepting ---------------------------------------------------------------------------------------------------
@@ -161,9 +151,10 @@ class Listener:
         return FULL_SECONDS if self.open >= self._shared else LEAVE_SECONDS * self.open / self._shared
 
     def _turn_size(self) -> int:
-        """How many to accept: no more than this process has seats for, as long as it has any."""
-        free = self._shared - self.open
-        return min(ACCEPTS, free) if free > 0 else ACCEPTS
+        """How many to accept: beside siblings, a fiftieth of what fits in, and no more than still does."""
+        if not self._shared or self.open >= self._shared:
+            return ACCEPTS
+        return max(1, min(ACCEPTS, self._shared // 50, self._shared - self.open))
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock)
@@ -222,75 +213,24 @@ class Listener:
     # --- letting go --------------------------------------------------------------------------------------------------
 
     def _make_room(self, spared_seconds: float) -> bool:
-        """End the connection that has been silent longest, or else idle longest, or else one that does not take its
-        answer; whether there was one."""
-        now = self._loop.time()
-        for waiting in (self._silent, self._idle):
-            for connection, since in waiting.items():
-                if since > now - spared_seconds:
-                    break
-                self._end(connection)
-                return True
-        for connection, (since, _) in self._stuck.items():
-            if since <= now - STUCK_SECONDS:
-                self._end(connection)
-                return True
-        return False
+        connection = self.guests.least(self._loop.time(), spared_seconds=spared_seconds)
+        if connection is not None:
+            self._end(connection)
+        return connection is not None
 
     def _end(self, connection: Any) -> None:
-        self.leave(connection)
+        self.guests.leave(connection)
         if connection.transport is not None:
             connection.transport.abort()
 
     async def _watch(self) -> None:
-        """End connections that never send a request: aiohttp waits for the first head without a bound. And look who
-        takes its answer: while a transport is full nothing is added to it."""
+        """End connections that never send a request: aiohttp waits for the first head without a bound."""
         while True:
             await asyncio.sleep(1)
             now = self._loop.time()
-            for connection in [each for each, since in self._silent.items() if since <= now - FIRST_REQUEST_SECONDS]:
+            for connection in self.guests.overdue(now):
                 self._end(connection)
-            for connection, (_, size) in self._stuck.items():
-                left = unsent_bytes(connection.transport)
-                if left != size:
-                    self._stuck[connection] = (now, left)
-
-    # --- what protocols say ------------------------------------------------------------------------------------------
-
-    def enter(self, connection: Any) -> None:
-        """It is new, and has asked nothing yet."""
-        self._silent[connection] = self._loop.time()
-
-    def busy(self, connection: Any) -> None:
-        """It has asked something."""
-        self._silent.pop(connection, None)
-        self._idle.pop(connection, None)
-
-    def stuck(self, connection: Any) -> None:
-        """It has been sent more than it takes just now."""
-        self._stuck[connection] = (self._loop.time(), unsent_bytes(connection.transport))
-
-    def unstuck(self, connection: Any) -> None:
-        self._stuck.pop(connection, None)
-
-    def rest(self, connection: Any) -> None:
-        """It has all answers, and may ask again."""
-        self._idle[connection] = self._loop.time()
-
-    def leave(self, connection: Any) -> None:
-        """It is gone, or a viewer's."""
-        self.busy(connection)
-        self.unstuck(connection)
-
-
-def unsent_bytes(transport: Any) -> int:
-    """What has not reached the peer: in the transport and, where the system tells (Linux), in the kernel."""
-    if transport is None or transport.is_closing():
-        return 0
-    waiting = array.array("i", [0])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
-    return int(transport.get_write_buffer_size()) + waiting[0]
+            self.guests.look(now)
 
 
 def is_silent(accepted: socket.socket) -> bool:

@@ -10,15 +10,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
 
 import pytest
 import structlog
 from redis.asyncio import Redis
 
-from broker import descriptors, listener
+from broker import guests, listener
 from broker.app import Edge
-from broker.descriptors import Room
 from broker.embedded import EmbeddedRedis
 from broker.listener import Counts, Listener, listen
 from broker.metrics import Metrics
@@ -26,6 +24,10 @@ from broker.settings import BadSetting, Settings
 from tests.edges import SECRET, SSE, Author, Busy, EdgeProcess, request
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Client(asyncio.Protocol):
@@ -39,11 +41,11 @@ class Client(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._stand.clients.append(self)
-        self._stand.listener.enter(self)
+        self._stand.listener.guests.enter(self, now())
         self._stand.changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stand.listener.leave(self)
+        self._stand.listener.guests.leave(self)
         self._stand.clients.remove(self)
         self._stand.changed.set()
 
@@ -91,7 +93,7 @@ async def test_a_connection_above_the_limit_is_answered_and_closed() -> None:
             await stand.connect()
             await stand.until(lambda: len(stand.clients) >= count)  # noqa: B023
         for client in stand.clients:
-            stand.listener.busy(client)
+            stand.listener.guests.busy(client)
         with structlog.testing.capture_logs() as logs:
             for _ in range(20):
                 async with asyncio.timeout(5):
@@ -120,14 +122,14 @@ async def test_the_silent_and_then_the_idle_make_room(monkeypatch: pytest.Monkey
             await stand.until(lambda: len(stand.clients) == count)  # noqa: B023
         worker, second, first, silent = stand.clients
         for client in (worker, second, first):
-            stand.listener.busy(client)
+            stand.listener.guests.busy(client)
         for client in (first, second):
-            stand.listener.rest(client)
+            stand.listener.guests.rest(client, now())
             await asyncio.sleep(0)
         for leaves in (silent, first, second):
             await stand.connect()
             await stand.until(lambda: leaves not in stand.clients and len(stand.clients) == 4)  # noqa: B023
-            stand.listener.busy(stand.clients[-1])
+            stand.listener.guests.busy(stand.clients[-1])
         assert worker in stand.clients
         assert stand.refused == 0
 
@@ -184,7 +186,7 @@ async def test_what_waits_when_the_listener_closes_is_let_in() -> None:
         assert stand.listener.open == 0
 
 
-# --- settings --------------------------------------------------------------------------------------------------------
+# --- addresses -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -209,51 +211,6 @@ def test_a_port_that_is_taken_is_blamed_on_the_port() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(BadSetting) as caught:
         listen("127.0.0.1", taken.getsockname()[1], "RUNCAST_ADMIN_")
     assert caught.value.name == "RUNCAST_ADMIN_PORT"
-
-
-@pytest.mark.parametrize(
-    ("settings", "of", "room"),
-    [
-        (Settings(), 1 << 20, (11_000, 10_000)),
-        (Settings(), 1024, (683, 621)),
-        (Settings(max_connections=150), 1024, (214, 150)),
-        (Settings(max_connections=0), 10_384, (10_000, 9091)),
-        (Settings(max_sockets=5000), 1 << 20, (5000, 4546)),
-        (Settings(), 64, (16, 8)),
-    ],
-)
-def test_there_is_room_for_what_descriptors_allow(settings: Settings, of: int, room: tuple[int, int]) -> None:
-    """A tenth of the connections is no streams, and enough descriptors stay for Redis, probes and files."""
-    assert descriptors.room(settings, of) == Room(*room, of)
-
-
-def test_fewer_descriptors_than_streams_are_told_at_the_start(redis_url: str) -> None:
-    """The soft limit is raised to the hard one; if that is too little, the log says by how much."""
-    with narrow(redis_url, 200, max_connections=150) as started:
-        [line] = started.logged("streams_limited")
-        asked = {name: line[name] for name in ("max_connections", "descriptors", "sockets", "streams", "level")}
-        assert asked == {
-            "max_connections": 150,
-            "descriptors": 200,
-            "sockets": 104,
-            "streams": 95,
-            "level": "warning",
-        }
-        assert started.metric("runcast_connections_limit") == 95
-
-
-@contextlib.contextmanager
-def narrow(redis_url: str, hard: int, **settings: Any) -> Iterator[EdgeProcess]:
-    """An edge with so many descriptors at most, and fewer to begin with."""
-    code = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (90, {hard}));"
-        "from broker.cli import main; sys.exit(main())"
-    )
-    started = EdgeProcess(redis_url, program=("-c", code), **settings).start()
-    try:
-        yield started.wait_ready()
-    finally:
-        started.close()
 
 
 # --- several processes on a port -------------------------------------------------------------------------------------
@@ -351,7 +308,7 @@ async def test_what_somebody_works_on_stops_at_once(redis: Redis, redis_url: str
 async def test_silent_connections_end_on_both_ports(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever connects and says nothing, or half of a request, is gone after a while, on the admin port too; who has
     asked something stays."""
-    monkeypatch.setattr(listener, "FIRST_REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(guests, "FIRST_REQUEST_SECONDS", 0.5)
     settings = Settings(
         redis_url=redis_url, host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0, jwt_secret=SECRET,
         drain_seconds=0,
