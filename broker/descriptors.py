@@ -17,8 +17,8 @@ UNLIMITED = 1 << 20
 
 
 class Room(NamedTuple):
-    """`sockets` of the public port, of which `streams` may be streams (0: any number); what is between is for requests
-    that end. `descriptors` are what the process may have."""
+    """`sockets` of the public port, of which `streams` may be streams; the difference is for requests that end.
+    `descriptors` are what the process may have."""
 
     sockets: int
     streams: int

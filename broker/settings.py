@@ -132,7 +132,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _about("a stream is closed, to be resumed, after this ± 20 %; 0 is never", "seconds", ge=0, le=86_400)
     ] = 900
     drain_seconds: Annotated[
-        float, _about("time over which a stopping edge closes its streams; 0 closes at once", "seconds", ge=0, le=3600)
+        float,
+        _about(
+            "time over which a stopping edge closes its streams; without any it listens for a quarter, 5 s at most",
+            "seconds",
+            ge=0,
+            le=3600,
+        ),
     ] = 20
     write_timeout_seconds: Annotated[
         float, _about("a viewer that takes nothing for so long is closed as `slow`", "seconds", ge=0.1, le=3600)
