@@ -128,7 +128,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _about("where clients find the edges, in A2A cards; unset: where the card was asked for", "URL", allowed=_BASE),
     ] = None
 
-    max_connections: Annotated[int, _about("open streams of one edge process; 0 is no limit", "streams", ge=0)] = 10_000
+    max_connections: Annotated[
+        int, _about("open streams of one edge process; 0 is what descriptors allow", "streams", ge=0)
+    ] = 10_000
+    max_sockets: Annotated[
+        int,
+        _about(
+            "connections of one edge process's public port, streams included; 0 is a tenth more than its streams",
+            "connections",
+            ge=0,
+        ),
+    ] = 0
     max_connections_per_user: Annotated[
         int, _about("open streams of one user over all edges; 0 is no limit", "streams", ge=0)
     ] = 100
@@ -146,7 +156,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _about("a stream is closed, to be resumed, after this ± 20 %; 0 is never", "seconds", ge=0, le=86_400)
     ] = 900
     drain_seconds: Annotated[
-        float, _about("time over which a stopping edge closes its streams; 0 closes at once", "seconds", ge=0, le=3600)
+        float,
+        _about(
+            "time over which a stopping edge closes its streams; without any it listens for a quarter, 5 s at most",
+            "seconds",
+            ge=0,
+            le=3600,
+        ),
     ] = 20
     write_timeout_seconds: Annotated[
         float, _about("a viewer that takes nothing for so long is closed as `slow`", "seconds", ge=0.1, le=3600)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CORK = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", socket.TCP_NODELAY))
 """Holds back what does not fill a packet until the end; systems without it get what they have anyway."""
+SECOND_PROBE_SECONDS = 0.25
 MAX_UNREAD_BYTES = 64 * 1024
 """What a client may send on a stream (nobody reads it) before it is cut off."""
 
@@ -160,6 +161,13 @@ class Viewer(asyncio.Protocol):
         if self.unread > MAX_UNREAD_BYTES:
             self.transport.abort()
 
+    def eof_received(self) -> bool:
+        """The client sends no more. It may still listen (`nc -N`), or have left: then what is written first has its
+        connection reset, and what is written next fails."""
+        self.write(self.lens.heartbeat)
+        asyncio.get_running_loop().call_later(SECOND_PROBE_SECONDS, self.write, self.lens.heartbeat)
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.resume_writing()
         self.service.on_gone(self)
@@ -184,3 +192,5 @@ def take_over(request: Any, viewer: Viewer, high_water: int) -> None:
     protocol.connection_lost(None)
     transport.set_write_buffer_limits(high=high_water)
     transport.resume_reading()  # a viewer must hear that its client leaves
+    if getattr(protocol, "has_ended", False):
+        viewer.eof_received()

@@ -17,10 +17,12 @@ LEVELS = {
     "broker": {
         0: "dataset settings logs metrics api_types ops_types lines egress",
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
-        " description timer turns failures eventsource problems form_check vitals tracing claims revocations",
+        " description timer turns failures eventsource problems form_check vitals tracing claims revocations"
+        " descriptors guests",
         2: "api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
         " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
-        " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*",
+        " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*"
+        " listener connection",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
