@@ -148,6 +148,7 @@ if stale then
   changes[#changes + 1] = now_text
 end
 call('HSET', record, unpack(changes))
+if terminal then call('HDEL', record, 'given') end -- credentials that only the agent may have
 
 if not state then
   call('ZADD', KEYS[5], ms_text, ARGV[11])

@@ -10,6 +10,8 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
+import msgspec
+
 from emitter import wire
 from emitter.asking import Asking
 from emitter.batch import MERGED_DELTA_BYTES, Prepared, escaped_bytes
@@ -33,6 +35,7 @@ from emitter.events import (
     Status,
     ThinkingDelta,
 )
+from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
 from emitter.log import Mode, prepare_with
@@ -159,6 +162,12 @@ def _check_text(chunk: str) -> None:
         raise InvalidEvent(f"text: {error}") from error
 
 
+def _chunks(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
+    """A chunk of text as several of at most `size` characters."""
+    for start in range(0, len(event.delta), size):
+        yield msgspec.structs.replace(event, delta=event.delta[start : start + size])
+
+
 class AgentEmitter(AsyncEventMethods):
     """Publishes the events of one execution. Use it with `async with`, or close it.
 
@@ -210,6 +219,7 @@ class AgentEmitter(AsyncEventMethods):
         mode: Mode = "claimed" if claimed else "any"
         self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare, mode, trace)
         self._text_chunk, self._delta_bytes = self._text_limits()
+        self._held = HeldText(self._put_chunk)
         self._chunks_dropped = 0
         self._calls = 0
         self._end: str | None = None
@@ -256,7 +266,7 @@ class AgentEmitter(AsyncEventMethods):
             return
         self._closed = True
         try:
-            self._say_dropped()
+            self._say_rest()
             await self._lane.close(timeout)
         finally:
             if self._owns_publisher:
@@ -265,7 +275,7 @@ class AgentEmitter(AsyncEventMethods):
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything emitted by now is in the log. Raises `RedisUnavailable` after `timeout` seconds; what
         waits is still sent when Redis is back."""
-        self._say_dropped()
+        self._say_rest()
         await self._lane.flush(timeout)
 
     async def emit(self, event: Event) -> None:
@@ -296,25 +306,51 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _queue(self, event: Event) -> None:
         # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
-        if isinstance(event, MessageDelta | ThinkingDelta):
-            prepared, size = self._measure(event)
-        else:
-            prepared, size = self._prepare(event, now_ms()), 0
+        if not isinstance(event, MessageDelta | ThinkingDelta):
+            await self._queue_one(event, self._prepare(event, now_ms()), 0)
+            return
+        prepared, size = self._measure(event)
+        said = self._held.pass_on(event)
+        self.active_at = time.monotonic()
+        if said is event:
+            await self._queue_one(event, prepared, size)
+        elif said is not None:
+            for chunk in _chunks(said, self._text_chunk):
+                await self._queue_one(chunk, *self._measure(chunk))
+
+    async def _queue_one(self, event: Event, prepared: Prepared | None, size: int) -> None:
         self.active_at = time.monotonic()
         lane = self._lane
         if (lane.crowded or lane.queue.full) and not await self._make_room(event):
             return
         if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
             self._say_dropped()
-        if prepared is not None:
-            lane.queue.put(prepared)
+        if isinstance(event, MessageDelta | ThinkingDelta):
+            self._put_measured(event, prepared, size)
         else:
-            assert isinstance(event, MessageDelta | ThinkingDelta)
-            lane.queue.put_delta(event, size, now_ms(), self._delta_bytes)
-        lane.changed(urgent=prepared is not None)
+            assert prepared is not None
+            self._held.before(event)
+            self._put(prepared)
         self._calls += 1
         if not self._calls % 64:
             await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
+
+    def _put_measured(self, event: MessageDelta | ThinkingDelta, prepared: Prepared | None, size: int) -> None:
+        if prepared is not None:
+            self._put(prepared)
+        else:
+            self._lane.queue.put_delta(event, size, now_ms(), self._delta_bytes)
+            self._lane.changed(urgent=False)
+
+    def _put_chunk(self, event: MessageDelta | ThinkingDelta) -> None:
+        """Queue the end of a text that was held back."""
+        if self._lane.error is None:
+            for chunk in _chunks(event, self._text_chunk):
+                self._put_measured(chunk, *self._measure(chunk))
+
+    def _say_rest(self) -> None:
+        self._held.release()
+        self._say_dropped()
 
     def _measure(self, event: MessageDelta | ThinkingDelta) -> tuple[Prepared | None, int]:
         """The encoded size of a chunk; or, of one that is too large to merge, what is stored of it."""
@@ -355,7 +391,7 @@ class AgentEmitter(AsyncEventMethods):
         prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._prepare(end, now_ms()))
         if failure is None:
             prepared = prepared._replace(fields=self._record_fields(fields))
-        self._say_dropped()
+        self._say_rest()
         self._put_completed_text()
         self._put(prepared)  # whether or not there is room: it is the last one
         self._end = TERMINAL_STATES[prepared.type]
