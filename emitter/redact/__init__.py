@@ -82,7 +82,7 @@ class Redactor:
         return type_ in _FREE_TYPES or type_.startswith("custom:")
 
     def _may_be_named(self, low: str) -> bool:
-        if "\\u" in low or (may_name(low) and _NAMED.search(low) is not None):
+        if "\\u" in low or '"-u"' in low or '-user"' in low or (may_name(low) and _NAMED.search(low) is not None):
             return True
         return self._extra_hint is not None and self._extra_hint.search(low) is not None
 

@@ -61,6 +61,8 @@ class Stream:
         found = spans(text)
         begin = self._open(text, found)
         is_long = len(text) - begin > HELD_MAX
+        if is_long and found and found[-1][0] == begin:
+            found[-1] = (begin, len(text))  # what ends a line of it is not the end
         return self._show(text, found, len(text) if is_long else max(begin, self._shown), begin)
 
     def release(self) -> str:

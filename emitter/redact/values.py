@@ -70,7 +70,7 @@ def _hidden(name: str, item: Any) -> Any:
     if item is None or isinstance(item, bool) or item == "":
         return item
     low = name.lower()
-    # `token: 17` counts something; `token: "17ab"` is one.
+    # A number of tokens counts something; a text is one.
     if "token" in low and not _has_text(item):
         return item
     return item if low.endswith("pwd") and isinstance(item, str) and is_path(item) else REDACTED

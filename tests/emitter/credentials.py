@@ -260,15 +260,21 @@ def by_file() -> list[Item]:
         Item(rsa, rsa[130:190]),
         Item(f"body: {pkcs8}", pkcs8[70:120]),
         Item(ssh.replace("\n", "\\n"), ssh[70:100]),
-        Item(f"…{rsa[200:]}\n-----END RSA PRIVATE KEY-----", rsa[-30:]),
         Item(ec, ec[70:120]),
     ]
 
 
+def by_end() -> list[Item]:
+    """Told only by what comes after them."""
+    rsa = der("MIIEpAIBAAKCAQEA")
+    return [Item(f"…{rsa[200:]}\n-----END RSA PRIVATE KEY-----", rsa[-30:])]
+
+
 def untold() -> list[Item]:
     """What nobody can tell by its shape."""
+    forty = alnum(40)
     return [
-        Item(alnum(40), ""),
+        Item(f"it is {forty}", forty),
         Item("the code is 481516", "481516"),
         Item("card 4111 1111 1111 1111", "4111 1111 1111 1111"),
         Item("his word for it is swordfish", "swordfish"),
@@ -276,5 +282,106 @@ def untold() -> list[Item]:
 
 
 def corpus() -> list[Item]:
-    items = [*by_shape(), *by_form(), *by_file(), *untold()]
-    return [item if item.secret else Item(item.text, item.text) for item in items]
+    return [*by_shape(), *by_form(), *by_file(), *by_end(), *untold()]
+
+
+LOOKALIKES = [
+    "sk_sort_key_user_2026_01_profile",
+    "pk_user_account_2026_11_29_history",
+    "rk-reducer-kernel-2026-11-29-build-7",
+    "the header is -----BEGIN PRIVATE KEY----- and then base64 lines follow, up to the end marker",
+    "-----BEGIN PRIVATE KEY-----",
+    "a file that begins with -----BEGIN RSA PRIVATE KEY----- is a secret; ends with -----END RSA PRIVATE KEY-----.",
+    "commit 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
+    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "image: redis@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "@scope/some-package-name@1.2.3",
+    "npm install @ai-sdk/provider-utils@2.1.0",
+    "ids: call_8Kx0bP2vN1qT5mZ7rW3yL9aD, toolu_01A09q90qw90lq917835lq9, chatcmpl-AbC123dEf456",
+    "msg_01XFDUDYJgAACzvnptvVoYEL",
+    "def login(user: str, password: str) -> Token:\n    return Token(user, password=password)",
+    "token = get_token(request)\nif token == expected_token:\n    password = os.environ['DB_PASSWORD']",
+    "password = input('Password: ')",
+    "api_key=os.environ.get('OPENAI_API_KEY')",
+    "const token = await getToken({ secret: process.env.SECRET })",
+    "headers: { Authorization: `Bearer ${token}` }",
+    "curl -H 'Authorization: Bearer $TOKEN' https://api.example.com",
+    "Authorization: Bearer <token>",
+    "Authorization: Basic authentication is not supported",
+    "The password must have at least 8 characters, one of them a digit.",
+    "Password: at least 12 characters",
+    "Your password: choose a long one",
+    "The secret of the token is a cookie: key",
+    "Forgot password? Reset it at https://example.com/reset?user=ada",
+    "set DB_PASSWORD to the value from the vault",
+    "export TOKEN=$(cat /run/token)",
+    "API_KEY=${API_KEY}",
+    "DB_PASSWORD=<password>",
+    "password: ********",
+    "password: [redacted]",
+    "token: str",
+    "secret: Optional[str] = None",
+    "SECRET_NAME=app-config-2026",
+    "AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/secrets/token",
+    "PWD=/home/ada",
+    "OLDPWD=/home/ada/src",
+    "max_tokens=4096",
+    "token_count: 1234",
+    "tokens: 17",
+    "input_tokens=12, output_tokens=345",
+    "eos_token='</s>'",
+    "next_token=eyJhIjoxfQ",
+    "pageToken=CAUQAA",
+    "?page_token=abc123&limit=5",
+    "cookie_policy: strict2",
+    "token_type=bearer",
+    "api_key_id=ak_123456",
+    "see https://host/a@b and http://host:80/x",
+    "https://medium.com/@ada/post-1",
+    "https://github.com/a/b@v1.2.3",
+    "git@github.com:a/b.git",
+    "ssh://git@github.com/a/b.git",
+    "http://localhost:8080/users/@me",
+    "ada@example.com: hello",
+    "mailto:ada@example.com",
+    "docker run -u 1000:1000 image",
+    "chown -R ada:staff dir",
+    "ratio 16:9 at 12:30",
+    "task-analysis-of-the-quarter-2026-11",
+    "risk-adjusted-return-2026-q4-final",
+    "pass: 12, fail: 3",
+    "first pass: 3.2s",
+    "author: Ada Lovelace",
+    "key: value",
+    "primary key: id",
+    "sort_key=user_2026",
+    "signature: def f(a, b)",
+    "session: the third",
+    "Bearer responsibilities of everybody",
+    "basic training2 course",
+    "The cookie: a history",
+    "Cookie policy: we use cookies",
+    "eyes on the prize.eyJ is a prefix",
+    "AKIA is a prefix of AWS keys",
+    "ghp_ is a prefix, as in ghp_xxx",
+    "sk-... goes here",
+    "sk-learn-is-a-very-long-name-indeed",
+    "key-value-store-of-2026",
+    "pypi-index-server",
+    "hf_hub_download(repo)",
+    "npm_config_registry=https://registry.npmjs.org",
+    "SG.UN is Singapore",
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk",
+    "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl+gAwIBAgIEAgAAuTANBgkqhkiG9w0BAQUFADBaMQswCQYD\n-----END CERTIFICATE-----",
+    "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA\n-----END PUBLIC KEY-----",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJx5 ada@host",
+    "integrity sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
+    "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app/db-AbCdEf",
+    "projects/x/secrets/db/versions/3",
+    "secretsManagerArn: arn:aws:secretsmanager:eu:1:secret:x",
+    "v1.2.3-rc.4+build.567",
+    "10.0.0.1:6379",
+    "2026-11-29T07:30:00Z",
+]
+"""Texts that hold no credential."""
