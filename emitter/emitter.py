@@ -306,34 +306,33 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _queue(self, event: Event) -> None:
         # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
-        if not isinstance(event, MessageDelta | ThinkingDelta):
-            await self._queue_one(event, self._prepare(event, now_ms()), 0)
-            return
-        prepared, size = self._measure(event)
-        said = self._held.pass_on(event)
-        self.active_at = time.monotonic()
-        if said is event:
-            await self._queue_one(event, prepared, size)
-        elif said is not None:
-            for chunk in _chunks(said, self._text_chunk):
-                await self._queue_one(chunk, *self._measure(chunk))
+        for part, prepared, size in self._parts(event):
+            self.active_at = time.monotonic()
+            lane = self._lane
+            if (lane.crowded or lane.queue.full) and not await self._make_room(part):
+                return
+            if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
+                self._say_dropped()
+            if isinstance(part, MessageDelta | ThinkingDelta):
+                self._put_measured(part, prepared, size)
+            else:
+                assert prepared is not None
+                self._held.before(part)
+                self._put(prepared)
+            self._calls += 1
+            if not self._calls % 64:
+                await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
 
-    async def _queue_one(self, event: Event, prepared: Prepared | None, size: int) -> None:
+    def _parts(self, event: Event) -> Sequence[tuple[Event, Prepared | None, int]]:
+        """What to queue for an event now: itself; or, of a chunk, what may be said of the text by now."""
+        if not isinstance(event, MessageDelta | ThinkingDelta):
+            return ((event, self._prepare(event, now_ms()), 0),)
+        measured = self._measure(event)
+        said = self._held.pass_on(event)
+        if said is event:
+            return ((event, *measured),)
         self.active_at = time.monotonic()
-        lane = self._lane
-        if (lane.crowded or lane.queue.full) and not await self._make_room(event):
-            return
-        if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
-            self._say_dropped()
-        if isinstance(event, MessageDelta | ThinkingDelta):
-            self._put_measured(event, prepared, size)
-        else:
-            assert prepared is not None
-            self._held.before(event)
-            self._put(prepared)
-        self._calls += 1
-        if not self._calls % 64:
-            await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
+        return () if said is None else [(chunk, *self._measure(chunk)) for chunk in _chunks(said, self._text_chunk)]
 
     def _put_measured(self, event: MessageDelta | ThinkingDelta, prepared: Prepared | None, size: int) -> None:
         if prepared is not None:

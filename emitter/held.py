@@ -35,14 +35,15 @@ class HeldText:
         self._put = put
         self._streams = Streams()
         self._timer: asyncio.TimerHandle | None = None
+        """Set while something waits."""
 
     def pass_on(self, event: Delta) -> Delta | None:
         """What may be said of a chunk and of what was held before it: the chunk itself, mostly. None: nothing yet."""
         said = self._streams.feed((event.type, event.message_id), event.delta)
-        if self._timer is None and self._streams.is_waiting:
-            self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._time_is_up)
-        if said == event.delta:
+        if said is event.delta:
             return event
+        if self._timer is None and self._streams.is_waiting:
+            self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self.release)
         return replace(event, delta=said) if said else None
 
     def before(self, event: Event) -> None:
@@ -54,13 +55,10 @@ class HeldText:
 
     def release(self) -> None:
         """Queue everything that waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
         for (kind, message_id), text in self._streams.release():
             if text:
                 self._put(_KINDS[kind](message_id=message_id, delta=text))
-
-    def _time_is_up(self) -> None:
-        self._timer = None
-        self.release()

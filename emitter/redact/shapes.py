@@ -58,7 +58,6 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("dp.pt. dp.st. dp.ct. dp.sa.", "[A-Za-z0-9._-]{30,}"),  # Doppler
     ("AGE-SECRET-KEY-1", "[0-9A-Z]{20,}"),
 )
-_LITERALS = [prefix for prefixes, _ in _PREFIXES for prefix in prefixes.split()]
 
 
 def _by_first_letter() -> str:
@@ -119,18 +118,20 @@ _TAIL_CHARS = 8192
 
 
 def _separator_hint() -> str:
-    """The ends of prefixes that end with a separator, of which prose has few."""
+    """How prefixes stand before their last separator, of which prose has few."""
     ends: dict[str, set[str]] = {}
-    for literal in _LITERALS:
-        if literal[-1] in "-_.":
-            ends.setdefault(literal[-1], set()).add(re.escape(literal[-3:]))
+    for prefixes, _ in _PREFIXES:
+        for prefix in prefixes.split():
+            at = max(map(prefix.rfind, "-_."))
+            if at >= 0:
+                ends.setdefault(prefix[at], set()).add(re.escape(prefix[max(0, at - 2) : at + 1]))
     behind = "|".join(f"(?<={'|'.join(sorted(found))})" for found in ends.values())
     return f"(?=[A-Za-z0-9+/=_-]{{8}})(?:{behind})"
 
 
 _HINT = re.compile(
     rf"""[-_.AIJKB@YQp/](?:(?<=[-_.]){_separator_hint()}
-    |(?<=A)(?:(?<=A[KSBC][IC]A)[0-9A-Z]{{8}}|TATT3x|TCTT3x|TBB[A-Za-z0-9]|GE-SECRET|(?<=:A)A[A-Za-z0-9_-]{{8}}|(?<=EA)A[A-Za-z0-9]{{20}})
+    |(?<=A)(?:(?<=A[KSBC][IC]A)[0-9A-Z]{{8}}|TATT3x|TCTT3x|TBB[A-Za-z0-9]|(?<=:A)A[A-Za-z0-9_-]{{8}})
     |(?<=I)(?:(?<=AI)za|(?<=MI)I[A-Za-z0-9+/]{{3}}IBA|(?<=MI)[GH])|(?<=eyJ)[A-Za-z0-9_-]{{8}}|(?<=SK)[0-9a-f]{{8}}
     |(?<=b3B)lbnNza|(?<=@)(?:tcp|unix)\(|(?<=PRIVATE[ ]KEY)|(?<=CAQ)|(?<=dap)i|(?<=1/)/0)""",
     re.VERBOSE,
@@ -161,6 +162,11 @@ def shaped(text: str) -> Iterator[Span]:
             yield from (match.span(match.lastindex or 0) for match in shape.finditer(text))
     if "-----END" in text:
         yield from _tails(text)
+
+
+def has_shape(text: str) -> bool:
+    """Whether a text holds a credential that is told by its own shape."""
+    return may_be_shaped(text) and next(iter(shaped(text)), None) is not None
 
 
 def _tails(text: str) -> Iterator[Span]:

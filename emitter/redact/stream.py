@@ -54,7 +54,7 @@ class Stream:
         """What may be shown of the text by now, besides what was returned before."""
         text = self._recent + piece
         if not self._is_hot and (_is_calm(self._recent, piece) or not _may_begin(text, len(piece))):
-            self._recent = text[-CONTEXT:]
+            self._recent = text if len(text) < 2 * CONTEXT else text[-CONTEXT:]
             return piece
         if not self._is_hot:
             self._shown, self._is_marked = len(self._recent), False

@@ -25,7 +25,7 @@ from emitter.events import (
     Usage,
     UsageTotals,
 )
-from emitter.redact import REDACTED, Redactor, is_secret_key, keys
+from emitter.redact import REDACTED, Redactor, is_secret_key, keys, shapes
 from emitter.redact.texts import spans
 from tests.emitter.credentials import LOOKALIKES, Item, corpus, untold
 
@@ -336,6 +336,15 @@ def test_the_corpus_is_caught() -> None:
 
 def untold_of(items: list[Item]) -> list[Item]:
     return items[-len(UNTOLD) :]
+
+
+@pytest.mark.parametrize("prefix", [prefix for prefixes, _ in shapes._PREFIXES for prefix in prefixes.split()])
+def test_no_prefix_escapes_the_scan(prefix: str) -> None:
+    """The scan that decides whether to look closer knows them all."""
+    bodies = ["7a" * 60, "7A" * 60, "7" * 40, "a7" * 12 + "." + "a7" * 30, "a7a7a7a7_" + "a7" * 20]
+    found = [prefix + body for body in bodies if shapes._PREFIXED.match(prefix + body)]
+    assert found
+    assert all(REDACT.text(f"({text})").startswith(f"({REDACTED}") for text in found)
 
 
 @pytest.mark.parametrize(("type_", "about", "field"), TEXT_FIELDS)
