@@ -14,7 +14,7 @@ from broker.problems import Problem
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED, Prepared
 from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
-from emitter.events import Event, MessageDelta, ThinkingDelta
+from emitter.events import Artifact, Event, MessageDelta, ThinkingDelta
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
@@ -93,20 +93,32 @@ def _named(number: int, ndjson: bool, work: Callable[[P, Gate], R], item: P, gat
 
 
 def _without_cut_credentials(passed: Sequence[_Passed], redact: Redactor) -> list[_Passed]:
-    """The chunks of a message are one text, in which a credential may be cut: redacted as the whole that they are here.
-    A chunk of which nothing is left is dropped. An edge remembers nothing of the request before."""
-    found: dict[tuple[str, str], list[int]] = {}
-    for at, one in enumerate(passed):
-        if isinstance(one.event, MessageDelta | ThinkingDelta):
-            found.setdefault((one.event.type, one.event.message_id), []).append(at)
+    """The chunks of a message or artifact are one text, in which a credential may be cut: redacted as the whole that
+    they are here. A delta of which nothing is left is dropped. An edge remembers nothing of the request before."""
+    found: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+    for at, (_, event) in enumerate(passed):
+        if isinstance(event, MessageDelta | ThinkingDelta):
+            found.setdefault((event.type, event.message_id), []).append((at, event))
+        elif isinstance(event, Artifact) and event.text is not None:
+            found.setdefault((event.type, event.artifact_id), []).append((at, event))
     whole = list(passed)
-    for places in found.values():
-        if len(places) > 1:
-            deltas: list[Any] = [passed[at].event for at in places]
-            for at, delta, text in zip(places, deltas, redact.pieces([delta.delta for delta in deltas]), strict=True):
-                event = msgspec.structs.replace(delta, delta=text) if text or not delta.delta else None
-                whole[at] = passed[at]._replace(event=event)
+    for chunks in found.values():
+        if len(chunks) > 1:
+            texts = [_text_of(event) for _, event in chunks]
+            for (at, event), old, new in zip(chunks, texts, redact.pieces(texts), strict=True):
+                if new != old:
+                    whole[at] = passed[at]._replace(event=_with_text(event, new))
     return whole
+
+
+def _text_of(event: MessageDelta | ThinkingDelta | Artifact) -> str:
+    return event.text or "" if isinstance(event, Artifact) else event.delta
+
+
+def _with_text(event: MessageDelta | ThinkingDelta | Artifact, text: str) -> Event | None:
+    if isinstance(event, Artifact):
+        return msgspec.structs.replace(event, text=text)
+    return msgspec.structs.replace(event, delta=text) if text else None
 
 
 def _at(where: str, error: Exception) -> Problem:

@@ -326,13 +326,15 @@ class AgentEmitter(AsyncEventMethods):
     def _parts(self, event: Event) -> Sequence[tuple[Event, Prepared | None, int]]:
         """What to queue for an event now: itself; or, of a chunk, what may be said of the text by now."""
         if not isinstance(event, MessageDelta | ThinkingDelta):
-            return ((event, self._prepare(event, now_ms()), 0),)
+            prepared = self._prepare(event, now_ms())
+            said = self._held.follow(event)
+            return ((event, prepared if said is event else self._prepare(said, now_ms()), 0),)
         measured = self._measure(event)
-        said = self._held.pass_on(event)
-        if said is event:
+        chunk = self._held.pass_on(event)
+        if chunk is event:
             return ((event, *measured),)
         self.active_at = time.monotonic()
-        return () if said is None else [(chunk, *self._measure(chunk)) for chunk in _chunks(said, self._text_chunk)]
+        return () if chunk is None else [(part, *self._measure(part)) for part in _chunks(chunk, self._text_chunk)]
 
     def _put_measured(self, event: MessageDelta | ThinkingDelta, prepared: Prepared | None, size: int) -> None:
         if prepared is not None:

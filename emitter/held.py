@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from emitter.events import (
+    Artifact,
     Event,
     MessageComplete,
     MessageDelta,
@@ -45,6 +46,15 @@ class HeldText:
         if self._timer is None and self._streams.is_waiting:
             self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self.release)
         return replace(event, delta=said) if said else None
+
+    def follow(self, event: Event) -> Event:
+        """An event as it may be stored: the chunks of an artifact are a text as well, but none of them can wait."""
+        if not isinstance(event, Artifact) or not isinstance(event.text, str):
+            return event
+        said = self._streams.follow((event.type, event.artifact_id), event.text)
+        if event.last:
+            self._streams.forget(event.artifact_id)
+        return event if said == event.text else replace(event, text=said)
 
     def before(self, event: Event) -> None:
         """Queue what must come before an event that is no chunk."""

@@ -80,7 +80,8 @@ class RecordingEmitter(AsyncEventMethods):
             if (said := self._held.pass_on(passed)) is not None:
                 self._record(self._prepare(said))
         elif passed is not None:
-            prepared = self._prepare(passed)
+            self._prepare(passed)
+            prepared = self._prepare(self._held.follow(passed))
             self._held.before(passed)
             self._record(prepared)
 

@@ -157,6 +157,12 @@ class Streams:
             stream = self._streams[name] = Stream()
         return stream.feed(piece)
 
+    def follow(self, name: tuple[str, str], piece: str) -> str:
+        """All that may be shown of a piece, where nothing can wait: the rest of a credential that is cut goes."""
+        shown = self.feed(name, piece)
+        stream = self._streams.get(name)
+        return shown if stream is None else shown + stream.release()
+
     def _forget_one(self) -> bool:
         name = next((name for name, stream in self._streams.items() if not stream.is_waiting), None)
         return name is not None and self._streams.pop(name) is not None
@@ -165,7 +171,7 @@ class Streams:
         """What waits of each text."""
         return [(name, stream.release()) for name, stream in self._streams.items() if stream.is_waiting]
 
-    def forget(self, message_id: str) -> None:
-        """Of a message that is complete, or of all (`""`)."""
-        for name in [name for name in self._streams if name[1] == message_id or not message_id]:
+    def forget(self, id_: str) -> None:
+        """What is complete."""
+        for name in [name for name in self._streams if name[1] == id_]:
             del self._streams[name]

@@ -390,9 +390,14 @@ def test_a_credential_cut_over_the_chunks_of_a_request_is_redacted() -> None:
         *deltas(key[20:] + " now"),
         *deltas(key[9:12] + ".", message_id="other"),
         *deltas(key[9:], type_="thinking:delta"),
+        *(
+            {"type": "artifact", "data": {"artifactId": "a", "mediaType": "t", "text": text}}
+            for text in (key[:9], key[9:])
+        ),
     ]
     prepared = read(b"\n".join(json.dumps(event).encode() for event in events), ndjson=True)
     said = [None if one is DROPPED else json.loads(one.json)["data"].get("delta") for one in prepared]
-    assert said == ["use [redacted]", "use " + key[:9], None, None, " now", key[9:12] + ".", key[9:]]
+    assert said == ["use [redacted]", "use " + key[:9], None, None, " now", key[9:12] + ".", key[9:], None, None]
+    assert [json.loads(one.json)["data"]["text"] for one in prepared[7:]] == ["[redacted]", ""]
     assert prepared[2] is DROPPED
     assert prepared[3].type == "status"

@@ -143,6 +143,22 @@ async def test_no_timer_is_left_behind(redis: Redis, redis_url: str) -> None:
     assert emitter._held._timer is None
 
 
+async def test_the_chunks_of_an_artifact_are_one_text(redis: Redis, emitter: AgentEmitter) -> None:
+    """They cannot wait: of a key that is cut a part is seen, the whole never. Each keeps its place and its flags."""
+    chunks = ["key: " + KEY[:12], KEY[12:20], KEY[20:] + "\n", "end"]
+    for number, chunk in enumerate(chunks):
+        await emitter.artifact("a", "text/plain", text=chunk, append=number > 0, last=number == 3)
+    await emitter.artifact("b", "text/plain", text=KEY[12:20])
+    await emitter.flush()
+    found = [event["data"] for event in await stored(redis)]
+    said = "".join(data["text"] for data in found[:4])
+    assert said.startswith("key: ")
+    assert said.endswith("[redacted]\nend")
+    assert KEY[20:] not in said
+    assert [data.get("last", False) for data in found] == [False, False, False, True, False]
+    assert found[4]["text"] == KEY[12:20]
+
+
 async def test_the_recording_emitter_shows_the_same() -> None:
     """Who tests an agent sees what a reader would."""
     emitter = RecordingEmitter()
