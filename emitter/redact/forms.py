@@ -12,7 +12,7 @@ import re
 import string
 from collections.abc import Iterator
 
-from emitter.redact.keys import STEM, Kind, kind_of, may_name
+from emitter.redact.keys import STEM, Kind, kind_of, may_name, set_of
 from emitter.redact.shapes import Span
 
 _QUOTE = r"""\\{0,3}["'`]"""
@@ -43,21 +43,26 @@ _LOGIN = re.compile(r"""(?:-u|-U|-a|--user|--proxy-user|--auth)(?:[ \t]{1,4}|=)[
 _LOGIN_PROGRAM = re.compile(r"\b(?:curl|wget|https?|xhs?)\b")
 _ELEMENT = re.compile(r"<([A-Za-z][\w.:-]{0,40})>([^<\s]{1,256})(?=</)")
 
-_PLACEHOLDER = re.compile(
-    r"""[<{$%\[(*@].*|.*(?:\.\.\.|…|\*\*\*|xxxx|\$\{|\{\{|%\().*|[x.*_-]+|[rbfu]{1,2}
-    |none|null|nil|true|false|undefined|void|yes|no|on|off|ok|empty|default|required|optional|todo|tbd|n/a|example|sample
-    |dummy|placeholder|hidden|masked|redacted|removed|unset|missing|invalid|valid|expired|unknown|any|object|value
-    |(?:[a-z]+\.)?(?:str|string|text|int|integer|number|bool|boolean|bytes?|char|dict|list|array|float|date|uuid|email)\d*\??
-    |basic|bearer|oauth\d?|oidc|jwt|digest|api[-_]?key|your?\b.*|.*\b(?:your|my)[-_].*
-    |(?:u?int|utf|base|sha|md|hmac|aes|rsa|ed|es|hs|rs|ps|oauth|http|v|x)[-_]?\d{1,5}
-    |\#[0-9a-f]{3,8}|[~^<>=v]*[0-9]{1,5}(?:\.[0-9x*]{1,6}){1,3}|[A-Z][A-Za-z0-9]{0,40}(?-i:Key|Token|Secret|Password|Cookie|Type|Types|Error|Class)""",
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+_NO_VALUES = set_of(
+    "none null nil true false undefined void yes no on off ok empty default required optional todo tbd n/a example"
+    " sample dummy placeholder hidden masked redacted removed unset missing invalid valid expired unknown any object"
+    " value basic bearer oauth oauth1 oauth2 oidc jwt digest apikey api-key api_key r b f u rb br"
 )
+_NO_VALUE_PARTS = ("...", "…", "***", "xxxx", "${", "{{", "%(")
+_TYPE = re.compile(
+    r"""(?:[a-z]+\.)?(?:str|string|text|int|integer|number|bool|boolean|bytes?|char|dict|list|array|float|date|uuid|email)
+        \d*\??
+    |(?:u?int|utf|base|sha|md|hmac|aes|rsa|ed|es|hs|rs|ps|oauth|http|v|x)[-_]?\d{1,5}|[x.*_-]+
+    |your?(?:[-_ ].*)?|my[-_][a-z_-]*|\#[0-9a-f]{3,8}|[~^<>=v]*[0-9]{1,5}(?:\.[0-9x*]{1,6}){1,3}""",
+    re.VERBOSE | re.DOTALL,
+)
+_CLASS = re.compile(r"[A-Z][A-Za-z0-9]{0,40}(?:Key|Token|Secret|Password|Cookie|Type|Types|Error|Class)")
 _PATH = re.compile(r"(?:/|\./|\.\./|~/|[A-Za-z]:\\|[a-z+]{2,12}://)")
 _CODE = re.compile(
-    r"!?[A-Za-z_$#][\w$]*(?:\??\.\#?[A-Za-z_$][\w$]*)+|![A-Za-z_]\w*|[A-Za-z]+_\w*|_\w*|(?!.*pass)[a-z]*(?:tok|key|cred|cook|auth|secret)[a-z]*\d"
-    r"|(?:arg|val|value|var|user|name|item|data|text|line|test|pos|idx|param|field|node|expr|[a-z])\d{1,3}",
-    re.IGNORECASE,
+    r"""!?[a-z_$\#][\w$]*(?:\??\.\#?[a-z_$][\w$]*)+|![a-z_]\w*|[a-z]+_\w*|_\w*
+    |(?!.*pass)[a-z]*(?:tok|key|cred|cook|auth|secret)[a-z]*[0-9]
+    |(?:arg|val|value|var|user|name|item|data|text|line|test|pos|idx|param|field|node|expr|[a-z])[0-9]{1,3}""",
+    re.VERBOSE | re.IGNORECASE,
 )
 _BLANK = re.compile(r"\s")
 _SPECIAL = re.compile(r"[0-9!@$%^*+~=]")
@@ -156,33 +161,38 @@ def _style(text: str, start: int, match: re.Match[str], key: str) -> re.Pattern[
 
 
 def _is_quoted_secret(value: str, kind: Kind, name: str, *, is_data: bool) -> bool:
-    if len(value) < 4 or not value.isascii() or _BLANK.search(value) or is_placeholder(value):
+    if len(value) < 4 or not value.isascii() or _BLANK.search(value):
         return False
     if kind == "weak" or not is_data:
-        return _is_strong(value, name) or (kind == "secret" and "pass" in name and bool(_WORDY.fullmatch(value)))
+        is_word = kind == "secret" and "pass" in name and _WORDY.fullmatch(value) is not None
+        return (is_word or _is_strong(value, name)) and not is_placeholder(value)
     is_count = value.isdecimal() and name.endswith("token")
-    return not is_count and not is_path(value) and any(letter.isalnum() for letter in value)
+    return not (is_count or is_path(value) or is_placeholder(value)) and any(letter.isalnum() for letter in value)
 
 
 def _is_bare_secret(text: str, value: re.Match[str], kind: Kind, name: str, style: re.Pattern[str]) -> bool:
     found = value[1].rstrip(".,;")
-    if not found or is_placeholder(found):
-        return False
+    follows = text[value.end() : value.end() + 1]
     if style is _PARAMETER:
-        return True
-    if text[value.end() : value.end() + 1] in ("(", "[") or _CODE.fullmatch(found) or _PATH.match(found):
+        return bool(found) and not is_placeholder(found)
+    if follows in ("(", "["):
         return False
     if style is _VARIABLE:
-        return "(" not in found and not (found.isdecimal() and "token" in name)
-    if _is_strong(found, name):
-        return kind == "secret" or (len(found) >= 6 and "/" not in found)
-    is_last = text[value.end() : value.end() + 1] in ("", "\n", "\r", "\\")
-    return kind == "secret" and "pass" in name and is_last and bool(_WORDY.fullmatch(found)) and found.islower()
+        may_be = "(" not in found and not (found.isdecimal() and "token" in name)
+    elif _is_strong(found, name):
+        may_be = kind == "secret" or (len(found) >= 6 and "/" not in found)
+    else:  # a password of letters ends its line
+        is_password = kind == "secret" and "pass" in name and follows in ("", "\n", "\r", "\\")
+        may_be = is_password and found.islower() and _WORDY.fullmatch(found) is not None
+    return may_be and bool(found) and not (_CODE.fullmatch(found) or is_path(found) or is_placeholder(found))
 
 
 def is_placeholder(value: str) -> bool:
     """Whether this only stands for a secret: `<token>`, `null`, `str`, `my_password`."""
-    if _PLACEHOLDER.fullmatch(value):
+    low = value.lower()
+    if low in _NO_VALUES or low.startswith(("<", "{", "$", "%", "[", "(", "*", "@")):
+        return True
+    if any(part in low for part in _NO_VALUE_PARTS) or _TYPE.fullmatch(low) or _CLASS.fullmatch(value):
         return True
     is_name = value.isascii() and value.replace("_", "").replace("-", "").isalpha()
     return is_name and kind_of(value) != ""

@@ -19,7 +19,7 @@ MAX_KEY = 64
 Kind = Literal["secret", "weak", ""]
 
 
-def _words(words: str) -> frozenset[str]:
+def set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
@@ -39,18 +39,18 @@ _SECRET_ELSEWHERE = re.compile(
     "пароль|секрет|密码|密碼|口令|パスワード|暗証番号|비밀번호|كلمة المرور|סיסמה|รหัสผ่าน|κωδικός"
 )
 # Whose key it is decides: `api_key` and `sshKey` are secrets; `primary_key`, `public_key` and `cache_key` are not.
-_KEY_OWNERS = _words(
+_KEY_OWNERS = set_of(
     "api private access secret signing signature ssh encryption decryption master account shared storage"
     " service consumer session auth crypto cipher aes hmac rsa pgp gpg wireguard jwt root webhook subscription"
     " deploy"
 )
 # A token of these kinds is a place in a list, a piece of text, or a number of such pieces.
-_PLAIN_TOKENS = _words(
+_PLAIN_TOKENS = set_of(
     "next page nextpage continuation continue pagination sync resume prev previous eos bos pad unk cls sep"
     " mask stop start end first last special max min per num input output total prompt completion cached"
     " reasoning"
 )
-_DESCRIPTIONS = _words(
+_DESCRIPTIONS = set_of(
     "type types policy policies id ids arn count counts counter usage name names url uri endpoint file"
     " filename path dir length len limit limits max min size expiry expires expiration exp ttl at in age"
     " status state version enabled required valid field fields label format index idx position offset provider"
