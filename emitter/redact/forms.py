@@ -184,7 +184,7 @@ def _is_bare_secret(text: str, value: re.Match[str], kind: Kind, name: str, styl
     else:  # a password of letters ends its line
         is_password = kind == "secret" and "pass" in name and follows in ("", "\n", "\r", "\\")
         may_be = is_password and found.islower() and _WORDY.fullmatch(found) is not None
-    return may_be and bool(found) and not (_CODE.fullmatch(found) or is_path(found) or is_placeholder(found))
+    return may_be and bool(found) and not (_is_code(found) or is_path(found) or is_placeholder(found))
 
 
 def is_placeholder(value: str) -> bool:
@@ -198,13 +198,17 @@ def is_placeholder(value: str) -> bool:
     return is_name and kind_of(value) != ""
 
 
+def _is_code(value: str) -> bool:
+    return len(value) <= 64 and _CODE.fullmatch(value) is not None
+
+
 def is_path(value: str) -> bool:
     return _PATH.match(value) is not None
 
 
 def _is_strong(value: str, name: str) -> bool:
     """Whether this is hardly a word: it has a figure or a sign in it."""
-    if len(value) < 4 or _SPECIAL.search(value) is None or _PATH.match(value) or _CODE.fullmatch(value):
+    if len(value) < 4 or _SPECIAL.search(value) is None or is_path(value) or _is_code(value):
         return False
     if value.replace(".", "").replace("-", "").replace(":", "").isdecimal():
         return "pass" in name and value.isdecimal()

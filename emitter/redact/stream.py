@@ -17,7 +17,7 @@ CONTEXT = 160
 """Characters before a secret that are looked at: its name, header or prefix."""
 HELD_MAX = 256
 """What is longer than this, and may still go on, is a credential."""
-RECENT_MAX = 1024
+RECENT_MAX = 640
 STREAMS_MAX = 256
 NEAR = 40
 """Characters within which a prefix, or the head of a key file, is complete."""
@@ -29,6 +29,7 @@ _ENDINGS = (
     ("://", "a1@h"), ("@", "h"),
     ("<", "a1</"), ("<", "</"), ("<", "/"), ("\\", f'"{_BODY}'), ("\\", f"n{_BODY}"), (" -", ":a1"),
 )  # fmt: skip
+_BODY_ONLY = re.compile(r"[A-Za-z0-9+/=_-]+")
 # Most pieces of prose: they complete nothing that has to be followed by a secret.
 _CALM = re.compile(r"[a-z ,]*")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,64}:[^@]{1,128}@?(?:t|tc|tcp|u|un|uni|unix)?")
@@ -53,6 +54,9 @@ class Stream:
     def feed(self, piece: str) -> str:
         """What may be shown of the text by now, besides what was returned before."""
         text = self._recent + piece
+        if self._is_marked and len(self._recent) > HELD_MAX and _BODY_ONLY.fullmatch(piece) and not self.is_waiting:
+            self._keep(text, len(text), 0)  # more of a long credential
+            return ""
         if not self._is_hot and (_is_calm(self._recent, piece) or not _may_begin(text, len(piece))):
             self._recent = text if len(text) < 2 * CONTEXT else text[-CONTEXT:]
             return piece

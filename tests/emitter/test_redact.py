@@ -376,6 +376,7 @@ def test_the_projects_own_text_is_left_alone() -> None:
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 PIECES = [
+    " -u a:b", "--a-", "keykey", "token=keykeykey", "<token>a</", "eyJa.", "a.", "xoxb-", "M", "MII",
     "eyJ", "eyJhbGciOi", "eyJhbGciOi.", "sk-", "sk-a1", "ghp_a", "AKIA", "://", "://a:", "://a:b@", "a@", "@tcp(",
     "a:b@tcp(", "-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----\n", "AAAA\n-----END PRIVATE KEY-----",
     "MIIEpAIBAAKC", "AAAAAAAAAAAAAAAAAAAA\n", "Bearer ", "bearer a1", "Basic ", "Basic aaaa ", "Authorization: ",

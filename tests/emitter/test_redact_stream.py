@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,24 @@ def test_what_is_held_is_bounded(body: str) -> None:
         assert len(stream._recent) <= RECENT_MAX + HELD_MAX
     if "://" not in body:
         assert "".join(out) == REDACTED
+
+
+@pytest.mark.parametrize(
+    "start", ["", "-----BEGIN PRIVATE KEY-----\n", "eyJ", "eyJhbGciOi", "token=", 'password="', "://a:"]
+)
+@pytest.mark.parametrize("piece", ["A1b2", "A1b\n", "a: b", "://a", "sk-a"])
+def test_the_cost_of_a_piece_does_not_grow(start: str, piece: str) -> None:
+    """However long the text is, and whatever it may become."""
+
+    def seconds(count: int) -> float:
+        stream = Stream()
+        stream.feed(start)
+        began = time.process_time()
+        for _ in range(count):
+            stream.feed(piece)
+        return time.process_time() - began
+
+    assert seconds(2000) / max(seconds(500), 0.002) < 12
 
 
 def test_texts_do_not_mix() -> None:
