@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from emitter.errors import (
 from emitter.events import (
     DELTAS,
     TERMINAL_STATES,
+    Artifact,
     Event,
     InputReceived,
     MessageComplete,
@@ -50,6 +51,9 @@ ESCAPED_MAX = 12
 STACK_CHARS = 16 * 1024
 
 Nothing = Coroutine[Any, Any, None]
+TEXT = (MessageDelta, ThinkingDelta)
+Measured = Sequence[tuple[Event, Prepared | None, int]]
+"""Events with what is stored of them, or, of chunks that may merge, their encoded sizes."""
 
 
 class PhaseScope:
@@ -162,7 +166,7 @@ def _check_text(chunk: str) -> None:
         raise InvalidEvent(f"text: {error}") from error
 
 
-def _chunks(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
+def _cut(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
     """A chunk of text as several of at most `size` characters."""
     for start in range(0, len(event.delta), size):
         yield msgspec.structs.replace(event, delta=event.delta[start : start + size])
@@ -306,48 +310,46 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _queue(self, event: Event) -> None:
         # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
-        for part, prepared, size in self._parts(event):
+        chunk = event if isinstance(event, TEXT) else None
+        for part, prepared, size in self._whole(event) if chunk is None else self._chunks(chunk):
             self.active_at = time.monotonic()
             lane = self._lane
             if (lane.crowded or lane.queue.full) and not await self._make_room(part):
                 return
             if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
                 self._say_dropped()
-            if isinstance(part, MessageDelta | ThinkingDelta):
-                self._put_measured(part, prepared, size)
-            else:
-                assert prepared is not None
+            if chunk is None:
                 self._held.before(part)
-                self._put(prepared)
+            if prepared is not None:
+                lane.queue.put(prepared)
+            else:
+                lane.queue.put_delta(cast(MessageDelta, part), size, now_ms(), self._delta_bytes)
+            lane.changed(urgent=prepared is not None)
             self._calls += 1
             if not self._calls % 64:
                 await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
 
-    def _parts(self, event: Event) -> Sequence[tuple[Event, Prepared | None, int]]:
-        """What to queue for an event now: itself; or, of a chunk, what may be said of the text by now."""
-        if not isinstance(event, MessageDelta | ThinkingDelta):
-            prepared = self._prepare(event, now_ms())
-            said = self._held.follow(event)
-            return ((event, prepared if said is event else self._prepare(said, now_ms()), 0),)
+    def _whole(self, event: Event) -> Measured:
+        prepared = self._prepare(event, now_ms())
+        if isinstance(event, Artifact) and (said := self._held.follow(event)) is not event:
+            prepared = self._prepare(said, now_ms())
+        return ((event, prepared, 0),)
+
+    def _chunks(self, event: MessageDelta | ThinkingDelta) -> Measured:
+        """What may be said of a text by now: the chunk itself, mostly."""
         measured = self._measure(event)
         chunk = self._held.pass_on(event)
         if chunk is event:
             return ((event, *measured),)
         self.active_at = time.monotonic()
-        return () if chunk is None else [(part, *self._measure(part)) for part in _chunks(chunk, self._text_chunk)]
-
-    def _put_measured(self, event: MessageDelta | ThinkingDelta, prepared: Prepared | None, size: int) -> None:
-        if prepared is not None:
-            self._put(prepared)
-        else:
-            self._lane.queue.put_delta(event, size, now_ms(), self._delta_bytes)
-            self._lane.changed(urgent=False)
+        return () if chunk is None else [(part, *self._measure(part)) for part in _cut(chunk, self._text_chunk)]
 
     def _put_chunk(self, event: MessageDelta | ThinkingDelta) -> None:
-        """Queue the end of a text that was held back."""
+        """Queue the end of a text that was held back, whether or not there is room."""
         if self._lane.error is None:
-            for chunk in _chunks(event, self._text_chunk):
-                self._put_measured(chunk, *self._measure(chunk))
+            for part in _cut(event, self._text_chunk):
+                self._lane.queue.put_delta(part, self._measure(part)[1], now_ms(), self._delta_bytes)
+            self._lane.changed(urgent=False)
 
     def _say_rest(self) -> None:
         self._held.release()

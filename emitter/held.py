@@ -47,9 +47,9 @@ class HeldText:
             self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self.release)
         return replace(event, delta=said) if said else None
 
-    def follow(self, event: Event) -> Event:
-        """An event as it may be stored: the chunks of an artifact are a text as well, but none of them can wait."""
-        if not isinstance(event, Artifact) or not isinstance(event.text, str):
+    def follow(self, event: Artifact) -> Artifact:
+        """A chunk of an artifact as it may be stored: they are a text as well, but none of them can wait."""
+        if event.text is None:
             return event
         said = self._streams.follow((event.type, event.artifact_id), event.text)
         if event.last:
@@ -58,7 +58,7 @@ class HeldText:
 
     def before(self, event: Event) -> None:
         """Queue what must come before an event that is no chunk."""
-        if not isinstance(event, _ASIDE):
+        if self._timer is not None and not isinstance(event, _ASIDE):
             self.release()
         if isinstance(event, MessageComplete):
             self._streams.forget(event.message_id)

@@ -9,7 +9,7 @@ from typing import Any
 from emitter.batch import Prepared
 from emitter.emitter import STACK_CHARS, AsyncEventMethods
 from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
-from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputRequired, MessageDelta, ThinkingDelta
+from emitter.events import EXPIRED, TERMINAL_STATES, Artifact, Event, InputRequired, MessageDelta, ThinkingDelta
 from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare
@@ -80,8 +80,9 @@ class RecordingEmitter(AsyncEventMethods):
             if (said := self._held.pass_on(passed)) is not None:
                 self._record(self._prepare(said))
         elif passed is not None:
-            self._prepare(passed)
-            prepared = self._prepare(self._held.follow(passed))
+            prepared = self._prepare(passed)
+            if isinstance(passed, Artifact):
+                prepared = self._prepare(self._held.follow(passed))
             self._held.before(passed)
             self._record(prepared)
 

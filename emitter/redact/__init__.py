@@ -53,7 +53,7 @@ class Redactor:
         """
         json = data.decode()
         low = json.lower()
-        if not (may_hold(json, low) or (self._is_free(type_) and self._may_be_named(low))):
+        if not (may_hold(json, low) or ((type_ in _FREE_TYPES or type_[:7] == "custom:") and self._may_be_named(low))):
             return data
         try:
             return self._rewrite(type_, data)
@@ -76,10 +76,6 @@ class Redactor:
         except RecursionError as error:
             raise InvalidEvent(str(error)) from error
         return cleaned
-
-    @staticmethod
-    def _is_free(type_: str) -> bool:
-        return type_ in _FREE_TYPES or type_.startswith("custom:")
 
     def _may_be_named(self, low: str) -> bool:
         if "\\u" in low or '"-u"' in low or '-user"' in low or (may_name(low) and _NAMED.search(low) is not None):

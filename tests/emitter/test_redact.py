@@ -338,6 +338,13 @@ def untold_of(items: list[Item]) -> list[Item]:
     return items[-len(UNTOLD) :]
 
 
+@pytest.mark.parametrize("key", [key for key in SECRET_KEYS + WEAK_KEYS if key.isascii()])
+def test_no_key_escapes_the_scan(key: str) -> None:
+    """Nor do keys: in JSON of whatever type, as a key of its own or within a text."""
+    assert keys.may_name(key.lower())
+    assert params({"a": f'{{"{key}": "hunter2x7"}}'}) == {"a": f'{{"{key}": "{REDACTED}"}}'}
+
+
 @pytest.mark.parametrize("prefix", [prefix for prefixes, _ in shapes._PREFIXES for prefix in prefixes.split()])
 def test_no_prefix_escapes_the_scan(prefix: str) -> None:
     """The scan that decides whether to look closer knows them all."""
