@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
@@ -14,11 +14,15 @@ from broker.problems import Problem
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED, Prepared
 from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.events import Artifact, Event, MessageDelta, ThinkingDelta
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.tracing import Trace
 from emitter.wire import Owner, decode_event
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 MAX_EVENTS = 1000
 CREATES = ("execution:queued", "execution:started")
@@ -62,20 +66,59 @@ def read_producer(headers: Mapping[str, str]) -> tuple[str, int]:
     return "http." + producer, int(text)
 
 
+class _Passed(NamedTuple):
+    """An event of a body that has passed the hooks; None: it was dropped."""
+
+    request: PublishRequest
+    event: Event | None
+
+
 def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
     """The events of a body, with `DROPPED` in the place of one that a hook dropped. All are checked before any is
     stored; an error names the line (NDJSON) and the field, or the hook."""
     lines = [line for line in body.split(b"\n") if line.strip()] if ndjson else [body]
     if not lines or len(lines) > MAX_EVENTS:
         raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
-    prepared = []
-    for number, line in enumerate(lines, 1):
-        try:
-            prepared.append(_read_event(line, gate))
-        except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            where = f"line {number}: " if ndjson else ""
-            raise _at(where, error) from error
-    return prepared
+    passed = [_named(number, ndjson, _read_event, line, gate) for number, line in enumerate(lines, 1)]
+    whole = _without_cut_credentials(passed, gate.redact)
+    return [_named(number, ndjson, _prepare, one, gate) for number, one in enumerate(whole, 1)]
+
+
+def _named(number: int, ndjson: bool, work: Callable[[P, Gate], R], item: P, gate: Gate) -> R:
+    """What `work` makes of one line; its errors name the line."""
+    try:
+        return work(item, gate)
+    except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _at(f"line {number}: " if ndjson else "", error) from error
+
+
+def _without_cut_credentials(passed: Sequence[_Passed], redact: Redactor) -> list[_Passed]:
+    """The chunks of a message or artifact are one text, in which a credential may be cut: redacted as the whole that
+    they are here. A delta of which nothing is left is dropped. An edge remembers nothing of the request before."""
+    found: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+    for at, (_, event) in enumerate(passed):
+        if isinstance(event, MessageDelta | ThinkingDelta):
+            found.setdefault((event.type, event.message_id), []).append((at, event))
+        elif isinstance(event, Artifact) and event.text is not None:
+            found.setdefault((event.type, event.artifact_id), []).append((at, event))
+    whole = list(passed)
+    for chunks in found.values():
+        if len(chunks) > 1:
+            texts = [_text_of(event) for _, event in chunks]
+            for (at, event), old, new in zip(chunks, texts, redact.pieces(texts), strict=True):
+                if new != old:
+                    whole[at] = passed[at]._replace(event=_with_text(event, new))
+    return whole
+
+
+def _text_of(event: MessageDelta | ThinkingDelta | Artifact) -> str:
+    return event.text or "" if isinstance(event, Artifact) else event.delta
+
+
+def _with_text(event: MessageDelta | ThinkingDelta | Artifact, text: str) -> Event | None:
+    if isinstance(event, Artifact):
+        return msgspec.structs.replace(event, text=text)
+    return msgspec.structs.replace(event, delta=text) if text else None
 
 
 def _at(where: str, error: Exception) -> Problem:
@@ -87,30 +130,34 @@ def _at(where: str, error: Exception) -> Problem:
     return Problem(400, "malformed", detail) if is_syntax else Problem(422, "invalid", detail, path=path)
 
 
-def _read_event(line: bytes, gate: Gate) -> Prepared:
+def _read_event(line: bytes, gate: Gate) -> _Passed:
     if gate.max_bytes and len(line) > 2 * gate.max_bytes:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
-    request_id = request.request_id or gate.request_id
     event = decode_event(request.type, request.data)
-    if gate.hooks:
-        origin = Origin(
-            user=gate.owner.user,
-            org=gate.owner.org,
-            execution_id=gate.execution_id,
-            agent=request.agent,
-            request_id=request_id,
-            source="http",
-        )
-        if (passed := apply_hooks(gate.hooks, event, origin)) is None:
-            return DROPPED
-        event = passed
+    if not gate.hooks:
+        return _Passed(request, event)
+    origin = Origin(
+        user=gate.owner.user,
+        org=gate.owner.org,
+        execution_id=gate.execution_id,
+        agent=request.agent,
+        request_id=request.request_id or gate.request_id,
+        source="http",
+    )
+    return _Passed(request, apply_hooks(gate.hooks, event, origin))
+
+
+def _prepare(passed: _Passed, gate: Gate) -> Prepared:
+    request, event = passed
+    if event is None:
+        return DROPPED
     return prepare(
         event,
         gate.execution_id,
         redact=gate.redact,
         ts=request.ts,
-        request_id=request_id,
+        request_id=request.request_id or gate.request_id,
         agent=request.agent,
         parent_id=request.parent_id,
         traceparent=None if gate.trace is None else gate.trace.parent,

@@ -80,6 +80,13 @@ class Cancel(msgspec.Struct, frozen=True):
     by: str | None = None
 
 
+class Given(msgspec.Struct, frozen=True):
+    """What an execution was started with, credentials included: the record has it for the agent until the end."""
+
+    task: str
+    params: dict[str, Any]
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed execution. `from_seq` is the log's ordinal before this attempt; `lease_ms` is when the lease ends
     (Redis time), `waited_ms` how long it waited for a worker; `cancel` was asked for before it started; `trace` is
@@ -229,8 +236,9 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
     if reply[0] != b"ok":
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
-    task, params, metadata, request_id, conversation_id, cancel, traceparent, tracestate = reply[5:13]
+    task, params, metadata, request_id, conversation_id, cancel, traceparent, tracestate, raw = reply[5:14]
     try:
+        given = msgspec.json.decode(raw, type=Given) if raw else Given(task.decode(), _object(params))
         return Job(
             owner=entry.owner,
             execution_id=entry.execution_id,
@@ -239,8 +247,8 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
             from_seq=reply[2],
             lease_ms=int(reply[3]),
             waited_ms=max(0, reply[4]),
-            task=task.decode(),
-            params=_object(params),
+            task=given.task,
+            params=given.params,
             metadata=_object(metadata),
             request_id=request_id.decode() or None,
             conversation_id=conversation_id.decode() or None,

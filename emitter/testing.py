@@ -9,7 +9,8 @@ from typing import Any
 from emitter.batch import Prepared
 from emitter.emitter import STACK_CHARS, AsyncEventMethods
 from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
-from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputRequired
+from emitter.events import EXPIRED, TERMINAL_STATES, Artifact, Event, InputRequired, MessageDelta, ThinkingDelta
+from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare
 from emitter.questions import InputKind
@@ -40,7 +41,8 @@ class RecordingEmitter(AsyncEventMethods):
         self.user_id = user_id
         self.owner = owner_named(user_id)
         self.execution_id = execution_id
-        self.events: list[tuple[str, Event]] = []
+        self._events: list[tuple[str, Event]] = []
+        self._held = HeldText(lambda chunk: self._record(self._prepare(chunk)))
         self.records: dict[str, str] = {}
         self.ended = False
         self._closed = False
@@ -48,6 +50,11 @@ class RecordingEmitter(AsyncEventMethods):
         self._redact = Redactor()
         self._hooks = name_hooks(hooks)
         self._origin = Origin(user=user_id, org=self.owner.org, execution_id=execution_id, attempt=self.attempt)
+
+    @property
+    def events(self) -> list[tuple[str, Event]]:
+        self._held.release()
+        return self._events
 
     @property
     def types(self) -> list[str]:
@@ -68,14 +75,23 @@ class RecordingEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
-        if (passed := apply_hooks(self._hooks, event, self._origin)) is not None:
-            self._record(self._prepare(passed))
+        passed = apply_hooks(self._hooks, event, self._origin)
+        if isinstance(passed, MessageDelta | ThinkingDelta):
+            self._prepare(passed)  # it raises for what cannot be stored
+            if (said := self._held.pass_on(passed)) is not None:
+                self._record(self._prepare(said))
+        elif passed is not None:
+            prepared = self._prepare(passed)
+            if isinstance(passed, Artifact):
+                prepared = self._prepare(self._held.follow(passed))
+            self._held.before(passed)
+            self._record(prepared)
 
     def _prepare(self, event: Event) -> Prepared:
         return prepare(event, self.execution_id, redact=self._redact)
 
     def _record(self, prepared: Prepared) -> None:
-        self.events.append((prepared.type, decode_envelope(prepared.json)[1]))
+        self._events.append((prepared.type, decode_envelope(prepared.json)[1]))
         self.ended = prepared.type in TERMINAL_STATES
 
     def _check(self) -> None:
@@ -87,6 +103,7 @@ class RecordingEmitter(AsyncEventMethods):
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
         prepared, failure = prepare_end(self._hooks, event, self._origin, self._prepare)
+        self._held.release()
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # of a hook, as in AgentEmitter
             await self.end_text()
         if failure is None:

@@ -379,3 +379,31 @@ async def test_an_end_is_the_last_whatever_follows_it(redis: Redis) -> None:
     await put(redis, STARTED, DONE, numbered(1), producer=("http.p", 1), hooks=[without(1)])
     with pytest.raises(ExecutionEnded):
         await put(redis, STARTED, DONE, numbered(1), numbered(2), producer=("http.p", 1), hooks=[without(1)])
+
+
+def deltas(*pieces: str, message_id: str = "m", type_: str = "message:delta") -> list[dict[str, Any]]:
+    return [{"type": type_, "data": {"messageId": message_id, "delta": piece}} for piece in pieces]
+
+
+def test_a_credential_cut_over_the_chunks_of_a_request_is_redacted() -> None:
+    """Of each message by itself, whatever stands between; a chunk of which nothing is left is dropped in its place."""
+    key = "ghp_" + "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
+    events = [
+        *deltas("use " + key[:9]),
+        *deltas("use " + key[:9], message_id="other"),
+        *deltas(key[9:20]),
+        STATUS,
+        *deltas(key[20:] + " now"),
+        *deltas(key[9:12] + ".", message_id="other"),
+        *deltas(key[9:], type_="thinking:delta"),
+        *(
+            {"type": "artifact", "data": {"artifactId": "a", "mediaType": "t", "text": text}}
+            for text in (key[:9], key[9:])
+        ),
+    ]
+    prepared = read(b"\n".join(json.dumps(event).encode() for event in events), ndjson=True)
+    said = [None if one is DROPPED else json.loads(one.json)["data"].get("delta") for one in prepared]
+    assert said == ["use [redacted]", "use " + key[:9], None, None, " now", key[9:12] + ".", key[9:], None, None]
+    assert [json.loads(one.json)["data"]["text"] for one in prepared[7:]] == ["[redacted]", ""]
+    assert prepared[2] is DROPPED
+    assert prepared[3].type == "status"

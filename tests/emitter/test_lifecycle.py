@@ -96,6 +96,57 @@ async def test_what_is_accepted_is_on_offer_and_looked_after(redis: Redis, lifec
     )  # fmt: skip
 
 
+SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
+WITH_SECRETS = Start(
+    task=f"Deploy with {SECRET}",
+    agent="writer",
+    params={"password": "hunter2", "n": 1, "args": ["--token", SECRET]},
+    metadata={"apiKey": "hunter2", "note": f"is {SECRET}", "chat": {"id": "c1"}},
+)
+
+
+async def test_what_people_are_shown_of_a_start_is_redacted(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Task, parameters and metadata in the record, which is listed and kept for days."""
+    await lifecycle.accept(ALICE, "ex_1", WITH_SECRETS)
+    record = await record_of(redis)
+    assert record["task"] == "Deploy with [redacted]"
+    assert msgspec.json.decode(record["params"]) == {
+        "password": "[redacted]", "n": 1, "args": ["--token", "[redacted]"],
+    }  # fmt: skip
+    assert msgspec.json.decode(record["metadata"]) == {
+        "apiKey": "[redacted]", "note": "is [redacted]", "chat": {"id": "c1"},
+    }  # fmt: skip
+
+
+async def test_the_agent_gets_what_was_given_until_the_end(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Also the attempt after a lost worker; nothing of it is left when the execution has ended."""
+    await lifecycle.accept(ALICE, "ex_1", WITH_SECRETS)
+    for attempt in (1, 2):
+        job = await claimed(redis, lifecycle)
+        assert (job.attempt, job.task, job.params) == (attempt, WITH_SECRETS.task, WITH_SECRETS.params)
+        assert job.metadata["apiKey"] == "[redacted]"
+        if attempt == 1:
+            await lapse(redis)
+            assert await lifecycle.lose(ALICE, "ex_1") == "superseded"
+    assert "hunter2" in str(await record_of(redis))
+    await write(redis, ExecutionComplete(result=1, duration=1.0), attempt=2)
+    assert "hunter2" not in str(await record_of(redis))
+    assert SECRET not in str(await record_of(redis))
+
+
+async def test_a_start_without_secrets_is_kept_once(redis: Redis, lifecycle: Lifecycle) -> None:
+    """There is nothing to keep apart then."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    assert "given" not in await record_of(redis)
+
+
+async def test_the_words_of_who_cancels_are_redacted_in_the_record(redis: Redis, lifecycle: Lifecycle) -> None:
+    """As they will be in the event."""
+    await claimed(redis, lifecycle)
+    await lifecycle.cancel(ALICE, "ex_1", reason=f"leaked {SECRET}", by="alice")
+    assert msgspec.json.decode((await record_of(redis))["cancel"])["reason"] == "leaked [redacted]"
+
+
 async def test_a_repeat_offers_the_job_that_the_first_call_could_not(redis: Redis, lifecycle: Lifecycle) -> None:
     """After a crash between the log and the queue a repeat offers the job, and a look was planned before the log."""
     await lifecycle.accept(ALICE, "ex_1", START)

@@ -1,0 +1,54 @@
+"""Where credentials stand in a text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emitter.redact.forms import formed, lower, may_be_formed
+from emitter.redact.shapes import Span, may_be_shaped, shaped
+
+REDACTED = "[redacted]"
+SHORTEST = 8
+"""No text below this length has a credential with what tells it."""
+
+
+def may_hold(json: str, low: str) -> bool:
+    """False if there is no credential in any text of this JSON. `low`: it in lower case."""
+    return may_be_shaped(json) or may_be_formed(json, low, is_json=True)
+
+
+def spans(text: str) -> list[Span]:
+    """Where credentials stand in a text: in order, apart from each other."""
+    if len(text) < SHORTEST:
+        return []
+    low = lower(text)
+    found: list[Span] = []
+    if may_be_shaped(text):
+        found += shaped(text)
+    if may_be_formed(text, low, is_json=False):
+        found += formed(text, low)
+    found.sort()
+    return found if len(found) < 2 else list(_joined(found))
+
+
+def _joined(found: list[Span]) -> Iterator[Span]:
+    begin, end = found[0]
+    for first, last in found[1:]:
+        if first > end:
+            yield begin, end
+            begin, end = first, last
+        else:
+            end = max(end, last)
+    yield begin, end
+
+
+def replace(text: str, found: list[Span]) -> str:
+    """The text with a mark in the place of each span."""
+    if not found:
+        return text
+    out: list[str] = []
+    at = 0
+    for begin, end in found:
+        out += (text[at:begin], REDACTED)
+        at = end
+    return "".join([*out, text[at:]])
