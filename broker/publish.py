@@ -10,10 +10,20 @@ import msgspec
 from redis.asyncio import Redis
 
 from broker.api_types import PublishRequest, PublishResponse
+from broker.auth import Identity, require
 from broker.problems import Problem
 from broker.settings import BadSetting, Settings
+from broker.turns import Slices
 from emitter.batch import DROPPED, Prepared
 from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.events import (
+    Event,
+    ExecutionCancelled,
+    ExecutionQueued,
+    ExecutionStarted,
+    ExecutionSuperseded,
+    InputReceived,
+)
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
@@ -21,8 +31,14 @@ from emitter.tracing import Trace
 from emitter.wire import Owner, decode_event
 
 MAX_EVENTS = 1000
-CREATES = ("execution:queued", "execution:started")
-"""An execution that nobody accepted begins with one of these."""
+SLICE_SECONDS = 0.004
+"""For so long the events of a request are prepared before others get the loop."""
+NOT_PUBLISHED = {
+    InputReceived.type: "answers are given at POST .../input, by the person who gives them",
+    ExecutionQueued.type: "executions are queued by POST /api/agent/execute",
+    ExecutionSuperseded.type: "attempts follow each other where workers run them",
+}
+"""Events that say what somebody else did, and why publishing may not write them."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _decoder = msgspec.json.Decoder(PublishRequest)
 
@@ -30,7 +46,7 @@ _decoder = msgspec.json.Decoder(PublishRequest)
 class Gate(NamedTuple):
     """Which log the events of a request are for, and what they pass on the way."""
 
-    owner: Owner
+    identity: Identity
     execution_id: str
     request_id: str
     hooks: Sequence[Named]
@@ -62,24 +78,27 @@ def read_producer(headers: Mapping[str, str]) -> tuple[str, int]:
     return "http." + producer, int(text)
 
 
-def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
+async def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
     """The events of a body, with `DROPPED` in the place of one that a hook dropped. All are checked before any is
-    stored; an error names the line (NDJSON) and the field, or the hook."""
-    lines = [line for line in body.split(b"\n") if line.strip()] if ndjson else [body]
+    stored; an error names the line (NDJSON) and the field, or the hook. Others get the loop between lines."""
+    # A line too many ends the split: a body of nothing but line ends is a list of millions.
+    lines = [line for line in body.split(b"\n", 2 * MAX_EVENTS) if line.strip()] if ndjson else [body]
     if not lines or len(lines) > MAX_EVENTS:
         raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
-    prepared = []
+    prepared, slices = [], Slices(SLICE_SECONDS)
     for number, line in enumerate(lines, 1):
+        await slices.pause()
         try:
             prepared.append(_read_event(line, gate))
-        except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            where = f"line {number}: " if ndjson else ""
-            raise _at(where, error) from error
+        except (InvalidEvent, Problem, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _at(f"line {number}: " if ndjson else "", error) from error
     return prepared
 
 
 def _at(where: str, error: Exception) -> Problem:
     detail = where + str(error)
+    if isinstance(error, Problem):
+        return Problem(error.status, error.slug, detail, headers=error.headers, **error.extensions)
     if isinstance(error, HookFailed):  # the edge's fault, not the caller's
         return Problem(500, "hook-failed", detail, hook=error.hook)
     is_syntax = not isinstance(error, InvalidEvent | msgspec.ValidationError)
@@ -92,11 +111,11 @@ def _read_event(line: bytes, gate: Gate) -> Prepared:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
     request_id = request.request_id or gate.request_id
-    event = decode_event(request.type, request.data)
+    event = _speak_for_oneself(decode_event(request.type, request.data), gate.identity)
     if gate.hooks:
         origin = Origin(
-            user=gate.owner.user,
-            org=gate.owner.org,
+            user=gate.identity.owner.user,
+            org=gate.identity.owner.org,
             execution_id=gate.execution_id,
             agent=request.agent,
             request_id=request_id,
@@ -118,6 +137,27 @@ def _read_event(line: bytes, gate: Gate) -> Prepared:
     )
 
 
+def _speak_for_oneself(event: Event, identity: Identity) -> Event:
+    """The event, with the name of who publishes it where it has one. Raises `Problem` 403."""
+    if (why := NOT_PUBLISHED.get(event.type)) is not None:
+        raise Problem(403, "event-not-publishable", f"{event.type} cannot be published: {why}", event=event.type)
+    if isinstance(event, ExecutionCancelled):
+        require(identity, "executions:write")
+        return msgspec.structs.replace(event, by=identity.principal.user)
+    return event
+
+
+def may_begin(events: Sequence[Prepared]) -> bool:
+    """Whether these may be the first of an execution that nobody accepted."""
+    first = next((event for event in events if event is not DROPPED), DROPPED)
+    return first.type == ExecutionStarted.type
+
+
+async def exists(redis: Redis, owner: Owner, execution_id: str) -> bool:
+    client: Any = redis
+    return bool(await client.hexists(owner.execution(execution_id).record, "state"))
+
+
 async def publish(
     redis: Redis,
     owner: Owner,
@@ -132,8 +172,7 @@ async def publish(
     nothing twice even if the hooks have changed their mind meanwhile.
     """
     name, first_seq = producer
-    first = next((event for event in events if event is not DROPPED), DROPPED)
-    mode = "any" if first.type in CREATES else "existing"
+    mode = "any" if may_begin(events) else "existing"
     if name:
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
     appended = await append(
