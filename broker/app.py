@@ -20,11 +20,11 @@ from redis.exceptions import RedisError
 from broker import access, problems
 from broker.access import Access
 from broker.admission import Admission
-from broker.api import MAX_BODY_BYTES, Api, log_limits
+from broker.api import Api, log_limits
 from broker.auth import Keys, Verifier, pem_key, secret_key
 from broker.collector import Collector
 from broker.commands import Commands
-from broker.front import Front
+from broker.front import MAX_BODY_BYTES, Front
 from broker.history import History
 from broker.jwks import Jwks
 from broker.logs import get_logger
@@ -38,6 +38,7 @@ from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.redis_metrics import RedisMetrics
+from broker.responses import Responses
 from broker.settings import BadSetting, Settings
 from broker.shards import subscription
 from broker.stream import Streams
@@ -215,6 +216,7 @@ class Edge:
     @contextlib.asynccontextmanager
     async def _public_listener(self) -> AsyncIterator[None]:
         self._doorman = Doorman()
+        self._responses = Responses(self.settings, self.access.is_revoked)
         runner = web.AppRunner(
             self._app(),
             access_log=None,
@@ -224,6 +226,7 @@ class Edge:
         address = (self.settings.host, self.settings.port)
         async with (
             owned(self._doorman.run(), "doorman"),
+            owned(self._responses.run(), "responses"),
             serving(runner, self._sockets[0], address, "RUNCAST_PORT", self._doorman) as self.port,
         ):
             yield
@@ -244,8 +247,18 @@ class Edge:
         app.middlewares.append(self._doorman.middleware)
         access.setup_cors(app, settings.cors_origins)
         problems.setup(app)
+        app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
-        front = Front(settings, self.access, self.admission, self.streams, commands, self.metrics, self._tracer)
+        front = Front(
+            settings,
+            self.access,
+            self.admission,
+            self.streams,
+            commands,
+            self.metrics,
+            self._tracer,
+            self._responses,
+        )
         api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, version())
         app.add_routes(api.routes())
         chat = AiSdk(front.speaking(Protocol.AI_SDK))

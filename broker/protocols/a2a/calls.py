@@ -140,12 +140,14 @@ class Calls:
     # --- tasks -------------------------------------------------------------------------------------------------------
 
     async def get(self, call: Call, ask: Ask) -> web.Response:
-        story = await self._tasks.read(call.identity.owner, ask.task_id)
-        return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
+        async with self._front.folding(call.identity):
+            story = await self._tasks.read(call.identity.owner, ask.task_id)
+            return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
 
     async def list(self, call: Call, wanted: ListTasks) -> web.Response:
         wanted = msgspec.structs.replace(wanted, agent=call.agent)
-        return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
+        async with self._front.folding(call.identity):
+            return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
 
     async def cancel(self, call: Call, ask: Ask) -> web.Response:
         """The task, cancelled; as it is, if its agent takes longer than `CANCEL_SECONDS`."""
@@ -164,10 +166,11 @@ class Calls:
         """The task as it stands, or stood at the client's cursor, and then what follows."""
         cursor = _cursor(call.request, ask.metadata)
         owner = call.identity.owner
-        if cursor is None:
-            now = then = await self._tasks.read(owner, ask.task_id)
-        else:
-            then, now, _ = await self._tasks.reach(owner, ask.task_id, cursor)
+        async with self._front.folding(call.identity):
+            if cursor is None:
+                now = then = await self._tasks.read(owner, ask.task_id)
+            else:
+                then, now, _ = await self._tasks.reach(owner, ask.task_id, cursor)
         if then.is_terminal:
             raise A2AError(UNSUPPORTED, f"the task has ended: {then.state}", state=then.state)
         # What follows the place up to which the story was told: it takes no entry twice.
