@@ -155,21 +155,30 @@ class Api:
         identity = await self._front.identify(request, "executions:read", rate=READS)
         execution_id, after = execution_of(request), _after(request)
         limit = whole_number(request, "limit", default=200, most=200)
-        page = await self._commands.events(identity.owner, execution_id, after=after, limit=limit)
-        if "application/x-ndjson" not in request.headers.get("Accept", ""):
-            return _json(page)
-        async with self._front.exporting(request, identity):
-            return await self._export(request, self._commands.export(identity.owner, execution_id, after))
+        if "application/x-ndjson" in request.headers.get("Accept", ""):
+            async with self._front.exporting(request, identity):
+                return await self._export(request, identity, self._commands.export(identity.owner, execution_id, after))
+        async with self._front.folding(identity):
+            return _json(await self._commands.events(identity.owner, execution_id, after=after, limit=limit))
 
-    async def _export(self, request: web.Request, lines: AsyncIterator[bytes]) -> web.StreamResponse:
+    async def _export(
+        self, request: web.Request, identity: Identity, pages: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        """Holds one page, and what the kernel takes. A reader that takes nothing is cut off by `Responses`."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
         if request.version < HttpVersion11:
             response.force_close()  # no chunks: only the connection's end tells that of the body
+        page = await self._next(identity, pages)  # before anything is sent: there may be no such execution
         await response.prepare(request)
-        async for line in lines:
-            await response.write(line)  # a reader that takes nothing is cut off by `Responses`
+        while page is not None:
+            await response.write(page)
+            page = await self._next(identity, pages)
         await response.write_eof()
         return response
+
+    async def _next(self, identity: Identity, pages: AsyncIterator[bytes]) -> bytes | None:
+        async with self._front.folding(identity, is_patient=True):
+            return await anext(pages, None)
 
     async def post_events(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "events:publish", rate=PUBLISHES)

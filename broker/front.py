@@ -95,7 +95,7 @@ class Front:
         self._tracer = tracer
         self._responses = responses
         self._rates = Rates()
-        self._folds = Turns("reads of whole logs", FOLDS, FOLDS_PER_USER)
+        self._folds = Turns("reads of logs", FOLDS, FOLDS_PER_USER)
         self._protocol = Protocol.NATIVE
         self._log = get_logger()
 
@@ -275,9 +275,10 @@ class Front:
         target = Target.feed(owner) if execution_id is None else Target.execution(owner, execution_id)
         return await self._streams.open(request, target, identity, request_id_of(request))
 
-    def folding(self, identity: Identity) -> AbstractAsyncContextManager[None]:
-        """Around reading a whole log and encoding what it folds to: a few at once hold so much. `Problem` 429, 503."""
-        return self._folds.turn(identity.principal)
+    def folding(self, identity: Identity, *, is_patient: bool = False) -> AbstractAsyncContextManager[None]:
+        """Around reading from a log, and encoding what it folds to: a few at once hold so much. `Problem` 429, 503;
+        whose answer has begun `is_patient`."""
+        return self._folds.turn(identity.principal, is_patient=is_patient)
 
     @contextlib.asynccontextmanager
     async def exporting(self, request: web.Request, identity: Identity) -> AsyncIterator[None]:

@@ -119,6 +119,10 @@ class Responses:
                 if EXCHANGE in request and isinstance(response, web.Response) and not response.prepared:
                     await self._send(request, response)
                 return response
+            except ConnectionError:
+                if not _has_left(request):
+                    raise
+                return web.Response()  # to nobody; as an error it would be logged, with a traceback
             finally:
                 if EXCHANGE in request:
                     self._leave(request[EXCHANGE])
@@ -169,6 +173,10 @@ class Responses:
         who = exchange.identity.principal
         about = {"path": exchange.request.path, "request_id": request_id_of(exchange.request)}
         self._log.info("answer_cut", reason=reason, user=who.user, org=who.org, **about)
+
+
+def _has_left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def unsent_bytes(transport: Any) -> int:

@@ -35,25 +35,25 @@ class Turns:
         self._waiting: dict[Owner, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, user: Owner) -> AsyncIterator[None]:
-        await self.take(user)
+    async def turn(self, user: Owner, *, is_patient: bool = False) -> AsyncIterator[None]:
+        await self.take(user, is_patient=is_patient)
         try:
             yield
         finally:
             self.give_back(user)
 
-    async def take(self, user: Owner) -> None:
-        """Wait for a turn, to be given back. Raises `Problem` 429 and 503, with Retry-After."""
+    async def take(self, user: Owner, *, is_patient: bool = False) -> None:
+        """Wait for a turn, to be given back. Raises `Problem` 429 and 503, with Retry-After; never if `is_patient`."""
         if user not in self._waiting and self._has_room(user):
             self._grant(user)
             return
         waiting = self._waiting.setdefault(user, deque())
-        if len(waiting) >= WAITING_PER_USER:
+        if len(waiting) >= WAITING_PER_USER and not is_patient:
             raise self._refusal(user)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting.append(turn)
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            async with asyncio.timeout(None if is_patient else self._wait_seconds):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():

@@ -17,7 +17,7 @@ from broker.embedded import EmbeddedRedis
 from emitter.connection import connect
 from tests.edges import Author, EdgeProcess, edges
 
-LONG_FOLDERS = ("faults", "e2e", "interop", "web", "deploy")
+LONG_FOLDERS = ("abuse", "faults", "e2e", "interop", "web", "deploy")
 """Whose tests take the longest."""
 
 _numbers = itertools.count(1)
