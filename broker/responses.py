@@ -57,8 +57,8 @@ class Responses:
     def __init__(self, settings: Settings, is_revoked: Callable[[Identity], bool]) -> None:
         self._is_revoked = is_revoked
         self._write_timeout = settings.write_timeout_seconds
-        self._max_bytes = settings.max_body_bytes
-        self._max_user_bytes = settings.max_body_bytes_per_user
+        self._max_bytes = settings.max_buffered_bytes
+        self._max_user_bytes = settings.max_buffered_bytes_per_user
         self._turns = Turns("requests", settings.max_requests, settings.max_requests_per_user)
         self._exchanges: set[Exchange] = set()
         self._bytes = 0

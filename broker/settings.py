@@ -135,10 +135,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_requests_per_user: Annotated[
         int, _about("of these, one user's; others of theirs wait for 10 s; 0 is no limit", "requests", ge=0)
     ] = 64
-    max_body_bytes: Annotated[
-        int, _about("bytes of all requests and long answers under way on one edge; 0 is no limit", "bytes", ge=0)
+    max_buffered_bytes: Annotated[
+        int, _about("bytes of requests and answers that one edge holds, streams apart; 0 is no limit", "bytes", ge=0)
     ] = 134_217_728
-    max_body_bytes_per_user: Annotated[
+    max_buffered_bytes_per_user: Annotated[
         int, _about("of these, one user's; a single one always fits; 0 is no limit", "bytes", ge=0)
     ] = 33_554_432
 
@@ -152,7 +152,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _about("time over which a stopping edge closes its streams; 0 closes at once", "seconds", ge=0, le=3600)
     ] = 20
     write_timeout_seconds: Annotated[
-        float, _about("a viewer that takes nothing for so long is closed as `slow`", "seconds", ge=0.1, le=3600)
+        float,
+        _about(
+            "a viewer, or any answer, of which no byte leaves for so long is cut as `slow`", "seconds", ge=0.1, le=3600
+        ),
     ] = 30
     viewer_buffer_bytes: Annotated[
         int,

@@ -118,7 +118,7 @@ async def test_unread_states(redis: Redis, redis_url: str, count: int, megabytes
     """They hold a bounded number of bytes, are cut off after the write timeout, and other requests are answered."""
     eve = Author(redis, user="eve")
     await large_state(eve, megabytes)
-    with edge(redis_url, write_timeout_seconds=2, max_body_bytes_per_user=24 * MB) as each:
+    with edge(redis_url, write_timeout_seconds=2, max_buffered_bytes_per_user=24 * MB) as each:
         before = each.rss_bytes()
         async with bystander(redis, each) as bob, unread(each, f"{BASE}/ex_1", eve.token, count) as connections:
             statuses = Counter(connection.status for connection in connections)

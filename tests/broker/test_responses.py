@@ -170,7 +170,7 @@ async def test_one_users_requests_wait_for_each_other(redis: Redis, redis_url: s
         assert (await second).status == 200  # when the first was cut
 
 
-@pytest.mark.parametrize(("setting", "status"), [("max_body_bytes_per_user", 429), ("max_body_bytes", 503)])
+@pytest.mark.parametrize(("setting", "status"), [("max_buffered_bytes_per_user", 429), ("max_buffered_bytes", 503)])
 async def test_bodies_under_way_are_bounded(
     redis: Redis, redis_url: str, eve: Author, setting: str, status: int
 ) -> None:
