@@ -55,6 +55,8 @@ from emitter.wire import EXECUTION_ID, START, EventId, parse_event_id
 REVOKED_SECONDS = 30 * 86_400
 """How long a revocation holds: longer than any sane token lives, since the token itself is not at hand."""
 MAX_LIST = 200
+PREPARED_AT_ONCE = 4
+"""Large publishes that are read at a time, of different users: each adds a slice to a round of the loop."""
 
 
 class Api:
@@ -83,7 +85,7 @@ class Api:
         self._hooks = edge_hooks(settings)
         self._limits = log_limits(settings)
         self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
-        self._preparations = Turns("large publishes", 0, 1)
+        self._preparations = Turns("large publishes", PREPARED_AT_ONCE, 1)
         self._openapi = msgspec.json.encode(build_openapi(version))
 
     def routes(self) -> list[web.RouteDef]:

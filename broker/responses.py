@@ -2,7 +2,8 @@
 
 Streams have slots of their own (`broker.seats`), and viewers are watched by their timers (`broker.pulse`). Every other
 request of a known user is an `Exchange` from `Front.identify` until the last byte of its answer was handed to the
-kernel: it has a turn, its bodies count towards a bound, and one task watches all of them.
+kernel: it has a turn, its bodies count towards a bound, and one task watches all of them. So is every long answer that
+anybody may have.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ from emitter.wire import Owner
 WATCH_SECONDS = 1.0
 PIECE_BYTES = 64 * 1024
 """What is written at a time: with what the kernel holds it is all that an answer to a reader that stopped takes."""
+SMALL_BYTES = 64 * 1024
+"""Up to here a request is never refused for its size: those who fill the edge with large ones stop nobody else's."""
 RETRY_AFTER_SECONDS = 1
 
 
 class Exchange:
-    """One request of a known user, and its answer."""
+    """One request, and its answer. `identity` is None where nobody needs to be known."""
 
     __slots__ = ("body_bytes", "ends_at", "identity", "moved_at", "request", "unsent")
 
-    def __init__(self, request: web.Request, identity: Identity) -> None:
+    def __init__(self, request: web.Request, identity: Identity | None) -> None:
         self.request = request
         self.identity = identity
         self.body_bytes = 0
@@ -75,6 +78,9 @@ class Responses:
         if EXCHANGE in request:
             return
         await self._turns.take(identity.principal)
+        self._begin(request, identity)
+
+    def _begin(self, request: web.Request, identity: Identity | None) -> None:
         exchange = request[EXCHANGE] = Exchange(request, identity)
         exchange.moved_at = asyncio.get_running_loop().time()
         self._exchanges.add(exchange)
@@ -82,27 +88,31 @@ class Responses:
     def end_with_token(self, request: web.Request) -> None:
         """Of an answer that goes on reading what is new: it ends with the token at the latest."""
         exchange = request[EXCHANGE]
+        assert exchange.identity is not None
         exchange.ends_at = exchange.identity.expires_at
 
     def hold(self, request: web.Request, size: int) -> None:
         """Count bytes that this request takes until it is answered. Raises `Problem` 429 and 503. One large body a user
         always fits: it is bounded by other limits."""
         exchange = request.get(EXCHANGE)
-        if exchange is None:
+        if exchange is None or exchange.identity is None:
             return
         user, own = exchange.identity.principal, exchange.body_bytes
         of_user = self._bytes_of.get(user, 0)
-        if of_user > own and 0 < self._max_user_bytes < of_user + size:
-            raise _too_much("this user", 429, "too-many-requests", self._max_user_bytes)
-        if self._bytes > own and 0 < self._max_bytes < self._bytes + size:
-            raise _too_much("all users", 503, "busy", self._max_bytes)
+        if own + size > SMALL_BYTES:
+            if of_user > own and 0 < self._max_user_bytes < of_user + size:
+                raise _too_much("this user", 429, "too-many-requests", self._max_user_bytes)
+            if self._bytes > own and 0 < self._max_bytes < self._bytes + size:
+                raise _too_much("all users", 503, "busy", self._max_bytes)
         exchange.body_bytes += size
         self._bytes += size
         self._bytes_of[user] = self._bytes_of.get(user, 0) + size
 
     def _leave(self, exchange: Exchange) -> None:
-        user = exchange.identity.principal
         self._exchanges.discard(exchange)
+        if exchange.identity is None:
+            return
+        user = exchange.identity.principal
         if exchange.body_bytes:
             self._bytes -= exchange.body_bytes
             left = self._bytes_of.pop(user) - exchange.body_bytes
@@ -116,7 +126,7 @@ class Responses:
         async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
                 response = await handler(request)
-                if EXCHANGE in request and isinstance(response, web.Response) and not response.prepared:
+                if isinstance(response, web.Response) and not response.prepared:
                     await self._send(request, response)
                 return response
             except ConnectionError:
@@ -136,6 +146,8 @@ class Responses:
             await response.prepare(request)
             await response.write_eof()
             return
+        if EXCHANGE not in request:
+            self._begin(request, None)
         self.hold(request, len(body))
         await response.prepare(request)
         pieces = memoryview(body)
@@ -155,7 +167,7 @@ class Responses:
                     self._cut(exchange, reason)
 
     def _must_end(self, exchange: Exchange, now: float) -> CloseReason | None:
-        if self._is_revoked(exchange.identity):
+        if exchange.identity is not None and self._is_revoked(exchange.identity):
             return CloseReason.REVOKED
         if exchange.ends_at is not None and time.time() >= exchange.ends_at:
             return CloseReason.EXPIRED
@@ -170,9 +182,9 @@ class Responses:
         if transport is None or transport.is_closing():
             return
         transport.abort()
-        who = exchange.identity.principal
+        who = None if exchange.identity is None else exchange.identity.principal
         about = {"path": exchange.request.path, "request_id": request_id_of(exchange.request)}
-        self._log.info("answer_cut", reason=reason, user=who.user, org=who.org, **about)
+        self._log.info("answer_cut", reason=reason, user=who and who.user, org=who and who.org, **about)
 
 
 def _has_left(request: web.Request) -> bool:

@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from aiohttp import web
 from redis.asyncio import Redis
 
-from broker.app import Edge
+from broker.app import Edge, owned
+from broker.app import serving as app_serving
+from broker.responses import Responses
 from broker.settings import Settings
 from emitter import wire
 from emitter.events import InputRequired, MessageComplete
@@ -101,6 +104,27 @@ async def test_an_answer_that_nobody_reads_is_cut(
         assert (edge._responses._bytes, edge._responses._bytes_of) == (0, {})
 
 
+async def test_what_anybody_may_have_is_cut_as_well() -> None:
+    """Such as the description or the console, for which nobody needs to be known."""
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(body=b"x" * 10_000_000)
+
+    responses = Responses(Settings(write_timeout_seconds=0.5), lambda _: False)
+    app = web.Application(middlewares=[responses.middleware])
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app)
+    async with owned(responses.run(), "watch"), app_serving(runner, None, ("127.0.0.1", 0), "PORT") as port:
+        async with request(port, "GET", "/") as whole:
+            assert len(await whole.body()) == 10_000_000
+        async with request(port, "GET", "/", receive_buffer=4096) as connection:
+            assert len(responses) == 1
+            async with asyncio.timeout(10):
+                while len(responses):
+                    await asyncio.sleep(0.05)
+            assert sum([len(piece) async for piece in raw_pieces(connection)]) < 10_000_000
+
+
 async def test_an_export_ends_with_its_token(redis: Redis, redis_url: str, eve: Author) -> None:
     """By expiry, and within a second or two by revocation; not as if it were whole."""
     async with serving(redis, redis_url, viewer_buffer_bytes=4096) as edge:
@@ -174,7 +198,7 @@ async def test_one_users_requests_wait_for_each_other(redis: Redis, redis_url: s
 async def test_bodies_under_way_are_bounded(
     redis: Redis, redis_url: str, eve: Author, setting: str, status: int
 ) -> None:
-    """Requests and answers together; a single one always fits."""
+    """Requests and answers together. A single one always fits, and small ones always do."""
     token = token_for(eve.user, scopes=ALL_SCOPES)
     line = json.dumps({"type": "custom:x", "data": {"a": "x" * 60_000}}).encode()
     async with serving(redis, redis_url, **{setting: 1_000_000}) as edge:
@@ -183,6 +207,7 @@ async def test_bodies_under_way_are_bounded(
             body = b"\n".join([line] * 3)
             answer = await call(edge.port, "POST", EVENTS, token, body, headers=NDJSON)
             assert (answer.status, "retry-after" in answer.headers) == (status, True)
+            assert (await call(edge.port, "POST", EVENTS, token, line, headers=NDJSON)).status == 202
         async with asyncio.timeout(10):
             while (await call(edge.port, "POST", EVENTS, token, body, headers=NDJSON)).status != 202:
                 await asyncio.sleep(0.05)
