@@ -70,9 +70,10 @@ class AiSdk:
         if before is not None:
             return before
         conversation_id = conversation_of(chat.id)
-        return await conversations.turns(
-            self._front.commands, identity.owner, conversation_id, instead_of=asked.id or None
-        )
+        async with self._front.folding(identity):
+            return await conversations.turns(
+                self._front.commands, identity.owner, conversation_id, instead_of=asked.id or None
+            )
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """The chat's running execution from its first event on; 204 if none runs."""
