@@ -14,7 +14,6 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from broker.app import Edge, owned
-from broker.app import serving as app_serving
 from broker.responses import Responses
 from broker.settings import Settings
 from emitter import wire
@@ -114,7 +113,10 @@ async def test_what_anybody_may_have_is_cut_as_well() -> None:
     app = web.Application(middlewares=[responses.middleware])
     app.router.add_get("/", page)
     runner = web.AppRunner(app)
-    async with owned(responses.run(), "watch"), app_serving(runner, None, ("127.0.0.1", 0), "PORT") as port:
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    async with owned(responses.run(), "watch"):
         async with request(port, "GET", "/") as whole:
             assert len(await whole.body()) == 10_000_000
         async with request(port, "GET", "/", receive_buffer=4096) as connection:
@@ -123,6 +125,7 @@ async def test_what_anybody_may_have_is_cut_as_well() -> None:
                 while len(responses):
                     await asyncio.sleep(0.05)
             assert sum([len(piece) async for piece in raw_pieces(connection)]) < 10_000_000
+    await runner.cleanup()
 
 
 async def test_an_export_ends_with_its_token(redis: Redis, redis_url: str, eve: Author) -> None:
