@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from typing import get_args
 
 import msgspec
@@ -197,7 +197,7 @@ class Api:
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"
             body = await self._front.read_body(request, MAX_BODY_BYTES if ndjson else self._value_bytes)
-            async with self._preparing(identity, body):
+            async with self._preparing(request, identity, body):
                 events = await read_events(body, gate, ndjson=ndjson)
             if may_begin(events) and not await exists(self._redis, owner, execution_id):
                 await self._front.count_start(identity)
@@ -210,10 +210,10 @@ class Api:
         self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
         return _json(answer, status=202)
 
-    def _preparing(self, identity: Identity, body: bytes) -> AbstractAsyncContextManager[None]:
-        """One large body of a user after the other: each loop holds a slice of one user's work."""
+    def _preparing(self, request: web.Request, identity: Identity, body: bytes) -> AbstractAsyncContextManager[None]:
+        """One large body of a user after the other, beside the small ones: a round of the loop has a slice of each."""
         if len(body) <= SMALL_BODY_BYTES:
-            return nullcontext()
+            return self._front.working(request)
         return self._preparations.turn(identity.principal)
 
     async def cancel(self, request: web.Request) -> web.Response:

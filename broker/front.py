@@ -24,7 +24,7 @@ from broker.problems import Problem, request_id_of, to_problem
 from broker.protocols.rendering import Rendering
 from broker.rates import Rates
 from broker.request import Target
-from broker.responses import Responses
+from broker.responses import EXCHANGE, Responses
 from broker.seats import Seat
 from broker.settings import Settings
 from broker.stream import Streams
@@ -39,6 +39,7 @@ SMALL_BODY_BYTES = 64 * 1024
 VALUE_BODY_BYTES = 512 * 1024
 """Of a task with its parameters, or an answer: what is stored of it is less, but JSON may need six bytes a letter."""
 SLICE_SECONDS = 0.004
+WORK_SECONDS = 0.001
 
 # What msgspec decodes in about a tenth of a second, and nothing can interrupt: text costs almost nothing, so that these
 # bind only what is made of little else than braces.
@@ -95,6 +96,7 @@ class Front:
         self._tracer = tracer
         self._responses = responses
         self._rates = Rates()
+        self._work = Turns("bodies", 0, 1)
         self._folds = Turns("reads of logs", FOLDS, FOLDS_PER_USER)
         self._protocol = Protocol.NATIVE
         self._log = get_logger()
@@ -157,11 +159,23 @@ class Front:
     async def read_json(self, request: web.Request, type_: type[B], max_bytes: int = SMALL_BODY_BYTES) -> B:
         """The JSON body. Raises `Problem` 400, 408, 413, 429 and msgspec's errors (400, 422)."""
         body = await self.read_body(request, max_bytes) or b"{}"
-        check_shape(body)
-        try:
-            return msgspec.json.decode(body, type=type_)
-        except (UnicodeDecodeError, RecursionError) as error:  # which msgspec does not make its own
-            raise Problem(400, "malformed", f"the body is no usable JSON: {error}") from error
+        async with self.working(request):
+            check_shape(body)
+            try:
+                return msgspec.json.decode(body, type=type_)
+            except (UnicodeDecodeError, RecursionError) as error:  # which msgspec does not make its own
+                raise Problem(400, "malformed", f"the body is no usable JSON: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def working(self, request: web.Request) -> AsyncIterator[None]:
+        """Around work on a body, which nothing interrupts. Of many that arrive together, one user's are worked on one
+        after the other: the loop goes round between those that take long."""
+        async with self._work.turn(request[EXCHANGE].user, is_patient=True):
+            slices = Slices(WORK_SECONDS)
+            try:
+                yield
+            finally:
+                await slices.pause()
 
     async def read_body(self, request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
         """The body, within limits of size and time; a second time at once."""

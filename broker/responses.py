@@ -50,6 +50,11 @@ class Exchange:
         self.moved_at = 0.0
         """When bytes left last, or none waited to (loop time)."""
 
+    @property
+    def user(self) -> Owner:
+        assert self.identity is not None, "nobody was identified"
+        return self.identity.principal
+
 
 EXCHANGE = web.RequestKey("exchange", Exchange)
 

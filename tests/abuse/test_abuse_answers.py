@@ -180,6 +180,26 @@ async def test_floods_of_publishing(redis: Redis, redis_url: str, lines: int) ->
         assert each.rss_bytes() - before < 150 * MB
 
 
+async def test_many_bodies_at_once(redis: Redis, redis_url: str) -> None:
+    """Sixty bodies that each take long to decode, and are complete in the same moment, again and again."""
+    eve = Author(redis, user="eve")
+    await eve.begin()
+    value = b'{"inputId":"i","value":[' + b",".join([b"{}"] * 80_000) + b"]}"
+    event = b'{"type":"custom:x","data":{"a":[' + b",".join([b"{}"] * 20_000) + b"]}}"
+    token = token_for("eve", scopes={"events:publish", "executions:write"})
+    with edge(redis_url, answers_per_minute=0) as each:
+        async with bystander(redis, each) as bob:
+
+            async def send(path: str, body: bytes) -> int:
+                path = f"{BASE}/ex_1/{path}"
+                async with request(each.port, "POST", path, token, body=body, seconds=50) as answer:
+                    return answer.status
+
+            asked = [send("input", value) for _ in range(60)] + [send("events", event) for _ in range(60)]
+            assert set(await asyncio.gather(*asked)) <= {404, 413, 422, 429, 202}
+        bob.assert_unharmed()
+
+
 async def test_slow_forms(redis: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever answers forms that take for ever to check takes nobody else's turn. A checker that sleeps stands in."""
     checker = tmp_path / "checker.py"

@@ -82,11 +82,12 @@ class Rest:
     async def _params(self, request: web.Request) -> dict[str, Any]:
         """Body, query and path as one: the path counts most."""
         body = await self._front.read_body(request) if request.can_read_body else b""
-        check_shape(body)
-        try:
-            given = msgspec.json.decode(body or b"{}")
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise A2AError(PARSE, f"the body is no JSON: {error}") from error
+        async with self._front.working(request):
+            check_shape(body)
+            try:
+                given = msgspec.json.decode(body or b"{}")
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise A2AError(PARSE, f"the body is no JSON: {error}") from error
         if not isinstance(given, dict):
             raise A2AError(INVALID_PARAMS, "the body is an object")
         query = {name: _typed(name, text) for name, text in request.query.items()}

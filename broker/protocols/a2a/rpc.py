@@ -55,7 +55,9 @@ class Rpc:
         identity = await self._front.identify(request, "executions:read", rate=READS)
         envelope: dict[str, Any] = {}
         try:
-            envelope = decode(await self._front.read_body(request))
+            body = await self._front.read_body(request)
+            async with self._front.working(request):
+                envelope = decode(body)
             return await self._dispatch(request, identity, _request_of(envelope))
         except Exception as error:
             known = to_a2a(error)
