@@ -145,7 +145,8 @@ class Api:
             raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
         limit = whole_number(request, "limit", default=50, most=MAX_LIST)
         cursor = request.query.get("cursor")
-        return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
+        async with self._front.folding(identity):
+            return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
 
     async def get_execution(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "executions:read", rate=READS)

@@ -44,7 +44,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 class Forms:
     """A few checks at a time, one of each user; the others wait for their turn. A schema that took too much is not
-    tried again for a while. `command` and `check_seconds` are for tests."""
+    tried again for its user, for a while. `command` and `check_seconds` are for tests."""
 
     def __init__(
         self,
@@ -62,7 +62,9 @@ class Forms:
 
     async def check(self, user: Owner, schema: dict[str, Any], value: Any) -> Checked:
         """Raises `Problem` 429 and 503 when too many wait."""
-        digest = hashlib.sha256(msgspec.json.encode(schema, order="deterministic")).digest()
+        # Each user's alone: an answer of one must not keep another from answering the same form.
+        named = [user.org, user.user, schema]
+        digest = hashlib.sha256(msgspec.json.encode(named, order="deterministic")).digest()
         async with self._turns.turn(user):
             if self._clock() < self._costly.get(digest, 0.0):
                 return Checked(unchecked="an answer to this form took too much to check; try again in ten minutes")

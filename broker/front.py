@@ -97,7 +97,7 @@ class Front:
         self._responses = responses
         self._rates = Rates()
         self._work = Turns("bodies", 0, 1)
-        self._folds = Turns("reads of logs", FOLDS, FOLDS_PER_USER)
+        self._folds = Turns("reads of logs and lists", FOLDS, FOLDS_PER_USER)
         self._protocol = Protocol.NATIVE
         self._log = get_logger()
 
@@ -290,8 +290,8 @@ class Front:
         return await self._streams.open(request, target, identity, request_id_of(request))
 
     def folding(self, identity: Identity, *, is_patient: bool = False) -> AbstractAsyncContextManager[None]:
-        """Around reading from a log, and encoding what it folds to: a few at once hold so much. `Problem` 429, 503;
-        whose answer has begun `is_patient`."""
+        """Around reading a log or a list, and encoding what it gives: a few at once hold so much. `Problem` 429, 503;
+        an answer that has begun `is_patient`."""
         return self._folds.turn(identity.principal, is_patient=is_patient)
 
     @contextlib.asynccontextmanager

@@ -97,15 +97,15 @@ class Responses:
         exchange.ends_at = exchange.identity.expires_at
 
     def hold(self, request: web.Request, size: int) -> None:
-        """Count bytes that this request takes until it is answered. Raises `Problem` 429 and 503. One large body a user
-        always fits: it is bounded by other limits."""
+        """Count bytes that this request takes until it is answered. Raises `Problem` 429 and 503. A user's only large
+        body always fits its bound: other limits hold for it."""
         exchange = request.get(EXCHANGE)
         if exchange is None or exchange.identity is None:
             return
         user, own = exchange.identity.principal, exchange.body_bytes
         of_user = self._bytes_of.get(user, 0)
         if own + size > SMALL_BYTES:
-            if of_user > own and 0 < self._max_user_bytes < of_user + size:
+            if of_user - own > SMALL_BYTES and 0 < self._max_user_bytes < of_user + size:
                 raise _too_much("this user", 429, "too-many-requests", self._max_user_bytes)
             if self._bytes > own and 0 < self._max_bytes < self._bytes + size:
                 raise _too_much("all users", 503, "busy", self._max_bytes)

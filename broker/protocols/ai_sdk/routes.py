@@ -98,5 +98,7 @@ class AiSdk:
 
     async def _running(self, identity: Identity, request: web.Request, *, limit: int) -> list[ExecutionSummary]:
         conversation = conversation_of(request.match_info["chatId"])
-        found = conversations.recent(self._front.commands, identity.owner, conversation, limit=limit, is_running=True)
-        return await found
+        async with self._front.folding(identity):
+            return await conversations.recent(
+                self._front.commands, identity.owner, conversation, limit=limit, is_running=True
+            )
