@@ -70,7 +70,7 @@ ANSWERS = Rate("answers", "answers_per_minute", RejectReason.ANSWER_RATE)
 CANCELS = Rate("cancels", "cancels_per_minute", RejectReason.CANCEL_RATE)
 TICKETS = Rate("tickets", "tickets_per_minute", RejectReason.TICKET_RATE)
 
-FOLDS, FOLDS_PER_USER = 8, 2
+FOLDS, FOLDS_PER_USER = 32, 4
 
 
 class Front:
