@@ -21,13 +21,13 @@ from redis.exceptions import RedisError
 from broker import access, descriptors, problems
 from broker.access import Access
 from broker.admission import Admission
-from broker.api import MAX_BODY_BYTES, Api, log_limits
+from broker.api import Api, log_limits
 from broker.auth import Keys, Verifier, mint, pem_key, secret_key
 from broker.claims import ClaimNames
 from broker.collector import Collector
 from broker.commands import Commands
 from broker.connection import Connection, Unreadable, announce_end
-from broker.front import Front
+from broker.front import MAX_BODY_BYTES, Front
 from broker.history import History
 from broker.jwks import Jwks
 from broker.listener import SETTLE_SECONDS, Counts, Listener, listen
@@ -42,6 +42,7 @@ from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.redis_metrics import RedisMetrics
+from broker.responses import Responses
 from broker.settings import BadSetting, Settings
 from broker.shards import subscription
 from broker.stream import Streams
@@ -253,7 +254,12 @@ class Edge:
         shared = self._room.streams if self._sockets[0] else 0
         self._public = Listener(sock, self._room.sockets, counts, shared=shared)
         self.port = self._public.port
-        async with serving(self._app(), self._public, self._unreadable, min(SETTLE_SECONDS, self._unready_seconds)):
+        self._responses = Responses(settings, self.access.is_revoked)
+        settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)
+        async with (
+            owned(self._responses.run(), "responses"),
+            serving(self._app(), self._public, self._unreadable, settle_seconds),
+        ):
             yield
 
     @contextlib.asynccontextmanager
@@ -278,8 +284,18 @@ class Edge:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         access.setup_cors(app, settings.cors_origins)
         problems.setup(app)
+        app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
-        front = Front(settings, self.access, self.admission, self.streams, commands, self.metrics, self._tracer)
+        front = Front(
+            settings,
+            self.access,
+            self.admission,
+            self.streams,
+            commands,
+            self.metrics,
+            self._tracer,
+            self._responses,
+        )
         api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, version())
         app.add_routes(api.routes())
         chat = AiSdk(front.speaking(Protocol.AI_SDK))

@@ -69,6 +69,13 @@ class RejectReason(StrEnum):
     USER_CONNECTIONS = "user_connections"
     EXECUTE_RATE = "execute_rate"
     CONNECT_RATE = "connect_rate"
+    PUBLISH_RATE = "publish_rate"
+    READ_RATE = "read_rate"
+    ANSWER_RATE = "answer_rate"
+    CANCEL_RATE = "cancel_rate"
+    TICKET_RATE = "ticket_rate"
+    REQUESTS = "requests"
+    """Too many requests of one user at once."""
     DRAINING = "draining"
     REDIS = "redis"
 

@@ -10,11 +10,23 @@ import msgspec
 from redis.asyncio import Redis
 
 from broker.api_types import PublishRequest, PublishResponse
+from broker.auth import Identity, require
+from broker.fairness import Slices
 from broker.problems import Problem
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED, Prepared
 from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
-from emitter.events import Artifact, Event, MessageDelta, ThinkingDelta
+from emitter.events import (
+    Artifact,
+    Event,
+    ExecutionCancelled,
+    ExecutionQueued,
+    ExecutionStarted,
+    ExecutionSuperseded,
+    InputReceived,
+    MessageDelta,
+    ThinkingDelta,
+)
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
@@ -25,8 +37,14 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 MAX_EVENTS = 1000
-CREATES = ("execution:queued", "execution:started")
-"""An execution that nobody accepted begins with one of these."""
+SLICE_SECONDS = 0.004
+"""For so long the events of a request are prepared before others get the loop."""
+NOT_PUBLISHED = {
+    InputReceived.type: "answers are given at POST .../input, by the person who gives them",
+    ExecutionQueued.type: "executions are queued by POST /api/agent/execute",
+    ExecutionSuperseded.type: "attempts follow each other where workers run them",
+}
+"""Events that say what somebody else did, and why publishing may not write them."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _decoder = msgspec.json.Decoder(PublishRequest)
 
@@ -34,7 +52,7 @@ _decoder = msgspec.json.Decoder(PublishRequest)
 class Gate(NamedTuple):
     """Which log the events of a request are for, and what they pass on the way."""
 
-    owner: Owner
+    identity: Identity
     execution_id: str
     request_id: str
     hooks: Sequence[Named]
@@ -73,26 +91,34 @@ class _Passed(NamedTuple):
     event: Event | None
 
 
-def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
+async def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
     """The events of a body, with `DROPPED` in the place of one that a hook dropped. All are checked before any is
-    stored; an error names the line (NDJSON) and the field, or the hook."""
-    lines = [line for line in body.split(b"\n") if line.strip()] if ndjson else [body]
+    stored; an error names the line (NDJSON) and the field, or the hook. Others get the loop between lines."""
+    # A line too many ends the split: a body of nothing but line ends is a list of millions.
+    lines = [line for line in body.split(b"\n", 2 * MAX_EVENTS) if line.strip()] if ndjson else [body]
     if not lines or len(lines) > MAX_EVENTS:
         raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
-    passed = [_named(number, ndjson, _read_event, line, gate) for number, line in enumerate(lines, 1)]
-    whole = _without_cut_credentials(passed, gate.redact)
-    return [_named(number, ndjson, _prepare, one, gate) for number, one in enumerate(whole, 1)]
+    slices = Slices(SLICE_SECONDS)
+    passed = await _each(lines, _read_event, gate, slices, ndjson=ndjson)
+    whole = await _without_cut_credentials(passed, gate.redact, slices)
+    return await _each(whole, _prepare, gate, slices, ndjson=ndjson)
 
 
-def _named(number: int, ndjson: bool, work: Callable[[P, Gate], R], item: P, gate: Gate) -> R:
-    """What `work` makes of one line; its errors name the line."""
-    try:
-        return work(item, gate)
-    except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _at(f"line {number}: " if ndjson else "", error) from error
+async def _each(
+    items: Sequence[P], work: Callable[[P, Gate], R], gate: Gate, slices: Slices, *, ndjson: bool
+) -> list[R]:
+    """What `work` makes of each line, in slices; its errors name the line."""
+    made = []
+    for number, item in enumerate(items, 1):
+        await slices.pause()
+        try:
+            made.append(work(item, gate))
+        except (InvalidEvent, Problem, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _at(f"line {number}: " if ndjson else "", error) from error
+    return made
 
 
-def _without_cut_credentials(passed: Sequence[_Passed], redact: Redactor) -> list[_Passed]:
+async def _without_cut_credentials(passed: Sequence[_Passed], redact: Redactor, slices: Slices) -> list[_Passed]:
     """The chunks of a message or artifact are one text, in which a credential may be cut: redacted as the whole that
     they are here. A delta of which nothing is left is dropped. An edge remembers nothing of the request before."""
     found: dict[tuple[str, str], list[tuple[int, Any]]] = {}
@@ -103,6 +129,7 @@ def _without_cut_credentials(passed: Sequence[_Passed], redact: Redactor) -> lis
             found.setdefault((event.type, event.artifact_id), []).append((at, event))
     whole = list(passed)
     for chunks in found.values():
+        await slices.pause()
         if len(chunks) > 1:
             texts = [_text_of(event) for _, event in chunks]
             for (at, event), old, new in zip(chunks, texts, redact.pieces(texts), strict=True):
@@ -123,6 +150,8 @@ def _with_text(event: MessageDelta | ThinkingDelta | Artifact, text: str) -> Eve
 
 def _at(where: str, error: Exception) -> Problem:
     detail = where + str(error)
+    if isinstance(error, Problem):
+        return Problem(error.status, error.slug, detail, headers=error.headers, **error.extensions)
     if isinstance(error, HookFailed):  # the edge's fault, not the caller's
         return Problem(500, "hook-failed", detail, hook=error.hook)
     is_syntax = not isinstance(error, InvalidEvent | msgspec.ValidationError)
@@ -134,12 +163,12 @@ def _read_event(line: bytes, gate: Gate) -> _Passed:
     if gate.max_bytes and len(line) > 2 * gate.max_bytes:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
-    event = decode_event(request.type, request.data)
+    event = _speak_for_oneself(decode_event(request.type, request.data), gate.identity)
     if not gate.hooks:
         return _Passed(request, event)
     origin = Origin(
-        user=gate.owner.user,
-        org=gate.owner.org,
+        user=gate.identity.owner.user,
+        org=gate.identity.owner.org,
         execution_id=gate.execution_id,
         agent=request.agent,
         request_id=request.request_id or gate.request_id,
@@ -165,6 +194,27 @@ def _prepare(passed: _Passed, gate: Gate) -> Prepared:
     )
 
 
+def _speak_for_oneself(event: Event, identity: Identity) -> Event:
+    """The event, with the name of who publishes it where it has one. Raises `Problem` 403."""
+    if (why := NOT_PUBLISHED.get(event.type)) is not None:
+        raise Problem(403, "event-not-publishable", f"{event.type} cannot be published: {why}", event=event.type)
+    if isinstance(event, ExecutionCancelled):
+        require(identity, "executions:write")
+        return msgspec.structs.replace(event, by=identity.name)
+    return event
+
+
+def may_begin(events: Sequence[Prepared]) -> bool:
+    """Whether these may be the first of an execution that nobody accepted."""
+    first = next((event for event in events if event is not DROPPED), DROPPED)
+    return first.type == ExecutionStarted.type
+
+
+async def exists(redis: Redis, owner: Owner, execution_id: str) -> bool:
+    client: Any = redis
+    return bool(await client.hexists(owner.execution(execution_id).record, "state"))
+
+
 async def publish(
     redis: Redis,
     owner: Owner,
@@ -179,8 +229,7 @@ async def publish(
     nothing twice even if the hooks have changed their mind meanwhile.
     """
     name, first_seq = producer
-    first = next((event for event in events if event is not DROPPED), DROPPED)
-    mode = "any" if first.type in CREATES else "existing"
+    mode = "any" if may_begin(events) else "existing"
     if name:
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
     appended = await append(

@@ -148,6 +148,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connects_per_minute: Annotated[
         int, _about("streams one user may open; 0 is no limit", "per minute", ge=0, le=600_000)
     ] = 600
+    publishes_per_minute: Annotated[
+        int, _about("publish requests of one user on one edge; 0 is no limit", "per minute", ge=0, le=6_000_000)
+    ] = 60_000
+    reads_per_minute: Annotated[
+        int, _about("other reading requests of one user on one edge; 0 is no limit", "per minute", ge=0, le=6_000_000)
+    ] = 6000
+    answers_per_minute: Annotated[
+        int, _about("answers to questions by one user; 0 is no limit", "per minute", ge=0, le=600_000)
+    ] = 600
+    cancels_per_minute: Annotated[int, _about("cancels by one user; 0 is no limit", "per minute", ge=0, le=600_000)] = (
+        600
+    )
+    tickets_per_minute: Annotated[
+        int, _about("stream tickets of one user; 0 is no limit", "per minute", ge=0, le=600_000)
+    ] = 600
+    max_requests: Annotated[
+        int, _about("requests that one edge answers at once, streams apart; 0 is no limit", "requests", ge=0)
+    ] = 1024
+    max_requests_per_user: Annotated[
+        int, _about("of these, one user's; others of theirs wait for 10 s; 0 is no limit", "requests", ge=0)
+    ] = 64
+    max_buffered_bytes: Annotated[
+        int, _about("bytes of requests and answers that one edge holds, streams apart; 0 is no limit", "bytes", ge=0)
+    ] = 134_217_728
+    max_buffered_bytes_per_user: Annotated[
+        int, _about("of these, one user's; a single one always fits; 0 is no limit", "bytes", ge=0)
+    ] = 33_554_432
 
     heartbeat_seconds: Annotated[
         float, _about("pause between heartbeats of a quiet stream", "seconds", ge=0.1, le=300)
@@ -165,7 +192,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 20
     write_timeout_seconds: Annotated[
-        float, _about("a viewer that takes nothing for so long is closed as `slow`", "seconds", ge=0.1, le=3600)
+        float,
+        _about(
+            "a viewer, or any answer, of which no byte leaves for so long is cut as `slow`", "seconds", ge=0.1, le=3600
+        ),
     ] = 30
     viewer_buffer_bytes: Annotated[
         int,

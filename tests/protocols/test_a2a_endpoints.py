@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from emitter import wire, workers
 from emitter.events import (
+    Artifact,
     Event,
     ExecutionComplete,
     ExecutionStarted,
@@ -728,6 +729,24 @@ async def test_lists(two_edges: list[EdgeProcess], author: Author) -> None:
     after = whole["tasks"][0]["status"]["timestamp"]
     assert [task["id"] for task in (await listed(statusTimestampAfter=after))["tasks"]] == [ids[0]]
     assert (await listed(pageToken="odd"))["code"] == -32602
+
+
+async def test_a_page_of_large_tasks_is_short(two_edges: list[EdgeProcess], author: Author) -> None:
+    """It ends after some megabytes, and the next goes on."""
+    for number in range(4):
+        _, each = await begun(two_edges[0], author, contextId=f"large{number}")
+        for part in range(30):
+            text = "x" * 60_000
+            await each.write(Artifact(artifact_id=f"a{part}", media_type="text/plain", text=text))
+    wanted: dict[str, Any] = {"includeArtifacts": True, "pageToken": ""}
+    sizes = []
+    while True:
+        page = await rpc(two_edges[1], author, "ListTasks", wanted)
+        sizes.append(len(page["tasks"]))
+        wanted["pageToken"] = page["nextPageToken"]
+        if not wanted["pageToken"]:
+            break
+    assert sizes == [3, 1]
 
 
 # --- REST ------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from emitter.wire import EXECUTION_ID, START, Entry, EventId, Owner, parse_strea
 MAX_LISTED = 2_000
 """Of how many of the owner's executions, the newest, a list is made."""
 LIST_PAGE = 200
+PAGE_BYTES = 4 * 1024 * 1024
+"""Above which a page of tasks ends, whatever size was asked for."""
 
 
 class Reached(NamedTuple):
@@ -106,14 +108,19 @@ class Tasks:
     # --- lists ---
 
     async def page(self, owner: Owner, wanted: ListTasks) -> TaskPage:
-        """The tasks that were last active come first. Raises `A2AError` for a token that is none of ours."""
+        """The tasks that were last active come first; a page of large ones is short. Raises `A2AError` for a token that
+        is none of ours."""
         after = _parse_token(wanted.page_token)
         listed = await self._listed(owner, wanted.context_id)
         found = sorted((each for each in listed if _fits(each, wanted)), key=_place, reverse=True)
         rest = [each for each in found if after is None or _place(each) < after]
-        shown = rest[: wanted.page_size]
-        token = "" if len(rest) == len(shown) else "{}.{}".format(*_place(shown[-1]))
-        tasks = [await self._task(owner, summary, wanted) for summary in shown]
+        tasks, size = [], 0
+        for summary in rest[: wanted.page_size]:
+            tasks.append(await self._task(owner, summary, wanted))
+            size += len(msgspec.json.encode(tasks[-1]))
+            if size > PAGE_BYTES:
+                break
+        token = "" if len(rest) == len(tasks) else "{}.{}".format(*_place(rest[len(tasks) - 1]))
         return TaskPage(tasks=tuple(tasks), next_token=token, page_size=wanted.page_size, total=len(found))
 
     async def _listed(self, owner: Owner, context_id: str | None) -> list[ExecutionSummary]:

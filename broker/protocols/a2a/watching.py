@@ -32,7 +32,8 @@ class Watching:
         task_id = request.query.get("taskId")
         if not task_id:
             raise Problem(400, "invalid-parameter", "taskId names the task", path="taskId")
-        story = await self._story(request, identity, task_id)
+        async with self._front.folding(identity):
+            story = await self._story(request, identity, task_id)
         wire = _wire(request)
         if story.is_terminal:
             return web.Response(status=204)

@@ -15,8 +15,8 @@ BY_REASON = Panel(
 )
 REJECTED = Panel(
     "Turned away, by reason",
-    "`capacity`: edges are full. `sockets`: they have no room for connections. `user_connections`, `connect_rate`, "
-    "`execute_rate`: one user wanted too much. `draining`: a proxy sends viewers to an edge that is leaving. `redis`: "
+    "`capacity`: edges are full. `sockets`: they have no room for connections. `user_connections`, `requests` and "
+    "the rates: one user wanted too much. `draining`: a proxy sends viewers to an edge that is leaving. `redis`: "
     "nobody could be admitted.",
     "ops",
     [Query(rate("runcast_rejected_total", "reason", ALL), "{{reason}}")],
