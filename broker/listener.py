@@ -204,11 +204,14 @@ class Listener:
     def _refuse(self, accepted: socket.socket) -> None:
         self._counts.refused.inc()
         self._refused.say(open=self.open, limit=self._limit)
-        with accepted, contextlib.suppress(OSError):
+        with accepted, contextlib.suppress(OSError):  # nothing has come yet, or the client is gone
             accepted.setblocking(False)
-            accepted.send(REFUSAL)
-            accepted.shutdown(socket.SHUT_WR)
-            accepted.recv(65_536)  # a close with unread bytes would reset the connection, and take the answer with it
+            # Read, for unread bytes would make the close a reset, which takes the answer with it. An `EventSource` gets
+            # none: it comes again after a lost connection, and never after an error status.
+            asked = accepted.recv(65_536)
+            if asked and b"text/event-stream" not in asked:
+                accepted.send(REFUSAL)
+                accepted.shutdown(socket.SHUT_WR)
 
     # --- letting go --------------------------------------------------------------------------------------------------
 
