@@ -8,7 +8,7 @@ from queries import ALL, HERE, LATENCY, RATE, quantiles, rate
 BY_REASON = Panel(
     "Streams closed, by reason",
     "`finished`: the execution ended. `gone`: the viewer left. `aged` and `draining`: the viewer was sent to another "
-    "edge and resumes there. `lost_redis` is an error of ours; `slow` one of the line to the viewer.",
+    "edge and resumes there. `lost_redis` and `failed` are errors of ours; `slow` is one of the line to the viewer.",
     "ops",
     [Query(rate("runcast_connections_closed_total", "reason", ALL), "{{reason}}")],
     stack=True,
