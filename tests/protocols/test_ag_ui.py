@@ -18,9 +18,9 @@ from broker.protocols.ag_ui import frames as spans
 from broker.protocols.ag_ui import messages as told
 from broker.protocols.ag_ui import renderer as rendering
 from broker.protocols.ag_ui.frames import Place
+from broker.protocols.ag_ui.lists import difference
 from broker.protocols.ag_ui.renderer import MAX_HISTORY_BYTES, Known, Renderer, View
 from broker.protocols.ag_ui.requests import Message, before
-from broker.protocols.ag_ui.state import difference
 from emitter import wire
 from emitter.events import (
     Artifact,

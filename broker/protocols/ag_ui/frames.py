@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakMethod
 
 import msgspec
 
@@ -25,7 +26,7 @@ Key = tuple[str, str]
 
 STEP, TEXT, SPAN, REASONING, CALL, SUBAGENT = "step", "text", "span", "reasoning", "call", "subagent"
 
-_PLACE = re.compile(r"(\d{1,15}-\d{1,15})(?:\.(\d{1,6}))?\Z", re.ASCII)
+_PLACE = re.compile(r"(\d{1,15}-\d{1,15})(?:\.([1-9]\d{0,5}))?\Z", re.ASCII)
 _encoder = msgspec.json.Encoder()
 
 
@@ -51,9 +52,10 @@ class Place(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """What is open: the event that began it, and the one that will end it."""
+    """What is open: the event that began it, for a client that may have to be told again, and the one that will end
+    it."""
 
-    beginning: Event
+    beginning: Event | None
     ending: Event
 
 
@@ -68,8 +70,8 @@ class Frames:
 
     def __init__(self, after: Place | None, on_return: Callable[[], None]) -> None:
         self._after = after or Place(START)
-        self._on_return = on_return
-        self._muted = after is not None
+        self._on_return = WeakMethod(on_return)  # or frames and their renderer would keep each other
+        self.is_muted = after is not None
         self._id = START
         self._timestamp = 0
         self._number = 0
@@ -96,9 +98,20 @@ class Frames:
 
     def show(self) -> None:
         """From here on frames are shown."""
-        if self._muted:
-            self._muted = False
-            self._on_return()
+        if self.is_muted:
+            self.is_muted = False
+            on_return = self._on_return()
+            assert on_return is not None, "who has the frames keeps them"
+            on_return()
+
+    @property
+    def is_next_had(self) -> bool:
+        """Whether the client has the next frame already."""
+        return self.is_muted and self._after.covers(self._id.seq, self._number + 1)
+
+    def pass_over(self) -> None:
+        """Count the next frame, which the client has already."""
+        self._number += 1
 
     def put(self, type_: str, **fields: Any) -> None:
         """One event; fields that are None are left out, since null would be an error."""
@@ -106,9 +119,9 @@ class Frames:
 
     def _put(self, event: Event) -> None:
         self._number += 1
-        if self._muted and not self._after.covers(self._id.seq, self._number):
+        if self.is_muted and not self._after.covers(self._id.seq, self._number):
             self.show()
-        if not self._muted:
+        if not self.is_muted:
             self._events.append((f"{self._id}.{self._number}", {**event, "timestamp": self._timestamp}))
 
     def tell(self, type_: str, **fields: Any) -> None:
@@ -123,7 +136,7 @@ class Frames:
             if len(self._open) >= MAX_OPEN:
                 self.finish(next(iter(self._open)))
             self._put(beginning)
-            self._open[key] = Opened(beginning, ending)
+            self._open[key] = Opened(beginning if self.is_muted else None, ending)
 
     def is_open(self, key: Key) -> bool:
         return key in self._open
@@ -142,7 +155,8 @@ class Frames:
 
     def begin_again(self) -> None:
         """Tell of all that is open that it begins."""
-        self._events += [(None, opened.beginning) for opened in self._open.values()]
+        self._events += [(None, opened.beginning) for opened in self._open.values() if opened.beginning is not None]
+        self._open = {key: Opened(None, opened.ending) for key, opened in self._open.items()}
 
 
 def event_of(type_: str, **fields: Any) -> Event:
