@@ -9,7 +9,7 @@ up: of their texts the beginning stays (`truncated`, or an ellipsis), of their v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -29,6 +29,7 @@ from broker.api_types import (
     ThoughtState,
     ToolState,
 )
+from broker.decoding import decode_entry
 from broker.versions import Items, Text, Texts, cut
 from emitter import events, wire
 from emitter.errors import InvalidEvent
@@ -58,11 +59,11 @@ Input = events.InputRequired | events.InputReceived
 
 
 class Voided(NamedTuple):
-    """What `execution:superseded` took back, or changed: ids, and whether it was the synthesis."""
+    """What `execution:superseded` took back, or changed: ids in order, and whether it was the synthesis."""
 
-    messages: Set[str] = frozenset()
-    partials: Set[str] = frozenset()
-    artifacts: Set[str] = frozenset()
+    messages: Sequence[str] = ()
+    partials: Sequence[str] = ()
+    artifacts: Sequence[str] = ()
     synthesis: bool = False
 
 
@@ -118,14 +119,14 @@ class Fold:
     def apply_entry(self, entry: Entry) -> None:
         """Take a log entry as it is stored. One that is not understood (a newer version's) only moves the cursor."""
         try:
-            head, event = wire.decode_envelope(entry.json)
+            head, event = decode_entry(entry)
         except InvalidEvent:
             self._last = max(self._last, entry.id, key=lambda id_: id_.seq)
             return
         self.apply(entry.id, head, event)
 
     def state(self) -> ExecutionState:
-        messages = [_written(item) for item in self._messages.values()]
+        messages = self.messages()
         return ExecutionState(
             execution_id=self.execution_id,
             status=self.status,
@@ -147,7 +148,7 @@ class Fold:
             specialists=self.specialists.values(),
             synthesis=self.facts.get("synthesis"),
             partial_results=self.partials.values(),
-            artifacts=[_artifact_of(item) for item in self._artifacts.values()],
+            artifacts=self.artifacts(),
             usage=self.facts.get("usage"),
             open_inputs=self.open_inputs(),
             **self.end,
@@ -160,15 +161,21 @@ class Fold:
         item = self._messages.get(message_id)
         return None if item is None else _written(item)
 
-    def message_length(self, message_id: str) -> int | None:
-        """How long a message is, without putting it together: characters, one more than is kept if it was truncated."""
+    def messages(self) -> list[MessageState]:
+        return [_written(item) for item in self._messages.values()]
+
+    def has_said(self, message_id: str, text: str) -> bool:
+        """Whether this is all that there is of a message."""
         item = self._messages.get(message_id)
-        return None if item is None else len(item[1])
+        return item is not None and len(item[1]) == len(text) and str(item[1]) == text
 
     def artifact(self, artifact_id: str) -> ArtifactState | None:
         """One of the state's artifacts."""
         item = self._artifacts.get(artifact_id)
         return None if item is None else _artifact_of(item)
+
+    def artifacts(self) -> list[ArtifactState]:
+        return [_artifact_of(item) for item in self._artifacts.values()]
 
     def is_result_told(self) -> bool:
         """Whether there is no result, or the texts come to it."""
@@ -225,11 +232,12 @@ class Fold:
         for items in (self.phases, self._tools, self.specialists, self.inputs):
             items.void(after)
         self._thoughts.void_texts(after)
+        synthesis = self.facts.void(after).get("synthesis")
         self.voided = Voided(
             messages=self._messages.void_texts(after),
-            partials=set(self.partials.void(after)),
+            partials=list(self.partials.void(after)),
             artifacts=self._artifacts.void_texts(after, _as_it_is),
-            synthesis="synthesis" in self.facts.void(after),
+            synthesis=synthesis is not None and synthesis != self.facts.get("synthesis"),
         )
         self.status = "queued"  # until a worker starts the next attempt
 
@@ -278,7 +286,7 @@ class Fold:
     def _message_complete(self, seq: int, event: events.MessageComplete) -> None:
         """The text of the completion, when there is one, counts instead of the chunks'."""
         _, text = self._messages.get(event.message_id) or (None, Text())
-        if event.text is not None and (len(event.text) != len(text) or event.text != str(text)):
+        if event.text is not None and not self.has_said(event.message_id, event.text):
             text = Text()
             text.add(seq, event.text)
         message = MessageState(message_id=event.message_id, complete=True, usage=event.usage)

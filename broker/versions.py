@@ -236,13 +236,15 @@ class Texts(Items[tuple[T, Text]]):
         item.value[1].clip()
         return left + item.value[1].weight
 
-    def void_texts(self, after: int, shown: Callable[[T], Any] = lambda _: None) -> set[str]:
-        """As `void`; the ids of the parts that are gone, or whose text or what `shown` says of them is another."""
+    def void_texts(self, after: int, shown: Callable[[T], Any] = lambda _: None) -> list[str]:
+        """As `void`; in order, the ids of the parts that are gone, or whose text or what `shown` says of them is
+        another."""
         if self._newest <= after:
-            return set()
-        changed = set()
+            return []
+        ids, changed = list(self._by_id), set()
         for id_, (part, text) in self.void(after).items():
             left = self.get(id_)
             if left is None or left[1] is not text or shown(left[0]) != shown(part):
                 changed.add(id_)
-        return changed | {id_ for id_, item in self._by_id.items() if item.value[1].void(after)}
+        changed |= {id_ for id_, item in self._by_id.items() if item.value[1].void(after)}
+        return [id_ for id_ in ids if id_ in changed]

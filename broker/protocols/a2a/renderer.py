@@ -68,6 +68,8 @@ class TaskStream:
         self._is_followed = is_followed
         self._is_introduced = is_introduced
         self._is_over = False
+        if is_introduced:
+            story.forget()
 
     @property
     def is_over(self) -> bool:
@@ -94,8 +96,11 @@ class TaskStream:
     def _introduce(self) -> bytes:
         self._is_introduced = True
         place = b"id: %d-%d\n" % self._story.last
-        whole = self._frame(self._wire.shown(self._story.task()), place)
-        return whole if len(whole) <= MAX_TASK_BYTES else self._introduce_in_parts(place)
+        shown = self._frame(self._wire.shown(self._story.task()), place)
+        if len(shown) > MAX_TASK_BYTES:
+            shown = self._introduce_in_parts(place)
+        self._story.forget()
+        return shown
 
     def _introduce_in_parts(self, place: bytes) -> bytes:
         task = self._story.task(history_length=BRIEF_HISTORY, with_artifacts=False)

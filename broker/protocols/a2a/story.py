@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from broker.api_types import ExecutionState
+from broker.decoding import decode_entry
 from broker.protocols.a2a import artifacts, wording
 from broker.protocols.a2a.model import (
     STATES,
@@ -27,16 +27,43 @@ from broker.protocols.a2a.model import (
     TextPart,
     Update,
 )
-from broker.state import Fold
-from broker.versions import Items
+from broker.protocols.a2a.wire import encode
+from broker.protocols.kept import Kept
+from broker.state import MAX_STATE_BYTES, Fold
 from emitter import events
 from emitter.errors import InvalidEvent
-from emitter.wire import START, Entry, Envelope, EventId, decode_envelope
+from emitter.wire import START, Entry, Envelope, EventId
 
 MAX_HISTORY = 200
-MAX_PARTIALS = 200
 MAX_KNOWN = 4096
 """Artifacts whose first chunk is remembered, and questions that were answered; beyond it the oldest are forgotten."""
+MAX_HISTORY_BYTES = 1024 * 1024
+MAX_TOLD_BYTES = 256 * 1024
+"""Of the folded state, once the task was shown: what is left of a lost attempt is told from it."""
+
+FOLDED = frozenset(
+    {
+        events.ExecutionQueued,
+        events.ExecutionStarted,
+        events.ExecutionSuperseded,
+        events.ExecutionComplete,
+        events.ExecutionError,
+        events.ExecutionCancelled,
+        events.MessageDelta,
+        events.MessageComplete,
+        events.Status,
+        events.Progress,
+        events.SpecialistActivated,
+        events.SpecialistComplete,
+        events.PartialResult,
+        events.Synthesis,
+        events.Artifact,
+        events.UsageTotals,
+        events.InputRequired,
+        events.InputReceived,
+    }
+)
+"""What a task is made of. The rest is told and forgotten."""
 
 
 class Opening(NamedTuple):
@@ -51,29 +78,43 @@ class Opening(NamedTuple):
 
 
 class _Moment(NamedTuple):
-    """An event with its place. `before` are the artifacts before it, where it may change what was said of them."""
+    """An event with its place. `was_said`: it completes a message of which all was told before."""
 
     id: EventId
     head: Envelope
     event: Any
-    before: dict[str, Artifact]
+    was_said: bool = False
+
+
+class History:
+    """The conversation of a task: what it is all about, and of the rest the latest."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._sizes: list[int] = []
+        self.is_cut = False
+
+    def add(self, message: Message, size: int) -> None:
+        self.messages.append(message)
+        self._sizes.append(size)
+        while len(self.messages) > MAX_HISTORY or (sum(self._sizes) > MAX_HISTORY_BYTES and len(self.messages) > 2):
+            self.is_cut = True
+            del self.messages[1], self._sizes[1]
 
 
 class Story:
-    """`take` each entry; `task()` may be asked at any time."""
+    """`take` each entry; `task()` may be asked at any time before `forget`. `max_bytes` bound what is kept of it."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Opening, *, max_bytes: int = MAX_STATE_BYTES) -> None:
         self.task_id, self.context_id = opening.task_id, opening.context_id
         self.last = START
         self._opening = opening
-        self._fold = Fold(opening.task_id)
+        self._fold = Fold(opening.task_id, max_bytes=max_bytes)
         self._state: TaskState = "submitted"
-        self._open: list[events.InputRequired] = []
-        self._history: list[Message] = []
+        self._history: History | None = History()
         self._answered: dict[str, None] = {}
-        self._partials: Items[Artifact] = Items(MAX_PARTIALS)
-        self._known: dict[str, None] = {}
-        self._tellers = self._teller_table()
+        self._known: Kept[bool] = Kept(MAX_KNOWN)
+        """Artifacts that were told, and whether their last chunk was."""
 
     @property
     def state(self) -> TaskState:
@@ -99,46 +140,48 @@ class Story:
             return []
         self.last = id_ = entry.id
         try:
-            head, event = decode_envelope(entry.json)
+            head, event = decode_entry(entry)
         except InvalidEvent:
             return []
-        before = self._before(event)
-        if not self._history:
-            self._begin(event)
-        self._fold.apply(id_, head, event)
-        if self._state == "submitted":
-            self._sync()  # whatever this log begins with: it may not say that it was queued or started
-        return self._tellers.get(type(event), self._say)(_Moment(id_, head, event, before))
+        kind = type(event)
+        was_said = kind is events.MessageComplete and self._was_said(event)
+        if self._history is not None:
+            self._remember(id_, event, self._history)
+        if kind in FOLDED or self._state == "submitted":  # whatever a log begins with: it may not say that it began
+            self._fold.apply(id_, head, event)
+            self._state = STATES[self._fold.status]
+        return _TELLERS.get(kind, Story._say)(self, _Moment(id_, head, event, was_said))
 
-    def _before(self, event: events.Event) -> dict[str, Artifact]:
-        """The artifacts that this event may change although they were told, as they are before it."""
-        if isinstance(event, events.MessageComplete):
-            message = self._fold.message(event.message_id)
-            said = [] if message is None else [artifacts.text(message)]
-        elif isinstance(event, events.ExecutionSuperseded):
-            said = self._artifacts(self._fold.state())
-        else:
-            said = []
-        return {artifact.artifact_id: artifact for artifact in said}
+    def forget(self) -> None:
+        """Keep from here on what updates are made of, and no more: the task was shown."""
+        self._history = None
+        self._fold.shrink(MAX_TOLD_BYTES)
+
+    def _was_said(self, event: Any) -> bool:
+        """Whether this message's completion, as it is, adds nothing to what was told."""
+        if event.text is None:
+            return artifacts.message_id(event.message_id) in self._known
+        return self._fold.has_said(event.message_id, event.text)
 
     def recall(self, state: TaskState, last: EventId) -> None:
         """How a task stands of whose log nothing is left."""
         self._state, self.last = state, last
-        self._begin(None)
+        if self._history is not None and not self._history.messages:
+            self._begin(None, self._history)
 
     # --- the task as it stands ---
 
     def task(self, *, history_length: int | None = None, with_artifacts: bool = True) -> Task:
         """With the latest `history_length` messages, or all."""
-        state = self._fold.state()
-        skipped = 0 if history_length is None else max(0, len(self._history) - history_length)
+        said = [] if self._history is None else self._history.messages
+        skipped = 0 if history_length is None else max(0, len(said) - history_length)
         return Task(
             task_id=self.task_id,
             context_id=self.context_id,
-            status=Status(state=self._state, at=self.last.ms, message=self._status_message(state)),
-            history=tuple(self._history[skipped:]),
-            artifacts=tuple(self._artifacts(state)) if with_artifacts else (),
-            metadata=self._task_metadata(state),
+            status=Status(state=self._state, at=self.last.ms, message=self._status_message()),
+            history=tuple(said[skipped:]),
+            artifacts=tuple(self._artifacts()) if with_artifacts else (),
+            metadata=self._task_metadata(),
         )
 
     def artifacts(self) -> list[ArtifactUpdate]:
@@ -153,25 +196,32 @@ class Story:
                 last=False,
                 metadata=place,
             )
-            for artifact in self._artifacts(self._fold.state())
+            for artifact in self._artifacts()
         ]
 
-    def _task_metadata(self, state: ExecutionState) -> dict[str, Any]:
+    def _task_metadata(self) -> dict[str, Any]:
+        fold = self._fold
         metadata = {**(self._opening.metadata or {}), "generation": self.last.seq, "cursor": str(self.last)}
-        found = {"agent": state.agent, "usage": state.usage, "progress": state.progress, "duration": state.duration}
+        found = {
+            "agent": fold.agent,
+            "usage": fold.facts.get("usage"),
+            "progress": fold.facts.get("progress"),
+            "duration": fold.end.get("duration"),
+        }
         metadata |= {name: msgspec.to_builtins(value) for name, value in found.items() if value is not None}
-        return metadata | {"attempt": state.attempt}
+        if self._history is not None and self._history.is_cut:
+            metadata["historyTruncated"] = True
+        return metadata | {"attempt": fold.attempt}
 
-    def _status_message(self, state: ExecutionState) -> Message | None:
+    def _status_message(self) -> Message | None:
+        end, activity = self._fold.end, self._fold.facts.get("activity")
         if self._state == "input-required":
             return self._prompt()
-        if state.error is not None:
-            return self._text("end", state.error.error)
-        if state.cancelled is not None:
-            return self._text("end", state.cancelled.reason or "")
-        if state.activity is not None and not self.is_terminal:
-            return self._text("activity", state.activity.message)
-        return None
+        if "error" in end:
+            return self._text("end", end["error"].error)
+        if "cancelled" in end:
+            return self._text("end", end["cancelled"].reason or "")
+        return self._text("activity", activity.message) if activity is not None and not self.is_terminal else None
 
     def _text(self, id_: str, text: str) -> Message | None:
         if not text:
@@ -184,53 +234,46 @@ class Story:
 
     def _prompt(self) -> Message | None:
         """The oldest open question: it is the one that an answer without an id is for."""
-        return wording.prompt(self.task_id, self.context_id, self._open[0]) if self._open else None
+        asked = self._fold.open_inputs()
+        return wording.prompt(self.task_id, self.context_id, asked[0]) if asked else None
 
-    def _artifacts(self, state: ExecutionState) -> list[Artifact]:
-        found = [artifacts.text(message) for message in state.messages]
-        found += self._partials.values()
-        if state.synthesis is not None:
-            found.append(artifacts.synthesis(state.synthesis))
-        found += [artifacts.made(artifact) for artifact in state.artifacts]
-        if result := artifacts.result(state):
-            found.append(result)
+    def _artifacts(self) -> list[Artifact]:
+        fold = self._fold
+        found = [artifacts.text(message) for message in fold.messages()]
+        found += [artifacts.partial(id_, part) for id_ in fold.partials if (part := fold.partials.get(id_))]
+        if (synthesis := fold.facts.get("synthesis")) is not None:
+            found.append(artifacts.synthesis(synthesis))
+        found += [artifacts.made(artifact) for artifact in fold.artifacts()]
+        if not fold.is_result_told():
+            found.append(artifacts.result(fold.end["result"]))
         return found
 
-    # --- updates ---
+    # --- history ---
 
-    def _teller_table(self) -> dict[type[events.Event], Callable[[_Moment], list[Update]]]:
-        return {
-            events.ExecutionQueued: self._started,
-            events.ExecutionStarted: self._started,
-            events.ExecutionSuperseded: self._superseded,
-            events.ThinkingDelta: lambda _: [],
-            events.UsageTotals: lambda _: [],  # in the task's metadata, and with the end
-            events.MessageDelta: self._message_delta,
-            events.MessageComplete: self._message_complete,
-            events.PartialResult: self._partial,
-            events.Synthesis: self._synthesis,
-            events.Artifact: self._artifact,
-            events.InputRequired: self._input_required,
-            events.InputReceived: self._input_received,
-            events.ExecutionComplete: self._complete,
-            events.ExecutionError: self._ended,
-            events.ExecutionCancelled: self._ended,
-        }
+    def _remember(self, id_: EventId, event: events.Event, history: History) -> None:
+        """The message that began it, and each question with its answer, once it has one."""
+        if not history.messages:
+            self._begin(event, history)
+        if not isinstance(event, events.InputReceived):
+            return
+        asked = self._fold.inputs.get(event.input_id)
+        if isinstance(asked, events.InputRequired):
+            said = wording.prompt(self.task_id, self.context_id, asked)
+            history.add(said, len(encode(asked)))
+        if event.by != events.EXPIRED:
+            history.add(wording.answer(self.task_id, self.context_id, str(id_), event), len(encode(event)))
 
-    def _begin(self, event: events.Event | None) -> None:
+    def _begin(self, event: events.Event | None, history: History) -> None:
         """The first message. The event's text counts, since what looked secret was taken out of it."""
         text = event.task if isinstance(event, events.ExecutionQueued | events.ExecutionStarted) else self._opening.text
         said = self._text("task", text or "")
         if said is not None:
-            self._history.append(replace(said, role="user", message_id=self._opening.message_id or said.message_id))
+            message_id = self._opening.message_id or said.message_id
+            history.add(replace(said, role="user", message_id=message_id), len(text or ""))
 
-    def _sync(self) -> ExecutionState:
-        state = self._fold.state()
-        self._state, self._open = STATES[state.status], state.open_inputs
-        return state
+    # --- updates ---
 
     def _started(self, moment: _Moment) -> list[Update]:
-        self._sync()
         return [self._status(moment)]
 
     def _say(self, moment: _Moment) -> list[Update]:
@@ -242,16 +285,30 @@ class Story:
             return [self._status(moment, self._prompt(), data=moment.head.data)]
         return [self._status(moment, message)]
 
+    def _nothing(self, _: _Moment) -> list[Update]:
+        return []
+
     def _superseded(self, moment: _Moment) -> list[Update]:
-        self._partials.void(moment.event.from_seq)
-        left = {artifact.artifact_id: artifact for artifact in self._artifacts(self._sync())}
+        """What is taken back of artifacts that were told, and what is left of others."""
+        fold, voided = self._fold, self._fold.voided
+        changed: list[tuple[str, Artifact | None]] = [
+            (artifacts.message_id(id_), None if (left := fold.message(id_)) is None else artifacts.text(left))
+            for id_ in voided.messages
+        ]
+        changed += [(artifacts.partial_id(id_), None) for id_ in voided.partials]
+        if voided.synthesis:
+            left = fold.facts.get("synthesis")
+            changed.append((artifacts.SYNTHESIS, None if left is None else artifacts.synthesis(left)))
+        changed += [
+            (artifacts.agents_id(id_), None if (made := fold.artifact(id_)) is None else artifacts.made(made))
+            for id_ in voided.artifacts
+        ]
         updates: list[Update] = []
-        for id_, artifact in moment.before.items():
-            if left.get(id_) != artifact:
-                updates.append(self._chunk(moment, left.get(id_) or artifacts.void(id_), last=True))
-            if id_ not in left:
-                self._known.pop(id_, None)  # what comes under this id is new
-        usage = msgspec.to_builtins(self._sync().usage)  # null takes back what clients have merged
+        for id_, artifact in changed:
+            updates.append(self._chunk(moment, artifact or artifacts.void(id_), last=True))
+            if artifact is None:
+                self._known.pop(id_)  # what comes under this id is new
+        usage = msgspec.to_builtins(fold.facts.get("usage"))  # null takes back what clients have merged
         facts = {"attempt": moment.event.attempt, "fromSeq": moment.event.from_seq, "usage": usage}
         return [*updates, self._status(moment, **facts)]
 
@@ -263,17 +320,16 @@ class Story:
     def _message_complete(self, moment: _Moment) -> list[Update]:
         """The whole text, unless all of it was streamed."""
         id_ = artifacts.message_id(moment.event.message_id)
-        said = moment.before.get(id_)
-        text = moment.event.text
-        if said is not None and (text is None or said.parts == (TextPart(text=text),)):
-            end = replace(said, parts=(TextPart(text=""),))
-            return [self._chunk(moment, end, append=True, last=True, whole=said)]
-        return [self._chunk(moment, Artifact(artifact_id=id_, parts=(TextPart(text=text or ""),)), last=True)]
+        if not moment.was_said:
+            text = TextPart(text=moment.event.text or "")
+            return [self._chunk(moment, Artifact(artifact_id=id_, parts=(text,)), last=True)]
+        end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
+        said = self._fold.message(moment.event.message_id) if self._known.get(id_) is False else None
+        whole = None if said is None or said.truncated else artifacts.text(said)
+        return [self._chunk(moment, end, append=True, last=True, whole=whole)]
 
     def _partial(self, moment: _Moment) -> list[Update]:
-        artifact = artifacts.partial(str(moment.id), moment.event)
-        self._partials.set(moment.id.seq, artifact.artifact_id, artifact)
-        return [self._chunk(moment, artifact, last=True)]
+        return [self._chunk(moment, artifacts.partial(str(moment.id), moment.event), last=True)]
 
     def _synthesis(self, moment: _Moment) -> list[Update]:
         last = not moment.event.specialists_pending
@@ -283,51 +339,41 @@ class Story:
         event = moment.event
         id_ = artifacts.agents_id(event.artifact_id)
         artifact = Artifact(artifact_id=id_, name=event.name, parts=artifacts.parts_of(event))
-        known = self._fold.artifact(event.artifact_id) if event.append and event.last else None
-        whole = None if known is None else artifacts.made(known)
+        is_first_end = event.append and event.last and self._known.get(id_) is False
+        known = self._fold.artifact(event.artifact_id) if is_first_end else None
+        whole = None if known is None or known.truncated else artifacts.made(known)
         return [self._chunk(moment, artifact, append=event.append, last=event.last, whole=whole)]
 
     def _input_required(self, moment: _Moment) -> list[Update]:
-        self._sync()
         final = self._state == "input-required"
         message = wording.prompt(self.task_id, self.context_id, moment.event) if final else None
         return [self._status(moment, message, final=final, inputId=moment.event.input_id)]
 
     def _input_received(self, moment: _Moment) -> list[Update]:
         """Question and answer are history now."""
-        _keep(self._answered, moment.event.input_id)
-        asked = next((each for each in self._open if each.input_id == moment.event.input_id), None)
-        if asked is not None:
-            self._remember(wording.prompt(self.task_id, self.context_id, asked))
-        if moment.event.by != events.EXPIRED:
-            self._remember(wording.answer(self.task_id, self.context_id, str(moment.id), moment.event))
-        self._sync()
+        self._answered[moment.event.input_id] = None
+        if len(self._answered) > MAX_KNOWN:
+            del self._answered[next(iter(self._answered))]
         message = self._prompt() if self._state == "input-required" else None
         return [self._status(moment, message, inputId=moment.event.input_id, by=moment.event.by)]
 
-    def _remember(self, message: Message) -> None:
-        self._history.append(message)
-        if len(self._history) > MAX_HISTORY:
-            del self._history[1]  # the first is what it is all about
-
     def _complete(self, moment: _Moment) -> list[Update]:
-        state = self._sync()
-        result = artifacts.result(state)
-        updates: list[Update] = [] if result is None else [self._chunk(moment, result, last=True)]
+        updates: list[Update] = []
+        if not self._fold.is_result_told():
+            updates.append(self._chunk(moment, artifacts.result(moment.event.result), last=True))
         return [*updates, *self._ended(moment)]
 
     def _ended(self, moment: _Moment) -> list[Update]:
-        state = self._sync()
         event = moment.event
         facts = {
-            "usage": state.usage,
-            "duration": state.duration,
+            "usage": self._fold.facts.get("usage"),
+            "duration": self._fold.end.get("duration"),
             "tokensUsed": getattr(event, "tokens_used", None),
             "code": getattr(event, "code", None),
             "by": getattr(event, "by", None),
         }
         found = {name: msgspec.to_builtins(value) for name, value in facts.items() if value is not None}
-        return [self._status(moment, self._status_message(state), final=True, **found)]
+        return [self._status(moment, self._status_message(), final=True, **found)]
 
     # --- one update ---
 
@@ -352,8 +398,9 @@ class Story:
         whole: Artifact | None = None,
     ) -> ArtifactUpdate:
         """The first chunk of an artifact never says that it is added to something: clients take that for an error."""
-        append = append and artifact.artifact_id in self._known
-        _keep(self._known, artifact.artifact_id)
+        known = self._known.get(artifact.artifact_id)
+        append = append and known is not None
+        self._known.set(artifact.artifact_id, last or (append and bool(known)))
         return ArtifactUpdate(
             task_id=self.task_id,
             context_id=self.context_id,
@@ -365,10 +412,23 @@ class Story:
         )
 
 
-def _keep(names: dict[str, None], name: str) -> None:
-    names[name] = None
-    if len(names) > MAX_KNOWN:
-        del names[next(iter(names))]
+_TELLERS: dict[type[events.Event], Callable[[Story, _Moment], list[Update]]] = {
+    events.ExecutionQueued: Story._started,
+    events.ExecutionStarted: Story._started,
+    events.ExecutionSuperseded: Story._superseded,
+    events.ThinkingDelta: Story._nothing,
+    events.UsageTotals: Story._nothing,  # in the task's metadata, and with the end
+    events.MessageDelta: Story._message_delta,
+    events.MessageComplete: Story._message_complete,
+    events.PartialResult: Story._partial,
+    events.Synthesis: Story._synthesis,
+    events.Artifact: Story._artifact,
+    events.InputRequired: Story._input_required,
+    events.InputReceived: Story._input_received,
+    events.ExecutionComplete: Story._complete,
+    events.ExecutionError: Story._ended,
+    events.ExecutionCancelled: Story._ended,
+}
 
 
 def _metadata(moment: _Moment) -> dict[str, Any]:

@@ -70,12 +70,6 @@ def compact(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value or not (value is None or value in ((), [], {}))}
 
 
-def timestamp(ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    seconds, rest = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03d}Z"
-
-
 def milliseconds(text: str) -> int:
     """Raises `A2AError` for what is no RFC 3339 time."""
     try:

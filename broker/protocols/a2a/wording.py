@@ -66,7 +66,9 @@ def prompt(task_id: str, context_id: str, question: events.InputRequired) -> Mes
 def answer(task_id: str, context_id: str, id_: str, received: events.InputReceived) -> Message:
     """What somebody answered, as a message of the user."""
     value = received.value
-    part = TextPart(text=value) if isinstance(value, str) else DataPart(data=as_object(value))
+    # As JSON: it is kept for long, and small values take many times their text as objects.
+    data = None if isinstance(value, str) else msgspec.Raw(msgspec.json.encode(as_object(value)))
+    part = TextPart(text=value) if data is None else DataPart(data=data)
     return Message(
         role="user",
         message_id=f"{task_id}.{id_}",

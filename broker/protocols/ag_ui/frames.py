@@ -18,7 +18,8 @@ from emitter import wire
 from emitter.wire import START, EventId
 
 MAX_OPEN = 200
-"""Messages, steps and subagents that are open at a time; beyond it the oldest is ended."""
+MAX_OPEN_CHARS = 64 * 1024
+"""Messages, steps and subagents that are open at a time, and the length of their ids; beyond it the oldest are ended."""
 
 Event = dict[str, Any]
 Key = tuple[str, str]
@@ -77,6 +78,7 @@ class Frames:
         self._number = 0
         self._events: list[tuple[str | None, Event]] = []
         self._open: dict[Key, Opened] = {}
+        self._open_chars = 0
 
     def begin(self, id_: EventId, timestamp: int) -> None:
         """The next entry of the log."""
@@ -133,7 +135,8 @@ class Frames:
     def start(self, key: Key, beginning: Event, ending: Event) -> None:
         """Begin something, unless it is open."""
         if key not in self._open:
-            if len(self._open) >= MAX_OPEN:
+            self._open_chars += len(key[1])
+            while self._open and (len(self._open) >= MAX_OPEN or self._open_chars > MAX_OPEN_CHARS):
                 self.finish(next(iter(self._open)))
             self._put(beginning)
             self._open[key] = Opened(beginning if self.is_muted else None, ending)
@@ -147,6 +150,7 @@ class Frames:
         if opened is not None:
             self._put({**opened.ending, **fields})  # while it is still open: a client that returns here needs both ends
             del self._open[key]
+            self._open_chars -= len(key[1])
 
     def finish_all(self, **of_subagents: Any) -> None:
         """End all that is open, the latest first. `of_subagents` is added to the events that end subagents."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from broker.decoding import decode_entry
 from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
 from broker.protocols.ag_ui.interrupts import interrupt
 from broker.protocols.ag_ui.lists import Operation
@@ -117,7 +118,7 @@ class Renderer:
             self._is_void = self._view.known.attempt > 1 and self._view.after is None and entry.seq == 1
         self._id = entry.id
         try:
-            self._head, event = wire.decode_envelope(entry.json)
+            self._head, event = decode_entry(entry)
         except InvalidEvent:
             return self._raw(entry)
         self._frames.begin(entry.id, self._head.ts)

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, Literal
 
+from broker.protocols.kept import Kept
+
 Chunk = dict[str, Any]
 Put = Callable[[Chunk], None]
 Kind = Literal["text", "reasoning"]
@@ -90,25 +92,22 @@ class Said:
     """What was shown of each message that is not complete: enough to tell what its completion adds."""
 
     def __init__(self) -> None:
-        self._messages: dict[str, tuple[int, Any]] = {}
+        self._messages: Kept[tuple[int, Any]] = Kept(MAX_SAID)
 
     def add(self, message_id: str, delta: str) -> None:
-        length, digest = self._messages.pop(message_id, (0, None))
-        digest = digest or hashlib.sha256()
+        length, digest = self._messages.pop(message_id) or (0, hashlib.sha256())
         digest.update(delta.encode())
-        self._messages[message_id] = (length + len(delta), digest)
-        if len(self._messages) > MAX_SAID:
-            del self._messages[next(iter(self._messages))]
+        self._messages.set(message_id, (length + len(delta), digest))
 
     def rest(self, message_id: str, text: str) -> str | None:
         """What of the complete text was not shown yet; None if what was shown is not its beginning."""
-        length, digest = self._messages.pop(message_id, (0, None))
+        length, digest = self._messages.pop(message_id) or (0, None)
         if digest is not None and hashlib.sha256(text[:length].encode()).digest() != digest.digest():
             return None
         return text[length:]
 
     def forget(self, message_id: str) -> None:
-        self._messages.pop(message_id, None)
+        self._messages.pop(message_id)
 
     def clear(self) -> None:
         self._messages.clear()
