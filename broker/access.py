@@ -121,7 +121,8 @@ class Access:
         if execution_id is not None:
             wire.check_execution_id(execution_id)
         ticket = secrets.token_urlsafe(16)
-        bound = msgspec.structs.replace(identity, execution_id=execution_id)
+        # It is for its owner's streams: with scope admin it would open anybody's, by `?user=`.
+        bound = msgspec.structs.replace(identity, execution_id=execution_id, scopes=identity.scopes - {"admin"})
         await self._redis.set(_ticket_key(ticket), msgspec.json.encode(bound), ex=TICKET_SECONDS)
         spend_by = self._clock() + TICKET_SECONDS
         return ticket, spend_by if identity.expires_at is None else min(spend_by, identity.expires_at)

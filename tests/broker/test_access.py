@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -19,6 +20,7 @@ from broker import problems
 from broker.access import Access, exact_origins, setup_cors
 from broker.auth import Identity, Verifier, act_for, mint, secret_key
 from broker.jwks import Jwks
+from broker.problems import Problem
 from emitter import wire
 from emitter.wire import Owner
 
@@ -191,12 +193,17 @@ async def test_redis_never_sees_a_ticket_and_forgets_it_in_time(redis: Redis, ac
 
 
 async def test_a_ticket_keeps_all_that_its_token_was(redis: Redis, access: Access) -> None:
-    """Scopes, token id, expiry and the admin behind an identity survive the way through a ticket."""
+    """Scopes, token id, expiry and the admin behind an identity survive the way through a ticket; but it is for one
+    owner's streams, so the right to name another one is not in it."""
     admin = identity(scopes=frozenset({"admin", "ops:read"}), token_id="t1", expires_at=time.time() + 10.5)
     acting = act_for(admin, user="bob", org="acme")
     ticket, expires_at = await access.mint_ticket(acting)
     assert expires_at == admin.expires_at, "a ticket does not outlive its token"
-    assert await access._redeem(ticket) == acting
+    redeemed = await access._redeem(ticket)
+    assert redeemed == msgspec.structs.replace(acting, scopes=frozenset({"ops:read"}))
+    assert act_for(redeemed, user="bob", org=None) == redeemed
+    with pytest.raises(Problem):
+        act_for(redeemed, user="carol", org=None)
 
 
 async def test_a_ticket_of_a_dead_token_is_refused(client: TestClient, access: Access, clock: Clock) -> None:

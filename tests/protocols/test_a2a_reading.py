@@ -70,13 +70,32 @@ async def test_cursors(tasks: Tasks, author: Author) -> None:
     await author.say(3)
     second = parse_event_id((await author.log())[1].id)
     reached = await tasks.reach(author.owner, author.execution_id, second)
-    assert (reached.then.last, reached.now.last.seq, reached.lost) == (second, 4, False)
+    assert (reached.then.last, reached.lost) == (second, False)
     for foreign in (second._replace(ms=second.ms - 1), EventId(second.ms, 9), EventId(second.ms + 10**9, 3)):
         with pytest.raises(A2AError):
             await tasks.reach(author.owner, author.execution_id, foreign)
     await author.redis.xtrim(author.keys.log, maxlen=1, approximate=False)
     reached = await tasks.reach(author.owner, author.execution_id, second)
     assert (reached.then.last.seq, reached.lost) == (4, True)
+
+
+async def test_what_was_answered_after_a_cursor(tasks: Tasks, author: Author) -> None:
+    """A task at a cursor says which of its questions have their answers by now."""
+    await author.begin()
+    asked = await author.write(ASK)
+    await author.write(ANSWER)
+    reached = await tasks.reach(author.owner, author.execution_id, asked)
+    assert (reached.then.last, reached.then.answered, reached.answered) == (asked, frozenset(), {"i"})
+
+
+@pytest.mark.parametrize("metadata", ["[1]", "{", '"x"', "[" * 2_000, "\xff"])
+async def test_a_record_that_somebody_else_has_written_in(tasks: Tasks, author: Author, metadata: str) -> None:
+    """Metadata that is no object is left out, and the task and the list of tasks are there."""
+    await author.begin()
+    encoded = metadata.encode("latin-1")
+    await author.redis.hset(author.keys.record, mapping={"metadata": encoded, "state": "dreaming"})
+    assert (await tasks.opening(author.owner, author.execution_id)).metadata is None
+    assert (await tasks.read(author.owner, author.execution_id)).state == "working"
 
 
 async def test_until_it_has_ended(tasks: Tasks, author: Author) -> None:

@@ -142,6 +142,7 @@ class SettledTask:
     heartbeat_seconds = HEARTBEAT_SECONDS
 
     def __init__(self, story: Story, answer: Callable[[Story], bytes]) -> None:
+        story.limit(MAX_TASK_BYTES)
         self._story = story
         self._answer = answer
         self._is_over = False

@@ -152,6 +152,10 @@ class Story:
             self._state = STATES[self._fold.status]
         return _TELLERS.get(kind, Story._say)(self, _Moment(id_, head, event, was_said))
 
+    def limit(self, max_bytes: int) -> None:
+        """Keep less than before."""
+        self._fold.shrink(max_bytes)
+
     def forget(self) -> None:
         """Keep from here on what updates are made of, and no more: the task was shown."""
         self._history = None

@@ -19,7 +19,7 @@ from emitter.wire import START, EventId
 
 MAX_OPEN = 200
 MAX_OPEN_CHARS = 64 * 1024
-"""Messages, steps and subagents that are open at a time, and the length of their ids; beyond it the oldest are ended."""
+"""Messages, steps and subagents that are open at a time, and how long all their ids are; beyond it the oldest end."""
 
 Event = dict[str, Any]
 Key = tuple[str, str]
