@@ -367,7 +367,9 @@ class Fold:
 
     def _input_received(self, seq: int, event: events.InputReceived) -> None:
         self._set(self.inputs, seq, event.input_id, replace(event, value=None))
-        if self.status == "waiting_input" and not self.open_inputs():
+        if self.status == "waiting_input" and not any(
+            isinstance(each, events.InputRequired) for each in self.inputs.values()
+        ):
             self.status = "running"
 
     def _plan(self, seq: int, event: events.PlanCreated) -> None:

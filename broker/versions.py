@@ -150,6 +150,9 @@ class Items(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_id)
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._by_id)
+
     def get(self, id_: str) -> T | None:
         item = self._by_id.get(id_)
         return None if item is None else item.value

@@ -46,25 +46,37 @@ class Listed(Generic[T]):
     def operations(self, *, is_over: bool = False) -> list[Operation]:
         """What makes the list as it is of what was shown. `is_over`: no part is in it any more."""
         found: list[Operation] = []
-        has_moved = is_over
+        gone, come = (self.ids, []) if is_over else ([], list[str]())
         for id_, before in self._items.changed.items():
             after = self._items.get(id_)
             was_in, is_in = self._is_in(id_, before), self._is_in(id_, after)
             if was_in and is_in:
                 index = self.place + self.ids.index(id_)
                 found += difference(f"{self._path}/{index}", _plain(before), _plain(after))
-            has_moved = has_moved or was_in != is_in
-        if has_moved:
-            found += self._moved()
+            elif was_in or is_in:
+                (gone if was_in else come).append(id_)
         self._items.changed.clear()
-        return found
+        return found + self._moved(gone, come) if gone or come else found
 
-    def _moved(self) -> list[Operation]:
-        before, self.ids = self.ids, self._present()
-        return moved(self._path, before, self.ids, self._part, self._whole, self.place)
+    def _moved(self, gone: list[str], come: list[str]) -> list[Operation]:
+        """Parts that are not in the list any more, and such as are now; all of it again where that is no more."""
+        if len(gone) + len(come) >= self.place + len(self.ids) - len(gone) + len(come):
+            self.ids = self._present()
+            return [{"op": "replace", "path": self._path, "value": _plain(self._whole())}]
+        found: list[Operation] = []
+        for id_ in gone:
+            index = self.ids.index(id_)
+            del self.ids[index]
+            found.append({"op": "remove", "path": f"{self._path}/{self.place + index}"})
+        if come != [next(reversed(self._items), None)]:  # they were there before, and come back to where they were
+            self.ids = self._present()
+            return found + [self._added(index) for index, id_ in enumerate(self.ids) if id_ in come]
+        self.ids += come
+        return [*found, self._added(len(self.ids) - 1)]
 
-    def _part(self, index: int) -> Any:
-        return self._items.get(self.ids[index])
+    def _added(self, index: int) -> Operation:
+        part = _plain(self._items.get(self.ids[index]))
+        return {"op": "add", "path": f"{self._path}/{self.place + index}", "value": part}
 
     def _present(self) -> list[str]:
         return [id_ for id_ in self._items if self._is_in(id_, self._items.get(id_))]
@@ -116,32 +128,20 @@ class Phases:
         self.show()
         if len(before) == len(after):
             return difference(self._path, _plain(before), _plain(after))
-        return moved(self._path, before, after, after.__getitem__, lambda: after)
+        return _another(self._path, before, after)
 
 
-def moved(
-    path: str,
-    before: Sequence[Any],
-    after: Sequence[Any],
-    part: Callable[[int], Any],
-    whole: Callable[[], Sequence[Any]],
-    place: int = 0,
-) -> list[Operation]:
-    """The operations that take parts from a list and put others there, or give all of it again where that is no more.
-    `part` gives one of those that are there `after`; the list has `place` parts before them."""
-    same = 0
-    while same < min(len(before), len(after)) and before[same] == after[same]:
-        same += 1
-    end = 0
-    while end < min(len(before), len(after)) - same and before[-1 - end] == after[-1 - end]:
-        end += 1
+def _another(path: str, before: Sequence[Any], after: Sequence[Any]) -> list[Operation]:
+    """One list in the place of another, which may have its beginning and its end in common."""
+    least = min(len(before), len(after))
+    same = next((index for index in range(least) if before[index] != after[index]), least)
+    end = next((index for index in range(least - same) if before[-1 - index] != after[-1 - index]), least - same)
     gone, come = len(before) - same - end, len(after) - same - end
-    if gone + come >= place + len(after):
-        return [{"op": "replace", "path": path, "value": _plain(whole())}]
-    removed: list[Operation] = [{"op": "remove", "path": f"{path}/{place + same}"}] * gone
+    if gone + come >= len(after):
+        return [{"op": "replace", "path": path, "value": _plain(after)}]
+    removed: list[Operation] = [{"op": "remove", "path": f"{path}/{same}"}] * gone
     return removed + [
-        {"op": "add", "path": f"{path}/{place + index}", "value": _plain(part(index))}
-        for index in range(same, same + come)
+        {"op": "add", "path": f"{path}/{index}", "value": _plain(after[index])} for index in range(same, same + come)
     ]
 
 
