@@ -45,6 +45,8 @@ CLIPPED: Mapping[str, Any] = {"clipped": True}
 
 PART_BYTES = 300
 """What any part takes besides its content."""
+SMALL_PART_BYTES = 600
+"""Up to this a part has nothing to give up; there are only so many parts."""
 NODE_BYTES = 64
 """What a value inside a list or an object takes besides its text, and a comma, `[` or `{` of JSON stands for."""
 
@@ -70,7 +72,7 @@ class Voided(NamedTuple):
 class Fold:
     """Takes a log's events in order with `apply`; `state()` is what they come to, and may be asked at any time.
 
-    What a renderer must know after each event it finds here without asking for all of it. `is_watched`:
+    What a renderer must know after each event it finds here without asking for all of it. `is_watched`: `facts`,
     `phases`, `specialists` and `inputs` say what changed (`Items.changed`).
     """
 
@@ -79,7 +81,7 @@ class Fold:
         self._last = wire.START
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._event_bytes = 0
+        self._event: tuple[Envelope, events.Event]
         self.status: events.State = "queued"
         self._is_begun = False
         self.task: str | None = None
@@ -87,7 +89,7 @@ class Fold:
         self.attempt = 1
         self.end: dict[str, Any] = {}
         self.voided = Voided()
-        self.facts: Items[Any] = Items(MAX_OTHERS, _as_it_is)
+        self.facts: Items[Any] = Items(MAX_OTHERS, _as_it_is, is_watched=is_watched)
         self.phases: Items[PhaseState] = Items(MAX_OTHERS, _short, is_watched=is_watched)
         self.specialists: Items[SpecialistState] = Items(MAX_OTHERS, _short, is_watched=is_watched)
         self.inputs: Items[Input] = Items(MAX_OTHERS, _short_question, is_watched=is_watched)
@@ -108,8 +110,8 @@ class Fold:
             self.status = "running"  # as the append script has it for a log that begins without execution:queued
         handler = _HANDLERS.get(type(event))
         if handler is not None:
-            self._event_bytes = _weight(head, event)
-            self._bytes += max(self._event_bytes, len(head.data))
+            self._event = head, event
+            self._bytes += len(head.data)
             handler(self, id_.seq, event)
             if self._bytes > self._max_bytes:
                 self._clip()
@@ -212,7 +214,8 @@ class Fold:
         held, enough = sum(weight for *_, weight in parts), self._max_bytes // 2
         if held > self._max_bytes:
             for _, id_, index, weight in parts:
-                held += collections[index].clip(id_) - weight
+                if weight > SMALL_PART_BYTES:
+                    held += collections[index].clip(id_) - weight
                 if held <= enough:
                     break
         self._bytes = min(held, enough)
@@ -382,7 +385,9 @@ class Fold:
         self._set(self.facts, seq, "usage", event)
 
     def _set(self, items: Items[T], seq: int, id_: str, value: T) -> None:
-        items.set(seq, id_, value, self._event_bytes)
+        weight = _weight(*self._event)
+        self._bytes += weight
+        items.set(seq, id_, value, weight)
 
 
 # In the module, not in each fold: bound methods would tie every fold into a circle, and keep it until the next full

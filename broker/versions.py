@@ -62,13 +62,15 @@ class Text:
     """Text that arrives in chunks, up to `MAX_TEXT` characters. It is one piece of memory, with the ordinal and the end
     of each chunk: as objects of their own, small chunks would take several times their size."""
 
-    __slots__ = ("_bytes", "_ends", "_length", "_seqs")
+    __slots__ = ("_bytes", "_ends", "_left_out", "_length", "_seqs")
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._seqs = array("Q")
         self._ends = array("L")
         self._length = 0
+        self._left_out = 0
+        """Where the last chunk came that is not in it."""
 
     @property
     def truncated(self) -> bool:
@@ -77,7 +79,7 @@ class Text:
     @property
     def seq(self) -> int:
         """Where the last chunk came."""
-        return self._seqs[-1] if self._seqs else 0
+        return max(self._left_out, self._seqs[-1] if self._seqs else 0)
 
     @property
     def weight(self) -> int:
@@ -88,7 +90,9 @@ class Text:
         return self._length
 
     def add(self, seq: int, chunk: str) -> None:
-        if chunk and not self.truncated:
+        if self.truncated:
+            self._left_out = seq
+        elif chunk:
             # One character over the limit is kept, as the sign that there were more.
             kept = chunk[: MAX_TEXT + 1 - self._length]
             self._bytes += kept.encode("utf-8", "surrogatepass")
@@ -100,7 +104,9 @@ class Text:
         """Forget the chunks after this ordinal; whether there were any."""
         left = bisect_right(self._seqs, after)
         if left == len(self._seqs):
-            return False
+            was_longer, self._left_out = self._left_out > after, min(self._left_out, after)
+            return was_longer
+        self._left_out = min(self._left_out, after)
         del self._seqs[left:], self._ends[left:]
         del self._bytes[self._ends[-1] if left else 0 :]
         self._length = len(self._decoded())
@@ -110,6 +116,7 @@ class Text:
         """Give up all but the beginning."""
         if self._length > CUT_TEXT and len(self._seqs):
             kept = str(self)[: CUT_TEXT - 1].encode("utf-8", "surrogatepass")
+            self._left_out = self.seq
             last = bisect_left(self._ends, len(kept))  # what is left is void if this chunk is
             self._seqs = self._seqs[last : last + 1]
             self._bytes = bytearray(kept + "…".encode())

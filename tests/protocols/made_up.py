@@ -4,6 +4,7 @@ with extreme numbers, long and odd texts, deep and wide values, and ids that mee
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,12 +22,11 @@ TEXTS = ["", "x", "two words", "é\U0001f600", "\u2028\n\r", "\0", '{"a":1}', "a
 
 
 class MadeUp(random.Random):
-    """Makes events up. `deep` is how deep values may be at most, `long` how long a text."""
+    """Makes events up, with so many `ids`, and `more`."""
 
-    def __init__(self, seed: int, *, deep: int = 6, long: int = 3_000, ids: int = 5) -> None:
+    def __init__(self, seed: int, *, ids: int = 5, more: Sequence[str] = ()) -> None:
         super().__init__(seed)
-        self._deep, self._long = deep, long
-        self._ids = ["a", "b", "c", "0", "__proto__", "runcast:result", "i" * 2_000][:ids]
+        self._ids = [*["a", "b", "c", "0", "__proto__", "runcast:result", "i" * 2_000][:ids], *more]
         self._schemas = {each: msgspec.structs.fields(each) for each in (*events.CATALOGUE, events.Custom)}
 
     def log(self, count: int, *, end: bool = True) -> list[Entry]:
@@ -43,7 +43,9 @@ class MadeUp(random.Random):
             except InvalidEvent:
                 continue
             name = wire.event_type(event)
-            keys = wire.envelope_keys(agent=self.choice([None, None, "a", "b"]), parent_id=self.choice([None, "a"]))
+            keys = wire.envelope_keys(
+                agent=self.choice([None, None, *self._ids]), parent_id=self.choice([None, self.id()])
+            )
             json_ = wire.envelope(name, EXECUTION, data, ts=self.choice([seq, 0, 2**53]), keys=keys, max_bytes=0)
             return Entry(1_000 + seq, seq, name.encode(), json_)
 
@@ -89,7 +91,7 @@ class MadeUp(random.Random):
         return self.choice(self._ids)
 
     def text(self) -> str:
-        return self.choice(TEXTS) if self.random() < 0.95 else self.choice("xé\U0001f600") * self.randint(1, self._long)
+        return self.choice(TEXTS) if self.random() < 0.95 else self.choice("xé\U0001f600") * self.randint(1, 3_000)
 
     def anything(self) -> Any:
         plain = [
@@ -104,7 +106,7 @@ class MadeUp(random.Random):
         ]
         if self.random() < 0.9:
             return self.choice(plain)
-        return self.nested(self.randint(1, self._deep))
+        return self.nested(self.randint(1, 6))
 
     def nested(self, depth: int) -> Any:
         value = self.text()

@@ -77,8 +77,9 @@ class Opening(NamedTuple):
     metadata: dict[str, Any] | None = None
 
 
-class _Moment(NamedTuple):
-    """An event with its place. `was_said`: it completes a message of which all was told before."""
+class Moment(NamedTuple):
+    """An event with its place, which the story has reached. `was_said`: it completes a message of which all was told
+    before."""
 
     id: EventId
     head: Envelope
@@ -136,13 +137,18 @@ class Story:
 
     def take(self, entry: Entry) -> list[Update]:
         """What this entry changes. Nothing for one that was taken before, or is not understood (a newer version's)."""
+        moment = self.advance(entry)
+        return [] if moment is None else self.tell(moment)
+
+    def advance(self, entry: Entry) -> Moment | None:
+        """Take an entry, of which `tell` then says what it changed; None where that is nothing."""
         if entry.seq <= self.last.seq:
-            return []
+            return None
         self.last = id_ = entry.id
         try:
             head, event = decode_entry(entry)
         except InvalidEvent:
-            return []
+            return None
         kind = type(event)
         was_said = kind is events.MessageComplete and self._was_said(event)
         if self._history is not None:
@@ -150,7 +156,14 @@ class Story:
         if kind in FOLDED or self._state == "submitted":  # whatever a log begins with: it may not say that it began
             self._fold.apply(id_, head, event)
             self._state = STATES[self._fold.status]
-        return _TELLERS.get(kind, Story._say)(self, _Moment(id_, head, event, was_said))
+        return Moment(id_, head, event, was_said)
+
+    def tell(self, moment: Moment) -> list[Update]:
+        return _TELLERS.get(type(moment.event), Story._other)(self, moment)
+
+    def has_told(self, message_id: str) -> bool:
+        """Whether some of this message's text was told, so that more is added to it."""
+        return artifacts.message_id(message_id) in self._known
 
     def limit(self, max_bytes: int) -> None:
         """Keep less than before."""
@@ -164,7 +177,7 @@ class Story:
     def _was_said(self, event: Any) -> bool:
         """Whether this message's completion, as it is, adds nothing to what was told."""
         if event.text is None:
-            return artifacts.message_id(event.message_id) in self._known
+            return self.has_told(event.message_id)
         return self._fold.has_said(event.message_id, event.text)
 
     def recall(self, state: TaskState, last: EventId) -> None:
@@ -277,22 +290,30 @@ class Story:
 
     # --- updates ---
 
-    def _started(self, moment: _Moment) -> list[Update]:
+    def _started(self, moment: Moment) -> list[Update]:
         return [self._status(moment)]
 
-    def _say(self, moment: _Moment) -> list[Update]:
-        """An event that A2A has no word for."""
-        message = wording.message(self.task_id, self.context_id, str(moment.id), moment.head, moment.event)
-        if message is None:
+    def said(self, moment: Moment) -> str | None:
+        """What an event says that the protocol has no word for, as `say` tells it; None for one that is told otherwise,
+        or not at all."""
+        is_other = type(moment.event) not in _TELLERS and self._state != "input-required"
+        return wording.text(moment.event) if is_other else None
+
+    def say(self, moment: Moment, text: str) -> StatusUpdate:
+        return self._status(moment, wording.message(self.task_id, self.context_id, str(moment.id), moment.head, text))
+
+    def _other(self, moment: Moment) -> list[Update]:
+        text = wording.text(moment.event)
+        if text is None:
             return []
         if self._state == "input-required":  # whose message is the question
             return [self._status(moment, self._prompt(), data=moment.head.data)]
-        return [self._status(moment, message)]
+        return [self.say(moment, text)]
 
-    def _nothing(self, _: _Moment) -> list[Update]:
+    def _nothing(self, _: Moment) -> list[Update]:
         return []
 
-    def _superseded(self, moment: _Moment) -> list[Update]:
+    def _superseded(self, moment: Moment) -> list[Update]:
         """What is taken back of artifacts that were told, and what is left of others."""
         fold, voided = self._fold, self._fold.voided
         changed: list[tuple[str, Artifact | None]] = [
@@ -316,12 +337,12 @@ class Story:
         facts = {"attempt": moment.event.attempt, "fromSeq": moment.event.from_seq, "usage": usage}
         return [*updates, self._status(moment, **facts)]
 
-    def _message_delta(self, moment: _Moment) -> list[Update]:
+    def _message_delta(self, moment: Moment) -> list[Update]:
         id_ = artifacts.message_id(moment.event.message_id)
         artifact = Artifact(artifact_id=id_, parts=(TextPart(text=moment.event.delta),))
         return [self._chunk(moment, artifact, append=True)]
 
-    def _message_complete(self, moment: _Moment) -> list[Update]:
+    def _message_complete(self, moment: Moment) -> list[Update]:
         """The whole text, unless all of it was streamed."""
         id_ = artifacts.message_id(moment.event.message_id)
         if not moment.was_said:
@@ -332,14 +353,14 @@ class Story:
         whole = None if said is None or said.truncated else artifacts.text(said)
         return [self._chunk(moment, end, append=True, last=True, whole=whole)]
 
-    def _partial(self, moment: _Moment) -> list[Update]:
+    def _partial(self, moment: Moment) -> list[Update]:
         return [self._chunk(moment, artifacts.partial(str(moment.id), moment.event), last=True)]
 
-    def _synthesis(self, moment: _Moment) -> list[Update]:
+    def _synthesis(self, moment: Moment) -> list[Update]:
         last = not moment.event.specialists_pending
         return [self._chunk(moment, artifacts.synthesis(moment.event), last=last)]
 
-    def _artifact(self, moment: _Moment) -> list[Update]:
+    def _artifact(self, moment: Moment) -> list[Update]:
         event = moment.event
         id_ = artifacts.agents_id(event.artifact_id)
         artifact = Artifact(artifact_id=id_, name=event.name, parts=artifacts.parts_of(event))
@@ -348,12 +369,12 @@ class Story:
         whole = None if known is None or known.truncated else artifacts.made(known)
         return [self._chunk(moment, artifact, append=event.append, last=event.last, whole=whole)]
 
-    def _input_required(self, moment: _Moment) -> list[Update]:
+    def _input_required(self, moment: Moment) -> list[Update]:
         final = self._state == "input-required"
         message = wording.prompt(self.task_id, self.context_id, moment.event) if final else None
         return [self._status(moment, message, final=final, inputId=moment.event.input_id)]
 
-    def _input_received(self, moment: _Moment) -> list[Update]:
+    def _input_received(self, moment: Moment) -> list[Update]:
         """Question and answer are history now."""
         self._answered[moment.event.input_id] = None
         if len(self._answered) > MAX_KNOWN:
@@ -361,13 +382,13 @@ class Story:
         message = self._prompt() if self._state == "input-required" else None
         return [self._status(moment, message, inputId=moment.event.input_id, by=moment.event.by)]
 
-    def _complete(self, moment: _Moment) -> list[Update]:
+    def _complete(self, moment: Moment) -> list[Update]:
         updates: list[Update] = []
         if not self._fold.is_result_told():
             updates.append(self._chunk(moment, artifacts.result(moment.event.result), last=True))
         return [*updates, *self._ended(moment)]
 
-    def _ended(self, moment: _Moment) -> list[Update]:
+    def _ended(self, moment: Moment) -> list[Update]:
         event = moment.event
         facts = {
             "usage": self._fold.facts.get("usage"),
@@ -382,7 +403,7 @@ class Story:
     # --- one update ---
 
     def _status(
-        self, moment: _Moment, message: Message | None = None, *, final: bool = False, **more: Any
+        self, moment: Moment, message: Message | None = None, *, final: bool = False, **more: Any
     ) -> StatusUpdate:
         return StatusUpdate(
             task_id=self.task_id,
@@ -394,7 +415,7 @@ class Story:
 
     def _chunk(
         self,
-        moment: _Moment,
+        moment: Moment,
         artifact: Artifact,
         *,
         append: bool = False,
@@ -416,7 +437,7 @@ class Story:
         )
 
 
-_TELLERS: dict[type[events.Event], Callable[[Story, _Moment], list[Update]]] = {
+_TELLERS: dict[type[events.Event], Callable[[Story, Moment], list[Update]]] = {
     events.ExecutionQueued: Story._started,
     events.ExecutionStarted: Story._started,
     events.ExecutionSuperseded: Story._superseded,
@@ -435,7 +456,7 @@ _TELLERS: dict[type[events.Event], Callable[[Story, _Moment], list[Update]]] = {
 }
 
 
-def _metadata(moment: _Moment) -> dict[str, Any]:
+def _metadata(moment: Moment) -> dict[str, Any]:
     """The place in the log, so that a client can tell whether it missed something, and go on from there. `generation`
     is the name that version 1.1 of the protocol is to have for it."""
     head = moment.head

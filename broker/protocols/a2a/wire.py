@@ -17,6 +17,7 @@ MAX_PAGE = 100
 MAX_PARTS = 64
 
 P = TypeVar("P")
+_EMPTY: tuple[Any, ...] = ((), [], {})
 _encoder = msgspec.json.Encoder()
 
 
@@ -67,7 +68,7 @@ def encode(value: Any) -> bytes:
 
 def compact(**fields: Any) -> dict[str, Any]:
     """An object without what is unset or empty."""
-    return {name: value for name, value in fields.items() if value or not (value is None or value in ((), [], {}))}
+    return {name: value for name, value in fields.items() if value or not (value is None or value in _EMPTY)}
 
 
 def milliseconds(text: str) -> int:

@@ -61,8 +61,8 @@ class Opened(NamedTuple):
 
 
 def frame(event: Event, id_: str | None = None) -> bytes:
-    line = b"" if id_ is None else b"id: %b\n" % id_.encode()
-    return b"%bdata: %b\n\n" % (line, wire.ascii_json(_encoder.encode(event)))
+    data = wire.ascii_json(_encoder.encode(event))
+    return b"data: %b\n\n" % data if id_ is None else b"id: %b\ndata: %b\n\n" % (id_.encode(), data)
 
 
 class Frames:
@@ -76,7 +76,8 @@ class Frames:
         self._id = START
         self._timestamp = 0
         self._number = 0
-        self._events: list[tuple[str | None, Event]] = []
+        self._events: list[tuple[int, Event]] = []
+        """With the number of each, 0 for one that is of no entry."""
         self._open: dict[Key, Opened] = {}
         self._open_chars = 0
 
@@ -90,13 +91,13 @@ class Frames:
         """No more comes of the entry; its frames."""
         if self._id.seq >= self._after.id.seq:
             self.show()
-        last = len(self._events) - 1
-        shown = b"".join(
-            frame(event, str(self._id) if index == last and id_ is not None else id_)
-            for index, (id_, event) in enumerate(self._events)
-        )
+        if not self._events:
+            return b""
+        shown, (last, event) = b"", self._events.pop()
+        for number, earlier in self._events:
+            shown += frame(earlier, f"{self._id}.{number}" if number else None)
         self._events.clear()
-        return shown
+        return shown + frame(event, str(self._id) if last else None)
 
     def show(self) -> None:
         """From here on frames are shown."""
@@ -124,11 +125,11 @@ class Frames:
         if self.is_muted and not self._after.covers(self._id.seq, self._number):
             self.show()
         if not self.is_muted:
-            self._events.append((f"{self._id}.{self._number}", {**event, "timestamp": self._timestamp}))
+            self._events.append((self._number, {**event, "timestamp": self._timestamp}))
 
     def tell(self, type_: str, **fields: Any) -> None:
         """One event that is of no entry: it has no id, and may come again."""
-        self._events.append((None, event_of(type_, **fields)))
+        self._events.append((0, event_of(type_, **fields)))
 
     # --- what is open ---
 
@@ -159,10 +160,9 @@ class Frames:
 
     def begin_again(self) -> None:
         """Tell of all that is open that it begins."""
-        self._events += [(None, opened.beginning) for opened in self._open.values() if opened.beginning is not None]
+        self._events += [(0, opened.beginning) for opened in self._open.values() if opened.beginning is not None]
         self._open = {key: Opened(None, opened.ending) for key, opened in self._open.items()}
 
 
 def event_of(type_: str, **fields: Any) -> Event:
-    present = {name: value for name, value in fields.items() if value is not None}
-    return {"type": type_, **present}
+    return {"type": type_} | {name: value for name, value in fields.items() if value is not None}

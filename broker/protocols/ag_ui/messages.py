@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -42,20 +42,23 @@ class Ids:
         return f"{self._execution_id}{attempt}:{kind}:{id_}"
 
 
-class Written(NamedTuple):
+class Written:
     """How much of a message was told, to know what its completion adds."""
 
-    length: int
-    digest: Any
+    __slots__ = ("_digest", "_length")
 
-    def add(self, text: str) -> Written:
-        self.digest.update(text.encode("utf-8", "surrogatepass"))
-        return Written(self.length + len(text), self.digest)
+    def __init__(self) -> None:
+        self._length = 0
+        self._digest = hashlib.blake2b()
+
+    def add(self, text: str) -> None:
+        self._digest.update(text.encode("utf-8", "surrogatepass"))
+        self._length += len(text)
 
     def rest(self, whole: str) -> str | None:
         """What `whole` has after it; None if it begins otherwise."""
-        begun = hashlib.blake2b(whole[: self.length].encode("utf-8", "surrogatepass"))
-        return whole[self.length :] if begun.digest() == self.digest.digest() else None
+        begun = hashlib.blake2b(whole[: self._length].encode("utf-8", "surrogatepass"))
+        return whole[self._length :] if begun.digest() == self._digest.digest() else None
 
 
 class Speech:
@@ -84,8 +87,11 @@ class Speech:
         self._begin_text(message_id, head)
         if event.delta:
             self._frames.put("TEXT_MESSAGE_CONTENT", messageId=message_id, delta=event.delta)
-        written = self._written.get(event.message_id) or Written(0, hashlib.blake2b())
-        self._written.set(event.message_id, written.add(event.delta))
+        written = self._written.get(event.message_id)
+        if written is None:
+            written = Written()
+            self._written.set(event.message_id, written)
+        written.add(event.delta)
 
     def complete(self, head: Envelope, event: events.MessageComplete) -> None:
         message_id = self._ids.of("message", event.message_id)

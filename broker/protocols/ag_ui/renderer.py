@@ -112,16 +112,16 @@ class Renderer:
     def _render(self, entry: Entry) -> bytes:
         if self.is_over:
             return b""
-        lost = (self._id.seq + 1, entry.seq - 1)
+        id_, lost = entry.id, (self._id.seq + 1, entry.seq - 1)
         if self._id == START:
             # Only where the beginning of the present attempt is sure to come: of a trimmed log it may be gone.
             self._is_void = self._view.known.attempt > 1 and self._view.after is None and entry.seq == 1
-        self._id = entry.id
+        self._id = id_
         try:
             self._head, event = decode_entry(entry)
         except InvalidEvent:
             return self._raw(entry)
-        self._frames.begin(entry.id, self._head.ts)
+        self._frames.begin(id_, self._head.ts)
         self._take(event, lost)
         return self._frames.end()
 

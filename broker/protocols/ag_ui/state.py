@@ -6,7 +6,7 @@ left alone. A patch is made of what an event changed, and of nothing else: state
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
@@ -99,6 +99,7 @@ class Board:
         fold = Fold(execution_id, max_bytes=MAX_BOARD_BYTES, is_watched=True)
         self._fold = fold
         self._shown: dict[str, Any] = {}
+        self._moving: Set[str] = frozenset()
         self._phases = Phases(ROOT + "/phases", fold)
         self._specialists: Listed[SpecialistState] = Listed(
             ROOT + "/specialists", fold.specialists, lambda _, part: part is not None, fold.specialists.values
@@ -158,6 +159,8 @@ class Board:
 
     def patch(self) -> list[Operation]:
         """What has changed since the state was shown (RFC 6902), which is shown by this."""
+        self._moving = {*OWN, *self._fold.end, *self._fold.facts.changed}
+        self._fold.facts.changed.clear()
         found = self._changes(FIRST)
         found += self._phases.operations()
         found += self._specialists.operations()
@@ -170,6 +173,8 @@ class Board:
         """Of members that are no lists."""
         found: list[Operation] = []
         for name, path in names.items():
+            if name not in self._moving:
+                continue
             before, after = self._shown[name], self._single(name)
             if before is not after:
                 self._shown[name] = after
