@@ -195,7 +195,7 @@ class Items(Generic[T]):
         return gone
 
     def parts(self) -> list[Part]:
-        return [Part(item.seq, id_, item.weight) for id_, item in self._by_id.items()]
+        return [Part(item.seq, id_, len(id_) + item.weight) for id_, item in self._by_id.items()]
 
     def clip(self, id_: str) -> int:
         """Give up what was before a part's value, and most of that; the bytes that are left."""
@@ -205,7 +205,7 @@ class Items(Generic[T]):
         if len(id_) > MAX_ID:
             self._drop(id_)
             return 0
-        self._by_id[id_] = Versions(item.seq, self._clip(item.value), len(id_))
+        self._by_id[id_] = Versions(item.seq, self._clip(item.value), 0)
         return len(id_)
 
     def _drop(self, id_: str) -> None:
@@ -234,7 +234,7 @@ class Texts(Items[tuple[T, Text]]):
 
     def parts(self) -> list[Part]:
         return [
-            Part(max(item.seq, item.value[1].seq), id_, item.weight + item.value[1].weight)
+            Part(max(item.seq, item.value[1].seq), id_, len(id_) + item.weight + item.value[1].weight)
             for id_, item in self._by_id.items()
         ]
 

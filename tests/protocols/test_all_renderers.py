@@ -58,6 +58,7 @@ STREAMS: dict[str, Callable[[], Rendering]] = {
     "a2a simple": task_stream(Simple()),
 }
 EVERY = pytest.mark.parametrize("name", STREAMS)
+DIFFERENT = pytest.mark.parametrize("name", ["ag_ui", "ai_sdk", "a2a 1.0", "a2a 0.3 rest"])
 
 
 def entries(told: Sequence[events.Event], first: int = 1) -> list[Entry]:
@@ -143,12 +144,12 @@ def test_what_is_said_of_an_event_is_about_the_event(name: str, case: str) -> No
 
 
 @CASES
-@EVERY
+@DIFFERENT
 def test_an_event_costs_what_it_changes(name: str, case: str) -> None:
     """However much came before, an event takes about as long to render as it does in a log with nothing else."""
     before, told = HEAVY[case]
     alone, after = ([STARTED, *others, *told] for others in ([], before))
-    ratios = [seconds(name, after, len(told)) / seconds(name, alone, len(told)) for _ in range(3)]
+    ratios = [seconds(name, after, len(told)) / seconds(name, alone, len(told)) for _ in range(2)]
     assert min(ratios) < 8, "each of some hundred events looked at all that came before"
 
 
@@ -193,7 +194,7 @@ def greedy() -> Iterator[events.Event]:
         )
 
 
-@pytest.mark.parametrize("name", [*STREAMS, "a2a settled"])
+@pytest.mark.parametrize("name", ["ag_ui", "ai_sdk", "a2a 1.0", "a2a 0.3 rest", "a2a settled"])
 def test_a_viewer_keeps_little(name: str) -> None:
     """Of a log of tens of megabytes a viewer keeps about as much as a socket's buffer or two."""
     log = entries([STARTED, *itertools.islice(greedy(), 16 * 30)])
