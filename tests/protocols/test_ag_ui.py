@@ -371,6 +371,14 @@ def test_a_lost_attempt_is_taken_back() -> None:
     assert seen.state["execution"]["plan"] is None
 
 
+def test_attempts_without_end_are_not_taken_back() -> None:
+    """Taking an attempt back tells the conversation again: of very many attempts the later ones are only void."""
+    lost = [ExecutionSuperseded(from_seq=1, attempt=number) for number in range(2, 100)]
+    seen = client(STARTED, *lost)
+    assert types(seen).count("MESSAGES_SNAPSHOT") == rendering.MAX_TAKEN_BACK
+    assert types(seen).count("CUSTOM") == len(lost)
+
+
 def test_nothing_is_taken_back_without_the_conversation() -> None:
     """Who sent no conversation, or too long a one, is told that the lost attempt is void, and what follows is apart."""
     for history in (None, [Message(id="u1", role="user", content="x" * MAX_HISTORY_BYTES)]):

@@ -37,6 +37,10 @@ MAX_HISTORY_BYTES = 256 * 1024
 """Of a longer conversation, what a lost attempt has said is not taken back; it is told that it is void."""
 
 
+MAX_TAKEN_BACK = 20
+"""Attempts that are taken back, each with the whole conversation: beyond it they are only told that they are void."""
+
+
 class Known(msgspec.Struct, frozen=True):
     """How far an execution had come when its viewer came: the log's last ordinal, the attempt, and the questions that
     nobody had answered."""
@@ -81,6 +85,7 @@ class Renderer:
         self._ids = Ids(view.execution_id)
         self._speech = Speech(self._frames, self._ids)
         self._calls = Calls(self._frames, self._ids)
+        self._taken_back = 0
         self._activities: dict[str, str] = {}
         self._goal: str | None = None
         self._plan_patch: list[Operation] | None = None
@@ -257,7 +262,8 @@ class Renderer:
     def _superseded(self, event: events.ExecutionSuperseded) -> None:
         void = f"void: attempt {event.attempt} takes over"
         self._frames.finish_all(type="SUBAGENT_ERROR", message=void)
-        if self._history is not None:
+        self._taken_back += 1
+        if self._history is not None and self._taken_back <= MAX_TAKEN_BACK:
             self._take_back(self._history, void)
         for name, type_ in list(self._activities.items()):
             self._activity(name, type_, {})
