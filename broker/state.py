@@ -385,8 +385,9 @@ class Fold:
         self._set(self.facts, seq, "usage", event)
 
     def _set(self, items: Items[T], seq: int, id_: str, value: T) -> None:
-        weight = _weight(*self._event)
-        self._bytes += weight
+        head, event = self._event
+        weight = _weight(head, event)
+        self._bytes += max(0, weight - len(head.data))  # as JSON it was counted
         items.set(seq, id_, value, weight)
 
 

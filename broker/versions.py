@@ -28,10 +28,11 @@ class Versions(Generic[T]):
     """A value and those before it, with the ordinals at which they were set and their weights: the first and the last
     few. Going back behind more changes than are kept gives an older value, never a void one."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "weight")
 
     def __init__(self, seq: int, value: T, weight: int) -> None:
         self._kept = [(seq, value, weight)]
+        self.weight = weight
 
     @property
     def value(self) -> T:
@@ -42,19 +43,16 @@ class Versions(Generic[T]):
         """Where the value was set."""
         return self._kept[-1][0]
 
-    @property
-    def weight(self) -> int:
-        return sum([weight for _, _, weight in self._kept])
-
     def set(self, seq: int, value: T, weight: int) -> None:
         self._kept.append((seq, value, weight))
+        self.weight += weight
         if len(self._kept) > MAX_VERSIONS:
-            del self._kept[1]
+            self.weight -= self._kept.pop(1)[2]
 
     def void(self, after: int) -> bool:
         """Forget what was set after this ordinal; whether anything is left."""
         while self._kept and self._kept[-1][0] > after:
-            self._kept.pop()
+            self.weight -= self._kept.pop()[2]
         return bool(self._kept)
 
 

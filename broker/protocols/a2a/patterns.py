@@ -40,7 +40,7 @@ class Patterns:
         self._story = story
         self._encoded = encoded
         self._speaker: Kind = ()
-        self._chunk = b""
+        self._chunk: bytes | None = None
         self._patterns: dict[Kind, bytes] = {}
 
     def delta(self, moment: Moment) -> bytes:
@@ -50,8 +50,11 @@ class Patterns:
             return b""
         speaker = (event.message_id, head.agent, head.parent_id)
         if speaker != self._speaker:
+            self._speaker, self._chunk = speaker, None
+            return b""  # a message of two chunks is not worth a pattern
+        if self._chunk is None:
             marked = moment._replace(id=_PLACE, event=replace(event, delta=_TEXT))
-            self._speaker, self._chunk = speaker, self._pattern(speaker, lambda: self._story.tell(marked)[0])
+            self._chunk = self._pattern(speaker, lambda: self._story.tell(marked)[0])
         cursor = b"%d-%d" % moment.id
         places = {b"text": encode(event.delta), b"cursor": cursor, b"seq": moment.id.seq}
         return b"id: %b\n%b" % (cursor, self._chunk % places) if self._chunk else b""
