@@ -92,7 +92,7 @@ class Fold:
         self.facts: Items[Any] = Items(MAX_OTHERS, _as_it_is, is_watched=is_watched)
         self.phases: Items[PhaseState] = Items(MAX_OTHERS, _short, is_watched=is_watched)
         self.specialists: Items[SpecialistState] = Items(MAX_OTHERS, _short, is_watched=is_watched)
-        self.inputs: Items[Input] = Items(MAX_OTHERS, _short_question, is_watched=is_watched)
+        self.inputs: Items[Input] = Items(MAX_OTHERS, _short_input, is_watched=is_watched)
         self.partials: Items[PartialState] = Items(MAX_OTHERS, _short)
         self._tools: Items[ToolState] = Items(MAX_TOOLS, _short)
         self._thoughts: Texts[ThoughtState] = Texts(MAX_THOUGHTS, _short_written)
@@ -189,6 +189,10 @@ class Fold:
 
     def open_inputs(self) -> list[events.InputRequired]:
         return [] if self.end else [each for each in self.inputs.values() if isinstance(each, events.InputRequired)]
+
+    def oldest_input(self) -> events.InputRequired | None:
+        """Of the open ones."""
+        return next(iter(self.open_inputs()), None)
 
     def all_phases(self) -> list[PhaseState]:
         """The plan's phases in its order, begun or not, then those that no plan named."""
@@ -455,12 +459,14 @@ def _short_artifact(item: Written[ArtifactState]) -> Written[ArtifactState]:
     return replace(short, url=url, truncated=artifact.truncated or not is_whole), text
 
 
-def _short_question(question: Input) -> Input:
+def short_question(question: events.InputRequired) -> events.InputRequired:
     """Still a question that can be answered; what the record of the execution has of it is whole."""
-    if isinstance(question, events.InputReceived):
-        return question
     schema = None if question.schema is None else dict(CLIPPED)
     return replace(question, prompt=cut(question.prompt), options=None, schema=schema)
+
+
+def _short_input(part: Input) -> Input:
+    return short_question(part) if isinstance(part, events.InputRequired) else part
 
 
 # --- weights and texts -----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from broker.protocols.a2a.model import (
 )
 from broker.protocols.a2a.wire import encode
 from broker.protocols.kept import Kept
-from broker.state import MAX_STATE_BYTES, Fold
+from broker.state import MAX_STATE_BYTES, Fold, short_question
 from emitter import events
 from emitter.errors import InvalidEvent
 from emitter.wire import START, Entry, Envelope, EventId
@@ -40,6 +40,11 @@ MAX_KNOWN = 4096
 MAX_HISTORY_BYTES = 1024 * 1024
 MAX_TOLD_BYTES = 256 * 1024
 """Of the folded state, once the task was shown: what is left of a lost attempt is told from it."""
+
+SMALL_BYTES = 4096
+MAX_REPEATED_BYTES = 1024 * 1024
+"""Of what is larger and told again, because an update takes the place of what was before: the question that a task
+waits for, and what is left of an artifact."""
 
 FOLDED = frozenset(
     {
@@ -114,6 +119,8 @@ class Story:
         self._state: TaskState = "submitted"
         self._history: History | None = History()
         self._answered: dict[str, None] = {}
+        self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
+        self._repeated_bytes = 0
         self._known: Kept[bool] = Kept(MAX_KNOWN)
         """Artifacts that were told, and whether their last chunk was."""
 
@@ -251,8 +258,32 @@ class Story:
 
     def _prompt(self) -> Message | None:
         """The oldest open question: it is the one that an answer without an id is for."""
-        asked = self._fold.open_inputs()
-        return wording.prompt(self.task_id, self.context_id, asked[0]) if asked else None
+        question = self._fold.oldest_input()
+        return None if question is None else wording.prompt(self.task_id, self.context_id, question)
+
+    def _reminder(self) -> Message | None:
+        """The question again, with an update of something else: who puts the update in the place of the last one still
+        has it. A long one is told so often, and then only its beginning."""
+        question = self._fold.oldest_input()
+        if question is None:
+            return None
+        if self._reminded is None or self._reminded[0] is not question:
+            whole = wording.prompt(self.task_id, self.context_id, question)
+            brief = wording.prompt(self.task_id, self.context_id, short_question(question))
+            self._reminded = question, whole, brief, len(encode(question))
+        _, whole, brief, size = self._reminded
+        return whole if self._may_repeat(size) else brief
+
+    def _left(self, artifact: Artifact) -> Artifact:
+        """What is left of an artifact. A long one is told so often, and then only that it is shorter."""
+        if self._may_repeat(len(encode(artifact.parts))):
+            return artifact
+        return replace(artifact, parts=(TextPart(text=""),), metadata=artifacts.TRUNCATED)
+
+    def _may_repeat(self, size: int) -> bool:
+        if size > SMALL_BYTES:
+            self._repeated_bytes += size
+        return size <= SMALL_BYTES or self._repeated_bytes <= MAX_REPEATED_BYTES
 
     def _artifacts(self) -> list[Artifact]:
         fold = self._fold
@@ -307,7 +338,7 @@ class Story:
         if text is None:
             return []
         if self._state == "input-required":  # whose message is the question
-            return [self._status(moment, self._prompt(), data=moment.head.data)]
+            return [self._status(moment, self._reminder(), data=moment.head.data)]
         return [self.say(moment, text)]
 
     def _nothing(self, _: Moment) -> list[Update]:
@@ -330,7 +361,8 @@ class Story:
         ]
         updates: list[Update] = []
         for id_, artifact in changed:
-            updates.append(self._chunk(moment, artifact or artifacts.void(id_), last=True))
+            told = artifacts.void(id_) if artifact is None else self._left(artifact)
+            updates.append(self._chunk(moment, told, last=True))
             if artifact is None:
                 self._known.pop(id_)  # what comes under this id is new
         usage = msgspec.to_builtins(fold.facts.get("usage"))  # null takes back what clients have merged
@@ -379,7 +411,7 @@ class Story:
         self._answered[moment.event.input_id] = None
         if len(self._answered) > MAX_KNOWN:
             del self._answered[next(iter(self._answered))]
-        message = self._prompt() if self._state == "input-required" else None
+        message = self._reminder() if self._state == "input-required" else None
         return [self._status(moment, message, inputId=moment.event.input_id, by=moment.event.by)]
 
     def _complete(self, moment: Moment) -> list[Update]:
