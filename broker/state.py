@@ -9,10 +9,9 @@ up: of their texts the beginning stays (`truncated`, or an ellipsis), of their v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from broker.api_types import (
@@ -29,8 +28,18 @@ from broker.api_types import (
     ThoughtState,
     ToolState,
 )
+from broker.clipping import (
+    Input,
+    Written,
+    as_it_is,
+    short,
+    short_artifact,
+    short_input,
+    short_written,
+    weight,
+)
 from broker.decoding import decode_entry
-from broker.versions import Items, Text, Texts, cut
+from broker.versions import Items, Text, Texts
 from emitter import events, wire
 from emitter.errors import InvalidEvent
 from emitter.wire import Entry, Envelope, EventId
@@ -41,23 +50,9 @@ MAX_MESSAGES = 200
 MAX_OTHERS = 200
 MAX_STATE_BYTES = 4 * 1024 * 1024
 """Bytes of memory, about, above which parts are given up; as JSON they are fewer."""
-CLIPPED: Mapping[str, Any] = {"clipped": True}
-
-PART_BYTES = 300
-"""What any part takes besides its content."""
 SMALL_PART_BYTES = 600
 """Up to this a part has nothing to give up; there are only so many parts."""
-NODE_BYTES = 64
-"""What a value inside a list or an object takes besides its text, and a comma, `[` or `{` of JSON stands for."""
-
 T = TypeVar("T")
-S = TypeVar("S", bound=msgspec.Struct)
-Written = tuple[T, Text]
-"""A part and its text, which is put into it when the state is asked for."""
-
-
-Input = events.InputRequired | events.InputReceived
-"""A question that is open, or what closed it (without the answer)."""
 
 
 class Voided(NamedTuple):
@@ -89,15 +84,15 @@ class Fold:
         self.attempt = 1
         self.end: dict[str, Any] = {}
         self.voided = Voided()
-        self.facts: Items[Any] = Items(MAX_OTHERS, _as_it_is, is_watched=is_watched)
-        self.phases: Items[PhaseState] = Items(MAX_OTHERS, _short, is_watched=is_watched)
-        self.specialists: Items[SpecialistState] = Items(MAX_OTHERS, _short, is_watched=is_watched)
-        self.inputs: Items[Input] = Items(MAX_OTHERS, _short_input, is_watched=is_watched)
-        self.partials: Items[PartialState] = Items(MAX_OTHERS, _short)
-        self._tools: Items[ToolState] = Items(MAX_TOOLS, _short)
-        self._thoughts: Texts[ThoughtState] = Texts(MAX_THOUGHTS, _short_written)
-        self._messages: Texts[MessageState] = Texts(MAX_MESSAGES, _short_written)
-        self._artifacts: Texts[ArtifactState] = Texts(MAX_OTHERS, _short_artifact)
+        self.facts: Items[Any] = Items(MAX_OTHERS, as_it_is, is_watched=is_watched)
+        self.phases: Items[PhaseState] = Items(MAX_OTHERS, short, is_watched=is_watched)
+        self.specialists: Items[SpecialistState] = Items(MAX_OTHERS, short, is_watched=is_watched)
+        self.inputs: Items[Input] = Items(MAX_OTHERS, short_input, is_watched=is_watched)
+        self.partials: Items[PartialState] = Items(MAX_OTHERS, short)
+        self._tools: Items[ToolState] = Items(MAX_TOOLS, short)
+        self._thoughts: Texts[ThoughtState] = Texts(MAX_THOUGHTS, short_written)
+        self._messages: Texts[MessageState] = Texts(MAX_MESSAGES, short_written)
+        self._artifacts: Texts[ArtifactState] = Texts(MAX_OTHERS, short_artifact)
 
     def apply(self, id_: EventId, head: Envelope, event: events.Event) -> None:
         """Take the next event. One that was taken already changes nothing."""
@@ -243,7 +238,7 @@ class Fold:
         self.voided = Voided(
             messages=self._messages.void_texts(after),
             partials=list(self.partials.void(after)),
-            artifacts=self._artifacts.void_texts(after, _as_it_is),
+            artifacts=self._artifacts.void_texts(after, as_it_is),
             synthesis=synthesis is not None and synthesis != self.facts.get("synthesis"),
         )
         self.status = "queued"  # until a worker starts the next attempt
@@ -390,9 +385,9 @@ class Fold:
 
     def _set(self, items: Items[T], seq: int, id_: str, value: T) -> None:
         head, event = self._event
-        weight = _weight(head, event)
-        self._bytes += max(0, weight - len(head.data))  # as JSON it was counted
-        items.set(seq, id_, value, weight)
+        held = weight(head, event)
+        self._bytes += max(0, held - len(head.data))  # as JSON it was counted
+        items.set(seq, id_, value, held)
 
 
 # In the module, not in each fold: bound methods would tie every fold into a circle, and keep it until the next full
@@ -423,64 +418,6 @@ _HANDLERS: dict[type[events.Event], Callable[[Fold, int, Any], None]] = {
     events.InputRequired: Fold._input_required,
     events.InputReceived: Fold._input_received,
 }
-
-
-# --- the short form of parts -----------------------------------------------------------------------------------------
-
-_IDS = frozenset({"id", "call_id", "message_id", "artifact_id", "specialist"})
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _short(part: S) -> S:
-    """Without what is long; ids stay."""
-    names = [name for name in part.__struct_fields__ if name not in _IDS]
-    return replace(part, **{name: _short_value(getattr(part, name)) for name in names})
-
-
-def _short_value(value: Any) -> Any:
-    if isinstance(value, str):
-        return cut(value)
-    return CLIPPED if isinstance(value, dict | list) else value
-
-
-def _short_written(item: Written[S]) -> Written[S]:
-    return _short(item[0]), item[1]
-
-
-def _short_artifact(item: Written[ArtifactState]) -> Written[ArtifactState]:
-    """A part of a link leads nowhere: it goes as a whole."""
-    artifact, text = item
-    short = _short(artifact)
-    url = artifact.url if short.url == artifact.url else None
-    is_whole = (url, short.data) == (artifact.url, artifact.data)
-    return replace(short, url=url, truncated=artifact.truncated or not is_whole), text
-
-
-def short_question(question: events.InputRequired) -> events.InputRequired:
-    """Still a question that can be answered; what the record of the execution has of it is whole."""
-    schema = None if question.schema is None else dict(CLIPPED)
-    return replace(question, prompt=cut(question.prompt), options=None, schema=schema)
-
-
-def _short_input(part: Input) -> Input:
-    return short_question(part) if isinstance(part, events.InputRequired) else part
-
-
-# --- weights and texts -----------------------------------------------------------------------------------------------
-
-_TEXTS = frozenset({events.Thinking, events.ThinkingDelta, events.MessageDelta, events.MessageComplete})
-"""What these hold besides text is little."""
-
-
-def _weight(head: Envelope, event: events.Event) -> int:
-    """Bytes of memory, about, that an event's data take; without its text, which is weighed where it is kept."""
-    if type(event) in _TEXTS or (isinstance(event, events.Artifact) and event.text is not None):
-        return PART_BYTES
-    data = bytes(head.data)
-    return PART_BYTES + len(data) + NODE_BYTES * sum(map(data.count, (b",", b"[", b"{")))
 
 
 W = TypeVar("W", MessageState, ArtifactState)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 LEVELS = {
     "broker": {
         0: "settings logs metrics api_types ops_types lines",
-        1: "doctor.findings doctor.servers doctor.proxy protocols.rendering decoding sse hub viewer state versions auth"
-        " description timer eventsource problems form_check vitals tracing",
+        1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
+        " clipping decoding description timer eventsource problems form_check vitals tracing",
         2: "api front seats openapi typescript stream replay pulse presence watch commands answers forms publish probes"
         " subscription shards history request pages ops collector redis_health redis_metrics rounds admission access"
         " jwks embedded client transcript doctor.* protocols.*",

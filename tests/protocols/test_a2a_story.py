@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from broker.protocols.a2a import renderer
-from broker.protocols.a2a import story as stories
+from broker.protocols.a2a import bounds, renderer
+from broker.protocols.a2a.bounds import MAX_HISTORY
 from broker.protocols.a2a.model import Artifact, ArtifactUpdate, StatusUpdate, Task, TextPart, Update
 from broker.protocols.a2a.renderer import SettledTask, TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
-from broker.protocols.a2a.story import MAX_HISTORY, Opening, Story
+from broker.protocols.a2a.story import Opening, Story
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
@@ -475,7 +475,7 @@ def test_what_was_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     tell(story, log)
     marks = {artifact.artifact_id: artifact.metadata for artifact in story.task().artifacts}
     assert marks == {"message:m": {"truncated": True}, "a": {"truncated": True}, "message:short": None}
-    monkeypatch.setattr(stories, "MAX_HISTORY_BYTES", 1_000)
+    monkeypatch.setattr(bounds, "MAX_HISTORY_BYTES", 1_000)
     story = Story(OPENING)
     asked = InputRequired(input_id="i", prompt="p" * 2_000, kind="text")
     tell(story, entries(QUEUED, asked, InputReceived(input_id="i", by="b", value="v")))

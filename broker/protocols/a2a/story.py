@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from broker.clipping import short_question
 from broker.decoding import decode_entry
 from broker.protocols.a2a import artifacts, wording
+from broker.protocols.a2a.bounds import History, Repeats
 from broker.protocols.a2a.model import (
     STATES,
     TERMINAL,
@@ -29,22 +31,15 @@ from broker.protocols.a2a.model import (
 )
 from broker.protocols.a2a.wire import encode
 from broker.protocols.kept import Kept
-from broker.state import MAX_STATE_BYTES, Fold, short_question
+from broker.state import MAX_STATE_BYTES, Fold
 from emitter import events
 from emitter.errors import InvalidEvent
 from emitter.wire import START, Entry, Envelope, EventId
 
-MAX_HISTORY = 200
 MAX_KNOWN = 4096
 """Artifacts whose first chunk is remembered, and questions that were answered; beyond it the oldest are forgotten."""
-MAX_HISTORY_BYTES = 1024 * 1024
 MAX_TOLD_BYTES = 256 * 1024
 """Of the folded state, once the task was shown: what is left of a lost attempt is told from it."""
-
-SMALL_BYTES = 4096
-MAX_REPEATED_BYTES = 1024 * 1024
-"""Of what is larger and told again, because an update takes the place of what was before: the question that a task
-waits for, and what is left of an artifact."""
 
 FOLDED = frozenset(
     {
@@ -92,22 +87,6 @@ class Moment(NamedTuple):
     was_said: bool = False
 
 
-class History:
-    """The conversation of a task: what it is all about, and of the rest the latest."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self._sizes: list[int] = []
-        self.is_cut = False
-
-    def add(self, message: Message, size: int) -> None:
-        self.messages.append(message)
-        self._sizes.append(size)
-        while len(self.messages) > MAX_HISTORY or (sum(self._sizes) > MAX_HISTORY_BYTES and len(self.messages) > 2):
-            self.is_cut = True
-            del self.messages[1], self._sizes[1]
-
-
 class Story:
     """`take` each entry; `task()` may be asked at any time before `forget`. `max_bytes` bound what is kept of it."""
 
@@ -120,7 +99,7 @@ class Story:
         self._history: History | None = History()
         self._answered: dict[str, None] = {}
         self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
-        self._repeated_bytes = 0
+        self._repeats = Repeats()
         self._known: Kept[bool] = Kept(MAX_KNOWN)
         """Artifacts that were told, and whether their last chunk was."""
 
@@ -272,18 +251,13 @@ class Story:
             brief = wording.prompt(self.task_id, self.context_id, short_question(question))
             self._reminded = question, whole, brief, len(encode(question))
         _, whole, brief, size = self._reminded
-        return whole if self._may_repeat(size) else brief
+        return whole if self._repeats.allow(size) else brief
 
     def _left(self, artifact: Artifact) -> Artifact:
         """What is left of an artifact. A long one is told so often, and then only that it is shorter."""
-        if self._may_repeat(len(encode(artifact.parts))):
+        if self._repeats.allow(len(encode(artifact.parts))):
             return artifact
         return replace(artifact, parts=(TextPart(text=""),), metadata=artifacts.TRUNCATED)
-
-    def _may_repeat(self, size: int) -> bool:
-        if size > SMALL_BYTES:
-            self._repeated_bytes += size
-        return size <= SMALL_BYTES or self._repeated_bytes <= MAX_REPEATED_BYTES
 
     def _artifacts(self) -> list[Artifact]:
         fold = self._fold

@@ -19,8 +19,9 @@ from broker.api_types import (
     ProgressState,
     SpecialistState,
 )
+from broker.clipping import Input
 from broker.protocols.ag_ui.lists import Listed, Operation, Phases, difference
-from broker.state import Fold, Input
+from broker.state import Fold
 from emitter import events
 from emitter.wire import Envelope, EventId
 
