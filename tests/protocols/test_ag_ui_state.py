@@ -17,6 +17,7 @@ from broker.protocols.ag_ui.state import FOLDED, Board
 from emitter import events, wire
 from emitter.events import (
     ExecutionStarted,
+    ExecutionSuperseded,
     InputReceived,
     InputRequired,
     PhaseComplete,
@@ -147,3 +148,18 @@ def test_a_client_has_state_and_plan(seed: int, small: None) -> None:
             assert client.state["execution"] == state
             if entry.type in (b"plan:created", b"phase:start", b"phase:complete") and state["plan"] is not None:
                 assert client.plan == {"goal": state["plan"]["goal"], "phases": state["phases"]}
+
+
+def test_a_long_lost_attempt() -> None:
+    """Of an attempt that is not shown nothing piles up: the state comes as a whole after it, with the client's own."""
+    view = View(execution_id=EXECUTION, thread_id="t", run_id="r", known=Known(seq=10**6, attempt=2))
+    renderer = Renderer(view, shared={"mine": 1})
+    client = Watcher(renderer)
+    lost = [PhaseStart(phase_id=f"p{number}", phase_name="n") for number in range(1_000)]
+    queued = events.ExecutionQueued(task="t", agent="a")
+    again = ExecutionStarted(task="t", started_at=2, attempt=2)
+    log = entries(queued, STARTED, *lost, ExecutionSuperseded(from_seq=2, attempt=2), again, lost[0], lost[1])
+    for entry in log:
+        client.take(entry)
+        assert renderer._board.changes <= 51
+    assert client.state == {"mine": 1, "execution": state_of(log)}

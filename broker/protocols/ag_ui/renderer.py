@@ -41,6 +41,10 @@ MAX_TAKEN_BACK = 20
 """Attempts that are taken back, each with the whole conversation: beyond it they are only told that they are void."""
 
 
+MAX_CHANGES = 50
+"""Parts of the state that a lost attempt has changed and that are still to be told."""
+
+
 class Known(msgspec.Struct, frozen=True):
     """How far an execution had come when its viewer came: the log's last ordinal, the attempt, and the questions that
     nobody had answered."""
@@ -139,6 +143,9 @@ class Renderer:
     def _take(self, event: events.Event, lost: tuple[int, int]) -> None:
         changes_state = self._board.apply(self._id, self._head, event)
         if self._is_void and not self._reaches(event):
+            if self._board.changes > MAX_CHANGES:
+                self._has_state = False  # it is told as a whole, once there is something to tell
+                self._board.forget_changes()
             return
         if changes_state or not self._has_state:
             self._show_state()  # always the first of an entry: who returns in its middle is told it as a snapshot
@@ -165,7 +172,7 @@ class Renderer:
         if not self._has_state:
             self._has_state = True
             self._frames.put("STATE_SNAPSHOT", snapshot=self._whole_state())
-            if self._view.after is None:
+            if self._view.after is None and not self._is_void:
                 self._shared = {}  # from here on there are patches only
         elif patch := self._board.patch():
             self._frames.put("STATE_DELTA", delta=patch)

@@ -116,6 +116,16 @@ class Board:
         self._fold.apply(id_, head, event)
         return True
 
+    @property
+    def changes(self) -> int:
+        """Parts that have changed since the state was shown."""
+        return sum(len(items.changed) for items in (self._fold.phases, self._fold.specialists, self._fold.inputs))
+
+    def forget_changes(self) -> None:
+        """The next that is shown is the whole state."""
+        for items in (self._fold.phases, self._fold.specialists, self._fold.inputs):
+            items.changed.clear()
+
     # one thing of it
 
     @property
