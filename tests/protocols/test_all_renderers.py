@@ -26,6 +26,7 @@ from broker.protocols.ag_ui.renderer import Known, View
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
 from broker.protocols.rendering import Rendering
+from broker.protocols.times import timestamp
 from broker.state import Fold
 from emitter import events, wire
 from emitter.wire import Entry
@@ -301,11 +302,28 @@ def test_a_value_that_is_nested_deep(name: str, depth: int) -> None:
     assert msgspec.json.encode(fold.state())
 
 
-def test_times_that_no_calendar_has() -> None:
-    """An old log may have any number as a time: it is shown as the nearest that can be written."""
-    for moment, shown in ((10**17, "9999-12-31T23:59:59.999Z"), (-(10**17), "0001-01-01T00:00:00.000Z")):
-        asked = events.InputRequired(input_id="q", prompt="p", kind="approval", expires_at=moment)
-        renderer = AgUi(View(execution_id=EXECUTION, thread_id="t", run_id="r"))
-        data = renderer.render(entries([STARTED, asked]))
-        assert shown.encode() in data
-        assert renderer.is_over
+@pytest.mark.parametrize("moment", [10**17, -(10**17), 253_402_300_800_000, 2**63 - 1])
+@EVERY
+def test_times_that_no_calendar_has(name: str, moment: int) -> None:
+    """An old log may have any number as a time: what comes after it is shown all the same."""
+    asked = b'{"inputId":"q","prompt":"p","kind":"approval","expiresAt":%d}' % moment
+    question = Entry(5, 2, b"input:required", wire.envelope("input:required", EXECUTION, asked, ts=moment))
+    log = [*entries([STARTED]), question, *entries([events.ExecutionComplete(result=1, duration=1)], first=3)]
+    renderer = AgUi(View(execution_id=EXECUTION, thread_id="t", run_id="r")) if name == "ag_ui" else STREAMS[name]()
+    assert renderer.open() + renderer.render(log)
+    assert renderer.is_over
+
+
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        (10**17, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        (-(10**17), "0001-01-01T00:00:00.000Z"),
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (1_763_682_345_678, "2025-11-20T23:45:45.678Z"),
+    ],
+)
+def test_timestamps(moment: int, shown: str) -> None:
+    """What no calendar has is shown as the nearest that it has."""
+    assert timestamp(moment) == shown
