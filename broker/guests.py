@@ -3,11 +3,9 @@ much of an answer a connection still holds."""
 
 from __future__ import annotations
 
-import array
-import contextlib
-import fcntl
-import termios
 from typing import Any
+
+from broker.unsent import unsent_bytes
 
 SPARED_SECONDS = 0.1
 """How long a connection has to send a request before one that has not sent any either takes its room."""
@@ -73,13 +71,3 @@ class Guests:
             left = unsent_bytes(connection.transport)
             if left != size:
                 self._stuck[connection] = (now, left)
-
-
-def unsent_bytes(transport: Any) -> int:
-    """What has not reached the peer: in the transport and, where the system tells (Linux), in the kernel."""
-    if transport is None or transport.is_closing():
-        return 0
-    waiting = array.array("i", [0])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
-    return int(transport.get_write_buffer_size()) + waiting[0]

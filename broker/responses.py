@@ -8,10 +8,7 @@ anybody may have.
 
 from __future__ import annotations
 
-import array
 import asyncio
-import fcntl
-import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +22,7 @@ from broker.logs import get_logger
 from broker.metrics import CloseReason
 from broker.problems import Problem, request_id_of, retry_after
 from broker.settings import Settings
+from broker.unsent import unsent_bytes
 from emitter.wire import Owner
 
 WATCH_SECONDS = 1.0
@@ -194,19 +192,6 @@ class Responses:
 
 def _has_left(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
-
-
-def unsent_bytes(transport: Any) -> int:
-    """What has not reached the peer: in the transport and, where the system tells (Linux), in the kernel. While a
-    writer waits it only ever gets less, by every byte that the reader takes."""
-    if transport is None or transport.is_closing():
-        return 0
-    waiting = array.array("i", [0])
-    try:
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
-    except (OSError, AttributeError):
-        waiting[0] = 0
-    return int(transport.get_write_buffer_size()) + waiting[0]
 
 
 def _too_much(whose: str, status: int, slug: str, limit: int) -> Problem:

@@ -75,8 +75,10 @@ class Tickets:
         if execution_id is not None:
             wire.check_execution_id(execution_id)
         ticket = secrets.token_urlsafe(16)
-        bound = msgspec.structs.replace(identity, execution_id=execution_id, ticket=_digest(ticket))
-        await self._redis.set(wire.ticket_key(_digest(ticket)), msgspec.json.encode(bound), ex=FIRST_USE_SECONDS)
+        # It is for its owner's streams: with scope admin it would open anybody's, by `?user=`.
+        scopes, digest = identity.scopes - {"admin"}, _digest(ticket)
+        bound = msgspec.structs.replace(identity, scopes=scopes, execution_id=execution_id, ticket=digest)
+        await self._redis.set(wire.ticket_key(digest), msgspec.json.encode(bound), ex=FIRST_USE_SECONDS)
         use_by = self._clock() + FIRST_USE_SECONDS
         return ticket, use_by if identity.expires_at is None else min(use_by, identity.expires_at)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import socket
-import struct
-import termios
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.auth import Identity
 from broker.sse import LAST_CHUNK, Lens
+from broker.unsent import unacknowledged_bytes
 from emitter.wire import START, EventId
 
 if TYPE_CHECKING:
@@ -123,21 +121,12 @@ class Viewer(asyncio.Protocol):
         if not self.paused and self.state is not ViewerState.CLOSING:
             self.stuck_at = now
             return 0.0
-        size = self.transport.get_write_buffer_size() + self._unacknowledged()
+        # What the kernel holds counts too: it takes more from us only when a good part of it has gone.
+        size = self.transport.get_write_buffer_size() + unacknowledged_bytes(self.transport)
         if size != self.stuck_size:
             self.stuck_size = size
             self.stuck_at = now
         return now - self.stuck_at
-
-    def _unacknowledged(self) -> int:
-        """Bytes that the kernel still holds. It takes more from us only when a good part of them has gone, which with
-        a slow reader takes long."""
-        if self.fd < 0:
-            return 0
-        try:
-            return int(struct.unpack("i", fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)))[0])
-        except OSError:  # it has just been closed, or the system does not tell
-            return 0
 
     @property
     def is_sent(self) -> bool:

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own package what has a lower level, or the same one as long as there is no cycle.
 LEVELS = {
     "broker": {
-        0: "dataset settings logs metrics api_types ops_types lines egress",
+        0: "dataset settings logs metrics api_types ops_types lines egress unsent",
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
-        " description timer turns failures eventsource problems form_check vitals tracing claims revocations"
-        " descriptors guests fairness responses rates",
+        " clipping decoding description timer turns failures eventsource problems form_check vitals tracing claims"
+        " revocations descriptors guests fairness responses rates",
         2: "api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
         " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
         " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*"

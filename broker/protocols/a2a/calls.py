@@ -178,13 +178,14 @@ class Calls:
         owner = call.identity.owner
         async with self._front.folding(call.identity):
             if cursor is None:
-                now = then = await self._tasks.read(owner, ask.task_id)
+                then = await self._tasks.read(owner, ask.task_id)
+                answered = then.answered
             else:
-                then, now, _ = await self._tasks.reach(owner, ask.task_id, cursor)
+                then, answered, _ = await self._tasks.reach(owner, ask.task_id, cursor)
         if then.is_terminal:
             raise A2AError(UNSUPPORTED, f"the task has ended: {then.state}", state=then.state)
         # What follows the place up to which the story was told: it takes no entry twice.
-        rendering = TaskStream(then, call.wire, call.wrap, answered=now.answered)
+        rendering = TaskStream(then, call.wire, call.wrap, answered=answered)
         return await self._front.show(call.request, call.identity, ask.task_id, rendering)
 
     async def push(self, call: Call, params: Any) -> web.Response:  # noqa: ARG002

@@ -261,7 +261,7 @@ export interface ExecutionStartedEvent {
   data: ExecutionStarted;
 }
 
-/** An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning. */
+/** An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning. It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}` in the place of values. The log has all. */
 export interface ExecutionState {
   executionId: string;
   status: State;
