@@ -109,12 +109,20 @@ async def test_a_record_that_somebody_else_has_written_in(tasks: Tasks, author: 
     """Metadata that is no object is left out, and the task and the list of tasks are there."""
     await author.begin()
     encoded = metadata.encode("latin-1")
-    await author.redis.hset(author.keys.record, mapping={"metadata": encoded, "state": "dreaming"})
+    await author.redis.hset(author.keys.record, "metadata", encoded)
     assert (await tasks.opening(author.owner, author.execution_id)).metadata is None
     assert (await tasks.read(author.owner, author.execution_id)).state == "working"
     if metadata in ("[1]", '"x"'):
         page = await tasks.page(author.owner, ListTasks(with_artifacts=True))
         assert [task.task_id for task in page.tasks] == [author.execution_id]
+
+
+async def test_a_state_that_nobody_knows(tasks: Tasks, author: Author) -> None:
+    """A task of which only a record is left, with a state of somebody else's, is in an unknown one."""
+    await author.begin()
+    await author.redis.hset(author.keys.record, "state", "dreaming")
+    await author.redis.delete(author.keys.log)
+    assert (await tasks.read(author.owner, author.execution_id)).state == "unknown"
 
 
 async def test_a_list_is_bounded(tasks: Tasks, author: Author, monkeypatch: pytest.MonkeyPatch) -> None:
