@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from emitter.redact.keys import STEM, Kind, kind_of, may_name, set_of
 from emitter.redact.shapes import Span
@@ -21,12 +22,15 @@ _PAIR = re.compile(
 )
 _OPTION = re.compile(rf"(?<![a-z0-9-])--?[a-z0-9-]{{0,32}}?{STEM}[a-z0-9-]{{0,32}}+[ \t]{{1,8}}(?![-=:])")
 _NAME_MAX = 96
+EXAMINED_MAX = 2000
+"""Of a text with more names than that, which is made to take time or has nothing else, all further values go."""
 _KEY_LETTERS = string.ascii_lowercase + string.digits + "_-"
 
 _QUOTED = re.compile(rf"({_QUOTE})(.{{0,2048}}?)(?:\1|\Z)", re.DOTALL)
 _BARE = re.compile(r"""([^\s"'`,;<>(){}\[\]&|\\]{1,1024})""")
 _PARAMETER = re.compile(r"""([^\s"'`<>(){}\[\]&\\;]{1,2048})""")
 _VARIABLE = re.compile(r"""([^\s"'`<>\\]{1,1024})""")
+_ANY_VALUE = re.compile(rf"""(?:{_QUOTE})?([^\s"'`,;&<>\\]{{1,1024}})""")
 _COOKIES = re.compile(rf"""(?:{_QUOTE})?([A-Za-z0-9_.$-]{{1,64}}=[^\r\n"'`\\<>{{}}$]{{1,4096}})""")
 
 _SCHEME = re.compile(
@@ -101,21 +105,33 @@ def may_open(low: str, added: int) -> bool:
 
 def formed(text: str, low: str) -> Iterator[Span]:
     """Where values stand that their names make credentials. `low` is the text with its letters in lower case."""
-    end = 0
-    for match in _PAIR.finditer(low):
-        for span in _pair(text, low, match) if match.start() >= end else ():
-            end = span[1]
-            yield span
+    yield from _pairs(text, low)
     if "--" in low:
         yield from _options(text, low)
     if "earer" in low:
         yield from (match.span(1) for match in _BEARER.finditer(text))
     if "asic " in low or "asic\t" in low:
-        yield from (match.span(1) for match in _BASIC.finditer(text) if _is_login(match[1]))
-    if " -" in low:
-        yield from (m.span(1) for m in _LOGIN.finditer(text) if _LOGIN_PROGRAM.search(_line_before(text, m.start())))
+        yield from _examined(_BASIC.finditer(text), lambda match: _is_login(match[1]))
+    if " -" in low and _LOGIN_PROGRAM.search(low):
+        yield from _examined(_LOGIN.finditer(text), lambda match: _is_argument(text, match.start()))
     if "</" in low:
         yield from (m.span(2) for m in _ELEMENT.finditer(text) if kind_of(m[1]) and not is_placeholder(m[2]))
+
+
+def _pairs(text: str, low: str) -> Iterator[Span]:
+    end, pairs = 0, _PAIR.finditer(low)
+    for match in itertools.islice(pairs, EXAMINED_MAX):
+        for span in _pair(text, low, match) if match.start() >= end else ():
+            end = span[1]
+            yield span
+    for match in pairs:
+        if match.start() >= end and (value := _ANY_VALUE.match(text, match.end())):
+            end = value.end()
+            yield value.span(1)
+
+
+def _examined(matches: Iterator[re.Match[str]], is_one: Callable[[re.Match[str]], bool]) -> Iterator[Span]:
+    return (match.span(1) for number, match in enumerate(matches) if number >= EXAMINED_MAX or is_one(match))
 
 
 def lower(text: str) -> str:
@@ -248,6 +264,7 @@ def _options(text: str, low: str) -> Iterator[Span]:
                 yield value.span(value.lastindex or 1)
 
 
-def _line_before(text: str, at: int) -> str:
+def _is_argument(text: str, at: int) -> bool:
+    """Whether an option is one of a program that logs in."""
     line = text[max(0, at - 300) : at]
-    return line[max(line.rfind("\n"), line.rfind(";"), line.rfind("|")) + 1 :]
+    return _LOGIN_PROGRAM.search(line, max(line.rfind("\n"), line.rfind(";"), line.rfind("|")) + 1) is not None
