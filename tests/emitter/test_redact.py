@@ -406,6 +406,12 @@ def test_the_cost_is_in_proportion_to_the_length(piece: str) -> None:
     assert seconds(131072) / max(seconds(32768), 0.001) < 12
 
 
+@pytest.mark.parametrize("piece", [*PIECES, "&sig=abcd", "<otp>abcd</", "{'sid': 'abcd'}", "://a:b@c "])
+def test_a_text_grows_to_twice_its_length_at_most(piece: str) -> None:
+    """The emitter's limits count on it."""
+    assert len(REDACT.text(piece * 500)) <= 2 * len(piece * 500) + len(REDACTED)
+
+
 def timed(work: Callable[[], object]) -> float:
     began = time.process_time()
     work()
