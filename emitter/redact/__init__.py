@@ -35,6 +35,7 @@ _FREE_TYPES = frozenset(_FREE_FIELDS) | {"input:required"}
 
 # A name that stands at the end of a JSON string, as keys do. Keys in other scripts are escaped.
 _NAMED = re.compile(STEM + r'[^"]{0,40}"')
+_ESCAPES = re.compile(r"\\[nrtbf]")
 
 
 class Redactor:
@@ -53,6 +54,8 @@ class Redactor:
         """
         json = data.decode()
         low = json.lower()
+        if "\\" in low:  # the letter of an escape is none of the word after it
+            low = _ESCAPES.sub("  ", low)
         if not (may_hold(json, low) or ((type_ in _FREE_TYPES or type_[:7] == "custom:") and self._may_be_named(low))):
             return data
         try:

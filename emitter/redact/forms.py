@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from emitter.redact.keys import STEM, Kind, kind_of, may_name, set_of
 from emitter.redact.shapes import Span
@@ -21,12 +22,17 @@ _PAIR = re.compile(
 )
 _OPTION = re.compile(rf"(?<![a-z0-9-])--?[a-z0-9-]{{0,32}}?{STEM}[a-z0-9-]{{0,32}}+[ \t]{{1,8}}(?![-=:])")
 _NAME_MAX = 96
+SHORTEST = 4
+"""Characters of a value. So a text grows to twice its length at most, as the emitter's limits assume."""
+EXAMINED_MAX = 2000
+"""Of a text with more names than that, which is made to take time or has nothing else, all further values go."""
 _KEY_LETTERS = string.ascii_lowercase + string.digits + "_-"
 
 _QUOTED = re.compile(rf"({_QUOTE})(.{{0,2048}}?)(?:\1|\Z)", re.DOTALL)
 _BARE = re.compile(r"""([^\s"'`,;<>(){}\[\]&|\\]{1,1024})""")
 _PARAMETER = re.compile(r"""([^\s"'`<>(){}\[\]&\\;]{1,2048})""")
 _VARIABLE = re.compile(r"""([^\s"'`<>\\]{1,1024})""")
+_ANY_VALUE = re.compile(rf"""(?:{_QUOTE})?([^\s"'`,;&<>\\]{{4,1024}})""")
 _COOKIES = re.compile(rf"""(?:{_QUOTE})?([A-Za-z0-9_.$-]{{1,64}}=[^\r\n"'`\\<>{{}}$]{{1,4096}})""")
 
 _SCHEME = re.compile(
@@ -41,7 +47,7 @@ _BASE64 = re.compile(r"(?![A-Za-z]?[a-z]*\Z)[A-Za-z0-9+/]{4,}={0,2}")
 _AUTH_PARAMETERS = re.compile(r"""([A-Za-z]{2,20}=[^\r\n'`\\<>{}$]{4,4096})""")
 _LOGIN = re.compile(r"""(?:-u|-U|-a|--user|--proxy-user|--auth)(?:[ \t]{1,4}|=)["']?([^\s:"'/]{1,64}:[^\s"']{1,128})""")
 _LOGIN_PROGRAM = re.compile(r"\b(?:curl|wget|https?|xhs?)\b")
-_ELEMENT = re.compile(r"<([A-Za-z][\w.:-]{0,40})>([^<\s]{1,256})(?=</)")
+_ELEMENT = re.compile(r"<([A-Za-z][\w.:-]{0,40})>([^<\s]{4,256})(?=</)")
 
 _NO_VALUES = set_of(
     "none null nil true false undefined void yes no on off ok empty default required optional todo tbd n/a example"
@@ -101,21 +107,33 @@ def may_open(low: str, added: int) -> bool:
 
 def formed(text: str, low: str) -> Iterator[Span]:
     """Where values stand that their names make credentials. `low` is the text with its letters in lower case."""
-    end = 0
-    for match in _PAIR.finditer(low):
-        for span in _pair(text, low, match) if match.start() >= end else ():
-            end = span[1]
-            yield span
+    yield from _pairs(text, low)
     if "--" in low:
         yield from _options(text, low)
     if "earer" in low:
         yield from (match.span(1) for match in _BEARER.finditer(text))
     if "asic " in low or "asic\t" in low:
-        yield from (match.span(1) for match in _BASIC.finditer(text) if _is_login(match[1]))
-    if " -" in low:
-        yield from (m.span(1) for m in _LOGIN.finditer(text) if _LOGIN_PROGRAM.search(_line_before(text, m.start())))
+        yield from _examined(_BASIC.finditer(text), lambda match: _is_login(match[1]))
+    if " -" in low and _LOGIN_PROGRAM.search(low):
+        yield from _examined(_LOGIN.finditer(text), lambda match: _is_argument(text, match.start()))
     if "</" in low:
         yield from (m.span(2) for m in _ELEMENT.finditer(text) if kind_of(m[1]) and not is_placeholder(m[2]))
+
+
+def _pairs(text: str, low: str) -> Iterator[Span]:
+    end, pairs = 0, _PAIR.finditer(low)
+    for match in itertools.islice(pairs, EXAMINED_MAX):
+        for span in _pair(text, low, match) if match.start() >= end else ():
+            end = span[1]
+            yield span
+    for match in pairs:
+        if match.start() >= end and (value := _ANY_VALUE.match(text, match.end())):
+            end = value.end()
+            yield value.span(1)
+
+
+def _examined(matches: Iterator[re.Match[str]], is_one: Callable[[re.Match[str]], bool]) -> Iterator[Span]:
+    return (match.span(1) for number, match in enumerate(matches) if number >= EXAMINED_MAX or is_one(match))
 
 
 def lower(text: str) -> str:
@@ -161,7 +179,7 @@ def _style(text: str, start: int, match: re.Match[str], key: str) -> re.Pattern[
 
 
 def _is_quoted_secret(value: str, kind: Kind, name: str, *, is_data: bool) -> bool:
-    if len(value) < 4 or not value.isascii() or _BLANK.search(value):
+    if len(value) < SHORTEST or not value.isascii() or _BLANK.search(value):
         return False
     if kind == "weak" or not is_data:
         is_word = kind == "secret" and "pass" in name and _WORDY.fullmatch(value) is not None
@@ -173,8 +191,10 @@ def _is_quoted_secret(value: str, kind: Kind, name: str, *, is_data: bool) -> bo
 def _is_bare_secret(text: str, value: re.Match[str], kind: Kind, name: str, style: re.Pattern[str]) -> bool:
     found = value[1].rstrip(".,;")
     follows = text[value.end() : value.end() + 1]
+    if len(found) < SHORTEST:
+        return False
     if style is _PARAMETER:
-        return bool(found) and not is_placeholder(found)
+        return not is_placeholder(found)
     if follows in ("(", "["):
         return False
     if style is _VARIABLE:
@@ -184,7 +204,7 @@ def _is_bare_secret(text: str, value: re.Match[str], kind: Kind, name: str, styl
     else:  # a password of letters ends its line
         is_password = kind == "secret" and "pass" in name and follows in ("", "\n", "\r", "\\")
         may_be = is_password and found.islower() and _WORDY.fullmatch(found) is not None
-    return may_be and bool(found) and not (_is_code(found) or is_path(found) or is_placeholder(found))
+    return may_be and not (_is_code(found) or is_path(found) or is_placeholder(found))
 
 
 def is_placeholder(value: str) -> bool:
@@ -208,7 +228,7 @@ def is_path(value: str) -> bool:
 
 def _is_strong(value: str, name: str) -> bool:
     """Whether this is hardly a word: it has a figure or a sign in it."""
-    if len(value) < 4 or _SPECIAL.search(value) is None or is_path(value) or _is_code(value):
+    if len(value) < SHORTEST or _SPECIAL.search(value) is None or is_path(value) or _is_code(value):
         return False
     if value.replace(".", "").replace("-", "").replace(":", "").isdecimal():
         return "pass" in name and value.isdecimal()
@@ -248,6 +268,7 @@ def _options(text: str, low: str) -> Iterator[Span]:
                 yield value.span(value.lastindex or 1)
 
 
-def _line_before(text: str, at: int) -> str:
+def _is_argument(text: str, at: int) -> bool:
+    """Whether an option is one of a program that logs in."""
     line = text[max(0, at - 300) : at]
-    return line[max(line.rfind("\n"), line.rfind(";"), line.rfind("|")) + 1 :]
+    return _LOGIN_PROGRAM.search(line, max(line.rfind("\n"), line.rfind(";"), line.rfind("|")) + 1) is not None

@@ -343,6 +343,13 @@ def test_no_key_escapes_the_scan(key: str) -> None:
     """Nor do keys: in JSON of whatever type, as a key of its own or within a text."""
     assert keys.may_name(key.lower())
     assert params({"a": f'{{"{key}": "hunter2x7"}}'}) == {"a": f'{{"{key}": "{REDACTED}"}}'}
+    for before in ("", "\n", "\t", "a\r\n", "\\\n", "\u00e9 "):
+        text, clean = f"{before}?{key}=hunter2x7", f"{before}?{key}={REDACTED}"
+        assert params(text) == REDACT.text(text)
+        assert key.count(".") or params(text) == clean
+        text = f"{before}{key}: hunter2x7"
+        data = wire.encode_data(Thinking(thought=text))
+        assert msgspec.json.decode(REDACT("thinking", data)) == {"thought": REDACT.text(text)}
 
 
 @pytest.mark.parametrize("prefix", [prefix for prefixes, _ in shapes._PREFIXES for prefix in prefixes.split()])
@@ -404,6 +411,12 @@ def test_the_cost_is_in_proportion_to_the_length(piece: str) -> None:
 
     assert seconds(65536) < 0.5
     assert seconds(131072) / max(seconds(32768), 0.001) < 12
+
+
+@pytest.mark.parametrize("piece", [*PIECES, "&sig=abcd", "<otp>abcd</", "{'sid': 'abcd'}", "://a:b@c "])
+def test_a_text_grows_to_twice_its_length_at_most(piece: str) -> None:
+    """The emitter's limits count on it."""
+    assert len(REDACT.text(piece * 500)) <= 2 * len(piece * 500) + len(REDACTED)
 
 
 def timed(work: Callable[[], object]) -> float:
