@@ -160,7 +160,7 @@ async def test_an_answer_that_cannot_be_checked_is_not_taken(
     """A schema that most answers fit is not got round by one that is too much for it."""
     await ask(redis, kind="form", schema=LOGIN)
 
-    async def too_long(_: Forms, schema: object, value: object) -> Checked:
+    async def too_long(_: Forms, user: Owner, schema: object, value: object) -> Checked:
         return Checked(unchecked="it took too long")
 
     with monkeypatch.context() as patched:

@@ -440,7 +440,7 @@ def deltas(*pieces: str, message_id: str = "m", type_: str = "message:delta") ->
     return [{"type": type_, "data": {"messageId": message_id, "delta": piece}} for piece in pieces]
 
 
-def test_a_credential_cut_over_the_chunks_of_a_request_is_redacted() -> None:
+async def test_a_credential_cut_over_the_chunks_of_a_request_is_redacted() -> None:
     """Of each message by itself, whatever stands between; a chunk of which nothing is left is dropped in its place."""
     key = "ghp_" + "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
     events = [
@@ -456,7 +456,7 @@ def test_a_credential_cut_over_the_chunks_of_a_request_is_redacted() -> None:
             for text in (key[:9], key[9:])
         ),
     ]
-    prepared = read(b"\n".join(json.dumps(event).encode() for event in events), ndjson=True)
+    prepared = await read(b"\n".join(json.dumps(event).encode() for event in events), ndjson=True)
     said = [None if one is DROPPED else json.loads(one.json)["data"].get("delta") for one in prepared]
     assert said == ["use [redacted]", "use " + key[:9], None, None, " now", key[9:12] + ".", key[9:], None, None]
     assert [json.loads(one.json)["data"]["text"] for one in prepared[7:]] == ["[redacted]", ""]
