@@ -181,6 +181,8 @@ def by_form() -> list[Item]:
         ("Proxy-Authorization: Basic {}", login),
         ("authorization: Basic {}", b64("a:b")),
         ("Authorization: {}", alnum(40)),
+        ("X-Vault-Token: {}", "s." + alnum(24)),
+        ("passwd: {}", "Tr0ub4dor&3"),
         ("PRIVATE-TOKEN: {}", alnum(20)),
         ("X-Auth-Token: {}", hexed(32)),
         ("Authorization: AWS4-HMAC-SHA256 Credential=x/y, Signature={}", hexed(64)),
