@@ -72,7 +72,7 @@ _CODE = re.compile(
 )
 _KEY_LIKE = re.compile(r"(?=[A-Za-z]{0,40}[0-9])[A-Za-z0-9]{20,}")
 _BLANK = re.compile(r"\s")
-_SPECIAL = re.compile(r"[0-9!@$%^*+~=]")
+_SPECIAL = re.compile(r"[0-9!@$%^*+~]|=[A-Za-z0-9]")
 _WORDY = re.compile(r"[A-Za-z]{6,64}")
 
 
@@ -211,7 +211,7 @@ def _is_bare_secret(text: str, value: re.Match[str], kind: Kind, name: str, styl
 def is_placeholder(value: str) -> bool:
     """Whether this only stands for a secret: `<token>`, `null`, `str`, `my_password`."""
     low = value.lower()
-    if low in _NO_VALUES or low.startswith(("<", "{", "$", "%", "[", "(", "*", "@")):
+    if low in _NO_VALUES or low.startswith(("<", "{", "$", "%", "[", "(", "*", "@", "?", "&")):
         return True
     if any(part in low for part in _NO_VALUE_PARTS) or _TYPE.fullmatch(low) or _CLASS.fullmatch(value):
         return True

@@ -288,6 +288,7 @@ def corpus() -> list[Item]:
 
 
 LOOKALIKES = [
+    "for clients without cookies: `?ticket=`. Both work",
     "sk_sort_key_user_2026_01_profile",
     "pk_user_account_2026_11_29_history",
     "rk-reducer-kernel-2026-11-29-build-7",
