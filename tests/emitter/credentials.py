@@ -288,6 +288,7 @@ def corpus() -> list[Item]:
 
 
 LOOKALIKES = [
+    "adapter --opentsdb-url=http://localhost:8081/",
     "for clients without cookies: `?ticket=`. Both work",
     "sk_sort_key_user_2026_01_profile",
     "pk_user_account_2026_11_29_history",
