@@ -45,9 +45,9 @@ SECRET_KEYS = [
     "api_keys", "OPENAI_API_KEY", "authorization", "Authorization", "Proxy-Authorization", "cookie", "Set-Cookie",
     "cookies", "private_key", "privateKey", "secretKey", "AWS_SECRET_ACCESS_KEY", "credential", "credentials",
     "sessionid", "JSESSIONID", "signing_key", "ssh_key", "encryption_key", "master_key", "account_key", "token2",
-    "connection_string", "dsn", "DATABASE_URL", "db_url", "session_id", "sessionId", "otp", "jwt", "bearer", "creds", "passcode",
+    "connection_string", "dsn", "DATABASE_URL", "session_id", "sessionId", "otp", "jwt", "bearer", "creds", "passcode",
     "pass_word", "passWord", "pAssWord", "passwort", "contraseña", "mot_de_passe", "motDePasse", "senha", "wachtwoord",
-    "пароль", "p\u0430ssword", "t\u043eken", "密码", "パスワード", "SecretString",
+    "db_url", "пароль", "p\u0430ssword", "t\u043eken", "密码", "パスワード", "SecretString",
     "\uff30\uff21\uff33\uff33\uff37\uff2f\uff32\uff24",
 ]  # fmt: skip
 PLAIN_KEYS = [
