@@ -29,7 +29,7 @@ EXAMINED_MAX = 2000
 _KEY_LETTERS = string.ascii_lowercase + string.digits + "_-"
 
 _QUOTED = re.compile(rf"({_QUOTE})(.{{0,2048}}?)(?:\1|\Z)", re.DOTALL)
-_BARE = re.compile(r"""([^\s"'`,;<>(){}\[\]&|\\]{1,1024})""")
+_BARE = re.compile(r"""((?:[^\s"'`,;<>(){}\[\]&|\\]|&(?![a-z_]\w{0,40}=)){1,1024})""")
 _PARAMETER = re.compile(r"""([^\s"'`<>(){}\[\]&\\;]{1,2048})""")
 _VARIABLE = re.compile(r"""([^\s"'`<>\\]{1,1024})""")
 _ANY_VALUE = re.compile(rf"""(?:{_QUOTE})?([^\s"'`,;&<>\\]{{4,1024}})""")
@@ -70,8 +70,9 @@ _CODE = re.compile(
     |(?:arg|val|value|var|user|name|item|data|text|line|test|pos|idx|param|field|node|expr|[a-z])[0-9]{1,3}""",
     re.VERBOSE | re.IGNORECASE,
 )
+_KEY_LIKE = re.compile(r"(?=[A-Za-z]{0,40}[0-9])[A-Za-z0-9]{20,}")
 _BLANK = re.compile(r"\s")
-_SPECIAL = re.compile(r"[0-9!@$%^*+~=]")
+_SPECIAL = re.compile(r"[0-9!@$%^*+~]|=[A-Za-z0-9]")
 _WORDY = re.compile(r"[A-Za-z]{6,64}")
 
 
@@ -210,7 +211,7 @@ def _is_bare_secret(text: str, value: re.Match[str], kind: Kind, name: str, styl
 def is_placeholder(value: str) -> bool:
     """Whether this only stands for a secret: `<token>`, `null`, `str`, `my_password`."""
     low = value.lower()
-    if low in _NO_VALUES or low.startswith(("<", "{", "$", "%", "[", "(", "*", "@")):
+    if low in _NO_VALUES or low.startswith(("<", "{", "$", "%", "[", "(", "*", "@", "?", "&")):
         return True
     if any(part in low for part in _NO_VALUE_PARTS) or _TYPE.fullmatch(low) or _CLASS.fullmatch(value):
         return True
@@ -219,7 +220,9 @@ def is_placeholder(value: str) -> bool:
 
 
 def _is_code(value: str) -> bool:
-    return len(value) <= 64 and _CODE.fullmatch(value) is not None
+    if len(value) > 64 or _CODE.fullmatch(value) is None:
+        return False
+    return not any(_KEY_LIKE.fullmatch(part) and not kind_of(part) for part in value.split("."))
 
 
 def is_path(value: str) -> bool:

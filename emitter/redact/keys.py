@@ -33,7 +33,7 @@ _SECRET_ENDS = (
 _SECRET_WORDS = frozenset({"jwt", "bearer", "otp", "totp", "dsn", "parola"})
 _SECRET_PHRASES = (
     "password", "passphrase", "motdepasse", "sessionid", "connectionstring", "connstring", "databaseurl",
-    "databaseuri", "dburl", "dburi", "authheader",
+    "databaseuri", "authheader",
 )  # fmt: skip
 _SECRET_ELSEWHERE = re.compile(
     "пароль|секрет|密码|密碼|口令|パスワード|暗証番号|비밀번호|كلمة المرور|סיסמה|รหัสผ่าน|κωδικός"
@@ -120,7 +120,7 @@ def _kind(key: str) -> Kind:
 
 def _kind_of_words(words: list[str]) -> Kind:
     joined = "".join(words)
-    if joined.endswith(_SECRET_PHRASES):
+    if joined.endswith(_SECRET_PHRASES) or words[-2:] in (["db", "url"], ["db", "uri"]):
         return "secret"
     if words[-1] in _DESCRIPTIONS:
         return ""

@@ -27,7 +27,7 @@ _BODY = "7" * 24 + "a1" * 24
 _ENDINGS = (
     ("", _BODY), ("eyJ", f"{_BODY}.{_BODY}.{_BODY}"), ("SG.", f"{_BODY[:16]}.{_BODY}"), ("SG.", f".{_BODY}"),
     ("://", "a1@h"), ("@", "h"),
-    ("<", "a1a1</"), ("<", "</"), ("<", "/"), ("\\", f'"{_BODY}'), ("\\", f"n{_BODY}"), (" -", ":a1"),
+    ("<", "a1a1</"), ("<", "</"), ("<", "/"), ("\\", f'"{_BODY}'), ("\\", f"n{_BODY}"), (" -", ":a1"), (" -", "a:a1"),
 )  # fmt: skip
 _BODY_ONLY = re.compile(r"[A-Za-z0-9+/=_-]+")
 # Most pieces of prose: they complete nothing that has to be followed by a secret.

@@ -181,6 +181,8 @@ def by_form() -> list[Item]:
         ("Proxy-Authorization: Basic {}", login),
         ("authorization: Basic {}", b64("a:b")),
         ("Authorization: {}", alnum(40)),
+        ("X-Vault-Token: {}", "s." + alnum(24)),
+        ("passwd: {}", "Tr0ub4dor&3"),
         ("PRIVATE-TOKEN: {}", alnum(20)),
         ("X-Auth-Token: {}", hexed(32)),
         ("Authorization: AWS4-HMAC-SHA256 Credential=x/y, Signature={}", hexed(64)),
@@ -286,6 +288,8 @@ def corpus() -> list[Item]:
 
 
 LOOKALIKES = [
+    "adapter --opentsdb-url=http://localhost:8081/",
+    "for clients without cookies: `?ticket=`. Both work",
     "sk_sort_key_user_2026_01_profile",
     "pk_user_account_2026_11_29_history",
     "rk-reducer-kernel-2026-11-29-build-7",

@@ -47,7 +47,7 @@ SECRET_KEYS = [
     "sessionid", "JSESSIONID", "signing_key", "ssh_key", "encryption_key", "master_key", "account_key", "token2",
     "connection_string", "dsn", "DATABASE_URL", "session_id", "sessionId", "otp", "jwt", "bearer", "creds", "passcode",
     "pass_word", "passWord", "pAssWord", "passwort", "contraseña", "mot_de_passe", "motDePasse", "senha", "wachtwoord",
-    "пароль", "p\u0430ssword", "t\u043eken", "密码", "パスワード", "SecretString",
+    "db_url", "пароль", "p\u0430ssword", "t\u043eken", "密码", "パスワード", "SecretString",
     "\uff30\uff21\uff33\uff33\uff37\uff2f\uff32\uff24",
 ]  # fmt: skip
 PLAIN_KEYS = [
