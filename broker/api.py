@@ -85,6 +85,7 @@ class Api:
         self._hooks = edge_hooks(settings)
         self._limits = log_limits(settings)
         self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
+        self._start_bytes = start_body_bytes(settings)
         self._preparations = FairSemaphore("large publishes", PREPARED_AT_ONCE, 1)
         self._openapi = msgspec.json.encode(build_openapi(version))
 
@@ -134,7 +135,7 @@ class Api:
     async def execute(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "executions:write")
         async with self._front.starting(identity):
-            wanted = await self._front.read_json(request, ExecuteRequest, self._value_bytes)
+            wanted = await self._front.read_json(request, ExecuteRequest, self._start_bytes)
             key = idempotency_key(request)
             answer, _ = await self._front.execute(request, identity, wanted, idempotency_key=key)
         return _json(answer, status=202)
@@ -269,6 +270,12 @@ class Api:
 
     async def openapi(self, _: web.Request) -> web.Response:
         return web.Response(body=self._openapi, content_type="application/json")
+
+
+def start_body_bytes(settings: Settings) -> int:
+    """The body that starts an execution must have room for all that the limits of its parts allow."""
+    parts = (settings.max_event_bytes, settings.max_params_bytes, settings.max_conversation_bytes)
+    return min(MAX_BODY_BYTES, max(VALUE_BODY_BYTES, 2 * sum(parts))) if all(parts) else MAX_BODY_BYTES
 
 
 def log_limits(settings: Settings) -> LogLimits:
