@@ -133,6 +133,7 @@ async def _without_cut_credentials(passed: Sequence[_Passed], redact: Redactor, 
         if len(chunks) > 1:
             texts = [_text_of(event) for _, event in chunks]
             for (at, event), old, new in zip(chunks, texts, redact.pieces(texts), strict=True):
+                await slices.pause()
                 if new != old:
                     whole[at] = passed[at]._replace(event=_with_text(event, new))
     return whole

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -223,6 +224,18 @@ async def test_others_get_the_loop_while_many_events_are_read() -> None:
         rounds += 1
     assert len(task.result()) == 300
     assert rounds > 5
+
+
+async def test_others_get_the_loop_while_the_chunks_of_one_long_text_are_read() -> None:
+    """A text of megabytes that is full of names of credentials."""
+    task = asyncio.create_task(read(lines_of(*deltas(*["password: " * 700] * 300)), ndjson=True))
+    longest, at = 0.0, time.process_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.process_time()
+        longest, at = max(longest, now - at), now
+    assert len(task.result()) == 300
+    assert longest < 0.25, longest
 
 
 async def test_a_body_of_line_ends_is_no_list_of_millions() -> None:
