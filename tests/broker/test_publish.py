@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from broker.auth import SCOPES, Identity
 from broker.problems import Problem, to_problem
-from broker.publish import MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
+from broker.publish import LOT_BYTES, MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED
 from emitter.errors import ExecutionEnded, PayloadTooLarge, UnknownExecution
@@ -407,6 +407,32 @@ async def test_hooks_that_change_their_mind_cost_no_event_and_double_none(redis:
     found = await numbers_in(redis)
     assert found == sorted(set(found))
     assert kept_at_first <= set(found)
+
+
+async def appends(redis: Redis) -> int:
+    stats: Any = await redis.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+
+async def test_a_large_request_is_appended_in_lots(redis: Redis) -> None:
+    """Redis does what others want in between. The lots are one request to its producer, wherever it was cut off."""
+    texts = [{"type": "message:complete", "data": {"messageId": "m", "text": "x" * 60_000}}] * 20
+    events = [STARTED, *texts, DONE, STATUS]
+    producer = ("http.p", 1)
+    assert (await put(redis, *events[:7], producer=producer)).appended == 7
+    before = await appends(redis)
+    assert (await put(redis, *events, producer=producer, hooks=[without_status])).appended == 15
+    assert await appends(redis) - before >= sum(60_000 for _ in texts) // LOT_BYTES
+    repeat = await put(redis, *events, producer=producer, hooks=[without_status])
+    rows: Any = await redis.xrange(ALICE.execution("ex_1").log)
+    assert (repeat.appended, repeat.cursor) == (0, rows[-1][0].decode())
+    assert [int(id_.decode().rpartition("-")[2]) for id_, _ in rows] == list(range(1, 23))
+    with pytest.raises(ExecutionEnded):
+        await put(redis, *texts, producer=("http.p", 24))
+
+
+def without_status(event: Event, _: Origin) -> Event | None:
+    return None if event.type == "status" else event
 
 
 async def test_without_a_producer_dropping_costs_nothing(redis: Redis) -> None:
