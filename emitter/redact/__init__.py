@@ -9,14 +9,16 @@ look closer. `stream` does the same for a text that arrives in pieces.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from emitter.errors import InvalidEvent
 from emitter.redact.keys import STEM, bare, is_secret_key, may_name
-from emitter.redact.texts import REDACTED, may_hold, replace, spans
+from emitter.redact.shapes import Span
+from emitter.redact.texts import REDACTED, Window, may_hold, replace, spans, windows
 from emitter.redact.values import clean, clean_schema
 from emitter.wire import ascii_json
 
@@ -67,10 +69,10 @@ class Redactor:
         """A text without credentials."""
         return replace(text, spans(text))
 
-    def pieces(self, pieces: list[str]) -> list[str]:
-        """The pieces of one text without the credentials of the whole, as many as there were."""
-        whole = "".join(pieces)
-        return _cut(pieces, spans(whole))
+    def pieces(self, pieces: Sequence[str]) -> Iterator[str]:
+        """The pieces of one text without the credentials of the whole, as many as there were. Each comes after a
+        bounded amount of work, however long the text is."""
+        return _cut(pieces, windows("".join(pieces)))
 
     def values(self, values: dict[str, Any]) -> dict[str, Any]:
         """An object whose keys are somebody's own, without credentials. Raises `InvalidEvent` as a call does."""
@@ -101,26 +103,26 @@ class Redactor:
         return clean(item, self._extra, keys=key == _FREE_FIELDS.get(type_))
 
 
-def _cut(pieces: list[str], found: list[tuple[int, int]]) -> list[str]:
-    """Each piece with what of it is outside of `found`, which begins in the piece where it is marked."""
-    if not found:
-        return pieces
-    kept, begin = [], 0
+def _cut(pieces: Sequence[str], found: Iterator[Window]) -> Iterator[str]:
+    """Each piece with what of it is outside of the spans found, which are marked where they begin."""
+    known, begin, last_end = 0, 0, -1
+    spans_left: deque[Span] = deque()
     for piece in pieces:
         end = begin + len(piece)
-        kept.append(_rest(piece, begin, found))
+        while known < end:
+            known, more = next(found)
+            spans_left += more
+        out, at = [], begin
+        while spans_left and spans_left[0][0] < end:
+            first, last = spans_left[0]
+            out.append(piece[at - begin : max(first, at) - begin])
+            if first >= begin and first != last_end:  # or it goes on with one that ended with a window
+                out.append(REDACTED)
+            at = min(last, end)
+            if last > end:
+                break
+            last_end = last
+            spans_left.popleft()
+        out.append(piece[at - begin :])
+        yield "".join(out)
         begin = end
-    return kept
-
-
-def _rest(piece: str, begin: int, found: list[tuple[int, int]]) -> str:
-    out, at, end = [], begin, begin + len(piece)
-    for first, last in found:
-        if last <= at or first >= end:
-            continue
-        out.append(piece[at - begin : max(first, at) - begin])
-        if first >= begin:
-            out.append(REDACTED)
-        at = min(last, end)
-    out.append(piece[at - begin :])
-    return "".join(out)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis.asyncio import Redis
 
 from broker.auth import SCOPES, Identity
 from broker.problems import Problem, to_problem
-from broker.publish import MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
+from broker.publish import LOT_BYTES, MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED
 from emitter.errors import ExecutionEnded, PayloadTooLarge, UnknownExecution
@@ -225,6 +226,18 @@ async def test_others_get_the_loop_while_many_events_are_read() -> None:
     assert rounds > 5
 
 
+async def test_others_get_the_loop_while_the_chunks_of_one_long_text_are_read() -> None:
+    """A text of megabytes that is full of names of credentials."""
+    task = asyncio.create_task(read(lines_of(*deltas(*["password: " * 700] * 300)), ndjson=True))
+    longest, at = 0.0, time.process_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.process_time()
+        longest, at = max(longest, now - at), now
+    assert len(task.result()) == 300
+    assert longest < 0.25, longest
+
+
 async def test_a_body_of_line_ends_is_no_list_of_millions() -> None:
     """It is refused without being taken apart."""
     assert (await refusal(b"\n" * 8_000_000, ndjson=True)).status == 422
@@ -394,6 +407,32 @@ async def test_hooks_that_change_their_mind_cost_no_event_and_double_none(redis:
     found = await numbers_in(redis)
     assert found == sorted(set(found))
     assert kept_at_first <= set(found)
+
+
+async def appends(redis: Redis) -> int:
+    stats: Any = await redis.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+
+async def test_a_large_request_is_appended_in_lots(redis: Redis) -> None:
+    """Redis does what others want in between. The lots are one request to its producer, wherever it was cut off."""
+    texts = [{"type": "message:complete", "data": {"messageId": "m", "text": "x" * 60_000}}] * 20
+    events = [STARTED, *texts, DONE, STATUS]
+    producer = ("http.p", 1)
+    assert (await put(redis, *events[:7], producer=producer)).appended == 7
+    before = await appends(redis)
+    assert (await put(redis, *events, producer=producer, hooks=[without_status])).appended == 15
+    assert await appends(redis) - before >= sum(60_000 for _ in texts) // LOT_BYTES
+    repeat = await put(redis, *events, producer=producer, hooks=[without_status])
+    rows: Any = await redis.xrange(ALICE.execution("ex_1").log)
+    assert (repeat.appended, repeat.cursor) == (0, rows[-1][0].decode())
+    assert [int(id_.decode().rpartition("-")[2]) for id_, _ in rows] == list(range(1, 23))
+    with pytest.raises(ExecutionEnded):
+        await put(redis, *texts, producer=("http.p", 24))
+
+
+def without_status(event: Event, _: Origin) -> Event | None:
+    return None if event.type == "status" else event
 
 
 async def test_without_a_producer_dropping_costs_nothing(redis: Redis) -> None:

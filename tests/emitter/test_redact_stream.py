@@ -11,6 +11,7 @@ import pytest
 
 from emitter.redact import REDACTED, Redactor
 from emitter.redact.stream import HELD_MAX, RECENT_MAX, STREAMS_MAX, Stream, Streams
+from emitter.redact.texts import WINDOW_CHARS
 from tests.emitter.credentials import LOOKALIKES, Item, by_file, by_form, by_shape
 
 REDACT = Redactor()
@@ -154,9 +155,42 @@ def test_the_number_of_texts_is_bounded() -> None:
 
 def test_pieces_that_are_all_there_are_redacted_in_place() -> None:
     """As many pieces as before, each with what is left of it; the mark stands where the credential began."""
-    assert REDACT.pieces(["use gh", "p_A1b2C3d4E5f6", KEY[16:], "", " now"]) == ["use " + REDACTED, "", "", "", " now"]
-    assert REDACT.pieces(["a", "b"]) == ["a", "b"]
+    assert list(REDACT.pieces(["use gh", "p_A1b2C3d4E5f6", KEY[16:], "", " now"])) == [
+        "use " + REDACTED,
+        "",
+        "",
+        "",
+        " now",
+    ]
+    assert list(REDACT.pieces(["a", "b"])) == ["a", "b"]
     chance = random.Random(5)
     for item in CORPUS:
         for cuts in some_cuts(item, chance):
             assert "".join(REDACT.pieces(pieces(item.text, cuts))) == REDACT.text(item.text)
+
+
+@pytest.mark.parametrize("length", [WINDOW_CHARS, 3 * WINDOW_CHARS + 5])
+def test_pieces_of_a_long_text_are_redacted_over_the_ends_of_its_windows(length: int) -> None:
+    """Wherever a credential stands, it is marked once, as in the text as a whole."""
+    chance = random.Random(length)
+    filler = "so it was said. " * (length // 16 + 1)
+    for item in chance.sample(CORPUS, 60):
+        near = WINDOW_CHARS * chance.randrange(1, 1 + length // WINDOW_CHARS) - chance.randrange(len(item.text) + 1)
+        text = filler[:near] + " " + item.text + "\n" + filler[near:length]
+        cuts = sorted({*chance.sample(range(1, len(text)), 20), near + 2})
+        assert "".join(REDACT.pieces(pieces(text, cuts))) == REDACT.text(text)
+
+
+def test_pieces_cost_in_proportion_to_the_text() -> None:
+    """Many chunks that are full of names of credentials: the first come after as little work as of a short text, and
+    all together cost no more than their number says."""
+    chunk = "password: hunter2!x " * 350
+
+    def seconds(count: int) -> float:
+        began = time.process_time()
+        assert "hunter2" not in "".join(itertools.islice(REDACT.pieces([chunk] * 100), count))
+        return time.process_time() - began
+
+    first, most = seconds(2), seconds(100)
+    assert first < most / 5
+    assert most < 150 * first
