@@ -93,6 +93,10 @@ class _Passed(NamedTuple):
     event: Event | None
 
 
+_Taken = _Passed | Prepared
+"""Most events are ready at once. As objects they may take ten times their JSON, so only chunks of texts wait."""
+
+
 async def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
     """The events of a body, with `DROPPED` in the place of one that a hook dropped. All are checked before any is
     stored; an error names the line (NDJSON) and the field, or the hook. Others get the loop between lines."""
@@ -101,9 +105,9 @@ async def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared
     if not lines or len(lines) > MAX_EVENTS:
         raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
     slices = Slices(SLICE_SECONDS)
-    passed = await _each(lines, _read_event, gate, slices, ndjson=ndjson)
-    whole = await _without_cut_credentials(passed, gate.redact, slices)
-    return await _each(whole, _prepare, gate, slices, ndjson=ndjson)
+    taken = await _each(lines, _take, gate, slices, ndjson=ndjson)
+    whole = await _without_cut_credentials(taken, gate.redact, slices)
+    return await _each(whole, _finish, gate, slices, ndjson=ndjson)
 
 
 async def _each(
@@ -120,32 +124,38 @@ async def _each(
     return made
 
 
-async def _without_cut_credentials(passed: Sequence[_Passed], redact: Redactor, slices: Slices) -> list[_Passed]:
+async def _without_cut_credentials(taken: Sequence[_Taken], redact: Redactor, slices: Slices) -> list[_Taken]:
     """The chunks of a message or artifact are one text, in which a credential may be cut: redacted as the whole that
     they are here. A delta of which nothing is left is dropped. An edge remembers nothing of the request before."""
-    found: dict[tuple[str, str], list[tuple[int, Any]]] = {}
-    for at, (_, event) in enumerate(passed):
-        if isinstance(event, MessageDelta | ThinkingDelta):
-            found.setdefault((event.type, event.message_id), []).append((at, event))
-        elif isinstance(event, Artifact) and event.text is not None:
-            found.setdefault((event.type, event.artifact_id), []).append((at, event))
-    whole = list(passed)
+    found: dict[tuple[str, str], list[tuple[int, _Passed]]] = {}
+    for at, item in enumerate(taken):
+        if isinstance(item, _Passed) and (chunk := _as_chunk(item.event)) is not None:
+            id_ = chunk.artifact_id if isinstance(chunk, Artifact) else chunk.message_id
+            found.setdefault((chunk.type, id_), []).append((at, item))
+    whole = list(taken)
     for chunks in found.values():
         await slices.pause()
         if len(chunks) > 1:
-            texts = [_text_of(event) for _, event in chunks]
-            for (at, event), old, new in zip(chunks, texts, redact.pieces(texts), strict=True):
+            texts = [_text_of(item.event) for _, item in chunks]
+            for (at, item), old, new in zip(chunks, texts, redact.pieces(texts), strict=True):
                 await slices.pause()
                 if new != old:
-                    whole[at] = passed[at]._replace(event=_with_text(event, new))
+                    whole[at] = item._replace(event=_with_text(item.event, new))
     return whole
 
 
-def _text_of(event: MessageDelta | ThinkingDelta | Artifact) -> str:
-    return event.text or "" if isinstance(event, Artifact) else event.delta
+def _as_chunk(event: Event | None) -> MessageDelta | ThinkingDelta | Artifact | None:
+    """The event, if its text is a part of a longer one."""
+    if isinstance(event, MessageDelta | ThinkingDelta) or (isinstance(event, Artifact) and event.text is not None):
+        return event
+    return None
 
 
-def _with_text(event: MessageDelta | ThinkingDelta | Artifact, text: str) -> Event | None:
+def _text_of(event: Any) -> str:
+    return str(event.text if isinstance(event, Artifact) else event.delta)
+
+
+def _with_text(event: Any, text: str) -> Event | None:
     if isinstance(event, Artifact):
         return msgspec.structs.replace(event, text=text)
     return msgspec.structs.replace(event, delta=text) if text else None
@@ -178,6 +188,15 @@ def _read_event(line: bytes, gate: Gate) -> _Passed:
         source="http",
     )
     return _Passed(request, apply_hooks(gate.hooks, event, origin))
+
+
+def _take(line: bytes, gate: Gate) -> _Taken:
+    passed = _read_event(line, gate)
+    return _prepare(passed, gate) if _as_chunk(passed.event) is None else passed
+
+
+def _finish(taken: _Taken, gate: Gate) -> Prepared:
+    return _prepare(taken, gate) if isinstance(taken, _Passed) else taken
 
 
 def _prepare(passed: _Passed, gate: Gate) -> Prepared:

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import time
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -236,6 +237,18 @@ async def test_others_get_the_loop_while_the_chunks_of_one_long_text_are_read() 
         longest, at = max(longest, now - at), now
     assert len(task.result()) == 300
     assert longest < 0.25, longest
+
+
+async def test_the_events_of_a_request_are_not_all_held_as_objects() -> None:
+    """One by one they become what is stored, which takes a tenth."""
+    body = lines_of(*[{"type": "custom:x", "data": {f"k{number}": 1.5 for number in range(500)}}] * 300)
+    tracemalloc.start()
+    try:
+        await read(body, ndjson=True)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * len(body)
 
 
 async def test_a_body_of_line_ends_is_no_list_of_millions() -> None:
