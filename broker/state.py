@@ -179,6 +179,19 @@ class Fold:
             self._end["error"] = Failure(error=event.error, code=event.code)
         elif isinstance(event, events.ExecutionCancelled):
             self._end["cancelled"] = Cancellation(reason=event.reason, by=event.by)
+        self._close(self._last.seq)
+
+    def _close(self, seq: int) -> None:
+        """Nothing goes on in an execution that is over: what was not told to end was interrupted."""
+        for phase in self._phases.values():
+            if phase.status == "running":
+                self._phases.set(seq, phase.id, replace(phase, status="interrupted"))
+        for tool in self._tools.values():
+            if tool.status == "running":
+                self._tools.set(seq, tool.call_id, replace(tool, status="interrupted"))
+        for specialist in self._specialists.values():
+            if specialist.status == "active":
+                self._specialists.set(seq, specialist.specialist, replace(specialist, status="interrupted"))
 
     # plan and phases
 

@@ -119,6 +119,7 @@ async def test_strict_mode_opens_one_stream(probes: Probes, web_author: Author) 
     before = probes.opened()
     await probes.show(watch("a", "ex_1"))
     await probes.until("seen.a?.status.phase === 'live'")
+    assert await probes.now("[seen.a.status.mode, seen.a.status.fallback]") == ["shared", None]
     await web_author.say(2)
     await probes.until("seen.a.events.length === 5")
     assert await probes.now("heard.a") == [event.id for event in await web_author.log()]
@@ -172,7 +173,7 @@ async def test_a_whole_run(probes: Probes, tmp_path: Path) -> None:
     assert await probes.now("[seen.run.isExecuting, seen.run.state.status]") == [True, "waiting_input"]
     assert not (tmp_path / "RUNCAST_REPORT.md").exists()
     assert await probes.now("id => seen.run.answerInput(id, true)", asked)
-    await probes.until("seen.run.state.status === 'completed' && seen.run.status.phase === 'ended'")
+    await probes.until("seen.run.state?.status === 'completed' && seen.run.status.phase === 'ended'")
     assert (tmp_path / "RUNCAST_REPORT.md").exists()
     assert await probes.now("[seen.run.isExecuting, seen.run.error]") == [False, None]
     state = await probes.server(f"/api/agent/executions/{execution_id}")
@@ -212,10 +213,10 @@ async def test_cancel(probes: Probes, complaints: Complaints) -> None:
     assert await probes.now("[seen.run.executionId, seen.run.isStarting]") == [started[1], False]
     await probes.server(f"/api/agent/executions/{started[0]}/cancel", "POST", {})
     assert await probes.now("seen.run.cancelExecution('enough')")
-    await probes.until("seen.run.state.status === 'cancelled' && !seen.run.isExecuting")
+    await probes.until("seen.run.state?.status === 'cancelled' && !seen.run.isExecuting")
     assert await probes.now("seen.run.state.cancelled.reason") == "enough"
     await probes.now("seen.run.startExecution({task: 'count', agent: 'counter'})")
-    await probes.until("seen.run.state.status === 'completed' && seen.run.state.agent === 'counter'")
+    await probes.until("seen.run.state?.status === 'completed' && seen.run.state?.agent === 'counter'")
     assert not await probes.now("seen.run.cancelExecution()")
     assert await probes.now("seen.run.error") is None
 
@@ -256,7 +257,7 @@ async def test_an_edge_dies(probes: Probes, web_author: Author, complaints: Comp
     await web_author.write(InputRequired(input_id="q1", prompt="Go on?", kind="approval"))
     probes.edge.start().wait_ready()
     await probes.now("dispatchEvent(new Event('online'))")
-    await probes.until("seen.a.state.thinking.length === 6 && seen.a.state.openInputs.length === 1")
+    await probes.until("seen.a.state?.thinking.length === 6 && seen.a.state.openInputs.length === 1")
     await probes.until("seen.feed.executions[0].state === 'waiting_input'")
     assert await probes.now("heard.a") == [event.id for event in await web_author.log()]
     assert await probes.now("seen.a.status.reconnects") >= 1
@@ -374,7 +375,7 @@ async def test_a_server_renders_what_a_browser_takes_over(probes: Probes, web_au
     hydrated = await probes.now("probes => hydrate(probes)", [watch("a", "ex_1"), feed(), execution()])
     assert hydrated.count("idle") == 3
     assert "live" not in hydrated
-    await probes.until("seen.a?.status.phase === 'live' && seen.a.state.status === 'running' && seen.feed.isLoaded")
+    await probes.until("seen.a?.status.phase === 'live' && seen.a.state?.status === 'running' && seen.feed.isLoaded")
     assert probes.opened() == before + 1
 
 

@@ -30,10 +30,17 @@ export function trouble(status, now) {
   if (status.phase === "failed" && isMissing(status.error)) return "There is no such execution, or it is not yours.";
   if (status.phase === "failed") return `Not connected: ${reason(status.error)}`;
   if (status.phase === "offline") return "This device is offline. It goes on by itself once there is a network.";
+  if (word === "Connecting" && status.error) return `Not connected yet: ${reason(status.error)}.`;
   if (word !== "Reconnecting") return null;
   const left = status.retryAt ? Math.max(0, status.retryAt - now) : 0;
   const when = left >= 1000 ? `Trying again in ${running(left)}.` : "Trying again.";
-  return `The connection was lost. ${when} ${resumeWord(status)}`;
+  return `${whatHappened(status)}. ${when} ${resumeWord(status)}`;
+}
+
+/** An edge that gives a reason is told of by it; so is one that was never reached. */
+function whatHappened({ error, connectedAt }) {
+  const hasReason = error && (error.status > 0 || connectedAt === null);
+  return hasReason ? `Not connected: ${reason(error).replace(/\.$/, "")}` : "The connection was lost";
 }
 
 function resumeWord({ lastEventId }) {

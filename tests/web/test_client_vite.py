@@ -1,0 +1,153 @@
+"""The client as most applications have it: packed by npm, installed, and built or served by Vite, in Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from tests.edges import ROOT, Author, eventually
+from tests.ports import reserved_ports
+from tests.web.browser import HERE, NODE, Complaints, WebStand, needs_chromium, needs_npm, web_stand
+
+EXAMPLE = ROOT / "deploy" / "examples" / "react"
+CLIENT = ROOT / "broker" / "web" / "client"
+VITE = EXAMPLE / "node_modules" / "vite" / "bin" / "vite.js"
+START_SECONDS = 30.0
+WAIT_MS = 30_000
+STRICT = "require-trusted-types-for 'script'; trusted-types runcast"
+NOT_FOUND = """
+const Real = SharedWorker;
+window.SharedWorker = function (_, options) { return new Real("/none.js", options); };
+"""
+
+pytestmark = [needs_chromium, needs_npm(EXAMPLE)]
+
+
+@pytest.fixture(scope="module")
+def module_stand() -> Iterator[WebStand]:
+    with web_stand(max_connections_per_user=0, heartbeat_seconds=5) as stand:
+        yield stand
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tests/web/vite, and the client as `npm install` puts it there; built."""
+    folder = tmp_path_factory.mktemp("application") / "app"
+    shutil.copytree(HERE / "vite", folder)
+    installed = folder / "node_modules" / "@runcast"
+    installed.mkdir(parents=True)
+    npm = shutil.which("npm")
+    assert npm is not None
+    pack = [npm, "pack", "--json", "--silent", "--pack-destination", str(folder), str(CLIENT)]
+    done = subprocess.run(pack, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (packed,) = folder.glob("*.tgz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(installed, filter="data")
+    (installed / "package").rename(installed / "client")
+    done = subprocess.run([str(NODE), str(VITE), "build"], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@contextlib.contextmanager
+def served(application: Path, command: str, edge: str) -> Iterator[str]:
+    """The application's URL, under `vite preview` (what was built) or `vite dev`."""
+    with contextlib.ExitStack() as stack:
+        (port,) = stack.enter_context(reserved_ports(1))
+        arguments = [str(NODE), str(VITE), command, "--host", "127.0.0.1", "--port", str(port), "--strictPort"]
+        log = stack.enter_context((application.parent / f"{command}.log").open("w"))
+        given = {**os.environ, "RUNCAST_URL": edge}
+        process = subprocess.Popen(arguments, cwd=application, env=given, stdout=log, stderr=subprocess.STDOUT)
+        stack.callback(process.wait, 10)
+        stack.callback(process.terminate)
+        url = f"http://127.0.0.1:{port}/"
+        until_served(url, process, application.parent / f"{command}.log")
+        yield url
+
+
+def until_served(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+async def follow(page: Page, url: str, token: str, *, worker_url: bool = False) -> dict[str, Any]:
+    """Follow ex_1 on a page of the application; the status once it is live."""
+    await page.goto(url)
+    await page.wait_for_function("() => !!window.follow", polling=50, timeout=WAIT_MS)
+    await page.evaluate("([token, given]) => follow(token, 'ex_1', given)", [token, worker_url])
+    await page.wait_for_function("() => window.status_?.phase === 'live'", polling=50, timeout=WAIT_MS)
+    status: dict[str, Any] = await page.evaluate("window.status_")
+    return status
+
+
+def connections(stand: WebStand) -> float:
+    return sum(edge.metric("runcast_connections") for edge in stand.edges)
+
+
+@pytest.mark.parametrize("command", ["preview", "dev"])
+async def test_tabs_share_one_connection(
+    context: BrowserContext, stand: WebStand, user: str, web_author: Author, application: Path, command: str
+) -> None:
+    """In a build, and under the server for development, seven tabs have one connection: more than a browser has of
+    HTTP/1.1 to a host."""
+    await eventually("no connections", lambda: connections(stand) == 0)
+    await web_author.begin()
+    with served(application, command, stand.url) as url:
+        tabs = [await context.new_page() for _ in range(7)]
+        statuses = await asyncio.gather(*(follow(tab, url, stand.token(user)) for tab in tabs))
+        assert [(status["mode"], status["fallback"]) for status in statuses] == [("shared", None)] * 7
+        assert connections(stand) == 1
+        await asyncio.gather(*(tab.close() for tab in tabs))
+
+
+async def test_why_a_stream_is_not_shared(
+    context: BrowserContext, stand: WebStand, user: str, web_author: Author, application: Path, complaints: Complaints
+) -> None:
+    """The status says why each tab has its own connection, and of a policy that asks for trusted types too; there
+    `workerUrl` is what a bundler makes of the worker's script."""
+    complaints.allow("TrustedScriptURL", "Failed to load resource")
+    await web_author.begin()
+    token = stand.token(user)
+    built = (application / "dist" / "index.html").read_text()
+    with served(application, "preview", stand.url) as url:
+        strict: dict[str, Any] = {"content_type": "text/html", "headers": {"Content-Security-Policy": STRICT}}
+        await context.route(url + "strict", lambda route: route.fulfill(body=built, **strict))
+        refused = await follow(await context.new_page(), url + "strict", token)
+        assert (refused["mode"], "TrustedScriptURL" in refused["fallback"]) == ("fetch", True)
+        given = await follow(await context.new_page(), url + "strict", token, worker_url=True)
+        assert (given["mode"], given["fallback"]) == ("shared", None)
+
+        lacking = await context.new_page()
+        await lacking.add_init_script("delete globalThis.SharedWorker")
+        assert (await follow(lacking, url, token))["fallback"] == "this browser has no SharedWorker"
+        missing = await context.new_page()
+        await missing.add_init_script(NOT_FOUND)
+        assert "cannot be loaded" in (await follow(missing, url, token))["fallback"]
+
+
+def test_the_worker_is_bundled_once(application: Path) -> None:
+    """What a build holds of the worker is its bundle: no copy of a script whose imports lead nowhere."""
+    scripts = {path.name: path.read_text() for path in (application / "dist" / "assets").glob("*.js")}
+    assert all("./hubs.js" not in text and "data:text/javascript" not in text for text in scripts.values())
+    assert (
+        json.loads((application / "node_modules/@runcast/client/package.json").read_text())["name"] == "@runcast/client"
+    )
