@@ -243,6 +243,37 @@ async def test_what_goes_wrong_is_an_error_to_show(probes: Probes, complaints: C
 
 
 @newest
+async def test_nothing_is_said_of_what_is_not_known(probes: Probes, web_author: Author, complaints: Complaints) -> None:
+    """With no edge, or a token that none takes, hooks and store show no state and nothing executes; one that was just
+    started executes all the while."""
+    complaints.allow("status of 401", "Failed to load resource", "ERR_")
+    said = """name => {
+        const { currentExecution, isExecuting } = stores.useAgentStore.getState();
+        return [seen[name].state, seen[name].isExecuting ?? false, currentExecution, isExecuting];
+    }"""
+    shown = [execution(executionId="ex_1", mode="fetch"), stored("slice", "ex_1", "text")]
+    await probes.provide(baseUrl="http://127.0.0.1:9", token="t")
+    await probes.show(*shown)
+    await probes.until("seen.run?.status.phase === 'waiting'")
+    assert await probes.now(said, "run") == [None, False, None, False]
+    await probes.provide(baseUrl=probes.stand.url, token="not-a-token")
+    await probes.show(*shown)
+    await probes.until("seen.run?.status.phase === 'failed'")
+    assert await probes.now(said, "run") == [None, False, None, False]
+    assert await probes.now("seen.run.error.status") == 401
+
+    await probes.provide(baseUrl=probes.stand.url, token=probes.stand.token(probes.user))
+    await probes.page.route("**/stream", lambda route: None)  # which never answers
+    await probes.show(execution(agent="sleeper", mode="fetch"))
+    await probes.until("seen.run?.isExecuting === false")
+    await probes.now("seen.run.startExecution('sleep')")
+    await probes.until("seen.run.executionId !== null && !seen.run.isStarting")
+    assert await probes.now("[seen.run.state, seen.run.isExecuting]") == [None, True]
+    await probes.page.unroute("**/stream")
+    await probes.now("seen.run.cancelExecution()")
+
+
+@newest
 async def test_an_edge_dies(probes: Probes, web_author: Author, complaints: Complaints) -> None:
     """A stream whose edge is killed goes on when it is back: every event once, in hooks and `onEvent` alike."""
     complaints.allow("ERR_CONNECTION", "ERR_INCOMPLETE", "Failed to load")
