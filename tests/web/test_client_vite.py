@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import shutil
 import subprocess
 import tarfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +14,10 @@ import pytest
 from playwright.async_api import BrowserContext, Page
 
 from tests.edges import ROOT, Author, eventually
-from tests.ports import reserved_ports
-from tests.web.browser import HERE, NODE, Complaints, WebStand, needs_chromium, needs_npm, web_stand
+from tests.web.browser import HERE, Complaints, WebStand, needs_chromium, needs_npm, web_stand
+from tests.web.vite_server import EXAMPLE, build, served
 
-EXAMPLE = ROOT / "deploy" / "examples" / "react"
 CLIENT = ROOT / "broker" / "web" / "client"
-VITE = EXAMPLE / "node_modules" / "vite" / "bin" / "vite.js"
-START_SECONDS = 30.0
 WAIT_MS = 30_000
 STRICT = "require-trusted-types-for 'script'; trusted-types runcast"
 NOT_FOUND = """
@@ -58,35 +50,8 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(packed) as archive:
         archive.extractall(installed, filter="data")
     (installed / "package").rename(installed / "client")
-    done = subprocess.run([str(NODE), str(VITE), "build"], cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    build(folder)
     return folder
-
-
-@contextlib.contextmanager
-def served(application: Path, command: str, edge: str) -> Iterator[str]:
-    """The application's URL, under `vite preview` (what was built) or `vite dev`."""
-    with contextlib.ExitStack() as stack:
-        (port,) = stack.enter_context(reserved_ports(1))
-        arguments = [str(NODE), str(VITE), command, "--host", "127.0.0.1", "--port", str(port), "--strictPort"]
-        log = stack.enter_context((application.parent / f"{command}.log").open("w"))
-        given = {**os.environ, "RUNCAST_URL": edge}
-        process = subprocess.Popen(arguments, cwd=application, env=given, stdout=log, stderr=subprocess.STDOUT)
-        stack.callback(process.wait, 10)
-        stack.callback(process.terminate)
-        url = f"http://127.0.0.1:{port}/"
-        until_served(url, process, application.parent / f"{command}.log")
-        yield url
-
-
-def until_served(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
 
 
 async def follow(page: Page, url: str, token: str, *, worker_url: bool = False) -> dict[str, Any]:
@@ -111,7 +76,7 @@ async def test_tabs_share_one_connection(
     HTTP/1.1 to a host."""
     await eventually("no connections", lambda: connections(stand) == 0)
     await web_author.begin()
-    with served(application, command, stand.url) as url:
+    with served(application, command, stand.url, application.parent / "vite.log") as url:
         tabs = [await context.new_page() for _ in range(7)]
         statuses = await asyncio.gather(*(follow(tab, url, stand.token(user)) for tab in tabs))
         assert [(status["mode"], status["fallback"]) for status in statuses] == [("shared", None)] * 7
@@ -128,7 +93,7 @@ async def test_why_a_stream_is_not_shared(
     await web_author.begin()
     token = stand.token(user)
     built = (application / "dist" / "index.html").read_text()
-    with served(application, "preview", stand.url) as url:
+    with served(application, "preview", stand.url, application.parent / "vite.log") as url:
         strict: dict[str, Any] = {"content_type": "text/html", "headers": {"Content-Security-Policy": STRICT}}
         await context.route(url + "strict", lambda route: route.fulfill(body=built, **strict))
         refused = await follow(await context.new_page(), url + "strict", token)
