@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, Route
+from playwright.async_api import Page, Route, expect
 
 from emitter.events import InputRequired
 from tests.edges import Author, EdgeProcess, call, eventually
@@ -22,6 +22,35 @@ from tests.web.browser import NODE, Complaints, WebStand, needs_chromium, needs_
 HERE = Path(__file__).resolve().parent / "react"
 VERSIONS = {"react18": "18.", "react19": "19."}
 BLANK = '<!doctype html><meta charset="utf-8"><div id="root"></div><script type="module" src="/{}.js"></script>'
+
+VENDOR = """
+import { build } from "esbuild";
+const contents = `
+    import React from "react19";
+    export const { createContext, createElement, useCallback, useContext, useEffect, useInsertionEffect, useMemo,
+        useRef, useState, useSyncExternalStore } = React;
+    export { createRoot } from "react-dom19/client";
+`;
+const alias = { react: "./node_modules/react19", "react-dom": "./node_modules/react-dom19" };
+await build({ stdin: { contents, resolveDir: "." }, outfile: process.argv[1], bundle: true, format: "esm", alias });
+"""
+MAPPED = """
+<!doctype html><meta charset="utf-8">
+<script type="importmap">
+{"imports": {"react": "/vendor.js", "react-dom/client": "/vendor.js", "@runcast/client/react": "EDGE/client/react.js"}}
+</script>
+<script type="module">
+    import { createElement as h } from "react";
+    import { createRoot } from "react-dom/client";
+    import { RuncastProvider, useAgentFeed } from "@runcast/client/react";
+
+    function Count() {
+        const { executions, isLoaded, status } = useAgentFeed();
+        return h("output", {}, isLoaded ? `${executions.length} ${status.mode} ${status.fallback}` : "");
+    }
+    createRoot(document.body).render(h(RuncastProvider, {baseUrl: "EDGE", token: "TOKEN"}, h(Count)));
+</script>
+"""
 
 pytestmark = [needs_chromium, needs_npm(HERE)]
 
@@ -436,3 +465,19 @@ async def test_the_provider(probes: Probes, web_author: Author) -> None:
     await probes.until("seen.a?.status.phase === 'live'")
     await probes.until_open(1)
     assert "RuncastProvider" in await probes.now("renderBare()")
+
+
+async def test_without_a_bundler(
+    page: Page, stand: WebStand, user: str, web_author: Author, tmp_path: Path, complaints: Complaints
+) -> None:
+    """A page takes the hooks from an edge, and says by an import map where React is."""
+    assert NODE is not None
+    script = ["--input-type=module", "-e", VENDOR, str(tmp_path / "vendor.js")]
+    subprocess.run([NODE, *script], cwd=HERE, check=True, timeout=30)
+    await web_author.begin()
+    stand.site.folder(tmp_path)
+    html = MAPPED.replace("EDGE", stand.url).replace("TOKEN", stand.token(user))
+    await page.goto(stand.site.page("/mapped.html", html))
+    output = page.locator("output")
+    await expect(output).to_contain_text("1 fetch")
+    await expect(output).to_contain_text("cannot be accessed from origin")  # why it is not shared

@@ -33,6 +33,8 @@ const LOST_MS = 3.5 * PING_MS;
 const HELLO_MS = 5_000;
 const LOOK_MS = 1_000;
 const NOT_LOADED = "the script of the shared worker cannot be loaded; `workerUrl` is its address";
+/** Why a worker cannot be had on this page, by the address that was given for it. @type {Map<string, string>} */
+const unavailable = new Map();
 /** Not spelled out in `new URL`: there a bundler would take the worker for an asset, and not bundle what it imports. */
 const HERE = import.meta.url;
 
@@ -70,12 +72,20 @@ export class SharedConnection {
   }
 
   async #run() {
+    const known = unavailable.get(String(this.#target.workerUrl));
+    if (known !== undefined) return this.#instead(known);
     try {
       await this.#stay();
     } catch (error) {
       // No worker here: no SharedWorker, a foreign origin, a policy.
-      if (!this.#stop.signal.aborted) this.#instead(error instanceof Error ? error.message : String(error));
+      if (!this.#stop.signal.aborted) this.#giveUp(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  /** No stream of this page needs to try again. @param {string} reason */
+  #giveUp(reason) {
+    unavailable.set(String(this.#target.workerUrl), reason);
+    this.#instead(reason);
   }
 
   /** Keep a port open until `stop`; a worker that falls silent is left. */
@@ -123,7 +133,7 @@ export class SharedConnection {
   #open(token, identity, lock) {
     const { workerUrl, ...target } = this.#target;
     const worker = sharedWorker(workerUrl);
-    worker.onerror = () => this.#isGreeted || this.#stop.signal.aborted || this.#instead(NOT_LOADED);
+    worker.onerror = () => this.#isGreeted || this.#stop.signal.aborted || this.#giveUp(NOT_LOADED);
     const port = (this.#port = worker.port);
     port.onmessage = ({ data }) => port === this.#port && this.#take(data);
     this.#heard = stamp();

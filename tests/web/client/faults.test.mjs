@@ -325,6 +325,25 @@ describe("a shared stream", () => {
     stream.close();
   });
 
+  test("is not tried again where there can be no worker", BOUND, async () => {
+    let tried = 0;
+    globalThis.SharedWorker = class {
+      constructor() {
+        tried += 1;
+        throw new DOMException("not here", "SecurityError");
+      }
+    };
+    const answer = mock.method(globalThis, "fetch", async () => streamed(OPEN + LIVE));
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t" });
+    for (const executionId of ["x", "y"]) {
+      const stream = client.stream({ executionId, mode: "shared", workerUrl: "http://elsewhere/worker.js" }).start();
+      await until(() => stream.status.phase === "live");
+      assert.deepEqual([stream.status.mode, stream.status.fallback], ["fetch", "not here"]);
+      stream.close();
+    }
+    assert.deepEqual([tried, answer.mock.callCount()], [1, 2]);
+  });
+
   test("comes back with a token of now, after its page was frozen", BOUND, async () => {
     let [late, tokens] = [0, 0];
     const { now } = Date;
