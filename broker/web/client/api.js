@@ -234,7 +234,7 @@ export class RuncastClient {
  * @param {string} url */
 function isForeign(url) {
   const { location } = globalThis;
-  return location !== undefined && new URL(url, location.href).origin !== location.origin;
+  return location !== undefined && /^https?:/i.test(url) && !url.startsWith(location.origin + "/");
 }
 
 /** Do what may be done twice until it is done, a few times at most. @template T @param {() => Promise<T>} act

@@ -139,6 +139,17 @@ describe("the reason of stream:end", () => {
       assert.equal(retryAfterMs, 300);
     });
 
+  test("refused: an edge that asks for two minutes is not asked before", BOUND, async () => {
+    const statuses = [];
+    const answer = async () => streamed("retry: 120000\n" + end("refused", PROBLEM));
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer });
+    const stream = client.stream({ executionId: "x", onStatus: (status) => statuses.push(status) }).start();
+    await until(() => stream.status.phase === "waiting");
+    stream.close();
+    const { retryAt } = statuses.find(({ phase }) => phase === "waiting");
+    assert.ok(retryAt - Date.now() > 110_000);
+  });
+
   for (const [reason, expected] of [
     ["expired", 1],
     ["revoked", 1],
