@@ -100,7 +100,7 @@ class Ops:
         await response.prepare(request)
         retry = random.randint(*RETRY_MS)
         opened = {"state": "live", "retryMs": retry, "heartbeatSeconds": self._settings.heartbeat_seconds}
-        await response.write(sse.retry_frame(retry) + sse.control_frame("stream:open", opened))
+        await response.write(sse.control_frame("stream:open", opened, retry_ms=retry))
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         return response

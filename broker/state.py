@@ -252,6 +252,19 @@ class Fold:
             self.end["error"] = Failure(error=event.error, code=event.code)
         elif isinstance(event, events.ExecutionCancelled):
             self.end["cancelled"] = Cancellation(reason=event.reason, by=event.by)
+        self._close(self._last.seq)
+
+    def _close(self, seq: int) -> None:
+        """Nothing goes on in an execution that is over: what was not told to end was interrupted."""
+        for phase in self.phases.values():
+            if phase.status == "running":
+                self._set(self.phases, seq, phase.id, replace(phase, status="interrupted"))
+        for tool in self._tools.values():
+            if tool.status == "running":
+                self._set(self._tools, seq, tool.call_id, replace(tool, status="interrupted"))
+        for specialist in self.specialists.values():
+            if specialist.status == "active":
+                self._set(self.specialists, seq, specialist.specialist, replace(specialist, status="interrupted"))
 
     # plan and phases
 

@@ -137,6 +137,45 @@ def test_a_question_that_has_its_answer_is_not_open_again() -> None:
     assert (state.status, state.open_inputs) == ("waiting_input", [question])
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [
+        events.ExecutionComplete(result=None, duration=1),
+        events.ExecutionError(error="boom"),
+        events.ExecutionCancelled(reason="enough", by="alice"),
+    ],
+    ids=lambda ending: ending.type,
+)
+def test_every_ending_closes_what_is_open(ending: events.Event) -> None:
+    """Of an execution that is over nothing runs, works or asks any more; what had ended, or never began, stays so."""
+    plan = events.Plan(goal="g", phases=[events.Phase(id=id_, name=id_) for id_ in ("done", "open", "never")])
+    state = fold(
+        log(
+            STARTED,
+            events.PlanCreated(plan=plan),
+            events.PhaseStart(phase_id="done", phase_name="done"),
+            events.PhaseComplete(phase_id="done", phase_name="done", duration=1),
+            events.PhaseStart(phase_id="open", phase_name="open"),
+            events.ToolStart(call_id="done", tool_name="t", params=None),
+            events.ToolComplete(call_id="done", tool_name="t", result=1, duration=1),
+            events.ToolStart(call_id="failed", tool_name="t", params=None),
+            events.ToolError(call_id="failed", tool_name="t", error="no", duration=1),
+            events.ToolStart(call_id="open", tool_name="t", params={"a": 1}),
+            events.ToolProgress(call_id="open", progress=40),
+            events.SpecialistActivated(specialist="done"),
+            events.SpecialistComplete(specialist="done"),
+            events.SpecialistActivated(specialist="open"),
+            events.InputRequired(input_id="open", prompt="?", kind="text"),
+            ending,
+        )
+    )
+    assert [phase.status for phase in state.phases] == ["complete", "interrupted", "pending"]
+    assert [tool.status for tool in state.tools] == ["complete", "error", "interrupted"]
+    assert (state.tools[2].params, state.tools[2].progress) == ({"a": 1}, 40)
+    assert [specialist.status for specialist in state.specialists] == ["complete", "interrupted"]
+    assert (state.status, state.open_inputs) == (events.TERMINAL_STATES[ending.type], [])
+
+
 def test_nothing_yet() -> None:
     """An execution without events is queued, at the cursor before the first."""
     state = fold([], "ex_1")

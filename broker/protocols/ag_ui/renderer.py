@@ -314,11 +314,13 @@ class Renderer:
         ]
 
     def _complete(self, event: events.ExecutionComplete) -> None:
+        self._show_plan()
         self._calls.give_up()
         self._frames.finish_all()
         self._finish({"type": "success"}, event.result, {"duration": event.duration})
 
     def _cancelled(self, event: events.ExecutionCancelled) -> None:
+        self._show_plan()
         self._frames.finish_all(type="SUBAGENT_ERROR", message="cancelled")
         self._finish({"type": "cancelled"}, metadata=event_fields(reason=event.reason, by=event.by) or None)
 
@@ -336,6 +338,7 @@ class Renderer:
         self.is_over = True
 
     def _error(self, event: events.ExecutionError) -> None:
+        self._show_plan()
         self._frames.finish_all(type="SUBAGENT_ERROR", message=event.error)
         self._frames.show()
         self._frames.put("RUN_ERROR", message=event.error, code=event.code, usage=self._usage())

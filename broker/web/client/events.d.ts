@@ -568,10 +568,11 @@ export interface PhaseStartEvent {
   data: PhaseStart;
 }
 
+/** `interrupted`: the execution ended while it ran. One that never began stays `pending`. */
 export interface PhaseState {
   id: string;
   name: string;
-  status: "complete" | "pending" | "running";
+  status: "complete" | "interrupted" | "pending" | "running";
   index: number | null;
   /** seconds */
   duration: number | null;
@@ -698,9 +699,10 @@ export interface SpecialistCompleteEvent {
   data: SpecialistComplete;
 }
 
+/** `interrupted`: the execution ended while it worked. */
 export interface SpecialistState {
   specialist: string;
-  status: "active" | "complete";
+  status: "active" | "complete" | "interrupted";
   task: string | null;
   icon: string | null;
   summary: string | null;
@@ -921,12 +923,12 @@ export interface ToolStartEvent {
   data: ToolStart;
 }
 
-/** One call. `progress` and `message` are the last that `tool:progress` said. */
+/** One call. `progress` and `message` are the last that `tool:progress` said. `interrupted`: the execution ended before the call did, whose outcome nobody knows. */
 export interface ToolState {
   callId: string;
   toolName: string;
   params: unknown;
-  status: "complete" | "error" | "running";
+  status: "complete" | "error" | "interrupted" | "running";
   result: unknown;
   error: string | null;
   /** seconds */

@@ -32,6 +32,9 @@ export type CurrentExecution = {
     result: unknown;
 };
 export type AgentStoreState = {
+    /**
+     * null until something is known of it
+     */
     currentExecution: CurrentExecution | null;
     isStarting: boolean;
     isExecuting: boolean;
