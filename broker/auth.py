@@ -81,7 +81,8 @@ class Identity(msgspec.Struct, frozen=True):
     """Whose executions a request is about, and what it may do with them.
 
     `expires_at` and `issued_at` are the token's `exp` and `iat` (unix seconds). `execution_id` is set by a ticket that
-    is good for one execution only; `ticket` is the digest of that ticket. `actor` is who really asks, when an admin
+    is good for one execution only; `ticket` is the digest of that ticket, `ticket_use` how often it
+    has been used. `actor` is who really asks, when an admin
     acts for `owner`. `subject` is the token's subject where the owner's name is only its digest.
     """
 
@@ -92,6 +93,7 @@ class Identity(msgspec.Struct, frozen=True):
     execution_id: str | None = None
     actor: Owner | None = None
     ticket: str | None = None
+    ticket_use: int = 0
     issued_at: float | None = None
     subject: str | None = None
 

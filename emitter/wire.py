@@ -243,8 +243,13 @@ def ticket_key(digest: str) -> str:
 
 
 def ticket_holder_key(digest: str) -> str:
-    """Which edge has a ticket's stream: `<edge> <number>`."""
+    """Which edge has a ticket's stream, of which use: `<edge> <use>`."""
     return PREFIX + ":ticket-holder:" + digest
+
+
+def ticket_uses_key(digest: str) -> str:
+    """How often a ticket was used: which of two uses is the newer one."""
+    return PREFIX + ":ticket-uses:" + digest
 
 
 def edge_info_key(edge_id: str) -> str:

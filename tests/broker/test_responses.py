@@ -278,7 +278,7 @@ SIZES = {
     "/api/agent/stream-tickets": 64,
     f"{STATE}/cancel": 64,
     "/api/admin/revocations": 64,
-    "/api/agent/execute": 512,
+    "/api/agent/execute": 768,
     f"{STATE}/input": 512,
     EVENTS: 512,
     "/api/agent/chat": 8192,
@@ -344,6 +344,7 @@ async def test_json_that_takes_long_to_decode(
             author.token,
             headers={"Content-Type": "application/json"},
             body=chat(content),
+            seconds=40,
         )
         async with asked as answer:
             assert (answer.status == 413) == is_refused
