@@ -136,8 +136,8 @@ def execution(name: str = "run", **options: Any) -> dict[str, Any]:
     return {"name": name, "use": "useAgentExecution", "args": [options]}
 
 
-def stored(name: str, execution_id: str, select: str) -> dict[str, Any]:
-    return {"kind": "stored", "name": name, "executionId": execution_id, "select": select}
+def stored(name: str, execution_id: str, select: str, **options: Any) -> dict[str, Any]:
+    return {"kind": "stored", "name": name, "executionId": execution_id, "select": select, "options": options}
 
 
 async def test_strict_mode_opens_one_stream(probes: Probes, web_author: Author) -> None:
@@ -300,6 +300,17 @@ async def test_nothing_is_said_of_what_is_not_known(probes: Probes, web_author: 
     assert await probes.now("[seen.run.state, seen.run.isExecuting]") == [None, True]
     await probes.page.unroute("**/stream")
     await probes.now("seen.run.cancelExecution()")
+
+
+@newest
+async def test_hook_and_store_share_under_the_same_options(probes: Probes, web_author: Author) -> None:
+    """Where a page asks for `fetch`, its store can ask for it too, and both have one stream."""
+    await web_author.begin()
+    before = probes.opened()
+    await probes.show(watch("a", "ex_1", mode="fetch"), stored("connection", "ex_1", "connection", mode="fetch"))
+    await probes.until("seen.a?.status.phase === 'live' && seen.connection?.phase === 'live'")
+    assert await probes.now("[seen.a.status.mode, seen.connection.mode]") == ["fetch", "fetch"]
+    assert probes.opened() == before + 1
 
 
 @newest

@@ -265,15 +265,21 @@ export function createAgentStore({ maxSteps = MAX_STEPS, maxText = MAX_TEXT } = 
 export const useAgentStore = createAgentStore();
 
 /**
- * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`.
+ * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`, where both
+ * have the same options.
  *
  * @param {string | null | undefined} executionId
  * @param {UseBoundStore<StoreApi<AgentStore>>} [store]
+ * @param {FollowOptions} [options]
  */
-export function useStoredExecution(executionId, store = useAgentStore) {
+export function useStoredExecution(
+  executionId,
+  store = useAgentStore,
+  { mode, identity, workerUrl, from, cursor } = {},
+) {
   const client = useRuncast();
-  useEffect(
-    () => (executionId ? store.getState().followExecution(client, executionId) : undefined),
-    [client, executionId, store],
-  );
+  useEffect(() => {
+    const options = { mode, identity, workerUrl, from, cursor };
+    return executionId ? store.getState().followExecution(client, executionId, options) : undefined;
+  }, [client, executionId, store, mode, identity, workerUrl, from, cursor]);
 }
