@@ -57,7 +57,7 @@ class Answers:
         `InvalidEvent`, and `Problem`: 409 when the time of the question is over, 422 when the value does not fit it."""
         question = _open_question(execution_id, await self._asked(identity.owner, execution_id, request.input_id))
         event = self._prepare(execution_id, request, identity.name, request_id)
-        checked = await self._check(question, request.value)
+        checked = await self._check(identity.principal, question, request.value)
         await self._append(identity.owner, execution_id, request.input_id, event)
         if checked.unusable is not None:  # said once: no other answer will be taken
             names = {"execution": execution_id, "input": request.input_id}
@@ -84,13 +84,13 @@ class Answers:
             request_id=request_id,
         )
 
-    async def _check(self, question: InputRequired, value: Any) -> Checked:
-        """Raises `Problem` 422."""
+    async def _check(self, user: Owner, question: InputRequired, value: Any) -> Checked:
+        """Raises `Problem` 422, and 429 or 503 when too many forms wait to be checked."""
         if (allowed := misfit(question, value)) is not None:
             raise _invalid([("$.value", f"the answer to this {question.kind} is {allowed}")])
         if question.kind != "form" or question.schema is None:
             return Checked()
-        checked = await self._forms.check(question.schema, value)
+        checked = await self._forms.check(user, question.schema, value)
         if checked.unchecked is not None:
             raise _invalid([("$.value", f"this answer cannot be checked: {checked.unchecked}")])
         if checked.misfits:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import get_args
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from redis.asyncio import Redis
 
 from broker.access import Access
@@ -23,13 +23,23 @@ from broker.api_types import (
     TicketRequest,
     TicketResponse,
 )
-from broker.auth import require_execution
-from broker.front import Front, idempotency_key
+from broker.auth import Identity, require_execution
+from broker.fairness import FairSemaphore
+from broker.front import (
+    MAX_BODY_BYTES,
+    PUBLISHES,
+    READS,
+    SMALL_BODY_BYTES,
+    TICKETS,
+    VALUE_BODY_BYTES,
+    Front,
+    idempotency_key,
+)
 from broker.metrics import Metrics, RedisOp
 from broker.openapi import build_openapi
 from broker.ops import Ops
 from broker.problems import Problem, request_id_of, to_problem
-from broker.publish import Gate, edge_hooks, publish, read_events, read_producer
+from broker.publish import Gate, edge_hooks, exists, may_begin, publish, read_events, read_producer
 from broker.reconnect import for_event_source
 from broker.revocation_store import Revoked
 from broker.revocations import HOLD_MS, moment_of
@@ -42,10 +52,11 @@ from emitter.events import State
 from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.tracing import Trace
-from emitter.wire import EXECUTION_ID, START, EventId, Owner, parse_event_id
+from emitter.wire import EXECUTION_ID, START, EventId, parse_event_id
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_LIST = 200
+PREPARED_AT_ONCE = 4
+"""Large publishes that are read at a time, of different users: each adds a slice to a round of the loop."""
 
 
 class Api:
@@ -73,6 +84,9 @@ class Api:
         self._redact = Redactor(settings.redact_keys)
         self._hooks = edge_hooks(settings)
         self._limits = log_limits(settings)
+        self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
+        self._start_bytes = start_body_bytes(settings)
+        self._preparations = FairSemaphore("large publishes", PREPARED_AT_ONCE, 1)
         self._openapi = msgspec.json.encode(build_openapi(version))
 
     def routes(self) -> list[web.RouteDef]:
@@ -111,7 +125,7 @@ class Api:
         return await self._ops.open(request, identity, request_id_of(request))
 
     async def mint_ticket(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", rate=TICKETS)
         body = await self._front.read_json(request, TicketRequest)
         ticket, expires_at = await self._access.tickets.mint(identity, body.execution_id)
         return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
@@ -121,58 +135,75 @@ class Api:
     async def execute(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "executions:write")
         async with self._front.starting(identity):
-            wanted = await self._front.read_json(request, ExecuteRequest)
+            wanted = await self._front.read_json(request, ExecuteRequest, self._start_bytes)
             key = idempotency_key(request)
             answer, _ = await self._front.execute(request, identity, wanted, idempotency_key=key)
         return _json(answer, status=202)
 
     async def list_executions(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", rate=READS)
         state = request.query.get("state")
         if state is not None and state not in get_args(State):
             raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
         limit = whole_number(request, "limit", default=50, most=MAX_LIST)
         cursor = request.query.get("cursor")
-        return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
+        async with self._front.folding(identity):
+            return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
 
     async def get_execution(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", rate=READS)
         with_stack = "executions:debug" in identity.scopes
-        return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
+        async with self._front.folding(identity):
+            return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._front.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", rate=READS)
         execution_id, after = execution_of(request), _after(request)
         limit = whole_number(request, "limit", default=200, most=200)
-        page = await self._commands.events(identity.owner, execution_id, after=after, limit=limit)
-        if "application/x-ndjson" not in request.headers.get("Accept", ""):
-            return _json(page)
-        return await self._export(request, self._commands.export(identity.owner, execution_id, after))
+        if "application/x-ndjson" in request.headers.get("Accept", ""):
+            async with self._front.exporting(request, identity):
+                return await self._export(request, identity, self._commands.export(identity.owner, execution_id, after))
+        async with self._front.folding(identity):
+            return _json(await self._commands.events(identity.owner, execution_id, after=after, limit=limit))
 
-    async def _export(self, request: web.Request, lines: AsyncIterator[bytes]) -> web.StreamResponse:
+    async def _export(
+        self, request: web.Request, identity: Identity, pages: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        """Holds one page, and what the kernel takes. A reader that takes nothing is cut off by `Responses`."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        if request.version < HttpVersion11:
+            response.force_close()  # no chunks: only the connection's end tells that of the body
+        page = await self._next(identity, pages)  # before anything is sent: there may be no such execution
         await response.prepare(request)
-        async for line in lines:
-            async with asyncio.timeout(self._settings.write_timeout_seconds or None):
-                await response.write(line)
+        while page is not None:
+            await response.write(page)
+            page = await self._next(identity, pages)
         await response.write_eof()
         return response
 
+    async def _next(self, identity: Identity, pages: AsyncIterator[bytes]) -> bytes | None:
+        async with self._front.folding(identity, is_patient=True):
+            return await anext(pages, None)
+
     async def post_events(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "events:publish")
+        identity = await self._front.identify(request, "events:publish", rate=PUBLISHES)
         execution_id = execution_of(request)
         with self._front.span(request, "publish", execution=execution_id) as span:
-            return await self._publish(request, identity.owner, execution_id, span.trace)
+            return await self._publish(request, identity, execution_id, span.trace)
 
     async def _publish(
-        self, request: web.Request, owner: Owner, execution_id: str, trace: Trace | None
+        self, request: web.Request, identity: Identity, execution_id: str, trace: Trace | None
     ) -> web.Response:
-        max_bytes = self._limits.max_event_bytes
-        gate = Gate(owner, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace)
+        owner, max_bytes = identity.owner, self._limits.max_event_bytes
+        gate = Gate(identity, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace)
         try:
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"
-            events = read_events(await self._front.read_body(request), gate, ndjson=ndjson)
+            body = await self._front.read_body(request, MAX_BODY_BYTES if ndjson else self._value_bytes)
+            async with self._preparing(request, identity, body):
+                events = await read_events(body, gate, ndjson=ndjson)
+            if may_begin(events) and not await exists(self._redis, owner, execution_id):
+                await self._front.count_start(identity)
             with self._metrics.redis_call(RedisOp.APPEND):
                 answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
         except Exception as error:
@@ -182,6 +213,12 @@ class Api:
         self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
         return _json(answer, status=202)
 
+    def _preparing(self, request: web.Request, identity: Identity, body: bytes) -> AbstractAsyncContextManager[None]:
+        """One large body of a user after the other, beside the small ones: a round of the loop has a slice of each."""
+        if len(body) <= SMALL_BODY_BYTES:
+            return self._front.working(request)
+        return self._preparations.turn(identity.principal)
+
     async def cancel(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "executions:write")
         execution_id, body = execution_of(request), await self._front.read_json(request, CancelRequest)
@@ -189,13 +226,16 @@ class Api:
 
     async def answer(self, request: web.Request) -> web.Response:
         identity = await self._front.identify(request, "executions:write")
-        execution_id, body = execution_of(request), await self._front.read_json(request, InputRequest)
+        execution_id, body = (
+            execution_of(request),
+            await self._front.read_json(request, InputRequest, self._value_bytes),
+        )
         return _json(await self._front.answer(request, identity, execution_id, body), status=202)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     async def list_agents(self, request: web.Request) -> web.Response:
-        await self._front.identify(request, "executions:read")
+        await self._front.identify(request, "executions:read", rate=READS)
         live = await workers.live_agents(self._redis)
         agents = [
             AgentInfo(
@@ -232,6 +272,12 @@ class Api:
         return web.Response(body=self._openapi, content_type="application/json")
 
 
+def start_body_bytes(settings: Settings) -> int:
+    """The body that starts an execution must have room for all that the limits of its parts allow."""
+    parts = (settings.max_event_bytes, settings.max_params_bytes, settings.max_conversation_bytes)
+    return min(MAX_BODY_BYTES, max(VALUE_BODY_BYTES, 2 * sum(parts))) if all(parts) else MAX_BODY_BYTES
+
+
 def log_limits(settings: Settings) -> LogLimits:
     return LogLimits(
         log_maxlen=settings.log_maxlen,
@@ -241,6 +287,7 @@ def log_limits(settings: Settings) -> LogLimits:
         max_event_bytes=settings.max_event_bytes,
         log_max_bytes=settings.log_max_bytes,
         max_open_inputs=settings.max_open_inputs,
+        max_queued_per_user=settings.max_queued_per_user,
         max_params_bytes=settings.max_params_bytes,
         max_conversation_bytes=settings.max_conversation_bytes,
     )

@@ -268,20 +268,23 @@ class _Part(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class PhaseState(_Part, frozen=True):
+    """`interrupted`: the execution ended while it ran. One that never began stays `pending`."""
+
     id: str
     name: str
-    status: Literal["pending", "running", "complete"]
+    status: Literal["pending", "running", "complete", "interrupted"]
     index: int | None = None
     duration: events.Seconds | None = None
 
 
 class ToolState(_Part, frozen=True):
-    """One call. `progress` and `message` are the last that `tool:progress` said."""
+    """One call. `progress` and `message` are the last that `tool:progress` said. `interrupted`: the execution ended
+    before the call did, whose outcome nobody knows."""
 
     call_id: str
     tool_name: str
     params: Any = None
-    status: Literal["running", "complete", "error"] = "running"
+    status: Literal["running", "complete", "error", "interrupted"] = "running"
     result: Any = None
     error: str | None = None
     duration: events.Seconds | None = None
@@ -324,8 +327,10 @@ class ProgressState(_Part, frozen=True):
 
 
 class SpecialistState(_Part, frozen=True):
+    """`interrupted`: the execution ended while it worked."""
+
     specialist: str
-    status: Literal["active", "complete"] = "active"
+    status: Literal["active", "complete", "interrupted"] = "active"
     task: str | None = None
     icon: str | None = None
     summary: str | None = None
@@ -365,7 +370,11 @@ class Cancellation(_Part, frozen=True):
 
 
 class ExecutionState(_Part, frozen=True):
-    """An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning."""
+    """An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning.
+
+    It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left
+    alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}`
+    in the place of values. The log has all."""
 
     execution_id: str
     status: State

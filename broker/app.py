@@ -14,22 +14,25 @@ from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from redis.exceptions import RedisError
 
-from broker import access, problems
+from broker import access, descriptors, problems
 from broker.access import Access
 from broker.admission import Admission
-from broker.api import MAX_BODY_BYTES, Api, log_limits
+from broker.api import Api, log_limits
 from broker.auth import Keys, Verifier, mint, pem_key, secret_key
 from broker.claims import ClaimNames
 from broker.collector import Collector
 from broker.commands import Commands
-from broker.front import Front
+from broker.connection import Connection, Unreadable, announce_end
+from broker.front import MAX_BODY_BYTES, Front
 from broker.history import History
 from broker.jwks import Jwks
+from broker.listener import SETTLE_SECONDS, Counts, Listener, listen
 from broker.logs import get_logger
-from broker.metrics import Metrics, Protocol
+from broker.metrics import Metrics, Protocol, RejectReason
 from broker.ops import Ops
 from broker.ops_types import EdgeInfo
 from broker.pages import Pages
@@ -39,6 +42,7 @@ from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.redis_metrics import RedisMetrics
+from broker.responses import Responses
 from broker.settings import BadSetting, Settings
 from broker.shards import subscription
 from broker.stream import Streams
@@ -52,17 +56,11 @@ from emitter.forks import leave_signals_to_this_process
 from emitter.redact import Redactor
 from emitter.telemetry import tracer_from
 
-BACKLOG = 4096
 LOOPBACK = "127.0.0.1"
 SHUTDOWN_SECONDS = 5.0
-FIRST_REQUEST_SECONDS = 15.0
-"""How long a new connection may take to send its first request's head."""
-KEEPALIVE_SECONDS = 75.0
 RECHECK_SECONDS_MAX = 15.0
-# Bytes that the kernel holds unsent, so that a reader that stopped is noticed by its socket's buffer and not by
-# megabytes later; and for how long sent bytes may stay unacknowledged before a vanished peer is given up (ms).
-NOTSENT_LOWAT_BYTES = 128 * 1024
-USER_TIMEOUT_MS = 90_000
+UNREADY_SECONDS = 5.0
+"""How long a stopping edge is unready before it stops to listen, if it drains for four times as long or longer."""
 
 
 def version() -> str:
@@ -82,10 +80,14 @@ class Edge:
     def __init__(
         self, settings: Settings, *, public: socket.socket | None = None, admin: socket.socket | None = None
     ) -> None:
-        self.settings = settings
+        self._room = descriptors.room(settings, descriptors.limit())
+        self._warn_of(settings)
+        # Streams beyond what there are descriptors for are refused as any above the limit.
+        self.settings = settings = msgspec.structs.replace(settings, max_connections=self._room.streams)
         self.id = new_edge_id()
         self._version = version()
         self.metrics = Metrics(self._version)
+        self._unreadable = Unreadable(self.metrics.unreadable)
         self._vitals = Vitals(self.metrics)
         self._started_at = wire.now_ms()
         self._sockets = (public, admin)
@@ -93,6 +95,12 @@ class Edge:
         self._log = get_logger()
         self._tasks: list[asyncio.Task[None]] = []
         self.port = self.admin_port = 0
+
+    def _warn_of(self, settings: Settings) -> None:
+        wanted, room = settings.max_connections, self._room
+        if room.streams < wanted:
+            about = {"max_connections": wanted, "max_sockets": settings.max_sockets, "descriptors": room.descriptors}
+            get_logger().warning("streams_limited", streams=room.streams, sockets=room.sockets, **about)
 
     async def __aenter__(self) -> Edge:
         await self._stack.__aenter__()
@@ -227,25 +235,30 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _admin_listener(self) -> AsyncIterator[None]:
-        self.metrics.ready.set_function(lambda: all(self._ready().values()))
-        runner = web.AppRunner(admin_app(self.metrics, self._ready), access_log=None)
-        address = (self.settings.admin_host, self.settings.admin_port)
-        async with serving(runner, self._sockets[1], address, "RUNCAST_ADMIN_PORT") as self.admin_port:
+        metrics, settings = self.metrics, self.settings
+        metrics.ready.set_function(lambda: all(self._ready().values()))
+        sock = self._sockets[1] or listen(settings.admin_host, settings.admin_port, "RUNCAST_ADMIN_")
+        counts = Counts(metrics.admin_sockets, metrics.rejected[RejectReason.SOCKETS])
+        self._admin = Listener(sock, descriptors.ADMIN_SOCKETS, counts)
+        self.admin_port = self._admin.port
+        async with serving(admin_app(metrics, self._ready), self._admin, self._unreadable):
             yield
 
     @contextlib.asynccontextmanager
     async def _public_listener(self) -> AsyncIterator[None]:
-        self._doorman = Doorman()
-        runner = web.AppRunner(
-            self._app(),
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-        )
-        address = (self.settings.host, self.settings.port)
+        metrics, settings = self.metrics, self.settings
+        metrics.sockets_limit.set(self._room.sockets)
+        sock = self._sockets[0] or listen(settings.host, settings.port)
+        counts = Counts(metrics.sockets, metrics.rejected[RejectReason.SOCKETS])
+        # A socket that somebody else bound has other processes on it.
+        shared = self._room.streams if self._sockets[0] else 0
+        self._public = Listener(sock, self._room.sockets, counts, shared=shared)
+        self.port = self._public.port
+        self._responses = Responses(settings, self.access.is_revoked)
+        settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)
         async with (
-            owned(self._doorman.run(), "doorman"),
-            serving(runner, self._sockets[0], address, "RUNCAST_PORT", self._doorman) as self.port,
+            owned(self._responses.run(), "responses"),
+            serving(self._app(), self._public, self._unreadable, settle_seconds),
         ):
             yield
 
@@ -254,19 +267,35 @@ class Edge:
         # The last to start is the first to stop: the listener still stands while viewers are sent elsewhere.
         yield
         self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
+        self._public.draining = True
         self.ops.drain()
-        await self.streams.drain(self.settings.drain_seconds)
+        # Without viewers, too, whoever sends requests here hears first that they are to go elsewhere.
+        await asyncio.gather(self.streams.drain(self.settings.drain_seconds), asyncio.sleep(self._unready_seconds))
+
+    @property
+    def _unready_seconds(self) -> float:
+        """For how long this edge says at least that it is not ready before it stops to listen."""
+        return min(UNREADY_SECONDS, self.settings.drain_seconds / 4)
 
     # --- what the parts need of each other ---------------------------------------------------------------------------
 
     def _app(self) -> web.Application:
         settings = self.settings
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.middlewares.append(self._doorman.middleware)
         access.setup_cors(app, settings.cors_origins)
         problems.setup(app)
+        app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
-        front = Front(settings, self.access, self.admission, self.streams, commands, self.metrics, self._tracer)
+        front = Front(
+            settings,
+            self.access,
+            self.admission,
+            self.streams,
+            commands,
+            self.metrics,
+            self._tracer,
+            self._responses,
+        )
         api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, version())
         app.add_routes(api.routes())
         chat = AiSdk(front.speaking(Protocol.AI_SDK))
@@ -372,43 +401,6 @@ def minted(settings: Settings, user: str, org: str = "default", *, scopes: Colle
     )
 
 
-class Doorman:
-    """Ends connections that never send a request: aiohttp waits for the first head without a bound."""
-
-    def __init__(self) -> None:
-        self._new: dict[int, tuple[float, Any]] = {}
-
-    def wrap(self, server: Callable[[], Any]) -> Callable[[], Any]:
-        """A protocol factory that remembers each connection until its first request."""
-
-        def factory() -> Any:
-            protocol = server()
-            self._new[id(protocol)] = (asyncio.get_running_loop().time() + FIRST_REQUEST_SECONDS, protocol)
-            return protocol
-
-        return factory
-
-    @property
-    def middleware(self) -> Any:
-        @web.middleware
-        async def greet(request: web.Request, handler: Any) -> web.StreamResponse:
-            self._new.pop(id(request.protocol), None)
-            response: web.StreamResponse = await handler(request)
-            return response
-
-        return greet
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            now = asyncio.get_running_loop().time()
-            for key, (deadline, protocol) in list(self._new.items()):
-                if now >= deadline:
-                    del self._new[key]
-                    if protocol.transport is not None:
-                        protocol.transport.abort()
-
-
 @contextlib.asynccontextmanager
 async def owned(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
     """A task for the length of a block."""
@@ -421,44 +413,19 @@ async def owned(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[Non
 
 @contextlib.asynccontextmanager
 async def serving(
-    runner: web.AppRunner,
-    sock: socket.socket | None,
-    address: tuple[str, int],
-    setting: str,
-    doorman: Doorman | None = None,
-) -> AsyncIterator[int]:
-    """Serve an application; yields the port. Raises `BadSetting` when the address cannot be bound."""
+    app: web.Application, listener: Listener, unreadable: Unreadable, settle_seconds: float = 0
+) -> AsyncIterator[None]:
+    """Serve an application to those whom the listener lets in."""
+    app.on_response_prepare.append(announce_end)
+    runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
-    server = None
+    server = runner.server
+    assert server is not None
     try:
-        sock = sock or listen(*address, setting)
-        assert runner.server is not None
-        factory = doorman.wrap(runner.server) if doorman is not None else runner.server
-        server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=BACKLOG)
-        yield sock.getsockname()[1]
+        async with listener.listening(lambda: Connection(server, listener, unreadable), settle_seconds):
+            yield
     finally:
-        if server is not None:
-            server.close()
         await runner.cleanup()
-
-
-def listen(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket whose connections inherit what long-lived streams need. Raises `BadSetting`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_NOTSENT_LOWAT", NOTSENT_LOWAT_BYTES), ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS)):
-            if hasattr(socket, option):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        sock.setblocking(False)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise BadSetting(setting, f"{host}:{port}", f"an address that can be bound ({error.strerror})") from error
-    return sock
 
 
 async def serve(
@@ -469,6 +436,7 @@ async def serve(
     ready: Callable[[Edge], None] = lambda _: None,
 ) -> None:
     """Run an edge until SIGTERM or SIGINT; a second signal ends it at once."""
+    descriptors.raise_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     me = asyncio.current_task()

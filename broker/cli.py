@@ -147,6 +147,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.dev:
         environ |= {"RUNCAST_HOST": "127.0.0.1", "RUNCAST_ADMIN_HOST": "127.0.0.1"}
         environ.setdefault("RUNCAST_JWT_SECRET", secrets.token_urlsafe(32))
+        environ.setdefault("RUNCAST_DRAIN_SECONDS", "0.5")  # Ctrl-C is quick
     settings = load_settings(environ)
     configure_logs(settings.log_level)
     settings = _with_redis(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -88,7 +88,7 @@ class Commands:
         trace: Trace | None = None,
     ) -> tuple[ExecuteResponse, bool]:
         """Accept an execution, as part of `trace`, and queue its job; whether it was new. Raises `Problem` 422 (unknown
-        agent, a key used for another request), `ExecutionExists`, `PayloadTooLarge`."""
+        agent, a key used for another request), `ExecutionExists`, `PayloadTooLarge`, `TooManyQueued`."""
         owner = identity.owner
         key = None if idempotency_key is None else _Key(owner, idempotency_key, request)
         execution_id = None if key is None else await self._first_answer(key)
@@ -210,11 +210,15 @@ class Commands:
         return open_inputs(questions)
 
     async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
+        async for page in self._pages(owner, execution_id, after):
+            for entry in page:
+                yield entry
+
+    async def _pages(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Sequence[Entry]]:
         keys = owner.execution(execution_id)
         while True:
             page = await self._history.read(keys.log, after, record=keys.record, alone=True)
-            for entry in page.entries:
-                yield entry
+            yield page.entries
             if page.end or not page.entries:
                 return
             after = page.cursor
@@ -236,9 +240,11 @@ class Commands:
         )
 
     async def export(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[bytes]:
-        """The log as NDJSON lines `{"id":…,"event":…}`."""
-        async for entry in self._entries(owner, execution_id, after):
-            yield b'{"id":"%d-%d","event":%b}\n' % (entry.ms, entry.seq, entry.json)
+        """The log as NDJSON lines `{"id":…,"event":…}`, as many at a time as a read has. Raises `UnknownExecution`."""
+        if await self._history.head(owner.execution(execution_id).record) is None:
+            raise UnknownExecution(execution_id)
+        async for page in self._pages(owner, execution_id, after):
+            yield b"".join(b'{"id":"%d-%d","event":%b}\n' % (entry.ms, entry.seq, entry.json) for entry in page)
 
     # --- steer -------------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ async def run(settings: Settings, *, script: str | None, speed: float) -> int:
             "RUNCAST_HOST": "127.0.0.1",
             "RUNCAST_ADMIN_HOST": "127.0.0.1",
             "RUNCAST_LOG_LEVEL": "warning",
-            "RUNCAST_DRAIN_SECONDS": os.environ.get("RUNCAST_DRAIN_SECONDS", "1"),
+            "RUNCAST_DRAIN_SECONDS": os.environ.get("RUNCAST_DRAIN_SECONDS", "0.5"),
             "RUNCAST_GRACE_SECONDS": os.environ.get("RUNCAST_GRACE_SECONDS", "3"),
         }
         local = msgspec.structs.replace(

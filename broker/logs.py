@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any, TextIO
 
 import structlog
@@ -43,6 +44,24 @@ def get_logger(**fields: Any) -> structlog.typing.FilteringBoundLogger:
     """A logger that adds `fields` to each of its lines."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**fields)
     return logger
+
+
+class Seldom:
+    """Log lines about what may happen any number of times: one a second at most, which says how many it stands for."""
+
+    def __init__(self, event: str, *, level: str = "warning") -> None:
+        self._event = event
+        self._level = level
+        self._next_at = 0.0
+        self._count = 0
+
+    def say(self, **fields: Any) -> None:
+        self._count += 1
+        now = time.monotonic()
+        if now >= self._next_at:
+            getattr(get_logger(), self._level)(self._event, count=self._count, **fields)
+            self._next_at = now + 1
+            self._count = 0
 
 
 def _shared_processors() -> list[Processor]:

@@ -65,9 +65,17 @@ class RejectReason(StrEnum):
     """Why a request was turned away before it did anything."""
 
     CAPACITY = "capacity"
+    SOCKETS = "sockets"
     USER_CONNECTIONS = "user_connections"
     EXECUTE_RATE = "execute_rate"
     CONNECT_RATE = "connect_rate"
+    PUBLISH_RATE = "publish_rate"
+    READ_RATE = "read_rate"
+    ANSWER_RATE = "answer_rate"
+    CANCEL_RATE = "cancel_rate"
+    TICKET_RATE = "ticket_rate"
+    REQUESTS = "requests"
+    """Too many requests of one user at once."""
     DRAINING = "draining"
     REDIS = "redis"
 
@@ -157,7 +165,10 @@ class Metrics:
 
     def _streams(self) -> None:
         self.connections = self._gauge("connections", "Open streams")
-        self.connections_limit = self._gauge("connections_limit", "Streams that may be open at once; 0 is no limit")
+        self.connections_limit = self._gauge("connections_limit", "Streams that may be open at once")
+        self.sockets = self._gauge("sockets", "Open connections of the public port")
+        self.sockets_limit = self._gauge("sockets_limit", "Connections that the public port may have")
+        self.admin_sockets = self._gauge("admin_sockets", "Open connections of the admin port")
         self.ready = self._gauge("ready", "Whether /readyz says that this process takes work")
         self.connections_opened = self._counters("connections_opened", "Streams opened", "protocol", Protocol)
         self.connections_closed = self._counters("connections_closed", "Streams closed", "reason", CloseReason)
@@ -191,6 +202,7 @@ class Metrics:
 
     def _requests(self) -> None:
         self.rejected = self._counters("rejected", "Requests turned away by a limit", "reason", RejectReason)
+        self.unreadable = self._counter("unreadable_requests", "Requests that are no valid HTTP")
         self.auth_failures = self._counters("auth_failures", "Requests refused for who asked", "reason", AuthFailure)
         self.publishes = self._counters("publish", "Publishes over HTTP", "result", PublishResult)
         self.executes = self._counters("executes", "Requests to execute", "result", ExecuteResult)

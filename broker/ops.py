@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -30,11 +31,12 @@ from broker.stream import RETRY_MS, Streams
 from broker.tickets import Tickets
 from broker.viewer import Viewer, ViewerState, take_over
 from emitter import tasks
-from emitter.wire import START
+from emitter.wire import START, Owner
 
 EVERY_SECONDS = 2.0
 MAX_VIEWERS = 32
 """Of one edge. They are people at dashboards, not users."""
+MAX_VIEWERS_PER_USER = 16
 
 
 class Ops:
@@ -58,7 +60,7 @@ class Ops:
         self._pulse = Pulse(settings, self.close, self._fail)
         self._topic = Topic("", is_execution=False)  # a viewer needs one; nothing ever happens on it
         self._viewers: set[Viewer] = set()
-        self._opening = 0
+        self._opening: Counter[Owner] = Counter()
         self._latest = b""
         self._collecting: asyncio.Task[None] | None = None
         self._log = get_logger()
@@ -71,10 +73,12 @@ class Ops:
     async def open(self, request: web.Request, identity: Identity, request_id: str) -> web.StreamResponse:
         """Answer a GET: 200 with the viewer on its way, or a `Problem` before anything was sent."""
         lens = read_parameters(request, is_feed=True).lens
-        if len(self._viewers) + self._opening >= MAX_VIEWERS:
-            detail = f"{MAX_VIEWERS} watch the operations of this edge"
+        who = identity.principal
+        own = sum(viewer.identity.principal == who for viewer in self._viewers) + self._opening[who]
+        if own >= MAX_VIEWERS_PER_USER or len(self._viewers) + self._opening.total() >= MAX_VIEWERS:
+            detail = f"{MAX_VIEWERS} watch the operations of this edge, or {MAX_VIEWERS_PER_USER} as this user"
             raise Problem(503, "capacity", detail, headers=retry_after(random.randint(5, 15)))
-        self._opening += 1
+        self._opening[who] += 1
         try:
             async with self._streams.seat(identity) as seat:
                 response = await self._greet(request, lens)
@@ -82,7 +86,8 @@ class Ops:
                 take_over(request, viewer, self._settings.viewer_buffer_bytes)
                 seat.is_taken = True
         finally:
-            self._opening -= 1
+            self._opening[who] -= 1
+            self._opening += Counter()  # whoever is at zero is forgotten
         self._register(viewer, request_id)
         return response
 
@@ -95,7 +100,7 @@ class Ops:
         await response.prepare(request)
         retry = random.randint(*RETRY_MS)
         opened = {"state": "live", "retryMs": retry, "heartbeatSeconds": self._settings.heartbeat_seconds}
-        await response.write(sse.retry_frame(retry) + sse.control_frame("stream:open", opened))
+        await response.write(sse.control_frame("stream:open", opened, retry_ms=retry))
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         return response

@@ -13,6 +13,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from broker import problems
 from broker.dataset import MARK_SCRIPT, Dataset
 from broker.logs import get_logger
 from broker.metrics import Metrics
@@ -133,6 +134,7 @@ def admin_app(metrics: Metrics, ready: Callable[[], dict[str, bool]]) -> web.App
         return web.json_response({"ready": all(parts.values()), **parts}, status=200 if all(parts.values()) else 503)
 
     app = web.Application()
+    problems.setup(app)
     routes: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
         "/metrics": render_metrics,
         "/healthz": healthz,

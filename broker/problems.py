@@ -23,7 +23,15 @@ from emitter.tracing import log_fields
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-ID"
 TYPE_PREFIX = "urn:runcast:problem:"
+RESPONSE_HEADERS = {
+    "Server": "runcast",  # and not which versions of what it is made of
+    "X-Content-Type-Options": "nosniff",
+}
+"""What every response has."""
+BODY_CODINGS = ("identity", "gzip", "deflate")
+"""What a request's body may be in, and aiohttp unpacks."""
 RETRY_AFTER_OUTAGE_SECONDS = 2
+RETRY_AFTER_QUEUED_SECONDS = 30
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _PREPARED = web.RequestKey("prepared", web.StreamResponse)
@@ -91,6 +99,11 @@ def problem_response(problem: Problem, request_id: str) -> web.Response:
         content_type="application/problem+json",
         headers={**problem.headers, "Cache-Control": "no-store"},
     )
+
+
+def unsupported_coding() -> Problem:
+    detail = "a body's Content-Encoding is gzip or deflate"
+    return Problem(415, "unsupported-coding", detail, headers={"Accept-Encoding": "gzip, deflate"})
 
 
 def retry_after(seconds: float) -> dict[str, str]:
@@ -179,6 +192,9 @@ def _from_refusal(error: Exception) -> Problem | None:
             return Problem(409, "input-expired", str(error))
         case errors.ExecutionOwned():
             return Problem(409, "execution-owned", "a worker runs this execution")
+        case errors.TooManyQueued(limit=limit):
+            headers = retry_after(RETRY_AFTER_QUEUED_SECONDS)
+            return Problem(429, "too-many-queued", str(error), limit=limit, headers=headers)
         case errors.TooManyInputs(limit=limit):
             return Problem(409, "too-many-inputs", str(error), limit=limit)
     return None
@@ -204,7 +220,7 @@ def setup(app: web.Application) -> None:
 async def _name_response(request: web.Request, response: web.StreamResponse) -> None:
     # A signal, not the middleware: a stream's head is sent long before its handler returns.
     response.headers[REQUEST_ID_HEADER] = request_id_of(request)
-    response.headers["Server"] = "runcast"  # and not which versions of what it is made of
+    response.headers.update(RESPONSE_HEADERS)
     request[_PREPARED] = response
 
 
@@ -221,6 +237,8 @@ def request_id_of(request: web.Request) -> str:
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = request_id_of(request)
     try:
+        if (request.headers.get("Content-Encoding") or "identity").lower() not in BODY_CODINGS:
+            raise unsupported_coding()
         return await handler(request)
     except ConnectionResetError:
         raise  # the client left; there is nobody to tell

@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from redis.asyncio import Redis
 
 from broker.api_types import PublishRequest, PublishResponse
+from broker.auth import Identity, require
+from broker.fairness import Slices
 from broker.problems import Problem
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED, Prepared
 from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.events import (
+    Artifact,
+    Event,
+    ExecutionCancelled,
+    ExecutionQueued,
+    ExecutionStarted,
+    ExecutionSuperseded,
+    InputReceived,
+    MessageDelta,
+    ThinkingDelta,
+)
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
-from emitter.log import LogLimits, append, prepare
+from emitter.log import LogLimits, Mode, append, prepare
 from emitter.redact import Redactor
 from emitter.tracing import Trace
 from emitter.wire import Owner, decode_event
 
+P = TypeVar("P")
+R = TypeVar("R")
+
 MAX_EVENTS = 1000
-CREATES = ("execution:queued", "execution:started")
-"""An execution that nobody accepted begins with one of these."""
+SLICE_SECONDS = 0.004
+"""For so long the events of a request are prepared before others get the loop."""
+LOT_BYTES = 256 * 1024
+"""Of events that Redis appends in one step. It takes 20 to 50 µs for a KB, and does nothing else meanwhile."""
+NOT_PUBLISHED = {
+    InputReceived.type: "answers are given at POST .../input, by the person who gives them",
+    ExecutionQueued.type: "executions are queued by POST /api/agent/execute",
+    ExecutionSuperseded.type: "attempts follow each other where workers run them",
+}
+"""Events that say what somebody else did, and why publishing may not write them."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _decoder = msgspec.json.Decoder(PublishRequest)
 
@@ -30,7 +54,7 @@ _decoder = msgspec.json.Decoder(PublishRequest)
 class Gate(NamedTuple):
     """Which log the events of a request are for, and what they pass on the way."""
 
-    owner: Owner
+    identity: Identity
     execution_id: str
     request_id: str
     hooks: Sequence[Named]
@@ -62,24 +86,85 @@ def read_producer(headers: Mapping[str, str]) -> tuple[str, int]:
     return "http." + producer, int(text)
 
 
-def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
+class _Passed(NamedTuple):
+    """An event of a body that has passed the hooks; None: it was dropped."""
+
+    request: PublishRequest
+    event: Event | None
+
+
+_Taken = _Passed | Prepared
+"""Most events are ready at once. As objects they may take ten times their JSON, so only chunks of texts wait."""
+
+
+async def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
     """The events of a body, with `DROPPED` in the place of one that a hook dropped. All are checked before any is
-    stored; an error names the line (NDJSON) and the field, or the hook."""
-    lines = [line for line in body.split(b"\n") if line.strip()] if ndjson else [body]
+    stored; an error names the line (NDJSON) and the field, or the hook. Others get the loop between lines."""
+    # A line too many ends the split: a body of nothing but line ends is a list of millions.
+    lines = [line for line in body.split(b"\n", 2 * MAX_EVENTS) if line.strip()] if ndjson else [body]
     if not lines or len(lines) > MAX_EVENTS:
         raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
-    prepared = []
-    for number, line in enumerate(lines, 1):
+    slices = Slices(SLICE_SECONDS)
+    taken = await _each(lines, _take, gate, slices, ndjson=ndjson)
+    whole = await _without_cut_credentials(taken, gate.redact, slices)
+    return await _each(whole, _finish, gate, slices, ndjson=ndjson)
+
+
+async def _each(
+    items: Sequence[P], work: Callable[[P, Gate], R], gate: Gate, slices: Slices, *, ndjson: bool
+) -> list[R]:
+    """What `work` makes of each line, in slices; its errors name the line."""
+    made = []
+    for number, item in enumerate(items, 1):
+        await slices.pause()
         try:
-            prepared.append(_read_event(line, gate))
-        except (InvalidEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            where = f"line {number}: " if ndjson else ""
-            raise _at(where, error) from error
-    return prepared
+            made.append(work(item, gate))
+        except (InvalidEvent, Problem, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _at(f"line {number}: " if ndjson else "", error) from error
+    return made
+
+
+async def _without_cut_credentials(taken: Sequence[_Taken], redact: Redactor, slices: Slices) -> list[_Taken]:
+    """The chunks of a message or artifact are one text, in which a credential may be cut: redacted as the whole that
+    they are here. A delta of which nothing is left is dropped. An edge remembers nothing of the request before."""
+    found: dict[tuple[str, str], list[tuple[int, _Passed]]] = {}
+    for at, item in enumerate(taken):
+        if isinstance(item, _Passed) and (chunk := _as_chunk(item.event)) is not None:
+            id_ = chunk.artifact_id if isinstance(chunk, Artifact) else chunk.message_id
+            found.setdefault((chunk.type, id_), []).append((at, item))
+    whole = list(taken)
+    for chunks in found.values():
+        await slices.pause()
+        if len(chunks) > 1:
+            texts = [_text_of(item.event) for _, item in chunks]
+            for (at, item), old, new in zip(chunks, texts, redact.pieces(texts), strict=True):
+                await slices.pause()
+                if new != old:
+                    whole[at] = item._replace(event=_with_text(item.event, new))
+    return whole
+
+
+def _as_chunk(event: Event | None) -> MessageDelta | ThinkingDelta | Artifact | None:
+    """The event, if its text is a part of a longer one."""
+    if isinstance(event, MessageDelta | ThinkingDelta) or (isinstance(event, Artifact) and event.text is not None):
+        return event
+    return None
+
+
+def _text_of(event: Any) -> str:
+    return str(event.text if isinstance(event, Artifact) else event.delta)
+
+
+def _with_text(event: Any, text: str) -> Event | None:
+    if isinstance(event, Artifact):
+        return msgspec.structs.replace(event, text=text)
+    return msgspec.structs.replace(event, delta=text) if text else None
 
 
 def _at(where: str, error: Exception) -> Problem:
     detail = where + str(error)
+    if isinstance(error, Problem):
+        return Problem(error.status, error.slug, detail, headers=error.headers, **error.extensions)
     if isinstance(error, HookFailed):  # the edge's fault, not the caller's
         return Problem(500, "hook-failed", detail, hook=error.hook)
     is_syntax = not isinstance(error, InvalidEvent | msgspec.ValidationError)
@@ -87,35 +172,69 @@ def _at(where: str, error: Exception) -> Problem:
     return Problem(400, "malformed", detail) if is_syntax else Problem(422, "invalid", detail, path=path)
 
 
-def _read_event(line: bytes, gate: Gate) -> Prepared:
+def _read_event(line: bytes, gate: Gate) -> _Passed:
     if gate.max_bytes and len(line) > 2 * gate.max_bytes:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
-    request_id = request.request_id or gate.request_id
-    event = decode_event(request.type, request.data)
-    if gate.hooks:
-        origin = Origin(
-            user=gate.owner.user,
-            org=gate.owner.org,
-            execution_id=gate.execution_id,
-            agent=request.agent,
-            request_id=request_id,
-            source="http",
-        )
-        if (passed := apply_hooks(gate.hooks, event, origin)) is None:
-            return DROPPED
-        event = passed
+    event = _speak_for_oneself(decode_event(request.type, request.data), gate.identity)
+    if not gate.hooks:
+        return _Passed(request, event)
+    origin = Origin(
+        user=gate.identity.owner.user,
+        org=gate.identity.owner.org,
+        execution_id=gate.execution_id,
+        agent=request.agent,
+        request_id=request.request_id or gate.request_id,
+        source="http",
+    )
+    return _Passed(request, apply_hooks(gate.hooks, event, origin))
+
+
+def _take(line: bytes, gate: Gate) -> _Taken:
+    passed = _read_event(line, gate)
+    return _prepare(passed, gate) if _as_chunk(passed.event) is None else passed
+
+
+def _finish(taken: _Taken, gate: Gate) -> Prepared:
+    return _prepare(taken, gate) if isinstance(taken, _Passed) else taken
+
+
+def _prepare(passed: _Passed, gate: Gate) -> Prepared:
+    request, event = passed
+    if event is None:
+        return DROPPED
     return prepare(
         event,
         gate.execution_id,
         redact=gate.redact,
         ts=request.ts,
-        request_id=request_id,
+        request_id=request.request_id or gate.request_id,
         agent=request.agent,
         parent_id=request.parent_id,
         traceparent=None if gate.trace is None else gate.trace.parent,
         max_bytes=gate.max_bytes,
     )
+
+
+def _speak_for_oneself(event: Event, identity: Identity) -> Event:
+    """The event, with the name of who publishes it where it has one. Raises `Problem` 403."""
+    if (why := NOT_PUBLISHED.get(event.type)) is not None:
+        raise Problem(403, "event-not-publishable", f"{event.type} cannot be published: {why}", event=event.type)
+    if isinstance(event, ExecutionCancelled):
+        require(identity, "executions:write")
+        return msgspec.structs.replace(event, by=identity.name)
+    return event
+
+
+def may_begin(events: Sequence[Prepared]) -> bool:
+    """Whether these may be the first of an execution that nobody accepted."""
+    first = next((event for event in events if event is not DROPPED), DROPPED)
+    return first.type == ExecutionStarted.type
+
+
+async def exists(redis: Redis, owner: Owner, execution_id: str) -> bool:
+    client: Any = redis
+    return bool(await client.hexists(owner.execution(execution_id).record, "state"))
 
 
 async def publish(
@@ -126,20 +245,35 @@ async def publish(
     producer: tuple[str, int],
     limits: LogLimits,
 ) -> PublishResponse:
-    """Append the events in one step. Raises the `AppendRefused` family, and `Problem` 409 for a number too high.
+    """Append the events, in steps of `LOT_BYTES`. Raises the `AppendRefused` family, and `Problem` 409 for a number too
+    high; what was appended before stands.
 
     An event keeps the number that its producer gave it, whatever a hook did to those before it: so a repeat appends
     nothing twice even if the hooks have changed their mind meanwhile.
     """
     name, first_seq = producer
-    first = next((event for event in events if event is not DROPPED), DROPPED)
-    mode = "any" if first.type in CREATES else "existing"
+    mode: Mode = "any" if may_begin(events) else "existing"
     if name:
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
-    appended = await append(
-        redis, owner, execution_id, events, producer=name, first_seq=first_seq, mode=mode, limits=limits
-    )
-    return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=appended.added)
+    added = 0
+    for lot in _lots(events):
+        appended = await append(
+            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits
+        )
+        added, first_seq, mode = added + appended.added, first_seq + len(lot), "existing"
+    return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
+
+
+def _lots(events: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
+    """The events in parts that keep Redis from others for some milliseconds each. What is dropped after the last event
+    goes with it: after an end nothing else would be taken."""
+    begin = size = 0
+    for at, event in enumerate(events):
+        if size + len(event.json) > LOT_BYTES and at > begin:
+            yield events[begin:at]
+            begin, size = at, 0
+        size += len(event.json)
+    yield events[begin:]
 
 
 async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, is_new: bool) -> None:

@@ -7,11 +7,13 @@ a command costs a quarter of that. Only for commands that may fail and be asked 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from emitter import tasks
 from emitter.connection import GONE, Link, pack
@@ -34,6 +36,7 @@ class Rounds:
         self._redis: Any = redis
         # A cluster's client must find the node of each key, so there each command goes by itself.
         self._link = None if isinstance(redis, RedisCluster) else Link(redis)
+        self._heavy: dict[str, asyncio.Semaphore] = {}
         self._questions: deque[_Question] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -43,7 +46,8 @@ class Rounds:
         Redis answered, or `GONE` when it did not; bounded by the client's socket timeout for each round before this one
         and its own."""
         if self._link is None:
-            return await self._redis.execute_command(*arguments)
+            async with self._room(str(arguments[1]), weight):
+                return await self._redis.execute_command(*arguments)
         if self._task is None:
             self._task = asyncio.create_task(self._run(self._link), name="rounds")
         packed = b"*%d\r\n%b" % (len(arguments), pack(arguments))
@@ -51,6 +55,16 @@ class Rounds:
         self._questions.append(question)
         self._wake.set()
         return await question.answer
+
+    def _room(self, key: str, weight: int) -> AbstractAsyncContextManager[None]:
+        """In a cluster, room among the large replies of the key's node: one that stands still holds up no other."""
+        if weight == 1:
+            return contextlib.nullcontext()
+        try:
+            node = self._redis.get_node_from_key(key).name
+        except RedisClusterException:  # it knows no nodes yet, or none that has the key
+            node = ""
+        return self._heavy.setdefault(node, asyncio.Semaphore(ROUND_WEIGHT // weight))
 
     async def _run(self, link: Link) -> None:
         while not tasks.told_to_stop():

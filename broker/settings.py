@@ -128,7 +128,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _about("where clients find the edges, in A2A cards; unset: where the card was asked for", "URL", allowed=_BASE),
     ] = None
 
-    max_connections: Annotated[int, _about("open streams of one edge process; 0 is no limit", "streams", ge=0)] = 10_000
+    max_connections: Annotated[
+        int, _about("open streams of one edge process; 0 is what descriptors allow", "streams", ge=0)
+    ] = 10_000
+    max_sockets: Annotated[
+        int,
+        _about(
+            "connections of one edge process's public port, streams included; 0 is a tenth more than its streams",
+            "connections",
+            ge=0,
+        ),
+    ] = 0
     max_connections_per_user: Annotated[
         int, _about("open streams of one user over all edges; 0 is no limit", "streams", ge=0)
     ] = 100
@@ -138,6 +148,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connects_per_minute: Annotated[
         int, _about("streams one user may open; 0 is no limit", "per minute", ge=0, le=600_000)
     ] = 600
+    publishes_per_minute: Annotated[
+        int, _about("publish requests of one user on one edge; 0 is no limit", "per minute", ge=0, le=6_000_000)
+    ] = 60_000
+    reads_per_minute: Annotated[
+        int, _about("other reading requests of one user on one edge; 0 is no limit", "per minute", ge=0, le=6_000_000)
+    ] = 6000
+    answers_per_minute: Annotated[
+        int, _about("answers to questions by one user; 0 is no limit", "per minute", ge=0, le=600_000)
+    ] = 600
+    cancels_per_minute: Annotated[int, _about("cancels by one user; 0 is no limit", "per minute", ge=0, le=600_000)] = (
+        600
+    )
+    tickets_per_minute: Annotated[
+        int, _about("stream tickets of one user; 0 is no limit", "per minute", ge=0, le=600_000)
+    ] = 600
+    max_requests: Annotated[
+        int, _about("requests that one edge answers at once, streams apart; 0 is no limit", "requests", ge=0)
+    ] = 1024
+    max_requests_per_user: Annotated[
+        int, _about("of these, one user's; others of theirs wait for 10 s; 0 is no limit", "requests", ge=0)
+    ] = 64
+    max_buffered_bytes: Annotated[
+        int, _about("bytes of requests and answers that one edge holds, streams apart; 0 is no limit", "bytes", ge=0)
+    ] = 134_217_728
+    max_buffered_bytes_per_user: Annotated[
+        int, _about("of these, one user's; a single one always fits; 0 is no limit", "bytes", ge=0)
+    ] = 33_554_432
 
     heartbeat_seconds: Annotated[
         float, _about("pause between heartbeats of a quiet stream", "seconds", ge=0.1, le=300)
@@ -146,10 +183,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _about("a stream is closed, to be resumed, after this ± 20 %; 0 is never", "seconds", ge=0, le=86_400)
     ] = 900
     drain_seconds: Annotated[
-        float, _about("time over which a stopping edge closes its streams; 0 closes at once", "seconds", ge=0, le=3600)
+        float,
+        _about(
+            "time over which a stopping edge closes its streams; without any it listens for a quarter, 5 s at most",
+            "seconds",
+            ge=0,
+            le=3600,
+        ),
     ] = 20
     write_timeout_seconds: Annotated[
-        float, _about("a viewer that takes nothing for so long is closed as `slow`", "seconds", ge=0.1, le=3600)
+        float,
+        _about(
+            "a viewer, or any answer, of which no byte leaves for so long is cut as `slow`", "seconds", ge=0.1, le=3600
+        ),
     ] = 30
     viewer_buffer_bytes: Annotated[
         int,
@@ -178,6 +224,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "questions of one execution that wait for answers, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0
         ),
     ] = wire.MAX_OPEN_INPUTS
+    max_queued_per_user: Annotated[
+        int, _about("executions of one user that wait for a worker; 0 is no limit", "executions", ge=0, le=10**9)
+    ] = wire.MAX_QUEUED_PER_USER
     max_params_bytes: Annotated[
         int,
         _about(

@@ -27,13 +27,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def control_frame(event: str, data: dict[str, Any]) -> bytes:
-    """A frame that is not in the log and so has no id."""
-    return b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))
-
-
-def retry_frame(milliseconds: int) -> bytes:
-    return b"retry: %d\n\n" % milliseconds
+def control_frame(event: str, data: dict[str, Any], *, retry_ms: int | None = None) -> bytes:
+    """A frame that is not in the log and so has no id. `retry_ms`: when the client is to come back, in the same block,
+    since many clients take a block without data for an empty event, or do not read it at all."""
+    retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+    return retry + b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))
 
 
 _RETRY_MS = {
@@ -49,8 +47,7 @@ def end_frames(reason: CloseReason, retry_ms: int | None = None, **about: object
     """The last of a stream: when to come back, if that is given or known, and `stream:end` with what is `about` it."""
     if retry_ms is None and reason in _RETRY_MS:
         retry_ms = random.randint(*_RETRY_MS[reason])
-    retry = b"" if retry_ms is None else retry_frame(retry_ms)
-    return retry + control_frame("stream:end", {"reason": reason, **about})
+    return control_frame("stream:end", {"reason": reason, **about}, retry_ms=retry_ms)
 
 
 def id_frame(event_id: EventId) -> bytes:

@@ -226,7 +226,7 @@ class Streams:
             opened["cursor"] = str(wanted.cursor)
         state = "live" if head is None else head.state
         opened |= {"state": state, "retryMs": retry, "heartbeatSeconds": self._settings.heartbeat_seconds}
-        greeting = sse.retry_frame(retry) + sse.control_frame("stream:open", opened)
+        greeting = sse.control_frame("stream:open", opened, retry_ms=retry)
         if wanted.malformed:
             greeting += self._steps.reset_frame(Reset("unknown"), None)
         return greeting

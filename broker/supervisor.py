@@ -17,7 +17,8 @@ import sys
 import time
 from collections.abc import Mapping
 
-from broker.app import Edge, listen, serve
+from broker.app import Edge, serve
+from broker.listener import listen
 from broker.logs import get_logger
 from broker.settings import Settings
 
@@ -64,19 +65,26 @@ class Supervisor:
         """Raises `BadSetting` when an address cannot be bound."""
         settings = self._settings
         with contextlib.ExitStack() as sockets:
-            public = sockets.enter_context(listen(settings.host, settings.port, "RUNCAST_PORT"))
+            public = sockets.enter_context(listen(settings.host, settings.port))
             admins = [sockets.enter_context(self._admin_socket(child.number)) for child in self._children]
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
             self._log.info("supervisor_started", workers=len(self._children), port=public.getsockname()[1])
             await asyncio.gather(
-                *(self._keep(child, public, admin) for child, admin in zip(self._children, admins, strict=True))
+                *(self._keep(child, public, admin) for child, admin in zip(self._children, admins, strict=True)),
+                self._let_go(public),
             )
         self._log.info("supervisor_stopped")
 
     def _admin_socket(self, number: int) -> socket.socket:
         port = self._settings.admin_port
-        return listen(self._settings.admin_host, port + number if port else 0, "RUNCAST_ADMIN_PORT")
+        return listen(self._settings.admin_host, port + number if port else 0, "RUNCAST_ADMIN_")
+
+    async def _let_go(self, public: socket.socket) -> None:
+        """Once it stops, the children alone hold the public socket: the last of them takes what waits, and then nobody
+        can connect to what nobody would answer."""
+        await self._stopping.wait()
+        public.close()
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():

@@ -4,7 +4,8 @@ A ticket must be used within `FIRST_USE_SECONDS`. While its stream is open, and 
 broke, it opens the stream again, on any edge. The newer stream then replaces the older one, which may be a connection
 that is dead and not yet missed: a ticket never has two streams for longer than a message takes.
 
-In Redis a ticket is two strings under its digest: the identity it stands for, and which edge holds its stream.
+In Redis a ticket is three strings under its digest: the identity it stands for, how often it was used, and which edge
+holds its stream.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import re
 import secrets
 import time
@@ -40,7 +40,7 @@ LOT = 500
 RETRY_SECONDS = 1.0
 TICKET = re.compile(r"[A-Za-z0-9_-]{22}\Z")  # 128 random bits in base64url
 MESSAGE = b"ticket "
-"""Begins a message on an edge's own channel: `ticket <digest> <number>`, the stream of that number is replaced."""
+"""Begins a message on an edge's own channel: `ticket <digest> <use>`, the stream of that use is replaced."""
 
 _identities = msgspec.json.Decoder(Identity)
 
@@ -48,7 +48,7 @@ _identities = msgspec.json.Decoder(Identity)
 class _Open(NamedTuple):
     """The stream that a ticket has on this edge."""
 
-    number: int
+    use: int
     viewer: Viewer
     close: Callable[[Viewer, CloseReason], None]
 
@@ -60,7 +60,6 @@ class Tickets:
         self._redis = redis
         self._edge_id = edge_id
         self._clock = clock
-        self._numbers = itertools.count(1)
         self._open: dict[str, _Open] = {}
         self._unclaimed: dict[str, None] = {}  # an ordered set: digests of streams that Redis does not know of yet
         self._wake = asyncio.Event()
@@ -75,8 +74,10 @@ class Tickets:
         if execution_id is not None:
             wire.check_execution_id(execution_id)
         ticket = secrets.token_urlsafe(16)
-        bound = msgspec.structs.replace(identity, execution_id=execution_id, ticket=_digest(ticket))
-        await self._redis.set(wire.ticket_key(_digest(ticket)), msgspec.json.encode(bound), ex=FIRST_USE_SECONDS)
+        # It is for its owner's streams: with scope admin it would open anybody's, by `?user=`.
+        scopes, digest = identity.scopes - {"admin"}, _digest(ticket)
+        bound = msgspec.structs.replace(identity, scopes=scopes, execution_id=execution_id, ticket=digest)
+        await self._redis.set(wire.ticket_key(digest), msgspec.json.encode(bound), ex=FIRST_USE_SECONDS)
         use_by = self._clock() + FIRST_USE_SECONDS
         return ticket, use_by if identity.expires_at is None else min(use_by, identity.expires_at)
 
@@ -89,7 +90,12 @@ class Tickets:
             raise Unauthorized(Reason.TICKET, "the ticket is unknown or was not used in time; get a new one")
         identity = _identities.decode(stored)
         check_expiry(identity, self._clock())
-        return identity
+        uses = wire.ticket_uses_key(_digest(ticket))
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.incrby(uses, 1)
+        pipe.pexpire(uses, LIFETIME_SECONDS * 1000)
+        use, _ = await pipe.execute()
+        return msgspec.structs.replace(identity, ticket_use=use)
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -98,7 +104,7 @@ class Tickets:
         digest = viewer.identity.ticket
         if digest is not None:
             self._replace(digest)
-            self._open[digest] = _Open(next(self._numbers), viewer, close)
+            self._open[digest] = _Open(viewer.identity.ticket_use, viewer, close)
             self._unclaimed[digest] = None
             self._wake.set()
 
@@ -111,9 +117,9 @@ class Tickets:
 
     def on_message(self, message: bytes) -> None:
         """A ticket's stream was opened on another edge."""
-        digest, _, number = message.removeprefix(MESSAGE).decode("utf-8", "replace").partition(" ")
+        digest, _, use = message.removeprefix(MESSAGE).decode("utf-8", "replace").partition(" ")
         known = self._open.get(digest)
-        if known is not None and str(known.number) == number:
+        if known is not None and str(known.use) == use:
             self._replace(digest)
 
     def _replace(self, digest: str) -> None:
@@ -152,16 +158,26 @@ class Tickets:
 
     async def _claim(self) -> None:
         """Say whose the streams opened since are, and have those that they replace closed."""
-        while lot := [(digest, self._open[digest].number) for digest in islice(self._unclaimed, LOT)]:
+        while lot := [(digest, self._open[digest].use) for digest in islice(self._unclaimed, LOT)]:
             pipe = self._redis.pipeline(transaction=False)
-            for digest, number in lot:
-                pipe.set(wire.ticket_holder_key(digest), f"{self._edge_id} {number}", ex=LIFETIME_SECONDS, get=True)
-            for (digest, number), holder in zip(lot, await pipe.execute(), strict=True):
-                if (known := self._open.get(digest)) is not None and known.number == number:
+            for digest, use in lot:
+                pipe.set(wire.ticket_holder_key(digest), f"{self._edge_id} {use}", ex=LIFETIME_SECONDS, get=True)
+            for (digest, use), holder in zip(lot, await pipe.execute(), strict=True):
+                if (known := self._open.get(digest)) is not None and known.use == use:
                     self._unclaimed.pop(digest, None)
-                edge_id, _, before = (holder or b"").decode().partition(" ")
-                if edge_id and edge_id != self._edge_id:
-                    await publish(self._redis, wire.edge_channel(edge_id), MESSAGE + f"{digest} {before}".encode())
+                await self._settle(digest, use, (holder or b"").decode())
+
+    async def _settle(self, digest: str, use: int, holder: str) -> None:
+        """Of two streams on two edges the newer one stays. A claim may come late, after that of a newer one."""
+        edge_id, _, other = holder.partition(" ")
+        if not edge_id or edge_id == self._edge_id:
+            return
+        if int(other) < use:
+            await publish(self._redis, wire.edge_channel(edge_id), MESSAGE + f"{digest} {other}".encode())
+        else:
+            await self._redis.set(wire.ticket_holder_key(digest), holder, ex=LIFETIME_SECONDS)
+            if (known := self._open.get(digest)) is not None and known.use == use:
+                self._replace(digest)
 
     async def _renew(self) -> None:
         """Keep the tickets of open streams. One that is gone, as after a failover, is written again."""
@@ -169,10 +185,11 @@ class Tickets:
         while lot := list(islice(digests, LOT)):
             pipe = self._redis.pipeline(transaction=False)
             for digest in lot:
-                pipe.expire(wire.ticket_key(digest), LIFETIME_SECONDS)
-                pipe.expire(wire.ticket_holder_key(digest), LIFETIME_SECONDS)
+                pipe.pexpire(wire.ticket_key(digest), LIFETIME_SECONDS * 1000)
+                pipe.pexpire(wire.ticket_holder_key(digest), LIFETIME_SECONDS * 1000)
+                pipe.pexpire(wire.ticket_uses_key(digest), LIFETIME_SECONDS * 1000)
             replies = await pipe.execute()
-            for digest, is_there in zip(lot, replies[::2], strict=True):
+            for digest, is_there in zip(lot, replies[::3], strict=True):
                 known = self._open.get(digest)
                 if not is_there and known is not None:
                     stored = msgspec.json.encode(known.viewer.identity)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import socket
-import struct
-import termios
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.auth import Identity
 from broker.sse import LAST_CHUNK, Lens
+from broker.unsent import unacknowledged_bytes
 from emitter.wire import START, EventId
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
 CORK = getattr(socket, "TCP_CORK", getattr(socket, "TCP_NOPUSH", socket.TCP_NODELAY))
 """Holds back what does not fill a packet until the end; systems without it get what they have anyway."""
+SECOND_PROBE_SECONDS = 0.25
 MAX_UNREAD_BYTES = 64 * 1024
 """What a client may send on a stream (nobody reads it) before it is cut off."""
 
@@ -122,21 +121,12 @@ class Viewer(asyncio.Protocol):
         if not self.paused and self.state is not ViewerState.CLOSING:
             self.stuck_at = now
             return 0.0
-        size = self.transport.get_write_buffer_size() + self._unacknowledged()
+        # What the kernel holds counts too: it takes more from us only when a good part of it has gone.
+        size = self.transport.get_write_buffer_size() + unacknowledged_bytes(self.transport)
         if size != self.stuck_size:
             self.stuck_size = size
             self.stuck_at = now
         return now - self.stuck_at
-
-    def _unacknowledged(self) -> int:
-        """Bytes that the kernel still holds. It takes more from us only when a good part of them has gone, which with
-        a slow reader takes long."""
-        if self.fd < 0:
-            return 0
-        try:
-            return int(struct.unpack("i", fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)))[0])
-        except OSError:  # it has just been closed, or the system does not tell
-            return 0
 
     @property
     def is_sent(self) -> bool:
@@ -159,6 +149,13 @@ class Viewer(asyncio.Protocol):
         self.unread += len(data)
         if self.unread > MAX_UNREAD_BYTES:
             self.transport.abort()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. It may still listen (`nc -N`), or have left: then what is written first has its
+        connection reset, and what is written next fails."""
+        self.write(self.lens.heartbeat)
+        asyncio.get_running_loop().call_later(SECOND_PROBE_SECONDS, self.write, self.lens.heartbeat)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.resume_writing()
@@ -184,3 +181,5 @@ def take_over(request: Any, viewer: Viewer, high_water: int) -> None:
     protocol.connection_lost(None)
     transport.set_write_buffer_limits(high=high_water)
     transport.resume_reading()  # a viewer must hear that its client leaves
+    if getattr(protocol, "has_ended", False):
+        viewer.eof_received()

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from broker.history import PAGE_BYTES, PAGE_EVENTS, History, Page
+from broker.history import PAGE_BYTES, History, Page
 from broker.hub import TERMINAL_TYPES, Topic
 from broker.logs import get_logger
 from broker.metrics import Metrics
@@ -332,6 +332,6 @@ def _piece(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     size = 0
     for number, entry in enumerate(entries, 1):
         size += len(entry.json)
-        if number == PAGE_EVENTS or size >= PAGE_BYTES:
+        if size >= PAGE_BYTES:
             return entries[:number], entries[number:]
     return entries, []

@@ -235,13 +235,14 @@ if new_state ~= state then
   changes[#changes + 1] = 'state'
   changes[#changes + 1] = new_state
 end
-if terminal then -- nobody waits any more
+if terminal then -- nobody waits any more, and credentials were for the agent only
+  dropped = dropped or {}
+  dropped['given'] = true
   if not open then
     local lists = call('HMGET', record, 'open', 'void')
     open, void = lists[1], lists[2]
   end
   if open then
-    dropped = dropped or {}
     for id in string.gmatch(open .. (void or ''), '%S+') do dropped['i:' .. id] = true end
     open, void = ' ', ' '
   end

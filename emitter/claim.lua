@@ -3,7 +3,7 @@
 -- KEYS  1 record (hash)
 -- ARGV  1 worker id  2 lease ms  3 the agent's max attempts
 -- Reply { verdict, attempt, from seq, lease ends (ms), waited (ms), task, params, metadata, request id, conversation id,
---         cancel, traceparent, tracestate };
+--         cancel, traceparent, tracestate, given (task and params, where the record has them redacted) };
 --       verdict is ok, stale (it does not wait for a worker, or not yet), owned (a live worker took it and is about to
 --       start it) or lapsed (a worker took it and was lost before it started it).
 
@@ -29,6 +29,6 @@ redis.call('HSET', record, 'owner', ARGV[1], 'lease', ends)
 -- It waits since it was queued, or an attempt was ended, which was the last to be written; or since it may start.
 local waited = now - math.max(tonumber(known[8] or now), tonumber(known[6] or 0))
 local job = redis.call('HMGET', record, 'from', 'task', 'params', 'metadata', 'requestId', 'conversationId', 'cancel',
-  'traceparent', 'tracestate')
-for i = 2, 9 do job[i] = job[i] or '' end
-return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 9)}
+  'traceparent', 'tracestate', 'given')
+for i = 2, 10 do job[i] = job[i] or '' end
+return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 10)}

@@ -9,7 +9,9 @@ import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+import msgspec
 
 from emitter import wire
 from emitter.asking import Asking
@@ -27,6 +29,7 @@ from emitter.errors import (
 from emitter.events import (
     DELTAS,
     TERMINAL_STATES,
+    Artifact,
     Event,
     InputReceived,
     MessageComplete,
@@ -34,6 +37,7 @@ from emitter.events import (
     Status,
     ThinkingDelta,
 )
+from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
 from emitter.log import Mode, prepare_with
@@ -51,6 +55,9 @@ SPEAKERS_MAX = 256
 """Sub-agents whose envelope keys are remembered."""
 
 Nothing = Coroutine[Any, Any, None]
+TEXT = (MessageDelta, ThinkingDelta)
+Measured = Sequence[tuple[Event, Prepared | None, int]]
+"""Events with what is stored of them, or, of chunks that may merge, their encoded sizes."""
 
 
 class PhaseScope:
@@ -163,6 +170,12 @@ def _check_text(chunk: str) -> None:
         raise InvalidEvent(f"text: {error}") from error
 
 
+def _cut(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
+    """A chunk of text as several of at most `size` characters."""
+    for start in range(0, len(event.delta), size):
+        yield msgspec.structs.replace(event, delta=event.delta[start : start + size])
+
+
 class AgentEmitter(AsyncEventMethods):
     """Publishes the events of one execution. Use it with `async with`, or close it.
 
@@ -216,6 +229,7 @@ class AgentEmitter(AsyncEventMethods):
         mode: Mode = "claimed" if claimed else "any"
         self._lane = self._publisher.lane(self.owner, self.execution_id, attempt, self._prepare, mode, trace)
         self._text_chunk, self._delta_bytes = self._text_limits()
+        self._held = HeldText(self._put_chunk)
         self._chunks_dropped = 0
         self._calls = 0
         self._end: str | None = None
@@ -262,7 +276,7 @@ class AgentEmitter(AsyncEventMethods):
             return
         self._closed = True
         try:
-            self._say_dropped()
+            self._say_rest()
             await self._lane.close(timeout)
         finally:
             if self._owns_publisher:
@@ -271,7 +285,7 @@ class AgentEmitter(AsyncEventMethods):
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything emitted by now is in the log. Raises `RedisUnavailable` after `timeout` seconds; what
         waits is still sent when Redis is back."""
-        self._say_dropped()
+        self._say_rest()
         await self._lane.flush(timeout)
 
     async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
@@ -316,25 +330,51 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _queue(self, event: Event, encode: Encode) -> None:
         # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
-        if isinstance(event, MessageDelta | ThinkingDelta):
-            prepared, size = self._measure(event, encode)
-        else:
-            prepared, size = encode(event, now_ms()), 0
+        chunk = event if isinstance(event, TEXT) else None
+        for part, prepared, size in self._whole(event, encode) if chunk is None else self._chunks(chunk, encode):
+            self.active_at = time.monotonic()
+            lane = self._lane
+            if (lane.crowded or lane.queue.full) and not await self._make_room(part):
+                return
+            if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
+                self._say_dropped()
+            if chunk is None:
+                self._held.before(part)
+            if prepared is not None:
+                lane.queue.put(prepared)
+            else:
+                lane.queue.put_delta(cast(MessageDelta, part), size, now_ms(), self._delta_bytes, encode)
+            lane.changed(urgent=prepared is not None)
+            self._calls += 1
+            if not self._calls % 64:
+                await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
+
+    def _whole(self, event: Event, encode: Encode) -> Measured:
+        prepared = encode(event, now_ms())
+        if isinstance(event, Artifact) and (said := self._held.follow(event)) is not event:
+            prepared = encode(said, now_ms())
+        return ((event, prepared, 0),)
+
+    def _chunks(self, event: MessageDelta | ThinkingDelta, encode: Encode) -> Measured:
+        """What may be said of a text by now: the chunk itself, mostly."""
+        measured = self._measure(event, encode)
+        chunk = self._held.pass_on(event, encode)
+        if chunk is event:
+            return ((event, *measured),)
         self.active_at = time.monotonic()
-        lane = self._lane
-        if (lane.crowded or lane.queue.full) and not await self._make_room(event):
-            return
-        if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
-            self._say_dropped()
-        if prepared is not None:
-            lane.queue.put(prepared)
-        else:
-            assert isinstance(event, MessageDelta | ThinkingDelta)
-            lane.queue.put_delta(event, size, now_ms(), self._delta_bytes, encode)
-        lane.changed(urgent=prepared is not None)
-        self._calls += 1
-        if not self._calls % 64:
-            await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
+        return () if chunk is None else [(part, *self._measure(part, encode)) for part in _cut(chunk, self._text_chunk)]
+
+    def _put_chunk(self, event: MessageDelta | ThinkingDelta, encode: Encode) -> None:
+        """Queue the end of a text that was held back, whether or not there is room."""
+        if self._lane.error is None:
+            for part in _cut(event, self._text_chunk):
+                size = self._measure(part, encode)[1]
+                self._lane.queue.put_delta(part, size, now_ms(), self._delta_bytes, encode)
+            self._lane.changed(urgent=False)
+
+    def _say_rest(self) -> None:
+        self._held.release()
+        self._say_dropped()
 
     def _measure(self, event: MessageDelta | ThinkingDelta, encode: Encode) -> tuple[Prepared | None, int]:
         """The encoded size of a chunk; or, of one that is too large to merge, what is stored of it."""
@@ -375,7 +415,7 @@ class AgentEmitter(AsyncEventMethods):
         prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._prepare(end, now_ms()))
         if failure is None:
             prepared = prepared._replace(fields=self._record_fields(fields))
-        self._say_dropped()
+        self._say_rest()
         self._put_completed_text()
         self._put(prepared)  # whether or not there is room: it is the last one
         self._end = TERMINAL_STATES[prepared.type]

@@ -121,6 +121,16 @@ class TooManyInputs(AppendRefused):
         self.limit = limit
 
 
+class TooManyQueued(RuncastError):
+    """The execution was not accepted: `limit` of the user's wait for a worker (RUNCAST_MAX_QUEUED_PER_USER)."""
+
+    def __init__(self, execution_id: str, limit: int) -> None:
+        what = f"{limit} executions of this user wait for a worker already (RUNCAST_MAX_QUEUED_PER_USER)"
+        super().__init__(f"execution {execution_id}: {what}")
+        self.execution_id = execution_id
+        self.limit = limit
+
+
 class InputExpired(RuncastError):
     """Nobody answered in time."""
 

@@ -28,6 +28,8 @@ REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 MISFITS_MAX = 10
 MESSAGE_CHARS = 200
 CPU_SECONDS = 2
+MEMORY_BYTES = 128 * 1024 * 1024
+"""Of addresses. The interpreter and its libraries take a third of it at most."""
 
 
 def check(schema: dict[str, Any], value: Any) -> dict[str, Any]:
@@ -89,9 +91,16 @@ def _clip(text: str) -> str:
 def main() -> None:
     # Also if nobody is left to kill it. What the start took is not the check's.
     seconds = math.ceil(time.process_time()) + CPU_SECONDS
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    asked = json.load(sys.stdin)
-    json.dump(check(asked["schema"], asked["value"]), sys.stdout)
+    # A second before the hard limit, whose SIGKILL does not tell who sent it; and SIGXCPU would leave a core.
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    try:
+        asked = json.load(sys.stdin)
+        answer = check(asked["schema"], asked["value"])
+    except MemoryError:
+        answer = {"unchecked": "it took too much memory", "is_costly": True}
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -21,24 +21,38 @@ from redis.exceptions import ResponseError
 from emitter.connection import repeated
 from emitter.errors import InvalidEvent
 from emitter.tracing import Trace, read_trace
-from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, check_execution_id, jobs_key, member
+from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, check_execution_id, jobs_key, member, waiting_key
 
 log = structlog.get_logger("emitter.jobs")
 
 CLAIM_SCRIPT = Path(__file__).with_name("claim.lua").read_text()
 RENEW_SCRIPT = Path(__file__).with_name("renew.lua").read_text()
 ENQUEUE_SCRIPT = Path(__file__).with_name("enqueue.lua").read_text()
-LOOK_SCRIPT = """
+# KEYS 1 due  2 its owner's that wait   ARGV 1 member  2 look in (ms)  3 how many may wait (0: no limit)
+# Reply 1, or 0 if too many wait. Of those that have been there for the longest it lets go which nobody looks after.
+# Where the ACL is of a version that knew no limit (no ZSCORE), there is none.
+ADMIT_SCRIPT = """
 local t = redis.call('TIME')
-return redis.call('ZADD', KEYS[1], 'NX', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[2], ARGV[1])
+local now, most = t[1] * 1000 + math.floor(t[2] / 1000), tonumber(ARGV[3])
+local function is_full() return most > 0 and #redis.call('ZRANGE', KEYS[2], most - 1, most - 1) > 0 end
+if is_full() and not redis.pcall('ZSCORE', KEYS[2], ARGV[1]) then
+  for _, name in ipairs(redis.call('ZRANGE', KEYS[2], 0, 99)) do
+    if not redis.call('ZSCORE', KEYS[1], name) then redis.call('ZREM', KEYS[2], name) end
+  end
+  if is_full() then return 0 end
+end
+redis.call('ZADD', KEYS[2], 'NX', now, ARGV[1])
+redis.call('ZADD', KEYS[1], 'NX', now + ARGV[2], ARGV[1])
+return 1
 """
-# KEYS 1 due  2 queued  3 the agent's jobs   ARGV 1 member  2 planned by (ms; -1: whenever)
+# KEYS 1 due  2 queued  3 the agent's jobs  4 its owner's that wait   ARGV 1 member  2 planned by (ms; -1: whenever)
 END_SCRIPT = """
 local planned = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if ARGV[2] ~= '-1' and planned and tonumber(planned) > tonumber(ARGV[2]) then return 0 end
 local job = redis.call('HGET', KEYS[2], ARGV[1])
 if job then redis.pcall('XDEL', KEYS[3], job) end
 redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """
 TIME_SCRIPT = "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)"
@@ -64,6 +78,13 @@ class Cancel(msgspec.Struct, frozen=True):
 
     reason: str | None = None
     by: str | None = None
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What an execution was started with, credentials included: the record has it for the agent until the end."""
+
+    task: str
+    params: dict[str, Any]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,9 +154,11 @@ async def enqueue(redis: Redis, owner: Owner, execution_id: str, agent: str) -> 
     await _eval(redis, ENQUEUE_SCRIPT, keys, name, owner.org, owner.user, execution_id, QUEUED_LOOK_MS)
 
 
-async def look_in(redis: Redis, owner: Owner, execution_id: str, ms: int) -> None:
-    """Have an execution looked at in `ms` milliseconds, unless that is planned for some other time."""
-    await _eval(redis, LOOK_SCRIPT, (DUE,), member(owner, execution_id), ms)
+async def admit(redis: Redis, owner: Owner, execution_id: str, ms: int, most: int) -> bool:
+    """Have an execution looked at in `ms` milliseconds, unless that is planned for some other time; False if `most` of
+    its owner's wait for a worker already."""
+    name = member(owner, execution_id)
+    return bool(await _eval(redis, ADMIT_SCRIPT, (DUE, waiting_key(name)), name, ms, most))
 
 
 async def look_now(redis: Redis, owner: Owner, execution_id: str) -> None:
@@ -213,8 +236,9 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
     if reply[0] != b"ok":
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
-    task, params, metadata, request_id, conversation_id, cancel, traceparent, tracestate = reply[5:13]
+    task, params, metadata, request_id, conversation_id, cancel, traceparent, tracestate, raw = reply[5:14]
     try:
+        given = msgspec.json.decode(raw, type=Given) if raw else Given(task.decode(), _object(params))
         return Job(
             owner=entry.owner,
             execution_id=entry.execution_id,
@@ -223,8 +247,8 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
             from_seq=reply[2],
             lease_ms=int(reply[3]),
             waited_ms=max(0, reply[4]),
-            task=task.decode(),
-            params=_object(params),
+            task=given.task,
+            params=given.params,
             metadata=_object(metadata),
             request_id=request_id.decode() or None,
             conversation_id=conversation_id.decode() or None,
@@ -243,7 +267,9 @@ async def settle(redis: Redis, entry: Entry, job: Job | None) -> None:
             pipe.zadd(DUE, {job.member: job.lease_ms})
         pipe.xack(jobs_key(entry.agent), JOBS_GROUP, entry.id)
         pipe.xdel(jobs_key(entry.agent), entry.id)
-        pipe.hdel(QUEUED, member(entry.owner, entry.execution_id))
+        name = member(entry.owner, entry.execution_id)
+        pipe.hdel(QUEUED, name)
+        pipe.zrem(waiting_key(name), name)
         await pipe.execute()
 
 
@@ -287,7 +313,7 @@ def _renewal(reply: Any) -> Renewal:
 async def end(redis: Redis, name: str, agent: str = "", *, planned_by: int | None = None) -> None:
     """Nobody needs to look after this execution (by its `member`) any more; its job goes too, if its agent is named. A
     look planned for later than `planned_by` (ms) stays: somebody has planned it since."""
-    keys = (DUE, QUEUED, jobs_key(agent))
+    keys = (DUE, QUEUED, jobs_key(agent), waiting_key(name))
     await _eval(redis, END_SCRIPT, keys, name, -1 if planned_by is None else planned_by)
 
 

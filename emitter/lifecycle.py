@@ -23,6 +23,7 @@ from emitter.errors import (
     ExecutionOwned,
     InvalidEvent,
     PayloadTooLarge,
+    TooManyQueued,
     UnknownExecution,
 )
 from emitter.events import (
@@ -34,7 +35,7 @@ from emitter.events import (
     ExecutionSuperseded,
     State,
 )
-from emitter.jobs import Cancel, Job
+from emitter.jobs import Cancel, Given, Job
 from emitter.log import Appended, LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.tracing import Trace, log_fields, read_trace
@@ -124,13 +125,15 @@ class Lifecycle:
 
     async def accept(self, owner: Owner, execution_id: str, start: Start) -> bool:
         """Write `execution:queued` and offer the job, or plan its start; whether the execution is new. A repeat
-        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, and `ExecutionExists` for an
-        id under which somebody has published already."""
+        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, `TooManyQueued`, and
+        `ExecutionExists` for an id under which somebody has published already."""
         check_size(start, self._limits)
         event = ExecutionQueued(task=start.task, agent=start.agent)
         prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
         # First of all: whatever happens between here and the job, somebody comes by.
-        await jobs.look_in(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS)
+        most = self._limits.max_queued_per_user
+        if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS, most):
+            raise TooManyQueued(execution_id, most)
         is_new = await self._begin(owner, execution_id, prepared, start)
         if is_new:
             await self._plan(owner, execution_id, start.agent, start.not_before or 0)
@@ -153,10 +156,20 @@ class Lifecycle:
 
     async def _begin(self, owner: Owner, execution_id: str, queued: Prepared, start: Start) -> bool:
         appended = await append(
-            self._redis, owner, execution_id, [queued], producer="accept", mode="new", fields=start.fields,
+            self._redis, owner, execution_id, [queued], producer="accept", mode="new", fields=self._fields(start),
             limits=self._limits, conversation_id=start.conversation_id or None,
         )  # fmt: skip
         return appended.added > 0
+
+    def _fields(self, start: Start) -> dict[str, str]:
+        """The record's fields. What people are shown is redacted. The agent may need what it was given: `given` has
+        that until the execution ends, where it differs."""
+        task, params = self._redact.text(start.task), self._redact.values(start.params or {})
+        metadata = self._redact.values(start.metadata or {})
+        fields = msgspec.structs.replace(start, task=task, params=params, metadata=metadata).fields
+        if task != start.task or params != (start.params or {}):
+            fields["given"] = msgspec.json.encode(Given(start.task, start.params or {})).decode()
+        return fields
 
     async def cancel(
         self, owner: Owner, execution_id: str, *, reason: str | None, by: str | None, request_id: str | None = None
@@ -178,7 +191,8 @@ class Lifecycle:
     async def _ask_to_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> State | None:
         """The state of an execution whose worker was asked; `None` if no worker has it."""
         keys = owner.execution(execution_id)
-        words = msgspec.json.encode(cancel)
+        reason = None if cancel.reason is None else self._redact.text(cancel.reason)
+        words = msgspec.json.encode(Cancel(reason=reason, by=cancel.by))
         suffix = channels_of(self._redis).suffix
         state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, suffix)
         if not state:

@@ -26,7 +26,7 @@ Mode = Literal["any", "new", "existing", "unowned", "claimed", "lapsed"]
 
 
 class LogLimits(msgspec.Struct, frozen=True):
-    """How much of a log is kept, and how long. 0 switches a length limit off."""
+    """How much of an execution is kept, and how long; what one user may have. 0 switches a limit off."""
 
     log_maxlen: int = wire.LOG_MAXLEN
     feed_maxlen: int = wire.FEED_MAXLEN
@@ -36,6 +36,7 @@ class LogLimits(msgspec.Struct, frozen=True):
     max_event_bytes: int = wire.MAX_EVENT_BYTES
     log_max_bytes: int = wire.LOG_MAX_BYTES
     max_open_inputs: int = wire.MAX_OPEN_INPUTS
+    max_queued_per_user: int = wire.MAX_QUEUED_PER_USER
     max_params_bytes: int = wire.MAX_PARAMS_BYTES
     max_conversation_bytes: int = wire.MAX_CONVERSATION_BYTES
 
@@ -49,6 +50,7 @@ _LIMITS = {
     "RUNCAST_MAX_EVENT_BYTES": ("max_event_bytes", 1024, 16 * 1024 * 1024),
     "RUNCAST_LOG_MAX_BYTES": ("log_max_bytes", 0, 10**12),
     "RUNCAST_MAX_OPEN_INPUTS": ("max_open_inputs", 0, 1000),
+    "RUNCAST_MAX_QUEUED_PER_USER": ("max_queued_per_user", 0, 10**9),
     "RUNCAST_MAX_PARAMS_BYTES": ("max_params_bytes", 0, 16 * 1024 * 1024),
     "RUNCAST_MAX_CONVERSATION_BYTES": ("max_conversation_bytes", 0, 16 * 1024 * 1024),
 }

@@ -3,7 +3,9 @@ event loop, and say so."""
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -17,11 +19,21 @@ from emitter.metrics import Metrics
 
 REQUEST_SECONDS = 10.0
 
+HEADERS = [("Server", "runcast"), ("X-Content-Type-Options", "nosniff")]
+"""Of every answer; the library would name itself and Python, with their versions."""
+
 Respond = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class _Server6(ThreadingWSGIServer):
+    address_family = socket.AF_INET6
 
 
 class _Quiet(WSGIRequestHandler):
     timeout = REQUEST_SECONDS  # of a connection that says nothing
+
+    def version_string(self) -> str:
+        return "runcast"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Probes are no news."""
@@ -33,11 +45,11 @@ class Probes:
     def __init__(self, host: str, port: int, metrics: Metrics) -> None:
         self._metrics = metrics
         self._render: Any = make_wsgi_app(metrics.registry)
+        kind = _Server6 if ":" in host else ThreadingWSGIServer
         try:
-            self._server: WSGIServer = make_server(host, port, self._answer, ThreadingWSGIServer, _Quiet)
+            self._server: WSGIServer = make_server(host, port, self._answer, kind, _Quiet)
         except OSError as error:
-            allowed = f"an address that can be bound ({error.strerror})"
-            raise InvalidSetting("RUNCAST_WORKER_ADMIN_PORT", f"{host}:{port}", allowed) from error
+            raise _unusable(host, port, error) from error
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="probes", daemon=True)
 
@@ -51,6 +63,9 @@ class Probes:
         self._thread.join()
 
     def _answer(self, environ: dict[str, Any], respond: Respond) -> Iterable[bytes]:
+        return self._route(environ, lambda status, headers: respond(status, [*headers, *HEADERS]))
+
+    def _route(self, environ: dict[str, Any], respond: Respond) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return self._render(environ, respond)  # type: ignore[no-any-return]
@@ -60,6 +75,13 @@ class Probes:
             return _say(respond, "ready", self._metrics.is_ready)
         respond("404 Not Found", [("Content-Length", "0")])
         return []
+
+
+def _unusable(host: str, port: int, error: OSError) -> InvalidSetting:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return InvalidSetting("RUNCAST_ADMIN_HOST", host, f"an address of this machine ({error.strerror})")
+    allowed = f"an address that can be bound ({error.strerror})"
+    return InvalidSetting("RUNCAST_WORKER_ADMIN_PORT", f"{host}:{port}", allowed)
 
 
 def _say(respond: Respond, what: str, well: bool) -> Iterable[bytes]:

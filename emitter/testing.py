@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,13 +22,25 @@ from emitter.errors import (
     PayloadTooLarge,
     UnknownInput,
 )
-from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputReceived, InputRequired
+from emitter.events import (
+    EXPIRED,
+    TERMINAL_STATES,
+    Artifact,
+    Event,
+    InputReceived,
+    InputRequired,
+    MessageDelta,
+    ThinkingDelta,
+)
+from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare
 from emitter.questions import InputKind
 from emitter.redact import Redactor
 from emitter.subjects import owner_named
 from emitter.wire import Envelope, decode_envelope
+
+Prepare = Callable[[Event], Prepared]
 
 
 class RecordingEmitter(AsyncEventMethods):
@@ -55,8 +68,9 @@ class RecordingEmitter(AsyncEventMethods):
         self.user_id = user_id
         self.owner = owner_named(user_id)
         self.execution_id = execution_id
-        self.events: list[tuple[str, Event]] = []
-        self.envelopes: list[Envelope] = []
+        self._events: list[tuple[str, Event]] = []
+        self._envelopes: list[Envelope] = []
+        self._held: HeldText[Prepare] = HeldText(lambda chunk, prepare: self._record(prepare(chunk)))
         self.records: dict[str, str] = {}
         self.ended = False
         self._received: dict[str, InputReceived] = {}
@@ -65,6 +79,16 @@ class RecordingEmitter(AsyncEventMethods):
         self._redact = Redactor()
         self._hooks = name_hooks(hooks)
         self._origin = Origin(user=user_id, org=self.owner.org, execution_id=execution_id, attempt=self.attempt)
+
+    @property
+    def events(self) -> list[tuple[str, Event]]:
+        self._held.release()
+        return self._events
+
+    @property
+    def envelopes(self) -> list[Envelope]:
+        self._held.release()
+        return self._envelopes
 
     @property
     def types(self) -> list[str]:
@@ -88,15 +112,26 @@ class RecordingEmitter(AsyncEventMethods):
         if isinstance(event, InputReceived):
             self._check_open(event.input_id)
         if (passed := apply_hooks(self._hooks, event, self._origin)) is not None:
-            self._record(self._prepare(passed, agent=agent, parent_id=parent_id))
+            self._take(passed, partial(self._prepare, agent=agent, parent_id=parent_id))
+
+    def _take(self, event: Event, prepare: Prepare) -> None:
+        prepared = prepare(event)  # it raises for what cannot be stored
+        if isinstance(event, MessageDelta | ThinkingDelta):
+            if (said := self._held.pass_on(event, prepare)) is not None:
+                self._record(prepare(said))
+            return
+        if isinstance(event, Artifact):
+            prepared = prepare(self._held.follow(event))
+        self._held.before(event)
+        self._record(prepared)
 
     def _prepare(self, event: Event, agent: str | None = None, parent_id: str | None = None) -> Prepared:
         return prepare(event, self.execution_id, redact=self._redact, agent=agent, parent_id=parent_id)
 
     def _record(self, prepared: Prepared) -> None:
         envelope, event = decode_envelope(prepared.json)
-        self.envelopes.append(envelope)
-        self.events.append((prepared.type, event))
+        self._envelopes.append(envelope)
+        self._events.append((prepared.type, event))
         if isinstance(event, InputReceived):
             self._received.setdefault(event.input_id, event)
         self.ended = prepared.type in TERMINAL_STATES
@@ -117,6 +152,7 @@ class RecordingEmitter(AsyncEventMethods):
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
         prepared, failure = prepare_end(self._hooks, event, self._origin, self._prepare)
+        self._held.release()
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # of a hook, as in AgentEmitter
             await self.end_text()
         if failure is None:

@@ -41,6 +41,7 @@ TOMBSTONE_TTL_SECONDS = 7 * 86_400
 LOG_MAX_BYTES = 64 * 1024 * 1024
 MAX_OPEN_INPUTS = 100
 MAX_PARAMS_BYTES = 64 * 1024
+MAX_QUEUED_PER_USER = 5_000
 MAX_CONVERSATION_BYTES = 256 * 1024
 MAX_ATTEMPT = 2**31 - 1
 
@@ -225,6 +226,12 @@ def parse_member(name: str) -> tuple[Owner, str]:
     return Owner(parts[1], parts[0]), check_execution_id(parts[2])
 
 
+def waiting_key(name: str) -> str:
+    """Sorted set: executions of one owner (that of this `member`) which no worker has taken yet, by the time (ms) at
+    which they were accepted."""
+    return JOBS + "waiting:" + name.rpartition(":")[0]
+
+
 def viewers_key(name: str) -> str:
     """Sorted set: edges with viewers of an execution (by its `member`) by the time (ms) their word on it ends."""
     return JOBS + "viewers:" + name
@@ -236,8 +243,13 @@ def ticket_key(digest: str) -> str:
 
 
 def ticket_holder_key(digest: str) -> str:
-    """Which edge has a ticket's stream: `<edge> <number>`."""
+    """Which edge has a ticket's stream, of which use: `<edge> <use>`."""
     return PREFIX + ":ticket-holder:" + digest
+
+
+def ticket_uses_key(digest: str) -> str:
+    """How often a ticket was used: which of two uses is the newer one."""
+    return PREFIX + ":ticket-uses:" + digest
 
 
 def edge_info_key(edge_id: str) -> str:

@@ -527,6 +527,47 @@ class Follower:
             self.events.append(Received(frame.id, frame.event, frame.data))
 
 
+class Busy:
+    """A client that asks one thing after the other over a connection that is kept alive, as a proxy does, until it is
+    told to `stop` or nobody listens. `lost` are the requests that were sent and had no answer."""
+
+    def __init__(self, port: int, *, pause_seconds: float = 0) -> None:
+        self._port = port
+        self._pause = pause_seconds
+        self._head = f"GET /api/agent/executions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_for('a')}\r\n\r\n"
+        self.stopped = False
+        self.answered: list[float] = []
+        self.statuses: set[int] = set()
+        self.closed = 0
+        self.lost: list[str] = []
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    async def run(self) -> None:
+        while not self.stopped:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except ConnectionRefusedError:
+                return
+            try:
+                await self._ask(Connection(reader, writer), writer)
+            except (OSError, asyncio.IncompleteReadError) as error:
+                self.lost.append(repr(error))
+            finally:
+                writer.transport.abort()
+
+    async def _ask(self, connection: Connection, writer: asyncio.StreamWriter) -> None:
+        while not self.stopped and connection.headers.get("connection") != "close":
+            writer.write(self._head.encode())
+            await connection._head()
+            await connection.body()
+            self.answered.append(time.monotonic())
+            self.statuses.add(connection.status)
+            await asyncio.sleep(self._pause)
+        self.closed += 1
+
+
 # --- what is written, and what the log says --------------------------------------------------------------------------
 
 

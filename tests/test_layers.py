@@ -15,20 +15,22 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own package what has a lower level, or the same one as long as there is no cycle.
 LEVELS = {
     "broker": {
-        0: "dataset settings logs metrics api_types ops_types lines egress",
+        0: "dataset settings logs metrics api_types ops_types lines egress unsent",
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
-        " description timer turns failures eventsource problems vitals tracing claims revocations",
+        " clipping decoding description timer turns failures eventsource problems vitals tracing claims"
+        " revocations descriptors guests fairness responses rates",
         2: "api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
         " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
-        " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*",
+        " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*"
+        " listener connection",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
     "emitter": {
         0: "wire events errors values storable form_check connection forks redis_url tasks",
-        1: "batch redact deadlines questions schedule observer tracing subjects",
-        2: "hooks log answers lane publisher listener asking emitter catalogue agents jobs workers intake sync testing"
-        " run lifecycle presence reaper scheduler metrics probes otel telemetry",
+        1: "batch redact.* deadlines questions schedule observer tracing subjects",
+        2: "hooks held log answers lane publisher listener asking emitter catalogue agents jobs workers intake sync"
+        " testing run lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from broker.settings import settings_table
+from broker.settings import Settings, describe, settings_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,6 +16,19 @@ def test_the_settings_table_is_the_settings() -> None:
     table = re.search(r"<!-- settings:[^>]*-->\n(.*)<!-- /settings -->", readme, re.DOTALL)
     assert table is not None
     assert table[1].strip() == settings_table().strip()
+
+
+LIMITS = re.compile(r"_MAX_|_PER_MINUTE$|_BYTES|_MAXLEN$|_WRITE_TIMEOUT_")
+"""In the names of settings that limit what somebody gets."""
+NO_LIMITS = {"RUNCAST_MAX_STREAM_AGE_SECONDS"}
+
+
+def test_the_table_of_limits_has_every_setting_that_is_one() -> None:
+    """And only settings that there are."""
+    section = (ROOT / "broker" / "README.md").read_text().partition("## Limits")[2].partition("\n## ")[0]
+    named = set(re.findall(r"RUNCAST_\w+", section))
+    settings = {row.name for row in describe(Settings())}
+    assert {name for name in settings if LIMITS.search(name)} - NO_LIMITS <= named <= settings
 
 
 def test_every_link_of_every_readme_leads_somewhere() -> None:

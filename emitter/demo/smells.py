@@ -12,7 +12,8 @@ import msgspec
 
 from emitter.demo.python_code import Spot
 from emitter.demo.survey import SourceFile
-from emitter.redact import Redactor, is_secret_key
+from emitter.redact import is_secret_key
+from emitter.redact.shapes import has_shape
 
 MAX_SPOTS = 500
 
@@ -99,24 +100,22 @@ def is_searched(source: SourceFile) -> bool:
 def credentials(files: Sequence[SourceFile], *, everywhere: bool = False) -> list[Spot]:
     """Strings in the shape of known credentials, and literals assigned to names that say they are secret. Placeholders
     do not count, and unless it is to look `everywhere`, neither do tests and documents."""
-    redactor = Redactor()
     spots: list[Spot] = []
     for source in files:
         if not everywhere and not is_searched(source):
             continue
-        shaped = redactor.text(source.text) != source.text
-        if shaped or _ASSIGNED.search(source.text):
-            spots.extend(_credential_lines(source, redactor))
+        if has_shape(source.text) or _ASSIGNED.search(source.text):
+            spots.extend(_credential_lines(source))
     return spots[:MAX_SPOTS]
 
 
-def _credential_lines(source: SourceFile, redactor: Redactor) -> Iterator[Spot]:
+def _credential_lines(source: SourceFile) -> Iterator[Spot]:
     for number, line in enumerate(source.text.split("\n"), 1):
         line = line[:2000]
         assigned = _ASSIGNED.search(line)
         # With an underscore it is more likely a name than a credential.
         literal = assigned is not None and not _SPECIMEN.search(assigned[2]) and "_" not in assigned[2]
-        if literal or (redactor.text(line) != line and not _SPECIMEN.search(line)):
+        if literal or (has_shape(line) and not _SPECIMEN.search(line)):
             yield Spot(CREDENTIALS, source.path, number)
 
 
@@ -127,11 +126,10 @@ _SETTING = re.compile(r"""^\s*(?:export\s+)?["']?([\w.-]{1,100})["']?\s*[:=]\s*[
 
 def secrets(files: Sequence[SourceFile]) -> list[Spot]:
     """Private keys, and settings that are credentials and no placeholders."""
-    redactor = Redactor()
-    return [spot for source in files for spot in _secret_lines(source, redactor)][:MAX_SPOTS]
+    return [spot for source in files for spot in _secret_lines(source)][:MAX_SPOTS]
 
 
-def _secret_lines(source: SourceFile, redactor: Redactor) -> Iterator[Spot]:
+def _secret_lines(source: SourceFile) -> Iterator[Spot]:
     for number, line in enumerate(source.text.split("\n"), 1):
         line = line[:2000]
         setting = _SETTING.match(line)
@@ -139,5 +137,5 @@ def _secret_lines(source: SourceFile, redactor: Redactor) -> Iterator[Spot]:
             yield Spot(PRIVATE_KEYS, source.path, number)
         elif _SPECIMEN.search(setting[2] if setting else line):
             continue
-        elif (setting and is_secret_key(setting[1])) or redactor.text(line) != line:
+        elif (setting and is_secret_key(setting[1])) or has_shape(line):
             yield Spot(SECRETS, source.path, number)

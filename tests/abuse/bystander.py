@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from emitter import tasks
 from emitter.connection import connect
 from tests.edges import ROOT, SSE, Author, EdgeProcess, request
 
@@ -148,10 +149,8 @@ async def _main(settings: dict[str, Any]) -> None:
     working = [asyncio.create_task(bob.write()), asyncio.create_task(bob.ask())]
     print("live", flush=True)
     await bob.told_to_end()
-    for task in working:
-        task.cancel()
-    ended = await asyncio.gather(*working, return_exceptions=True)
-    failures = [error for error in ended if not isinstance(error, asyncio.CancelledError)]
+    await tasks.end(working)
+    failures = [task for task in working if not task.cancelled()]
     with contextlib.suppress(TimeoutError):
         await bob.all_received()
     reading.cancel()

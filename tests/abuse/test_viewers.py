@@ -50,18 +50,19 @@ DRAIN_BYTES = 64 * 1024
 def assert_undisturbed(bob: Report) -> None:
     """Within what a loaded machine does to anybody; without walls and slices each of these was 20 s and more."""
     assert bob.is_whole, "exactly what he wrote"
-    assert bob.events.count > 20
+    assert bob.events.count >= 5, "the bystander saw too little to tell"
     assert bob.events.p99 < 1.0, bob
     assert bob.health.max < 3.0, bob
 
 
 @contextlib.asynccontextmanager
 async def reading(edge: EdgeProcess, path: str, token: str, count: int) -> AsyncIterator[list[asyncio.Task[int]]]:
-    """So many who read as fast as they can; each a task that ends, with the bytes it got, when its stream does."""
+    """So many who read as fast as they can; each a task that ends, with the bytes it got besides heartbeats, when its
+    stream does."""
 
     async def read() -> int:
         async with request(edge.port, "GET", path, token, seconds=60) as stream:
-            return sum([len(piece) async for piece in stream.pieces()])
+            return sum([len(piece) for piece in [piece async for piece in stream.pieces()] if piece != b": hb\n"])
 
     tasks = [asyncio.create_task(read()) for _ in range(count)]
     try:

@@ -245,7 +245,8 @@ class Edge:
 
 def edge_environment(redis: EmbeddedRedis, port: int, admin_port: int) -> dict[str, str]:
     """Every limit that would refuse a bench is off; all else is at its default."""
-    limits = ("MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_USER", "CONNECTS_PER_MINUTE", "EXECUTES_PER_MINUTE")
+    rates = ("CONNECTS", "EXECUTES", "PUBLISHES", "READS", "ANSWERS", "CANCELS", "TICKETS")
+    limits = ("MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_USER", *(f"{what}_PER_MINUTE" for what in rates))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
     return (
         inherited

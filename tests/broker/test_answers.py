@@ -160,7 +160,7 @@ async def test_an_answer_that_cannot_be_checked_is_not_taken(
     """A schema that most answers fit is not got round by one that is too much for it."""
     await ask(redis, kind="form", schema=LOGIN)
 
-    async def too_long(_: Forms, schema: object, value: object) -> Checked:
+    async def too_long(_: Forms, user: Owner, schema: object, value: object) -> Checked:
         return Checked(unchecked="it took too long")
 
     with monkeypatch.context() as patched:
@@ -250,7 +250,7 @@ async def test_a_secret_reaches_the_agent_and_nobody_else(redis: Redis, answers:
     state = await commands.state(ALICE.owner, "ex_1", with_stack=True)
     listed = await commands.listing(ALICE.owner, state=None, limit=10, cursor=None)
     page = await commands.events(ALICE.owner, "ex_1", after=START, limit=10)
-    export = [line async for line in commands.export(ALICE.owner, "ex_1", START)]
+    export = b"".join([page async for page in commands.export(ALICE.owner, "ex_1", START)]).splitlines()
     shown = str(rows) + str([msgspec.json.encode(each) for each in (state, listed, page)]) + str(export)
     assert "[redacted]" in shown
     assert "hunter2" not in shown

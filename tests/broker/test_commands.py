@@ -328,7 +328,8 @@ async def test_events_are_paged(redis: Redis, commands: Commands) -> None:
         after = wire.parse_event_id(page.next_after)
     assert [int(each.partition("-")[2]) for each in found] == list(range(1, 11))
     assert sizes == [4, 4, 2]
-    exported = [line async for line in commands.export(ALICE.owner, "ex_1", wire.parse_event_id(found[7]))]
+    pages = [page async for page in commands.export(ALICE.owner, "ex_1", wire.parse_event_id(found[7]))]
+    exported = b"".join(pages).splitlines()
     assert [msgspec.json.decode(line)["id"] for line in exported] == found[8:]
 
 

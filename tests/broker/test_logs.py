@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from broker.logs import configure_logs, get_logger
+from broker import logs as module
+from broker.logs import Seldom, configure_logs, get_logger
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +130,17 @@ def test_console(stream: io.StringIO) -> None:
     assert "edge_started" in stream.getvalue()
     assert "port=8080" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
+
+
+def test_what_happens_often_is_a_line_a_second(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is told at once; the next line says how many it stands for."""
+    now = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    configure_logs("info", stream=stream)
+    seldom = Seldom("refused", level="info")
+    for now in (100.0, 100.2, 100.9, 101.1, 101.2):  # noqa: B007 - the clock
+        seldom.say(open=5)
+    assert [(line["event"], line["count"], line["open"]) for line in lines(stream)] == [
+        ("refused", 1, 5),
+        ("refused", 3, 5),
+    ]

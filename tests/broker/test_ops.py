@@ -360,6 +360,17 @@ async def test_there_is_room_for_so_many(edge: Edge, monkeypatch: pytest.MonkeyP
             await fourth.told()
 
 
+async def test_one_user_leaves_room_for_others(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many dashboards one has open."""
+    monkeypatch.setattr(ops, "MAX_VIEWERS_PER_USER", 1)
+    other = token_for("other", scopes={"ops:read"})
+    async with watching(edge), watching(edge, other) as second:
+        assert second.status == 200
+        for token in (TOKEN, other):
+            async with request(edge.port, "GET", PATH, token) as refused:
+                assert (refused.status, int(refused.headers["retry-after"]) >= 5) == (503, True)
+
+
 async def test_it_counts_as_one_of_the_users_streams(redis: Redis, redis_url: str) -> None:
     """The per-user limit holds, over all kinds of stream, and a stream that ended is counted out."""
     both = mint(SECRET, "olga", scopes=["ops:read", "executions:read"], ttl=60, now=time.time())

@@ -15,6 +15,9 @@ from aiohttp import web
 
 from broker import access, problems
 from broker.app import serving
+from broker.connection import Unreadable
+from broker.listener import Counts, Listener, listen
+from broker.metrics import Metrics
 from broker.pages import ROOT, Pages, accepts_gzip
 from tests.edges import Connection, request
 
@@ -53,8 +56,11 @@ async def serve(pages: Pages) -> AsyncIterator[int]:
     access.setup_cors(app, [ORIGIN])
     problems.setup(app)
     app.add_routes(pages.routes())
-    async with serving(web.AppRunner(app, access_log=None), None, ("127.0.0.1", 0), "PORT") as port:
-        yield port
+    metrics = Metrics()
+    counts = Counts(metrics.sockets, metrics.rejected["sockets"])
+    listener = Listener(listen("127.0.0.1", 0), 100, counts)
+    async with serving(app, listener, Unreadable(metrics.unreadable)):
+        yield listener.port
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ async def test_an_odd_request_id_is_replaced(aiohttp_client: Client, given: str)
         (errors.ExecutionExists("ex_1", "running"), 409, "execution-exists", {"state": "running"}),
         (errors.ExecutionOwned("ex_1", "worker-7"), 409, "execution-owned", {}),
         (errors.Superseded("ex_1", 2), 409, "superseded", {"attempt": 2}),
+        (errors.TooManyQueued("ex_1", 5), 429, "too-many-queued", {"limit": 5}),
         (errors.TooManyInputs("ex_1", 5), 409, "too-many-inputs", {"limit": 5}),
         (errors.InputExpired("i1"), 409, "input-expired", {}),
         (
@@ -128,7 +129,7 @@ def test_known_errors_become_their_problem(error: Exception, status: int, slug: 
     problem = to_problem(error)
     assert problem is not None
     assert (problem.status, problem.slug, problem.extensions) == (status, slug, extras)
-    assert ("Retry-After" in problem.headers) == (status == 503)
+    assert ("Retry-After" in problem.headers) == (status in (429, 503))
     assert "secret-host" not in problem.detail
 
 

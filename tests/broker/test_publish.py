@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import random
+import time
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +15,9 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from broker.auth import SCOPES, Identity
 from broker.problems import Problem, to_problem
-from broker.publish import MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
+from broker.publish import LOT_BYTES, MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED
 from emitter.errors import ExecutionEnded, PayloadTooLarge, UnknownExecution
@@ -24,27 +28,33 @@ from emitter.redact import Redactor
 from emitter.wire import Owner
 
 ALICE = Owner("alice")
+PUBLISHER = Identity(ALICE, frozenset({"events:publish"}))
 STATUS = {"type": "status", "data": {"status": "s", "message": "m"}}
 STARTED = {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "attempt": 1}}
 ASKED: dict[str, Any] = {"type": "input:required", "data": {"inputId": "q", "prompt": "p", "kind": "approval"}}
 DONE = {"type": "execution:complete", "data": {"result": None, "duration": 1}}
 
 
-def read(
-    body: bytes | dict[str, Any], *, ndjson: bool = False, max_bytes: int = 65_536, hooks: Sequence[Hook] = ()
+async def read(
+    body: bytes | dict[str, Any],
+    *,
+    ndjson: bool = False,
+    max_bytes: int = 65_536,
+    hooks: Sequence[Hook] = (),
+    identity: Identity = PUBLISHER,
 ) -> list[Any]:
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-    gate = Gate(ALICE, "ex_1", "r1", name_hooks(hooks), Redactor(), max_bytes)
-    return read_events(encoded, gate, ndjson=ndjson)
+    gate = Gate(identity, "ex_1", "r1", name_hooks(hooks), Redactor(), max_bytes)
+    return await read_events(encoded, gate, ndjson=ndjson)
 
 
 def lines_of(*events: dict[str, Any]) -> bytes:
     return b"\n".join(json.dumps(event).encode() for event in events)
 
 
-def refusal(body: bytes | dict[str, Any], *, ndjson: bool = False) -> Problem:
+async def refusal(body: bytes | dict[str, Any], *, ndjson: bool = False, identity: Identity = PUBLISHER) -> Problem:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is, it must have an answer
-        read(body, ndjson=ndjson)
+        await read(body, ndjson=ndjson, identity=identity)
     problem = to_problem(caught.value)
     assert problem is not None, f"{caught.value!r} would be a 500"
     return problem
@@ -78,25 +88,25 @@ def test_what_is_no_producer_is_refused(headers: dict[str, str]) -> None:
 # --- bodies ----------------------------------------------------------------------------------------------------------
 
 
-def test_one_event_or_many_lines() -> None:
+async def test_one_event_or_many_lines() -> None:
     """A body is one event, or a line each; blank lines and CRLF ends are no events."""
-    assert [each.type for each in read(STATUS)] == ["status"]
+    assert [each.type for each in await read(STATUS)] == ["status"]
     lines = b"\n".join([json.dumps(STARTED).encode(), b"", b"  ", json.dumps(STATUS).encode() + b"\r", b""])
-    assert [each.type for each in read(lines, ndjson=True)] == ["execution:started", "status"]
+    assert [each.type for each in await read(lines, ndjson=True)] == ["execution:started", "status"]
 
 
-def test_the_envelope_is_what_the_caller_gave_or_the_requests() -> None:
+async def test_the_envelope_is_what_the_caller_gave_or_the_requests() -> None:
     """Time, agent, parent and request id are taken over; the request's own id stands in for none."""
-    [prepared] = read(STATUS | {"ts": 5, "agent": "a", "parentId": "p", "requestId": "mine"})
+    [prepared] = await read(STATUS | {"ts": 5, "agent": "a", "parentId": "p", "requestId": "mine"})
     head = json.loads(prepared.json)
     assert [head[name] for name in ("ts", "agent", "parentId", "requestId")] == [5, "a", "p", "mine"]
-    [prepared] = read(STATUS)
+    [prepared] = await read(STATUS)
     assert json.loads(prepared.json)["requestId"] == "r1"
 
 
-def test_secrets_are_redacted_here_too() -> None:
+async def test_secrets_are_redacted_here_too() -> None:
     """What looks secret is replaced before anything is stored."""
-    [prepared] = read({"type": "custom:x", "data": {"password": "hunter2", "ok": 1}})
+    [prepared] = await read({"type": "custom:x", "data": {"password": "hunter2", "ok": 1}})
     assert json.loads(prepared.json)["data"] == {"password": "[redacted]", "ok": 1}
 
 
@@ -126,9 +136,9 @@ def test_secrets_are_redacted_here_too() -> None:
         ({"type": "execution:superseded", "data": {"fromSeq": 1, "attempt": 2**31}}, 422, "$.attempt"),
     ],
 )
-def test_what_is_no_event_is_refused(body: bytes | dict[str, Any], status: int, path: str | None) -> None:
+async def test_what_is_no_event_is_refused(body: bytes | dict[str, Any], status: int, path: str | None) -> None:
     """Broken JSON is a 400, a field that does not fit a 422 that names it."""
-    problem = refusal(body)
+    problem = await refusal(body)
     assert (problem.status, problem.extensions.get("path")) == (status, path)
 
 
@@ -145,34 +155,105 @@ def test_what_is_no_event_is_refused(body: bytes | dict[str, Any], status: int, 
     ],
     ids=["deep", "deep and open", "huge number", "overflow", "nan", "lone surrogate", "encoded surrogate"],
 )
-def test_hostile_json_is_a_clear_refusal(body: bytes) -> None:
+async def test_hostile_json_is_a_clear_refusal(body: bytes) -> None:
     """JSON made to break parsers is refused like other nonsense and fails nothing."""
-    assert refusal(body).status in (400, 413, 422)
+    assert (await refusal(body)).status in (400, 413, 422)
 
 
-def test_an_error_names_its_line_and_nothing_is_taken() -> None:
+async def test_an_error_names_its_line_and_nothing_is_taken() -> None:
     """In NDJSON the first bad line is named, and the events before it are not returned either."""
     lines = b"\n".join([json.dumps(STATUS).encode(), b"{", json.dumps(STATUS).encode()])
-    assert "line 2" in refusal(lines, ndjson=True).detail
+    assert "line 2" in (await refusal(lines, ndjson=True)).detail
     lines = b"\n".join([json.dumps(STATUS).encode(), b'{"type":"x","data":{}}'])
-    problem = refusal(lines, ndjson=True)
+    problem = await refusal(lines, ndjson=True)
     assert (problem.status, "line 2" in problem.detail) == (422, True)
 
 
-def test_the_number_of_events_is_bounded() -> None:
+async def test_the_number_of_events_is_bounded() -> None:
     """No events, and more than the limit, are refused."""
-    assert refusal(b"\n \n", ndjson=True).status == 422
+    assert (await refusal(b"\n \n", ndjson=True)).status == 422
     line = json.dumps(STATUS).encode() + b"\n"
-    assert len(read(line * MAX_EVENTS, ndjson=True)) == MAX_EVENTS
-    assert refusal(line * (MAX_EVENTS + 1), ndjson=True).status == 422
+    assert len(await read(line * MAX_EVENTS, ndjson=True)) == MAX_EVENTS
+    assert (await refusal(line * (MAX_EVENTS + 1), ndjson=True)).status == 422
 
 
 @pytest.mark.parametrize("size", [2_000, 100_000])
-def test_an_event_that_is_too_large_is_refused(size: int) -> None:
+async def test_an_event_that_is_too_large_is_refused(size: int) -> None:
     """Over the limit is a 413 that names it, before or after the event is decoded."""
     with pytest.raises(PayloadTooLarge) as caught:
-        read({"type": "custom:x", "data": {"a": "x" * size}}, max_bytes=1_024)
+        await read({"type": "custom:x", "data": {"a": "x" * size}}, max_bytes=1_024)
     assert caught.value.limit == 1_024
+
+
+# --- in whose name ---------------------------------------------------------------------------------------------------
+
+RECEIVED = {"type": "input:received", "data": {"inputId": "i", "by": "the-boss", "value": True}}
+QUEUED = {"type": "execution:queued", "data": {"task": "t", "agent": "a"}}
+SUPERSEDED = {"type": "execution:superseded", "data": {"fromSeq": 0, "attempt": 2}}
+CANCELLED = {"type": "execution:cancelled", "data": {"reason": "r", "by": "the-boss"}}
+
+
+@pytest.mark.parametrize("event", [RECEIVED, QUEUED, SUPERSEDED], ids=lambda event: str(event["type"]))
+async def test_what_others_do_is_not_published(event: dict[str, Any]) -> None:
+    """Answers, acceptance and takeovers have doors of their own, whatever the scopes; the type and its line are
+    named."""
+    everything = Identity(ALICE, SCOPES)
+    for identity in (PUBLISHER, everything):
+        problem = await refusal(lines_of(STATUS, event), ndjson=True, identity=identity)
+        assert (problem.status, problem.slug) == (403, "event-not-publishable")
+        assert problem.detail.startswith(f"line 2: {event['type']} cannot be published: ")
+
+
+async def test_a_cancel_is_in_the_name_of_who_publishes_it() -> None:
+    """It needs the scope that every cancel needs, and the body's name does not count; an admin who acts for another is
+    named."""
+    problem = await refusal(CANCELLED)
+    assert (problem.status, problem.slug, problem.extensions["requiredScope"]) == (403, "forbidden", "executions:write")
+    scopes = frozenset({"events:publish", "executions:write"})
+    for identity, name in ((Identity(ALICE, scopes), "alice"), (Identity(ALICE, scopes, actor=Owner("root")), "root")):
+        [prepared] = await read(CANCELLED, identity=identity)
+        assert json.loads(prepared.json)["data"] == {"reason": "r", "by": name}
+
+
+async def test_others_get_the_loop_while_many_events_are_read() -> None:
+    """The work of a large request comes in slices."""
+    line = {"type": "custom:x", "data": {f"key{number}_{number}": number for number in range(300)}}
+    task = asyncio.create_task(read(lines_of(*[line] * 300), ndjson=True))
+    rounds = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        rounds += 1
+    assert len(task.result()) == 300
+    assert rounds > 5
+
+
+async def test_others_get_the_loop_while_the_chunks_of_one_long_text_are_read() -> None:
+    """A text of megabytes that is full of names of credentials."""
+    task = asyncio.create_task(read(lines_of(*deltas(*["password: " * 700] * 300)), ndjson=True))
+    longest, at = 0.0, time.process_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.process_time()
+        longest, at = max(longest, now - at), now
+    assert len(task.result()) == 300
+    assert longest < 0.25, longest
+
+
+async def test_the_events_of_a_request_are_not_all_held_as_objects() -> None:
+    """One by one they become what is stored, which takes a tenth."""
+    body = lines_of(*[{"type": "custom:x", "data": {f"k{number}": 1.5 for number in range(500)}}] * 300)
+    tracemalloc.start()
+    try:
+        await read(body, ndjson=True)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * len(body)
+
+
+async def test_a_body_of_line_ends_is_no_list_of_millions() -> None:
+    """It is refused without being taken apart."""
+    assert (await refusal(b"\n" * 8_000_000, ndjson=True)).status == 422
 
 
 # --- hooks -----------------------------------------------------------------------------------------------------------
@@ -190,15 +271,15 @@ def breaks(event: Event, _: Origin) -> Event:
     raise LookupError("with the payload in its text")
 
 
-def test_events_pass_the_hooks_of_the_edge() -> None:
+async def test_events_pass_the_hooks_of_the_edge() -> None:
     """Every event passes the chain in order; a dropped one leaves its place empty."""
     lines = lines_of(STARTED, {"type": "custom:x", "data": {}}, STATUS)
-    started, dropped, status = read(lines, ndjson=True, hooks=[loud, drop_custom, loud])
+    started, dropped, status = await read(lines, ndjson=True, hooks=[loud, drop_custom, loud])
     assert (started.type, dropped) == ("execution:started", DROPPED)
     assert json.loads(status.json)["data"]["message"] == "m!!"
 
 
-def test_a_hook_learns_where_an_event_comes_from() -> None:
+async def test_a_hook_learns_where_an_event_comes_from() -> None:
     """Whose execution, the envelope's agent and request id, and that it came over HTTP."""
     origins = []
 
@@ -206,22 +287,22 @@ def test_a_hook_learns_where_an_event_comes_from() -> None:
         origins.append(origin)
         return event
 
-    read(lines_of(STATUS, STATUS | {"agent": "a", "requestId": "mine"}), ndjson=True, hooks=[hook])
+    await read(lines_of(STATUS, STATUS | {"agent": "a", "requestId": "mine"}), ndjson=True, hooks=[hook])
     common: Any = {"user": "alice", "org": "default", "execution_id": "ex_1", "attempt": 0, "source": "http"}
     assert origins == [Origin(request_id="r1", **common), Origin(request_id="mine", agent="a", **common)]
 
 
-def test_redaction_comes_after_the_hooks() -> None:
+async def test_redaction_comes_after_the_hooks() -> None:
     """A credential that a hook puts into an event is not stored either."""
 
     def tells(event: Event, _: Origin) -> Event:
         return Custom(name="told", data={"password": "hunter2"})
 
-    [prepared] = read(STATUS, hooks=[tells])
+    [prepared] = await read(STATUS, hooks=[tells])
     assert json.loads(prepared.json)["data"] == {"password": "[redacted]"}
 
 
-def test_a_failing_hook_refuses_the_whole_request() -> None:
+async def test_a_failing_hook_refuses_the_whole_request() -> None:
     """It is the edge's failure, named by hook and line, without what the hook said; no event is taken."""
     lines = lines_of(STARTED, STATUS)
 
@@ -229,17 +310,17 @@ def test_a_failing_hook_refuses_the_whole_request() -> None:
         return breaks(event, origin) if isinstance(event, Status) else event
 
     with pytest.raises(Problem) as caught:
-        read(lines, ndjson=True, hooks=[loud, on_status])
+        await read(lines, ndjson=True, hooks=[loud, on_status])
     problem = caught.value
     assert (problem.status, problem.slug, problem.extensions) == (500, "hook-failed", {"hook": "on_status"})
     assert problem.detail == "line 2: hook 'on_status' failed on status: LookupError"
 
 
-def test_a_hook_does_not_drop_an_end_over_http_either() -> None:
+async def test_a_hook_does_not_drop_an_end_over_http_either() -> None:
     """The request fails, and can be repeated when the hook is mended."""
     for event in (STARTED, DONE):
         with pytest.raises(Problem) as caught:
-            read(event, hooks=[lambda event, origin: None])
+            await read(event, hooks=[lambda event, origin: None])
         assert caught.value.status == 500
 
 
@@ -256,7 +337,7 @@ def test_an_edge_does_not_start_with_hooks_that_it_has_not() -> None:
 async def put(
     redis: Redis, *events: dict[str, Any], producer: tuple[str, int] = ("", 1), hooks: Sequence[Hook] = ()
 ) -> Any:
-    prepared = read(lines_of(*events), ndjson=True, hooks=hooks)
+    prepared = await read(lines_of(*events), ndjson=True, hooks=hooks)
     return await publish(redis, ALICE, "ex_1", prepared, producer, LogLimits())
 
 
@@ -341,6 +422,32 @@ async def test_hooks_that_change_their_mind_cost_no_event_and_double_none(redis:
     assert kept_at_first <= set(found)
 
 
+async def appends(redis: Redis) -> int:
+    stats: Any = await redis.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+
+async def test_a_large_request_is_appended_in_lots(redis: Redis) -> None:
+    """Redis does what others want in between. The lots are one request to its producer, wherever it was cut off."""
+    texts = [{"type": "message:complete", "data": {"messageId": "m", "text": "x" * 60_000}}] * 20
+    events = [STARTED, *texts, DONE, STATUS]
+    producer = ("http.p", 1)
+    assert (await put(redis, *events[:7], producer=producer)).appended == 7
+    before = await appends(redis)
+    assert (await put(redis, *events, producer=producer, hooks=[without_status])).appended == 15
+    assert await appends(redis) - before >= sum(60_000 for _ in texts) // LOT_BYTES
+    repeat = await put(redis, *events, producer=producer, hooks=[without_status])
+    rows: Any = await redis.xrange(ALICE.execution("ex_1").log)
+    assert (repeat.appended, repeat.cursor) == (0, rows[-1][0].decode())
+    assert [int(id_.decode().rpartition("-")[2]) for id_, _ in rows] == list(range(1, 23))
+    with pytest.raises(ExecutionEnded):
+        await put(redis, *texts, producer=("http.p", 24))
+
+
+def without_status(event: Event, _: Origin) -> Event | None:
+    return None if event.type == "status" else event
+
+
 async def test_without_a_producer_dropping_costs_nothing(redis: Redis) -> None:
     """Events without numbers are appended in one step, whatever lies between them was dropped."""
     await put(redis, STARTED)  # and the script is loaded
@@ -379,3 +486,31 @@ async def test_an_end_is_the_last_whatever_follows_it(redis: Redis) -> None:
     await put(redis, STARTED, DONE, numbered(1), producer=("http.p", 1), hooks=[without(1)])
     with pytest.raises(ExecutionEnded):
         await put(redis, STARTED, DONE, numbered(1), numbered(2), producer=("http.p", 1), hooks=[without(1)])
+
+
+def deltas(*pieces: str, message_id: str = "m", type_: str = "message:delta") -> list[dict[str, Any]]:
+    return [{"type": type_, "data": {"messageId": message_id, "delta": piece}} for piece in pieces]
+
+
+async def test_a_credential_cut_over_the_chunks_of_a_request_is_redacted() -> None:
+    """Of each message by itself, whatever stands between; a chunk of which nothing is left is dropped in its place."""
+    key = "ghp_" + "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
+    events = [
+        *deltas("use " + key[:9]),
+        *deltas("use " + key[:9], message_id="other"),
+        *deltas(key[9:20]),
+        STATUS,
+        *deltas(key[20:] + " now"),
+        *deltas(key[9:12] + ".", message_id="other"),
+        *deltas(key[9:], type_="thinking:delta"),
+        *(
+            {"type": "artifact", "data": {"artifactId": "a", "mediaType": "t", "text": text}}
+            for text in (key[:9], key[9:])
+        ),
+    ]
+    prepared = await read(b"\n".join(json.dumps(event).encode() for event in events), ndjson=True)
+    said = [None if one is DROPPED else json.loads(one.json)["data"].get("delta") for one in prepared]
+    assert said == ["use [redacted]", "use " + key[:9], None, None, " now", key[9:12] + ".", key[9:], None, None]
+    assert [json.loads(one.json)["data"]["text"] for one in prepared[7:]] == ["[redacted]", ""]
+    assert prepared[2] is DROPPED
+    assert prepared[3].type == "status"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -12,6 +14,7 @@ from redis.exceptions import ResponseError
 from broker.embedded import EmbeddedRedis
 from broker.rounds import Rounds
 from emitter.connection import GONE, Link, connect
+from tests.clusters import cluster
 
 
 @pytest.fixture
@@ -92,3 +95,30 @@ async def test_large_replies_are_few_at_a_time(redis: Redis, rounds: Rounds, mon
     heavy = [rounds.ask("GET", f"k{number}", weight=16) for number in range(100)]
     assert await asyncio.gather(*heavy) == [b"%d" % number for number in range(100)]
     assert max(sizes) == 4
+
+
+async def test_large_replies_of_a_cluster_are_few_at_a_time() -> None:
+    """Of each node; what is small goes at once, and each has its answer."""
+    with cluster() as made:
+        client: Any = connect(made.url)
+        rounds = Rounds(client)
+        names = [f"k{number}" for number in range(60)]
+        await asyncio.gather(*(rounds.ask("SET", name, name) for name in names))
+        under_way: Counter[str] = Counter()
+        most: Counter[str] = Counter()
+        execute = client.execute_command
+
+        async def counted(*arguments: str) -> object:
+            node = client.get_node_from_key(arguments[1]).name
+            under_way[node] += 1
+            most[node] = max(most[node], under_way[node])
+            await asyncio.sleep(0.01)
+            under_way[node] -= 1
+            return await execute(*arguments)
+
+        client.execute_command = counted
+        answers = await asyncio.gather(*(rounds.ask("GET", name, weight=16) for name in names))
+        assert answers == [name.encode() for name in names]
+        assert set(most.values()) == {4}
+        await rounds.close()
+        await client.aclose()

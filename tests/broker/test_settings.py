@@ -67,8 +67,10 @@ def test_limits_have_one_source() -> None:
     assert (settings.log_maxlen, settings.feed_maxlen) == (wire.LOG_MAXLEN, wire.FEED_MAXLEN)
     assert log_limits(settings) == LogLimits()
     chosen = {"LOG_MAX_BYTES": 1, "MAX_OPEN_INPUTS": 2, "MAX_PARAMS_BYTES": 3, "MAX_CONVERSATION_BYTES": 4}
+    chosen["MAX_QUEUED_PER_USER"] = 5
     environ = {"RUNCAST_" + name: str(value) for name, value in chosen.items()}
     limits = LogLimits(log_max_bytes=1, max_open_inputs=2, max_params_bytes=3, max_conversation_bytes=4)
+    limits = msgspec.structs.replace(limits, max_queued_per_user=5)
     assert log_limits(load_settings(environ)) == limits_from(environ)[0] == limits
 
 

@@ -8,6 +8,7 @@ import random
 import pytest
 from sse_reader import Parser, dechunk, parse
 
+from broker.metrics import CloseReason
 from broker.sse import (
     HEARTBEAT,
     HEARTBEAT_EVENT,
@@ -17,8 +18,8 @@ from broker.sse import (
     TypeFilter,
     chunk,
     control_frame,
+    end_frames,
     id_frame,
-    retry_frame,
 )
 from emitter.events import MessageDelta, Status
 from emitter.log import prepare
@@ -93,8 +94,17 @@ def test_control_frames_leave_the_cursor_alone() -> None:
     [frame] = parser.feed(control_frame("stream:live", {"replayed": 3}))
     assert frame == ("stream:live", '{"replayed":3}', "1763682345123-17")
     assert b"id:" not in control_frame("stream:live", {"replayed": 3})
-    assert parser.feed(retry_frame(1234) + id_frame(EventId(5, 6))) == []
+    assert parser.feed(id_frame(EventId(5, 6))) == []
+    assert len(parser.feed(control_frame("stream:open", {}, retry_ms=1234))) == 1
     assert (parser.retry, parser.last_id) == (1234, "5-6")
+
+
+def test_no_control_block_is_without_data() -> None:
+    """Many clients hand out a block without data as an empty event: when to come back is in the block of an event."""
+    frames = [control_frame("stream:open", {}, retry_ms=5), *(end_frames(reason) for reason in CloseReason)]
+    blocks = b"".join(frames).split(b"\n\n")[:-1]
+    assert len(blocks) == len(frames)
+    assert all(b"\ndata: {" in block for block in blocks)
 
 
 def test_no_event_can_break_a_frame() -> None:
@@ -117,7 +127,7 @@ def test_no_event_can_break_a_frame() -> None:
 
 def test_any_split_of_the_bytes_reads_the_same() -> None:
     """Where the network cuts the stream makes no difference."""
-    data = retry_frame(5) + control_frame("stream:open", {}) + plain().render([TOOL, TEXT]) + HEARTBEAT
+    data = control_frame("stream:open", {}, retry_ms=5) + plain().render([TOOL, TEXT]) + HEARTBEAT
     whole, seed = parse(data), random.randrange(1 << 32)
     cuts = sorted(random.Random(seed).sample(range(len(data)), 20))
     parser, frames = Parser(), []

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import gc
 import json
 import random
+import tracemalloc
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from broker.api_types import ExecutionState
-from broker.state import MAX_THOUGHTS, MAX_TOOLS, Fold, fold
-from broker.versions import MAX_TEXT
+from broker.state import MAX_STATE_BYTES, MAX_THOUGHTS, MAX_TOOLS, Fold, fold
+from broker.versions import MAX_TEXT, Text
 from emitter import events, wire
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -135,6 +137,45 @@ def test_a_question_that_has_its_answer_is_not_open_again() -> None:
     assert (state.status, state.open_inputs) == ("waiting_input", [question])
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [
+        events.ExecutionComplete(result=None, duration=1),
+        events.ExecutionError(error="boom"),
+        events.ExecutionCancelled(reason="enough", by="alice"),
+    ],
+    ids=lambda ending: ending.type,
+)
+def test_every_ending_closes_what_is_open(ending: events.Event) -> None:
+    """Of an execution that is over nothing runs, works or asks any more; what had ended, or never began, stays so."""
+    plan = events.Plan(goal="g", phases=[events.Phase(id=id_, name=id_) for id_ in ("done", "open", "never")])
+    state = fold(
+        log(
+            STARTED,
+            events.PlanCreated(plan=plan),
+            events.PhaseStart(phase_id="done", phase_name="done"),
+            events.PhaseComplete(phase_id="done", phase_name="done", duration=1),
+            events.PhaseStart(phase_id="open", phase_name="open"),
+            events.ToolStart(call_id="done", tool_name="t", params=None),
+            events.ToolComplete(call_id="done", tool_name="t", result=1, duration=1),
+            events.ToolStart(call_id="failed", tool_name="t", params=None),
+            events.ToolError(call_id="failed", tool_name="t", error="no", duration=1),
+            events.ToolStart(call_id="open", tool_name="t", params={"a": 1}),
+            events.ToolProgress(call_id="open", progress=40),
+            events.SpecialistActivated(specialist="done"),
+            events.SpecialistComplete(specialist="done"),
+            events.SpecialistActivated(specialist="open"),
+            events.InputRequired(input_id="open", prompt="?", kind="text"),
+            ending,
+        )
+    )
+    assert [phase.status for phase in state.phases] == ["complete", "interrupted", "pending"]
+    assert [tool.status for tool in state.tools] == ["complete", "error", "interrupted"]
+    assert (state.tools[2].params, state.tools[2].progress) == ({"a": 1}, 40)
+    assert [specialist.status for specialist in state.specialists] == ["complete", "interrupted"]
+    assert (state.status, state.open_inputs) == (events.TERMINAL_STATES[ending.type], [])
+
+
 def test_nothing_yet() -> None:
     """An execution without events is queued, at the cursor before the first."""
     state = fold([], "ex_1")
@@ -206,6 +247,111 @@ def test_voiding_many_changes_never_shows_a_void_one() -> None:
     assert state.progress.progress == 1
 
 
+# --- bytes -----------------------------------------------------------------------------------------------------------
+
+LONG = "x" * 60_000
+
+
+def greedy(count: int) -> list[events.Event]:
+    """Parts of every kind, each as large as an event may be."""
+    told: list[events.Event] = []
+    for number in range(count):
+        told += [
+            delta(LONG, f"m{number}"),
+            events.Thinking(thought=LONG),
+            events.ToolStart(call_id=f"c{number}", tool_name="t", params={"a": [[]] * 3_000}),
+            events.ToolProgress(call_id=f"c{number}", message=LONG),
+            events.ToolComplete(call_id=f"c{number}", tool_name="t", result=LONG, duration=1),
+            events.PhaseStart(phase_id=f"p{number}", phase_name=LONG),
+            events.SpecialistActivated(specialist=f"s{number}", task=LONG),
+            events.PartialResult(result=[{}] * 3_000),
+            events.Artifact(artifact_id=f"t{number}", media_type="t", text=LONG),
+            events.Artifact(artifact_id=f"d{number}", media_type="t", data={"a": LONG}),
+            events.Artifact(artifact_id=f"u{number}", media_type="t", url="https://x.example/" + LONG),
+            events.MessageComplete(message_id=f"m{number}"),
+        ]
+    return told
+
+
+def test_a_state_is_bounded_in_bytes() -> None:
+    """Of a log with very much in it, a fold keeps some megabytes of memory, and says of each part whether it is whole:
+    the latest are; what was left alone for longest has only its beginning, or a mark."""
+    entries = log(*greedy(30))
+    assert sum(len(entry.json) for entry in entries) > 3 * MAX_STATE_BYTES
+    gc.collect()
+    tracemalloc.start()
+    try:
+        folding = Fold()
+        for entry in entries:
+            folding.apply_entry(entry)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 1.5 * MAX_STATE_BYTES
+    finally:
+        tracemalloc.stop()
+    state = folding.state()
+    assert len(encoded(state)) < 2 * MAX_STATE_BYTES
+    assert (len(state.tools), len(state.messages), len(state.artifacts)) == (30, 30, 90), "parts stay"
+    assert (state.tools[0].params, state.tools[0].result[-1]) == ({"clipped": True}, "…")
+    assert state.partial_results[0].result == {"clipped": True}
+    assert (state.messages[0].text, state.messages[0].truncated) == ("x" * 199 + "…", True)
+    assert (state.thinking[0].thought, state.thinking[0].truncated) == ("x" * 199 + "…", True)
+    assert (state.phases[0].id, state.phases[0].name[-1]) == ("p0", "…")
+    text, data, url = state.artifacts[:3]
+    assert [each.truncated for each in (text, data, url)] == [True, True, True]
+    assert (text.text, data.data, url.url) == ("x" * 199 + "…", {"clipped": True}, None)
+    assert (state.tools[-1].result, state.messages[-1].text, state.messages[-1].truncated) == (LONG, LONG, False)
+
+
+def test_a_wide_value_counts_as_what_it_takes() -> None:
+    """A list of many small things takes many times its text, and is counted so."""
+    folding = Fold(max_bytes=5_000_000)
+    for entry in log(*[events.PartialResult(result=[[]] * 15_000) for _ in range(10)]):
+        folding.apply_entry(entry)
+    whole = [part for part in folding.state().partial_results if part.result != {"clipped": True}]
+    assert 1 <= len(whole) <= 4
+
+
+def test_an_open_question_is_never_given_up() -> None:
+    """However much comes after it, a question stays one, and can be answered."""
+    question = events.InputRequired(input_id="q", prompt=LONG, kind="choice", options=["a", "b"])
+    entries = log(STARTED, question, *greedy(10))
+    folding = Fold(max_bytes=100_000)
+    for entry in entries:
+        folding.apply_entry(entry)
+    (open_,) = folding.state().open_inputs
+    assert (open_.input_id, open_.kind, open_.prompt[-1]) == ("q", "choice", "…")
+    for entry in log(events.InputReceived(input_id="q", by="b", value=LONG), start=len(entries) + 1):
+        folding.apply_entry(entry)
+    assert (folding.state().status, folding.state().open_inputs) == ("running", [])
+
+
+def test_a_part_with_an_endless_name() -> None:
+    """Parts that are mostly name are given up as a whole."""
+    folding = Fold(max_bytes=500_000)
+    for entry in log(*[events.ToolStart(call_id=f"{number}{LONG}", tool_name="t", params=1) for number in range(20)]):
+        folding.apply_entry(entry)
+    assert 1 <= len(folding.state().tools) <= 5
+
+
+def test_a_text_of_which_the_end_was_not_kept_goes_back() -> None:
+    """What is taken back of a text that was too long, or given up, is known although it was not kept."""
+    text = Text()
+    for seq in range(1, 8):
+        text.add(seq, LONG)
+    assert (len(text), text.truncated) == (MAX_TEXT + 1, True)
+    assert text.void(6), "the last chunk was told to others"
+    assert not text.void(6)
+    assert text.truncated
+    assert text.void(2)
+    assert str(text) == LONG * 2
+    text.clip()
+    assert (str(text), text.truncated) == ("x" * 199 + "…", True)
+    assert text.void(1)
+    assert text.truncated
+    assert text.void(0)
+    assert (str(text), text.truncated) == ("", False)
+
+
 def test_an_event_of_the_future() -> None:
     """An entry this version does not understand moves the cursor and nothing else."""
     future = wire.Entry(1002, 2, b"hologram", b'{"type":"hologram","executionId":"ex_1","ts":1,"data":{}}')
@@ -247,3 +393,31 @@ def test_what_a_sub_agent_says_in_a_call_is_no_part_of_the_text() -> None:
     )
     assert state.text == "activity's boss's"
     assert {m.message_id: m.parent_id for m in state.messages} == {"a": "c1", "b": None, "c": None, "d": "c1"}
+
+
+def test_a_result_is_told_by_the_execution_itself() -> None:
+    """What sub-agents say beside it makes no difference."""
+    folding = Fold()
+    inner = {"agent": "researcher", "parent_id": "c1"}
+    end = events.ExecutionComplete(result="It rains.", duration=1.0)
+    for entry in (
+        spoken(delta("inner", "a"), 1, **inner),
+        spoken(delta("It rains.", "b"), 2),
+        spoken(end, 3),
+    ):
+        folding.apply_entry(entry)
+    assert folding.is_result_told()
+
+
+def test_a_message_that_was_given_up_is_still_the_sub_agents() -> None:
+    """Its text goes, its call stays, unless that is what is long."""
+    folding = Fold(max_bytes=10_000)
+    calls = ["c" * 300, "c" * 5_000]
+    for seq in range(1, 5):
+        inner = {"agent": "researcher", "parent_id": calls[seq // 3]}
+        folding.apply_entry(spoken(delta("x" * 4_000, f"m{seq}"), seq, **inner))
+    folding.shrink(1)
+    state = folding.state()
+    assert state.text == ""
+    assert [(m.parent_id, m.truncated) for m in state.messages[:2]] == [(calls[0], True)] * 2
+    assert all(0 < len(m.parent_id or "") < 1_000 for m in state.messages)

@@ -78,14 +78,17 @@ async def test_redis_never_sees_a_ticket_and_forgets_an_unused_one_in_time(redis
 
 
 async def test_a_ticket_keeps_all_that_its_token_was(edge_a: Tickets) -> None:
-    """Scopes, token id, expiry and the admin behind an identity survive the way through a ticket."""
+    """Scopes but admin, token id, expiry and the admin behind an identity survive the way through a ticket."""
     admin = identity(scopes=frozenset({"admin", "ops:read"}), token_id="t1", expires_at=time.time() + 10.5)
     acting = act_for(admin, user="bob", org="acme")
     ticket, expires_at = await edge_a.mint(acting)
     assert expires_at == admin.expires_at, "a ticket does not outlive its token"
     redeemed = await edge_a.redeem(ticket)
     assert redeemed.ticket is not None
-    assert {**_fields(redeemed), "ticket": None} == _fields(acting)
+    assert {**_fields(redeemed), "ticket": None, "ticket_use": 0} == {
+        **_fields(acting),
+        "scopes": frozenset({"ops:read"}),
+    }
 
 
 def _fields(value: Identity) -> dict[str, Any]:
@@ -157,7 +160,7 @@ async def test_tickets_of_open_streams_are_renewed_and_written_again_when_lost(
     assert await redis.pttl(key) > 1000 * LIFETIME_SECONDS - 5000
     await redis.flushall()
     await edge_a._renew()
-    assert (await edge_a.redeem(ticket)) == stream.identity
+    assert {**_fields(await edge_a.redeem(ticket)), "ticket_use": 1} == _fields(stream.identity)
 
 
 async def test_nothing_is_kept_of_streams_that_ended(edge_a: Tickets) -> None:
@@ -189,5 +192,27 @@ async def test_an_admins_ticket_is_for_the_user_it_was_made_for(edge_a: Tickets)
     ticket, _ = await edge_a.mint(act_for(admin, user="bob", org=None))
     redeemed = await edge_a.redeem(ticket)
     assert act_for(redeemed, user="bob", org=None).owner == Owner("bob")
-    with pytest.raises(Problem, match="another user"):
+    with pytest.raises(Problem, match="needs scope admin"):
         act_for(redeemed, user="carol", org=None)
+
+
+async def test_a_claim_that_comes_late_ends_the_older_stream(redis: Redis, edge_a: Tickets, edge_b: Tickets) -> None:
+    """The older stream's edge says last that it has the ticket: its own stream ends, and the newer one stays."""
+    ticket, _ = await edge_a.mint(identity())
+    first = await edge_a.redeem(ticket)
+    newer = await open_on(edge_b, ticket)
+    async with asyncio.timeout(10):
+        while await holder(redis) != b"edge-b 2":
+            await asyncio.sleep(0.01)
+    older = Stream(first)
+    edge_a.opened(older, close)  # type: ignore[arg-type]
+    await until(lambda: older.ended is CloseReason.REPLACED)
+    assert newer.ended is None
+    assert await holder(redis) == b"edge-b 2"
+
+
+async def test_tickets_that_are_none_leave_nothing_in_redis(redis: Redis, edge_a: Tickets) -> None:
+    for _ in range(5):
+        with pytest.raises(Unauthorized):
+            await edge_a.redeem("x" * 22)
+    assert await redis.dbsize() == 0

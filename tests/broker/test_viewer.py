@@ -22,7 +22,7 @@ from test_hub import ALICE, entries, entry, go_live, topic_with, viewer_of
 from broker.app import Edge
 from broker.settings import Settings
 from broker.sse import LAST_CHUNK, Lens
-from broker.viewer import MAX_UNREAD_BYTES, Viewer, ViewerState, take_over
+from broker.viewer import MAX_UNREAD_BYTES, SECOND_PROBE_SECONDS, Viewer, ViewerState, take_over
 from emitter.wire import START
 from tests.edges import SECRET, token_for
 
@@ -189,11 +189,11 @@ def test_the_protocol_of_aiohttp_is_let_go(run: Run) -> None:
 
 
 def test_a_client_that_leaves_is_told_once(run: Run) -> None:
-    """`on_gone` is called once when the client closes, resets, or half-closes its connection."""
+    """`on_gone` is called once when the client closes or resets its connection."""
 
     async def test() -> None:
         async with a_door() as door:
-            for count, leave in enumerate((close, reset, half_close), 1):
+            for count, leave in enumerate((close, reset), 1):
                 async with open_stream(door.port, "/stream", {}) as stream:
                     viewer = await door.opened(count)
                     leave(stream)
@@ -217,6 +217,28 @@ def reset(stream: RawStream) -> None:
 
 def half_close(stream: RawStream) -> None:
     stream.writer.write_eof()
+
+
+def test_a_client_that_says_no_more_still_listens(run: Run) -> None:
+    """A client that ends its side of the connection gets what is written; when it closes the other side as well, the
+    viewer is gone."""
+
+    async def test() -> None:
+        async with a_door() as door, open_stream(door.port, "/stream", {}) as stream:
+            viewer = await door.opened()
+            half_close(stream)
+            await asyncio.sleep(2 * SECOND_PROBE_SECONDS)
+            assert door.gone == []
+            viewer.write(viewer.lens.wrap(b"data: still here\n\n"))
+            async with asyncio.timeout(5):
+                await stream.reader.readuntil(b"data: still here\n\n")
+            close(stream)
+            viewer.write(viewer.lens.heartbeat)  # its connection is reset by this, or by the next
+            await asyncio.sleep(0.05)
+            viewer.write(viewer.lens.heartbeat)
+            await door.until(lambda: door.gone == [viewer])
+
+    run(test())
 
 
 def test_it_works_on_a_later_request_of_a_connection(run: Run) -> None:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
@@ -160,9 +160,14 @@ def _temporary(prefix: str) -> str:
     return "".join(f"{name}_temp_path {prefix}{name}; " for name in names)
 
 
-def deployed_nginx(edges: Sequence[Upstream]) -> Nginx:
-    """nginx as deploy/nginx has it, for these edges, and with a plain HTTP listener besides."""
+def deployed_nginx(edges: Sequence[Upstream], allowed: int | None = None) -> Nginx:
+    """nginx as deploy/nginx has it, for these edges, and with a plain HTTP listener besides. One client
+    may have `allowed` at once, where that is given, in place of 2000."""
     text = (ROOT / "deploy" / "nginx" / "nginx.conf").read_text()
+    if allowed is not None:
+        text = _replace(text, r"burst=2000", f"burst={allowed}")
+        text = _replace(text, r"limit_conn streams 2000", f"limit_conn streams {allowed}")
+        text = _replace(text, r"rate=100r/s", "rate=1r/s")
     text = _replace(text, r"listen 8443 ssl http2;", "listen 127.0.0.1:{tls_port} ssl http2; listen 127.0.0.1:{port};")
     text = _replace(text, r"/tmp/nginx", "{folder}/nginx")
     text = _replace(text, r"/etc/nginx/tls", "{folder}")
@@ -177,9 +182,13 @@ def deployed_nginx(edges: Sequence[Upstream]) -> Nginx:
     return proxy
 
 
-def deployed_haproxy(edges: Sequence[Upstream]) -> HAProxy:
-    """HAProxy as deploy/haproxy has it, for these edges, and with a plain HTTP listener besides."""
+def deployed_haproxy(edges: Sequence[Upstream], allowed: int | None = None) -> HAProxy:
+    """HAProxy as deploy/haproxy has it, for these edges, and with a plain HTTP listener besides. One client
+    may have `allowed` at once, where that is given, in place of 2000."""
     text = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text()
+    if allowed is not None:
+        text = _replace(text, r"sc_conn_cur\(0\) gt 2000", f"sc_conn_cur(0) gt {allowed}")
+        text = _replace(text, r"sc_http_req_rate\(0\) gt 3000", f"sc_http_req_rate(0) gt {allowed}")
     text = _replace(text, r"bind :8443 (ssl [^\n]*)", "bind 127.0.0.1:{tls_port} \\1\n  bind 127.0.0.1:{port}")
     text = _replace(text, r"/etc/haproxy/tls", "{folder}")
     text = _replace(text, r"\n *server edge-2[^\n]*", "")
@@ -195,9 +204,12 @@ def deployed_haproxy(edges: Sequence[Upstream]) -> HAProxy:
     return proxy
 
 
-def deployed_envoy(edges: Sequence[Upstream]) -> Envoy:
-    """Envoy as deploy/envoy has it, for these edges, and with a plain HTTP listener besides."""
+def deployed_envoy(edges: Sequence[Upstream], allowed: int | None = None) -> Envoy:
+    """Envoy as deploy/envoy has it, for these edges, and with a plain HTTP listener besides. One client
+    may have `allowed` at once, where that is given, in place of 2000."""
     text = (ROOT / "deploy" / "envoy" / "envoy.yaml").read_text()
+    if allowed is not None:
+        text = _replace(text, r"max_tokens: 2000, tokens_per_fill: 100", f"max_tokens: {allowed}, tokens_per_fill: 1")
     config = yaml.safe_load(text)
     (public,), (cluster,) = config["static_resources"]["listeners"], config["static_resources"]["clusters"]
     plain = copy.deepcopy(public) | {"name": "plain"}
@@ -211,7 +223,11 @@ def deployed_envoy(edges: Sequence[Upstream]) -> Envoy:
     return proxy
 
 
-DEPLOYED: dict[str, Callable[[Sequence[Upstream]], Proxy]] = {
+class Deployed(Protocol):
+    def __call__(self, edges: Sequence[Upstream], allowed: int | None = None) -> Proxy: ...
+
+
+DEPLOYED: dict[str, Deployed] = {
     "nginx": deployed_nginx,
     "haproxy": deployed_haproxy,
     "envoy": deployed_envoy,

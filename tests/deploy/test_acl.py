@@ -29,11 +29,11 @@ EXECUTE = "/api/agent/execute"
 WORKER = {"lease_seconds": 1, "grace_seconds": 0, "admin_port": 0}
 # Granted, though the story below has no need of it: whoever comes first loads the script; appends look at the feed's
 # last entry when the clock stepped back, and those of the version before at a record's length; they set answers once.
-# Edges keep a subscription for a while; AG-UI asks whether a log is gone, A2A waits for one's end. Workers look for the
-# job of an execution that waits again. The doctor counts edges over a connection that ends at once, so whose it was may
-# stay unknown.
+# Edges keep a subscription for a while; AG-UI asks whether a log is gone, A2A waits for one's end; who has too many
+# executions waiting is counted again. Workers look for the job of an execution that waits again. The doctor counts
+# edges over a connection that ends at once, so whose it was may stay unknown.
 APPEND = {"script|load", "xrevrange", "hlen", "hsetnx"}
-SELDOM = {"edge": {"unsubscribe", "exists", "xread", "zcount"}, "worker": {"xrange"}, "publisher": set[str]()}
+SELDOM = {"edge": {"unsubscribe", "exists", "xread", "zcount", "zscore"}, "worker": {"xrange"}, "publisher": set[str]()}
 # Sent while a connection is made, before anybody can be asked whose it is.
 CONNECTING = {"select", "client", "ping"}
 

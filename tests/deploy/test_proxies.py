@@ -29,6 +29,7 @@ from tests.deploy.proxies import DEPLOYED, HERE, PROXIES, Envoy, Nginx, Proxy, d
 from tests.edges import (
     SSE,
     Author,
+    Busy,
     EdgeProcess,
     Follower,
     SseReader,
@@ -342,6 +343,27 @@ async def test_draining_edges_get_nothing_new(
                 statuses = [await status_of_stream(proxies[crowd.name], crowd.author) for _ in range(5)]
                 assert set(statuses) == {200}, crowd.name
             assert min(viewers_of(draining)) > 0, "their streams were to go on"
+
+
+@pytest.mark.skipif(not HERE, reason="needs a proxy")
+async def test_a_stop_of_an_edge_without_viewers_costs_no_proxy_a_request(redis: Redis, redis_url: str) -> None:
+    """One of two edges gets SIGTERM while clients keep asking: through every proxy, each request is answered."""
+    with edges(redis_url, 2, drain_seconds=8) as two, in_front_of(two) as proxies:
+        clients = {name: [Busy(proxy.port, pause_seconds=0.05) for _ in range(3)] for name, proxy in proxies.items()}
+        everyone = [client for some in clients.values() for client in some]
+        running = asyncio.gather(*(client.run() for client in everyone))
+        await asyncio.sleep(2)
+        for client in everyone:
+            client.statuses.clear()  # before the first health check a proxy may know of no edge
+        two[0].send_signal(signal.SIGTERM)
+        await asyncio.to_thread(two[0].wait, 30)
+        await asyncio.sleep(0.5)
+        for client in everyone:
+            client.stop()
+        await running
+        for name, some in clients.items():
+            assert [loss for client in some for loss in client.lost] == [], name
+            assert {status for client in some for status in client.statuses} == {200}, name
 
 
 async def until_left_out(draining: Sequence[EdgeProcess], proxy: Proxy, author: Author) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from broker.api import MAX_BODY_BYTES
-from broker.app import KEEPALIVE_SECONDS, USER_TIMEOUT_MS
+from broker.connection import KEEPALIVE_SECONDS
+from broker.listener import USER_TIMEOUT_MS
 from broker.settings import Settings, load_settings
 from tests.deploy.manifests import K8S, ROOT
 
@@ -128,3 +129,29 @@ def test_proxies_give_up_vanished_viewers_when_edges_would() -> None:
     (option,) = listener["socket_options"]
     assert (option["level"], option["name"]) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     assert option["int_value"] == USER_TIMEOUT_MS == 1000 * number(HAPROXY, r"tcp-ut (\d+)s")
+
+
+def limits_of_a_client() -> dict[str, tuple[int, int]]:
+    """By proxy: what one client may ask at once, and then in a second."""
+    (limit,) = [each for each in manager()["http_filters"] if each["name"].endswith("local_ratelimit")]
+    (descriptor,) = limit["typed_config"]["descriptors"]
+    bucket = descriptor["token_bucket"]
+    assert bucket["fill_interval"] == "1s"
+    ten_seconds = number(HAPROXY, r"sc_http_req_rate\(0\) gt (\d+)")
+    connections = number(HAPROXY, r"sc_conn_cur\(0\) gt (\d+)")
+    return {
+        "nginx": (number(NGINX, r"burst=(\d+) nodelay"), number(NGINX, r"rate=(\d+)r/s")),
+        "HAProxy": (connections, (ten_seconds - connections) // 10),
+        "Envoy": (bucket["max_tokens"], bucket["tokens_per_fill"]),
+    }
+
+
+def test_limits_of_a_client_suit_an_office_behind_one_address() -> None:
+    """They are the same at every proxy: twenty users with all that each may have fit in at once, and ten who open
+    streams as fast as each may; and one address has no more than a fifth of what two edges hold."""
+    ((burst, per_second),) = set(limits_of_a_client().values())
+    assert number(NGINX, r"limit_conn streams (\d+)") == burst
+    for each in settings():
+        assert burst >= 20 * each.max_connections_per_user
+        assert per_second * 60 >= 10 * each.connects_per_minute
+        assert burst <= 2 * each.max_connections / 5

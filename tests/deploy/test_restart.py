@@ -217,6 +217,7 @@ async def runs_of_the_schedule(stand: Stand) -> int:
 async def test_tickets_are_good_and_revocations_hold(stand: Stand) -> None:
     """A ticket that was minted before opens a stream; a user who was revoked before is refused by an edge that starts
     afterwards, which has it from Redis alone."""
+    gus = token_for("gus")
     ticket = await stand.call("POST", "/api/agent/stream-tickets", "fay", {})
     assert ticket.status == 201
     assert (await call(stand.edge.port, "POST", "/api/admin/revocations", ADMIN, {"user": "gus"})).status == 202
@@ -224,7 +225,7 @@ async def test_tickets_are_good_and_revocations_hold(stand: Stand) -> None:
     async with Follower([stand.edge], f"/api/agent/stream?ticket={ticket.body['ticket']}", "") as feed:
         await feed.until_live()
     with edge(stand.server.url("edge")) as fresh:
-        assert (await call(fresh.port, "GET", EXECUTIONS, token_for("gus"))).status == 401
+        assert (await call(fresh.port, "GET", EXECUTIONS, gus)).status == 401
         assert (await call(fresh.port, "GET", EXECUTIONS, token_for("fay"))).status == 200
 
 

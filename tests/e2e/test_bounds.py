@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def only(redis_server: EmbeddedRedis) -> Iterator[EdgeProcess]:
-    with edge(redis_server.url, executes_per_minute=0, max_open_inputs=20) as started:
+    with edge(redis_server.url, executes_per_minute=0, max_open_inputs=20, max_queued_per_user=8) as started:
         yield started
 
 
@@ -100,6 +100,23 @@ async def test_a_long_chat_is_cut_and_says_so(only: EdgeProcess, redis: Redis, a
     params = json.loads(await redis.hget(record, "params"))  # type: ignore[misc,arg-type]
     assert (len(params["messages"]), params["messagesOmitted"]) == (4, 16)
     posting.cancel()
+
+
+@pytest.mark.usefixtures("known")
+async def test_executions_that_wait_are_bounded(only: EdgeProcess, author: Author) -> None:
+    """One too many of a user's is 429 with the limit, by any protocol; a repeat is the first answer, and others start
+    theirs."""
+    body = {"task": "t", "agent": "manual"}
+    for number in range(8):
+        headers = {"Idempotency-Key": f"k{number}"}
+        assert (await call(only.port, "POST", EXECUTE, author.token, body, headers=headers)).status == 202
+    for path, more in ((EXECUTE, body), ("/api/agent/chat", chat()), ("/ag-ui/manual", run())):
+        refused = await call(only.port, "POST", path, author.token, more)
+        assert (refused.status, refused.body["type"]) == (429, "urn:runcast:problem:too-many-queued")
+        assert (refused.body["limit"], int(refused.headers["retry-after"]) > 0) == (8, True)
+    repeated = await call(only.port, "POST", EXECUTE, author.token, body, headers={"Idempotency-Key": "k3"})
+    assert repeated.status == 202
+    assert (await call(only.port, "POST", EXECUTE, token_for(author.user + "-other"), body)).status == 202
 
 
 async def test_one_question_too_many(only: EdgeProcess, author: Author) -> None:

@@ -10,12 +10,13 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from emitter import jobs
+from emitter import jobs, wire
 from emitter.errors import (
     AppendRefused,
     ExecutionEnded,
     InvalidEvent,
     Superseded,
+    TooManyQueued,
     UnknownExecution,
 )
 from emitter.events import (
@@ -95,6 +96,57 @@ async def test_what_is_accepted_is_on_offer_and_looked_after(redis: Redis, lifec
     )  # fmt: skip
 
 
+SECRET = "ghp_" + "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
+WITH_SECRETS = Start(
+    task=f"Deploy with {SECRET}",
+    agent="writer",
+    params={"password": "hunter2", "n": 1, "args": ["--token", SECRET]},
+    metadata={"apiKey": "hunter2", "note": f"is {SECRET}", "chat": {"id": "c1"}},
+)
+
+
+async def test_what_people_are_shown_of_a_start_is_redacted(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Task, parameters and metadata in the record, which is listed and kept for days."""
+    await lifecycle.accept(ALICE, "ex_1", WITH_SECRETS)
+    record = await record_of(redis)
+    assert record["task"] == "Deploy with [redacted]"
+    assert msgspec.json.decode(record["params"]) == {
+        "password": "[redacted]", "n": 1, "args": ["--token", "[redacted]"],
+    }  # fmt: skip
+    assert msgspec.json.decode(record["metadata"]) == {
+        "apiKey": "[redacted]", "note": "is [redacted]", "chat": {"id": "c1"},
+    }  # fmt: skip
+
+
+async def test_the_agent_gets_what_was_given_until_the_end(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Also the attempt after a lost worker; nothing of it is left when the execution has ended."""
+    await lifecycle.accept(ALICE, "ex_1", WITH_SECRETS)
+    for attempt in (1, 2):
+        job = await claimed(redis, lifecycle)
+        assert (job.attempt, job.task, job.params) == (attempt, WITH_SECRETS.task, WITH_SECRETS.params)
+        assert job.metadata["apiKey"] == "[redacted]"
+        if attempt == 1:
+            await lapse(redis)
+            assert await lifecycle.lose(ALICE, "ex_1") == "superseded"
+    assert "hunter2" in str(await record_of(redis))
+    await write(redis, ExecutionComplete(result=1, duration=1.0), attempt=2)
+    assert "hunter2" not in str(await record_of(redis))
+    assert SECRET not in str(await record_of(redis))
+
+
+async def test_a_start_without_secrets_is_kept_once(redis: Redis, lifecycle: Lifecycle) -> None:
+    """There is nothing to keep apart then."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    assert "given" not in await record_of(redis)
+
+
+async def test_the_words_of_who_cancels_are_redacted_in_the_record(redis: Redis, lifecycle: Lifecycle) -> None:
+    """As they will be in the event."""
+    await claimed(redis, lifecycle)
+    await lifecycle.cancel(ALICE, "ex_1", reason=f"leaked {SECRET}", by="alice")
+    assert msgspec.json.decode((await record_of(redis))["cancel"])["reason"] == "leaked [redacted]"
+
+
 async def test_a_repeat_offers_the_job_that_the_first_call_could_not(redis: Redis, lifecycle: Lifecycle) -> None:
     """After a crash between the log and the queue a repeat offers the job, and a look was planned before the log."""
     await lifecycle.accept(ALICE, "ex_1", START)
@@ -102,6 +154,43 @@ async def test_a_repeat_offers_the_job_that_the_first_call_could_not(redis: Redi
     assert await is_looked_after(redis)
     assert not await lifecycle.accept(ALICE, "ex_1", START)
     assert await redis.xlen(jobs_key("writer")) == 1
+
+
+async def test_so_many_of_one_user_may_wait(redis: Redis) -> None:
+    """For a worker, or for their time; one that is taken or has ended makes room, and other users have their own."""
+    lifecycle = Lifecycle(redis, LogLimits(max_queued_per_user=3), Redactor())
+    later = msgspec.structs.replace(START, not_before=wire.now_ms() + 60_000)
+    await lifecycle.accept(ALICE, "ex_1", START)
+    await lifecycle.accept(ALICE, "ex_2", later)
+    await lifecycle.accept(ALICE, "ex_3", START)
+    with pytest.raises(TooManyQueued) as caught:
+        await lifecycle.accept(ALICE, "ex_4", START)
+    assert (caught.value.limit, await redis.exists(ALICE.execution("ex_4").record)) == (3, 0)
+    assert not await lifecycle.accept(ALICE, "ex_3", START), "a repeat is no other"
+    assert await lifecycle.accept(Owner("bob"), "ex_4", START)
+
+    await jobs.ensure_group(redis, "writer")
+    (entry, *_) = await jobs.read(redis, ["writer"], "w", count=1, block_ms=1000)
+    job = await jobs.claim(redis, entry, "w", 60_000, 3)
+    assert isinstance(job, Job)
+    await jobs.settle(redis, entry, job)
+    assert await lifecycle.accept(ALICE, "ex_4", START)
+    with pytest.raises(TooManyQueued):
+        await lifecycle.accept(ALICE, "ex_5", START)
+    await lifecycle.cancel(ALICE, "ex_2", reason=None, by=None)
+    await jobs.end(redis, wire.member(ALICE, "ex_2"))
+    assert await lifecycle.accept(ALICE, "ex_5", START)
+
+
+async def test_what_nobody_looks_after_does_not_wait(redis: Redis) -> None:
+    """A worker of the version before takes executions and does not say so: once they have ended they do not count."""
+    lifecycle = Lifecycle(redis, LogLimits(max_queued_per_user=2), Redactor())
+    for name in ("ex_1", "ex_2"):
+        await lifecycle.accept(ALICE, name, START)
+    await redis.zrem(DUE, wire.member(ALICE, "ex_1"))
+    assert await lifecycle.accept(ALICE, "ex_3", START)
+    with pytest.raises(TooManyQueued):
+        await lifecycle.accept(ALICE, "ex_4", START)
 
 
 async def test_what_runs_is_not_offered_by_a_repeat(redis: Redis, lifecycle: Lifecycle) -> None:

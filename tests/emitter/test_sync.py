@@ -90,7 +90,7 @@ async def test_errors_reach_the_caller(redis: Redis, redis_url: str) -> None:
             with pytest.raises(ExecutionEnded):
                 emitter.status("x", "")
         with pytest.raises(InvalidEvent):
-            SyncAgentEmitter("a b", "ex_1", redis_url=redis_url)
+            SyncAgentEmitter("a\nb", "ex_1", redis_url=redis_url)
         with pytest.raises(TypeError):
             SyncAgentEmitter("alice", "ex_1", nonsense=1)
 

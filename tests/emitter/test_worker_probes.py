@@ -30,9 +30,9 @@ ALICE = Owner("alice")
 FOLDER = Path(__file__).parents[1] / "e2e"
 
 
-def get(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -129,6 +129,37 @@ def test_an_address_that_is_taken_stops_the_start(capsys: pytest.CaptureFixture[
             Probes("127.0.0.1", taken.getsockname()[1], Metrics([]))
     assert main(["m:a"], {"RUNCAST_WORKER_ADMIN_PORT": "99999"}) == 2
     assert "RUNCAST_WORKER_ADMIN_PORT='99999'" in capsys.readouterr().err
+
+
+def test_a_host_that_is_none_of_this_machine_is_blamed_on_the_host() -> None:
+    """Not on the port; and an IPv6 address is an address."""
+    for host in ("[::]", "198.51.100.1"):
+        with pytest.raises(InvalidSetting, match="RUNCAST_ADMIN_HOST"):
+            Probes(host, 0, Metrics([]))
+    with Probes("::1", 0, Metrics([])) as probes:
+        assert get(probes.port, "/healthz", "[::1]")[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"GET %s HTTP/1.0\r\n\r\n" % path for path in (b"/healthz", b"/metrics", b"/x")])
+def test_answers_name_no_versions(sent: bytes) -> None:
+    """Nor is an answer taken for another type."""
+    with Probes("127.0.0.1", 0, Metrics([])) as probes:
+        head = exchange(probes.port, sent).partition(b"\r\n\r\n")[0]
+        assert b"\r\nServer: runcast" in head
+        assert head.count(b"Server: ") == 1
+        assert b"nosniff" in head
+
+
+def test_what_is_no_http_is_told_no_versions() -> None:
+    with Probes("127.0.0.1", 0, Metrics([])) as probes:
+        answer = exchange(probes.port, b"what\r\n\r\n")
+        assert b"Python" not in answer
+
+
+def exchange(port: int, sent: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(sent)
+        return b"".join(iter(lambda: sock.recv(65_536), b""))
 
 
 async def test_a_silent_connection_holds_up_nobody(redis: Redis, redis_url: str) -> None:

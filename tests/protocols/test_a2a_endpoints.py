@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from broker.embedded import EmbeddedRedis
 from emitter import wire, workers
 from emitter.events import (
+    Artifact,
     Event,
     ExecutionComplete,
     ExecutionStarted,
@@ -122,11 +124,21 @@ async def announced(redis: Redis, *agents: AgentInfo) -> None:
     await workers.announce(redis, WorkerInfo(id="w", host="h", pid=1, concurrency=1, running=0, agents=agents))
 
 
+async def told(at: EdgeProcess, *names: str) -> Answer:
+    """The card of an edge, once these are the agents on it: an edge looks every second."""
+    async with asyncio.timeout(10):
+        while True:
+            card = await call(at.port, "GET", "/.well-known/agent-card.json", None)
+            if [skill["id"] for skill in card.body["skills"]] == sorted(names):
+                return card
+            await asyncio.sleep(0.05)
+
+
 async def test_the_card(two_edges: list[EdgeProcess], redis: Redis) -> None:
     """Both paths give the same document to everybody, with what live workers announce; what did not change is not sent
     again; it changes when they come and go."""
     await announced(redis, AgentInfo(name="writer", description="Writes", tags=("text",)), AgentInfo(name="other"))
-    first = await call(two_edges[0].port, "GET", "/.well-known/agent-card.json", None)
+    first = await told(two_edges[0], "writer", "other")
     second = await call(two_edges[0].port, "GET", "/.well-known/agent.json", None)
     assert first.status == 200
     assert first.body == second.body
@@ -141,6 +153,7 @@ async def test_the_card(two_edges: list[EdgeProcess], redis: Redis) -> None:
         again = await call(two_edges[0].port, "GET", path, None, headers={"If-None-Match": given})
         assert (again.status, again.body, again.headers["etag"]) == (304, None, etag)
     await workers.retire(redis, "w")
+    await told(two_edges[0])
     gone = await call(two_edges[0].port, "GET", "/.well-known/agent.json", None, headers={"If-None-Match": etag})
     assert gone.status == 200
     assert gone.body["skills"] == []
@@ -150,6 +163,22 @@ async def card_of(at: EdgeProcess, path: str = "/.well-known/agent-card.json", *
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     async with request(at.port, "GET", path, headers=given) as response:
         return response.status, await response.json()
+
+
+async def test_what_a_card_costs(own_redis: EmbeddedRedis) -> None:
+    """Anybody may ask for the card, as often as he likes: Redis is asked for the agents about once a second."""
+    async with Redis.from_url(own_redis.url) as redis:
+        with edge(own_redis.url) as at:
+            before = await looks(redis)
+            for _ in range(100):
+                assert (await call(at.port, "GET", "/.well-known/agent-card.json", None)).status == 200
+            assert await looks(redis) - before < 50
+
+
+async def looks(redis: Redis) -> int:
+    """How often somebody asked who is there."""
+    stats = await redis.info("commandstats")
+    return int(stats["cmdstat_zrangebyscore"]["calls"]) if "cmdstat_zrangebyscore" in stats else 0
 
 
 async def test_where_the_card_leads(two_edges: list[EdgeProcess]) -> None:
@@ -184,6 +213,7 @@ async def test_what_agents_take_and_give(two_edges: list[EdgeProcess], redis: Re
     """A skill has the media types that its agent announces, or those of text and data; so has the list of agents."""
     painter = AgentInfo(name="painter", input_modes=("text/plain",), output_modes=("image/png", "image/svg+xml"))
     await announced(redis, AgentInfo(name="other"), painter)
+    await told(two_edges[0], "other", "painter")
     usual = ["text/plain", "application/json"]
     _, card = await card_of(two_edges[0])
     found = [(skill["id"], skill["inputModes"], skill["outputModes"]) for skill in card["skills"]]
@@ -198,6 +228,7 @@ async def test_what_agents_take_and_give(two_edges: list[EdgeProcess], redis: Re
 async def test_the_card_of_one_agent(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
     """An agent has a card and an endpoint of its own, whose messages are for it."""
     await announced(redis, AgentInfo(name="manual", description="Mine"), AgentInfo(name="other"))
+    await told(two_edges[0], "manual", "other")
     card = await call(two_edges[0].port, "GET", "/a2a/manual/.well-known/agent-card.json", None)
     assert (card.body["name"], card.body["description"]) == ("manual", "Mine")
     assert [skill["id"] for skill in card.body["skills"]] == ["manual"]
@@ -214,6 +245,7 @@ async def test_an_agent_as_a_tenant(two_edges: list[EdgeProcess], redis: Redis, 
     """In 1.0 an agent is a tenant: named in the path of REST, or in the params of JSON-RPC, a message is for it and a
     list is of its tasks; its card says so."""
     await announced(redis, AgentInfo(name="manual"), AgentInfo(name="other"))
+    await told(two_edges[0], "manual", "other")
     _, card = await card_of(two_edges[0], "/a2a/manual/.well-known/agent-card.json")
     (rest_,) = [each for each in card["supportedInterfaces"] if each["protocolBinding"] == "HTTP+JSON"]
     assert (rest_["protocolVersion"], rest_["tenant"], rest_["url"].rsplit("/", 1)[1]) == ("1.0", "manual", "a2a")
@@ -253,7 +285,7 @@ async def test_the_extended_card(two_edges: list[EdgeProcess], redis: Redis, aut
     for card in found:
         extensions = {each["uri"]: each.get("params") for each in card["capabilities"]["extensions"]}
         assert extensions["urn:runcast:a2a:params"] == {"writer": schema}
-    public = await call(port, "GET", "/.well-known/agent-card.json", None)
+    public = await told(two_edges[0], "writer")
     assert "urn:runcast:a2a:params" not in json.dumps(public.body)
 
 
@@ -728,6 +760,22 @@ async def test_lists(two_edges: list[EdgeProcess], author: Author) -> None:
     after = whole["tasks"][0]["status"]["timestamp"]
     assert [task["id"] for task in (await listed(statusTimestampAfter=after))["tasks"]] == [ids[0]]
     assert (await listed(pageToken="odd"))["code"] == -32602
+
+
+async def test_a_page_of_large_tasks_is_bounded(two_edges: list[EdgeProcess], author: Author) -> None:
+    """The tasks of a page share some megabytes: the oldest artifacts of each are cut, and say so."""
+    for number in range(4):
+        _, each = await begun(two_edges[0], author, contextId=f"large{number}")
+        for part in range(30):
+            text = "x" * 60_000
+            await each.write(Artifact(artifact_id=f"a{part}", media_type="text/plain", text=text))
+    page = await rpc(two_edges[1], author, "ListTasks", {"includeArtifacts": True})
+    assert len(page["tasks"]) == 4
+    assert len(json.dumps(page)) < 5 * 1024 * 1024
+    for task in page["tasks"]:
+        cut = [artifact for artifact in task["artifacts"] if artifact.get("metadata", {}).get("truncated")]
+        assert len(task["artifacts"]) == 30
+        assert cut
 
 
 # --- REST ------------------------------------------------------------------------------------------------------------

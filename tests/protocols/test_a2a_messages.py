@@ -17,8 +17,9 @@ from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPa
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.a2a.wire import Wire, encode, milliseconds, timestamp
+from broker.protocols.a2a.wire import Wire, encode, milliseconds
 from broker.protocols.conversations import Turn
+from broker.protocols.times import timestamp
 from emitter import errors
 from emitter.events import InputRequired
 

@@ -13,16 +13,18 @@ from redis.asyncio import Redis
 from broker.commands import Commands
 from broker.history import PAGE_EVENTS, History
 from broker.metrics import Metrics
+from broker.protocols.a2a import reading
 from broker.protocols.a2a.errors import A2AError
 from broker.protocols.a2a.model import ListTasks
 from broker.protocols.a2a.reading import Tasks
 from emitter.errors import UnknownExecution
-from emitter.events import InputReceived, InputRequired
+from emitter.events import Artifact, ExecutionStarted, InputReceived, InputRequired
 from emitter.log import LogLimits
 from emitter.redact import Redactor
 from emitter.wire import EventId, parse_event_id
 from tests.edges import Author
 
+STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 ASK = InputRequired(input_id="i", prompt="?", kind="text")
 ANSWER = InputReceived(input_id="i", by="alice", value="x")
 
@@ -84,13 +86,57 @@ async def test_cursors(tasks: Tasks, author: Author) -> None:
     await author.say(3)
     second = parse_event_id((await author.log())[1].id)
     reached = await tasks.reach(author.owner, author.execution_id, second)
-    assert (reached.then.last, reached.now.last.seq, reached.lost) == (second, 4, False)
+    assert (reached.then.last, reached.lost) == (second, False)
     for foreign in (second._replace(ms=second.ms - 1), EventId(second.ms, 9), EventId(second.ms + 10**9, 3)):
         with pytest.raises(A2AError):
             await tasks.reach(author.owner, author.execution_id, foreign)
     await author.redis.xtrim(author.keys.log, maxlen=1, approximate=False)
     reached = await tasks.reach(author.owner, author.execution_id, second)
     assert (reached.then.last.seq, reached.lost) == (4, True)
+
+
+async def test_what_was_answered_after_a_cursor(tasks: Tasks, author: Author) -> None:
+    """A task at a cursor says which of its questions have their answers by now."""
+    await author.begin()
+    asked = await author.write(ASK)
+    await author.write(ANSWER)
+    reached = await tasks.reach(author.owner, author.execution_id, asked)
+    assert (reached.then.last, reached.then.answered, reached.answered) == (asked, frozenset(), {"i"})
+
+
+@pytest.mark.parametrize("metadata", ["[1]", "{", '"x"', "[" * 2_000, "\xff"])
+async def test_a_record_that_somebody_else_has_written_in(tasks: Tasks, author: Author, metadata: str) -> None:
+    """Metadata that is no object is left out, and the task and the list of tasks are there."""
+    await author.begin()
+    encoded = metadata.encode("latin-1")
+    await author.redis.hset(author.keys.record, "metadata", encoded)
+    assert (await tasks.opening(author.owner, author.execution_id)).metadata is None
+    assert (await tasks.read(author.owner, author.execution_id)).state == "working"
+    if metadata in ("[1]", '"x"'):
+        page = await tasks.page(author.owner, ListTasks(with_artifacts=True))
+        assert [task.task_id for task in page.tasks] == [author.execution_id]
+
+
+async def test_a_state_that_nobody_knows(tasks: Tasks, author: Author) -> None:
+    """A task of which only a record is left, with a state of somebody else's, is in an unknown one."""
+    await author.begin()
+    await author.redis.hset(author.keys.record, "state", "dreaming")
+    await author.redis.delete(author.keys.log)
+    assert (await tasks.read(author.owner, author.execution_id)).state == "unknown"
+
+
+async def test_a_list_is_bounded(tasks: Tasks, author: Author, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the tasks are, a list of them is not: what does not fit says so, and is whole where its task alone
+    is asked for."""
+    monkeypatch.setattr(reading, "MAX_STATE_BYTES", 100_000)
+    made = [Artifact(artifact_id=f"a{n}", media_type="t", text="x" * 20_000) for n in range(4)]
+    for name in ("ex_1", "ex_2"):
+        await Author(author.redis, author.user, name).write(STARTED, *made)
+    page = await tasks.page(author.owner, ListTasks(with_artifacts=True))
+    for task in page.tasks:
+        marks = [artifact.metadata for artifact in task.artifacts]
+        assert marks == [{"truncated": True}] * 2 + [None] * 2
+    assert all(artifact.metadata is None for artifact in (await tasks.read(author.owner, "ex_1")).task().artifacts)
 
 
 async def test_until_it_has_ended(tasks: Tasks, author: Author) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from broker.protocols.a2a import bounds, renderer
+from broker.protocols.a2a.bounds import MAX_HISTORY
 from broker.protocols.a2a.model import Artifact, ArtifactUpdate, StatusUpdate, Task, TextPart, Update
 from broker.protocols.a2a.renderer import SettledTask, TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
-from broker.protocols.a2a.story import MAX_HISTORY, Opening, Story
+from broker.protocols.a2a.story import Opening, Story
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
@@ -39,6 +41,7 @@ from emitter.events import (
 from emitter.wire import Entry
 from tests.broker.test_state import recorded
 from tests.edges import SseReader
+from tests.protocols.made_up import MadeUp
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TASK = "ex_1"
@@ -423,6 +426,102 @@ def test_heartbeats() -> None:
     document = SettledTask(Story(OPENING), lambda _: b"{}")
     assert (stream.heartbeat, document.heartbeat) == (b": hb\n", b" ")
     assert max(stream.heartbeat_seconds, document.heartbeat_seconds) <= 2.5
+
+
+# --- frames that are made of patterns --------------------------------------------------------------------------------
+
+
+class Plain:
+    """In the place of patterns: there are none."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def delta(self, _: Any) -> bytes:
+        return b""
+
+    said = delta
+
+
+@pytest.mark.parametrize("name", WIRES)
+@pytest.mark.parametrize("seed", range(12))
+def test_patterns(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that was made of a pattern is the same as one that was made of its event, whatever the event holds, and
+    whatever stands in its ids: percent signs, or what looks like a mark."""
+    dice = MadeUp(seed, ids=7, more=["%(text)b", "100 %", "\ue000text\ue000", "8765432109876543"])
+    told = dice.log(40) + [
+        entry._replace(seq=entry.seq + 100, ms=2_000 + entry.seq) for entry in recorded("every_event.jsonl")
+    ]
+    told.sort(key=lambda entry: entry.seq)
+    for entries_ in (told, dice.log(200)):
+        made = TaskStream(Story(OPENING), WIRES[name], rpc_result(1), is_followed=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(renderer, "Patterns", Plain)
+            plain = TaskStream(Story(OPENING), WIRES[name], rpc_result(1), is_followed=True)
+        assert isinstance(plain._patterns, Plain)
+        for entry in entries_:
+            assert made.render([entry]) == plain.render([entry]), entry
+
+
+# --- what is not kept ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that does not have all that was said has marks: on artifacts that are shorter, and where messages of its
+    history are missing."""
+    long = events.MessageDelta(message_id="m", delta="x" * 60_000)
+    made = events.Artifact(artifact_id="a", media_type="t", text="y" * 60_000, append=True)
+    log = entries(STARTED, *[long] * 5, *[made] * 5, MessageDelta(message_id="short", delta="z"))
+    story = Story(OPENING)
+    tell(story, log)
+    marks = {artifact.artifact_id: artifact.metadata for artifact in story.task().artifacts}
+    assert marks == {"message:m": {"truncated": True}, "a": {"truncated": True}, "message:short": None}
+    monkeypatch.setattr(bounds, "MAX_HISTORY_BYTES", 1_000)
+    story = Story(OPENING)
+    asked = InputRequired(input_id="i", prompt="p" * 2_000, kind="text")
+    tell(story, entries(QUEUED, asked, InputReceived(input_id="i", by="b", value="v")))
+    task = story.task()
+    assert (task.metadata or {})["historyTruncated"] is True
+    assert [said.role for said in task.history] == ["user", "user"]
+    assert "historyTruncated" not in (Story(OPENING).task().metadata or {})
+
+
+def test_a_task_in_little_room() -> None:
+    """A task is told in as little room as it is given: the latest is whole, what is older is marked."""
+    made = [events.Artifact(artifact_id=f"a{n}", media_type="t", text=f"{n}" * 5_000, last=True) for n in range(10)]
+    values = [PartialResult(result={"a": ["x" * 50] * 200}) for _ in range(3)]
+    story = Story(OPENING, max_bytes=60_000)
+    tell(story, entries(STARTED, *values, *made))
+    task = story.task()
+    assert len(encode(V10().task(task))) < 60_000
+    assert task.artifacts[-1].parts == (TextPart(text="9" * 5_000, media_type="t"),)
+    assert task.artifacts[-1].metadata is None
+    assert [artifact.parts[0].data for artifact in task.artifacts[:3]] == [{"clipped": True}] * 3  # type: ignore[union-attr]
+    assert task.artifacts[3].metadata == {"truncated": True}
+
+
+def test_after_much_else_updates_still_come_to_the_task() -> None:
+    """A stream that had to give up what it knew of an artifact sends it again rather than adds to what it does not
+    know: its client has what the log says, or a mark."""
+    log = entries(
+        STARTED,
+        MessageDelta(message_id="m", delta="begun "),
+        MessageDelta(message_id="kept", delta="lost" * 100),
+        *[events.Artifact(artifact_id=f"a{n}", media_type="t", text="x" * 60_000) for n in range(12)],
+        MessageDelta(message_id="m", delta="and ended"),
+        MessageComplete(message_id="m", text="begun and ended"),
+        MessageDelta(message_id="kept", delta="more"),
+        ExecutionSuperseded(from_seq=16, attempt=2),
+    )
+    story = Story(OPENING)
+    updates = tell(story, log[:1])
+    story.forget()
+    for entry in log[1:]:
+        updates += story.take(entry)
+    found = merged(updates)
+    assert found["message:m"] == ["begun and ended"]
+    assert found["message:kept"] == ["lost" * 49 + "los…"]
+    marked = [update.artifact for update in updates if isinstance(update, ArtifactUpdate)][-1]
+    assert (marked.artifact_id, marked.metadata) == ("message:kept", {"truncated": True})
 
 
 # --- the task alone --------------------------------------------------------------------------------------------------

@@ -105,6 +105,34 @@ async def test_anothers_ticket(two_edges: list[EdgeProcess], author: Author) -> 
         assert stream.status == 404
 
 
+async def test_a_ticket_is_no_oracle(two_edges: list[EdgeProcess], author: Author) -> None:
+    """With a ticket for one execution every other one is refused in the same way, whether it runs, has ended at the
+    cursor, or does not exist."""
+    await author.begin()
+    for name in ("ex_2", "ex_3"):
+        await Author(author.redis, author.user, name).begin()
+    ended = Author(author.redis, author.user, "ex_3")
+    await ended.end()
+    last = (await ended.log())[-1].id
+    for query in ("&", f"&lastEventId={last}&"):
+        for name in ("ex_2", "ex_3", "ex_4", "*"):
+            used = query.rstrip("&") + await ticket(two_edges[0], author, "ex_1")
+            async with opening(two_edges[0], name, used) as stream:
+                assert stream.status == 403, (name, query)
+
+
+async def test_an_admins_ticket_is_for_one_owner(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A ticket that an admin made for one user opens nobody else's executions."""
+    await author.begin()
+    other = Author(author.redis, "other")
+    await other.begin()
+    admin = token_for("root", scopes=["admin", "executions:read"])
+    for user, status in ((author.user, 200), (other.user, 403)):
+        made = await call(two_edges[0].port, "POST", f"/api/agent/stream-tickets?user={author.user}", admin, {})
+        async with opening(two_edges[0], "ex_1", f"&user={user}&ticket={made.body['ticket']}") as stream:
+            assert stream.status == status
+
+
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_task_whose_log_has_gone(two_edges: list[EdgeProcess], author: Author, form: str) -> None:
     """Of a task that is only a memory it is shown the end, and then stopped."""

@@ -18,9 +18,9 @@ from broker.protocols.ag_ui import frames as spans
 from broker.protocols.ag_ui import messages as told
 from broker.protocols.ag_ui import renderer as rendering
 from broker.protocols.ag_ui.frames import Place
+from broker.protocols.ag_ui.lists import difference
 from broker.protocols.ag_ui.renderer import MAX_HISTORY_BYTES, Known, Renderer, View
 from broker.protocols.ag_ui.requests import Message, before
-from broker.protocols.ag_ui.state import difference
 from emitter import wire
 from emitter.events import (
     Artifact,
@@ -369,6 +369,14 @@ def test_a_lost_attempt_is_taken_back() -> None:
     assert ("execution:superseded", {"fromSeq": 0, "attempt": 2}) in seen.customs
     assert seen.state["execution"]["attempt"] == 2
     assert seen.state["execution"]["plan"] is None
+
+
+def test_attempts_without_end_are_not_taken_back() -> None:
+    """Taking an attempt back tells the conversation again: of very many attempts the later ones are only void."""
+    lost = [ExecutionSuperseded(from_seq=1, attempt=number) for number in range(2, 100)]
+    seen = client(STARTED, *lost)
+    assert types(seen).count("MESSAGES_SNAPSHOT") == rendering.MAX_TAKEN_BACK
+    assert types(seen).count("CUSTOM") == len(lost)
 
 
 def test_nothing_is_taken_back_without_the_conversation() -> None:

@@ -12,12 +12,12 @@ import pytest
 from playwright.async_api import BrowserContext, Page
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
-from tests.edges import Author, eventually
+from tests.edges import ROOT, Author, eventually
 from tests.web.browser import Complaints, WebStand, needs_chromium, web_stand
 
 pytestmark = needs_chromium
 
-FOLLOW = """async ({token, ttl, options, module, cookie}) => {
+FOLLOW = """async ({token, ttl, options, module, base, cookie}) => {
     const { RuncastClient } = await import(module ?? "/client/index.js");
     const seen = window.seen = {ids: [], phases: [], controls: [], refreshed: 0, status: null};
     let newest = token;
@@ -25,7 +25,7 @@ FOLLOW = """async ({token, ttl, options, module, cookie}) => {
         if (refresh) [seen.refreshed, newest] = [seen.refreshed + 1, await window.fresh()];
         return newest;
     };
-    const baseUrl = module ? new URL(module).origin : "";
+    const baseUrl = base ?? (module ? new URL(module).origin : "");
     const client = new RuncastClient({baseUrl, token: cookie ? undefined : window.fresh ? given : token});
     window.stream = client.stream({
         ...options,
@@ -37,6 +37,7 @@ FOLLOW = """async ({token, ttl, options, module, cookie}) => {
         },
     }).start();
 }"""
+CLIENT = ROOT / "broker" / "web" / "client"
 WAIT_MS = 30_000
 MODES = ("fetch", "eventsource", "shared")
 
@@ -56,7 +57,8 @@ class Tab:
 
     async def follow(self, token: str | None, **options: Any) -> Tab:
         module = options.pop("module", None)
-        given = {"token": token, "options": options, "module": module, "cookie": token is None}
+        base = options.pop("base", None)
+        given = {"token": token, "options": options, "module": module, "base": base, "cookie": token is None}
         await self.page.evaluate(FOLLOW, given)
         return self
 
@@ -156,6 +158,47 @@ async def test_seven_tabs_are_all_live(context: BrowserContext, stand: WebStand,
     status = "token => fetch('/api/agent/agents', {headers: {Authorization: `Bearer ${token}`}}).then(r => r.status)"
     assert await tabs[6].page.evaluate(status, stand.token(user)) == 200
     assert all([await tab.ids() == await log_ids(web_author) for tab in tabs])
+
+
+async def test_a_tab_without_a_connection_says_why(
+    context: BrowserContext, stand: WebStand, user: str, web_author: Author
+) -> None:
+    """Without sharing, six tabs have all connections of HTTP/1.1 that the browser has for a host. The seventh says so
+    while it waits, and goes on as soon as one is free."""
+    await nobody_connected(stand)
+    await web_author.begin()
+    tabs = [await new_tab(context, stand) for _ in range(7)]
+    await tabs[6].page.evaluate("import('/client/index.js').then(() => null)")
+    await asyncio.gather(*(tab.follow(stand.token(user), executionId="ex_1", mode="fetch") for tab in tabs[:6]))
+    await asyncio.gather(*(tab.until_live() for tab in tabs[:6]))
+    await tabs[6].follow(stand.token(user), executionId="ex_1", mode="fetch")
+    await tabs[6].until("seen.status.phase === 'connecting' && seen.status.error !== null")
+    assert "six connections" in (await tabs[6].seen())["status"]["error"]
+    await tabs[0].page.close()
+    await tabs[6].until_live()
+    assert (await tabs[6].seen())["status"]["error"] is None
+    assert await tabs[6].ids() == await log_ids(web_author)
+
+
+async def test_a_page_whose_origin_may_not_be_allowed(
+    page: Page, stand: WebStand, user: str, complaints: Complaints
+) -> None:
+    """A browser does not tell a page why another origin cannot be had: the client names both reasons. One of the page's
+    own origin can only be out of reach."""
+    complaints.allow("blocked by CORS policy", "Failed to load resource")
+    stand.site.folder(CLIENT)
+    url = stand.site.page("/foreign.html", "<!doctype html><title>foreign</title>")
+    await page.goto(url.replace("127.0.0.1", "localhost"))
+    tab = await Tab(page).follow(
+        stand.token(user), executionId="ex_1", mode="fetch", module="/index.js", base=stand.url
+    )
+    await tab.until("seen.status.phase === 'waiting'")
+    assert "cannot be reached, or the origin of this page is not allowed" in (await tab.seen())["status"]["error"]
+    own = await new_tab(page.context, stand, 1)
+    await own.page.route("**/ex_1/stream", lambda route: route.abort())
+    await own.follow(stand.token(user), executionId="ex_1", mode="fetch")
+    await own.until("seen.status.phase === 'waiting'")
+    assert (await own.seen())["status"]["error"] == "the edge cannot be reached"
 
 
 async def test_a_late_tab_catches_up_and_joins(

@@ -29,7 +29,7 @@ export async function run(): Promise<string> {
   const { executionId } = await client.execute({ task: "t", params: { a: 1 } }, { idempotencyKey: "k" });
   const watch: ExecutionWatch = client.watch(executionId, { keepEvents: 10, mode: "shared" });
   const stop: () => void = watch.subscribe(() => undefined);
-  const state: ExecutionState = watch.getSnapshot().state;
+  const state: ExecutionState | null = watch.getSnapshot().state;
   const onStatus = (status: Status) => status.phase;
   const stream: AgentStream = client.stream({ executionId, types: ["tool:*"], onStatus });
   for await (const event of stream) {
@@ -41,7 +41,7 @@ export async function run(): Promise<string> {
     if (event.type === "thinking") event.data.toolName;
   }
   stop();
-  return state.phases.map((phase) => phase.name).join();
+  return state?.phases.map((phase) => phase.name).join() ?? "";
 }
 
 export const told = (event: StreamEvent) => (event.type === "progress" ? event.data.progress : 0);

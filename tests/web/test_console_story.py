@@ -9,13 +9,20 @@ import pytest
 from playwright.async_api import Page, expect
 
 from emitter.events import (
+    ExecutionCancelled,
     ExecutionComplete,
     ExecutionQueued,
     ExecutionStarted,
     ExecutionSuperseded,
     InputRequired,
+    Phase,
+    PhaseComplete,
+    PhaseStart,
+    Plan,
+    PlanCreated,
     Progress,
     SandboxViolation,
+    SpecialistActivated,
     Thinking,
     Timeout,
     ToolStart,
@@ -86,6 +93,29 @@ async def test_specialists_stand_side_by_side(
     await expect(members).to_have_count(5)
     await expect(members.filter(has_text="docs")).to_contain_text("failed: it was told to fail")
     await expect(console.state).to_have_text("Completed")
+
+
+async def test_nothing_goes_on_in_an_execution_that_is_over(
+    page: Page, stand: WebStand, web_author: Author, complaints: Complaints
+) -> None:
+    """What an execution left open when it was cancelled is not said to run, or to work, for ever."""
+    plan = Plan(goal="g", phases=[Phase(id=name, name=name) for name in ("first", "second", "third")])
+    await web_author.begin()
+    await web_author.write(
+        PlanCreated(plan=plan),
+        PhaseStart(phase_id="first", phase_name="first"),
+        PhaseComplete(phase_id="first", phase_name="first", duration=1),
+        PhaseStart(phase_id="second", phase_name="second"),
+        ToolStart(call_id="c", tool_name="search", params={"for": "ever"}),
+        SpecialistActivated(specialist="legal", task="Read the contract"),
+        ExecutionCancelled(reason="enough", by=web_author.user),
+    )
+    console = await ConsolePage(page, stand, web_author.user).watch(web_author.execution_id)
+    await expect(console.state).to_have_text("Cancelled")
+    steps = page.get_by_role("list", name="Plan").get_by_role("listitem")
+    await expect(steps).to_contain_text(["first1.0 s, complete", "second, interrupted", "third, pending"])
+    await expect(console.rows.locator(".member.is-interrupted")).to_contain_text("interrupted")
+    await expect(console.row("search")).to_contain_text("not finished")
 
 
 @pytest.mark.parametrize(

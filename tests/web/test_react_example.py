@@ -4,47 +4,41 @@ load balancer."""
 from __future__ import annotations
 
 import json
-import mimetypes
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, Route, expect
 
-from tests.edges import ROOT, Author
-from tests.web.browser import NODE, Complaints, WebStand, needs_chromium, needs_npm
-
-EXAMPLE = ROOT / "deploy" / "examples" / "react"
-APP = "/app/"
+from emitter.events import ExecutionCancelled, PhaseStart, SpecialistActivated, ToolStart
+from tests.edges import Author, eventually
+from tests.web.browser import Complaints, WebStand, needs_chromium, needs_npm
+from tests.web.vite_server import EXAMPLE, build, served
 
 pytestmark = [needs_chromium, needs_npm(EXAMPLE)]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    assert NODE is not None
+def url(tmp_path_factory: pytest.TempPathFactory, module_stand: WebStand) -> Iterator[str]:
+    """Of the application, built, and served on the edge's origin."""
     folder = tmp_path_factory.mktemp("example")
-    command = [NODE, "node_modules/vite/bin/vite.js", "build", "--outDir", str(folder), "--emptyOutDir"]
-    done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=50)
-    assert done.returncode == 0, done.stderr
-    return folder
+    build(EXAMPLE, "--outDir", str(folder / "dist"), "--emptyOutDir")
+    with served(EXAMPLE, "preview", module_stand.url, folder / "vite.log", "--outDir", str(folder / "dist")) as url:
+        yield url
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def app(context: BrowserContext, page: Page, stand: WebStand, user: str, built: Path) -> Page:
-    """The application, signed in."""
-
-    async def serve(route: Route) -> None:
-        name = route.request.url.partition(APP)[2].partition("?")[0] or "index.html"
-        type_ = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        await route.fulfill(body=(built / name).read_bytes(), content_type=type_)
-
-    await context.route(f"{stand.url}{APP}**", serve)
-    await page.goto(f"{stand.url}{APP}#token={stand.token(user)}")
+async def signed_in(page: Page, url: str, token: str) -> Page:
+    await page.goto(f"{url}#token={token}")
     await expect(page.get_by_role("heading", name="Executions")).to_be_visible()
     assert "token" not in page.url
     return page
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def app(page: Page, stand: WebStand, user: str, url: str) -> Page:
+    """The application, signed in."""
+    return await signed_in(page, url, stand.token(user))
 
 
 async def faster(route: Route) -> None:
@@ -54,10 +48,10 @@ async def faster(route: Route) -> None:
     await route.continue_(post_data=json.dumps({**request, "params": {"pace": 0.2}}))
 
 
-async def test_a_link_replaces_nobody(app: Page, stand: WebStand, user: str) -> None:
+async def test_a_link_replaces_nobody(app: Page, url: str, stand: WebStand, user: str) -> None:
     """Who is signed in stays so, and the other's token leaves the address."""
     mine = await app.evaluate("sessionStorage.getItem('runcast-example-token')")
-    await app.goto(f"{stand.url}{APP}?again#token={stand.token(user + '-other')}")
+    await app.goto(f"{url}?again#token={stand.token(user + '-other')}")
     await expect(app.get_by_role("heading", name="Executions")).to_be_visible()
     assert await app.evaluate("sessionStorage.getItem('runcast-example-token')") == mine
     await app.wait_for_function("!location.hash.includes('token')")
@@ -105,6 +99,34 @@ async def test_cancel_and_the_list(app: Page, web_author: Author) -> None:
     await expect(app).to_have_url(f"{app.url.partition('#')[0]}#{web_author.execution_id}")
     await app.go_back()
     await expect(app.locator(".badge")).to_have_text("cancelled")
+
+
+async def test_what_an_ending_leaves_open(app: Page, web_author: Author) -> None:
+    """Nothing is said to run in an execution that is over."""
+    await web_author.begin()
+    await web_author.write(
+        PhaseStart(phase_id="p", phase_name="Look"),
+        ToolStart(call_id="c", tool_name="search", params={}),
+        SpecialistActivated(specialist="legal", task="Read"),
+        ExecutionCancelled(reason="enough"),
+    )
+    await app.locator(".executions button").click()
+    await expect(app.locator(".badge")).to_have_text("cancelled")
+    await expect(app.get_by_label("Tools")).to_contain_text("interrupted")
+    await expect(app.get_by_label("Specialists")).to_contain_text("interrupted")
+    await expect(app.locator(".phases .interrupted")).to_have_text("Lookinterrupted")
+
+
+async def test_five_tabs_are_live(
+    context: BrowserContext, app: Page, stand: WebStand, user: str, url: str, web_author: Author
+) -> None:
+    """Each tab has two streams, the list and an execution; all tabs together have two connections."""
+    await web_author.begin()
+    tabs = [app, *[await signed_in(await context.new_page(), url, stand.token(user)) for _ in range(4)]]
+    for tab in tabs:
+        await tab.locator(".executions button").click()
+        await expect(tab.get_by_role("status")).to_have_text("live")
+    await eventually("two connections", lambda: sum(edge.metric("runcast_connections") for edge in stand.edges) == 2)
 
 
 async def test_a_token_that_is_refused(app: Page, complaints: Complaints) -> None:

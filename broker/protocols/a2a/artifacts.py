@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.api_types import ArtifactState, ExecutionState, MessageState
+from broker.api_types import ArtifactState, MessageState, PartialState
 from broker.protocols.a2a.model import Artifact, DataPart, FilePart, Part, TextPart, as_object
 from emitter import events
 
@@ -20,6 +20,10 @@ def message_id(message: str) -> str:
 def agents_id(artifact_id: str) -> str:
     """An agent's own artifact."""
     return "artifact:" + artifact_id if ":" in artifact_id else artifact_id
+
+
+def partial_id(id_: str) -> str:
+    return "partial:" + id_
 
 
 def value_part(value: Any) -> Part:
@@ -46,19 +50,27 @@ def void(artifact_id: str) -> Artifact:
     return Artifact(artifact_id=artifact_id, parts=(TextPart(text=""),), metadata={"void": True})
 
 
+TRUNCATED = {"truncated": True}
+"""Metadata of an artifact that is shorter than what was said."""
+
+
 def text(message: MessageState) -> Artifact:
-    return Artifact(artifact_id=message_id(message.message_id), parts=(TextPart(text=message.text),))
+    metadata = TRUNCATED if message.truncated else None
+    id_ = message_id(message.message_id)
+    return Artifact(artifact_id=id_, parts=(TextPart(text=message.text),), metadata=metadata)
 
 
 def made(artifact: ArtifactState) -> Artifact:
-    return Artifact(artifact_id=agents_id(artifact.artifact_id), name=artifact.name, parts=parts_of(artifact))
+    metadata = TRUNCATED if artifact.truncated else None
+    id_ = agents_id(artifact.artifact_id)
+    return Artifact(artifact_id=id_, name=artifact.name, parts=parts_of(artifact), metadata=metadata)
 
 
-def partial(id_: str, event: events.PartialResult) -> Artifact:
+def partial(id_: str, event: events.PartialResult | PartialState) -> Artifact:
     """`id_` is the event's."""
     metadata = None if event.specialist is None else {"specialist": event.specialist}
     name = f"Partial result of {event.specialist}" if event.specialist else "Partial result"
-    return Artifact(artifact_id=f"partial:{id_}", name=name, parts=(value_part(event.result),), metadata=metadata)
+    return Artifact(artifact_id=partial_id(id_), name=name, parts=(value_part(event.result),), metadata=metadata)
 
 
 def synthesis(event: events.Synthesis) -> Artifact:
@@ -66,8 +78,5 @@ def synthesis(event: events.Synthesis) -> Artifact:
     return Artifact(artifact_id=SYNTHESIS, name="Synthesis", parts=(TextPart(text=event.message), DataPart(data=data)))
 
 
-def result(state: ExecutionState) -> Artifact | None:
-    """The result, unless there is none, or it is what was streamed as text already."""
-    if state.result is None or state.result == state.text:
-        return None
-    return Artifact(artifact_id=RESULT, name="Result", parts=(value_part(state.result),))
+def result(value: Any) -> Artifact:
+    return Artifact(artifact_id=RESULT, name="Result", parts=(value_part(value),))

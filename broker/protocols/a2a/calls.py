@@ -71,8 +71,10 @@ class Calls:
         if send.wants_push:
             raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
         if not (streams or send.blocking):
-            story = await self._tasks.read(call.identity.owner, (await self._deliver(call, send)).task_id)
-            return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
+            task_id = (await self._deliver(call, send)).task_id
+            async with self._front.folding(call.identity):
+                story = await self._tasks.read(call.identity.owner, task_id)
+                return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
         # Room first: of a task that was started and then not shown, the client would not even know the id.
         async with self._front.seat(call.request, call.identity) as seat:
             reached = await self._reached(call, send) if streams else None
@@ -92,7 +94,8 @@ class Calls:
         task_id, cursor = send.message.task_id, _cursor(call.request, send.metadata)
         if task_id is None or cursor is None:
             return None
-        reached = await self._tasks.reach(call.identity.owner, task_id, cursor)
+        async with self._front.folding(call.identity):
+            reached = await self._tasks.reach(call.identity.owner, task_id, cursor)
         return None if reached.lost else reached
 
     async def _deliver(self, call: Call, send: Send) -> Story:
@@ -104,7 +107,7 @@ class Calls:
     async def _start(self, call: Call, send: Send) -> Story:
         """The task, of which nothing has been told yet."""
         owner, context = call.identity.owner, context_of(send.message)
-        before = await conversations.turns(self._commands, owner, context) if send.message.context_id else []
+        before = await self._before(call, context) if send.message.context_id else []
         # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
         key = idempotency_key(call.request)
         task_id = None if key is None else "a2a_" + hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -114,6 +117,10 @@ class Calls:
         except ExecutionExists as known:
             return await self._repeated(call, send, known.execution_id)
         return Story(await self._tasks.opening(owner, accepted.execution_id))
+
+    async def _before(self, call: Call, context: str) -> list[conversations.Turn]:
+        async with self._front.folding(call.identity):
+            return await conversations.turns(self._commands, call.identity.owner, context)
 
     async def _repeated(self, call: Call, send: Send, task_id: str) -> Story:
         opening = await self._tasks.opening(call.identity.owner, task_id)
@@ -129,23 +136,27 @@ class Calls:
         opening = await self._tasks.opening(owner, message.task_id)
         if message.context_id not in (None, opening.context_id):
             raise A2AError(INVALID_PARAMS, "the task is of another context", contextId=opening.context_id)
-        state = await self._commands.state(owner, opening.task_id, with_stack=False)
+        async with self._front.folding(call.identity):
+            state = await self._commands.state(owner, opening.task_id, with_stack=False)
         if state.status in TERMINAL_STATES:
             raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
         question = question_for(state.open_inputs, send)
         answer = InputRequest(input_id=question.input_id, value=answer_of(question, message))
         await self._front.answer(call.request, call.identity, opening.task_id, answer)
-        return await self._tasks.read(owner, opening.task_id, lambda story: question.input_id in story.answered)
+        async with self._front.folding(call.identity):
+            return await self._tasks.read(owner, opening.task_id, lambda story: question.input_id in story.answered)
 
     # --- tasks -------------------------------------------------------------------------------------------------------
 
     async def get(self, call: Call, ask: Ask) -> web.Response:
-        story = await self._tasks.read(call.identity.owner, ask.task_id)
-        return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
+        async with self._front.folding(call.identity):
+            story = await self._tasks.read(call.identity.owner, ask.task_id)
+            return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
 
     async def list(self, call: Call, wanted: ListTasks) -> web.Response:
         wanted = msgspec.structs.replace(wanted, agent=call.agent)
-        return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
+        async with self._front.folding(call.identity):
+            return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
 
     async def cancel(self, call: Call, ask: Ask) -> web.Response:
         """The task, cancelled; as it is, if its agent takes longer than `CANCEL_SECONDS`."""
@@ -156,7 +167,8 @@ class Calls:
             await self._front.cancel(call.request, call.identity, ask.task_id, None)
         except ExecutionEnded as error:
             raise A2AError(TASK_NOT_CANCELABLE, f"the task has ended: {error.state}", state=error.state) from error
-        story = await self._tasks.read(owner, ask.task_id)
+        async with self._front.folding(call.identity):
+            story = await self._tasks.read(owner, ask.task_id)
         await self._tasks.until_ended(owner, story, CANCEL_SECONDS)
         return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
 
@@ -164,14 +176,16 @@ class Calls:
         """The task as it stands, or stood at the client's cursor, and then what follows."""
         cursor = _cursor(call.request, ask.metadata)
         owner = call.identity.owner
-        if cursor is None:
-            now = then = await self._tasks.read(owner, ask.task_id)
-        else:
-            then, now, _ = await self._tasks.reach(owner, ask.task_id, cursor)
+        async with self._front.folding(call.identity):
+            if cursor is None:
+                then = await self._tasks.read(owner, ask.task_id)
+                answered = then.answered
+            else:
+                then, answered, _ = await self._tasks.reach(owner, ask.task_id, cursor)
         if then.is_terminal:
             raise A2AError(UNSUPPORTED, f"the task has ended: {then.state}", state=then.state)
         # What follows the place up to which the story was told: it takes no entry twice.
-        rendering = TaskStream(then, call.wire, call.wrap, answered=now.answered)
+        rendering = TaskStream(then, call.wire, call.wrap, answered=answered)
         return await self._front.show(call.request, call.identity, ask.task_id, rendering)
 
     async def push(self, call: Call, params: Any) -> web.Response:  # noqa: ARG002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +20,7 @@ from emitter.workers import MODES, AgentInfo
 PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 MAX_AGE_SECONDS = 10
 """How long a card may be kept: agents come and go."""
+FRESH_SECONDS = 1.0
 _HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?\Z", re.ASCII)
 NOBODY = "no live agent has this name"
 DESCRIPTION = "Runs agents; every step of theirs can be followed live, resumed after a lost connection, and answered."
@@ -33,10 +35,12 @@ class Cards:
         self._redis = redis
         self._version = version
         self._public_url = public_url
+        self._asked_at = float("-inf")
+        self._agents: list[AgentInfo] | None = None
 
     async def public(self, request: web.Request) -> web.Response:
         """The card; 304 for one that the client has. Raises `Problem` 404."""
-        card = await self._card(request, request.match_info.get("agent"), is_extended=False)
+        card = self._card(request, await self._live(), request.match_info.get("agent"), is_extended=False)
         if card is None:
             raise Problem(404, "unknown-agent", NOBODY)
         document = encode(card)
@@ -53,16 +57,29 @@ class Cards:
             return web.Response(status=304, headers=headers)
         return web.Response(body=document, headers=headers)
 
+    async def _live(self) -> list[AgentInfo]:
+        """The live agents, as they were within the last second: anybody may ask, as often as he likes."""
+        if self._agents is None or time.monotonic() - self._asked_at > FRESH_SECONDS:
+            self._asked_at = time.monotonic()  # of those who ask at once, one reads
+            try:
+                self._agents = await workers.live_agents(self._redis)
+            except Exception:
+                self._agents = None
+                raise
+        return self._agents
+
     async def extended(self, request: web.Request, agent: str | None) -> dict[str, Any]:
         """The card for those who are let in. Raises `A2AError`."""
-        card = await self._card(request, agent, is_extended=True)
+        card = self._card(request, await workers.live_agents(self._redis), agent, is_extended=True)
         if card is None:
             raise A2AError(INVALID_PARAMS, NOBODY)
         return card
 
-    async def _card(self, request: web.Request, wanted: str | None, *, is_extended: bool) -> dict[str, Any] | None:
+    def _card(
+        self, request: web.Request, live: list[AgentInfo], wanted: str | None, *, is_extended: bool
+    ) -> dict[str, Any] | None:
         """None where no live agent has the name that is wanted."""
-        agents = [agent for agent in await workers.live_agents(self._redis) if wanted in (None, agent.name)]
+        agents = [agent for agent in live if wanted in (None, agent.name)]
         if wanted is not None and not agents:
             return None
         url = (self._public_url or origin_of(request)).rstrip("/") + "/a2a"

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
 
 from broker.api_types import LISTED, ExecutionSummary
 from broker.commands import Commands
+from broker.decoding import decode_entry
 from broker.history import History
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
-from broker.protocols.a2a.model import STATES, ListTasks, Status, Task, TaskPage
+from broker.protocols.a2a.model import STATES, ListTasks, Status, Task, TaskPage, TaskState
 from broker.protocols.a2a.story import Opening, Story
-from emitter.errors import UnknownExecution
+from broker.state import MAX_STATE_BYTES
+from emitter.errors import InvalidEvent, UnknownExecution
+from emitter.events import InputReceived
 from emitter.wire import EXECUTION_ID, START, Entry, EventId, Owner, parse_stream
+
+log = structlog.get_logger("broker")
 
 MAX_LISTED = 2_000
 """Of how many of the owner's executions, the newest, a list is made."""
 LIST_PAGE = 200
+PAGE_BYTES = 4 * 1024 * 1024
+"""Above which a page of tasks ends, whatever size was asked for."""
 
 
 class Reached(NamedTuple):
-    """A task at a cursor, and as it stands now. `lost`: what the cursor is a place of is gone, and both are now."""
+    """A task at a cursor, and which of its questions have been answered up to now. `lost`: what the cursor is a place
+    of is gone, and the task is as it stands now."""
 
     then: Story
-    now: Story
+    answered: frozenset[str]
     lost: bool = False
 
 
@@ -44,36 +53,44 @@ class Tasks:
         """Raises `UnknownExecution`."""
         if not EXECUTION_ID.match(task_id):
             raise UnknownExecution(task_id[:64])
-        names = ("state", "conversationId", "metadata", "task")
+        names = ("state", "conversationId", "task", "metadata")
         record = await self._redis.hmget(owner.execution(task_id).record, *names)
-        state, context, metadata, text = [
-            None if value is None else value.decode("utf-8", "replace") for value in record
-        ]
+        state, context, text = [None if value is None else value.decode("utf-8", "replace") for value in record[:3]]
         if state is None:
             raise UnknownExecution(task_id)
-        given = _object(metadata)
+        given = _object(task_id, record[3])
         about = given.pop("a2a", None)
         message_id = about.get("messageId") if isinstance(about, dict) else None
         # An execution that was started without a conversation is the only one of its context.
         return Opening(task_id, context or task_id, message_id, text, given or None)
 
-    async def read(self, owner: Owner, task_id: str, until: Callable[[Story], bool] = lambda _: False) -> Story:
+    async def read(
+        self,
+        owner: Owner,
+        task_id: str,
+        until: Callable[[Story], bool] = lambda _: False,
+        *,
+        max_bytes: int = MAX_STATE_BYTES,
+    ) -> Story:
         """The task up to now, or up to the entry that `until` says is enough. Raises `UnknownExecution`."""
-        story = Story(await self.opening(owner, task_id))
-        keys = owner.execution(task_id)
-        after = START
-        while True:
-            page = await self._history.read(keys.log, after, record=keys.record, alone=True)
-            for entry in page.entries:
-                story.take(entry)
-                if until(story):
-                    return story
-            if page.end or not page.entries:
-                break
-            after = page.cursor
+        story = Story(await self.opening(owner, task_id), max_bytes=max_bytes)
+        async for entry in self._entries(owner, task_id):
+            story.take(entry)
+            if until(story):
+                return story
         if story.last == START:
             await self._recall(owner, task_id, story)
         return story
+
+    async def _entries(self, owner: Owner, task_id: str) -> AsyncIterator[Entry]:
+        keys, after = owner.execution(task_id), START
+        while True:
+            page = await self._history.read(keys.log, after, record=keys.record, alone=True)
+            for entry in page.entries:
+                yield entry
+            if page.end or not page.entries:
+                return
+            after = page.cursor
 
     async def _recall(self, owner: Owner, task_id: str, story: Story) -> None:
         """Where the log is gone, the record still has its last event, or at least how the execution stands."""
@@ -82,17 +99,24 @@ class Tasks:
         if end is not None:
             story.take(Entry(int(ms), int(seq), b"", end))
         elif state is not None:
-            story.recall(STATES[state.decode()], EventId(int(ms or 0), int(seq or 0)))
+            story.recall(state_of(state.decode()), EventId(int(ms or 0), int(seq or 0)))
 
     async def reach(self, owner: Owner, task_id: str, cursor: EventId) -> Reached:
         """Raises `UnknownExecution`, and `A2AError` for a cursor that is none of this task's."""
-        now = await self.read(owner, task_id)
-        then = await self.read(owner, task_id, lambda story: story.last.seq >= cursor.seq)
-        if then.last == cursor:
-            return Reached(then, now)
-        if cursor.seq > now.last.seq or cursor.ms > now.last.ms or then.last.seq == cursor.seq:
+        story, answered, is_foreign = Story(await self.opening(owner, task_id)), set(), False
+        async for entry in self._entries(owner, task_id):
+            if story.last != cursor:
+                story.take(entry)
+                is_foreign = is_foreign or (entry.seq == cursor.seq and entry.ms != cursor.ms)
+            elif entry.type == InputReceived.type.encode():
+                answered.add(_answered(entry))
+        if story.last == START:
+            await self._recall(owner, task_id, story)
+        if story.last == cursor:
+            return Reached(story, story.answered | answered)
+        if is_foreign or cursor.seq >= story.last.seq or cursor.ms > story.last.ms:
             raise A2AError(INVALID_PARAMS, "the cursor is no place in this task's log", cursor=str(cursor))
-        return Reached(now, now, lost=True)
+        return Reached(story, story.answered, lost=True)
 
     async def until_ended(self, owner: Owner, story: Story, seconds: float) -> None:
         """Tell the story on until the task has ended, for so long at most."""
@@ -106,14 +130,16 @@ class Tasks:
     # --- lists ---
 
     async def page(self, owner: Owner, wanted: ListTasks) -> TaskPage:
-        """The tasks that were last active come first. Raises `A2AError` for a token that is none of ours."""
+        """The tasks that were last active come first; a page of large ones is short. Raises `A2AError` for a token that
+        is none of ours."""
         after = _parse_token(wanted.page_token)
         listed = await self._listed(owner, wanted.context_id)
         found = sorted((each for each in listed if _fits(each, wanted)), key=_place, reverse=True)
         rest = [each for each in found if after is None or _place(each) < after]
         shown = rest[: wanted.page_size]
         token = "" if len(rest) == len(shown) else "{}.{}".format(*_place(shown[-1]))
-        tasks = [await self._task(owner, summary, wanted) for summary in shown]
+        share = MAX_STATE_BYTES // max(1, len(shown))
+        tasks = [await self._task(owner, summary, wanted, share) for summary in shown]
         return TaskPage(tasks=tuple(tasks), next_token=token, page_size=wanted.page_size, total=len(found))
 
     async def _listed(self, owner: Owner, context_id: str | None) -> list[ExecutionSummary]:
@@ -139,28 +165,46 @@ class Tasks:
                 break
         return found
 
-    async def _task(self, owner: Owner, summary: ExecutionSummary, wanted: ListTasks) -> Task:
-        """Without its history, unless that is asked for: then, and for artifacts, its log is read."""
+    async def _task(self, owner: Owner, summary: ExecutionSummary, wanted: ListTasks, max_bytes: int) -> Task:
+        """Without its history, unless that is asked for: then, and for artifacts, its log is read. What does not fit
+        into `max_bytes` says that it is truncated, and is whole where the task alone is asked for."""
         if wanted.with_artifacts or wanted.history_length:
             try:
-                story = await self.read(owner, summary.execution_id)
+                story = await self.read(owner, summary.execution_id, max_bytes=max_bytes)
                 return story.task(history_length=wanted.history_length or 0, with_artifacts=wanted.with_artifacts)
             except UnknownExecution:
                 pass  # it expired just now
         return Task(
             task_id=summary.execution_id,
             context_id=_context(summary),
-            status=Status(state=STATES[summary.state], at=summary.updated_at or 0),
+            status=Status(state=state_of(summary.state), at=summary.updated_at or 0),
             metadata={"agent": summary.agent} if summary.agent else None,
         )
 
 
-def _object(metadata: str | None) -> dict[str, Any]:
-    """Somebody else may have written in the record."""
+def state_of(execution_state: str) -> TaskState:
+    return STATES.get(execution_state, "unknown")  # others write records too
+
+
+def _object(task_id: str, json: bytes | None) -> dict[str, Any]:
+    """What a record's JSON has. Others write records too: what is no object is left out."""
     try:
-        return msgspec.json.decode(metadata or "{}", type=dict[str, Any])
-    except msgspec.MsgspecError:
-        return {}
+        found = msgspec.json.decode(json or b"{}")
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    log.warning("record_unreadable", execution=task_id, error="metadata is no object")
+    return {}
+
+
+def _answered(entry: Entry) -> str:
+    """The question that this entry answers; empty where that is not understood."""
+    try:
+        _, event = decode_entry(entry)
+    except InvalidEvent:
+        return ""
+    return event.input_id if isinstance(event, InputReceived) else ""
 
 
 def _context(summary: ExecutionSummary) -> str:
@@ -174,7 +218,7 @@ def _place(summary: ExecutionSummary) -> tuple[int, str]:
 def _fits(summary: ExecutionSummary, wanted: ListTasks) -> bool:
     return (
         (wanted.agent is None or summary.agent == wanted.agent)
-        and (wanted.state is None or STATES[summary.state] == wanted.state)
+        and (wanted.state is None or state_of(summary.state) == wanted.state)
         and (wanted.since is None or (summary.updated_at or 0) >= wanted.since)
     )
 

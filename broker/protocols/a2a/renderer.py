@@ -8,8 +8,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from broker.protocols.a2a.model import StatusUpdate, Update
+from broker.protocols.a2a.patterns import Patterns
 from broker.protocols.a2a.story import Story
 from broker.protocols.a2a.wire import Wire, encode
+from emitter import events
 from emitter.wire import Entry
 
 STREAM_HEADERS = {
@@ -68,6 +70,9 @@ class TaskStream:
         self._is_followed = is_followed
         self._is_introduced = is_introduced
         self._is_over = False
+        self._patterns = Patterns(story, lambda update: b"data: %b\n\n" % wrap(wire.update(update)))
+        if is_introduced:
+            story.forget()
 
     @property
     def is_over(self) -> bool:
@@ -85,8 +90,16 @@ class TaskStream:
         return b"".join(frames)
 
     def _entry(self, entry: Entry) -> bytes:
-        updates = [self._closing(update) for update in self._story.take(entry)]
-        if self._is_introduced or self._story.last.seq != entry.seq:
+        moment = self._story.advance(entry)
+        if moment is None:
+            return b"" if self._is_introduced or self._story.last.seq != entry.seq else self._introduce()
+        if self._is_introduced:
+            is_delta = type(moment.event) is events.MessageDelta
+            shown = self._patterns.delta(moment) if is_delta else self._patterns.said(moment)
+            if shown:
+                return shown
+        updates = [self._closing(update) for update in self._story.tell(moment)]
+        if self._is_introduced:
             return self._frames(entry, updates)
         # The task says all that its first entry did, but not that it was the last one.
         return self._introduce() + self._frames(entry, [update for update in updates if _is_final(update)])
@@ -94,8 +107,11 @@ class TaskStream:
     def _introduce(self) -> bytes:
         self._is_introduced = True
         place = b"id: %d-%d\n" % self._story.last
-        whole = self._frame(self._wire.shown(self._story.task()), place)
-        return whole if len(whole) <= MAX_TASK_BYTES else self._introduce_in_parts(place)
+        shown = self._frame(self._wire.shown(self._story.task()), place)
+        if len(shown) > MAX_TASK_BYTES:
+            shown = self._introduce_in_parts(place)
+        self._story.forget()
+        return shown
 
     def _introduce_in_parts(self, place: bytes) -> bytes:
         task = self._story.task(history_length=BRIEF_HISTORY, with_artifacts=False)
@@ -115,10 +131,11 @@ class TaskStream:
         """An entry's updates. Only the last has its id: who loses the connection between two gets both again."""
         if not updates:
             return b""
+        shown = b""
+        for update in updates[:-1]:
+            shown += self._frame(self._wire.update(update), b"")
         self._is_over = any(map(_is_final, updates))
-        *first, last = [self._wire.update(update) for update in updates]
-        shown = [self._frame(value, b"") for value in first]
-        return b"".join([*shown, self._frame(last, b"id: %d-%d\n" % (entry.ms, entry.seq))])
+        return shown + self._frame(self._wire.update(updates[-1]), b"id: %d-%d\n" % (entry.ms, entry.seq))
 
     def _frame(self, value: Any, id_: bytes) -> bytes:
         return b"%bdata: %b\n\n" % (id_, self._wrap(value))
@@ -137,6 +154,7 @@ class SettledTask:
     heartbeat_seconds = HEARTBEAT_SECONDS
 
     def __init__(self, story: Story, answer: Callable[[Story], bytes]) -> None:
+        story.limit(MAX_TASK_BYTES)
         self._story = story
         self._answer = answer
         self._is_over = False

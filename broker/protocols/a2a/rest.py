@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from broker.front import Front
+from broker.front import READS, Front, check_shape
 from broker.protocols.a2a.calls import Call, agent_of
 from broker.protocols.a2a.errors import INVALID_PARAMS, PARSE, A2AError, to_a2a
 from broker.protocols.a2a.operations import Operation
@@ -66,7 +66,7 @@ class Rest:
 
     def _handler(self, family: Family, run: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            identity = await self._front.identify(request, "executions:read")
+            identity = await self._front.identify(request, "executions:read", rate=READS)
             try:
                 version_of(request, SPOKEN[family])
                 params = await self._params(request)
@@ -82,10 +82,12 @@ class Rest:
     async def _params(self, request: web.Request) -> dict[str, Any]:
         """Body, query and path as one: the path counts most."""
         body = await self._front.read_body(request) if request.can_read_body else b""
-        try:
-            given = msgspec.json.decode(body or b"{}")
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise A2AError(PARSE, f"the body is no JSON: {error}") from error
+        async with self._front.working(request):
+            check_shape(body)
+            try:
+                given = msgspec.json.decode(body or b"{}")
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise A2AError(PARSE, f"the body is no JSON: {error}") from error
         if not isinstance(given, dict):
             raise A2AError(INVALID_PARAMS, "the body is an object")
         query = {name: _typed(name, text) for name, text in request.query.items()}

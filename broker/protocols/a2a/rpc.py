@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from broker.auth import Identity
-from broker.front import Front
+from broker.front import READS, Front, check_shape
 from broker.protocols.a2a.calls import Call, agent_of
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
@@ -52,10 +52,12 @@ class Rpc:
         self._methods = old | {names[1]: Method(NEW, operations[what]) for what, names in METHODS.items()}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._front.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", rate=READS)
         envelope: dict[str, Any] = {}
         try:
-            envelope = decode(await self._front.read_body(request))
+            body = await self._front.read_body(request)
+            async with self._front.working(request):
+                envelope = decode(body)
             return await self._dispatch(request, identity, _request_of(envelope))
         except Exception as error:
             known = to_a2a(error)
@@ -78,7 +80,8 @@ class Rpc:
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """The request's object. Raises `A2AError`."""
+    """The request's object. Raises `A2AError`, and `Problem` 413."""
+    check_shape(body)
     try:
         envelope = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -17,7 +17,8 @@ from broker.protocols.a2a.model import (
     Update,
 )
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.a2a.wire import compact, timestamp
+from broker.protocols.a2a.wire import compact
+from broker.protocols.times import timestamp
 
 ENDS = {"completed": "task.completed", "failed": "task.error", "canceled": "task.error"}
 

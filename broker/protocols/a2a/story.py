@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from broker.api_types import ExecutionState
+from broker.clipping import short_question
+from broker.decoding import decode_entry
 from broker.protocols.a2a import artifacts, wording
+from broker.protocols.a2a.bounds import History, Repeats
 from broker.protocols.a2a.model import (
     STATES,
     TERMINAL,
@@ -27,16 +29,41 @@ from broker.protocols.a2a.model import (
     TextPart,
     Update,
 )
-from broker.state import Fold
-from broker.versions import Items
+from broker.protocols.a2a.wire import encode
+from broker.protocols.kept import Kept
+from broker.state import MAX_STATE_BYTES, Fold
 from emitter import events
 from emitter.errors import InvalidEvent
-from emitter.wire import START, Entry, Envelope, EventId, decode_envelope
+from emitter.wire import START, Entry, Envelope, EventId
 
-MAX_HISTORY = 200
-MAX_PARTIALS = 200
 MAX_KNOWN = 4096
 """Artifacts whose first chunk is remembered, and questions that were answered; beyond it the oldest are forgotten."""
+MAX_TOLD_BYTES = 256 * 1024
+"""Of the folded state, once the task was shown: what is left of a lost attempt is told from it."""
+
+FOLDED = frozenset(
+    {
+        events.ExecutionQueued,
+        events.ExecutionStarted,
+        events.ExecutionSuperseded,
+        events.ExecutionComplete,
+        events.ExecutionError,
+        events.ExecutionCancelled,
+        events.MessageDelta,
+        events.MessageComplete,
+        events.Status,
+        events.Progress,
+        events.SpecialistActivated,
+        events.SpecialistComplete,
+        events.PartialResult,
+        events.Synthesis,
+        events.Artifact,
+        events.UsageTotals,
+        events.InputRequired,
+        events.InputReceived,
+    }
+)
+"""What a task is made of. The rest is told and forgotten."""
 
 
 class Opening(NamedTuple):
@@ -50,30 +77,31 @@ class Opening(NamedTuple):
     metadata: dict[str, Any] | None = None
 
 
-class _Moment(NamedTuple):
-    """An event with its place. `before` are the artifacts before it, where it may change what was said of them."""
+class Moment(NamedTuple):
+    """An event with its place, which the story has reached. `was_said`: it completes a message of which all was told
+    before."""
 
     id: EventId
     head: Envelope
     event: Any
-    before: dict[str, Artifact]
+    was_said: bool = False
 
 
 class Story:
-    """`take` each entry; `task()` may be asked at any time."""
+    """`take` each entry; `task()` may be asked at any time before `forget`. `max_bytes` bound what is kept of it."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Opening, *, max_bytes: int = MAX_STATE_BYTES) -> None:
         self.task_id, self.context_id = opening.task_id, opening.context_id
         self.last = START
         self._opening = opening
-        self._fold = Fold(opening.task_id)
+        self._fold = Fold(opening.task_id, max_bytes=max_bytes)
         self._state: TaskState = "submitted"
-        self._open: list[events.InputRequired] = []
-        self._history: list[Message] = []
+        self._history: History | None = History()
         self._answered: dict[str, None] = {}
-        self._partials: Items[Artifact] = Items(MAX_PARTIALS)
-        self._known: dict[str, None] = {}
-        self._tellers = self._teller_table()
+        self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
+        self._repeats = Repeats()
+        self._known: Kept[bool] = Kept(MAX_KNOWN)
+        """Artifacts that were told, and whether their last chunk was."""
 
     @property
     def state(self) -> TaskState:
@@ -95,50 +123,68 @@ class Story:
 
     def take(self, entry: Entry) -> list[Update]:
         """What this entry changes. Nothing for one that was taken before, or is not understood (a newer version's)."""
+        moment = self.advance(entry)
+        return [] if moment is None else self.tell(moment)
+
+    def advance(self, entry: Entry) -> Moment | None:
+        """Take an entry, of which `tell` then says what it changed; None where that is nothing."""
         if entry.seq <= self.last.seq:
-            return []
+            return None
         self.last = id_ = entry.id
         try:
-            head, event = decode_envelope(entry.json)
+            head, event = decode_entry(entry)
         except InvalidEvent:
-            return []
-        before = self._before(event)
-        if not self._history:
-            self._begin(event)
-        self._fold.apply(id_, head, event)
-        if self._state == "submitted":
-            self._sync()  # whatever this log begins with: it may not say that it was queued or started
-        return self._tellers.get(type(event), self._say)(_Moment(id_, head, event, before))
+            return None
+        kind = type(event)
+        was_said = kind is events.MessageComplete and self._was_said(event)
+        if self._history is not None:
+            self._remember(id_, event, self._history)
+        if kind in FOLDED or self._state == "submitted":  # whatever a log begins with: it may not say that it began
+            self._fold.apply(id_, head, event)
+            self._state = STATES[self._fold.status]
+        return Moment(id_, head, event, was_said)
 
-    def _before(self, event: events.Event) -> dict[str, Artifact]:
-        """The artifacts that this event may change although they were told, as they are before it."""
-        if isinstance(event, events.MessageComplete):
-            message = self._fold.message(event.message_id)
-            said = [] if message is None else [artifacts.text(message)]
-        elif isinstance(event, events.ExecutionSuperseded):
-            said = self._artifacts(self._fold.state())
-        else:
-            said = []
-        return {artifact.artifact_id: artifact for artifact in said}
+    def tell(self, moment: Moment) -> list[Update]:
+        return _TELLERS.get(type(moment.event), Story._other)(self, moment)
+
+    def has_told(self, message_id: str) -> bool:
+        """Whether some of this message's text was told, so that more is added to it."""
+        return artifacts.message_id(message_id) in self._known
+
+    def limit(self, max_bytes: int) -> None:
+        """Keep less than before."""
+        self._fold.shrink(max_bytes)
+
+    def forget(self) -> None:
+        """Keep from here on what updates are made of, and no more: the task was shown."""
+        self._history = None
+        self._fold.shrink(MAX_TOLD_BYTES)
+
+    def _was_said(self, event: Any) -> bool:
+        """Whether this message's completion, as it is, adds nothing to what was told."""
+        if event.text is None:
+            return self.has_told(event.message_id)
+        return self._fold.has_said(event.message_id, event.text)
 
     def recall(self, state: TaskState, last: EventId) -> None:
         """How a task stands of whose log nothing is left."""
         self._state, self.last = state, last
-        self._begin(None)
+        if self._history is not None and not self._history.messages:
+            self._begin(None, self._history)
 
     # --- the task as it stands ---
 
     def task(self, *, history_length: int | None = None, with_artifacts: bool = True) -> Task:
         """With the latest `history_length` messages, or all."""
-        state = self._fold.state()
-        skipped = 0 if history_length is None else max(0, len(self._history) - history_length)
+        said = [] if self._history is None else self._history.messages
+        skipped = 0 if history_length is None else max(0, len(said) - history_length)
         return Task(
             task_id=self.task_id,
             context_id=self.context_id,
-            status=Status(state=self._state, at=self.last.ms, message=self._status_message(state)),
-            history=tuple(self._history[skipped:]),
-            artifacts=tuple(self._artifacts(state)) if with_artifacts else (),
-            metadata=self._task_metadata(state),
+            status=Status(state=self._state, at=self.last.ms, message=self._status_message()),
+            history=tuple(said[skipped:]),
+            artifacts=tuple(self._artifacts()) if with_artifacts else (),
+            metadata=self._task_metadata(),
         )
 
     def artifacts(self) -> list[ArtifactUpdate]:
@@ -153,25 +199,32 @@ class Story:
                 last=False,
                 metadata=place,
             )
-            for artifact in self._artifacts(self._fold.state())
+            for artifact in self._artifacts()
         ]
 
-    def _task_metadata(self, state: ExecutionState) -> dict[str, Any]:
+    def _task_metadata(self) -> dict[str, Any]:
+        fold = self._fold
         metadata = {**(self._opening.metadata or {}), "generation": self.last.seq, "cursor": str(self.last)}
-        found = {"agent": state.agent, "usage": state.usage, "progress": state.progress, "duration": state.duration}
+        found = {
+            "agent": fold.agent,
+            "usage": fold.facts.get("usage"),
+            "progress": fold.facts.get("progress"),
+            "duration": fold.end.get("duration"),
+        }
         metadata |= {name: msgspec.to_builtins(value) for name, value in found.items() if value is not None}
-        return metadata | {"attempt": state.attempt}
+        if self._history is not None and self._history.is_cut:
+            metadata["historyTruncated"] = True
+        return metadata | {"attempt": fold.attempt}
 
-    def _status_message(self, state: ExecutionState) -> Message | None:
+    def _status_message(self) -> Message | None:
+        end, activity = self._fold.end, self._fold.facts.get("activity")
         if self._state == "input-required":
             return self._prompt()
-        if state.error is not None:
-            return self._text("end", state.error.error)
-        if state.cancelled is not None:
-            return self._text("end", state.cancelled.reason or "")
-        if state.activity is not None and not self.is_terminal:
-            return self._text("activity", state.activity.message)
-        return None
+        if "error" in end:
+            return self._text("end", end["error"].error)
+        if "cancelled" in end:
+            return self._text("end", end["cancelled"].reason or "")
+        return self._text("activity", activity.message) if activity is not None and not self.is_terminal else None
 
     def _text(self, id_: str, text: str) -> Message | None:
         if not text:
@@ -184,155 +237,179 @@ class Story:
 
     def _prompt(self) -> Message | None:
         """The oldest open question: it is the one that an answer without an id is for."""
-        return wording.prompt(self.task_id, self.context_id, self._open[0]) if self._open else None
+        question = self._fold.oldest_input()
+        return None if question is None else wording.prompt(self.task_id, self.context_id, question)
 
-    def _artifacts(self, state: ExecutionState) -> list[Artifact]:
-        found = [artifacts.text(message) for message in state.messages]
-        found += self._partials.values()
-        if state.synthesis is not None:
-            found.append(artifacts.synthesis(state.synthesis))
-        found += [artifacts.made(artifact) for artifact in state.artifacts]
-        if result := artifacts.result(state):
-            found.append(result)
+    def _reminder(self) -> Message | None:
+        """The question again, with an update of something else: who puts the update in the place of the last one still
+        has it. A long one is told so often, and then only its beginning."""
+        question = self._fold.oldest_input()
+        if question is None:
+            return None
+        if self._reminded is None or self._reminded[0] is not question:
+            whole = wording.prompt(self.task_id, self.context_id, question)
+            brief = wording.prompt(self.task_id, self.context_id, short_question(question))
+            self._reminded = question, whole, brief, len(encode(question))
+        _, whole, brief, size = self._reminded
+        return whole if self._repeats.allow(size) else brief
+
+    def _left(self, artifact: Artifact) -> Artifact:
+        """What is left of an artifact. A long one is told so often, and then only that it is shorter."""
+        if self._repeats.allow(len(encode(artifact.parts))):
+            return artifact
+        return replace(artifact, parts=(TextPart(text=""),), metadata=artifacts.TRUNCATED)
+
+    def _artifacts(self) -> list[Artifact]:
+        fold = self._fold
+        found = [artifacts.text(message) for message in fold.messages()]
+        found += [artifacts.partial(id_, part) for id_ in fold.partials if (part := fold.partials.get(id_))]
+        if (synthesis := fold.facts.get("synthesis")) is not None:
+            found.append(artifacts.synthesis(synthesis))
+        found += [artifacts.made(artifact) for artifact in fold.artifacts()]
+        if not fold.is_result_told():
+            found.append(artifacts.result(fold.end["result"]))
         return found
 
-    # --- updates ---
+    # --- history ---
 
-    def _teller_table(self) -> dict[type[events.Event], Callable[[_Moment], list[Update]]]:
-        return {
-            events.ExecutionQueued: self._started,
-            events.ExecutionStarted: self._started,
-            events.ExecutionSuperseded: self._superseded,
-            events.ThinkingDelta: lambda _: [],
-            events.UsageTotals: lambda _: [],  # in the task's metadata, and with the end
-            events.MessageDelta: self._message_delta,
-            events.MessageComplete: self._message_complete,
-            events.PartialResult: self._partial,
-            events.Synthesis: self._synthesis,
-            events.Artifact: self._artifact,
-            events.InputRequired: self._input_required,
-            events.InputReceived: self._input_received,
-            events.ExecutionComplete: self._complete,
-            events.ExecutionError: self._ended,
-            events.ExecutionCancelled: self._ended,
-        }
+    def _remember(self, id_: EventId, event: events.Event, history: History) -> None:
+        """The message that began it, and each question with its answer, once it has one."""
+        if not history.messages:
+            self._begin(event, history)
+        if not isinstance(event, events.InputReceived):
+            return
+        asked = self._fold.inputs.get(event.input_id)
+        if isinstance(asked, events.InputRequired):
+            said = wording.prompt(self.task_id, self.context_id, asked)
+            history.add(said, len(encode(asked)))
+        if event.by != events.EXPIRED:
+            history.add(wording.answer(self.task_id, self.context_id, str(id_), event), len(encode(event)))
 
-    def _begin(self, event: events.Event | None) -> None:
+    def _begin(self, event: events.Event | None, history: History) -> None:
         """The first message. The event's text counts, since what looked secret was taken out of it."""
         text = event.task if isinstance(event, events.ExecutionQueued | events.ExecutionStarted) else self._opening.text
         said = self._text("task", text or "")
         if said is not None:
-            self._history.append(replace(said, role="user", message_id=self._opening.message_id or said.message_id))
+            message_id = self._opening.message_id or said.message_id
+            history.add(replace(said, role="user", message_id=message_id), len(text or ""))
 
-    def _sync(self) -> ExecutionState:
-        state = self._fold.state()
-        self._state, self._open = STATES[state.status], state.open_inputs
-        return state
+    # --- updates ---
 
-    def _started(self, moment: _Moment) -> list[Update]:
-        self._sync()
+    def _started(self, moment: Moment) -> list[Update]:
         return [self._status(moment)]
 
-    def _say(self, moment: _Moment) -> list[Update]:
-        """An event that A2A has no word for."""
-        message = wording.message(self.task_id, self.context_id, str(moment.id), moment.head, moment.event)
-        if message is None:
+    def said(self, moment: Moment) -> str | None:
+        """What an event says that the protocol has no word for, as `say` tells it; None for one that is told otherwise,
+        or not at all."""
+        is_other = type(moment.event) not in _TELLERS and self._state != "input-required"
+        return wording.text(moment.event) if is_other else None
+
+    def say(self, moment: Moment, text: str) -> StatusUpdate:
+        return self._status(moment, wording.message(self.task_id, self.context_id, str(moment.id), moment.head, text))
+
+    def _other(self, moment: Moment) -> list[Update]:
+        text = wording.text(moment.event)
+        if text is None:
             return []
         if self._state == "input-required":  # whose message is the question
-            return [self._status(moment, self._prompt(), data=moment.head.data)]
-        return [self._status(moment, message)]
+            return [self._status(moment, self._reminder(), data=moment.head.data)]
+        return [self.say(moment, text)]
 
-    def _superseded(self, moment: _Moment) -> list[Update]:
-        self._partials.void(moment.event.from_seq)
-        left = {artifact.artifact_id: artifact for artifact in self._artifacts(self._sync())}
+    def _nothing(self, _: Moment) -> list[Update]:
+        return []
+
+    def _superseded(self, moment: Moment) -> list[Update]:
+        """What is taken back of artifacts that were told, and what is left of others."""
+        fold, voided = self._fold, self._fold.voided
+        changed: list[tuple[str, Artifact | None]] = [
+            (artifacts.message_id(id_), None if (left := fold.message(id_)) is None else artifacts.text(left))
+            for id_ in voided.messages
+        ]
+        changed += [(artifacts.partial_id(id_), None) for id_ in voided.partials]
+        if voided.synthesis:
+            left = fold.facts.get("synthesis")
+            changed.append((artifacts.SYNTHESIS, None if left is None else artifacts.synthesis(left)))
+        changed += [
+            (artifacts.agents_id(id_), None if (made := fold.artifact(id_)) is None else artifacts.made(made))
+            for id_ in voided.artifacts
+        ]
         updates: list[Update] = []
-        for id_, artifact in moment.before.items():
-            if left.get(id_) != artifact:
-                updates.append(self._chunk(moment, left.get(id_) or artifacts.void(id_), last=True))
-            if id_ not in left:
-                self._known.pop(id_, None)  # what comes under this id is new
-        usage = msgspec.to_builtins(self._sync().usage)  # null takes back what clients have merged
+        for id_, artifact in changed:
+            told = artifacts.void(id_) if artifact is None else self._left(artifact)
+            updates.append(self._chunk(moment, told, last=True))
+            if artifact is None:
+                self._known.pop(id_)  # what comes under this id is new
+        usage = msgspec.to_builtins(fold.facts.get("usage"))  # null takes back what clients have merged
         facts = {"attempt": moment.event.attempt, "fromSeq": moment.event.from_seq, "usage": usage}
         return [*updates, self._status(moment, **facts)]
 
-    def _message_delta(self, moment: _Moment) -> list[Update]:
+    def _message_delta(self, moment: Moment) -> list[Update]:
         id_ = artifacts.message_id(moment.event.message_id)
         artifact = Artifact(artifact_id=id_, parts=(TextPart(text=moment.event.delta),))
         return [self._chunk(moment, artifact, append=True)]
 
-    def _message_complete(self, moment: _Moment) -> list[Update]:
+    def _message_complete(self, moment: Moment) -> list[Update]:
         """The whole text, unless all of it was streamed."""
         id_ = artifacts.message_id(moment.event.message_id)
-        said = moment.before.get(id_)
-        text = moment.event.text
-        if said is not None and (text is None or said.parts == (TextPart(text=text),)):
-            end = replace(said, parts=(TextPart(text=""),))
-            return [self._chunk(moment, end, append=True, last=True, whole=said)]
-        return [self._chunk(moment, Artifact(artifact_id=id_, parts=(TextPart(text=text or ""),)), last=True)]
+        if not moment.was_said:
+            text = TextPart(text=moment.event.text or "")
+            return [self._chunk(moment, Artifact(artifact_id=id_, parts=(text,)), last=True)]
+        end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
+        said = self._fold.message(moment.event.message_id) if self._known.get(id_) is False else None
+        whole = None if said is None or said.truncated else artifacts.text(said)
+        return [self._chunk(moment, end, append=True, last=True, whole=whole)]
 
-    def _partial(self, moment: _Moment) -> list[Update]:
-        artifact = artifacts.partial(str(moment.id), moment.event)
-        self._partials.set(moment.id.seq, artifact.artifact_id, artifact)
-        return [self._chunk(moment, artifact, last=True)]
+    def _partial(self, moment: Moment) -> list[Update]:
+        return [self._chunk(moment, artifacts.partial(str(moment.id), moment.event), last=True)]
 
-    def _synthesis(self, moment: _Moment) -> list[Update]:
+    def _synthesis(self, moment: Moment) -> list[Update]:
         last = not moment.event.specialists_pending
         return [self._chunk(moment, artifacts.synthesis(moment.event), last=last)]
 
-    def _artifact(self, moment: _Moment) -> list[Update]:
+    def _artifact(self, moment: Moment) -> list[Update]:
         event = moment.event
         id_ = artifacts.agents_id(event.artifact_id)
         artifact = Artifact(artifact_id=id_, name=event.name, parts=artifacts.parts_of(event))
-        known = self._fold.artifact(event.artifact_id) if event.append and event.last else None
-        whole = None if known is None else artifacts.made(known)
+        is_first_end = event.append and event.last and self._known.get(id_) is False
+        known = self._fold.artifact(event.artifact_id) if is_first_end else None
+        whole = None if known is None or known.truncated else artifacts.made(known)
         return [self._chunk(moment, artifact, append=event.append, last=event.last, whole=whole)]
 
-    def _input_required(self, moment: _Moment) -> list[Update]:
-        self._sync()
+    def _input_required(self, moment: Moment) -> list[Update]:
         final = self._state == "input-required"
         message = wording.prompt(self.task_id, self.context_id, moment.event) if final else None
         return [self._status(moment, message, final=final, inputId=moment.event.input_id)]
 
-    def _input_received(self, moment: _Moment) -> list[Update]:
+    def _input_received(self, moment: Moment) -> list[Update]:
         """Question and answer are history now."""
-        _keep(self._answered, moment.event.input_id)
-        asked = next((each for each in self._open if each.input_id == moment.event.input_id), None)
-        if asked is not None:
-            self._remember(wording.prompt(self.task_id, self.context_id, asked))
-        if moment.event.by != events.EXPIRED:
-            self._remember(wording.answer(self.task_id, self.context_id, str(moment.id), moment.event))
-        self._sync()
-        message = self._prompt() if self._state == "input-required" else None
+        self._answered[moment.event.input_id] = None
+        if len(self._answered) > MAX_KNOWN:
+            del self._answered[next(iter(self._answered))]
+        message = self._reminder() if self._state == "input-required" else None
         return [self._status(moment, message, inputId=moment.event.input_id, by=moment.event.by)]
 
-    def _remember(self, message: Message) -> None:
-        self._history.append(message)
-        if len(self._history) > MAX_HISTORY:
-            del self._history[1]  # the first is what it is all about
-
-    def _complete(self, moment: _Moment) -> list[Update]:
-        state = self._sync()
-        result = artifacts.result(state)
-        updates: list[Update] = [] if result is None else [self._chunk(moment, result, last=True)]
+    def _complete(self, moment: Moment) -> list[Update]:
+        updates: list[Update] = []
+        if not self._fold.is_result_told():
+            updates.append(self._chunk(moment, artifacts.result(moment.event.result), last=True))
         return [*updates, *self._ended(moment)]
 
-    def _ended(self, moment: _Moment) -> list[Update]:
-        state = self._sync()
+    def _ended(self, moment: Moment) -> list[Update]:
         event = moment.event
         facts = {
-            "usage": state.usage,
-            "duration": state.duration,
+            "usage": self._fold.facts.get("usage"),
+            "duration": self._fold.end.get("duration"),
             "tokensUsed": getattr(event, "tokens_used", None),
             "code": getattr(event, "code", None),
             "by": getattr(event, "by", None),
         }
         found = {name: msgspec.to_builtins(value) for name, value in facts.items() if value is not None}
-        return [self._status(moment, self._status_message(state), final=True, **found)]
+        return [self._status(moment, self._status_message(), final=True, **found)]
 
     # --- one update ---
 
     def _status(
-        self, moment: _Moment, message: Message | None = None, *, final: bool = False, **more: Any
+        self, moment: Moment, message: Message | None = None, *, final: bool = False, **more: Any
     ) -> StatusUpdate:
         return StatusUpdate(
             task_id=self.task_id,
@@ -344,7 +421,7 @@ class Story:
 
     def _chunk(
         self,
-        moment: _Moment,
+        moment: Moment,
         artifact: Artifact,
         *,
         append: bool = False,
@@ -352,8 +429,9 @@ class Story:
         whole: Artifact | None = None,
     ) -> ArtifactUpdate:
         """The first chunk of an artifact never says that it is added to something: clients take that for an error."""
-        append = append and artifact.artifact_id in self._known
-        _keep(self._known, artifact.artifact_id)
+        known = self._known.get(artifact.artifact_id)
+        append = append and known is not None
+        self._known.set(artifact.artifact_id, last or (append and bool(known)))
         return ArtifactUpdate(
             task_id=self.task_id,
             context_id=self.context_id,
@@ -365,13 +443,26 @@ class Story:
         )
 
 
-def _keep(names: dict[str, None], name: str) -> None:
-    names[name] = None
-    if len(names) > MAX_KNOWN:
-        del names[next(iter(names))]
+_TELLERS: dict[type[events.Event], Callable[[Story, Moment], list[Update]]] = {
+    events.ExecutionQueued: Story._started,
+    events.ExecutionStarted: Story._started,
+    events.ExecutionSuperseded: Story._superseded,
+    events.ThinkingDelta: Story._nothing,
+    events.UsageTotals: Story._nothing,  # in the task's metadata, and with the end
+    events.MessageDelta: Story._message_delta,
+    events.MessageComplete: Story._message_complete,
+    events.PartialResult: Story._partial,
+    events.Synthesis: Story._synthesis,
+    events.Artifact: Story._artifact,
+    events.InputRequired: Story._input_required,
+    events.InputReceived: Story._input_received,
+    events.ExecutionComplete: Story._complete,
+    events.ExecutionError: Story._ended,
+    events.ExecutionCancelled: Story._ended,
+}
 
 
-def _metadata(moment: _Moment) -> dict[str, Any]:
+def _metadata(moment: Moment) -> dict[str, Any]:
     """The place in the log, so that a client can tell whether it missed something, and go on from there. `generation`
     is the name that version 1.1 of the protocol is to have for it."""
     head = moment.head

@@ -23,7 +23,8 @@ from broker.protocols.a2a.model import (
     TextPart,
     Update,
 )
-from broker.protocols.a2a.wire import MAX_PARTS, Params, compact, read, timestamp
+from broker.protocols.a2a.wire import MAX_PARTS, Params, compact, read
+from broker.protocols.times import timestamp
 
 Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(min_length=1)]

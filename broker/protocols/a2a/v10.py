@@ -24,7 +24,8 @@ from broker.protocols.a2a.model import (
     TextPart,
     Update,
 )
-from broker.protocols.a2a.wire import MAX_PAGE, MAX_PARTS, Params, compact, milliseconds, read, timestamp
+from broker.protocols.a2a.wire import MAX_PAGE, MAX_PARTS, Params, compact, milliseconds, read
+from broker.protocols.times import timestamp
 
 STATES: dict[TaskState, str] = {
     "unknown": "TASK_STATE_UNSPECIFIED",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from broker.auth import Identity
+from broker.auth import Identity, require_execution
 from broker.front import Front
 from broker.problems import Problem
 from broker.protocols.a2a.errors import A2AError
@@ -32,7 +32,9 @@ class Watching:
         task_id = request.query.get("taskId")
         if not task_id:
             raise Problem(400, "invalid-parameter", "taskId names the task", path="taskId")
-        story = await self._story(request, identity, task_id)
+        require_execution(identity, task_id)  # before anything is read: an answer would tell what there is
+        async with self._front.folding(identity):
+            story = await self._story(request, identity, task_id)
         wire = _wire(request)
         if story.is_terminal:
             return web.Response(status=204)

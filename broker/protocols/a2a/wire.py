@@ -17,6 +17,7 @@ MAX_PAGE = 100
 MAX_PARTS = 64
 
 P = TypeVar("P")
+_EMPTY: tuple[Any, ...] = ((), [], {})
 _encoder = msgspec.json.Encoder()
 
 
@@ -67,13 +68,7 @@ def encode(value: Any) -> bytes:
 
 def compact(**fields: Any) -> dict[str, Any]:
     """An object without what is unset or empty."""
-    return {name: value for name, value in fields.items() if value or not (value is None or value in ((), [], {}))}
-
-
-def timestamp(ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    seconds, rest = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03d}Z"
+    return {name: value for name, value in fields.items() if value or not (value is None or value in _EMPTY)}
 
 
 def milliseconds(text: str) -> int:

@@ -37,19 +37,23 @@ def _percent(progress: float | None) -> str:
     return "" if progress is None else f"{progress:g} %"
 
 
-def message(task_id: str, context_id: str, id_: str, head: Envelope, event: events.Event) -> Message | None:
-    """The event as a message of the agent; None for one that has nothing to say here. `id_` is made of the log's."""
+def text(event: events.Event) -> str | None:
+    """What an event says; None for one that has nothing to say here."""
     said = _SAID.get(type(event))
     if said is None or (isinstance(event, events.Thinking) and not event.visible):
         return None
-    text = said(event)
+    return said(event)
+
+
+def message(task_id: str, context_id: str, id_: str, head: Envelope, said: str) -> Message:
+    """An event as a message of the agent. `id_` is made of the log's; `said` is the event's `text`."""
     data = DataPart(data={"type": head.type, "data": head.data})
     return Message(
         role="agent",
         message_id=f"{task_id}.{id_}",
         task_id=task_id,
         context_id=context_id,
-        parts=(TextPart(text=text), data) if text else (data,),
+        parts=(TextPart(text=said), data) if said else (data,),
         extensions=(EVENTS_EXTENSION,),
     )
 
@@ -58,15 +62,15 @@ def prompt(task_id: str, context_id: str, question: events.InputRequired) -> Mes
     """A question as a message, the same wherever it is shown."""
     data = msgspec.Raw(msgspec.json.encode(question))
     head = Envelope(type=question.type, execution_id=task_id, ts=0, data=data)
-    asked = message(task_id, context_id, question.input_id, head, question)
-    assert asked is not None
-    return asked
+    return message(task_id, context_id, question.input_id, head, question.prompt)
 
 
 def answer(task_id: str, context_id: str, id_: str, received: events.InputReceived) -> Message:
     """What somebody answered, as a message of the user."""
     value = received.value
-    part = TextPart(text=value) if isinstance(value, str) else DataPart(data=as_object(value))
+    # As JSON: it is kept for long, and small values take many times their text as objects.
+    data = None if isinstance(value, str) else msgspec.Raw(msgspec.json.encode(as_object(value)))
+    part = TextPart(text=value) if data is None else DataPart(data=data)
     return Message(
         role="user",
         message_id=f"{task_id}.{id_}",

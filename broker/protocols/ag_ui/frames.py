@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakMethod
 
 import msgspec
 
@@ -17,7 +18,8 @@ from emitter import wire
 from emitter.wire import START, EventId
 
 MAX_OPEN = 200
-"""Messages, steps and subagents that are open at a time; beyond it the oldest is ended."""
+MAX_OPEN_CHARS = 64 * 1024
+"""Messages, steps and subagents that are open at a time, and how long all their ids are; beyond it the oldest end."""
 
 Event = dict[str, Any]
 Key = tuple[str, str]
@@ -25,7 +27,7 @@ Key = tuple[str, str]
 
 STEP, TEXT, SPAN, REASONING, CALL, SUBAGENT = "step", "text", "span", "reasoning", "call", "subagent"
 
-_PLACE = re.compile(r"(\d{1,15}-\d{1,15})(?:\.(\d{1,6}))?\Z", re.ASCII)
+_PLACE = re.compile(r"(\d{1,15}-\d{1,15})(?:\.([1-9]\d{0,5}))?\Z", re.ASCII)
 _encoder = msgspec.json.Encoder()
 
 
@@ -51,15 +53,16 @@ class Place(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """What is open: the event that began it, and the one that will end it."""
+    """What is open: the event that began it, for a client that may have to be told again, and the one that will end
+    it."""
 
-    beginning: Event
+    beginning: Event | None
     ending: Event
 
 
 def frame(event: Event, id_: str | None = None) -> bytes:
-    line = b"" if id_ is None else b"id: %b\n" % id_.encode()
-    return b"%bdata: %b\n\n" % (line, wire.ascii_json(_encoder.encode(event)))
+    data = wire.ascii_json(_encoder.encode(event))
+    return b"data: %b\n\n" % data if id_ is None else b"id: %b\ndata: %b\n\n" % (id_.encode(), data)
 
 
 class Frames:
@@ -68,13 +71,15 @@ class Frames:
 
     def __init__(self, after: Place | None, on_return: Callable[[], None]) -> None:
         self._after = after or Place(START)
-        self._on_return = on_return
-        self._muted = after is not None
+        self._on_return = WeakMethod(on_return)  # or frames and their renderer would keep each other
+        self.is_muted = after is not None
         self._id = START
         self._timestamp = 0
         self._number = 0
-        self._events: list[tuple[str | None, Event]] = []
+        self._events: list[tuple[int, Event]] = []
+        """With the number of each, 0 for one that is of no entry."""
         self._open: dict[Key, Opened] = {}
+        self._open_chars = 0
 
     def begin(self, id_: EventId, timestamp: int) -> None:
         """The next entry of the log."""
@@ -86,19 +91,30 @@ class Frames:
         """No more comes of the entry; its frames."""
         if self._id.seq >= self._after.id.seq:
             self.show()
-        last = len(self._events) - 1
-        shown = b"".join(
-            frame(event, str(self._id) if index == last and id_ is not None else id_)
-            for index, (id_, event) in enumerate(self._events)
-        )
+        if not self._events:
+            return b""
+        shown, (last, event) = b"", self._events.pop()
+        for number, earlier in self._events:
+            shown += frame(earlier, f"{self._id}.{number}" if number else None)
         self._events.clear()
-        return shown
+        return shown + frame(event, str(self._id) if last else None)
 
     def show(self) -> None:
         """From here on frames are shown."""
-        if self._muted:
-            self._muted = False
-            self._on_return()
+        if self.is_muted:
+            self.is_muted = False
+            on_return = self._on_return()
+            assert on_return is not None, "who has the frames keeps them"
+            on_return()
+
+    @property
+    def is_next_had(self) -> bool:
+        """Whether the client has the next frame already."""
+        return self.is_muted and self._after.covers(self._id.seq, self._number + 1)
+
+    def pass_over(self) -> None:
+        """Count the next frame, which the client has already."""
+        self._number += 1
 
     def put(self, type_: str, **fields: Any) -> None:
         """One event; fields that are None are left out, since null would be an error."""
@@ -106,24 +122,25 @@ class Frames:
 
     def _put(self, event: Event) -> None:
         self._number += 1
-        if self._muted and not self._after.covers(self._id.seq, self._number):
+        if self.is_muted and not self._after.covers(self._id.seq, self._number):
             self.show()
-        if not self._muted:
-            self._events.append((f"{self._id}.{self._number}", {**event, "timestamp": self._timestamp}))
+        if not self.is_muted:
+            self._events.append((self._number, {**event, "timestamp": self._timestamp}))
 
     def tell(self, type_: str, **fields: Any) -> None:
         """One event that is of no entry: it has no id, and may come again."""
-        self._events.append((None, event_of(type_, **fields)))
+        self._events.append((0, event_of(type_, **fields)))
 
     # --- what is open ---
 
     def start(self, key: Key, beginning: Event, ending: Event) -> None:
         """Begin something, unless it is open."""
         if key not in self._open:
-            if len(self._open) >= MAX_OPEN:
+            self._open_chars += len(key[1])
+            while self._open and (len(self._open) >= MAX_OPEN or self._open_chars > MAX_OPEN_CHARS):
                 self.finish(next(iter(self._open)))
             self._put(beginning)
-            self._open[key] = Opened(beginning, ending)
+            self._open[key] = Opened(beginning if self.is_muted else None, ending)
 
     def is_open(self, key: Key) -> bool:
         return key in self._open
@@ -134,6 +151,7 @@ class Frames:
         if opened is not None:
             self._put({**opened.ending, **fields})  # while it is still open: a client that returns here needs both ends
             del self._open[key]
+            self._open_chars -= len(key[1])
 
     def finish_all(self, **of_subagents: Any) -> None:
         """End all that is open, the latest first. `of_subagents` is added to the events that end subagents."""
@@ -142,9 +160,9 @@ class Frames:
 
     def begin_again(self) -> None:
         """Tell of all that is open that it begins."""
-        self._events += [(None, opened.beginning) for opened in self._open.values()]
+        self._events += [(0, opened.beginning) for opened in self._open.values() if opened.beginning is not None]
+        self._open = {key: Opened(None, opened.ending) for key, opened in self._open.items()}
 
 
 def event_of(type_: str, **fields: Any) -> Event:
-    present = {name: value for name, value in fields.items() if value is not None}
-    return {"type": type_, **present}
+    return {"type": type_} | {name: value for name, value in fields.items() if value is not None}

@@ -6,9 +6,9 @@ must know: the execution, the place, and the question.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from broker.protocols.times import timestamp
 from emitter.events import InputRequired
 from emitter.wire import EXECUTION_ID, INPUT_ID, EventId, parse_event_id
 
@@ -43,8 +43,7 @@ def interrupt(question: InputRequired, execution_id: str, place: EventId) -> dic
         "metadata": {"executionId": execution_id, "inputId": question.input_id},
     }
     if question.expires_at is not None:
-        moment = datetime.fromtimestamp(question.expires_at / 1000, UTC)
-        told["expiresAt"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told["expiresAt"] = timestamp(question.expires_at)
     return told
 
 

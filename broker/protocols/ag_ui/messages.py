@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from broker.protocols.ag_ui.frames import CALL, REASONING, SPAN, STEP, SUBAGENT, TEXT, Event, Frames, event_of
+from broker.protocols.kept import Kept
 from emitter import events, wire
 from emitter.wire import Envelope, EventId
 
@@ -42,20 +42,23 @@ class Ids:
         return f"{self._execution_id}{attempt}:{kind}:{id_}"
 
 
-class Written(NamedTuple):
+class Written:
     """How much of a message was told, to know what its completion adds."""
 
-    length: int
-    digest: Any
+    __slots__ = ("_digest", "_length")
 
-    def add(self, text: str) -> Written:
-        self.digest.update(text.encode("utf-8", "surrogatepass"))
-        return Written(self.length + len(text), self.digest)
+    def __init__(self) -> None:
+        self._length = 0
+        self._digest = hashlib.blake2b()
+
+    def add(self, text: str) -> None:
+        self._digest.update(text.encode("utf-8", "surrogatepass"))
+        self._length += len(text)
 
     def rest(self, whole: str) -> str | None:
         """What `whole` has after it; None if it begins otherwise."""
-        begun = hashlib.blake2b(whole[: self.length].encode("utf-8", "surrogatepass"))
-        return whole[self.length :] if begun.digest() == self.digest.digest() else None
+        begun = hashlib.blake2b(whole[: self._length].encode("utf-8", "surrogatepass"))
+        return whole[self._length :] if begun.digest() == self._digest.digest() else None
 
 
 class Speech:
@@ -64,15 +67,16 @@ class Speech:
     def __init__(self, frames: Frames, ids: Ids) -> None:
         self._frames = frames
         self._ids = ids
-        self._written: OrderedDict[str, Written] = OrderedDict()
-        self._thinking: OrderedDict[str, str] = OrderedDict()
-        self._steps: OrderedDict[str, str] = OrderedDict()
-        self._subagents: OrderedDict[str, str] = OrderedDict()
+        self._written: Kept[Written] = Kept(MAX_FOLLOWED)
+        self._thinking: Kept[str] = Kept(MAX_FOLLOWED)
+        self._steps: Kept[str] = Kept(MAX_FOLLOWED)
+        self._subagents: Kept[str] = Kept(MAX_FOLLOWED)
         self.first_thought: str | None = None
 
     def reset(self) -> None:
         """Forget a lost attempt. What it left open is ended by then."""
-        for followed in (self._written, self._thinking, self._steps, self._subagents):
+        self._written.clear()
+        for followed in (self._thinking, self._steps, self._subagents):
             followed.clear()
         self.first_thought = None
 
@@ -83,12 +87,15 @@ class Speech:
         self._begin_text(message_id, head)
         if event.delta:
             self._frames.put("TEXT_MESSAGE_CONTENT", messageId=message_id, delta=event.delta)
-        written = self._written.get(event.message_id) or Written(0, hashlib.blake2b())
-        _follow(self._written, event.message_id, written.add(event.delta))
+        written = self._written.get(event.message_id)
+        if written is None:
+            written = Written()
+            self._written.set(event.message_id, written)
+        written.add(event.delta)
 
     def complete(self, head: Envelope, event: events.MessageComplete) -> None:
         message_id = self._ids.of("message", event.message_id)
-        written = self._written.pop(event.message_id, None)
+        written = self._written.pop(event.message_id)
         rest = event.text or "" if written is None else written.rest(event.text) if event.text is not None else ""
         metadata: dict[str, Any] = {} if event.usage is None else {"usage": msgspec.to_builtins(event.usage)}
         if rest is None:  # the whole text counts instead of its chunks, which cannot be taken back
@@ -118,7 +125,7 @@ class Speech:
         if written is not None and isinstance(event, SPEAKING):
             if isinstance(event, events.ThinkingDelta) and event.message_id == written:
                 return
-            del self._thinking[head.agent or ""]
+            self._thinking.pop(head.agent or "")
             self._finish_thought(self._ids.of("thought", written))
 
     def think(self, head: Envelope, event: events.ThinkingDelta) -> None:
@@ -126,7 +133,7 @@ class Speech:
         self._begin_thought(message_id, head)
         if event.delta:
             self._frames.put("REASONING_MESSAGE_CONTENT", messageId=message_id, delta=event.delta)
-        _follow(self._thinking, head.agent or "", event.message_id)
+        self._thinking.set(head.agent or "", event.message_id, len(event.message_id))
 
     def thought(self, id_: EventId, head: Envelope, event: events.Thinking) -> None:
         """A whole one."""
@@ -167,10 +174,10 @@ class Speech:
         metadata = {"phaseId": event.phase_id}
         beginning = event_of("STEP_STARTED", stepName=name, metadata=metadata)
         self._frames.start((STEP, name), beginning, event_of("STEP_FINISHED", stepName=name, metadata=metadata))
-        _follow(self._steps, event.phase_id, name)
+        self._steps.set(event.phase_id, name, len(name))
 
     def finish_step(self, event: events.PhaseComplete) -> None:
-        name = self._steps.pop(event.phase_id, None)
+        name = self._steps.pop(event.phase_id)
         if name is not None:
             self._frames.finish((STEP, name))
 
@@ -186,10 +193,10 @@ class Speech:
         run_id = self._ids.of("specialist", f"#{id_.seq}")
         beginning = event_of("SUBAGENT_STARTED", subagentRunId=run_id, name=event.specialist, description=event.task)
         self._frames.start((SUBAGENT, run_id), beginning, event_of("SUBAGENT_FINISHED", subagentRunId=run_id))
-        _follow(self._subagents, event.specialist, run_id)
+        self._subagents.set(event.specialist, run_id)
 
     def deactivate(self, event: events.SpecialistComplete) -> None:
-        run_id = self._subagents.pop(event.specialist, None)
+        run_id = self._subagents.pop(event.specialist)
         if run_id is not None:
             self._frames.finish((SUBAGENT, run_id), **event_fields(result=event.summary))
 
@@ -207,7 +214,7 @@ class Calls:
     def __init__(self, frames: Frames, ids: Ids) -> None:
         self._frames = frames
         self._ids = ids
-        self._unanswered: OrderedDict[str, None] = OrderedDict()
+        self._unanswered: Kept[None] = Kept(MAX_FOLLOWED)
 
     def reset(self) -> None:
         self._unanswered.clear()
@@ -221,7 +228,7 @@ class Calls:
         self._frames.start((CALL, call_id), beginning, event_of("TOOL_CALL_END", toolCallId=call_id))
         self._frames.put("TOOL_CALL_ARGS", toolCallId=call_id, delta=_json(event.params))
         self._frames.finish((CALL, call_id))
-        _follow(self._unanswered, event.call_id, None)
+        self._unanswered.set(event.call_id, None)
 
     def complete(self, event: events.ToolComplete, who: str | None) -> None:
         content = event.result if isinstance(event.result, str) else _json(event.result)
@@ -236,7 +243,7 @@ class Calls:
             self._result(call_id, "", None, {"isError": True})
 
     def _result(self, call_id: str, content: str, who: str | None, metadata: Event) -> None:
-        self._unanswered.pop(call_id, None)
+        self._unanswered.pop(call_id)
         self._frames.put(
             "TOOL_CALL_RESULT",
             messageId=self._ids.of("result", call_id),
@@ -254,9 +261,3 @@ def event_fields(**fields: Any) -> Event:
 
 def _json(value: Any) -> str:
     return wire.ascii_json(msgspec.json.encode(value)).decode()
-
-
-def _follow(followed: OrderedDict[str, Any], id_: str, value: Any) -> None:
-    followed[id_] = value
-    if len(followed) > MAX_FOLLOWED:
-        followed.popitem(last=False)

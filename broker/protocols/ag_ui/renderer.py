@@ -15,11 +15,13 @@ from typing import Any
 
 import msgspec
 
+from broker.decoding import decode_entry
 from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
 from broker.protocols.ag_ui.interrupts import interrupt
+from broker.protocols.ag_ui.lists import Operation
 from broker.protocols.ag_ui.messages import Calls, Ids, Speech, event_fields
 from broker.protocols.ag_ui.requests import Message
-from broker.protocols.ag_ui.state import STATE_MEMBER, Board, difference
+from broker.protocols.ag_ui.state import ROOT, STATE_MEMBER, Board
 from emitter import events, wire
 from emitter.errors import InvalidEvent
 from emitter.wire import START, Entry, Envelope
@@ -33,6 +35,14 @@ HEADERS: Mapping[str, str] = {
 MAX_ACTIVITIES = 200
 MAX_HISTORY_BYTES = 256 * 1024
 """Of a longer conversation, what a lost attempt has said is not taken back; it is told that it is void."""
+
+
+MAX_TAKEN_BACK = 20
+"""Attempts that are taken back, each with the whole conversation: beyond it they are only told that they are void."""
+
+
+MAX_CHANGES = 50
+"""Parts of the state that a lost attempt has changed and that are still to be told."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -79,15 +89,17 @@ class Renderer:
         self._ids = Ids(view.execution_id)
         self._speech = Speech(self._frames, self._ids)
         self._calls = Calls(self._frames, self._ids)
+        self._taken_back = 0
         self._activities: dict[str, str] = {}
-        self._plan: dict[str, Any] = {}
+        self._goal: str | None = None
+        self._plan_patch: list[Operation] | None = None
+        """What has changed since the plan was shown; None before."""
         self._pending = set(view.known.open)
         self._is_void = False
         self._has_state = False
         self._spent: events.UsageTotals | None = None
         self._head: Envelope
         self._id = START
-        self._handlers = self._handler_table()
 
     def open(self) -> bytes:
         view = self._view
@@ -109,16 +121,16 @@ class Renderer:
     def _render(self, entry: Entry) -> bytes:
         if self.is_over:
             return b""
-        lost = (self._id.seq + 1, entry.seq - 1)
+        id_, lost = entry.id, (self._id.seq + 1, entry.seq - 1)
         if self._id == START:
             # Only where the beginning of the present attempt is sure to come: of a trimmed log it may be gone.
             self._is_void = self._view.known.attempt > 1 and self._view.after is None and entry.seq == 1
-        self._id = entry.id
+        self._id = id_
         try:
-            self._head, event = wire.decode_envelope(entry.json)
+            self._head, event = decode_entry(entry)
         except InvalidEvent:
             return self._raw(entry)
-        self._frames.begin(entry.id, self._head.ts)
+        self._frames.begin(id_, self._head.ts)
         self._take(event, lost)
         return self._frames.end()
 
@@ -131,13 +143,16 @@ class Renderer:
     def _take(self, event: events.Event, lost: tuple[int, int]) -> None:
         changes_state = self._board.apply(self._id, self._head, event)
         if self._is_void and not self._reaches(event):
+            if self._board.changes > MAX_CHANGES:
+                self._has_state = False  # it is told as a whole, once there is something to tell
+                self._board.forget_changes()
             return
         if changes_state or not self._has_state:
             self._show_state()  # always the first of an entry: who returns in its middle is told it as a snapshot
         if lost[0] <= lost[1]:
             self._custom("stream:reset", {"reason": "trimmed", "lostFrom": lost[0], "lostTo": lost[1]})
         self._speech.turn(self._head, event)
-        self._handlers.get(type(event), self._other)(event)
+        _HANDLERS.get(type(event), Renderer._other)(self, event)
 
     def _reaches(self, event: events.Event) -> bool:
         """Whether this is none of a lost attempt's, and so shown."""
@@ -151,45 +166,18 @@ class Renderer:
         self._is_void = event.type not in events.TERMINAL_STATES
         return not self._is_void
 
-    def _handler_table(self) -> dict[type[events.Event], Callable[[Any], None]]:
-        return {
-            events.ExecutionQueued: _nothing,
-            events.ExecutionStarted: self._started,
-            events.ExecutionSuperseded: self._superseded,
-            events.PlanCreated: lambda _: self._show_plan(),
-            events.PhaseStart: self._phase_start,
-            events.PhaseComplete: self._phase_complete,
-            events.Thinking: self._thinking,
-            events.ThinkingDelta: lambda event: self._speech.think(self._head, event),
-            events.MessageDelta: lambda event: self._speech.say(self._head, event),
-            events.MessageComplete: lambda event: self._speech.complete(self._head, event),
-            events.ToolStart: lambda event: self._calls.start(event, self._speech.subagent(self._head)),
-            events.ToolProgress: self._tool_progress,
-            events.ToolComplete: lambda event: self._calls.complete(event, self._speech.subagent(self._head)),
-            events.ToolError: lambda event: self._calls.fail(event, self._speech.subagent(self._head)),
-            events.Status: _nothing,
-            events.Progress: _nothing,
-            events.SpecialistActivated: lambda event: self._speech.activate(self._id, event),
-            events.SpecialistComplete: self._speech.deactivate,
-            events.PartialResult: self._partial_result,
-            events.Synthesis: _nothing,
-            events.UsageTotals: _nothing,
-            events.InputRequired: self._input_required,
-            events.ExecutionComplete: self._complete,
-            events.ExecutionError: self._error,
-            events.ExecutionCancelled: self._cancelled,
-        }
-
     # --- state, plan and results -------------------------------------------------------------------------------------
 
     def _show_state(self) -> None:
         if not self._has_state:
             self._has_state = True
             self._frames.put("STATE_SNAPSHOT", snapshot=self._whole_state())
-            if self._view.after is None:
+            if self._view.after is None and not self._is_void:
                 self._shared = {}  # from here on there are patches only
         elif patch := self._board.patch():
             self._frames.put("STATE_DELTA", delta=patch)
+            if self._plan_patch is not None:
+                self._plan_patch += _of_phases(patch)
 
     def _whole_state(self) -> dict[str, Any]:
         return {**self._shared, STATE_MEMBER: self._board.snapshot()}
@@ -197,13 +185,12 @@ class Renderer:
     def _on_return(self) -> None:
         """What a client must be told that goes on: the state, the plan, and what is open."""
         if self._view.is_resumed:
-            self._spent = self._board.state.usage
+            self._spent = self._board.usage
         if self._has_state:
             self._frames.tell("STATE_SNAPSHOT", snapshot=self._whole_state())
             self._shared = {}  # from here on there are patches only
-        if self._plan:
-            plan = {"messageId": self._activity_id("plan"), "activityType": "PLAN", "content": self._plan}
-            self._frames.tell("ACTIVITY_SNAPSHOT", **plan)
+        if self._plan_patch is not None:
+            self._frames.tell("ACTIVITY_SNAPSHOT", **self._whole_plan())
         self._frames.begin_again()
 
     def _activity_id(self, name: str) -> str:
@@ -211,20 +198,37 @@ class Renderer:
 
     def _show_plan(self) -> None:
         """The plan and how its phases stand, as one activity that changes."""
-        state = self._board.state
-        if state.plan is None:
+        if self._board.goal is None:
             return
-        before = self._plan
-        self._plan = {"goal": state.plan.goal, "phases": msgspec.to_builtins(state.phases)}
-        if not before:
-            self._activity("plan", "PLAN", self._plan)
-        elif patch := difference("", before, self._plan):
+        if self._plan_patch is None:
+            self._remember_activity("plan", "PLAN")
+            self._frames.put("ACTIVITY_SNAPSHOT", **self._whole_plan())
+            return
+        goal = self._board.goal
+        patch = [] if goal == self._goal else [{"op": "replace", "path": "/goal", "value": goal}]
+        patch += self._plan_patch
+        if not patch:
+            return
+        if self._frames.is_next_had:
+            self._frames.pass_over()
+        elif self._frames.is_muted:  # the client comes back right here: it is told the plan, and a patch would be twice
+            self._frames.put("ACTIVITY_SNAPSHOT", **self._whole_plan())
+        else:
             self._frames.put("ACTIVITY_DELTA", messageId=self._activity_id("plan"), activityType="PLAN", patch=patch)
+        self._goal, self._plan_patch = goal, []
+
+    def _whole_plan(self) -> dict[str, Any]:
+        """The plan as it is, which is shown by this."""
+        self._goal, self._plan_patch = self._board.goal, []
+        return {"messageId": self._activity_id("plan"), "activityType": "PLAN", "content": self._board.plan()}
 
     def _activity(self, name: str, type_: str, content: dict[str, Any]) -> None:
+        self._remember_activity(name, type_)
+        self._frames.put("ACTIVITY_SNAPSHOT", messageId=self._activity_id(name), activityType=type_, content=content)
+
+    def _remember_activity(self, name: str, type_: str) -> None:
         if len(self._activities) < MAX_ACTIVITIES:
             self._activities[name] = type_
-        self._frames.put("ACTIVITY_SNAPSHOT", messageId=self._activity_id(name), activityType=type_, content=content)
 
     def _phase_start(self, event: events.PhaseStart) -> None:
         self._show_plan()
@@ -237,6 +241,9 @@ class Renderer:
     def _partial_result(self, event: events.PartialResult) -> None:
         """Each stands, as in the folded log."""
         self._activity(f"result:#{self._id.seq}", "PARTIAL_RESULT", msgspec.to_builtins(event))
+
+    def _nothing(self, event: events.Event) -> None:
+        """The state tells it."""
 
     def _custom(self, name: str, value: Any) -> None:
         self._frames.put("CUSTOM", name=name, value=value)
@@ -262,12 +269,13 @@ class Renderer:
     def _superseded(self, event: events.ExecutionSuperseded) -> None:
         void = f"void: attempt {event.attempt} takes over"
         self._frames.finish_all(type="SUBAGENT_ERROR", message=void)
-        if self._history is not None:
+        self._taken_back += 1
+        if self._history is not None and self._taken_back <= MAX_TAKEN_BACK:
             self._take_back(self._history, void)
         for name, type_ in list(self._activities.items()):
             self._activity(name, type_, {})
         self._activities.clear()
-        self._plan = {}
+        self._plan_patch = None
         self._speech.reset()
         self._calls.reset()
         self._ids.attempt = event.attempt
@@ -290,7 +298,7 @@ class Renderer:
         """Whether the run ends here. What was asked before the viewer came may have been answered since; of what was
         not, the last question is where the run ends."""
         if self._id.seq > self._view.known.seq:
-            return any(question.input_id == event.input_id for question in self._board.state.open_inputs)
+            return self._board.is_open(event.input_id)
         was_open = event.input_id in self._pending
         self._pending.discard(event.input_id)
         return was_open and not self._pending
@@ -301,16 +309,18 @@ class Renderer:
         is_old = self._id.seq <= known.seq
         return [
             interrupt(question, execution_id, self._id)
-            for question in self._board.state.open_inputs
+            for question in self._board.open_inputs
             if not is_old or question.input_id in known.open
         ]
 
     def _complete(self, event: events.ExecutionComplete) -> None:
+        self._show_plan()
         self._calls.give_up()
         self._frames.finish_all()
         self._finish({"type": "success"}, event.result, {"duration": event.duration})
 
     def _cancelled(self, event: events.ExecutionCancelled) -> None:
+        self._show_plan()
         self._frames.finish_all(type="SUBAGENT_ERROR", message="cancelled")
         self._finish({"type": "cancelled"}, metadata=event_fields(reason=event.reason, by=event.by) or None)
 
@@ -328,6 +338,7 @@ class Renderer:
         self.is_over = True
 
     def _error(self, event: events.ExecutionError) -> None:
+        self._show_plan()
         self._frames.finish_all(type="SUBAGENT_ERROR", message=event.error)
         self._frames.show()
         self._frames.put("RUN_ERROR", message=event.error, code=event.code, usage=self._usage())
@@ -335,7 +346,7 @@ class Renderer:
 
     def _usage(self) -> list[dict[str, Any]] | None:
         """What this run has used: of a run that went on from another one, only its own part."""
-        total, spent = self._board.state.usage, self._spent
+        total, spent = self._board.usage, self._spent
         if total is None:
             return None
         counts = {
@@ -346,10 +357,43 @@ class Renderer:
         return [event_fields(model=total.model) | {name: max(0, count) for name, count in counts.items()}]
 
 
+# In the module, not in each renderer: bound methods would tie every renderer into a circle, and keep it until the next
+# full collection.
+_HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
+    events.ExecutionQueued: Renderer._nothing,
+    events.ExecutionStarted: Renderer._started,
+    events.ExecutionSuperseded: Renderer._superseded,
+    events.PlanCreated: lambda self, _: self._show_plan(),
+    events.PhaseStart: Renderer._phase_start,
+    events.PhaseComplete: Renderer._phase_complete,
+    events.Thinking: Renderer._thinking,
+    events.ThinkingDelta: lambda self, event: self._speech.think(self._head, event),
+    events.MessageDelta: lambda self, event: self._speech.say(self._head, event),
+    events.MessageComplete: lambda self, event: self._speech.complete(self._head, event),
+    events.ToolStart: lambda self, event: self._calls.start(event, self._speech.subagent(self._head)),
+    events.ToolProgress: Renderer._tool_progress,
+    events.ToolComplete: lambda self, event: self._calls.complete(event, self._speech.subagent(self._head)),
+    events.ToolError: lambda self, event: self._calls.fail(event, self._speech.subagent(self._head)),
+    events.Status: Renderer._nothing,
+    events.Progress: Renderer._nothing,
+    events.SpecialistActivated: lambda self, event: self._speech.activate(self._id, event),
+    events.SpecialistComplete: lambda self, event: self._speech.deactivate(event),
+    events.PartialResult: Renderer._partial_result,
+    events.Synthesis: Renderer._nothing,
+    events.UsageTotals: Renderer._nothing,
+    events.InputRequired: Renderer._input_required,
+    events.ExecutionComplete: Renderer._complete,
+    events.ExecutionError: Renderer._error,
+    events.ExecutionCancelled: Renderer._cancelled,
+}
+
+
+def _of_phases(patch: list[Operation]) -> list[Operation]:
+    """What of the state's patch is said of the plan's phases, as a patch of the plan."""
+    inside = len(ROOT)
+    return [{**each, "path": each["path"][inside:]} for each in patch if each["path"].startswith(ROOT + "/phases")]
+
+
 def _small(history: list[msgspec.Raw] | None) -> list[msgspec.Raw] | None:
     """What is kept for as long as the viewer stays."""
     return None if history is None or sum(len(bytes(each)) for each in history) > MAX_HISTORY_BYTES else history
-
-
-def _nothing(_: events.Event) -> None:
-    """The state tells it."""

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from broker.api_types import InputRequest
 from broker.auth import Identity
-from broker.front import Front
+from broker.front import MAX_BODY_BYTES, READS, Front
 from broker.history import TERMINAL_STATES
 from broker.problems import Problem
 from broker.protocols.ag_ui.frames import Place
@@ -90,7 +90,7 @@ class AgUi:
         """Start a run, show again one that was started, or resume one that has asked something."""
         identity = await self._front.identify(request, "executions:write", "executions:read")
         async with self._front.seat(request, identity) as seat:
-            run = await self._front.read_json(request, RunAgentInput)
+            run = await self._front.read_json(request, RunAgentInput, MAX_BODY_BYTES)
             asked = Asked(request, identity, run, seat)
             if run.resume:
                 return await self._resume(asked, answered(run.resume))
@@ -121,7 +121,7 @@ class AgUi:
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """Show an execution, from its beginning or from a cursor on. How it was started does not matter."""
-        identity = await self._front.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", rate=READS)
         execution_id = request.match_info["name"]
         record = await self._record(identity.owner, execution_id) if EXECUTION_ID.match(execution_id) else None
         if record is None:
@@ -182,7 +182,8 @@ class AgUi:
         """An approval that is not given is refused. For any other question there is no answer that says so: the
         execution is cancelled."""
         execution_id = interrupt.execution_id
-        state = await self._front.commands.state(asked.identity.owner, execution_id, with_stack=False)
+        async with self._front.folding(asked.identity):
+            state = await self._front.commands.state(asked.identity.owner, execution_id, with_stack=False)
         question = next((each for each in state.open_inputs if each.input_id == interrupt.input_id), None)
         if question is None:
             return False

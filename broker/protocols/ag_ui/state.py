@@ -1,11 +1,12 @@
 """The state of a run: the folded log without what is told in messages. Pure.
 
 It is one member, `execution`, of the state that agent and application share, so that the application's own members are
-left alone. A patch only replaces what is there, which may be done twice without harm.
+left alone. A patch is made of what an event changed, and of nothing else: states can be large, and events are many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
@@ -18,14 +19,18 @@ from broker.api_types import (
     ProgressState,
     SpecialistState,
 )
+from broker.clipping import Input
+from broker.protocols.ag_ui.lists import Listed, Operation, Phases, difference
 from broker.state import Fold
 from emitter import events
 from emitter.wire import Envelope, EventId
 
 STATE_MEMBER = "execution"
+ROOT = "/" + STATE_MEMBER
+MAX_BOARD_BYTES = 1024 * 1024
+"""Of the folded state of each viewer; above it, parts that were left alone are given up, as in any folded state."""
 FOLDED = frozenset(
-    event.type
-    for event in (
+    {
         events.ExecutionQueued,
         events.ExecutionStarted,
         events.ExecutionSuperseded,
@@ -43,11 +48,9 @@ FOLDED = frozenset(
         events.UsageTotals,
         events.InputRequired,
         events.InputReceived,
-    )
+    }
 )
 """What changes the state. Text, thoughts, tools and results are messages and events of their own, and can be large."""
-
-Operation = dict[str, Any]
 
 
 class RunState(msgspec.Struct, frozen=True, rename="camel"):
@@ -73,53 +76,127 @@ class RunState(msgspec.Struct, frozen=True, rename="camel"):
     cancelled: Cancellation | None
 
 
+OWN = ("status", "task", "agent", "attempt")
+FACTS = ("started_at", "activity", "progress", "plan", "synthesis", "usage")
+
+
+def _paths(*names: str) -> dict[str, str]:
+    encoded = dict(zip(RunState.__struct_fields__, RunState.__struct_encode_fields__, strict=True))
+    return {name: f"{ROOT}/{encoded[name]}" for name in names}
+
+
+# Members that are no lists, in the order in which they are told: before the phases, before the questions, at the end.
+FIRST = _paths(
+    "status", "task", "agent", "attempt", "started_at", "ended_at", "duration", "activity", "progress", "plan"
+)
+MIDDLE = _paths("synthesis", "usage")
+LAST = _paths("error", "cancelled")
+
+
 class Board:
-    """The state as it is, and as it was last shown."""
+    """The state, and what of it was shown last."""
 
     def __init__(self, execution_id: str) -> None:
-        self._fold = Fold(execution_id)
+        fold = Fold(execution_id, max_bytes=MAX_BOARD_BYTES, is_watched=True)
+        self._fold = fold
         self._shown: dict[str, Any] = {}
-        self._state: RunState | None = None
+        self._moving: Set[str] = frozenset()
+        self._phases = Phases(ROOT + "/phases", fold)
+        self._specialists: Listed[SpecialistState] = Listed(
+            ROOT + "/specialists", fold.specialists, lambda _, part: part is not None, fold.specialists.values
+        )
+        self._inputs: Listed[Input] = Listed(
+            ROOT + "/openInputs", fold.inputs, lambda _, part: not fold.end and _is_open(part), fold.open_inputs
+        )
 
     def apply(self, id_: EventId, head: Envelope, event: events.Event) -> bool:
         """Take the next event; whether it is one of those that change the state."""
-        if event.type not in FOLDED:
+        if type(event) not in FOLDED:
             return False
         self._fold.apply(id_, head, event)
-        self._state = None
         return True
 
     @property
-    def state(self) -> RunState:
-        if self._state is None:
-            whole = self._fold.state()
-            self._state = RunState(*(getattr(whole, name) for name in RunState.__struct_fields__))
-        return self._state
+    def changes(self) -> int:
+        """Parts that have changed since the state was shown."""
+        return sum(len(items.changed) for items in (self._fold.phases, self._fold.specialists, self._fold.inputs))
+
+    def forget_changes(self) -> None:
+        """The next that is shown is the whole state."""
+        for items in (self._fold.phases, self._fold.specialists, self._fold.inputs):
+            items.changed.clear()
+
+    # one thing of it
+
+    @property
+    def usage(self) -> events.UsageTotals | None:
+        found: events.UsageTotals | None = self._fold.facts.get("usage")
+        return found
+
+    @property
+    def goal(self) -> str | None:
+        """The plan's; None without a plan."""
+        plan: events.Plan | None = self._fold.facts.get("plan")
+        return None if plan is None else plan.goal
+
+    @property
+    def open_inputs(self) -> list[events.InputRequired]:
+        return self._fold.open_inputs()
+
+    def is_open(self, input_id: str) -> bool:
+        return not self._fold.end and _is_open(self._fold.inputs.get(input_id))
+
+    def plan(self) -> dict[str, Any]:
+        """The plan, and how its phases stand."""
+        return {"goal": self.goal, "phases": msgspec.to_builtins(self._fold.all_phases())}
+
+    # to show it
 
     def snapshot(self) -> dict[str, Any]:
         """The state, which is shown by this."""
-        self._shown = msgspec.to_builtins(self.state)
-        return self._shown
+        fold = self._fold
+        self._shown = {name: self._single(name) for name in (*FIRST, *MIDDLE, *LAST)}
+        for listed in (self._phases, self._specialists, self._inputs):
+            listed.show()
+        state = RunState(
+            execution_id=fold.execution_id,
+            phases=fold.all_phases(),
+            specialists=fold.specialists.values(),
+            open_inputs=fold.open_inputs(),
+            **self._shown,
+        )
+        found: dict[str, Any] = msgspec.to_builtins(state)
+        return found
 
     def patch(self) -> list[Operation]:
         """What has changed since the state was shown (RFC 6902), which is shown by this."""
-        before = self._shown
-        return difference(f"/{STATE_MEMBER}", before, self.snapshot())
+        self._moving = {*OWN, *self._fold.end, *self._fold.facts.changed}
+        self._fold.facts.changed.clear()
+        found = self._changes(FIRST)
+        found += self._phases.operations()
+        found += self._specialists.operations()
+        found += self._changes(MIDDLE)
+        found += self._inputs.operations(is_over=bool(self._fold.end and self._inputs.ids))
+        found += self._changes(LAST)
+        return found
+
+    def _changes(self, names: Mapping[str, str]) -> list[Operation]:
+        """Of members that are no lists."""
+        found: list[Operation] = []
+        for name, path in names.items():
+            if name not in self._moving:
+                continue
+            before, after = self._shown[name], self._single(name)
+            if before is not after:
+                self._shown[name] = after
+                found += difference(path, msgspec.to_builtins(before), msgspec.to_builtins(after))
+        return found
+
+    def _single(self, name: str) -> Any:
+        if name in OWN:
+            return getattr(self._fold, name)
+        return self._fold.facts.get(name) if name in FACTS else self._fold.end.get(name)
 
 
-def difference(path: str, before: Any, after: Any) -> list[Operation]:
-    """The `replace` operations that make `after` of `before`, as small as they can be where both have one shape."""
-    if before == after:
-        return []
-    if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
-        pairs = [(_escaped(name), before[name], value) for name, value in after.items() if before[name] != value]
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        pairs = [(str(index), *pair) for index, pair in enumerate(zip(before, after, strict=True))]
-    else:
-        return [{"op": "replace", "path": path, "value": after}]
-    return [found for name, *pair in pairs for found in difference(f"{path}/{name}", *pair)]
-
-
-def _escaped(name: str) -> str:
-    """A member's name in a JSON Pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
+def _is_open(part: Input | None) -> bool:
+    return isinstance(part, events.InputRequired)

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, Literal
 
+from broker.protocols.kept import Kept
+
 Chunk = dict[str, Any]
 Put = Callable[[Chunk], None]
 Kind = Literal["text", "reasoning"]
@@ -86,29 +88,40 @@ class Parts:
             self._put({"type": "finish-step"})
 
 
+class Shown:
+    """How much of a message was shown, and what."""
+
+    __slots__ = ("digest", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.digest = hashlib.sha256()
+
+
 class Said:
     """What was shown of each message that is not complete: enough to tell what its completion adds."""
 
     def __init__(self) -> None:
-        self._messages: dict[str, tuple[int, Any]] = {}
+        self._messages: Kept[Shown] = Kept(MAX_SAID)
 
     def add(self, message_id: str, delta: str) -> None:
-        length, digest = self._messages.pop(message_id, (0, None))
-        digest = digest or hashlib.sha256()
-        digest.update(delta.encode())
-        self._messages[message_id] = (length + len(delta), digest)
-        if len(self._messages) > MAX_SAID:
-            del self._messages[next(iter(self._messages))]
+        shown = self._messages.get(message_id)
+        if shown is None:
+            shown = Shown()
+            self._messages.set(message_id, shown)
+        shown.digest.update(delta.encode())
+        shown.length += len(delta)
 
     def rest(self, message_id: str, text: str) -> str | None:
         """What of the complete text was not shown yet; None if what was shown is not its beginning."""
-        length, digest = self._messages.pop(message_id, (0, None))
-        if digest is not None and hashlib.sha256(text[:length].encode()).digest() != digest.digest():
-            return None
-        return text[length:]
+        shown = self._messages.pop(message_id)
+        if shown is None:
+            return text
+        begun = hashlib.sha256(text[: shown.length].encode())
+        return text[shown.length :] if begun.digest() == shown.digest.digest() else None
 
     def forget(self, message_id: str) -> None:
-        self._messages.pop(message_id, None)
+        self._messages.pop(message_id)
 
     def clear(self) -> None:
         self._messages.clear()

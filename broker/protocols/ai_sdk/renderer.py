@@ -16,7 +16,9 @@ from typing import Any
 
 import msgspec
 
+from broker.decoding import decode_entry
 from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, metadata
+from broker.protocols.kept import Kept
 from emitter import events, wire
 from emitter.errors import InvalidEvent
 from emitter.wire import Entry, Envelope
@@ -32,6 +34,9 @@ VOID = "[Interrupted: what stands above is void, the work begins again.]"
 MAX_CALLS = 1000
 MAX_DATA = 1000
 MAX_KNOWN = 200
+MAX_AGAIN = 1024
+"""Characters of a value that are said again when something else in its data part changes, which is sent as a whole. The
+beginning of a text stays, with an ellipsis."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -53,16 +58,17 @@ class Renderer:
         self._execution_id = execution_id
         self._attempt = attempt
         self._is_void = attempt > 1
-        self._frames: list[bytes] = []
-        self._parts = Parts(self._put)
+        self._frames = frames = []  # type: list[bytes]
+        self._parts = Parts(lambda chunk: frames.append(frame(chunk)))
         self._said = Said()
-        self._calls: dict[str, bool] = {}
-        self._data_shown: dict[tuple[str, str], None] = {}
-        self._known: dict[tuple[str, str], Chunk] = {}
+        self._calls: Kept[bool] = Kept(MAX_CALLS)
+        self._data_shown: Kept[None] = Kept(MAX_DATA)
+        """`<name> <id>` of each data part."""
+        self._known: Kept[Chunk] = Kept(MAX_KNOWN)
+        """The same → what is known of it."""
         self._metadata_shown: set[str] = set()
         self._head: Envelope
         self._id = wire.START
-        self._handlers = self._handler_table()
 
     # --- the rendering -----------------------------------------------------------------------------------------------
 
@@ -79,7 +85,8 @@ class Renderer:
         for entry in entries:
             if not self.is_over:
                 self._take(entry)
-        shown, self._frames = b"".join(self._frames), []
+        shown = b"".join(self._frames)
+        self._frames.clear()
         return shown
 
     def _take(self, entry: Entry) -> None:
@@ -87,13 +94,13 @@ class Renderer:
             self._metadata(lostBefore=entry.seq)
         self._id = entry.id
         try:
-            self._head, event = wire.decode_envelope(entry.json)
+            self._head, event = decode_entry(entry)
         except InvalidEvent:
             return  # a newer version's
         if self._is_void and not self._reaches(event):
             return
-        if handler := self._handlers.get(type(event)):
-            handler(event)
+        if handler := _HANDLERS.get(type(event)):
+            handler(self, event)
 
     def _reaches(self, event: events.Event) -> bool:
         """Whether this is shown although lost attempts are not: it is none of theirs."""
@@ -109,40 +116,6 @@ class Renderer:
                 self._is_void = event.type not in events.TERMINAL_STATES
         return not self._is_void
 
-    def _handler_table(self) -> dict[type[events.Event], Callable[[Any], None]]:
-        return {
-            events.ExecutionQueued: lambda event: self._metadata(agent=event.agent),
-            events.ExecutionStarted: self._started,
-            events.ExecutionSuperseded: self._superseded,
-            events.PlanCreated: lambda event: self._data("plan", "plan", event.plan),
-            events.PhaseStart: self._phase_start,
-            events.PhaseComplete: self._phase_complete,
-            events.Thinking: self._thinking,
-            events.ThinkingDelta: self._thinking_delta,
-            events.MessageDelta: self._message_delta,
-            events.MessageComplete: self._message_complete,
-            events.ToolStart: self._tool_start,
-            events.ToolProgress: lambda event: self._data("tool-progress", event.call_id, event),
-            events.ToolComplete: self._tool_complete,
-            events.ToolError: self._tool_error,
-            events.Status: lambda event: self._data("status", "status", event),
-            events.Progress: self._progress,
-            events.SpecialistActivated: self._specialist_activated,
-            events.SpecialistComplete: self._specialist_complete,
-            events.PartialResult: lambda event: self._data("partial-result", str(self._id), event),
-            events.Synthesis: lambda event: self._data("synthesis", "synthesis", event),
-            events.Artifact: self._artifact,
-            events.UsageTotals: lambda event: self._metadata(usage=event),
-            events.InputRequired: self._input_required,
-            events.InputReceived: self._input_received,
-            events.Timeout: lambda event: self._data("timeout", str(self._id), event),
-            events.SandboxViolation: lambda event: self._data("sandbox-violation", str(self._id), event),
-            events.Custom: lambda event: self._data("custom", str(self._id), {"name": event.name, "data": event.data}),
-            events.ExecutionComplete: self._complete,
-            events.ExecutionError: self._error,
-            events.ExecutionCancelled: self._cancelled,
-        }
-
     def _put(self, chunk: Chunk) -> None:
         self._frames.append(frame(chunk))
 
@@ -152,16 +125,16 @@ class Renderer:
 
     def _data(self, name: str, id_: str, data: Any) -> None:
         """A data part, or the new state of one that was shown."""
-        self._data_shown[name, id_] = None
-        _keep(self._data_shown, MAX_DATA)
+        self._data_shown.set(f"{name} {id_}", None)
         self._put({"type": "data-" + name, "id": id_, "data": data})
 
     def _changed(self, name: str, id_: str, changes: Chunk) -> None:
         """A data part of which more is known than before; what is unset changes nothing."""
         changes = {name: value for name, value in changes.items() if value is not None}
-        known = self._known[name, id_] = self._known.pop((name, id_), {}) | changes
-        _keep(self._known, MAX_KNOWN)
-        self._data(name, id_, known)
+        shown = (self._known.pop(f"{name} {id_}") or {}) | changes
+        kept = {name: _short(value) for name, value in shown.items()}
+        self._known.set(f"{name} {id_}", kept, sum(len(value) for value in kept.values() if isinstance(value, str)))
+        self._data(name, id_, shown)
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -173,7 +146,8 @@ class Renderer:
         self._parts.close()
         for call_id in self._calls:
             self._fail_call(call_id, f"superseded by attempt {event.attempt}")
-        for name, id_ in self._data_shown:
+        for shown in self._data_shown:
+            name, _, id_ = shown.partition(" ")
             self._put({"type": "data-" + name, "id": id_, "data": {"superseded": True}})
         if self._parts.any_shown:  # a page that shows only text must see it too
             self._parts.whole("text", f"superseded-{event.attempt}", VOID, None)
@@ -239,8 +213,7 @@ class Renderer:
     def _call(self, call_id: str, tool_name: str, params: Any) -> None:
         self._parts.interrupt(self._head.agent)
         self._parts.step()
-        self._calls[call_id] = True
-        _keep(self._calls, MAX_CALLS)
+        self._calls.set(call_id, True)
         chunk = {"type": "tool-input-available", "toolCallId": call_id, "toolName": tool_name, "input": params}
         self._put(chunk | _TOOL | metadata(self._head.agent, self._head.parent_id))
 
@@ -255,7 +228,7 @@ class Renderer:
     def _ended(self, event: events.ToolComplete | events.ToolError) -> None:
         if event.call_id not in self._calls:  # its start was trimmed from the log
             self._call(event.call_id, event.tool_name, None)
-        self._calls[event.call_id] = False
+        self._calls.set(event.call_id, False)
         self._metadata(tools={event.call_id: {"duration": event.duration}})
 
     def _fail_call(self, call_id: str, error: str) -> None:
@@ -281,7 +254,7 @@ class Renderer:
         self._data("artifact", f"{event.artifact_id}+{self._id.seq}" if event.append else event.artifact_id, event)
 
     def _input_required(self, event: events.InputRequired) -> None:
-        if self._known.get(("input", event.input_id), {}).get("state") in ("received", "expired"):
+        if (self._known.get(f"input {event.input_id}") or {}).get("state") in ("received", "expired"):
             return  # the answer to the lost attempt's question came before the retry asked
         self._parts.interrupt(self._head.agent)
         self._input(event.input_id, "required", msgspec.to_builtins(event))
@@ -319,9 +292,10 @@ class Renderer:
         for call_id, is_open in self._calls.items():
             if is_open:
                 self._fail_call(call_id, why)
-        asked = [id_ for (name, id_), known in self._known.items() if name == "input" and known["state"] == "required"]
-        for input_id in asked:
-            self._input(input_id, "closed", {})
+        for shown, known in self._known.items():
+            name, _, input_id = shown.partition(" ")
+            if name == "input" and known["state"] == "required":
+                self._input(input_id, "closed", {})
         self._parts.close()
 
     def _end(self) -> None:
@@ -329,13 +303,50 @@ class Renderer:
         self.is_over = True
 
 
+# In the module, not in each renderer: bound methods would tie every renderer into a circle, and keep it until the next
+# full collection.
+_HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
+    events.ExecutionQueued: lambda self, event: self._metadata(agent=event.agent),
+    events.ExecutionStarted: Renderer._started,
+    events.ExecutionSuperseded: Renderer._superseded,
+    events.PlanCreated: lambda self, event: self._data("plan", "plan", event.plan),
+    events.PhaseStart: Renderer._phase_start,
+    events.PhaseComplete: Renderer._phase_complete,
+    events.Thinking: Renderer._thinking,
+    events.ThinkingDelta: Renderer._thinking_delta,
+    events.MessageDelta: Renderer._message_delta,
+    events.MessageComplete: Renderer._message_complete,
+    events.ToolStart: Renderer._tool_start,
+    events.ToolProgress: lambda self, event: self._data("tool-progress", event.call_id, event),
+    events.ToolComplete: Renderer._tool_complete,
+    events.ToolError: Renderer._tool_error,
+    events.Status: lambda self, event: self._data("status", "status", event),
+    events.Progress: Renderer._progress,
+    events.SpecialistActivated: Renderer._specialist_activated,
+    events.SpecialistComplete: Renderer._specialist_complete,
+    events.PartialResult: lambda self, event: self._data("partial-result", str(self._id), event),
+    events.Synthesis: lambda self, event: self._data("synthesis", "synthesis", event),
+    events.Artifact: Renderer._artifact,
+    events.UsageTotals: lambda self, event: self._metadata(usage=event),
+    events.InputRequired: Renderer._input_required,
+    events.InputReceived: Renderer._input_received,
+    events.Timeout: lambda self, event: self._data("timeout", str(self._id), event),
+    events.SandboxViolation: lambda self, event: self._data("sandbox-violation", str(self._id), event),
+    events.Custom: lambda self, event: self._data("custom", str(self._id), {"name": event.name, "data": event.data}),
+    events.ExecutionComplete: Renderer._complete,
+    events.ExecutionError: Renderer._error,
+    events.ExecutionCancelled: Renderer._cancelled,
+}
+
 _OF_ATTEMPT = {"usage", "tools", "messages"}
 """Metadata of what one attempt did."""
 # `dynamic`: of a kind that the page need not know; `providerExecuted`: it is not for the page to run it.
 _TOOL: Chunk = {"dynamic": True, "providerExecuted": True}
 
 
-def _keep(memory: dict[Any, Any], most: int) -> None:
-    """Forget the oldest beyond a sane number."""
-    if len(memory) > most:
-        del memory[next(iter(memory))]
+def _short(value: Any) -> Any:
+    """What is kept of a part's value to be said again when another of its values changes."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_AGAIN else value[: MAX_AGAIN - 1] + "…"
+    is_large = isinstance(value, dict | list) and len(_encoder.encode(value)) > MAX_AGAIN
+    return {"clipped": True} if is_large else value

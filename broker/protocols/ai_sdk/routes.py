@@ -11,7 +11,7 @@ from aiohttp import web
 
 from broker.api_types import CancelRequest, CancelResponse, ExecutionSummary
 from broker.auth import Identity
-from broker.front import Front
+from broker.front import MAX_BODY_BYTES, READS, Front
 from broker.protocols import conversations
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
@@ -52,12 +52,13 @@ class AiSdk:
 
     async def _start(self, request: web.Request, identity: Identity) -> tuple[str, int]:
         """The execution's id, and the attempt it has reached."""
-        chat = await self._front.read_json(request, ChatRequest)
+        chat = await self._front.read_json(request, ChatRequest, MAX_BODY_BYTES)
         wanted = request_of(chat, request.query.get("agent"), await self._before(identity, chat))
         try:
             answer, _ = await self._front.execute(request, identity, wanted)
         except ExecutionExists as known:
-            state = await self._front.commands.state(identity.owner, known.execution_id, with_stack=False)
+            async with self._front.folding(identity):
+                state = await self._front.commands.state(identity.owner, known.execution_id, with_stack=False)
             self._front.accepted(request, identity, known.execution_id, is_new=False)
             return known.execution_id, state.attempt
         return answer.execution_id, 1
@@ -69,13 +70,14 @@ class AiSdk:
         if before is not None:
             return before
         conversation_id = conversation_of(chat.id)
-        return await conversations.turns(
-            self._front.commands, identity.owner, conversation_id, instead_of=asked.id or None
-        )
+        async with self._front.folding(identity):
+            return await conversations.turns(
+                self._front.commands, identity.owner, conversation_id, instead_of=asked.id or None
+            )
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """The chat's running execution from its first event on; 204 if none runs."""
-        identity = await self._front.identify(request, "executions:read")
+        identity = await self._front.identify(request, "executions:read", rate=READS)
         running = await self._running(identity, request, limit=1)
         if not running:
             return web.Response(status=204)
@@ -96,5 +98,7 @@ class AiSdk:
 
     async def _running(self, identity: Identity, request: web.Request, *, limit: int) -> list[ExecutionSummary]:
         conversation = conversation_of(request.match_info["chatId"])
-        found = conversations.recent(self._front.commands, identity.owner, conversation, limit=limit, is_running=True)
-        return await found
+        async with self._front.folding(identity):
+            return await conversations.recent(
+                self._front.commands, identity.owner, conversation, limit=limit, is_running=True
+            )

@@ -203,7 +203,8 @@ export class RuncastClient {
       return await send(url, { cache: "no-store", credentials, ...init, headers });
     } catch (error) {
       if (init.signal?.aborted) throw init.signal.reason;
-      throw clientError("unreachable", "the edge cannot be reached", error);
+      const or = isForeign(url) ? ", or the origin of this page is not allowed there (RUNCAST_CORS_ORIGINS)" : "";
+      throw clientError("unreachable", "the edge cannot be reached" + or, error);
     }
   }
 
@@ -227,6 +228,13 @@ export class RuncastClient {
     const response = await this.request(method, path, { ...options, headers });
     return await response.json();
   }
+}
+
+/** Whether it is of another origin than the page: then a browser does not say which of two reasons keeps it from there.
+ * @param {string} url */
+function isForeign(url) {
+  const { location } = globalThis;
+  return location !== undefined && /^https?:/i.test(url) && !url.startsWith(location.origin + "/");
 }
 
 /** Do what may be done twice until it is done, a few times at most. @template T @param {() => Promise<T>} act

@@ -3,11 +3,13 @@
 export const CAP_MS = 30_000;
 export const RETRY_MS = 1_000;
 const LEAST_MS = 20;
+/** An edge asks for two minutes at most. */
+const MOST_MS = 120_000;
 
 /** A time that an edge, or something in front of one, asks to wait between connections: neither never nor for ever.
  * @param {number} milliseconds */
 export function boundedRetry(milliseconds) {
-  return Math.max(LEAST_MS, Math.min(milliseconds, CAP_MS));
+  return Math.max(LEAST_MS, Math.min(milliseconds, MOST_MS));
 }
 
 /**

@@ -22,12 +22,22 @@ import { pause, since, stamp, Vigil } from "./vigil.js";
 
 /** While the browser says that there is no network, one try so often: it may be wrong about this machine itself. */
 const OFFLINE_MS = 30_000;
+/** An edge that has not answered for so long is asked for still, and the status says why it may be. */
+const LATE_MS = 5_000;
 const NOTICE_MS = 60_000; // an edge tells of an expiry so long before it
 /** A connection without news that lasts so long is a good one: what ends it is the first failure again. */
 const STEADY_MS = 10_000;
 const PASSING_REFUSALS = new Set([408, 425, 429]);
 /** What an edge says when others, or the same one later, will take the stream: it gave the time to wait. */
-const RESUMED_ELSEWHERE = new Set(["aged", "draining", "refused", "failed"]);
+const RESUMED_LATER = new Set(["aged", "draining", "refused", "replaced", "failed"]);
+/** Reasons to end a stream that are no matter of course, for what an edge says no more about. @type {Record<string, string>} */
+const FAULTS = {
+  slow: "the stream was read too slowly",
+  lost_redis: "the edge could not read the log for too long",
+  refused: "the edge takes no stream just now",
+  replaced: "the stream was opened a second time",
+  failed: "the edge could not show an event",
+};
 
 /** Why we ended a connection ourselves. */
 class Cut extends Error {
@@ -52,6 +62,8 @@ export class Connection {
   #failures = 0;
   #retryMs = RETRY_MS;
   #opened = 0;
+  /** Whether the edge has answered on this connection. */
+  #isAnswered = false;
   /** Since when the connection is live. @type {Stamp | null} */
   #live = null;
   /** The reason of `stream:end`. @type {string | null} */
@@ -102,6 +114,7 @@ export class Connection {
     this.#end = null;
     this.#problem = null;
     this.#live = null;
+    this.#isAnswered = false;
     this.#sink.change({ phase: "connecting", retryAt: null });
     try {
       const token = await orCut(this.#takeToken(), cut.signal);
@@ -132,17 +145,23 @@ export class Connection {
     const asked = cursor === null ? query : { ...query, from: null };
     const opening = { path, executionId, query: asked, cursor, token, signal: cut.signal };
     const read = mode === "eventsource" ? readByEventSource : readByFetch;
-    const ending = await read(this.#client, opening, {
-      opened: () => this.#isOpen(),
-      bytes: () => this.#heard(),
-      frame: (frame) => this.#frame(frame, token, cut),
-      place: (id) => cut.signal.aborted || this.#sequence.place(id),
-      retry: (milliseconds) => (this.#retryMs = boundedRetry(milliseconds)),
-    });
-    return ending === "nothing" ? { kind: "over" } : this.#afterEnd();
+    const late = setTimeout(() => this.#isAnswered || this.#sink.change({ error: unanswered() }), LATE_MS);
+    try {
+      const ending = await read(this.#client, opening, {
+        opened: () => this.#isOpen(),
+        bytes: () => this.#heard(),
+        frame: (frame) => this.#frame(frame, token, cut),
+        place: (id) => cut.signal.aborted || this.#sequence.place(id),
+        retry: (milliseconds) => (this.#retryMs = boundedRetry(milliseconds)),
+      });
+      return ending === "nothing" ? { kind: "over" } : this.#afterEnd();
+    } finally {
+      clearTimeout(late);
+    }
   }
 
   #isOpen() {
+    this.#isAnswered = true;
     this.#vigil?.heard();
     this.#opened += 1;
     this.#sink.opened(this.#opened > 1);
@@ -159,8 +178,11 @@ export class Connection {
   /** @param {Frame} frame @param {string | null} token @param {AbortController} cut */
   #frame(frame, token, cut) {
     if (cut.signal.aborted || frame.event === "heartbeat") return;
-    if (frame.id !== undefined) return this.#logged(frame.id, frame.data, cut);
-    if (!CONTROLS.includes(frame.event)) return this.#unlogged(frame);
+    const isControl = frame.event.startsWith("stream:");
+    if (isControl && frame.id !== undefined) this.#sequence.place(frame.id);
+    else if (frame.id !== undefined) return this.#logged(frame.id, frame.data, cut);
+    if (!isControl) return this.#unlogged(frame);
+    if (!CONTROLS.includes(frame.event)) return; // of a later version
     const control = /** @type {StreamControl} */ ({ type: frame.event, data: parsed(frame.data) });
     this.#obey(control, token, cut);
     this.#sink.control(control);
@@ -241,19 +263,22 @@ export class Connection {
   #afterEnd() {
     if (this.#end === "finished") return { kind: "over" };
     if (this.#end === null) return this.#again(this.#backoff(), clientError("connection-lost", "the stream was cut"));
-    if (RESUMED_ELSEWHERE.has(this.#end)) return this.#again(this.#retryMs, this.#refusal());
+    const error = this.#fault(this.#end);
+    if (RESUMED_LATER.has(this.#end)) return this.#again(this.#retryMs, error);
     this.#mustRefresh = this.#end === "expired" || this.#end === "revoked";
-    return this.#again(this.#failures === 0 ? 0 : this.#backoff(), null);
+    return this.#again(this.#failures === 0 ? 0 : this.#backoff(), error);
   }
 
-  /** The error that an edge would have answered with. */
-  #refusal() {
-    if (this.#problem === null) return null;
-    return problemError(this.#problem, this.#problem.status, "", "", this.#retryMs);
+  /** What is wrong when a stream ends so; null: nothing. The edge's problem is what it would have answered with.
+   * @param {string} reason */
+  #fault(reason) {
+    if (this.#problem !== null) return problemError(this.#problem, this.#problem.status, "", "", this.#retryMs);
+    return reason in FAULTS ? clientError("stream-" + reason, FAULTS[reason]) : null;
   }
 
   /** @param {Cut} cut @returns {Verdict} */
   #afterCut({ why }) {
+    if (why === "silence" && !this.#isAnswered) return this.#again(this.#backoff(), unanswered());
     if (why === "silence") return this.#again(this.#backoff(), clientError("silent", "nothing came for too long"));
     if (why !== "gap") return this.#again(0, null);
     const error = clientError("gap", "an event was missing; the stream goes on after the last good one");
@@ -279,6 +304,13 @@ export class Connection {
     const target = "addEventListener" in globalThis ? /** @type {EventTarget} */ (globalThis) : null;
     if (await pause(delayMs, this.#stop.signal, target, "online")) this.#failures = 0;
   }
+}
+
+/** A page cannot see how many connections others have; that they are too few is what most often keeps it waiting. */
+function unanswered() {
+  const isInBrowser = globalThis.location !== undefined;
+  const hint = ": six connections to this host may be in use; use mode `shared`, or HTTP/2";
+  return clientError("no-answer", "the edge has not answered yet" + (isInBrowser ? hint : ""));
 }
 
 /** @param {string} data */

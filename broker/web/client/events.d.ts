@@ -261,7 +261,7 @@ export interface ExecutionStartedEvent {
   data: ExecutionStarted;
 }
 
-/** An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning. */
+/** An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning. It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}` in the place of values. The log has all. */
 export interface ExecutionState {
   executionId: string;
   status: State;
@@ -570,10 +570,11 @@ export interface PhaseStartEvent {
   data: PhaseStart;
 }
 
+/** `interrupted`: the execution ended while it ran. One that never began stays `pending`. */
 export interface PhaseState {
   id: string;
   name: string;
-  status: "complete" | "pending" | "running";
+  status: "complete" | "interrupted" | "pending" | "running";
   index: number | null;
   /** seconds */
   duration: number | null;
@@ -700,9 +701,10 @@ export interface SpecialistCompleteEvent {
   data: SpecialistComplete;
 }
 
+/** `interrupted`: the execution ended while it worked. */
 export interface SpecialistState {
   specialist: string;
-  status: "active" | "complete";
+  status: "active" | "complete" | "interrupted";
   task: string | null;
   icon: string | null;
   summary: string | null;
@@ -923,12 +925,12 @@ export interface ToolStartEvent {
   data: ToolStart;
 }
 
-/** One call. `progress` and `message` are the last that `tool:progress` said. */
+/** One call. `progress` and `message` are the last that `tool:progress` said. `interrupted`: the execution ended before the call did, whose outcome nobody knows. */
 export interface ToolState {
   callId: string;
   toolName: string;
   params: unknown;
-  status: "complete" | "error" | "running";
+  status: "complete" | "error" | "interrupted" | "running";
   result: unknown;
   error: string | null;
   /** seconds */

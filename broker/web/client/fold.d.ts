@@ -16,6 +16,8 @@ export class Fold {
      * @param {wire.StreamEvent} event
      */
     apply(event: wire.StreamEvent): boolean;
+    /** Whether nothing is known yet. */
+    get isEmpty(): boolean;
     /** @returns {ExecutionState} */
     state(): wire.ExecutionState;
     #private;

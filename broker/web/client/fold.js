@@ -141,12 +141,17 @@ export class Fold {
     this.#executionId = event.executionId;
     this.#status ??= "running"; // as for a log that begins without execution:queued
     const data = /** @type {any} */ (event.data ?? {});
-    if (end !== undefined) this.#finish(end, event.ts, type, data);
+    if (end !== undefined) this.#finish(seq, end, event.ts, type, data);
     else {
       this.#call = event.agent !== undefined && event.parentId !== undefined ? event.parentId : null;
       handler?.(this, seq, data);
     }
     return true;
+  }
+
+  /** Whether nothing is known yet. */
+  get isEmpty() {
+    return this.#status === null;
   }
 
   /** @returns {ExecutionState} */
@@ -218,13 +223,24 @@ export class Fold {
     this.#status = "queued"; // until a worker starts the next attempt
   }
 
-  /** @param {wire.State} status @param {number} ts @param {string} type @param {any} data */
-  #finish(status, ts, type, data) {
+  /** @param {number} seq @param {wire.State} status @param {number} ts @param {string} type @param {any} data */
+  #finish(seq, status, ts, type, data) {
     this.#status = status;
     this.#end = { endedAt: ts };
     if (type === "execution:complete") Object.assign(this.#end, { result: data.result ?? null, duration: data.duration });
     else if (type === "execution:error") this.#end.error = { error: data.error, code: data.code ?? null, stack: null };
     else this.#end.cancelled = { reason: data.reason ?? null, by: data.by ?? null };
+    this.#close(seq);
+  }
+
+  /** Nothing goes on in an execution that is over: what was not told to end was interrupted. @param {number} seq */
+  #close(seq) {
+    const status = /** @type {const} */ ("interrupted");
+    for (const phase of this.#phases.values())
+      if (phase.status === "running") this.#phases.set(seq, phase.id, Object.freeze({ ...phase, status }));
+    for (const tool of this.#tools.values()) if (tool.status === "running") this.#setTool(seq, { ...tool, status });
+    for (const each of this.#specialists.values())
+      if (each.status === "active") this.#setSpecialist(seq, { ...each, status });
   }
 
   /** @param {number} seq @param {string} name @param {unknown} value */

@@ -1,5 +1,6 @@
-/** Whether it goes on, as far as its viewer knows. @param {Status} status @param {ExecutionState | null} state */
-export function isUnderWay(status: Status, state: ExecutionState | null): boolean;
+/** Whether it goes on, as far as its viewer knows: of one that was just started that is so before anything came.
+ * @param {Status} status @param {ExecutionState | null} state @param {boolean} isStarted */
+export function isUnderWay({ phase }: Status, state: ExecutionState | null, isStarted: boolean): boolean;
 /** Why there is nothing to be seen, or the agent failed. What a stream gets over by itself is no failure.
  * @param {Status} status @param {ExecutionState | null} state @returns {Error | null} */
 export function failureOf({ phase, error }: Status, state: ExecutionState | null): Error | null;

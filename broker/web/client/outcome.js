@@ -21,9 +21,11 @@ export class ExecutionFailed extends Error {
   }
 }
 
-/** Whether it goes on, as far as its viewer knows. @param {Status} status @param {ExecutionState | null} state */
-export function isUnderWay(status, state) {
-  return state !== null && !OVER.has(state.status) && status.phase !== "failed";
+/** Whether it goes on, as far as its viewer knows: of one that was just started that is so before anything came.
+ * @param {Status} status @param {ExecutionState | null} state @param {boolean} isStarted */
+export function isUnderWay({ phase }, state, isStarted) {
+  if (phase === "failed") return false;
+  return state === null ? isStarted && phase !== "ended" : !OVER.has(state.status);
 }
 
 /** Why there is nothing to be seen, or the agent failed. What a stream gets over by itself is no failure.

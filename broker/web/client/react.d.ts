@@ -25,7 +25,7 @@ export function useRuncast(): RuncastClient;
 /**
  * @typedef {object} AgentSSE
  * @property {string | null} executionId
- * @property {ExecutionState | null} state what the execution looks like now; null without an execution
+ * @property {ExecutionState | null} state what the execution looks like now; null until something is known of it
  * @property {Status} status of the stream
  * @property {readonly StreamEvent[]} events the last 200
  * @property {Error | null} error why the stream or the agent has failed; what passes by itself is none
@@ -50,7 +50,8 @@ export function useAgentSSE(executionId: string | null | undefined, { onEvent, m
  * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this was the answer that counts
  * @property {(executionId: string | null) => void} followExecution show this one; null: none. Nothing is cancelled
  * @property {boolean} isStarting
- * @property {boolean} isExecuting from the start until it is over, waiting for people included
+ * @property {boolean} isExecuting from the start until it is over, waiting for people included; of one that was not
+ *   started here, as soon as that is known
  * @property {Error | null} error of the last request, the stream (both `RuncastError`) or the agent (`ExecutionFailed`)
  */
 /**
@@ -92,7 +93,7 @@ export { ExecutionFailed };
 export type AgentSSE = {
     executionId: string | null;
     /**
-     * what the execution looks like now; null without an execution
+     * what the execution looks like now; null until something is known of it
      */
     state: ExecutionState | null;
     /**
@@ -135,7 +136,8 @@ export type ExecutionControls = {
     followExecution: (executionId: string | null) => void;
     isStarting: boolean;
     /**
-     * from the start until it is over, waiting for people included
+     * from the start until it is over, waiting for people included; of one that was not
+     * started here, as soon as that is known
      */
     isExecuting: boolean;
     /**

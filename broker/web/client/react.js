@@ -27,7 +27,7 @@ import {
 import { RuncastClient } from "./index.js";
 import { ExecutionFailed, failureOf, isUnderWay } from "./outcome.js";
 import { NOTHING_ASKED, Requests } from "./requests.js";
-import { sharedFeed, sharedWatch, UNOPENED_FEED, unopened } from "./sharing.js";
+import { sharedFeed, sharedWatch, UNOPENED, UNOPENED_FEED } from "./sharing.js";
 
 export { ExecutionFailed };
 
@@ -73,7 +73,7 @@ export function useRuncast() {
 /**
  * @typedef {object} AgentSSE
  * @property {string | null} executionId
- * @property {ExecutionState | null} state what the execution looks like now; null without an execution
+ * @property {ExecutionState | null} state what the execution looks like now; null until something is known of it
  * @property {Status} status of the stream
  * @property {readonly StreamEvent[]} events the last 200
  * @property {Error | null} error why the stream or the agent has failed; what passes by itself is none
@@ -94,8 +94,7 @@ export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, f
     const options = { mode, identity, workerUrl, from, cursor };
     return executionId ? sharedWatch(client, executionId, options) : null;
   }, [client, executionId, mode, identity, workerUrl, from, cursor]);
-  const before = useMemo(() => unopened(executionId), [executionId]);
-  const { state, status, events = NO_EVENTS } = useShared(shared, before, onEvent);
+  const { state, status, events = NO_EVENTS } = useShared(shared, UNOPENED, onEvent);
   const reconnect = useCallback(() => shared?.restart(), [shared]);
   return useMemo(
     () => ({ executionId: executionId ?? null, state, status, events, error: failureOf(status, state), reconnect }),
@@ -111,7 +110,8 @@ export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, f
  * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this was the answer that counts
  * @property {(executionId: string | null) => void} followExecution show this one; null: none. Nothing is cancelled
  * @property {boolean} isStarting
- * @property {boolean} isExecuting from the start until it is over, waiting for people included
+ * @property {boolean} isExecuting from the start until it is over, waiting for people included; of one that was not
+ *   started here, as soon as that is known
  * @property {Error | null} error of the last request, the stream (both `RuncastError`) or the agent (`ExecutionFailed`)
  */
 
@@ -129,7 +129,7 @@ export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, f
 export function useAgentExecution({ agent, executionId: given = null, ...options } = {}) {
   const client = useRuncast();
   const [own, setOwn] = useState({ ...NOTHING_ASKED, given, executionId: given });
-  if (own.given !== given) setOwn({ ...NOTHING_ASKED, given, executionId: given });
+  if (own.given !== given) setOwn({ ...own, ...NOTHING_ASKED, given, executionId: given });
   const [requests] = useState(() => new Requests((change) => setOwn((before) => ({ ...before, ...change }))));
   useInsertionEffect(() => requests.follow(given), [requests, given]);
   const latestAgent = useLatest(agent);
@@ -151,8 +151,9 @@ export function useAgentExecution({ agent, executionId: given = null, ...options
     }),
     [client, requests, latestAgent],
   );
-  const { isStarting } = own;
-  const isExecuting = isStarting || isUnderWay(watched.status, watched.state);
+  const { isStarting, startedId } = own;
+  const isStarted = own.executionId !== null && own.executionId === startedId;
+  const isExecuting = isStarting || isUnderWay(watched.status, watched.state, isStarted);
   const error = own.error ?? watched.error;
   return useMemo(
     () => ({ ...watched, ...controls, isStarting, isExecuting, error }),

@@ -10,8 +10,9 @@
  * @property {string | null} executionId
  * @property {boolean} isStarting
  * @property {Error | null} error of the last request
+ * @property {string | null} [startedId] the last that was started, of which an edge said that it is queued
  */
-/** @type {Readonly<RequestState>} */
+/** Whatever was started before stays known. @type {Readonly<RequestState>} */
 export const NOTHING_ASKED: Readonly<RequestState>;
 /** The requests about the execution that a page shows, one at a time. */
 export class Requests {
@@ -50,6 +51,10 @@ export type RequestState = {
      * of the last request
      */
     error: Error | null;
+    /**
+     * the last that was started, of which an edge said that it is queued
+     */
+    startedId?: string | null | undefined;
 };
 import type { RuncastClient } from "./api.js";
 import type { ExecuteRequest } from "./events.js";

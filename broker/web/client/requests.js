@@ -11,9 +11,10 @@
  * @property {string | null} executionId
  * @property {boolean} isStarting
  * @property {Error | null} error of the last request
+ * @property {string | null} [startedId] the last that was started, of which an edge said that it is queued
  */
 
-/** @type {Readonly<RequestState>} */
+/** Whatever was started before stays known. @type {Readonly<RequestState>} */
 export const NOTHING_ASKED = Object.freeze({ executionId: null, isStarting: false, error: null });
 
 /** The requests about the execution that a page shows, one at a time. */
@@ -46,7 +47,8 @@ export class Requests {
     const { answer, error } = await outcome(client.execute(request));
     if (number === this.#starts) {
       this.#executionId = answer?.executionId ?? this.#executionId;
-      this.#change({ isStarting: false, error, executionId: this.#executionId });
+      const started = answer === null ? {} : { startedId: answer.executionId };
+      this.#change({ isStarting: false, error, executionId: this.#executionId, ...started });
     }
     return answer?.executionId ?? null;
   }

@@ -5,11 +5,11 @@
  */
 export function identityOf(token: string | null, given?: string): string | null;
 export const PING_MS: 10000;
-/** From `start` to `stop`, once, as a `Connection`. Calls `instead` when there is no sharing here. */
+/** From `start` to `stop`, once, as a `Connection`. Calls `instead`, with the reason, when there is no sharing here. */
 export class SharedConnection {
     /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink
-     * @param {() => void} instead */
-    constructor(client: RuncastClient, target: Target, sequence: Sequence, sink: Sink, instead: () => void);
+     * @param {(reason: string) => void} instead */
+    constructor(client: RuncastClient, target: Target, sequence: Sequence, sink: Sink, instead: (reason: string) => void);
     start(): void;
     stop(): void;
     #private;

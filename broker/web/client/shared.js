@@ -32,8 +32,13 @@ export const PING_MS = 10_000;
 const LOST_MS = 3.5 * PING_MS;
 const HELLO_MS = 5_000;
 const LOOK_MS = 1_000;
+const NOT_LOADED = "the script of the shared worker cannot be loaded; `workerUrl` is its address";
+/** Why a worker cannot be had on this page, by the address that was given for it. @type {Map<string, string>} */
+const unavailable = new Map();
+/** Not spelled out in `new URL`: there a bundler would take the worker for an asset, and not bundle what it imports. */
+const HERE = import.meta.url;
 
-/** From `start` to `stop`, once, as a `Connection`. Calls `instead` when there is no sharing here. */
+/** From `start` to `stop`, once, as a `Connection`. Calls `instead`, with the reason, when there is no sharing here. */
 export class SharedConnection {
   #client;
   #target;
@@ -48,7 +53,7 @@ export class SharedConnection {
   #failures = 0;
 
   /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink
-   * @param {() => void} instead */
+   * @param {(reason: string) => void} instead */
   constructor(client, target, sequence, sink, instead) {
     this.#client = client;
     this.#target = target;
@@ -67,11 +72,20 @@ export class SharedConnection {
   }
 
   async #run() {
+    const known = unavailable.get(String(this.#target.workerUrl));
+    if (known !== undefined) return this.#instead(known);
     try {
       await this.#stay();
-    } catch {
-      if (!this.#stop.signal.aborted) this.#instead(); // no worker here: no SharedWorker, a foreign origin, a policy
+    } catch (error) {
+      // No worker here: no SharedWorker, a foreign origin, a policy.
+      if (!this.#stop.signal.aborted) this.#giveUp(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  /** No stream of this page needs to try again. @param {string} reason */
+  #giveUp(reason) {
+    unavailable.set(String(this.#target.workerUrl), reason);
+    this.#instead(reason);
   }
 
   /** Keep a port open until `stop`; a worker that falls silent is left. */
@@ -81,12 +95,13 @@ export class SharedConnection {
       const token = await this.#token(); // now, for a page may have been frozen for longer than a token lives
       if (this.#stop.signal.aborted) return;
       const identity = identityOf(token, this.#target.identity);
-      if (identity === null || this.#client.hasFetch) return this.#instead();
+      if (this.#client.hasFetch) return this.#instead("the client has a `fetch` of its own");
+      if (identity === null) return this.#instead("whose cookie it is must be given as `identity`");
       this.#open(token, identity, lock);
       await this.#silence();
       if (this.#stop.signal.aborted) return;
       this.#leave();
-      if (!this.#isGreeted) return this.#instead();
+      if (!this.#isGreeted) return this.#instead("the shared worker does not answer");
       this.#isGreeted = false;
     }
   }
@@ -118,7 +133,7 @@ export class SharedConnection {
   #open(token, identity, lock) {
     const { workerUrl, ...target } = this.#target;
     const worker = sharedWorker(workerUrl);
-    worker.onerror = () => (this.#isGreeted ? undefined : this.#stop.signal.aborted || this.#instead());
+    worker.onerror = () => this.#isGreeted || this.#stop.signal.aborted || this.#giveUp(NOT_LOADED);
     const port = (this.#port = worker.port);
     port.onmessage = ({ data }) => port === this.#port && this.#take(data);
     this.#heard = stamp();
@@ -168,7 +183,7 @@ export class SharedConnection {
     else if ("place" in item) this.#sequence.place(item.place);
     else if ("control" in item) this.#control(item.control);
     else if ("change" in item) this.#sink.change(revived(item.change));
-    else this.#instead();
+    else this.#instead("the edge did not take the token for that of the other tabs' user");
   }
 
   /** @param {any} event @param {number} size */
@@ -224,23 +239,34 @@ async function heldLock(signal) {
   });
 }
 
-/** @param {string | URL} [url] */
-function sharedWorker(url) {
+/** @param {string | URL} [given] the address of its script */
+function sharedWorker(given) {
+  if (!("SharedWorker" in globalThis)) throw new Error("this browser has no SharedWorker");
   const options = { type: /** @type {const} */ ("module"), name: "runcast " + VERSION };
-  if ("trustedTypes" in globalThis) {
-    return new SharedWorker(trusted(String(url ?? new URL("./shared-worker.js", import.meta.url))), options);
-  }
-  if (url !== undefined) return new SharedWorker(url, options);
+  const url = given ?? (isOnItsOwn() ? new URL("./shared-worker.js", HERE) : undefined);
+  if (url !== undefined) return new SharedWorker(trusted(url), options);
   // In one expression, its options spelled out: this is how bundlers find the worker. The name has `VERSION`.
   return new SharedWorker(new URL("./shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.1.0" });
+}
+
+/** Whether this module is served as it is, its worker beside it, and not part of a bundle. */
+function isOnItsOwn() {
+  const { origin, pathname } = new URL(HERE);
+  return origin === globalThis.location?.origin && pathname.endsWith("/shared.js");
 }
 
 /** Made once: a page's policy may allow the name `runcast`, and no second of a name. @type {any} */
 let policy;
 
-/** A script's address for pages whose policy asks for such (`require-trusted-types-for`). @param {string} url */
+/** A script's address for pages whose policy asks for such (`require-trusted-types-for`); others take it too.
+ * @param {string | URL} url @returns {any} */
 function trusted(url) {
   const { trustedTypes } = /** @type {any} */ (globalThis);
-  policy ??= trustedTypes.createPolicy("runcast", { createScriptURL: (/** @type {string} */ given) => given });
-  return policy.createScriptURL(url);
+  if (trustedTypes === undefined || trustedTypes.isScriptURL(url)) return url;
+  try {
+    policy ??= trustedTypes.createPolicy("runcast", { createScriptURL: (/** @type {string} */ given) => given });
+  } catch {
+    return url; // a name that the page's policy does not allow; perhaps it does not ask for such addresses
+  }
+  return policy.createScriptURL(String(url));
 }

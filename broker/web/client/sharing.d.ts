@@ -1,6 +1,7 @@
 /**
  * @typedef {object} TransportOptions
- * @property {Mode} [mode] `shared`: one connection for all of a browser's tabs
+ * @property {Mode} [mode] `shared`, unless another is asked for: one connection for all of a browser's tabs; where that
+ *   cannot work each tab has its own, and `status.fallback` says why
  * @property {string} [identity] whose cookie it is, for `shared` with a cookie
  * @property {string | URL} [workerUrl] of `shared-worker.js`, where a bundler moved it
  *
@@ -19,15 +20,6 @@ export function sharedWatch(client: RuncastClient, executionId: string, { mode, 
 export function sharedFeed(client: RuncastClient, { mode, identity, workerUrl, limit }?: TransportOptions & {
     limit?: number;
 }): Shared<FeedSnapshot>;
-/**
- * What there is to see before a stream is open, or without any.
- *
- * @param {string | null | undefined} executionId
- * @returns {Omit<Snapshot, "state"> & {state: wire.ExecutionState | null}}
- */
-export function unopened(executionId: string | null | undefined): Omit<Snapshot, "state"> & {
-    state: wire.ExecutionState | null;
-};
 /** @typedef {(event: wire.StreamEvent) => void} Reader is told each event that arrives while it is subscribed */
 /**
  * @template S
@@ -64,11 +56,14 @@ export class Shared<S> {
     restart(): void;
     #private;
 }
+/** What there is to see before a stream is open, or without any. @type {Snapshot} */
+export const UNOPENED: Snapshot;
 /** @type {FeedSnapshot} */
 export const UNOPENED_FEED: FeedSnapshot;
 export type TransportOptions = {
     /**
-     * `shared`: one connection for all of a browser's tabs
+     * `shared`, unless another is asked for: one connection for all of a browser's tabs; where that
+     * cannot work each tab has its own, and `status.fallback` says why
      */
     mode?: Mode | undefined;
     /**
@@ -112,5 +107,5 @@ export type MakeSource<S> = (onEvent: Reader) => Source<S>;
 import type { RuncastClient } from "./api.js";
 import type { Snapshot } from "./watch.js";
 import type { FeedSnapshot } from "./feed.js";
-import type * as wire from "./events.js";
 import type { Mode } from "./stream.js";
+import type * as wire from "./events.js";

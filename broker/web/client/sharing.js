@@ -11,7 +11,6 @@
  * @import { Snapshot } from "./watch.js"
  */
 import { ExecutionFeed } from "./feed.js";
-import { Fold } from "./fold.js";
 import { IDLE } from "./stream.js";
 
 /** @typedef {(event: wire.StreamEvent) => void} Reader is told each event that arrives while it is subscribed */
@@ -160,7 +159,8 @@ export class Shared {
 
 /**
  * @typedef {object} TransportOptions
- * @property {Mode} [mode] `shared`: one connection for all of a browser's tabs
+ * @property {Mode} [mode] `shared`, unless another is asked for: one connection for all of a browser's tabs; where that
+ *   cannot work each tab has its own, and `status.fallback` says why
  * @property {string} [identity] whose cookie it is, for `shared` with a cookie
  * @property {string | URL} [workerUrl] of `shared-worker.js`, where a bundler moved it
  *
@@ -174,7 +174,7 @@ export class Shared {
 
 /** @param {RuncastClient} client @param {string} executionId @param {SharedWatchOptions} [options]
  * @returns {Shared<Snapshot>} */
-export function sharedWatch(client, executionId, { mode, identity, workerUrl, from, cursor } = {}) {
+export function sharedWatch(client, executionId, { mode = "shared", identity, workerUrl, from, cursor } = {}) {
   const key = JSON.stringify(["watch", executionId, mode, identity, from, cursor]);
   const options = { mode, identity, workerUrl, from, cursor, keepEvents: KEPT_EVENTS };
   return new Shared(client, key, (onEvent) => client.watch(executionId, { ...options, onEvent }));
@@ -182,20 +182,13 @@ export function sharedWatch(client, executionId, { mode, identity, workerUrl, fr
 
 /** @param {RuncastClient} client @param {TransportOptions & {limit?: number}} [options]
  * @returns {Shared<FeedSnapshot>} */
-export function sharedFeed(client, { mode, identity, workerUrl, limit } = {}) {
+export function sharedFeed(client, { mode = "shared", identity, workerUrl, limit } = {}) {
   const key = JSON.stringify(["feed", limit, mode, identity]);
   return new Shared(client, key, (onEvent) => new ExecutionFeed(client, { mode, identity, workerUrl, limit, onEvent }));
 }
 
-/**
- * What there is to see before a stream is open, or without any.
- *
- * @param {string | null | undefined} executionId
- * @returns {Omit<Snapshot, "state"> & {state: wire.ExecutionState | null}}
- */
-export function unopened(executionId) {
-  return Object.freeze({ state: executionId ? new Fold(executionId).state() : null, status: IDLE });
-}
+/** What there is to see before a stream is open, or without any. @type {Snapshot} */
+export const UNOPENED = Object.freeze({ state: null, status: IDLE });
 
 /** @type {FeedSnapshot} */
 export const UNOPENED_FEED = Object.freeze({ executions: [], isLoaded: false, status: IDLE, error: null });

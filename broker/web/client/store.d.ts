@@ -6,12 +6,14 @@
  */
 export function createAgentStore({ maxSteps, maxText }?: Partial<Limits>): UseBoundStore<StoreApi<AgentStore>>;
 /**
- * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`.
+ * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`, where both
+ * have the same options.
  *
  * @param {string | null | undefined} executionId
  * @param {UseBoundStore<StoreApi<AgentStore>>} [store]
+ * @param {FollowOptions} [options]
  */
-export function useStoredExecution(executionId: string | null | undefined, store?: UseBoundStore<StoreApi<AgentStore>>): void;
+export function useStoredExecution(executionId: string | null | undefined, store?: UseBoundStore<StoreApi<AgentStore>>, { mode, identity, workerUrl, from, cursor }?: FollowOptions): void;
 export const MAX_STEPS: 100;
 export const MAX_TEXT: 100000;
 /** The store of pages that show one execution at a time. */
@@ -32,6 +34,9 @@ export type CurrentExecution = {
     result: unknown;
 };
 export type AgentStoreState = {
+    /**
+     * null until something is known of it
+     */
     currentExecution: CurrentExecution | null;
     isStarting: boolean;
     isExecuting: boolean;

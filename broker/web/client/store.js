@@ -37,7 +37,7 @@ export const MAX_TEXT = 100_000;
  * @property {unknown} result
  *
  * @typedef {object} AgentStoreState
- * @property {CurrentExecution | null} currentExecution
+ * @property {CurrentExecution | null} currentExecution null until something is known of it
  * @property {boolean} isStarting
  * @property {boolean} isExecuting
  * @property {readonly wire.ThoughtState[]} thinkingSteps the last ones
@@ -110,7 +110,7 @@ class Following {
     this.#view = new View(this.#limits);
     const watch = sharedWatch(client, executionId, options);
     this.#client = client;
-    this.#asked = { ...NOTHING_ASKED, executionId };
+    this.#asked = { ...this.#asked, ...NOTHING_ASKED, executionId };
     this.#requests.follow(executionId);
     const unsubscribe = (this.#unsubscribe = watch.subscribe(() => this.#look(watch)));
     this.#look(watch);
@@ -162,10 +162,12 @@ class Following {
   }
 
   #show() {
-    const { isStarting, error } = this.#asked;
+    const { isStarting, error, executionId, startedId } = this.#asked;
+    const isStarted = executionId !== null && executionId === startedId;
     const seen = this.#seen === null ? {} : this.#view.of(this.#seen);
     const failure = this.#seen === null ? null : failureOf(this.#seen.status, this.#seen.state);
-    const isExecuting = isStarting || (this.#seen !== null && isUnderWay(this.#seen.status, this.#seen.state));
+    const isUnder = this.#seen !== null && isUnderWay(this.#seen.status, this.#seen.state, isStarted);
+    const isExecuting = isStarting || isUnder;
     this.#set({ ...seen, isStarting, isExecuting, error: error ?? failure });
   }
 }
@@ -187,6 +189,7 @@ class View {
 
   /** @param {Snapshot} snapshot */
   of({ state, status }) {
+    if (state === null) return { ...EMPTY, connection: status };
     const { plan, phases, progress, specialists, usage, openInputs } = state;
     return {
       currentExecution: this.#current(state),
@@ -262,15 +265,21 @@ export function createAgentStore({ maxSteps = MAX_STEPS, maxText = MAX_TEXT } = 
 export const useAgentStore = createAgentStore();
 
 /**
- * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`.
+ * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`, where both
+ * have the same options.
  *
  * @param {string | null | undefined} executionId
  * @param {UseBoundStore<StoreApi<AgentStore>>} [store]
+ * @param {FollowOptions} [options]
  */
-export function useStoredExecution(executionId, store = useAgentStore) {
+export function useStoredExecution(
+  executionId,
+  store = useAgentStore,
+  { mode, identity, workerUrl, from, cursor } = {},
+) {
   const client = useRuncast();
-  useEffect(
-    () => (executionId ? store.getState().followExecution(client, executionId) : undefined),
-    [client, executionId, store],
-  );
+  useEffect(() => {
+    const options = { mode, identity, workerUrl, from, cursor };
+    return executionId ? store.getState().followExecution(client, executionId, options) : undefined;
+  }, [client, executionId, store, mode, identity, workerUrl, from, cursor]);
 }

@@ -48,6 +48,10 @@ export type Status = {
      * how the stream is read; `shared` falls back to `fetch`
      */
     mode: Mode;
+    /**
+     * why it is not `shared`, where that was asked for
+     */
+    fallback: string | null;
 };
 export type StreamOptions = {
     client: RuncastClient;

@@ -24,6 +24,7 @@
  * @property {Error | null} error the last one, until the stream is live again
  * @property {number | null} connectedAt ms since the epoch
  * @property {Mode} mode how the stream is read; `shared` falls back to `fetch`
+ * @property {string | null} fallback why it is not `shared`, where that was asked for
  */
 
 /**
@@ -79,6 +80,7 @@ export const IDLE = Object.freeze({
   error: null,
   connectedAt: null,
   mode: "fetch",
+  fallback: null,
 });
 
 export class AgentStream {
@@ -161,7 +163,7 @@ export class AgentStream {
   #connect() {
     const { mode } = this.#target;
     if (mode === "shared") {
-      const instead = () => this.#fallBack();
+      const instead = (/** @type {string} */ reason) => this.#fallBack(reason);
       this.#connection = new SharedConnection(this.#client, this.#target, this.#sequence, this.#sink(), instead);
     } else {
       this.#connection = new Connection(this.#client, this.#target, this.#sequence, this.#sink());
@@ -170,10 +172,11 @@ export class AgentStream {
     this.#connection?.start();
   }
 
-  #fallBack() {
+  /** @param {string} reason */
+  #fallBack(reason) {
     this.#disconnect();
     this.#target = { ...this.#target, mode: /** @type {const} */ ("fetch") };
-    this.#change({ mode: "fetch" });
+    this.#change({ mode: "fetch", fallback: reason });
     this.#connect();
   }
 

@@ -19,7 +19,10 @@ export type WatchOptions = Partial<Omit<StreamOptions, "client" | "executionId" 
     keepEvents?: number;
 };
 export type Snapshot = {
-    state: wire.ExecutionState;
+    /**
+     * null until something is known
+     */
+    state: wire.ExecutionState | null;
     status: Status;
     /**
      * the last `keepEvents`, where that was asked for

@@ -15,7 +15,7 @@
 
 /**
  * @typedef {object} Snapshot
- * @property {wire.ExecutionState} state
+ * @property {wire.ExecutionState | null} state null until something is known
  * @property {Status} status
  * @property {readonly any[]} [events] the last `keepEvents`, where that was asked for
  */
@@ -99,6 +99,7 @@ export class ExecutionWatch {
   /** @returns {Snapshot} */
   #look() {
     const events = this.keepEvents > 0 ? { events: Object.freeze(this.#events.slice(-this.keepEvents)) } : {};
-    return Object.freeze({ state: this.#fold.state(), status: this.stream.status, ...events });
+    const state = this.#fold.isEmpty ? null : this.#fold.state();
+    return Object.freeze({ state, status: this.stream.status, ...events });
   }
 }

@@ -16,6 +16,9 @@ const PHASES = {
   closed: ["Closed", "quiet"],
 };
 
+const NO_ANSWER =
+  "The edge has not answered yet. A browser opens six connections to a host at most: closing other tabs may help.";
+
 /** `{word, tone}` of a status; a first connect is connecting, a later one reconnecting. */
 export function described(status) {
   const [word, tone] = PHASES[status.phase] ?? PHASES.idle;
@@ -30,10 +33,17 @@ export function trouble(status, now) {
   if (status.phase === "failed" && isMissing(status.error)) return "There is no such execution, or it is not yours.";
   if (status.phase === "failed") return `Not connected: ${reason(status.error)}`;
   if (status.phase === "offline") return "This device is offline. It goes on by itself once there is a network.";
+  if (word === "Connecting" && status.error?.type?.endsWith(":no-answer")) return NO_ANSWER;
   if (word !== "Reconnecting") return null;
   const left = status.retryAt ? Math.max(0, status.retryAt - now) : 0;
   const when = left >= 1000 ? `Trying again in ${running(left)}.` : "Trying again.";
-  return `The connection was lost. ${when} ${resumeWord(status)}`;
+  return `${whatHappened(status)}. ${when} ${resumeWord(status)}`;
+}
+
+/** An edge that gives a reason is told of by it; so is one that was never reached. */
+function whatHappened({ error, connectedAt }) {
+  const hasReason = error && (error.status > 0 || connectedAt === null);
+  return hasReason ? `Not connected: ${reason(error).replace(/\.$/, "")}` : "The connection was lost";
 }
 
 function resumeWord({ lastEventId }) {

@@ -258,6 +258,8 @@ function end(chronicle, event, fields) {
     if (item.status === "running") item.status = "open";
     chronicle.touch(item);
   }
+  for (const member of chronicle.team?.members.values() ?? [])
+    if (member.status === "active") Object.assign(member, { status: "interrupted", endedAt: event.ts });
   for (const item of [...chronicle.phases.values(), ...(chronicle.team ? [chronicle.team] : [])]) chronicle.touch(item);
   for (const item of chronicle.questions.values()) chronicle.touch(item);
   chronicle.add("end", event, { ...fields, at: event.ts, total: event.ts - (chronicle.startedAt ?? event.ts) });

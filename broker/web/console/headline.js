@@ -112,7 +112,7 @@ class Progress {
     this.node.classList.toggle("is-waiting", status === "waiting_input");
     const inOrder = phases.slice(0, 40);
     this._steps.hidden = inOrder.length < 2;
-    this._keyed.show(inOrder.map((phase) => ({ ...phase, isOver: over })));
+    this._keyed.show(inOrder);
     this._meter.hidden = inOrder.length >= 2 || !progress || over;
     if (progress) setShare(this._meter, progress.progress);
     this._line.hidden = over;
@@ -153,11 +153,10 @@ class Step {
     this.update(phase);
   }
 
-  update({ status, duration: seconds, isOver: over }) {
-    const shown = status === "running" && over ? "stopped" : status;
-    setAttribute(this.node, "data-status", shown);
-    setAttribute(this.node, "aria-current", shown === "running" ? "step" : null);
+  update({ status, duration: seconds }) {
+    setAttribute(this.node, "data-status", status);
+    setAttribute(this.node, "aria-current", status === "running" ? "step" : null);
     setText(this._time, seconds === null || seconds === undefined ? "" : duration(seconds));
-    setText(this._state, `, ${shown}`);
+    setText(this._state, `, ${status}`);
   }
 }

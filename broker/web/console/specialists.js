@@ -9,6 +9,8 @@ import { ToolRow } from "./tools.js";
 import { summary, valueView } from "./values.js";
 
 const SHOWN_STEPS = 4;
+const SAID = { active: "working", complete: "done", interrupted: "interrupted", failed: "failed" };
+const GLYPHS = { complete: "check", interrupted: "dash", failed: "cross" };
 
 export class TeamRow {
   constructor(item, clock) {
@@ -71,14 +73,15 @@ class MemberCard {
 
   update(member) {
     this._member = member;
-    const done = member.status === "complete";
-    const hasFailed = done && /^failed\b/i.test(member.summary ?? "");
-    this.node.className = `member is-${hasFailed ? "failed" : member.status}`;
+    const done = member.status !== "active";
+    const hasFailed = member.status === "complete" && /^failed\b/i.test(member.summary ?? "");
+    const status = hasFailed ? "failed" : member.status;
+    this.node.className = `member is-${status}`;
     setShare(this._meter, done ? 100 : (member.progress ?? 0));
     setAttribute(this._meter, "hidden", done ? "" : null);
     setText(this._action, done ? "" : line(member.action ?? "Starting", 160));
     setAttribute(this._action, "hidden", done ? "" : null);
-    this._showState(member, hasFailed);
+    this._showState(member, status);
     this._showSteps(member);
     this._showSummary(member);
   }
@@ -87,21 +90,16 @@ class MemberCard {
     for (const view of this._rows.views()) view.tick?.();
   }
 
-  _showState(member, hasFailed) {
-    const text =
-      member.status !== "complete"
-        ? `${Math.round(member.progress ?? 0)} %`
-        : duration((member.endedAt - member.at) / 1000);
-    const label = hasFailed ? "failed" : member.status === "complete" ? "done" : "working";
-    if (this._label !== `${label} ${text}`) {
-      const glyph = label === "working" ? "" : icon(hasFailed ? "cross" : "check");
-      this._state.replaceChildren(
-        glyph,
-        h("span", { class: "numbers" }, text),
-        h("span", { class: "unseen" }, `, ${label}`),
-      );
-      this._label = `${label} ${text}`;
-    }
+  _showState(member, status) {
+    const isActive = status === "active";
+    const text = isActive ? `${Math.round(member.progress ?? 0)} %` : duration((member.endedAt - member.at) / 1000);
+    if (this._shown === `${status} ${text}`) return;
+    this._shown = `${status} ${text}`;
+    this._state.replaceChildren(
+      isActive ? "" : icon(GLYPHS[status]),
+      h("span", { class: "numbers" }, text),
+      h("span", { class: "unseen" }, `, ${SAID[status]}`),
+    );
   }
 
   _showSteps(member) {

@@ -1,5 +1,6 @@
 /** One execution, watched: its events become a chronicle, the chronicle rows; the client's fold says how it stands. */
 
+import { Fold } from "/client/fold.js";
 import { Actions } from "./actions.js";
 import { Approvals } from "./approvals.js";
 import { Chronicle, wordsOf } from "./chronicle.js";
@@ -17,6 +18,9 @@ import { EventRing, rawRow, wordsOf as rawWordsOf } from "./raw.js";
 import { rowView } from "./rows.js";
 import { Tail } from "./tail.js";
 import { line } from "./text.js";
+
+/** What is shown of an execution of which nothing is known yet. */
+const NOTHING = new Fold().state();
 
 export class Story {
   /** `page`: `{client, mode, ticker, announce(text), notify(text), back()}`. */
@@ -235,7 +239,8 @@ export class Story {
 
   /** Once a frame at most, or (`isOther`) when what passes the filter is another. */
   _draw(isOther = false) {
-    const { state, status } = this._watch.getSnapshot();
+    const { state: known, status } = this._watch.getSnapshot();
+    const state = known ?? NOTHING;
     this._state = state;
     this._status = status;
     this._head.show(state);
@@ -248,7 +253,7 @@ export class Story {
     this.node.classList.toggle("is-missing", !isBegun(state) && status.phase === "failed");
     setText(this._rawCount, this._ring.count ? whole(this._ring.count) : "");
     this._drawRows(isOther);
-    this._announce(state);
+    if (known !== null) this._announce(state);
   }
 
   _drawRows(isOther) {

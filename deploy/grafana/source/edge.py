@@ -25,6 +25,22 @@ EDGE = Dashboard(
                     ],
                 ),
                 Panel(
+                    "Connections",
+                    "Streams included, by edge, with what one may have; `admin` are those of the port of probes.",
+                    "short",
+                    [
+                        Query(f"sum by (instance) (runcast_sockets{{{HERE}}})", "{{instance}}"),
+                        Query(f"max(runcast_sockets_limit{{{HERE}}})", "limit"),
+                        Query(f"max(runcast_admin_sockets{{{HERE}}})", "admin"),
+                    ],
+                ),
+                Panel(
+                    "Requests that are no HTTP",
+                    "Scanners, and clients that are broken. They are answered with 400, 415 or 431.",
+                    "ops",
+                    [Query(rate("runcast_unreadable_requests_total", "instance"), "{{instance}}")],
+                ),
+                Panel(
                     "Streams opened, by protocol",
                     "`native` and `feed` are Server-Sent Events of the log; a rush is a reconnect storm.",
                     "ops",

@@ -8,15 +8,16 @@ from queries import ALL, HERE, LATENCY, RATE, quantiles, rate
 BY_REASON = Panel(
     "Streams closed, by reason",
     "`finished`: the execution ended. `gone`: the viewer left. `aged` and `draining`: the viewer was sent to another "
-    "edge and resumes there. `lost_redis` is an error of ours; `slow` one of the line to the viewer.",
+    "edge and resumes there. `lost_redis` and `failed` are errors of ours; `slow` is one of the line to the viewer.",
     "ops",
     [Query(rate("runcast_connections_closed_total", "reason", ALL), "{{reason}}")],
     stack=True,
 )
 REJECTED = Panel(
     "Turned away, by reason",
-    "`capacity`: edges are full. `user_connections`, `connect_rate`, `execute_rate`: one user wanted too much. "
-    "`draining`: a proxy sends viewers to an edge that is leaving. `redis`: nobody could be admitted.",
+    "`capacity`: edges are full. `sockets`: they have no room for connections. `user_connections`, `requests` and "
+    "the rates: one user wanted too much. `draining`: a proxy sends viewers to an edge that is leaving. `redis`: "
+    "nobody could be admitted.",
     "ops",
     [Query(rate("runcast_rejected_total", "reason", ALL), "{{reason}}")],
     stack=True,

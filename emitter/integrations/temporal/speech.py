@@ -97,7 +97,7 @@ class ActivityEmitter(AgentEmitter):
 
     async def flush(self, timeout: float | None = None) -> None:
         if timeout is None:
-            self._say_dropped()
+            self._say_rest()
             await self._settle(self._lane)
         else:
             with self._forgiving():

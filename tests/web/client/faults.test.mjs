@@ -97,6 +97,121 @@ describe("a stream that is live for a moment only, each time", () => {
   });
 });
 
+describe("the reason of stream:end", () => {
+  const PROBLEM = { type: "urn:runcast:problem:capacity", title: "full", status: 503, detail: "this edge is full" };
+  const end = (reason, problem) => `event: stream:end\ndata: ${JSON.stringify({ reason, problem })}\n\n`;
+
+  /** What a stream does when an edge ends it, once: its statuses, and how often its token was renewed. */
+  async function after(text) {
+    mock.method(Math, "random", () => 1 - 1e-9);
+    const [statuses, answers] = [[], [LIVE + text, LIVE]];
+    let renewals = 0;
+    const token = ({ refresh }) => (refresh ? `t${(renewals += 1)}` : "t");
+    const answer = async () => streamed("retry: 300\n\n" + answers.shift());
+    const client = new RuncastClient({ baseUrl: "http://edge", token, fetch: answer });
+    const stream = client.stream({ executionId: "x", onStatus: (status) => statuses.push(status) }).start();
+    await until(() => statuses.filter(({ phase }) => phase === "live").length === 2 || stream.status.phase === "ended");
+    stream.close();
+    assert.ok(stream.status.error === null, "an error outlives what it was about");
+    return { waiting: statuses.find(({ phase }) => phase === "waiting"), renewals, statuses };
+  }
+
+  for (const [reason, message] of [
+    ["aged", null],
+    ["draining", null],
+    ["refused", "the edge takes no stream just now"],
+    ["replaced", "the stream was opened a second time"],
+    ["failed", "the edge could not show an event"],
+  ])
+    test(`${reason}: it waits as long as the edge says, and says why`, BOUND, async () => {
+      const { waiting, renewals } = await after(end(reason));
+      assert.equal(waiting.error?.message ?? null, message);
+      assert.ok(waiting.retryAt - Date.now() < 300);
+      assert.equal(renewals, 0);
+    });
+
+  for (const reason of ["refused", "replaced", "failed"])
+    test(`${reason}: the edge's problem is the error`, BOUND, async () => {
+      const { error, retryAt } = (await after(end(reason, PROBLEM))).waiting;
+      assert.ok(retryAt !== null);
+      const { status, type, title, detail, retryAfterMs } = error;
+      assert.deepEqual({ status, type, title, detail }, PROBLEM);
+      assert.equal(retryAfterMs, 300);
+    });
+
+  test("refused: an edge that asks for two minutes is not asked before", BOUND, async () => {
+    const statuses = [];
+    const answer = async () => streamed("retry: 120000\n" + end("refused", PROBLEM));
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer });
+    const stream = client.stream({ executionId: "x", onStatus: (status) => statuses.push(status) }).start();
+    await until(() => stream.status.phase === "waiting");
+    stream.close();
+    const { retryAt } = statuses.find(({ phase }) => phase === "waiting");
+    assert.ok(retryAt - Date.now() > 110_000);
+  });
+
+  for (const [reason, expected] of [
+    ["expired", 1],
+    ["revoked", 1],
+    ["slow", 0],
+    ["lost_redis", 0],
+    ["one of a later version", 0],
+  ])
+    test(`${reason}: it goes on at once`, BOUND, async () => {
+      const { waiting, renewals } = await after(end(reason));
+      assert.equal(waiting, undefined);
+      assert.equal(renewals, expected);
+    });
+
+  test("slow, again and again: it says so", BOUND, async () => {
+    const statuses = [];
+    const answer = async () => streamed("retry: 20\n\n" + LIVE + end("slow"));
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer });
+    const stream = client.stream({ executionId: "x", onStatus: (status) => statuses.push(status) }).start();
+    await until(() => statuses.some(({ phase }) => phase === "waiting"));
+    stream.close();
+    const { error } = statuses.find(({ phase }) => phase === "waiting");
+    assert.equal(error.message, "the stream was read too slowly");
+  });
+
+  test("finished: it is over", BOUND, async () => {
+    const { statuses } = await after(end("finished"));
+    assert.equal(statuses.find(({ phase }) => phase === "ended").error, null);
+  });
+});
+
+test("a control event of a later version is none of the log's, and may say where that is", BOUND, async () => {
+  const [seen, cursors] = [[], []];
+  const text = OPEN + events(1, 1) + "event: stream:later\ndata: {}\n\n" + "event: stream:place\nid: 1-7\ndata: {}\n\n";
+  const answer = async (_url, init) => (cursors.push(cursorOf(init)), streamed(cursors.length === 1 ? text : OPEN, cursors.length === 1));
+  const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer });
+  const stream = client.stream({ executionId: "x", types: ["thinking"], onEvent: ({ type }) => seen.push(type) }).start();
+  await until(() => cursors.length === 2);
+  stream.close();
+  assert.deepEqual([seen, cursors], [["thinking"], [0, 7]]);
+});
+
+describe("an edge that does not answer", () => {
+  const never = () => new Promise(() => {});
+
+  test("is waited for, and the status says so after some seconds", BOUND, async () => {
+    mock.timers.enable({ apis: ["setTimeout"] });
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: never });
+    const stream = client.stream({ executionId: "x" }).start();
+    for (let turn = 0; turn < 5; turn += 1) await Promise.resolve();
+    assert.equal(stream.status.error, null);
+    mock.timers.tick(5_000);
+    const { phase, error } = stream.status;
+    assert.deepEqual([phase, error.type, error.message], [
+      "connecting",
+      "urn:runcast:problem:no-answer",
+      "the edge has not answered yet",
+    ]);
+    stream.close();
+    mock.timers.reset();
+  });
+});
+
 describe("several iterators of one stream", () => {
   const COUNT = 12_000;
 
@@ -219,6 +334,25 @@ describe("a shared stream", () => {
     const { lock } = await heard(opened[0].worker, "open");
     assert.equal(lock, null);
     stream.close();
+  });
+
+  test("is not tried again where there can be no worker", BOUND, async () => {
+    let tried = 0;
+    globalThis.SharedWorker = class {
+      constructor() {
+        tried += 1;
+        throw new DOMException("not here", "SecurityError");
+      }
+    };
+    const answer = mock.method(globalThis, "fetch", async () => streamed(OPEN + LIVE));
+    const client = new RuncastClient({ baseUrl: "http://edge", token: "t" });
+    for (const executionId of ["x", "y"]) {
+      const stream = client.stream({ executionId, mode: "shared", workerUrl: "http://elsewhere/worker.js" }).start();
+      await until(() => stream.status.phase === "live");
+      assert.deepEqual([stream.status.mode, stream.status.fallback], ["fetch", "not here"]);
+      stream.close();
+    }
+    assert.deepEqual([tried, answer.mock.callCount()], [1, 2]);
   });
 
   test("comes back with a token of now, after its page was frozen", BOUND, async () => {

@@ -1,9 +1,16 @@
-// Bundles page.jsx for each React: `node build.mjs FOLDER` writes FOLDER/react18.js and react19.js.
+// Bundles page.jsx for each React: `node build.mjs FOLDER` writes FOLDER/react18.js and react19.js, and the worker.
 import { build } from "esbuild";
 
 const CLIENT = "../../../broker/web/client";
 const VERSIONS = { react18: ["18", "4"], react19: ["19", "5"] };
 
+await build({
+  entryPoints: [`${CLIENT}/shared-worker.js`],
+  outdir: process.argv[2],
+  bundle: true,
+  format: "esm",
+  logLevel: "error",
+});
 for (const [name, [react, zustand]] of Object.entries(VERSIONS)) {
   await build({
     entryPoints: ["page.jsx"],

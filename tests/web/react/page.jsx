@@ -41,8 +41,8 @@ function Second({ executionId, first }) {
 }
 
 /** Follows an execution into the page's store, and shows one slice of it. */
-function Stored({ name, executionId, select }) {
-  stores.useStoredExecution(executionId);
+function Stored({ name, executionId, select, options }) {
+  stores.useStoredExecution(executionId, undefined, options);
   return <Slice name={name} select={select} />;
 }
 

@@ -16,7 +16,7 @@ function Story({ executionId }: { executionId: string | null }) {
   const text: string = useAgentStore((store) => store.text);
   const names: string[] = useAgentStore((store) => store.tools.map((tool) => tool.toolName));
   const client: RuncastClient = useRuncast();
-  // @ts-expect-error: the state is null without an execution
+  // @ts-expect-error: the state is null until something is known of an execution
   watched.state.status;
   // @ts-expect-error: there is no such slice
   useAgentStore((store) => store.thoughts);

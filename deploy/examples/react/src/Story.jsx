@@ -5,13 +5,14 @@ import { Question } from "./Question.jsx";
 import { brief, PHASES, seconds, STATES } from "./words.js";
 
 export function Connection() {
-  const { phase, lastEventId, latencyMs, reconnects } = useAgentStore((store) => store.connection);
+  const { phase, lastEventId, latencyMs, reconnects, error } = useAgentStore((store) => store.connection);
   const details = [`after ${lastEventId ?? "the beginning"}`, `${reconnects} reconnects`];
   if (latencyMs !== null) details.push(`${latencyMs} ms`);
   return (
     <p className={`connection ${phase}`} title={details.join(" · ")} role="status">
       <span className="dot" aria-hidden="true" />
       {PHASES[phase]}
+      {error && <span className="hint">{error.message}</span>}
     </p>
   );
 }
@@ -69,7 +70,7 @@ function Plan() {
         {phases.map(({ id, name, status, duration }) => (
           <li key={id} className={status} aria-current={status === "running" ? "step" : undefined}>
             {name}
-            <span className="hint">{duration === null ? "" : seconds(duration)}</span>
+            <span className="hint">{status === "complete" || status === "interrupted" ? took(status, duration) : ""}</span>
           </li>
         ))}
       </ol>
@@ -91,7 +92,7 @@ function Specialists() {
       {specialists.map(({ specialist, status, task, progress, currentAction, summary }) => (
         <div className="card" key={specialist}>
           <h3>{specialist}</h3>
-          <p className="hint">{summary ?? currentAction ?? task}</p>
+          <p className="hint">{summary ?? (status === "interrupted" ? status : (currentAction ?? task))}</p>
           <progress
             max="100"
             value={status === "complete" ? 100 : (progress ?? 0)}
@@ -122,13 +123,18 @@ function Tools() {
     <Steps title="Tools" items={tools}>
       {tools.map(({ callId, toolName, params, status, duration, result, error }) => (
         <li key={callId} className={status}>
-          <code>{toolName}</code> <span className="hint">{duration === null ? "…" : seconds(duration)}</span>
+          <code>{toolName}</code> <span className="hint">{took(status, duration)}</span>
           <br />
           <span className="hint">{brief(error ?? (status === "complete" ? result : params))}</span>
         </li>
       ))}
     </Steps>
   );
+}
+
+function took(status, duration) {
+  if (duration !== null) return seconds(duration);
+  return status === "running" ? "…" : status;
 }
 
 /** A list that grows shows its end, unless it was scrolled away from there. */

@@ -1,0 +1,39 @@
+"""What a story keeps of its conversation, and how much of it is told again. Pure."""
+
+from __future__ import annotations
+
+from broker.protocols.a2a.model import Message
+
+MAX_HISTORY = 200
+MAX_HISTORY_BYTES = 1024 * 1024
+SMALL_BYTES = 4096
+MAX_REPEATED_BYTES = 1024 * 1024
+
+
+class History:
+    """The conversation of a task: what it is all about, and of the rest the latest."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._sizes: list[int] = []
+        self.is_cut = False
+
+    def add(self, message: Message, size: int) -> None:
+        self.messages.append(message)
+        self._sizes.append(size)
+        while len(self.messages) > MAX_HISTORY or (sum(self._sizes) > MAX_HISTORY_BYTES and len(self.messages) > 2):
+            self.is_cut = True
+            del self.messages[1], self._sizes[1]
+
+
+class Repeats:
+    """What is told again because an update takes the place of what was before: the question that a task waits for, and
+    what is left of an artifact. Of what is not small, so much."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def allow(self, size: int) -> bool:
+        if size > SMALL_BYTES:
+            self._bytes += size
+        return size <= SMALL_BYTES or self._bytes <= MAX_REPEATED_BYTES
