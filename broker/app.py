@@ -42,7 +42,7 @@ from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.redis_metrics import RedisMetrics
-from broker.responses import Responses
+from broker.responses import WATCH_SECONDS, Responses
 from broker.settings import BadSetting, Settings
 from broker.shards import subscription
 from broker.stream import Streams
@@ -269,8 +269,13 @@ class Edge:
         self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
         self._public.draining = True
         self.ops.drain()
-        # Without viewers, too, whoever sends requests here hears first that they are to go elsewhere.
-        await asyncio.gather(self.streams.drain(self.settings.drain_seconds), asyncio.sleep(self._unready_seconds))
+        last_seconds = 0.0  # a second signal ends it at once
+        try:
+            # Without viewers, too, whoever sends requests here hears first that they are to go elsewhere.
+            await asyncio.gather(self.streams.drain(self.settings.drain_seconds), asyncio.sleep(self._unready_seconds))
+            last_seconds = SHUTDOWN_SECONDS - WATCH_SECONDS
+        finally:
+            self._responses.end_within(last_seconds)
 
     @property
     def _unready_seconds(self) -> float:
