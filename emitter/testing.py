@@ -12,11 +12,11 @@ from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidE
 from emitter.events import EXPIRED, TERMINAL_STATES, Artifact, Event, InputRequired, MessageDelta, ThinkingDelta
 from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
-from emitter.log import prepare
+from emitter.log import prepare, prepare_shown
 from emitter.questions import InputKind
 from emitter.redact import Redactor
 from emitter.subjects import owner_named
-from emitter.wire import decode_envelope
+from emitter.wire import decode_envelope, now_ms
 
 
 class RecordingEmitter(AsyncEventMethods):
@@ -36,8 +36,9 @@ class RecordingEmitter(AsyncEventMethods):
         *,
         answers: Mapping[str, Any] | Callable[[InputRequired], Any] | None = None,
         hooks: Sequence[Hook] = (),
+        strict: bool = False,
     ) -> None:
-        super().__init__(attempt=1)
+        super().__init__(attempt=1, strict=strict)
         self.user_id = user_id
         self.owner = owner_named(user_id)
         self.execution_id = execution_id
@@ -75,6 +76,13 @@ class RecordingEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
+        for half in self._lone_halves(event):
+            self._say(half)
+        sayable = self._sayable(event)
+        if sayable is not None:
+            self._say(sayable)
+
+    def _say(self, event: Event) -> None:
         passed = apply_hooks(self._hooks, event, self._origin)
         if isinstance(passed, MessageDelta | ThinkingDelta):
             self._prepare(passed)  # it raises for what cannot be stored
@@ -88,7 +96,9 @@ class RecordingEmitter(AsyncEventMethods):
             self._record(prepared)
 
     def _prepare(self, event: Event) -> Prepared:
-        return prepare(event, self.execution_id, redact=self._redact)
+        if self._strict:
+            return prepare(event, self.execution_id, redact=self._redact)
+        return prepare_shown(event, self.execution_id, self._redact, b"", now_ms(), self.max_event_bytes)
 
     def _record(self, prepared: Prepared) -> None:
         self._events.append((prepared.type, decode_envelope(prepared.json)[1]))
@@ -102,6 +112,9 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
+        for half in self._lone_halves(event):
+            self._say(half)
+        event = self._sayable(event) or event
         prepared, failure = prepare_end(self._hooks, event, self._origin, self._prepare)
         self._held.release()
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # of a hook, as in AgentEmitter

@@ -601,6 +601,12 @@ def test_steps_have_names_of_their_own() -> None:
     assert [event["stepName"] for event in seen.events if "STEP" in event["type"]] == ["P", "P (b)", "P (b)", "P"]
 
 
+def test_a_call_without_parameters() -> None:
+    """Model APIs want an object back, whatever older logs have."""
+    seen = client(STARTED, ToolStart(call_id="c", tool_name="t", params=None), DONE)
+    assert [event["delta"] for event in seen.events if event["type"] == "TOOL_CALL_ARGS"] == ["{}"]
+
+
 def test_a_call_without_a_result() -> None:
     """When the execution is complete no call seems to wait for the application; a failed or unknown one says so."""
     seen = client(

@@ -335,6 +335,14 @@ def test_who_speaks() -> None:
 # --- tools and data --------------------------------------------------------------------------------------------------
 
 
+def test_a_call_without_parameters() -> None:
+    """Model APIs want an object back, whatever older logs have, and also where the call's start was trimmed."""
+    logged = [ToolStart(call_id="c", tool_name="t", params=None), ended("c"), ended("gone")]
+    data = rendered([entry(number, event) for number, event in enumerate(logged, 1)])
+    inputs = [chunk["input"] for chunk in chunks(data) if chunk.get("type") == "tool-input-available"]
+    assert inputs == [{}, {}]
+
+
 def test_an_end_without_its_start() -> None:
     """Where the log's head was trimmed, ends get a start, and the message says from where it is known."""
     client = show(ended(), MessageComplete(message_id="m", text="t"), DONE, start=7)

@@ -206,6 +206,7 @@ class Renderer:
         self._call(event.call_id, event.tool_name, event.params)
 
     def _call(self, call_id: str, tool_name: str, params: Any) -> None:
+        params = {} if params is None else params  # model APIs refuse null when the history goes back to them
         self._parts.interrupt(self._head.agent)
         self._parts.step()
         self._calls.set(call_id, True)
