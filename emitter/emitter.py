@@ -175,8 +175,6 @@ class AsyncEventMethods(EventMethods[Nothing]):
 
     def _lone_halves(self, event: Event) -> list[MessageDelta | ThinkingDelta]:
         """What must be said before the end of a text, or of everything."""
-        if not self._halves:
-            return []
         if isinstance(event, MessageComplete):
             return self._halves.release(words(event.message_id))
         return self._halves.release() if event.type in TERMINAL_STATES else []
@@ -325,10 +323,10 @@ class AgentEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
-        for half in self._lone_halves(event):
-            await self._say(half)
-        sayable = self._sayable(event)
-        if sayable is not None:
+        if self._halves.waiting:
+            for half in self._lone_halves(event):
+                await self._say(half)
+        if (sayable := self._sayable(event)) is not None:
             await self._say(sayable)
 
     async def _say(self, event: Event) -> None:
@@ -484,12 +482,9 @@ class AgentEmitter(AsyncEventMethods):
         return self._publisher.redact.text(str(text))[:STACK_CHARS].encode("utf-8", "backslashreplace").decode()
 
     def _prepare(self, event: Event, ts: int) -> Prepared:
-        if self._strict:
-            return self._prepare_strictly(event, ts)
         publisher = self._publisher
-        return prepare_shown(
-            event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes
-        )
+        prepare = prepare_with if self._strict else prepare_shown
+        return prepare(event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes)
 
     def _prepare_strictly(self, event: Event, ts: int) -> Prepared:
         publisher = self._publisher

@@ -20,39 +20,37 @@ class Halves:
     """Of one emitter. A high half at the end of a chunk waits for the next chunk of its text."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[type[Delta], str], str] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: dict[tuple[type[Delta], str], str] = {}
 
     def join(self, event: Delta) -> Delta | None:
         """The chunk as it can be stored; None if there is nothing of it yet."""
-        if not self._waiting and _is_plain(event.delta) and _is_plain(event.message_id):
-            return event
+        delta, id_ = event.delta, event.message_id
+        if not self.waiting and type(delta) is str and type(id_) is str:
+            if delta.isascii() and id_.isascii():  # nearly always, and cheap to see
+                return event
+            if _is_whole(delta) and _is_whole(id_):
+                return event
         message_id, chunk = words(event.message_id), _raw(event.delta)
         key = (type(event), message_id)
-        chunk = self._waiting.pop(key, "") + chunk
-        if _HIGH[0] <= chunk[-1:] <= _HIGH[1] and len(self._waiting) < WAITING_MAX:
-            self._waiting[key], chunk = chunk[-1], chunk[:-1]
+        chunk = self.waiting.pop(key, "") + chunk
+        if _HIGH[0] <= chunk[-1:] <= _HIGH[1] and len(self.waiting) < WAITING_MAX:
+            self.waiting[key], chunk = chunk[-1], chunk[:-1]
         return replace(event, message_id=message_id, delta=text(chunk)) if chunk or not event.delta else None
 
     def release(self, message_id: str | None = None) -> list[Delta]:
         """What waits, of one message or of all: halves whose other half never came."""
-        keys = [key for key in self._waiting if message_id is None or key[1] == message_id]
+        keys = [key for key in self.waiting if message_id is None or key[1] == message_id]
         for key in keys:
-            del self._waiting[key]
+            del self.waiting[key]
         return [kind(message_id=id_, delta=_LONE) for kind, id_ in keys]
 
 
-def _is_plain(value: object) -> bool:
-    """Whether a value is a text that can be stored."""
-    if type(value) is not str:
+def _is_whole(value: str) -> bool:
+    """Whether a text has no halves."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
         return False
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return False
     return True
 
 

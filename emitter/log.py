@@ -137,21 +137,25 @@ def prepare_shown(
 ) -> Prepared:
     """`prepare_with` for what an agent says: an event that only shows something is mended (`emitter.mending`) where
     it cannot be stored as it is."""
-    prepare = partial(prepare_with, execution_id=execution_id, redact=redact, keys=keys, ts=ts, max_bytes=max_bytes)
     try:
-        return prepare(event)
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes)
     except (InvalidEvent, PayloadTooLarge) as error:
         if not mending.may_mend(event):
             raise
         log.debug("event_mended", execution=execution_id, type=event.type, **_why(error))
-    event = mending.mended(event)
+    return _prepare_mended(mending.mended(event), execution_id, redact, keys, ts, max_bytes)
+
+
+def _prepare_mended(
+    event: Event, execution_id: str, redact: Redactor, keys: bytes, ts: int, max_bytes: int
+) -> Prepared:
     try:
-        return prepare(event)
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes)
     except PayloadTooLarge as error:
         around = wire.envelope(wire.event_type(event), execution_id, b"", ts=ts, keys=keys)
         for cut in mending.shorter(event, max_bytes - len(around), redact):
             with contextlib.suppress(PayloadTooLarge):
-                return prepare(cut)
+                return prepare_with(cut, execution_id, redact, keys, ts, max_bytes)
         raise error from None
 
 

@@ -8,7 +8,7 @@ Pure: it imports nothing of this project.
 from __future__ import annotations
 
 from array import array
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import Annotated, Any
 
 import msgspec
@@ -30,6 +30,7 @@ ROUNDING = 1e-6
 """By so much a percentage may be over or under, because its parts were added up."""
 
 SHALLOW_PASSES = 8
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _ALL_BUT_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """Brackets to signed bytes: one deeper, or one less."""
@@ -45,17 +46,19 @@ def percentage(value: Any) -> Any:
 def is_heavier(value: Any, most: int) -> bool:
     """Whether a value surely takes more than `most` bytes of JSON, or holds more than `MAX_VALUES` others: what it
     holds several times counts as often. Bounded in time, also for a value that holds itself."""
-    left, waiting = most, [value]
-    for _ in range(MAX_VALUES):
-        if not waiting or left < 0:
-            return left < 0
-        each = waiting.pop()
-        if isinstance(each, str):
-            left -= len(each)
-        elif isinstance(each, dict | list | tuple | set | frozenset):
-            left -= len(each) + 1
-            waiting.extend(islice(each.values() if isinstance(each, dict) else each, max(left, 0)))
-    return True
+    if type(value) is str:
+        return len(value) > most
+    waiting, seen, left = [value] if isinstance(value, _CONTAINERS) else [], 0, most
+    for each in waiting:  # which grows meanwhile
+        seen += len(each) + 1
+        if seen > MAX_VALUES or (left := left - len(each)) < 0:
+            return True
+        for item in each.values() if isinstance(each, dict) else each:
+            if type(item) is str:
+                left -= len(item)
+            elif isinstance(item, _CONTAINERS):
+                waiting.append(item)
+    return left < 0
 
 
 def is_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:

@@ -323,7 +323,8 @@ def encode_data(event: Event, max_bytes: int = 0) -> bytes:
     """An event's data as ASCII JSON on one line, proven to decode again, and to be what values may be
     (`emitter.values`). `InvalidEvent`, with the path of the field, if it has no such form; `PayloadTooLarge` for one
     that is surely over `max_bytes` (0: no limit), which is not encoded at all."""
-    _check_weight(event, max_bytes)
+    if getattr(event, "type", "") in _FREE_FIELDS:
+        _check_weight(event, max_bytes)
     try:
         data, decoder = _encode(event)
         check_depth(data)
@@ -337,8 +338,8 @@ def encode_data(event: Event, max_bytes: int = 0) -> bytes:
 
 def _check_weight(event: Event, max_bytes: int) -> None:
     """Refuse what would take the encoder too long, or for ever: a value may hold another one many times."""
-    free = _FREE_FIELDS.get(getattr(event, "type", ""))
-    if free is None or not is_heavier(getattr(event, free), max_bytes or HEAVY_BYTES):
+    free = _FREE_FIELDS[event.type]
+    if not is_heavier(getattr(event, free), max_bytes or HEAVY_BYTES):
         return
     if max_bytes:
         raise PayloadTooLarge(max_bytes + 1, max_bytes)
