@@ -493,3 +493,18 @@ def test_a_question_is_never_mended() -> None:
     """Somebody would answer something else than was asked."""
     question = InputRequired(input_id="q", prompt="x\ud83d", kind="text")
     assert not mending.may_mend(question)
+
+
+# --- what counts tokens is no secret ---------------------------------------------------------------------------------
+
+
+async def test_counts_of_tokens_and_policies_are_shown() -> None:
+    """Of a LangChain message as it stands in a graph's output, and of what else has such names."""
+    usage = {"completion_tokens": 7, "prompt_tokens": 5, "details": {"reasoning": 3}}
+    message = AIMessage("x", response_metadata={"token_usage": usage, "model_name": "m"})
+    told = {"token_count": "7", "nextPageToken": "b", "password_policy": "at least 12", "cookie_policy": "strict"}
+    emitter = RecordingEmitter()
+    await emitter.execution_complete({"messages": [message], **told})
+    [complete] = emitter.of("execution:complete")
+    assert complete.result["messages"][0]["response_metadata"]["token_usage"] == usage
+    assert {name: complete.result[name] for name in told} == told
