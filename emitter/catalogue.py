@@ -17,6 +17,7 @@ from emitter.values import percentage
 from emitter.wire import now_ms
 
 R = TypeVar("R")
+S = TypeVar("S", float, float | None)
 
 
 class EventMethods(Generic[R]):
@@ -29,6 +30,10 @@ class EventMethods(Generic[R]):
 
     def emit(self, event: Event) -> R:
         """Emit any event."""
+        raise NotImplementedError
+
+    def _emit_each(self, *said: Event) -> R:
+        """Emit events, one after the other."""
         raise NotImplementedError
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> R:
@@ -198,6 +203,39 @@ class EventMethods(Generic[R]):
             self._spent = said = plus(self._spent, plus(usage_of(add), said))
         return self.emit(events.UsageTotals(**asdict(said)))
 
+    def model_call(
+        self,
+        call_id: str,
+        model: str,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        duration: float,
+        provider: str | None = None,
+        prompt: Any = None,
+        answer: Any = None,
+        cost_usd: float | None = None,
+        first_token_seconds: float | None = None,
+        error: str | None = None,
+    ) -> R:
+        """One call of a model, when it has ended; it counts into `usage`, as by `usage(add=…)`. `prompt` and `answer`
+        are stored only with `RUNCAST_RECORD_MODEL_CONTENTS=1`. Times in seconds."""
+        call = events.ModelCall(
+            call_id=call_id,
+            model=model,
+            provider=provider,
+            prompt=prompt,
+            answer=answer,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cost_usd=cost_usd,
+            duration=_rounded(duration),
+            first_token_seconds=_rounded(first_token_seconds),
+            error=error,
+        )
+        self._spent = plus(self._spent, usage_of(call))
+        return self._emit_each(call, events.UsageTotals(**asdict(self._spent)))
+
     # --- people, limits ---
 
     def input_required(
@@ -239,5 +277,5 @@ def _phase(phase: Phase | tuple[str, str] | str) -> Phase:
     return Phase(*pair)
 
 
-def _rounded(seconds: float) -> float:
+def _rounded(seconds: S) -> S:
     return round(seconds, 6) if isinstance(seconds, float) else seconds

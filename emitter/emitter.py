@@ -131,6 +131,10 @@ class AsyncEventMethods(EventMethods[Nothing]):
         self._numbers = {name: itertools.count(1) for name in ("message", "call")}
         self._questions = Questions()
 
+    async def _emit_each(self, *said: Event) -> None:
+        for event in said:
+            await self.emit(event)
+
     def new_id(self, kind: Literal["message", "call"]) -> str:
         """An id unique in this execution: the attempt keeps a retry's calls and messages apart."""
         return f"{kind[0]}{max(1, self.attempt)}_{next(self._numbers[kind])}"

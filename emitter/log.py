@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import structlog
+from msgspec import structs
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
@@ -18,7 +19,7 @@ from emitter import errors, mending, wire
 from emitter.batch import Batch, Prepared
 from emitter.connection import Channels, channels_of, pack, repeated
 from emitter.errors import AppendRefused, InvalidEvent, InvalidSetting, PayloadTooLarge
-from emitter.events import Event, InputReceived
+from emitter.events import Event, InputReceived, ModelCall
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
 
@@ -117,6 +118,8 @@ def prepare_with(
     fields: Mapping[str, str] = {},
 ) -> Prepared:
     """`prepare` for many events: `keys` are of `wire.envelope_keys`, the id is valid."""
+    if isinstance(event, ModelCall) and not wire.RECORD_MODEL_CONTENTS:
+        event = structs.replace(event, prompt=None, answer=None)
     data = wire.encode_data(event, max_bytes)
     type_ = wire.event_type(event)
     data = redact(type_, data)

@@ -30,9 +30,9 @@ def usage_of(said: Any) -> Usage:
     """The usage that an API tells of one call, in one form."""
     if isinstance(said, Usage):
         return said
-    cached = 0 if _first(said, ("prompt_tokens",)) is not None else sum(count(_field(said, name)) for name in _CACHED)
+    cached = 0 if _first(said, ("prompt_tokens",)) is not None else sum(count(field(said, name)) for name in _CACHED)
     given, made = count(_first(said, _INPUT)) + cached, count(_first(said, _OUTPUT))
-    model = _field(said, "model")
+    model = field(said, "model")
     return Usage(
         input_tokens=given,
         output_tokens=made,
@@ -64,8 +64,8 @@ def _number(value: Any) -> float | None:
 
 
 def _first(said: Any, names: tuple[str, ...]) -> Any:
-    return next((found for name in names if (found := _field(said, name)) is not None), None)
+    return next((found for name in names if (found := field(said, name)) is not None), None)
 
 
-def _field(said: Any, name: str) -> Any:
+def field(said: Any, name: str) -> Any:
     return said.get(name) if isinstance(said, Mapping) else getattr(said, name, None)

@@ -148,6 +148,10 @@ class SyncAgentEmitter(EventMethods[None]):
     def emit(self, event: Event) -> None:
         self._call(lambda: self._emitter.emit(event))
 
+    def _emit_each(self, *said: Event) -> None:
+        for event in said:
+            self.emit(event)
+
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._call(lambda: self._emitter._terminal(event, fields))
 

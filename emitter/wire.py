@@ -28,6 +28,7 @@ from emitter.events import (
     ExecutionSuperseded,
     InputReceived,
     InputRequired,
+    ModelCall,
     ToolProgress,
 )
 from emitter.values import check_depth, is_heavier
@@ -99,6 +100,8 @@ def now_ms() -> int:
 PREFIX = os.environ.get("RUNCAST_REDIS_PREFIX") or "rc"
 """What every key and channel of this deployment begins with. Fixed when the process starts: keys are made in too many
 places, and too often, for each to be handed it. `emitter.connection.connect` refuses one that is not `PREFIX_FORM`."""
+RECORD_MODEL_CONTENTS = os.environ.get("RUNCAST_RECORD_MODEL_CONTENTS") == "1"
+"""Whether `model:call` is stored with what the model was asked and what it answered. Fixed when the process starts."""
 PREFIX_FORM = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
 PREFIX_ALLOWED = "1 to 32 of A-Z a-z 0-9 _ -"
 
@@ -290,7 +293,8 @@ _EVENTS: tuple[type[Event], ...] = (*BY_TYPE.values(), Custom)
 _FREE_FIELDS = {
     cls.type: name
     for cls in _EVENTS
-    for name in ("params", "result", "data", "value", "schema")
+    for name in ("params", "result", "data", "value", "schema", "prompt")
+    if name != "prompt" or cls is ModelCall
     if name in cls.__struct_fields__
 }
 """Event type → the field that holds any value."""

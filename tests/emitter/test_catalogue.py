@@ -46,6 +46,8 @@ CALLS: list[tuple[Callable[[Any], Any], events.Event]] = [
     (lambda e: e.input_required("i", "p", "choice", options=("a", "b")),
      events.InputRequired(input_id="i", prompt="p", kind="choice", options=["a", "b"])),
     (lambda e: e.input_received("i", "alice", value=1), events.InputReceived(input_id="i", by="alice", value=1)),
+    (lambda e: e.emit(events.ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=1.0)),
+     events.ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=1.0)),
     (lambda e: e.timeout("m", "continuing"), events.Timeout(message="m", action="continuing")),
     (lambda e: e.sandbox_violation("r", "d"), events.SandboxViolation(rule="r", detail="d")),
     (lambda e: e.execution_superseded(3, 2), events.ExecutionSuperseded(from_seq=3, attempt=2)),

@@ -324,6 +324,7 @@ _HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
     events.Synthesis: lambda self, event: self._data("synthesis", "synthesis", event),
     events.Artifact: Renderer._artifact,
     events.UsageTotals: lambda self, event: self._metadata(usage=event),
+    events.ModelCall: lambda self, event: self._data("model-call", event.call_id, event),
     events.InputRequired: Renderer._input_required,
     events.InputReceived: Renderer._input_received,
     events.Timeout: lambda self, event: self._data("timeout", str(self._id), event),
