@@ -178,10 +178,8 @@ class AsyncEventMethods(EventMethods[Nothing]):
         return valid(event, self.max_event_bytes) if self._hooks else event
 
     def _lone_halves(self, event: Event) -> list[MessageDelta | ThinkingDelta]:
-        """What must be said before the end of a text, or of everything."""
-        if isinstance(event, MessageComplete):
-            return self._halves.release(words(event.message_id))
-        return self._halves.release() if event.type in TERMINAL_STATES else []
+        """What must be said before the end of a text."""
+        return self._halves.release(words(event.message_id)) if isinstance(event, MessageComplete) else []
 
     def _completed_text(self) -> MessageComplete | None:
         message_id, self._message_id = self._message_id, None
@@ -198,7 +196,7 @@ def _check_text(chunk: str) -> None:
         raise InvalidEvent(f"text: {error}") from error
 
 
-def _cut(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
+def cut_chunk(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
     """A chunk of text as several of at most `size` characters."""
     for start in range(0, len(event.delta), size):
         yield msgspec.structs.replace(event, delta=event.delta[start : start + size])
@@ -304,8 +302,8 @@ class AgentEmitter(AsyncEventMethods):
             return
         self._closed = True
         try:
-            self._put_lone_halves()
             self._say_rest()
+            self._put_lone_halves()
             await self._lane.close(timeout)
         finally:
             if self._owns_publisher:
@@ -380,10 +378,11 @@ class AgentEmitter(AsyncEventMethods):
 
     def _message(self, event: MessageComplete) -> Measured:
         """The end of a message. A text that is too long for one event is said in chunks, if it was not before."""
+        event = cast(MessageComplete, valid(event, self.max_event_bytes))
         with contextlib.suppress(PayloadTooLarge):
             return ((event, self._prepare_strictly(event, now_ms()), 0),)
         bare = msgspec.structs.replace(event, text=None)
-        delta = MessageDelta(message_id=words(event.message_id), delta=words(event.text))
+        delta = MessageDelta(message_id=event.message_id, delta=event.text or "")
         said = [] if self._held.knows(delta) else self._chunks(delta)
         return [*said, (bare, self._prepare(bare, now_ms()), 0)]
 
@@ -395,18 +394,18 @@ class AgentEmitter(AsyncEventMethods):
             if self._strict:
                 raise
             if len(event.delta) > self._text_chunk:
-                return [each for part in _cut(event, self._text_chunk) for each in self._chunks(part)]
+                return [each for part in cut_chunk(event, self._text_chunk) for each in self._chunks(part)]
             measured = self._prepare(event, now_ms()), 0  # an id as long as that
         chunk = self._held.pass_on(event)
         if chunk is event:
             return ((event, *measured),)
         self.active_at = time.monotonic()
-        return () if chunk is None else [(part, *self._measure(part)) for part in _cut(chunk, self._text_chunk)]
+        return () if chunk is None else [(part, *self._measure(part)) for part in cut_chunk(chunk, self._text_chunk)]
 
     def _put_chunk(self, event: MessageDelta | ThinkingDelta) -> None:
         """Queue the end of a text that was held back, whether or not there is room."""
         if self._lane.error is None:
-            for part in _cut(event, self._text_chunk):
+            for part in cut_chunk(event, self._text_chunk):
                 self._lane.queue.put_delta(part, self._measure(part)[1], now_ms(), self._delta_bytes)
             self._lane.changed(urgent=False)
 
@@ -450,13 +449,12 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
-        for half in self._lone_halves(event):
-            await self._say(half)
         event = self._sayable(event) or event
         prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._prepare(end, now_ms()))
         if failure is None:
             prepared = prepared._replace(fields=self._record_fields(fields))
         self._say_rest()
+        self._put_lone_halves()
         self._put_completed_text()
         self._put(prepared)  # whether or not there is room: it is the last one
         self._end = TERMINAL_STATES[prepared.type]

@@ -47,8 +47,9 @@ def mended(event: Event) -> Event:
     """The event with every field in the form that the catalogue has for it, whatever its length."""
     if isinstance(event, Custom):
         return Custom(name=_custom_name(event.name), data=_object(event.data))
-    fields = {name: (hint, getattr(event, name)) for name, hint in _hints(type(event)).items()}
-    return type(event)(
+    kind = BY_TYPE[event.type]
+    fields = {name: (hint, getattr(event, name)) for name, hint in _hints(kind).items()}
+    return kind(
         **{name: item if name in _MEANT_FIELDS else _of_type(hint, item) for name, (hint, item) in fields.items()}
     )
 
@@ -72,12 +73,12 @@ def _of_type(hint: Any, value: Any) -> Any:
     if hint is float or hint is int:
         return _number(hint, value, *ranges)
     if get_origin(hint) is Literal:
-        return value if value in get_args(hint) else get_args(hint)[0]
+        return value if isinstance(value, str) and value in get_args(hint) else get_args(hint)[0]
     if get_origin(hint) is list:
         return [_of_type(get_args(hint)[0], each) for each in _items(value)]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return _struct(hint, value)
-    return bool(value) if hint is bool else plain(value)
+    return _truth(value) if hint is bool else plain(value)
 
 
 def _without_none(hint: Any) -> Any:
@@ -114,12 +115,19 @@ def _number(kind: type, value: Any, least: float, most: float) -> float | int:
     """Within its range; what is no number is the one nearest to 0."""
     try:
         number = float(words(value) if isinstance(value, str | bytes) else value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # a foreign `__float__` may raise anything
         number = 0.0
     if kind is float:
         return min(max(0.0 if not math.isfinite(number) else number, least), most)
     exact = value if type(value) is int else round(number) if math.isfinite(number) else 0
     return min(max(int(exact), int(max(least, -MAX_INTEGER))), int(min(most, MAX_INTEGER)))
+
+
+def _truth(value: Any) -> bool:
+    try:
+        return bool(value)
+    except Exception:  # so may `__bool__`, as that of arrays does
+        return True
 
 
 def _items(value: Any) -> Iterable[Any]:
@@ -162,6 +170,6 @@ def shorter(event: Event, room: int, redact: Callable[[str, bytes], bytes]) -> I
 
 
 def _cut(event: Event, room: int) -> Event:
-    hints = _hints(type(event))
-    fields = clip({name: plain(getattr(event, name)) for name in hints}, room)
-    return mended(type(event)(**{name: fields.get(name) for name in hints}))
+    names = event.__struct_fields__
+    fields = clip({name: plain(getattr(event, name)) for name in names}, room)
+    return mended(type(event)(**{name: fields.get(name) for name in names}))

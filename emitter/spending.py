@@ -58,7 +58,7 @@ def _number(value: Any) -> float | None:
     """None for what is no finite number."""
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # a foreign `__float__` may raise anything
         return None
     return number if math.isfinite(number) else None
 
@@ -68,4 +68,8 @@ def _first(said: Any, names: tuple[str, ...]) -> Any:
 
 
 def field(said: Any, name: str) -> Any:
-    return said.get(name) if isinstance(said, Mapping) else getattr(said, name, None)
+    """A member of a mapping, or an attribute; None if there is none."""
+    try:
+        return said.get(name) if isinstance(said, Mapping) else getattr(said, name, None)
+    except Exception:  # foreign properties may raise anything
+        return None

@@ -53,7 +53,7 @@ def is_heavier(value: Any, most: int) -> bool:
         seen += len(each) + 1
         if seen > MAX_VALUES or (left := left - len(each)) < 0:
             return True
-        for item in each.values() if isinstance(each, dict) else each:
+        for item in tuple(each.values() if isinstance(each, dict) else each):  # another thread may change it
             if type(item) is str:
                 left -= len(item)
             elif isinstance(item, _CONTAINERS):

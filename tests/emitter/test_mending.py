@@ -325,6 +325,94 @@ async def test_streamed_text_is_never_cut(redis: Redis, emitter: AgentEmitter) -
     assert [data for name, data in log if name == "message:complete"] == [{"messageId": "m1"}, {"messageId": "m2"}]
 
 
+async def test_the_recording_emitter_splits_text_as_the_real_one() -> None:
+    """So that tests of agents see what people will read."""
+    emitter = RecordingEmitter()
+    await emitter.message_delta("é" * 200_000, "m1")
+    await emitter.message_complete("m1", text="é" * 200_000)
+    await emitter.message_complete("m2", text="ü" * 200_000)
+    assert emitter.text_emitted == "é" * 200_000 + "ü" * 200_000
+    assert [event.text for event in emitter.of("message:complete")] == [None, None]
+
+
+async def test_the_end_of_a_message_is_mended_too(redis: Redis, emitter: AgentEmitter) -> None:
+    """Its text may be of any kind."""
+    recording = RecordingEmitter()
+    for each in (emitter, recording):
+        for said in ("half \ud83d", None, 5, AIMessage("x").text, ["a"]):
+            await each.message_complete("m", text=said)  # type: ignore[arg-type]
+        await each.flush()
+    shown = ["half \ufffd", None, "5", "x", '["a"]']
+    assert [data.get("text") for _, data in await stored(redis)] == shown
+    assert [event.text for event in recording.of("message:complete")] == shown
+
+
+class Hostile:
+    """Raises at every question that is put to it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__class__", "__dict__"):
+            return object.__getattribute__(self, name)
+        raise RuntimeError(name)
+
+    def __float__(self) -> float:
+        raise RuntimeError("float")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("bool")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("eq")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "value", [Hostile(), np.array([1, 2]), {"a": Hostile()}], ids=lambda value: type(value).__name__
+)
+async def test_values_that_raise_are_no_reason_to_die(value: Any) -> None:
+    """In fields of every kind."""
+    emitter = RecordingEmitter()
+    await emitter.thinking(value, iteration=value, visible=value)
+    await emitter.progress(value)
+    await emitter.timeout(value, value)
+    await emitter.usage(input_tokens=value, output_tokens=value, cost_usd=value, add=value)
+    await emitter.tool_start(value, value, value)
+    await emitter.tool_complete(value, value, value, value)
+    await emitter.plan_created(value, [value])
+    await emitter.text(value)
+    await emitter.execution_complete(value)
+    assert emitter.ended
+
+
+async def test_a_hook_that_fails_on_a_half_keeps_no_end_away(redis: Redis, redis_url: str) -> None:
+    """What waited is lost then, not the last word."""
+
+    def hook(event: Event, _: Origin) -> Event:
+        if isinstance(event, events.MessageDelta):
+            raise ValueError
+        return event
+
+    recording = RecordingEmitter(hooks=[hook])
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, hooks=[hook]) as emitter:
+        for each in (emitter, recording):
+            await each.text("\ud83d")
+            await each.execution_complete(1)
+    assert (await stored(redis))[-1][0] == "execution:complete"
+    assert recording.ended
+
+
+async def test_a_half_comes_after_what_was_said_before_it(redis: Redis, redis_url: str) -> None:
+    """Also after text that waits because a credential may follow."""
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url) as emitter:
+        await emitter.text("the key is ghp_a1a1")
+        await emitter.text("\ud83d")
+    assert said(await stored(redis)).endswith("a1\ufffd")
+
+
 async def test_half_of_a_credential_is_not_shown_by_a_cut(redis: Redis, redis_url: str) -> None:
     """Text is redacted before it is cut: wherever the cut falls, no part of a key is stored."""
     key = "ghp_" + "a1" * 20
