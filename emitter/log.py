@@ -121,6 +121,8 @@ def prepare_with(
     if isinstance(event, ModelCall) and not wire.RECORD_MODEL_CONTENTS:
         event = structs.replace(event, prompt=None, answer=None)
     data = wire.encode_data(event, max_bytes)
+    if max_bytes and len(data) > REDACTED_TIMES * max_bytes:  # or it would be looked through for nothing
+        raise PayloadTooLarge(len(data), max_bytes)
     type_ = wire.event_type(event)
     data = redact(type_, data)
     moment = wire.now_ms() if ts is None else ts
@@ -169,6 +171,8 @@ def _why(error: InvalidEvent | PayloadTooLarge) -> dict[str, str | int]:
     return {"at": error.detail.partition("at `")[2].partition("`")[0] or "$"}
 
 
+REDACTED_TIMES = 64
+"""Over so many times the limit an event is not redacted any more, which might have made it shorter."""
 FIRST_SEQ_AT = 11
 """Where the producer sequence stands in an append command."""
 
