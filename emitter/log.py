@@ -139,28 +139,25 @@ def prepare_shown(
     keys: bytes,
     ts: int,
     max_bytes: int,
+    *,
+    fields: Mapping[str, str] = {},
 ) -> Prepared:
     """`prepare_with` for what an agent says: an event that only shows something is mended (`emitter.mending`) where
     it cannot be stored as it is."""
     try:
-        return prepare_with(event, execution_id, redact, keys, ts, max_bytes)
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
     except (InvalidEvent, PayloadTooLarge) as error:
         if not mending.may_mend(event):
             raise
         log.debug("event_mended", execution=execution_id, type=event.type, **_why(error))
-    return _prepare_mended(mending.mended(event), execution_id, redact, keys, ts, max_bytes)
-
-
-def _prepare_mended(
-    event: Event, execution_id: str, redact: Redactor, keys: bytes, ts: int, max_bytes: int
-) -> Prepared:
+    event = mending.mended(event)
     try:
-        return prepare_with(event, execution_id, redact, keys, ts, max_bytes)
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
     except PayloadTooLarge as error:
         around = wire.envelope(wire.event_type(event), execution_id, b"", ts=ts, keys=keys)
         for cut in mending.shorter(event, max_bytes - len(around), redact):
             with contextlib.suppress(PayloadTooLarge):
-                return prepare_with(cut, execution_id, redact, keys, ts, max_bytes)
+                return prepare_with(cut, execution_id, redact, keys, ts, max_bytes, fields=fields)
         raise error from None
 
 

@@ -114,6 +114,12 @@ class _Walk:
         self._left -= 1
         if value is None or value is True or value is False:
             return value
+        try:
+            return self._plain(value, depth)
+        except Exception:  # foreign properties, serialisers and iterators may raise anything
+            return f"<{type(value).__name__}>"
+
+    def _plain(self, value: Any, depth: int) -> Any:
         if isinstance(value, enum.Enum):
             value = value.value
         if isinstance(value, str):
@@ -134,8 +140,6 @@ class _Walk:
         self._path.add(id(value))
         try:
             return self._converted(value, depth)
-        except Exception:  # foreign properties, serialisers and iterators may raise anything
-            return f"<{type(value).__name__}>"
         finally:
             self._path.discard(id(value))
 
