@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -204,6 +205,18 @@ async def test_the_blocking_twin(redis: Redis, redis_url: str) -> None:
     kinds = [json.loads(next(iter(fields.values())))["type"] for _, fields in await redis.xrange(LOG)]
     assert answer.tool_calls == [CALL]
     assert kinds == ["thinking:delta", "message:delta", "message:complete", "model:call", "usage"]
+
+
+async def test_every_face_of_an_emitter_adds_to_one_sum(redis: Redis, redis_url: str) -> None:
+    """An agent's tools may speak from threads."""
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url) as emitter:
+        await emitter.usage(add={"input_tokens": 1})
+        faces = [SyncAgentEmitter.over(emitter, asyncio.get_running_loop()) for _ in range(2)]
+        for face in faces:
+            await asyncio.to_thread(face.usage, add={"input_tokens": 1})
+        await emitter.usage(add={"input_tokens": 1})
+    rows = [json.loads(next(iter(fields.values()))) for _, fields in await redis.xrange(LOG)]
+    assert [row["data"]["inputTokens"] for row in rows] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
