@@ -143,6 +143,9 @@ class Edge:
     async def _redis(self) -> AsyncIterator[None]:
         if self.settings.redis_prefix != wire.PREFIX:  # which was read from the environment when the process started
             raise BadSetting("RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{wire.PREFIX} in this process")
+        if bool(self.settings.record_model_contents) != wire.RECORD_MODEL_CONTENTS:  # as well
+            allowed = f"{int(wire.RECORD_MODEL_CONTENTS)} in this process"
+            raise BadSetting("RUNCAST_RECORD_MODEL_CONTENTS", str(self.settings.record_model_contents), allowed)
         self.redis = connect(self.settings.redis_url)
         # A connection pool of its own: a wave of commands must never keep the subscription from reconnecting.
         self._listening = connect(self.settings.redis_url)

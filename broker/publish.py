@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -25,12 +27,15 @@ from emitter.events import (
     ExecutionSuperseded,
     InputReceived,
     MessageDelta,
+    Progress,
     ThinkingDelta,
+    ToolProgress,
 )
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.log import LogLimits, Mode, append, prepare
 from emitter.redact import Redactor
 from emitter.tracing import Trace
+from emitter.values import percentage
 from emitter.wire import Owner, decode_event
 
 P = TypeVar("P")
@@ -48,6 +53,8 @@ NOT_PUBLISHED = {
 }
 """Events that say what somebody else did, and why publishing may not write them."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
 _decoder = msgspec.json.Decoder(PublishRequest)
 
 
@@ -120,7 +127,8 @@ async def _each(
         try:
             made.append(work(item, gate))
         except (InvalidEvent, Problem, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _at(f"line {number}: " if ndjson else "", error) from error
+            where = f"line {number}: " if ndjson else ""
+            raise (isinstance(item, bytes) and _half(where, item)) or _at(where, error) from error
     return made
 
 
@@ -161,6 +169,33 @@ def _with_text(event: Any, text: str) -> Event | None:
     return msgspec.structs.replace(event, delta=text) if text else None
 
 
+def _half(where: str, line: bytes) -> Problem | None:
+    """What is wrong with a line whose texts have halves of surrogate pairs, of which decoders say that it is cut."""
+    if not _MAY_BE_HALF.search(line):
+        return None
+    found = None
+    with contextlib.suppress(ValueError, RecursionError):
+        found = _half_in(json.loads(line), "$")
+    if found is None:
+        return None
+    path, half = found
+    what = f"half of a surrogate pair (\\u{ord(half):04x}): send a character whole, in one event - at `{path}`"
+    return Problem(422, "invalid", where + what, path=path)
+
+
+def _half_in(value: Any, path: str) -> tuple[str, str] | None:
+    """The first half in a decoded value: its path and itself."""
+    if isinstance(value, str):
+        half = _HALF.search(value)
+        return None if half is None else (path, half[0])
+    parts: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        parts = [*((path, name) for name in value), *((f"{path}.{name}", item) for name, item in value.items())]
+    elif isinstance(value, list):
+        parts = [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    return next((found for where, item in parts if (found := _half_in(item, where)) is not None), None)
+
+
 def _at(where: str, error: Exception) -> Problem:
     detail = where + str(error)
     if isinstance(error, Problem):
@@ -176,7 +211,7 @@ def _read_event(line: bytes, gate: Gate) -> _Passed:
     if gate.max_bytes and len(line) > 2 * gate.max_bytes:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
-    event = _speak_for_oneself(decode_event(request.type, request.data), gate.identity)
+    event = _speak_for_oneself(_decode(request), gate.identity)
     if not gate.hooks:
         return _Passed(request, event)
     origin = Origin(
@@ -197,6 +232,19 @@ def _take(line: bytes, gate: Gate) -> _Taken:
 
 def _finish(taken: _Taken, gate: Gate) -> Prepared:
     return _prepare(taken, gate) if isinstance(taken, _Passed) else taken
+
+
+def _decode(request: PublishRequest) -> Event:
+    """The event as it was sent, but for a percentage that is over or under by rounding."""
+    try:
+        return decode_event(request.type, request.data)
+    except InvalidEvent:
+        if request.type not in (Progress.type, ToolProgress.type):
+            raise
+    data = msgspec.json.decode(request.data)
+    if isinstance(data, dict) and "progress" in data:
+        data["progress"] = percentage(data["progress"])
+    return decode_event(request.type, msgspec.json.encode(data))
 
 
 def _prepare(passed: _Passed, gate: Gate) -> Prepared:

@@ -244,6 +244,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(min_length=1)], ...],
         _about("more key names whose values are stored as `[redacted]`", "comma separated"),
     ] = ()
+    record_model_contents: Annotated[
+        int,
+        _about(
+            "1: `model:call` is stored with what the model was asked and what it answered, redacted; edges, workers and"
+            " emitters each have their own say",
+            ge=0,
+            le=1,
+        ),
+    ] = 0
     hooks: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         _about("installed hooks that every emitted or published event passes, in this order", "comma separated"),

@@ -36,15 +36,17 @@ from emitter.events import (
     Status,
     ThinkingDelta,
 )
+from emitter.halves import Halves
 from emitter.held import HeldText
-from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
+from emitter.hooks import Hook, Named, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
-from emitter.log import Mode, prepare_with
+from emitter.log import Mode, prepare_shown, prepare_with
+from emitter.mending import valid, words
 from emitter.publisher import Publisher
 from emitter.questions import InputKind, Questions
 from emitter.subjects import owner_named
 from emitter.tracing import read_trace
-from emitter.wire import new_execution_id, now_ms
+from emitter.wire import MAX_EVENT_BYTES, new_execution_id, now_ms
 
 TEXT_CHUNK = 4 * 1024
 """Characters in a chunk of `text`; in JSON one is up to `ESCAPED_MAX` bytes."""
@@ -120,11 +122,18 @@ class AsyncEventMethods(EventMethods[Nothing]):
 
     _message_id: str | None = None
     _text_chunk = TEXT_CHUNK
+    _hooks: Sequence[Named] = ()
 
-    def __init__(self, attempt: int = 0) -> None:
+    def __init__(self, attempt: int = 0, *, strict: bool = False) -> None:
         self.attempt = attempt
+        self._strict = strict
+        self._halves = Halves()
         self._numbers = {name: itertools.count(1) for name in ("message", "call")}
         self._questions = Questions()
+
+    async def _emit_each(self, *said: Event) -> None:
+        for event in said:
+            await self.emit(event)
 
     def new_id(self, kind: Literal["message", "call"]) -> str:
         """An id unique in this execution: the attempt keeps a retry's calls and messages apart."""
@@ -138,7 +147,10 @@ class AsyncEventMethods(EventMethods[Nothing]):
 
     async def text(self, chunk: str) -> None:
         """Stream text to the reader: message:delta of the current message, which `end_text` completes."""
-        _check_text(chunk)
+        if self._strict:
+            _check_text(chunk)
+        elif not isinstance(chunk, str):
+            chunk = words(chunk)
         if not chunk:
             return
         if self._message_id is None:
@@ -151,6 +163,23 @@ class AsyncEventMethods(EventMethods[Nothing]):
         """Complete the current message, if there is one; the next `text` begins another."""
         if (complete := self._completed_text()) is not None:
             await self.emit(complete)
+
+    @property
+    def max_event_bytes(self) -> int:
+        """The largest size of an encoded event; 0: no limit."""
+        return MAX_EVENT_BYTES
+
+    def _sayable(self, event: Event) -> Event | None:
+        """An event as hooks and the log may have it, whatever its length; None: there is nothing to say yet."""
+        if self._strict:
+            return event
+        if isinstance(event, TEXT):
+            return self._halves.join(event)
+        return valid(event, self.max_event_bytes) if self._hooks else event
+
+    def _lone_halves(self, event: Event) -> list[MessageDelta | ThinkingDelta]:
+        """What must be said before the end of a text."""
+        return self._halves.release(words(event.message_id)) if isinstance(event, MessageComplete) else []
 
     def _completed_text(self) -> MessageComplete | None:
         message_id, self._message_id = self._message_id, None
@@ -167,7 +196,7 @@ def _check_text(chunk: str) -> None:
         raise InvalidEvent(f"text: {error}") from error
 
 
-def _cut(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
+def cut_chunk(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
     """A chunk of text as several of at most `size` characters."""
     for start in range(0, len(event.delta), size):
         yield msgspec.structs.replace(event, delta=event.delta[start : start + size])
@@ -189,6 +218,7 @@ class AgentEmitter(AsyncEventMethods):
         agent, request_id, parent_id: envelope keys of every event.
         traceparent: where all of it stands in a trace (W3C Trace Context), an envelope key too; ignored if not valid.
         hooks: what every event passes here (`emitter.hooks`), before the publisher's.
+        strict: raise `InvalidEvent` and `PayloadTooLarge` for events that would be mended (`emitter.mending`).
     """
 
     def __init__(
@@ -207,8 +237,9 @@ class AgentEmitter(AsyncEventMethods):
         parent_id: str | None = None,
         traceparent: str | None = None,
         hooks: Sequence[Hook] = (),
+        strict: bool = False,
     ) -> None:
-        super().__init__(attempt)
+        super().__init__(attempt, strict=strict)
         if not isinstance(attempt, int) or attempt < 0:
             raise InvalidEvent(f"attempt: {attempt!r} is not a number from 0")
         self.owner = owner_named(user_id, org)
@@ -272,6 +303,7 @@ class AgentEmitter(AsyncEventMethods):
         self._closed = True
         try:
             self._say_rest()
+            self._put_lone_halves()
             await self._lane.close(timeout)
         finally:
             if self._owns_publisher:
@@ -293,6 +325,13 @@ class AgentEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
+        if self._halves.waiting:
+            for half in self._lone_halves(event):
+                await self._say(half)
+        if (sayable := self._sayable(event)) is not None:
+            await self._say(sayable)
+
+    async def _say(self, event: Event) -> None:
         if self._hooks:
             if (passed := apply_hooks(self._hooks, event, self._origin)) is None:
                 self.active_at = time.monotonic()  # what the agent says is dropped, but it is not silent
@@ -311,15 +350,14 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _queue(self, event: Event) -> None:
         # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
-        chunk = event if isinstance(event, TEXT) else None
-        for part, prepared, size in self._whole(event) if chunk is None else self._chunks(chunk):
+        for part, prepared, size in self._chunks(event) if isinstance(event, TEXT) else self._whole(event):
             self.active_at = time.monotonic()
             lane = self._lane
             if (lane.crowded or lane.queue.full) and not await self._make_room(part):
                 return
             if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
                 self._say_dropped()
-            if chunk is None:
+            if not isinstance(part, TEXT):
                 self._held.before(part)
             if prepared is not None:
                 lane.queue.put(prepared)
@@ -331,24 +369,43 @@ class AgentEmitter(AsyncEventMethods):
                 await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
 
     def _whole(self, event: Event) -> Measured:
+        if isinstance(event, MessageComplete) and event.text and not self._strict:
+            return self._message(event)
         prepared = self._prepare(event, now_ms())
         if isinstance(event, Artifact) and (said := self._held.follow(event)) is not event:
             prepared = self._prepare(said, now_ms())
         return ((event, prepared, 0),)
 
+    def _message(self, event: MessageComplete) -> Measured:
+        """The end of a message. A text that is too long for one event is said in chunks, if it was not before."""
+        event = cast(MessageComplete, valid(event, self.max_event_bytes))
+        with contextlib.suppress(PayloadTooLarge):
+            return ((event, self._prepare_strictly(event, now_ms()), 0),)
+        bare = msgspec.structs.replace(event, text=None)
+        delta = MessageDelta(message_id=event.message_id, delta=event.text or "")
+        said = [] if self._held.knows(delta) else self._chunks(delta)
+        return [*said, (bare, self._prepare(bare, now_ms()), 0)]
+
     def _chunks(self, event: MessageDelta | ThinkingDelta) -> Measured:
         """What may be said of a text by now: the chunk itself, mostly."""
-        measured = self._measure(event)
+        try:
+            measured = self._measure(event)
+        except PayloadTooLarge:
+            if self._strict:
+                raise
+            if len(event.delta) > self._text_chunk:
+                return [each for part in cut_chunk(event, self._text_chunk) for each in self._chunks(part)]
+            measured = self._prepare(event, now_ms()), 0  # an id as long as that
         chunk = self._held.pass_on(event)
         if chunk is event:
             return ((event, *measured),)
         self.active_at = time.monotonic()
-        return () if chunk is None else [(part, *self._measure(part)) for part in _cut(chunk, self._text_chunk)]
+        return () if chunk is None else [(part, *self._measure(part)) for part in cut_chunk(chunk, self._text_chunk)]
 
     def _put_chunk(self, event: MessageDelta | ThinkingDelta) -> None:
         """Queue the end of a text that was held back, whether or not there is room."""
         if self._lane.error is None:
-            for part in _cut(event, self._text_chunk):
+            for part in cut_chunk(event, self._text_chunk):
                 self._lane.queue.put_delta(part, self._measure(part)[1], now_ms(), self._delta_bytes)
             self._lane.changed(urgent=False)
 
@@ -364,7 +421,7 @@ class AgentEmitter(AsyncEventMethods):
             size = escaped_bytes(event.delta) + escaped_bytes(event.message_id)
         except UnicodeEncodeError as error:
             raise InvalidEvent(f"{event.type}: {error}") from error
-        return (self._prepare(event, now_ms()) if size > self._delta_bytes else None), size
+        return (self._prepare_strictly(event, now_ms()) if size > self._delta_bytes else None), size
 
     async def _make_room(self, event: Event) -> bool:
         """Wait for room, or (`drop_deltas`) give up chunks; false if `event` itself is a chunk given up."""
@@ -392,10 +449,12 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
+        event = self._sayable(event) or event
         prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._prepare(end, now_ms()))
         if failure is None:
             prepared = prepared._replace(fields=self._record_fields(fields))
         self._say_rest()
+        self._put_lone_halves()
         self._put_completed_text()
         self._put(prepared)  # whether or not there is room: it is the last one
         self._end = TERMINAL_STATES[prepared.type]
@@ -403,6 +462,12 @@ class AgentEmitter(AsyncEventMethods):
         self.ended = True
         if failure is not None:
             raise failure
+
+    def _put_lone_halves(self) -> None:
+        for half in self._halves.release():
+            with contextlib.suppress(InvalidEvent):  # of a hook
+                if (passed := apply_hooks(self._hooks, half, self._origin)) is not None and isinstance(passed, TEXT):
+                    self._put_chunk(passed)
 
     def _put_completed_text(self) -> None:
         if (complete := self._completed_text()) is None:
@@ -419,6 +484,11 @@ class AgentEmitter(AsyncEventMethods):
         return self._publisher.redact.text(str(text))[:STACK_CHARS].encode("utf-8", "backslashreplace").decode()
 
     def _prepare(self, event: Event, ts: int) -> Prepared:
+        publisher = self._publisher
+        prepare = prepare_with if self._strict else prepare_shown
+        return prepare(event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes)
+
+    def _prepare_strictly(self, event: Event, ts: int) -> Prepared:
         publisher = self._publisher
         return prepare_with(
             event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes

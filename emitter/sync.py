@@ -16,7 +16,7 @@ from emitter import tasks
 from emitter.catalogue import EventMethods
 from emitter.emitter import AgentEmitter
 from emitter.errors import EmitterClosed, InvalidEvent, PayloadTooLarge, RuncastError, describe
-from emitter.events import Event
+from emitter.events import Event, Usage
 from emitter.wire import Owner
 
 T = TypeVar("T")
@@ -147,6 +147,19 @@ class SyncAgentEmitter(EventMethods[None]):
 
     def emit(self, event: Event) -> None:
         self._call(lambda: self._emitter.emit(event))
+
+    @property
+    def _spent(self) -> Usage:
+        """One sum, whichever face of the emitter adds to it."""
+        return self._emitter._spent
+
+    @_spent.setter
+    def _spent(self, spent: Usage) -> None:
+        self._emitter._spent = spent
+
+    def _emit_each(self, *said: Event) -> None:
+        for event in said:
+            self.emit(event)
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._call(lambda: self._emitter._terminal(event, fields))

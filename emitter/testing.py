@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
+
+import msgspec
 
 from emitter.batch import Prepared
-from emitter.emitter import STACK_CHARS, AsyncEventMethods
+from emitter.emitter import STACK_CHARS, TEXT_CHUNK, AsyncEventMethods, cut_chunk
 from emitter.errors import EmitterClosed, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
-from emitter.events import EXPIRED, TERMINAL_STATES, Artifact, Event, InputRequired, MessageDelta, ThinkingDelta
+from emitter.events import (
+    EXPIRED,
+    TERMINAL_STATES,
+    Artifact,
+    Event,
+    InputRequired,
+    MessageComplete,
+    MessageDelta,
+    ThinkingDelta,
+)
 from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
-from emitter.log import prepare
+from emitter.log import prepare, prepare_shown
+from emitter.mending import valid
 from emitter.questions import InputKind
 from emitter.redact import Redactor
 from emitter.subjects import owner_named
-from emitter.wire import decode_envelope
+from emitter.wire import decode_envelope, now_ms
 
 
 class RecordingEmitter(AsyncEventMethods):
     """`AgentEmitter` without Redis. `events` holds (type, event) in order, as a reader would get them: encoded,
-    redacted and decoded again, so an event the contract does not allow raises here too.
+    redacted and decoded again: what is mended or raises there does so here.
 
     `answers` are what `ask` returns, by the question's `input_id` or its prompt; or a function of the question (an
     `InputRequired`) that returns the answer or raises `InputExpired`. A question without an answer expires at once.
@@ -36,8 +48,9 @@ class RecordingEmitter(AsyncEventMethods):
         *,
         answers: Mapping[str, Any] | Callable[[InputRequired], Any] | None = None,
         hooks: Sequence[Hook] = (),
+        strict: bool = False,
     ) -> None:
-        super().__init__(attempt=1)
+        super().__init__(attempt=1, strict=strict)
         self.user_id = user_id
         self.owner = owner_named(user_id)
         self.execution_id = execution_id
@@ -75,11 +88,20 @@ class RecordingEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
+        for half in self._lone_halves(event):
+            self._say(half)
+        sayable = self._sayable(event)
+        if sayable is not None:
+            self._say(sayable)
+
+    def _say(self, event: Event) -> None:
         passed = apply_hooks(self._hooks, event, self._origin)
         if isinstance(passed, MessageDelta | ThinkingDelta):
-            self._prepare(passed)  # it raises for what cannot be stored
-            if (said := self._held.pass_on(passed)) is not None:
-                self._record(self._prepare(said))
+            for chunk in self._chunks(passed):
+                if (said := self._held.pass_on(chunk)) is not None:
+                    self._record(self._prepare(said))
+        elif isinstance(passed, MessageComplete):
+            self._say_end(passed)
         elif passed is not None:
             prepared = self._prepare(passed)
             if isinstance(passed, Artifact):
@@ -87,8 +109,36 @@ class RecordingEmitter(AsyncEventMethods):
             self._held.before(passed)
             self._record(prepared)
 
+    def _chunks(self, event: MessageDelta | ThinkingDelta) -> list[MessageDelta | ThinkingDelta]:
+        """A chunk, or several where it is too long for one event."""
+        try:
+            prepare(event, self.execution_id, redact=self._redact)
+        except PayloadTooLarge:
+            if self._strict:
+                raise
+            return list(cut_chunk(event, TEXT_CHUNK))
+        return [event]
+
+    def _say_end(self, event: MessageComplete) -> None:
+        """As `AgentEmitter`: a text that is too long for one event is said in chunks, if it was not before."""
+        if not self._strict:
+            event = cast(MessageComplete, valid(event, self.max_event_bytes))
+        try:
+            prepared = prepare(event, self.execution_id, redact=self._redact)
+        except PayloadTooLarge:
+            delta = MessageDelta(message_id=event.message_id, delta=event.text or "")
+            if self._strict:
+                raise
+            if not self._held.knows(delta):
+                self._say(delta)
+            prepared = self._prepare(msgspec.structs.replace(event, text=None))
+        self._held.before(event)
+        self._record(prepared)
+
     def _prepare(self, event: Event) -> Prepared:
-        return prepare(event, self.execution_id, redact=self._redact)
+        if self._strict:
+            return prepare(event, self.execution_id, redact=self._redact)
+        return prepare_shown(event, self.execution_id, self._redact, b"", now_ms(), self.max_event_bytes)
 
     def _record(self, prepared: Prepared) -> None:
         self._events.append((prepared.type, decode_envelope(prepared.json)[1]))
@@ -102,12 +152,15 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
+        event = self._sayable(event) or event
         prepared, failure = prepare_end(self._hooks, event, self._origin, self._prepare)
         self._held.release()
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # of a hook, as in AgentEmitter
+            for half in self._halves.release():
+                self._say(half)
             await self.end_text()
         if failure is None:
-            self.records.update({name: self._redact.text(text)[:STACK_CHARS] for name, text in fields.items()})
+            self.records.update({name: self._redact.text(str(text))[:STACK_CHARS] for name, text in fields.items()})
         self._record(prepared)
         if failure is not None:
             raise failure
@@ -147,6 +200,9 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def close(self, timeout: float | None = None) -> None:  # noqa: ARG002 - as AgentEmitter has it
         """Emit nothing any more."""
+        with contextlib.suppress(InvalidEvent):
+            for half in self._halves.release():
+                self._say(half)
         self._closed = True
 
     async def __aenter__(self) -> RecordingEmitter:

@@ -27,8 +27,8 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire events errors values connection forks redis_url tasks",
-        1: "batch redact.* deadlines questions schedule observer tracing subjects",
+        0: "wire events errors values storable connection forks redis_url tasks",
+        1: "batch halves mending spending redact.* deadlines questions schedule observer tracing subjects",
         2: "hooks held log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
         " lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",

@@ -46,6 +46,8 @@ CALLS: list[tuple[Callable[[Any], Any], events.Event]] = [
     (lambda e: e.input_required("i", "p", "choice", options=("a", "b")),
      events.InputRequired(input_id="i", prompt="p", kind="choice", options=["a", "b"])),
     (lambda e: e.input_received("i", "alice", value=1), events.InputReceived(input_id="i", by="alice", value=1)),
+    (lambda e: e.emit(events.ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=1.0)),
+     events.ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=1.0)),
     (lambda e: e.timeout("m", "continuing"), events.Timeout(message="m", action="continuing")),
     (lambda e: e.sandbox_violation("r", "d"), events.SandboxViolation(rule="r", detail="d")),
     (lambda e: e.execution_superseded(3, 2), events.ExecutionSuperseded(from_seq=3, attempt=2)),
@@ -102,7 +104,7 @@ def test_all_emitters_have_the_same_names() -> None:
     attributes = {"owner", "execution_id", "ended"}  # of instances; here properties, there set at birth
     of_agents = public(AgentEmitter) | attributes
     assert public(SyncAgentEmitter) - {"over"} == of_agents
-    assert public(RecordingEmitter) - {"types", "of", "text_emitted", "events"} | attributes == of_agents
+    assert public(RecordingEmitter) - {"events", "types", "of", "text_emitted"} | attributes == of_agents
 
 
 METHODS = sorted(name for name in public(AgentEmitter) if inspect.isfunction(getattr(AgentEmitter, name)))
@@ -118,16 +120,16 @@ def test_all_emitters_take_the_same_arguments(name: str) -> None:
 
 
 async def test_what_the_contract_does_not_allow_raises_at_the_call() -> None:
-    """A wrong argument is told where it was given, not when a batch leaves."""
-    emitter = RecordingEmitter()
+    """What may not be mended is told where it was given, not when a batch leaves; `strict`: everything is."""
+    emitter, strict = RecordingEmitter(), RecordingEmitter(strict=True)
     for call in (
-        lambda: emitter.progress(101),
-        lambda: emitter.thinking(None),  # type: ignore[arg-type]
-        lambda: emitter.custom("No", {}),
         lambda: emitter.input_required("a b", "p", "text"),
-        lambda: emitter.text(b"x"),  # type: ignore[arg-type]
         lambda: emitter.emit("thinking"),  # type: ignore[arg-type]
+        lambda: strict.progress(101),
+        lambda: strict.thinking(None),  # type: ignore[arg-type]
+        lambda: strict.custom("No", {}),
+        lambda: strict.text(b"x"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InvalidEvent):
             await call()
-    assert emitter.events == []
+    assert emitter.events == strict.events == []

@@ -81,9 +81,9 @@ async def test_errors_reach_the_caller(redis: Redis, redis_url: str) -> None:
     def agent() -> None:
         with SyncAgentEmitter("alice", "ex_1", redis_url=redis_url) as emitter:
             with pytest.raises(InvalidEvent):
-                emitter.progress(101)
+                emitter.input_required("a b", "p", "text")
             with pytest.raises(PayloadTooLarge):
-                emitter.thinking("x" * 70_000)
+                emitter.ask("x" * 70_000)
             with pytest.raises(InputExpired):
                 emitter.ask("Go?", expires_in=0.05)
             emitter.execution_complete()

@@ -1,0 +1,59 @@
+"""Halves of surrogate pairs in streamed text: some providers cut an emoji in two. Pure."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from emitter.events import MessageDelta, ThinkingDelta
+from emitter.mending import words
+from emitter.storable import text
+
+Delta = MessageDelta | ThinkingDelta
+
+WAITING_MAX = 256
+"""Texts of which a half may wait at a time."""
+_HIGH = ("\ud800", "\udbff")
+_LONE = "\ufffd"
+
+
+class Halves:
+    """Of one emitter. A high half at the end of a chunk waits for the next chunk of its text."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[tuple[type[Delta], str], str] = {}
+
+    def join(self, event: Delta) -> Delta | None:
+        """The chunk as it can be stored; None if there is nothing of it yet."""
+        delta, id_ = event.delta, event.message_id
+        if not self.waiting and type(delta) is str and type(id_) is str:
+            if delta.isascii() and id_.isascii():  # nearly always, and cheap to see
+                return event
+            if _is_whole(delta) and _is_whole(id_):
+                return event
+        message_id, chunk = words(event.message_id), _raw(event.delta)
+        key = (type(event), message_id)
+        chunk = self.waiting.pop(key, "") + chunk
+        if _HIGH[0] <= chunk[-1:] <= _HIGH[1] and len(self.waiting) < WAITING_MAX:
+            self.waiting[key], chunk = chunk[-1], chunk[:-1]
+        return replace(event, message_id=message_id, delta=text(chunk)) if chunk or not event.delta else None
+
+    def release(self, message_id: str | None = None) -> list[Delta]:
+        """What waits, of one message or of all: halves whose other half never came."""
+        keys = [key for key in self.waiting if message_id is None or key[1] == message_id]
+        for key in keys:
+            del self.waiting[key]
+        return [kind(message_id=id_, delta=_LONE) for kind, id_ in keys]
+
+
+def _is_whole(value: str) -> bool:
+    """Whether a text has no halves."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _raw(value: object) -> str:
+    """A text with its halves; of anything else its words."""
+    return str.__str__(value) if isinstance(value, str) else words(value)
