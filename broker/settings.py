@@ -219,6 +219,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: Annotated[
         float, _about("a worker silent for so long has lost its executions", "seconds", ge=1, le=3600)
     ] = 15
+    loop_blocked_seconds: Annotated[
+        float,
+        _about(
+            "an agent may block its worker's event loop for so long before the worker has lost its executions",
+            "seconds",
+            ge=1,
+            le=86_400,
+        ),
+    ] = 60
     grace_seconds: Annotated[
         float,
         _about("time a stopping worker gives its agents; 0 hands them back at once", "seconds", ge=0, le=86_400),

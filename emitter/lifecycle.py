@@ -104,13 +104,15 @@ def check_size(start: Start, limits: LogLimits) -> None:
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the record says of an execution whose worker was lost during `attempt`, the `lost`-th time before that."""
+    """What the record says of an execution whose worker was lost during `attempt`, after `lost` losses before that.
+    `lasted_ms`: how long the attempt had its worker, at most."""
 
     agent: str
     attempt: int
     from_seq: int
     lost: int
     max_attempts: int
+    lasted_ms: int
     cancel: Cancel | None
     trace: Trace | None
 
@@ -218,6 +220,12 @@ class Lifecycle:
         await self._append(owner, execution_id, event, attempt=attempt)
         await jobs.end(self._redis, member(owner, execution_id))
 
+    async def end(self, job: Job, event: Event) -> None:
+        """End a running execution for its worker, whose event loop cannot. Raises `AppendRefused`."""
+        prepared = self._prepare(event, job.execution_id, job.trace)
+        await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
+        await jobs.end(self._redis, job.member)
+
     async def give_up(self, owner: Owner, execution_id: str, agent: str) -> None:
         """End an execution that waits for an agent which no worker has any more."""
         error = ExecutionError(error=f"no worker has had the agent {agent} for a day", code="no_worker")
@@ -230,7 +238,7 @@ class Lifecycle:
         to be cancelled anyway, to its end. `kept`: the worker is alive after all, or somebody else was faster."""
         found = await self._found(owner, execution_id)
         event = _after(found)
-        fields = {"lost": str(found.lost + 1)}
+        fields = {"lost": str(found.lost + 1), "lostAfter": str(found.lasted_ms)}
         try:
             prepared = self._prepare(event, execution_id, found.trace)
         except (InvalidEvent, PayloadTooLarge):  # the words of who cancelled, where other limits hold
@@ -249,15 +257,16 @@ class Lifecycle:
         return "superseded"
 
     async def _found(self, owner: Owner, execution_id: str) -> Lost:
-        names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel", "traceparent")
+        names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel", "traceparent", "lease", "claimedAt")
         row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        agent, attempt, from_seq, lost, max_attempts, cancel, traceparent = row
+        agent, attempt, from_seq, lost, max_attempts, cancel, traceparent, lease, claimed_at = row
         return Lost(
             agent=(agent or b"").decode(),
             attempt=int(attempt or 0),
             from_seq=int(from_seq or 0),
             lost=int(lost or 0),
             max_attempts=int(max_attempts or MAX_ATTEMPTS),
+            lasted_ms=max(0, int(lease or 0) - int(claimed_at or lease or 0)),
             cancel=jobs.read_cancel(cancel or b""),
             trace=read_trace([(traceparent or b"").decode("ascii", "replace")]),
         )

@@ -64,6 +64,10 @@ class TimedOut(msgspec.Struct, frozen=True):
 
     limit: Limit
 
+    @property
+    def message(self) -> str:
+        return f"over its {self.limit}"
+
 
 class HandedOver(msgspec.Struct, frozen=True):
     """The worker stops: another one shall take over."""
@@ -90,6 +94,8 @@ class Run:
         self.job = job
         self.emitter = open_emitter()
         self.end_seen = False
+        self.is_closed = False
+        self.suspect_until = time.monotonic() + job.apart_seconds
         self.leftover: asyncio.Task[Ending] | None = None
         self._agent = agent
         self._open_emitter = open_emitter
@@ -97,6 +103,10 @@ class Run:
         loop = asyncio.get_running_loop()
         self._interrupted: asyncio.Future[Cause] = loop.create_future()
         self._abandoned: asyncio.Future[None] = loop.create_future()
+        self._must_stop = False
+        self._cancel_heard: tuple[float, Cancel] | None = None
+        self._deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
+        self._quiet_since = 0.0
         self._context = self._make_context(loop)
 
     def interrupt(self, cause: Cause) -> None:
@@ -111,6 +121,11 @@ class Run:
         if not self._abandoned.done():
             self._abandoned.set_result(None)
 
+    def excuse(self, seconds: float) -> None:
+        """For so long another agent has blocked the event loop: that counts against no limit of this one."""
+        self._deadlines.excuse(seconds)
+        self._quiet_since = time.monotonic()
+
     async def execute(self) -> Outcome:
         try:
             return await self._end(await self._work())
@@ -123,6 +138,29 @@ class Run:
         finally:
             with contextlib.suppress(RuncastError):  # what the end needed is in the log already, or never will be
                 await self.emitter.close(CLOSE_SECONDS)
+
+    # --- from the thread that keeps the leases ---
+
+    def hear(self, cancel: Cancel | None) -> None:
+        """The agent must stop, and sees so in `cancelled`, even while it blocks the loop that will interrupt it."""
+        self._must_stop = True
+        if cancel is not None and self._cancel_heard is None:
+            self._cancel_heard = (time.monotonic(), cancel)
+
+    def cancel_heard(self, before: float) -> Cancel | None:
+        """The request to cancel, if it came before that moment."""
+        heard = self._cancel_heard
+        return None if heard is None or heard[0] > before else heard[1]
+
+    def limit_over(self, now: float) -> Limit | None:
+        """The limit that had ended by then, if one had."""
+        return self._deadlines.over(now, self._active_at(now))
+
+    def _active_at(self, now: float) -> float:
+        return now if self.emitter.waiting else max(self.emitter.active_at, self._quiet_since)
+
+    def _is_stopped(self) -> bool:
+        return self._must_stop or self._interrupted.done()
 
     # --- the agent ---
 
@@ -138,7 +176,7 @@ class Run:
         try:
             await self._watch(call)
             if call.done():  # whatever else happened at the same time: it has come to its own end
-                return _ending(call)
+                return self.cancel_heard(time.monotonic()) or _ending(call)
             return await self._stop(call)
         finally:
             if not call.done():
@@ -147,14 +185,12 @@ class Run:
 
     async def _watch(self, call: asyncio.Task[Ending]) -> None:
         """Wait until the agent ends, is interrupted or is over a limit."""
-        agent = self._agent
-        deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
         while not (call.done() or self._interrupted.done()):
             now = time.monotonic()
-            active_at = now if self.emitter.waiting else self.emitter.active_at
-            for notice in deadlines.due(now, active_at):
+            active_at = self._active_at(now)
+            for notice in self._deadlines.due(now, active_at):
                 self._say(notice)
-            moment = deadlines.next_at(active_at)
+            moment = self._deadlines.next_at(active_at)
             timeout = None if moment is None else max(0.0, moment - now)
             await asyncio.wait((call, self._interrupted), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
@@ -224,7 +260,7 @@ class Run:
             "org": job.owner.org,
             "attempt": job.attempt,
             "conversation_id": job.conversation_id,
-            "is_cancelled": self._interrupted.done,
+            "is_cancelled": self._is_stopped,
         }
         if self._agent.is_async:
             return Context(self.emitter, **given)
@@ -259,8 +295,8 @@ class Run:
                 await emitter.execution_complete(value)
             case Raised(error, stack):
                 await emitter.execution_error(error, code="agent_error", stack=stack)
-            case TimedOut(limit):
-                await emitter.execution_error(f"over its {limit}", code="timeout")
+            case TimedOut():
+                await emitter.execution_error(ending.message, code="timeout")
             case Cancel(reason, by):
                 await emitter.execution_cancelled(reason=reason, by=by)
             case HandedOver():

@@ -894,6 +894,7 @@ def test_a_bad_limit_of_the_log_stops_the_start(
         ("RUNCAST_WORKER_CONCURRENCY", "many", "a whole number from 1 to 1000"),
         ("RUNCAST_WORKER_CONCURRENCY", "0", "a whole number from 1 to 1000"),
         ("RUNCAST_LEASE_SECONDS", "0.5", "a number of seconds from 1"),
+        ("RUNCAST_LOOP_BLOCKED_SECONDS", "0", "a number of seconds from 1"),
         ("RUNCAST_GRACE_SECONDS", "nan", "a number of seconds from 0"),
         ("RUNCAST_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
     ],
