@@ -14,16 +14,21 @@ from broker.problems import Problem
 from broker.settings import BadSetting, Settings
 from emitter.batch import DROPPED, Prepared
 from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.events import ExecutionStarted
+from emitter.holds import plan, renew_holds
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
+from emitter.jobs import redis_ms
 from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.tracing import Trace
-from emitter.wire import Owner, decode_event
+from emitter.wire import DUE, EXPIRIES, Owner, decode_event, member
 
 MAX_EVENTS = 1000
 CREATES = ("execution:queued", "execution:started")
 """An execution that nobody accepted begins with one of these."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_EXPIRES = re.compile(r'"expiresAt":(\d+)\}\Z')
+"""The last field of a question, in the mark that the append script reads."""
 _decoder = msgspec.json.Decoder(PublishRequest)
 
 
@@ -66,8 +71,8 @@ def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared]:
     """The events of a body, with `DROPPED` in the place of one that a hook dropped. All are checked before any is
     stored; an error names the line (NDJSON) and the field, or the hook."""
     lines = [line for line in body.split(b"\n") if line.strip()] if ndjson else [body]
-    if not lines or len(lines) > MAX_EVENTS:
-        raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
+    if len(lines) > MAX_EVENTS:
+        raise Problem(422, "invalid", f"at most {MAX_EVENTS} events a request, not {len(lines)}")
     prepared = []
     for number, line in enumerate(lines, 1):
         try:
@@ -129,7 +134,7 @@ async def publish(
     """Append the events in one step. Raises the `AppendRefused` family, and `Problem` 409 for a number too high.
 
     An event keeps the number that its producer gave it, whatever a hook did to those before it: so a repeat appends
-    nothing twice even if the hooks have changed their mind meanwhile.
+    nothing twice even if the hooks have changed their mind meanwhile. No events are a sign of life.
     """
     name, first_seq = producer
     first = next((event for event in events if event is not DROPPED), DROPPED)
@@ -137,9 +142,31 @@ async def publish(
     if name:
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
     appended = await append(
-        redis, owner, execution_id, events, producer=name, first_seq=first_seq, mode=mode, limits=limits
-    )
+        redis, owner, execution_id, events, producer=name, first_seq=first_seq, mode=mode, limits=limits,
+        fields=_hold_fields(events, limits),
+    )  # fmt: skip
+    await _look_after(redis, owner, execution_id, events, limits)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=appended.added)
+
+
+def _hold_fields(events: Sequence[Prepared], limits: LogLimits) -> dict[str, str]:
+    """What the record has of the lease of an execution that begins with these events."""
+    begins = limits.unheld_lease_seconds and any(event.type == ExecutionStarted.type for event in events)
+    return {"hold": str(limits.unheld_lease_seconds * 1000)} if begins else {}
+
+
+async def _look_after(
+    redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], limits: LogLimits
+) -> None:
+    """Have the reaper look at what begins, and at questions that expire; renew the lease where nothing was said."""
+    if not events:
+        await renew_holds(redis, [owner.execution(execution_id).record], "seen")
+    name = member(owner, execution_id)
+    if _hold_fields(events, limits):
+        await plan(redis, DUE, {name: await redis_ms(redis) + limits.unheld_lease_seconds * 1000})
+    expiries = [int(found[1]) for event in events if event.mark[:2] == "w:" and (found := _EXPIRES.search(event.mark))]
+    if expiries:
+        await plan(redis, EXPIRIES, {name: min(expiries)})
 
 
 async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, is_new: bool) -> None:

@@ -194,6 +194,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _about("`params.messages` of an execution; 0 is no limit", "bytes", ge=0, le=16 * 1024 * 1024),
     ] = wire.MAX_CONVERSATION_BYTES
+    unheld_lease_seconds: Annotated[
+        int,
+        _about(
+            "an execution that no worker runs is lost after so long without an event or a sign of life; 0 is never",
+            "seconds",
+            ge=0,
+            le=86_400,
+        ),
+    ] = wire.UNHELD_LEASE_SECONDS
     redact_keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         _about("more key names whose values are stored as `[redacted]`", "comma separated"),

@@ -24,9 +24,11 @@ from emitter.errors import (
     UnknownInput,
 )
 from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputReceived, InputRequired
+from emitter.holds import plan
 from emitter.lane import Lane
 from emitter.publisher import Publisher
 from emitter.tasks import told_to_stop
+from emitter.wire import EXPIRIES, member
 
 RECHECK_SECONDS = 2.0
 """How often the record is looked at, whatever the control channel says."""
@@ -103,7 +105,11 @@ class Asking:
         await self._voice.emit(self._question)
         while True:
             with contextlib.suppress(RedisUnavailable):
-                return await self._lane.flush()
+                await self._lane.flush()
+                break
+        if self._question.expires_at is not None:  # somebody closes it, should this wait not last so long
+            name = member(self._lane.owner, self._lane.execution_id)
+            await plan(self._publisher.redis, EXPIRIES, {name: self._question.expires_at})
 
     async def _close(self) -> bytes | str | None:
         """Close the question in the log; the answer that came before that, if one did. While Redis is away that cannot

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from emitter import wire
 from emitter.asking import Asking
 from emitter.batch import MERGED_DELTA_BYTES, Prepared, escaped_bytes
 from emitter.catalogue import EventMethods
+from emitter.endings import last_word, stack_of
 from emitter.errors import (
     AppendRefused,
     EmitterClosed,
@@ -27,12 +28,15 @@ from emitter.events import (
     DELTAS,
     TERMINAL_STATES,
     Event,
+    ExecutionError,
+    ExecutionStarted,
     InputReceived,
     MessageComplete,
     MessageDelta,
     Status,
     ThinkingDelta,
 )
+from emitter.holds import Hold
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
 from emitter.log import Mode, prepare_with
@@ -176,6 +180,9 @@ class AgentEmitter(AsyncEventMethods):
         agent, request_id, parent_id: envelope keys of every event.
         traceparent: where all of it stands in a trace (W3C Trace Context), an envelope key too; ignored if not valid.
         hooks: what every event passes here (`emitter.hooks`), before the publisher's.
+        end_on_error: whether leaving the block of an execution that this emitter has started, without its end, ends it:
+            by an exception as `execution:error`, by an interruption or after a cancel as `execution:cancelled`. False
+            for code that will try again. A worker ends what it runs itself.
     """
 
     def __init__(
@@ -194,6 +201,7 @@ class AgentEmitter(AsyncEventMethods):
         parent_id: str | None = None,
         traceparent: str | None = None,
         hooks: Sequence[Hook] = (),
+        end_on_error: bool = True,
     ) -> None:
         super().__init__(attempt)
         if not isinstance(attempt, int) or attempt < 0:
@@ -214,6 +222,11 @@ class AgentEmitter(AsyncEventMethods):
         self._chunks_dropped = 0
         self._calls = 0
         self._end: str | None = None
+        self._is_claimed = claimed
+        self._hold: Hold | None = None
+        self._must_stop: Callable[[], bool] | None = None
+        self._has_started = False
+        self._end_on_error = end_on_error
         self._closed = False
         self._waits = 0
         self.ended = False
@@ -245,10 +258,40 @@ class AgentEmitter(AsyncEventMethods):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         try:
+            await self._say_last_word(error)
             await self.close()
         except RuncastError:
             if error is None:  # never hide the agent's own exception behind ours
                 raise
+
+    async def _say_last_word(self, error: BaseException | None) -> None:
+        """End what this emitter has started, if the block is left without its end."""
+        if self._closed or self._end is not None or not (self._has_started and self._end_on_error):
+            return
+        event = last_word(error, None if self._hold is None else self._hold.cancel)
+        if event is not None:
+            fields = {"stack": stack_of(error)} if isinstance(event, ExecutionError) else {}
+            with contextlib.suppress(RuncastError, TimeoutError):  # `close` says what was lost
+                async with asyncio.timeout(self._publisher.options.close_timeout):
+                    await self._terminal(event, fields)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the execution is to stop. An agent that no worker runs has 10 s from then on to say its last word,
+        such as `execution_cancelled`; leaving the block says it."""
+        if self._must_stop is not None:
+            return self._must_stop()
+        return self._hold is not None and self._hold.cancel is not None
+
+    async def until_cancelled(self) -> None:
+        """Wait until somebody cancels the execution. Not for agents of a worker, which interrupts them."""
+        self._begin_hold()
+        assert self._hold is not None
+        await self._hold.cancelled.wait()
+
+    def _begin_hold(self) -> None:
+        if self._hold is None:
+            self._hold = self._publisher.holds.add(self.owner, self.execution_id)
 
     async def close(self, timeout: float | None = None) -> None:
         """Flush and let go. Raises `EventsLost` with the count that Redis did not confirm within `timeout` seconds, or
@@ -256,6 +299,8 @@ class AgentEmitter(AsyncEventMethods):
         if self._closed:
             return
         self._closed = True
+        if self._hold is not None:
+            self._publisher.holds.drop(self._hold)
         try:
             self._say_dropped()
             await self._lane.close(timeout)
@@ -279,6 +324,9 @@ class AgentEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
+        if not self._is_claimed:
+            self._has_started = self._has_started or isinstance(event, ExecutionStarted)
+            self._begin_hold()
         if self._hooks:
             if (passed := apply_hooks(self._hooks, event, self._origin)) is None:
                 self.active_at = time.monotonic()  # what the agent says is dropped, but it is not silent
@@ -381,11 +429,17 @@ class AgentEmitter(AsyncEventMethods):
 
     def _prepare(self, event: Event, ts: int) -> Prepared:
         publisher = self._publisher
+        begins = isinstance(event, ExecutionStarted) and not self._is_claimed
+        fields = publisher.holds.fields if begins else {}
         return prepare_with(
-            event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes
+            event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes, fields=fields
         )
 
     # --- for the worker runtime ---
+
+    def stops_when(self, must_stop: Callable[[], bool]) -> None:
+        """What `cancelled` says."""
+        self._must_stop = must_stop
 
     @property
     def waiting(self) -> bool:

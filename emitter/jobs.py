@@ -67,6 +67,10 @@ ACCEPT_LOOK_MS = 10_000
 """How long accepting an execution may take before somebody looks what became of it."""
 
 
+CANCEL_GRACE_SECONDS = 10.0
+"""How long a process that no worker is may go on after its execution was asked to stop."""
+
+
 class Entry(NamedTuple):
     """A job as it was read: where it stands in its stream, and the execution it is about."""
 

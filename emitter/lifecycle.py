@@ -27,12 +27,14 @@ from emitter.errors import (
     UnknownExecution,
 )
 from emitter.events import (
+    EXPIRED,
     TERMINAL_STATES,
     Event,
     ExecutionCancelled,
     ExecutionError,
     ExecutionQueued,
     ExecutionSuperseded,
+    InputReceived,
     State,
 )
 from emitter.jobs import Cancel, Job
@@ -181,15 +183,24 @@ class Lifecycle:
                 return ended.state  # type: ignore[return-value]
 
     async def _ask_to_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> State | None:
-        """The state of an execution whose worker was asked; `None` if no worker has it."""
+        """The state of an execution whose worker, or process, was asked; `None` if nobody holds it."""
         keys = owner.execution(execution_id)
         words = msgspec.json.encode(cancel)
         suffix = channels_of(self._redis).suffix
-        state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, suffix)
+        state, is_owned, held_at = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, suffix)
         if not state:
             raise UnknownExecution(execution_id)
+        if held_at:
+            at = held_at + int(jobs.CANCEL_GRACE_SECONDS * 1000)
+            await jobs.look_at(self._redis, {member(owner, execution_id): at})
         known: State = state.decode()
         return known if is_owned or known in TERMINAL_STATES.values() else None
+
+    async def finish_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> None:
+        """Cancel what no worker has, whether or not the process that runs it has followed."""
+        event = self._prepare(ExecutionCancelled(reason=cancel.reason, by=cancel.by), execution_id)
+        with contextlib.suppress(AppendRefused):
+            await self._append(owner, execution_id, event)
 
     async def hand_over(self, job: Job) -> bool:
         """Give a running execution back: its next attempt waits for a worker, and this one is fenced. False if it is no
@@ -255,6 +266,24 @@ class Lifecycle:
             return "ended"
         await jobs.enqueue(self._redis, owner, execution_id, found.agent)
         return "superseded"
+
+    async def lose_producer(self, owner: Owner, execution_id: str, attempt: int) -> bool:
+        """End an execution whose process has not been heard of for its lease; false if it is alive after all."""
+        error = ExecutionError(error="the process that ran it ended, or fell silent", code="producer_lost")
+        event = self._prepare(error, execution_id)
+        try:
+            await self._append(owner, execution_id, event, attempt=attempt, mode="lapsed")
+        except AppendRefused:
+            return False
+        log.warning("producer_lost", execution=execution_id, attempt=attempt)
+        await jobs.end(self._redis, member(owner, execution_id))
+        return True
+
+    async def expire(self, owner: Owner, execution_id: str, input_id: str) -> None:
+        """Close a question whose time is over, whoever asked it, unless somebody was faster."""
+        event = self._prepare(InputReceived(input_id=input_id, by=EXPIRED), execution_id)
+        with contextlib.suppress(AppendRefused):
+            await self._append(owner, execution_id, event)
 
     async def _found(self, owner: Owner, execution_id: str) -> Lost:
         names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel", "traceparent", "lease", "claimedAt")

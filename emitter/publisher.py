@@ -31,8 +31,10 @@ from emitter.errors import (
     UnknownInput,
 )
 from emitter.events import Event
+from emitter.holds import Holds
 from emitter.hooks import Hook, hooks_from, name_hooks
 from emitter.lane import Lane, Options
+from emitter.lifecycle import Lifecycle
 from emitter.listener import Listener
 from emitter.log import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.observer import Observer
@@ -81,6 +83,9 @@ class Publisher:
         self.options = options
         self.limits = found_limits if limits is None else limits
         self.redact = Redactor(found_keys if redact_keys is None else redact_keys)
+        self.holds = Holds(
+            self.redis, Lifecycle(self.redis, self.limits, self.redact), self.limits.unheld_lease_seconds
+        )
         self._link: Link | None = None
         self._due: dict[Lane, None] = {}
         self._waiting: dict[Lane, None] = {}
@@ -120,6 +125,7 @@ class Publisher:
             self._timer.cancel()
         if task is not None:
             await tasks.end([task])
+        await self.holds.aclose()
         await self.listener.aclose()
         if self._link is not None:
             await self._link.aclose()

@@ -32,6 +32,7 @@ from emitter.errors import (
     RuncastError,
     Superseded,
     UnknownExecution,
+    describe,
 )
 from emitter.events import Timeout
 from emitter.jobs import Cancel, Job
@@ -108,6 +109,7 @@ class Run:
         self._deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
         self._quiet_since = 0.0
         self._context = self._make_context(loop)
+        self.emitter.stops_when(self._is_stopped)
 
     def interrupt(self, cause: Cause) -> None:
         """Stop the agent. The first cause counts; but what is lost takes nothing more, whatever else happened."""
@@ -171,7 +173,7 @@ class Run:
         try:
             await self.emitter.execution_started(self.job.task, attempt=self.job.attempt)
         except (InvalidEvent, PayloadTooLarge) as error:
-            return Raised(_describe(error), "")
+            return Raised(describe(error, ERROR_CHARS), "")
         call = asyncio.create_task(self._call(), name=f"agent-{self.job.execution_id}")
         try:
             await self._watch(call)
@@ -247,7 +249,7 @@ class Run:
                 return Lost()
             if isinstance(error, ExecutionEnded):
                 return Refused()
-        return Raised(_describe(error), _stack(error))
+        return Raised(describe(error, ERROR_CHARS), _stack(error))
 
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Context | SyncContext:
         job = self.job
@@ -286,7 +288,7 @@ class Run:
             if isinstance(ending, HandedOver):
                 return "handed_over"  # the last events are lost, the execution need not be
             code = "invalid_result" if isinstance(error, (InvalidEvent, PayloadTooLarge)) else "append_refused"
-            return await self._fail(_describe(error), code)
+            return await self._fail(describe(error, ERROR_CHARS), code)
 
     async def _write(self, ending: Ending) -> Outcome:
         emitter = self.emitter
@@ -337,16 +339,6 @@ def _outcome(ending: Ending) -> Outcome:
         Lost: "lost",
     }
     return outcomes[type(ending)]
-
-
-def _describe(error: BaseException) -> str:
-    """`Type: message`, clipped, and free of the lone surrogates that file names bring along and JSON cannot hold."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its message cannot be shown)"
-    name = type(error).__name__
-    return _encodable(f"{name}: {message}" if message else name)[:ERROR_CHARS]
 
 
 def _stack(error: BaseException) -> str:

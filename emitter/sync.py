@@ -121,6 +121,11 @@ class SyncAgentEmitter(EventMethods[None]):
     def ended(self) -> bool:
         return self._emitter.ended
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the execution is to stop, as `AgentEmitter.cancelled`."""
+        return self._emitter.cancelled
+
     def new_id(self, kind: Literal["message", "call"]) -> str:
         """An id unique in this execution."""
         return self._emitter.new_id(kind)
@@ -198,6 +203,8 @@ class SyncAgentEmitter(EventMethods[None]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
+            if self._thread is not None and self._pid == os.getpid():
+                self._call(lambda: self._emitter._say_last_word(error))
             self.close()
         except RuncastError:
             if error is None:

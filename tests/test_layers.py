@@ -28,7 +28,7 @@ LEVELS = {
         0: "wire events errors values connection forks redis_url tasks",
         1: "batch blockers redact deadlines questions schedule observer tracing subjects",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
-        " leases lifecycle presence reaper scheduler metrics probes otel telemetry",
+        " endings holds leases lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

@@ -160,8 +160,9 @@ def test_an_error_names_its_line_and_nothing_is_taken() -> None:
 
 
 def test_the_number_of_events_is_bounded() -> None:
-    """No events, and more than the limit, are refused."""
-    assert refusal(b"\n \n", ndjson=True).status == 422
+    """More than the limit, and a body of JSON without an event, are refused; NDJSON without any is a sign of life."""
+    assert refusal(b"").status == 400
+    assert read(b"\n \n", ndjson=True) == []
     line = json.dumps(STATUS).encode() + b"\n"
     assert len(read(line * MAX_EVENTS, ndjson=True)) == MAX_EVENTS
     assert refusal(line * (MAX_EVENTS + 1), ndjson=True).status == 422

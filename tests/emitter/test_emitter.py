@@ -547,7 +547,7 @@ async def test_a_tool_that_is_cancelled(redis: Redis, emitter: AgentEmitter) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     await emitter.flush()
-    assert (await stored(redis))[-1]["data"]["error"] == "CancelledError"
+    assert (await stored(redis))[-1]["data"]["error"] == "cancelled"
 
 
 async def test_a_tool_whose_exception_has_no_form(redis: Redis, emitter: AgentEmitter) -> None:
