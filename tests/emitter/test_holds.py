@@ -17,7 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.publish import publish
-from emitter import AgentEmitter, Publisher, SyncAgentEmitter, holds, reaper
+from emitter import AgentEmitter, Publisher, SyncAgentEmitter, holds, reaper, tasks
 from emitter.errors import ExecutionEnded, InputExpired
 from emitter.events import (
     EXPIRED,
@@ -61,12 +61,11 @@ async def reaping(redis: Redis) -> AsyncIterator[Lifecycle]:
     try:
         yield lifecycle
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await tasks.end([task])
 
 
 async def _reap(each: Reaper) -> None:
-    while True:
+    while not tasks.told_to_stop():
         await each.step()
         await asyncio.sleep(0.05)
 
@@ -193,9 +192,9 @@ async def test_a_script_that_is_killed_is_noticed(redis: Redis, script: Any) -> 
 async def test_a_script_that_lives_keeps_its_execution(redis: Redis, script: Any) -> None:
     """Silence of several leases is no loss while the process is there."""
     async with reaping(redis):
-        await asyncio.to_thread(script, 10)
-        await until(redis, ExecutionComplete)
-    assert not [event for event in await events(redis) if isinstance(event, ExecutionError)]
+        process = await asyncio.to_thread(script, 10)
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    assert isinstance((await events(redis))[-1], ExecutionComplete)
 
 
 async def test_over_http_every_publish_keeps_it(redis: Redis) -> None:
@@ -318,6 +317,7 @@ async def test_a_forgotten_emitter_renews_nothing(redis: Redis, redis_url: str) 
         assert emitter is not None
         await emitter.execution_started("Work")
         await emitter.flush()
+        await asyncio.sleep(0.5)  # its execution is looked after
         emitter = None
         gc.collect()
         async with reaping(redis):
