@@ -204,14 +204,23 @@ def load_agents(where: str) -> Agents:
     return found
 
 
+_FOR_PEOPLE = (
+    structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+)
+_FOR_MACHINES = (
+    structlog.processors.TimeStamper(fmt="iso"),
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(),
+)
+
+
 def _log_to_stderr(level: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            *(_FOR_PEOPLE if sys.stderr.isatty() else _FOR_MACHINES),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -98,6 +98,7 @@ class Run:
         self.is_closed = False
         self.suspect_until = time.monotonic() + job.apart_seconds
         self.leftover: asyncio.Task[Ending] | None = None
+        self.failure: Raised | None = None
         self._agent = agent
         self._open_emitter = open_emitter
         self._cut_seconds = cut_seconds
@@ -296,6 +297,7 @@ class Run:
             case Returned(value):
                 await emitter.execution_complete(value)
             case Raised(error, stack):
+                self.failure = ending
                 await emitter.execution_error(error, code="agent_error", stack=stack)
             case TimedOut():
                 await emitter.execution_error(ending.message, code="timeout")
@@ -312,6 +314,7 @@ class Run:
     async def _fail(self, error: str, code: str) -> Outcome:
         """End with an error when the end that was meant could not be written. An emitter that broke earlier, by an
         event that the log refused, takes nothing more: then a fresh one says it."""
+        self.failure = Raised(error, "")
         try:
             await self.emitter.execution_error(error, code=code)
         except (ExecutionEnded, Superseded):

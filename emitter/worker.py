@@ -338,6 +338,7 @@ class Worker:
             del self._runs[job.record]
             self._nudged.set()
             self._keep_leftover(run)
+            self._say_failure(run)
             seconds = time.monotonic() - started
             self._observer.ended(job.agent, outcome, seconds)
             log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
@@ -352,6 +353,13 @@ class Worker:
                 await jobs.end(self._redis, job.member)
         except (RedisError, *GONE) as error:
             log.warning("lease_left", outcome=outcome, error=type(error).__name__)
+
+    def _say_failure(self, run: Run) -> None:
+        """Where the agent's own error is looked for first. As in the record: bounded, and without credentials."""
+        if run.failure is not None:
+            redact = self._publisher.redact.text
+            stack = {"exception": redact(run.failure.stack)} if run.failure.stack else {}
+            log.error("agent_failed", error=redact(run.failure.error), **stack)
 
     def _keep_leftover(self, run: Run) -> None:
         task: asyncio.Task[object] | None = run.leftover

@@ -328,7 +328,7 @@ class Unshowable(Exception):
         (asyncio.CancelledError(), "CancelledError: the agent cancelled itself"),
         (ValueError("bad name \udcff"), "ValueError: bad name \\udcff"),
         (Unshowable(), "Unshowable: (its message cannot be shown)"),
-        (ExceptionGroup("two", [ValueError("a")]), "ExceptionGroup: two (1 sub-exception)"),
+        (ExceptionGroup("two", [ValueError("a")]), "ValueError: a"),
         (ExecutionEnded("ex_other", "failed"), "ExecutionEnded: execution ex_other: already failed; its log is closed"),
     ],
 )
@@ -782,6 +782,17 @@ async def slow(context: Context) -> str:
     await asyncio.sleep(0.5 if context.params.get("ends") else 600)
     return "slow"
 
+@agents.agent("broken")
+async def broken(context: Context) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fetch("https://ann:hunter22@example.com"))
+    except* OSError:
+        pass
+
+async def fetch(url: str) -> None:
+    raise ValueError(f"no page at {url}")
+
 @agents.agent("deaf")
 async def deaf(context: Context) -> None:
     while True:
@@ -842,6 +853,45 @@ async def test_a_worker_process_stops_in_order_on_sigterm(redis: Redis, redis_ur
     assert [names[0], names[-1]] == ["worker_started", "worker_stopped"]
     ended = [line for line in lines if line["event"] == "execution_ended"]
     assert [(line["execution"], line["outcome"]) for line in ended] == [("ex_1", "completed"), ("ex_2", "completed")]
+
+
+async def test_the_log_says_what_broke_and_where(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    """The error and its traceback stand in the worker's own log, without credentials."""
+    async with process(tmp_path, redis_url) as worker:
+        await accept(redis, "broken")
+        error = (await end_of(redis)).error
+        worker.send(signal.SIGTERM)
+        _, lines = await worker.wait()
+    (line,) = [line for line in lines if line["event"] == "agent_failed"]
+    assert (line["execution"], line["agent"], line["attempt"]) == ("ex_1", "broken", 1)
+    assert line["error"] == error
+    assert error.startswith("ValueError: no page at https://")
+    assert "in fetch" in line["exception"]
+    assert "hunter22" not in line["exception"] + line["error"]
+
+
+async def test_on_a_terminal_the_log_is_for_people(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    """Lines with colours and a traceback as Python prints it, instead of JSON."""
+    here, there = os.openpty()
+    (tmp_path / "my_agents.py").write_text(PROGRAM)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "emitter", "my_agents:agents",
+        cwd=tmp_path, stderr=there, env={**os.environ, "PYTHONPATH": str(ROOT), "RUNCAST_REDIS_URL": redis_url},
+    )  # fmt: skip
+    os.close(there)
+    try:
+        await accept(redis, "broken")
+        await end_of(redis)
+        child.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(child.wait(), 20)
+        text = os.read(here, 65_536).decode()
+    finally:
+        os.close(here)
+        if child.returncode is None:
+            child.kill()
+    assert "agent_failed" in text
+    assert "Traceback (most recent call last)" in text.replace("+ Exception Group ", "")
+    assert '{"' not in text
 
 
 async def test_a_worker_process_hands_back_after_its_grace(redis: Redis, redis_url: str, tmp_path: Path) -> None:
