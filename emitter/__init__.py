@@ -22,6 +22,7 @@ from emitter.hooks import Hook, Origin
 from emitter.lane import Options
 from emitter.log import LogLimits
 from emitter.publisher import Publisher
+from emitter.retries import Fatal, Retry
 from emitter.sync import SyncAgentEmitter
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "EmitterClosed",
     "EventsLost",
     "ExecutionEnded",
+    "Fatal",
     "Hook",
     "HookFailed",
     "InputExpired",
@@ -44,6 +46,7 @@ __all__ = [
     "Publisher",
     "QueueFull",
     "RedisUnavailable",
+    "Retry",
     "RuncastError",
     "Superseded",
     "SyncAgentEmitter",

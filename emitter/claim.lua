@@ -4,14 +4,14 @@
 -- ARGV  1 worker id  2 lease ms  3 the agent's max attempts  4 1 if the worker runs a suspect: an execution whose worker
 --       was lost, and that may be the cause
 -- Reply { verdict, attempt, from seq, lease ends (ms), waited (ms), task, params, metadata, request id, conversation id,
---         cancel, traceparent, tracestate, lost, how long the lost attempt lasted (ms) };
+--         cancel, traceparent, tracestate, lost, how long the lost attempt lasted (ms), failed };
 --       verdict is ok, stale (it does not wait for a worker, or not yet), owned (a live worker took it and is about to
 --       start it), lapsed (a worker took it and was lost before it started it) or, with the time now (ms), apart (it is
 --       a suspect as well, and two of them are not run together).
 
 local record = KEYS[1]
 local known = redis.call('HMGET', record, 'state', 'attempt', 'owner', 'lease', 'taken', 'notBefore', 'seq', 'ms',
-  'lost', 'lostAfter')
+  'lost', 'lostAfter', 'failed')
 if known[1] ~= 'queued' then return {'stale'} end
 
 local time = redis.call('TIME')
@@ -36,5 +36,5 @@ local waited = now - math.max(tonumber(known[8] or now), tonumber(known[6] or 0)
 local job = redis.call('HMGET', record, 'from', 'task', 'params', 'metadata', 'requestId', 'conversationId', 'cancel',
   'traceparent', 'tracestate')
 for i = 2, 9 do job[i] = job[i] or '' end
-job[10], job[11] = tonumber(known[9] or 0), tonumber(known[10] or 0)
-return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 11)}
+job[10], job[11], job[12] = tonumber(known[9] or 0), tonumber(known[10] or 0), tonumber(known[11] or 0)
+return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 12)}

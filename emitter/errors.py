@@ -15,13 +15,13 @@ class RuncastError(Exception):
 def describe(error: BaseException, max_chars: int = 4000) -> str:
     """`Type: message` of any exception, clipped, in characters that JSON can hold. Of a group: its first leaf, and how
     many more there are. A cancellation is "cancelled": its message may hold a task, with paths of the server."""
-    leaves = _leaves(error)
+    leaves = leaves_of(error)
     more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
     text = _describe_one(leaves[0]).encode("utf-8", "backslashreplace").decode()
     return text[: max_chars - len(more)] + more
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def leaves_of(error: BaseException) -> list[BaseException]:
     """The exceptions in a group, in their order, a bounded number; an exception that is none, itself."""
     leaves: list[BaseException] = []
     open_ = [error]

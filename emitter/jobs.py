@@ -90,7 +90,8 @@ class Cancel(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed execution. `from_seq` is the log's ordinal before this attempt; `lease_ms` is when the lease ends
     (Redis time), `waited_ms` how long it waited for a worker; `apart_seconds`: its worker was lost, and for so long no
-    other execution like that may run beside it; `cancel` was asked for before it started; `trace` is where it was
+    other execution like that may run beside it; `lost` and `failed` count the attempts before this one that lost their
+    worker, or failed and were to be tried again; `cancel` was asked for before it started; `trace` is where it was
     accepted."""
 
     owner: Owner
@@ -101,6 +102,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int
     waited_ms: int = 0
     apart_seconds: float = 0.0
+    lost: int = 0
+    failed: int = 0
     task: str
     params: dict[str, Any]
     metadata: dict[str, Any]
@@ -259,6 +262,8 @@ async def claim(
             from_seq=reply[2],
             lease_ms=int(reply[3]),
             waited_ms=max(0, reply[4]),
+            lost=reply[13],
+            failed=reply[15],
             apart_seconds=_apart_seconds(reply[13], max_attempts, reply[14] / 1000),
             task=task.decode(),
             params=_object(params),

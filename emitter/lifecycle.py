@@ -107,12 +107,14 @@ def check_size(start: Start, limits: LogLimits) -> None:
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
     """What the record says of an execution whose worker was lost during `attempt`, after `lost` losses before that.
-    `lasted_ms`: how long the attempt had its worker, at most."""
+    `failed`: how many attempts failed and were tried again. `lasted_ms`: how long the attempt had its worker, at most.
+    """
 
     agent: str
     attempt: int
     from_seq: int
     lost: int
+    failed: int
     max_attempts: int
     lasted_ms: int
     cancel: Cancel | None
@@ -205,13 +207,23 @@ class Lifecycle:
     async def hand_over(self, job: Job) -> bool:
         """Give a running execution back: its next attempt waits for a worker, and this one is fenced. False if it is no
         longer this attempt's to give."""
+        return await self._pass_on(job, {}, 0)
+
+    async def retry(self, job: Job, after_seconds: float) -> bool:
+        """Have an execution whose agent failed tried again, from then on; as `hand_over`. If this process dies on the
+        way, the lease ends, and the reaper does it."""
+        at = await jobs.redis_ms(self._redis) + int(after_seconds * 1000)
+        return await self._pass_on(job, {"notBefore": str(at), "failed": str(job.failed + 1)}, at)
+
+    async def _pass_on(self, job: Job, fields: dict[str, str], not_before: int) -> bool:
         event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
+        prepared = self._prepare(event, job.execution_id, job.trace)
+        options: dict[str, Any] = {"attempt": job.attempt, "mode": "claimed", "fields": fields}
         try:
-            prepared = self._prepare(event, job.execution_id, job.trace)
-            await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
+            await self._append(job.owner, job.execution_id, prepared, **options)
         except AppendRefused:
             return False
-        await jobs.enqueue(self._redis, job.owner, job.execution_id, job.agent)
+        await self._plan(job.owner, job.execution_id, job.agent, not_before)
         await self.carry_out_cancel(job.owner, job.execution_id)
         return True
 
@@ -286,14 +298,17 @@ class Lifecycle:
             await self._append(owner, execution_id, event)
 
     async def _found(self, owner: Owner, execution_id: str) -> Lost:
-        names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel", "traceparent", "lease", "claimedAt")
-        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        agent, attempt, from_seq, lost, max_attempts, cancel, traceparent, lease, claimed_at = row
+        texts = ("agent", "cancel", "traceparent")
+        numbers = ("attempt", "from", "lost", "failed", "maxAttempts", "lease", "claimedAt")
+        row = await self._redis.hmget(owner.execution(execution_id).record, *texts, *numbers)
+        agent, cancel, traceparent = row[:3]
+        attempt, from_seq, lost, failed, max_attempts, lease, claimed_at = row[3:]
         return Lost(
             agent=(agent or b"").decode(),
             attempt=int(attempt or 0),
             from_seq=int(from_seq or 0),
             lost=int(lost or 0),
+            failed=int(failed or 0),
             max_attempts=int(max_attempts or MAX_ATTEMPTS),
             lasted_ms=max(0, int(lease or 0) - int(claimed_at or lease or 0)),
             cancel=jobs.read_cancel(cancel or b""),
@@ -322,7 +337,7 @@ def _after(found: Lost) -> Event:
     """What follows on the loss of a worker."""
     if found.cancel is not None:
         return ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)
-    if found.lost + 1 >= found.max_attempts:
+    if found.lost + found.failed + 1 >= found.max_attempts:
         times = "its worker was lost" if found.lost == 0 else f"its workers were lost {found.lost + 1} times"
         return ExecutionError(error=times, code="worker_lost")
     return ExecutionSuperseded(from_seq=found.from_seq, attempt=found.attempt + 1)

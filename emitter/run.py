@@ -36,8 +36,10 @@ from emitter.errors import (
 )
 from emitter.events import Timeout
 from emitter.jobs import Cancel, Job
+from emitter.retries import Retry, retry_after
 
 ERROR_CHARS = 2_000
+CANCELLED_ITSELF = "CancelledError: the agent cancelled itself"
 AWAY_SECONDS = 600.0
 """How long an end may wait for Redis. By then another worker has the execution, or there is no Redis to write to."""
 CLOSE_SECONDS = 5.0
@@ -54,6 +56,13 @@ class Raised(msgspec.Struct, frozen=True):
 
     error: str
     stack: str
+
+
+class Retried(msgspec.Struct, frozen=True):
+    """The agent raised, and is to be tried again `after` so many seconds."""
+
+    after: float
+    failure: Raised
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -79,8 +88,8 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 Cause = Cancel | TimedOut | HandedOver | Lost
-Ending = Returned | Raised | Refused | Cause
-Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "handed_over", "lost", "unwritten"]
+Ending = Returned | Raised | Retried | Refused | Cause
+Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "retried", "handed_over", "lost", "unwritten"]
 """How a run came out. `ended`: the log was closed already, by the agent itself or by somebody else; `unwritten`: Redis
 did not take the end, so the lease must lapse and another worker look after it."""
 
@@ -99,6 +108,7 @@ class Run:
         self.suspect_until = time.monotonic() + job.apart_seconds
         self.leftover: asyncio.Task[Ending] | None = None
         self.failure: Raised | None = None
+        self.retry_after = 0.0
         self._agent = agent
         self._open_emitter = open_emitter
         self._cut_seconds = cut_seconds
@@ -250,7 +260,14 @@ class Run:
                 return Lost()
             if isinstance(error, ExecutionEnded):
                 return Refused()
-        return Raised(describe(error, ERROR_CHARS), _stack(error))
+        if isinstance(error, asyncio.CancelledError):
+            return Raised(CANCELLED_ITSELF, _stack(error))
+        job, said = self.job, error.__cause__ if isinstance(error, Retry) and error.__cause__ else error
+        failure = Raised(describe(said, ERROR_CHARS), _stack(error))
+        after = retry_after(error, job.failed, self._agent.retry_on)
+        if after is None or job.lost + job.failed + 1 >= self._agent.max_attempts:
+            return failure
+        return Retried(after, failure)
 
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Context | SyncContext:
         job = self.job
@@ -286,8 +303,8 @@ class Run:
             await self.emitter.flush(AWAY_SECONDS)  # the end is queued, and goes out when Redis is back
             return _outcome(ending)
         except RuncastError as error:
-            if isinstance(ending, HandedOver):
-                return "handed_over"  # the last events are lost, the execution need not be
+            if isinstance(ending, HandedOver | Retried):
+                return _outcome(ending)  # the last events are lost, the execution need not be
             code = "invalid_result" if isinstance(error, (InvalidEvent, PayloadTooLarge)) else "append_refused"
             return await self._fail(describe(error, ERROR_CHARS), code)
 
@@ -299,6 +316,9 @@ class Run:
             case Raised(error, stack):
                 self.failure = ending
                 await emitter.execution_error(error, code="agent_error", stack=stack)
+            case Retried(after, failure):
+                self.retry_after, self.failure = after, failure
+                await emitter.flush()
             case TimedOut():
                 await emitter.execution_error(ending.message, code="timeout")
             case Cancel(reason, by):
@@ -327,7 +347,7 @@ class Run:
 
 def _ending(call: asyncio.Task[Ending]) -> Ending:
     if call.cancelled():
-        return Raised("CancelledError: the agent cancelled itself", "")
+        return Raised(CANCELLED_ITSELF, "")
     return call.result()
 
 
@@ -335,6 +355,7 @@ def _outcome(ending: Ending) -> Outcome:
     outcomes: dict[type, Outcome] = {
         Returned: "completed",
         Raised: "failed",
+        Retried: "retried",
         Refused: "ended",
         TimedOut: "timeout",
         Cancel: "cancelled",

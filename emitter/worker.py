@@ -338,28 +338,32 @@ class Worker:
             del self._runs[job.record]
             self._nudged.set()
             self._keep_leftover(run)
-            self._say_failure(run)
+            self._say_failure(run, outcome)
             seconds = time.monotonic() - started
             self._observer.ended(job.agent, outcome, seconds)
             log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
-        await self._let_go(job, outcome)
+        await self._let_go(run, outcome)
 
-    async def _let_go(self, job: Job, outcome: Outcome) -> None:
+    async def _let_go(self, run: Run, outcome: Outcome) -> None:
         """Settle the lease. Of a lost execution it is another's; of an unwritten end it must lapse, to be noticed."""
+        job = run.job
         try:
             if outcome == "handed_over":
                 await self._lifecycle.hand_over(job)
+            elif outcome == "retried":
+                await self._lifecycle.retry(job, run.retry_after)
             elif outcome not in ("lost", "unwritten"):
                 await jobs.end(self._redis, job.member)
         except (RedisError, *GONE) as error:
             log.warning("lease_left", outcome=outcome, error=type(error).__name__)
 
-    def _say_failure(self, run: Run) -> None:
+    def _say_failure(self, run: Run, outcome: Outcome) -> None:
         """Where the agent's own error is looked for first. As in the record: bounded, and without credentials."""
         if run.failure is not None:
             redact = self._publisher.redact.text
             stack = {"exception": redact(run.failure.stack)} if run.failure.stack else {}
-            log.error("agent_failed", error=redact(run.failure.error), **stack)
+            again = {"again_in_seconds": round(run.retry_after, 3)} if outcome == "retried" else {}
+            log.error("agent_failed", error=redact(run.failure.error), **again, **stack)
 
     def _keep_leftover(self, run: Run) -> None:
         task: asyncio.Task[object] | None = run.leftover

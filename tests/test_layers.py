@@ -26,7 +26,7 @@ LEVELS = {
     },
     "emitter": {
         0: "wire events errors values connection forks redis_url tasks",
-        1: "batch blockers redact deadlines questions schedule observer tracing subjects",
+        1: "retries batch blockers redact deadlines questions schedule observer tracing subjects",
         2: "hooks log lane publisher listener asking emitter catalogue agents jobs workers intake sync testing run"
         " endings holds leases lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",

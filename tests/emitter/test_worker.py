@@ -18,13 +18,14 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from emitter import jobs, workers
+from emitter import Fatal, Retry, jobs, workers
 from emitter.__main__ import main
 from emitter.agents import Agents, Context, SyncContext
 from emitter.connection import connect
 from emitter.errors import AppendRefused, EmitterClosed, ExecutionEnded, UnknownInput
 from emitter.events import Event, ExecutionComplete, ExecutionQueued, ExecutionSuperseded, InputReceived
-from emitter.log import append, prepare
+from emitter.lifecycle import Lifecycle
+from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import DUE, JOBS_GROUP, Owner, decode_envelope, jobs_key
 from emitter.worker import Worker, WorkerSettings
@@ -337,8 +338,6 @@ async def test_nothing_an_agent_raises_ends_the_worker(
     redis: Redis, redis_url: str, raised: BaseException, error: str, kind: str
 ) -> None:
     """Whatever is raised, also what would end a process, becomes the one terminal event of its execution."""
-    if kind == "sync" and isinstance(raised, asyncio.CancelledError):
-        error = "CancelledError"
 
     async def agent(context: Context) -> None:
         raise raised
@@ -1016,3 +1015,104 @@ def test_a_worker_without_agents_is_refused() -> None:
     """A worker that could run nothing does not start."""
     with pytest.raises(ValueError, match="no agent"):
         Worker(Agents())
+
+
+# --- trying again ---
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_an_agent_that_fails_for_a_moment_is_tried_again(redis: Redis, redis_url: str, kind: str) -> None:
+    """What the failed attempt said is void, as ever; the next one begins after the pause."""
+    agents, at = Agents(), []
+
+    def fail_twice(attempt: int) -> int:
+        at.append(time.monotonic())
+        if attempt < 3:
+            raise Retry(after=0.7) from ConnectionError("the model is away")
+        return attempt
+
+    @agents.agent("async")
+    async def ours(context: Context) -> int:
+        await context.emitter.thinking("hm")
+        return fail_twice(context.attempt)
+
+    @agents.agent("sync")
+    def blocking(context: SyncContext) -> int:
+        context.emitter.thinking("hm")
+        return fail_twice(context.attempt)
+
+    end = await run_once(agents, redis, redis_url, kind)
+    assert end.result == 3
+    attempt = ["execution:started", "thinking", "execution:superseded"]
+    assert (await types_of(redis))[1:7] == attempt * 2
+    assert at[1] - at[0] >= 0.7
+    assert at[2] - at[1] >= 0.7
+    assert await redis.zcard(DUE) == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "options", "tries"),
+    [
+        (Retry(after=0), {}, 3),
+        (Retry(after=0), {"max_attempts": 1}, 1),
+        (Fatal("never"), {"retry_on": Exception}, 1),
+        (ValueError("no"), {}, 1),
+        (Retry("again", after=0), {"retry_on": (), "max_attempts": 2}, 2),
+    ],
+    ids=str,
+)
+async def test_so_often_it_is_tried(
+    redis: Redis, redis_url: str, raised: Exception, options: dict[str, Any], tries: int
+) -> None:
+    """The last failure is the end, in its own words."""
+    agents, attempts = Agents(), []
+
+    @agents.agent("agent", **options)
+    async def agent(context: Context) -> None:
+        attempts.append(context.attempt)
+        raise raised
+
+    end = await run_once(agents, redis, redis_url)
+    assert attempts == list(range(1, tries + 1))
+    assert end.code == "agent_error"
+    assert end.error.startswith(type(raised).__name__)
+
+
+async def test_a_pause_outlives_the_worker(redis: Redis, redis_url: str) -> None:
+    """Another worker makes the next attempt, not before its time; it can be cancelled meanwhile."""
+    agents = Agents()
+
+    @agents.agent("agent")
+    async def agent(context: Context) -> int:
+        if context.attempt == 1:
+            raise Retry(after=1.5)
+        return context.attempt
+
+    started = time.monotonic()
+    async with working(agents, redis_url):
+        await accept(redis, "agent")
+        await until(redis, "execution:superseded")
+    assert await field(redis, "state") == "queued"
+    async with working(agents, redis_url):
+        assert (await end_of(redis)).result == 2
+    assert time.monotonic() - started >= 1.5
+
+
+async def test_what_waits_for_its_next_attempt_can_be_cancelled(redis: Redis, redis_url: str) -> None:
+    agents = Agents()
+
+    @agents.agent("agent")
+    async def agent(context: Context) -> None:
+        raise Retry(after=600)
+
+    async with working(agents, redis_url):
+        await accept(redis, "agent")
+        await until(redis, "execution:superseded")
+        lifecycle = Lifecycle(redis, LogLimits(), Redactor())
+        assert await lifecycle.cancel(ALICE, "ex_1", reason=None, by="alice") == "cancelled"
+
+
+def test_what_is_to_be_tried_again_must_be_exceptions() -> None:
+    agents = Agents()
+    with pytest.raises(TypeError, match="retry_on"):
+        agents.agent("agent", retry_on=("ValueError",))(lambda context: None)  # type: ignore[arg-type]
