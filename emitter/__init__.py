@@ -17,6 +17,7 @@ from emitter.errors import (
     RuncastError,
     Superseded,
     TooManyInputs,
+    WrongLoop,
 )
 from emitter.hooks import Hook, Origin
 from emitter.lane import Options
@@ -52,4 +53,5 @@ __all__ = [
     "SyncAgentEmitter",
     "SyncContext",
     "TooManyInputs",
+    "WrongLoop",
 ]

@@ -182,6 +182,16 @@ class EmitterClosed(RuncastError, RuntimeError):
         self.detail = detail
 
 
+class WrongLoop(RuncastError, RuntimeError):
+    """An emitter was used from another event loop than its own. Nothing of the call was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this emitter lives on another event loop: in a thread, use SyncAgentEmitter.over(emitter, its_loop) instead "
+            "of asyncio.run"
+        )
+
+
 class EventsLost(RuncastError):
     """Closing could not write `count` queued events to the log in time."""
 

@@ -29,6 +29,7 @@ from emitter.errors import (
     RuncastError,
     TooManyInputs,
     UnknownInput,
+    WrongLoop,
 )
 from emitter.events import Event
 from emitter.holds import Holds
@@ -103,6 +104,7 @@ class Publisher:
             raise EmitterClosed("a publisher is opened once")
         if not isinstance(self.redis, RedisCluster):  # there, commands must find their node
             self._link = Link(self.redis)
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run(), name="publisher")
         return self
 
@@ -133,6 +135,7 @@ class Publisher:
             await self.redis.aclose()
 
     def check_open(self) -> None:
+        """Raises `EmitterClosed`, and `WrongLoop` on an event loop that sends nothing."""
         if self._task is None:
             how = (
                 "is closed"
@@ -140,6 +143,8 @@ class Publisher:
                 else "was not opened: use `async with`, also for an emitter that has its own"
             )
             raise EmitterClosed(f"the publisher {how}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop
 
     # --- lanes ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -81,6 +82,7 @@ class SyncAgentEmitter(EventMethods[None]):
     """
 
     def __init__(self, user_id: str, execution_id: str | None = None, **options: Any) -> None:
+        _check_threads()
         self._loop = asyncio.new_event_loop()
         self._closing, self._submitting, self._closed = threading.Lock(), threading.Lock(), False
         self._pid = os.getpid()
@@ -209,6 +211,17 @@ class SyncAgentEmitter(EventMethods[None]):
         except RuncastError:
             if error is None:
                 raise
+
+
+def _check_threads() -> None:
+    """Raises `RuntimeError` where gevent has replaced what an event loop in a thread of its own needs: it would run in
+    the caller's thread, or never."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and any(monkey.is_module_patched(name) for name in ("threading", "select")):
+        raise RuntimeError(
+            "gevent has replaced threads or select, which this emitter needs for its event loop: patch without them, "
+            "`monkey.patch_all(thread=False, select=False)`, or publish over HTTP"
+        )
 
 
 def check_process(owner: int) -> None:
