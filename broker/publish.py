@@ -27,8 +27,8 @@ MAX_EVENTS = 1000
 CREATES = ("execution:queued", "execution:started")
 """An execution that nobody accepted begins with one of these."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
-_EXPIRES = re.compile(r'"expiresAt":(\d+)\}\Z')
-"""The last field of a question, in the mark that the append script reads."""
+_EXPIRES = re.compile(r'w:(\S+) .*"expiresAt":(\d+)\}\Z', re.DOTALL)
+"""Id and time of a question that expires, in the mark that the append script reads."""
 _decoder = msgspec.json.Decoder(PublishRequest)
 
 
@@ -164,9 +164,8 @@ async def _look_after(
     name = member(owner, execution_id)
     if _hold_fields(events, limits):
         await plan(redis, DUE, {name: await redis_ms(redis) + limits.unheld_lease_seconds * 1000})
-    expiries = [int(found[1]) for event in events if event.mark[:2] == "w:" and (found := _EXPIRES.search(event.mark))]
-    if expiries:
-        await plan(redis, EXPIRIES, {name: min(expiries)})
+    asked = [found for event in events if (found := _EXPIRES.match(event.mark))]
+    await plan(redis, EXPIRIES, {f"{name} {found[1]}": int(found[2]) for found in asked})
 
 
 async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, is_new: bool) -> None:

@@ -187,8 +187,8 @@ class WrongLoop(RuncastError, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "this emitter lives on another event loop: in a thread, use SyncAgentEmitter.over(emitter, its_loop) instead "
-            "of asyncio.run"
+            "this emitter lives on another event loop: in a thread, use SyncAgentEmitter.over(emitter, its_loop), not "
+            "asyncio.run"
         )
 
 

@@ -18,7 +18,6 @@ import asyncio
 import time
 from typing import Any, NamedTuple
 
-import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -222,36 +221,12 @@ class Reaper:
         """Close questions whose time is over. Whoever asked them does so first, if it is there."""
         names = await self._redis.zrange(EXPIRIES, 0, now - EXPIRED_MS, byscore=True, offset=0, num=BATCH)
         for raw in names:
-            await self._redis.zrem(EXPIRIES, raw)  # first: a question that is asked meanwhile is planned anew
             try:
-                owner, execution_id = parse_member(raw.decode())
-                await self._close_expired_of(owner, execution_id, raw.decode(), now)
-            except GONE:
-                await self._redis.zadd(EXPIRIES, {raw: now}, lt=True)
-                raise
+                name, _, input_id = raw.decode().rpartition(" ")
+                await self._lifecycle.expire(*parse_member(name), input_id)
             except (ValueError, ResponseError, RuncastError) as error:  # as in `_look`
-                log.error("record_unreadable", member=raw[:300].decode("utf-8", "replace"), error=str(error)[:200])
-
-    async def _close_expired_of(self, owner: Owner, execution_id: str, name: str, now: int) -> None:
-        later = []
-        for input_id, expires_at in await self._open_inputs(owner, execution_id):
-            if expires_at + EXPIRED_MS <= now:
-                await self._lifecycle.expire(owner, execution_id, input_id)
-            else:
-                later.append(expires_at)
-        if later:
-            await self._redis.zadd(EXPIRIES, {name: min(later)}, lt=True)
-
-    async def _open_inputs(self, owner: Owner, execution_id: str) -> list[tuple[str, int]]:
-        """The open questions that expire, and when."""
-        record = owner.execution(execution_id).record
-        open_, void = await self._redis.hmget(record, "open", "void")
-        ids = f"{(open_ or b'').decode()} {(void or b'').decode()}".split()
-        if not ids:
-            return []
-        questions = await self._redis.hmget(record, [f"i:{input_id}" for input_id in ids])
-        known = [(input_id, _expires_at(question)) for input_id, question in zip(ids, questions, strict=True)]
-        return [(input_id, expires_at) for input_id, expires_at in known if expires_at]
+                log.error("expiry_unreadable", member=raw[:300].decode("utf-8", "replace"), error=str(error)[:200])
+            await self._redis.zrem(EXPIRIES, raw)
 
     async def _find(self, owner: Owner, execution_id: str) -> Found | None:
         texts = ("state", "owner", "agent", "cancel")
@@ -270,14 +245,3 @@ class Reaper:
             log.info("abandoned_cancelled", execution=execution_id, user=owner.user, org=owner.org)
         except AppendRefused as refusal:  # it is gone, or has ended
             log.info("abandoned_gone", execution=execution_id, error=str(refusal))
-
-
-def _expires_at(question: bytes | None) -> int:
-    """When an open question expires (ms); 0 if it does not."""
-    if question is None:
-        return 0
-    try:
-        found = msgspec.json.decode(question)["expiresAt"]
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return 0
-    return found if isinstance(found, int) else 0
