@@ -20,7 +20,8 @@ LEVELS = {
         " description timer turns failures eventsource problems form_check vitals tracing claims revocations",
         2: "api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
         " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
-        " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*",
+        " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*"
+        " standby",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
