@@ -4,8 +4,8 @@ lost its worker, ends what no worker has the agent for any more, and cancels wha
 
 It also ends what a process ran that is no worker and has fallen silent, and closes questions whose time is over.
 
-Every worker runs one, and a lock in Redis lets one at a time do the work. Nothing breaks if two do for a moment: each
-step is decided by the execution's record.
+Every worker runs one, and every edge while no worker lives; a lock in Redis lets one at a time do the work. Nothing
+breaks if two do for a moment: each step is decided by the execution's record.
 
 A lease that ended while Redis was away says nothing about its worker, which could not renew it, nor does one that ended
 because the clock of Redis was put forward. So after either a reaper gives all workers one lease time before it takes
