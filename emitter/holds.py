@@ -25,7 +25,7 @@ from emitter import tasks
 from emitter.connection import GONE
 from emitter.jobs import CANCEL_GRACE_SECONDS, Cancel, read_cancel
 from emitter.lifecycle import Lifecycle
-from emitter.wire import DUE, EXPIRIES, Owner, member
+from emitter.wire import DUE, EXPIRIES, Owner, member, now_ms
 
 log = structlog.get_logger("emitter")
 
@@ -35,6 +35,8 @@ TICK_SECONDS = 2.0
 """How often an emitter renews, and so how soon it hears of a cancel; a quarter of the lease where that is shorter."""
 FIRST_SECONDS = 0.1
 """How soon after an emitter's first event its execution is looked after. Together with those that begin meanwhile."""
+PLANNED_MS_MAX = 7 * 86_400_000
+"""How long what is planned may stand in Redis, whatever became of its execution."""
 
 
 class Hold:
@@ -110,14 +112,19 @@ class Holds:
                 log.exception("hold_crashed")
 
     async def _step(self, holds: Sequence[Hold]) -> None:
-        replies = await renew_holds(self._redis, [hold.record for hold in holds])
-        held = [(hold, ends) for hold, (verdict, ends, _) in zip(holds, replies, strict=True) if verdict == b"ok"]
-        await plan(self._redis, DUE, {hold.member: ends for hold, ends in held})
-        for hold, (verdict, _, cancel) in zip(holds, replies, strict=True):
-            if verdict == b"ended":
-                self.drop(hold)
-            elif (asked := read_cancel(cancel)) is not None:
-                await self._cancel(hold, asked)
+        groups: dict[str, list[Hold]] = {}  # thousands of emitters may write to one execution
+        for hold in holds:
+            groups.setdefault(hold.record, []).append(hold)
+        replies = await renew_holds(self._redis, list(groups))
+        told = list(zip(groups.values(), replies, strict=True))
+        await plan(self._redis, DUE, {group[0].member: ends for group, (verdict, ends, _) in told if verdict == b"ok"})
+        for group, (verdict, _, words) in told:
+            cancel = read_cancel(words)
+            for hold in group:
+                if verdict == b"ended":
+                    self.drop(hold)
+                elif cancel is not None:
+                    await self._cancel(hold, cancel)
 
     async def _cancel(self, hold: Hold, cancel: Cancel) -> None:
         """Tell the emitter; end the execution if it has known for long enough."""
@@ -149,10 +156,11 @@ async def _execute(redis: Redis, records: Sequence[str], field: str) -> list[Any
 
 async def plan(redis: Redis, key: str, times: Mapping[str, int]) -> None:
     """Have the reaper look at executions by these times (ms): `DUE` for leases, `EXPIRIES` for questions. A user of
-    Redis who may not say so (an older ACL) does without."""
+    Redis who may not say so (an older ACL) does without, and what expires in a week or later is left to who asked."""
+    times = {name: at for name, at in times.items() if at <= now_ms() + PLANNED_MS_MAX}
     if not times:
         return
     try:
-        await redis.zadd(key, dict(times), lt=key == EXPIRIES, nx=key == DUE)
+        await redis.zadd(key, times, lt=key == EXPIRIES, nx=key == DUE)
     except (RedisError, *GONE) as error:
         log.debug("plan_failed", key=key, error=str(error)[:200])

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from broker.embedded import EmbeddedRedis
 from broker.publish import publish
 from emitter import AgentEmitter, Publisher, SyncAgentEmitter, holds, reaper, tasks
+from emitter.connection import connect
 from emitter.errors import ExecutionEnded, InputExpired
 from emitter.events import (
     EXPIRED,
@@ -335,3 +337,24 @@ async def test_the_first_words_of_a_cancel_are_kept(redis: Redis, redis_url: str
         await asyncio.wait_for(emitter.until_cancelled(), 10)
         assert emitter._hold is not None
         assert emitter._hold.cancel == Cancel(reason="first", by="alice")
+
+
+async def test_many_emitters_of_one_execution_renew_it_together(own_redis: EmbeddedRedis) -> None:
+    """Thousands may write to one execution; it has one lease."""
+    client: Any = connect(own_redis.url)
+    async with client, Publisher(redis_url=own_redis.url) as publisher:
+        emitters = [AgentEmitter("alice", "ex_1", publisher=publisher) for _ in range(50)]
+        for emitter in emitters:
+            await emitter.status("x", "")
+        await asyncio.gather(*(emitter.flush() for emitter in emitters))
+        await client.config_resetstat()
+        await asyncio.sleep(5)
+        assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] <= 5
+
+
+async def test_what_expires_long_after_is_not_planned(redis: Redis) -> None:
+    """Nothing stands in Redis for years because somebody asked for it."""
+    far = InputRequired(input_id="far", prompt="Go?", kind="approval", expires_at=now_ms() + 300 * 86_400_000)
+    near = InputRequired(input_id="near", prompt="Go?", kind="approval", expires_at=now_ms() + 86_400_000)
+    await over_http(redis, STARTED, far, near)
+    assert await redis.zrange(EXPIRIES, 0, -1) == [f"{member(ALICE, 'ex_1')} near".encode()]
