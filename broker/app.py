@@ -45,6 +45,7 @@ from broker.redis_metrics import RedisMetrics
 from broker.responses import WATCH_SECONDS, Responses
 from broker.settings import BadSetting, Settings
 from broker.shards import subscription
+from broker.standby import Standby
 from broker.stream import Streams
 from broker.tickets import MESSAGE as TICKET_MESSAGE
 from broker.tickets import Tickets
@@ -53,6 +54,7 @@ from broker.vitals import Vitals
 from emitter import tasks, wire, workers
 from emitter.connection import GONE, connect
 from emitter.forks import leave_signals_to_this_process
+from emitter.lifecycle import Lifecycle
 from emitter.redact import Redactor
 from emitter.telemetry import tracer_from
 
@@ -229,10 +231,14 @@ class Edge:
     async def _background(self) -> AsyncIterator[None]:
         self.metrics.connections_limit.set(self.settings.max_connections)
         redis_metrics = RedisMetrics(self.redis, self.metrics)
+        settings = self.settings
+        lifecycle = Lifecycle(self.redis, log_limits(settings), Redactor(settings.redact_keys))
+        standby = Standby(self.redis, self.id, lifecycle, settings.lease_seconds, self._log)
         async with (
             owned(measure_lag(self.metrics), "loop-lag"),
             owned(redis_metrics.run(), "redis-metrics"),
             owned(self._recheck(), "recheck"),
+            owned(standby.run(), "standby"),
         ):
             yield
 

@@ -31,12 +31,14 @@ from emitter.events import (
     ThinkingDelta,
     ToolProgress,
 )
+from emitter.holds import plan, renew_holds
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
+from emitter.jobs import redis_ms
 from emitter.log import LogLimits, Mode, append, prepare
 from emitter.redact import Redactor
 from emitter.tracing import Trace
 from emitter.values import percentage
-from emitter.wire import Owner, decode_event
+from emitter.wire import DUE, EXPIRIES, Owner, decode_event, member
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -55,6 +57,8 @@ NOT_PUBLISHED = {
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
+_EXPIRES = re.compile(r'w:(\S+) .*"expiresAt":(\d+)\}\Z', re.DOTALL)
+"""Id and time of a question that expires, in the mark that the append script reads."""
 _decoder = msgspec.json.Decoder(PublishRequest)
 
 
@@ -109,8 +113,8 @@ async def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared
     stored; an error names the line (NDJSON) and the field, or the hook. Others get the loop between lines."""
     # A line too many ends the split: a body of nothing but line ends is a list of millions.
     lines = [line for line in body.split(b"\n", 2 * MAX_EVENTS) if line.strip()] if ndjson else [body]
-    if not lines or len(lines) > MAX_EVENTS:
-        raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
+    if len(lines) > MAX_EVENTS:
+        raise Problem(422, "invalid", f"at most {MAX_EVENTS} events a request, not {len(lines)}")
     slices = Slices(SLICE_SECONDS)
     taken = await _each(lines, _take, gate, slices, ndjson=ndjson)
     whole = await _without_cut_credentials(taken, gate.redact, slices)
@@ -297,18 +301,20 @@ async def publish(
     high; what was appended before stands.
 
     An event keeps the number that its producer gave it, whatever a hook did to those before it: so a repeat appends
-    nothing twice even if the hooks have changed their mind meanwhile.
+    nothing twice even if the hooks have changed their mind meanwhile. No events are a sign of life.
     """
     name, first_seq = producer
     mode: Mode = "any" if may_begin(events) else "existing"
     if name:
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
-    added = 0
+    added, fields = 0, _hold_fields(events, limits)
     for lot in _lots(events):
         appended = await append(
-            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits
-        )
-        added, first_seq, mode = added + appended.added, first_seq + len(lot), "existing"
+            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits,
+            fields=fields,
+        )  # fmt: skip
+        added, first_seq, mode, fields = added + appended.added, first_seq + len(lot), "existing", {}
+    await _look_after(redis, owner, execution_id, events, limits)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 
 
@@ -322,6 +328,25 @@ def _lots(events: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
             begin, size = at, 0
         size += len(event.json)
     yield events[begin:]
+
+
+def _hold_fields(events: Sequence[Prepared], limits: LogLimits) -> dict[str, str]:
+    """What the record has of the lease of an execution that begins with these events."""
+    begins = limits.unheld_lease_seconds and any(event.type == ExecutionStarted.type for event in events)
+    return {"hold": str(limits.unheld_lease_seconds * 1000)} if begins else {}
+
+
+async def _look_after(
+    redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], limits: LogLimits
+) -> None:
+    """Have the reaper look at what begins, and at questions that expire; renew the lease where nothing was said."""
+    if not events:
+        await renew_holds(redis, [owner.execution(execution_id).record], "seen")
+    name = member(owner, execution_id)
+    if _hold_fields(events, limits):
+        await plan(redis, DUE, {name: await redis_ms(redis) + limits.unheld_lease_seconds * 1000})
+    asked = [found for event in events if (found := _EXPIRES.match(event.mark))]
+    await plan(redis, EXPIRIES, {f"{name} {found[1]}": int(found[2]) for found in asked})
 
 
 async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, is_new: bool) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, cast
 
@@ -16,6 +16,7 @@ from emitter import wire
 from emitter.asking import Asking
 from emitter.batch import MERGED_DELTA_BYTES, Prepared, escaped_bytes
 from emitter.catalogue import EventMethods
+from emitter.endings import last_word, stack_of
 from emitter.errors import (
     AppendRefused,
     EmitterClosed,
@@ -30,6 +31,8 @@ from emitter.events import (
     TERMINAL_STATES,
     Artifact,
     Event,
+    ExecutionError,
+    ExecutionStarted,
     InputReceived,
     MessageComplete,
     MessageDelta,
@@ -38,6 +41,7 @@ from emitter.events import (
 )
 from emitter.halves import Halves
 from emitter.held import HeldText
+from emitter.holds import Hold
 from emitter.hooks import Hook, Named, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
 from emitter.log import Mode, prepare_shown, prepare_with
@@ -219,6 +223,9 @@ class AgentEmitter(AsyncEventMethods):
         traceparent: where all of it stands in a trace (W3C Trace Context), an envelope key too; ignored if not valid.
         hooks: what every event passes here (`emitter.hooks`), before the publisher's.
         strict: raise `InvalidEvent` and `PayloadTooLarge` for events that would be mended (`emitter.mending`).
+        end_on_error: whether leaving the block of an execution that this emitter has started, without its end, ends it:
+            by an exception as `execution:error`, by an interruption or after a cancel as `execution:cancelled`. False
+            for code that will try again. A worker ends what it runs itself.
     """
 
     def __init__(
@@ -238,6 +245,7 @@ class AgentEmitter(AsyncEventMethods):
         traceparent: str | None = None,
         hooks: Sequence[Hook] = (),
         strict: bool = False,
+        end_on_error: bool = True,
     ) -> None:
         super().__init__(attempt, strict=strict)
         if not isinstance(attempt, int) or attempt < 0:
@@ -259,6 +267,11 @@ class AgentEmitter(AsyncEventMethods):
         self._chunks_dropped = 0
         self._calls = 0
         self._end: str | None = None
+        self._is_claimed = claimed
+        self._hold: Hold | None = None
+        self._must_stop: Callable[[], bool] | None = None
+        self._has_started = False
+        self._end_on_error = end_on_error
         self._closed = False
         self._waits = 0
         self.ended = False
@@ -290,10 +303,40 @@ class AgentEmitter(AsyncEventMethods):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         try:
+            await self._say_last_word(error)
             await self.close()
         except RuncastError:
             if error is None:  # never hide the agent's own exception behind ours
                 raise
+
+    async def _say_last_word(self, error: BaseException | None) -> None:
+        """End what this emitter has started, if the block is left without its end."""
+        if self._closed or self._end is not None or not (self._has_started and self._end_on_error):
+            return
+        event = last_word(error, None if self._hold is None else self._hold.cancel)
+        if event is not None:
+            fields = {"stack": stack_of(error)} if isinstance(event, ExecutionError) else {}
+            with contextlib.suppress(RuncastError, TimeoutError):  # `close` says what was lost
+                async with asyncio.timeout(self._publisher.options.close_timeout):
+                    await self._terminal(event, fields)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the execution is to stop. An agent that no worker runs has 10 s from then on to say its last word,
+        such as `execution_cancelled`; leaving the block says it."""
+        if self._must_stop is not None:
+            return self._must_stop()
+        return self._hold is not None and self._hold.cancel is not None
+
+    async def until_cancelled(self) -> None:
+        """Wait until somebody cancels the execution. Not for agents of a worker, which interrupts them."""
+        self._begin_hold()
+        assert self._hold is not None
+        await self._hold.cancelled.wait()
+
+    def _begin_hold(self) -> None:
+        if self._hold is None:
+            self._hold = self._publisher.holds.add(self.owner, self.execution_id)
 
     async def close(self, timeout: float | None = None) -> None:
         """Flush and let go. Raises `EventsLost` with the count that Redis did not confirm within `timeout` seconds, or
@@ -301,6 +344,8 @@ class AgentEmitter(AsyncEventMethods):
         if self._closed:
             return
         self._closed = True
+        if self._hold is not None:
+            self._publisher.holds.drop(self._hold)
         try:
             self._say_rest()
             self._put_lone_halves()
@@ -332,6 +377,9 @@ class AgentEmitter(AsyncEventMethods):
             await self._say(sayable)
 
     async def _say(self, event: Event) -> None:
+        if not self._is_claimed:
+            self._has_started = self._has_started or isinstance(event, ExecutionStarted)
+            self._begin_hold()
         if self._hooks:
             if (passed := apply_hooks(self._hooks, event, self._origin)) is None:
                 self.active_at = time.monotonic()  # what the agent says is dropped, but it is not silent
@@ -484,17 +532,24 @@ class AgentEmitter(AsyncEventMethods):
         return self._publisher.redact.text(str(text))[:STACK_CHARS].encode("utf-8", "backslashreplace").decode()
 
     def _prepare(self, event: Event, ts: int) -> Prepared:
-        publisher = self._publisher
-        prepare = prepare_with if self._strict else prepare_shown
-        return prepare(event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes)
+        return self._prepare_strictly(event, ts) if self._strict else self._prepare_with(prepare_shown, event, ts)
 
     def _prepare_strictly(self, event: Event, ts: int) -> Prepared:
+        return self._prepare_with(prepare_with, event, ts)
+
+    def _prepare_with(self, prepare: Callable[..., Prepared], event: Event, ts: int) -> Prepared:
         publisher = self._publisher
-        return prepare_with(
-            event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes
+        begins = isinstance(event, ExecutionStarted) and not self._is_claimed
+        fields = publisher.holds.fields if begins else {}
+        return prepare(
+            event, self.execution_id, publisher.redact, self._keys, ts, publisher.limits.max_event_bytes, fields=fields
         )
 
     # --- for the worker runtime ---
+
+    def stops_when(self, must_stop: Callable[[], bool]) -> None:
+        """What `cancelled` says."""
+        self._must_stop = must_stop
 
     @property
     def waiting(self) -> bool:

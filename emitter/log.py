@@ -44,6 +44,7 @@ class LogLimits(msgspec.Struct, frozen=True):
     max_queued_per_user: int = wire.MAX_QUEUED_PER_USER
     max_params_bytes: int = wire.MAX_PARAMS_BYTES
     max_conversation_bytes: int = wire.MAX_CONVERSATION_BYTES
+    unheld_lease_seconds: int = wire.UNHELD_LEASE_SECONDS
 
 
 # Variable → field of `LogLimits`, least and greatest value: the same as an edge reads.
@@ -57,6 +58,7 @@ _LIMITS = {
     "RUNCAST_MAX_OPEN_INPUTS": ("max_open_inputs", 0, 1000),
     "RUNCAST_MAX_QUEUED_PER_USER": ("max_queued_per_user", 0, 10**9),
     "RUNCAST_MAX_PARAMS_BYTES": ("max_params_bytes", 0, 16 * 1024 * 1024),
+    "RUNCAST_UNHELD_LEASE_SECONDS": ("unheld_lease_seconds", 0, 86_400),
     "RUNCAST_MAX_CONVERSATION_BYTES": ("max_conversation_bytes", 0, 16 * 1024 * 1024),
 }
 

@@ -44,6 +44,7 @@ MAX_OPEN_INPUTS = 100
 MAX_PARAMS_BYTES = 64 * 1024
 MAX_QUEUED_PER_USER = 5_000
 MAX_CONVERSATION_BYTES = 256 * 1024
+UNHELD_LEASE_SECONDS = 60
 MAX_ATTEMPT = 2**31 - 1
 
 EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -198,6 +199,8 @@ ABANDONED = JOBS + "abandoned"
 unless somebody watches."""
 ABANDONED_ASKED = JOBS + "abandoned:asked"
 """Hash: when it was last asked what is abandoned (`at`, ms), and since when again and again (`since`)."""
+EXPIRIES = JOBS + "expiries"
+"""Sorted set: `member` of an execution, a blank and the id of a question by the time (ms) at which that expires."""
 SCHEDULES = JOBS + "schedules"
 """Hash: name of a schedule → how far it has come (JSON of `emitter.scheduler.Mark`)."""
 JOBS_GROUP = "workers"

@@ -206,8 +206,9 @@ async def test_an_error_names_its_line_and_nothing_is_taken() -> None:
 
 
 async def test_the_number_of_events_is_bounded() -> None:
-    """No events, and more than the limit, are refused."""
-    assert (await refusal(b"\n \n", ndjson=True)).status == 422
+    """More than the limit, and a body of JSON without an event, are refused; NDJSON without any is a sign of life."""
+    assert (await refusal(b"")).status == 400
+    assert await read(b"\n \n", ndjson=True) == []
     line = json.dumps(STATUS).encode() + b"\n"
     assert len(await read(line * MAX_EVENTS, ndjson=True)) == MAX_EVENTS
     assert (await refusal(line * (MAX_EVENTS + 1), ndjson=True)).status == 422

@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from emitter import AgentEmitter, events
+from emitter import AgentEmitter, SyncAgentEmitter, WrongLoop, events
 from emitter.errors import (
     EmitterClosed,
     EventsLost,
@@ -482,6 +482,20 @@ async def test_without_async_with_it_says_so(redis_url: str, call: Any) -> None:
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
+async def test_another_event_loop_is_refused_at_once(redis: Redis, emitter: AgentEmitter) -> None:
+    """`asyncio.run` in a tool's thread: nothing waits for a loop that cannot know of it, and the text says what can."""
+    for call in (emitter.thinking, emitter.ask):
+        with pytest.raises(WrongLoop, match=r"SyncAgentEmitter\.over"):
+            await asyncio.to_thread(asyncio.run, call("x"))
+    with pytest.raises(WrongLoop):
+        await asyncio.to_thread(asyncio.run, emitter.flush())
+    await emitter.thinking("mine")
+    blocking = SyncAgentEmitter.over(emitter, asyncio.get_running_loop())
+    await asyncio.to_thread(blocking.thinking, "a thread's")
+    await emitter.flush()
+    assert [event["data"]["thought"] for event in await stored(redis)] == ["mine", "a thread's"]
+
+
 async def test_the_end_is_in_the_log_when_it_returns(redis: Redis, emitter: AgentEmitter) -> None:
     """Everything before it too; what comes after raises `ExecutionEnded` at once, another end included."""
     for number in range(300):
@@ -564,7 +578,7 @@ async def test_a_tool_that_is_cancelled(redis: Redis, emitter: AgentEmitter) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     await emitter.flush()
-    assert (await stored(redis))[-1]["data"]["error"] == "CancelledError"
+    assert (await stored(redis))[-1]["data"]["error"] == "cancelled"
 
 
 async def test_a_tool_whose_exception_has_no_form(redis: Redis, emitter: AgentEmitter) -> None:
