@@ -290,6 +290,7 @@ def log_limits(settings: Settings) -> LogLimits:
         max_queued_per_user=settings.max_queued_per_user,
         max_params_bytes=settings.max_params_bytes,
         max_conversation_bytes=settings.max_conversation_bytes,
+        unheld_lease_seconds=settings.unheld_lease_seconds,
     )
 
 

@@ -42,9 +42,10 @@ from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.redis_metrics import RedisMetrics
-from broker.responses import Responses
+from broker.responses import WATCH_SECONDS, Responses
 from broker.settings import BadSetting, Settings
 from broker.shards import subscription
+from broker.standby import Standby
 from broker.stream import Streams
 from broker.tickets import MESSAGE as TICKET_MESSAGE
 from broker.tickets import Tickets
@@ -53,6 +54,7 @@ from broker.vitals import Vitals
 from emitter import tasks, wire, workers
 from emitter.connection import GONE, connect
 from emitter.forks import leave_signals_to_this_process
+from emitter.lifecycle import Lifecycle
 from emitter.redact import Redactor
 from emitter.telemetry import tracer_from
 
@@ -143,6 +145,9 @@ class Edge:
     async def _redis(self) -> AsyncIterator[None]:
         if self.settings.redis_prefix != wire.PREFIX:  # which was read from the environment when the process started
             raise BadSetting("RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{wire.PREFIX} in this process")
+        if bool(self.settings.record_model_contents) != wire.RECORD_MODEL_CONTENTS:  # as well
+            allowed = f"{int(wire.RECORD_MODEL_CONTENTS)} in this process"
+            raise BadSetting("RUNCAST_RECORD_MODEL_CONTENTS", str(self.settings.record_model_contents), allowed)
         self.redis = connect(self.settings.redis_url)
         # A connection pool of its own: a wave of commands must never keep the subscription from reconnecting.
         self._listening = connect(self.settings.redis_url)
@@ -226,10 +231,14 @@ class Edge:
     async def _background(self) -> AsyncIterator[None]:
         self.metrics.connections_limit.set(self.settings.max_connections)
         redis_metrics = RedisMetrics(self.redis, self.metrics)
+        settings = self.settings
+        lifecycle = Lifecycle(self.redis, log_limits(settings), Redactor(settings.redact_keys))
+        standby = Standby(self.redis, self.id, lifecycle, settings.lease_seconds, self._log)
         async with (
             owned(measure_lag(self.metrics), "loop-lag"),
             owned(redis_metrics.run(), "redis-metrics"),
             owned(self._recheck(), "recheck"),
+            owned(standby.run(), "standby"),
         ):
             yield
 
@@ -269,8 +278,13 @@ class Edge:
         self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
         self._public.draining = True
         self.ops.drain()
-        # Without viewers, too, whoever sends requests here hears first that they are to go elsewhere.
-        await asyncio.gather(self.streams.drain(self.settings.drain_seconds), asyncio.sleep(self._unready_seconds))
+        last_seconds = 0.0  # a second signal ends it at once
+        try:
+            # Without viewers, too, whoever sends requests here hears first that they are to go elsewhere.
+            await asyncio.gather(self.streams.drain(self.settings.drain_seconds), asyncio.sleep(self._unready_seconds))
+            last_seconds = SHUTDOWN_SECONDS - WATCH_SECONDS
+        finally:
+            self._responses.end_within(last_seconds)
 
     @property
     def _unready_seconds(self) -> float:

@@ -116,6 +116,12 @@ def _timeout(event: ev.Timeout) -> list[Text]:
     return [Text(f"! slow: {short(event.message, 200)} ({event.action})", "yellow")]
 
 
+def _model_call(event: ev.ModelCall) -> list[Text]:
+    tokens = f"{event.input_tokens:,} → {event.output_tokens:,} tokens, {seconds(event.duration)}"
+    failed = f": {short(event.error, 200)}" if event.error else ""
+    return [Text.assemble(("  ⋄ ", "dim"), (short(event.model, 60), "dim"), (f" {tokens}", "dim"), (failed, "red"))]
+
+
 def _violation(event: ev.SandboxViolation) -> list[Text]:
     return [Text(f"! sandbox: {short(event.rule)}: {short(event.detail, 200)}", "bold red")]
 
@@ -129,6 +135,7 @@ LINES: dict[type[Event], Callable[[Any], list[Text]]] = {
     ev.PartialResult: _partial,
     ev.Synthesis: _synthesis,
     ev.Artifact: _artifact,
+    ev.ModelCall: _model_call,
     ev.Timeout: _timeout,
     ev.SandboxViolation: _violation,
 }

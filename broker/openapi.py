@@ -253,7 +253,7 @@ def _list_events() -> Json:
 def _publish() -> Json:
     return operation(
         "publishEvents",
-        "Append one event, or many as NDJSON",
+        "Append one event, or many as NDJSON; none, as NDJSON, say that the execution's process is alive",
         "events:publish",
         ok(202, "They are in the log, but for those that a hook dropped.", {JSON: "PublishResponse"}),
         parameters=(

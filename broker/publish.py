@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -25,13 +27,18 @@ from emitter.events import (
     ExecutionSuperseded,
     InputReceived,
     MessageDelta,
+    Progress,
     ThinkingDelta,
+    ToolProgress,
 )
+from emitter.holds import plan, renew_holds
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
+from emitter.jobs import redis_ms
 from emitter.log import LogLimits, Mode, append, prepare
 from emitter.redact import Redactor
 from emitter.tracing import Trace
-from emitter.wire import Owner, decode_event
+from emitter.values import percentage
+from emitter.wire import DUE, EXPIRIES, Owner, decode_event, member
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -48,6 +55,10 @@ NOT_PUBLISHED = {
 }
 """Events that say what somebody else did, and why publishing may not write them."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
+_EXPIRES = re.compile(r'w:(\S+) .*"expiresAt":(\d+)\}\Z', re.DOTALL)
+"""Id and time of a question that expires, in the mark that the append script reads."""
 _decoder = msgspec.json.Decoder(PublishRequest)
 
 
@@ -102,8 +113,8 @@ async def read_events(body: bytes, gate: Gate, *, ndjson: bool) -> list[Prepared
     stored; an error names the line (NDJSON) and the field, or the hook. Others get the loop between lines."""
     # A line too many ends the split: a body of nothing but line ends is a list of millions.
     lines = [line for line in body.split(b"\n", 2 * MAX_EVENTS) if line.strip()] if ndjson else [body]
-    if not lines or len(lines) > MAX_EVENTS:
-        raise Problem(422, "invalid", f"1 to {MAX_EVENTS} events a request, not {len(lines)}")
+    if len(lines) > MAX_EVENTS:
+        raise Problem(422, "invalid", f"at most {MAX_EVENTS} events a request, not {len(lines)}")
     slices = Slices(SLICE_SECONDS)
     taken = await _each(lines, _take, gate, slices, ndjson=ndjson)
     whole = await _without_cut_credentials(taken, gate.redact, slices)
@@ -120,7 +131,8 @@ async def _each(
         try:
             made.append(work(item, gate))
         except (InvalidEvent, Problem, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _at(f"line {number}: " if ndjson else "", error) from error
+            where = f"line {number}: " if ndjson else ""
+            raise (isinstance(item, bytes) and _half(where, item)) or _at(where, error) from error
     return made
 
 
@@ -161,6 +173,33 @@ def _with_text(event: Any, text: str) -> Event | None:
     return msgspec.structs.replace(event, delta=text) if text else None
 
 
+def _half(where: str, line: bytes) -> Problem | None:
+    """What is wrong with a line whose texts have halves of surrogate pairs, of which decoders say that it is cut."""
+    if not _MAY_BE_HALF.search(line):
+        return None
+    found = None
+    with contextlib.suppress(ValueError, RecursionError):
+        found = _half_in(json.loads(line), "$")
+    if found is None:
+        return None
+    path, half = found
+    what = f"half of a surrogate pair (\\u{ord(half):04x}): send a character whole, in one event - at `{path}`"
+    return Problem(422, "invalid", where + what, path=path)
+
+
+def _half_in(value: Any, path: str) -> tuple[str, str] | None:
+    """The first half in a decoded value: its path and itself."""
+    if isinstance(value, str):
+        half = _HALF.search(value)
+        return None if half is None else (path, half[0])
+    parts: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        parts = [*((path, name) for name in value), *((f"{path}.{name}", item) for name, item in value.items())]
+    elif isinstance(value, list):
+        parts = [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    return next((found for where, item in parts if (found := _half_in(item, where)) is not None), None)
+
+
 def _at(where: str, error: Exception) -> Problem:
     detail = where + str(error)
     if isinstance(error, Problem):
@@ -176,7 +215,7 @@ def _read_event(line: bytes, gate: Gate) -> _Passed:
     if gate.max_bytes and len(line) > 2 * gate.max_bytes:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
-    event = _speak_for_oneself(decode_event(request.type, request.data), gate.identity)
+    event = _speak_for_oneself(_decode(request), gate.identity)
     if not gate.hooks:
         return _Passed(request, event)
     origin = Origin(
@@ -197,6 +236,19 @@ def _take(line: bytes, gate: Gate) -> _Taken:
 
 def _finish(taken: _Taken, gate: Gate) -> Prepared:
     return _prepare(taken, gate) if isinstance(taken, _Passed) else taken
+
+
+def _decode(request: PublishRequest) -> Event:
+    """The event as it was sent, but for a percentage that is over or under by rounding."""
+    try:
+        return decode_event(request.type, request.data)
+    except InvalidEvent:
+        if request.type not in (Progress.type, ToolProgress.type):
+            raise
+    data = msgspec.json.decode(request.data)
+    if isinstance(data, dict) and "progress" in data:
+        data["progress"] = percentage(data["progress"])
+    return decode_event(request.type, msgspec.json.encode(data))
 
 
 def _prepare(passed: _Passed, gate: Gate) -> Prepared:
@@ -249,18 +301,20 @@ async def publish(
     high; what was appended before stands.
 
     An event keeps the number that its producer gave it, whatever a hook did to those before it: so a repeat appends
-    nothing twice even if the hooks have changed their mind meanwhile.
+    nothing twice even if the hooks have changed their mind meanwhile. No events are a sign of life.
     """
     name, first_seq = producer
     mode: Mode = "any" if may_begin(events) else "existing"
     if name:
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
-    added = 0
+    added, fields = 0, _hold_fields(events, limits)
     for lot in _lots(events):
         appended = await append(
-            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits
-        )
-        added, first_seq, mode = added + appended.added, first_seq + len(lot), "existing"
+            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits,
+            fields=fields,
+        )  # fmt: skip
+        added, first_seq, mode, fields = added + appended.added, first_seq + len(lot), "existing", {}
+    await _look_after(redis, owner, execution_id, events, limits)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 
 
@@ -274,6 +328,25 @@ def _lots(events: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
             begin, size = at, 0
         size += len(event.json)
     yield events[begin:]
+
+
+def _hold_fields(events: Sequence[Prepared], limits: LogLimits) -> dict[str, str]:
+    """What the record has of the lease of an execution that begins with these events."""
+    begins = limits.unheld_lease_seconds and any(event.type == ExecutionStarted.type for event in events)
+    return {"hold": str(limits.unheld_lease_seconds * 1000)} if begins else {}
+
+
+async def _look_after(
+    redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], limits: LogLimits
+) -> None:
+    """Have the reaper look at what begins, and at questions that expire; renew the lease where nothing was said."""
+    if not events:
+        await renew_holds(redis, [owner.execution(execution_id).record], "seen")
+    name = member(owner, execution_id)
+    if _hold_fields(events, limits):
+        await plan(redis, DUE, {name: await redis_ms(redis) + limits.unheld_lease_seconds * 1000})
+    asked = [found for event in events if (found := _EXPIRES.match(event.mark))]
+    await plan(redis, EXPIRIES, {f"{name} {found[1]}": int(found[2]) for found in asked})
 
 
 async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, is_new: bool) -> None:

@@ -217,40 +217,39 @@ class Replay:
         if viewer.paused:
             return False
         missing = topic.missing(viewer.cursor)
-        if missing is None or (missing and not self._show_missing(viewer, missing)):
+        if missing is None:
             return False
+        rest = b""
+        if missing and viewer.lens.is_native:
+            rest = topic.render_tail(viewer.lens, missing)
+            self._has_shown(viewer, missing, missing[-1].id)
+        elif missing and self._render(viewer, missing) < len(missing) and not viewer.lens.is_over:
+            return False
+        if missing:
+            self._metrics.history_reads["tail"].inc()
         assert topic.last is not None
         if topic.ended or viewer.lens.is_over:
-            self.done(viewer)
+            self.done(viewer, rest)
             self._close(viewer, CloseReason.FINISHED)
             return True
         viewer.cursor = topic.last
-        self.done(viewer)
+        self.done(viewer, rest)
         if viewer.paused:
             return False  # the tail filled its socket: it drains first, and then joins with what came meanwhile
         viewer.state = ViewerState.LIVE
         topic.add(viewer)
         return True
 
-    def _show_missing(self, viewer: Viewer, missing: Sequence[Entry]) -> bool:
-        """Write what the hub knows after the viewer's cursor; false if there is more than its turn allows."""
-        if viewer.lens.is_native:
-            viewer.write(viewer.topic.render_tail(viewer.lens, missing))
-            self._has_shown(viewer, missing, missing[-1].id)
-        elif self._render(viewer, missing) < len(missing) and not viewer.lens.is_over:
-            return False
-        self._metrics.history_reads["tail"].inc()
-        return True
-
-    def done(self, viewer: Viewer) -> None:
-        """Tell a viewer, once, that it has all that was."""
+    def done(self, viewer: Viewer, rest: bytes = b"") -> None:
+        """Write the rest of what was, and tell a viewer, once, that it has all: in one write, which costs the most."""
         if viewer.seen_live:
+            viewer.write(rest)
             return
         viewer.seen_live = True
         if viewer.whole:
             self._metrics.replays["ok"].inc()
         self._metrics.replay_duration.observe(asyncio.get_running_loop().time() - viewer.started_at)
-        viewer.write(viewer.lens.control("stream:live", {"replayed": viewer.events}))
+        viewer.write(rest + viewer.lens.control("stream:live", {"replayed": viewer.events}))
 
 
 def _is_last(page: Page, watched: Watched) -> bool:

@@ -240,10 +240,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _about("`params.messages` of an execution; 0 is no limit", "bytes", ge=0, le=16 * 1024 * 1024),
     ] = wire.MAX_CONVERSATION_BYTES
+    unheld_lease_seconds: Annotated[
+        int,
+        _about(
+            "an execution that no worker runs is lost after so long without an event or a sign of life; 0 is never",
+            "seconds",
+            ge=0,
+            le=86_400,
+        ),
+    ] = wire.UNHELD_LEASE_SECONDS
     redact_keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         _about("more key names whose values are stored as `[redacted]`", "comma separated"),
     ] = ()
+    record_model_contents: Annotated[
+        int,
+        _about(
+            "1: `model:call` is stored with what the model was asked and what it answered, redacted; edges, workers and"
+            " emitters each have their own say",
+            ge=0,
+            le=1,
+        ),
+    ] = 0
     hooks: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         _about("installed hooks that every emitted or published event passes, in this order", "comma separated"),
@@ -265,6 +283,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: Annotated[
         float, _about("a worker silent for so long has lost its executions", "seconds", ge=1, le=3600)
     ] = 15
+    loop_blocked_seconds: Annotated[
+        float,
+        _about(
+            "an agent may block its worker's event loop for so long before the worker has lost its executions",
+            "seconds",
+            ge=1,
+            le=86_400,
+        ),
+    ] = 60
     grace_seconds: Annotated[
         float,
         _about("time a stopping worker gives its agents; 0 hands them back at once", "seconds", ge=0, le=86_400),

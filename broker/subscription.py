@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from broker.logs import get_logger
@@ -189,7 +190,9 @@ class Subscription:
                 await asyncio.sleep(0)
 
     async def _reply(self, connection: Any) -> Any:
-        return await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
+        # Past what the project's connections look for in answers to commands: half of the time of a message.
+        read = AbstractConnection.read_response
+        return await read(connection, timeout=math.inf, disconnect_on_error=False, push_request=True)
 
     def _handle(self, reply: Any) -> None:
         kind, channel, data = reply

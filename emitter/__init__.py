@@ -17,11 +17,13 @@ from emitter.errors import (
     RuncastError,
     Superseded,
     TooManyInputs,
+    WrongLoop,
 )
 from emitter.hooks import Hook, Origin
 from emitter.lane import Options
 from emitter.log import LogLimits
 from emitter.publisher import Publisher
+from emitter.retries import Fatal, Retry
 from emitter.sync import SyncAgentEmitter
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "EmitterClosed",
     "EventsLost",
     "ExecutionEnded",
+    "Fatal",
     "Hook",
     "HookFailed",
     "InputExpired",
@@ -44,9 +47,11 @@ __all__ = [
     "Publisher",
     "QueueFull",
     "RedisUnavailable",
+    "Retry",
     "RuncastError",
     "Superseded",
     "SyncAgentEmitter",
     "SyncContext",
     "TooManyInputs",
+    "WrongLoop",
 ]

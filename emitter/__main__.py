@@ -98,6 +98,11 @@ SETTINGS = {
         "RUNCAST_LEASE_SECONDS", "--lease-seconds", "15",
         "a number of seconds from 1 to 86400", _seconds(1), "how long a worker may be silent before it counts as lost",
     ),
+    "blocked_seconds": Setting(
+        "RUNCAST_LOOP_BLOCKED_SECONDS", "--blocked-seconds", "60",
+        "a number of seconds from 1 to 86400", _seconds(1),
+        "how long an agent may block the event loop before the worker counts as lost",
+    ),
     "grace_seconds": Setting(
         "RUNCAST_GRACE_SECONDS", "--grace-seconds", "30",
         "a number of seconds from 0 to 86400", _seconds(0), "how long running agents may go on after SIGTERM",
@@ -136,11 +141,12 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
 def _serve_with_probes(agents: Agents, settings: WorkerSettings, tracer: Tracer, host: str, port: int) -> int:
     try:
-        from emitter.metrics import Metrics
+        from emitter.metrics import STALLED_SECONDS, Metrics
         from emitter.probes import Probes
     except ImportError as error:
         raise CannotStart(f"RUNCAST_WORKER_ADMIN_PORT needs pip install 'runcast[metrics]': {error}") from error
-    metrics = Metrics(agents.names, _version())
+    stalled_seconds = max(STALLED_SECONDS, settings.blocked_seconds)
+    metrics = Metrics(agents.names, _version(), stalled_seconds=stalled_seconds)
     worker = Worker(agents, settings, metrics, tracer)
     metrics.watch(lambda: worker.running, settings.concurrency)
     with Probes(host, port, metrics) as probes:
@@ -198,14 +204,23 @@ def load_agents(where: str) -> Agents:
     return found
 
 
+_FOR_PEOPLE = (
+    structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+)
+_FOR_MACHINES = (
+    structlog.processors.TimeStamper(fmt="iso"),
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(),
+)
+
+
 def _log_to_stderr(level: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            *(_FOR_PEOPLE if sys.stderr.isatty() else _FOR_MACHINES),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -32,6 +32,7 @@ MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/([a-z0-9][a-z0-9!#$&^
 AgentFunction = Callable[[Any], Any]
 """Takes a `Context` (async) or a `SyncContext` (sync); what it returns is the execution's result."""
 F = TypeVar("F", bound=AgentFunction)
+RetryOn = Sequence[type[BaseException]] | type[BaseException] | None
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +45,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     tags: tuple[str, ...] = ()
     max_attempts: int = 3
+    retry_on: tuple[type[BaseException], ...] | None = None
     time_limit: float | None = None
     idle_limit: float | None = None
     input_schema: dict[str, Any] | None = None
@@ -79,6 +81,7 @@ class Agents:
         *,
         tags: Sequence[str] = (),
         max_attempts: int = 3,
+        retry_on: RetryOn = None,
         time_limit: float | None = None,
         idle_limit: float | None = None,
         input_schema: dict[str, Any] | None = None,
@@ -89,7 +92,10 @@ class Agents:
 
         Args:
             name: 1 to 64 of a-z 0-9 _ . -
-            max_attempts: how often it may be tried when workers die under it.
+            max_attempts: how often it may be tried: when workers die under it, or it fails in a way that may pass.
+            retry_on: exceptions after which it is tried again, from its beginning and after a pause (1 s, doubled each
+                time up to 60 s, of which between half and all). `None`: transient ones (`emitter.retries`); `()`: none.
+                `raise Retry(after=…)` and `raise Fatal(…)` decide it whatever stands here.
             time_limit: seconds after which an attempt is stopped with code `timeout`, waiting for people included.
             idle_limit: seconds without an event after which it is stopped likewise. Waiting in `ask` is not idle, and
                 the clock starts anew after the answer.
@@ -108,6 +114,7 @@ class Agents:
                     description=description,
                     tags=tuple(tags),
                     max_attempts=max_attempts,
+                    retry_on=_types(retry_on),
                     time_limit=time_limit,
                     idle_limit=idle_limit,
                     input_schema=input_schema,
@@ -188,6 +195,12 @@ def _is_async(function: AgentFunction) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
+def _types(retry_on: RetryOn) -> tuple[type[BaseException], ...] | None:
+    if retry_on is None:
+        return None
+    return (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+
+
 def _check(agent: Agent) -> None:
     if not AGENT_NAME.match(agent.name):
         raise ValueError(f"agent name {agent.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
@@ -197,6 +210,8 @@ def _check(agent: Agent) -> None:
         raise TypeError(f"agent {agent.name!r} is a generator; it must emit what it has to say and return its result")
     if agent.max_attempts < 1:
         raise ValueError(f"agent {agent.name!r}: max_attempts {agent.max_attempts} is not 1 or more")
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in agent.retry_on or ()):
+        raise TypeError(f"agent {agent.name!r}: retry_on {agent.retry_on!r} are not classes of exceptions")
     for name in ("time_limit", "idle_limit"):
         seconds = getattr(agent, name)
         if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):

@@ -4,7 +4,7 @@
 --       6 control (channel)  7 index of the conversation (sorted set), if the execution begins in one
 -- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
 --       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt),
---       lapsed (of exactly this attempt, once its worker's lease has ended)
+--       lapsed (of exactly this attempt, once its worker's lease has ended, or that of the process which runs it)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms
 --       10 what publishes the batch on log and feed: PUBLISH, or SPUBLISH in a Cluster
 --       11 what follows a key in its channel's name  12 execution id  13 open inputs at most (0: no limit)
@@ -57,8 +57,17 @@ local time = call('TIME')
 local now_text = format('%d%03d', time[1], time[2] / 1000)
 local now = tonumber(now_text)
 if not ms_text or now > tonumber(ms_text) then ms_text = now_text end -- the clock may step back: ids never do
-if mode == 'lapsed' then
-  if owner == '' or now < tonumber(call('HGET', record, 'lease') or 0) then return {'owned', last, 0, owner} end
+if mode == 'lapsed' or (mode == 'unowned' and state ~= 'queued') then
+  local lease = call('HMGET', record, 'lease', 'hold', 'seen')
+  local ends, hold = tonumber(lease[1] or 0), lease[2]
+  if mode == 'unowned' then -- the process that runs it is alive: it is asked first
+    if hold and now < ends then return {'owned', last, 0, 'no worker'} end
+  elseif owner ~= '' or hold then
+    if owner == '' then ends = math.max(ends, tonumber(lease[3] or 0), tonumber(known[2] or 0) + hold) end
+    if now < ends then return {'owned', last, 0, owner} end
+  else
+    return {'owned', last, 0, owner}
+  end
 end
 
 local verdict, detail, appended, taken, terminal, takes_over = 'ok', '', 0, 0, nil, nil

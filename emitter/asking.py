@@ -24,9 +24,11 @@ from emitter.errors import (
     UnknownInput,
 )
 from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputReceived, InputRequired
+from emitter.holds import plan
 from emitter.lane import Lane
 from emitter.publisher import Publisher
 from emitter.tasks import told_to_stop
+from emitter.wire import EXPIRIES, member, now_ms
 
 RECHECK_SECONDS = 2.0
 """How often the record is looked at, whatever the control channel says."""
@@ -67,12 +69,16 @@ class Asking:
         """The first answer's value. Raises `InputExpired` when there is none within `seconds`, `ExecutionEnded` or
         `Superseded` when none will be of use, and what emitting raises."""
         try:
+            answer: bytes | str | None
             async with asyncio.timeout(seconds) as time:
-                return self._value(await self._first())
+                answer = await self._first()
         except TimeoutError:
             if not time.expired():
                 raise
-        return self._value(await self._close())
+            answer = await self._close()
+        if self._is_asked and seconds is not None:
+            await self._forget_expiry()
+        return self._value(answer)
 
     def _value(self, answer: bytes | str | None) -> Any:
         given = {"by": EXPIRED} if answer is None else msgspec.json.decode(answer)
@@ -103,7 +109,26 @@ class Asking:
         await self._voice.emit(self._question)
         while True:
             with contextlib.suppress(RedisUnavailable):
-                return await self._lane.flush()
+                await self._lane.flush()
+                break
+        if self._question.expires_at is not None:  # somebody closes it, should this wait not last so long
+            await self._plan_expiry(self._question.expires_at - now_ms())
+
+    async def _plan_expiry(self, left_ms: int) -> None:
+        """By the clock of Redis, which the reaper goes by."""
+        redis = self._publisher.redis
+        with contextlib.suppress(RedisError, *GONE):
+            seconds, microseconds = await redis.time()
+            await plan(redis, EXPIRIES, {self._expiry: seconds * 1000 + microseconds // 1000 + left_ms})
+
+    async def _forget_expiry(self) -> None:
+        with contextlib.suppress(RedisError, *GONE):
+            await self._publisher.redis.zrem(EXPIRIES, self._expiry)
+
+    @property
+    def _expiry(self) -> str:
+        """What stands for the question in `EXPIRIES`."""
+        return f"{member(self._lane.owner, self._lane.execution_id)} {self._id}"
 
     async def _close(self) -> bytes | str | None:
         """Close the question in the log; the answer that came before that, if one did. While Redis is away that cannot

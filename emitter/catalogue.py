@@ -8,22 +8,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
+from msgspec.structs import asdict
+
 from emitter import events
 from emitter.events import Event, Phase, Plan, Usage
+from emitter.spending import NOTHING_SPENT, count, plus, usage_of
+from emitter.values import percentage
 from emitter.wire import now_ms
 
 R = TypeVar("R")
+S = TypeVar("S", float, float | None)
 
 
 class EventMethods(Generic[R]):
-    """The catalogue as methods. Every one raises what `emit` raises: `InvalidEvent`, `PayloadTooLarge`,
-    `ExecutionEnded`, `Superseded`, `QueueFull`."""
+    """The catalogue as methods. Every one raises what `emit` raises: `ExecutionEnded`, `Superseded`, `QueueFull`; and
+    `InvalidEvent`, `PayloadTooLarge` for what may not be mended: questions, answers, a takeover."""
 
     attempt: int
     _started_ms: int | None = None
+    _spent = NOTHING_SPENT
 
     def emit(self, event: Event) -> R:
         """Emit any event."""
+        raise NotImplementedError
+
+    def _emit_each(self, *said: Event) -> R:
+        """Emit events, one after the other."""
         raise NotImplementedError
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> R:
@@ -69,8 +79,7 @@ class EventMethods(Generic[R]):
 
     def plan_created(self, goal: str, phases: Iterable[Phase | tuple[str, str]]) -> R:
         """`phases` are `Phase` objects or (id, name) pairs."""
-        listed = [phase if isinstance(phase, Phase) else Phase(*phase) for phase in phases]
-        return self.emit(events.PlanCreated(plan=Plan(goal, listed)))
+        return self.emit(events.PlanCreated(plan=Plan(goal, [_phase(phase) for phase in phases])))
 
     def phase_start(self, phase_id: str, phase_name: str, *, phase_index: int | None = None) -> R:
         return self.emit(events.PhaseStart(phase_id=phase_id, phase_name=phase_name, phase_index=phase_index))
@@ -93,19 +102,22 @@ class EventMethods(Generic[R]):
     # --- tools ---
 
     def tool_start(self, call_id: str, tool_name: str, params: Any = None) -> R:
-        return self.emit(events.ToolStart(call_id=call_id, tool_name=tool_name, params=params))
+        """A tool without parameters has `{}`, as model APIs want it back."""
+        return self.emit(
+            events.ToolStart(call_id=call_id, tool_name=tool_name, params={} if params is None else params)
+        )
 
     def tool_progress(self, call_id: str, *, progress: float | None = None, message: str | None = None) -> R:
-        return self.emit(events.ToolProgress(call_id=call_id, progress=progress, message=message))
+        return self.emit(events.ToolProgress(call_id=call_id, progress=percentage(progress), message=message))
 
     def tool_complete(self, call_id: str, tool_name: str, result: Any, duration: float) -> R:
         return self.emit(
-            events.ToolComplete(call_id=call_id, tool_name=tool_name, result=result, duration=round(duration, 6))
+            events.ToolComplete(call_id=call_id, tool_name=tool_name, result=result, duration=_rounded(duration))
         )
 
     def tool_error(self, call_id: str, tool_name: str, error: str, duration: float) -> R:
         return self.emit(
-            events.ToolError(call_id=call_id, tool_name=tool_name, error=error, duration=round(duration, 6))
+            events.ToolError(call_id=call_id, tool_name=tool_name, error=error, duration=_rounded(duration))
         )
 
     # --- how it goes ---
@@ -115,7 +127,9 @@ class EventMethods(Generic[R]):
 
     def progress(self, progress: float, *, current_action: str | None = None, specialist: str | None = None) -> R:
         """`progress` from 0 to 100."""
-        return self.emit(events.Progress(progress=progress, current_action=current_action, specialist=specialist))
+        return self.emit(
+            events.Progress(progress=percentage(progress), current_action=current_action, specialist=specialist)
+        )
 
     def specialist_activated(self, specialist: str, *, task: str | None = None, icon: str | None = None) -> R:
         return self.emit(events.SpecialistActivated(specialist=specialist, task=task, icon=icon))
@@ -132,8 +146,8 @@ class EventMethods(Generic[R]):
         return self.emit(
             events.Synthesis(
                 message=message,
-                specialists_complete=list(specialists_complete),
-                specialists_pending=list(specialists_pending),
+                specialists_complete=list(specialists_complete or ()),
+                specialists_pending=list(specialists_pending or ()),
             )
         )
 
@@ -166,22 +180,61 @@ class EventMethods(Generic[R]):
     def usage(
         self,
         *,
-        input_tokens: int,
-        output_tokens: int,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
         total_tokens: int | None = None,
         cost_usd: float | None = None,
         model: str | None = None,
+        add: Any = None,
     ) -> R:
-        """Running totals of the execution; `total_tokens` defaults to the sum."""
-        return self.emit(
-            events.UsageTotals(
-                input_tokens=input_tokens,
-                output_tokens=output_tokens,
-                total_tokens=input_tokens + output_tokens if total_tokens is None else total_tokens,
-                cost_usd=cost_usd,
-                model=model,
-            )
+        """Running totals of the execution; `total_tokens` defaults to the sum.
+
+        `add` is what one more model call took instead, as its API tells it (an object or mapping of OpenAI, Anthropic,
+        LangChain or LiteLLM) or as a `Usage`: the totals are those of all that was added so far, and of this.
+        """
+        said = Usage(
+            input_tokens=count(input_tokens),
+            output_tokens=count(output_tokens),
+            total_tokens=count(input_tokens) + count(output_tokens) if total_tokens is None else total_tokens,
+            cost_usd=cost_usd,
+            model=model,
         )
+        if add is not None:
+            self._spent = said = plus(self._spent, plus(usage_of(add), said))
+        return self.emit(events.UsageTotals(**asdict(said)))
+
+    def model_call(
+        self,
+        call_id: str,
+        model: str,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        duration: float,
+        provider: str | None = None,
+        prompt: Any = None,
+        answer: Any = None,
+        cost_usd: float | None = None,
+        first_token_seconds: float | None = None,
+        error: str | None = None,
+    ) -> R:
+        """One call of a model, when it has ended; it counts into `usage`, as by `usage(add=…)`. `prompt` and `answer`
+        are stored only with `RUNCAST_RECORD_MODEL_CONTENTS=1`. Times in seconds."""
+        call = events.ModelCall(
+            call_id=call_id,
+            model=model,
+            provider=provider,
+            prompt=prompt,
+            answer=answer,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cost_usd=cost_usd,
+            duration=_rounded(duration),
+            first_token_seconds=_rounded(first_token_seconds),
+            error=error,
+        )
+        self._spent = plus(self._spent, usage_of(call))
+        return self._emit_each(call, events.UsageTotals(**asdict(self._spent)))
 
     # --- people, limits ---
 
@@ -215,3 +268,14 @@ class EventMethods(Generic[R]):
 
     def sandbox_violation(self, rule: str, detail: str) -> R:
         return self.emit(events.SandboxViolation(rule=rule, detail=detail))
+
+
+def _phase(phase: Phase | tuple[str, str] | str) -> Phase:
+    if isinstance(phase, Phase):
+        return phase
+    pair = phase if isinstance(phase, tuple | list) and len(phase) == 2 else (phase, phase)
+    return Phase(*pair)
+
+
+def _rounded(seconds: S) -> S:
+    return round(seconds, 6) if isinstance(seconds, float) else seconds

@@ -1,14 +1,18 @@
 -- Takes a waiting execution for one worker, atomically: two workers that read the same job cannot both have it.
 --
 -- KEYS  1 record (hash)
--- ARGV  1 worker id  2 lease ms  3 the agent's max attempts
+-- ARGV  1 worker id  2 lease ms  3 the agent's max attempts  4 1 if the worker runs a suspect: an execution whose worker
+--       was lost, and that may be the cause
 -- Reply { verdict, attempt, from seq, lease ends (ms), waited (ms), task, params, metadata, request id, conversation id,
---         cancel, traceparent, tracestate, given (task and params, where the record has them redacted) };
+--         cancel, traceparent, tracestate, given (task and params, where the record has them redacted), lost, how long
+--         the lost attempt lasted (ms), failed };
 --       verdict is ok, stale (it does not wait for a worker, or not yet), owned (a live worker took it and is about to
---       start it) or lapsed (a worker took it and was lost before it started it).
+--       start it), lapsed (a worker took it and was lost before it started it) or, with the time now (ms), apart (it is
+--       a suspect as well, and two of them are not run together).
 
 local record = KEYS[1]
-local known = redis.call('HMGET', record, 'state', 'attempt', 'owner', 'lease', 'taken', 'notBefore', 'seq', 'ms')
+local known = redis.call('HMGET', record, 'state', 'attempt', 'owner', 'lease', 'taken', 'notBefore', 'seq', 'ms',
+  'lost', 'lostAfter', 'failed')
 if known[1] ~= 'queued' then return {'stale'} end
 
 local time = redis.call('TIME')
@@ -17,10 +21,12 @@ if tonumber(known[6] or 0) > now then return {'stale'} end
 local owner, attempt = known[3] or '', tonumber(known[2] or 0)
 local ends = string.format('%d', now + tonumber(ARGV[2]))
 if owner == '' then
+  if ARGV[4] == '1' and tonumber(known[9] or 0) > 0 then return {'apart', now} end
   -- Whoever ended the last attempt has raised the number already, which fences it; the first attempt is nobody's yet.
   if attempt == tonumber(known[5] or 0) then attempt = attempt + 1 end
   local number = string.format('%d', attempt)
-  redis.call('HSET', record, 'attempt', number, 'taken', number, 'from', known[7] or '0', 'maxAttempts', ARGV[3])
+  redis.call('HSET', record, 'attempt', number, 'taken', number, 'from', known[7] or '0', 'maxAttempts', ARGV[3],
+    'claimedAt', string.format('%d', now))
 elseif owner ~= ARGV[1] then
   return {tonumber(known[4] or 0) > now and 'owned' or 'lapsed'}
 end -- else: the reply to this worker's first try was lost, and it asks again for the same attempt
@@ -31,4 +37,5 @@ local waited = now - math.max(tonumber(known[8] or now), tonumber(known[6] or 0)
 local job = redis.call('HMGET', record, 'from', 'task', 'params', 'metadata', 'requestId', 'conversationId', 'cancel',
   'traceparent', 'tracestate', 'given')
 for i = 2, 10 do job[i] = job[i] or '' end
-return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 10)}
+job[11], job[12], job[13] = tonumber(known[9] or 0), tonumber(known[10] or 0), tonumber(known[11] or 0)
+return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 13)}

@@ -60,17 +60,26 @@ class Deadlines:
 
     def due(self, now: float, active_at: float) -> list[Notice]:
         """What is to be said now, each once. `stopping` comes alone: the limit that ended first decides."""
+        if (limit := self.over(now, active_at)) is not None:
+            return [Notice(limit, "stopping")]
         spans = self._spans(active_at)
-        if ended := [span for span in spans if span.end <= now]:
-            return [Notice(min(ended, key=lambda span: span.end).limit, "stopping")]
         news = [span for span in spans if span.half <= now and span not in self._said]
         self._said = {span for span in spans if span.half <= now}
         return [Notice(span.limit, "continuing") for span in news]
+
+    def over(self, now: float, active_at: float) -> Limit | None:
+        """The limit that has ended, the first of them; nothing is said of it."""
+        ended = [span for span in self._spans(active_at) if span.end <= now]
+        return min(ended, key=lambda span: span.end).limit if ended else None
 
     def next_at(self, active_at: float) -> float | None:
         """The moment to look again, unless the agent is active before; `None` without a limit."""
         moments = [span.end if span in self._said else span.half for span in self._spans(active_at)]
         return min(moments, default=None)
+
+    def excuse(self, seconds: float) -> None:
+        """So much of the attempt does not count."""
+        self._started += seconds
 
     def _spans(self, active_at: float) -> list[_Span]:
         given = ((self._time, self._started), (self._idle, active_at))

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 
@@ -17,6 +17,7 @@ from emitter import wire
 from emitter.asking import Asking
 from emitter.batch import MERGED_DELTA_BYTES, Encode, Prepared, escaped_bytes
 from emitter.catalogue import EventMethods
+from emitter.endings import last_word, stack_of
 from emitter.errors import (
     AppendRefused,
     EmitterClosed,
@@ -31,21 +32,26 @@ from emitter.events import (
     TERMINAL_STATES,
     Artifact,
     Event,
+    ExecutionError,
+    ExecutionStarted,
     InputReceived,
     MessageComplete,
     MessageDelta,
     Status,
     ThinkingDelta,
 )
+from emitter.halves import Halves
 from emitter.held import HeldText
-from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
+from emitter.holds import Hold
+from emitter.hooks import Hook, Named, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.lane import Options
-from emitter.log import Mode, prepare_with
+from emitter.log import Mode, prepare_shown, prepare_with
+from emitter.mending import valid, words
 from emitter.publisher import Publisher
 from emitter.questions import InputKind, Questions
 from emitter.subjects import owner_named
 from emitter.tracing import read_trace
-from emitter.wire import new_execution_id, now_ms
+from emitter.wire import MAX_EVENT_BYTES, new_execution_id, now_ms
 
 TEXT_CHUNK = 4 * 1024
 """Characters in a chunk of `text`; in JSON one is up to `ESCAPED_MAX` bytes."""
@@ -58,6 +64,13 @@ Nothing = Coroutine[Any, Any, None]
 TEXT = (MessageDelta, ThinkingDelta)
 Measured = Sequence[tuple[Event, Prepared | None, int]]
 """Events with what is stored of them, or, of chunks that may merge, their encoded sizes."""
+
+
+class Voice(NamedTuple):
+    """How the events of one speaker are stored: mended where that is allowed, or as they are."""
+
+    encode: Encode
+    strictly: Encode
 
 
 class PhaseScope:
@@ -123,11 +136,18 @@ class AsyncEventMethods(EventMethods[Nothing]):
 
     _message_id: str | None = None
     _text_chunk = TEXT_CHUNK
+    _hooks: Sequence[Named] = ()
 
-    def __init__(self, attempt: int = 0) -> None:
+    def __init__(self, attempt: int = 0, *, strict: bool = False) -> None:
         self.attempt = attempt
+        self._strict = strict
+        self._halves = Halves()
         self._numbers = {name: itertools.count(1) for name in ("message", "call")}
         self._questions = Questions()
+
+    async def _emit_each(self, *said: Event) -> None:
+        for event in said:
+            await self.emit(event)
 
     def new_id(self, kind: Literal["message", "call"]) -> str:
         """An id unique in this execution: the attempt keeps a retry's calls and messages apart."""
@@ -141,7 +161,10 @@ class AsyncEventMethods(EventMethods[Nothing]):
 
     async def text(self, chunk: str) -> None:
         """Stream text to the reader: message:delta of the current message, which `end_text` completes."""
-        _check_text(chunk)
+        if self._strict:
+            _check_text(chunk)
+        elif not isinstance(chunk, str):
+            chunk = words(chunk)
         if not chunk:
             return
         if self._message_id is None:
@@ -154,6 +177,23 @@ class AsyncEventMethods(EventMethods[Nothing]):
         """Complete the current message, if there is one; the next `text` begins another."""
         if (complete := self._completed_text()) is not None:
             await self.emit(complete)
+
+    @property
+    def max_event_bytes(self) -> int:
+        """The largest size of an encoded event; 0: no limit."""
+        return MAX_EVENT_BYTES
+
+    def _sayable(self, event: Event, voice: Any = None) -> Event | None:
+        """An event as hooks and the log may have it, whatever its length; None: there is nothing to say yet."""
+        if self._strict:
+            return event
+        if isinstance(event, TEXT):
+            return self._halves.join(event, voice)
+        return valid(event, self.max_event_bytes) if self._hooks else event
+
+    def _lone_halves(self, event: Event) -> list[tuple[MessageDelta | ThinkingDelta, Any]]:
+        """What must be said before the end of a text."""
+        return self._halves.release(words(event.message_id)) if isinstance(event, MessageComplete) else []
 
     def _completed_text(self) -> MessageComplete | None:
         message_id, self._message_id = self._message_id, None
@@ -170,7 +210,7 @@ def _check_text(chunk: str) -> None:
         raise InvalidEvent(f"text: {error}") from error
 
 
-def _cut(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
+def cut_chunk(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:
     """A chunk of text as several of at most `size` characters."""
     for start in range(0, len(event.delta), size):
         yield msgspec.structs.replace(event, delta=event.delta[start : start + size])
@@ -192,6 +232,10 @@ class AgentEmitter(AsyncEventMethods):
         agent, request_id, parent_id: envelope keys of every event.
         traceparent: where all of it stands in a trace (W3C Trace Context), an envelope key too; ignored if not valid.
         hooks: what every event passes here (`emitter.hooks`), before the publisher's.
+        strict: raise `InvalidEvent` and `PayloadTooLarge` for events that would be mended (`emitter.mending`).
+        end_on_error: whether leaving the block of an execution that this emitter has started, without its end, ends it:
+            by an exception as `execution:error`, by an interruption or after a cancel as `execution:cancelled`. False
+            for code that will try again. A worker ends what it runs itself.
     """
 
     def __init__(
@@ -210,8 +254,10 @@ class AgentEmitter(AsyncEventMethods):
         parent_id: str | None = None,
         traceparent: str | None = None,
         hooks: Sequence[Hook] = (),
+        strict: bool = False,
+        end_on_error: bool = True,
     ) -> None:
-        super().__init__(attempt)
+        super().__init__(attempt, strict=strict)
         if not isinstance(attempt, int) or attempt < 0:
             raise InvalidEvent(f"attempt: {attempt!r} is not a number from 0")
         self.owner = owner_named(user_id, org)
@@ -219,7 +265,8 @@ class AgentEmitter(AsyncEventMethods):
         trace = None if traceparent is None else read_trace([traceparent])
         self._speaker = (request_id, agent, parent_id, None if trace is None else trace.parent)
         self._keys = wire.envelope_keys(*self._speaker)
-        self._speakers: dict[tuple[str | None, str | None], Encode] = {}
+        self._voice = Voice(self._prepare, self._prepare_strictly)
+        self._voices: dict[tuple[str | None, str | None], Voice] = {}
         self._owns_publisher = publisher is None
         self._publisher = publisher or Publisher(redis_url=redis_url, options=options)
         self._hooks = (*name_hooks(hooks), *self._publisher.hooks)
@@ -233,6 +280,11 @@ class AgentEmitter(AsyncEventMethods):
         self._chunks_dropped = 0
         self._calls = 0
         self._end: str | None = None
+        self._is_claimed = claimed
+        self._hold: Hold | None = None
+        self._must_stop: Callable[[], bool] | None = None
+        self._has_started = False
+        self._end_on_error = end_on_error
         self._closed = False
         self._waits = 0
         self.ended = False
@@ -264,10 +316,40 @@ class AgentEmitter(AsyncEventMethods):
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         try:
+            await self._say_last_word(error)
             await self.close()
         except RuncastError:
             if error is None:  # never hide the agent's own exception behind ours
                 raise
+
+    async def _say_last_word(self, error: BaseException | None) -> None:
+        """End what this emitter has started, if the block is left without its end."""
+        if self._closed or self._end is not None or not (self._has_started and self._end_on_error):
+            return
+        event = last_word(error, None if self._hold is None else self._hold.cancel)
+        if event is not None:
+            fields = {"stack": stack_of(error)} if isinstance(event, ExecutionError) else {}
+            with contextlib.suppress(RuncastError, TimeoutError):  # `close` says what was lost
+                async with asyncio.timeout(self._publisher.options.close_timeout):
+                    await self._terminal(event, fields)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the execution is to stop. An agent that no worker runs has 10 s from then on to say its last word,
+        such as `execution_cancelled`; leaving the block says it."""
+        if self._must_stop is not None:
+            return self._must_stop()
+        return self._hold is not None and self._hold.cancel is not None
+
+    async def until_cancelled(self) -> None:
+        """Wait until somebody cancels the execution. Not for agents of a worker, which interrupts them."""
+        self._begin_hold()
+        assert self._hold is not None
+        await self._hold.cancelled.wait()
+
+    def _begin_hold(self) -> None:
+        if self._hold is None:
+            self._hold = self._publisher.holds.add(self.owner, self.execution_id)
 
     async def close(self, timeout: float | None = None) -> None:
         """Flush and let go. Raises `EventsLost` with the count that Redis did not confirm within `timeout` seconds, or
@@ -275,8 +357,11 @@ class AgentEmitter(AsyncEventMethods):
         if self._closed:
             return
         self._closed = True
+        if self._hold is not None:
+            self._publisher.holds.drop(self._hold)
         try:
             self._say_rest()
+            self._put_lone_halves()
             await self._lane.close(timeout)
         finally:
             if self._owns_publisher:
@@ -299,12 +384,23 @@ class AgentEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
+        voice = self._voice_of(agent, parent_id)
+        if self._halves.waiting:
+            for half, its_voice in self._lone_halves(event):
+                await self._say(half, its_voice)
+        if (sayable := self._sayable(event, voice)) is not None:
+            await self._say(sayable, voice)
+
+    async def _say(self, event: Event, voice: Voice) -> None:
+        if not self._is_claimed:
+            self._has_started = self._has_started or isinstance(event, ExecutionStarted)
+            self._begin_hold()
         if self._hooks:
             if (passed := apply_hooks(self._hooks, event, self._origin)) is None:
                 self.active_at = time.monotonic()  # what the agent says is dropped, but it is not silent
                 return
             event = passed
-        await self._queue(event, self._speaking(agent, parent_id))
+        await self._queue(event, voice)
         if isinstance(event, InputReceived):
             await self.flush()
 
@@ -315,68 +411,90 @@ class AgentEmitter(AsyncEventMethods):
             raise EmitterClosed(f"the emitter of execution {self.execution_id} is closed")
         self._lane.check()
 
-    def _speaking(self, agent: str | None, parent_id: str | None) -> Encode:
-        """`_prepare`, with the envelope keys of whose event it is."""
+    def _voice_of(self, agent: str | None, parent_id: str | None) -> Voice:
+        """With the envelope keys of whose event it is."""
         if agent is None and parent_id is None:
-            return self._prepare
-        if (known := self._speakers.get((agent, parent_id))) is not None:
+            return self._voice
+        if (known := self._voices.get((agent, parent_id))) is not None:
             return known
         request, own_agent, own_parent, trace = self._speaker
         keys = wire.envelope_keys(request, agent or own_agent, parent_id or own_parent, trace)
-        if len(self._speakers) >= SPEAKERS_MAX:
-            self._speakers.clear()
-        self._speakers[agent, parent_id] = encode = partial(self._prepare, keys=keys)
-        return encode
+        if len(self._voices) >= SPEAKERS_MAX:
+            self._voices.clear()
+        voice = Voice(partial(self._prepare, keys=keys), partial(self._prepare_strictly, keys=keys))
+        self._voices[agent, parent_id] = voice
+        return voice
 
-    async def _queue(self, event: Event, encode: Encode) -> None:
+    async def _queue(self, event: Event, voice: Voice) -> None:
         # Encoded first: an event that cannot be stored must not wait, and after the wait nothing may come between.
-        chunk = event if isinstance(event, TEXT) else None
-        for part, prepared, size in self._whole(event, encode) if chunk is None else self._chunks(chunk, encode):
+        said = self._chunks(event, voice) if isinstance(event, TEXT) else self._whole(event, voice)
+        for part, prepared, size in said:
             self.active_at = time.monotonic()
             lane = self._lane
             if (lane.crowded or lane.queue.full) and not await self._make_room(part):
                 return
             if self._chunks_dropped and lane.queue.roomy:  # or the notices would fill what was made room
                 self._say_dropped()
-            if chunk is None:
+            if not isinstance(part, TEXT):
                 self._held.before(part)
             if prepared is not None:
                 lane.queue.put(prepared)
             else:
-                lane.queue.put_delta(cast(MessageDelta, part), size, now_ms(), self._delta_bytes, encode)
+                lane.queue.put_delta(cast(MessageDelta, part), size, now_ms(), self._delta_bytes, voice.encode)
             lane.changed(urgent=prepared is not None)
             self._calls += 1
             if not self._calls % 64:
                 await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
 
-    def _whole(self, event: Event, encode: Encode) -> Measured:
-        prepared = encode(event, now_ms())
+    def _whole(self, event: Event, voice: Voice) -> Measured:
+        if isinstance(event, MessageComplete) and event.text and not self._strict:
+            return self._message(event, voice)
+        prepared = voice.encode(event, now_ms())
         if isinstance(event, Artifact) and (said := self._held.follow(event)) is not event:
-            prepared = encode(said, now_ms())
+            prepared = voice.encode(said, now_ms())
         return ((event, prepared, 0),)
 
-    def _chunks(self, event: MessageDelta | ThinkingDelta, encode: Encode) -> Measured:
+    def _message(self, event: MessageComplete, voice: Voice) -> Measured:
+        """The end of a message. A text that is too long for one event is said in chunks, if it was not before."""
+        event = cast(MessageComplete, valid(event, self.max_event_bytes))
+        with contextlib.suppress(PayloadTooLarge):
+            return ((event, voice.strictly(event, now_ms()), 0),)
+        bare = msgspec.structs.replace(event, text=None)
+        delta = MessageDelta(message_id=event.message_id, delta=event.text or "")
+        said = [] if self._held.knows(delta) else self._chunks(delta, voice)
+        return [*said, (bare, voice.encode(bare, now_ms()), 0)]
+
+    def _chunks(self, event: MessageDelta | ThinkingDelta, voice: Voice) -> Measured:
         """What may be said of a text by now: the chunk itself, mostly."""
-        measured = self._measure(event, encode)
-        chunk = self._held.pass_on(event, encode)
+        try:
+            measured = self._measure(event, voice)
+        except PayloadTooLarge:
+            if self._strict:
+                raise
+            if len(event.delta) > self._text_chunk:
+                return [each for part in cut_chunk(event, self._text_chunk) for each in self._chunks(part, voice)]
+            measured = voice.encode(event, now_ms()), 0  # an id as long as that
+        chunk = self._held.pass_on(event, voice)
         if chunk is event:
             return ((event, *measured),)
         self.active_at = time.monotonic()
-        return () if chunk is None else [(part, *self._measure(part, encode)) for part in _cut(chunk, self._text_chunk)]
+        if chunk is None:
+            return ()
+        return [(part, *self._measure(part, voice)) for part in cut_chunk(chunk, self._text_chunk)]
 
-    def _put_chunk(self, event: MessageDelta | ThinkingDelta, encode: Encode) -> None:
+    def _put_chunk(self, event: MessageDelta | ThinkingDelta, voice: Voice) -> None:
         """Queue the end of a text that was held back, whether or not there is room."""
         if self._lane.error is None:
-            for part in _cut(event, self._text_chunk):
-                size = self._measure(part, encode)[1]
-                self._lane.queue.put_delta(part, size, now_ms(), self._delta_bytes, encode)
+            for part in cut_chunk(event, self._text_chunk):
+                size = self._measure(part, voice)[1]
+                self._lane.queue.put_delta(part, size, now_ms(), self._delta_bytes, voice.encode)
             self._lane.changed(urgent=False)
 
     def _say_rest(self) -> None:
         self._held.release()
         self._say_dropped()
 
-    def _measure(self, event: MessageDelta | ThinkingDelta, encode: Encode) -> tuple[Prepared | None, int]:
+    def _measure(self, event: MessageDelta | ThinkingDelta, voice: Voice) -> tuple[Prepared | None, int]:
         """The encoded size of a chunk; or, of one that is too large to merge, what is stored of it."""
         if not isinstance(event.delta, str) or not isinstance(event.message_id, str):
             raise InvalidEvent(f"{event.type}: messageId and delta must be text")
@@ -384,7 +502,7 @@ class AgentEmitter(AsyncEventMethods):
             size = escaped_bytes(event.delta) + escaped_bytes(event.message_id)
         except UnicodeEncodeError as error:
             raise InvalidEvent(f"{event.type}: {error}") from error
-        return (encode(event, now_ms()) if size > self._delta_bytes else None), size
+        return (voice.strictly(event, now_ms()) if size > self._delta_bytes else None), size
 
     async def _make_room(self, event: Event) -> bool:
         """Wait for room, or (`drop_deltas`) give up chunks; false if `event` itself is a chunk given up."""
@@ -412,10 +530,12 @@ class AgentEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
+        event = self._sayable(event) or event
         prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._prepare(end, now_ms()))
         if failure is None:
             prepared = prepared._replace(fields=self._record_fields(fields))
         self._say_rest()
+        self._put_lone_halves()
         self._put_completed_text()
         self._put(prepared)  # whether or not there is room: it is the last one
         self._end = TERMINAL_STATES[prepared.type]
@@ -423,6 +543,12 @@ class AgentEmitter(AsyncEventMethods):
         self.ended = True
         if failure is not None:
             raise failure
+
+    def _put_lone_halves(self) -> None:
+        for half, voice in self._halves.release():
+            with contextlib.suppress(InvalidEvent):  # of a hook
+                if (passed := apply_hooks(self._hooks, half, self._origin)) is not None and isinstance(passed, TEXT):
+                    self._put_chunk(passed, voice)
 
     def _put_completed_text(self) -> None:
         if (complete := self._completed_text()) is None:
@@ -439,13 +565,27 @@ class AgentEmitter(AsyncEventMethods):
         return self._publisher.redact.text(str(text))[:STACK_CHARS].encode("utf-8", "backslashreplace").decode()
 
     def _prepare(self, event: Event, ts: int, keys: bytes | None = None) -> Prepared:
+        if self._strict:
+            return self._prepare_strictly(event, ts, keys)
+        return self._prepare_with(prepare_shown, event, ts, keys)
+
+    def _prepare_strictly(self, event: Event, ts: int, keys: bytes | None = None) -> Prepared:
+        return self._prepare_with(prepare_with, event, ts, keys)
+
+    def _prepare_with(self, prepare: Callable[..., Prepared], event: Event, ts: int, keys: bytes | None) -> Prepared:
         publisher = self._publisher
-        envelope_keys = self._keys if keys is None else keys
-        return prepare_with(
-            event, self.execution_id, publisher.redact, envelope_keys, ts, publisher.limits.max_event_bytes
+        keys = self._keys if keys is None else keys
+        begins = isinstance(event, ExecutionStarted) and not self._is_claimed
+        fields = publisher.holds.fields if begins else {}
+        return prepare(
+            event, self.execution_id, publisher.redact, keys, ts, publisher.limits.max_event_bytes, fields=fields
         )
 
     # --- for the worker runtime ---
+
+    def stops_when(self, must_stop: Callable[[], bool]) -> None:
+        """What `cancelled` says."""
+        self._must_stop = must_stop
 
     @property
     def waiting(self) -> bool:

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+
+LEAVES_MAX = 1000
+"""Of the exceptions in a group so many are counted."""
+
 
 class RuncastError(Exception):
     """Base of every error this package raises on purpose."""
 
 
 def describe(error: BaseException, max_chars: int = 4000) -> str:
-    """`Type: message` of any exception, clipped, in characters that JSON can hold."""
+    """`Type: message` of any exception, clipped, in characters that JSON can hold. Of a group: its first leaf, and how
+    many more there are. A cancellation is "cancelled": its message may hold a task, with paths of the server."""
+    leaves = leaves_of(error)
+    more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
+    text = _describe_one(leaves[0]).encode("utf-8", "backslashreplace").decode()
+    return text[: max_chars - len(more)] + more
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group, in their order, a bounded number; an exception that is none, itself."""
+    leaves: list[BaseException] = []
+    open_ = [error]
+    while open_ and len(leaves) < LEAVES_MAX:
+        each = open_.pop()
+        if isinstance(each, BaseExceptionGroup):
+            open_ += reversed(each.exceptions)
+        else:
+            leaves.append(each)
+    return leaves
+
+
+def _describe_one(error: BaseException) -> str:
+    if isinstance(error, CancelledError):
+        return "cancelled"
     try:
         message = str(error)
     except Exception:
         message = "(its message cannot be shown)"
     name = type(error).__name__
-    text = f"{name}: {message}" if message else name
-    return text[:max_chars].encode("utf-8", "backslashreplace").decode()
+    return f"{name}: {message}" if message else name
 
 
 class InvalidEvent(RuncastError):
@@ -153,6 +180,16 @@ class EmitterClosed(RuncastError, RuntimeError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class WrongLoop(RuncastError, RuntimeError):
+    """An emitter was used from another event loop than its own. Nothing of the call was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this emitter lives on another event loop: in a thread, use SyncAgentEmitter.over(emitter, its_loop), not "
+            "asyncio.run"
+        )
 
 
 class EventsLost(RuncastError):

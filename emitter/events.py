@@ -197,6 +197,25 @@ class UsageTotals(Usage, Event, frozen=True):
     type = "usage"
 
 
+class ModelCall(Event, frozen=True):
+    """One call of a model, when it has ended. `prompt` and `answer` are stored only where
+    `RUNCAST_RECORD_MODEL_CONTENTS` is 1. `provider` as OpenTelemetry's `gen_ai.provider.name` has it: `openai`,
+    `anthropic`, `aws.bedrock`."""
+
+    type = "model:call"
+    call_id: str
+    model: str
+    input_tokens: Integer
+    output_tokens: Integer
+    duration: Seconds
+    provider: str | None = None
+    prompt: Any = None
+    answer: Any = None
+    cost_usd: float | None = None
+    first_token_seconds: Seconds | None = None
+    error: str | None = None
+
+
 class InputRequired(Event, frozen=True):
     """The agent waits for a person. `schema` is a JSON Schema, for kind `form`; a `text` whose schema is `{}` may be
     answered by any JSON."""
@@ -281,8 +300,8 @@ class Custom(Event, frozen=True):
 CATALOGUE: tuple[type[Event], ...] = (
     ExecutionQueued, ExecutionStarted, PlanCreated, PhaseStart, PhaseComplete, Thinking, ThinkingDelta, MessageDelta,
     MessageComplete, ToolStart, ToolProgress, ToolComplete, ToolError, Status, Progress, SpecialistActivated,
-    SpecialistComplete, PartialResult, Synthesis, Artifact, UsageTotals, InputRequired, InputReceived, Timeout,
-    SandboxViolation, ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
+    SpecialistComplete, PartialResult, Synthesis, Artifact, UsageTotals, ModelCall, InputRequired, InputReceived,
+    Timeout, SandboxViolation, ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
 )  # fmt: skip
 """Every type with a fixed name, in the order of the documentation; `Custom` stands beside it."""
 

@@ -57,6 +57,10 @@ class HeldText(Generic[V]):
             self._voices.pop(name, None)
         return replace(event, delta=said) if said else None
 
+    def knows(self, event: Delta) -> bool:
+        """Whether chunks of this text were said, as far as is remembered."""
+        return self._streams.knows((event.type, event.message_id))
+
     def follow(self, event: Artifact) -> Artifact:
         """A chunk of an artifact as it may be stored: they are a text as well, but none of them can wait."""
         if event.text is None:

@@ -60,8 +60,15 @@ TIME_SCRIPT = "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2]
 CONSUMER_IDLE_MS = 3_600_000
 QUEUED_LOOK_MS = 60_000
 """How often an execution that waits for a worker is looked at: whether its job is still there."""
+APART_LOOK_MS = 1_000
+"""How soon a suspect is offered again that found no worker without another one."""
+APART_SECONDS = 5.0
 ACCEPT_LOOK_MS = 10_000
 """How long accepting an execution may take before somebody looks what became of it."""
+
+
+CANCEL_GRACE_SECONDS = 10.0
+"""How long a process that no worker is may go on after its execution was asked to stop."""
 
 
 class Entry(NamedTuple):
@@ -89,8 +96,10 @@ class Given(msgspec.Struct, frozen=True):
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed execution. `from_seq` is the log's ordinal before this attempt; `lease_ms` is when the lease ends
-    (Redis time), `waited_ms` how long it waited for a worker; `cancel` was asked for before it started; `trace` is
-    where it was accepted."""
+    (Redis time), `waited_ms` how long it waited for a worker; `apart_seconds`: its worker was lost, and for so long no
+    other execution like that may run beside it; `lost` and `failed` count the attempts before this one that lost their
+    worker, or failed and were to be tried again; `cancel` was asked for before it started; `trace` is where it was
+    accepted."""
 
     owner: Owner
     execution_id: str
@@ -99,6 +108,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     from_seq: int
     lease_ms: int
     waited_ms: int = 0
+    apart_seconds: float = 0.0
+    lost: int = 0
+    failed: int = 0
     task: str
     params: dict[str, Any]
     metadata: dict[str, Any]
@@ -136,6 +148,12 @@ class UnreadableJob(Exception):
         super().__init__(detail)
         self.attempt = attempt
         self.detail = detail
+
+
+class Apart(NamedTuple):
+    """A claim got nothing because the worker runs another suspect. `look_ms` is when to offer the job again."""
+
+    look_ms: int
 
 
 Refused = Literal["stale", "owned", "lapsed"]
@@ -228,11 +246,16 @@ async def _discard(redis: Redis, agent: str, entry_id: bytes) -> None:
         await pipe.execute()
 
 
-async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_attempts: int) -> Job | Refused:
-    """Take the execution if it still waits. Asking twice, after a lost reply, gives the same attempt. Raises
-    `UnreadableJob` for what can never run."""
+async def claim(
+    redis: Redis, entry: Entry, worker: str, lease_ms: int, max_attempts: int, *, has_suspect: bool = False
+) -> Job | Refused | Apart:
+    """Take the execution if it still waits. Asking twice, after a lost reply, gives the same attempt. `has_suspect`:
+    this worker runs an execution that may have been the end of another worker. Raises `UnreadableJob` for what can
+    never run."""
     record = entry.owner.execution(entry.execution_id).record
-    reply: Any = await _eval(redis, CLAIM_SCRIPT, (record,), worker, lease_ms, max_attempts)
+    reply: Any = await _eval(redis, CLAIM_SCRIPT, (record,), worker, lease_ms, max_attempts, int(has_suspect))
+    if reply[0] == b"apart":
+        return Apart(reply[1] + APART_LOOK_MS)
     if reply[0] != b"ok":
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
@@ -249,6 +272,9 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
             waited_ms=max(0, reply[4]),
             task=given.task,
             params=given.params,
+            lost=reply[14],
+            failed=reply[16],
+            apart_seconds=_apart_seconds(reply[14], max_attempts, reply[15] / 1000),
             metadata=_object(metadata),
             request_id=request_id.decode() or None,
             conversation_id=conversation_id.decode() or None,
@@ -259,12 +285,21 @@ async def claim(redis: Redis, entry: Entry, worker: str, lease_ms: int, max_atte
         raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error
 
 
-async def settle(redis: Redis, entry: Entry, job: Job | None) -> None:
+def _apart_seconds(lost: int, max_attempts: int, lasted: float) -> float:
+    """How long an execution whose workers were lost so many times is kept apart from others like it. What crashes its
+    worker usually does so soon. On its last chance it is kept apart for as long as the lost attempt `lasted`, so that
+    it fails for no fault but its own; before that not for long: a machine that was lost may have had a hundred."""
+    if not lost:
+        return 0.0
+    return lasted if lost + 1 >= max_attempts else min(lasted, APART_SECONDS)
+
+
+async def settle(redis: Redis, entry: Entry, job: Job | None, *, look_ms: int | None = None) -> None:
     """Take an entry out of its stream: claimed as `job`, whose lease is from here on known to those who look for lost
-    workers; or, without a job, stale."""
+    workers; or, without a job, stale, or to be offered again at `look_ms`."""
     async with redis.pipeline(transaction=True) as pipe:
-        if job is not None:
-            pipe.zadd(DUE, {job.member: job.lease_ms})
+        if (look := look_ms if job is None else job.lease_ms) is not None:
+            pipe.zadd(DUE, {member(entry.owner, entry.execution_id): look})
         pipe.xack(jobs_key(entry.agent), JOBS_GROUP, entry.id)
         pipe.xdel(jobs_key(entry.agent), entry.id)
         name = member(entry.owner, entry.execution_id)

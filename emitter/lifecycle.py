@@ -27,12 +27,14 @@ from emitter.errors import (
     UnknownExecution,
 )
 from emitter.events import (
+    EXPIRED,
     TERMINAL_STATES,
     Event,
     ExecutionCancelled,
     ExecutionError,
     ExecutionQueued,
     ExecutionSuperseded,
+    InputReceived,
     State,
 )
 from emitter.jobs import Cancel, Given, Job
@@ -104,13 +106,17 @@ def check_size(start: Start, limits: LogLimits) -> None:
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the record says of an execution whose worker was lost during `attempt`, the `lost`-th time before that."""
+    """What the record says of an execution whose worker was lost during `attempt`, after `lost` losses before that.
+    `failed`: how many attempts failed and were tried again. `lasted_ms`: how long the attempt had its worker, at most.
+    """
 
     agent: str
     attempt: int
     from_seq: int
     lost: int
+    failed: int
     max_attempts: int
+    lasted_ms: int
     cancel: Cancel | None
     trace: Trace | None
 
@@ -189,27 +195,46 @@ class Lifecycle:
                 return ended.state  # type: ignore[return-value]
 
     async def _ask_to_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> State | None:
-        """The state of an execution whose worker was asked; `None` if no worker has it."""
+        """The state of an execution whose worker, or process, was asked; `None` if nobody holds it."""
         keys = owner.execution(execution_id)
         reason = None if cancel.reason is None else self._redact.text(cancel.reason)
         words = msgspec.json.encode(Cancel(reason=reason, by=cancel.by))
         suffix = channels_of(self._redis).suffix
-        state, is_owned = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, suffix)
+        state, is_owned, held_at = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, suffix)
         if not state:
             raise UnknownExecution(execution_id)
+        if held_at:
+            at = held_at + int(jobs.CANCEL_GRACE_SECONDS * 1000)
+            await jobs.look_at(self._redis, {member(owner, execution_id): at})
         known: State = state.decode()
         return known if is_owned or known in TERMINAL_STATES.values() else None
+
+    async def finish_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> None:
+        """Cancel what no worker has, whether or not the process that runs it has followed."""
+        event = self._prepare(ExecutionCancelled(reason=cancel.reason, by=cancel.by), execution_id)
+        with contextlib.suppress(AppendRefused):
+            await self._append(owner, execution_id, event)
 
     async def hand_over(self, job: Job) -> bool:
         """Give a running execution back: its next attempt waits for a worker, and this one is fenced. False if it is no
         longer this attempt's to give."""
+        return await self._pass_on(job, {}, 0)
+
+    async def retry(self, job: Job, after_seconds: float) -> bool:
+        """Have an execution whose agent failed tried again, from then on; as `hand_over`. If this process dies on the
+        way, the lease ends, and the reaper does it."""
+        at = await jobs.redis_ms(self._redis) + int(after_seconds * 1000)
+        return await self._pass_on(job, {"notBefore": str(at), "failed": str(job.failed + 1)}, at)
+
+    async def _pass_on(self, job: Job, fields: dict[str, str], not_before: int) -> bool:
         event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
+        prepared = self._prepare(event, job.execution_id, job.trace)
+        options: dict[str, Any] = {"attempt": job.attempt, "mode": "claimed", "fields": fields}
         try:
-            prepared = self._prepare(event, job.execution_id, job.trace)
-            await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
+            await self._append(job.owner, job.execution_id, prepared, **options)
         except AppendRefused:
             return False
-        await jobs.enqueue(self._redis, job.owner, job.execution_id, job.agent)
+        await self._plan(job.owner, job.execution_id, job.agent, not_before)
         await self.carry_out_cancel(job.owner, job.execution_id)
         return True
 
@@ -229,6 +254,12 @@ class Lifecycle:
         await self._append(owner, execution_id, event, attempt=attempt)
         await jobs.end(self._redis, member(owner, execution_id))
 
+    async def end(self, job: Job, event: Event) -> None:
+        """End a running execution for its worker, whose event loop cannot. Raises `AppendRefused`."""
+        prepared = self._prepare(event, job.execution_id, job.trace)
+        await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
+        await jobs.end(self._redis, job.member)
+
     async def give_up(self, owner: Owner, execution_id: str, agent: str) -> None:
         """End an execution that waits for an agent which no worker has any more."""
         error = ExecutionError(error=f"no worker has had the agent {agent} for a day", code="no_worker")
@@ -241,7 +272,7 @@ class Lifecycle:
         to be cancelled anyway, to its end. `kept`: the worker is alive after all, or somebody else was faster."""
         found = await self._found(owner, execution_id)
         event = _after(found)
-        fields = {"lost": str(found.lost + 1)}
+        fields = {"lost": str(found.lost + 1), "lostAfter": str(found.lasted_ms)}
         try:
             prepared = self._prepare(event, execution_id, found.trace)
         except (InvalidEvent, PayloadTooLarge):  # the words of who cancelled, where other limits hold
@@ -259,16 +290,38 @@ class Lifecycle:
         await jobs.enqueue(self._redis, owner, execution_id, found.agent)
         return "superseded"
 
+    async def lose_producer(self, owner: Owner, execution_id: str, attempt: int) -> bool:
+        """End an execution whose process has not been heard of for its lease; false if it is alive after all."""
+        error = ExecutionError(error="the process that ran it ended, or fell silent", code="producer_lost")
+        event = self._prepare(error, execution_id)
+        try:
+            await self._append(owner, execution_id, event, attempt=attempt, mode="lapsed")
+        except AppendRefused:
+            return False
+        log.warning("producer_lost", execution=execution_id, attempt=attempt)
+        await jobs.end(self._redis, member(owner, execution_id))
+        return True
+
+    async def expire(self, owner: Owner, execution_id: str, input_id: str) -> None:
+        """Close a question whose time is over, whoever asked it, unless somebody was faster."""
+        event = self._prepare(InputReceived(input_id=input_id, by=EXPIRED), execution_id)
+        with contextlib.suppress(AppendRefused):
+            await self._append(owner, execution_id, event)
+
     async def _found(self, owner: Owner, execution_id: str) -> Lost:
-        names = ("agent", "attempt", "from", "lost", "maxAttempts", "cancel", "traceparent")
-        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        agent, attempt, from_seq, lost, max_attempts, cancel, traceparent = row
+        texts = ("agent", "cancel", "traceparent")
+        numbers = ("attempt", "from", "lost", "failed", "maxAttempts", "lease", "claimedAt")
+        row = await self._redis.hmget(owner.execution(execution_id).record, *texts, *numbers)
+        agent, cancel, traceparent = row[:3]
+        attempt, from_seq, lost, failed, max_attempts, lease, claimed_at = row[3:]
         return Lost(
             agent=(agent or b"").decode(),
             attempt=int(attempt or 0),
             from_seq=int(from_seq or 0),
             lost=int(lost or 0),
+            failed=int(failed or 0),
             max_attempts=int(max_attempts or MAX_ATTEMPTS),
+            lasted_ms=max(0, int(lease or 0) - int(claimed_at or lease or 0)),
             cancel=jobs.read_cancel(cancel or b""),
             trace=read_trace([(traceparent or b"").decode("ascii", "replace")]),
         )
@@ -295,7 +348,7 @@ def _after(found: Lost) -> Event:
     """What follows on the loss of a worker."""
     if found.cancel is not None:
         return ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)
-    if found.lost + 1 >= found.max_attempts:
+    if found.lost + found.failed + 1 >= found.max_attempts:
         times = "its worker was lost" if found.lost == 0 else f"its workers were lost {found.lost + 1} times"
         return ExecutionError(error=times, code="worker_lost")
     return ExecutionSuperseded(from_seq=found.from_seq, attempt=found.attempt + 1)

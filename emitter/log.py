@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,16 +10,20 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import structlog
+from msgspec import structs
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from emitter import errors, wire
+from emitter import errors, mending, wire
 from emitter.batch import Batch, Prepared
 from emitter.connection import Channels, channels_of, pack, repeated
-from emitter.errors import AppendRefused, InvalidSetting
-from emitter.events import Event, InputReceived
+from emitter.errors import AppendRefused, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.events import Event, InputReceived, ModelCall
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
+
+log = structlog.get_logger("emitter")
 
 APPEND_SCRIPT = Path(__file__).with_name("append.lua").read_text()
 APPEND_SHA = hashlib.sha1(APPEND_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -39,6 +44,7 @@ class LogLimits(msgspec.Struct, frozen=True):
     max_queued_per_user: int = wire.MAX_QUEUED_PER_USER
     max_params_bytes: int = wire.MAX_PARAMS_BYTES
     max_conversation_bytes: int = wire.MAX_CONVERSATION_BYTES
+    unheld_lease_seconds: int = wire.UNHELD_LEASE_SECONDS
 
 
 # Variable → field of `LogLimits`, least and greatest value: the same as an edge reads.
@@ -52,6 +58,7 @@ _LIMITS = {
     "RUNCAST_MAX_OPEN_INPUTS": ("max_open_inputs", 0, 1000),
     "RUNCAST_MAX_QUEUED_PER_USER": ("max_queued_per_user", 0, 10**9),
     "RUNCAST_MAX_PARAMS_BYTES": ("max_params_bytes", 0, 16 * 1024 * 1024),
+    "RUNCAST_UNHELD_LEASE_SECONDS": ("unheld_lease_seconds", 0, 86_400),
     "RUNCAST_MAX_CONVERSATION_BYTES": ("max_conversation_bytes", 0, 16 * 1024 * 1024),
 }
 
@@ -113,16 +120,58 @@ def prepare_with(
     fields: Mapping[str, str] = {},
 ) -> Prepared:
     """`prepare` for many events: `keys` are of `wire.envelope_keys`, the id is valid."""
-    data = wire.encode_data(event)
+    if isinstance(event, ModelCall) and not wire.RECORD_MODEL_CONTENTS:
+        event = structs.replace(event, prompt=None, answer=None)
+    data = wire.encode_data(event, max_bytes)
+    if max_bytes and len(data) > REDACTED_TIMES * max_bytes:  # or it would be looked through for nothing
+        raise PayloadTooLarge(len(data), max_bytes)
     type_ = wire.event_type(event)
     data = redact(type_, data)
     moment = wire.now_ms() if ts is None else ts
     json = wire.envelope(type_, execution_id, data, ts=moment, keys=keys, max_bytes=max_bytes)
     if answer is None and isinstance(event, InputReceived):
-        answer = msgspec.json.encode({"value": event.value, "by": event.by, "at": moment}).decode()
+        answer = wire.encode_value({"value": event.value, "by": event.by, "at": moment}).decode()
     return Prepared(type_, json, wire.append_mark(event, data, answer), fields)
 
 
+def prepare_shown(
+    event: Event,
+    execution_id: str,
+    redact: Redactor,
+    keys: bytes,
+    ts: int,
+    max_bytes: int,
+    *,
+    fields: Mapping[str, str] = {},
+) -> Prepared:
+    """`prepare_with` for what an agent says: an event that only shows something is mended (`emitter.mending`) where
+    it cannot be stored as it is."""
+    try:
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
+    except (InvalidEvent, PayloadTooLarge) as error:
+        if not mending.may_mend(event):
+            raise
+        log.debug("event_mended", execution=execution_id, type=event.type, **_why(error))
+    event = mending.mended(event)
+    try:
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
+    except PayloadTooLarge as error:
+        around = wire.envelope(wire.event_type(event), execution_id, b"", ts=ts, keys=keys)
+        for cut in mending.shorter(event, max_bytes - len(around), redact):
+            with contextlib.suppress(PayloadTooLarge):
+                return prepare_with(cut, execution_id, redact, keys, ts, max_bytes, fields=fields)
+        raise error from None
+
+
+def _why(error: InvalidEvent | PayloadTooLarge) -> dict[str, str | int]:
+    """Nothing of what the event says."""
+    if isinstance(error, PayloadTooLarge):
+        return {"bytes": error.size}
+    return {"at": error.detail.partition("at `")[2].partition("`")[0] or "$"}
+
+
+REDACTED_TIMES = 64
+"""Over so many times the limit an event is not redacted any more, which might have made it shorter."""
 FIRST_SEQ_AT = 11
 """Where the producer sequence stands in an append command."""
 

@@ -32,7 +32,10 @@ class Metrics(Observer):
     """Counts in a registry of its own, in which every series of a closed set exists from the start. Written by the
     worker's loop, read by the thread of its probes."""
 
-    def __init__(self, agents: Sequence[str], version: str = "unknown") -> None:
+    def __init__(
+        self, agents: Sequence[str], version: str = "unknown", *, stalled_seconds: float = STALLED_SECONDS
+    ) -> None:
+        self._stalled_seconds = stalled_seconds
         self._beaten_at, self._announced_at, self._is_stopping = time.monotonic(), -1e9, False
         self.registry = registry = CollectorRegistry()
         self._running = Gauge("runcast_worker_running", "Executions that run here", registry=registry)
@@ -86,7 +89,7 @@ class Metrics(Observer):
 
     @property
     def is_alive(self) -> bool:
-        return time.monotonic() - self._beaten_at < STALLED_SECONDS
+        return time.monotonic() - self._beaten_at < self._stalled_seconds
 
     @property
     def is_ready(self) -> bool:

@@ -29,10 +29,13 @@ from emitter.errors import (
     RuncastError,
     TooManyInputs,
     UnknownInput,
+    WrongLoop,
 )
 from emitter.events import Event
+from emitter.holds import Holds
 from emitter.hooks import Hook, hooks_from, name_hooks
 from emitter.lane import Lane, Options
+from emitter.lifecycle import Lifecycle
 from emitter.listener import Listener
 from emitter.log import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.observer import Observer
@@ -81,6 +84,9 @@ class Publisher:
         self.options = options
         self.limits = found_limits if limits is None else limits
         self.redact = Redactor(found_keys if redact_keys is None else redact_keys)
+        self.holds = Holds(
+            self.redis, Lifecycle(self.redis, self.limits, self.redact), self.limits.unheld_lease_seconds
+        )
         self._link: Link | None = None
         self._due: dict[Lane, None] = {}
         self._waiting: dict[Lane, None] = {}
@@ -98,6 +104,7 @@ class Publisher:
             raise EmitterClosed("a publisher is opened once")
         if not isinstance(self.redis, RedisCluster):  # there, commands must find their node
             self._link = Link(self.redis)
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run(), name="publisher")
         return self
 
@@ -120,6 +127,7 @@ class Publisher:
             self._timer.cancel()
         if task is not None:
             await tasks.end([task])
+        await self.holds.aclose()
         await self.listener.aclose()
         if self._link is not None:
             await self._link.aclose()
@@ -127,6 +135,7 @@ class Publisher:
             await self.redis.aclose()
 
     def check_open(self) -> None:
+        """Raises `EmitterClosed`, and `WrongLoop` on an event loop that sends nothing."""
         if self._task is None:
             how = (
                 "is closed"
@@ -134,6 +143,8 @@ class Publisher:
                 else "was not opened: use `async with`, also for an emitter that has its own"
             )
             raise EmitterClosed(f"the publisher {how}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop
 
     # --- lanes ---
 

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
-
 from emitter.errors import InvalidEvent
 from emitter.events import InputRequired
-from emitter.wire import now_ms
+from emitter.wire import encode_value, now_ms
 
 InputKind = Literal["approval", "choice", "text", "form"]
 
@@ -64,7 +62,7 @@ class Questions:
 def _digest(*asked: Any) -> str:
     """The same for the same question, in whatever order its schema's keys come."""
     try:
-        canonical = msgspec.json.encode(asked, order="sorted")
+        canonical = encode_value(asked, is_sorted=True)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InvalidEvent(f"input:required: {error}") from error
     return hashlib.sha256(canonical).hexdigest()[:DIGEST_CHARS]

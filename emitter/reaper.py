@@ -2,8 +2,10 @@
 lost its worker, ends what no worker has the agent for any more, and cancels what nobody watches. So none stays
 `queued` or `running` with nobody working on it.
 
-Every worker runs one, and a lock in Redis lets one at a time do the work. Nothing breaks if two do for a moment: each
-step is decided by the execution's record.
+It also ends what a process ran that is no worker and has fallen silent, and closes questions whose time is over.
+
+Every worker runs one, and every edge while no worker lives; a lock in Redis lets one at a time do the work. Nothing
+breaks if two do for a moment: each step is decided by the execution's record.
 
 A lease that ended while Redis was away says nothing about its worker, which could not renew it, nor does one that ended
 because the clock of Redis was put forward. So after either a reaper gives all workers one lease time before it takes
@@ -24,9 +26,10 @@ from emitter import jobs, presence, workers
 from emitter.connection import GONE
 from emitter.errors import AppendRefused, InvalidEvent, RuncastError
 from emitter.events import TERMINAL_STATES
+from emitter.jobs import Cancel
 from emitter.lifecycle import Lifecycle
 from emitter.observer import Observer
-from emitter.wire import DUE, REAPER, Owner, parse_member
+from emitter.wire import DUE, EXPIRIES, REAPER, Owner, parse_member
 
 log = structlog.get_logger("emitter.reaper")
 
@@ -35,6 +38,9 @@ TICK_SECONDS = 0.5
 lease where that is shorter."""
 LOCK_SECONDS = 3.0
 BATCH = 100
+EXPIRED_MS = 2_000
+"""How long after its time a question may be closed by whoever asked it."""
+GRACE_MS = int(jobs.CANCEL_GRACE_SECONDS * 1000)
 FAILURES = 3
 """Executions that cannot be looked at, one after the other, before it is Redis that is away and not a part of it."""
 HOLD_SCRIPT = """
@@ -57,7 +63,12 @@ class Found(NamedTuple):
     not_before: int
     agent: str
     created: int
-    cancel: bool
+    cancel: Cancel | None
+    cancel_at: int
+    hold: int
+    seen: int
+    ms: int
+    attempt: int
 
 
 class Reaper:
@@ -86,6 +97,7 @@ class Reaper:
         more = False
         if await self._hold():
             more = await self._look_around()
+            await self._close_expired(self._clock_ms)
             for owner, execution_id, name in await presence.abandoned(self._redis, BATCH):
                 await self._cancel_abandoned(owner, execution_id)
                 await presence.forget(self._redis, name)
@@ -148,10 +160,9 @@ class Reaper:
             await jobs.end(self._redis, name, found.agent if found else "", planned_by=now)
         elif found.owner:
             await self._look_at_lease(owner, execution_id, name, found, now)
-        elif found.state != "queued":
-            # Somebody runs it who is no worker: it publishes over HTTP, say.
-            await jobs.end(self._redis, name, found.agent, planned_by=now)
-        elif found.cancel and await self._lifecycle.carry_out_cancel(owner, execution_id):
+        elif found.state != "queued" or (found.hold and not found.agent):
+            await self._look_at_process(owner, execution_id, name, found, now)
+        elif found.cancel is not None and await self._lifecycle.carry_out_cancel(owner, execution_id):
             await jobs.end(self._redis, name, found.agent, planned_by=now)
         elif found.not_before > now:
             await jobs.look_at(self._redis, {name: found.not_before})
@@ -181,13 +192,52 @@ class Reaper:
         else:
             self._observer.taken_over(verdict)
 
+    async def _look_at_process(self, owner: Owner, execution_id: str, name: str, found: Found, now: int) -> None:
+        """Somebody runs it who is no worker: a script, or a client over HTTP."""
+        if not found.hold:
+            await jobs.end(self._redis, name, found.agent, planned_by=now)
+        elif found.cancel is not None and found.cancel_at + GRACE_MS <= now:
+            await self._lifecycle.finish_cancel(owner, execution_id, found.cancel)
+            await jobs.end(self._redis, name, found.agent)
+        elif (ends := self._ends(found, now)) > now:
+            await jobs.look_at(self._redis, {name: ends})
+        elif (seconds := self._patience_seconds()) > 0:
+            await jobs.look_at(self._redis, {name: now + int(seconds * 1000)})
+        elif await self._lifecycle.lose_producer(owner, execution_id, found.attempt):
+            self._observer.taken_over("ended")
+        else:
+            await jobs.look_at(self._redis, {name: now + 1000})
+
+    def _ends(self, found: Found, now: int) -> int:
+        """When to look at what a process runs. One that says nothing but what it publishes, over HTTP, has nothing to
+        say while a person is asked."""
+        if found.cancel is not None:
+            return found.cancel_at + GRACE_MS
+        if found.state == "waiting_input" and not found.lease:
+            return now + jobs.QUEUED_LOOK_MS
+        return max(found.lease, found.seen, found.ms + found.hold)
+
+    async def _close_expired(self, now: int) -> None:
+        """Close questions whose time is over. Whoever asked them does so first, if it is there."""
+        names = await self._redis.zrange(EXPIRIES, 0, now - EXPIRED_MS, byscore=True, offset=0, num=BATCH)
+        for raw in names:
+            try:
+                name, _, input_id = raw.decode().rpartition(" ")
+                await self._lifecycle.expire(*parse_member(name), input_id)
+            except (ValueError, ResponseError, RuncastError) as error:  # as in `_look`
+                log.error("expiry_unreadable", member=raw[:300].decode("utf-8", "replace"), error=str(error)[:200])
+            await self._redis.zrem(EXPIRIES, raw)
+
     async def _find(self, owner: Owner, execution_id: str) -> Found | None:
-        names = ("state", "owner", "lease", "notBefore", "agent", "createdAt", "cancel")
-        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        state, holder, lease, not_before, agent, created, cancel = [(value or b"").decode() for value in row]
+        texts = ("state", "owner", "agent", "cancel")
+        numbers = ("lease", "notBefore", "createdAt", "cancelAt", "hold", "seen", "ms", "attempt")
+        row = await self._redis.hmget(owner.execution(execution_id).record, *texts, *numbers)
+        state, holder, agent, cancel = [(value or b"").decode() for value in row[:4]]
         if not state:
             return None
-        return Found(state, holder, int(lease or 0), int(not_before or 0), agent, int(created or 0), bool(cancel))
+        lease, not_before, created, cancel_at, hold, seen, ms, attempt = [int(value or 0) for value in row[4:]]
+        asked = jobs.read_cancel(cancel.encode())
+        return Found(state, holder, lease, not_before, agent, created, asked, cancel_at, hold, seen, ms, attempt)
 
     async def _cancel_abandoned(self, owner: Owner, execution_id: str) -> None:
         try:

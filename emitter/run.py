@@ -33,11 +33,14 @@ from emitter.errors import (
     RuncastError,
     Superseded,
     UnknownExecution,
+    describe,
 )
 from emitter.events import Timeout
 from emitter.jobs import Cancel, Job
+from emitter.retries import Retry, retry_after
 
 ERROR_CHARS = 2_000
+CANCELLED_ITSELF = "CancelledError: the agent cancelled itself"
 AWAY_SECONDS = 600.0
 """How long an end may wait for Redis. By then another worker has the execution, or there is no Redis to write to."""
 CLOSE_SECONDS = 5.0
@@ -56,6 +59,13 @@ class Raised(msgspec.Struct, frozen=True):
     stack: str
 
 
+class Retried(msgspec.Struct, frozen=True):
+    """The agent raised, and is to be tried again `after` so many seconds."""
+
+    after: float
+    failure: Raised
+
+
 class Refused(msgspec.Struct, frozen=True):
     """The agent let through what its emitter raised: the log is closed."""
 
@@ -64,6 +74,10 @@ class TimedOut(msgspec.Struct, frozen=True):
     """The agent was over this limit."""
 
     limit: Limit
+
+    @property
+    def message(self) -> str:
+        return f"over its {self.limit}"
 
 
 class HandedOver(msgspec.Struct, frozen=True):
@@ -75,8 +89,8 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 Cause = Cancel | TimedOut | HandedOver | Lost
-Ending = Returned | Raised | Refused | Cause
-Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "handed_over", "lost", "unwritten"]
+Ending = Returned | Raised | Retried | Refused | Cause
+Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "retried", "handed_over", "lost", "unwritten"]
 """How a run came out. `ended`: the log was closed already, by the agent itself or by somebody else; `unwritten`: Redis
 did not take the end, so the lease must lapse and another worker look after it."""
 
@@ -91,14 +105,23 @@ class Run:
         self.job = job
         self.emitter = open_emitter()
         self.end_seen = False
+        self.is_closed = False
+        self.suspect_until = time.monotonic() + job.apart_seconds
         self.leftover: asyncio.Task[Ending] | None = None
+        self.failure: Raised | None = None
+        self.retry_after = 0.0
         self._agent = agent
         self._open_emitter = open_emitter
         self._cut_seconds = cut_seconds
         loop = asyncio.get_running_loop()
         self._interrupted: asyncio.Future[Cause] = loop.create_future()
         self._abandoned: asyncio.Future[None] = loop.create_future()
+        self._must_stop = False
+        self._cancel_heard: tuple[float, Cancel] | None = None
+        self._deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
+        self._quiet_since = 0.0
         self._context = self._make_context(loop)
+        self.emitter.stops_when(self._is_stopped)
 
     def interrupt(self, cause: Cause) -> None:
         """Stop the agent. The first cause counts; but what is lost takes nothing more, whatever else happened."""
@@ -111,6 +134,11 @@ class Run:
         """Wait no longer for an interrupted agent to let go."""
         if not self._abandoned.done():
             self._abandoned.set_result(None)
+
+    def excuse(self, seconds: float) -> None:
+        """For so long another agent has blocked the event loop: that counts against no limit of this one."""
+        self._deadlines.excuse(seconds)
+        self._quiet_since = time.monotonic()
 
     async def execute(self) -> Outcome:
         try:
@@ -125,6 +153,29 @@ class Run:
             with contextlib.suppress(RuncastError):  # what the end needed is in the log already, or never will be
                 await self.emitter.close(CLOSE_SECONDS)
 
+    # --- from the thread that keeps the leases ---
+
+    def hear(self, cancel: Cancel | None) -> None:
+        """The agent must stop, and sees so in `cancelled`, even while it blocks the loop that will interrupt it."""
+        self._must_stop = True
+        if cancel is not None and self._cancel_heard is None:
+            self._cancel_heard = (time.monotonic(), cancel)
+
+    def cancel_heard(self, before: float) -> Cancel | None:
+        """The request to cancel, if it came before that moment."""
+        heard = self._cancel_heard
+        return None if heard is None or heard[0] > before else heard[1]
+
+    def limit_over(self, now: float) -> Limit | None:
+        """The limit that had ended by then, if one had."""
+        return self._deadlines.over(now, self._active_at(now))
+
+    def _active_at(self, now: float) -> float:
+        return now if self.emitter.waiting else max(self.emitter.active_at, self._quiet_since)
+
+    def _is_stopped(self) -> bool:
+        return self._must_stop or self._interrupted.done()
+
     # --- the agent ---
 
     async def _work(self) -> Ending:
@@ -134,12 +185,12 @@ class Run:
         try:
             await self.emitter.execution_started(self.job.task, attempt=self.job.attempt)
         except (InvalidEvent, PayloadTooLarge) as error:
-            return Raised(_describe(error), "")
+            return Raised(describe(error, ERROR_CHARS), "")
         call = asyncio.create_task(self._call(), name=f"agent-{self.job.execution_id}")
         try:
             await self._watch(call)
             if call.done():  # whatever else happened at the same time: it has come to its own end
-                return _ending(call)
+                return self.cancel_heard(time.monotonic()) or _ending(call)
             return await self._stop(call)
         finally:
             if not call.done():
@@ -148,14 +199,12 @@ class Run:
 
     async def _watch(self, call: asyncio.Task[Ending]) -> None:
         """Wait until the agent ends, is interrupted or is over a limit."""
-        agent = self._agent
-        deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
         while not (call.done() or self._interrupted.done()):
             now = time.monotonic()
-            active_at = now if self.emitter.waiting else self.emitter.active_at
-            for notice in deadlines.due(now, active_at):
+            active_at = self._active_at(now)
+            for notice in self._deadlines.due(now, active_at):
                 self._say(notice)
-            moment = deadlines.next_at(active_at)
+            moment = self._deadlines.next_at(active_at)
             timeout = None if moment is None else max(0.0, moment - now)
             await asyncio.wait((call, self._interrupted), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
@@ -216,7 +265,14 @@ class Run:
                 return Lost()
             if isinstance(error, ExecutionEnded):
                 return Refused()
-        return Raised(_describe(error), _stack(error))
+        if isinstance(error, asyncio.CancelledError):
+            return Raised(CANCELLED_ITSELF, _stack(error))
+        job, said = self.job, error.__cause__ if isinstance(error, Retry) and error.__cause__ else error
+        failure = Raised(describe(said, ERROR_CHARS), _stack(error))
+        after = retry_after(error, job.failed, self._agent.retry_on)
+        if after is None or job.lost + job.failed + 1 >= self._agent.max_attempts:
+            return failure
+        return Retried(after, failure)
 
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Context | SyncContext:
         job = self.job
@@ -229,7 +285,7 @@ class Run:
             "org": job.owner.org,
             "attempt": job.attempt,
             "conversation_id": job.conversation_id,
-            "is_cancelled": self._interrupted.done,
+            "is_cancelled": self._is_stopped,
         }
         if self._agent.is_async:
             return Context(self.emitter, **given)
@@ -252,10 +308,10 @@ class Run:
             await self.emitter.flush(AWAY_SECONDS)  # the end is queued, and goes out when Redis is back
             return _outcome(ending)
         except RuncastError as error:
-            if isinstance(ending, HandedOver):
-                return "handed_over"  # the last events are lost, the execution need not be
+            if isinstance(ending, HandedOver | Retried):
+                return _outcome(ending)  # the last events are lost, the execution need not be
             code = "invalid_result" if isinstance(error, (InvalidEvent, PayloadTooLarge)) else "append_refused"
-            return await self._fail(_describe(error), code)
+            return await self._fail(describe(error, ERROR_CHARS), code)
 
     async def _write(self, ending: Ending) -> Outcome:
         emitter = self.emitter
@@ -263,9 +319,13 @@ class Run:
             case Returned(value):
                 await emitter.execution_complete(value)
             case Raised(error, stack):
+                self.failure = ending
                 await emitter.execution_error(error, code="agent_error", stack=stack)
-            case TimedOut(limit):
-                await emitter.execution_error(f"over its {limit}", code="timeout")
+            case Retried(after, failure):
+                self.retry_after, self.failure = after, failure
+                await emitter.flush()
+            case TimedOut():
+                await emitter.execution_error(ending.message, code="timeout")
             case Cancel(reason, by):
                 await emitter.execution_cancelled(reason=reason, by=by)
             case HandedOver():
@@ -279,6 +339,7 @@ class Run:
     async def _fail(self, error: str, code: str) -> Outcome:
         """End with an error when the end that was meant could not be written. An emitter that broke earlier, by an
         event that the log refused, takes nothing more: then a fresh one says it."""
+        self.failure = Raised(error, "")
         try:
             await self.emitter.execution_error(error, code=code)
         except (ExecutionEnded, Superseded):
@@ -291,7 +352,7 @@ class Run:
 
 def _ending(call: asyncio.Task[Ending]) -> Ending:
     if call.cancelled():
-        return Raised("CancelledError: the agent cancelled itself", "")
+        return Raised(CANCELLED_ITSELF, "")
     return call.result()
 
 
@@ -299,6 +360,7 @@ def _outcome(ending: Ending) -> Outcome:
     outcomes: dict[type, Outcome] = {
         Returned: "completed",
         Raised: "failed",
+        Retried: "retried",
         Refused: "ended",
         TimedOut: "timeout",
         Cancel: "cancelled",
@@ -306,16 +368,6 @@ def _outcome(ending: Ending) -> Outcome:
         Lost: "lost",
     }
     return outcomes[type(ending)]
-
-
-def _describe(error: BaseException) -> str:
-    """`Type: message`, clipped, and free of the lone surrogates that file names bring along and JSON cannot hold."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its message cannot be shown)"
-    name = type(error).__name__
-    return _encodable(f"{name}: {message}" if message else name)[:ERROR_CHARS]
 
 
 def _stack(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,7 +17,7 @@ from emitter import tasks
 from emitter.catalogue import EventMethods
 from emitter.emitter import AgentEmitter
 from emitter.errors import EmitterClosed, InvalidEvent, PayloadTooLarge, RuncastError, describe
-from emitter.events import Event
+from emitter.events import Event, Usage
 from emitter.wire import Owner
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class SyncAgentEmitter(EventMethods[None]):
     """
 
     def __init__(self, user_id: str, execution_id: str | None = None, **options: Any) -> None:
+        _check_threads()
         self._loop = asyncio.new_event_loop()
         self._closing, self._submitting, self._closed = threading.Lock(), threading.Lock(), False
         self._pid = os.getpid()
@@ -121,6 +123,15 @@ class SyncAgentEmitter(EventMethods[None]):
     def ended(self) -> bool:
         return self._emitter.ended
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the execution is to stop, as `AgentEmitter.cancelled`."""
+        return self._emitter.cancelled
+
+    def until_cancelled(self) -> None:
+        """Block until somebody cancels the execution, as `AgentEmitter.until_cancelled`."""
+        self._call(self._emitter.until_cancelled)
+
     def new_id(self, kind: Literal["message", "call"]) -> str:
         """An id unique in this execution."""
         return self._emitter.new_id(kind)
@@ -147,6 +158,19 @@ class SyncAgentEmitter(EventMethods[None]):
 
     def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
         self._call(lambda: self._emitter.emit(event, agent=agent, parent_id=parent_id))
+
+    @property
+    def _spent(self) -> Usage:
+        """One sum, whichever face of the emitter adds to it."""
+        return self._emitter._spent
+
+    @_spent.setter
+    def _spent(self, spent: Usage) -> None:
+        self._emitter._spent = spent
+
+    def _emit_each(self, *said: Event) -> None:
+        for event in said:
+            self.emit(event)
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._call(lambda: self._emitter._terminal(event, fields))
@@ -198,10 +222,23 @@ class SyncAgentEmitter(EventMethods[None]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
+            if self._thread is not None and self._pid == os.getpid():
+                self._call(lambda: self._emitter._say_last_word(error))
             self.close()
         except RuncastError:
             if error is None:
                 raise
+
+
+def _check_threads() -> None:
+    """Raises `RuntimeError` where gevent has replaced what an event loop in a thread of its own needs: it would run in
+    the caller's thread, or never."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and any(monkey.is_module_patched(name) for name in ("threading", "select")):
+        raise RuntimeError(
+            "gevent has replaced threads or select, which this emitter needs for its event loop: patch without them, "
+            "`monkey.patch_all(thread=False, select=False)`, or publish over HTTP"
+        )
 
 
 def check_process(owner: int) -> None:

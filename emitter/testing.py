@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from emitter.answers import misfit, prepare_answer
 from emitter.batch import Prepared
-from emitter.emitter import STACK_CHARS, AsyncEventMethods
+from emitter.emitter import STACK_CHARS, TEXT_CHUNK, AsyncEventMethods, cut_chunk
 from emitter.errors import (
     AlreadyAnswered,
     EmitterClosed,
@@ -29,23 +29,23 @@ from emitter.events import (
     Event,
     InputReceived,
     InputRequired,
+    MessageComplete,
     MessageDelta,
     ThinkingDelta,
 )
 from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
-from emitter.log import prepare
+from emitter.log import prepare_shown, prepare_with
+from emitter.mending import valid
 from emitter.questions import InputKind
 from emitter.redact import Redactor
 from emitter.subjects import owner_named
-from emitter.wire import Envelope, decode_envelope
-
-Prepare = Callable[[Event], Prepared]
+from emitter.wire import Envelope, check_execution_id, decode_envelope, envelope_keys, now_ms
 
 
 class RecordingEmitter(AsyncEventMethods):
     """`AgentEmitter` without Redis. `events` holds (type, event) in order, as a reader would get them: encoded,
-    redacted and decoded again, so an event the contract does not allow raises here too.
+    redacted and decoded again: what is mended or raises there does so here.
 
     `answers` are what `ask` returns, by the question's `input_id` or its prompt; or a function of the question (an
     `InputRequired`) that returns the answer or raises `InputExpired`. A question without an answer expires at once. An
@@ -63,14 +63,15 @@ class RecordingEmitter(AsyncEventMethods):
         *,
         answers: Mapping[str, Any] | Callable[[InputRequired], Any] | None = None,
         hooks: Sequence[Hook] = (),
+        strict: bool = False,
     ) -> None:
-        super().__init__(attempt=1)
+        super().__init__(attempt=1, strict=strict)
         self.user_id = user_id
         self.owner = owner_named(user_id)
-        self.execution_id = execution_id
+        self.execution_id = check_execution_id(execution_id)
         self._events: list[tuple[str, Event]] = []
         self._envelopes: list[Envelope] = []
-        self._held: HeldText[Prepare] = HeldText(lambda chunk, prepare: self._record(prepare(chunk)))
+        self._held: HeldText[bytes] = HeldText(lambda chunk, keys: self._record(self._prepare(chunk, keys)))
         self.records: dict[str, str] = {}
         self.ended = False
         self._received: dict[str, InputReceived] = {}
@@ -102,6 +103,15 @@ class RecordingEmitter(AsyncEventMethods):
     def text_emitted(self) -> str:
         return "".join(event.delta for event in self.of("message:delta"))
 
+    @property
+    def cancelled(self) -> bool:
+        """Nobody cancels."""
+        return False
+
+    async def until_cancelled(self) -> None:
+        """Wait until the test gives up."""
+        await asyncio.Event().wait()
+
     async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
         if not isinstance(event, Event):
             raise InvalidEvent(f"{type(event).__name__} is not an event")
@@ -111,22 +121,60 @@ class RecordingEmitter(AsyncEventMethods):
         self._check()
         if isinstance(event, InputReceived):
             self._check_open(event.input_id)
-        if (passed := apply_hooks(self._hooks, event, self._origin)) is not None:
-            self._take(passed, partial(self._prepare, agent=agent, parent_id=parent_id))
+        keys = envelope_keys(agent=agent, parent_id=parent_id)
+        for half, its_keys in self._lone_halves(event):
+            self._say(half, its_keys)
+        if (sayable := self._sayable(event, keys)) is not None:
+            self._say(sayable, keys)
 
-    def _take(self, event: Event, prepare: Prepare) -> None:
-        prepared = prepare(event)  # it raises for what cannot be stored
-        if isinstance(event, MessageDelta | ThinkingDelta):
-            if (said := self._held.pass_on(event, prepare)) is not None:
-                self._record(prepare(said))
-            return
-        if isinstance(event, Artifact):
-            prepared = prepare(self._held.follow(event))
+    def _say(self, event: Event, keys: bytes) -> None:
+        passed = apply_hooks(self._hooks, event, self._origin)
+        if isinstance(passed, MessageDelta | ThinkingDelta):
+            for chunk in self._chunks(passed, keys):
+                if (said := self._held.pass_on(chunk, keys)) is not None:
+                    self._record(self._prepare(said, keys))
+        elif isinstance(passed, MessageComplete):
+            self._say_end(passed, keys)
+        elif passed is not None:
+            prepared = self._prepare(passed, keys)
+            if isinstance(passed, Artifact):
+                prepared = self._prepare(self._held.follow(passed), keys)
+            self._held.before(passed)
+            self._record(prepared)
+
+    def _chunks(self, event: MessageDelta | ThinkingDelta, keys: bytes) -> list[MessageDelta | ThinkingDelta]:
+        """A chunk, or several where it is too long for one event."""
+        try:
+            self._prepare_strictly(event, keys)
+        except PayloadTooLarge:
+            if self._strict:
+                raise
+            return list(cut_chunk(event, TEXT_CHUNK))
+        return [event]
+
+    def _say_end(self, event: MessageComplete, keys: bytes) -> None:
+        """As `AgentEmitter`: a text that is too long for one event is said in chunks, if it was not before."""
+        if not self._strict:
+            event = cast(MessageComplete, valid(event, self.max_event_bytes))
+        try:
+            prepared = self._prepare_strictly(event, keys)
+        except PayloadTooLarge:
+            delta = MessageDelta(message_id=event.message_id, delta=event.text or "")
+            if self._strict:
+                raise
+            if not self._held.knows(delta):
+                self._say(delta, keys)
+            prepared = self._prepare(msgspec.structs.replace(event, text=None), keys)
         self._held.before(event)
         self._record(prepared)
 
-    def _prepare(self, event: Event, agent: str | None = None, parent_id: str | None = None) -> Prepared:
-        return prepare(event, self.execution_id, redact=self._redact, agent=agent, parent_id=parent_id)
+    def _prepare(self, event: Event, keys: bytes = b"") -> Prepared:
+        if self._strict:
+            return self._prepare_strictly(event, keys)
+        return prepare_shown(event, self.execution_id, self._redact, keys, now_ms(), self.max_event_bytes)
+
+    def _prepare_strictly(self, event: Event, keys: bytes) -> Prepared:
+        return prepare_with(event, self.execution_id, self._redact, keys, now_ms(), self.max_event_bytes)
 
     def _record(self, prepared: Prepared) -> None:
         envelope, event = decode_envelope(prepared.json)
@@ -151,12 +199,15 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
+        event = self._sayable(event) or event
         prepared, failure = prepare_end(self._hooks, event, self._origin, self._prepare)
         self._held.release()
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # of a hook, as in AgentEmitter
+            for half, keys in self._halves.release():
+                self._say(half, keys)
             await self.end_text()
         if failure is None:
-            self.records.update({name: self._redact.text(text)[:STACK_CHARS] for name, text in fields.items()})
+            self.records.update({name: self._redact.text(str(text))[:STACK_CHARS] for name, text in fields.items()})
         self._record(prepared)
         if failure is not None:
             raise failure
@@ -217,6 +268,9 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def close(self, timeout: float | None = None) -> None:  # noqa: ARG002 - as AgentEmitter has it
         """Emit nothing any more."""
+        with contextlib.suppress(InvalidEvent):
+            for half, keys in self._halves.release():
+                self._say(half, keys)
         self._closed = True
 
     async def __aenter__(self) -> RecordingEmitter:

@@ -15,6 +15,7 @@ import msgspec
 
 MAX_DEPTH = 128
 """How deep a value may be nested: `[]` is 1 deep. Encoders of other languages, and our own, give up at about 1,000."""
+MAX_VALUES = 1_000_000
 MAX_INTEGER = 2**53 - 1
 """The greatest whole number that every reader of JSON holds exactly."""
 MAX_MILLIS = 253_402_300_799_999
@@ -25,10 +26,39 @@ Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Attempt = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="counts from 1")]
 
+ROUNDING = 1e-6
+"""By so much a percentage may be over or under, because its parts were added up."""
+
 SHALLOW_PASSES = 8
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _ALL_BUT_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """Brackets to signed bytes: one deeper, or one less."""
+
+
+def percentage(value: Any) -> Any:
+    """A percentage that is over or under by rounding is the nearest; any other value is left as it is."""
+    if not isinstance(value, float | int) or not (-ROUNDING <= value < 0 or 100 < value <= 100 + ROUNDING):
+        return value
+    return 0.0 if value < 0 else 100.0
+
+
+def is_heavier(value: Any, most: int) -> bool:
+    """Whether a value surely takes more than `most` bytes of JSON, or holds more than `MAX_VALUES` others: what it
+    holds several times counts as often. Bounded in time, also for a value that holds itself."""
+    if type(value) is str:
+        return len(value) > most
+    waiting, seen, left = [value] if isinstance(value, _CONTAINERS) else [], 0, most
+    for each in waiting:  # which grows meanwhile
+        seen += len(each) + 1
+        if seen > MAX_VALUES or (left := left - len(each)) < 0:
+            return True
+        for item in tuple(each.values() if isinstance(each, dict) else each):  # another thread may change it
+            if type(item) is str:
+                left -= len(item)
+            elif isinstance(item, _CONTAINERS):
+                waiting.append(item)
+    return left < 0
 
 
 def is_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:

@@ -28,9 +28,10 @@ from emitter.events import (
     ExecutionSuperseded,
     InputReceived,
     InputRequired,
+    ModelCall,
     ToolProgress,
 )
-from emitter.values import check_depth
+from emitter.values import check_depth, is_heavier
 
 MAX_EVENT_BYTES = 64 * 1024
 LOG_MAXLEN = 10_000
@@ -43,6 +44,7 @@ MAX_OPEN_INPUTS = 100
 MAX_PARAMS_BYTES = 64 * 1024
 MAX_QUEUED_PER_USER = 5_000
 MAX_CONVERSATION_BYTES = 256 * 1024
+UNHELD_LEASE_SECONDS = 60
 MAX_ATTEMPT = 2**31 - 1
 
 EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -51,6 +53,8 @@ EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 OWNER_ID = re.compile(r"[A-Za-z0-9_.@|+=~-]{1,128}\Z")
 INPUT_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 CUSTOM_TYPE = re.compile(r"custom:[a-z0-9_.-]{1,64}\Z")
+CUSTOM_NAME_MAX = 64
+NOT_IN_CUSTOM_NAME = re.compile(r"[^a-z0-9_.-]")
 EVENT_ID = re.compile(r"(\d{1,15})-(\d{1,15})\Z", re.ASCII)
 
 
@@ -97,6 +101,8 @@ def now_ms() -> int:
 PREFIX = os.environ.get("RUNCAST_REDIS_PREFIX") or "rc"
 """What every key and channel of this deployment begins with. Fixed when the process starts: keys are made in too many
 places, and too often, for each to be handed it. `emitter.connection.connect` refuses one that is not `PREFIX_FORM`."""
+RECORD_MODEL_CONTENTS = os.environ.get("RUNCAST_RECORD_MODEL_CONTENTS") == "1"
+"""Whether `model:call` is stored with what the model was asked and what it answered. Fixed when the process starts."""
 PREFIX_FORM = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
 PREFIX_ALLOWED = "1 to 32 of A-Z a-z 0-9 _ -"
 
@@ -193,6 +199,8 @@ ABANDONED = JOBS + "abandoned"
 unless somebody watches."""
 ABANDONED_ASKED = JOBS + "abandoned:asked"
 """Hash: when it was last asked what is abandoned (`at`, ms), and since when again and again (`since`)."""
+EXPIRIES = JOBS + "expiries"
+"""Sorted set: `member` of an execution, a blank and the id of a question by the time (ms) at which that expires."""
 SCHEDULES = JOBS + "schedules"
 """Hash: name of a schedule → how far it has come (JSON of `emitter.scheduler.Mark`)."""
 JOBS_GROUP = "workers"
@@ -278,11 +286,28 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     data: msgspec.Raw
 
 
-def _reject(value: Any) -> Any:
+def base_value(value: Any) -> Any:
+    """A value of a subclass of `str`, `int` or `float` as what it is. `TypeError` for any other that the encoder does
+    not know."""
+    for kind in (str, int, float):
+        if isinstance(value, kind) and value is not None and not isinstance(value, bool):
+            return kind.__str__(value) if kind is str else getattr(kind, f"__{kind.__name__}__")(value)
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_reject)
+_encoder = msgspec.json.Encoder(enc_hook=base_value)
+_sorted_encoder = msgspec.json.Encoder(enc_hook=base_value, order="sorted")
+_EVENTS: tuple[type[Event], ...] = (*BY_TYPE.values(), Custom)
+_FREE_FIELDS = {
+    cls.type: name
+    for cls in _EVENTS
+    for name in ("params", "result", "data", "value", "schema", "prompt")
+    if name != "prompt" or cls is ModelCall
+    if name in cls.__struct_fields__
+}
+"""Event type → the field that holds any value."""
+HEAVY_BYTES = 64 * 1024 * 1024
+"""No event is larger, even where no limit is set."""
 _envelopes = msgspec.json.Decoder(Envelope)
 _decoders: dict[str, msgspec.json.Decoder[Event]] = {name: msgspec.json.Decoder(cls) for name, cls in BY_TYPE.items()}
 _objects: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
@@ -301,9 +326,17 @@ def ascii_json(encoded: bytes) -> bytes:
     return _NON_ASCII.sub(lambda m: encode_basestring_ascii(m[0])[1:-1], encoded.decode()).encode("ascii")
 
 
-def encode_data(event: Event) -> bytes:
+def encode_value(value: Any, *, is_sorted: bool = False) -> bytes:
+    """Any value as JSON. Raises what the encoder raises."""
+    return (_sorted_encoder if is_sorted else _encoder).encode(value)
+
+
+def encode_data(event: Event, max_bytes: int = 0) -> bytes:
     """An event's data as ASCII JSON on one line, proven to decode again, and to be what values may be
-    (`emitter.values`). `InvalidEvent`, with the path of the field, if it has no such form."""
+    (`emitter.values`). `InvalidEvent`, with the path of the field, if it has no such form; `PayloadTooLarge` for one
+    that is surely over `max_bytes` (0: no limit), which is not encoded at all."""
+    if getattr(event, "type", "") in _FREE_FIELDS:
+        _check_weight(event, max_bytes)
     try:
         data, decoder = _encode(event)
         check_depth(data)
@@ -313,6 +346,16 @@ def encode_data(event: Event) -> bytes:
     except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
         raise InvalidEvent(f"{event_type(event)}: {error}") from error
     return ascii_json(data)
+
+
+def _check_weight(event: Event, max_bytes: int) -> None:
+    """Refuse what would take the encoder too long, or for ever: a value may hold another one many times."""
+    free = _FREE_FIELDS[event.type]
+    if not is_heavier(getattr(event, free), max_bytes or HEAVY_BYTES):
+        return
+    if max_bytes:
+        raise PayloadTooLarge(max_bytes + 1, max_bytes)
+    raise InvalidEvent(f"{event_type(event)}: too many values - at `$.{free}`")
 
 
 def _encode(event: Event) -> tuple[bytes, msgspec.json.Decoder[Any]]:
@@ -329,7 +372,7 @@ def _encode(event: Event) -> tuple[bytes, msgspec.json.Decoder[Any]]:
 
 def _refuse_nan(event: Event) -> None:
     """`ValueError` for NaN and infinity, which the encoder turns into null without a word."""
-    json.dumps(msgspec.to_builtins(event, str_keys=True, enc_hook=_reject), allow_nan=False)
+    json.dumps(msgspec.to_builtins(event, str_keys=True, enc_hook=base_value), allow_nan=False)
 
 
 def envelope_keys(

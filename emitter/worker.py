@@ -1,10 +1,9 @@
 """The worker runtime: claims jobs, runs agents, hears of cancellation, keeps its leases, and stops in order.
 
-Its loops share one process. `fetch` reads and claims while there are free slots; `renew` keeps the leases of what runs
-and learns what was cancelled (a message wakes it at once) or lost; `announce` says that the worker lives; `reap`
-looks after what other workers lost; `schedule` starts what has its time. Redis may go away for a while: every loop
-tries again with jittered pauses. An async agent that blocks the event loop blocks them all, and looks dead: blocking
-work belongs in a sync agent.
+Its loops share one process. `fetch` reads and claims while there are free slots; `announce` says that the worker
+lives; `reap` looks after what other workers lost; `schedule` starts what has its time. Redis may go away for a while:
+every loop tries again with jittered pauses. A thread keeps the leases of what runs (`emitter.leases`). It also learns
+what was cancelled (a message wakes it at once) or lost. An async agent that blocks the event loop blocks all the rest.
 """
 
 from __future__ import annotations
@@ -26,11 +25,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from emitter import jobs, workers
 from emitter.agents import Agents
+from emitter.blockers import RUNNING
 from emitter.connection import DEFAULT_URL, GONE, connect
 from emitter.emitter import AgentEmitter
 from emitter.errors import AppendRefused
 from emitter.intake import Intake
-from emitter.jobs import Entry, Job, Renewal, UnreadableJob
+from emitter.jobs import Apart, Entry, Job, Renewal, UnreadableJob
+from emitter.leases import Leases, LeaseSettings
 from emitter.lifecycle import Lifecycle
 from emitter.observer import Observer
 from emitter.publisher import Publisher
@@ -55,7 +56,8 @@ CLOSE_SECONDS = 5.0
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker works. `concurrency` executions at once; `cut_seconds` for an interrupted agent to let go; leases
-    are renewed every `renew_seconds`, or thrice in a lease; `block_ms` is how long a read waits, and so delays a stop.
+    are renewed every `renew_seconds`, or thrice in a lease, for as long as no agent blocks the event loop for
+    `blocked_seconds`; `block_ms` is how long a read waits, and so delays a stop.
     """
 
     redis_url: str = DEFAULT_URL
@@ -64,6 +66,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: float = 30.0
     cut_seconds: float = 5.0
     renew_seconds: float = 1.0
+    blocked_seconds: float = 60.0
     block_ms: int = 1000
 
     @property
@@ -100,9 +103,22 @@ class Worker:
         self._started_at = int(time.time() * 1000)
         self._lag_seconds = 0.0
         self._runs: dict[str, Run] = {}
+        self._leases = Leases(
+            self.id,
+            LeaseSettings(
+                lease_ms=settings.lease_ms,
+                tick_seconds=min(settings.renew_seconds, settings.lease_seconds / 3),
+                blocked_seconds=settings.blocked_seconds,
+                cut_seconds=settings.cut_seconds,
+            ),
+            open_redis=lambda: connect(settings.redis_url, max_connections=8),
+            open_lifecycle=lambda redis: Lifecycle(redis, self._publisher.limits, self._publisher.redact),
+            runs=self._runs,
+            apply=_heed,
+            observer=observer,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._nudged = asyncio.Event()
-        self._looking = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
 
@@ -141,13 +157,13 @@ class Worker:
     async def _live(self) -> None:
         fetching = asyncio.create_task(self._keep("fetch", self._fetch), name="fetch")
         steps = {
-            "renew": self._renew,
             "announce": self._announce,
             "reap": self._reaper.step,
         }
         if self.agents.schedules:
             steps["schedule"] = self._scheduler.step
         loops = [asyncio.create_task(self._keep(name, step), name=name) for name, step in steps.items()]
+        loops.append(asyncio.create_task(self._leases.run(), name="leases"))
         try:
             await asyncio.wait((fetching, *loops), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -248,15 +264,22 @@ class Worker:
             log.info("job_claimed", execution=entry.execution_id, **about)
             self._start(claim)
             await jobs.settle(self._redis, entry, claim)
+        elif isinstance(claim, Apart):
+            log.debug("job_put_off", execution=entry.execution_id, agent=entry.agent)
+            await jobs.settle(self._redis, entry, None, look_ms=claim.look_ms)
         elif claim != "owned":
             log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
             await jobs.settle(self._redis, entry, None)
         # "owned": the entry stays unsettled, for the case that its owner dies before it starts the execution.
 
-    async def _claim(self, entry: Entry) -> Job | jobs.Refused:
+    async def _claim(self, entry: Entry) -> Job | jobs.Refused | Apart:
         max_attempts = self.agents[entry.agent].max_attempts
         try:
-            return await jobs.claim(self._redis, entry, self.id, self.settings.lease_ms, max_attempts)
+            now = time.monotonic()
+            has_suspect = any(run.suspect_until > now for run in self._runs.values())
+            return await jobs.claim(
+                self._redis, entry, self.id, self.settings.lease_ms, max_attempts, has_suspect=has_suspect
+            )
         except UnreadableJob as error:
             log.error("job_unreadable", execution=entry.execution_id, agent=entry.agent, error=error.detail[:200])
             with contextlib.suppress(AppendRefused):
@@ -301,9 +324,10 @@ class Worker:
         job, started = run.job, time.monotonic()
         about = {"agent": job.agent, "attempt": job.attempt, **log_fields(span.trace)}
         structlog.contextvars.bind_contextvars(execution=job.execution_id, **about)
+        RUNNING.set(run)
         outcome: Outcome = "unwritten"
         try:
-            with span, self._publisher.listener.calling(job.control, b"cancel", self._looking.set):
+            with span, self._publisher.listener.calling(job.control, b"cancel", self._leases.look):
                 outcome = await run.execute()
                 span.note(outcome=outcome)
                 if outcome in FAILURES:
@@ -314,20 +338,32 @@ class Worker:
             del self._runs[job.record]
             self._nudged.set()
             self._keep_leftover(run)
+            self._say_failure(run, outcome)
             seconds = time.monotonic() - started
             self._observer.ended(job.agent, outcome, seconds)
             log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
-        await self._let_go(job, outcome)
+        await self._let_go(run, outcome)
 
-    async def _let_go(self, job: Job, outcome: Outcome) -> None:
+    async def _let_go(self, run: Run, outcome: Outcome) -> None:
         """Settle the lease. Of a lost execution it is another's; of an unwritten end it must lapse, to be noticed."""
+        job = run.job
         try:
             if outcome == "handed_over":
                 await self._lifecycle.hand_over(job)
+            elif outcome == "retried":
+                await self._lifecycle.retry(job, run.retry_after)
             elif outcome not in ("lost", "unwritten"):
                 await jobs.end(self._redis, job.member)
         except (RedisError, *GONE) as error:
             log.warning("lease_left", outcome=outcome, error=type(error).__name__)
+
+    def _say_failure(self, run: Run, outcome: Outcome) -> None:
+        """Where the agent's own error is looked for first. As in the record: bounded, and without credentials."""
+        if run.failure is not None:
+            redact = self._publisher.redact.text
+            stack = {"exception": redact(run.failure.stack)} if run.failure.stack else {}
+            again = {"again_in_seconds": round(run.retry_after, 3)} if outcome == "retried" else {}
+            log.error("agent_failed", error=redact(run.failure.error), **again, **stack)
 
     def _keep_leftover(self, run: Run) -> None:
         task: asyncio.Task[object] | None = run.leftover
@@ -335,30 +371,6 @@ class Worker:
             log.warning("agent_left_behind", agent_task=task.get_name())
             self.leftovers.add(task)
             task.add_done_callback(self.leftovers.discard)
-
-    # --- renew ---
-
-    async def _renew(self) -> None:
-        """Wait until it is time or something happened; then prolong every lease, and do what the records say."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(self.settings.renew_seconds, self.settings.lease_seconds / 3)):
-                await self._looking.wait()
-        self._looking.clear()
-        self._observer.beat()
-        runs = list(self._runs.values())
-        if not runs:
-            return
-        renewals = await jobs.renew(self._redis, [run.job for run in runs], self.id, self.settings.lease_ms)
-        for run, renewal in zip(runs, renewals, strict=True):
-            _heed(run, renewal)
-        await jobs.look_at(
-            self._redis,
-            {
-                run.job.member: renewal.lease_ms
-                for run, renewal in zip(runs, renewals, strict=True)
-                if renewal.verdict == "ok" and run.job.record in self._runs
-            },
-        )
 
     # --- announce ---
 

@@ -22,15 +22,16 @@ LEVELS = {
         2: "api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
         " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
         " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*"
-        " listener connection",
+        " listener connection standby",
         3: "app terminal",
         4: "cli supervisor demo __main__",
     },
     "emitter": {
         0: "wire events errors values storable form_check connection forks redis_url tasks",
-        1: "batch redact.* deadlines questions schedule observer tracing subjects",
+        1: "retries batch blockers halves mending spending redact.* deadlines questions schedule observer tracing"
+        " subjects",
         2: "hooks held log answers lane publisher listener asking emitter catalogue agents jobs workers intake sync"
-        " testing run lifecycle presence reaper scheduler metrics probes otel telemetry",
+        " testing run endings holds leases lifecycle presence reaper scheduler metrics probes otel telemetry",
         3: "worker demo.* integrations.*",
         4: "__main__",
     },

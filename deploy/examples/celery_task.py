@@ -5,9 +5,10 @@
     celery -A celery_task worker                # in this folder
     python celery_task.py alice ex_42 ~/src     # queues the task; `runcast tail ex_42` watches it
 
-Celery starts the work, retries it and ends it; Runcast only carries what it says. So here no lease is kept and nobody
-notices a worker that died: let Celery do that (`acks_late`, `reject_on_worker_lost`). The emitter runs an event loop in
-a thread of its own; it is made inside the task, since a thread does not survive Celery's fork.
+Celery starts the work, retries it and ends it; Runcast only carries what it says. The execution of a process that dies
+ends after `RUNCAST_UNHELD_LEASE_SECONDS`, so let Celery retry it sooner (`acks_late`, `reject_on_worker_lost`, and
+shorter pauses than that). The emitter runs an event loop in a thread of its own; it is made inside the task, since a
+thread does not survive Celery's fork.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ app = Celery("celery_task", broker=os.environ.get("CELERY_BROKER_URL", REDIS_URL
 def execution(user: str, execution_id: str, what: str, attempt: int) -> Iterator[SyncAgentEmitter]:
     """An emitter for one try of a task. The execution ends when the last try has ended: with the result that the block
     emits, or with the error that leaves it."""
-    with SyncAgentEmitter(user, execution_id, attempt=attempt) as emitter:
+    with SyncAgentEmitter(user, execution_id, attempt=attempt, end_on_error=False) as emitter:
         if attempt > 1:  # what the try before said is void, and it can say nothing more
             emitter.execution_superseded(from_seq=0, attempt=attempt)
         emitter.execution_started(what)

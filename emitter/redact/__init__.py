@@ -25,14 +25,15 @@ from emitter.wire import ascii_json
 __all__ = ["REDACTED", "Redactor", "is_secret_key"]
 
 _FREE_FIELDS = {
-    "tool:start": "params",
-    "tool:complete": "result",
-    "partial:result": "result",
-    "artifact": "data",
-    "input:received": "value",
-    "execution:complete": "result",
+    "tool:start": ("params",),
+    "tool:complete": ("result",),
+    "partial:result": ("result",),
+    "artifact": ("data",),
+    "input:received": ("value",),
+    "execution:complete": ("result",),
+    "model:call": ("prompt", "answer"),
 }
-"""Event type → the field whose keys are the agent's own. All of a custom event's are."""
+"""Event type → the fields whose keys are the agent's own. All of a custom event's are."""
 _FREE_TYPES = frozenset(_FREE_FIELDS) | {"input:required"}
 
 # A name that stands at the end of a JSON string, as keys do. Keys in other scripts are escaped.
@@ -100,7 +101,7 @@ class Redactor:
     def _field(self, type_: str, key: str, item: Any) -> Any:
         if type_ == "input:required" and key == "schema":
             return clean_schema(item, self._extra)
-        return clean(item, self._extra, keys=key == _FREE_FIELDS.get(type_))
+        return clean(item, self._extra, keys=key in _FREE_FIELDS.get(type_, ()))
 
 
 def _cut(pieces: Sequence[str], found: Iterator[Window]) -> Iterator[str]:

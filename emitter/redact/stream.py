@@ -161,6 +161,9 @@ class Streams:
             stream = self._streams[name] = Stream()
         return stream.feed(piece)
 
+    def knows(self, name: tuple[str, str]) -> bool:
+        return name in self._streams
+
     def follow(self, name: tuple[str, str], piece: str) -> str:
         """All that may be shown of a piece, where nothing can wait: the rest of a credential that is cut goes."""
         shown = self.feed(name, piece)

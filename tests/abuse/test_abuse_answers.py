@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -226,3 +227,20 @@ async def test_slow_forms(redis: Redis, redis_url: str, tmp_path: Path, monkeypa
                 task.cancel()
             await asyncio.gather(*slow, return_exceptions=True)
         bob.assert_unharmed()
+
+
+@pytest.mark.parametrize(("signals", "seconds"), [(1, 8.0), (2, 4.0)])
+async def test_an_export_that_nobody_reads_holds_up_no_edge_that_stops(
+    redis: Redis, redis_url: str, signals: int, seconds: float
+) -> None:
+    """It has some seconds for its rest; after a second signal none."""
+    eve = Author(redis, user="eve")
+    await large_state(eve, 6)
+    with edge(redis_url, drain_seconds=20 * (signals - 1)) as each:
+        async with unread(each, f"{BASE}/ex_1/events", eve.token, 1, EXPORT) as connections:
+            assert [connection.status for connection in connections] == [200]
+            for _ in range(signals):
+                each.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.3)
+            assert await asyncio.to_thread(each.wait, seconds) == 0
+        assert [line["reason"] for line in each.logged("answer_cut")] == ["draining"]

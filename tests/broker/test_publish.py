@@ -160,6 +160,42 @@ async def test_hostile_json_is_a_clear_refusal(body: bytes) -> None:
     assert (await refusal(body)).status in (400, 413, 422)
 
 
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        (b'{"messageId":"m","delta":"\\ud83d"}', "$.data.delta"),
+        (b'{"messageId":"m","delta":"\\ude00"}', "$.data.delta"),
+        (b'{"messageId":"m","delta":"a\\uD83Dbcdefgh"}', "$.data.delta"),
+        (b'{"messageId":"m","delta":"","more":[{"a":["\\ud83d"]}]}', "$.data.more[0].a[0]"),
+    ],
+)
+async def test_half_of_an_emoji_is_named(data: bytes, path: str) -> None:
+    """With its line and field, by a status after which nobody sends the same again. A whole one is taken."""
+    line = b'{"type":"message:delta","data":' + data + b"}"
+    problem = await refusal(b"\n".join([json.dumps(STATUS).encode(), line]), ndjson=True)
+    assert (problem.status, problem.slug, problem.extensions["path"]) == (422, "invalid", path)
+    assert problem.detail.startswith("line 2: half of a surrogate pair (\\u")
+    whole = b'{"type":"message:delta","data":{"messageId":"m","delta":"\\ud83d\\ude00"}}'
+    assert len(await read(whole, ndjson=True)) == 1
+
+
+async def test_what_is_cut_off_is_still_malformed() -> None:
+    """A body that ends too early is no body, whatever is in it."""
+    for body in (b'{"type":"message:delta","data":{"messageId":"m","delta":"\\ud83d', b'{"type":"status"'):
+        assert (await refusal(body)).status == 400
+
+
+@pytest.mark.parametrize("type_", ["progress", "tool:progress"])
+async def test_a_percentage_over_by_rounding_is_taken(type_: str) -> None:
+    """One that is over by more is refused, as is what is none."""
+    for given, stored in ((7 * (100 / 7), 100), (100.00000000000001, 100), (-1e-15, 0), (50, 50)):
+        [event] = await read({"type": type_, "data": {"callId": "c", "progress": given}})
+        assert json.loads(event.json)["data"]["progress"] == stored
+    for given in (100.1, -1, "x", True):
+        assert (await refusal({"type": type_, "data": {"callId": "c", "progress": given}})).status == 422
+    assert (await refusal({"type": type_, "data": []})).status == 422
+
+
 async def test_an_error_names_its_line_and_nothing_is_taken() -> None:
     """In NDJSON the first bad line is named, and the events before it are not returned either."""
     lines = b"\n".join([json.dumps(STATUS).encode(), b"{", json.dumps(STATUS).encode()])
@@ -170,8 +206,9 @@ async def test_an_error_names_its_line_and_nothing_is_taken() -> None:
 
 
 async def test_the_number_of_events_is_bounded() -> None:
-    """No events, and more than the limit, are refused."""
-    assert (await refusal(b"\n \n", ndjson=True)).status == 422
+    """More than the limit, and a body of JSON without an event, are refused; NDJSON without any is a sign of life."""
+    assert (await refusal(b"")).status == 400
+    assert await read(b"\n \n", ndjson=True) == []
     line = json.dumps(STATUS).encode() + b"\n"
     assert len(await read(line * MAX_EVENTS, ndjson=True)) == MAX_EVENTS
     assert (await refusal(line * (MAX_EVENTS + 1), ndjson=True)).status == 422

@@ -250,7 +250,8 @@ async def test_an_answer_in_the_last_moment_counts(own_redis: EmbeddedRedis) -> 
         return int((await client.info("commandstats")).get("cmdstat_hmget", {"calls": 0})["calls"])
 
     client: Any = connect(own_redis.url)
-    async with client, AgentEmitter("alice", "ex_1", redis_url=own_redis.url) as emitter:
+    publisher = Publisher(redis_url=own_redis.url, limits=LogLimits(unheld_lease_seconds=0))  # which looks as well
+    async with client, publisher, AgentEmitter("alice", "ex_1", publisher=publisher) as emitter:
         task = asyncio.create_task(emitter.ask("Go?", input_id="q", expires_in=1))
         async with asyncio.timeout(10):
             while await looks() < 5:  # before it asks, as it asks (two), before it waits, and when it is subscribed

@@ -46,6 +46,8 @@ CALLS: list[tuple[Callable[[Any], Any], events.Event]] = [
     (lambda e: e.input_required("i", "p", "choice", options=("a", "b")),
      events.InputRequired(input_id="i", prompt="p", kind="choice", options=["a", "b"])),
     (lambda e: e.input_received("i", "alice", value=1), events.InputReceived(input_id="i", by="alice", value=1)),
+    (lambda e: e.emit(events.ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=1.0)),
+     events.ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=1.0)),
     (lambda e: e.timeout("m", "continuing"), events.Timeout(message="m", action="continuing")),
     (lambda e: e.sandbox_violation("r", "d"), events.SandboxViolation(rule="r", detail="d")),
     (lambda e: e.execution_superseded(3, 2), events.ExecutionSuperseded(from_seq=3, attempt=2)),
@@ -91,7 +93,7 @@ async def test_the_start_tells_time_and_attempt() -> None:
     assert 1.5 <= emitter.of("execution:complete")[0].duration < 10
 
 
-FOR_THE_RUNTIME = {"notice", "disown", "waiting", "max_event_bytes"}
+FOR_THE_RUNTIME = {"notice", "disown", "waiting", "max_event_bytes", "stops_when"}
 
 
 def public(cls: type) -> set[str]:
@@ -120,16 +122,16 @@ def test_all_emitters_take_the_same_arguments(name: str) -> None:
 
 
 async def test_what_the_contract_does_not_allow_raises_at_the_call() -> None:
-    """A wrong argument is told where it was given, not when a batch leaves."""
-    emitter = RecordingEmitter()
+    """What may not be mended is told where it was given, not when a batch leaves; `strict`: everything is."""
+    emitter, strict = RecordingEmitter(), RecordingEmitter(strict=True)
     for call in (
-        lambda: emitter.progress(101),
-        lambda: emitter.thinking(None),  # type: ignore[arg-type]
-        lambda: emitter.custom("No", {}),
         lambda: emitter.input_required("a b", "p", "text"),
-        lambda: emitter.text(b"x"),  # type: ignore[arg-type]
         lambda: emitter.emit("thinking"),  # type: ignore[arg-type]
+        lambda: strict.progress(101),
+        lambda: strict.thinking(None),  # type: ignore[arg-type]
+        lambda: strict.custom("No", {}),
+        lambda: strict.text(b"x"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InvalidEvent):
             await call()
-    assert emitter.events == []
+    assert emitter.events == strict.events == []

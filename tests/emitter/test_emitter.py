@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from emitter import AgentEmitter, events
+from emitter import AgentEmitter, SyncAgentEmitter, WrongLoop, events
 from emitter.errors import (
     EmitterClosed,
     EventsLost,
@@ -92,36 +92,53 @@ async def test_the_tour(redis: Redis, redis_url: str) -> None:
 # --- what is refused at the call -------------------------------------------------------------------------------------
 
 
-async def test_what_cannot_be_stored_raises_and_nothing_of_it_is_stored(redis: Redis, emitter: AgentEmitter) -> None:
-    """The events around a refused one are there, the refused one is not, and the emitter goes on."""
-    await emitter.status("before", "")
-    for wrong in (
-        lambda: emitter.thinking(5),  # type: ignore[arg-type]
-        lambda: emitter.emit("thinking"),  # type: ignore[arg-type]
-        lambda: emitter.partial_result({"a": float("nan")}),
-        lambda: emitter.text("half \ud83d"),
-        lambda: emitter.text(None),  # type: ignore[arg-type]
-        lambda: emitter.message_delta("x", "id \udfff"),
-        lambda: emitter.message_delta("x", 5),  # type: ignore[arg-type]
-        lambda: emitter.thinking_delta(None, "m"),  # type: ignore[arg-type]
-        lambda: emitter.custom("No", {}),
-        lambda: emitter.input_required("a b", "p", "text"),
-        lambda: emitter.ask("p", kind="guess"),  # type: ignore[arg-type]
-        lambda: emitter.ask("p", input_id="a b"),
-        lambda: emitter.ask("p", input_id=""),
-        lambda: emitter.execution_complete(object()),
-    ):
-        with pytest.raises(InvalidEvent):
-            await wrong()
-    with pytest.raises(PayloadTooLarge, match="65536"):
-        await emitter.thinking("x" * 66_000)
-    with pytest.raises(PayloadTooLarge):
-        await emitter.message_delta("x" * 66_000, "m")
-    with pytest.raises(PayloadTooLarge):
-        await emitter.execution_complete("x" * 66_000)
-    await emitter.status("after", "")
-    await emitter.execution_complete("fine")
+async def test_what_cannot_be_stored_raises_and_nothing_of_it_is_stored(redis: Redis, redis_url: str) -> None:
+    """With `strict`: the events around a refused one are there, the refused one is not, and the emitter goes on."""
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, strict=True) as emitter:
+        await emitter.status("before", "")
+        for wrong in (
+            lambda: emitter.thinking(5),  # type: ignore[arg-type]
+            lambda: emitter.emit("thinking"),  # type: ignore[arg-type]
+            lambda: emitter.partial_result({"a": float("nan")}),
+            lambda: emitter.text("half \ud83d"),
+            lambda: emitter.text(None),  # type: ignore[arg-type]
+            lambda: emitter.message_delta("x", "id \udfff"),
+            lambda: emitter.message_delta("x", 5),  # type: ignore[arg-type]
+            lambda: emitter.thinking_delta(None, "m"),  # type: ignore[arg-type]
+            lambda: emitter.custom("No", {}),
+            lambda: emitter.execution_complete(object()),
+        ):
+            with pytest.raises(InvalidEvent):
+                await wrong()
+        with pytest.raises(PayloadTooLarge, match="65536"):
+            await emitter.thinking("x" * 66_000)
+        with pytest.raises(PayloadTooLarge):
+            await emitter.message_delta("x" * 66_000, "m")
+        with pytest.raises(PayloadTooLarge):
+            await emitter.execution_complete("x" * 66_000)
+        await emitter.status("after", "")
+        await emitter.execution_complete("fine")
     assert [event["data"].get("status") for event in await stored(redis)] == ["before", "after", None]
+
+
+async def test_what_changes_the_meaning_of_an_execution_is_refused(redis: Redis, emitter: AgentEmitter) -> None:
+    """Questions, answers and takeovers that are wrong raise, with the name of the field; the emitter goes on."""
+    for wrong, field in (
+        (lambda: emitter.input_required("a b", "p", "text"), "inputId"),
+        (lambda: emitter.input_required("q", 5, "text"), "prompt"),  # type: ignore[arg-type]
+        (lambda: emitter.input_received("q", "alice", value=float("nan")), "input:received"),
+        (lambda: emitter.ask("p", kind="guess"), "kind"),  # type: ignore[arg-type]
+        (lambda: emitter.ask("p", input_id="a b"), "inputId"),
+        (lambda: emitter.ask("p", input_id=""), "inputId"),
+        (lambda: emitter.execution_superseded(-1, 2), "fromSeq"),
+        (lambda: emitter.execution_started("t", attempt=2**40), "attempt"),
+    ):
+        with pytest.raises(InvalidEvent, match=field):
+            await wrong()
+    with pytest.raises(PayloadTooLarge):
+        await emitter.ask("x" * 70_000)
+    await emitter.execution_complete("fine")
+    assert await types(redis) == ["execution:complete"]
 
 
 @pytest.mark.parametrize(
@@ -465,6 +482,20 @@ async def test_without_async_with_it_says_so(redis_url: str, call: Any) -> None:
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
+async def test_another_event_loop_is_refused_at_once(redis: Redis, emitter: AgentEmitter) -> None:
+    """`asyncio.run` in a tool's thread: nothing waits for a loop that cannot know of it, and the text says what can."""
+    for call in (emitter.thinking, emitter.ask):
+        with pytest.raises(WrongLoop, match=r"SyncAgentEmitter\.over"):
+            await asyncio.to_thread(asyncio.run, call("x"))
+    with pytest.raises(WrongLoop):
+        await asyncio.to_thread(asyncio.run, emitter.flush())
+    await emitter.thinking("mine")
+    blocking = SyncAgentEmitter.over(emitter, asyncio.get_running_loop())
+    await asyncio.to_thread(blocking.thinking, "a thread's")
+    await emitter.flush()
+    assert [event["data"]["thought"] for event in await stored(redis)] == ["mine", "a thread's"]
+
+
 async def test_the_end_is_in_the_log_when_it_returns(redis: Redis, emitter: AgentEmitter) -> None:
     """Everything before it too; what comes after raises `ExecutionEnded` at once, another end included."""
     for number in range(300):
@@ -547,7 +578,7 @@ async def test_a_tool_that_is_cancelled(redis: Redis, emitter: AgentEmitter) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     await emitter.flush()
-    assert (await stored(redis))[-1]["data"]["error"] == "CancelledError"
+    assert (await stored(redis))[-1]["data"]["error"] == "cancelled"
 
 
 async def test_a_tool_whose_exception_has_no_form(redis: Redis, emitter: AgentEmitter) -> None:
@@ -566,13 +597,13 @@ async def test_a_tool_whose_exception_has_no_form(redis: Redis, emitter: AgentEm
     assert (await types(redis)).count("tool:error") == 3
 
 
-async def test_a_tool_whose_result_has_no_form(redis: Redis, emitter: AgentEmitter) -> None:
-    """The call is told to have failed, and the agent learns why."""
-    for result in (object(), "x" * 70_000):
-        with pytest.raises((InvalidEvent, PayloadTooLarge)):
-            async with emitter.tool("t") as call:
-                call.result = result
-    await emitter.flush()
+async def test_a_tool_whose_result_has_no_form(redis: Redis, redis_url: str) -> None:
+    """With `strict` the call is told to have failed, and the agent learns why."""
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, strict=True) as emitter:
+        for result in (object(), "x" * 70_000):
+            with pytest.raises((InvalidEvent, PayloadTooLarge)):
+                async with emitter.tool("t") as call:
+                    call.result = result
     assert await types(redis) == ["tool:start", "tool:error"] * 2
 
 

@@ -364,7 +364,7 @@ async def test_an_end_that_a_hook_makes_too_large_ends_without_it(redis: Redis, 
     limits = LogLimits(max_event_bytes=1024)
     async with (
         Publisher(redis_url=redis_url, limits=limits, redact_keys=(), hooks=[grows]) as publisher,
-        AgentEmitter("alice", "ex_1", publisher=publisher) as emitter,
+        AgentEmitter("alice", "ex_1", publisher=publisher, strict=True) as emitter,
     ):
         with pytest.raises(PayloadTooLarge):
             await emitter.execution_complete("y" * 2000)

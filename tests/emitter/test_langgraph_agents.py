@@ -247,7 +247,7 @@ async def test_cancelling_ends_the_graph() -> None:
     assert story(emitter.events)[2:] == [
         ("phase:start", "tools", 2),
         ("tool:start", "c1", "hang", {}),
-        ("tool:error", "c1", "hang", "CancelledError"),
+        ("tool:error", "c1", "hang", "cancelled"),
     ]
 
 

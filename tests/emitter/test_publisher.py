@@ -574,7 +574,7 @@ async def test_plain_emitters_honour_the_environment(redis: Redis, redis_url: st
     monkeypatch.setenv("RUNCAST_MAX_EVENT_BYTES", "1024")
     monkeypatch.setenv("RUNCAST_REDACT_KEYS", "iban")
     monkeypatch.setenv("RUNCAST_LOG_TTL_SECONDS", "60")
-    async with AgentEmitter("alice", "ex_1") as emitter:
+    async with AgentEmitter("alice", "ex_1", strict=True) as emitter:
         await emitter.partial_result({"iban": "DE00"})
         with pytest.raises(errors.PayloadTooLarge, match="1024"):
             await emitter.status("s", "x" * 1024)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -81,9 +83,9 @@ async def test_errors_reach_the_caller(redis: Redis, redis_url: str) -> None:
     def agent() -> None:
         with SyncAgentEmitter("alice", "ex_1", redis_url=redis_url) as emitter:
             with pytest.raises(InvalidEvent):
-                emitter.progress(101)
+                emitter.input_required("a b", "p", "text")
             with pytest.raises(PayloadTooLarge):
-                emitter.thinking("x" * 70_000)
+                emitter.ask("x" * 70_000)
             with pytest.raises(InputExpired):
                 emitter.ask("Go?", expires_in=0.05)
             emitter.execution_complete()
@@ -197,4 +199,15 @@ async def test_an_interrupted_wait_is_given_up(redis: Redis, redis_url: str) -> 
         emitter.close()
 
     await asyncio.to_thread(agent)
+    assert emitter_threads() == []
+
+
+@pytest.mark.parametrize("patched", ["threading", "select"])
+def test_gevents_threads_are_named(monkeypatch: pytest.MonkeyPatch, patched: str) -> None:
+    """Under gevent's monkey patching it cannot be opened, and says so instead of something about event loops."""
+    monkey = types.ModuleType("gevent.monkey")
+    monkey.is_module_patched = lambda name: name == patched  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
+    with pytest.raises(RuntimeError, match="gevent has replaced"):
+        SyncAgentEmitter("alice", "ex_1")
     assert emitter_threads() == []

@@ -65,7 +65,7 @@ async def test_it_ends_like_the_real_one() -> None:
 
 async def test_an_end_that_cannot_be_stored_is_no_end() -> None:
     """The agent may say another one."""
-    emitter = RecordingEmitter()
+    emitter = RecordingEmitter(strict=True)
     with pytest.raises(PayloadTooLarge):
         await emitter.execution_complete("x" * 70_000)
     assert (emitter.ended, emitter.events) == (False, [])

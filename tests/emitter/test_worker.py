@@ -18,13 +18,14 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from emitter import jobs, workers
+from emitter import Fatal, Retry, jobs, workers
 from emitter.__main__ import main
 from emitter.agents import Agents, Context, SyncContext
 from emitter.connection import connect
 from emitter.errors import AppendRefused, EmitterClosed, ExecutionEnded, UnknownInput
 from emitter.events import Event, ExecutionComplete, ExecutionQueued, ExecutionSuperseded, InputReceived
-from emitter.log import append, prepare
+from emitter.lifecycle import Lifecycle
+from emitter.log import LogLimits, append, prepare
 from emitter.redact import Redactor
 from emitter.wire import DUE, JOBS_GROUP, Owner, decode_envelope, jobs_key
 from emitter.worker import Worker, WorkerSettings
@@ -328,7 +329,7 @@ class Unshowable(Exception):
         (asyncio.CancelledError(), "CancelledError: the agent cancelled itself"),
         (ValueError("bad name \udcff"), "ValueError: bad name \\udcff"),
         (Unshowable(), "Unshowable: (its message cannot be shown)"),
-        (ExceptionGroup("two", [ValueError("a")]), "ExceptionGroup: two (1 sub-exception)"),
+        (ExceptionGroup("two", [ValueError("a")]), "ValueError: a"),
         (ExecutionEnded("ex_other", "failed"), "ExecutionEnded: execution ex_other: already failed; its log is closed"),
     ],
 )
@@ -337,8 +338,6 @@ async def test_nothing_an_agent_raises_ends_the_worker(
     redis: Redis, redis_url: str, raised: BaseException, error: str, kind: str
 ) -> None:
     """Whatever is raised, also what would end a process, becomes the one terminal event of its execution."""
-    if kind == "sync" and isinstance(raised, asyncio.CancelledError):
-        error = "CancelledError"
 
     async def agent(context: Context) -> None:
         raise raised
@@ -361,14 +360,14 @@ async def test_a_huge_message_is_clipped(redis: Redis, redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("result", [object(), {1: {2}, "x": lambda: 0}, "x" * 200_000, "\udcff"])
-async def test_a_result_that_cannot_be_logged_is_an_error(redis: Redis, redis_url: str, result: Any) -> None:
-    """A result with no JSON form, or over the size limit, ends the execution with code `invalid_result`."""
+async def test_an_agent_does_not_fail_for_what_it_returns(redis: Redis, redis_url: str, result: Any) -> None:
+    """A result with no JSON form, or over the size limit, has the nearest form, with a mark."""
 
     async def agent(context: Context) -> Any:
         return result
 
     end = await run_once(only(agent), redis, redis_url)
-    assert end.code == "invalid_result"
+    assert end.type == "execution:complete"
 
 
 @pytest.mark.parametrize("then", ["return", "raise", "wait"])
@@ -782,6 +781,17 @@ async def slow(context: Context) -> str:
     await asyncio.sleep(0.5 if context.params.get("ends") else 600)
     return "slow"
 
+@agents.agent("broken")
+async def broken(context: Context) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fetch("https://ann:hunter22@example.com"))
+    except* OSError:
+        pass
+
+async def fetch(url: str) -> None:
+    raise ValueError(f"no page at {url}")
+
 @agents.agent("deaf")
 async def deaf(context: Context) -> None:
     while True:
@@ -844,6 +854,45 @@ async def test_a_worker_process_stops_in_order_on_sigterm(redis: Redis, redis_ur
     assert [(line["execution"], line["outcome"]) for line in ended] == [("ex_1", "completed"), ("ex_2", "completed")]
 
 
+async def test_the_log_says_what_broke_and_where(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    """The error and its traceback stand in the worker's own log, without credentials."""
+    async with process(tmp_path, redis_url) as worker:
+        await accept(redis, "broken")
+        error = (await end_of(redis)).error
+        worker.send(signal.SIGTERM)
+        _, lines = await worker.wait()
+    (line,) = [line for line in lines if line["event"] == "agent_failed"]
+    assert (line["execution"], line["agent"], line["attempt"]) == ("ex_1", "broken", 1)
+    assert line["error"] == error
+    assert error.startswith("ValueError: no page at https://")
+    assert "in fetch" in line["exception"]
+    assert "hunter22" not in line["exception"] + line["error"]
+
+
+async def test_on_a_terminal_the_log_is_for_people(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    """Lines with colours and a traceback as Python prints it, instead of JSON."""
+    here, there = os.openpty()
+    (tmp_path / "my_agents.py").write_text(PROGRAM)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "emitter", "my_agents:agents",
+        cwd=tmp_path, stderr=there, env={**os.environ, "PYTHONPATH": str(ROOT), "RUNCAST_REDIS_URL": redis_url},
+    )  # fmt: skip
+    os.close(there)
+    try:
+        await accept(redis, "broken")
+        await end_of(redis)
+        child.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(child.wait(), 20)
+        text = os.read(here, 65_536).decode()
+    finally:
+        os.close(here)
+        if child.returncode is None:
+            child.kill()
+    assert "agent_failed" in text
+    assert "Traceback (most recent call last)" in text.replace("+ Exception Group ", "")
+    assert '{"' not in text
+
+
 async def test_a_worker_process_hands_back_after_its_grace(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     """What outlasts RUNCAST_GRACE_SECONDS waits again when the process is gone."""
     async with process(tmp_path, redis_url, RUNCAST_GRACE_SECONDS="0.2") as worker:
@@ -894,6 +943,7 @@ def test_a_bad_limit_of_the_log_stops_the_start(
         ("RUNCAST_WORKER_CONCURRENCY", "many", "a whole number from 1 to 1000"),
         ("RUNCAST_WORKER_CONCURRENCY", "0", "a whole number from 1 to 1000"),
         ("RUNCAST_LEASE_SECONDS", "0.5", "a number of seconds from 1"),
+        ("RUNCAST_LOOP_BLOCKED_SECONDS", "0", "a number of seconds from 1"),
         ("RUNCAST_GRACE_SECONDS", "nan", "a number of seconds from 0"),
         ("RUNCAST_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
     ],
@@ -965,3 +1015,104 @@ def test_a_worker_without_agents_is_refused() -> None:
     """A worker that could run nothing does not start."""
     with pytest.raises(ValueError, match="no agent"):
         Worker(Agents())
+
+
+# --- trying again ---
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_an_agent_that_fails_for_a_moment_is_tried_again(redis: Redis, redis_url: str, kind: str) -> None:
+    """What the failed attempt said is void, as ever; the next one begins after the pause."""
+    agents, at = Agents(), []
+
+    def fail_twice(attempt: int) -> int:
+        at.append(time.monotonic())
+        if attempt < 3:
+            raise Retry(after=0.7) from ConnectionError("the model is away")
+        return attempt
+
+    @agents.agent("async")
+    async def ours(context: Context) -> int:
+        await context.emitter.thinking("hm")
+        return fail_twice(context.attempt)
+
+    @agents.agent("sync")
+    def blocking(context: SyncContext) -> int:
+        context.emitter.thinking("hm")
+        return fail_twice(context.attempt)
+
+    end = await run_once(agents, redis, redis_url, kind)
+    assert end.result == 3
+    attempt = ["execution:started", "thinking", "execution:superseded"]
+    assert (await types_of(redis))[1:7] == attempt * 2
+    assert at[1] - at[0] >= 0.7
+    assert at[2] - at[1] >= 0.7
+    assert await redis.zcard(DUE) == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "options", "tries"),
+    [
+        (Retry(after=0), {}, 3),
+        (Retry(after=0), {"max_attempts": 1}, 1),
+        (Fatal("never"), {"retry_on": Exception}, 1),
+        (ValueError("no"), {}, 1),
+        (Retry("again", after=0), {"retry_on": (), "max_attempts": 2}, 2),
+    ],
+    ids=str,
+)
+async def test_so_often_it_is_tried(
+    redis: Redis, redis_url: str, raised: Exception, options: dict[str, Any], tries: int
+) -> None:
+    """The last failure is the end, in its own words."""
+    agents, attempts = Agents(), []
+
+    @agents.agent("agent", **options)
+    async def agent(context: Context) -> None:
+        attempts.append(context.attempt)
+        raise raised
+
+    end = await run_once(agents, redis, redis_url)
+    assert attempts == list(range(1, tries + 1))
+    assert end.code == "agent_error"
+    assert end.error.startswith(type(raised).__name__)
+
+
+async def test_a_pause_outlives_the_worker(redis: Redis, redis_url: str) -> None:
+    """Another worker makes the next attempt, not before its time; it can be cancelled meanwhile."""
+    agents = Agents()
+
+    @agents.agent("agent")
+    async def agent(context: Context) -> int:
+        if context.attempt == 1:
+            raise Retry(after=1.5)
+        return context.attempt
+
+    started = time.monotonic()
+    async with working(agents, redis_url):
+        await accept(redis, "agent")
+        await until(redis, "execution:superseded")
+    assert await field(redis, "state") == "queued"
+    async with working(agents, redis_url):
+        assert (await end_of(redis)).result == 2
+    assert time.monotonic() - started >= 1.5
+
+
+async def test_what_waits_for_its_next_attempt_can_be_cancelled(redis: Redis, redis_url: str) -> None:
+    agents = Agents()
+
+    @agents.agent("agent")
+    async def agent(context: Context) -> None:
+        raise Retry(after=600)
+
+    async with working(agents, redis_url):
+        await accept(redis, "agent")
+        await until(redis, "execution:superseded")
+        lifecycle = Lifecycle(redis, LogLimits(), Redactor())
+        assert await lifecycle.cancel(ALICE, "ex_1", reason=None, by="alice") == "cancelled"
+
+
+def test_what_is_to_be_tried_again_must_be_exceptions() -> None:
+    agents = Agents()
+    with pytest.raises(TypeError, match="retry_on"):
+        agents.agent("agent", retry_on=("ValueError",))(lambda context: None)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 
 from emitter import Agents, Context
 
@@ -20,6 +21,12 @@ async def steady(context: Context) -> dict[str, int]:
         await context.emitter.thinking(f"{context.attempt} {step}")
         await asyncio.sleep(float(context.params.get("pause", 0.1)) * random.uniform(0.5, 1.5))
     return {"attempt": context.attempt, "steps": steps}
+
+
+@agents.agent("lasting")
+async def lasting(context: Context) -> dict[str, int]:
+    """As `steady`, but tried three times at most."""
+    return await steady(context)
 
 
 @agents.agent("killer", max_attempts=2)
@@ -44,3 +51,43 @@ async def patient(context: Context) -> int:
     if context.attempt == 1:
         await asyncio.Event().wait()
     return context.attempt
+
+
+@agents.agent("blocker")
+async def blocker(context: Context) -> str:
+    """Blocks the event loop for `seconds`, step by step, and stops when it sees that it must."""
+    await context.emitter.thinking(f"{context.attempt} 0")
+    await context.emitter.flush()
+    ends = time.monotonic() + float(context.params["seconds"])
+    step = float(context.params.get("step", 60))
+    while (left := ends - time.monotonic()) > 0:
+        if context.cancelled:
+            return "saw that it must stop"
+        time.sleep(min(step, left))
+    return "done"
+
+
+@agents.agent("limited", time_limit=2)
+async def limited(context: Context) -> None:
+    """Blocks the event loop for much longer than it may run."""
+    await context.emitter.thinking(f"{context.attempt} 0")
+    await context.emitter.flush()
+    time.sleep(float(context.params["seconds"]))
+
+
+@agents.agent("quiet", idle_limit=2)
+async def quiet(context: Context) -> str:
+    """Says something every half second, by its own clock."""
+    for step in range(16):
+        await context.emitter.thinking(f"{context.attempt} {step}")
+        await asyncio.sleep(0.5)
+    return "done"
+
+
+@agents.agent("poison")
+async def poison(context: Context) -> None:
+    """Ends its process some time after it has started."""
+    await context.emitter.thinking(f"{context.attempt} 0")
+    await context.emitter.flush()
+    await asyncio.sleep(float(context.params.get("after", 0.5)))
+    os._exit(7)

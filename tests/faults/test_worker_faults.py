@@ -10,15 +10,11 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from broker.embedded import EmbeddedRedis
-from emitter import tasks, wire
-from emitter.connection import connect
+from emitter import tasks
 from emitter.events import (
     TERMINAL_STATES,
     Event,
@@ -30,90 +26,8 @@ from emitter.events import (
     ExecutionSuperseded,
     Thinking,
 )
-from emitter.lifecycle import Lifecycle, Start
-from emitter.log import LogLimits
-from emitter.redact import Redactor
-from emitter.wire import Owner, decode_envelope, jobs_key
 from tests.edges import eventually
-from tests.workers import WorkerProcess
-
-HERE = Path(__file__).resolve().parent
-ALICE = Owner("alice")
-
-
-class Stand:
-    """A Redis of its own, and what a test does to the workers on it."""
-
-    def __init__(self, server: EmbeddedRedis, redis: Redis) -> None:
-        self.url = server.url
-        self.redis: Any = redis
-        self.lifecycle = Lifecycle(redis, LogLimits(), Redactor())
-        self.workers: list[WorkerProcess] = []
-        self._numbers = itertools.count(1)
-
-    def worker(self, **options: Any) -> WorkerProcess:
-        options = {"lease_seconds": 1, "grace_seconds": 0, **options}
-        worker = WorkerProcess(self.url, "faulty_agents:agents", HERE, **options)
-        self.workers.append(worker)
-        return worker
-
-    async def accept(self, agent: str, **params: Any) -> str:
-        execution_id = f"ex_{next(self._numbers)}"
-        assert await self.lifecycle.accept(ALICE, execution_id, Start(task="t", agent=agent, params=params))
-        return execution_id
-
-    async def log(self, execution_id: str) -> list[tuple[int, Event]]:
-        rows: Any = await self.redis.xrange(ALICE.execution(execution_id).log)
-        return [(int(id_.split(b"-")[1]), decode_envelope(next(iter(fields.values())))[1]) for id_, fields in rows]
-
-    async def events(self, execution_id: str) -> list[Event]:
-        return [event for _, event in await self.log(execution_id)]
-
-    async def state(self, execution_id: str) -> str:
-        stored = await self.redis.hget(ALICE.execution(execution_id).record, "state")
-        return stored.decode()
-
-    async def until(self, execution_id: str, type_: type[Event], seconds: float = 20.0) -> Any:
-        """Wait for the first event of a type."""
-        key, last = ALICE.execution(execution_id).log, "0"
-        async with asyncio.timeout(seconds):
-            while True:
-                for _, rows in await self.redis.xread({key: last}, block=500) or []:
-                    for id_, fields in rows:
-                        last = id_
-                        event = decode_envelope(next(iter(fields.values())))[1]
-                        if isinstance(event, type_):
-                            return event
-
-    async def all_ended(self, execution_ids: Sequence[str], seconds: float) -> None:
-        async with asyncio.timeout(seconds):
-            waiting = list(execution_ids)
-            while waiting:
-                pipe = self.redis.pipeline(transaction=False)
-                for execution_id in waiting:
-                    pipe.hget(ALICE.execution(execution_id).record, "state")
-                states = await pipe.execute()
-                ended = [state.decode() in TERMINAL_STATES.values() for state in states]
-                waiting = [name for name, done in zip(waiting, ended, strict=True) if not done]
-                await asyncio.sleep(0.1)
-
-    async def nothing_left(self) -> None:
-        """No job, no lease, nothing pending: whatever was looked after has been let go."""
-        async with asyncio.timeout(15):
-            while await self.redis.zcard(wire.DUE) or await self.redis.hlen(wire.QUEUED):
-                await asyncio.sleep(0.05)
-        for agent in ("steady", "killer"):
-            assert await self.redis.xlen(jobs_key(agent)) == 0
-
-
-@pytest.fixture
-async def stand(own_redis: EmbeddedRedis) -> AsyncIterator[Stand]:
-    redis = connect(own_redis.url)
-    stand = Stand(own_redis, redis)
-    yield stand
-    for worker in stand.workers:
-        worker.close()
-    await redis.aclose()
+from tests.faults.conftest import ALICE, Stand
 
 
 def check(log: Sequence[tuple[int, Event]]) -> Event:

@@ -36,6 +36,7 @@ from emitter.events import (
     InputRequired,
     MessageComplete,
     MessageDelta,
+    ModelCall,
     PartialResult,
     Phase,
     PhaseComplete,
@@ -599,6 +600,19 @@ def test_steps_have_names_of_their_own() -> None:
     ] + [PhaseComplete(phase_id=id_, phase_name="P") for id_ in ("b", "a", "z")]  # fmt: skip
     seen = client(STARTED, *logged, DONE)
     assert [event["stepName"] for event in seen.events if "STEP" in event["type"]] == ["P", "P (b)", "P (b)", "P"]
+
+
+def test_a_call_without_parameters() -> None:
+    """Model APIs want an object back, whatever older logs have."""
+    seen = client(STARTED, ToolStart(call_id="c", tool_name="t", params=None), DONE)
+    assert [event["delta"] for event in seen.events if event["type"] == "TOOL_CALL_ARGS"] == ["{}"]
+
+
+def test_a_call_of_a_model_is_a_custom_event() -> None:
+    """With the catalogue's data."""
+    call = ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=0.5)
+    data = {"callId": "c", "model": "m", "inputTokens": 1, "outputTokens": 2, "duration": 0.5}
+    assert client(STARTED, call, DONE).customs == [("model:call", data)]
 
 
 def test_a_call_without_a_result() -> None:

@@ -27,6 +27,7 @@ from emitter.events import (
     InputRequired,
     MessageComplete,
     MessageDelta,
+    ModelCall,
     PartialResult,
     PhaseComplete,
     PhaseStart,
@@ -336,6 +337,22 @@ def test_who_speaks() -> None:
 
 
 # --- tools and data --------------------------------------------------------------------------------------------------
+
+
+def test_a_call_without_parameters() -> None:
+    """Model APIs want an object back, whatever older logs have, and also where the call's start was trimmed."""
+    logged = [ToolStart(call_id="c", tool_name="t", params=None), ended("c"), ended("gone")]
+    data = rendered([entry(number, event) for number, event in enumerate(logged, 1)])
+    inputs = [chunk["input"] for chunk in chunks(data) if chunk.get("type") == "tool-input-available"]
+    assert inputs == [{}, {}]
+
+
+def test_a_call_of_a_model_is_data() -> None:
+    """One part a call, for pages that show what was spent."""
+    call = ModelCall(call_id="c", model="m", input_tokens=1, output_tokens=2, duration=0.5)
+    [part] = [chunk for chunk in chunks(rendered([entry(1, call)])) if chunk.get("type") == "data-model-call"]
+    assert part["id"] == "c"
+    assert part["data"] == {"callId": "c", "model": "m", "inputTokens": 1, "outputTokens": 2, "duration": 0.5}
 
 
 def test_an_end_without_its_start() -> None:

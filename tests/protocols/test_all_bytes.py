@@ -150,6 +150,7 @@ def hostile() -> list[Event]:
         events.Artifact(artifact_id=HOSTILE + "2", media_type=HOSTILE, data=keys, last=True),
         events.Artifact(artifact_id=HOSTILE + "3", media_type=HOSTILE, url=HOSTILE, last=True),
         events.UsageTotals(input_tokens=1, output_tokens=1, total_tokens=2, model=HOSTILE),
+        events.ModelCall(call_id=HOSTILE, model=HOSTILE, input_tokens=1, output_tokens=1, duration=1.0, error=HOSTILE),
         events.Timeout(message=HOSTILE, action="continuing"),
         events.SandboxViolation(rule=HOSTILE, detail=HOSTILE),
         events.Custom(name="acme.x", data=keys),

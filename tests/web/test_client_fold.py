@@ -187,6 +187,7 @@ class Dice(random.Random):
             [
                 events.Timeout(message=self.text(), action="continuing"),
                 events.SandboxViolation(rule=self.text(), detail=self.text()),
+                events.ModelCall(call_id="c", model=self.text(), input_tokens=1, output_tokens=2, duration=1.5),
                 events.Custom(name="x.y", data={"a": 1}),
             ]
         )

@@ -15,6 +15,7 @@ from emitter.events import (
     ExecutionStarted,
     ExecutionSuperseded,
     InputRequired,
+    ModelCall,
     Phase,
     PhaseComplete,
     PhaseStart,
@@ -232,11 +233,13 @@ async def test_a_superseded_attempt_is_void_but_can_be_seen(
         ExecutionStarted(task="t", started_at=1, attempt=2),
         Timeout(message="The disk is slow", action="continuing"),
         SandboxViolation(rule="network", detail="10.0.0.1 refused"),
+        ModelCall(call_id="c", model="large-1", input_tokens=12, output_tokens=3, duration=1.5),
         ExecutionComplete(result={"ok": True}, duration=1.0),
     )
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.row("Slow step: The disk is slow")).to_contain_text("goes on")
     await expect(console.row("Sandbox violation: network")).to_be_visible()
+    await expect(console.row("Model call: large-1")).to_contain_text("12 tokens in, 3 out, 1.5 s")
     await expect(console.row("Before the loss")).to_have_count(0)
     await console.row("Attempt 1 was lost").get_by_role("button").click()
     await expect(console.row("Before the loss")).to_have_class(re.compile("is-void"))

@@ -24,6 +24,9 @@ _SAID: dict[type[events.Event], Callable[[Any], str]] = {
     events.Progress: lambda event: event.current_action or _percent(event.progress),
     events.SpecialistActivated: lambda event: f"{event.specialist}: {event.task or 'began'}",
     events.SpecialistComplete: lambda event: f"{event.specialist}: {event.summary or 'is done'}",
+    events.ModelCall: lambda event: (
+        f"{event.model} failed: {event.error}" if event.error else f"{event.model} answered"
+    ),
     events.Timeout: lambda event: event.message,
     events.SandboxViolation: lambda event: f"{event.rule}: {event.detail}",
     events.Custom: lambda event: event.name,

@@ -226,7 +226,8 @@ class Calls:
         call_id = self.id_of(event.call_id)
         beginning = event_of("TOOL_CALL_START", toolCallId=call_id, toolCallName=event.tool_name, subagentRunId=who)
         self._frames.start((CALL, call_id), beginning, event_of("TOOL_CALL_END", toolCallId=call_id))
-        self._frames.put("TOOL_CALL_ARGS", toolCallId=call_id, delta=_json(event.params))
+        params = {} if event.params is None else event.params
+        self._frames.put("TOOL_CALL_ARGS", toolCallId=call_id, delta=_json(params))
         self._frames.finish((CALL, call_id))
         self._unanswered.set(event.call_id, None)
 

@@ -211,6 +211,7 @@ class Renderer:
         self._call(event.call_id, event.tool_name, event.params)
 
     def _call(self, call_id: str, tool_name: str, params: Any) -> None:
+        params = {} if params is None else params  # model APIs refuse null when the history goes back to them
         self._parts.interrupt(self._head.agent)
         self._parts.step()
         self._calls.set(call_id, True)
@@ -328,6 +329,7 @@ _HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
     events.Synthesis: lambda self, event: self._data("synthesis", "synthesis", event),
     events.Artifact: Renderer._artifact,
     events.UsageTotals: lambda self, event: self._metadata(usage=event),
+    events.ModelCall: lambda self, event: self._data("model-call", event.call_id, event),
     events.InputRequired: Renderer._input_required,
     events.InputReceived: Renderer._input_received,
     events.Timeout: lambda self, event: self._data("timeout", str(self._id), event),

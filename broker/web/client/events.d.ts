@@ -121,6 +121,7 @@ export type Event =
   | SynthesisEvent
   | ArtifactEvent
   | UsageTotalsEvent
+  | ModelCallEvent
   | InputRequiredEvent
   | InputReceivedEvent
   | TimeoutEvent
@@ -441,6 +442,35 @@ export interface MessageState {
   usage: Usage | null;
   truncated: boolean;
   parentId: string | null;
+}
+
+/** One call of a model, when it has ended. `prompt` and `answer` are stored only where `RUNCAST_RECORD_MODEL_CONTENTS` is 1. `provider` as OpenTelemetry's `gen_ai.provider.name` has it: `openai`, `anthropic`, `aws.bedrock`. */
+export interface ModelCall {
+  callId: string;
+  model: string;
+  inputTokens: number;
+  outputTokens: number;
+  /** seconds */
+  duration: number;
+  provider?: string;
+  prompt?: unknown;
+  answer?: unknown;
+  costUsd?: number;
+  /** seconds */
+  firstTokenSeconds?: number;
+  error?: string;
+}
+
+/** One call of a model, when it has ended. `prompt` and `answer` are stored only where `RUNCAST_RECORD_MODEL_CONTENTS` is 1. `provider` as OpenTelemetry's `gen_ai.provider.name` has it: `openai`, `anthropic`, `aws.bedrock`. */
+export interface ModelCallEvent {
+  type: "model:call";
+  executionId: string;
+  ts: number;
+  traceparent?: string;
+  requestId?: string;
+  agent?: string;
+  parentId?: string;
+  data: ModelCall;
 }
 
 /** Cancel when nobody has watched for so long. */

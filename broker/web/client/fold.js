@@ -15,7 +15,7 @@ export const MAX_MESSAGES = 200;
 export const MAX_OTHERS = 200;
 
 const CUSTOM = /^custom:[a-z0-9_.-]{1,64}$/;
-const WITHOUT_EFFECT = new Set(["timeout", "sandbox:violation"]);
+const WITHOUT_EFFECT = new Set(["timeout", "sandbox:violation", "model:call"]);
 /** Terminal event type → the state it leaves. @type {Readonly<Record<string, wire.State>>} */
 export const TERMINAL_STATES = Object.freeze({
   "execution:complete": "completed",

@@ -187,6 +187,12 @@ const HANDLERS = {
     this.add("note", event, { tone: stops ? "bad" : "warn", label: "Slow step", title: text(data.message), detail });
   },
 
+  "model:call"(event, data) {
+    const tokens = `${data.inputTokens} tokens in, ${data.outputTokens} out, ${data.duration} s`;
+    const detail = data.error ? `${text(data.error)} (${tokens})` : tokens;
+    this.add("note", event, { tone: data.error ? "bad" : "plain", label: "Model call", title: text(data.model), detail });
+  },
+
   "sandbox:violation"(event, data) {
     const fields = { tone: "bad", label: "Sandbox violation", title: text(data.rule), detail: text(data.detail) };
     this.add("note", event, fields);

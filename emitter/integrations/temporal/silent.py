@@ -39,6 +39,9 @@ class SilentSyncEmitter(EventMethods[None]):
 
     attempt = 0
 
+    def _emit_each(self, *said: Event) -> None:
+        pass
+
     def emit(self, event: Event) -> None:
         pass
 

@@ -43,7 +43,7 @@ class ActivityEmitter(AgentEmitter):
     """An `AgentEmitter` for one attempt of an activity, whose events stand under its call.
 
     A log that is closed, a Redis that is away or a queue that is full cost the activity the patience of `settle` or the
-    publisher's `overflow_timeout`, once, and are logged, not raised. What is wrong with an event itself raises as ever:
+    publisher's `overflow_timeout`, once, and are logged, not raised. What is wrong with a question raises as ever:
     `InvalidEvent`, `PayloadTooLarge`. So does what keeps `ask` from an answer.
     """
 

@@ -81,6 +81,10 @@ class WorkflowEmitter(EventMethods[None]):
             raise InvalidEvent("a workflow emits events of the catalogue, and ends by returning or raising")
         self.tell(event)
 
+    def _emit_each(self, *said: Event) -> None:
+        for event in said:
+            self.emit(event)
+
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:  # noqa: ARG002 - for every emitter
         self.emit(event)
 

@@ -1,0 +1,145 @@
+"""Agents that block their worker's event loop, or end its process: their neighbours do not pay for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from emitter.events import (
+    Event,
+    ExecutionCancelled,
+    ExecutionComplete,
+    ExecutionError,
+    ExecutionSuperseded,
+    Thinking,
+)
+from tests.edges import eventually
+from tests.faults.conftest import ALICE, Stand
+from tests.workers import WorkerProcess
+
+
+async def told(stand: Stand, worker: WorkerProcess, event: str, seconds: float = 20.0) -> dict[str, Any]:
+    """The first line of the worker's log about an event."""
+    await eventually(event, lambda: bool(worker.logged(event)), seconds)
+    return worker.logged(event)[0]
+
+
+def superseded(events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, ExecutionSuperseded)]
+
+
+async def one_worker_with(stand: Stand, agent: str, innocents: int, **options: Any) -> tuple[WorkerProcess, list[str]]:
+    """A worker that runs so many innocent executions of an agent."""
+    worker = stand.worker(lease_seconds=2, **options)
+    names = [await stand.accept(agent, steps=50, pause=0.1) for _ in range(innocents)]
+    for name in names:
+        await stand.until(name, Thinking)
+    return worker, names
+
+
+async def test_a_blocked_loop_restarts_nobody(stand: Stand) -> None:
+    """An agent blocks the loop for three leases beside four others while a second worker looks on: none of the five is
+    restarted, and the log names the agent, its execution, the place and the seconds."""
+    worker, innocents = await one_worker_with(stand, "steady", 4)
+    blocker = await stand.accept("blocker", seconds=6)
+    await stand.until(blocker, Thinking)
+    stand.worker(lease_seconds=2)
+    await stand.all_ended([blocker, *innocents], 40)
+    for name in (blocker, *innocents):
+        events = await stand.events(name)
+        assert isinstance(events[-1], ExecutionComplete)
+        assert not superseded(events)
+    line = await told(stand, worker, "loop_blocked")
+    assert (line["agent"], line["execution"]) == ("blocker", blocker)
+    assert "faulty_agents.py" in line["at"]
+    line = await told(stand, worker, "loop_unblocked")
+    assert (line["agent"], line["execution"]) == ("blocker", blocker)
+    assert line["seconds"] > 4
+
+
+async def test_a_cancel_is_seen_by_an_agent_that_blocks(stand: Stand) -> None:
+    """`context.cancelled` turns true while the agent blocks the loop that would interrupt it."""
+    stand.worker(lease_seconds=2)
+    blocker = await stand.accept("blocker", seconds=30, step=0.1)
+    await stand.until(blocker, Thinking)
+    started = time.monotonic()
+    await stand.lifecycle.cancel(ALICE, blocker, reason="enough", by="alice")
+    assert await stand.until(blocker, ExecutionCancelled) == ExecutionCancelled(reason="enough", by="alice")
+    assert time.monotonic() - started < 15
+
+
+async def test_a_cancel_ends_an_agent_that_only_blocks(stand: Stand) -> None:
+    """One that never looks is cut after the same time as a sync agent; the loop may be blocked for long after that."""
+    stand.worker(lease_seconds=2)
+    blocker = await stand.accept("blocker", seconds=25)
+    await stand.until(blocker, Thinking)
+    started = time.monotonic()
+    await stand.lifecycle.cancel(ALICE, blocker, reason="enough", by="alice")
+    assert await stand.until(blocker, ExecutionCancelled) == ExecutionCancelled(reason="enough", by="alice")
+    assert time.monotonic() - started < 18
+
+
+async def test_a_time_limit_holds_for_an_agent_that_blocks(stand: Stand) -> None:
+    """The execution fails when its limit has passed, not when the agent lets go of the loop; silence that another
+    agent has caused counts against nobody's idle limit."""
+    worker, (quiet,) = await one_worker_with(stand, "quiet", 1)
+    limited = await stand.accept("limited", seconds=12)
+    await stand.until(limited, Thinking)
+    started = time.monotonic()
+    error = await stand.until(limited, ExecutionError)
+    assert (error.code, error.error) == ("timeout", "over its time limit of 2 s")
+    assert time.monotonic() - started < 9
+    await stand.all_ended([quiet], 40)
+    assert isinstance((await stand.events(quiet))[-1], ExecutionComplete)
+    assert (await told(stand, worker, "execution_cut"))["execution"] == limited
+
+
+async def test_a_loop_that_stays_blocked_is_given_up(stand: Stand) -> None:
+    """After `blocked_seconds` the others are handed to another worker, which is no loss of theirs; the lease of the
+    agent that blocks lapses."""
+    worker, innocents = await one_worker_with(stand, "steady", 3, blocked_seconds=3)
+    blocker = await stand.accept("blocker", seconds=25)
+    await stand.until(blocker, Thinking)
+    other = stand.worker(lease_seconds=2)
+    await eventually("the other works", lambda: bool(other.logged("worker_started")))
+    await stand.all_ended(innocents, 40)
+    for name in innocents:
+        assert isinstance((await stand.events(name))[-1], ExecutionComplete)
+        assert await stand.redis.hget(ALICE.execution(name).record, "lost") is None
+    await stand.until(blocker, ExecutionSuperseded)
+    assert await stand.redis.hget(ALICE.execution(blocker).record, "lost") == b"1"
+    assert (await told(stand, worker, "loop_given_up"))["agent"] == "blocker"
+
+
+async def keep_up(stand: Stand, workers: int) -> None:
+    """Replace workers that have died, for ever, as a supervisor does."""
+    while True:
+        for worker in [worker for worker in stand.workers if not worker.alive]:
+            worker.close()
+            stand.workers.remove(worker)
+        while len(stand.workers) < workers:
+            stand.worker()
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_only_the_execution_that_crashes_its_worker_fails(stand: Stand, workers: int) -> None:
+    """A poisonous execution beside four innocent ones, with workers that are restarted each time: it fails as
+    `worker_lost`, and they complete."""
+    innocents = [await stand.accept("lasting", steps=30, pause=0.1) for _ in range(4)]
+    poison = await stand.accept("poison", after=1.0)
+    supervisor = asyncio.create_task(keep_up(stand, workers))
+    try:
+        await stand.all_ended([poison, *innocents], 100)
+    finally:
+        supervisor.cancel()
+    error = (await stand.events(poison))[-1]
+    assert isinstance(error, ExecutionError)
+    assert error.code == "worker_lost"
+    ends = [(await stand.events(name))[-1] for name in innocents]
+    assert [type(end) for end in ends] == [ExecutionComplete] * 4
+    assert any([superseded(await stand.events(name)) for name in innocents]), "none ran beside it"
