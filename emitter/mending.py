@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from emitter.errors import InvalidEvent, PayloadTooLarge
-from emitter.events import BY_TYPE, Custom, Event, ExecutionSuperseded, InputReceived, InputRequired
+from emitter.events import BY_TYPE, Artifact, Custom, Event, ExecutionSuperseded, InputReceived, InputRequired
 from emitter.storable import clip, storable, text
 from emitter.values import MAX_DEPTH, MAX_INTEGER
 from emitter.wire import CUSTOM_NAME_MAX, NOT_IN_CUSTOM_NAME, decode_event, encode_data, event_type
@@ -172,4 +172,7 @@ def shorter(event: Event, room: int, redact: Callable[[str, bytes], bytes]) -> I
 def _cut(event: Event, room: int) -> Event:
     names = event.__struct_fields__
     fields = clip({name: plain(getattr(event, name)) for name in names}, room)
+    if isinstance(event, Artifact) and event.url and fields.get("url") != plain(event.url):
+        # A part of a link leads nowhere, and half an image is none.
+        fields |= {"url": None, "data": fields.get("data") or {"clipped": True, "bytes": len(event.url)}}
     return mended(type(event)(**{name: fields.get(name) for name in names}))

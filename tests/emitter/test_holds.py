@@ -270,7 +270,8 @@ async def test_a_cancel_reaches_the_emitter_which_says_the_last_word(redis: Redi
         await emitter.execution_started("Work")
         await emitter.flush()
         assert not emitter.cancelled
-        waiting = asyncio.create_task(emitter.until_cancelled())
+        blocking = SyncAgentEmitter.over(emitter, asyncio.get_running_loop())
+        waiting = asyncio.gather(emitter.until_cancelled(), asyncio.to_thread(blocking.until_cancelled))
         await asyncio.sleep(0.5)  # its lease is there
         assert await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice") == "running"
         await asyncio.wait_for(waiting, 10)

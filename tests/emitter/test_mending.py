@@ -428,6 +428,17 @@ async def test_half_of_a_credential_is_not_shown_by_a_cut(redis: Redis, redis_ur
     assert not any("ghp_" in data["thought"] for _, data in log)
 
 
+async def test_a_link_that_is_too_long_is_none(redis: Redis, emitter: AgentEmitter) -> None:
+    """A part of it would lead nowhere, or show half an image: how long it was is told in its place."""
+    url = "data:image/png;base64," + "A" * 100_000
+    await emitter.artifact("a", "image/png", url=url)
+    await emitter.artifact("b", "image/png", url=url * 50, name="x")
+    await emitter.flush()
+    (_, one), (_, other) = await stored(redis)
+    assert one == {"artifactId": "a", "mediaType": "image/png", "data": {"clipped": True, "bytes": len(url)}}
+    assert (other["name"], other["data"]["clipped"], other.get("url")) == ("x", True, None)
+
+
 # --- half an emoji ---------------------------------------------------------------------------------------------------
 
 
