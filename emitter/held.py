@@ -67,7 +67,7 @@ class HeldText(Generic[V]):
             return event
         said = self._streams.follow((event.type, event.artifact_id), event.text)
         if event.last:
-            self._streams.forget(event.artifact_id)
+            self._streams.forget((event.type, event.artifact_id))
         return event if said == event.text else replace(event, text=said)
 
     def before(self, event: Event) -> None:
@@ -75,7 +75,8 @@ class HeldText(Generic[V]):
         if self._timer is not None and not isinstance(event, _ASIDE):
             self.release()
         if isinstance(event, MessageComplete):
-            self._streams.forget(event.message_id)
+            for kind in _KINDS:
+                self._streams.forget((kind, event.message_id))
 
     def release(self) -> None:
         """Queue everything that waits."""

@@ -178,7 +178,6 @@ class Streams:
         """What waits of each text."""
         return [(name, stream.release()) for name, stream in self._streams.items() if stream.is_waiting]
 
-    def forget(self, id_: str) -> None:
+    def forget(self, name: tuple[str, str]) -> None:
         """What is complete."""
-        for name in [name for name in self._streams if name[1] == id_]:
-            del self._streams[name]
+        self._streams.pop(name, None)

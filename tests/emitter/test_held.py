@@ -159,6 +159,14 @@ async def test_the_chunks_of_an_artifact_are_one_text(redis: Redis, emitter: Age
     assert found[4]["text"] == KEY[12:20]
 
 
+async def test_an_artifact_may_have_the_id_of_a_message(redis: Redis, emitter: AgentEmitter) -> None:
+    """The end of the one takes nothing from the other."""
+    await emitter.message_delta("see sk-abc", "m")
+    await emitter.artifact("m", "text/plain", text="x", last=True)
+    await emitter.flush()
+    assert "".join(await shape(redis)) == "see sk-abcartifact"
+
+
 async def test_the_recording_emitter_shows_the_same() -> None:
     """Who tests an agent sees what a reader would."""
     emitter = RecordingEmitter()
