@@ -128,6 +128,10 @@ class SyncAgentEmitter(EventMethods[None]):
         """Whether the execution is to stop, as `AgentEmitter.cancelled`."""
         return self._emitter.cancelled
 
+    def until_cancelled(self) -> None:
+        """Block until somebody cancels the execution, as `AgentEmitter.until_cancelled`."""
+        self._call(self._emitter.until_cancelled)
+
     def new_id(self, kind: Literal["message", "call"]) -> str:
         """An id unique in this execution."""
         return self._emitter.new_id(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -194,6 +195,15 @@ class RecordingEmitter(AsyncEventMethods):
             if name in self._answers:
                 return self._answers[name]
         raise InputExpired(question.input_id)
+
+    @property
+    def cancelled(self) -> bool:
+        """Nobody cancels a recording."""
+        return False
+
+    async def until_cancelled(self) -> None:
+        """Wait for ever: nobody cancels a recording."""
+        await asyncio.Event().wait()
 
     async def flush(self, timeout: float | None = None) -> None:
         """Nothing waits here."""

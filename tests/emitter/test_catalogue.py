@@ -91,7 +91,7 @@ async def test_the_start_tells_time_and_attempt() -> None:
     assert 1.5 <= emitter.of("execution:complete")[0].duration < 10
 
 
-FOR_THE_RUNTIME = {"notice", "disown", "waiting", "max_event_bytes"}
+FOR_THE_RUNTIME = {"notice", "disown", "waiting", "max_event_bytes", "stops_when"}
 
 
 def public(cls: type) -> set[str]:
