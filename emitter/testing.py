@@ -263,6 +263,15 @@ class RecordingEmitter(AsyncEventMethods):
                 return self._answers[name]
         raise InputExpired(question.input_id)
 
+    @property
+    def cancelled(self) -> bool:
+        """Nobody cancels a recording."""
+        return False
+
+    async def until_cancelled(self) -> None:
+        """Wait for ever: nobody cancels a recording."""
+        await asyncio.Event().wait()
+
     async def flush(self, timeout: float | None = None) -> None:
         """Nothing waits here."""
 

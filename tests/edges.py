@@ -548,7 +548,7 @@ class Busy:
         while not self.stopped:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, ConnectionResetError):  # nothing was sent, so nothing is lost
                 return
             try:
                 await self._ask(Connection(reader, writer), writer)
