@@ -103,15 +103,6 @@ class RecordingEmitter(AsyncEventMethods):
     def text_emitted(self) -> str:
         return "".join(event.delta for event in self.of("message:delta"))
 
-    @property
-    def cancelled(self) -> bool:
-        """Nobody cancels."""
-        return False
-
-    async def until_cancelled(self) -> None:
-        """Wait until the test gives up."""
-        await asyncio.Event().wait()
-
     async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
         if not isinstance(event, Event):
             raise InvalidEvent(f"{type(event).__name__} is not an event")
