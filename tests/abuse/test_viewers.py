@@ -194,6 +194,7 @@ async def test_a_renderer_that_fails_costs_its_own_viewer_alone(own_edge: Edge, 
         async with Follower(ports, author.path, author.token) as after:
             await after.until_live()
             await author.say()
+            await before.until_events(2)  # or the two would be shown at once, and fail as one
             await asyncio.gather(author.write(Custom(name="bang", data={})), bob.say())
             await author.say()
             for each in (before, after):
