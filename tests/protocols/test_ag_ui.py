@@ -631,6 +631,19 @@ def test_a_call_without_a_result() -> None:
     assert seen.customs == [("tool:progress", {"callId": "c", "progress": 5.0, "toolCallId": f"{EXECUTION}:call:c"})]
 
 
+@pytest.mark.parametrize("end", [DONE, ExecutionError(error="no"), ExecutionCancelled(reason="enough")])
+def test_every_ending_answers_every_call(end: Event) -> None:
+    """A message with an unanswered call is refused by model APIs when the conversation goes on, and spins for ever."""
+    seen = client(STARTED, ToolStart(call_id="c", tool_name="t", params={}), end)
+    assert [message["toolCallId"] for message in seen.of_role("tool")] == [f"{EXECUTION}:call:c"]
+
+
+def test_a_lost_attempt_that_cannot_be_taken_back_answers_its_calls() -> None:
+    made = renderer(None)
+    seen = Client().take(shown(log(STARTED, ToolStart(call_id="c", tool_name="t", params={}), LOST), made))
+    assert [message["toolCallId"] for message in seen.of_role("tool")] == [f"{EXECUTION}:call:c"]
+
+
 # --- ends ------------------------------------------------------------------------------------------------------------
 
 

@@ -268,9 +268,12 @@ class Renderer:
 
     def _superseded(self, event: events.ExecutionSuperseded) -> None:
         void = f"void: attempt {event.attempt} takes over"
-        self._frames.finish_all(type="SUBAGENT_ERROR", message=void)
         self._taken_back += 1
-        if self._history is not None and self._taken_back <= MAX_TAKEN_BACK:
+        is_taken_back = self._history is not None and self._taken_back <= MAX_TAKEN_BACK
+        if not is_taken_back:  # its calls stay with the client, which must not wait for their results
+            self._calls.give_up()
+        self._frames.finish_all(type="SUBAGENT_ERROR", message=void)
+        if self._history is not None and is_taken_back:
             self._take_back(self._history, void)
         for name, type_ in list(self._activities.items()):
             self._activity(name, type_, {})
@@ -321,6 +324,7 @@ class Renderer:
 
     def _cancelled(self, event: events.ExecutionCancelled) -> None:
         self._show_plan()
+        self._calls.give_up()
         self._frames.finish_all(type="SUBAGENT_ERROR", message="cancelled")
         self._finish({"type": "cancelled"}, metadata=event_fields(reason=event.reason, by=event.by) or None)
 
@@ -339,6 +343,7 @@ class Renderer:
 
     def _error(self, event: events.ExecutionError) -> None:
         self._show_plan()
+        self._calls.give_up()
         self._frames.finish_all(type="SUBAGENT_ERROR", message=event.error)
         self._frames.show()
         self._frames.put("RUN_ERROR", message=event.error, code=event.code, usage=self._usage())
