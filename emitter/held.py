@@ -74,7 +74,7 @@ class HeldText(Generic[V]):
         """Queue what must come before an event that is no chunk."""
         if self._timer is not None and not isinstance(event, _ASIDE):
             self.release()
-        if isinstance(event, MessageComplete):
+        if isinstance(event, MessageComplete) and isinstance(event.message_id, str):  # any other is mended later
             for kind in _KINDS:
                 self._streams.forget((kind, event.message_id))
 
