@@ -33,6 +33,7 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 EXPORT = {"Accept": "application/x-ndjson"}
 P99_SECONDS = 1.0
 HEALTHZ_SECONDS = 2.0
+LEAST_SEEN = 20
 
 
 class Bystander:
@@ -44,7 +45,7 @@ class Bystander:
         self.health: list[float] = []
 
     def assert_unharmed(self) -> None:
-        assert len(self.delays) >= 5, "the bystander saw too little to tell"
+        assert len(self.delays) > LEAST_SEEN, "the bystander saw too little to tell"
         p99 = sorted(self.delays)[int(len(self.delays) * 0.99)]
         assert p99 < P99_SECONDS, f"an event of a bystander came after {p99:.2f} s"
         assert max(self.health, default=0) < HEALTHZ_SECONDS
@@ -84,6 +85,11 @@ async def bystander(redis: Redis, edge: EdgeProcess | Edge) -> AsyncIterator[Bys
         at_it = [asyncio.create_task(bob.watch(frames, author)), asyncio.create_task(bob.ask(admin_port))]
         try:
             yield bob
+            # On a busy machine an attack may be over before he has seen much: he watches on until he has.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(30):
+                    while len(bob.delays) <= LEAST_SEEN and not any(task.done() for task in at_it):
+                        await asyncio.sleep(0.02)
             assert not any(task.done() for task in at_it), [task.exception() for task in at_it if task.done()]
         finally:
             await tasks.end(at_it)

@@ -50,7 +50,7 @@ DRAIN_BYTES = 64 * 1024
 def assert_undisturbed(bob: Report) -> None:
     """Within what a loaded machine does to anybody; without walls and slices each of these was 20 s and more."""
     assert bob.is_whole, "exactly what he wrote"
-    assert bob.events.count >= 5, "the bystander saw too little to tell"
+    assert bob.events.count > 20, "the bystander saw too little to tell"
     assert bob.events.p99 < 1.0, bob
     assert bob.health.max < 3.0, bob
 
