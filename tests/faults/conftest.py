@@ -57,7 +57,7 @@ class Stand:
         stored = await self.redis.hget(ALICE.execution(execution_id).record, "state")
         return stored.decode()
 
-    async def until(self, execution_id: str, type_: type[Event], seconds: float = 20.0) -> Any:
+    async def until(self, execution_id: str, type_: type[Event], seconds: float = 45.0) -> Any:
         """Wait for the first event of a type."""
         key, last = ALICE.execution(execution_id).log, "0"
         async with asyncio.timeout(seconds):

@@ -21,6 +21,8 @@ from tests.edges import eventually
 from tests.faults.conftest import ALICE, Stand
 from tests.workers import WorkerProcess
 
+pytestmark = pytest.mark.timeout(180)  # a busy machine takes its time
+
 
 async def told(stand: Stand, worker: WorkerProcess, event: str, seconds: float = 20.0) -> dict[str, Any]:
     """The first line of the worker's log about an event."""
@@ -48,7 +50,7 @@ async def test_a_blocked_loop_restarts_nobody(stand: Stand) -> None:
     blocker = await stand.accept("blocker", seconds=6)
     await stand.until(blocker, Thinking)
     stand.worker(lease_seconds=2)
-    await stand.all_ended([blocker, *innocents], 40)
+    await stand.all_ended([blocker, *innocents], 90)
     for name in (blocker, *innocents):
         events = await stand.events(name)
         assert isinstance(events[-1], ExecutionComplete)
@@ -93,7 +95,7 @@ async def test_a_time_limit_holds_for_an_agent_that_blocks(stand: Stand) -> None
     error = await stand.until(limited, ExecutionError)
     assert (error.code, error.error) == ("timeout", "over its time limit of 2 s")
     assert time.monotonic() - started < 9
-    await stand.all_ended([quiet], 40)
+    await stand.all_ended([quiet], 90)
     assert isinstance((await stand.events(quiet))[-1], ExecutionComplete)
     assert (await told(stand, worker, "execution_cut"))["execution"] == limited
 
@@ -106,7 +108,7 @@ async def test_a_loop_that_stays_blocked_is_given_up(stand: Stand) -> None:
     await stand.until(blocker, Thinking)
     other = stand.worker(lease_seconds=2)
     await eventually("the other works", lambda: bool(other.logged("worker_started")))
-    await stand.all_ended(innocents, 40)
+    await stand.all_ended(innocents, 90)
     for name in innocents:
         assert isinstance((await stand.events(name))[-1], ExecutionComplete)
         assert await stand.redis.hget(ALICE.execution(name).record, "lost") is None
