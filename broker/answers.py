@@ -23,8 +23,11 @@ from emitter.errors import (
     UnknownExecution,
     UnknownInput,
 )
-from emitter.events import EXPIRED, TERMINAL_STATES, InputReceived, InputRequired
+from emitter.events import EXPIRED, InputReceived, InputRequired, State
 from emitter.log import LogLimits, append
+from emitter.record import ENDED, Field, Selection
+from emitter.record import answer as answer_field
+from emitter.record import question as question_field
 from emitter.redact import Redactor
 from emitter.wire import Owner, decode_event, now_ms
 
@@ -37,7 +40,7 @@ class _Asked(NamedTuple):
     """A question as the record has it, which keeps it until its answer (JSON) or the execution's end."""
 
     question: InputRequired | None
-    state: str
+    state: State
     answer: str | None
 
 
@@ -65,13 +68,14 @@ class Answers:
         return InputResponse(execution_id=execution_id, input_id=request.input_id)
 
     async def _asked(self, owner: Owner, execution_id: str, input_id: str) -> _Asked:
-        record = owner.execution(execution_id).record
-        state, question, answer = await self._redis.hmget(record, "state", f"i:{input_id}", f"a:{input_id}")
-        if state is None:
+        asked = Selection(Field.STATE, question_field(input_id), answer_field(input_id))
+        record = asked.read(await self._redis.hmget(owner.execution(execution_id).record, *asked.names))
+        if record.state is None:
             raise UnknownExecution(execution_id)
+        question, answer = record.questions.get(input_id), record.answers.get(input_id)
         return _Asked(
             question=None if question is None else _question(question),
-            state=state.decode(),
+            state=record.state,
             answer=None if answer is None else answer.decode(),
         )
 
@@ -107,14 +111,13 @@ class Answers:
             raise
 
 
-def open_inputs(questions: Iterable[bytes | None]) -> list[InputRequired]:
+def open_inputs(questions: Iterable[bytes]) -> list[InputRequired]:
     """The questions that the execution waits for, from its record: the log may have been trimmed since they were asked.
-    One that is not understood (a newer version's) is left out, as is one that was answered meanwhile."""
+    One that is not understood (a newer version's) is left out."""
     found = []
     for question in questions:
         with contextlib.suppress(InvalidEvent):
-            if question is not None:
-                found.append(_question(question))
+            found.append(_question(question))
     return found
 
 
@@ -134,7 +137,7 @@ def _open_question(execution_id: str, asked: _Asked) -> InputRequired:
         raise _expired(given.get("at"))
     if question is not None and question.expires_at is not None and now_ms() > question.expires_at:
         raise _expired(question.expires_at)
-    if state in TERMINAL_STATES.values():
+    if state in ENDED:
         raise ExecutionEnded(execution_id, state)
     if question is None:
         raise UnknownInput(execution_id)

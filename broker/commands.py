@@ -25,7 +25,7 @@ from broker.api_types import (
     LoggedEvent,
 )
 from broker.auth import Identity
-from broker.history import TERMINAL_STATES, History
+from broker.history import History
 from broker.listing import Listing
 from broker.problems import Problem
 from broker.state import Fold
@@ -38,6 +38,8 @@ from emitter.errors import (
 from emitter.events import InputRequired
 from emitter.lifecycle import Lifecycle, Start, check_size
 from emitter.log import LogLimits
+from emitter.record import ExecutionRecord, Field, Selection
+from emitter.record import question as question_field
 from emitter.redact import Redactor
 from emitter.tracing import Trace
 from emitter.wire import START, Entry, EventId, Owner, new_execution_id, now_ms
@@ -46,6 +48,9 @@ IDEMPOTENCY_SECONDS = 86_400
 AGENTS_FRESH_SECONDS = 1.0
 MAX_DELAY_SECONDS = 365 * 86_400
 """How late an execution may start where logs do not expire."""
+_KEY = Selection(Field.KEY)
+_STATE = Selection(Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN)
+_STATE_AND_STACK = Selection(*_STATE.names, Field.STACK)
 
 
 class _Key:
@@ -107,8 +112,8 @@ class Commands:
 
     async def _is_first(self, key: _Key, owner: Owner, execution_id: str) -> bool:
         """Whether this key's first request began the execution; another may have had the same id."""
-        stored: bytes | None = await self._redis.hget(owner.execution(execution_id).record, "key")
-        return stored == key.digest.encode()
+        record = _KEY.read(await self._redis.hmget(owner.execution(execution_id).record, *_KEY.names))
+        return record.key == key.digest
 
     def _start(
         self, request: ExecuteRequest, agent: str, request_id: str, key: _Key | None, trace: Trace | None
@@ -189,25 +194,24 @@ class Commands:
         async for entry in self._entries(owner, execution_id, START):
             fold.apply_entry(entry)
         state = fold.state()
-        if state.cursor in ("", "0-0") and (end := record.get("end")):
-            fold.apply_entry(Entry(int(record["ms"]), int(record["seq"]), b"", end.encode()))
+        if state.cursor in ("", "0-0") and record.end:
+            fold.apply_entry(Entry(record.ms, record.seq, b"", record.end))
             state = fold.state()
         return _completed(state, record, waits_for)
 
-    async def _record(self, owner: Owner, execution_id: str, *, with_stack: bool) -> dict[str, str]:
-        names = ("state", "task", "agent", "ms", "seq", "end", "open", *(("stack",) if with_stack else ()))
-        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        if row[0] is None:
+    async def _record(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionRecord:
+        selection = _STATE_AND_STACK if with_stack else _STATE
+        record = selection.read(await self._redis.hmget(owner.execution(execution_id).record, *selection.names))
+        if not record.exists:
             raise UnknownExecution(execution_id)
-        found = zip(names, row, strict=True)
-        return {name: value.decode("utf-8", "replace") for name, value in found if value is not None}
+        return record
 
-    async def _open_inputs(self, owner: Owner, execution_id: str, record: dict[str, str]) -> list[InputRequired]:
-        ids = record.get("open", "").split()
-        if not ids or record["state"] in TERMINAL_STATES:
+    async def _open_inputs(self, owner: Owner, execution_id: str, record: ExecutionRecord) -> list[InputRequired]:
+        if not record.open_inputs or record.has_ended:
             return []
-        questions = await self._redis.hmget(owner.execution(execution_id).record, *(f"i:{each}" for each in ids))
-        return open_inputs(questions)
+        asked = Selection(*map(question_field, record.open_inputs))
+        found = asked.read(await self._redis.hmget(owner.execution(execution_id).record, *asked.names))
+        return open_inputs(found.questions.values())
 
     async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
         async for page in self._pages(owner, execution_id, after):
@@ -272,14 +276,14 @@ def _accepted(execution_id: str) -> ExecuteResponse:
     )
 
 
-def _completed(state: ExecutionState, record: dict[str, str], waits_for: list[InputRequired]) -> ExecutionState:
-    changes: dict[str, Any] = {"status": record["state"], "cursor": f"{record.get('ms', 0)}-{record.get('seq', 0)}"}
+def _completed(state: ExecutionState, record: ExecutionRecord, waits_for: list[InputRequired]) -> ExecutionState:
+    changes: dict[str, Any] = {"status": record.state, "cursor": str(record.last)}
     if state.task is None:
-        changes["task"] = record.get("task")
+        changes["task"] = record.task
     if state.agent is None:
-        changes["agent"] = record.get("agent")
-    if record["state"] not in TERMINAL_STATES:
+        changes["agent"] = record.agent or None
+    if not record.has_ended:
         changes["open_inputs"] = waits_for
-    if "stack" in record and state.error is not None:
-        changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record["stack"])
+    if record.stack is not None and state.error is not None:
+        changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record.stack)
     return msgspec.structs.replace(state, **changes)

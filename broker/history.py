@@ -16,6 +16,7 @@ from broker.rounds import Rounds
 from broker.sse import Lens, RenderedOnce
 from emitter import tasks
 from emitter.events import State
+from emitter.record import ENDED, Field, Selection
 from emitter.wire import START, Entry, EventId, parse_event_id, parse_stream
 
 PAGE_EVENTS = 200
@@ -31,7 +32,10 @@ MAX_PLACES = 4096
 PAGE_WEIGHT = 4
 """Of a read among those of one round: at most 16 pages are under way."""
 READ_SECONDS = 10.0
-TERMINAL_STATES = ("completed", "failed", "cancelled")
+TERMINAL_STATES = ENDED
+_HEAD = Selection(Field.STATE, Field.MS, Field.SEQ, Field.CANCEL_AFTER, Field.BYTES)
+_LAST = Selection(Field.MS, Field.SEQ)
+_END = Selection(Field.MS, Field.SEQ, Field.END)
 
 
 class Reset(NamedTuple):
@@ -145,18 +149,17 @@ class History:
     async def head(self, record: str) -> Head | None:
         """State and last id of an execution; None if there is none."""
         with self._metrics.redis_call(RedisOp.RECORD):
-            names = ("state", "ms", "seq", "cancelAfter", "bytes")
-            state, ms, seq, after, size = await self._rounds.ask("HMGET", record, *names)
-        if size is not None and int(size) <= SMALL_LOG_BYTES:
+            found = _HEAD.read(await self._rounds.ask("HMGET", record, *_HEAD.names))
+        if found.log_bytes is not None and found.log_bytes <= SMALL_LOG_BYTES:
             self._sizes.learn_small(record)
-        return None if state is None else Head(state.decode(), EventId(int(ms or 0), int(seq or 0)), int(after or 0))
+        return None if found.state is None else Head(found.state, found.last, found.cancel_after_ms)
 
     async def epitaph(self, log: str, record: str | None) -> Entry | None:
         """The last event of an execution that has ended and whose log has gone, as its record keeps it."""
         if record is None or await self._rounds.ask("EXISTS", log):
             return None
-        ms, seq, end = await self._rounds.ask("HMGET", record, "ms", "seq", "end")
-        return None if end is None else Entry(int(ms), int(seq), b"", end)
+        found = _END.read(await self._rounds.ask("HMGET", record, *_END.names))
+        return None if found.end is None else Entry(found.ms, found.seq, b"", found.end)
 
     async def last(self, log: str) -> EventId:
         """The last id in a log; `START` if it is empty."""
@@ -180,8 +183,7 @@ class History:
     async def _last(self, log: str, record: str | None) -> EventId:
         if record is None:
             return await self.last(log)
-        ms, seq = await self._rounds.ask("HMGET", record, "ms", "seq")
-        return EventId(int(ms or 0), int(seq or 0))
+        return _LAST.read(await self._rounds.ask("HMGET", record, *_LAST.names)).last
 
     async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
         count = min(limit, self._sizes.at(log, cursor, record))

@@ -7,17 +7,18 @@ writes to Redis as well: such a row is left out and logged, and the others are s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, get_args
 
-import msgspec
 import structlog
 from redis.asyncio import Redis
 
 from broker.api_types import LISTED, ExecutionList, ExecutionSummary
 from broker.problems import Problem
 from emitter.events import State
-from emitter.wire import EXECUTION_ID, EventId, Owner
+from emitter.record import ExecutionRecord, Field, Selection, read_object
+from emitter.wire import EXECUTION_ID, Owner
 
 log = structlog.get_logger("broker")
 
@@ -46,8 +47,12 @@ class _Listed(NamedTuple):
         return f"{self.created_ms}.{self.execution_id}"
 
 
+R = TypeVar("R")
+
 _Row = list[bytes | None]
-_SUMMARY = ("state", "agent", "attempt", "ms", "seq", "conversationId", "task", "metadata")
+_FITTING = Selection(Field.STATE, Field.CONVERSATION_ID)
+_BRIEF = Selection(Field.STATE, Field.AGENT, Field.ATTEMPT, Field.MS, Field.SEQ, Field.CONVERSATION_ID)
+_SUMMARY = Selection(*_BRIEF.names, Field.TASK, Field.METADATA)
 
 
 class Listing:
@@ -72,6 +77,7 @@ class Listing:
         after, reached = _listed(cursor), None
         index = owner.index if conversation_id is None else owner.conversation(conversation_id)
         is_all = state is None and conversation_id is None
+        selection = _BRIEF if is_brief else _SUMMARY
         found: list[ExecutionSummary] = []
         size = 0
         for _ in range(LIST_ROUNDS):
@@ -83,8 +89,11 @@ class Listing:
             while rest:
                 count = min(LIST_PAGE if is_brief else LIST_READ, limit - len(found))
                 part, rest = rest[:count], rest[count:]
-                for listed, row in zip(part, await self._rows(owner, part, is_brief=is_brief), strict=True):
-                    if (summary := self._summary(listed, row)) is not None and _fits(summary, state, conversation_id):
+                rows = await self._read_each(owner, part, selection)
+                for listed, row in zip(part, rows, strict=True):
+                    if (summary := self._summary(listed, selection, row)) is not None and _fits(
+                        summary, state, conversation_id
+                    ):
                         found.append(summary)
                         size += sum(len(value or b"") for value in row)
                     if len(found) == limit or size >= LIST_BYTES:
@@ -106,36 +115,37 @@ class Listing:
     async def summary(self, owner: Owner, execution_id: str) -> ExecutionSummary | None:
         """One execution as lists have it (its `created_at` is not known, and 0); `None` if there is none."""
         listed = _Listed(0, execution_id)
-        (row,) = await self._rows(owner, [listed])
-        return self._summary(listed, row)
+        (row,) = await self._read_each(owner, [listed], _SUMMARY)
+        return self._summary(listed, _SUMMARY, row)
 
     async def _fitting(
         self, owner: Owner, page: list[_Listed], state: str | None, conversation_id: str | None
     ) -> list[_Listed]:
         """Those in this state and conversation: all others are not read."""
-        rows = await self._read_each(owner, page, ("state", "conversationId"))
-        wanted = ((state or "").encode(), (conversation_id or "").encode())
+        rows = await self._read_each(owner, page, _FITTING)
         return [
             listed
             for listed, row in zip(page, rows, strict=True)
-            if all(value in (b"", found) for value, found in zip(wanted, row, strict=True))
+            if (found := self._readable(listed, partial(_FITTING.read, row))) is not None
+            and state in (None, found.state)
+            and conversation_id in (None, found.conversation_id)
         ]
 
-    async def _rows(self, owner: Owner, page: list[_Listed], *, is_brief: bool = False) -> list[_Row]:
-        return await self._read_each(owner, page, _SUMMARY[:-2] if is_brief else _SUMMARY)
-
-    async def _read_each(self, owner: Owner, page: list[_Listed], names: Sequence[str]) -> list[_Row]:
+    async def _read_each(self, owner: Owner, page: list[_Listed], selection: Selection) -> list[_Row]:
         pipe = self._redis.pipeline(transaction=False)
         for listed in page:
-            pipe.hmget(owner.execution(listed.execution_id).record, *names)
+            pipe.hmget(owner.execution(listed.execution_id).record, *selection.names)
         rows: list[_Row] = await pipe.execute()
         return rows
 
-    def _summary(self, listed: _Listed, row: _Row) -> ExecutionSummary | None:
-        """`None` where there is no record any more, or one that somebody else has written in."""
+    def _summary(self, listed: _Listed, selection: Selection, row: _Row) -> ExecutionSummary | None:
+        """`None` where there is no record any more, or one that this version cannot read."""
+        return self._readable(listed, lambda: _summary(listed, selection.read(row)))
+
+    def _readable(self, listed: _Listed, read: Callable[[], R]) -> R | None:
         try:
-            return _summary(listed, row)
-        except (ValueError, msgspec.MsgspecError) as error:
+            return read()
+        except ValueError as error:
             if listed.execution_id not in self._unreadable and len(self._unreadable) < MAX_UNREADABLE:
                 self._unreadable.add(listed.execution_id)
                 log.error("record_unreadable", execution=listed.execution_id, error=str(error)[:200])
@@ -156,24 +166,21 @@ def _fits(summary: ExecutionSummary, state: str | None, conversation_id: str | N
     return state in (None, summary.state) and conversation_id in (None, summary.conversation_id)
 
 
-def _summary(listed: _Listed, row: _Row) -> ExecutionSummary | None:
-    """Raises `ValueError` and msgspec's errors for what no edge writes."""
-    texts = [None if value is None else value.decode("utf-8", "replace") for value in row]
-    state, agent, attempt, ms, seq, conversation, *shown = texts
-    task, metadata = shown or (None, None)
-    if state is None:
+def _summary(listed: _Listed, record: ExecutionRecord) -> ExecutionSummary | None:
+    """Raises `ValueError` for what no edge writes."""
+    if record.state is None:
         return None  # its record expired before the index did
-    if state not in get_args(State):
-        raise ValueError(f"state is {state[:40]!r}")
+    if record.state not in get_args(State):
+        raise ValueError(f"state is {record.state[:40]!r}")
     return ExecutionSummary(
         execution_id=listed.execution_id,
-        state=state,  # type: ignore[arg-type]  # it is one
-        task=task,
-        agent=agent,
-        attempt=int(attempt) if attempt else None,
+        state=record.state,
+        task=record.task,
+        agent=record.agent or None,
+        attempt=record.attempt or None,
         created_at=listed.created_ms,
-        updated_at=int(ms or 0),
-        conversation_id=conversation or None,
-        metadata=msgspec.json.decode(metadata, type=dict[str, Any]) if metadata and metadata != "{}" else None,
-        cursor=str(EventId(int(ms or 0), int(seq or 0))),
+        updated_at=record.ms,
+        conversation_id=record.conversation_id or None,
+        metadata=read_object(record.metadata) or None,
+        cursor=str(record.last),
     )

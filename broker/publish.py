@@ -35,6 +35,8 @@ from emitter.holds import plan, renew_holds
 from emitter.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.jobs import redis_ms
 from emitter.log import LogLimits, Mode, append, prepare
+from emitter.record import Field, Selection
+from emitter.record import producer as producer_field
 from emitter.redact import Redactor
 from emitter.tracing import Trace
 from emitter.values import percentage
@@ -60,6 +62,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 _EXPIRES = re.compile(r'w:(\S+) .*"expiresAt":(\d+)\}\Z', re.DOTALL)
 """Id and time of a question that expires, in the mark that the append script reads."""
 _decoder = msgspec.json.Decoder(PublishRequest)
+_STATE = Selection(Field.STATE)
 
 
 class Gate(NamedTuple):
@@ -286,7 +289,8 @@ def may_begin(events: Sequence[Prepared]) -> bool:
 
 async def exists(redis: Redis, owner: Owner, execution_id: str) -> bool:
     client: Any = redis
-    return bool(await client.hexists(owner.execution(execution_id).record, "state"))
+    row = await client.hmget(owner.execution(execution_id).record, *_STATE.names)
+    return _STATE.read(row).exists
 
 
 async def publish(
@@ -333,7 +337,7 @@ def _lots(events: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
 def _hold_fields(events: Sequence[Prepared], limits: LogLimits) -> dict[str, str]:
     """What the record has of the lease of an execution that begins with these events."""
     begins = limits.unheld_lease_seconds and any(event.type == ExecutionStarted.type for event in events)
-    return {"hold": str(limits.unheld_lease_seconds * 1000)} if begins else {}
+    return {Field.HOLD: str(limits.unheld_lease_seconds * 1000)} if begins else {}
 
 
 async def _look_after(
@@ -341,7 +345,7 @@ async def _look_after(
 ) -> None:
     """Have the reaper look at what begins, and at questions that expire; renew the lease where nothing was said."""
     if not events:
-        await renew_holds(redis, [owner.execution(execution_id).record], "seen")
+        await renew_holds(redis, [owner.execution(execution_id).record], Field.SEEN)
     name = member(owner, execution_id)
     if _hold_fields(events, limits):
         await plan(redis, DUE, {name: await redis_ms(redis) + limits.unheld_lease_seconds * 1000})
@@ -353,8 +357,9 @@ async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, i
     """Refuse a number beyond the producer's next, which is 1 in a log it has not written to: what comes late would pass
     for a repeat, and be lost. The check may stand before the append, since numbers only go up."""
     client: Any = redis
-    state, reached = await client.hmget(record, "state", f"p:{name}")
-    expected = int(reached or 0) + 1
-    if first_seq > expected and (is_new or state is not None):
+    written = Selection(Field.STATE, producer_field(name))
+    found = written.read(await client.hmget(record, *written.names))
+    expected = found.producers.get(name, 0) + 1
+    if first_seq > expected and (is_new or found.exists):
         what = f"Producer-Seq {first_seq} leaves a gap: the next is {expected}"
         raise Problem(409, "producer-gap", what, expected=expected)

@@ -13,7 +13,7 @@
 --          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
 --          the producer's sequence)
 -- Reply { verdict, last id, events appended, detail }; verdict is ok, or says why the rest was refused: ended, fenced,
---       exists, unknown, owned, answered, noinput, inputs. Events before the refused one stand.
+--       exists, unknown, newer, owned, answered, noinput, inputs. Events before the refused one stand.
 --
 -- Inputs: `open` lists the ids of those that the attempt waits for, `void` those that the last attempt waited for, each
 -- with a blank on both sides. `i:<id>` is a question without an answer, `a:<id>` an answer. `answers` has the number of
@@ -24,9 +24,13 @@
 -- Bytes: `bytes` counts what was ever appended. The log is cut where a part of it (a sixteenth of the limit) began:
 -- `b:<n>` are the ids of the last 16 of those places.
 --
+-- Format: a record says by which rules it was written. One of a newer format is refused (newer), once to each producer.
+-- emitter/record.py has the fields, and says what may meet what.
+--
 -- Half of the time of one event alone was Lua's own (tables that grow, closures, short-lived strings), so this makes
 -- few of them: tables are born with their usual size, and nothing is a function that runs once.
 
+local record_format = 1
 local call, format = redis.call, string.format
 local record, log, feed = KEYS[1], KEYS[2], KEYS[3]
 local producer, first, mode = 'p:' .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -45,6 +49,10 @@ if known[4] and known[4] + 1 > first then skip = known[4] - first + 1 end
 if skip >= count and count > 0 then return {'ok', last, 0, ''} end
 if mode == 'new' and state then return {'exists', last, 0, state} end
 if not state and mode ~= 'any' and mode ~= 'new' then return {'unknown', last, 0, ''} end
+if state and not known[4] then -- who has appended before was let in then
+  local written = tonumber(string.match(call('HGET', record, 'format') or '', '^%d+'))
+  if written and written > record_format then return {'newer', last, 0, format('%d', written)} end
+end
 local owner = known[7] or ''
 if mode == 'unowned' and owner ~= '' then return {'owned', last, 0, owner} end
 if state == 'completed' or state == 'failed' or state == 'cancelled' then return {'ended', last, 0, state} end
@@ -243,6 +251,10 @@ for i = 16, base - 1 do changes[#changes + 1] = ARGV[i] end
 if new_state ~= state then
   changes[#changes + 1] = 'state'
   changes[#changes + 1] = new_state
+  if not state then
+    changes[#changes + 1] = 'format'
+    changes[#changes + 1] = format('%d', record_format)
+  end
 end
 if terminal then -- nobody waits any more, and credentials were for the agent only
   dropped = dropped or {}

@@ -23,10 +23,13 @@ from emitter.errors import (
     UnknownExecution,
     UnknownInput,
 )
-from emitter.events import EXPIRED, TERMINAL_STATES, Event, InputReceived, InputRequired
+from emitter.events import EXPIRED, Event, InputReceived, InputRequired
 from emitter.holds import plan
 from emitter.lane import Lane
 from emitter.publisher import Publisher
+from emitter.record import Field, Selection
+from emitter.record import answer as answer_field
+from emitter.record import question as question_field
 from emitter.tasks import told_to_stop
 from emitter.wire import EXPIRIES, member, now_ms
 
@@ -63,6 +66,7 @@ class Asking:
         self._lane = lane
         self._voice = voice
         self._keys = lane.owner.execution(lane.execution_id)
+        self._looked_at = Selection(answer_field(self._id), question_field(self._id), Field.STATE, Field.ATTEMPT)
         self._is_asked = False
 
     async def answer(self, seconds: float | None) -> Any:
@@ -159,13 +163,13 @@ class Asking:
 
     async def _read(self) -> Look:
         client: Any = self._publisher.redis
-        names = (f"a:{self._id}", f"i:{self._id}", "state", "attempt")
-        answer, question, state, attempt = await client.hmget(self._keys.record, *names)
+        found = self._looked_at.read(await client.hmget(self._keys.record, *self._looked_at.names))
         execution_id, own = self._lane.execution_id, self._lane.attempt
-        if answer is None and state is not None and state.decode() in TERMINAL_STATES.values():
-            raise ExecutionEnded(execution_id, state.decode())
-        if answer is None and 0 < own < int(attempt or 0):
-            raise Superseded(execution_id, int(attempt))
-        if state is None and self._is_asked:
+        answer = found.answers.get(self._id)
+        if answer is None and found.has_ended:
+            raise ExecutionEnded(execution_id, found.state or "")
+        if answer is None and 0 < own < found.attempt:
+            raise Superseded(execution_id, found.attempt)
+        if not found.exists and self._is_asked:
             raise UnknownExecution(execution_id)
-        return Look(answer, question is not None)
+        return Look(answer, self._id in found.questions)

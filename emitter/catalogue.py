@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 
 from emitter import events
 from emitter.events import Event, Phase, Plan, Usage
+from emitter.record import Field
 from emitter.spending import NOTHING_SPENT, count, plus, usage_of
 from emitter.values import percentage
 from emitter.wire import now_ms
@@ -62,7 +63,7 @@ class EventMethods(Generic[R]):
     def execution_error(self, error: str, *, code: str | None = None, stack: str | None = None) -> R:
         """Terminal. `stack` is kept in the execution's record for those who may debug, never in the event."""
         return self._terminal(
-            events.ExecutionError(error=error, code=code), fields={} if stack is None else {"stack": stack}
+            events.ExecutionError(error=error, code=code), fields={} if stack is None else {Field.STACK: stack}
         )
 
     def execution_cancelled(self, *, reason: str | None = None, by: str | None = None) -> R:

@@ -5,18 +5,21 @@
 --       was lost, and that may be the cause
 -- Reply { verdict, attempt, from seq, lease ends (ms), waited (ms), task, params, metadata, request id, conversation id,
 --         cancel, traceparent, tracestate, given (task and params, where the record has them redacted), lost, how long
---         the lost attempt lasted (ms), failed };
+--         the lost attempt lasted (ms), failed }, the fields of the record as they are (empty: missing);
 --       verdict is ok, stale (it does not wait for a worker, or not yet), owned (a live worker took it and is about to
 --       start it), lapsed (a worker took it and was lost before it started it) or, with the time now (ms), apart (it is
---       a suspect as well, and two of them are not run together).
+--       a suspect as well, and two of them are not run together) or newer (and its format, which is beyond this script).
 
+local record_format = 1
 local record = KEYS[1]
 local known = redis.call('HMGET', record, 'state', 'attempt', 'owner', 'lease', 'taken', 'notBefore', 'seq', 'ms',
-  'lost', 'lostAfter', 'failed')
-if known[1] ~= 'queued' then return {'stale'} end
-
+  'lost', 'lostAfter', 'failed', 'format')
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local written = tonumber(string.match(known[12] or '', '^%d+'))
+if written and written > record_format then return {'newer', now, written} end
+if known[1] ~= 'queued' then return {'stale'} end
+
 if tonumber(known[6] or 0) > now then return {'stale'} end
 local owner, attempt = known[3] or '', tonumber(known[2] or 0)
 local ends = string.format('%d', now + tonumber(ARGV[2]))
@@ -37,5 +40,5 @@ local waited = now - math.max(tonumber(known[8] or now), tonumber(known[6] or 0)
 local job = redis.call('HMGET', record, 'from', 'task', 'params', 'metadata', 'requestId', 'conversationId', 'cancel',
   'traceparent', 'tracestate', 'given')
 for i = 2, 10 do job[i] = job[i] or '' end
-job[11], job[12], job[13] = tonumber(known[9] or 0), tonumber(known[10] or 0), tonumber(known[11] or 0)
+job[11], job[12], job[13] = known[9] or '', known[10] or '', known[11] or ''
 return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 13)}

@@ -49,6 +49,7 @@ from emitter.log import Mode, prepare_shown, prepare_with
 from emitter.mending import valid, words
 from emitter.publisher import Publisher
 from emitter.questions import InputKind, Questions
+from emitter.record import Field
 from emitter.subjects import owner_named
 from emitter.tracing import read_trace
 from emitter.wire import MAX_EVENT_BYTES, new_execution_id, now_ms
@@ -328,7 +329,7 @@ class AgentEmitter(AsyncEventMethods):
             return
         event = last_word(error, None if self._hold is None else self._hold.cancel)
         if event is not None:
-            fields = {"stack": stack_of(error)} if isinstance(event, ExecutionError) else {}
+            fields = {Field.STACK: stack_of(error)} if isinstance(event, ExecutionError) else {}
             with contextlib.suppress(RuncastError, TimeoutError):  # `close` says what was lost
                 async with asyncio.timeout(self._publisher.options.close_timeout):
                     await self._terminal(event, fields)

@@ -7,7 +7,7 @@ import traceback
 
 from emitter.errors import describe
 from emitter.events import Event, ExecutionCancelled, ExecutionError
-from emitter.jobs import Cancel
+from emitter.record import Cancel
 
 INTERRUPTED = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 

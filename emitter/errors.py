@@ -80,7 +80,7 @@ class AppendRefused(RuncastError):
     """The log did not take an append. Its subclasses say why."""
 
     def __init__(self, execution_id: str, detail: str) -> None:
-        super().__init__(f"execution {execution_id}: {detail}")
+        super().__init__(f"execution {execution_id}: {detail}" if execution_id else detail)
         self.execution_id = execution_id
 
 
@@ -121,6 +121,15 @@ class ExecutionOwned(AppendRefused):
     def __init__(self, execution_id: str, owner: str) -> None:
         super().__init__(execution_id, f"owned by worker {owner}")
         self.owner = owner
+
+
+class NewerRecord(AppendRefused, ValueError):
+    """The execution's record is of a format that only a newer version reads and writes (`emitter.record`)."""
+
+    def __init__(self, found: int, known: int, execution_id: str = "") -> None:
+        super().__init__(execution_id, f"its record has format {found}; this version knows up to {known}")
+        self.found = found
+        self.known = known
 
 
 class AlreadyAnswered(AppendRefused):

@@ -23,8 +23,9 @@ from redis.exceptions import NoScriptError, RedisError
 
 from emitter import tasks
 from emitter.connection import GONE
-from emitter.jobs import CANCEL_GRACE_SECONDS, Cancel, read_cancel
+from emitter.jobs import CANCEL_GRACE_SECONDS
 from emitter.lifecycle import Lifecycle
+from emitter.record import Cancel, Field, read_cancel
 from emitter.wire import DUE, EXPIRIES, Owner, member, now_ms
 
 log = structlog.get_logger("emitter")
@@ -79,7 +80,7 @@ class Holds:
     @property
     def fields(self) -> dict[str, str]:
         """What the record of an execution that begins here has of its lease."""
-        return {"hold": str(int(self.lease_seconds * 1000))} if self.lease_seconds else {}
+        return {Field.HOLD: str(int(self.lease_seconds * 1000))} if self.lease_seconds else {}
 
     def add(self, owner: Owner, execution_id: str) -> Hold:
         hold = Hold(owner, execution_id)
@@ -133,7 +134,7 @@ class Holds:
             await self._lifecycle.finish_cancel(hold.owner, hold.execution_id, cancel)
 
 
-async def renew_holds(redis: Redis, records: Sequence[str], field: Literal["lease", "seen"] = "lease") -> list[Any]:
+async def renew_holds(redis: Redis, records: Sequence[str], field: Literal["lease", "seen"] = Field.LEASE) -> list[Any]:
     """Renew the leases of executions; the script's replies in their order. `seen`: for a process that nobody can ask to
     stop, since it only publishes over HTTP."""
     replies = await _execute(redis, records, field)

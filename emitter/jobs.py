@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 
 from emitter.connection import repeated
 from emitter.errors import InvalidEvent
+from emitter.record import FORMAT, Cancel, ExecutionRecord, Field, Selection, read_cancel, read_object
 from emitter.tracing import Trace, read_trace
 from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, check_execution_id, jobs_key, member, waiting_key
 
@@ -63,6 +64,8 @@ QUEUED_LOOK_MS = 60_000
 APART_LOOK_MS = 1_000
 """How soon a suspect is offered again that found no worker without another one."""
 APART_SECONDS = 5.0
+NEWER_LOOK_MS = 5_000
+"""How soon an execution is offered again that only a newer version's worker can run."""
 ACCEPT_LOOK_MS = 10_000
 """How long accepting an execution may take before somebody looks what became of it."""
 
@@ -78,13 +81,6 @@ class Entry(NamedTuple):
     id: bytes
     owner: Owner
     execution_id: str
-
-
-class Cancel(msgspec.Struct, frozen=True):
-    """A request to cancel, as the record keeps it."""
-
-    reason: str | None = None
-    by: str | None = None
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -151,7 +147,8 @@ class UnreadableJob(Exception):
 
 
 class Apart(NamedTuple):
-    """A claim got nothing because the worker runs another suspect. `look_ms` is when to offer the job again."""
+    """A claim got nothing because the execution is for another worker: this one runs another suspect, or is too old for
+    its record. `look_ms` is when to offer the job again."""
 
     look_ms: int
 
@@ -252,16 +249,19 @@ async def claim(
     """Take the execution if it still waits. Asking twice, after a lost reply, gives the same attempt. `has_suspect`:
     this worker runs an execution that may have been the end of another worker. Raises `UnreadableJob` for what can
     never run."""
-    record = entry.owner.execution(entry.execution_id).record
-    reply: Any = await _eval(redis, CLAIM_SCRIPT, (record,), worker, lease_ms, max_attempts, int(has_suspect))
+    key = entry.owner.execution(entry.execution_id).record
+    reply: Any = await _eval(redis, CLAIM_SCRIPT, (key,), worker, lease_ms, max_attempts, int(has_suspect))
     if reply[0] == b"apart":
         return Apart(reply[1] + APART_LOOK_MS)
+    if reply[0] == b"newer":
+        log.warning("record_newer", execution=entry.execution_id, format=reply[2], known=FORMAT)
+        return Apart(reply[1] + NEWER_LOOK_MS)
     if reply[0] != b"ok":
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
-    task, params, metadata, request_id, conversation_id, cancel, traceparent, tracestate, raw = reply[5:14]
     try:
-        given = msgspec.json.decode(raw, type=Given) if raw else Given(task.decode(), _object(params))
+        record = _CLAIMED.read([None, *reply[5:17]])
+        given = _given(record)
         return Job(
             owner=entry.owner,
             execution_id=entry.execution_id,
@@ -272,17 +272,30 @@ async def claim(
             waited_ms=max(0, reply[4]),
             task=given.task,
             params=given.params,
-            lost=reply[14],
-            failed=reply[16],
-            apart_seconds=_apart_seconds(reply[14], max_attempts, reply[15] / 1000),
-            metadata=_object(metadata),
-            request_id=request_id.decode() or None,
-            conversation_id=conversation_id.decode() or None,
-            cancel=read_cancel(cancel),
-            trace=read_trace([traceparent.decode("ascii", "replace")], [tracestate.decode("ascii", "replace")]),
+            lost=record.lost,
+            failed=record.failed,
+            apart_seconds=_apart_seconds(record.lost, max_attempts, record.lost_after_ms / 1000),
+            metadata=read_object(record.metadata),
+            request_id=record.request_id or None,
+            conversation_id=record.conversation_id or None,
+            cancel=record.cancel,
+            trace=read_trace([record.traceparent], [record.tracestate]),
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error
+
+
+# What `claim.lua` hands out of the record, in its order.
+_CLAIMED = Selection(
+    Field.TASK, Field.PARAMS, Field.METADATA, Field.REQUEST_ID, Field.CONVERSATION_ID, Field.CANCEL, Field.TRACEPARENT,
+    Field.TRACESTATE, Field.GIVEN, Field.LOST, Field.LOST_AFTER, Field.FAILED,
+)  # fmt: skip
+
+
+def _given(record: ExecutionRecord) -> Given:
+    if record.given:
+        return msgspec.json.decode(record.given, type=Given)
+    return Given(record.task or "", read_object(record.params))
 
 
 def _apart_seconds(lost: int, max_attempts: int, lasted: float) -> float:
@@ -357,7 +370,7 @@ async def redis_ms(redis: Redis) -> int:
     return int(await _eval(redis, TIME_SCRIPT, (DUE,)))
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
+# --- scripts ----------------------------------------------------------------------------------------------------------
 
 
 async def _eval(redis: Redis, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
@@ -365,17 +378,3 @@ async def _eval(redis: Redis, script: str, keys: Sequence[str], *arguments: str 
     them may run twice."""
     client: Any = redis
     return await repeated(lambda: client.eval(script, len(keys), *keys, *arguments))
-
-
-def _object(encoded: bytes) -> dict[str, Any]:
-    value = msgspec.json.decode(encoded) if encoded else {}
-    return value if isinstance(value, dict) else {}
-
-
-def read_cancel(encoded: bytes) -> Cancel | None:
-    if not encoded:
-        return None
-    try:
-        return msgspec.json.decode(encoded, type=Cancel)
-    except msgspec.MsgspecError:
-        return Cancel()  # that somebody asked counts more than how it was written down

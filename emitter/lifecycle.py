@@ -37,8 +37,9 @@ from emitter.events import (
     InputReceived,
     State,
 )
-from emitter.jobs import Cancel, Given, Job
+from emitter.jobs import Given, Job
 from emitter.log import Appended, LogLimits, append, prepare
+from emitter.record import ENDED, Cancel, ExecutionRecord, Field, Selection
 from emitter.redact import Redactor
 from emitter.tracing import Trace, log_fields, read_trace
 from emitter.wire import Owner, member, now_ms
@@ -46,8 +47,12 @@ from emitter.wire import Owner, member, now_ms
 log = structlog.get_logger("emitter.lifecycle")
 
 CANCEL_SCRIPT = Path(__file__).with_name("cancel.lua").read_text()
-MAX_ATTEMPTS = 3
-"""For an execution whose record does not say how often its agent may be tried."""
+_OFFERED = Selection(Field.STATE, Field.OWNER, Field.AGENT, Field.NOT_BEFORE)
+_CANCEL = Selection(Field.CANCEL)
+_LOST = Selection(
+    Field.AGENT, Field.CANCEL, Field.TRACEPARENT, Field.ATTEMPT, Field.FROM, Field.LOST, Field.FAILED,
+    Field.MAX_ATTEMPTS, Field.LEASE, Field.CLAIMED_AT,
+)  # fmt: skip
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,24 +75,24 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     def fields(self) -> dict[str, str]:
         """The record's fields."""
         fields = {
-            "task": self.task,
-            "agent": self.agent,
-            "params": msgspec.json.encode(self.params or {}).decode(),
-            "metadata": msgspec.json.encode(self.metadata or {}).decode(),
-            "conversationId": self.conversation_id or "",
-            "requestId": self.request_id,
-            "createdAt": str(now_ms()),
+            Field.TASK: self.task,
+            Field.AGENT: self.agent,
+            Field.PARAMS: msgspec.json.encode(self.params or {}).decode(),
+            Field.METADATA: msgspec.json.encode(self.metadata or {}).decode(),
+            Field.CONVERSATION_ID: self.conversation_id or "",
+            Field.REQUEST_ID: self.request_id,
+            Field.CREATED_AT: str(now_ms()),
         }
         if self.key:
-            fields["key"] = self.key
+            fields[Field.KEY] = self.key
         if self.not_before is not None:
-            fields["notBefore"] = str(self.not_before)
+            fields[Field.NOT_BEFORE] = str(self.not_before)
         if self.cancel_after_seconds is not None:
-            fields["cancelAfter"] = str(int(self.cancel_after_seconds * 1000))
+            fields[Field.CANCEL_AFTER] = str(int(self.cancel_after_seconds * 1000))
         if self.trace is not None:
-            fields["traceparent"] = self.trace.parent
+            fields[Field.TRACEPARENT] = self.trace.parent
             if self.trace.state:
-                fields["tracestate"] = self.trace.state
+                fields[Field.TRACESTATE] = self.trace.state
         return fields
 
 
@@ -103,22 +108,6 @@ def check_size(start: Start, limits: LogLimits) -> None:
         setting, most = limit
         if most and (size := len(msgspec.json.encode(given))) > most:
             raise PayloadTooLarge(size, most, what, setting)
-
-
-class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the record says of an execution whose worker was lost during `attempt`, after `lost` losses before that.
-    `failed`: how many attempts failed and were tried again. `lasted_ms`: how long the attempt had its worker, at most.
-    """
-
-    agent: str
-    attempt: int
-    from_seq: int
-    lost: int
-    failed: int
-    max_attempts: int
-    lasted_ms: int
-    cancel: Cancel | None
-    trace: Trace | None
 
 
 class Lifecycle:
@@ -149,10 +138,9 @@ class Lifecycle:
 
     async def offer(self, owner: Owner, execution_id: str) -> None:
         """Offer an execution that waits for a worker, unless it is on offer; any other stays as it is."""
-        names = ("state", "owner", "agent", "notBefore")
-        state, holder, agent, not_before = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        if state == b"queued" and not holder and agent:
-            await self._plan(owner, execution_id, agent.decode(), int(not_before or 0))
+        record = await self._read(_OFFERED, owner, execution_id)
+        if record.state == "queued" and not record.owner and record.agent:
+            await self._plan(owner, execution_id, record.agent, record.not_before_ms)
 
     async def _plan(self, owner: Owner, execution_id: str, agent: str, not_before: int) -> None:
         if not_before and not_before > await jobs.redis_ms(self._redis):
@@ -174,7 +162,7 @@ class Lifecycle:
         metadata = self._redact.values(start.metadata or {})
         fields = msgspec.structs.replace(start, task=task, params=params, metadata=metadata).fields
         if task != start.task or params != (start.params or {}):
-            fields["given"] = msgspec.json.encode(Given(start.task, start.params or {})).decode()
+            fields[Field.GIVEN] = msgspec.json.encode(Given(start.task, start.params or {})).decode()
         return fields
 
     async def cancel(
@@ -207,7 +195,7 @@ class Lifecycle:
             at = held_at + int(jobs.CANCEL_GRACE_SECONDS * 1000)
             await jobs.look_at(self._redis, {member(owner, execution_id): at})
         known: State = state.decode()
-        return known if is_owned or known in TERMINAL_STATES.values() else None
+        return known if is_owned or known in ENDED else None
 
     async def finish_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> None:
         """Cancel what no worker has, whether or not the process that runs it has followed."""
@@ -224,7 +212,7 @@ class Lifecycle:
         """Have an execution whose agent failed tried again, from then on; as `hand_over`. If this process dies on the
         way, the lease ends, and the reaper does it."""
         at = await jobs.redis_ms(self._redis) + int(after_seconds * 1000)
-        return await self._pass_on(job, {"notBefore": str(at), "failed": str(job.failed + 1)}, at)
+        return await self._pass_on(job, {Field.NOT_BEFORE: str(at), Field.FAILED: str(job.failed + 1)}, at)
 
     async def _pass_on(self, job: Job, fields: dict[str, str], not_before: int) -> bool:
         event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
@@ -240,8 +228,7 @@ class Lifecycle:
 
     async def carry_out_cancel(self, owner: Owner, execution_id: str) -> bool:
         """Cancel an execution that no worker has, if its last worker was asked to and did not; whether it was."""
-        asked: bytes | None = await self._redis.hget(owner.execution(execution_id).record, "cancel")
-        cancel = jobs.read_cancel(asked or b"")
+        cancel = (await self._read(_CANCEL, owner, execution_id)).cancel
         if cancel is None:
             return False
         with contextlib.suppress(AppendRefused):
@@ -270,19 +257,20 @@ class Lifecycle:
     async def lose(self, owner: Owner, execution_id: str) -> Literal["superseded", "ended", "kept"]:
         """Take an execution from a worker whose lease has ended: to the next attempt, or, where there is none or it was
         to be cancelled anyway, to its end. `kept`: the worker is alive after all, or somebody else was faster."""
-        found = await self._found(owner, execution_id)
-        event = _after(found)
-        fields = {"lost": str(found.lost + 1), "lostAfter": str(found.lasted_ms)}
+        found = await self._read(_LOST, owner, execution_id)
+        event, trace = _after(found), read_trace([found.traceparent])
+        lasted_ms = max(0, found.lease_ms - (found.claimed_ms or found.lease_ms))
+        fields = {Field.LOST: str(found.lost + 1), Field.LOST_AFTER: str(lasted_ms)}
         try:
-            prepared = self._prepare(event, execution_id, found.trace)
+            prepared = self._prepare(event, execution_id, trace)
         except (InvalidEvent, PayloadTooLarge):  # the words of who cancelled, where other limits hold
             event = ExecutionCancelled()
-            prepared = self._prepare(event, execution_id, found.trace)
+            prepared = self._prepare(event, execution_id, trace)
         try:
             await self._append(owner, execution_id, prepared, attempt=found.attempt, mode="lapsed", fields=fields)
         except AppendRefused:
             return "kept"
-        about = {"agent": found.agent, "attempt": found.attempt, **log_fields(found.trace)}
+        about = {"agent": found.agent, "attempt": found.attempt, **log_fields(trace)}
         log.warning("worker_lost", execution=execution_id, then=event.type, **about)
         if event.type in TERMINAL_STATES:
             await jobs.end(self._redis, member(owner, execution_id))
@@ -308,23 +296,8 @@ class Lifecycle:
         with contextlib.suppress(AppendRefused):
             await self._append(owner, execution_id, event)
 
-    async def _found(self, owner: Owner, execution_id: str) -> Lost:
-        texts = ("agent", "cancel", "traceparent")
-        numbers = ("attempt", "from", "lost", "failed", "maxAttempts", "lease", "claimedAt")
-        row = await self._redis.hmget(owner.execution(execution_id).record, *texts, *numbers)
-        agent, cancel, traceparent = row[:3]
-        attempt, from_seq, lost, failed, max_attempts, lease, claimed_at = row[3:]
-        return Lost(
-            agent=(agent or b"").decode(),
-            attempt=int(attempt or 0),
-            from_seq=int(from_seq or 0),
-            lost=int(lost or 0),
-            failed=int(failed or 0),
-            max_attempts=int(max_attempts or MAX_ATTEMPTS),
-            lasted_ms=max(0, int(lease or 0) - int(claimed_at or lease or 0)),
-            cancel=jobs.read_cancel(cancel or b""),
-            trace=read_trace([(traceparent or b"").decode("ascii", "replace")]),
-        )
+    async def _read(self, selection: Selection, owner: Owner, execution_id: str) -> ExecutionRecord:
+        return selection.read(await self._redis.hmget(owner.execution(execution_id).record, *selection.names))
 
     def _prepare(
         self, event: Event, execution_id: str, trace: Trace | None = None, *, request_id: str | None = None
@@ -344,7 +317,7 @@ class Lifecycle:
         return await append(self._redis, owner, execution_id, [event], limits=self._limits, **options)
 
 
-def _after(found: Lost) -> Event:
+def _after(found: ExecutionRecord) -> Event:
     """What follows on the loss of a worker."""
     if found.cancel is not None:
         return ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)

@@ -20,6 +20,7 @@ from emitter.batch import Batch, Prepared
 from emitter.connection import Channels, channels_of, pack, repeated
 from emitter.errors import AppendRefused, InvalidEvent, InvalidSetting, PayloadTooLarge
 from emitter.events import Event, InputReceived, ModelCall
+from emitter.record import FORMAT
 from emitter.redact import Redactor
 from emitter.wire import EventId, Owner
 
@@ -248,6 +249,7 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
         "answered": lambda: errors.AlreadyAnswered(execution_id, detail),
         "noinput": lambda: errors.UnknownInput(execution_id),
         "inputs": lambda: errors.TooManyInputs(execution_id, int(detail)),
+        "newer": lambda: errors.NewerRecord(int(detail), FORMAT, execution_id),
     }
     raise refusals[verdict]()
 

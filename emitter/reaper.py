@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
@@ -25,10 +25,9 @@ from redis.exceptions import ResponseError
 from emitter import jobs, presence, workers
 from emitter.connection import GONE
 from emitter.errors import AppendRefused, InvalidEvent, RuncastError
-from emitter.events import TERMINAL_STATES
-from emitter.jobs import Cancel
 from emitter.lifecycle import Lifecycle
 from emitter.observer import Observer
+from emitter.record import ExecutionRecord, Field, Selection
 from emitter.wire import DUE, EXPIRIES, REAPER, Owner, parse_member
 
 log = structlog.get_logger("emitter.reaper")
@@ -51,24 +50,12 @@ if holder and holder ~= ARGV[1] then return {0, now} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {1, now}
 """
+# Who works on an execution.
+_WORKING = Selection(
+    Field.STATE, Field.OWNER, Field.AGENT, Field.CANCEL, Field.LEASE, Field.NOT_BEFORE, Field.CREATED_AT,
+    Field.CANCEL_AT, Field.HOLD, Field.SEEN, Field.MS, Field.ATTEMPT,
+)  # fmt: skip
 LET_GO_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-
-
-class Found(NamedTuple):
-    """What a record says of who works on its execution. Times in ms."""
-
-    state: str
-    owner: str
-    lease: int
-    not_before: int
-    agent: str
-    created: int
-    cancel: Cancel | None
-    cancel_at: int
-    hold: int
-    seen: int
-    ms: int
-    attempt: int
 
 
 class Reaper:
@@ -156,35 +143,37 @@ class Reaper:
 
     async def _look_after(self, owner: Owner, execution_id: str, name: str, now: int) -> None:
         found = await self._find(owner, execution_id)
-        if found is None or found.state in TERMINAL_STATES.values():
-            await jobs.end(self._redis, name, found.agent if found else "", planned_by=now)
+        if not found.exists or found.has_ended:
+            await jobs.end(self._redis, name, found.agent, planned_by=now)
         elif found.owner:
             await self._look_at_lease(owner, execution_id, name, found, now)
-        elif found.state != "queued" or (found.hold and not found.agent):
+        elif found.state != "queued" or (found.hold_ms and not found.agent):
             await self._look_at_process(owner, execution_id, name, found, now)
         elif found.cancel is not None and await self._lifecycle.carry_out_cancel(owner, execution_id):
             await jobs.end(self._redis, name, found.agent, planned_by=now)
-        elif found.not_before > now:
-            await jobs.look_at(self._redis, {name: found.not_before})
+        elif found.not_before_ms > now:
+            await jobs.look_at(self._redis, {name: found.not_before_ms})
         elif await self._is_forsaken(found, now):
             await self._lifecycle.give_up(owner, execution_id, found.agent)
         else:
             await self._offer(owner, execution_id, name, found.agent)
 
-    async def _is_forsaken(self, found: Found, now: int) -> bool:
+    async def _is_forsaken(self, found: ExecutionRecord, now: int) -> bool:
         """Whether it waits for an agent that no worker has had for a day, and has waited for as long."""
-        waited = now - max(found.created, found.not_before)
+        waited = now - max(found.created_ms, found.not_before_ms)
         return waited > workers.KNOWN_MS and not await workers.is_known(self._redis, found.agent)
 
     async def _offer(self, owner: Owner, execution_id: str, name: str, agent: str) -> None:
         await jobs.enqueue(self._redis, owner, execution_id, agent)
         now = await self._find(owner, execution_id)
-        if now is not None and now.owner:  # claimed meanwhile: its lease is what counts
-            await jobs.look_at(self._redis, {name: now.lease})
+        if now.owner:  # claimed meanwhile: its lease is what counts
+            await jobs.look_at(self._redis, {name: now.lease_ms})
 
-    async def _look_at_lease(self, owner: Owner, execution_id: str, name: str, found: Found, now: int) -> None:
-        if found.lease > now:
-            await jobs.look_at(self._redis, {name: found.lease})
+    async def _look_at_lease(
+        self, owner: Owner, execution_id: str, name: str, found: ExecutionRecord, now: int
+    ) -> None:
+        if found.lease_ms > now:
+            await jobs.look_at(self._redis, {name: found.lease_ms})
         elif (seconds := self._patience_seconds()) > 0:
             await jobs.look_at(self._redis, {name: now + int(seconds * 1000)})
         elif (verdict := await self._lifecycle.lose(owner, execution_id)) == "kept":
@@ -192,11 +181,13 @@ class Reaper:
         else:
             self._observer.taken_over(verdict)
 
-    async def _look_at_process(self, owner: Owner, execution_id: str, name: str, found: Found, now: int) -> None:
+    async def _look_at_process(
+        self, owner: Owner, execution_id: str, name: str, found: ExecutionRecord, now: int
+    ) -> None:
         """Somebody runs it who is no worker: a script, or a client over HTTP."""
-        if not found.hold:
+        if not found.hold_ms:
             await jobs.end(self._redis, name, found.agent, planned_by=now)
-        elif found.cancel is not None and found.cancel_at + GRACE_MS <= now:
+        elif found.cancel is not None and found.cancel_ms + GRACE_MS <= now:
             await self._lifecycle.finish_cancel(owner, execution_id, found.cancel)
             await jobs.end(self._redis, name, found.agent)
         elif (ends := self._ends(found, now)) > now:
@@ -208,14 +199,14 @@ class Reaper:
         else:
             await jobs.look_at(self._redis, {name: now + 1000})
 
-    def _ends(self, found: Found, now: int) -> int:
+    def _ends(self, found: ExecutionRecord, now: int) -> int:
         """When to look at what a process runs. One that says nothing but what it publishes, over HTTP, has nothing to
         say while a person is asked."""
         if found.cancel is not None:
-            return found.cancel_at + GRACE_MS
-        if found.state == "waiting_input" and not found.lease:
+            return found.cancel_ms + GRACE_MS
+        if found.state == "waiting_input" and not found.lease_ms:
             return now + jobs.QUEUED_LOOK_MS
-        return max(found.lease, found.seen, found.ms + found.hold)
+        return max(found.lease_ms, found.seen_ms, found.ms + found.hold_ms)
 
     async def _close_expired(self, now: int) -> None:
         """Close questions whose time is over. Whoever asked them does so first, if it is there."""
@@ -228,16 +219,8 @@ class Reaper:
                 log.error("expiry_unreadable", member=raw[:300].decode("utf-8", "replace"), error=str(error)[:200])
             await self._redis.zrem(EXPIRIES, raw)
 
-    async def _find(self, owner: Owner, execution_id: str) -> Found | None:
-        texts = ("state", "owner", "agent", "cancel")
-        numbers = ("lease", "notBefore", "createdAt", "cancelAt", "hold", "seen", "ms", "attempt")
-        row = await self._redis.hmget(owner.execution(execution_id).record, *texts, *numbers)
-        state, holder, agent, cancel = [(value or b"").decode() for value in row[:4]]
-        if not state:
-            return None
-        lease, not_before, created, cancel_at, hold, seen, ms, attempt = [int(value or 0) for value in row[4:]]
-        asked = jobs.read_cancel(cancel.encode())
-        return Found(state, holder, lease, not_before, agent, created, asked, cancel_at, hold, seen, ms, attempt)
+    async def _find(self, owner: Owner, execution_id: str) -> ExecutionRecord:
+        return _WORKING.read(await self._redis.hmget(owner.execution(execution_id).record, *_WORKING.names))
 
     async def _cancel_abandoned(self, owner: Owner, execution_id: str) -> None:
         try:

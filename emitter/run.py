@@ -36,7 +36,8 @@ from emitter.errors import (
     describe,
 )
 from emitter.events import Timeout
-from emitter.jobs import Cancel, Job
+from emitter.jobs import Job
+from emitter.record import Cancel
 from emitter.retries import Retry, retry_after
 
 ERROR_CHARS = 2_000

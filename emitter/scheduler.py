@@ -27,13 +27,14 @@ from redis.asyncio import Redis
 
 from emitter.connection import GONE
 from emitter.errors import InvalidEvent, RuncastError, describe
-from emitter.events import TERMINAL_STATES
 from emitter.lifecycle import Lifecycle, Start
+from emitter.record import Field, Selection
 from emitter.schedule import Schedule
 from emitter.wire import SCHEDULES, TOMBSTONE_TTL_SECONDS, member, parse_member
 
 log = structlog.get_logger("emitter.scheduler")
 
+_STATE = Selection(Field.STATE)
 LOOK_SECONDS = 5.0
 """The longest wait between two looks: the clock may be set, and others' claims may be left unfinished."""
 JITTER_SECONDS = 0.1
@@ -143,8 +144,8 @@ class Scheduler:
         if not mark.execution:
             return False
         owner, execution_id = parse_member(mark.execution)
-        state: bytes | None = await self._redis.hget(owner.execution(execution_id).record, "state")
-        return state is not None and state.decode() not in TERMINAL_STATES.values()
+        record = _STATE.read(await self._redis.hmget(owner.execution(execution_id).record, *_STATE.names))
+        return record.exists and not record.has_ended
 
     async def _move(self, schedule: Schedule, stored: bytes, mark: Mark) -> bool:
         """Replace a mark, unless somebody was faster."""

@@ -27,7 +27,7 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire events errors values storable form_check connection forks redis_url tasks",
+        0: "wire record events errors values storable form_check connection forks redis_url tasks",
         1: "retries batch blockers halves mending spending redact.* deadlines questions schedule observer tracing"
         " subjects",
         2: "hooks held log answers lane publisher listener asking emitter catalogue agents jobs workers intake sync"
@@ -36,7 +36,7 @@ LEVELS = {
         4: "__main__",
     },
 }
-LEAVES = {"emitter.wire", "emitter.events", "emitter.errors", "emitter.values"}
+LEAVES = {"emitter.wire", "emitter.record", "emitter.events", "emitter.errors", "emitter.values"}
 # Names for type checkers only (`if TYPE_CHECKING`) load nothing, so they are not imports here.
 
 

@@ -32,7 +32,7 @@ from emitter.events import (
     InputRequired,
     Status,
 )
-from emitter.jobs import Cancel
+from emitter.record import Cancel
 from emitter.lifecycle import Lifecycle
 from emitter.log import LogLimits, prepare
 from emitter.reaper import Reaper

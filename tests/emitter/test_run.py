@@ -19,7 +19,8 @@ from emitter.connection import connect
 from emitter.emitter import AgentEmitter
 from emitter.errors import RedisUnavailable, RuncastError, Superseded
 from emitter.events import InputReceived
-from emitter.jobs import Cancel, Job
+from emitter.jobs import Job
+from emitter.record import Cancel
 from emitter.lane import Options
 from emitter.log import append, prepare
 from emitter.publisher import Publisher

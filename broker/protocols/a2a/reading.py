@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
-import msgspec
 import structlog
 from redis.asyncio import Redis
 
@@ -21,6 +20,7 @@ from broker.protocols.a2a.story import Opening, Story
 from broker.state import MAX_STATE_BYTES
 from emitter.errors import InvalidEvent, UnknownExecution
 from emitter.events import InputReceived
+from emitter.record import Field, Selection, read_object
 from emitter.wire import EXECUTION_ID, START, Entry, EventId, Owner, parse_stream
 
 log = structlog.get_logger("broker")
@@ -30,6 +30,8 @@ MAX_LISTED = 2_000
 LIST_PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 """Above which a page of tasks ends, whatever size was asked for."""
+_OPENING = Selection(Field.STATE, Field.CONVERSATION_ID, Field.TASK, Field.METADATA)
+_STANDING = Selection(Field.STATE, Field.MS, Field.SEQ, Field.END)
 
 
 class Reached(NamedTuple):
@@ -53,16 +55,14 @@ class Tasks:
         """Raises `UnknownExecution`."""
         if not EXECUTION_ID.match(task_id):
             raise UnknownExecution(task_id[:64])
-        names = ("state", "conversationId", "task", "metadata")
-        record = await self._redis.hmget(owner.execution(task_id).record, *names)
-        state, context, text = [None if value is None else value.decode("utf-8", "replace") for value in record[:3]]
-        if state is None:
+        record = _OPENING.read(await self._redis.hmget(owner.execution(task_id).record, *_OPENING.names))
+        if not record.exists:
             raise UnknownExecution(task_id)
-        given = _object(task_id, record[3])
+        given = _object(task_id, record.metadata)
         about = given.pop("a2a", None)
         message_id = about.get("messageId") if isinstance(about, dict) else None
         # An execution that was started without a conversation is the only one of its context.
-        return Opening(task_id, context or task_id, message_id, text, given or None)
+        return Opening(task_id, record.conversation_id or task_id, message_id, record.task, given or None)
 
     async def read(
         self,
@@ -94,12 +94,11 @@ class Tasks:
 
     async def _recall(self, owner: Owner, task_id: str, story: Story) -> None:
         """Where the log is gone, the record still has its last event, or at least how the execution stands."""
-        row = await self._redis.hmget(owner.execution(task_id).record, "state", "ms", "seq", "end")
-        state, ms, seq, end = row
-        if end is not None:
-            story.take(Entry(int(ms), int(seq), b"", end))
-        elif state is not None:
-            story.recall(state_of(state.decode()), EventId(int(ms or 0), int(seq or 0)))
+        record = _STANDING.read(await self._redis.hmget(owner.execution(task_id).record, *_STANDING.names))
+        if record.end is not None:
+            story.take(Entry(record.ms, record.seq, b"", record.end))
+        elif record.state is not None:
+            story.recall(state_of(record.state), record.last)
 
     async def reach(self, owner: Owner, task_id: str, cursor: EventId) -> Reached:
         """Raises `UnknownExecution`, and `A2AError` for a cursor that is none of this task's."""
@@ -186,16 +185,13 @@ def state_of(execution_state: str) -> TaskState:
     return STATES.get(execution_state, "unknown")  # others write records too
 
 
-def _object(task_id: str, json: bytes | None) -> dict[str, Any]:
+def _object(task_id: str, json: bytes) -> dict[str, Any]:
     """What a record's JSON has. Others write records too: what is no object is left out."""
     try:
-        found = msgspec.json.decode(json or b"{}")
-    except (ValueError, RecursionError, msgspec.MsgspecError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    log.warning("record_unreadable", execution=task_id, error="metadata is no object")
-    return {}
+        return read_object(json)
+    except ValueError:
+        log.warning("record_unreadable", execution=task_id, error="metadata is no object")
+        return {}
 
 
 def _answered(entry: Entry) -> str:

@@ -6,6 +6,7 @@ cancelled at its own endpoint. Cursors are ids of frames, in `Last-Event-ID`, `?
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +17,6 @@ from redis.asyncio import Redis
 from broker.api_types import InputRequest
 from broker.auth import Identity
 from broker.front import MAX_BODY_BYTES, READS, Front
-from broker.history import TERMINAL_STATES
 from broker.problems import Problem
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.interrupts import InterruptId
@@ -34,9 +34,14 @@ from broker.protocols.ag_ui.requests import (
 )
 from broker.seats import Seat
 from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, UnknownExecution
+from emitter.record import Field, Selection, read_object
 from emitter.wire import EXECUTION_ID, EventId, Owner
 
 UNANSWERED = "the question was left unanswered"
+
+_RECORD = Selection(
+    Field.STATE, Field.MS, Field.SEQ, Field.ATTEMPT, Field.OPEN, Field.CONVERSATION_ID, Field.METADATA, Field.PARAMS
+)
 
 M = TypeVar("M")
 
@@ -214,26 +219,25 @@ class AgUi:
 
     async def _record(self, owner: Owner, execution_id: str) -> Record | None:
         """Read at one moment, so that `known` is what was true then."""
-        names = ("state", "ms", "seq", "attempt", "open", "conversationId", "metadata", "params")
-        row = await self._redis.hmget(owner.execution(execution_id).record, *names)
-        state, ms, seq, attempt, open_, conversation, metadata, params = row
-        if state is None:
+        found = _RECORD.read(await self._redis.hmget(owner.execution(execution_id).record, *_RECORD.names))
+        if found.state is None:
             return None
-        has_ended = state.decode() in TERMINAL_STATES
-        waits_for = frozenset() if has_ended else frozenset((open_ or b"").decode().split())
         return Record(
-            known=Known(int(seq or 0), int(attempt or 1), waits_for),
-            last=EventId(int(ms or 0), int(seq or 0)),
-            conversation_id=(conversation or b"").decode(),
-            thread_id=_member(metadata, str, "agUi", "threadId") or (conversation or b"").decode(),
-            state=state.decode(),
-            shared=_member(params, dict, "state") or {},
+            # Before a worker has it the first attempt is on its way.
+            known=Known(found.seq, max(1, found.attempt), frozenset(() if found.has_ended else found.open_inputs)),
+            last=found.last,
+            conversation_id=found.conversation_id,
+            thread_id=_member(found.metadata, str, "agUi", "threadId") or found.conversation_id,
+            state=found.state,
+            shared=_member(found.params, dict, "state") or {},
         )
 
 
-def _member(json: bytes | None, type_: type[M], *path: str) -> M | None:
+def _member(json: bytes, type_: type[M], *path: str) -> M | None:
     """What a record's JSON has at this path, if it is of this type: others write records too."""
-    found: Any = msgspec.json.decode(json or b"{}")
+    found: Any = None
+    with contextlib.suppress(ValueError):
+        found = read_object(json)
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found if isinstance(found, type_) else None

@@ -26,11 +26,11 @@ from temporalio.service import RPCError
 
 from emitter import tasks
 from emitter.connection import GONE
-from emitter.events import TERMINAL_STATES
 from emitter.integrations.temporal.desk import Desk, Told
 from emitter.integrations.temporal.ends import Run, closed
 from emitter.integrations.temporal.execution import Execution, Rules
 from emitter.integrations.temporal.workflows import Tale
+from emitter.record import Field, Selection
 from emitter.wire import now_ms
 
 log = structlog.get_logger("emitter.temporal")
@@ -46,6 +46,7 @@ BACK = timedelta(minutes=10)
 BY_SERVER = "ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed', 'Canceled')"
 BY_ANYBODY = "ExecutionStatus != 'ContinuedAsNew'"
 ROWS_MAX = 10_000
+_STATE = Selection(Field.STATE)
 
 
 class Rounds:
@@ -115,8 +116,9 @@ class Rounds:
         if publisher is None:
             return False
         client: Any = publisher.redis
-        state = await client.hget(execution.owner.execution(execution.id).record, "state")
-        return state is not None and state.decode() not in TERMINAL_STATES.values()
+        row = await client.hmget(execution.owner.execution(execution.id).record, *_STATE.names)
+        record = _STATE.read(row)
+        return record.exists and not record.has_ended
 
     async def _goes_on(self, execution: Execution, run: Run) -> bool:
         """Whether a later run of the workflow is the same execution: one from an earlier point of the history (a
