@@ -50,12 +50,12 @@ if holder and holder ~= ARGV[1] then return {0, now} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {1, now}
 """
+LET_GO_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 # Who works on an execution.
 _WORKING = Selection(
     Field.STATE, Field.OWNER, Field.AGENT, Field.CANCEL, Field.LEASE, Field.NOT_BEFORE, Field.CREATED_AT,
     Field.CANCEL_AT, Field.HOLD, Field.SEEN, Field.MS, Field.ATTEMPT,
 )  # fmt: skip
-LET_GO_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
 class Reaper:

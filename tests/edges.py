@@ -56,9 +56,17 @@ async def eventually(what: str, condition: Callable[[], bool], seconds: float = 
 
 
 class EdgeProcess:
-    """`python -m broker serve` on ports of its own. Settings are given by their field names: `heartbeat_seconds=1`."""
+    """`python -m broker serve` on ports of its own. Settings are given by their field names: `heartbeat_seconds=1`.
+    `root`: where the code is."""
 
-    def __init__(self, redis_url: str, *arguments: str, program: Sequence[str] = ("-m", "broker"), **settings: Any):
+    def __init__(
+        self,
+        redis_url: str,
+        *arguments: str,
+        program: Sequence[str] = ("-m", "broker"),
+        root: Path = ROOT,
+        **settings: Any,
+    ):
         workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
         self._kept = contextlib.ExitStack()
         self.port, *self.admin_ports = self._kept.enter_context(reserved_ports(1 + workers))
@@ -76,13 +84,14 @@ class EdgeProcess:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
         self._environ = environ | {f"RUNCAST_{name.upper()}": str(value) for name, value in given.items()}
         self._command = [sys.executable, *program, "serve", *arguments]
+        self._root = root
         self._log = self._kept.enter_context(tempfile.TemporaryFile(prefix="runcast-edge-"))  # noqa: SIM115
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> EdgeProcess:
         self.process = subprocess.Popen(
             self._command,
-            cwd=ROOT,
+            cwd=self._root,
             env=self._environ,
             stdout=self._log,
             stderr=self._log,

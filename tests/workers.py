@@ -16,9 +16,10 @@ from tests.edges import ROOT
 
 
 class WorkerProcess:
-    """`python -m emitter MODULE:agents`, the module beside the test. Options by name: `lease_seconds=1`."""
+    """`python -m emitter MODULE:agents`, the module beside the test. Options by name: `lease_seconds=1`.
+    `root`: where the code is."""
 
-    def __init__(self, redis_url: str, agents: str, folder: Path, **options: Any) -> None:
+    def __init__(self, redis_url: str, agents: str, folder: Path, *, root: Path = ROOT, **options: Any) -> None:
         given = {"redis_url": redis_url, "log_level": "info", **options}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
         self._log = tempfile.TemporaryFile(prefix="runcast-worker-")  # noqa: SIM115 - closed by `close`
@@ -26,7 +27,7 @@ class WorkerProcess:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "emitter", agents, *flags],
             cwd=folder,
-            env={**environ, "PYTHONPATH": str(ROOT)},
+            env={**environ, "PYTHONPATH": str(root)},
             stdout=self._log,
             stderr=self._log,
         )

@@ -32,10 +32,10 @@ from emitter.events import (
     InputRequired,
     Status,
 )
-from emitter.record import Cancel
 from emitter.lifecycle import Lifecycle
 from emitter.log import LogLimits, prepare
 from emitter.reaper import Reaper
+from emitter.record import Cancel
 from emitter.redact import Redactor
 from emitter.wire import DUE, EXPIRIES, Owner, decode_envelope, member, now_ms
 

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from emitter import jobs
 from emitter.events import ExecutionComplete, ExecutionQueued
 from emitter.jobs import Entry, Job, UnreadableJob
-from emitter.record import Cancel
 from emitter.log import append, prepare
+from emitter.record import Cancel
 from emitter.redact import Redactor
 from emitter.wire import DUE, JOBS_GROUP, QUEUED, Owner, jobs_key
 

@@ -20,10 +20,10 @@ from emitter.emitter import AgentEmitter
 from emitter.errors import RedisUnavailable, RuncastError, Superseded
 from emitter.events import InputReceived
 from emitter.jobs import Job
-from emitter.record import Cancel
 from emitter.lane import Options
 from emitter.log import append, prepare
 from emitter.publisher import Publisher
+from emitter.record import Cancel
 from emitter.redact import Redactor
 from emitter.run import HandedOver, Lost, Outcome, Run
 from emitter.wire import Owner, decode_envelope

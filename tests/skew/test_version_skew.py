@@ -1,0 +1,189 @@
+"""What a rollout brings together: edges, workers and records of the previous release and of this one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tarfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.embedded import EmbeddedRedis
+from emitter.connection import connect
+from emitter.record import FIELDS, FORMAT, PREFIXES, ExecutionRecord
+from emitter.wire import Owner
+from tests.edges import ALL_SCOPES, ROOT, Answer, EdgeProcess, Follower, assert_dense, call, stream_path, token_for
+from tests.workers import WorkerProcess
+
+PREVIOUS = Path(__file__).with_name("runcast-0.1.0.tar.xz")
+AGENTS = "skew_agents:agents"
+ALICE = Owner("alice")
+TOKEN = token_for("alice", scopes=ALL_SCOPES)
+BOTH_WAYS = pytest.mark.parametrize(("first", "second"), [("old", "new"), ("new", "old")])
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the code of each version is."""
+    folder = tmp_path_factory.mktemp("previous")
+    with tarfile.open(PREVIOUS) as archive:
+        archive.extractall(folder, filter="data")
+    return {"old": folder, "new": ROOT}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ports(server: EmbeddedRedis, roots: Mapping[str, Path]) -> Iterator[dict[str, int]]:
+    """An edge of each version."""
+    with contextlib.ExitStack() as stack:
+        started: dict[str, EdgeProcess] = {}
+        for version, root in roots.items():
+            started[version] = EdgeProcess(server.url, root=root, lease_seconds=1, executes_per_minute=0)
+            stack.callback(started[version].close)
+            started[version].start()
+        yield {version: edge.wait_ready().port for version, edge in started.items()}
+
+
+@pytest.fixture
+async def redis(server: EmbeddedRedis) -> AsyncIterator[Redis]:
+    client = connect(server.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def work(server: EmbeddedRedis, roots: Mapping[str, Path]) -> Iterator[Callable[[str], WorkerProcess]]:
+    """Starts a worker of a version."""
+    with contextlib.ExitStack() as stack:
+
+        def start(version: str) -> WorkerProcess:
+            worker = WorkerProcess(server.url, AGENTS, Path(__file__).parent, root=roots[version], lease_seconds=1)
+            stack.callback(worker.close)
+            return worker
+
+        yield start
+
+
+async def execute(port: int, agent: str, **body: Any) -> str:
+    async with asyncio.timeout(20):  # until a worker has announced its agents
+        while True:
+            answer = await call(port, "POST", "/api/agent/execute", TOKEN, {"task": "t", "agent": agent, **body})
+            if answer.status == 202:
+                return str(answer.body["executionId"])
+            await asyncio.sleep(0.02)
+
+
+async def post(port: int, execution_id: str, what: str, value: Any, **headers: str) -> Answer:
+    path = f"/api/agent/executions/{execution_id}/{what}"
+    return await call(port, "POST", path, TOKEN, value, headers=headers)
+
+
+async def fields_of(redis: Redis, execution_id: str) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = await redis.hgetall(ALICE.execution(execution_id).record)  # type: ignore[misc]
+    return found
+
+
+async def until(redis: Redis, execution_id: str, what: Callable[[ExecutionRecord], bool]) -> ExecutionRecord:
+    async with asyncio.timeout(20):
+        while not what(found := ExecutionRecord.read(await fields_of(redis, execution_id))):
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def everything(port: int, execution_id: str) -> dict[str, Any]:
+    """All that an edge shows of an execution that has ended: state, list, log, whole stream, A2A task."""
+    state = await call(port, "GET", f"/api/agent/executions/{execution_id}", TOKEN)
+    listed = await call(port, "GET", "/api/agent/executions", TOKEN)
+    page = await call(port, "GET", f"/api/agent/executions/{execution_id}/events", TOKEN)
+    task = await call(port, "GET", f"/a2a/v1/tasks/{execution_id}", TOKEN)
+    async with Follower([port], stream_path(execution_id), TOKEN, cursor="0-0") as viewer:
+        await viewer.until_done()
+    assert_dense(viewer.events)
+    assert not viewer.resets
+    assert (state.status, listed.status, page.status, task.status) == (200, 200, 200, 200)
+    return {
+        "state": state.body,
+        "listed": [each for each in listed.body["executions"] if each["executionId"] == execution_id],
+        "page": page.body,
+        "task": task.body,
+        "events": viewer.events,
+    }
+
+
+async def cancel_elsewhere(redis: Redis, ports: dict[str, int], first: str, second: str) -> None:
+    execution_id = await execute(ports[first], "waiter")
+    await until(redis, execution_id, lambda found: bool(found.owner) and found.seq > 1)
+    assert (await post(ports[second], execution_id, "cancel", {"reason": "enough"})).status == 202
+    ended = await until(redis, execution_id, lambda found: found.has_ended)
+    assert (ended.state, json.loads(ended.end or b"")["data"]) == ("cancelled", {"reason": "enough", "by": "alice"})
+    assert await everything(ports["old"], execution_id) == await everything(ports["new"], execution_id)
+
+
+@BOTH_WAYS
+async def test_an_execution_moves_to_the_other_version(
+    redis: Redis, ports: dict[str, int], work: Callable[[str], WorkerProcess], first: str, second: str
+) -> None:
+    """Started and asked for by one version, answered over an edge of the other, whose worker ends it once the first
+    one is dead; every edge shows the same. What runs beside it is cancelled over an edge of the other version."""
+    dying = work(first)
+    cancelled = asyncio.create_task(cancel_elsewhere(redis, ports, first, second))
+    execution_id = await execute(ports[first], "relay", params={"password": "s3cret-of-relay"}, conversationId="c")
+    asked = await until(redis, execution_id, lambda found: bool(found.open_inputs))
+    await cancelled
+    work(second)
+    path = (execution_id, "input")
+    given = await post(ports[second], *path, {"inputId": asked.open_inputs[0], "value": "yes"})
+    late = await post(ports[first], *path, {"inputId": asked.open_inputs[0], "value": "no"})
+    assert (given.status, late.status) == (202, 409)
+    await until(redis, execution_id, lambda found: found.state == "running")
+    dying.kill()
+    ended = await until(redis, execution_id, lambda found: found.has_ended)
+    assert (ended.state, ended.attempt, ended.lost, ended.given) == ("completed", 2, 1, b"")
+    old, new = await everything(ports["old"], execution_id), await everything(ports["new"], execution_id)
+    assert old == new
+    assert old["state"]["result"] == {"version": second, "answer": "yes", "secret": True}
+    assert (old["listed"][0]["state"], old["listed"][0]["attempt"]) == ("completed", 2)
+
+
+@BOTH_WAYS
+async def test_one_version_continues_what_the_other_published(
+    redis: Redis, ports: dict[str, int], first: str, second: str
+) -> None:
+    """A publisher whose requests reach edges of both versions appends nothing twice and leaves nothing out."""
+    execution_id = f"by_{first}"
+
+    async def publish(version: str, number: int, type_: str, **data: Any) -> tuple[int, Any]:
+        headers = {"Producer-Id": "p", "Producer-Seq": str(number)}
+        answer = await post(ports[version], execution_id, "events", {"type": type_, "data": data}, **headers)
+        return answer.status, answer.body.get("appended")
+
+    assert await publish(first, 1, "execution:started", task="t", startedAt=1, attempt=1) == (202, 1)
+    assert await publish(second, 1, "execution:started", task="t", startedAt=1, attempt=1) == (202, 0)
+    assert await publish(second, 2, "status", status="on", message="m") == (202, 1)
+    assert await publish(second, 4, "status", status="on", message="too far") == (409, None)
+    assert await publish(first, 3, "execution:complete", result=1, duration=1) == (202, 1)
+    assert await publish(second, 4, "status", status="on", message="late") == (409, None)
+    ended = await until(redis, execution_id, lambda found: found.has_ended)
+    assert (ended.seq, ended.producers) == (3, {"http.p": 3})
+    assert await everything(ports["old"], execution_id) == await everything(ports["new"], execution_id)
+
+
+async def test_a_record_has_the_format_of_who_began_it(redis: Redis, ports: dict[str, int]) -> None:
+    """The previous release writes none. Every field of either version is known here."""
+    for version, written in (("old", None), ("new", b"%d" % FORMAT)):
+        body = {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "attempt": 1}}
+        assert (await post(ports[version], f"format_{version}", "events", body)).status == 202
+        fields = await fields_of(redis, f"format_{version}")
+        assert fields.get(b"format") == written
+        unknown = {name for name in map(bytes.decode, fields) if name not in FIELDS and name[:2] not in PREFIXES}
+        assert unknown == set()
