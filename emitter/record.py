@@ -7,7 +7,7 @@ here. Python reads with a `Selection` (HMGET) or with `ExecutionRecord.read` (HG
 Format: a record says in `format` by which rules it was written, from the append that begins it. A new field does not
 change the format: a reader passes over fields that it does not know, and where one is missing the default counts. So
 `FORMAT` is raised only when a field that is there comes to mean something else. Whoever meets a higher number raises
-`NewerRecord` and changes nothing; whoever meets a lower one, or none (before 0.2), reads it. So a release that raises
+`NewerRecord` and changes nothing; whoever meets a lower one, or none (0.1.0), reads it. So a release that raises
 `FORMAT` must read both, and edges and workers are all to be replaced by it before one of them writes the new format.
 """
 
