@@ -91,9 +91,8 @@ class Listing:
                 part, rest = rest[:count], rest[count:]
                 rows = await self._read_each(owner, part, selection)
                 for listed, row in zip(part, rows, strict=True):
-                    if (summary := self._summary(listed, selection, row)) is not None and _fits(
-                        summary, state, conversation_id
-                    ):
+                    summary = self._summary(listed, selection, row)
+                    if summary is not None and _fits(summary, state, conversation_id):
                         found.append(summary)
                         size += sum(len(value or b"") for value in row)
                     if len(found) == limit or size >= LIST_BYTES:

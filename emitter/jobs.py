@@ -260,7 +260,7 @@ async def claim(
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
     try:
-        record = _CLAIMED.read([None, *reply[5:17]])
+        record = _CLAIMED.read([None, *reply[5:17]])  # the script has looked at the format
         given = _given(record)
         return Job(
             owner=entry.owner,
@@ -370,7 +370,7 @@ async def redis_ms(redis: Redis) -> int:
     return int(await _eval(redis, TIME_SCRIPT, (DUE,)))
 
 
-# --- scripts ----------------------------------------------------------------------------------------------------------
+# --- scripts ---------------------------------------------------------------------------------------------------------
 
 
 async def _eval(redis: Redis, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
