@@ -13,8 +13,8 @@ change the format: a reader passes over fields that it does not know, and where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -146,7 +146,8 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def read(cls, fields: Mapping[bytes, bytes]) -> ExecutionRecord:
         """A whole record, as HGETALL has it. Raises `NewerRecord`, and `ValueError` for a number that is none."""
-        return _read([name.decode("utf-8", "replace") for name in fields], list(fields.values()))
+        columns = [_column(name.decode("utf-8", "replace")) for name in fields]
+        return _read(columns, fields.values())
 
     @property
     def exists(self) -> bool:
@@ -167,10 +168,11 @@ class Selection:
 
     def __init__(self, *names: str) -> None:
         self.names = tuple(dict.fromkeys((Field.FORMAT, *names)))
+        self._columns = [_column(name) for name in self.names]
 
     def read(self, row: Sequence[bytes | None]) -> ExecutionRecord:
         """Raises as `ExecutionRecord.read` does."""
-        return _read(self.names, row)
+        return _read(self._columns, row)
 
 
 def question(input_id: str) -> str:
@@ -223,63 +225,81 @@ def _same(value: bytes) -> bytes:
     return value
 
 
-_Read = Callable[[bytes], Any]
-# Field → where it stands in an `ExecutionRecord`, and how it is read. What is not here, only scripts read.
-_COLUMNS: dict[str, tuple[str, _Read]] = {
-    Field.STATE: ("state", _text),
-    Field.MS: ("ms", int),
-    Field.SEQ: ("seq", int),
-    Field.BYTES: ("log_bytes", int),
-    Field.END: ("end", _same),
-    Field.STACK: ("stack", _text),
-    Field.TASK: ("task", _text),
-    Field.AGENT: ("agent", _text),
-    Field.PARAMS: ("params", _same),
-    Field.METADATA: ("metadata", _same),
-    Field.GIVEN: ("given", _same),
-    Field.REQUEST_ID: ("request_id", _text),
-    Field.CONVERSATION_ID: ("conversation_id", _text),
-    Field.CREATED_AT: ("created_ms", int),
-    Field.KEY: ("key", _text),
-    Field.NOT_BEFORE: ("not_before_ms", int),
-    Field.CANCEL_AFTER: ("cancel_after_ms", int),
-    Field.TRACEPARENT: ("traceparent", _text),
-    Field.TRACESTATE: ("tracestate", _text),
-    Field.ATTEMPT: ("attempt", int),
-    Field.FROM: ("from_seq", int),
-    Field.OWNER: ("owner", _text),
-    Field.LEASE: ("lease_ms", int),
-    Field.CLAIMED_AT: ("claimed_ms", int),
-    Field.MAX_ATTEMPTS: ("max_attempts", int),
-    Field.LOST: ("lost", int),
-    Field.LOST_AFTER: ("lost_after_ms", int),
-    Field.FAILED: ("failed", int),
-    Field.HOLD: ("hold_ms", int),
-    Field.SEEN: ("seen_ms", int),
-    Field.CANCEL: ("cancel", read_cancel),
-    Field.CANCEL_AT: ("cancel_ms", int),
-    Field.OPEN: ("open_inputs", _ids),
+class _Column(NamedTuple):
+    """Where a field stands in an `ExecutionRecord`, and how it is read. `key`: in which place of a mapping."""
+
+    name: str
+    read: Callable[[bytes], Any]
+    key: str | None = None
+
+
+# What is not here, only scripts read.
+_COLUMNS = {
+    Field.STATE: _Column("state", _text),
+    Field.MS: _Column("ms", int),
+    Field.SEQ: _Column("seq", int),
+    Field.BYTES: _Column("log_bytes", int),
+    Field.END: _Column("end", _same),
+    Field.STACK: _Column("stack", _text),
+    Field.TASK: _Column("task", _text),
+    Field.AGENT: _Column("agent", _text),
+    Field.PARAMS: _Column("params", _same),
+    Field.METADATA: _Column("metadata", _same),
+    Field.GIVEN: _Column("given", _same),
+    Field.REQUEST_ID: _Column("request_id", _text),
+    Field.CONVERSATION_ID: _Column("conversation_id", _text),
+    Field.CREATED_AT: _Column("created_ms", int),
+    Field.KEY: _Column("key", _text),
+    Field.NOT_BEFORE: _Column("not_before_ms", int),
+    Field.CANCEL_AFTER: _Column("cancel_after_ms", int),
+    Field.TRACEPARENT: _Column("traceparent", _text),
+    Field.TRACESTATE: _Column("tracestate", _text),
+    Field.ATTEMPT: _Column("attempt", int),
+    Field.FROM: _Column("from_seq", int),
+    Field.OWNER: _Column("owner", _text),
+    Field.LEASE: _Column("lease_ms", int),
+    Field.CLAIMED_AT: _Column("claimed_ms", int),
+    Field.MAX_ATTEMPTS: _Column("max_attempts", int),
+    Field.LOST: _Column("lost", int),
+    Field.LOST_AFTER: _Column("lost_after_ms", int),
+    Field.FAILED: _Column("failed", int),
+    Field.HOLD: _Column("hold_ms", int),
+    Field.SEEN: _Column("seen_ms", int),
+    Field.CANCEL: _Column("cancel", read_cancel),
+    Field.CANCEL_AT: _Column("cancel_ms", int),
+    Field.OPEN: _Column("open_inputs", _ids),
 }
-_MAPS: dict[str, tuple[str, _Read]] = {
-    Field.QUESTION: ("questions", _same),
-    Field.ANSWER: ("answers", _same),
-    Field.PRODUCER: ("producers", int),
+_MAPS = {
+    Field.QUESTION: _Column("questions", _same),
+    Field.ANSWER: _Column("answers", _same),
+    Field.PRODUCER: _Column("producers", int),
 }
-_KEPT_EMPTY = frozenset({Field.STATE, Field.TASK, Field.STACK, Field.END})
+_KEPT_EMPTY = frozenset(_COLUMNS[name].name for name in (Field.STATE, Field.TASK, Field.STACK, Field.END))
 """Of other fields an empty value is as good as none."""
+_FORMAT_COLUMN = _Column(Field.FORMAT, read_format)
+_UNREAD = _Column("", _same)
+_OWN_FORMAT = b"%d" % FORMAT
 
 
-def _read(names: Sequence[str], row: Sequence[bytes | None]) -> ExecutionRecord:
+def _column(name: str) -> _Column:
+    if name == Field.FORMAT:
+        return _FORMAT_COLUMN
+    if (within := _MAPS.get(name[:2])) is not None:
+        return within._replace(key=name[2:])
+    return _COLUMNS.get(name, _UNREAD)
+
+
+def _read(columns: Sequence[_Column], row: Iterable[bytes | None]) -> ExecutionRecord:
     values: dict[str, Any] = {}
-    for name, value in zip(names, row, strict=True):
-        if value is None:
+    for column, value in zip(columns, row, strict=True):
+        if value is None or column is _UNREAD:
             continue
-        if (column := _COLUMNS.get(name)) is not None:
-            if value or name in _KEPT_EMPTY:
-                values[column[0]] = column[1](value)
-        elif name == Field.FORMAT:
-            if (found := read_format(value)) > FORMAT:
+        name, read, key = column
+        if column is _FORMAT_COLUMN:
+            if value != _OWN_FORMAT and (found := read(value)) > FORMAT:
                 raise NewerRecord(found, FORMAT)
-        elif (within := _MAPS.get(name[:2])) is not None:
-            values.setdefault(within[0], {})[name[2:]] = within[1](value)
+        elif key is not None:
+            values.setdefault(name, {})[key] = read(value)
+        elif value or name in _KEPT_EMPTY:
+            values[name] = read(value)
     return ExecutionRecord(**values)
