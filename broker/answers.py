@@ -23,9 +23,9 @@ from emitter.errors import (
     UnknownExecution,
     UnknownInput,
 )
-from emitter.events import EXPIRED, InputReceived, InputRequired, State
+from emitter.events import EXPIRED, TERMINAL_STATES, InputReceived, InputRequired, State
 from emitter.log import LogLimits, append
-from emitter.record import ENDED, Field, Selection
+from emitter.record import Field, Selection
 from emitter.record import answer as answer_field
 from emitter.record import question as question_field
 from emitter.redact import Redactor
@@ -137,7 +137,7 @@ def _open_question(execution_id: str, asked: _Asked) -> InputRequired:
         raise _expired(given.get("at"))
     if question is not None and question.expires_at is not None and now_ms() > question.expires_at:
         raise _expired(question.expires_at)
-    if state in ENDED:
+    if state in TERMINAL_STATES:
         raise ExecutionEnded(execution_id, state)
     if question is None:
         raise UnknownInput(execution_id)

@@ -9,14 +9,13 @@ from typing import Any, Literal, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from broker.hub import TERMINAL_TYPES
 from broker.logs import get_logger
 from broker.metrics import Metrics, RedisOp
 from broker.rounds import Rounds
 from broker.sse import Lens, RenderedOnce
 from emitter import tasks
-from emitter.events import State
-from emitter.record import ENDED, Field, Selection
+from emitter.events import TERMINAL_STATES, TERMINAL_TYPES, State
+from emitter.record import Field, Selection
 from emitter.wire import START, Entry, EventId, parse_event_id, parse_stream
 
 PAGE_EVENTS = 200
@@ -32,7 +31,6 @@ MAX_PLACES = 4096
 PAGE_WEIGHT = 4
 """Of a read among those of one round: at most 16 pages are under way."""
 READ_SECONDS = 10.0
-TERMINAL_STATES = ENDED
 _HEAD = Selection(Field.STATE, Field.MS, Field.SEQ, Field.CANCEL_AFTER, Field.BYTES)
 _LAST = Selection(Field.MS, Field.SEQ)
 _END = Selection(Field.MS, Field.SEQ, Field.END)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.sse import Lens, RenderedOnce
-from emitter.events import TERMINAL_STATES
+from emitter.events import TERMINAL_STATE_OF, TERMINAL_TYPES, State
 from emitter.wire import START, Entry, EventId
 
 if TYPE_CHECKING:
@@ -20,13 +20,6 @@ TAIL_BYTES = 256 * 1024
 EVENTS_AT_ONCE = 16
 """A viewer who shares its bytes with nobody is shown so many events live. More are rendered in turns (`Topic.behind`).
 """
-TERMINAL_TYPES = frozenset(type_.encode() for type_ in TERMINAL_STATES)
-_STATE_AFTER = {type_.encode(): state for type_, state in TERMINAL_STATES.items()} | {
-    b"execution:queued": "queued",
-    b"execution:started": "running",
-    b"input:required": "waiting_input",
-    b"input:received": "running",
-}
 
 
 def _is_dense(entries: Sequence[Entry]) -> bool:
@@ -127,6 +120,7 @@ class Topic:
         "_tail_bytes",
         "before",
         "behind",
+        "end",
         "failed",
         "floor",
         "groups",
@@ -135,7 +129,6 @@ class Topic:
         "lagging",
         "last",
         "over",
-        "state",
         "tail",
     )
 
@@ -146,7 +139,8 @@ class Topic:
         self.before: EventId | None = None
         """Where it stood before the entries that were accepted last."""
         self.floor: EventId | None = None
-        self.state: str | None = None
+        self.end: State | None = None
+        """The state that the execution's terminal event left. Any other state is the record's to say."""
         self.groups: dict[tuple[object, ...], Group] = {}
         self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
@@ -198,7 +192,8 @@ class Topic:
         self.tail += entries
         for entry in entries:
             self._tail_bytes += len(entry.json)
-            self.state = _STATE_AFTER.get(entry.type, self.state)
+        if self.is_execution and entries[-1].type in TERMINAL_TYPES:  # nothing follows it
+            self.end = TERMINAL_STATE_OF[entries[-1].type.decode()]
         if len(self.tail) > 2 * TAIL_EVENTS or self._tail_bytes > TAIL_BYTES:
             self._shorten()
 
@@ -229,14 +224,14 @@ class Topic:
 
     def forget(self) -> None:
         """The log is not what it was: know nothing until history tells anew."""
-        self.last = self.before = self.floor = self.state = None
+        self.last = self.before = self.floor = self.end = None
         self.tail.clear()
         self._tail_bytes = 0
         self._rendered.clear()
 
     @property
     def ended(self) -> bool:
-        return self.is_execution and self.state in ("completed", "failed", "cancelled")
+        return self.end is not None
 
     # --- who watches ---
 

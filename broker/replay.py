@@ -14,7 +14,6 @@ from redis.exceptions import RedisError
 
 from broker import sse
 from broker.history import History, Page, Reset
-from broker.hub import TERMINAL_TYPES
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
 from broker.turns import Turns
@@ -22,6 +21,7 @@ from broker.viewer import Viewer, ViewerState
 from broker.watch import Watch, Watched
 from emitter.connection import GONE
 from emitter.errors import RedisUnavailable
+from emitter.events import TERMINAL_TYPES
 from emitter.wire import START, Entry, EventId
 
 WRITE_BYTES = 64 * 1024

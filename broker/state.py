@@ -113,7 +113,7 @@ class Fold:
             handler(self, id_.seq, event)
             if self._bytes > self._max_bytes:
                 self._clip()
-        elif event.type in events.TERMINAL_STATES:
+        elif event.type in events.TERMINAL_STATE_OF:
             self._finish(head, event)
 
     def apply_entry(self, entry: Entry) -> None:
@@ -231,11 +231,14 @@ class Fold:
         self.status, self.task, self.attempt = "running", event.task, event.attempt
         self._set(self.facts, seq, "started_at", event.started_at)
 
-    def _superseded(self, _seq: int, event: events.ExecutionSuperseded) -> None:
+    def _superseded(self, seq: int, event: events.ExecutionSuperseded) -> None:
         after = event.from_seq
         self.attempt = event.attempt
-        for items in (self.phases, self._tools, self.specialists, self.inputs):
+        for items in (self.phases, self._tools, self.specialists):
             items.void(after)
+        for input_id, each in self.inputs.void(after).items():
+            if isinstance(each, events.InputReceived):  # an answer stays, for the attempt that asks again
+                self.inputs.set(seq, input_id, each)
         self._thoughts.void_texts(after)
         synthesis = self.facts.void(after).get("synthesis")
         self.voided = Voided(
@@ -247,7 +250,7 @@ class Fold:
         self.status = "queued"  # until a worker starts the next attempt
 
     def _finish(self, head: Envelope, event: events.Event) -> None:
-        self.status = events.TERMINAL_STATES[event.type]  # type: ignore[assignment]
+        self.status = events.TERMINAL_STATE_OF[event.type]
         self.end = {"ended_at": head.ts}
         if isinstance(event, events.ExecutionComplete):
             self.end |= {"result": event.result, "duration": event.duration}

@@ -16,7 +16,7 @@ from broker import sse
 from broker.admission import Admission
 from broker.auth import Identity
 from broker.failures import Failures
-from broker.history import TERMINAL_STATES, Head, History, Reset
+from broker.history import Head, History, Reset
 from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import CloseReason, Metrics
@@ -36,6 +36,7 @@ from broker.viewer import Viewer, ViewerState, take_over
 from broker.watch import Watch, Watched
 from emitter import tasks
 from emitter.errors import UnknownExecution
+from emitter.events import TERMINAL_STATES
 from emitter.tracing import log_fields
 from emitter.wire import START, EventId, member
 
@@ -173,14 +174,13 @@ class Streams:
         return wanted._replace(lens=self._lenses.setdefault(wanted.lens.key, wanted.lens))
 
     async def _head(self, target: Target) -> Head | None:
-        """What is known of an execution; None for a feed. Asks Redis only if this edge does not watch the log already.
-        Raises `UnknownExecution`."""
+        """What is known of an execution; None for a feed. Asks Redis only if the log, as far as this edge watches it,
+        does not tell. Raises `UnknownExecution`."""
         if target.record is None:
             return None
         watched = self.watch.get(target.log)
-        if watched is not None and watched.topic.state is not None and watched.topic.last is not None:
-            after = watched.tether.cancel_after_ms if watched.tether is not None else 0
-            return Head(watched.topic.state, watched.topic.last, after)  # type: ignore[arg-type]  # it is a state
+        if watched is not None and (known := watched.current_head()) is not None:
+            return known
         head = await self._history.head(target.record)
         if head is None:
             assert target.execution_id is not None
@@ -209,6 +209,7 @@ class Streams:
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         watched = self.watch.enter(target.log, target.record, _tether(target, head))
+        watched.head = head
         viewer = Viewer(self, watched.topic, lens, identity, wanted.cursor or START)
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
         seat.is_taken = True

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from broker.history import PAGE_BYTES, History, Page
-from broker.hub import TERMINAL_TYPES, Topic
+from broker.history import PAGE_BYTES, Head, History, Page
+from broker.hub import Topic
 from broker.logs import get_logger
 from broker.metrics import Metrics
 from broker.presence import Tether
@@ -26,7 +26,8 @@ from broker.turns import SLICE_SECONDS
 from broker.viewer import Viewer, ViewerState
 from emitter import tasks
 from emitter.connection import GONE
-from emitter.wire import Entry, parse_message
+from emitter.events import TERMINAL_TYPES
+from emitter.wire import Entry, may_change_state, parse_message
 
 LINGER_SECONDS = 15.0
 """How long a log stays watched after its last viewer left: most come back soon, and then need no Redis call."""
@@ -53,18 +54,45 @@ class Audience(Protocol):
 class Watched:
     """A topic with what is needed to keep it right."""
 
-    __slots__ = ("catching_up", "dirty", "heard_at", "idle_since", "pending", "record", "tether", "topic", "viewers")
+    __slots__ = (
+        "catching_up",
+        "dirty",
+        "head",
+        "heard_at",
+        "idle_since",
+        "pending",
+        "record",
+        "tether",
+        "topic",
+        "viewers",
+    )
 
     def __init__(self, topic: Topic, record: str | None, tether: Tether | None) -> None:
         self.topic = topic
         self.record = record
         self.tether = tether
+        self.head: Head | None = None
+        """What the record said when it was read last."""
         self.viewers = 0
         self.pending: list[Entry] = []
         self.catching_up: asyncio.Task[None] | None = None
         self.dirty = False
         self.heard_at = 0.0
         self.idle_since = 0.0
+
+    def current_head(self) -> Head | None:
+        """What the record says now, if that is known without asking Redis: the log has ended, or no event since the
+        last reading can have changed the state."""
+        topic = self.topic
+        if topic.end is not None and topic.last is not None:
+            after = self.tether.cancel_after_ms if self.tether is not None else 0
+            return Head(topic.end, topic.last, after)
+        since = None if self.head is None else topic.missing(self.head.last)
+        if self.head is None or since is None or any(may_change_state(entry.type) for entry in since):
+            return None
+        assert topic.last is not None, "or nothing is known to be missing"
+        self.head = self.head._replace(last=topic.last)
+        return self.head
 
 
 class Watch:

@@ -29,7 +29,7 @@ from emitter.errors import (
 )
 from emitter.events import (
     DELTAS,
-    TERMINAL_STATES,
+    TERMINAL_STATE_OF,
     Artifact,
     Event,
     ExecutionError,
@@ -381,7 +381,7 @@ class AgentEmitter(AsyncEventMethods):
         that a terminal event which raises `HookFailed` has ended the execution, as an error."""
         if not isinstance(event, Event):
             raise InvalidEvent(f"{type(event).__name__} is not an event")
-        if event.type in TERMINAL_STATES:
+        if event.type in TERMINAL_STATE_OF:
             await self._terminal(event, {})
             return
         self._check()
@@ -539,7 +539,7 @@ class AgentEmitter(AsyncEventMethods):
         self._put_lone_halves()
         self._put_completed_text()
         self._put(prepared)  # whether or not there is room: it is the last one
-        self._end = TERMINAL_STATES[prepared.type]
+        self._end = TERMINAL_STATE_OF[prepared.type]
         await self._lane.flush()
         self.ended = True
         if failure is not None:

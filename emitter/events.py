@@ -307,11 +307,14 @@ CATALOGUE: tuple[type[Event], ...] = (
 
 BY_TYPE: dict[str, type[Event]] = {event.type: event for event in CATALOGUE}
 DELTAS = frozenset({ThinkingDelta.type, MessageDelta.type})
-TERMINAL_STATES = {
+State = Literal["queued", "running", "waiting_input", "completed", "failed", "cancelled"]
+
+TERMINAL_STATE_OF: dict[str, State] = {
     ExecutionComplete.type: "completed",
     ExecutionError.type: "failed",
     ExecutionCancelled.type: "cancelled",
 }
 """Terminal event type → the state it leaves."""
-
-State = Literal["queued", "running", "waiting_input", "completed", "failed", "cancelled"]
+TERMINAL_STATES = frozenset(TERMINAL_STATE_OF.values())
+TERMINAL_TYPES = frozenset(type_.encode() for type_ in TERMINAL_STATE_OF)
+"""The terminal types as entries of a log have them."""

@@ -28,6 +28,7 @@ from emitter.errors import (
 )
 from emitter.events import (
     EXPIRED,
+    TERMINAL_STATE_OF,
     TERMINAL_STATES,
     Event,
     ExecutionCancelled,
@@ -39,7 +40,7 @@ from emitter.events import (
 )
 from emitter.jobs import Given, Job
 from emitter.log import Appended, LogLimits, append, prepare
-from emitter.record import ENDED, Cancel, ExecutionRecord, Field, Selection
+from emitter.record import Cancel, ExecutionRecord, Field, Selection
 from emitter.redact import Redactor
 from emitter.tracing import Trace, log_fields, read_trace
 from emitter.wire import Owner, member, now_ms
@@ -195,7 +196,7 @@ class Lifecycle:
             at = held_at + int(jobs.CANCEL_GRACE_SECONDS * 1000)
             await jobs.look_at(self._redis, {member(owner, execution_id): at})
         known: State = state.decode()
-        return known if is_owned or known in ENDED else None
+        return known if is_owned or known in TERMINAL_STATES else None
 
     async def finish_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> None:
         """Cancel what no worker has, whether or not the process that runs it has followed."""
@@ -272,7 +273,7 @@ class Lifecycle:
             return "kept"
         about = {"agent": found.agent, "attempt": found.attempt, **log_fields(trace)}
         log.warning("worker_lost", execution=execution_id, then=event.type, **about)
-        if event.type in TERMINAL_STATES:
+        if event.type in TERMINAL_STATE_OF:
             await jobs.end(self._redis, member(owner, execution_id))
             return "ended"
         await jobs.enqueue(self._redis, owner, execution_id, found.agent)

@@ -26,8 +26,6 @@ FORMAT = 1
 """What this version writes, and the highest that it reads. `append.lua` writes it; it and `claim.lua` refuse more."""
 MAX_ATTEMPTS = 3
 """How often an agent is tried whose worker did not say."""
-ENDED = frozenset(TERMINAL_STATES.values())
-"""The states that are an end."""
 
 
 class Field:
@@ -155,7 +153,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_ended(self) -> bool:
-        return self.state in ENDED
+        return self.state in TERMINAL_STATES
 
     @property
     def last(self) -> EventId:

@@ -24,7 +24,7 @@ from emitter.errors import (
 )
 from emitter.events import (
     EXPIRED,
-    TERMINAL_STATES,
+    TERMINAL_STATE_OF,
     Artifact,
     Event,
     InputReceived,
@@ -106,7 +106,7 @@ class RecordingEmitter(AsyncEventMethods):
     async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
         if not isinstance(event, Event):
             raise InvalidEvent(f"{type(event).__name__} is not an event")
-        if event.type in TERMINAL_STATES:
+        if event.type in TERMINAL_STATE_OF:
             await self._terminal(event, {})
             return
         self._check()
@@ -173,11 +173,11 @@ class RecordingEmitter(AsyncEventMethods):
         self._events.append((prepared.type, event))
         if isinstance(event, InputReceived):
             self._received.setdefault(event.input_id, event)
-        self.ended = prepared.type in TERMINAL_STATES
+        self.ended = prepared.type in TERMINAL_STATE_OF
 
     def _check(self) -> None:
         if self.ended:
-            raise ExecutionEnded(self.execution_id, TERMINAL_STATES[self.events[-1][0]])
+            raise ExecutionEnded(self.execution_id, TERMINAL_STATE_OF[self.events[-1][0]])
         if self._closed:
             raise EmitterClosed(f"the emitter of execution {self.execution_id} is closed")
 

@@ -20,7 +20,7 @@ from emitter.errors import InvalidEvent, PayloadTooLarge
 from emitter.events import (
     BY_TYPE,
     DELTAS,
-    TERMINAL_STATES,
+    TERMINAL_STATE_OF,
     Custom,
     Event,
     ExecutionQueued,
@@ -454,9 +454,18 @@ def in_feed(type_: str) -> bool:
 
 
 _MARKS = {name: "f" if in_feed(name) else "" for name in BY_TYPE} | {
-    name: "s:" + state for name, state in TERMINAL_STATES.items()
+    name: "s:" + state for name, state in TERMINAL_STATE_OF.items()
 }
 _MARKS |= {ExecutionQueued.type: "s:queued", ExecutionStarted.type: "s:running", Custom.type: "f"}
+_STATELESS = frozenset(name.encode() for name, mark in _MARKS.items() if mark in ("", "f")) - {
+    event.type.encode() for event in (ExecutionSuperseded, InputRequired, InputReceived)
+}
+
+
+def may_change_state(type_: bytes) -> bool:
+    """Whether the append script may change the execution's state for an event of this type. A type that is not in the
+    catalogue may be one of a later version, for which it does."""
+    return type_ not in _STATELESS and not type_.startswith(b"custom:")
 
 
 def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:

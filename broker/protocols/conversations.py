@@ -10,8 +10,8 @@ import msgspec
 
 from broker.api_types import ExecutionState, ExecutionSummary
 from broker.commands import Commands
-from broker.history import TERMINAL_STATES
 from emitter.errors import UnknownExecution
+from emitter.events import TERMINAL_STATES
 from emitter.wire import Owner
 
 PAGE = 50

@@ -93,14 +93,18 @@ def test_every_prefix_can_be_superseded(cut: int) -> None:
 
 @pytest.mark.parametrize("cut", range(8, 46))
 def test_going_back_within_an_attempt(cut: int) -> None:
-    """A retry that keeps the old attempt up to an ordinal leaves exactly what the log up to there gives."""
+    """A retry that keeps the old attempt up to an ordinal leaves exactly what the log up to there gives; but what has
+    been answered since is not open again."""
     entries = recorded("every_event.jsonl")
-    first, kept = entries[6:cut], entries[cut - 1].seq
+    first, void, kept = entries[6:cut], entries[cut:45], entries[cut - 1].seq
     superseded = log(events.ExecutionSuperseded(from_seq=kept, attempt=9), start=46)
-    state, expected = fold(first + entries[cut:45] + superseded), fold(first)
+    state, expected = fold(first + void + superseded), fold(first)
     for name in ExecutionState.__struct_fields__:
-        if name not in {"execution_id", "cursor", "attempt", "status"}:
+        if name not in {"execution_id", "cursor", "attempt", "status", "open_inputs"}:
             assert getattr(state, name) == getattr(expected, name), name
+    taken_back = [wire.decode_envelope(entry.json)[1] for entry in void]
+    answered = {event.input_id for event in taken_back if isinstance(event, events.InputReceived)}
+    assert state.open_inputs == [each for each in expected.open_inputs if each.input_id not in answered]
 
 
 def test_status_follows_the_log() -> None:
@@ -132,6 +136,8 @@ def test_a_question_that_has_its_answer_is_not_open_again() -> None:
     superseded = events.ExecutionSuperseded(from_seq=2, attempt=2)
     started = events.ExecutionStarted(task="t", started_at=1, attempt=2)
     state = fold(log(STARTED, delta("x"), question, superseded, started, answered, question))
+    assert (state.status, state.open_inputs) == ("running", [])
+    state = fold(log(STARTED, delta("x"), question, answered, superseded, started, question))
     assert (state.status, state.open_inputs) == ("running", [])
     state = fold(log(STARTED, delta("x"), question, superseded, started, question))
     assert (state.status, state.open_inputs) == ("waiting_input", [question])
@@ -173,7 +179,7 @@ def test_every_ending_closes_what_is_open(ending: events.Event) -> None:
     assert [tool.status for tool in state.tools] == ["complete", "error", "interrupted"]
     assert (state.tools[2].params, state.tools[2].progress) == ({"a": 1}, 40)
     assert [specialist.status for specialist in state.specialists] == ["complete", "interrupted"]
-    assert (state.status, state.open_inputs) == (events.TERMINAL_STATES[ending.type], [])
+    assert (state.status, state.open_inputs) == (events.TERMINAL_STATE_OF[ending.type], [])
 
 
 def test_nothing_yet() -> None:

@@ -533,7 +533,7 @@ async def test_another_log_sends_the_viewers_back(place: Place) -> None:
     await place.until(lambda: len(place.audience.replayed) == 3)
     assert {viewer.cursor for viewer in viewers} == {before}
     assert {viewer.state for viewer in viewers} == {ViewerState.REPLAYING}
-    assert (list(watched.topic.live()), watched.topic.last, watched.topic.state) == ([], None, None)
+    assert (list(watched.topic.live()), watched.topic.last, watched.topic.end) == ([], None, None)
     assert all(seqs(viewer) == [] for viewer in viewers)
 
 

@@ -35,7 +35,7 @@ from temporalio.worker import Replayer, Worker
 
 from broker.embedded import EmbeddedRedis
 from emitter.connection import connect
-from emitter.events import TERMINAL_STATES
+from emitter.events import TERMINAL_STATE_OF
 from emitter.integrations.temporal import RuncastPlugin, execution_id_of, for_execution, rounds
 from emitter.wire import Owner
 from tests.edges import ROOT, EdgeProcess, Follower, Received, assert_dense, call, read_log, stream_path, token_for
@@ -122,7 +122,7 @@ class Viewer:
 
 def story_of(events: list[Received]) -> Story:
     assert_dense(events)
-    ends = [event.type in TERMINAL_STATES for event in events]
+    ends = [event.type in TERMINAL_STATE_OF for event in events]
     assert ends == [False] * (len(events) - 1) + [True], "one end, and it is the last"
     return [(event.type, json.loads(event.data)["data"]) for event in events]
 

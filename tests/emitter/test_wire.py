@@ -330,6 +330,13 @@ def test_marks() -> None:
     assert {name for name, mark in marks.items() if mark == ""} == {n for n in marks if not wire.in_feed(n)}
 
 
+def test_what_may_change_the_state() -> None:
+    """Exactly the types whose mark tells the append script of a state or an input; and those of a later version."""
+    changing = {wire.event_type(each) for each in ALL_EVENTS if wire.append_mark(each, b"{}")[1:2] == ":"}
+    assert {each.type for each in ALL_EVENTS if wire.may_change_state(wire.event_type(each).encode())} == changing
+    assert wire.may_change_state(b"hologram")
+
+
 @pytest.mark.parametrize(
     "text", ["", "5", "5-", "-5", "a-1", "1-1-1", "1-1\n", " 1-1", "\u0661-1", "1-" + "9" * 16, "-1-1", "1--1"]
 )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from emitter.connection import connect
-from emitter.events import TERMINAL_STATES
+from emitter.events import TERMINAL_STATE_OF
 from emitter.wire import Owner
 from tests.clusters import Sentinels, sentinels
 from tests.edges import EdgeProcess, Follower, call, edges, read_log, stream_path, token_for
@@ -189,7 +189,7 @@ class Chaos:
 
 
 def _compare(execution_id: str, log: list[Any], viewers: list[Follower]) -> list[str]:
-    ends = [number for number, event in enumerate(log) if event.type in TERMINAL_STATES]
+    ends = [number for number, event in enumerate(log) if event.type in TERMINAL_STATE_OF]
     wrong = [] if ends == [len(log) - 1] else [f"{execution_id}: {len(log)} events, with an end at {ends}"]
     return wrong + [
         f"{execution_id}: the log has {len(log)} events, {viewer!r}"

@@ -77,7 +77,7 @@ class Stand:
                 for execution_id in waiting:
                     pipe.hget(ALICE.execution(execution_id).record, "state")
                 states = await pipe.execute()
-                ended = [state.decode() in TERMINAL_STATES.values() for state in states]
+                ended = [state.decode() in TERMINAL_STATES for state in states]
                 waiting = [name for name, done in zip(waiting, ended, strict=True) if not done]
                 await asyncio.sleep(0.1)
 

@@ -16,7 +16,7 @@ import pytest
 from broker.embedded import EmbeddedRedis
 from emitter import tasks
 from emitter.events import (
-    TERMINAL_STATES,
+    TERMINAL_STATE_OF,
     Event,
     ExecutionCancelled,
     ExecutionComplete,
@@ -42,7 +42,7 @@ def check(log: Sequence[tuple[int, Event]]) -> Event:
     assert [seq for seq, _ in log] == list(range(1, len(log) + 1))
     events = [event for _, event in log]
     assert isinstance(events[0], ExecutionQueued)
-    assert [type(event) for event in events if event.type in TERMINAL_STATES] == [type(events[-1])]
+    assert [type(event) for event in events if event.type in TERMINAL_STATE_OF] == [type(events[-1])]
     attempt, started_at, steps, began = 1, 1, itertools.count(), False
     for seq, event in log[1:-1]:
         if isinstance(event, ExecutionSuperseded):

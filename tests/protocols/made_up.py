@@ -15,7 +15,7 @@ from emitter.errors import InvalidEvent
 from emitter.wire import Entry
 
 EXECUTION = "ex_1"
-ENDS = tuple(each for each in events.CATALOGUE if each.type in events.TERMINAL_STATES)
+ENDS = tuple(each for each in events.CATALOGUE if each.type in events.TERMINAL_STATE_OF)
 NUMBERS = [0, 1, -1, 2**31, 2**53, -(2**53), 10**17, -(10**17), 2**63 - 1, -(2**63), 253_402_300_800_000]
 FLOATS = [0.0, 0.5, -1.0, 33.3, 100.0, 1e-300, 1e308, -1e308, 5e15]
 TEXTS = ["", "x", "two words", "é\U0001f600", "\u2028\n\r", "\0", '{"a":1}', "a/b~c", "runcast:result", "message:m"]

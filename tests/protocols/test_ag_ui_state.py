@@ -101,7 +101,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def changes(seed: int) -> list[Entry]:
     """Events that change the state, more often than others those of its lists."""
     dice = MadeUp(seed, ids=7)
-    kinds: list[type[events.Event]] = [each for each in FOLDED if each.type not in events.TERMINAL_STATES]
+    kinds: list[type[events.Event]] = [each for each in FOLDED if each.type not in events.TERMINAL_STATE_OF]
     kinds += [PhaseStart, PhaseComplete, SpecialistActivated, SpecialistComplete, InputRequired, InputReceived] * 4
     log = [dice.entry(seq, dice.choice(kinds)) for seq in range(1, dice.randint(20, 90))]
     return [*log, dice.entry(len(log) + 1, dice.choice([events.ExecutionError, events.ExecutionComplete]))]

@@ -11,7 +11,6 @@ from aiohttp import web
 from broker.api_types import InputRequest
 from broker.auth import Identity, require
 from broker.front import Front, idempotency_key
-from broker.history import TERMINAL_STATES
 from broker.protocols import conversations
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
@@ -28,6 +27,7 @@ from broker.protocols.a2a.story import Story
 from broker.protocols.a2a.wire import Wire
 from broker.protocols.rendering import Rendering
 from emitter.errors import ExecutionEnded, ExecutionExists
+from emitter.events import TERMINAL_STATES
 from emitter.wire import EventId, parse_event_id
 
 CANCEL_SECONDS = 2.0

@@ -163,7 +163,7 @@ class Renderer:
                 return not self._is_void and isinstance(event, events.ExecutionStarted)
             case events.ExecutionQueued():
                 return True
-        self._is_void = event.type not in events.TERMINAL_STATES
+        self._is_void = event.type not in events.TERMINAL_STATE_OF
         return not self._is_void
 
     # --- state, plan and results -------------------------------------------------------------------------------------

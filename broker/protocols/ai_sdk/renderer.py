@@ -113,7 +113,7 @@ class Renderer:
             case events.ExecutionStarted(attempt=attempt):
                 self._is_void = attempt < self._attempt
             case _:
-                self._is_void = event.type not in events.TERMINAL_STATES
+                self._is_void = event.type not in events.TERMINAL_STATE_OF
         return not self._is_void
 
     def _put(self, chunk: Chunk) -> None:

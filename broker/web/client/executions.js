@@ -164,7 +164,7 @@ function change(item, event) {
     case "input:required":
       return { state: "waiting_input", openInputs: [...without(item.openInputs, event.data.inputId), event.data] };
     case "input:received":
-      return answered(without(item.openInputs, event.data.inputId));
+      return answered(item, without(item.openInputs, event.data.inputId));
     case "phase:start":
       return { activity: event.data.phaseName };
     case "progress":
@@ -183,11 +183,13 @@ function without(inputs, inputId) {
 }
 
 /**
+ * @param {FeedItem} item
  * @param {wire.InputRequired[]} openInputs those that are left
  * @returns {Partial<FeedItem>}
  */
-function answered(openInputs) {
-  return { state: openInputs.length ? "waiting_input" : "running", openInputs };
+function answered({ state }, openInputs) {
+  const goesOn = state === "waiting_input" && openInputs.length === 0; // else the next attempt waits for a worker
+  return { state: goesOn ? "running" : state, openInputs };
 }
 
 /**

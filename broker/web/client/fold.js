@@ -113,7 +113,7 @@ export class Fold {
   #partials = new Items(MAX_OTHERS);
   /** @type {Items<Written<wire.ArtifactState>>} */
   #artifacts = new Items(MAX_OTHERS);
-  /** What is asked, or null where it was answered. @type {Items<{question: wire.InputRequired | null}>} */
+  /** What is asked, or null where it was answered. @type {Items<{id: string, question: wire.InputRequired | null}>} */
   #inputs = new Items(MAX_OTHERS);
   /** @type {ExecutionState | null} */
   #state = null;
@@ -211,11 +211,15 @@ export class Fold {
     this.#facts.set(seq, "startedAt", data.startedAt);
   }
 
-  /** @param {number} _seq @param {wire.ExecutionSuperseded} data */
-  #superseded(_seq, data) {
+  /** @param {number} seq @param {wire.ExecutionSuperseded} data */
+  #superseded(seq, data) {
     this.#attempt = data.attempt;
-    const plain = [this.#facts, this.#phases, this.#tools, this.#specialists, this.#partials, this.#inputs];
+    const plain = [this.#facts, this.#phases, this.#tools, this.#specialists, this.#partials];
     for (const items of plain) items.void(data.fromSeq);
+    const answered = this.#inputs.values().filter(({ question }) => question === null);
+    this.#inputs.void(data.fromSeq);
+    for (const each of answered) // an answer stays, for the attempt that asks again
+      if (this.#inputs.get(each.id)?.question !== null) this.#inputs.set(seq, each.id, each);
     for (const items of [this.#thoughts, this.#messages, this.#artifacts]) {
       items.void(data.fromSeq);
       for (const written of items.values()) written.void(data.fromSeq);
@@ -411,13 +415,13 @@ export class Fold {
   #inputRequired(seq, data) {
     const known = this.#inputs.get(data.inputId);
     if (known !== null && known.question === null) return; // answered while a retry asked again
-    this.#inputs.set(seq, data.inputId, { question: Object.freeze(questionOf(data)) });
+    this.#inputs.set(seq, data.inputId, { id: data.inputId, question: Object.freeze(questionOf(data)) });
     this.#status = "waiting_input";
   }
 
   /** @param {number} seq @param {wire.InputReceived} data */
   #inputReceived(seq, data) {
-    this.#inputs.set(seq, data.inputId, { question: null });
+    this.#inputs.set(seq, data.inputId, { id: data.inputId, question: null });
     if (this.#status === "waiting_input" && this.#openInputs().length === 0) this.#status = "running";
   }
 

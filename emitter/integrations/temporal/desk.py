@@ -25,7 +25,7 @@ from emitter.errors import (
     RuncastError,
     describe,
 )
-from emitter.events import TERMINAL_STATES, Event
+from emitter.events import TERMINAL_STATE_OF, Event
 from emitter.integrations.temporal.ends import Closed, Run, end_of, going_on, when_closed
 from emitter.integrations.temporal.execution import Execution
 from emitter.integrations.temporal.road import Road
@@ -64,7 +64,7 @@ class Told(NamedTuple):
 
     @property
     def is_end(self) -> bool:
-        return self.event.type in TERMINAL_STATES
+        return self.event.type in TERMINAL_STATE_OF
 
 
 class Proposed(NamedTuple):
@@ -214,7 +214,7 @@ class Desk:
         loop = self._loop
         if loop is None:
             return
-        if len(self._told) >= TOLD_MAX and told.event.type not in TERMINAL_STATES:
+        if len(self._told) >= TOLD_MAX and told.event.type not in TERMINAL_STATE_OF:
             self._dropped += 1
             return
         self._told.append(told)

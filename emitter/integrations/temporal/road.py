@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from emitter.batch import Prepared
 from emitter.errors import AppendRefused, HookFailed, InvalidEvent, PayloadTooLarge
-from emitter.events import TERMINAL_STATES, Event, ExecutionComplete, Status, ToolComplete, ToolStart
+from emitter.events import TERMINAL_STATE_OF, Event, ExecutionComplete, Status, ToolComplete, ToolStart
 from emitter.hooks import Origin, apply_hooks, prepare_end
 from emitter.integrations.temporal.execution import Execution
 from emitter.lane import Lane
@@ -41,7 +41,7 @@ class Road(Lane):
         raises."""
         if self.error is not None or seq <= self.queue.last:
             return
-        if self.queue.full and event.type not in TERMINAL_STATES:
+        if self.queue.full and event.type not in TERMINAL_STATE_OF:
             log.warning("event_dropped", execution=self.execution_id, type=event.type, reason="the queue is full")
             return
         prepared = self._stored(event, lambda kept: self._placed(kept, execution, ts))
@@ -68,7 +68,7 @@ class Road(Lane):
 
     def _passed(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
         hooks = self._carrier.hooks
-        if event.type in TERMINAL_STATES:
+        if event.type in TERMINAL_STATE_OF:
             return prepare_end(hooks, event, self._origin, prepare)[0]
         passed = apply_hooks(hooks, event, self._origin)
         return None if passed is None else prepare(passed)

@@ -30,7 +30,7 @@ from temporalio.worker import (
 from emitter.catalogue import EventMethods
 from emitter.errors import InvalidEvent
 from emitter.events import (
-    TERMINAL_STATES,
+    TERMINAL_STATE_OF,
     Event,
     ExecutionCancelled,
     ExecutionComplete,
@@ -77,7 +77,7 @@ class WorkflowEmitter(EventMethods[None]):
         self.number = 0
 
     def emit(self, event: Event) -> None:
-        if not isinstance(event, Event) or event.type in TERMINAL_STATES:
+        if not isinstance(event, Event) or event.type in TERMINAL_STATE_OF:
             raise InvalidEvent("a workflow emits events of the catalogue, and ends by returning or raising")
         self.tell(event)
 
