@@ -49,7 +49,7 @@ from emitter import workers
 from emitter.batch import DROPPED
 from emitter.errors import UnknownExecution
 from emitter.events import State
-from emitter.log import LogLimits
+from emitter.log import limits_of
 from emitter.redact import Redactor
 from emitter.tracing import Trace
 from emitter.wire import EXECUTION_ID, START, EventId, parse_event_id
@@ -83,7 +83,7 @@ class Api:
         self._metrics = metrics
         self._redact = Redactor(settings.redact_keys)
         self._hooks = edge_hooks(settings)
-        self._limits = log_limits(settings)
+        self._limits = limits_of(settings)
         self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
         self._start_bytes = start_body_bytes(settings)
         self._preparations = FairSemaphore("large publishes", PREPARED_AT_ONCE, 1)
@@ -276,22 +276,6 @@ def start_body_bytes(settings: Settings) -> int:
     """The body that starts an execution must have room for all that the limits of its parts allow."""
     parts = (settings.max_event_bytes, settings.max_params_bytes, settings.max_conversation_bytes)
     return min(MAX_BODY_BYTES, max(VALUE_BODY_BYTES, 2 * sum(parts))) if all(parts) else MAX_BODY_BYTES
-
-
-def log_limits(settings: Settings) -> LogLimits:
-    return LogLimits(
-        log_maxlen=settings.log_maxlen,
-        feed_maxlen=settings.feed_maxlen,
-        ttl_seconds=settings.log_ttl_seconds,
-        finished_ttl_seconds=settings.log_finished_ttl_seconds,
-        max_event_bytes=settings.max_event_bytes,
-        log_max_bytes=settings.log_max_bytes,
-        max_open_inputs=settings.max_open_inputs,
-        max_queued_per_user=settings.max_queued_per_user,
-        max_params_bytes=settings.max_params_bytes,
-        max_conversation_bytes=settings.max_conversation_bytes,
-        unheld_lease_seconds=settings.unheld_lease_seconds,
-    )
 
 
 def execution_of(request: web.Request) -> str:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from broker import access, descriptors, problems
 from broker.access import Access
 from broker.admission import Admission
-from broker.api import Api, log_limits
+from broker.api import Api
 from broker.auth import Keys, Verifier, mint, pem_key, secret_key
 from broker.claims import ClaimNames
 from broker.collector import Collector
@@ -43,7 +43,7 @@ from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
 from broker.redis_metrics import RedisMetrics
 from broker.responses import WATCH_SECONDS, Responses
-from broker.settings import BadSetting, Settings
+from broker.settings import Settings
 from broker.shards import subscription
 from broker.standby import Standby
 from broker.stream import Streams
@@ -53,8 +53,10 @@ from broker.tracing import Deliveries
 from broker.vitals import Vitals
 from emitter import tasks, wire, workers
 from emitter.connection import GONE, connect
+from emitter.errors import InvalidSetting
 from emitter.forks import leave_signals_to_this_process
 from emitter.lifecycle import Lifecycle
+from emitter.log import limits_of
 from emitter.redact import Redactor
 from emitter.telemetry import tracer_from
 
@@ -144,10 +146,10 @@ class Edge:
     @contextlib.asynccontextmanager
     async def _redis(self) -> AsyncIterator[None]:
         if self.settings.redis_prefix != wire.PREFIX:  # which was read from the environment when the process started
-            raise BadSetting("RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{wire.PREFIX} in this process")
+            raise InvalidSetting("RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{wire.PREFIX} in this process")
         if bool(self.settings.record_model_contents) != wire.RECORD_MODEL_CONTENTS:  # as well
             allowed = f"{int(wire.RECORD_MODEL_CONTENTS)} in this process"
-            raise BadSetting("RUNCAST_RECORD_MODEL_CONTENTS", str(self.settings.record_model_contents), allowed)
+            raise InvalidSetting("RUNCAST_RECORD_MODEL_CONTENTS", str(self.settings.record_model_contents), allowed)
         self.redis = connect(self.settings.redis_url)
         # A connection pool of its own: a wave of commands must never keep the subscription from reconnecting.
         self._listening = connect(self.settings.redis_url)
@@ -232,7 +234,7 @@ class Edge:
         self.metrics.connections_limit.set(self.settings.max_connections)
         redis_metrics = RedisMetrics(self.redis, self.metrics)
         settings = self.settings
-        lifecycle = Lifecycle(self.redis, log_limits(settings), Redactor(settings.redact_keys))
+        lifecycle = Lifecycle(self.redis, limits_of(settings), Redactor(settings.redact_keys))
         standby = Standby(self.redis, self.id, lifecycle, settings.lease_seconds, self._log)
         async with (
             owned(measure_lag(self.metrics), "loop-lag"),
@@ -299,7 +301,7 @@ class Edge:
         access.setup_cors(app, settings.cors_origins)
         problems.setup(app)
         app.middlewares.append(self._responses.middleware)
-        commands = Commands(self.redis, self.history, log_limits(settings), Redactor(settings.redact_keys))
+        commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
         front = Front(
             settings,
             self.access,
@@ -383,17 +385,19 @@ class Edge:
 
 
 def static_key(settings: Settings) -> Keys:
-    """The configured key. Raises `BadSetting` when there is none, or the PEM is none."""
+    """The configured key. Raises `InvalidSetting` when there is none, or the PEM is none."""
     if settings.jwt_public_key:
         pem = settings.jwt_public_key
         try:
             return pem_key(pem if "-----BEGIN" in pem else Path(pem).read_text())
         except (OSError, ValueError) as error:
-            raise BadSetting("RUNCAST_JWT_PUBLIC_KEY", pem[:80], f"a PEM public key or its path ({error})") from error
+            raise InvalidSetting(
+                "RUNCAST_JWT_PUBLIC_KEY", pem[:80], f"a PEM public key or its path ({error})"
+            ) from error
     if settings.jwt_secret:
         return secret_key(settings.jwt_secret)
     allowed = "one of RUNCAST_JWT_SECRET, RUNCAST_JWT_PUBLIC_KEY and RUNCAST_JWKS_URL must be set (or use --dev)"
-    raise BadSetting("RUNCAST_JWT_SECRET", "", allowed)
+    raise InvalidSetting("RUNCAST_JWT_SECRET", "", allowed)
 
 
 def claim_names(settings: Settings) -> ClaimNames:

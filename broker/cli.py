@@ -31,13 +31,14 @@ from broker.eventsource import NotAStream
 from broker.logs import configure_logs
 from broker.openapi import build_openapi
 from broker.publish import edge_hooks
-from broker.settings import BadSetting, Settings, describe, load_settings
+from broker.settings import Settings, describe, load_settings
 from broker.supervisor import Supervisor, run_child
 from broker.terminal import Feed, watch
 from broker.typescript import build_typescript
 from emitter.__main__ import main as worker_main
 from emitter.connection import one_line
-from emitter.errors import InvalidEvent
+from emitter.errors import InvalidEvent, InvalidSetting
+from emitter.settings import with_defaults
 from emitter.wire import parse_event_id
 
 DEFAULT_EDGE = "http://127.0.0.1:8080"
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
         return command(parsed)
-    except (BadSetting, InvalidEvent, ValueError) as error:
+    except (InvalidSetting, InvalidEvent, ValueError) as error:
         print(f"runcast: {error}", file=sys.stderr)
         return 2
     except (RedisError, RedisClusterException) as error:
@@ -146,8 +147,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     environ = dict(os.environ)
     if arguments.dev:
         environ |= {"RUNCAST_HOST": "127.0.0.1", "RUNCAST_ADMIN_HOST": "127.0.0.1"}
-        environ.setdefault("RUNCAST_JWT_SECRET", secrets.token_urlsafe(32))
-        environ.setdefault("RUNCAST_DRAIN_SECONDS", "0.5")  # Ctrl-C is quick
+        quick = "0.5"  # at Ctrl-C
+        environ = with_defaults(environ, jwt_secret=secrets.token_urlsafe(32), drain_seconds=quick)
     settings = load_settings(environ)
     configure_logs(settings.log_level)
     settings = _with_redis(settings)
@@ -170,7 +171,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _with_redis(settings: Settings) -> Settings:
     if settings.redis_url:
         return settings
-    raise BadSetting("RUNCAST_REDIS_URL", "", "the address of a Redis or Valkey (only `runcast demo` brings its own)")
+    allowed = "the address of a Redis or Valkey (only `runcast demo` brings its own)"
+    raise InvalidSetting("RUNCAST_REDIS_URL", "", allowed)
 
 
 def _run_edge(settings: Settings) -> None:
@@ -260,7 +262,7 @@ async def _look(redis_url: str, url: str | None, caller: Caller | None, idle_sec
 def _token(arguments: argparse.Namespace) -> int:
     settings = load_settings(os.environ)
     if not settings.jwt_secret:
-        raise BadSetting("RUNCAST_JWT_SECRET", "", "the secret that the edges verify tokens with")
+        raise InvalidSetting("RUNCAST_JWT_SECRET", "", "the secret that the edges verify tokens with")
     scopes = arguments.scope.split()
     print(minted(settings, arguments.user, arguments.org, scopes=scopes, ttl=arguments.ttl))
     return 0

@@ -21,12 +21,13 @@ from broker.claims import SCOPES
 from broker.embedded import EmbeddedRedis
 from broker.logs import configure_logs
 from broker.publish import edge_hooks
-from broker.settings import Settings
+from broker.settings import Settings, load_settings
 from broker.supervisor import Supervisor
 from emitter.connection import connect
 from emitter.errors import InvalidEvent, RuncastError
 from emitter.log import append, prepare
 from emitter.redact import Redactor
+from emitter.settings import with_defaults
 from emitter.wire import Owner, decode_envelope, new_execution_id
 
 USER = "demo"
@@ -48,23 +49,14 @@ async def run(settings: Settings, *, script: str | None, speed: float) -> int:
         redis_url = settings.redis_url or stack.enter_context(EmbeddedRedis()).url
         secret = settings.jwt_secret or secrets.token_urlsafe(32)
         environ = {
-            **os.environ,
+            **with_defaults(os.environ, drain_seconds="0.5", grace_seconds="3"),
             "RUNCAST_REDIS_URL": redis_url,
             "RUNCAST_JWT_SECRET": secret,
             "RUNCAST_HOST": "127.0.0.1",
             "RUNCAST_ADMIN_HOST": "127.0.0.1",
             "RUNCAST_LOG_LEVEL": "warning",
-            "RUNCAST_DRAIN_SECONDS": os.environ.get("RUNCAST_DRAIN_SECONDS", "0.5"),
-            "RUNCAST_GRACE_SECONDS": os.environ.get("RUNCAST_GRACE_SECONDS", "3"),
         }
-        local = msgspec.structs.replace(
-            settings,
-            redis_url=redis_url,
-            jwt_secret=secret,
-            host="127.0.0.1",
-            admin_host="127.0.0.1",
-            drain_seconds=float(environ["RUNCAST_DRAIN_SECONDS"]),
-        )
+        local = load_settings(environ)
         supervisor = Supervisor(local, 1, environ)
         edge = asyncio.create_task(supervisor.run(), name="edge")
         if not recording:

@@ -20,8 +20,8 @@ from prometheus_client import Counter, Gauge
 from broker.guests import SPARED_SECONDS, Guests
 from broker.logs import Seldom
 from broker.problems import RESPONSE_HEADERS, Problem
-from broker.settings import BadSetting
 from emitter import tasks
+from emitter.errors import InvalidSetting
 
 BACKLOG = 4096
 ACCEPTS = 16
@@ -245,8 +245,8 @@ def is_silent(accepted: socket.socket) -> bool:
 
 
 def listen(host: str, port: int, prefix: str = "RUNCAST_") -> socket.socket:
-    """A listening socket whose connections inherit what long-lived streams need. Raises `BadSetting`, which names the
-    setting whose fault it is: `prefix` and HOST or PORT."""
+    """A listening socket whose connections inherit what long-lived streams need. Raises `InvalidSetting`, which
+    names the setting whose fault it is: `prefix` and HOST or PORT."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -264,10 +264,10 @@ def listen(host: str, port: int, prefix: str = "RUNCAST_") -> socket.socket:
     return sock
 
 
-def _unusable(host: str, port: int, prefix: str, error: Exception) -> BadSetting:
+def _unusable(host: str, port: int, prefix: str, error: Exception) -> InvalidSetting:
     is_host = isinstance(error, socket.gaierror | UnicodeError) or getattr(error, "errno", None) in HOST_ERRORS
     reason = getattr(error, "strerror", None) or str(error)
     if is_host:
         allowed = f"an address of this machine, such as 0.0.0.0, 127.0.0.1 or :: ({reason})"
-        return BadSetting(f"{prefix}HOST", host, allowed)
-    return BadSetting(f"{prefix}PORT", f"{host}:{port}", f"an address that can be bound ({reason})")
+        return InvalidSetting(f"{prefix}HOST", host, allowed)
+    return InvalidSetting(f"{prefix}PORT", f"{host}:{port}", f"an address that can be bound ({reason})")

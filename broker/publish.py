@@ -15,9 +15,9 @@ from broker.api_types import PublishRequest, PublishResponse
 from broker.auth import Identity, require
 from broker.fairness import Slices
 from broker.problems import Problem
-from broker.settings import BadSetting, Settings
+from broker.settings import Settings
 from emitter.batch import DROPPED, Prepared
-from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.errors import HookFailed, InvalidEvent, PayloadTooLarge
 from emitter.events import (
     Artifact,
     Event,
@@ -78,11 +78,8 @@ class Gate(NamedTuple):
 
 
 def edge_hooks(settings: Settings) -> tuple[Named, ...]:
-    """The hooks that the settings name. Raises `BadSetting`."""
-    try:
-        return load_hooks(settings.hooks)
-    except InvalidSetting as error:
-        raise BadSetting(error.name, error.value, error.allowed) from error
+    """The hooks that the settings name. Raises `InvalidSetting`."""
+    return load_hooks(settings.hooks)
 
 
 def read_producer(headers: Mapping[str, str]) -> tuple[str, int]:

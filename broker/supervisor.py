@@ -62,7 +62,7 @@ class Supervisor:
         self._log = get_logger()
 
     async def run(self) -> None:
-        """Raises `BadSetting` when an address cannot be bound."""
+        """Raises `InvalidSetting` when an address cannot be bound."""
         settings = self._settings
         with contextlib.ExitStack() as sockets:
             public = sockets.enter_context(listen(settings.host, settings.port))

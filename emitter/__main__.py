@@ -10,27 +10,25 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import structlog
 
 from emitter.agents import Agents
-from emitter.connection import DEFAULT_URL, connect
-from emitter.errors import InvalidEvent, InvalidSetting
+from emitter.connection import DEFAULT_URL
+from emitter.errors import InvalidSetting
 from emitter.forks import leave_signals_to_this_process
+from emitter.settings import SharedSettings, read, settings_of
 from emitter.telemetry import tracer_from
 from emitter.tracing import Tracer
 from emitter.worker import Worker, WorkerSettings
 
 log = structlog.get_logger("emitter.worker")
-LEVELS = ("debug", "info", "warning", "error")
 OTHERS = "What agents emit has the limits, redaction and hooks of RUNCAST_* variables; `runcast settings` lists them."
 
 
@@ -38,102 +36,30 @@ class CannotStart(Exception):
     """One line that says what is wrong with what the worker was told."""
 
 
-class Setting(NamedTuple):
-    """One setting: its environment variable and flag, its default, what is allowed, and a reader that raises
-    `ValueError` for anything else."""
-
-    variable: str
-    flag: str
-    default: str
-    allowed: str
-    read: Callable[[str], Any]
-    meaning: str
-
-
-def _redis_url(text: str) -> str:
-    connect(text)  # raises what is wrong with it, and never shows its password
-    return text
-
-
-def _count(text: str) -> int:
-    if not 1 <= (count := int(text)) <= 1000:
-        raise ValueError(text)
-    return count
-
-
-def _seconds(least: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        seconds = float(text)
-        if not (math.isfinite(seconds) and least <= seconds <= 86_400):
-            raise ValueError(text)
-        return seconds
-
-    return read
-
-
-def _port(text: str) -> int | None:
-    if not text:
-        return None
-    if not 0 <= (port := int(text)) <= 65_535:
-        raise ValueError(text)
-    return port
-
-
-def _level(text: str) -> str:
-    if text.lower() not in LEVELS:
-        raise ValueError(text)
-    return text.lower()
-
-
-SETTINGS = {
-    "redis_url": Setting(
-        "RUNCAST_REDIS_URL", "--redis-url", DEFAULT_URL,
-        "an address of Redis", _redis_url, "address of Redis",
-    ),
-    "concurrency": Setting(
-        "RUNCAST_WORKER_CONCURRENCY", "--concurrency", "10",
-        "a whole number from 1 to 1000", _count, "executions run at once",
-    ),
-    "lease_seconds": Setting(
-        "RUNCAST_LEASE_SECONDS", "--lease-seconds", "15",
-        "a number of seconds from 1 to 86400", _seconds(1), "how long a worker may be silent before it counts as lost",
-    ),
-    "blocked_seconds": Setting(
-        "RUNCAST_LOOP_BLOCKED_SECONDS", "--blocked-seconds", "60",
-        "a number of seconds from 1 to 86400", _seconds(1),
-        "how long an agent may block the event loop before the worker counts as lost",
-    ),
-    "grace_seconds": Setting(
-        "RUNCAST_GRACE_SECONDS", "--grace-seconds", "30",
-        "a number of seconds from 0 to 86400", _seconds(0), "how long running agents may go on after SIGTERM",
-    ),
-    "admin_host": Setting(
-        "RUNCAST_ADMIN_HOST", "--admin-host", "0.0.0.0",  # noqa: S104 - as an edge: probes come from elsewhere
-        "an address of this machine", str, "address of /metrics, /healthz and /readyz",
-    ),
-    "admin_port": Setting(
-        "RUNCAST_WORKER_ADMIN_PORT", "--admin-port", "",
-        "a port from 0 to 65535, or empty", _port, "port of /metrics, /healthz and /readyz; 0 picks one, empty is none",
-    ),
-    "log_level": Setting(
-        "RUNCAST_LOG_LEVEL", "--log-level", "info",
-        "one of " + ", ".join(LEVELS), _level, "least severe log lines to write",
-    ),
-}  # fmt: skip
+FLAGS = {
+    "redis_url": "--redis-url",
+    "worker_concurrency": "--concurrency",
+    "lease_seconds": "--lease-seconds",
+    "loop_blocked_seconds": "--blocked-seconds",
+    "grace_seconds": "--grace-seconds",
+    "admin_host": "--admin-host",
+    "worker_admin_port": "--admin-port",
+    "log_level": "--log-level",
+}
+"""Setting → flag, which wins over the variable."""
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run a worker until SIGTERM or SIGINT; returns the process's exit code."""
     try:
         arguments = vars(_parser().parse_args(argv))
-        values = {name: _value(setting, arguments[name], environ) for name, setting in SETTINGS.items()}
-        _log_to_stderr(values.pop("log_level"))
-        host, port = values.pop("admin_host"), values.pop("admin_port")
-        agents, settings = load_agents(arguments["agents"]), WorkerSettings(**values)
+        given = read_settings(arguments, environ)
+        _log_to_stderr(given.log_level)
+        agents, settings = load_agents(arguments["agents"]), worker_settings(given)
         tracer = tracer_from(environ, "runcast-worker")  # after the agents, who may have set tracing up themselves
-        if port is None:
+        if given.worker_admin_port is None:
             return asyncio.run(_serve(Worker(agents, settings, tracer=tracer), tracer))
-        return _serve_with_probes(agents, settings, tracer, host, port)
+        return _serve_with_probes(agents, settings, tracer, given.admin_host, given.worker_admin_port)
     except (CannotStart, InvalidSetting) as error:
         sys.stderr.write(f"runcast worker: {error}\n")
         return 2
@@ -166,21 +92,28 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m emitter", description="Run a worker for registered agents.", epilog=OTHERS
     )
     parser.add_argument("agents", metavar="MODULE:AGENTS", help="where the Agents object is, e.g. my_package:agents")
-    for name, setting in SETTINGS.items():
-        text = f"{setting.meaning} ({setting.variable}; default {setting.default})"
-        parser.add_argument(setting.flag, dest=name, metavar="VALUE", help=text)
+    for name, flag in FLAGS.items():
+        setting = settings_of(SharedSettings)[name]
+        default = DEFAULT_URL if name == "redis_url" else setting.shown(setting.default)
+        text = f"{setting.meaning} ({setting.variable}; default {default})".replace("%", "%%")
+        parser.add_argument(flag, dest=name, metavar="VALUE", help=text)
     return parser
 
 
-def _value(setting: Setting, flag: str | None, environ: Mapping[str, str]) -> Any:
-    """A setting's value from its flag, else its variable, else its default."""
-    name, text = (setting.flag, flag) if flag is not None else (setting.variable, environ.get(setting.variable))
-    try:
-        return setting.read(text if text is not None else setting.default)
-    except InvalidEvent as error:
-        raise CannotStart(f"{name}: {error}") from None
-    except ValueError:
-        raise CannotStart(f"{name}={text!r} is not allowed: it must be {setting.allowed}") from None
+def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> SharedSettings:
+    """From flags (`arguments`, by the settings' names) or else variables. Raises `InvalidSetting`."""
+    flags = {name: (flag, text) for name, flag in FLAGS.items() if (text := arguments.get(name)) is not None}
+    return read(SharedSettings, environ, flags=flags)
+
+
+def worker_settings(given: SharedSettings) -> WorkerSettings:
+    return WorkerSettings(
+        redis_url=given.redis_url or DEFAULT_URL,
+        concurrency=given.worker_concurrency,
+        lease_seconds=given.lease_seconds,
+        blocked_seconds=given.loop_blocked_seconds,
+        grace_seconds=given.grace_seconds,
+    )
 
 
 def load_agents(where: str) -> Agents:

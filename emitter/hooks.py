@@ -23,6 +23,7 @@ import structlog
 from emitter.batch import Prepared
 from emitter.errors import HookFailed, InvalidEvent, InvalidSetting, PayloadTooLarge, describe
 from emitter.events import BY_TYPE, Event, ExecutionCancelled, ExecutionError, InputReceived, InputRequired
+from emitter.settings import SharedSettings, read
 from emitter.wire import encode_data
 
 log = structlog.get_logger("emitter")
@@ -71,8 +72,7 @@ def name_hooks(hooks: Iterable[Hook]) -> tuple[Named, ...]:
 
 def hooks_from(environ: Mapping[str, str]) -> tuple[Named, ...]:
     """The hooks that `RUNCAST_HOOKS` names. Raises `InvalidSetting`."""
-    text = environ.get(VARIABLE, "").strip()
-    return load_hooks([name.strip() for name in text.split(",")]) if text else ()
+    return load_hooks(read(SharedSettings, environ, only={"hooks"}).hooks)
 
 
 def load_hooks(names: Sequence[str]) -> tuple[Named, ...]:

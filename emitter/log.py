@@ -18,10 +18,11 @@ from redis.exceptions import NoScriptError
 from emitter import errors, mending, wire
 from emitter.batch import Batch, Prepared
 from emitter.connection import Channels, channels_of, pack, repeated
-from emitter.errors import AppendRefused, InvalidEvent, InvalidSetting, PayloadTooLarge
+from emitter.errors import AppendRefused, InvalidEvent, PayloadTooLarge
 from emitter.events import Event, InputReceived, ModelCall
 from emitter.record import FORMAT
 from emitter.redact import Redactor
+from emitter.settings import SharedSettings, read
 from emitter.wire import EventId, Owner
 
 log = structlog.get_logger("emitter")
@@ -48,37 +49,22 @@ class LogLimits(msgspec.Struct, frozen=True):
     unheld_lease_seconds: int = wire.UNHELD_LEASE_SECONDS
 
 
-# Variable → field of `LogLimits`, least and greatest value: the same as an edge reads.
-_LIMITS = {
-    "RUNCAST_LOG_MAXLEN": ("log_maxlen", 0, 10**12),
-    "RUNCAST_FEED_MAXLEN": ("feed_maxlen", 1, 10**12),
-    "RUNCAST_LOG_TTL_SECONDS": ("ttl_seconds", 0, 10**12),
-    "RUNCAST_LOG_FINISHED_TTL_SECONDS": ("finished_ttl_seconds", 1, 10**12),
-    "RUNCAST_MAX_EVENT_BYTES": ("max_event_bytes", 1024, 16 * 1024 * 1024),
-    "RUNCAST_LOG_MAX_BYTES": ("log_max_bytes", 0, 10**12),
-    "RUNCAST_MAX_OPEN_INPUTS": ("max_open_inputs", 0, 1000),
-    "RUNCAST_MAX_QUEUED_PER_USER": ("max_queued_per_user", 0, 10**9),
-    "RUNCAST_MAX_PARAMS_BYTES": ("max_params_bytes", 0, 16 * 1024 * 1024),
-    "RUNCAST_UNHELD_LEASE_SECONDS": ("unheld_lease_seconds", 0, 86_400),
-    "RUNCAST_MAX_CONVERSATION_BYTES": ("max_conversation_bytes", 0, 16 * 1024 * 1024),
+def limits_of(settings: SharedSettings) -> LogLimits:
+    return LogLimits(**{field: getattr(settings, name) for field, name in _LIMITS.items()})
+
+
+_LIMITS = {field: field for field in LogLimits.__struct_fields__ if field in SharedSettings.__struct_fields__} | {
+    "ttl_seconds": "log_ttl_seconds",
+    "finished_ttl_seconds": "log_finished_ttl_seconds",
 }
+"""Field of `LogLimits` → setting."""
 
 
 def limits_from(environ: Mapping[str, str]) -> tuple[LogLimits, tuple[str, ...]]:
-    """The limits, and the key names to redact besides the usual ones, that `RUNCAST_*` variables set. A variable set
-    to nothing counts as not set. Raises `InvalidSetting`."""
-    values: dict[str, int] = {}
-    for variable, (field, least, greatest) in _LIMITS.items():
-        if text := environ.get(variable, "").strip():
-            digits = text.isascii() and text.isdigit() and len(text) <= 15
-            if not digits or not least <= int(text) <= greatest:
-                raise InvalidSetting(variable, text[:64], f"a whole number from {least} to {greatest}")
-            values[field] = int(text)
-    names = environ.get("RUNCAST_REDACT_KEYS", "").strip()
-    keys = tuple(name.strip() for name in names.split(",")) if names else ()
-    if not all(keys):
-        raise InvalidSetting("RUNCAST_REDACT_KEYS", names[:64], "key names, comma separated")
-    return LogLimits(**values), keys
+    """The limits, and the key names to redact besides the usual ones, that `RUNCAST_*` variables set; no other variable
+    is looked at. Raises `InvalidSetting`."""
+    settings = read(SharedSettings, environ, only={*_LIMITS.values(), "redact_keys"})
+    return limits_of(settings), settings.redact_keys
 
 
 class Appended(NamedTuple):

@@ -40,6 +40,7 @@ from emitter.listener import Listener
 from emitter.log import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.observer import Observer
 from emitter.redact import Redactor
+from emitter.settings import SharedSettings, read
 from emitter.tracing import Trace, Tracer
 from emitter.wire import Owner
 
@@ -76,8 +77,7 @@ class Publisher:
         self._tracer = tracer
         found_limits, found_keys = limits_from(os.environ) if limits is None or redact_keys is None else (limits, ())
         self.hooks = hooks_from(os.environ) if hooks is None else name_hooks(hooks)
-        url = redis_url or os.environ.get("RUNCAST_REDIS_URL") or DEFAULT_URL
-        self.redis = redis if redis is not None else connect(url)
+        self.redis = redis if redis is not None else connect(redis_url or _redis_url())
         self._owns_redis = redis is None
         self.channels = channels_of(self.redis)
         self.listener = Listener(self.redis)
@@ -304,6 +304,10 @@ class Publisher:
             pipe.execute_command(*command)
         replies: list[Any] = await pipe.execute(raise_on_error=False)
         return replies
+
+
+def _redis_url() -> str:
+    return read(SharedSettings, os.environ, only={"redis_url"}).redis_url or DEFAULT_URL
 
 
 def _backoff_seconds(failures: int) -> float:

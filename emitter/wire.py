@@ -98,10 +98,10 @@ def now_ms() -> int:
 
 # --- keys ------------------------------------------------------------------------------------------------------------
 
-PREFIX = os.environ.get("RUNCAST_REDIS_PREFIX") or "rc"
+PREFIX = os.environ.get("RUNCAST_REDIS_PREFIX", "").strip() or "rc"
 """What every key and channel of this deployment begins with. Fixed when the process starts: keys are made in too many
 places, and too often, for each to be handed it. `emitter.connection.connect` refuses one that is not `PREFIX_FORM`."""
-RECORD_MODEL_CONTENTS = os.environ.get("RUNCAST_RECORD_MODEL_CONTENTS") == "1"
+RECORD_MODEL_CONTENTS = os.environ.get("RUNCAST_RECORD_MODEL_CONTENTS", "").strip() == "1"
 """Whether `model:call` is stored with what the model was asked and what it answered. Fixed when the process starts."""
 PREFIX_FORM = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
 PREFIX_ALLOWED = "1 to 32 of A-Z a-z 0-9 _ -"

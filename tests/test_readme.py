@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from broker.settings import Settings, describe, settings_table
+from emitter.settings import SharedSettings, settings_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,6 +17,14 @@ def test_the_settings_table_is_the_settings() -> None:
     table = re.search(r"<!-- settings:[^>]*-->\n(.*)<!-- /settings -->", readme, re.DOTALL)
     assert table is not None
     assert table[1].strip() == settings_table().strip()
+
+
+def test_the_table_begins_with_what_workers_read() -> None:
+    """As the README says: from the first setting that is shared to the last."""
+    shared = [setting.variable for setting in settings_of(SharedSettings).values()]
+    assert [row.name for row in describe(Settings())][: len(shared)] == shared
+    readme = (ROOT / "README.md").read_text()
+    assert f"workers those from `{shared[0]}` to `{shared[-1]}`" in " ".join(readme.split())
 
 
 LIMITS = re.compile(r"_MAX_|_PER_MINUTE$|_BYTES|_MAXLEN$|_WRITE_TIMEOUT_")

@@ -96,6 +96,13 @@ def test_the_development_token_may_all_but_administer(redis_url: str) -> None:
     assert (claims["sub"], set(claims["scope"].split())) == ("dev", expected)
 
 
+def test_what_development_brings_stands_in_for_what_is_set_to_nothing(redis_url: str) -> None:
+    """`serve --dev` has a secret of its own where the environment's is empty."""
+    edge = EdgeProcess(redis_url, "--dev", jwt_secret="", drain_seconds="")
+    with contextlib.closing(edge):
+        edge.start().wait_ready()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

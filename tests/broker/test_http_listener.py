@@ -20,7 +20,8 @@ from broker.app import Edge
 from broker.embedded import EmbeddedRedis
 from broker.listener import Counts, Listener, listen
 from broker.metrics import Metrics
-from broker.settings import BadSetting, Settings
+from broker.settings import Settings
+from emitter.errors import InvalidSetting
 from tests.edges import SECRET, SSE, Author, Busy, EdgeProcess, request
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
@@ -217,7 +218,7 @@ async def test_what_waits_when_the_listener_closes_is_let_in() -> None:
 )
 def test_what_cannot_be_bound_is_blamed_on_its_setting(host: str, port: int, name: str) -> None:
     """An address that is none of this machine's is RUNCAST_HOST's fault, and not RUNCAST_PORT's."""
-    with pytest.raises(BadSetting) as caught:
+    with pytest.raises(InvalidSetting) as caught:
         listen(host, port)
     assert caught.value.name == name
     assert host in caught.value.value
@@ -225,7 +226,7 @@ def test_what_cannot_be_bound_is_blamed_on_its_setting(host: str, port: int, nam
 
 def test_a_port_that_is_taken_is_blamed_on_the_port() -> None:
     """Of the admin listener, on its own setting."""
-    with listen("127.0.0.1", 0) as taken, pytest.raises(BadSetting) as caught:
+    with listen("127.0.0.1", 0) as taken, pytest.raises(InvalidSetting) as caught:
         listen("127.0.0.1", taken.getsockname()[1], "RUNCAST_ADMIN_")
     assert caught.value.name == "RUNCAST_ADMIN_PORT"
 

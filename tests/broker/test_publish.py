@@ -18,9 +18,9 @@ from redis.asyncio import Redis
 from broker.auth import SCOPES, Identity
 from broker.problems import Problem, to_problem
 from broker.publish import LOT_BYTES, MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
-from broker.settings import BadSetting, Settings
+from broker.settings import Settings
 from emitter.batch import DROPPED
-from emitter.errors import ExecutionEnded, PayloadTooLarge, UnknownExecution
+from emitter.errors import ExecutionEnded, InvalidSetting, PayloadTooLarge, UnknownExecution
 from emitter.events import Custom, Event, Status
 from emitter.hooks import Hook, Origin, name_hooks
 from emitter.log import LogLimits
@@ -364,7 +364,7 @@ async def test_a_hook_does_not_drop_an_end_over_http_either() -> None:
 def test_an_edge_does_not_start_with_hooks_that_it_has_not() -> None:
     """A name that is not installed is a bad setting."""
     assert edge_hooks(Settings()) == ()
-    with pytest.raises(BadSetting, match=r"RUNCAST_HOOKS: 'nope' is not allowed.*there is no 'nope'"):
+    with pytest.raises(InvalidSetting, match=r"RUNCAST_HOOKS: 'nope' is not allowed.*there is no 'nope'"):
         edge_hooks(Settings(hooks=("nope",)))
 
 

@@ -15,8 +15,9 @@ import pytest
 from redis.asyncio import Redis
 
 from broker import supervisor as module
-from broker.settings import BadSetting, Settings
+from broker.settings import Settings
 from broker.supervisor import Supervisor
+from emitter.errors import InvalidSetting
 from emitter.events import ExecutionStarted
 from emitter.log import append, prepare
 from emitter.redact import Redactor
@@ -215,7 +216,7 @@ async def test_a_port_that_is_taken_is_a_bad_setting(redis_url: str, ports: list
     running = Running(redis_url, ports)
     second = Supervisor(running.settings, 1, {})
     await asyncio.sleep(0)
-    with pytest.raises(BadSetting) as caught:
+    with pytest.raises(InvalidSetting) as caught:
         await second.run()
     assert caught.value.name == "RUNCAST_PORT"
     running.supervisor._stopping.set()

@@ -128,7 +128,7 @@ def test_an_address_that_is_taken_stops_the_start(capsys: pytest.CaptureFixture[
         with pytest.raises(InvalidSetting, match="RUNCAST_WORKER_ADMIN_PORT"):
             Probes("127.0.0.1", taken.getsockname()[1], Metrics([]))
     assert main(["m:a"], {"RUNCAST_WORKER_ADMIN_PORT": "99999"}) == 2
-    assert "RUNCAST_WORKER_ADMIN_PORT='99999'" in capsys.readouterr().err
+    assert "RUNCAST_WORKER_ADMIN_PORT: '99999'" in capsys.readouterr().err
 
 
 def test_a_host_that_is_none_of_this_machine_is_blamed_on_the_host() -> None:
