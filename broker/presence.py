@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from itertools import islice
 from types import TracebackType
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from redis.asyncio import Redis
 from broker.logs import get_logger
 from broker.metrics import CloseReason
 from emitter import presence, tasks
+from emitter.backoff import backoff_seconds
 from emitter.presence import WORD_MS, Word
 
 WORD_SECONDS = WORD_MS / 1000
@@ -136,7 +136,7 @@ class Presence:
                 renew_at = loop.time() + self._renew_seconds
                 self._renew()
             if not await self._say_some():
-                await asyncio.sleep(min(1.0, 0.05 * 2 ** min(self._failures, 8)) * (0.5 + random.random() / 2))
+                await asyncio.sleep(backoff_seconds(self._failures, first=0.05, most=1.0))
         while self._unsaid and await self._say_some():
             pass
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 from collections.abc import AsyncIterator, Callable, Collection
 from types import TracebackType
 from typing import Any
@@ -24,6 +23,7 @@ from redis.exceptions import RedisError
 
 from broker.logs import get_logger
 from emitter import tasks
+from emitter.backoff import backoff_seconds
 from emitter.connection import GONE
 from emitter.errors import RedisUnavailable
 
@@ -131,7 +131,7 @@ class Subscription:
                 self._log.exception("subscription_failed")
             failures = 0 if self.connected else failures + 1
             self.connected = False
-            await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 8)) * (0.5 + random.random() / 2))
+            await asyncio.sleep(backoff_seconds(failures, first=0.05, most=2.0))
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:

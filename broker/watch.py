@@ -7,7 +7,6 @@ elsewhere) has one answer: read the log from the hub's cursor, once for all its 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from broker.tracing import Deliveries
 from broker.turns import SLICE_SECONDS
 from broker.viewer import Viewer, ViewerState
 from emitter import tasks
+from emitter.backoff import backoff_seconds
 from emitter.connection import GONE
 from emitter.events import TERMINAL_TYPES
 from emitter.wire import Entry, may_change_state, parse_message
@@ -297,7 +297,7 @@ class Watch:
             except (RedisError, *GONE) as error:
                 failures += 1
                 self._log.warning("catch_up_failed", error=type(error).__name__, failures=failures)
-                await asyncio.sleep(min(2.0, 0.05 * 2 ** min(failures, 8)) * (0.5 + random.random() / 2))
+                await asyncio.sleep(backoff_seconds(failures, first=0.05, most=2.0))
 
     def _take(self, watched: Watched, page: Page) -> bool:
         """Deliver a page read for the hub; false if the log is not the one the viewers know, who then read it anew."""

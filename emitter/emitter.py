@@ -26,6 +26,7 @@ from emitter.errors import (
     PayloadTooLarge,
     RuncastError,
     describe,
+    encodable,
 )
 from emitter.events import (
     DELTAS,
@@ -563,7 +564,7 @@ class AgentEmitter(AsyncEventMethods):
 
     def _record_text(self, text: str) -> str:
         """As the record keeps it: no credentials, not too long, and free of what has no UTF-8 form."""
-        return self._publisher.redact.text(str(text))[:STACK_CHARS].encode("utf-8", "backslashreplace").decode()
+        return encodable(self._publisher.redact.text(str(text))[:STACK_CHARS])
 
     def _prepare(self, event: Event, ts: int, keys: bytes | None = None) -> Prepared:
         if self._strict:

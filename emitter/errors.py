@@ -17,8 +17,12 @@ def describe(error: BaseException, max_chars: int = 4000) -> str:
     many more there are. A cancellation is "cancelled": its message may hold a task, with paths of the server."""
     leaves = leaves_of(error)
     more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
-    text = _describe_one(leaves[0]).encode("utf-8", "backslashreplace").decode()
-    return text[: max_chars - len(more)] + more
+    return encodable(_describe_one(leaves[0]))[: max_chars - len(more)] + more
+
+
+def encodable(text: str) -> str:
+    """The same text in characters that UTF-8, and so JSON, can hold: half an emoji is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -19,6 +18,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
 from emitter import tasks
+from emitter.backoff import backoff_seconds
 from emitter.batch import Batch, Prepared
 from emitter.connection import DEFAULT_URL, GONE, Link, channels_of, connect
 from emitter.errors import (
@@ -46,7 +46,7 @@ from emitter.wire import Owner
 
 log = structlog.get_logger("emitter")
 
-RETRY_SECONDS_MAX = 2.0
+RETRY_SECONDS, RETRY_SECONDS_MAX = 0.02, 2.0
 ROUND_TRIP_BYTES = 8 * 1024 * 1024
 """About as much is sent at once; the lanes beyond it are next."""
 
@@ -179,7 +179,7 @@ class Publisher:
 
     def _rest(self, lane: Lane) -> None:
         """Try a lane that Redis answered with an error again after a while; the others need not wait for it."""
-        seconds = _backoff_seconds(lane.failures)
+        seconds = backoff_seconds(lane.failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
         self._resting[lane] = asyncio.get_running_loop().call_later(seconds, self._wake_up, lane)
 
     def _wake_up(self, lane: Lane) -> None:
@@ -203,7 +203,7 @@ class Publisher:
                 failures = 0
             else:
                 failures += 1
-                await asyncio.sleep(_backoff_seconds(failures))
+                await asyncio.sleep(backoff_seconds(failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX))
 
     async def _send_due(self) -> bool:
         """Send one batch of each lane that is due; false if Redis could not be reached."""
@@ -308,8 +308,3 @@ class Publisher:
 
 def _redis_url() -> str:
     return read(SharedSettings, os.environ, only={"redis_url"}).redis_url or DEFAULT_URL
-
-
-def _backoff_seconds(failures: int) -> float:
-    ceiling: float = min(RETRY_SECONDS_MAX, 0.02 * 2 ** min(failures, 10))
-    return ceiling * (0.5 + random.random() / 2)

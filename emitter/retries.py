@@ -7,11 +7,11 @@ server that was busy, and may pass by itself.
 
 from __future__ import annotations
 
-import random
 import socket
 from collections.abc import Sequence
 from typing import Any
 
+from emitter.backoff import backoff_seconds
 from emitter.errors import leaves_of
 
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX = 1.0, 60.0
@@ -81,4 +81,4 @@ def _status(error: BaseException) -> Any:
 
 
 def _pause(failed: int) -> float:
-    return min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS * 2.0 ** min(failed, 10)) * random.uniform(0.5, 1.0)
+    return backoff_seconds(failed, first=BACKOFF_SECONDS, most=BACKOFF_SECONDS_MAX)

@@ -34,6 +34,7 @@ from emitter.errors import (
     Superseded,
     UnknownExecution,
     describe,
+    encodable,
 )
 from emitter.events import Timeout
 from emitter.jobs import Job
@@ -374,8 +375,4 @@ def _outcome(ending: Ending) -> Outcome:
 def _stack(error: BaseException) -> str:
     """The stack trace from the agent's own frame on; of a long one the end, which says most."""
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    return _encodable("".join(traceback.format_exception(type(error), error, frames)))[-STACK_CHARS:]
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    return encodable("".join(traceback.format_exception(type(error), error, frames)))[-STACK_CHARS:]

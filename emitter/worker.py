@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import re
 import secrets
 import socket
@@ -25,6 +24,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from emitter import jobs, workers
 from emitter.agents import Agents
+from emitter.backoff import backoff_seconds
 from emitter.blockers import RUNNING
 from emitter.connection import DEFAULT_URL, GONE, connect
 from emitter.emitter import AgentEmitter
@@ -190,7 +190,7 @@ class Worker:
                 failures = 1 if time.monotonic() - started > STEADY_SECONDS else failures + 1
                 self._observer.lost_redis(name)
                 log.warning("redis_lost", loop=name, error=f"{type(error).__name__}: {error}"[:200], failures=failures)
-                await asyncio.sleep(_pause_seconds(failures))
+                await asyncio.sleep(backoff_seconds(failures, first=0.05, most=PAUSE_SECONDS_MAX))
             else:
                 if failures:
                     log.info("redis_back", loop=name, failures=failures)
@@ -416,7 +416,3 @@ def _heed(run: Run, renewal: Renewal) -> None:
 def _new_worker_id() -> str:
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64]
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _pause_seconds(failures: int) -> float:
-    return min(PAUSE_SECONDS_MAX, 0.05 * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0)

@@ -27,7 +27,7 @@ LEVELS = {
         4: "cli supervisor demo __main__",
     },
     "emitter": {
-        0: "wire record events errors settings values storable form_check connection forks redis_url tasks",
+        0: "wire record events errors settings values storable form_check connection forks redis_url tasks backoff",
         1: "retries batch blockers halves mending spending redact.* deadlines questions schedule observer tracing"
         " subjects",
         2: "hooks held log answers lane publisher listener asking emitter catalogue agents jobs workers intake sync"
