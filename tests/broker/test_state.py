@@ -59,10 +59,11 @@ def test_recorded_logs(name: str) -> None:
 
 
 def test_recordings_hold_every_type() -> None:
-    """The recorded logs have an event of every type of the catalogue, and of a plug-in; their ordinals are dense."""
+    """The log of every event has each type of the catalogue but the ends that it does not come to, and one of a
+    plug-in; the ordinals of every log are dense."""
     logs = [recorded(f"{name}.jsonl") for name in ("every_event", "failed", "cancelled")]
-    types = {entry.type.decode() for entries in logs for entry in entries}
-    assert set(events.BY_TYPE) <= types
+    types = {entry.type.decode() for entry in logs[0]}
+    assert set(events.BY_TYPE) - types == {"execution:error", "execution:cancelled"}
     assert any(type_.startswith("custom:") for type_ in types)
     assert all([entry.seq for entry in entries] == list(range(1, len(entries) + 1)) for entries in logs)
 
@@ -82,7 +83,7 @@ def test_chunking_does_not_matter(seed: int) -> None:
     assert folding.state() == fold(entries)
 
 
-@pytest.mark.parametrize("cut", range(2, 46))
+@pytest.mark.parametrize("cut", range(2, 47))
 def test_every_prefix_can_be_superseded(cut: int) -> None:
     """Wherever a log is cut, a retry that voids everything after the first event leaves what that event alone gives."""
     entries = recorded("every_event.jsonl")[:cut]
@@ -91,13 +92,13 @@ def test_every_prefix_can_be_superseded(cut: int) -> None:
     assert fold(entries) == expected
 
 
-@pytest.mark.parametrize("cut", range(8, 46))
+@pytest.mark.parametrize("cut", range(8, 47))
 def test_going_back_within_an_attempt(cut: int) -> None:
     """A retry that keeps the old attempt up to an ordinal leaves exactly what the log up to there gives; but what has
     been answered since is not open again."""
     entries = recorded("every_event.jsonl")
-    first, void, kept = entries[6:cut], entries[cut:45], entries[cut - 1].seq
-    superseded = log(events.ExecutionSuperseded(from_seq=kept, attempt=9), start=46)
+    first, void, kept = entries[6:cut], entries[cut:46], entries[cut - 1].seq
+    superseded = log(events.ExecutionSuperseded(from_seq=kept, attempt=9), start=47)
     state, expected = fold(first + void + superseded), fold(first)
     for name in ExecutionState.__struct_fields__:
         if name not in {"execution_id", "cursor", "attempt", "status", "open_inputs"}:
