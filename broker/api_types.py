@@ -303,11 +303,13 @@ class ThoughtState(_Part, frozen=True):
 
 
 class MessageState(_Part, frozen=True):
-    """What was said. `parent_id` is the call in which a sub-agent said it: that is no part of the state's `text`."""
+    """What was said. `interrupted`: the execution failed or was cancelled before the message was complete. `parent_id`
+    is the call in which a sub-agent said it: that is no part of the state's `text`."""
 
     message_id: str
     text: str = ""
     complete: bool = False
+    interrupted: bool = False
     usage: events.Usage | None = None
     truncated: bool = False
     parent_id: str | None = None
@@ -344,7 +346,8 @@ class PartialState(_Part, frozen=True):
 
 
 class ArtifactState(_Part, frozen=True):
-    """An artifact put together: the text of its chunks is joined, of `data` and `url` the last counts."""
+    """An artifact put together: the text of its chunks is joined, of `data` and `url` the last counts. `interrupted`:
+    the execution failed or was cancelled before the agent said that it is whole."""
 
     artifact_id: str
     media_type: str
@@ -353,6 +356,7 @@ class ArtifactState(_Part, frozen=True):
     data: Any = None
     url: str | None = None
     complete: bool = False
+    interrupted: bool = False
     truncated: bool = False
 
 

@@ -55,6 +55,11 @@ def unknown(type_: str, data: Any) -> Text:
     return Text(f"  {clean(type_)} {short(data, 100)}", "dim")
 
 
+def interrupted(what: str, how: str = "interrupted", *, indent: str = "") -> Text:
+    """What had begun when its execution ended."""
+    return Text.assemble((f"{indent}– ", "yellow"), short(what, 100), (f"  {how}", "dim"))
+
+
 def result_lines(result: Any) -> list[Text]:
     if isinstance(result, dict):
         return [Text(f"  {short(name, 30)}: {short(value, 200)}") for name, value in list(result.items())[:20]]
@@ -83,7 +88,7 @@ def _thinking(event: ev.Thinking) -> list[Text]:
     return [Text(f"  · {line}", "dim italic") for line in clean(event.thought).splitlines()]
 
 
-def _specialist(event: ev.SpecialistActivated) -> list[Text]:
+def specialist_begun(event: ev.SpecialistActivated) -> list[Text]:
     return [Text.assemble(("◇ ", "magenta"), (short(event.specialist), "bold"), f" {short(event.task or '', 100)}")]
 
 
@@ -131,7 +136,6 @@ LINES: dict[type[Event], Callable[[Any], list[Text]]] = {
     ev.ExecutionStarted: _started,
     ev.PlanCreated: _planned,
     ev.Thinking: _thinking,
-    ev.SpecialistActivated: _specialist,
     ev.PartialResult: _partial,
     ev.Synthesis: _synthesis,
     ev.Artifact: _artifact,

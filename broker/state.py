@@ -29,6 +29,7 @@ from broker.api_types import (
     ToolState,
 )
 from broker.clipping import (
+    PART_BYTES,
     Input,
     Written,
     as_it_is,
@@ -264,13 +265,24 @@ class Fold:
         """Nothing goes on in an execution that is over: what was not told to end was interrupted."""
         for phase in self.phases.values():
             if phase.status == "running":
-                self._set(self.phases, seq, phase.id, replace(phase, status="interrupted"))
+                self._change(self.phases, seq, phase.id, replace(phase, status="interrupted"))
         for tool in self._tools.values():
             if tool.status == "running":
-                self._set(self._tools, seq, tool.call_id, replace(tool, status="interrupted"))
+                self._change(self._tools, seq, tool.call_id, replace(tool, status="interrupted"))
         for specialist in self.specialists.values():
             if specialist.status == "active":
-                self._set(self.specialists, seq, specialist.specialist, replace(specialist, status="interrupted"))
+                self._change(self.specialists, seq, specialist.specialist, replace(specialist, status="interrupted"))
+        self._close_texts(seq)
+
+    def _close_texts(self, seq: int) -> None:
+        """An agent that ended in order has said all that it had to say, in messages that it did not complete too."""
+        outcome = {"complete": True} if self.status == "completed" else {"interrupted": True}
+        for message, text in self._messages.values():
+            if not message.complete:
+                self._change(self._messages, seq, message.message_id, (replace(message, **outcome), text))
+        for artifact, text in self._artifacts.values():
+            if not artifact.complete:
+                self._change(self._artifacts, seq, artifact.artifact_id, (replace(artifact, **outcome), text))
 
     # plan and phases
 
@@ -408,6 +420,11 @@ class Fold:
         held = weight(head, event)
         self._bytes += max(0, held - len(head.data))  # as JSON it was counted
         items.set(seq, id_, value, held)
+
+    def _change(self, items: Items[T], seq: int, id_: str, value: T) -> None:
+        """Set what the end changes, of which its event says nothing."""
+        self._bytes += PART_BYTES
+        items.set(seq, id_, value, PART_BYTES)
 
 
 # In the module, not in each fold: bound methods would tie every fold into a circle, and keep it until the next full

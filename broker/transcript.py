@@ -12,7 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.eventsource import ClientEvent
-from broker.lines import LINES, clean, doing, result_lines, seconds, short, specialist_done, unknown
+from broker.lines import (
+    LINES,
+    clean,
+    doing,
+    interrupted,
+    result_lines,
+    seconds,
+    short,
+    specialist_begun,
+    specialist_done,
+    unknown,
+)
 from emitter import events as ev
 
 MAX_RUNS = 200
@@ -54,12 +65,19 @@ class _Call:
         self.note = ""
 
 
+class _Phase:
+    def __init__(self, name: str, started_ms: int) -> None:
+        self.name = name
+        self.started_ms = started_ms
+
+
 class _Run:
     """What is under way in one execution."""
 
     def __init__(self) -> None:
         self.calls: dict[str, _Call] = {}
-        self.phases: dict[str, int] = {}
+        self.phases: dict[str, _Phase] = {}
+        self.active: dict[str, None] = {}
         self.partials: dict[str, _Partial] = {}
         self.progress: float | None = None
         self.action = ""
@@ -72,6 +90,7 @@ class _Run:
     def forget(self) -> None:
         self.calls.clear()
         self.phases.clear()
+        self.active.clear()
         self.partials.clear()
         self.specialists.clear()
         self.inputs.clear()
@@ -156,14 +175,14 @@ class Transcript:
     # --- the handlers, by event ---
 
     def _phase_start(self, run: _Run, event: ev.PhaseStart) -> list[Text]:
-        run.phases[event.phase_id] = self._event.ts or 0
+        run.phases[event.phase_id] = _Phase(event.phase_name, self._event.ts or 0)
         return [Text.assemble(("▸ ", "cyan"), (short(event.phase_name, 80), "bold cyan"))]
 
     def _phase_complete(self, run: _Run, event: ev.PhaseComplete) -> list[Text]:
         started = run.phases.pop(event.phase_id, None)
         took = event.duration
         if took is None and started is not None:
-            took = max(0, (self._event.ts or started) - started) / 1000
+            took = max(0, (self._event.ts or started.started_ms) - started.started_ms) / 1000
         tail = "" if took is None else f"  {seconds(took)}"
         return [Text.assemble(("✓ ", "green"), (short(event.phase_name, 80), "bold"), (tail, "dim"))]
 
@@ -242,8 +261,13 @@ class Transcript:
             return []
         return [Text(f"  [{event.progress:3.0f} %] {doing(event)}", "dim")]
 
+    def _specialist_begun(self, run: _Run, event: ev.SpecialistActivated) -> list[Text]:
+        run.active[event.specialist] = None
+        return specialist_begun(event)
+
     def _specialist_done(self, run: _Run, event: ev.SpecialistComplete) -> list[Text]:
         run.specialists.pop(event.specialist, None)
+        run.active.pop(event.specialist, None)
         return specialist_done(event)
 
     def _usage(self, run: _Run, event: ev.UsageTotals) -> list[Text]:
@@ -298,6 +322,7 @@ class Transcript:
 
     def _end(self, run: _Run, outcome: str) -> list[Text]:
         lines = [line for part in run.partials.values() for line in part.rest()]
+        lines += _left_open(run)
         run.forget()
         self._runs.pop(self._event.execution_id or "", None)
         self.outcome = outcome
@@ -327,6 +352,15 @@ class Transcript:
         return Group(*parts)
 
 
+def _left_open(run: _Run) -> list[Text]:
+    """What was under way when the execution ended."""
+    lines = [interrupted(f"{call.name} {short(call.params)}", indent="  ") for call in run.calls.values()]
+    lines += [interrupted(name) for name in run.active]
+    lines += [interrupted(phase.name) for phase in run.phases.values()]
+    lines += [interrupted(question.prompt, "not answered") for question in run.inputs.values()]
+    return lines
+
+
 def _bar(progress: float, action: str) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_row(ProgressBar(100, progress, width=30), Text(f"{progress:3.0f} %"), Text(action, "dim", no_wrap=True))
@@ -346,6 +380,7 @@ _HANDLERS: dict[type[ev.Event], Callable[[Transcript, _Run, Any], list[Text]]] =
     ev.ToolError: Transcript._tool_error,
     ev.Status: Transcript._status,
     ev.Progress: Transcript._progress,
+    ev.SpecialistActivated: Transcript._specialist_begun,
     ev.SpecialistComplete: Transcript._specialist_done,
     ev.UsageTotals: Transcript._usage,
     ev.InputRequired: Transcript._asked,

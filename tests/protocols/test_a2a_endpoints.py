@@ -900,6 +900,7 @@ async def test_the_simple_form(two_edges: list[EdgeProcess], author: Author) -> 
         "task.status",
         "task.progress",
         "task.progress",
+        "task.progress",
         "task.completed",
     ]
     assert {each["taskId"] for each in found} == {agent.execution_id}

@@ -13,13 +13,26 @@ RESULT = "runcast:result"
 # Ids of ours have a colon, and an agent's that has one gets a prefix, so that none is ever taken for another.
 
 
+MESSAGE, AGENTS = "message:", "artifact:"
+
+
 def message_id(message: str) -> str:
-    return "message:" + message
+    return MESSAGE + message
+
+
+def message_of(id_: str) -> str | None:
+    """The message whose text this artifact is; None for any other."""
+    return id_.removeprefix(MESSAGE) if id_.startswith(MESSAGE) else None
 
 
 def agents_id(artifact_id: str) -> str:
     """An agent's own artifact."""
-    return "artifact:" + artifact_id if ":" in artifact_id else artifact_id
+    return AGENTS + artifact_id if ":" in artifact_id else artifact_id
+
+
+def agents_own(id_: str) -> str:
+    """What the agent calls an artifact of this id."""
+    return id_.removeprefix(AGENTS)
 
 
 def partial_id(id_: str) -> str:

@@ -102,6 +102,8 @@ class Story:
         self._repeats = Repeats()
         self._known: Kept[bool] = Kept(MAX_KNOWN)
         """Artifacts that were told, and whether their last chunk was."""
+        self._unfinished: Kept[None] = Kept(MAX_KNOWN)
+        """Those of text to which more may be added."""
 
     @property
     def state(self) -> TaskState:
@@ -355,9 +357,7 @@ class Story:
             text = TextPart(text=moment.event.text or "")
             return [self._chunk(moment, Artifact(artifact_id=id_, parts=(text,)), last=True)]
         end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
-        said = self._fold.message(moment.event.message_id) if self._known.get(id_) is False else None
-        whole = None if said is None or said.truncated else artifacts.text(said)
-        return [self._chunk(moment, end, append=True, last=True, whole=whole)]
+        return [self._chunk(moment, end, append=True, last=True, whole=self._whole(id_))]
 
     def _partial(self, moment: Moment) -> list[Update]:
         return [self._chunk(moment, artifacts.partial(str(moment.id), moment.event), last=True)]
@@ -370,9 +370,7 @@ class Story:
         event = moment.event
         id_ = artifacts.agents_id(event.artifact_id)
         artifact = Artifact(artifact_id=id_, name=event.name, parts=artifacts.parts_of(event))
-        is_first_end = event.append and event.last and self._known.get(id_) is False
-        known = self._fold.artifact(event.artifact_id) if is_first_end else None
-        whole = None if known is None or known.truncated else artifacts.made(known)
+        whole = self._whole(id_) if event.append and event.last else None
         return [self._chunk(moment, artifact, append=event.append, last=event.last, whole=whole)]
 
     def _input_required(self, moment: Moment) -> list[Update]:
@@ -389,12 +387,40 @@ class Story:
         return [self._status(moment, message, inputId=moment.event.input_id, by=moment.event.by)]
 
     def _complete(self, moment: Moment) -> list[Update]:
-        updates: list[Update] = []
+        updates = self._last_chunks(moment)
         if not self._fold.is_result_told():
             updates.append(self._chunk(moment, artifacts.result(moment.event.result), last=True))
-        return [*updates, *self._ended(moment)]
+        return [*updates, self._end(moment)]
 
-    def _ended(self, moment: Moment) -> list[Update]:
+    def _interrupted(self, moment: Moment) -> list[Update]:
+        cut = [
+            replace(update, metadata=(update.metadata or {}) | {"interrupted": True})
+            for update in self._last_chunks(moment)
+        ]
+        return [*cut, self._end(moment)]
+
+    def _last_chunks(self, moment: Moment) -> list[Update]:
+        """The last of what is not finished. What is no text is told whole each time, and stays as it is."""
+        updates: list[Update] = []
+        for id_ in list(self._unfinished):
+            end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
+            updates.append(self._chunk(moment, end, append=True, last=True, whole=self._whole(id_)))
+        synthesis = self._fold.facts.get("synthesis")
+        if synthesis is not None and self._known.get(artifacts.SYNTHESIS) is False:
+            updates.append(self._chunk(moment, artifacts.synthesis(synthesis), last=True))
+        return updates
+
+    def _whole(self, id_: str) -> Artifact | None:
+        """All of a text whose first last chunk this is; None where that is not known."""
+        if self._known.get(id_) is not False:
+            return None
+        if (message_id := artifacts.message_of(id_)) is not None:
+            said = self._fold.message(message_id)
+            return None if said is None or said.truncated else artifacts.text(said)
+        made = self._fold.artifact(artifacts.agents_own(id_))
+        return None if made is None or made.truncated else artifacts.made(made)
+
+    def _end(self, moment: Moment) -> StatusUpdate:
         event = moment.event
         facts = {
             "usage": self._fold.facts.get("usage"),
@@ -404,7 +430,7 @@ class Story:
             "by": getattr(event, "by", None),
         }
         found = {name: msgspec.to_builtins(value) for name, value in facts.items() if value is not None}
-        return [self._status(moment, self._status_message(), final=True, **found)]
+        return self._status(moment, self._status_message(), final=True, **found)
 
     # --- one update ---
 
@@ -432,6 +458,10 @@ class Story:
         known = self._known.get(artifact.artifact_id)
         append = append and known is not None
         self._known.set(artifact.artifact_id, last or (append and bool(known)))
+        if last:
+            self._unfinished.pop(artifact.artifact_id)
+        elif isinstance(artifact.parts[-1], TextPart):
+            self._unfinished.set(artifact.artifact_id, None)
         return ArtifactUpdate(
             task_id=self.task_id,
             context_id=self.context_id,
@@ -457,8 +487,8 @@ _TELLERS: dict[type[events.Event], Callable[[Story, Moment], list[Update]]] = {
     events.InputRequired: Story._input_required,
     events.InputReceived: Story._input_received,
     events.ExecutionComplete: Story._complete,
-    events.ExecutionError: Story._ended,
-    events.ExecutionCancelled: Story._ended,
+    events.ExecutionError: Story._interrupted,
+    events.ExecutionCancelled: Story._interrupted,
 }
 
 

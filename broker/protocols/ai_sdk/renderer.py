@@ -289,14 +289,14 @@ class Renderer:
         self._end()
 
     def _close(self, why: str) -> None:
-        """Leave no call pending, no question and no part open."""
+        """Leave no call, phase, specialist, question or part open."""
         for call_id, is_open in self._calls.items():
             if is_open:
                 self._fail_call(call_id, why)
         for shown, known in self._known.items():
-            name, _, input_id = shown.partition(" ")
-            if name == "input" and known["state"] == "required":
-                self._input(input_id, "closed", {})
+            name, _, id_ = shown.partition(" ")
+            if state := _CLOSED.get((name, known["state"])):
+                self._changed(name, id_, {"state": state})
         self._parts.close()
 
     def _end(self) -> None:
@@ -340,6 +340,12 @@ _HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
     events.ExecutionCancelled: Renderer._cancelled,
 }
 
+_CLOSED = {
+    ("phase", "running"): "interrupted",
+    ("specialist", "active"): "interrupted",
+    ("input", "required"): "closed",
+}
+"""A data part and its state, which goes on → the state that the end leaves it in."""
 _OF_ATTEMPT = {"usage", "tools", "messages"}
 """Metadata of what one attempt did."""
 # `dynamic`: of a kind that the page need not know; `providerExecuted`: it is not for the page to run it.

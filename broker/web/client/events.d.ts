@@ -46,7 +46,7 @@ export interface ArtifactEvent {
   data: Artifact;
 }
 
-/** An artifact put together: the text of its chunks is joined, of `data` and `url` the last counts. */
+/** An artifact put together: the text of its chunks is joined, of `data` and `url` the last counts. `interrupted`: the execution failed or was cancelled before the agent said that it is whole. */
 export interface ArtifactState {
   artifactId: string;
   mediaType: string;
@@ -55,6 +55,7 @@ export interface ArtifactState {
   data: unknown;
   url: string | null;
   complete: boolean;
+  interrupted: boolean;
   truncated: boolean;
 }
 
@@ -434,11 +435,12 @@ export interface MessageDeltaEvent {
   data: MessageDelta;
 }
 
-/** What was said. `parent_id` is the call in which a sub-agent said it: that is no part of the state's `text`. */
+/** What was said. `interrupted`: the execution failed or was cancelled before the message was complete. `parent_id` is the call in which a sub-agent said it: that is no part of the state's `text`. */
 export interface MessageState {
   messageId: string;
   text: string;
   complete: boolean;
+  interrupted: boolean;
   usage: Usage | null;
   truncated: boolean;
   parentId: string | null;

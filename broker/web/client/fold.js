@@ -245,6 +245,17 @@ export class Fold {
     for (const tool of this.#tools.values()) if (tool.status === "running") this.#setTool(seq, { ...tool, status });
     for (const each of this.#specialists.values())
       if (each.status === "active") this.#setSpecialist(seq, { ...each, status });
+    this.#closeTexts(seq);
+  }
+
+  /** An agent that ended in order has said all that it had to say, in messages that it did not complete too.
+   * @param {number} seq */
+  #closeTexts(seq) {
+    const outcome = this.#status === "completed" ? { complete: true } : { interrupted: true };
+    for (const { part, text } of this.#messages.values())
+      if (!part.complete) this.#messages.set(seq, part.messageId, new Written({ ...part, ...outcome }, text));
+    for (const { part, text } of this.#artifacts.values())
+      if (!part.complete) this.#artifacts.set(seq, part.artifactId, new Written({ ...part, ...outcome }, text));
   }
 
   /** @param {number} seq @param {string} name @param {unknown} value */
@@ -335,6 +346,7 @@ export class Fold {
       data: data.data ?? before?.data ?? null,
       url: data.url || (before?.url ?? null),
       complete: data.last ?? false,
+      interrupted: false,
       truncated: false,
     };
     this.#artifacts.set(seq, data.artifactId, new Written(artifact, text));
@@ -455,7 +467,7 @@ function thoughtPart(fields) {
 
 /** @param {Partial<wire.MessageState> & {messageId: string}} fields @returns {wire.MessageState} */
 function messagePart(fields) {
-  return { text: "", complete: false, usage: null, truncated: false, parentId: null, ...fields };
+  return { text: "", complete: false, interrupted: false, usage: null, truncated: false, parentId: null, ...fields };
 }
 
 /** @param {{callId: string, toolName: string}} data @returns {wire.ToolState} */
