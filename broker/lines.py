@@ -57,7 +57,7 @@ def unknown(type_: str, data: Any) -> Text:
 
 def interrupted(what: str, how: str = "interrupted", *, indent: str = "") -> Text:
     """What had begun when its execution ended."""
-    return Text.assemble((f"{indent}– ", "yellow"), short(what, 100), (f"  {how}", "dim"))
+    return Text.assemble((f"{indent}⊘ ", "yellow"), short(what, 100), (f"  {how}", "dim"))
 
 
 def result_lines(result: Any) -> list[Text]:

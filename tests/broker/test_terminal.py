@@ -76,7 +76,7 @@ def test_markup_is_shown_and_not_obeyed() -> None:
     ):
         for line in transcript.apply(item):
             console.print(line, highlight=False)
-    assert console.file.getvalue().count("[bold red]x[/]") == 8  # type: ignore[attr-defined]
+    assert console.file.getvalue().count("[bold red]x[/]") == 9  # type: ignore[attr-defined]
 
 
 def test_values_are_short_and_on_one_line() -> None:

@@ -270,8 +270,7 @@ class Renderer:
         void = f"void: attempt {event.attempt} takes over"
         self._taken_back += 1
         is_taken_back = self._history is not None and self._taken_back <= MAX_TAKEN_BACK
-        if not is_taken_back:  # its calls stay with the client, which must not wait for their results
-            self._calls.give_up()
+        self._calls.give_up()  # a client waits for their results, even of those that are taken back
         self._frames.finish_all(type="SUBAGENT_ERROR", message=void)
         if self._history is not None and is_taken_back:
             self._take_back(self._history, void)
