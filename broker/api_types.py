@@ -230,6 +230,13 @@ class StreamLive(_Response, frozen=True):
     replayed: int
 
 
+class StreamCursor(_Response, frozen=True):
+    """Where the stream stands, after events that the viewer's `types` leave out. Its block has the same `id`, the only
+    one of a control event: a client resumes after it."""
+
+    cursor: EventIdText
+
+
 class StreamReset(_Response, frozen=True):
     """Some history cannot be had. `lost_from` and `lost_to` are ordinals."""
 
@@ -254,6 +261,7 @@ class StreamEnd(_Response, frozen=True):
 CONTROL_EVENTS: dict[str, type[msgspec.Struct]] = {
     "stream:open": StreamOpen,
     "stream:live": StreamLive,
+    "stream:cursor": StreamCursor,
     "stream:reset": StreamReset,
     "stream:token_expiring": StreamTokenExpiring,
     "stream:end": StreamEnd,

@@ -161,6 +161,9 @@ class Position:
             self._move(_event_id(frame.id) or START)
             return None
         event = to_event(frame)
+        if event.id is not None and event.type.startswith("stream:"):
+            self._move(event.id)
+            return None
         if event.id is not None:
             return event if self._move(event.id) else None
         self._control(event)

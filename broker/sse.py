@@ -50,9 +50,10 @@ def end_frames(reason: CloseReason, retry_ms: int | None = None, **about: object
     return control_frame("stream:end", {"reason": reason, **about}, retry_ms=retry_ms)
 
 
-def id_frame(event_id: EventId) -> bytes:
-    """Moves the client's cursor and dispatches nothing."""
-    return b"id: %d-%d\n\n" % event_id
+def cursor_frame(event_id: EventId) -> bytes:
+    """Moves the client's cursor. With data: of a block that has none, many clients make an empty event, or do not keep
+    its id."""
+    return b'id: %d-%d\nevent: stream:cursor\ndata: {"cursor":"%d-%d"}\n\n' % (*event_id, *event_id)
 
 
 class TypeFilter:
@@ -106,7 +107,7 @@ class Lens:
 
     def place(self, event_id: EventId) -> bytes:
         """What moves the client's cursor, as one write."""
-        return self.wrap(id_frame(event_id))
+        return self.wrap(cursor_frame(event_id))
 
     def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """The entries that the filter lets through."""

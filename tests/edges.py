@@ -528,7 +528,7 @@ class Follower:
     def _take(self, frame: Frame) -> None:
         if frame.id is not None:
             self.cursor = frame.id
-        if frame.data is None:
+        if frame.data is None or frame.event == "stream:cursor":
             return
         if frame.id is None:
             self.controls.append(Control(frame.event, json.loads(frame.data), len(self.events)))

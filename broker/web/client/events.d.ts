@@ -761,6 +761,12 @@ export interface StatusEvent {
   data: Status;
 }
 
+/** Where the stream stands, after events that the viewer's `types` leave out. Its block has the same `id`, the only one of a control event: a client resumes after it. */
+export interface StreamCursor {
+  /** `<ms>-<seq>`: a place in a log */
+  cursor: string;
+}
+
 /** The last event of a stream, and why. `problem` is why an edge takes no such stream just now (`refused`): what it answers with an error status to others than an `EventSource` (RFC 9457). */
 export interface StreamEnd {
   reason: "finished" | "gone" | "slow" | "expired" | "revoked" | "aged" | "draining" | "refused" | "replaced" | "lost_redis" | "failed";
@@ -1009,6 +1015,7 @@ export type StreamEvent = Event & { id: string };
 export type StreamControl =
   | { type: "stream:open"; data: StreamOpen }
   | { type: "stream:live"; data: StreamLive }
+  | { type: "stream:cursor"; data: StreamCursor }
   | { type: "stream:reset"; data: StreamReset }
   | { type: "stream:token_expiring"; data: StreamTokenExpiring }
   | { type: "stream:end"; data: StreamEnd };

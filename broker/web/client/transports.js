@@ -38,7 +38,7 @@ import { EventStreamParser } from "./parser.js";
 
 const SSE = "text/event-stream";
 export const CONTROLS = ["stream:open", "stream:live", "stream:reset", "stream:token_expiring", "stream:end"];
-const NAMED = [...CONTROLS, "heartbeat", "ops"];
+const NAMED = [...CONTROLS, "stream:cursor", "heartbeat", "ops"];
 
 /** With a token in a header, the cursor in `Last-Event-ID`, and heartbeats as comments. @type {Transport} */
 export async function readByFetch(client, opening, listener) {
