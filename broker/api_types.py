@@ -16,6 +16,7 @@ from emitter.values import MAX_DEPTH, Millis, is_deeper
 
 MAX_TASK = 65_536
 EVENT_ID = "^[0-9]{1,15}-[0-9]{1,15}$"
+HEARTBEAT = "^(event|(event,)?([1-9]|[1-5][0-9]|60))$"
 LISTED = "^([0-9]{1,15})[.]([A-Za-z0-9_-]{1,64})$"
 """A place in a list of executions: a time in milliseconds, and the execution."""
 

@@ -124,7 +124,12 @@ STREAM = (
     query("from", "where to begin without a cursor", type="string", enum=["start", "now"]),
     query("types", "only these types: `tool:*,execution:*`", type="string", pattern=f"^{_NAMED}(,{_NAMED}){{0,31}}$"),
     query("named", "`false`: every event as the default `message`", type="string", enum=["true", "false"]),
-    query("heartbeat", "`event`: heartbeats as events, not comments", type="string", enum=["event"]),
+    query(
+        "heartbeat",
+        "`event`: heartbeats as events, not comments; seconds, 1 to 60: no further apart than this; or `event,5`",
+        type="string",
+        pattern=api.HEARTBEAT,
+    ),
 )
 
 
@@ -152,7 +157,8 @@ def _stream_answers(*, of_execution: bool) -> Json:
     logged: Json = {event.type: ref(event.__name__ + "Event") for event in CATALOGUE}
     answers: Json = {
         "200": {
-            "description": "Server-sent events. Logged events carry an `id`, control events (`stream:*`) none.",
+            "description": "Server-sent events. Logged events carry an `id`; of control events (`stream:*`) only"
+            " `stream:cursor` does.",
             "headers": header_refs(),
             "content": {
                 SSE: {

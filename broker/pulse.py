@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from broker.metrics import CloseReason
 from broker.settings import Settings
+from broker.sse import Lens
 from broker.timer import Timer
 from broker.viewer import Viewer, ViewerState
 
@@ -37,7 +38,7 @@ class Pulse:
         now = asyncio.get_running_loop().time()
         settings = self._settings
         viewer.started_at = now
-        viewer.heartbeat_at = now + self._heartbeat_seconds(viewer) * random.uniform(0.5, 1)
+        viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.lens) * random.uniform(0.5, 1)
         age = settings.max_stream_age_seconds
         viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
         if viewer.identity.expires_at is not None:
@@ -56,9 +57,9 @@ class Pulse:
     def stop(self) -> None:
         self._timer.stop()
 
-    def _heartbeat_seconds(self, viewer: Viewer) -> float:
-        seconds = viewer.lens.heartbeat_seconds
-        return min(seconds or float("inf"), self._settings.heartbeat_seconds)
+    def heartbeat_seconds(self, lens: Lens) -> float:
+        """No further apart than the settings have it: what lies in between counts on that."""
+        return min(lens.heartbeat_seconds or float("inf"), self._settings.heartbeat_seconds)
 
     def _next_tick(self, viewer: Viewer, now: float) -> float:
         due = min(viewer.heartbeat_at, viewer.aged_at)
@@ -83,7 +84,7 @@ class Pulse:
             return self._last_bytes(viewer, now)
         self._notify_expiry(viewer, now)
         if now >= viewer.heartbeat_at - 0.005:
-            viewer.heartbeat_at = now + self._heartbeat_seconds(viewer)
+            viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.lens)
             self._heartbeat(viewer)
         return self._next_tick(viewer, now)
 

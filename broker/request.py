@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from aiohttp import HttpVersion11, web
 
 from broker import sse
+from broker.api_types import HEARTBEAT
 from broker.problems import Problem
 from broker.reconnect import wants_event_stream
 from emitter.wire import EventId, Owner, parse_event_id
@@ -51,16 +53,29 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
                 raise Problem(400, "malformed-cursor", str(error), path="Last-Event-ID") from error
             malformed = True
     start = _one_of(query.get("from"), "from", "start", "now") or ("now" if is_feed else "start")
+    beats_as_event, beat_seconds = _heartbeat(query.get("heartbeat"))
     try:
         lens = sse.Lens(
             types=sse.TypeFilter(query["types"]) if "types" in query else None,
             named=_one_of(query.get("named"), "named", "true", "false") != "false",
             chunked=request.version >= HttpVersion11,
-            heartbeat_event=_one_of(query.get("heartbeat"), "heartbeat", "event") is not None,
+            heartbeat_event=beats_as_event,
+            heartbeat_seconds=beat_seconds,
         )
     except ValueError as error:
         raise Problem(400, "invalid-parameter", str(error), path="types") from error
     return StreamRequest(lens, cursor, start == "now" and not malformed, malformed)
+
+
+def _heartbeat(given: str | None) -> tuple[bool, float | None]:
+    """Whether heartbeats are events, and how many seconds they are apart at most, of `event`, `<seconds>` or
+    `event,<seconds>`. Raises `Problem` 400."""
+    if given is None:
+        return False, None
+    if not re.fullmatch(HEARTBEAT, given):
+        raise Problem(400, "invalid-parameter", "heartbeat is event, 1 to 60 (seconds), or both", path="heartbeat")
+    seconds = given.removeprefix("event").removeprefix(",")
+    return given.startswith("event"), float(seconds) if seconds else None
 
 
 def _one_of(given: str | None, name: str, *known: str) -> str | None:

@@ -89,12 +89,13 @@ class Lens:
         types: TypeFilter | None = None,
         chunked: bool = True,
         heartbeat_event: bool = False,
+        heartbeat_seconds: float | None = None,
     ) -> None:
         self.named = named
         self.filter = types
         self.chunked = chunked
         self.heartbeat = self.wrap(HEARTBEAT_EVENT if heartbeat_event else HEARTBEAT)
-        self.heartbeat_seconds: float | None = None
+        self.heartbeat_seconds = heartbeat_seconds
         """Where it may not be as far apart as the settings say."""
         self.key: tuple[object, ...] = (named, types.text if types else "", chunked, heartbeat_event)
 

@@ -226,7 +226,8 @@ class Streams:
         if wanted.cursor is not None:
             opened["cursor"] = str(wanted.cursor)
         state = "live" if head is None else head.state
-        opened |= {"state": state, "retryMs": retry, "heartbeatSeconds": self._settings.heartbeat_seconds}
+        beat = self._pulse.heartbeat_seconds(wanted.lens)
+        opened |= {"state": state, "retryMs": retry, "heartbeatSeconds": beat}
         greeting = sse.control_frame("stream:open", opened, retry_ms=retry)
         if wanted.malformed:
             greeting += self._steps.reset_frame(Reset("unknown"), None)

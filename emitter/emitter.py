@@ -302,7 +302,7 @@ class AgentEmitter(AsyncEventMethods):
         max_bytes = self.max_event_bytes
         if not max_bytes:
             return TEXT_CHUNK, MERGED_DELTA_BYTES
-        room = max_bytes - len(wire.envelope(ThinkingDelta.type, self.execution_id, b"", ts=now_ms(), keys=self._keys))
+        room = wire.room(ThinkingDelta.type, self.execution_id, ts=now_ms(), keys=self._keys, max_bytes=max_bytes)
         room -= 100  # the data's own keys and a usual message id
         # Redaction may make a text longer, at most twice as long (`://a:b@`).
         return max(1, min(TEXT_CHUNK, room // ESCAPED_MAX)), min(MERGED_DELTA_BYTES, room // 2)

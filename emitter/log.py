@@ -143,8 +143,8 @@ def prepare_shown(
     try:
         return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
     except PayloadTooLarge as error:
-        around = wire.envelope(wire.event_type(event), execution_id, b"", ts=ts, keys=keys)
-        for cut in mending.shorter(event, max_bytes - len(around), redact):
+        room = wire.room(wire.event_type(event), execution_id, ts=ts, keys=keys, max_bytes=max_bytes)
+        for cut in mending.shorter(event, room, redact):
             with contextlib.suppress(PayloadTooLarge):
                 return prepare_with(cut, execution_id, redact, keys, ts, max_bytes, fields=fields)
         raise error from None

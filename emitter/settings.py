@@ -89,9 +89,9 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
     feed_maxlen: Annotated[int, about("events kept in a user's feed, about", "events", ge=1, le=MOST)] = (
         wire.FEED_MAXLEN
     )
-    max_event_bytes: Annotated[int, about("size of one encoded event", "bytes", ge=1024, le=16 * 1024 * 1024)] = (
-        wire.MAX_EVENT_BYTES
-    )
+    max_event_bytes: Annotated[
+        int, about("size of one event as a stream has it, with its id and type", "bytes", ge=1024, le=16 * 1024 * 1024)
+    ] = wire.MAX_EVENT_BYTES
     max_open_inputs: Annotated[
         int,
         about(

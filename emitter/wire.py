@@ -34,6 +34,10 @@ from emitter.events import (
 from emitter.values import check_depth, is_heavier
 
 MAX_EVENT_BYTES = 64 * 1024
+"""Of an event's block in a stream, what stands around its JSON included: so much Go's `bufio.Scanner` takes by default,
+and who is sent more comes back for it again and again."""
+BLOCK_BYTES = 52
+"""What a block has besides its type and its JSON, with the longest of ids (`<15 digits>-<15 digits>`)."""
 LOG_MAXLEN = 10_000
 FEED_MAXLEN = 2_000
 LOG_TTL_SECONDS = 7 * 86_400
@@ -401,7 +405,8 @@ def envelope(
     type_: str, execution_id: str, data: bytes, *, ts: int, keys: bytes = b"", max_bytes: int = MAX_EVENT_BYTES
 ) -> bytes:
     """The event's JSON as it is stored: an `Envelope` around data of `encode_data`, with `keys` of `envelope_keys`.
-    `type_` and `execution_id` are valid. `PayloadTooLarge` over `max_bytes` (0: no limit)."""
+    `type_` and `execution_id` are valid. `PayloadTooLarge` where its block in a stream is over `max_bytes` (0: no
+    limit)."""
     # Joined, not encoded: nothing here needs escaping, and it is a third of the time.
     encoded = b'{"type":"%b","executionId":"%b","ts":%d%b,"data":%b}' % (
         type_.encode(),
@@ -410,9 +415,15 @@ def envelope(
         keys,
         data,
     )
-    if max_bytes and len(encoded) > max_bytes:
-        raise PayloadTooLarge(len(encoded), max_bytes)
+    if max_bytes and len(encoded) > max_bytes - BLOCK_BYTES - len(type_):
+        raise PayloadTooLarge(len(encoded) + BLOCK_BYTES + len(type_), max_bytes)
     return encoded
+
+
+def room(type_: str, execution_id: str, *, ts: int, keys: bytes, max_bytes: int) -> int:
+    """Bytes of data that an event may have."""
+    around = envelope(type_, execution_id, b"", ts=ts, keys=keys, max_bytes=0)
+    return max_bytes - BLOCK_BYTES - len(type_) - len(around)
 
 
 _TRACED = re.compile(

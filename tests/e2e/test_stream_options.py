@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
-from tests.edges import SSE, Author, EdgeProcess, Follower, call, request
+from tests.edges import SSE, Author, Connection, EdgeProcess, Follower, Frame, call, edge, request
 
 
 async def test_a_filter_shows_only_its_types_and_moves_the_cursor_past_the_rest(
     two_edges: list[EdgeProcess], author: Author
 ) -> None:
-    """`types=` lets through what matches; an id without data, at most one a heartbeat, carries the cursor on."""
+    """`types=` lets through what matches; `stream:cursor`, at most one a heartbeat, carries the cursor on."""
     await author.begin()
     async with Follower(two_edges, author.path + "?types=progress,execution:*", author.token) as viewer:
         await viewer.until_live()
@@ -59,6 +60,22 @@ async def test_the_end_of_a_filtered_view_moves_the_cursor_to_the_end(
     assert late.statuses == [200, 204]
 
 
+async def test_no_id_comes_alone(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Many clients make an empty event of a block without data, or forget its id: there is none, not for a filtered
+    view, nor for one that begins now."""
+    await author.begin()
+    hidden = await author.say(3)
+    for query in ("types=progress", "types=progress&from=now", "from=now&named=false"):
+        async with request(two_edges[0].port, "GET", f"{author.path}?{query}", author.token, headers=SSE) as response:
+            frames, seen = response.frames(), []
+            async with asyncio.timeout(5):
+                while not any(frame.id for frame in seen):
+                    seen.append(await anext(frames))
+        assert all(frame.data for frame in seen)
+        assert (seen[-1].event, seen[-1].id) == ("stream:cursor", str(hidden))
+        assert json.loads(seen[-1].data or "") == {"cursor": str(hidden)}
+
+
 async def test_a_bad_filter_is_refused(two_edges: list[EdgeProcess], author: Author) -> None:
     """What is not understood is a 400 with the parameter's name, not an empty stream."""
     await author.begin()
@@ -98,6 +115,35 @@ async def test_heartbeats_are_comments_or_events_as_asked(two_edges: list[EdgePr
         await author.end()
         await viewer.until_done()
     assert viewer.events == await author.log()
+
+
+async def test_heartbeats_as_close_as_a_client_needs_them(redis_url: str, author: Author) -> None:
+    """A client that gives up after seconds of silence says how close they must be, and is told what it gets: never more
+    than the edge's own pause."""
+    await author.begin()
+    with edge(redis_url, heartbeat_seconds=15) as usual:
+        for query, said in (("heartbeat=1", 1), ("heartbeat=event,1", 1), ("heartbeat=60", 15), ("named=true", 15)):
+            path = f"{author.path}?{query}"
+            async with request(usual.port, "GET", path, author.token, headers=SSE) as response:
+                async with asyncio.timeout(5):
+                    opened = await _opened(response, signs=2 if said == 1 else 0)
+                assert opened["heartbeatSeconds"] == said, query
+                assert (response.sse.comments == 0) == ("event" in query or said == 15)
+        for wrong in ("0", "61", "1.5", "event,", "comment", "1,event"):
+            answer = await call(usual.port, "GET", f"{author.path}?heartbeat={wrong}", author.token)
+            assert (answer.status, answer.body["path"]) == (400, "heartbeat")
+
+
+async def _opened(response: Connection, *, signs: int) -> dict[str, Any]:
+    """What `stream:open` says, once so many heartbeats have come."""
+    frames: list[Frame] = []
+    async for piece in response.pieces():
+        frames += response.sse.feed(piece)
+        heard = response.sse.comments + sum(frame.event == "heartbeat" for frame in frames)
+        if frames and heard >= signs:
+            break
+    opened: dict[str, Any] = json.loads(frames[0].data or "")
+    return opened
 
 
 async def test_an_http_1_0_client_gets_an_unchunked_body_that_ends_with_the_connection(

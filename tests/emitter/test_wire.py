@@ -230,10 +230,12 @@ def test_usual_python_values_have_a_form() -> None:
 
 
 def test_too_large_names_the_limit() -> None:
-    """The error carries size and limit; just below the limit is fine, and 0 is no limit."""
+    """The error carries size and limit, of the event as a stream has it; just below the limit is fine, and 0 is no
+    limit."""
     event = events.Thinking(thought="x" * 1000)
-    size = len(stored(event))
-    assert len(stored(event, max_bytes=size)) == size
+    longest = b"id: 123456789012345-123456789012345\nevent: thinking\ndata: %b\n\n" % stored(event)
+    size = len(longest)
+    assert stored(event, max_bytes=size) == stored(event)
     with pytest.raises(PayloadTooLarge, match=f"{size} bytes .* {size - 1} bytes .*RUNCAST_MAX_EVENT_BYTES"):
         stored(event, max_bytes=size - 1)
     assert len(stored(events.Thinking(thought="x" * 100_000), max_bytes=0)) > 100_000
