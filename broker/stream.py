@@ -171,7 +171,8 @@ class Streams:
         """One lens object for all viewers that ask for the same, up to a sane number of different wishes."""
         if len(self._lenses) >= MAX_SHARED_LENSES:
             self._lenses.clear()
-        return wanted._replace(lens=self._lenses.setdefault(wanted.lens.key, wanted.lens))
+        lens = wanted.lens
+        return wanted._replace(lens=self._lenses.setdefault((*lens.key, lens.heartbeat_seconds), lens))
 
     async def _head(self, target: Target) -> Head | None:
         """What is known of an execution; None for a feed. Asks Redis only if the log, as far as this edge watches it,
