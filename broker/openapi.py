@@ -6,11 +6,12 @@ protocols answer is beside them, in their packages.
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 
 from broker import api_types as api
+from broker import ops_types
 from broker.description import (
     ID,
     JSON,
@@ -37,6 +38,7 @@ from broker.metrics import CloseReason
 from broker.ops_types import OpsSnapshot
 from broker.protocols import description as protocols
 from broker.settings import Scope
+from emitter import events
 from emitter.events import CATALOGUE, Custom, Event, State
 from emitter.wire import CUSTOM_TYPE, Envelope
 
@@ -55,7 +57,7 @@ def build_openapi(version: str) -> Json:
         "tags": [{"name": name} for name in ("executions", "streams", "operations", *protocols.TAGS)],
         "paths": {**_execution_paths(), **_stream_paths(), **_operations_paths(), **protocols.paths()},
         "components": {
-            "schemas": _schemas(),
+            "schemas": _plain(_schemas()),
             "parameters": {parameter["name"]: parameter for parameter in (*OWNER, *STREAM, *TRACE)},
             "headers": headers(),
             "responses": problems(),
@@ -76,6 +78,7 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
 
 def _schemas() -> Json:
     _, schemas = msgspec.json.schema_components([*_BODIES, *protocols.BODIES, *CATALOGUE, Envelope], ref_template=REF)
+    schemas = _named(schemas)
     head = schemas.pop("Envelope")
     names = {event.type: event.__name__ + "Event" for event in CATALOGUE}
     for event in CATALOGUE:
@@ -97,7 +100,50 @@ def _schemas() -> Json:
     }
     schemas["RevocationRequest"]["oneOf"] = [_only("jti", "user"), _only("user", "jti")]
     schemas["StreamEnd"]["properties"]["reason"] = {"type": "string", "enum": list(CloseReason)}
+    _say_what_is_always_there(schemas)
     return dict(sorted({**schemas, **protocols.schemas()}.items()))
+
+
+def _say_what_is_always_there(schemas: Json) -> None:
+    """Structs that leave nothing out have all their members, null where they are unset; requests may leave out what has
+    a default, whatever they leave out otherwise."""
+    for module in (api, ops_types, events):
+        for name in schemas.keys() & vars(module).keys():
+            config = getattr(module, name).__struct_config__
+            if not (config.omit_defaults or config.forbid_unknown_fields):
+                schemas[name]["required"] = list(schemas[name]["properties"])
+
+
+def _plain(document: Any) -> Any:
+    """Without what generators of clients misread: a member with a default, which they take for one that is always
+    there; and an object of which nothing is said, which they take for an empty one."""
+    if isinstance(document, list):
+        return [_plain(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    found = {name: _plain(each) for name, each in document.items() if name not in ("default", "properties")}
+    if "properties" in document:
+        found["properties"] = {name: _plain(each) for name, each in document["properties"].items()}
+    if found.get("type") == "object" and not found.keys() & {"properties", "additionalProperties"}:
+        found["additionalProperties"] = True
+    return found
+
+
+def _named(schemas: Json) -> Json:
+    """Without modules in names: `broker.protocols.ai_sdk.chat.Message` is `AiSdkMessage`."""
+    names = {name: _short(name) for name in schemas if "." in name}
+    text = msgspec.json.encode(schemas).decode()
+    for name, short in names.items():
+        text = text.replace(f'"{REF.format(name=name)}"', f'"{REF.format(name=short)}"')
+    found: Json = msgspec.json.decode(text)
+    for name, short in names.items():
+        found[short] = found.pop(name) | {"title": short}
+    return found
+
+
+def _short(name: str) -> str:
+    protocol, _, class_ = name.removeprefix("broker.protocols.").split(".")
+    return "".join(word.capitalize() for word in protocol.split("_")) + class_
 
 
 def _only(name: str, other: str) -> Json:

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from broker import api_types, ops_types
+from broker import api_types
 from broker.description import REF, Json
 from broker.openapi import build_openapi
-from emitter import events
 from emitter.events import State
 
 ROOTS = (
@@ -84,26 +83,15 @@ def _declaration(name: str, schema: Json, states: list[str]) -> str:
         return f"{comment}export type {name} =\n  | {members};\n"
     required = set(schema.get("required", ()))
     fields = "".join(
-        _field(key, each, states, is_required=key in required, is_always_there=_is_whole(name))
-        for key, each in schema["properties"].items()
+        _field(key, each, states, is_required=key in required) for key, each in schema["properties"].items()
     )
     return f"{comment}export interface {name} {{\n{fields}}}\n"
 
 
-def _is_whole(name: str) -> bool:
-    """Whether every field is written, null where it is unset; requests and events leave out what is unset."""
-    for module in (api_types, ops_types):
-        struct: type[msgspec.Struct] | None = getattr(module, name, None)
-        if struct is not None:
-            config = struct.__struct_config__
-            return not (config.omit_defaults or config.forbid_unknown_fields)
-    return hasattr(events, name) and not getattr(events, name).__struct_config__.omit_defaults
-
-
-def _field(key: str, schema: Json, states: list[str], *, is_required: bool, is_always_there: bool) -> str:
+def _field(key: str, schema: Json, states: list[str], *, is_required: bool) -> str:
     described: Json = next((each for each in (schema, *schema.get("anyOf", ())) if "description" in each), {})
     comment = _comment(described.get("description") if "$ref" not in described else None, "  ")
-    if is_required or is_always_there:
+    if is_required:
         return f"{comment}  {key}: {_type(schema, states)};\n"
     present = (
         {**schema, "anyOf": [each for each in schema["anyOf"] if each != {"type": "null"}]}

@@ -106,6 +106,21 @@ def test_references(document: dict[str, Any]) -> None:
         assert unused == set(), kind
 
 
+def test_what_generators_of_clients_misread(document: dict[str, Any]) -> None:
+    """No member has a default, which some take for always there: `POST /api/agent/execute {task}` would be refused by
+    a type checker. An object may hold anything, unless its members are named. Names have no dots, titles are unequal.
+    What is always there says so."""
+    schemas = document["components"]["schemas"]
+    for node in nodes(schemas):
+        assert "default" not in node
+        assert node.get("type") != "object" or {"properties", "additionalProperties"} & node.keys(), node
+    assert not [name for name in schemas if not re.fullmatch(r"\w+", name)]
+    titles = [schema["title"] for schema in schemas.values() if "title" in schema]
+    assert len(titles) == len(set(titles))
+    assert schemas["ExecuteRequest"]["required"] == ["task"]
+    assert set(schemas["ExecutionState"]["required"]) == set(schemas["ExecutionState"]["properties"])
+
+
 def test_path_parameters(document: dict[str, Any]) -> None:
     """Every operation declares exactly the parameters that its path has."""
     for name, operation in operations(document).items():
