@@ -68,12 +68,13 @@ class Cards:
                 raise
         return self._agents
 
-    async def extended(self, request: web.Request, agent: str | None) -> dict[str, Any]:
-        """The card for those who are let in. Raises `A2AError`."""
+    async def extended(self, request: web.Request, agent: str | None, *, is_new: bool) -> dict[str, Any]:
+        """The card for those who are let in, for clients of 1.0 (`is_new`) without what only those before it read.
+        Raises `A2AError`."""
         card = self._card(request, await workers.live_agents(self._redis), agent, is_extended=True)
         if card is None:
             raise A2AError(INVALID_PARAMS, NOBODY)
-        return card
+        return _of_new(card) if is_new else card
 
     def _card(
         self, request: web.Request, live: list[AgentInfo], wanted: str | None, *, is_extended: bool
@@ -93,6 +94,23 @@ class Cards:
             **_SECURITY,
             "supportsAuthenticatedExtendedCard": True,
         }
+
+
+_OLD = {
+    "protocolVersion", "url", "preferredTransport", "additionalInterfaces", "security",
+    "supportsAuthenticatedExtendedCard",
+}  # fmt: skip
+"""Members of a card that 1.0 does not have."""
+
+
+def _of_new(card: dict[str, Any]) -> dict[str, Any]:
+    schemes = {
+        name: {"httpAuthSecurityScheme": scheme["httpAuthSecurityScheme"]}
+        for name, scheme in card["securitySchemes"].items()
+    }
+    can = {name: value for name, value in card["capabilities"].items() if name != "stateTransitionHistory"}
+    rest = {name: value for name, value in card.items() if name not in _OLD}
+    return {**rest, "securitySchemes": schemes, "capabilities": can}
 
 
 _SECURITY: dict[str, Any] = {

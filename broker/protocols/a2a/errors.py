@@ -76,7 +76,7 @@ def to_a2a(error: Exception) -> A2AError | None:
         case A2AError():
             return error
         case errors.UnknownExecution():
-            return A2AError(TASK_NOT_FOUND, "there is no such task")
+            return A2AError(TASK_NOT_FOUND, "Task not found")
         case errors.AlreadyAnswered():
             return A2AError(UNSUPPORTED, "the task's question was answered already")
         case errors.ExecutionEnded(state=state):

@@ -35,7 +35,7 @@ def operations(calls: Calls, cards: Cards) -> Mapping[str, Operation]:
         return await calls.subscribe(call, call.wire.read_ask(params))
 
     async def card(call: Call, _: dict[str, Any]) -> web.StreamResponse:
-        return call.respond(await cards.extended(call.request, call.agent))
+        return call.respond(await cards.extended(call.request, call.agent, is_new=call.wire.is_typed))
 
     push = dict.fromkeys(("set_push", "get_push", "list_push", "delete_push"), calls.push)
     named = {"send": send, "stream": stream, "get": get, "list": listing, "cancel": cancel, "subscribe": subscribe}

@@ -18,7 +18,7 @@ from broker.protocols.a2a.renderer import JSON_HEADERS
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import NEW, OLD, Family, version_of
-from broker.protocols.a2a.wire import Wire, encode
+from broker.protocols.a2a.wire import Wire, check_type, encode
 
 WIRES: dict[Family, Wire] = {OLD: V03Rest(), NEW: V10()}
 SPOKEN: dict[Family, tuple[str, ...]] = {OLD: ("0.2", "0.3"), NEW: ("1.0",)}
@@ -81,6 +81,8 @@ class Rest:
 
     async def _params(self, request: web.Request) -> dict[str, Any]:
         """Body, query and path as one: the path counts most."""
+        if request.can_read_body:
+            check_type(request)
         body = await self._front.read_body(request) if request.can_read_body else b""
         async with self._front.working(request):
             check_shape(body)

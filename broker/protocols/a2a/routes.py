@@ -33,7 +33,9 @@ class A2A:
             *(web.get(path, self._cards.public) for path in PATHS),
             *(web.get("/a2a/{agent:[^/:]+}" + path, self._cards.public) for path in PATHS),
             web.post("/a2a", self._rpc.handle),
+            web.post("/a2a/", self._rpc.handle),  # as clients have it that join a base and an empty path
             web.get("/a2a/stream", for_event_source(self._watching.stream), allow_head=False),
             *self._rest.routes(),
             web.post("/a2a/{agent:[^/:]+}", self._rpc.handle),
+            web.post("/a2a/{agent:[^/:]+}/", self._rpc.handle),
         ]

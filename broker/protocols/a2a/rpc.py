@@ -25,10 +25,11 @@ from broker.protocols.a2a.renderer import JSON_HEADERS, STREAM_HEADERS, rpc_resu
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import HEADER, METHODS, NEW, OLD, Family, version_of
-from broker.protocols.a2a.wire import Wire, encode
+from broker.protocols.a2a.wire import Wire, check_type, encode
 
 WIRES: dict[Family, Wire] = {OLD: V03(), NEW: V10()}
 
+OF_REQUESTS = (PARSE, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS)
 OLD_STREAMS = ("message/stream", "tasks/resubscribe")
 
 
@@ -55,6 +56,7 @@ class Rpc:
         identity = await self._front.identify(request, "executions:read", rate=READS)
         envelope: dict[str, Any] = {}
         try:
+            check_type(request)
             body = await self._front.read_body(request)
             async with self._front.working(request):
                 envelope = decode(body)
@@ -116,7 +118,9 @@ def _refuse(request: web.Request, envelope: dict[str, Any], error: A2AError) -> 
     id_ = envelope.get("id")
     refusal = {"jsonrpc": "2.0", "id": id_ if _is_id(id_) else None, "error": error.rpc(typed=_is_new(request))}
     body = encode(refusal)
-    # Clients from before there was a version to say take even the errors of streams as streams only.
-    if envelope.get("method") in OLD_STREAMS and HEADER not in request.headers:
+    # Clients from before there was a version to say take even the errors of streams as streams only; what is wrong with
+    # the request itself is no stream's error.
+    is_of_stream = envelope.get("method") in OLD_STREAMS and error.kind not in OF_REQUESTS
+    if is_of_stream and HEADER not in request.headers:
         return web.Response(body=b"data: " + body + b"\n\n", headers=STREAM_HEADERS)
     return web.Response(body=body, headers=JSON_HEADERS)

@@ -24,6 +24,7 @@ from broker.protocols.a2a.model import (
     TextPart,
     Update,
 )
+from broker.protocols.a2a.protojson import usual
 from broker.protocols.a2a.wire import MAX_PAGE, MAX_PARTS, Params, compact, milliseconds, read
 from broker.protocols.times import timestamp
 
@@ -38,6 +39,8 @@ STATES: dict[TaskState, str] = {
     "rejected": "TASK_STATE_REJECTED",
     "auth-required": "TASK_STATE_AUTH_REQUIRED",
 }
+"""In the order of their numbers in the proto."""
+ROLE_USER = 1
 _BY_NAME = {name: state for state, name in STATES.items()}
 
 MAX_COUNT = 2**31 - 1
@@ -56,7 +59,7 @@ class _Part(Params, frozen=True):
 
 class _Message(Params, frozen=True):
     message_id: Text
-    role: str
+    role: str | int
     parts: Annotated[list[_Part], Meta(min_length=1, max_length=MAX_PARTS)]
     context_id: str | None = None
     task_id: str | None = None
@@ -85,7 +88,7 @@ class _Ask(Params, frozen=True):
 
 class _List(Params, frozen=True):
     context_id: str | None = None
-    status: str | None = None
+    status: str | int | None = None
     page_size: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 50
     page_token: str | None = None
     history_length: Count | None = None
@@ -99,7 +102,7 @@ class V10:
     is_typed = True
 
     def read_send(self, params: Any) -> Send:
-        given = read(params, _Send)
+        given = read(usual(params, _Send), _Send)
         wanted = given.configuration
         return Send(
             message=_message_from(given.message),
@@ -110,14 +113,12 @@ class V10:
         )
 
     def read_ask(self, params: Any) -> Ask:
-        given = read(params, _Ask)
+        given = read(usual(params, _Ask), _Ask)
         return Ask(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
 
     def read_list(self, params: Any) -> ListTasks:
-        given = read(params, _List)
-        if given.status and given.status not in _BY_NAME:
-            raise A2AError(INVALID_PARAMS, f"status: {given.status[:64]!r} is not a task's state")
-        state = _BY_NAME[given.status] if given.status else None
+        given = read(usual(params, _List), _List)
+        state = _state_from(given.status) if given.status else None
         return ListTasks(
             context_id=given.context_id or None,
             state=None if state == "unknown" else state,
@@ -195,8 +196,17 @@ def _part(part: Part) -> dict[str, Any]:
     return content | compact(filename=part.filename, mediaType=part.media_type)
 
 
+def _state_from(given: str | int) -> TaskState:
+    """By its name, or its number in the proto."""
+    if isinstance(given, int) and 0 <= given < len(STATES):
+        return list(STATES)[given]
+    if given not in _BY_NAME:
+        raise A2AError(INVALID_PARAMS, f"status: {str(given)[:64]!r} is not a task's state")
+    return _BY_NAME[str(given)]
+
+
 def _message_from(given: _Message) -> Message:
-    if given.role not in ("ROLE_USER", "user"):
+    if given.role not in ("ROLE_USER", "user", ROLE_USER):
         raise A2AError(INVALID_PARAMS, "message.role: clients send ROLE_USER")
     return Message(
         role="user",

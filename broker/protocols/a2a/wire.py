@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 import msgspec
+from aiohttp import web
 
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import Ask, ListTasks, Send, Task, TaskPage, Update
@@ -47,6 +49,13 @@ class Wire(Protocol):
         """A task as a stream has it."""
 
     def update(self, update: Update) -> dict[str, Any]: ...
+
+
+def check_type(request: web.Request) -> None:
+    """Raises `A2AError` for a body that says that it is no JSON."""
+    said = request.headers.get("Content-Type")
+    if said is not None and not re.fullmatch(r"[\w.-]+/([\w.-]+\+)?json", request.content_type):
+        raise A2AError(CONTENT_TYPE, f"a request is application/json, not {said[:64]!r}")
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -72,6 +72,8 @@ class Speech:
         self._steps: Kept[str] = Kept(MAX_FOLLOWED)
         self._subagents: Kept[str] = Kept(MAX_FOLLOWED)
         self.first_thought: str | None = None
+        self.has_spoken = False
+        """Whether anything was said that is part of the conversation."""
 
     def reset(self) -> None:
         """Forget a lost attempt. What it left open is ended by then."""
@@ -79,6 +81,7 @@ class Speech:
         for followed in (self._thinking, self._steps, self._subagents):
             followed.clear()
         self.first_thought = None
+        self.has_spoken = False
 
     # --- text ---
 
@@ -111,6 +114,7 @@ class Speech:
     def _begin_text(self, message_id: str, head: Envelope) -> None:
         if self._frames.is_open((TEXT, message_id)):
             return
+        self.has_spoken = self.has_spoken or _in_call(head) is None
         who = self.subagent(head)
         beginning = event_of(
             "TEXT_MESSAGE_START", messageId=message_id, role="assistant", subagentRunId=who, metadata=_in_call(head)

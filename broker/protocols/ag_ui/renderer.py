@@ -318,6 +318,9 @@ class Renderer:
     def _complete(self, event: events.ExecutionComplete) -> None:
         self._show_plan()
         self._calls.give_up()
+        if isinstance(event.result, str) and event.result and not self._speech.has_spoken:
+            # Or an application that shows messages shows nothing of an agent that returns its answer.
+            self._speech.complete(self._head, events.MessageComplete(message_id="result", text=event.result))
         self._frames.finish_all()
         self._finish({"type": "success"}, event.result, {"duration": event.duration})
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from broker.api_types import CancelRequest, CancelResponse, ExecutionSummary
 from broker.auth import Identity
 from broker.front import MAX_BODY_BYTES, READS, Front
+from broker.problems import Problem
 from broker.protocols import conversations
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
@@ -76,8 +77,11 @@ class AiSdk:
             )
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
-        """The chat's running execution from its first event on; 204 if none runs."""
+        """The chat's running execution from its first event on; 204 if none runs. Who asks for a part of it would take
+        all for that part, so he is refused."""
         identity = await self._front.identify(request, "executions:read", rate=READS)
+        if "startIndex" in request.query:
+            raise Problem(400, "invalid-parameter", "a chat is shown from its first event on", path="startIndex")
         running = await self._running(identity, request, limit=1)
         if not running:
             return web.Response(status=204)
