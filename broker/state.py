@@ -178,6 +178,11 @@ class Fold:
     def artifacts(self) -> list[ArtifactState]:
         return [_artifact_of(item) for item in self._artifacts.values()]
 
+    @property
+    def is_short_of_texts(self) -> bool:
+        """Whether messages, partial results or artifacts are missing: there were too many."""
+        return self._messages.is_short or self._artifacts.is_short or self.partials.is_short
+
     def is_result_told(self) -> bool:
         """Whether there is no result, or the texts come to it."""
         result = self.end.get("result")

@@ -142,7 +142,7 @@ class Items(Generic[T]):
     `changed`, of those that are `watched`, has the value that each part had when it was last emptied, or None, by id.
     """
 
-    __slots__ = ("_by_id", "_clip", "_limit", "_newest", "changed", "is_watched")
+    __slots__ = ("_by_id", "_clip", "_limit", "_newest", "changed", "is_short", "is_watched")
 
     def __init__(self, limit: int, clip: Callable[[T], T], *, is_watched: bool = False) -> None:
         self._by_id: dict[str, Versions[T]] = {}
@@ -150,6 +150,8 @@ class Items(Generic[T]):
         self._clip = clip
         self._newest = 0
         self.is_watched = is_watched
+        self.is_short = False
+        """Whether parts are missing, since there were too many or their ids too long."""
         self.changed: dict[str, T | None] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -207,6 +209,7 @@ class Items(Generic[T]):
         return len(id_)
 
     def _drop(self, id_: str) -> None:
+        self.is_short = True
         item = self._by_id.pop(id_)
         if self.is_watched:
             self._note(id_, item)

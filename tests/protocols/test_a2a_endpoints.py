@@ -117,6 +117,21 @@ def generations(found: list[Any]) -> list[int]:
     return [next(iter(each.values()))["metadata"]["generation"] for each in found]
 
 
+async def test_what_a_request_is_written_as(two_edges: list[EdgeProcess], author: Author) -> None:
+    """JSON, of whatever JSON type; a body that says it is another is refused. A slash at the end changes nothing."""
+    task, _ = await begun(two_edges[0], author)
+    body = envelope("GetTask", {"id": task["id"]})
+    for path, type_ in (("/a2a/", "application/json"), ("/a2a/manual/", "application/a2a+json; charset=utf-8")):
+        answer = await call(two_edges[0].port, "POST", path, author.token, body, headers=NEW | {"Content-Type": type_})
+        assert answer.body["result"]["id"] == task["id"]
+    for type_ in ("text/plain", "application/x-www-form-urlencoded", "json"):
+        headers = NEW | {"Content-Type": type_}
+        answer = await call(two_edges[0].port, "POST", "/a2a", author.token, body, headers=headers)
+        assert (answer.status, answer.body["error"]["code"]) == (200, -32005)
+        rest = await call(two_edges[0].port, "POST", "/a2a/message:send", author.token, b"{}", headers=headers)
+        assert (rest.status, rest.body["error"]["details"][0]["reason"]) == (400, "CONTENT_TYPE_NOT_SUPPORTED")
+
+
 # --- the card --------------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +300,14 @@ async def test_the_extended_card(two_edges: list[EdgeProcess], redis: Redis, aut
     for card in found:
         extensions = {each["uri"]: each.get("params") for each in card["capabilities"]["extensions"]}
         assert extensions["urn:runcast:a2a:params"] == {"writer": schema}
+    # `AgentCard` of the a2a.proto of 1.0, but for what we do not have.
+    members = {"name", "description", "supportedInterfaces", "version", "capabilities", "securitySchemes", "skills"}
+    members |= {"securityRequirements", "defaultInputModes", "defaultOutputModes"}
+    for card in (found[0], found[2]):
+        assert card.keys() == members
+        assert card["capabilities"].keys() <= {"streaming", "pushNotifications", "extensions", "extendedAgentCard"}
+        assert card["securitySchemes"]["bearer"].keys() == {"httpAuthSecurityScheme"}
+    assert all(card["protocolVersion"] == "0.3.0" for card in (found[1], *found[3:]))
     public = await told(two_edges[0], "writer")
     assert "urn:runcast:a2a:params" not in json.dumps(public.body)
 
@@ -443,7 +466,8 @@ async def test_unknown_agents(two_edges: list[EdgeProcess], author: Author) -> N
 
 
 async def test_errors_of_old_streams(two_edges: list[EdgeProcess], author: Author) -> None:
-    """Clients that say no version get a stream's error as a stream, which is all that they take; others as JSON."""
+    """Clients that say no version get a stream's error as a stream, which is all that they take; others as JSON, and so
+    does everybody whose request itself is wrong."""
     params = {"message": message(old=True, taskId="nobody")}
     async with streaming(two_edges[0], author, "stream", params, old=True) as response:
         assert response.headers["content-type"] == "text/event-stream"
@@ -452,6 +476,9 @@ async def test_errors_of_old_streams(two_edges: list[EdgeProcess], author: Autho
     async with streaming(two_edges[0], author, "stream", params, old=True, A2A_Version="0.3") as response:
         assert response.headers["content-type"].startswith("application/json")
         assert (await response.json())["error"]["code"] == -32001
+    async with streaming(two_edges[0], author, "stream", {"invalid": 1}, old=True) as response:
+        assert response.headers["content-type"].startswith("application/json")
+        assert (await response.json())["error"]["code"] == -32602
 
 
 # --- messages --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from broker.protocols.a2a.incoming import answer_of, context_of, question_for, r
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
-from broker.protocols.a2a.v10 import V10
+from broker.protocols.a2a.v10 import STATES, V10
 from broker.protocols.a2a.wire import Wire, encode, milliseconds
 from broker.protocols.conversations import Turn
 from broker.protocols.times import timestamp
@@ -216,6 +216,34 @@ def test_bad_old_rest(params: Any) -> None:
 def test_bad_lists(params: Any) -> None:
     """A list's filters are checked."""
     assert refusal(V10().read_list, params) is a2a_errors.INVALID_PARAMS
+
+
+def test_what_protojson_allows() -> None:
+    """Names as the proto has them, null for any member, whole numbers as text, enums by number: as in the usual form.
+    What is the sender's own stays as it is, and null is a value where a value is wanted."""
+    version = V10()
+    about = {"extensions": None, "referenceTaskIds": None, "metadata": None}
+    usual = {"messageId": "m", "role": "ROLE_USER", "contextId": "c", "parts": [{"text": "hi"}, {"data": None}]}
+    odd = {
+        "message_id": "m",
+        "role": 1,
+        "context_id": "c",
+        "parts": [{"text": "hi", "media_type": None}, {"data": None}],
+    }
+    wanted = version.read_send(
+        {"message": usual, "configuration": {"historyLength": 2}, "metadata": {"own_name": None}}
+    )
+    given = {"message": {**odd, **about}, "configuration": {"history_length": "2"}, "metadata": {"own_name": None}}
+    assert version.read_send(given) == wanted
+    assert version.read_send({"message": usual, "configuration": None}).history_length is None
+    listed = version.read_list({"contextId": "c", "pageSize": 2, "status": "TASK_STATE_WORKING"})
+    assert version.read_list({"context_id": "c", "page_size": "2", "status": 2, "pageToken": None}) == listed
+    assert version.read_list({"pageSize": 2.0}).page_size == 2
+    assert version.read_ask({"id": "t", "history_length": 0}).history_length == 0
+    for state, name in enumerate(STATES.values()):
+        assert version.read_list({"status": state}) == version.read_list({"status": name})
+    assert refusal(version.read_list, {"status": 9}) is a2a_errors.INVALID_PARAMS
+    assert refusal(version.read_list, {"pageSize": "2 pages"}) is a2a_errors.INVALID_PARAMS
 
 
 def test_lists_are_new() -> None:

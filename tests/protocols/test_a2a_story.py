@@ -485,6 +485,22 @@ def test_what_was_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "historyTruncated" not in (Story(OPENING).task().metadata or {})
 
 
+@pytest.mark.parametrize("kind", ["message", "partial", "artifact"])
+def test_a_task_of_too_many_artifacts_says_so(kind: str) -> None:
+    """Of more messages, partial results or artifacts than are kept the newest are there, and the task says that there
+    were more."""
+    make: dict[str, Any] = {
+        "message": lambda n: events.MessageComplete(message_id=str(n), text="x"),
+        "partial": lambda n: PartialResult(result=n),
+        "artifact": lambda n: events.Artifact(artifact_id=str(n), media_type="t", text="x", last=True),
+    }
+    for count, mark in ((200, None), (201, True)):
+        story = Story(OPENING)
+        tell(story, entries(STARTED, *(make[kind](number) for number in range(count)), DONE))
+        task = story.task()
+        assert (len(task.artifacts), (task.metadata or {}).get("artifactsTruncated")) == (200, mark)
+
+
 def test_a_task_in_little_room() -> None:
     """A task is told in as little room as it is given: the latest is whole, what is older is marked."""
     made = [events.Artifact(artifact_id=f"a{n}", media_type="t", text=f"{n}" * 5_000, last=True) for n in range(10)]

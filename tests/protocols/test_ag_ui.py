@@ -279,6 +279,22 @@ def test_every_event() -> None:
     assert made.is_over
 
 
+RETURNED = ExecutionComplete(result="All done.", duration=1.0)
+
+
+def test_an_agent_that_returns_its_answer() -> None:
+    """A text that is only returned is shown as a message; what was said already is not said again; what a sub-agent, or
+    a lost attempt, said is no answer."""
+    say = MessageDelta(message_id="m", delta="Said.")
+    assert client(STARTED, RETURNED).text == "All done."
+    assert client(STARTED, say, RETURNED).text == "Said."
+    assert client(STARTED, say, LOST, RESTARTED, RETURNED).text == "All done."
+    inner = entry(2, MessageComplete(message_id="m", text="inner"), agent="helper", parent_id="c")
+    seen = Client().take(shown([entry(1, STARTED), inner, entry(3, RETURNED)]))
+    assert [message["content"] for message in seen.of_role("assistant")] == ["inner", "All done."]
+    assert client(STARTED, ExecutionComplete(result={"a": 1}, duration=1.0)).of_role("assistant") == []
+
+
 def test_every_event_is_valid() -> None:
     """Each is one of the protocol's events, in an order that its verifier takes; they come to what the log says."""
     entries = recorded("every_event.jsonl")

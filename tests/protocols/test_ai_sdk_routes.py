@@ -110,6 +110,14 @@ async def test_a_turn_whose_log_has_gone(two_edges: list[EdgeProcess], author: A
     assert got.endswith(b"data: [DONE]\n\n")
 
 
+async def test_a_part_of_a_chat_is_not_to_be_had(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A client that counts chunks would take all of them for those that it lacks: it is refused, whatever runs."""
+    path = CHAT + "/c/stream?startIndex="
+    for start in ("2", "-5"):
+        answer = await call(two_edges[0].port, "GET", path + start, author.token)
+        assert (answer.status, answer.body["path"]) == (400, "startIndex")
+
+
 async def test_resume(two_edges: list[EdgeProcess], author: Author) -> None:
     """A chat's stream is its running execution from the start; of those that run, the newest; 204 when none does."""
     path = CHAT + "/c/stream"

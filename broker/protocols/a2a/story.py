@@ -216,6 +216,8 @@ class Story:
         metadata |= {name: msgspec.to_builtins(value) for name, value in found.items() if value is not None}
         if self._history is not None and self._history.is_cut:
             metadata["historyTruncated"] = True
+        if fold.is_short_of_texts:
+            metadata["artifactsTruncated"] = True
         return metadata | {"attempt": fold.attempt}
 
     def _status_message(self) -> Message | None:
