@@ -29,7 +29,6 @@ from broker.protocols.a2a.wire import Wire, check_type, encode
 
 WIRES: dict[Family, Wire] = {OLD: V03(), NEW: V10()}
 
-OF_REQUESTS = (PARSE, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS)
 OLD_STREAMS = ("message/stream", "tasks/resubscribe")
 
 
@@ -118,9 +117,7 @@ def _refuse(request: web.Request, envelope: dict[str, Any], error: A2AError) -> 
     id_ = envelope.get("id")
     refusal = {"jsonrpc": "2.0", "id": id_ if _is_id(id_) else None, "error": error.rpc(typed=_is_new(request))}
     body = encode(refusal)
-    # Clients from before there was a version to say take even the errors of streams as streams only; what is wrong with
-    # the request itself is no stream's error.
-    is_of_stream = envelope.get("method") in OLD_STREAMS and error.kind not in OF_REQUESTS
-    if is_of_stream and HEADER not in request.headers:
+    # Clients from before there was a version to say take even the errors of streams as streams only, whatever is wrong.
+    if envelope.get("method") in OLD_STREAMS and HEADER not in request.headers:
         return web.Response(body=b"data: " + body + b"\n\n", headers=STREAM_HEADERS)
     return web.Response(body=body, headers=JSON_HEADERS)
