@@ -86,7 +86,7 @@ def test_operation_ids(document: dict[str, Any]) -> None:
 
 
 async def test_routes_and_description_agree(document: dict[str, Any], redis: Redis, redis_url: str) -> None:
-    """Every route of an edge is described, but for pages and slashes at the end, and everything described is a route."""
+    """Every route of an edge is described, but for pages and last slashes, and everything described is a route."""
     settings = Settings(redis_url=redis_url, host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0,
                         jwt_secret=SECRET, drain_seconds=0)  # fmt: skip
     async with Edge(settings) as edge:
