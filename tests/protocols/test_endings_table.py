@@ -423,7 +423,7 @@ def test_the_state(ending: str) -> None:
     """The folded state of an execution that ended has nothing that goes on."""
     for name in CASES:
         state = folded(ended(name, ending))
-        assert state["status"] in ev.TERMINAL_STATES.values(), name
+        assert state["status"] in ev.TERMINAL_STATES, name
         assert open_in_state(state) == [], name
 
 
@@ -477,7 +477,7 @@ def test_the_terminal(ending: str) -> None:
     for name in CASES:
         entries = ended(name, ending)
         lines, transcript = printed(entries)
-        assert transcript.outcome in ev.TERMINAL_STATES.values(), name
+        assert transcript.outcome in ev.TERMINAL_STATES, name
         assert open_in_lines(entries) == [], name
         if "taken over" not in ending:
             assert all(any(line.startswith(f"  ⊘ {call}") for line in lines) for call in CASES[name].calls), name
