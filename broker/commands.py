@@ -38,7 +38,7 @@ from emitter.errors import (
 from emitter.events import InputRequired
 from emitter.lifecycle import Lifecycle, Start, check_size
 from emitter.log import LogLimits
-from emitter.record import ExecutionRecord, Field, Selection
+from emitter.record import ExecutionRecord, Field, Selection, read_object
 from emitter.record import question as question_field
 from emitter.redact import Redactor
 from emitter.tracing import Trace
@@ -49,6 +49,7 @@ AGENTS_FRESH_SECONDS = 1.0
 MAX_DELAY_SECONDS = 365 * 86_400
 """How late an execution may start where logs do not expire."""
 _KEY = Selection(Field.KEY)
+_PARAMS = Selection(Field.PARAMS)
 _STATE = Selection(Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN)
 _STATE_AND_STACK = Selection(*_STATE.names, Field.STACK)
 
@@ -198,6 +199,14 @@ class Commands:
             fold.apply_entry(Entry(record.ms, record.seq, b"", record.end))
             state = fold.state()
         return _completed(state, record, waits_for)
+
+    async def params(self, owner: Owner, execution_id: str) -> dict[str, Any]:
+        """What an execution was started with, without credentials. What others wrote that is no object is none."""
+        record = _PARAMS.read(await self._redis.hmget(owner.execution(execution_id).record, *_PARAMS.names))
+        try:
+            return read_object(record.params)
+        except ValueError:
+            return {}
 
     async def _record(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionRecord:
         selection = _STATE_AND_STACK if with_stack else _STATE

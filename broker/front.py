@@ -101,6 +101,11 @@ class Front:
         self._protocol = Protocol.NATIVE
         self._log = get_logger()
 
+    @property
+    def max_conversation_bytes(self) -> int:
+        """Of the conversation that an execution is given; 0 for no limit."""
+        return self._settings.max_conversation_bytes
+
     def speaking(self, protocol: Protocol) -> Front:
         other = copy.copy(self)
         other._protocol = protocol

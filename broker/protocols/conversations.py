@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,9 +11,10 @@ import msgspec
 
 from broker.api_types import ExecutionState, ExecutionSummary
 from broker.commands import Commands
+from broker.protocols.attachments import Attachment, Found, check_room, fitting, size
 from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATES
-from emitter.wire import Owner
+from emitter.wire import MAX_CONVERSATION_BYTES, Owner
 
 PAGE = 50
 MAX_EXECUTIONS = 10
@@ -21,12 +23,18 @@ MAX_TURNS = 50
 MAX_TURN_CHARS = 32_768
 """Of the conversation that an agent is given: turns, and characters of all of them together. The newest are kept."""
 
+BESIDE_BYTES = 160
+"""Of a turn with files or data, for the names around them and the mark of those for which there is no room."""
 
-class Turn(msgspec.Struct, frozen=True):
-    """What somebody said in a conversation, as agents are given it."""
+
+class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What somebody said in a conversation, as agents are given it: words, the files that came with them, and what else
+    an app's page put into the message (parts `data-…`, as they are)."""
 
     role: Literal["user", "assistant"]
     content: str
+    attachments: list[Attachment] = []
+    data: list[dict[str, Any]] = []
 
 
 def last_turns(turns: Sequence[Turn]) -> list[Turn]:
@@ -41,12 +49,46 @@ def last_turns(turns: Sequence[Turn]) -> list[Turn]:
     return kept[::-1]
 
 
-def given(before: Sequence[Turn], asked: Turn) -> dict[str, Any]:
+def given(before: Sequence[Turn], asked: Turn, max_bytes: int = MAX_CONVERSATION_BYTES) -> dict[str, Any]:
     """The parameters by which an agent has the conversation: `messages`, the newest turns and what is asked now; and
-    `messagesOmitted`, how many older ones are left out at least, if any are."""
-    kept = last_turns(before)
+    `messagesOmitted`, how many older ones are left out at least, if any are.
+
+    All in `max_bytes` (0: however much there is), of which what is asked has what it needs; then come the words before
+    it, the newest first, and then the files that came with those: each that does not fit is marked."""
+    room = (max_bytes or sys.maxsize) - size([asked])
+    kept: list[Turn] = []
+    for turn in reversed(last_turns(before)):
+        room -= size(Turn(turn.role, turn.content)) + (BESIDE_BYTES if turn.attachments or turn.data else 0)
+        if room < 0:
+            break
+        kept.append(turn)
+    told = _with_files(kept, room)[::-1]
     omitted = {"messagesOmitted": len(before) - len(kept)} if len(kept) < len(before) else {}
-    return {"messages": msgspec.to_builtins([*kept, asked]), **omitted}
+    return {"messages": msgspec.to_builtins([*told, asked]), **omitted}
+
+
+def _with_files(turns: Sequence[Turn], room: int) -> list[Turn]:
+    """The turns, given newest first, with what of their files and data there is room for."""
+    told = []
+    for turn in turns:
+        attachments, room = fitting(turn.attachments, room)
+        data: list[dict[str, Any]] = []
+        for part in turn.data:
+            kept = part if size(part) <= room else {"type": part.get("type"), "omitted": "there is no room for it"}
+            if size(kept) <= room:
+                room -= size(kept)
+                data.append(kept)
+        if len(data) < len(turn.data):
+            data.append({"omitted": f"{len(turn.data) - len(data)} parts: there is no room for them"})
+        told.append(msgspec.structs.replace(turn, attachments=attachments, data=data))
+    return told
+
+
+def check_asked(asked: Turn, found: Sequence[Found], max_bytes: int) -> None:
+    """Raises `Problem` 413 where a message's files do not fit beside its words and data, naming the first that does
+    not."""
+    if max_bytes:
+        check_room(found, max_bytes - size([msgspec.structs.replace(asked, attachments=[])]) - BESIDE_BYTES)
 
 
 async def recent(
@@ -81,7 +123,7 @@ async def turns(commands: Commands, owner: Owner, conversation_id: str, *, inste
             state = await commands.state(owner, summary.execution_id, with_stack=False)
         except UnknownExecution:
             continue  # it expired meanwhile
-        said = [*_turns(state), *said]
+        said = [*_turns(state, await commands.params(owner, summary.execution_id)), *said]
         if sum(len(turn.content) for turn in said) > MAX_TURN_CHARS:
             break
     return said
@@ -103,7 +145,32 @@ def _before(said: list[ExecutionSummary], message_id: str | None) -> list[Execut
     return [*itertools.takewhile(lambda each: message_id is None or _message_of(each) != message_id, said)]
 
 
-def _turns(state: ExecutionState) -> list[Turn]:
+def _turns(state: ExecutionState, params: dict[str, Any]) -> list[Turn]:
     answer = state.text or (state.result if isinstance(state.result, str) else "")
-    asked = [Turn("user", state.task)] if state.task else []
+    asked = [_asked(state.task, params)] if state.task else []
     return [*asked, Turn("assistant", answer)] if answer else asked
+
+
+def _asked(task: str, params: dict[str, Any]) -> Turn:
+    """What an execution was asked: its task, with what came beside it. A message of files alone has no words, whatever
+    its task is called."""
+    said = _last(params)
+    if said is None or not (said.attachments or said.data):
+        return Turn("user", task)
+    return msgspec.structs.replace(said, content=task if said.content else "")
+
+
+def attached(params: dict[str, Any]) -> list[Attachment]:
+    """The files of the message that an execution with these parameters answers."""
+    said = _last(params)
+    return [] if said is None else said.attachments
+
+
+def _last(params: dict[str, Any]) -> Turn | None:
+    """The message that was asked, as `given` gave it. Agents may have a parameter of their own by that name."""
+    messages = params.get("messages")
+    try:
+        said = msgspec.convert(messages[-1] if isinstance(messages, list) else None, Turn)
+    except (msgspec.ValidationError, IndexError):
+        return None
+    return said if said.role == "user" else None

@@ -111,7 +111,7 @@ class Calls:
         # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
         key = idempotency_key(call.request)
         task_id = None if key is None else "a2a_" + hashlib.sha256(key.encode()).hexdigest()[:32]
-        wanted = request_of(send, context, call.agent, before, task_id)
+        wanted = request_of(send, context, call.agent, before, task_id, self._front.max_conversation_bytes)
         try:
             accepted, _ = await self._front.execute(call.request, call.identity, wanted)
         except ExecutionExists as known:

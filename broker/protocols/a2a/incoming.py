@@ -9,12 +9,13 @@ import msgspec
 
 from broker.api_types import ExecuteRequest
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, UNSUPPORTED, A2AError
-from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
-from broker.protocols.a2a.wire import encode, text_of
-from broker.protocols.conversations import Turn, given
+from broker.protocols.a2a.model import DataPart, FilePart, Message, Part, Send, TextPart
+from broker.protocols.a2a.wire import encode, is_text, text_of
+from broker.protocols.attachments import Attachment, Found, Unfit, as_file, collect, held, label_of, linked
+from broker.protocols.conversations import Turn, check_asked, given
 from emitter.answers import misfit
 from emitter.events import InputRequired
-from emitter.wire import EXECUTION_ID, new_execution_id
+from emitter.wire import EXECUTION_ID, MAX_CONVERSATION_BYTES, new_execution_id
 
 OURS = ("agent", "skillId", "cursor", "inputId")
 """Metadata of a request that is meant for us, and not kept."""
@@ -35,20 +36,31 @@ def context_of(message: Message) -> str:
 
 
 def request_of(
-    send: Send, context_id: str, agent: str | None, before: Sequence[Turn], task_id: str | None = None
+    send: Send,
+    context_id: str,
+    agent: str | None,
+    before: Sequence[Turn],
+    task_id: str | None = None,
+    max_bytes: int = MAX_CONVERSATION_BYTES,
 ) -> ExecuteRequest:
     """The execution that the message starts: its text is the task, its data parts are parameters, and the conversation
-    before it comes as `params.messages`. Raises `A2AError`, `msgspec.ValidationError`."""
-    text, params = text_in(send.message), _params(send.message)
-    if not (text or params):
-        raise A2AError(INVALID_PARAMS, "message.parts: there is neither text nor data")
-    if before:
-        params = given(before, Turn("user", text)) | params
+    before it and its own files come as `params.messages`. Raises `A2AError`, `Problem` 413, 422,
+    `msgspec.ValidationError`."""
+    text, data, files = text_in(send.message), _params(send.message), files_in(send.message)
+    if not (text or data or files):
+        raise A2AError(INVALID_PARAMS, "message.parts: there is neither text nor data nor a file")
+    params = data
+    if before or files:
+        turn = Turn("user", text, [found.attachment for found in files])
+        check_asked(turn, files, max_bytes)
+        if files and "messages" in data:
+            raise A2AError(INVALID_PARAMS, "message.parts: files come as the parameter messages, which a data part has")
+        params = given(before, turn, max_bytes) | data
     wanted = {
-        "task": text or encode(params).decode(),
+        "task": text or (encode(data).decode() if data else label_of(files)),
         "agent": agent or _named(send, "agent") or _named(send, "skillId"),
         "params": params or None,
-        "metadata": _kept(send),
+        "metadata": _kept(send, has_text=bool(text)),
         "executionId": task_id,
         "conversationId": context_id,
     }
@@ -69,10 +81,10 @@ def _params(message: Message) -> dict[str, Any]:
     return params
 
 
-def _kept(send: Send) -> dict[str, Any]:
-    """What stays with the execution of what came with the message."""
+def _kept(send: Send, *, has_text: bool) -> dict[str, Any]:
+    """What stays with the execution of what came with the message. `text`: that the task is none of its words."""
     message = send.message
-    about: dict[str, Any] = {"messageId": message.message_id}
+    about: dict[str, Any] = {"messageId": message.message_id} | ({} if has_text else {"text": False})
     if message.reference_task_ids:
         about["referenceTaskIds"] = list(message.reference_task_ids)
     given = {**(message.metadata or {}), **send.metadata}
@@ -80,16 +92,37 @@ def _kept(send: Send) -> dict[str, Any]:
 
 
 def text_in(message: Message) -> str:
-    """All its text. Raises `A2AError` for files that are none."""
+    """All its text, that of text files too. Raises `A2AError` for a text file that is none."""
     texts = []
     for part in message.parts:
         if isinstance(part, TextPart):
             texts.append(part.text)
-        elif isinstance(part, FilePart):
-            if part.raw is None:
-                raise A2AError(CONTENT_TYPE, "files by reference are not taken; send text or data")
-            texts.append(text_of(part.raw, part.media_type))
+        elif isinstance(part, FilePart) and is_text(part):
+            texts.append(text_of(part.raw))
     return "\n".join(text for text in texts if text)
+
+
+def files_in(message: Message) -> list[Found]:
+    """Its files, and the texts that are named as files. Raises `Problem` 422."""
+    parts = [(f"message.parts[{index}]", part) for index, part in enumerate(message.parts)]
+    files = [(path, part) for path, part in parts if isinstance(part, FilePart) or _is_named(part)]
+    return collect(files, _file, is_asked=True)
+
+
+def _is_named(part: Part) -> bool:
+    return isinstance(part, TextPart) and bool(part.filename)
+
+
+def _file(part: Part) -> Attachment:
+    """Raises `Unfit`."""
+    match part:
+        case FilePart(raw=str(raw)):
+            return held(raw, part.media_type, part.filename)
+        case FilePart(url=url):
+            return linked(url, part.media_type, part.filename, field="")
+        case TextPart(text=text):
+            return as_file(text, part.media_type, part.filename)
+    raise Unfit("a data part is no file")
 
 
 # --- an answer -------------------------------------------------------------------------------------------------------
@@ -109,6 +142,8 @@ def question_for(open_inputs: Sequence[InputRequired], send: Send) -> InputRequi
 def answer_of(question: InputRequired, message: Message) -> Any:
     """The value for the question: what a data part has (alone, or as `value`), or what the text means. Raises
     `A2AError` for what cannot be its answer."""
+    if any(isinstance(part, FilePart) and not is_text(part) for part in message.parts):
+        raise A2AError(CONTENT_TYPE, "an answer is text or data: files are not taken with it")
     data = next((part.data for part in message.parts if isinstance(part, DataPart)), None)
     value = _spoken(question, text_in(message)) if data is None else _given(question, data)
     if (allowed := misfit(question, value)) is not None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 from redis.asyncio import Redis
 
@@ -14,14 +15,19 @@ from broker.api_types import LISTED, ExecutionSummary
 from broker.commands import Commands
 from broker.decoding import decode_entry
 from broker.history import History
+from broker.protocols import conversations
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
-from broker.protocols.a2a.model import STATES, ListTasks, Status, Task, TaskPage, TaskState
+from broker.protocols.a2a.model import STATES, DataPart, FilePart, ListTasks, Part, Status, Task, TaskPage, TaskState
 from broker.protocols.a2a.story import Opening, Story
+from broker.protocols.attachments import Attachment, bytes_of
 from broker.state import MAX_STATE_BYTES
 from emitter.errors import InvalidEvent, UnknownExecution
 from emitter.events import InputReceived
 from emitter.record import Field, Selection, read_object
 from emitter.wire import EXECUTION_ID, START, Entry, EventId, Owner, parse_stream
+
+CONVERSATION = ("messages", "messagesOmitted")
+"""Parameters that are what was said before, and no data of the message."""
 
 log = structlog.get_logger("broker")
 
@@ -30,7 +36,7 @@ MAX_LISTED = 2_000
 LIST_PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 """Above which a page of tasks ends, whatever size was asked for."""
-_OPENING = Selection(Field.STATE, Field.CONVERSATION_ID, Field.TASK, Field.METADATA)
+_OPENING = Selection(Field.STATE, Field.CONVERSATION_ID, Field.TASK, Field.METADATA, Field.PARAMS)
 _STANDING = Selection(Field.STATE, Field.MS, Field.SEQ, Field.END)
 
 
@@ -60,9 +66,17 @@ class Tasks:
             raise UnknownExecution(task_id)
         given = _object(task_id, record.metadata)
         about = given.pop("a2a", None)
-        message_id = about.get("messageId") if isinstance(about, dict) else None
-        # An execution that was started without a conversation is the only one of its context.
-        return Opening(task_id, record.conversation_id or task_id, message_id, record.task, given or None)
+        known = about if isinstance(about, dict) else {}
+        return Opening(
+            task_id,
+            record.conversation_id
+            or task_id,  # an execution that was started without a conversation is the only one of its context
+            message_id=known.get("messageId"),
+            text=record.task,
+            metadata=given or None,
+            parts=parts_of(_object(task_id, record.params), is_ours=bool(known)),
+            has_text=known.get("text") is not False,
+        )
 
     async def read(
         self,
@@ -192,6 +206,22 @@ def _object(task_id: str, json: bytes) -> dict[str, Any]:
     except ValueError:
         log.warning("record_unreadable", execution=task_id, error="metadata is no object")
         return {}
+
+
+def parts_of(params: dict[str, Any], *, is_ours: bool) -> tuple[Part, ...]:
+    """What the message that began a task had besides text, as parts again: its data, where that `is_ours` and not
+    another protocol's parameters, and its files."""
+    data = {name: value for name, value in params.items() if name not in CONVERSATION}
+    files = [_part(attachment) for attachment in conversations.attached(params)]
+    return (*((DataPart(data=data),) if data and is_ours else ()), *files)
+
+
+def _part(attachment: Attachment) -> Part:
+    """One that is neither a link nor held as bytes is told as it is."""
+    about: dict[str, Any] = {"media_type": attachment.media_type, "filename": attachment.name}
+    if (raw := bytes_of(attachment)) is not None:
+        return FilePart(raw=raw, **about)
+    return FilePart(url=attachment.url, **about) if attachment.url else DataPart(data=msgspec.to_builtins(attachment))
 
 
 def _answered(entry: Entry) -> str:

@@ -22,6 +22,7 @@ from broker.protocols.a2a.model import (
     Artifact,
     ArtifactUpdate,
     Message,
+    Part,
     Status,
     StatusUpdate,
     Task,
@@ -68,13 +69,23 @@ FOLDED = frozenset(
 
 class Opening(NamedTuple):
     """What the record knows of a task from its beginning. `message_id` is the client's, of the message that began it;
-    `text` counts where the log no longer has it."""
+    `text` counts where the log no longer has it, and `parts` are what that message had besides; where it `has_text`
+    not, the task's is none of its words."""
 
     task_id: str
     context_id: str
     message_id: str | None = None
     text: str | None = None
     metadata: dict[str, Any] | None = None
+    parts: tuple[Part, ...] = ()
+    has_text: bool = True
+
+
+def within(opening: Opening, max_bytes: int) -> tuple[Opening, bool]:
+    """An opening whose parts take half of what is kept of a story at most, and whether it lost them for that."""
+    if not opening.parts or len(encode(opening.parts)) <= max_bytes // 2:
+        return opening, False
+    return opening._replace(parts=()), True
 
 
 class Moment(NamedTuple):
@@ -93,10 +104,11 @@ class Story:
     def __init__(self, opening: Opening, *, max_bytes: int = MAX_STATE_BYTES) -> None:
         self.task_id, self.context_id = opening.task_id, opening.context_id
         self.last = START
-        self._opening = opening
         self._fold = Fold(opening.task_id, max_bytes=max_bytes)
         self._state: TaskState = "submitted"
         self._history: History | None = History()
+        self._opening, is_cut = within(opening, max_bytes)
+        self._history.is_cut = is_cut
         self._answered: dict[str, None] = {}
         self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
         self._repeats = Repeats()
@@ -160,6 +172,7 @@ class Story:
     def forget(self) -> None:
         """Keep from here on what updates are made of, and no more: the task was shown."""
         self._history = None
+        self._opening = self._opening._replace(parts=())
         self._fold.shrink(MAX_TOLD_BYTES)
 
     def _was_said(self, event: Any) -> bool:
@@ -292,10 +305,17 @@ class Story:
     def _begin(self, event: events.Event | None, history: History) -> None:
         """The first message. The event's text counts, since what looked secret was taken out of it."""
         text = event.task if isinstance(event, events.ExecutionQueued | events.ExecutionStarted) else self._opening.text
-        said = self._text("task", text or "")
-        if said is not None:
-            message_id = self._opening.message_id or said.message_id
-            history.add(replace(said, role="user", message_id=message_id), len(text or ""))
+        opening = self._opening
+        words = (TextPart(text=text),) if text and opening.has_text else ()
+        if parts := (*words, *opening.parts):
+            said = Message(
+                role="user",
+                message_id=opening.message_id or f"{self.task_id}.task",
+                task_id=self.task_id,
+                context_id=self.context_id,
+                parts=parts,
+            )
+            history.add(said, len(text or "") + len(encode(opening.parts)))
 
     # --- updates ---
 

@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
-from broker.protocols.a2a.model import Ask, ListTasks, Send, Task, TaskPage, Update
+from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
+from broker.protocols.a2a.model import Ask, FilePart, ListTasks, Send, Task, TaskPage, Update
+from broker.protocols.attachments import padded
 from emitter.wire import ascii_json
 
 MAX_PAGE = 100
@@ -89,11 +90,14 @@ def milliseconds(text: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def text_of(raw: str, media_type: str | None) -> str:
-    """The text of a file that came as bytes. Raises `A2AError`: agents take text and data."""
-    if not (media_type or "").startswith("text/"):
-        raise A2AError(CONTENT_TYPE, f"files of type {media_type or 'unknown'} are not taken; text and JSON are")
+def is_text(part: FilePart) -> bool:
+    """Whether it is a text file that came with its bytes."""
+    return part.raw is not None and (part.media_type or "").startswith("text/")
+
+
+def text_of(raw: str | None) -> str:
+    """The text of a text file's bytes. Raises `A2AError`."""
     try:
-        return base64.b64decode(raw, validate=True).decode()
+        return base64.b64decode(padded(raw or ""), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
         raise A2AError(INVALID_PARAMS, f"the file's bytes are no text: {error}") from error

@@ -17,10 +17,13 @@ from broker.api_types import ExecuteRequest
 from broker.problems import Problem
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.state import STATE_MEMBER
-from broker.protocols.conversations import Turn, given
+from broker.protocols.attachments import Attachment, Found, Unfit, collect, held, label_of, linked, referred, size
+from broker.protocols.conversations import Turn, check_asked, given
 from emitter.errors import PayloadTooLarge
-from emitter.wire import EXECUTION_ID
+from emitter.wire import EXECUTION_ID, MAX_CONVERSATION_BYTES
 
+MEDIA = ("image", "audio", "video", "document")
+"""Types of the parts of a message that are files; before 1.0 they were `binary` all."""
 MAX_GIVEN_BYTES = 64 * 1024
 """Of each of what a run is given besides its messages: state, tools, context and forwarded properties."""
 
@@ -68,6 +71,54 @@ class Message(_Given, frozen=True):
         texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
         return "\n".join(text for text in texts if isinstance(text, str))
 
+    def files(self, path: str, *, is_asked: bool) -> list[Found]:
+        """What a user's message has besides text; `path` is the message's. Raises `Problem` 422 for a part of what is
+        asked now that is no file."""
+        parts = self.content if isinstance(self.content, list) else []
+        more = [(f"{path}.content[{index}]", part) for index, part in enumerate(parts) if not _is_text(part)]
+        return collect(more, _file, is_asked=is_asked)
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _file(part: Any) -> Attachment:
+    """A part that is a file. Raises `Unfit`."""
+    type_ = part.get("type") if isinstance(part, dict) else None
+    if type_ == "binary":
+        return _binary(part)
+    if type_ not in MEDIA:
+        raise Unfit(f"a part of a message is of type text, {', '.join(MEDIA)} or binary", ".type")
+    source = part.get("source")
+    if not isinstance(source, dict):
+        raise Unfit(f"a part of type {type_} has a source", ".source")
+    kind, value, media_type, name = source.get("type"), source.get("value"), source.get("mimeType"), _name(part)
+    match kind:
+        case "url":
+            return linked(value, media_type, name, field=".source.value")
+        case "data":
+            return held(value, media_type, name, field=".source.value")
+        case "file":
+            return referred({source.get("provider") or "": value}, media_type, name, field=".source.value")
+    raise Unfit("a source is of type url, data or file", ".source.type")
+
+
+def _binary(part: dict[str, Any]) -> Attachment:
+    """A file as it was before 1.0: with one of `data`, `url` and `id`."""
+    media_type, name = part.get("mimeType"), part.get("filename")
+    if part.get("data"):
+        return held(part["data"], media_type, name, field=".data")
+    if part.get("url"):
+        return linked(part["url"], media_type, name)
+    return referred({"": part.get("id")}, media_type, name, field=".id")
+
+
+def _name(part: dict[str, Any]) -> Any:
+    """The protocol has no name for a file; clients put it into the part's metadata."""
+    about = part.get("metadata")
+    return (about.get("filename") or about.get("name")) if isinstance(about, dict) else None
+
 
 class Resume(_Given, frozen=True):
     """The answer to an interrupt, or that there will be none."""
@@ -105,13 +156,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def request_of(run: RunAgentInput, agent: str | None) -> ExecuteRequest:
-    """The execution that a run starts. Raises `Problem` 422 without a user's message, `PayloadTooLarge`, and
-    `msgspec.ValidationError`."""
+def request_of(run: RunAgentInput, agent: str | None, max_bytes: int = MAX_CONVERSATION_BYTES) -> ExecuteRequest:
+    """The execution that a run starts. Raises `Problem` 422 without a user's message or for a part of it that no agent
+    would have, 413 for files beyond `max_bytes`, `PayloadTooLarge`, and `msgspec.ValidationError`."""
     wanted = {
         "task": task_of(run.messages),
         "agent": agent,
-        "params": params_of(run),
+        "params": params_of(run, max_bytes),
         "executionId": execution_of(run.run_id),
         "conversationId": conversation_of(run.thread_id),
         "metadata": {"agUi": {"threadId": run.thread_id, "runId": run.run_id}},
@@ -120,25 +171,40 @@ def request_of(run: RunAgentInput, agent: str | None) -> ExecuteRequest:
 
 
 def task_of(messages: Sequence[Message]) -> str:
-    asked = next((message for message in reversed(messages) if message.role == "user"), None)
-    if asked is None:
-        raise Problem(422, "invalid", "there is no message of the user", path="$.messages")
-    if not asked.text.strip():
+    """The text of the user's last message, or the names of its files."""
+    place, asked = _asked(messages)
+    if asked.text.strip():
+        return asked.text
+    files = asked.files(f"$.messages[{place}]", is_asked=True)
+    if not files:
         raise Problem(422, "invalid", "the user's last message has no text", path="$.messages")
-    return asked.text
+    return label_of(files)
 
 
-def params_of(run: RunAgentInput) -> dict[str, Any]:
-    """What the agent is given: the members of `forwardedProps`, `messages` (role and text of each), and of `tools`,
-    `context` and `state` what there is. Raises `PayloadTooLarge`."""
+def _asked(messages: Sequence[Message]) -> tuple[int, Message]:
+    """The user's last message, and its place."""
+    for place in reversed(range(len(messages))):
+        if messages[place].role == "user":
+            return place, messages[place]
+    raise Problem(422, "invalid", "there is no message of the user", path="$.messages")
+
+
+def params_of(run: RunAgentInput, max_bytes: int = MAX_CONVERSATION_BYTES) -> dict[str, Any]:
+    """What the agent is given: the members of `forwardedProps`, `messages` (role, text and files of each), and of
+    `tools`, `context` and `state` what there is. Raises `PayloadTooLarge`, and `Problem` as `request_of`."""
     forwarded = run.forwarded_props if isinstance(run.forwarded_props, dict) else {}
     own = {"tools": run.tools, "context": run.context, "state": shared_of(run)}
     for value in (*own.values(), forwarded):
         _check_size(value)
     params = {name: value for name, value in forwarded.items() if name != "cursor"}
     params |= {name: value for name, value in own.items() if value}
-    *before, last = _turns(run.messages)
-    return params | given(before, last)
+    place, asked = _asked(run.messages)
+    files = asked.files(f"$.messages[{place}]", is_asked=True)
+    turn = Turn("user", asked.text, [found.attachment for found in files])
+    turns = [*_turns(run.messages[:place]), turn, *_turns(run.messages[place + 1 :])]
+    before, last = turns[:-1], turns[-1]
+    check_asked(turn, files, max_bytes and max_bytes - (0 if last is turn else size(last)))
+    return params | given(before, last, max_bytes)
 
 
 def shared_of(run: RunAgentInput) -> dict[str, Any]:
@@ -158,12 +224,13 @@ def _check_size(value: Any) -> None:
 def _turns(messages: Sequence[Message]) -> list[Turn]:
     """Instructions (`system`, `developer`) are the agent's own, not for a page to give. What sub-agents said to the
     agent is not for the next turn."""
-    spoken = [
-        message
-        for message in messages
-        if message.role in ("user", "assistant") and message.text and not message.is_inner
-    ]
-    return [Turn("user" if message.role == "user" else "assistant", message.text) for message in spoken]
+    said = [_turn(message) for message in messages if message.role in ("user", "assistant") and not message.is_inner]
+    return [turn for turn in said if turn.content or turn.attachments]
+
+
+def _turn(message: Message) -> Turn:
+    files = [found.attachment for found in message.files("", is_asked=False)]
+    return Turn("user" if message.role == "user" else "assistant", message.text, files)
 
 
 def cursor_of(run: RunAgentInput) -> Any:

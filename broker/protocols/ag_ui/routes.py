@@ -113,7 +113,7 @@ class AgUi:
     async def _start(self, asked: Asked) -> Record | None:
         """What is known of it if another request was faster, else None."""
         request, identity = asked.request, asked.identity
-        wanted = request_of(asked.run, request.match_info.get("name"))
+        wanted = request_of(asked.run, request.match_info.get("name"), self._front.max_conversation_bytes)
         try:
             await self._front.execute(request, identity, wanted)
         except ExecutionExists as known:

@@ -54,7 +54,8 @@ class AiSdk:
     async def _start(self, request: web.Request, identity: Identity) -> tuple[str, int]:
         """The execution's id, and the attempt it has reached."""
         chat = await self._front.read_json(request, ChatRequest, MAX_BODY_BYTES)
-        wanted = request_of(chat, request.query.get("agent"), await self._before(identity, chat))
+        before = await self._before(identity, chat)
+        wanted = request_of(chat, request.query.get("agent"), before, self._front.max_conversation_bytes)
         try:
             answer, _ = await self._front.execute(request, identity, wanted)
         except ExecutionExists as known:
