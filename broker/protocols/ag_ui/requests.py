@@ -100,7 +100,10 @@ def _file(part: Any) -> Attachment:
         case "data":
             return held(value, media_type, name, field=".source.value")
         case "file":
-            return referred({source.get("provider") or "": value}, media_type, name, field=".source.value")
+            provider = source.get("provider", "")
+            if not isinstance(provider, str | None):
+                raise Unfit("a provider is a name", ".source.provider")
+            return referred({provider or "": value}, media_type, name, field=".source.value")
     raise Unfit("a source is of type url, data or file", ".source.type")
 
 

@@ -13,6 +13,7 @@ from langgraph.graph.state import CompiledStateGraph
 from emitter.agents import Context
 from emitter.emitter import AgentEmitter
 from emitter.errors import describe
+from emitter.integrations.langgraph.files import with_blocks
 from emitter.integrations.langgraph.messages import RunningUsage
 from emitter.integrations.langgraph.publish import Emitter, fitting
 from emitter.integrations.langgraph.questions import OnInterrupt, ask_interrupt
@@ -101,10 +102,14 @@ def default_input(graph: Graph) -> Callable[[Context], Any]:
     fields = set(get_type_hints(graph.builder.input_schema))
     if "messages" in fields:
         # A chat's edge gives the turns before it in `params`, the task as the last.
-        return lambda context: {"messages": [("user", context.task)]} | _params(context, fields)
+        return lambda context: _conversation({"messages": [("user", context.task)]} | _params(context, fields))
     if "task" in fields:
         return lambda context: _params(context, fields) | {"task": context.task}
     raise TypeError(f"the graph's input has neither messages nor task, but {sorted(fields)}: pass make_input")
+
+
+def _conversation(input_: dict[str, Any]) -> dict[str, Any]:
+    return {**input_, "messages": with_blocks(input_["messages"])}
 
 
 def _new_of(input_: Any) -> Any:
