@@ -15,7 +15,7 @@ _VALUE_FIELDS = ("value", "val", "content", "Value")
 _FORM_VALUES = ("default", "const", "example", "examples", "enum")
 _WEAK_LENGTH = 5
 _FILE = re.compile(r"data:([\w.+*-]+/[\w.+*-]+)?(;[\w.+*-]+=[\w.+*-]+)*;base64,[A-Za-z0-9+/]{1024,}={0,2}", re.ASCII)
-""" A file in base 64 that is too long for a credential. To look through it would take 0.2 µs a byte. """
+"""A file in base 64 that is too long for a credential. To look through it would take 0.2 µs a byte."""
 
 
 def clean(value: Any, extra: Extra = frozenset(), *, keys: bool = True) -> Any:

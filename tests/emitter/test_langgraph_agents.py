@@ -353,3 +353,48 @@ async def test_a_conversation_is_not_told_twice(saver: Any) -> None:
             output = await agent(context)
             turns.append({"role": "assistant", "content": output["messages"][-1]["content"]})
     assert heard == [["q1"], ["q1", "a1", "q2"], ["q1", "a1", "q2"], ["q1", "a1", "q2", "a3", "q3"]]
+
+
+LINKED = {"url": "https://h.example/a.pdf", "mediaType": "application/pdf", "name": "a.pdf"}
+HELD = {"url": "data:image/png;base64,iVBORw==", "mediaType": "image/png"}
+
+
+@pytest.mark.parametrize(
+    ("files", "blocks"),
+    [
+        (
+            [LINKED, HELD],
+            [
+                {
+                    "type": "file",
+                    "url": "https://h.example/a.pdf",
+                    "mime_type": "application/pdf",
+                    "extras": {"filename": "a.pdf"},
+                },
+                {"type": "image", "base64": "iVBORw==", "mime_type": "image/png"},
+            ],
+        ),
+        ([{"url": "https://h.example/a", "mediaType": "audio"}], [{"type": "audio", "url": "https://h.example/a"}]),
+        ([{"references": {"openai": "file-1"}}], [{"type": "file", "file_id": "file-1"}]),
+        (
+            [{"mediaType": "image/png", "name": "a.png", "omitted": "there is no room for it"}],
+            [{"type": "text", "text": "[a.png is not here: there is no room for it]"}],
+        ),
+    ],
+)
+async def test_files_of_a_conversation(files: list[Any], blocks: list[Any]) -> None:
+    """A model has a user's files as blocks of the message they came with, also of one without words."""
+    heard: list[Any] = []
+
+    def answer(state: MessagesState) -> dict[str, Any]:
+        heard.extend(message.content for message in state["messages"])
+        return {"messages": [AIMessage("a")]}
+
+    turns = [
+        {"role": "user", "content": "", "attachments": files},
+        {"role": "assistant", "content": "so", "attachments": files},
+        {"role": "user", "content": "look", "attachments": files},
+    ]
+    context = Context(RecordingEmitter(), task="look", params={"messages": turns})
+    await graph_agent(line(answer, state=MessagesState))(context)
+    assert heard == [blocks, "so", [{"type": "text", "text": "look"}, *blocks]]

@@ -36,6 +36,23 @@ async function connect(url) {
   return { card, client: await factory().createFromAgentCard(card) };
 }
 
+const file = { url: "https://files.example.com/a.pdf", raw: "iVBO/w==", filename: "a.pdf", mediaType: "application/pdf" };
+
+/** A message with a file by reference, one by value, and data. */
+function withFiles() {
+  const { url, raw, filename, mediaType } = file;
+  const params = request("look", "keeper");
+  const parts = isOld
+    ? [
+        { kind: "file", file: { uri: url, name: filename, mimeType: mediaType } },
+        { kind: "file", file: { bytes: raw, name: filename, mimeType: mediaType } },
+        { kind: "data", data: { n: 1 } },
+      ]
+    : [{ url, filename, mediaType }, { raw, filename, mediaType }, { data: { n: 1 } }].map((part) => types.Part.fromJSON(part));
+  params.message.parts.push(...parts);
+  return params;
+}
+
 function request(text, agent, about = {}) {
   if (isOld) {
     const parts = [{ kind: "text", text }];
@@ -137,6 +154,11 @@ out.got = { state: state(task.status), artifacts: joined(artifactsOf(task)) };
 
 const sent = await client.sendMessage(request("t", "teller"));
 out.blocking = [state((sent.task ?? sent.payload?.value ?? sent).status)];
+
+const kept = await follow(client, withFiles());
+out.files = kept.artifacts["runcast:result"][0];
+const historyOf = ({ parts }) => parts.map((part) => (isOld ? part.kind : part.content.$case));
+out.filesInHistory = historyOf((await client.getTask(one(kept.task.id))).history[0]).length;
 
 const asked = await follow(client, request("t", "asker"));
 out.asked = { state: asked.states.at(-1), prompt: asked.prompt };

@@ -26,6 +26,18 @@ def params(text, agent=None, **about):
     return MessageSendParams(message=said, metadata={"agent": agent} if agent else None)
 
 
+def with_files():
+    """A message with a file by reference, one by value, and data."""
+    about = {"name": "a.pdf", "mimeType": "application/pdf"}
+    parts = [
+        {"kind": "text", "text": "look"},
+        {"kind": "file", "file": {"uri": "https://files.example.com/a.pdf", **about}},
+        {"kind": "file", "file": {"bytes": "iVBO/w==", **about}},
+        {"kind": "data", "data": {"n": 1}},
+    ]
+    return params("look", "keeper", parts=parts)
+
+
 class Seen:
     """What a stream showed."""
 
@@ -133,6 +145,11 @@ async def main():
 
         sent = result(await client.send_message(SendMessageRequest(id="s", params=params("t", "teller"))))
         out["blocking"] = [sent.status.state.value]
+
+        kept = await follow(client, with_files())
+        out["files"] = kept.artifacts["runcast:result"][0]
+        got = await client.get_task(GetTaskRequest(id="g", params=TaskQueryParams(id=kept.task.id)))
+        out["filesInHistory"] = len(result(got).history[0].parts)
 
         asked = await follow(client, params("t", "asker"))
         about = {"taskId": asked.task.id, "contextId": asked.task.context_id}

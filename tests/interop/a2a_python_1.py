@@ -27,6 +27,18 @@ def message(text, agent=None, **about):
     return request
 
 
+def with_files():
+    """A message with a file by reference, one by value, and data."""
+    request = message("look", "keeper")
+    about = {"filename": "a.pdf", "media_type": "application/pdf"}
+    request.message.parts.append(a2a.Part(url="https://files.example.com/a.pdf", **about))
+    request.message.parts.append(a2a.Part(raw=b"\x89PN\xff", **about))
+    data = a2a.Part()
+    data.data.struct_value.update({"n": 1})
+    request.message.parts.append(data)
+    return request
+
+
 class Seen:
     """What a stream showed."""
 
@@ -113,6 +125,10 @@ async def main():
         _, blocking = await connect(http, GIVEN["urls"][0])
         blocking._config.streaming = False
         out["blocking"] = (await follow(blocking, message("t", "teller"))).outcome()["states"]
+
+        kept = await follow(client, with_files())
+        out["files"] = kept.artifacts["runcast:result"][0]
+        out["filesInHistory"] = len((await client.get_task(a2a.GetTaskRequest(id=kept.task.id))).history[0].parts)
 
         asked = await follow(client, message("t", "asker"))
         about = {"task_id": asked.task.id, "context_id": asked.task.context_id}

@@ -156,6 +156,15 @@ const scenes = {
     return { ...shown(chat), twice };
   },
 
+  /** Files with a question, and a question about them. */
+  async files() {
+    const chat = page();
+    await chat.sendMessage({ text: given.text, files: given.files });
+    const first = chat.lastMessage;
+    await chat.sendMessage({ files: given.files });
+    return { ...shown(chat), first };
+  },
+
   /** The same request twice, as after an answer that was lost on the way. */
   async repeat() {
     const messages = [{ id: "u1", role: "user", parts: [{ type: "text", text: given.text }] }];

@@ -62,3 +62,9 @@ async def rememberer(context: Context) -> str:
     """Answers with the conversation it was given."""
     messages = context.params.get("messages", [])
     return " | ".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+@agents.agent("keeper")
+async def keeper(context: Context) -> dict[str, Any]:
+    """Gives back what it was given."""
+    return {"task": context.task, "messages": context.params.get("messages", [])}

@@ -69,7 +69,7 @@ async def run(interpreter: Path, script: str, arguments: Any) -> Any:
     return json.loads(out.splitlines()[-1])
 
 
-def check(toured: dict[str, Any], *, resumes: bool = True) -> None:
+def check(toured: dict[str, Any], *, resumes: bool = True, names_files: bool = True) -> None:
     """What every client saw."""
     assert "teller" in toured["skills"]
     told = toured["told"]
@@ -82,6 +82,14 @@ def check(toured: dict[str, Any], *, resumes: bool = True) -> None:
     assert made == {"a1": "3\n", "runcast:result": {"sum": 3}}
     assert toured["got"] == {"state": "completed", "artifacts": told["artifacts"]}
     assert toured["blocking"] == ["completed"]
+    about = {"mediaType": "application/pdf"} | ({"name": "a.pdf"} if names_files else {})
+    urls = ("https://files.example.com/a.pdf", "data:application/pdf;base64,iVBO/w==")
+    files = [{"url": url, **about} for url in urls]
+    assert toured["files"] == {
+        "task": "look",
+        "messages": [{"role": "user", "content": "look", "attachments": files}],
+    }
+    assert toured["filesInHistory"] == 4
     assert toured["asked"] == {"state": "input_required", "prompt": "Go on?"}
     answered = toured["answered"]
     assert (answered["first"], answered["states"][-1]) == ("task", "completed")
@@ -115,7 +123,9 @@ async def test_python_0(site: Stand, version: str) -> None:
 @pytest.mark.parametrize("options", JAVASCRIPT, ids=str)
 async def test_javascript(site: Stand, options: dict[str, str]) -> None:
     """The newest client for JavaScript and that of 0.3, in each binding and version that they speak."""
-    check(await node("a2a_js.mjs", given(site, site.new_user(), **options)))
+    toured = await node("a2a_js.mjs", given(site, site.new_user(), **options))
+    is_old_rest = options["binding"] == REST and options.get("version") != "1.0"  # where it sends no names of files
+    check(toured, names_files=not is_old_rest)
 
 
 async def test_silence(site: Stand) -> None:

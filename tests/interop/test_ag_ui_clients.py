@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -330,3 +331,29 @@ async def test_a_drained_edge(app: App, manual: Author) -> None:
     assert not seen["first"]["results"], "a run that was cut off is not a success"
     again = sound(seen["second"])
     assert (text(again), calls(again)) == ("One two.", [("look", '{"at":1}')])
+
+
+async def test_files(app: App) -> None:
+    """Media parts of a message reach the agent from every source, with those of earlier messages; the client keeps its
+    messages as it sent them."""
+    png = base64.b64encode(b"\x89PNG\xff").decode()
+    link = {"type": "url", "value": "https://files.example.com/a.pdf", "mimeType": "application/pdf"}
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "document", "source": link, "metadata": {"filename": "a.pdf"}},
+        {"type": "image", "source": {"type": "data", "value": png, "mimeType": "image/png"}},
+        {"type": "audio", "source": {"type": "file", "value": "file-1", "provider": "openai"}},
+    ]
+    sent = [{"id": f"u{number}", "role": "user", "content": parts[number:]} for number in (0, 1)]
+    kept = sound(await app.scene("run", agent="keeper", runId="files-1", messages=sent))
+    files = [
+        {"url": "https://files.example.com/a.pdf", "mediaType": "application/pdf", "name": "a.pdf"},
+        {"url": f"data:image/png;base64,{png}", "mediaType": "image/png"},
+        {"references": {"openai": "file-1"}},
+    ]
+    (result,) = [each["result"] for each in kept["results"]]
+    assert result["messages"] == [
+        {"role": "user", "content": "look", "attachments": files},
+        {"role": "user", "content": "", "attachments": files},
+    ]
+    assert of_role(kept, "user") == sent

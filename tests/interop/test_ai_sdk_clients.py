@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -306,3 +307,33 @@ async def test_a_drained_edge_is_no_end(site: Stand) -> None:
     assert seen["status"] == "error"
     (execution,) = await page.executions()
     assert execution["state"] == "running"
+
+
+PNG = base64.b64encode(b"\x89PNG\xff").decode()
+LINKED = {"url": "https://files.example.com/a.pdf", "mediaType": "application/pdf", "name": "a.pdf"}
+HELD = {"url": f"data:image/png;base64,{PNG}", "mediaType": "image/png", "name": "a.png"}
+
+
+async def test_files(page: Page) -> None:
+    """Files that a page sends reach the agent, with those of the messages before; a message of files alone as well."""
+    files = [{"type": "file", "filename": file["name"], **file} for file in (LINKED, HELD)]
+    seen = await page.scene("files", agent="keeper", text="look", files=files)
+    assert (seen["status"], seen.get("error")) == ("ready", None)
+    asked = {"role": "user", "content": "look", "attachments": [LINKED, HELD]}
+    assert seen["first"]["metadata"]["result"] == {"task": "look", "messages": [asked]}
+    result = seen["messages"][-1]["metadata"]["result"]
+    assert (result["task"], result["messages"][0]) == ("a.pdf, a.png", asked)
+    assert result["messages"][-1] == {"role": "user", "content": "", "attachments": [LINKED, HELD]}
+
+
+async def test_use_chat_sends_a_file(site: Stand) -> None:
+    """A file that somebody chose in a React page reaches the agent; one that is too large is an error on the page."""
+    file = {"text": "look", "name": "a.png", "mediaType": "image/png"}
+    given = {"edges": site.urls, "token": token_for(site.new_user()), "agent": "keeper", **file}
+    seen = await node("ai_sdk_files.mjs", {**given, "chatId": "chat-1", "bytes": PNG})
+    result = seen["messages"][-1]["metadata"]["result"]
+    assert result["messages"] == [{"role": "user", "content": "look", "attachments": [HELD]}]
+    large = await node("ai_sdk_files.mjs", {**given, "chatId": "chat-2", "size": 200_000})
+    assert large["status"] == "error"
+    problem = json.loads(large["error"])
+    assert (problem["status"], problem["path"]) == (413, "$.messages[0].parts[0]")

@@ -14,7 +14,7 @@ from broker.problems import Problem
 from broker.protocols.a2a.errors import A2AError
 from broker.protocols.a2a.incoming import answer_of
 from broker.protocols.a2a.incoming import request_of as a2a_request
-from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
+from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, Status, Task, TextPart
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
@@ -337,6 +337,34 @@ def test_bytes_in_other_alphabets() -> None:
     """Bytes may come in base 64 for URLs, and without padding; the agent has them in the common form."""
     (message,) = told(sent(parts(TextPart(text="x"), FilePart(raw="_-8", media_type="image/png"))))
     assert message["attachments"][0]["url"] == "data:image/png;base64,/+8="
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [(b"\x89PNG\xff\xfe", "image/png"), (b"for you", "text/plain"), (b"", "a/b"), (b"abc", "")],
+)
+@pytest.mark.parametrize("is_twice", [False, True])
+def test_bytes_that_an_sdk_codes_twice(content: bytes, media_type: str, is_twice: bool) -> None:
+    """Over the old REST binding bytes come coded once or twice, as the SDKs have it; the agent has them once."""
+    once = base64.b64encode(content)
+    coded = base64.b64encode(once) if is_twice else once
+    file = {"file": {"fileWithBytes": coded.decode(), "mimeType": media_type, "name": "a"}}
+    message = {"messageId": "m", "role": "ROLE_USER", "content": [{"text": "x"}, file]}
+    if not content:
+        with pytest.raises(A2AError):
+            V03Rest().read_send({"request": message})
+        return
+    part = V03Rest().read_send({"request": message}).message.parts[1]
+    assert isinstance(part, FilePart)
+    assert part.raw == once.decode()
+
+
+def test_bytes_over_old_rest() -> None:
+    """The old REST binding shows a file's bytes as a data: URL, which its SDKs read alike."""
+    said_ = Message(role="user", message_id="m", parts=(FilePart(raw=PNG, media_type="image/png", filename="a.png"),))
+    task = Task(task_id="t", context_id="c", status=Status(state="working", at=1), history=(said_,))
+    (part,) = V03Rest().task(task)["history"][0]["content"]
+    assert part == {"file": {"fileWithUri": HELD, "mimeType": "image/png", "name": "a.png"}}
 
 
 def test_a_text_with_a_files_name() -> None:

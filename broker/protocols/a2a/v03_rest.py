@@ -3,6 +3,7 @@ and read both camelCase and the proto's own names."""
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from broker.protocols.a2a.errors import INVALID_PARAMS, METHOD_NOT_FOUND, A2AError
 from broker.protocols.a2a.model import ArtifactUpdate, Ask, ListTasks, Send, StatusUpdate, Task, TaskPage, Update
 from broker.protocols.a2a.v10 import V10
+from broker.protocols.attachments import padded
 
 _UNDERSCORE = re.compile(r"_([a-z])")
 _new = V10()
@@ -97,8 +99,9 @@ def _part(shape: dict[str, Any]) -> dict[str, Any]:
     if "data" in shape:
         return {"data": {"data": shape["data"]}}
     about = {"mimeType": shape.get("mediaType", ""), "name": shape.get("filename", "")}
-    content = {"fileWithUri": shape["url"]} if "url" in shape else {"fileWithBytes": shape["raw"]}
-    return {"file": {**content, **about}}
+    # Not as `fileWithBytes`: the SDKs do not agree on its coding (see `_raw`), and one fails on what the other writes.
+    url = shape["url"] if "url" in shape else f"data:{shape.get('mediaType', '')};base64,{shape['raw']}"
+    return {"file": {"fileWithUri": url, **about}}
 
 
 # --- in --------------------------------------------------------------------------------------------------------------
@@ -119,10 +122,26 @@ def _message_from(shape: dict[str, Any]) -> dict[str, Any]:
     return {**message, "parts": [_part_from(_camel(part)) for part in parts]}
 
 
+def _raw(coded: Any, media_type: Any) -> Any:
+    """A file's bytes in base 64. The SDK for Python codes them twice: what comes out is base 64 again, as the bytes of a
+    file are not, and has a text in it, if the file is one."""
+    if not isinstance(coded, str):
+        return coded
+    try:
+        inner = base64.b64decode(padded(coded), validate=True)
+        found = base64.b64decode(inner, validate=True)
+        if str(media_type).startswith("text/"):
+            found.decode()
+    except ValueError:
+        return coded
+    return inner.decode() if found else coded
+
+
 def _part_from(part: dict[str, Any]) -> dict[str, Any]:
     if "file" in part:
         file = _camel(part["file"])
-        content = {"url": file.get("fileWithUri"), "raw": file.get("fileWithBytes")}
+        raw = _raw(file.get("fileWithBytes"), file.get("mimeType"))
+        content = {"url": file.get("fileWithUri"), "raw": raw}
         about = {"mediaType": file.get("mimeType"), "filename": file.get("name")}
         return {name: value for name, value in (content | about).items() if value}
     if "data" in part:
