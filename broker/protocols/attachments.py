@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -20,8 +20,14 @@ from broker.problems import Problem
 
 BINARY = "application/octet-stream"
 SETTING = "RUNCAST_MAX_CONVERSATION_BYTES"
+MAX_FILES = 64
+"""Parts of a message besides its text."""
+MAX_LINK_CHARS = 8_192
+MAX_HEADER_CHARS = 1_024
+"""Of a `data:` URL, before its comma."""
 _LINK = re.compile(r"https?://[^\s/?#\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*", re.IGNORECASE)
-_DATA = re.compile(r"data:([^,\s\x00-\x1f\x7f]*),[^\s\x00-\x1f\x7f]*", re.IGNORECASE)
+_HEADER = re.compile(r"data:([^,\s\x00-\x1f\x7f]*),", re.IGNORECASE)
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 _MEDIA_TYPE = re.compile(r"[\w.+*-]+/[\w.+*-]+(;[\w.+*-]+=[\w.+*-]+)*", re.ASCII)
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -56,6 +62,13 @@ class Found(NamedTuple):
     attachment: Attachment
 
 
+class Taken(NamedTuple):
+    """A file that a part is. `field`: where in the part it is, as the part's path goes on."""
+
+    attachment: Attachment
+    field: str = ""
+
+
 class Unfit(Exception):
     """A part that is no file that could be given. `field`: what of the part, as its path goes on."""
 
@@ -65,51 +78,90 @@ class Unfit(Exception):
         self.field = field
 
 
-def collect(parts: Iterable[tuple[str, P]], take: Callable[[P], Attachment], *, is_asked: bool) -> list[Found]:
-    """The files among `parts`, each given with its path. Raises `Problem` 422 for one of what is asked now that does
-    not fit; any other is marked."""
-    found = []
-    for path, part in parts:
+def collect(parts: Sequence[tuple[int, P]], take: Callable[[P], Taken], path: str, most: int | None) -> list[Found]:
+    """The files among `parts`, each with its place in the list of this path. Of what is asked now they hold `most`
+    bytes: raises `Problem` 422 for a part that does not fit or is one too many, 413 for the file with which there are
+    more bytes. Of what was said before (None) such a part is marked."""
+    if most is not None and len(parts) > MAX_FILES:
+        raise too_many(f"{path}[{parts[MAX_FILES][0]}]", "parts besides its text")
+    found, held_bytes = [], 0
+    for place, part in parts[:MAX_FILES]:
+        at = f"{path}[{place}]"
         try:
-            found.append(Found(path, take(part)))
+            attachment, field = take(part)
+            if most is not None:
+                held_bytes += size(attachment)
+                _check_room(at + field, held_bytes, most)
+                _check(attachment, field)
         except Unfit as error:
-            if is_asked:
-                raise Problem(422, "invalid", error.why, path=path + error.field) from error
-            found.append(Found(path, Attachment(omitted=error.why)))
+            if most is not None:
+                raise Problem(422, "invalid", error.why, path=at + error.field) from error
+            attachment = Attachment(omitted=error.why)
+        found.append(Found(at, attachment))
+    if more := len(parts) - len(found):
+        found.append(Found(path, Attachment(omitted=f"{more} files: a message has at most {MAX_FILES}")))
     return found
 
 
-def linked(url: Any, media_type: Any = None, name: Any = None, *, field: str = ".url") -> Attachment:
+def too_many(path: str, what: str) -> Problem:
+    return Problem(422, "invalid", f"a message has at most {MAX_FILES} {what}", path=path, limit=MAX_FILES)
+
+
+def _check_room(path: str, held_bytes: int, most: int) -> None:
+    if held_bytes > most:
+        raise Problem(
+            413,
+            "payload-too-large",
+            f"the files of a message hold {held_bytes} bytes up to this one, as JSON; at most {most} fit beside its "
+            f"text ({SETTING}): send a link",
+            path=path,
+            size=held_bytes,
+            limit=most,
+        )
+
+
+def linked(url: Any, media_type: Any = None, name: Any = None, *, field: str = ".url") -> Taken:
     """A file by its URL. Raises `Unfit`."""
     if not isinstance(url, str) or not url:
         raise Unfit("a file has a URL", field)
     if url[:5].lower() == "data:":
         return _held(url, _text(media_type), _text(name), field)
+    if len(url) > MAX_LINK_CHARS:
+        raise Unfit(f"a link has at most {MAX_LINK_CHARS} characters", field)
     if not _LINK.fullmatch(url):
         raise Unfit("a file's URL is of http, https or data", field)
-    return Attachment(url=url, media_type=_text(media_type), name=_text(name))
+    return Taken(Attachment(url=url, media_type=_text(media_type), name=_text(name)), field)
 
 
-def _held(url: str, media_type: str | None, name: str | None, field: str) -> Attachment:
-    match = _DATA.fullmatch(url)
+def _held(url: str, media_type: str | None, name: str | None, field: str) -> Taken:
+    match = _HEADER.match(url, 0, MAX_HEADER_CHARS)
     if match is None:
-        raise Unfit("a data: URL has a comma before its data, and no spaces", field)
-    kind, _, coding = match[1].rpartition(";") if ";" in match[1] else (match[1], "", "")
-    is_coded = coding.lower() == "base64"
-    if is_coded:
-        _decoded(urllib.parse.unquote(url[match.end(1) + 1 :]), field)
-    named = (kind if is_coded else match[1]) or None
-    return Attachment(url=url, media_type=media_type or named, name=name)
+        raise Unfit("a data: URL has a comma before its data", field)
+    named = match[1][:-7] if match[1][-7:].lower() == ";base64" else match[1]
+    return Taken(Attachment(url=url, media_type=media_type or named or None, name=name), field)
 
 
-def held(coded: Any, media_type: Any = None, name: Any = None, *, field: str = "") -> Attachment:
+def held(coded: Any, media_type: Any = None, name: Any = None, *, field: str = "") -> Taken:
     """A file by its bytes in base 64, also the alphabet for URLs and without padding. Raises `Unfit`."""
     if not isinstance(coded, str):
         raise Unfit("a file's bytes are text in base 64", field)
-    type_, plain = _text(media_type) or BINARY, padded(coded)
-    _decoded(plain, field)
-    header = type_ if _MEDIA_TYPE.fullmatch(type_) else BINARY
-    return Attachment(url=f"data:{header};base64,{plain}", media_type=type_, name=_text(name))
+    type_ = _text(media_type) or BINARY
+    header = type_ if len(type_) < MAX_HEADER_CHARS // 2 and _MEDIA_TYPE.fullmatch(type_) else BINARY
+    url = f"data:{header};base64,{padded(coded)}"
+    return Taken(Attachment(url=url, media_type=type_, name=_text(name)), field)
+
+
+def _check(attachment: Attachment, field: str) -> None:
+    """Raises `Unfit` for bytes that are none."""
+    coded = bytes_of(attachment)
+    if coded is None:
+        if attachment.url is not None and _BLANK.search(attachment.url):
+            raise Unfit("a data: URL has no spaces", field)
+        return
+    try:
+        base64.b64decode(coded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unfit(f"a file's bytes are not base 64: {error}", field) from error
 
 
 def padded(coded: str) -> str:
@@ -125,24 +177,18 @@ def bytes_of(attachment: Attachment) -> str | None:
     return urllib.parse.unquote(coded) if is_held else None
 
 
-def as_file(text: str, media_type: str | None, name: str | None) -> Attachment:
+def as_file(text: str, media_type: str | None, name: str | None) -> Taken:
     """A text that has a file's name, as a file."""
     return held(base64.b64encode(text.encode()).decode(), media_type or "text/plain", name)
 
 
-def _decoded(coded: str, field: str) -> bytes:
-    try:
-        return base64.b64decode(coded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Unfit(f"a file's bytes are not base 64: {error}", field) from error
-
-
-def referred(references: Any, media_type: Any = None, name: Any = None, *, field: str = "") -> Attachment:
+def referred(references: Any, media_type: Any = None, name: Any = None, *, field: str = "") -> Taken:
     """A file by its handles at providers. Raises `Unfit`."""
     is_map = isinstance(references, dict) and bool(references)
     if not is_map or not all(isinstance(each, str) and each for each in references.values()):
         raise Unfit("a file's references are texts by the name of their provider", field)
-    return Attachment(references=dict(references), media_type=_text(media_type), name=_text(name))
+    about: dict[str, Any] = {"media_type": _text(media_type), "name": _text(name)}
+    return Taken(Attachment(references=dict(references), **about), field)
 
 
 def _text(value: Any) -> str | None:
@@ -152,35 +198,20 @@ def _text(value: Any) -> str | None:
 # --- how much --------------------------------------------------------------------------------------------------------
 
 
-def check_room(found: Sequence[Found], room: int) -> None:
-    """Raises `Problem` 413 for the file with which what is asked holds more than `room` bytes."""
-    held_bytes = 0
-    for path, attachment in found:
-        held_bytes += size(attachment)
-        if held_bytes > room:
-            raise Problem(
-                413,
-                "payload-too-large",
-                f"the files of a message hold {held_bytes} bytes up to this one, as JSON; at most {room} fit beside "
-                f"its text ({SETTING}): send a link",
-                path=path,
-                size=held_bytes,
-                limit=room,
-            )
-
-
 def fitting(attachments: Sequence[Attachment], room: int) -> tuple[list[Attachment], int]:
     """Files of an earlier message for which there is room, the others marked; and how much room is left."""
     kept: list[Attachment] = []
     unnamed = 0
     for attachment in attachments:
-        stub = attachment.stub(attachment.omitted or "there is no room for it")
-        fit = next((each for each in (attachment, stub) if size(each) <= room), None)
-        if fit is None:
+        fit, bytes_ = attachment, size(attachment)
+        if bytes_ > room:
+            fit = attachment.stub(attachment.omitted or "there is no room for it")
+            bytes_ = size(fit)
+        if bytes_ > room:
             unnamed += 1
         else:
             kept.append(fit)
-            room -= size(fit)
+            room -= bytes_
     if unnamed:
         kept.append(Attachment(omitted=f"{unnamed} files: there is no room for them"))
     return kept, room

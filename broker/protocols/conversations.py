@@ -11,7 +11,7 @@ import msgspec
 
 from broker.api_types import ExecutionState, ExecutionSummary
 from broker.commands import Commands
-from broker.protocols.attachments import Attachment, Found, check_room, fitting, size
+from broker.protocols.attachments import Attachment, fitting, size
 from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATES
 from emitter.wire import MAX_CONVERSATION_BYTES, Owner
@@ -74,21 +74,22 @@ def _with_files(turns: Sequence[Turn], room: int) -> list[Turn]:
         attachments, room = fitting(turn.attachments, room)
         data: list[dict[str, Any]] = []
         for part in turn.data:
-            kept = part if size(part) <= room else {"type": part.get("type"), "omitted": "there is no room for it"}
-            if size(kept) <= room:
-                room -= size(kept)
-                data.append(kept)
+            fit, bytes_ = part, size(part)
+            if bytes_ > room:
+                fit = {"type": part.get("type"), "omitted": "there is no room for it"}
+                bytes_ = size(fit)
+            if bytes_ <= room:
+                room -= bytes_
+                data.append(fit)
         if len(data) < len(turn.data):
             data.append({"omitted": f"{len(turn.data) - len(data)} parts: there is no room for them"})
         told.append(msgspec.structs.replace(turn, attachments=attachments, data=data))
     return told
 
 
-def check_asked(asked: Turn, found: Sequence[Found], max_bytes: int) -> None:
-    """Raises `Problem` 413 where a message's files do not fit beside its words and data, naming the first that does
-    not."""
-    if max_bytes:
-        check_room(found, max_bytes - size([msgspec.structs.replace(asked, attachments=[])]) - BESIDE_BYTES)
+def room_for_files(text: str, data: Sequence[dict[str, Any]], max_bytes: int) -> int:
+    """How many bytes the files of what is asked may hold, as JSON, beside its words and data."""
+    return max(0, (max_bytes or sys.maxsize) - size([Turn("user", text, [], list(data))]) - BESIDE_BYTES)
 
 
 async def recent(

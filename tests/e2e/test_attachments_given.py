@@ -239,12 +239,12 @@ async def test_what_does_not_fit(ground: tuple[EmbeddedRedis, list[EdgeProcess]]
         file = {"type": "file", "url": f"data:image/png;base64,{LARGE}", "mediaType": "image/png"}
         message = {"id": "u", "role": "user", "parts": [text("look"), file]}
         answer = await caller.refusal("/api/agent/chat", {"id": "c", "agent": "echo", "messages": [message]})
-        assert (answer["status"], answer["path"], answer["size"]) == (413, "$.messages[0].parts[1]", 13_393)
+        assert (answer["status"], answer["path"], answer["size"]) == (413, "$.messages[0].parts[1].url", 13_393)
         assert 7_900 < answer["limit"] < 8_192
         image = {"type": "image", "source": {"type": "data", "value": LARGE, "mimeType": "image/png"}}
         messages = [{"id": "u", "role": "user", "content": [text("look"), image]}]
         answer = await caller.refusal("/ag-ui/echo", {"threadId": "c", "runId": "r", "messages": messages})
-        assert (answer["status"], answer["path"]) == (413, "$.messages[0].content[1]")
+        assert (answer["status"], answer["path"]) == (413, "$.messages[0].content[1].source.value")
         refused = await caller.send({"text": "look"}, {"raw": LARGE, "mediaType": "image/png"})
         about = refused["data"][0]["metadata"]
         assert (refused["code"], about["path"], about["size"]) == (-32602, "message.parts[1]", "13393")

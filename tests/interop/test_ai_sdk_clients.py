@@ -336,4 +336,4 @@ async def test_use_chat_sends_a_file(site: Stand) -> None:
     large = await node("ai_sdk_files.mjs", {**given, "chatId": "chat-2", "size": 200_000})
     assert large["status"] == "error"
     problem = json.loads(large["error"])
-    assert (problem["status"], problem["path"]) == (413, "$.messages[0].parts[0]")
+    assert (problem["status"], problem["path"]) == (413, "$.messages[0].parts[0].url")

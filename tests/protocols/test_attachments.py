@@ -20,7 +20,7 @@ from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.ag_ui.requests import RunAgentInput
 from broker.protocols.ag_ui.requests import request_of as ag_ui_request
-from broker.protocols.ai_sdk.chat import ChatRequest, question, turns_before
+from broker.protocols.ai_sdk.chat import ChatRequest, Part, question, turns_before
 from broker.protocols.ai_sdk.chat import request_of as ai_sdk_request
 from broker.protocols.attachments import Attachment
 from broker.protocols.conversations import Turn, given
@@ -300,8 +300,11 @@ def test_a_handle_of_an_old_part() -> None:
     ],
 )
 def test_ag_ui_parts_that_no_agent_is_given(part: Any, field: str) -> None:
-    """What of a user's message cannot reach the agent is refused; in an earlier message it is marked."""
+    """What of a user's message cannot reach the agent is refused; in an earlier message it is marked, but for bytes:
+    those were looked at when they were asked."""
     assert refused(run, "before", [text("look"), part]) == (422, "$.messages[1].content[1]" + field)
+    if "?" in str(part):
+        return
     assert [*told(run([text("look"), part], "now"))[0]["attachments"][0]] == ["omitted"]
 
 
@@ -406,13 +409,16 @@ def test_files_that_are_too_large() -> None:
     with pytest.raises(Problem) as problem:
         chat(user(text("look"), small, large(250_000)))
     about = problem.value.extensions
-    assert (problem.value.status, about["path"]) == (413, "$.messages[0].parts[2]")
+    assert (problem.value.status, about["path"]) == (413, "$.messages[0].parts[2].url")
     assert about["size"] > 250_000 * 4 / 3 > 256 * 1024 > about["limit"] > 250 * 1024
     assert str(about["size"]) in problem.value.detail
     assert str(about["limit"]) in problem.value.detail
     data = base64.b64encode(bytes(250_000)).decode()
     source = {"type": "data", "value": data, "mimeType": "a/b"}
-    assert refused(run, [text("x"), {"type": "image", "source": source}]) == (413, "$.messages[0].content[1]")
+    assert refused(run, [text("x"), {"type": "image", "source": source}]) == (
+        413,
+        "$.messages[0].content[1].source.value",
+    )
     assert refused(sent, parts(TextPart(text="x"), FilePart(raw=data))) == (413, "message.parts[1]")
 
 
@@ -481,3 +487,47 @@ def test_what_people_are_shown_of_files() -> None:
     assert second == {"url": held}
     hidden = {"url": "data:text/plain,password=hunter22secret"}
     assert "hunter22" not in Redactor().values(hidden)["url"]
+
+
+# --- how many, and what that costs -----------------------------------------------------------------------------------
+
+MANY = 10_000
+
+
+def test_too_many_parts() -> None:
+    """A message has so many files, and so many data parts; one more is refused, and before that marked."""
+    link = {"type": "file", "url": LINK}
+    assert refused(chat, user(text("x"), *[link] * 65)) == (422, "$.messages[0].parts[65]")
+    assert refused(chat, user(text("x"), *[NOTE] * 65)) == (422, "$.messages[0].parts[65]")
+    assert refused(run, [text("x"), *[{"type": "binary", "url": LINK}] * 65]) == (422, "$.messages[0].content[65]")
+    before, _ = told(chat(user(*[link] * 66, *[NOTE] * 67, id_="u1"), user(text("now"))))
+    assert [len(before[name]) for name in ("attachments", "data")] == [65, 65]
+    assert before["attachments"][-1] == {"omitted": "2 files: a message has at most 64"}
+    assert before["data"][-1] == {"omitted": "3 parts: a message has at most 64"}
+
+
+def test_long_links() -> None:
+    """A link has a bounded length."""
+    assert refused(chat, user({"type": "file", "url": "https://h/" + "a" * 8_192})) == (
+        422,
+        "$.messages[0].parts[0].url",
+    )
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_what_many_parts_cost(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a conversation with any number of files only those of the newest turns are looked at."""
+    looked = 0
+
+    def counting(part: Part) -> Any:
+        nonlocal looked
+        looked += 1
+        return file(part)
+
+    file = Part.file
+    monkeypatch.setattr(Part, "file", counting)
+    messages = [{"id": f"{n}", "role": role, "parts": [{"type": "file", "url": "x"}] * 100} for n in range(MANY // 100)]
+    steering = {"type": "steering-message", "id": "s", "parts": [{"type": "file", "url": "x"}]}
+    messages.insert(0, {"id": "s", "role": "assistant", "parts": [steering] * MANY})
+    chat(*messages, user(text("now")))
+    assert looked == 50 * 64

@@ -11,8 +11,8 @@ from broker.api_types import ExecuteRequest
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, UNSUPPORTED, A2AError
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Part, Send, TextPart
 from broker.protocols.a2a.wire import encode, is_text, text_of
-from broker.protocols.attachments import Attachment, Found, Unfit, as_file, collect, held, label_of, linked
-from broker.protocols.conversations import Turn, check_asked, given
+from broker.protocols.attachments import Found, Taken, Unfit, as_file, collect, held, label_of, linked
+from broker.protocols.conversations import Turn, given, room_for_files
 from emitter.answers import misfit
 from emitter.events import InputRequired
 from emitter.wire import EXECUTION_ID, MAX_CONVERSATION_BYTES, new_execution_id
@@ -46,13 +46,13 @@ def request_of(
     """The execution that the message starts: its text is the task, its data parts are parameters, and the conversation
     before it and its own files come as `params.messages`. Raises `A2AError`, `Problem` 413, 422,
     `msgspec.ValidationError`."""
-    text, data, files = text_in(send.message), _params(send.message), files_in(send.message)
+    text, data = text_in(send.message), _params(send.message)
+    files = files_in(send.message, room_for_files(text, [], max_bytes))
     if not (text or data or files):
         raise A2AError(INVALID_PARAMS, "message.parts: there is neither text nor data nor a file")
     params = data
     if before or files:
         turn = Turn("user", text, [found.attachment for found in files])
-        check_asked(turn, files, max_bytes)
         if files and "messages" in data:
             raise A2AError(INVALID_PARAMS, "message.parts: files come as the parameter messages, which a data part has")
         params = given(before, turn, max_bytes) | data
@@ -102,18 +102,18 @@ def text_in(message: Message) -> str:
     return "\n".join(text for text in texts if text)
 
 
-def files_in(message: Message) -> list[Found]:
-    """Its files, and the texts that are named as files. Raises `Problem` 422."""
-    parts = [(f"message.parts[{index}]", part) for index, part in enumerate(message.parts)]
-    files = [(path, part) for path, part in parts if isinstance(part, FilePart) or _is_named(part)]
-    return collect(files, _file, is_asked=True)
+def files_in(message: Message, most: int) -> list[Found]:
+    """Its files, and the texts that are named as files, which hold `most` bytes. Raises `Problem` 413, 422."""
+    parts = enumerate(message.parts)
+    files = [(place, part) for place, part in parts if isinstance(part, FilePart) or _is_named(part)]
+    return collect(files, _file, "message.parts", most)
 
 
 def _is_named(part: Part) -> bool:
     return isinstance(part, TextPart) and bool(part.filename)
 
 
-def _file(part: Part) -> Attachment:
+def _file(part: Part) -> Taken:
     """Raises `Unfit`."""
     match part:
         case FilePart(raw=str(raw)):

@@ -31,7 +31,8 @@ def schemas() -> Json:
         "A2aAgentCard": _of("An agent card, of all versions in one.", NEW, "8"),
         "A2aMessage": _of(
             "A message of 1.0. Text parts are the task; data parts the agent's parameters, or the answer to what it "
-            "asked; files come with the agent's `messages`. `taskId` names a task that waits for an answer, `contextId` a conversation.",
+            "asked; files come with the agent's `messages`. `taskId` names a task that waits for an answer, "
+            "`contextId` a conversation.",
             NEW, "4",
             messageId=_NAME, role={"const": "ROLE_USER"}, parts=_parts(), taskId=_TEXT, contextId=_CONTEXT,
             metadata=_OBJECT, extensions=_TEXTS, referenceTaskIds=_TEXTS,

@@ -123,8 +123,8 @@ def _message_from(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def _raw(coded: Any, media_type: Any) -> Any:
-    """A file's bytes in base 64. The SDK for Python codes them twice: what comes out is base 64 again, as the bytes of a
-    file are not, and has a text in it, if the file is one."""
+    """A file's bytes in base 64. The SDK for Python codes them twice: what comes out is base 64 again, as no file is,
+    and has a text in it where the file is one."""
     if not isinstance(coded, str):
         return coded
     try:

@@ -17,8 +17,8 @@ from broker.api_types import ExecuteRequest
 from broker.problems import Problem
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.state import STATE_MEMBER
-from broker.protocols.attachments import Attachment, Found, Unfit, collect, held, label_of, linked, referred, size
-from broker.protocols.conversations import Turn, check_asked, given
+from broker.protocols.attachments import Found, Taken, Unfit, collect, held, label_of, linked, referred, size
+from broker.protocols.conversations import MAX_TURNS, Turn, given, room_for_files
 from emitter.errors import PayloadTooLarge
 from emitter.wire import EXECUTION_ID, MAX_CONVERSATION_BYTES
 
@@ -71,19 +71,19 @@ class Message(_Given, frozen=True):
         texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
         return "\n".join(text for text in texts if isinstance(text, str))
 
-    def files(self, path: str, *, is_asked: bool) -> list[Found]:
-        """What a user's message has besides text; `path` is the message's. Raises `Problem` 422 for a part of what is
-        asked now that is no file."""
+    def files(self, path: str, most: int | None) -> list[Found]:
+        """What a message has besides text; `path` is the message's. Of what is asked now it holds `most` bytes: raises
+        `Problem` as `collect`."""
         parts = self.content if isinstance(self.content, list) else []
-        more = [(f"{path}.content[{index}]", part) for index, part in enumerate(parts) if not _is_text(part)]
-        return collect(more, _file, is_asked=is_asked)
+        more = [(place, part) for place, part in enumerate(parts) if not _is_text(part)]
+        return collect(more, _file, path + ".content", most)
 
 
 def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def _file(part: Any) -> Attachment:
+def _file(part: Any) -> Taken:
     """A part that is a file. Raises `Unfit`."""
     type_ = part.get("type") if isinstance(part, dict) else None
     if type_ == "binary":
@@ -107,7 +107,7 @@ def _file(part: Any) -> Attachment:
     raise Unfit("a source is of type url, data or file", ".source.type")
 
 
-def _binary(part: dict[str, Any]) -> Attachment:
+def _binary(part: dict[str, Any]) -> Taken:
     """A file as it was before 1.0: with one of `data`, `url` and `id`."""
     media_type, name = part.get("mimeType"), part.get("filename")
     if part.get("data"):
@@ -178,7 +178,7 @@ def task_of(messages: Sequence[Message]) -> str:
     place, asked = _asked(messages)
     if asked.text.strip():
         return asked.text
-    files = asked.files(f"$.messages[{place}]", is_asked=True)
+    files = asked.files(f"$.messages[{place}]", None)
     if not files:
         raise Problem(422, "invalid", "the user's last message has no text", path="$.messages")
     return label_of(files)
@@ -202,12 +202,12 @@ def params_of(run: RunAgentInput, max_bytes: int = MAX_CONVERSATION_BYTES) -> di
     params = {name: value for name, value in forwarded.items() if name != "cursor"}
     params |= {name: value for name, value in own.items() if value}
     place, asked = _asked(run.messages)
-    files = asked.files(f"$.messages[{place}]", is_asked=True)
+    after = _turns(run.messages[place + 1 :])
+    room = room_for_files(asked.text, [], max_bytes) - (size(after[-1]) if after else 0)
+    files = asked.files(f"$.messages[{place}]", max(0, room))
     turn = Turn("user", asked.text, [found.attachment for found in files])
-    turns = [*_turns(run.messages[:place]), turn, *_turns(run.messages[place + 1 :])]
-    before, last = turns[:-1], turns[-1]
-    check_asked(turn, files, max_bytes and max_bytes - (0 if last is turn else size(last)))
-    return params | given(before, last, max_bytes)
+    turns = [*_turns(run.messages[:place]), turn, *after]
+    return params | given(turns[:-1], turns[-1], max_bytes)
 
 
 def shared_of(run: RunAgentInput) -> dict[str, Any]:
@@ -227,13 +227,14 @@ def _check_size(value: Any) -> None:
 def _turns(messages: Sequence[Message]) -> list[Turn]:
     """Instructions (`system`, `developer`) are the agent's own, not for a page to give. What sub-agents said to the
     agent is not for the next turn."""
-    said = [_turn(message) for message in messages if message.role in ("user", "assistant") and not message.is_inner]
-    return [turn for turn in said if turn.content or turn.attachments]
-
-
-def _turn(message: Message) -> Turn:
-    files = [found.attachment for found in message.files("", is_asked=False)]
-    return Turn("user" if message.role == "user" else "assistant", message.text, files)
+    found: list[Turn] = []
+    for message in reversed(messages):
+        if message.role in ("user", "assistant") and not message.is_inner:
+            files = message.files("", None) if len(found) < MAX_TURNS else []  # older ones are not given
+            role: Literal["user", "assistant"] = "user" if message.role == "user" else "assistant"
+            turn = Turn(role, message.text, [each.attachment for each in files])
+            found += [turn] if turn.content or turn.attachments else []
+    return found[::-1]
 
 
 def cursor_of(run: RunAgentInput) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from broker.api_types import CancelResponse, ExecuteRequest
 from broker.problems import Problem
-from broker.protocols.attachments import Attachment, Found, Unfit, collect, label_of, linked, referred
-from broker.protocols.conversations import Turn, check_asked, given, message_metadata
+from broker.protocols.attachments import MAX_FILES, Found, Taken, Unfit, collect, label_of, linked, referred, too_many
+from broker.protocols.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
 from emitter.wire import EXECUTION_ID, MAX_CONVERSATION_BYTES
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -41,14 +41,15 @@ class Part(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def is_inner(self) -> bool:
         """Whether a sub-agent said it to the agent that called it, by what the renderer put beside it."""
-        given = self.provider_metadata if isinstance(self.provider_metadata, dict) else {}
-        about = given.get("runcast")
+        if not isinstance(self.provider_metadata, dict):
+            return False
+        about = self.provider_metadata.get("runcast")
         return isinstance(about, dict) and about.get("agent") is not None and about.get("parentId") is not None
 
     @property
-    def is_of_app(self) -> bool:
-        """Whether it is a part of the app's own making."""
-        return self.type.startswith("data-")
+    def is_text(self) -> bool:
+        """Whether it is text, or nothing to say, or of the app's own making, which comes as it is."""
+        return self.type in ("text", "step-start") or self.type[:5] == "data-"
 
     @property
     def is_file(self) -> bool:
@@ -60,7 +61,7 @@ class Part(msgspec.Struct, frozen=True, rename="camel"):
         more = {"id": self.id, "data": self.data}
         return {"type": self.type} | {name: value for name, value in more.items() if value is not None}
 
-    def file(self) -> Attachment:
+    def file(self) -> Taken:
         """Raises `Unfit`."""
         if self.type != "file":
             raise Unfit(f"an agent is not given parts of type {self.type[:64]}", ".type")
@@ -78,15 +79,17 @@ class Message(msgspec.Struct, frozen=True):
     content: Any = None
 
     @property
-    def said(self) -> list[tuple[int, Part]]:
-        """Its parts with their places. What a retry has voided (before `data-superseded`) does not count, nor what
+    def said(self) -> list[Part]:
+        """What it has to say. Of an answer what a retry has voided (before `data-superseded`) does not count, nor what
         sub-agents said to the agent."""
-        said: list[tuple[int, Part]] = []
-        for index, part in enumerate(self.parts):
+        if self.role == "user":
+            return self.parts
+        said: list[Part] = []
+        for part in self.parts:
             if part.type == "data-superseded":
                 said.clear()
             elif not part.is_inner:
-                said.append((index, part))
+                said.append(part)
         return said
 
     @property
@@ -94,26 +97,27 @@ class Message(msgspec.Struct, frozen=True):
         """What it says."""
         if not self.parts and isinstance(self.content, str):
             return self.content
-        return _text(part for _, part in self.said)
+        return "\n".join(part.text for part in self.said if part.type == "text" and isinstance(part.text, str))
 
     @property
     def is_empty(self) -> bool:
         """Whether it has neither words nor a file."""
-        return not (self.text.strip() or any(part.is_file for part in self.parts))
+        return not (any(part.is_file for part in self.parts) or self.text.strip())
 
-    def files(self, path: str, *, is_asked: bool) -> list[Found]:
-        """What a user's message has besides text; `path` is the message's. Raises `Problem` 422 for a part of what is
-        asked now that no agent would have."""
-        parts = [(f"{path}.parts[{index}]", part) for index, part in self.said if _is_more(part)]
-        return collect(parts, Part.file, is_asked=is_asked)
+    def files(self, path: str, most: int | None) -> list[Found]:
+        """What a user's message has besides text and the app's own data; `path` is the message's. Of what is asked now
+        it holds `most` bytes: raises `Problem` as `collect`."""
+        more = [(place, part) for place, part in enumerate(self.parts) if not part.is_text]
+        return collect(more, Part.file, path + ".parts", most)
 
-
-def _text(parts: Iterable[Part]) -> str:
-    return "\n".join(part.text for part in parts if part.type == "text" and isinstance(part.text, str))
-
-
-def _is_more(part: Part) -> bool:
-    return part.type not in ("text", "step-start") and not part.is_of_app
+    def own(self, path: str, *, is_asked: bool) -> list[dict[str, Any]]:
+        """The parts of the app's own making, as they came. Raises `Problem` 422 for too many of what is asked now."""
+        places = [place for place, part in enumerate(self.parts) if part.type[:5] == "data-"]
+        more = len(places) - MAX_FILES
+        if is_asked and more > 0:
+            raise too_many(f"{path}.parts[{places[MAX_FILES]}]", "data parts")
+        omitted = [{"omitted": f"{more} parts: a message has at most {MAX_FILES}"}] if more > 0 else []
+        return [self.parts[place].as_given for place in places[:MAX_FILES]] + omitted
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -153,60 +157,53 @@ def question(chat: ChatRequest) -> Message:
 
 
 def turns_before(chat: ChatRequest, asked: Message) -> list[Turn] | None:
-    """What was said before that; None if the page did not send it."""
+    """What was said before that; None if the page did not send it. What an agent is not given has no files."""
     if chat.messages is None:
         return None
     before = itertools.takewhile(lambda message: not _is_same(message, asked), chat.messages)
-    return [turn for message in before for turn in _turns(message)]
+    found: list[Turn] = []
+    for said in reversed([said for message in before for said in _split(message)]):
+        found += _turn(said, with_more=len(found) < MAX_TURNS)
+    return found[::-1]
 
 
 def _is_same(message: Message, asked: Message) -> bool:
     return message is asked or (message.role == "user" and message.id == asked.id != "")
 
 
-def _turns(message: Message) -> list[Turn]:
-    """Instructions (`system`) are the agent's own, not for a page to give. A message that a user sent into an answer
-    (`steering-message`) stands between what was said before it and after it."""
-    if message.role == "user":
-        files = [found.attachment for found in message.files("", is_asked=False)]
-        return _spoken("user", message.text, files, _data(message))
-    if message.role != "assistant":
+def _split(message: Message) -> list[Message]:
+    """An answer that a user sent messages into (`steering-message`) as what was said, one after the other. Instructions
+    (`system`) are the agent's own, not for a page to give."""
+    if message.role not in ("user", "assistant"):
         return []
-    if not message.parts:
-        return _spoken("assistant", message.text)
-    turns: list[Turn] = []
-    for is_steering, group in itertools.groupby(message.said, lambda said: said[1].type == "steering-message"):
-        parts = [part for _, part in group]
-        turns += [turn for part in parts for turn in _steered(part)] if is_steering else _answered(parts)
-    return turns
+    if message.role == "user" or not any(part.type == "steering-message" for part in message.parts):
+        return [message]
+    said: list[Message] = []
+    for is_steering, group in itertools.groupby(message.said, lambda part: part.type == "steering-message"):
+        parts = list(group)
+        said += [_steering(part) for part in parts] if is_steering else [Message("assistant", parts=parts)]
+    return said
 
 
-def _answered(parts: Sequence[Part]) -> list[Turn]:
-    """Of an agent's own message, the text and the files that it gave. The rest is how it came to them."""
-    files = collect([("", part) for part in parts if part.type == "file"], Part.file, is_asked=False)
-    return _spoken("assistant", _text(parts), [found.attachment for found in files])
-
-
-def _steered(part: Part) -> list[Turn]:
+def _steering(part: Part) -> Message:
     try:
-        parts = msgspec.convert(part.parts, list[Part])
+        return Message("user", parts=msgspec.convert(part.parts, list[Part]))
     except msgspec.ValidationError:
-        return []  # it says nothing
-    return _turns(Message("user", parts=parts))
+        return Message("user")  # it says nothing
 
 
-def _spoken(
-    role: Literal["user", "assistant"],
-    text: str,
-    attachments: Sequence[Attachment] = (),
-    data: Sequence[dict[str, Any]] = (),
-) -> list[Turn]:
-    return [Turn(role, text, list(attachments), list(data))] if text or attachments or data else []
-
-
-def _data(message: Message) -> list[dict[str, Any]]:
-    """The parts of the app's own making in a user's message, as they came."""
-    return [part.as_given for _, part in message.said if part.is_of_app]
+def _turn(message: Message, *, with_more: bool) -> list[Turn]:
+    """One turn, or none where nothing was said. Of an agent's own message the text counts, and the files that it gave;
+    the rest is how it came to them."""
+    if message.role == "user":
+        files = message.files("", None) if with_more else []
+        turn = Turn("user", message.text, [found.attachment for found in files])
+        if with_more and (data := message.own("", is_asked=False)):
+            turn = msgspec.structs.replace(turn, data=data)
+    else:
+        parts = [(0, part) for part in message.said if part.type == "file"] if with_more else []
+        turn = Turn("assistant", message.text, [found.attachment for found in collect(parts, Part.file, "", None)])
+    return [turn] if turn.content or turn.attachments or turn.data else []
 
 
 def _path(chat: ChatRequest, asked: Message) -> str:
@@ -222,11 +219,12 @@ def request_of(
     in `max_bytes`. A message of files alone has their names as its task. Raises `msgspec.ValidationError`, `Problem`
     413, 422."""
     asked = question(chat)
-    files = asked.files(_path(chat, asked), is_asked=True)
-    turn = Turn("user", asked.text, [found.attachment for found in files], _data(asked))
-    check_asked(turn, files, max_bytes)
+    path, text = _path(chat, asked), asked.text
+    data = asked.own(path, is_asked=True)
+    files = asked.files(path, room_for_files(text, data, max_bytes))
+    turn = Turn("user", text, [found.attachment for found in files], data)
     wanted = {
-        "task": asked.text if asked.text.strip() else label_of(files),
+        "task": text if text.strip() else label_of(files),
         "agent": chat.agent or agent,
         "params": (chat.params or {}) | given(before, turn, max_bytes),
         "metadata": {**(chat.metadata or {}), **(message_metadata(asked.id) if asked.id else {})} or None,
@@ -244,7 +242,7 @@ def execution_of(chat: ChatRequest, asked: Message, agent: str | None) -> str | 
     if not asked.id or (chat.trigger == "regenerate-message" and chat.message_id in (None, "", asked.id)):
         return None
     who = chat.agent or agent or ""
-    more = [part for _, part in asked.said if part.type != "text"]
+    more = [part for part in asked.parts if part.type != "text"]
     files = [msgspec.json.encode(part).decode() for part in more]
     return "chat_" + _digest(chat.id, chat.trigger, asked.id, chat.message_id or "", who, asked.text, *files)
 
