@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -37,6 +37,13 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     data: list[dict[str, Any]] = []
 
 
+class Past(NamedTuple):
+    """What was said in a conversation, and how many turns of it at least are left out already."""
+
+    turns: Sequence[Turn] = ()
+    omitted: int = 0
+
+
 def last_turns(turns: Sequence[Turn]) -> list[Turn]:
     """The newest of them, within the limits."""
     kept: list[Turn] = []
@@ -49,9 +56,11 @@ def last_turns(turns: Sequence[Turn]) -> list[Turn]:
     return kept[::-1]
 
 
-def given(before: Sequence[Turn], asked: Turn, max_bytes: int = MAX_CONVERSATION_BYTES) -> dict[str, Any]:
+def given(
+    before: Sequence[Turn], asked: Turn, max_bytes: int = MAX_CONVERSATION_BYTES, omitted: int = 0
+) -> dict[str, Any]:
     """The parameters by which an agent has the conversation: `messages`, the newest turns and what is asked now; and
-    `messagesOmitted`, how many older ones are left out at least, if any are.
+    `messagesOmitted`, how many older ones are left out at least, if any are (`omitted` before this).
 
     All in `max_bytes` (0: however much there is), of which what is asked has what it needs; then come the words before
     it, the newest first, and then the files that came with those: each that does not fit is marked."""
@@ -63,8 +72,8 @@ def given(before: Sequence[Turn], asked: Turn, max_bytes: int = MAX_CONVERSATION
             break
         kept.append(turn)
     told = _with_files(kept, room)[::-1]
-    omitted = {"messagesOmitted": len(before) - len(kept)} if len(kept) < len(before) else {}
-    return {"messages": msgspec.to_builtins([*told, asked]), **omitted}
+    omitted += len(before) - len(kept)
+    return {"messages": msgspec.to_builtins([*told, asked])} | ({"messagesOmitted": omitted} if omitted else {})
 
 
 def _with_files(turns: Sequence[Turn], room: int) -> list[Turn]:
@@ -108,7 +117,7 @@ async def recent(
     return found[:limit]
 
 
-async def turns(commands: Commands, owner: Owner, conversation_id: str, *, instead_of: str | None = None) -> list[Turn]:
+async def past(commands: Commands, owner: Owner, conversation_id: str, *, instead_of: str | None = None) -> Past:
     """What was said in a conversation: each execution's task, and what its agent answered. The newest are read first,
     and no more than an agent is given.
 
@@ -116,18 +125,21 @@ async def turns(commands: Commands, owner: Owner, conversation_id: str, *, inste
     came between is no part of the conversation any more. `instead_of` is a message that is to be answered again now.
     """
     valid: list[ExecutionSummary] = []
-    for summary in reversed(await recent(commands, owner, conversation_id, limit=MAX_EXECUTIONS)):
+    found = await recent(commands, owner, conversation_id, limit=MAX_EXECUTIONS + 1)
+    for summary in reversed(found[:MAX_EXECUTIONS]):
         valid = [*_before(valid, _message_of(summary)), summary]
     said: list[Turn] = []
+    omitted = len(found[MAX_EXECUTIONS:])
     for summary in reversed(_before(valid, instead_of)):
         try:
             state = await commands.state(owner, summary.execution_id, with_stack=False)
         except UnknownExecution:
-            continue  # it expired meanwhile
-        said = [*_turns(state, await commands.params(owner, summary.execution_id)), *said]
+            omitted += 1  # it expired meanwhile
+            continue
+        said = [*_turns(state, summary, await commands.params(owner, summary.execution_id)), *said]
         if sum(len(turn.content) for turn in said) > MAX_TURN_CHARS:
             break
-    return said
+    return Past(said, omitted)
 
 
 def message_metadata(message_id: str) -> dict[str, Any]:
@@ -146,19 +158,26 @@ def _before(said: list[ExecutionSummary], message_id: str | None) -> list[Execut
     return [*itertools.takewhile(lambda each: message_id is None or _message_of(each) != message_id, said)]
 
 
-def _turns(state: ExecutionState, params: dict[str, Any]) -> list[Turn]:
+def _turns(state: ExecutionState, summary: ExecutionSummary, params: dict[str, Any]) -> list[Turn]:
     answer = state.text or (state.result if isinstance(state.result, str) else "")
-    asked = [_asked(state.task, params)] if state.task else []
+    asked = [_asked(state.task, summary.metadata or {}, params)] if state.task else []
     return [*asked, Turn("assistant", answer)] if answer else asked
 
 
-def _asked(task: str, params: dict[str, Any]) -> Turn:
+def _asked(task: str, metadata: dict[str, Any], params: dict[str, Any]) -> Turn:
     """What an execution was asked: its task, with what came beside it. A message of files alone has no words, whatever
-    its task is called."""
-    said = _last(params)
-    if said is None or not (said.attachments or said.data):
-        return Turn("user", task)
-    return msgspec.structs.replace(said, content=task if said.content else "")
+    its task is called; one of data alone has it as its words."""
+    said, about = _last(params), metadata.get("a2a")
+    turn = Turn("user", task)
+    if said is not None and (said.attachments or said.data):
+        turn = msgspec.structs.replace(said, content=task if said.content else "")
+    data = without_conversation(params) if isinstance(about, dict) and about.get("text") is not False else {}
+    return msgspec.structs.replace(turn, data=[{"type": "data", "data": data}]) if data else turn
+
+
+def without_conversation(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters but for those that `given` makes."""
+    return {name: value for name, value in params.items() if name not in ("messages", "messagesOmitted")}
 
 
 def attached(params: dict[str, Any]) -> list[Attachment]:
@@ -170,8 +189,8 @@ def attached(params: dict[str, Any]) -> list[Attachment]:
 def _last(params: dict[str, Any]) -> Turn | None:
     """The message that was asked, as `given` gave it. Agents may have a parameter of their own by that name."""
     messages = params.get("messages")
+    found = [each for each in messages if isinstance(each, dict)] if isinstance(messages, list) else []
     try:
-        said = msgspec.convert(messages[-1] if isinstance(messages, list) else None, Turn)
-    except (msgspec.ValidationError, IndexError):
+        return msgspec.convert(next(each for each in reversed(found) if each.get("role") == "user"), Turn)
+    except (msgspec.ValidationError, StopIteration):
         return None
-    return said if said.role == "user" else None

@@ -12,6 +12,7 @@ from broker.commands import Commands
 from broker.history import History
 from broker.metrics import Metrics
 from broker.protocols import conversations
+from broker.protocols.attachments import Attachment
 from broker.protocols.conversations import MAX_EXECUTIONS, MAX_TURN_CHARS, PAGE, Turn, given
 from emitter.events import ExecutionComplete, ExecutionError, MessageDelta
 from emitter.lifecycle import Lifecycle, Start
@@ -97,13 +98,41 @@ async def test_turns(redis: Redis, commands: Commands) -> None:
         await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})  # whatever the clock's grain
         if events:
             await author.write(*events)
-    assert await conversations.turns(commands, ALICE, "c") == [
+    assert (await conversations.past(commands, ALICE, "c")).turns == [
         Turn("user", "ask ex_0"),
         Turn("assistant", "said 0"),
         Turn("user", "ask ex_1"),
         Turn("assistant", "result 1"),
         Turn("user", "ask ex_2"),
         Turn("user", "ask ex_3"),
+    ]
+
+
+async def test_what_came_with_messages(redis: Redis, commands: Commands) -> None:
+    """Files and data of a message stay with it, whatever others have put into the record; files alone have no words."""
+    file = {"url": "https://h.example/a", "name": "a"}
+    last = {"role": "user", "content": "look", "attachments": [file]}
+    asked: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
+        ({"messages": [{"role": "user", "content": "old"}, last]}, None),
+        ({"messages": [{**last, "content": ""}]}, None),
+        ({"messages": [last, {"role": "assistant", "content": "wait"}]}, None),
+        ({"messages": [last], "n": 1}, {"a2a": {"messageId": "m"}}),
+        ({"n": 1}, {"a2a": {"messageId": "m", "text": False}}),
+        ({"n": 1}, None),
+        ({"messages": "mine"}, None),
+        ({"messages": [1, {"role": "user", "content": "x", "attachments": "mine"}]}, None),
+    ]
+    for number, (params, metadata) in enumerate(asked):
+        start = Start(task=f"ask {number}", agent="a", conversation_id="c", params=params, metadata=metadata)
+        await Lifecycle(redis, LogLimits(), Redactor()).accept(ALICE, f"ex_{number}", start)
+        await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
+    attachments, data = [Attachment(url="https://h.example/a", name="a")], [{"type": "data", "data": {"n": 1}}]
+    assert (await conversations.past(commands, ALICE, "c")).turns == [
+        Turn("user", "ask 0", attachments),
+        Turn("user", "", attachments),
+        Turn("user", "ask 2", attachments),
+        Turn("user", "ask 3", attachments, data),
+        *(Turn("user", f"ask {number}") for number in range(4, 8)),
     ]
 
 
@@ -115,7 +144,7 @@ async def test_a_message_that_is_answered_again(redis: Redis, commands: Commands
         await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
 
     async def asked(instead_of: str | None) -> list[str]:
-        said = await conversations.turns(commands, ALICE, "c", instead_of=instead_of)
+        said = (await conversations.past(commands, ALICE, "c", instead_of=instead_of)).turns
         return [turn.content.removeprefix("ask ex_") for turn in said]
 
     assert await asked(None) == ["0", "3", "4", "5"]
@@ -125,12 +154,14 @@ async def test_a_message_that_is_answered_again(redis: Redis, commands: Commands
 
 
 async def test_turns_of_the_newest(redis: Redis, commands: Commands) -> None:
-    """Only so many logs are read, the newest."""
+    """Only so many logs are read, the newest, and it is known that there is more."""
     for number in range(MAX_EXECUTIONS + 2):
         await begin(redis, f"ex_{number}", "c")
         await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
-    turns = await conversations.turns(commands, ALICE, "c")
+    turns, omitted = await conversations.past(commands, ALICE, "c")
     assert [turn.content for turn in turns] == [f"ask ex_{number}" for number in range(2, MAX_EXECUTIONS + 2)]
+    assert omitted == 1, "how many more there are would have to be read"
+    assert given(turns, Turn("user", "now"), omitted=omitted)["messagesOmitted"] == 1
 
 
 async def test_no_more_is_read_than_an_agent_is_given(redis: Redis, commands: Commands) -> None:
@@ -139,7 +170,7 @@ async def test_no_more_is_read_than_an_agent_is_given(redis: Redis, commands: Co
         author = await begin(redis, f"ex_{number}", "c")
         await author.write(done("x" * 20_000))
         await redis.zadd(ALICE.conversation("c"), {f"ex_{number}": number})
-    turns = await conversations.turns(commands, ALICE, "c")
+    turns = (await conversations.past(commands, ALICE, "c")).turns
     assert [turn.content[:8] for turn in turns] == ["ask ex_2", "xxxxxxxx", "ask ex_3", "xxxxxxxx"]
 
 

@@ -25,6 +25,7 @@ from broker.protocols.a2a.reading import Reached, Tasks
 from broker.protocols.a2a.renderer import JSON_HEADERS, SettledTask, TaskStream, Wrap
 from broker.protocols.a2a.story import Story
 from broker.protocols.a2a.wire import Wire
+from broker.protocols.conversations import Past
 from broker.protocols.rendering import Rendering
 from emitter.errors import ExecutionEnded, ExecutionExists
 from emitter.events import TERMINAL_STATES
@@ -107,20 +108,21 @@ class Calls:
     async def _start(self, call: Call, send: Send) -> Story:
         """The task, of which nothing has been told yet."""
         owner, context = call.identity.owner, context_of(send.message)
-        before = await self._before(call, context) if send.message.context_id else []
+        before, omitted = await self._before(call, context) if send.message.context_id else Past()
         # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
         key = idempotency_key(call.request)
         task_id = None if key is None else "a2a_" + hashlib.sha256(key.encode()).hexdigest()[:32]
-        wanted = request_of(send, context, call.agent, before, task_id, self._front.max_conversation_bytes)
+        most = self._front.max_conversation_bytes
+        wanted = request_of(send, context, call.agent, before, task_id, max_bytes=most, omitted=omitted)
         try:
             accepted, _ = await self._front.execute(call.request, call.identity, wanted)
         except ExecutionExists as known:
             return await self._repeated(call, send, known.execution_id)
         return Story(await self._tasks.opening(owner, accepted.execution_id))
 
-    async def _before(self, call: Call, context: str) -> list[conversations.Turn]:
+    async def _before(self, call: Call, context: str) -> Past:
         async with self._front.folding(call.identity):
-            return await conversations.turns(self._commands, call.identity.owner, context)
+            return await conversations.past(self._commands, call.identity.owner, context)
 
     async def _repeated(self, call: Call, send: Send, task_id: str) -> Story:
         opening = await self._tasks.opening(call.identity.owner, task_id)

@@ -41,7 +41,9 @@ def request_of(
     agent: str | None,
     before: Sequence[Turn],
     task_id: str | None = None,
+    *,
     max_bytes: int = MAX_CONVERSATION_BYTES,
+    omitted: int = 0,
 ) -> ExecuteRequest:
     """The execution that the message starts: its text is the task, its data parts are parameters, and the conversation
     before it and its own files come as `params.messages`. Raises `A2AError`, `Problem` 413, 422,
@@ -51,11 +53,11 @@ def request_of(
     if not (text or data or files):
         raise A2AError(INVALID_PARAMS, "message.parts: there is neither text nor data nor a file")
     params = data
-    if before or files:
+    if before or omitted or files:
         turn = Turn("user", text, [found.attachment for found in files])
         if files and "messages" in data:
             raise A2AError(INVALID_PARAMS, "message.parts: files come as the parameter messages, which a data part has")
-        params = given(before, turn, max_bytes) | data
+        params = given(before, turn, max_bytes, omitted) | data
     wanted = {
         "task": text or (encode(data).decode() if data else label_of(files)),
         "agent": agent or _named(send, "agent") or _named(send, "skillId"),

@@ -26,9 +26,6 @@ from emitter.events import InputReceived
 from emitter.record import Field, Selection, read_object
 from emitter.wire import EXECUTION_ID, START, Entry, EventId, Owner, parse_stream
 
-CONVERSATION = ("messages", "messagesOmitted")
-"""Parameters that are what was said before, and no data of the message."""
-
 log = structlog.get_logger("broker")
 
 MAX_LISTED = 2_000
@@ -211,7 +208,7 @@ def _object(task_id: str, json: bytes) -> dict[str, Any]:
 def parts_of(params: dict[str, Any], *, is_ours: bool) -> tuple[Part, ...]:
     """What the message that began a task had besides text, as parts again: its data, where that `is_ours` and not
     another protocol's parameters, and its files."""
-    data = {name: value for name, value in params.items() if name not in CONVERSATION}
+    data = conversations.without_conversation(params)
     files = [_part(attachment) for attachment in conversations.attached(params)]
     return (*((DataPart(data=data),) if data and is_ours else ()), *files)
 

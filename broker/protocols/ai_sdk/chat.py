@@ -213,7 +213,12 @@ def _path(chat: ChatRequest, asked: Message) -> str:
 
 
 def request_of(
-    chat: ChatRequest, agent: str | None, before: Sequence[Turn], max_bytes: int = MAX_CONVERSATION_BYTES
+    chat: ChatRequest,
+    agent: str | None,
+    before: Sequence[Turn],
+    *,
+    max_bytes: int = MAX_CONVERSATION_BYTES,
+    omitted: int = 0,
 ) -> ExecuteRequest:
     """The execution that answers the chat's last message. Its `params.messages` is the conversation, that message last,
     in `max_bytes`. A message of files alone has their names as its task. Raises `msgspec.ValidationError`, `Problem`
@@ -226,7 +231,7 @@ def request_of(
     wanted = {
         "task": text if text.strip() else label_of(files),
         "agent": chat.agent or agent,
-        "params": (chat.params or {}) | given(before, turn, max_bytes),
+        "params": (chat.params or {}) | given(before, turn, max_bytes, omitted),
         "metadata": {**(chat.metadata or {}), **(message_metadata(asked.id) if asked.id else {})} or None,
         "executionId": execution_of(chat, asked, agent),
         "conversationId": conversation_of(chat.id),

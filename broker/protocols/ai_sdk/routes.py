@@ -23,7 +23,7 @@ from broker.protocols.ai_sdk.chat import (
     turns_before,
 )
 from broker.protocols.ai_sdk.renderer import Renderer
-from broker.protocols.conversations import Turn
+from broker.protocols.conversations import Past
 from emitter.errors import ExecutionEnded, ExecutionExists, UnknownExecution
 
 MAX_STOPPED = 20
@@ -54,8 +54,9 @@ class AiSdk:
     async def _start(self, request: web.Request, identity: Identity) -> tuple[str, int]:
         """The execution's id, and the attempt it has reached."""
         chat = await self._front.read_json(request, ChatRequest, MAX_BODY_BYTES)
-        before = await self._before(identity, chat)
-        wanted = request_of(chat, request.query.get("agent"), before, self._front.max_conversation_bytes)
+        before, omitted = await self._before(identity, chat)
+        most = self._front.max_conversation_bytes
+        wanted = request_of(chat, request.query.get("agent"), before, max_bytes=most, omitted=omitted)
         try:
             answer, _ = await self._front.execute(request, identity, wanted)
         except ExecutionExists as known:
@@ -65,15 +66,15 @@ class AiSdk:
             return known.execution_id, state.attempt
         return answer.execution_id, 1
 
-    async def _before(self, identity: Identity, chat: ChatRequest) -> list[Turn]:
+    async def _before(self, identity: Identity, chat: ChatRequest) -> Past:
         """What was said in the chat before its last message: as the page sends it, or as the executions have it."""
         asked = question(chat)
         before = turns_before(chat, asked)
         if before is not None:
-            return before
+            return Past(before)
         conversation_id = conversation_of(chat.id)
         async with self._front.folding(identity):
-            return await conversations.turns(
+            return await conversations.past(
                 self._front.commands, identity.owner, conversation_id, instead_of=asked.id or None
             )
 
