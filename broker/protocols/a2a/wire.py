@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
+from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import Ask, FilePart, ListTasks, Send, Task, TaskPage, Update
 from broker.protocols.attachments import padded
 from emitter.wire import ascii_json
