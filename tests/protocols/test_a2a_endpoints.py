@@ -756,6 +756,38 @@ async def test_a_context_of_one(two_edges: list[EdgeProcess], author: Author) ->
         assert (await rpc(two_edges[1], author, "ListTasks", {"contextId": context}))["tasks"] == []
 
 
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("context", ["team/chat 1@example.org:8", "x" * 100, "\u00fc"])
+async def test_a_context_of_any_name(two_edges: list[EdgeProcess], author: Author, context: str, old: bool) -> None:
+    """A context may have any name that its client gives it: its tasks and lists have it, answers find it, and the next
+    task of it is told what was said before."""
+    said = MessageDelta(message_id="m", delta="Hello")
+    task, agent = await begun(two_edges[0], author, STARTED, ASK, said, contextId=context)
+    answer = message("Yes", old=old, taskId=task["id"], contextId=context)
+    await rpc(
+        two_edges[1],
+        author,
+        "send",
+        {"message": answer, "configuration": {"blocking": False} if old else {"returnImmediately": True}},
+        old=old,
+    )
+    await agent.write(DONE)
+    second, _ = await begun(two_edges[1], author, contextId=context)
+    for each in (task, second):
+        found = await rpc(two_edges[1], author, "get", {"id": each["id"]}, old=old)
+        assert {found["contextId"], *(each["contextId"] for each in found["history"])} == {context}
+    for asked in ({"contextId": context}, {}, {"includeArtifacts": True}):
+        listed = await rpc(two_edges[1], author, "ListTasks", asked)
+        assert {(each["id"], each["contextId"]) for each in listed["tasks"]} == {
+            (task["id"], context),
+            (second["id"], context),
+        }
+    params = json.loads(await author.redis.hget(author.owner.execution(second["id"]).record, "params"))
+    assert [turn["content"] for turn in params["messages"]] == ["hi", "Hello", "hi"]
+    events = [json.loads(event.data) for event in await agent.log() if event.type == "input:received"]
+    assert [event["data"]["value"] for event in events] == [True]
+
+
 async def test_lists(two_edges: list[EdgeProcess], author: Author) -> None:
     """Tasks are listed by their last activity, filtered, in pages that neither repeat nor leave out."""
     made = [await begun(two_edges[0], author, contextId=f"c{number % 2}") for number in range(5)]

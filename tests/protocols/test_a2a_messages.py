@@ -12,7 +12,7 @@ import pytest
 from broker.problems import Problem
 from broker.protocols.a2a import errors as a2a_errors
 from broker.protocols.a2a.errors import A2AError, to_a2a
-from broker.protocols.a2a.incoming import answer_of, context_of, question_for, request_of
+from broker.protocols.a2a.incoming import answer_of, context_of, conversation_of, question_for, request_of
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
@@ -22,6 +22,7 @@ from broker.protocols.conversations import Turn
 from broker.protocols.times import timestamp
 from emitter import errors
 from emitter.events import InputRequired
+from emitter.wire import EXECUTION_ID
 
 HTML = base64.b64encode(b"<p>").decode()
 NEW = {
@@ -307,10 +308,22 @@ def test_data_alone() -> None:
 
 
 def test_contexts() -> None:
-    """A context is the client's, if its name can be one, or a new one each time."""
+    """A context is the client's, whatever its name is, or a new one each time."""
     assert context_of(said(TextPart(text="x"), context_id="c-1").message) == "c-1"
+    assert context_of(said(TextPart(text="x"), context_id="team/a b@x.y:1").message) == "team/a b@x.y:1"
     assert context_of(text("x")) != context_of(text("x"))
-    assert refusal(context_of, said(TextPart(text="x"), context_id="a b").message) is a2a_errors.INVALID_PARAMS
+    for wrong in ("", "x" * 513):
+        assert refusal(context_of, said(TextPart(text="x"), context_id=wrong).message) is a2a_errors.INVALID_PARAMS
+
+
+def test_conversations_of_contexts() -> None:
+    """A conversation has the context's id where that can be one, else a digest of it, beside which the id is kept."""
+    plain = request_of(said(TextPart(text="x")), "c-1", None, [])
+    assert (plain.conversation_id, plain.metadata) == ("c-1", {"a2a": {"messageId": "m"}})
+    odd = request_of(said(TextPart(text="x")), "team/1", None, [])
+    assert EXECUTION_ID.match(odd.conversation_id or "")
+    assert odd.conversation_id == conversation_of("team/1") != conversation_of("team/2")
+    assert odd.metadata == {"a2a": {"messageId": "m", "contextId": "team/1"}}
 
 
 @pytest.mark.parametrize(

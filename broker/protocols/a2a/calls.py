@@ -19,7 +19,7 @@ from broker.protocols.a2a.errors import (
     UNSUPPORTED,
     A2AError,
 )
-from broker.protocols.a2a.incoming import answer_of, context_of, question_for, request_of
+from broker.protocols.a2a.incoming import answer_of, context_of, conversation_of, question_for, request_of
 from broker.protocols.a2a.model import Ask, ListTasks, Send
 from broker.protocols.a2a.reading import Reached, Tasks
 from broker.protocols.a2a.renderer import JSON_HEADERS, SettledTask, TaskStream, Wrap
@@ -122,7 +122,7 @@ class Calls:
 
     async def _before(self, call: Call, context: str) -> Past:
         async with self._front.folding(call.identity):
-            return await conversations.past(self._commands, call.identity.owner, context)
+            return await conversations.past(self._commands, call.identity.owner, conversation_of(context))
 
     async def _repeated(self, call: Call, send: Send, task_id: str) -> Story:
         opening = await self._tasks.opening(call.identity.owner, task_id)

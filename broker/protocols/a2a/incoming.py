@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,18 +22,26 @@ OURS = ("agent", "skillId", "cursor", "inputId")
 """Metadata of a request that is meant for us, and not kept."""
 YES = frozenset({"yes", "y", "true", "ok", "okay", "approve", "approved", "accept"})
 NO = frozenset({"no", "n", "false", "deny", "denied", "reject", "rejected", "decline"})
+MAX_CONTEXT_CHARS = 512
 
 
 # --- a new task ------------------------------------------------------------------------------------------------------
 
 
 def context_of(message: Message) -> str:
-    """The message's context, or a new one. Raises `A2AError`."""
+    """The message's context, any text as the specification has it, or a new one. Raises `A2AError`."""
     if message.context_id is None:
         return "ctx_" + new_execution_id().removeprefix("ex_")
-    if not EXECUTION_ID.match(message.context_id):
-        raise A2AError(INVALID_PARAMS, "contextId: 1 to 64 of A-Z a-z 0-9 _ -")
+    if not 1 <= len(message.context_id) <= MAX_CONTEXT_CHARS:
+        raise A2AError(INVALID_PARAMS, f"contextId: 1 to {MAX_CONTEXT_CHARS} characters")
     return message.context_id
+
+
+def conversation_of(context_id: str) -> str:
+    """The conversation of a context: its id, or where that is none of ours (`EXECUTION_ID`), a digest of it."""
+    if EXECUTION_ID.match(context_id):
+        return context_id
+    return "context_" + hashlib.sha256(context_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def request_of(
@@ -62,9 +71,9 @@ def request_of(
         "task": text or (encode(data).decode() if data else label_of(files)),
         "agent": agent or _named(send, "agent") or _named(send, "skillId"),
         "params": params or None,
-        "metadata": _kept(send, has_text=bool(text)),
+        "metadata": _kept(send, context_id, has_text=bool(text)),
         "executionId": task_id,
-        "conversationId": context_id,
+        "conversationId": conversation_of(context_id),
     }
     return msgspec.convert(wanted, ExecuteRequest)
 
@@ -83,10 +92,12 @@ def _params(message: Message) -> dict[str, Any]:
     return params
 
 
-def _kept(send: Send, *, has_text: bool) -> dict[str, Any]:
+def _kept(send: Send, context_id: str, *, has_text: bool) -> dict[str, Any]:
     """What stays with the execution of what came with the message. `text`: that the task is none of its words."""
     message = send.message
     about: dict[str, Any] = {"messageId": message.message_id} | ({} if has_text else {"text": False})
+    if conversation_of(context_id) != context_id:
+        about["contextId"] = context_id
     if message.reference_task_ids:
         about["referenceTaskIds"] = list(message.reference_task_ids)
     given = {**(message.metadata or {}), **send.metadata}

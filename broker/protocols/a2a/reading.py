@@ -17,6 +17,7 @@ from broker.decoding import decode_entry
 from broker.history import History
 from broker.protocols import conversations
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
+from broker.protocols.a2a.incoming import conversation_of
 from broker.protocols.a2a.model import STATES, DataPart, FilePart, ListTasks, Part, Status, Task, TaskPage, TaskState
 from broker.protocols.a2a.story import Opening, Story
 from broker.protocols.attachments import Attachment, bytes_of
@@ -31,6 +32,8 @@ log = structlog.get_logger("broker")
 MAX_LISTED = 2_000
 """Of how many of the owner's executions, the newest, a list is made."""
 LIST_PAGE = 200
+DIGEST = re.compile(r"context_[0-9a-f]{32}\Z")
+"""A conversation whose context has an id that none of ours may have."""
 PAGE_BYTES = 4 * 1024 * 1024
 """Above which a page of tasks ends, whatever size was asked for."""
 _OPENING = Selection(Field.STATE, Field.CONVERSATION_ID, Field.TASK, Field.METADATA, Field.PARAMS)
@@ -66,8 +69,7 @@ class Tasks:
         known = about if isinstance(about, dict) else {}
         return Opening(
             task_id,
-            record.conversation_id
-            or task_id,  # an execution that was started without a conversation is the only one of its context
+            _context(task_id, record.conversation_id, known),
             message_id=known.get("messageId"),
             text=record.task,
             metadata=given or None,
@@ -155,11 +157,11 @@ class Tasks:
     async def _listed(self, owner: Owner, context_id: str | None) -> list[ExecutionSummary]:
         if context_id is None:
             return await self._newest(owner, None)
+        found = await self._newest(owner, conversation_of(context_id))
         if not EXECUTION_ID.match(context_id):
-            return []
+            return found
         # An execution that was started without a conversation is the only one of its context.
         alone = await self._commands.summary(owner, context_id)
-        found = await self._newest(owner, context_id)
         return found if alone is None or alone.conversation_id else [alone, *found]
 
     async def _newest(self, owner: Owner, conversation_id: str | None) -> list[ExecutionSummary]:
@@ -186,10 +188,20 @@ class Tasks:
                 pass  # it expired just now
         return Task(
             task_id=summary.execution_id,
-            context_id=_context(summary),
+            context_id=await self._context_of(owner, summary),
             status=Status(state=state_of(summary.state), at=summary.updated_at or 0),
             metadata={"agent": summary.agent} if summary.agent else None,
         )
+
+    async def _context_of(self, owner: Owner, summary: ExecutionSummary) -> str:
+        """Of a digest the context that it is of is in the metadata, which is not read for a list."""
+        conversation = summary.conversation_id or summary.execution_id
+        if not DIGEST.match(conversation):
+            return conversation
+        try:
+            return (await self.opening(owner, summary.execution_id)).context_id
+        except UnknownExecution:
+            return conversation  # it expired just now
 
 
 def state_of(execution_state: str) -> TaskState:
@@ -230,8 +242,13 @@ def _answered(entry: Entry) -> str:
     return event.input_id if isinstance(event, InputReceived) else ""
 
 
-def _context(summary: ExecutionSummary) -> str:
-    return summary.conversation_id or summary.execution_id
+def _context(task_id: str, conversation_id: str | None, about: dict[str, Any]) -> str:
+    """The context as its client calls it. An execution that was started without a conversation is the only one of its
+    context."""
+    given = about.get("contextId")
+    if isinstance(given, str) and conversation_of(given) == conversation_id:
+        return given
+    return conversation_id or task_id
 
 
 def _place(summary: ExecutionSummary) -> tuple[int, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker.description import Json, ref
+from broker.protocols.a2a.incoming import MAX_CONTEXT_CHARS
 from broker.protocols.a2a.v10 import MAX_COUNT, STATES
 from broker.protocols.a2a.versions import METHODS
 from broker.protocols.a2a.wire import MAX_PARTS
@@ -18,7 +19,7 @@ SIMPLE = ("task.created", "task.status", "task.progress", "task.completed", "tas
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _NAME: Json = {"type": "string", "minLength": 1}
-_CONTEXT: Json = {"type": "string", "pattern": "^[A-Za-z0-9_-]{0,64}$"}
+_CONTEXT: Json = {"type": "string", "maxLength": MAX_CONTEXT_CHARS}
 _TEXTS: Json = {"type": "array", "items": {"type": "string"}}
 _LIST: Json = {"type": "array", "items": {"type": "object"}}
 _OBJECT: Json = {"type": "object"}
