@@ -209,16 +209,21 @@ class Twice:
 
 @workflow.defn
 class Careless:
-    """Emits what no log takes, and changes what it has emitted."""
+    """Emits what no log takes as it is, and changes what it has emitted."""
 
     @workflow.run
     async def run(self) -> bytes:
         emitter = workflow_emitter()
         emitter.progress(150)
+        friends: dict[str, Any] = {"score": float("nan"), "tags": {"new"}}
+        friends["self"] = friends
+        emitter.tool_complete("c", "lookup", friends, 1.0)
+        emitter.message_delta("half \ud83d of an emoji", "m")
+        emitter.input_required("i", "Which?", "guess")  # type: ignore[arg-type]
         data = {"n": 1}
         emitter.emit(Artifact(artifact_id="a", media_type="application/json", data=data))
         data["n"] = 2
-        emitter.custom("large", {"text": "x" * 100_000})
+        emitter.custom("Large!", {"text": "x" * 100_000})
         return b"\0binary"
 
 

@@ -380,12 +380,14 @@ async def test_values_that_have_no_place_in_a_log(redis: Redis, redis_url: str, 
 
 
 async def test_arguments_that_are_too_large_together(redis: Redis, redis_url: str, core: Core) -> None:
-    """The start is told without them, and the call still has its end."""
+    """The start is told with as much of them as there is room for, and the call still has its end."""
     async with working(RuncastPlugin(redis_url=redis_url)):
         await core.run(task("search", "x" * 65_450, 0, headers=of(EX_1)))
         log = await story(redis)
     assert [type_ for type_, _ in log] == ["tool:start", "tool:progress", "tool:complete"]
-    assert "over the limit" in log[0][1]["params"]["omitted"]
+    query = log[0][1]["params"]["query"]
+    assert query.startswith("xxx")
+    assert "…" in query
 
 
 async def test_without_values(redis: Redis, redis_url: str, core: Core) -> None:
@@ -1059,17 +1061,23 @@ async def test_every_run_of_a_cron_workflow_is_an_execution(redis: Redis, redis_
 
 
 async def test_what_a_workflow_may_emit(redis: Redis, redis_url: str, core: Core) -> None:
-    """What no log takes is said to be dropped, data is as it was when it was emitted, and the workflow is unharmed."""
+    """What is only shown is mended, and is as it was when it was emitted; a question that nobody could answer is said
+    to be dropped; the workflow is unharmed."""
     async with working(RuncastPlugin(redis_url=redis_url)):
         [command] = await core.activate("run-1", start_job("Careless", headers=of(EX_1)))
         await until(redis, "execution:complete")
     assert command.HasField("complete_workflow_execution")
     log = (await story(redis))[1:]
-    assert (log[0][0], log[0][1]["status"]) == ("status", "dropped")
-    assert log[1][1]["data"] == {"n": 1}
-    assert (log[2][0], log[2][1]["status"]) == ("status", "dropped")
-    assert log[2][1]["message"].startswith("custom")
-    assert log[3] == ("execution:complete", {"result": {"omitted": "7 bytes of binary/plain"}})
+    assert log[0] == ("progress", {"progress": 100.0})
+    assert log[1][1]["result"] == {"score": None, "tags": ["new"], "self": {"clipped": True, "reason": "cycle"}}
+    assert log[2] == ("message:delta", {"messageId": "m", "delta": "half \ufffd of an emoji"})
+    assert (log[3][0], log[3][1]["status"]) == ("status", "dropped")
+    assert log[3][1]["message"].startswith("input:required: Invalid")
+    assert log[4][1]["data"] == {"n": 1}
+    assert log[5][0] == "custom:large_"
+    assert log[5][1]["text"].startswith("xxx")
+    assert "…" in log[5][1]["text"]
+    assert log[6] == ("execution:complete", {"result": {"omitted": "7 bytes of binary/plain"}})
 
 
 async def test_what_workflows_tell_is_bounded(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import structlog
-from msgspec.structs import replace
 
 from emitter.batch import Prepared
-from emitter.errors import AppendRefused, HookFailed, InvalidEvent, PayloadTooLarge
-from emitter.events import TERMINAL_STATE_OF, Event, ExecutionComplete, Status, ToolComplete, ToolStart
+from emitter.errors import AppendRefused, InvalidEvent, PayloadTooLarge
+from emitter.events import TERMINAL_STATE_OF, Event, Status
 from emitter.hooks import Origin, apply_hooks, prepare_end
 from emitter.integrations.temporal.execution import Execution
 from emitter.lane import Lane
-from emitter.log import PackedAppend, prepare
+from emitter.log import PackedAppend, prepare_shown
 from emitter.publisher import Publisher
 from emitter.tracing import read_trace
-from emitter.wire import now_ms
+from emitter.wire import envelope_keys, now_ms
 
 log = structlog.get_logger("emitter.temporal")
 
@@ -59,12 +58,12 @@ class Road(Lane):
         super().refuse(error)
 
     def _stored(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
-        """The event as it is stored; of one that cannot be, as much as can be. None: a hook dropped it."""
+        """The event as it is stored; of one that cannot be, even mended, only word. None: a hook dropped it."""
         try:
             return self._passed(event, prepare)
         except (InvalidEvent, PayloadTooLarge) as error:
             log.warning("event_not_storable", execution=self.execution_id, type=event.type, error=str(error)[:200])
-            return prepare(_less(event, error))
+            return prepare(dropped(event, error))
 
     def _passed(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
         hooks = self._carrier.hooks
@@ -79,23 +78,11 @@ class Road(Lane):
         return self._prepare(event, now_ms() if ts is None else ts, execution.parent_id, traceparent)
 
     def _prepare(self, event: Event, ts: int, parent_id: str | None = None, traceparent: str | None = None) -> Prepared:
-        return prepare(
-            event,
-            self.execution_id,
-            redact=self._carrier.redact,
-            ts=ts,
-            parent_id=parent_id,
-            traceparent=traceparent,
-            max_bytes=self._carrier.limits.max_event_bytes,
-        )
+        keys = envelope_keys(parent_id=parent_id, traceparent=traceparent)
+        redact, max_bytes = self._carrier.redact, self._carrier.limits.max_event_bytes
+        return prepare_shown(event, self.execution_id, redact, keys, ts, max_bytes)
 
 
-def _less(event: Event, error: InvalidEvent | PayloadTooLarge) -> Event:
-    """An event without the values that kept it from being stored; or only word of it."""
-    omitted = {"omitted": str(error)[:200]}
-    if not isinstance(error, HookFailed):  # of what a hook failed on, nothing is stored
-        if isinstance(event, ToolStart):
-            return replace(event, params=omitted)
-        if isinstance(event, ToolComplete | ExecutionComplete):
-            return replace(event, result=omitted)
-    return Status(status="dropped", message=f"{event.type}: {str(error)[:200]}")
+def dropped(event: Event, error: InvalidEvent | PayloadTooLarge) -> Status:
+    """Word of an event of which nothing can be stored."""
+    return Status(status="dropped", message=f"{event.type}: {str(error).removeprefix(f'{event.type}: ')[:200]}")

@@ -28,7 +28,7 @@ from temporalio.worker import (
 )
 
 from emitter.catalogue import EventMethods
-from emitter.errors import InvalidEvent
+from emitter.errors import InvalidEvent, PayloadTooLarge
 from emitter.events import (
     TERMINAL_STATE_OF,
     Event,
@@ -37,7 +37,6 @@ from emitter.events import (
     ExecutionError,
     ExecutionStarted,
     ExecutionSuperseded,
-    Status,
     ToolComplete,
     ToolError,
     ToolStart,
@@ -55,11 +54,16 @@ from emitter.integrations.temporal.execution import (
     resolve,
     with_header,
 )
+from emitter.integrations.temporal.road import dropped
+from emitter.mending import may_mend, mended
 from emitter.wire import MAX_EVENT_BYTES, decode_event, encode_data, event_type, now_ms
 
 EXTERN = "runcast_tell"
 TASK_CHARS = 4_000
 NO_RUN = Run("", "", "")
+COPIED_BYTES = 4 * MAX_EVENT_BYTES
+"""Up to this an event is copied as it is. In the sandbox looking at more may take longer than Temporal lets a workflow
+think (2 s)."""
 
 
 # --- what the workflow's code calls ----------------------------------------------------------------------------------
@@ -106,11 +110,14 @@ class WorkflowEmitter(EventMethods[None]):
 
 
 def _copied(event: Event) -> Event:
-    """The event as it is now, whatever its workflow does to what it is made of; or word of one that no log takes."""
+    """The event as it is now, whatever its workflow does to what it is made of. One that only shows something is mended
+    where no log would take it, or where it is large; of another there is only word."""
     try:
-        return decode_event(event_type(event), encode_data(event))
-    except InvalidEvent as error:
-        return Status(status="dropped", message=str(error)[:200])
+        return decode_event(event_type(event), encode_data(event, COPIED_BYTES))
+    except (InvalidEvent, PayloadTooLarge) as error:
+        if not may_mend(event):
+            return dropped(event, error)
+    return mended(event)
 
 
 _current: ContextVar[WorkflowEmitter | None] = ContextVar("runcast_workflow", default=None)
