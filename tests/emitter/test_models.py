@@ -132,12 +132,53 @@ def as_mappings(chunks: Iterable[Any]) -> list[Any]:
     return [chunk.model_dump() for chunk in chunks]
 
 
+def litellm_chunk(choices: list[Any], **more: Any) -> dict[str, Any]:
+    """`model_dump()` of a chunk as LiteLLM 1.110 makes it."""
+    head = {"id": "chatcmpl-1", "created": 1, "model": "claude-x", "object": "chat.completion.chunk"}
+    return head | {"system_fingerprint": None, "provider_specific_fields": None, "choices": choices} | more
+
+
+def litellm_delta(finish: str | None = None, **fields: Any) -> list[Any]:
+    given = {"content": None, "role": None, "function_call": None, "tool_calls": None, "audio": None}
+    return [{"index": 0, "finish_reason": finish, "logprobs": None, "delta": given | fields}]
+
+
+def litellm_call(arguments: str, id_: str | None = None, name: str | None = None) -> list[Any]:
+    function = {"arguments": arguments, "name": name}
+    return [{"id": id_, "function": function, "type": None if id_ is None else "function", "index": 0}]
+
+
+LITELLM = [
+    litellm_chunk(
+        litellm_delta(
+            role="assistant",
+            reasoning_content="Hm.",
+            thinking_blocks=[{"type": "thinking", "thinking": "Hm.", "signature": None}],
+        )
+    ),
+    litellm_chunk(litellm_delta(content="Hel", provider_specific_fields=None), citations=None),
+    litellm_chunk(litellm_delta(content="lo", provider_specific_fields=None), citations=None),
+    litellm_chunk(litellm_delta(tool_calls=litellm_call("", "call_1", "search"))),
+    litellm_chunk(litellm_delta(tool_calls=litellm_call('{"q": '))),
+    litellm_chunk(litellm_delta(tool_calls=litellm_call('"é"}'))),
+    litellm_chunk(litellm_delta("tool_calls")),
+    litellm_chunk(
+        [],
+        usage={
+            "completion_tokens": 7, "prompt_tokens": 5, "total_tokens": 12, "cost": 3.9e-05,
+            "completion_tokens_details": {"reasoning_tokens": 1, "text_tokens": 6, "audio_tokens": None},
+            "prompt_tokens_details": None,
+        },
+    ),
+]  # fmt: skip
+
 STREAMS = {
     "completions": (COMPLETIONS, "gpt-x", "tool_calls"),
     "responses": (response_events(), "gpt-x", "completed"),
     "messages": (message_events(), "claude-x", "tool_use"),
     "mappings": (as_mappings(COMPLETIONS), "gpt-x", "tool_calls"),
     "anthropic mappings": (as_mappings(message_events()), "claude-x", "tool_use"),
+    "litellm": (LITELLM, "claude-x", "tool_calls"),
 }
 
 
@@ -162,6 +203,14 @@ async def test_a_stream_is_said_and_counted(name: str) -> None:
     [usage] = emitter.of("usage")
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens, usage.model) == (5, 7, 12, model)
     assert emitter.types[-3:] == ["message:complete", "model:call", "usage"]
+
+
+def test_what_litellm_says_of_costs() -> None:
+    """It stands with the usage, and is the call's."""
+    reading = Reading()
+    for chunk in LITELLM:
+        reading.take(chunk)
+    assert reading.usage.cost_usd == 3.9e-05
 
 
 async def test_calls_add_up() -> None:
