@@ -80,7 +80,7 @@ class EventMethods(Generic[R]):
 
     def plan_created(self, goal: str, phases: Iterable[Phase | tuple[str, str]]) -> R:
         """`phases` are `Phase` objects or (id, name) pairs."""
-        return self.emit(events.PlanCreated(plan=Plan(goal, [_phase(phase) for phase in phases])))
+        return self.emit(events.PlanCreated(plan=Plan(goal, _phases(phases))))
 
     def phase_start(self, phase_id: str, phase_name: str, *, phase_index: int | None = None) -> R:
         return self.emit(events.PhaseStart(phase_id=phase_id, phase_name=phase_name, phase_index=phase_index))
@@ -147,8 +147,8 @@ class EventMethods(Generic[R]):
         return self.emit(
             events.Synthesis(
                 message=message,
-                specialists_complete=list(specialists_complete or ()),
-                specialists_pending=list(specialists_pending or ()),
+                specialists_complete=_listed(specialists_complete),
+                specialists_pending=_listed(specialists_pending),
             )
         )
 
@@ -269,6 +269,26 @@ class EventMethods(Generic[R]):
 
     def sandbox_violation(self, rule: str, detail: str) -> R:
         return self.emit(events.SandboxViolation(rule=rule, detail=detail))
+
+
+def named(id_: str, name: str | None) -> str:
+    """The name, by default the id. What is no text is mended later."""
+    return id_ if name is None or (isinstance(name, str) and not name) else name
+
+
+def _listed(values: Any) -> Any:
+    """A list of several values; one, or what cannot be gone through, is left to be mended."""
+    if values is None:
+        return []
+    try:
+        return values if isinstance(values, str | bytes) else list(values)
+    except Exception:  # foreign iterators may raise anything
+        return values
+
+
+def _phases(phases: Any) -> Any:
+    found = _listed(phases)
+    return [_phase(phase) for phase in found] if isinstance(found, list) else found
 
 
 def _phase(phase: Phase | tuple[str, str] | str) -> Phase:

@@ -16,7 +16,7 @@ import msgspec
 from emitter import wire
 from emitter.asking import Asking
 from emitter.batch import MERGED_DELTA_BYTES, Encode, Prepared, escaped_bytes
-from emitter.catalogue import EventMethods
+from emitter.catalogue import EventMethods, named
 from emitter.endings import last_word, stack_of
 from emitter.errors import (
     AppendRefused,
@@ -156,7 +156,7 @@ class AsyncEventMethods(EventMethods[Nothing]):
         return f"{kind[0]}{max(1, self.attempt)}_{next(self._numbers[kind])}"
 
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> PhaseScope:
-        return PhaseScope(self, phase_id, name or phase_id, index)
+        return PhaseScope(self, phase_id, named(phase_id, name), index)
 
     def tool(self, name: str, params: Any = None, *, call_id: str | None = None) -> ToolScope:
         return ToolScope(self, name, params, call_id or self.new_id("call"))
@@ -200,6 +200,10 @@ class AsyncEventMethods(EventMethods[Nothing]):
     def _completed_text(self) -> MessageComplete | None:
         message_id, self._message_id = self._message_id, None
         return None if message_id is None else MessageComplete(message_id=message_id)
+
+
+def _has_text(event: MessageComplete) -> bool:
+    return bool(event.text) if isinstance(event.text, str) else event.text is not None
 
 
 def _check_text(chunk: str) -> None:
@@ -449,7 +453,7 @@ class AgentEmitter(AsyncEventMethods):
                 await asyncio.sleep(0)  # an agent that never awaits anything else must still let the batches leave
 
     def _whole(self, event: Event, voice: Voice) -> Measured:
-        if isinstance(event, MessageComplete) and event.text and not self._strict:
+        if isinstance(event, MessageComplete) and _has_text(event) and not self._strict:
             return self._message(event, voice)
         prepared = voice.encode(event, now_ms())
         if isinstance(event, Artifact) and (said := self._held.follow(event)) is not event:
@@ -564,7 +568,8 @@ class AgentEmitter(AsyncEventMethods):
 
     def _record_text(self, text: str) -> str:
         """As the record keeps it: no credentials, not too long, and free of what has no UTF-8 form."""
-        return encodable(self._publisher.redact.text(str(text))[:STACK_CHARS])
+        shown = self._publisher.redact.text(text if isinstance(text, str) else words(text))
+        return encodable(shown[:STACK_CHARS])
 
     def _prepare(self, event: Event, ts: int, keys: bytes | None = None) -> Prepared:
         if self._strict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -19,6 +19,7 @@ from emitter.events import (
     ToolProgress,
     UsageTotals,
 )
+from emitter.mending import mended
 from emitter.redact.stream import Streams
 
 HOLD_SECONDS = 1.0
@@ -65,6 +66,9 @@ class HeldText(Generic[V]):
         """A chunk of an artifact as it may be stored: they are a text as well, but none of them can wait."""
         if event.text is None:
             return event
+        if not (type(event.text) is str and type(event.artifact_id) is str):
+            event = cast(Artifact, mended(event))
+        assert event.text is not None
         said = self._streams.follow((event.type, event.artifact_id), event.text)
         if event.last:
             self._streams.forget((event.type, event.artifact_id))

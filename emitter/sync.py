@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from emitter import tasks
-from emitter.catalogue import EventMethods
+from emitter.catalogue import EventMethods, named
 from emitter.emitter import AgentEmitter
 from emitter.errors import EmitterClosed, InvalidEvent, PayloadTooLarge, RuncastError, describe
 from emitter.events import Event, Usage
@@ -183,7 +183,7 @@ class SyncAgentEmitter(EventMethods[None]):
         self._call(self._emitter.end_text)
 
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> SyncPhaseScope:
-        return SyncPhaseScope(self, phase_id, name or phase_id, index)
+        return SyncPhaseScope(self, phase_id, named(phase_id, name), index)
 
     def tool(self, name: str, params: Any = None, *, call_id: str | None = None) -> SyncToolScope:
         return SyncToolScope(self, name, params, call_id or self._emitter.new_id("call"))

@@ -36,7 +36,7 @@ from emitter.events import (
 from emitter.held import HeldText
 from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.log import prepare_shown, prepare_with
-from emitter.mending import valid
+from emitter.mending import valid, words
 from emitter.questions import InputKind
 from emitter.redact import Redactor
 from emitter.subjects import owner_named
@@ -198,7 +198,8 @@ class RecordingEmitter(AsyncEventMethods):
                 self._say(half, keys)
             await self.end_text()
         if failure is None:
-            self.records.update({name: self._redact.text(str(text))[:STACK_CHARS] for name, text in fields.items()})
+            shown = {name: text if isinstance(text, str) else words(text) for name, text in fields.items()}
+            self.records.update({name: self._redact.text(text)[:STACK_CHARS] for name, text in shown.items()})
         self._record(prepared)
         if failure is not None:
             raise failure

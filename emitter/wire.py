@@ -320,7 +320,10 @@ _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 def event_type(event: Event) -> str:
     """The type on the wire, with a custom event's name."""
-    return f"custom:{event.name}" if isinstance(event, Custom) else event.type
+    if not isinstance(event, Custom):
+        return event.type
+    # Not formatted: a member of an enumeration that is a text has another form then.
+    return "custom:" + event.name if isinstance(event.name, str) else "custom"
 
 
 def ascii_json(encoded: bytes) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import decimal
 import enum
+import inspect
 import json
 import pathlib
 import time
@@ -24,6 +25,7 @@ from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from emitter import AgentEmitter, SyncAgentEmitter, events, mending
+from emitter.catalogue import EventMethods
 from emitter.errors import HookFailed, InvalidEvent, PayloadTooLarge
 from emitter.events import CATALOGUE, Custom, Event, InputRequired
 from emitter.hooks import Origin
@@ -386,6 +388,104 @@ async def test_values_that_raise_are_no_reason_to_die(value: Any) -> None:
     await emitter.text(value)
     await emitter.execution_complete(value)
     assert emitter.ended
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - as many agents have it
+    """A subclass of text whose `format` is another text."""
+
+    STEP = "step"
+
+
+def nested(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+FOREIGN = [
+    None, 5, True, b"\xff", "\ud83d", Kind.STEP, Real(0.5), pathlib.PurePath("/x"), Model(a=1), AIMessage("m"),
+    np.array([1, 2]), {"a": 1}, ["a", "b"], {"a"}, nested(3_000), friends(3), object(), Hostile(),
+]  # fmt: skip
+MEANT = {"emit", "input_required", "input_received", "execution_superseded"}
+ENDS = {"execution_complete", "execution_error", "execution_cancelled"}
+METHODS = sorted(name for name in vars(EventMethods) if not name.startswith("_") and name not in MEANT)
+NEEDED = {"progress": 1, "duration": 1.0, "phases": [("a", "b")], "params": {}, "data": {}}
+
+
+def calls_of(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Every argument of a method with every foreign value, the other arguments as they should be."""
+    parameters = inspect.signature(getattr(EventMethods, name)).parameters
+    needed = {each: NEEDED.get(each, "x") for each, of in parameters.items() if of.default is of.empty}
+    del needed["self"]
+    if name == "custom":
+        needed["data"] = {"a": 1}
+    free = [each for each in parameters if (name, each) != ("execution_started", "attempt") and each != "self"]
+    return [(each, {**needed, each: value}) for each in free for value in FOREIGN]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ENDS])
+async def test_every_argument_of_every_method_is_mended(redis: Redis, emitter: AgentEmitter, name: str) -> None:
+    """Whatever stands in it: the agent goes on, the log has an event that its readers understand, and a test of the
+    agent shows the same."""
+    recording = RecordingEmitter()
+    for argument, given in calls_of(name):
+        for each in (emitter, recording):
+            try:
+                await getattr(each, name)(**given)
+            except Exception as error:
+                raise AssertionError(f"{argument}={type(given[argument]).__name__} of {type(each).__name__}") from error
+    await emitter.end_text()
+    await emitter.flush()
+    events_ = await stored(redis)
+    for type_, data in events_:
+        decode_event(type_, json.dumps(data).encode())
+    assert len(events_) >= len(FOREIGN) - 1  # chunks that follow each other are one
+
+
+@pytest.mark.parametrize("name", sorted(ENDS))
+async def test_every_argument_of_every_end_is_mended(redis: Redis, redis_url: str, name: str) -> None:
+    """An execution can end however its end is told."""
+    async with Publisher(redis_url=redis_url) as publisher:
+        for number, (argument, given) in enumerate(calls_of(name)):
+            made = AgentEmitter("alice", f"ex_{number}", publisher=publisher)
+            for each in (made, RecordingEmitter()):
+                try:
+                    await getattr(each, name)(**given)
+                except Exception as error:
+                    raise AssertionError(f"{argument}={type(given[argument]).__name__}") from error
+                assert each.ended
+
+
+@pytest.mark.parametrize("value", FOREIGN, ids=lambda value: type(value).__name__)
+async def test_phases_and_calls_of_foreign_names(redis: Redis, emitter: AgentEmitter, value: Any) -> None:
+    """Blocks have them too."""
+    async with emitter.phase(value), emitter.phase("p", value, index=value), emitter.tool(value, value) as call:
+        await call.progress(value, value)
+        call.result = value
+    await emitter.flush()
+    found = await stored(redis)
+    assert len(found) == 7
+    for type_, data in found:
+        decode_event(type_, json.dumps(data).encode())
+
+
+async def test_lists_that_are_one_thing() -> None:
+    """A text where several are expected is one of them, and not its letters."""
+    emitter = RecordingEmitter()
+    await emitter.plan_created("g", "research")
+    await emitter.synthesis("m", specialists_complete="ada", specialists_pending=np.array(["bob"]))  # type: ignore[arg-type]
+    [plan] = emitter.of("plan:created")
+    assert [phase.id for phase in plan.plan.phases] == ["research"]
+    [synthesis] = emitter.of("synthesis")
+    assert (synthesis.specialists_complete, synthesis.specialists_pending) == (["ada"], ["bob"])
+
+
+async def test_a_custom_event_is_named_by_its_text(redis: Redis, emitter: AgentEmitter) -> None:
+    """Also where the name is a member of an enumeration, which is formatted as another text."""
+    await emitter.custom(Kind.STEP, {"n": 1})
+    await emitter.flush()
+    assert await stored(redis) == [("custom:step", {"n": 1})]
 
 
 async def test_a_hook_that_fails_on_a_half_keeps_no_end_away(redis: Redis, redis_url: str) -> None:

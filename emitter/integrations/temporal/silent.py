@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from emitter.catalogue import EventMethods
+from emitter.catalogue import EventMethods, named
 from emitter.emitter import AsyncEventMethods
 from emitter.errors import InputExpired
 from emitter.events import Event
@@ -58,7 +58,7 @@ class SilentSyncEmitter(EventMethods[None]):
         pass
 
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> SyncPhaseScope:
-        return SyncPhaseScope(self, phase_id, name or phase_id, index)  # type: ignore[arg-type] # the methods it needs
+        return SyncPhaseScope(self, phase_id, named(phase_id, name), index)  # type: ignore[arg-type] # the methods it needs
 
     def tool(self, name: str, params: Any = None, *, call_id: str | None = None) -> SyncToolScope:
         return SyncToolScope(self, name, params, call_id or "call")  # type: ignore[arg-type] # the methods it needs

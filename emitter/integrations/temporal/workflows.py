@@ -27,7 +27,7 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from emitter.catalogue import EventMethods
+from emitter.catalogue import EventMethods, named
 from emitter.errors import InvalidEvent, PayloadTooLarge
 from emitter.events import (
     TERMINAL_STATE_OF,
@@ -104,9 +104,9 @@ class WorkflowEmitter(EventMethods[None]):
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> Iterator[None]:
         """phase:start, and phase:complete with the duration when the block ends well."""
         started = workflow.time()
-        self.phase_start(phase_id, name or phase_id, phase_index=index)
+        self.phase_start(phase_id, named(phase_id, name), phase_index=index)
         yield
-        self.phase_complete(phase_id, name or phase_id, duration=round(workflow.time() - started, 3))
+        self.phase_complete(phase_id, named(phase_id, name), duration=round(workflow.time() - started, 3))
 
 
 def _copied(event: Event) -> Event:
