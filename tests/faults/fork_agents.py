@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import threading
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -38,6 +40,26 @@ def terminate(context: SyncContext) -> int | None:
     child.terminate()
     child.join(10)
     return child.exitcode
+
+
+slow = threading.Event()
+"""While it is set a child takes long to begin, as on a busy machine."""
+os.register_at_fork(after_in_child=lambda: time.sleep(0.5 if slow.is_set() else 0))
+
+
+@agents.agent("terminate-at-once")
+def terminate_at_once(context: SyncContext) -> int | None:
+    """Ends a child that has hardly begun."""
+    child = fork.Process(target=time.sleep, args=(60,))
+    slow.set()
+    try:
+        child.start()
+        child.terminate()
+        child.join(5)
+        return child.exitcode
+    finally:
+        slow.clear()
+        child.kill()
 
 
 @agents.agent("child-alive")

@@ -50,7 +50,9 @@ def worker(redis: Redis, redis_url: str) -> Any:
     process.close()
 
 
-@pytest.mark.parametrize(("agent", "result"), [("pool", "left"), ("terminate", -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("agent", "result"), [("pool", "left"), ("terminate", -signal.SIGTERM), ("terminate-at-once", -signal.SIGTERM)]
+)
 async def test_children_are_ended_and_the_worker_goes_on(
     redis: Redis, worker: WorkerProcess, agent: str, result: object
 ) -> None:
