@@ -15,7 +15,7 @@ from broker.auth import Identity
 from broker.forms import Checked, Forms
 from broker.problems import Problem
 from emitter.answers import misfit, prepare_answer
-from emitter.batch import Prepared
+from emitter.batch import Prepared, Redaction
 from emitter.errors import (
     AlreadyAnswered,
     ExecutionEnded,
@@ -28,7 +28,6 @@ from emitter.log import LogLimits, append
 from emitter.record import Field, Selection
 from emitter.record import answer as answer_field
 from emitter.record import question as question_field
-from emitter.redact import Redactor
 from emitter.wire import Owner, decode_event, now_ms
 
 log = structlog.get_logger("broker")
@@ -47,7 +46,7 @@ class _Asked(NamedTuple):
 class Answers:
     """Gives inputs their answers."""
 
-    def __init__(self, redis: Redis, limits: LogLimits, redact: Redactor) -> None:
+    def __init__(self, redis: Redis, limits: LogLimits, redact: Redaction) -> None:
         self._redis: Any = redis
         self._limits = limits
         self._redact = redact

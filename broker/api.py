@@ -36,7 +36,6 @@ from broker.front import (
     idempotency_key,
 )
 from broker.metrics import Metrics, RedisOp
-from broker.openapi import build_openapi
 from broker.ops import Ops
 from broker.problems import Problem, request_id_of, to_problem
 from broker.publish import Gate, edge_hooks, exists, may_begin, publish, read_events, read_producer
@@ -71,7 +70,7 @@ class Api:
         ops: Ops,
         front: Front,
         metrics: Metrics,
-        version: str,
+        openapi: bytes,
     ) -> None:
         self._settings = settings
         self._redis = redis
@@ -87,7 +86,7 @@ class Api:
         self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
         self._start_bytes = start_body_bytes(settings)
         self._preparations = FairSemaphore("large publishes", PREPARED_AT_ONCE, 1)
-        self._openapi = msgspec.json.encode(build_openapi(version))
+        self._openapi = openapi
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/executions"

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from broker import access, descriptors, problems
 from broker.access import Access
+from broker.admin import admin_app
 from broker.admission import Admission
 from broker.api import Api
 from broker.auth import Keys, Verifier, mint, pem_key, secret_key
@@ -33,11 +34,12 @@ from broker.jwks import Jwks
 from broker.listener import SETTLE_SECONDS, Counts, Listener, listen
 from broker.logs import get_logger
 from broker.metrics import Metrics, Protocol, RejectReason
+from broker.openapi import build_openapi
 from broker.ops import Ops
 from broker.ops_types import EdgeInfo
 from broker.pages import Pages
 from broker.presence import Presence
-from broker.probes import Heartbeat, admin_app, measure_lag, new_edge_id
+from broker.probes import Heartbeat, measure_lag, new_edge_id
 from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
@@ -312,7 +314,8 @@ class Edge:
             self._tracer,
             self._responses,
         )
-        api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, version())
+        openapi = msgspec.json.encode(build_openapi(version()))
+        api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, openapi)
         app.add_routes(api.routes())
         chat = AiSdk(front.speaking(Protocol.AI_SDK))
         ag_ui = AgUi(front.speaking(Protocol.AG_UI), self.redis)

@@ -30,6 +30,7 @@ from broker.listing import Listing
 from broker.problems import Problem
 from broker.state import Fold
 from emitter import workers
+from emitter.batch import Redaction
 from emitter.errors import (
     ExecutionEnded,
     ExecutionExists,
@@ -40,7 +41,6 @@ from emitter.lifecycle import Lifecycle, Start, check_size
 from emitter.log import LogLimits
 from emitter.record import ExecutionRecord, Field, Selection, read_object
 from emitter.record import question as question_field
-from emitter.redact import Redactor
 from emitter.tracing import Trace
 from emitter.wire import START, Entry, EventId, Owner, new_execution_id, now_ms
 
@@ -73,7 +73,7 @@ class _Key:
 class Commands:
     """The commands of one edge."""
 
-    def __init__(self, redis: Redis, history: History, limits: LogLimits, redact: Redactor) -> None:
+    def __init__(self, redis: Redis, history: History, limits: LogLimits, redact: Redaction) -> None:
         self._redis: Any = redis
         self._history = history
         self._limits = limits

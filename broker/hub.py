@@ -6,14 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from broker.sse import Lens, RenderedOnce
 from emitter.events import TERMINAL_STATE_OF, TERMINAL_TYPES, State
 from emitter.wire import START, Entry, EventId
-
-if TYPE_CHECKING:
-    from broker.viewer import Viewer
 
 TAIL_EVENTS = 256
 TAIL_BYTES = 256 * 1024
@@ -35,14 +32,38 @@ class Delivery(NamedTuple):
     bytes: int
 
 
-class Failure(NamedTuple):
+class Transport(Protocol):
+    """What is written to: the part of `asyncio.Transport` that the live path needs."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def get_write_buffer_size(self) -> int: ...
+
+
+class Subscriber(Protocol):
+    """Who is written to: a `Viewer`. `fd` is the number of its socket, or -1 if that may not be written to directly."""
+
+    @property
+    def fd(self) -> int: ...
+
+    @property
+    def lens(self) -> Lens: ...
+
+    @property
+    def transport(self) -> Transport: ...
+
+
+V = TypeVar("V", bound=Subscriber)
+
+
+class Failure(NamedTuple, Generic[V]):
     """A viewer who could not be shown something, and why."""
 
-    viewer: Viewer
+    viewer: V
     error: Exception
 
 
-class Group:
+class Group(Generic[V]):
     """Live viewers that share one lens, so that their bytes are made once.
 
     `clear` are those whose transport holds nothing: their bytes go straight to the socket, by its number. A transport's
@@ -55,32 +76,32 @@ class Group:
 
     def __init__(self, lens: Lens) -> None:
         self.lens = lens
-        self.clear: dict[int, Viewer] = {}
-        self.clogged: set[Viewer] = set()
+        self.clear: dict[int, V] = {}
+        self.clogged: set[V] = set()
 
     def __len__(self) -> int:
         return len(self.clear) + len(self.clogged)
 
-    def __iter__(self) -> Iterator[Viewer]:
+    def __iter__(self) -> Iterator[V]:
         yield from self.clear.values()
         yield from self.clogged
 
-    def add(self, viewer: Viewer) -> None:
+    def add(self, viewer: V) -> None:
         if viewer.fd >= 0 and viewer.transport.get_write_buffer_size() == 0:
             self.clear[viewer.fd] = viewer
         else:
             self.clogged.add(viewer)
 
-    def remove(self, viewer: Viewer) -> None:
+    def remove(self, viewer: V) -> None:
         if self.clear.get(viewer.fd) is viewer:
             del self.clear[viewer.fd]
         self.clogged.discard(viewer)
 
-    def clog(self, viewer: Viewer) -> None:
+    def clog(self, viewer: V) -> None:
         self.remove(viewer)
         self.clogged.add(viewer)
 
-    def write(self, data: bytes, failed: list[Failure]) -> None:
+    def write(self, data: bytes, failed: list[Failure[V]]) -> None:
         """The same bytes to every viewer, synchronously. Those whose transport raised are added to `failed`."""
         for viewer in [viewer for viewer in self.clogged if viewer.transport.get_write_buffer_size() == 0]:
             self.clogged.discard(viewer)
@@ -101,14 +122,14 @@ class Group:
             _write(viewer, data[sent:], failed)
 
 
-def _write(viewer: Viewer, data: bytes, failed: list[Failure]) -> None:
+def _write(viewer: V, data: bytes, failed: list[Failure[V]]) -> None:
     try:
         viewer.transport.write(data)
     except Exception as error:  # one viewer's transport is no other's
         failed.append(Failure(viewer, error))
 
 
-class Topic:
+class Topic(Generic[V]):
     """One watched log: its hub cursor, its live viewers, and a short tail of recent events.
 
     `last` is the id up to which every live viewer has the log; None until history or a message tells. `tail` is dense
@@ -141,17 +162,17 @@ class Topic:
         self.floor: EventId | None = None
         self.end: State | None = None
         """The state that the execution's terminal event left. Any other state is the record's to say."""
-        self.groups: dict[tuple[object, ...], Group] = {}
+        self.groups: dict[tuple[object, ...], Group[V]] = {}
         self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
         self._rendered = RenderedOnce()
-        self.lagging: list[Viewer] = []
+        self.lagging: list[V] = []
         """Viewers whose transport filled up during a delivery."""
-        self.over: list[Viewer] = []
+        self.over: list[V] = []
         """Viewers who were shown the last of what they want during a delivery."""
-        self.behind: list[Viewer] = []
+        self.behind: list[V] = []
         """Viewers who got nothing of a delivery, for want of time: they stand at `before`."""
-        self.failed: list[Failure] = []
+        self.failed: list[Failure[V]] = []
         """Viewers who could not be shown a delivery. They may have got none of it, and must get nothing more."""
 
     # --- what arrives ---
@@ -259,13 +280,13 @@ class Topic:
         """Nothing has happened for a while: keep no bytes for those who might resume."""
         self._rendered.clear()
 
-    def add(self, viewer: Viewer) -> None:
+    def add(self, viewer: V) -> None:
         group = self.groups.get(viewer.lens.key)
         if group is None:
             group = self.groups[viewer.lens.key] = Group(viewer.lens)
         group.add(viewer)
 
-    def remove(self, viewer: Viewer) -> None:
+    def remove(self, viewer: V) -> None:
         """Must have happened before the viewer's socket is closed: its number may be another's a moment later."""
         group = self.groups.get(viewer.lens.key)
         if group is not None:
@@ -273,11 +294,11 @@ class Topic:
             if not len(group):
                 del self.groups[viewer.lens.key]
 
-    def clog(self, viewer: Viewer) -> None:
+    def clog(self, viewer: V) -> None:
         """The viewer's transport was written to directly and still holds some of it."""
         self.groups[viewer.lens.key].clog(viewer)
 
-    def live(self) -> Iterable[Viewer]:
+    def live(self) -> Iterable[V]:
         for group in self.groups.values():
             yield from group
 

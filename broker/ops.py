@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -58,7 +59,7 @@ class Ops:
         self._collector = collector
         self._metrics = metrics
         self._pulse = Pulse(settings, self.close, self._fail)
-        self._topic = Topic("", is_execution=False)  # a viewer needs one; nothing ever happens on it
+        self._topic: Topic[Viewer] = Topic("", is_execution=False)  # a viewer needs one; nothing ever happens on it
         self._viewers: set[Viewer] = set()
         self._opening: Counter[Owner] = Counter()
         self._latest = b""
@@ -108,7 +109,7 @@ class Ops:
     def _register(self, viewer: Viewer, request_id: str) -> None:
         self._viewers.add(viewer)
         self._pulse.add(viewer)
-        self._tickets.opened(viewer, self.close)
+        self._tickets.opened(viewer.identity, partial(self.close, viewer))
         self._metrics.connections_opened[Protocol.OPS].inc()
         who = viewer.identity.principal
         self._log.info("stream_opened", request_id=request_id, user=who.user, org=who.org, protocol=Protocol.OPS)
@@ -171,7 +172,7 @@ class Ops:
         viewer.state = ViewerState.CLOSING
         viewer.stuck_size = -1  # from here on it is the rest that must move
         self._viewers.discard(viewer)
-        self._tickets.closed(viewer)
+        self._tickets.closed(viewer.identity)
         who = viewer.identity.principal
         self._admission.release(who)
         self._metrics.connections_closed[reason].inc()

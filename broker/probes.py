@@ -6,14 +6,12 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
-from aiohttp import web
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from broker import problems
 from broker.dataset import MARK_SCRIPT, Dataset
 from broker.logs import get_logger
 from broker.metrics import Metrics
@@ -117,32 +115,6 @@ async def measure_lag(metrics: Metrics) -> None:
         asked = loop.time() + LAG_SECONDS
         await asyncio.sleep(LAG_SECONDS)
         metrics.event_loop_lag.observe(max(0.0, loop.time() - asked))
-
-
-def admin_app(metrics: Metrics, ready: Callable[[], dict[str, bool]]) -> web.Application:
-    """`/metrics`, `/healthz` and `/readyz`: for the cluster, never on the public listener."""
-
-    async def render_metrics(_: web.Request) -> web.Response:
-        body, content_type = metrics.render()
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"alive": True})
-
-    async def readyz(_: web.Request) -> web.Response:
-        parts = ready()
-        return web.json_response({"ready": all(parts.values()), **parts}, status=200 if all(parts.values()) else 503)
-
-    app = web.Application()
-    problems.setup(app)
-    routes: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
-        "/metrics": render_metrics,
-        "/healthz": healthz,
-        "/readyz": readyz,
-    }
-    for path, handler in routes.items():
-        app.router.add_get(path, handler)
-    return app
 
 
 def new_edge_id() -> str:

@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from aiohttp import HttpVersion11, web
 
@@ -238,7 +239,7 @@ class Streams:
         viewer.number = next(self._numbers)
         self._viewers[viewer.number] = viewer
         self._pulse.add(viewer)
-        self._tickets.opened(viewer, self.close)
+        self._tickets.opened(viewer.identity, partial(self.close, viewer))
         self._metrics.connections.set(len(self._viewers))
         native = "native" if target.execution_id else "feed"
         protocol = viewer.lens.name if isinstance(viewer.lens, RenderedLens) else native
@@ -308,7 +309,7 @@ class Streams:
 
     # --- close -------------------------------------------------------------------------------------------------------
 
-    def on_ended(self, topic: Topic) -> None:
+    def on_ended(self, topic: Topic[Viewer]) -> None:
         """The terminal event went out."""
         viewers = list(topic.live())
         for viewer in viewers[:CLOSED_AT_ONCE]:
@@ -385,7 +386,7 @@ class Streams:
         if viewer.drained is not None and not viewer.drained.done():
             viewer.drained.set_result(None)
         del self._viewers[viewer.number]
-        self._tickets.closed(viewer)
+        self._tickets.closed(viewer.identity)
         self._closing.add(viewer)
         watched = self.watch.leave(viewer.topic.key)
         if watched.tether is not None:

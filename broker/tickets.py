@@ -28,7 +28,6 @@ from redis.exceptions import RedisError
 from broker.auth import Identity, Reason, Unauthorized, check_expiry
 from broker.logs import get_logger
 from broker.metrics import CloseReason
-from broker.viewer import Viewer
 from emitter import tasks, wire
 from emitter.connection import GONE, publish
 
@@ -48,9 +47,12 @@ _identities = msgspec.json.Decoder(Identity)
 class _Open(NamedTuple):
     """The stream that a ticket has on this edge."""
 
-    use: int
-    viewer: Viewer
-    close: Callable[[Viewer, CloseReason], None]
+    identity: Identity
+    close: Callable[[CloseReason], None]
+
+    @property
+    def use(self) -> int:
+        return self.identity.ticket_use
 
 
 class Tickets:
@@ -99,19 +101,19 @@ class Tickets:
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
-    def opened(self, viewer: Viewer, close: Callable[[Viewer, CloseReason], None]) -> None:
+    def opened(self, identity: Identity, close: Callable[[CloseReason], None]) -> None:
         """A stream begins, with a ticket or without; `close` ends it when another replaces it."""
-        digest = viewer.identity.ticket
+        digest = identity.ticket
         if digest is not None:
             self._replace(digest)
-            self._open[digest] = _Open(viewer.identity.ticket_use, viewer, close)
+            self._open[digest] = _Open(identity, close)
             self._unclaimed[digest] = None
             self._wake.set()
 
-    def closed(self, viewer: Viewer) -> None:
-        """A stream has ended. Its ticket stays good for a while."""
-        digest = viewer.identity.ticket
-        if digest is not None and (known := self._open.get(digest)) is not None and known.viewer is viewer:
+    def closed(self, identity: Identity) -> None:
+        """The stream that was opened with this very identity has ended. Its ticket stays good for a while."""
+        digest = identity.ticket
+        if digest is not None and (known := self._open.get(digest)) is not None and known.identity is identity:
             del self._open[digest]
             self._unclaimed.pop(digest, None)
 
@@ -124,7 +126,7 @@ class Tickets:
 
     def _replace(self, digest: str) -> None:
         if (known := self._open.pop(digest, None)) is not None:
-            known.close(known.viewer, CloseReason.REPLACED)
+            known.close(CloseReason.REPLACED)
 
     # --- in Redis ----------------------------------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ class Tickets:
             for digest, is_there in zip(lot, replies[::3], strict=True):
                 known = self._open.get(digest)
                 if not is_there and known is not None:
-                    stored = msgspec.json.encode(known.viewer.identity)
+                    stored = msgspec.json.encode(known.identity)
                     await self._redis.set(wire.ticket_key(digest), stored, ex=LIFETIME_SECONDS, nx=True)
 
 

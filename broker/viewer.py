@@ -69,7 +69,9 @@ class Viewer(asyncio.Protocol):
         "whole",
     )
 
-    def __init__(self, service: Departures, topic: Topic, lens: Lens, identity: Identity, cursor: EventId) -> None:
+    def __init__(
+        self, service: Departures, topic: Topic[Viewer], lens: Lens, identity: Identity, cursor: EventId
+    ) -> None:
         self.service = service
         self.topic = topic
         self.lens = lens

@@ -43,7 +43,7 @@ class Audience(Protocol):
 
     def on_over(self, viewer: Viewer) -> None: ...
 
-    def on_ended(self, topic: Topic) -> None: ...
+    def on_ended(self, topic: Topic[Viewer]) -> None: ...
 
     def on_failed(self, viewer: Viewer, error: Exception) -> None:
         """It must be closed, since it may have missed something. Raises nothing."""
@@ -67,7 +67,7 @@ class Watched:
         "viewers",
     )
 
-    def __init__(self, topic: Topic, record: str | None, tether: Tether | None) -> None:
+    def __init__(self, topic: Topic[Viewer], record: str | None, tether: Tether | None) -> None:
         self.topic = topic
         self.record = record
         self.tether = tether
@@ -210,7 +210,7 @@ class Watch:
         elif fresh:
             self._deliver(topic, fresh, is_late)
 
-    def _deliver(self, topic: Topic, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
+    def _deliver(self, topic: Topic[Viewer], entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         delivery = topic.deliver(entries, is_late)
         if topic.failed or topic.behind or topic.lagging or topic.over:
             self._look_after(topic)
@@ -225,7 +225,7 @@ class Watch:
         if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
             self._audience.on_ended(topic)
 
-    def _look_after(self, topic: Topic) -> None:
+    def _look_after(self, topic: Topic[Viewer]) -> None:
         """What a delivery found out of its viewers."""
         failed, topic.failed = topic.failed, []
         behind, topic.behind = topic.behind, []

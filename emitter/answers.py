@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from emitter import wire
-from emitter.batch import Prepared
+from emitter.batch import Prepared, Redaction
 from emitter.errors import PayloadTooLarge
 from emitter.events import InputReceived, InputRequired
 from emitter.log import prepare
 from emitter.questions import ANY_JSON
-from emitter.redact import Redactor
 
 
 def misfit(question: InputRequired, value: Any) -> str | None:
@@ -30,7 +29,7 @@ def prepare_answer(
     event: InputReceived,
     execution_id: str,
     *,
-    redact: Redactor,
+    redact: Redaction,
     request_id: str | None = None,
     max_bytes: int = wire.MAX_EVENT_BYTES,
 ) -> Prepared:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring_ascii
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from emitter.events import Event, MessageDelta, ThinkingDelta
 
 MERGED_DELTA_BYTES = 16 * 1024
 OVERHEAD_BYTES = 200
 """What an event costs in the queue besides its text."""
+
+
+class Redaction(Protocol):
+    """What takes credentials out of what is stored (`emitter.redact.Redactor`)."""
+
+    def __call__(self, type_: str, data: bytes) -> bytes:
+        """The JSON of an event's data without credentials. Raises `InvalidEvent`."""
+        ...
+
+    def text(self, text: str) -> str: ...
+
+    def values(self, values: dict[str, Any]) -> dict[str, Any]: ...
 
 
 class Prepared(NamedTuple):

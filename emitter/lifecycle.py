@@ -15,7 +15,7 @@ import structlog
 from redis.asyncio import Redis
 
 from emitter import jobs
-from emitter.batch import Prepared
+from emitter.batch import Prepared, Redaction
 from emitter.connection import channels_of
 from emitter.errors import (
     AppendRefused,
@@ -41,7 +41,6 @@ from emitter.events import (
 from emitter.jobs import Given, Job
 from emitter.log import Appended, LogLimits, append, prepare
 from emitter.record import Cancel, ExecutionRecord, Field, Selection
-from emitter.redact import Redactor
 from emitter.tracing import Trace, log_fields, read_trace
 from emitter.wire import Owner, member, now_ms
 
@@ -114,7 +113,7 @@ def check_size(start: Start, limits: LogLimits) -> None:
 class Lifecycle:
     """The steps, over one client. Redis errors pass through: every step may be repeated."""
 
-    def __init__(self, redis: Redis, limits: LogLimits, redact: Redactor) -> None:
+    def __init__(self, redis: Redis, limits: LogLimits, redact: Redaction) -> None:
         self._redis: Any = redis
         self._limits = limits
         self._redact = redact

@@ -16,12 +16,11 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from emitter import errors, mending, wire
-from emitter.batch import Batch, Prepared
+from emitter.batch import Batch, Prepared, Redaction
 from emitter.connection import Channels, channels_of, pack, repeated
 from emitter.errors import AppendRefused, InvalidEvent, PayloadTooLarge
 from emitter.events import Event, InputReceived, ModelCall
 from emitter.record import FORMAT
-from emitter.redact import Redactor
 from emitter.settings import SharedSettings, read
 from emitter.wire import EventId, Owner
 
@@ -78,7 +77,7 @@ def prepare(
     event: Event,
     execution_id: str,
     *,
-    redact: Redactor,
+    redact: Redaction,
     ts: int | None = None,
     request_id: str | None = None,
     agent: str | None = None,
@@ -98,7 +97,7 @@ def prepare(
 def prepare_with(
     event: Event,
     execution_id: str,
-    redact: Redactor,
+    redact: Redaction,
     keys: bytes,
     ts: int | None,
     max_bytes: int,
@@ -124,7 +123,7 @@ def prepare_with(
 def prepare_shown(
     event: Event,
     execution_id: str,
-    redact: Redactor,
+    redact: Redaction,
     keys: bytes,
     ts: int,
     max_bytes: int,

@@ -19,7 +19,7 @@ LEVELS = {
         1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
         " clipping decoding description timer turns failures eventsource problems vitals tracing claims"
         " revocations descriptors guests fairness responses rates",
-        2: "api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
+        2: "admin api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
         " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
         " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*"
         " listener connection standby",

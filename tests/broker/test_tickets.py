@@ -21,15 +21,14 @@ ALICE = Owner("alice")
 
 
 class Stream:
-    """As much of a viewer as a ticket is concerned with."""
+    """A stream that was opened with a ticket."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.ended: CloseReason | None = None
 
-
-def close(stream: Any, reason: CloseReason) -> None:
-    stream.ended = reason
+    def close(self, reason: CloseReason) -> None:
+        self.ended = reason
 
 
 def identity(**fields: Any) -> Identity:
@@ -56,7 +55,7 @@ async def edge_b(redis: Redis) -> AsyncIterator[Tickets]:
 
 async def open_on(edge: Tickets, ticket: str) -> Stream:
     stream = Stream(await edge.redeem(ticket))
-    edge.opened(stream, close)  # type: ignore[arg-type]
+    edge.opened(stream.identity, stream.close)
     return stream
 
 
@@ -98,7 +97,7 @@ def _fields(value: Identity) -> dict[str, Any]:
 async def test_a_ticket_in_use_lasts_longer_than_a_minute_after_its_stream(redis: Redis, edge_a: Tickets) -> None:
     ticket, _ = await edge_a.mint(identity())
     stream = await open_on(edge_a, ticket)
-    edge_a.closed(stream)  # type: ignore[arg-type]
+    edge_a.closed(stream.identity)
     (key,) = await redis.keys("rc:ticket:*")
     assert await redis.pttl(key) > 60_000
     await open_on(edge_a, ticket)
@@ -109,7 +108,7 @@ async def test_a_second_stream_of_a_ticket_replaces_the_first_on_one_edge(edge_a
     first = await open_on(edge_a, ticket)
     second = await open_on(edge_a, ticket)
     assert (first.ended, second.ended) == (CloseReason.REPLACED, None)
-    edge_a.closed(first)  # type: ignore[arg-type]  # whose end is no end of the second
+    edge_a.closed(first.identity)  # whose end is no end of the second
     third = await open_on(edge_a, ticket)
     assert (second.ended, third.ended) == (CloseReason.REPLACED, None)
 
@@ -167,15 +166,15 @@ async def test_nothing_is_kept_of_streams_that_ended(edge_a: Tickets) -> None:
     for _ in range(20):
         ticket, _ = await edge_a.mint(identity())
         stream = await open_on(edge_a, ticket)
-        edge_a.closed(stream)  # type: ignore[arg-type]
+        edge_a.closed(stream.identity)
     await until(lambda: not edge_a._unclaimed)
     assert not edge_a._open
 
 
 async def test_a_stream_without_a_ticket_is_none_of_its_business(edge_a: Tickets) -> None:
     stream = Stream(identity())
-    edge_a.opened(stream, close)  # type: ignore[arg-type]
-    edge_a.closed(stream)  # type: ignore[arg-type]
+    edge_a.opened(stream.identity, stream.close)
+    edge_a.closed(stream.identity)
     assert not edge_a._open
 
 
@@ -205,7 +204,7 @@ async def test_a_claim_that_comes_late_ends_the_older_stream(redis: Redis, edge_
         while await holder(redis) != b"edge-b 2":
             await asyncio.sleep(0.01)
     older = Stream(first)
-    edge_a.opened(older, close)  # type: ignore[arg-type]
+    edge_a.opened(older.identity, older.close)
     await until(lambda: older.ended is CloseReason.REPLACED)
     assert newer.ended is None
     assert await holder(redis) == b"edge-b 2"

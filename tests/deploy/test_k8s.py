@@ -12,8 +12,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
+from broker.admin import admin_app
 from broker.metrics import Metrics
-from broker.probes import admin_app
 from broker.settings import Settings, load_settings
 from emitter.__main__ import load_agents
 from tests.deploy.manifests import (
