@@ -11,6 +11,7 @@ import contextlib
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from emitter.connection import GONE
@@ -26,7 +27,7 @@ from emitter.errors import (
 from emitter.events import EXPIRED, Event, InputReceived, InputRequired
 from emitter.holds import plan
 from emitter.lane import Lane
-from emitter.publisher import Publisher
+from emitter.listener import Listener
 from emitter.record import Field, Selection
 from emitter.record import answer as answer_field
 from emitter.record import question as question_field
@@ -38,6 +39,16 @@ RECHECK_SECONDS = 2.0
 TRY_AGAIN_SECONDS = 0.5
 CLOSE_SECONDS = 2.0
 """How long a question whose time is over may wait for Redis to say who was first."""
+
+
+class Connected(Protocol):
+    """What has the way to Redis: a `Publisher`."""
+
+    @property
+    def redis(self) -> Redis: ...
+
+    @property
+    def listener(self) -> Listener: ...
 
 
 class Voice(Protocol):
@@ -59,7 +70,7 @@ class Look(NamedTuple):
 class Asking:
     """`await Asking(…).answer(seconds)` is the value of the answer."""
 
-    def __init__(self, question: InputRequired, publisher: Publisher, lane: Lane, voice: Voice) -> None:
+    def __init__(self, question: InputRequired, publisher: Connected, lane: Lane, voice: Voice) -> None:
         self._question = question
         self._id = question.input_id
         self._publisher = publisher
