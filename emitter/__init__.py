@@ -7,8 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emitter.agents import Agents, Context, SyncContext
-    from emitter.emitter import AgentEmitter
     from emitter.errors import (
         AppendRefused,
         EmitterClosed,
@@ -26,12 +24,14 @@ if TYPE_CHECKING:
         TooManyInputs,
         WrongLoop,
     )
-    from emitter.hooks import Hook, Origin
-    from emitter.lane import Options
-    from emitter.log import LogLimits
-    from emitter.publisher import Publisher
-    from emitter.retries import Fatal, Retry
-    from emitter.sync import SyncAgentEmitter
+    from emitter.publishing.agent_emitter import AgentEmitter
+    from emitter.publishing.hooks import Hook, Origin
+    from emitter.publishing.outbox import Options
+    from emitter.publishing.publisher import Publisher
+    from emitter.publishing.sync_emitter import SyncAgentEmitter
+    from emitter.store.append import LogLimits
+    from emitter.worker.agents import Agents, Context, SyncContext
+    from emitter.worker.retries import Fatal, Retry
 
 __all__ = [
     "AgentEmitter",
@@ -64,31 +64,31 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AgentEmitter": "emitter.emitter",
-    "Agents": "emitter.agents",
+    "AgentEmitter": "emitter.publishing.agent_emitter",
+    "Agents": "emitter.worker.agents",
     "AppendRefused": "emitter.errors",
-    "Context": "emitter.agents",
+    "Context": "emitter.worker.agents",
     "EmitterClosed": "emitter.errors",
     "EventsLost": "emitter.errors",
     "ExecutionEnded": "emitter.errors",
-    "Fatal": "emitter.retries",
-    "Hook": "emitter.hooks",
+    "Fatal": "emitter.worker.retries",
+    "Hook": "emitter.publishing.hooks",
     "HookFailed": "emitter.errors",
     "InputExpired": "emitter.errors",
     "InvalidEvent": "emitter.errors",
     "InvalidSetting": "emitter.errors",
-    "LogLimits": "emitter.log",
-    "Options": "emitter.lane",
-    "Origin": "emitter.hooks",
+    "LogLimits": "emitter.store.append",
+    "Options": "emitter.publishing.outbox",
+    "Origin": "emitter.publishing.hooks",
     "PayloadTooLarge": "emitter.errors",
-    "Publisher": "emitter.publisher",
+    "Publisher": "emitter.publishing.publisher",
     "QueueFull": "emitter.errors",
     "RedisUnavailable": "emitter.errors",
-    "Retry": "emitter.retries",
+    "Retry": "emitter.worker.retries",
     "RuncastError": "emitter.errors",
     "Superseded": "emitter.errors",
-    "SyncAgentEmitter": "emitter.sync",
-    "SyncContext": "emitter.agents",
+    "SyncAgentEmitter": "emitter.publishing.sync_emitter",
+    "SyncContext": "emitter.worker.agents",
     "TooManyInputs": "emitter.errors",
     "WrongLoop": "emitter.errors",
 }

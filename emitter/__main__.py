@@ -19,14 +19,14 @@ from pathlib import Path
 
 import structlog
 
-from emitter.agents import Agents
-from emitter.connection import DEFAULT_URL
 from emitter.errors import InvalidSetting
 from emitter.forks import leave_signals_to_this_process
 from emitter.settings import SharedSettings, read, settings_of
-from emitter.telemetry import tracer_from
-from emitter.tracing import Tracer
-from emitter.worker import Worker, WorkerSettings
+from emitter.store.connection import DEFAULT_URL
+from emitter.tracing.setup import tracer_from
+from emitter.tracing.trace import Tracer
+from emitter.worker.agents import Agents
+from emitter.worker.worker import Worker, WorkerSettings
 
 log = structlog.get_logger("emitter.worker")
 OTHERS = "What agents emit has the limits, redaction and hooks of RUNCAST_* variables; `runcast settings` lists them."
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
 def _serve_with_probes(agents: Agents, settings: WorkerSettings, tracer: Tracer, host: str, port: int) -> int:
     try:
-        from emitter.metrics import STALLED_SECONDS, Metrics
-        from emitter.probes import Probes
+        from emitter.worker.metrics import STALLED_SECONDS, Metrics
+        from emitter.worker.probes import Probes
     except ImportError as error:
         raise CannotStart(f"RUNCAST_WORKER_ADMIN_PORT needs pip install 'runcast[metrics]': {error}") from error
     stalled_seconds = max(STALLED_SECONDS, settings.blocked_seconds)

@@ -128,7 +128,7 @@ class ExecutionOwned(AppendRefused):
 
 
 class NewerRecord(AppendRefused, ValueError):
-    """The execution's record is of a format that only a newer version reads and writes (`emitter.record`)."""
+    """The execution's record is of a format that only a newer version reads and writes (`emitter.wire.record`)."""
 
     def __init__(self, found: int, known: int, execution_id: str = "") -> None:
         super().__init__(execution_id, f"its record has format {found}; this version knows up to {known}")

@@ -1,6 +1,6 @@
 """Checks a form's answer against its JSON Schema. Needs `jsonschema`, which an edge brings along.
 
-An edge (`broker.forms`) runs this file as a program of its own, so it imports nothing of its package:
+An edge (`broker.executions.forms`) runs this file as a program of its own, so it imports nothing of its package:
 `{"schema":…,"value":…}` comes in, `check`'s result goes out, both as JSON.
 
 Nothing is ever fetched: a reference that leads out of the schema, or nowhere, allows anything. The schema's own

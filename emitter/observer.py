@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class Observer:
     """Hears what a worker does; this one takes no note. Methods are quick and never raise. Durations in seconds."""
@@ -22,7 +24,7 @@ class Observer:
         """An execution of this agent is started here, after it waited so long in the queue."""
 
     def ended(self, agent: str, outcome: str, seconds: float) -> None:
-        """It ran here for so long, and came out so (`emitter.run.Outcome`)."""
+        """It ran here for so long, and came out so (`emitter.observer.Outcome`)."""
 
     def lost_redis(self, loop: str) -> None:
         """A loop of the worker met an error of Redis."""
@@ -35,3 +37,8 @@ class Observer:
 
     def append_failed(self) -> None:
         """A round trip did not reach Redis, and will be tried again."""
+
+
+Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "retried", "handed_over", "lost", "unwritten"]
+"""How a run came out. `ended`: the log was closed already, by the agent itself or by somebody else; `unwritten`: Redis
+did not take the end, so the lease must lapse and another worker look after it."""

@@ -1,7 +1,7 @@
 """What edges, workers and emitters are told by `RUNCAST_*` environment variables, and how such a variable is read.
 
-Each field of `SharedSettings` says its default, limits, unit and meaning here and nowhere else; `broker.settings` adds
-what only an edge reads. The field `redis_url` is read from `RUNCAST_REDIS_URL`, and so on.
+Each field of `SharedSettings` says its default, limits, unit and meaning here and nowhere else; `broker.base.settings`
+adds what only an edge reads. The field `redis_url` is read from `RUNCAST_REDIS_URL`, and so on.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_o
 import msgspec
 from msgspec import Meta
 
-from emitter import wire
 from emitter.errors import InvalidEvent, InvalidSetting
 from emitter.redis_url import read_url
+from emitter.wire import keys
+from emitter.wire import limits as limits_module
 
 PREFIX = "RUNCAST_"
 # Kubernetes puts the address of every Service of the namespace into every pod: for one called `runcast-worker-admin`
@@ -49,7 +50,7 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What more than an edge reads. Building one by hand checks nothing; `read` does.
 
-    `redis_url` is empty when it is not set: an edge must have one, others have `emitter.connection.DEFAULT_URL`.
+    `redis_url` is empty when it is not set: an edge must have one, others have `emitter.store.connection.DEFAULT_URL`.
     """
 
     redis_url: Annotated[
@@ -66,8 +67,8 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         about(
             "what every key and channel of this deployment begins with; edges, workers and emitters must agree",
-            allowed=wire.PREFIX_ALLOWED,
-            pattern=f"^{wire.PREFIX_FORM.pattern}",
+            allowed=keys.PREFIX_ALLOWED,
+            pattern=f"^{keys.PREFIX_FORM.pattern}",
         ),
     ] = "rc"
     admin_host: Annotated[str, about("address of `/metrics`, `/healthz` and `/readyz`")] = "0.0.0.0"  # noqa: S104
@@ -75,32 +76,32 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"], about("least important log line that is written")
     ] = "info"
     log_maxlen: Annotated[int, about("events kept per execution, about; 0 is no limit", "events", ge=0, le=MOST)] = (
-        wire.LOG_MAXLEN
+        limits_module.LOG_MAXLEN
     )
     log_ttl_seconds: Annotated[
         int, about("a log is kept so long after its last event; 0 is for ever", "seconds", ge=0, le=MOST)
-    ] = wire.LOG_TTL_SECONDS
+    ] = limits_module.LOG_TTL_SECONDS
     log_finished_ttl_seconds: Annotated[
         int, about("a log is kept so long after its terminal event", "seconds", ge=1, le=MOST)
-    ] = wire.LOG_FINISHED_TTL_SECONDS
+    ] = limits_module.LOG_FINISHED_TTL_SECONDS
     log_max_bytes: Annotated[
         int, about("bytes of events kept per execution; 0 is no limit", "bytes", ge=0, le=MOST)
-    ] = wire.LOG_MAX_BYTES
+    ] = limits_module.LOG_MAX_BYTES
     feed_maxlen: Annotated[int, about("events kept in a user's feed, about", "events", ge=1, le=MOST)] = (
-        wire.FEED_MAXLEN
+        limits_module.FEED_MAXLEN
     )
     max_event_bytes: Annotated[
         int, about("size of one event as a stream has it, with its id and type", "bytes", ge=1024, le=16 * 1024 * 1024)
-    ] = wire.MAX_EVENT_BYTES
+    ] = limits_module.MAX_EVENT_BYTES
     max_open_inputs: Annotated[
         int,
         about(
             "questions of one execution that wait for answers, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0
         ),
-    ] = wire.MAX_OPEN_INPUTS
+    ] = limits_module.MAX_OPEN_INPUTS
     max_queued_per_user: Annotated[
         int, about("executions of one user that wait for a worker; 0 is no limit", "executions", ge=0, le=10**9)
-    ] = wire.MAX_QUEUED_PER_USER
+    ] = limits_module.MAX_QUEUED_PER_USER
     max_params_bytes: Annotated[
         int,
         about(
@@ -109,11 +110,11 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
             le=16 * 1024 * 1024,
         ),
-    ] = wire.MAX_PARAMS_BYTES
+    ] = limits_module.MAX_PARAMS_BYTES
     max_conversation_bytes: Annotated[
         int,
         about("`params.messages` of an execution; 0 is no limit", "bytes", ge=0, le=16 * 1024 * 1024),
-    ] = wire.MAX_CONVERSATION_BYTES
+    ] = limits_module.MAX_CONVERSATION_BYTES
     unheld_lease_seconds: Annotated[
         int,
         about(
@@ -122,7 +123,7 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
             le=86_400,
         ),
-    ] = wire.UNHELD_LEASE_SECONDS
+    ] = limits_module.UNHELD_LEASE_SECONDS
     redact_keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         about("more key names whose values are stored as `[redacted]`", "comma separated"),

@@ -10,9 +10,6 @@ from typing import Any, cast
 
 import msgspec
 
-from emitter.answers import misfit, prepare_answer
-from emitter.batch import Prepared
-from emitter.emitter import STACK_CHARS, TEXT_CHUNK, AsyncEventMethods, cut_chunk
 from emitter.errors import (
     AlreadyAnswered,
     EmitterClosed,
@@ -33,14 +30,18 @@ from emitter.events import (
     MessageDelta,
     ThinkingDelta,
 )
-from emitter.held import HeldText
-from emitter.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
-from emitter.log import prepare_shown, prepare_with
-from emitter.mending import valid, words
-from emitter.questions import InputKind
-from emitter.redact import Redactor
-from emitter.subjects import owner_named
-from emitter.wire import Envelope, check_execution_id, decode_envelope, envelope_keys, now_ms
+from emitter.publishing.agent_emitter import STACK_CHARS, TEXT_CHUNK, AsyncEventMethods, cut_chunk
+from emitter.publishing.held import HeldText
+from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
+from emitter.store.answers import misfit, prepare_answer
+from emitter.store.append import prepare_shown, prepare_with
+from emitter.wire.envelope import Envelope, decode_envelope, envelope_keys
+from emitter.wire.ids import check_execution_id, now_ms
+from emitter.wire.inputs import InputKind
+from emitter.wire.mending import valid, words
+from emitter.wire.prepared import Prepared
+from emitter.wire.redact import Redactor
+from emitter.wire.subjects import owner_named
 
 
 class RecordingEmitter(AsyncEventMethods):

@@ -17,7 +17,7 @@ from typing import Self
 
 import redis
 
-from broker.embedded import find_server
+from broker.cli.embedded import find_server
 from tests.ports import reserved_ports
 
 START_SECONDS = 15.0

@@ -13,8 +13,8 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
 from tests.edges import Author, EdgeProcess, edges
 
 LONG_FOLDERS = ("abuse", "faults", "e2e", "interop", "web", "deploy")

@@ -24,13 +24,14 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from broker.auth import DEFAULT_SCOPES, mint
+from broker.auth.tokens import DEFAULT_SCOPES, mint
 from emitter import tasks
-from emitter.connection import channels_of
 from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress, Thinking
-from emitter.log import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
-from emitter.redact import Redactor
-from emitter.wire import EventId, Owner
+from emitter.store.append import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
+from emitter.store.connection import channels_of
+from emitter.wire.ids import EventId
+from emitter.wire.keys import Owner
+from emitter.wire.redact import Redactor
 from tests.ports import reserved_ports
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -36,7 +36,7 @@ LEVELS = {
         4: "__main__",
     },
 }
-LEAVES = {"emitter.wire", "emitter.record", "emitter.events", "emitter.errors", "emitter.values"}
+LEAVES = {"emitter.wire", "emitter.wire.record", "emitter.events", "emitter.errors", "emitter.values"}
 # Names for type checkers only (`if TYPE_CHECKING`) load nothing, so they are not imports here.
 
 
@@ -69,7 +69,7 @@ def statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def imported(path: Path) -> set[str]:
-    """Absolute names of what a file imports: `from broker import sse` is `broker.sse`."""
+    """Absolute names of what a file imports: `from broker import sse` is `broker.live.sse`."""
     names = set()
     for statement in statements(ast.parse(path.read_text())):
         if isinstance(statement, ast.Import):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from broker.settings import Settings, describe, settings_table
+from broker.base.settings import Settings, describe, settings_table
 from emitter.settings import SharedSettings, settings_of
 
 ROOT = Path(__file__).parents[1]

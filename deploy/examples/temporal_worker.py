@@ -21,7 +21,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from emitter.integrations.temporal import RuncastPlugin, activity_emitter, for_execution, workflow_emitter
-from emitter.wire import new_execution_id
+from emitter.wire.ids import new_execution_id
 
 TASK_QUEUE = "runcast-example"
 LIMIT = timedelta(minutes=1)

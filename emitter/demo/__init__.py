@@ -5,8 +5,8 @@ They read whatever directory their task names, with the rights of the worker: ru
 
 from __future__ import annotations
 
-from emitter.agents import Agents
 from emitter.demo import analyst, panel
+from emitter.worker.agents import Agents
 
 __all__ = ["agents"]
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emitter.agents import Context
 from emitter.demo import findings, outline, report, smells, thoughts
 from emitter.demo.findings import Facts
 from emitter.demo.output import report_path, write_report
@@ -17,6 +16,7 @@ from emitter.demo.reading import Reading
 from emitter.demo.steps import MAX_PACE, Steps
 from emitter.demo.survey import Limits, Listing, SourceFile, find_directory
 from emitter.errors import InputExpired
+from emitter.worker.agents import Context
 
 PHASES = (
     ("explore", "Explore"),

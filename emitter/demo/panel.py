@@ -14,7 +14,6 @@ import msgspec
 import structlog
 
 from emitter import tasks
-from emitter.agents import Context
 from emitter.demo import findings, synthesis
 from emitter.demo.reading import Code, Reading
 from emitter.demo.specialists import SPECIALISTS, CannotWork, Desk, Name, Specialist
@@ -22,6 +21,7 @@ from emitter.demo.steps import MAX_PACE, Steps
 from emitter.demo.survey import Limits, find_directory
 from emitter.demo.synthesis import Failure, Outcome, Report
 from emitter.errors import AppendRefused, describe
+from emitter.worker.agents import Context
 
 PHASES = (("read", "Read"), ("consult", "Consult"), ("conclude", "Conclude"))
 MAX_PATIENCE_SECONDS = 3600.0

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from emitter.agents import Context
 from emitter.demo import findings, python_code
 from emitter.demo.python_code import ImportGraph, Module, Unparsable
 from emitter.demo.steps import Steps
 from emitter.demo.survey import FoundFile, Limits, Listing, Reader, SourceFile, by_directory, scan
+from emitter.worker.agents import Context
 
 
 class Code(msgspec.Struct, frozen=True):

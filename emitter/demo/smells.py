@@ -12,8 +12,8 @@ import msgspec
 
 from emitter.demo.python_code import Spot
 from emitter.demo.survey import SourceFile
-from emitter.redact import is_secret_key
-from emitter.redact.shapes import has_shape
+from emitter.wire.redact import is_secret_key
+from emitter.wire.redact.shapes import has_shape
 
 MAX_SPOTS = 500
 

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from emitter.agents import Context
 from emitter.demo import documents, findings, outline, smells, structure, thoughts
 from emitter.demo.findings import MAX_PLACES, SEVERITIES, Finding
 from emitter.demo.python_code import Spot
@@ -21,6 +20,7 @@ from emitter.demo.reading import Code
 from emitter.demo.steps import Steps
 from emitter.demo.survey import FoundFile, Reader, SourceFile
 from emitter.errors import InputExpired
+from emitter.worker.agents import Context
 
 CODE = "the code only"
 SPECIMENS = "tests and documents too"

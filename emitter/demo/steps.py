@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from emitter.emitter import AgentEmitter
+from emitter.publishing.agent_emitter import AgentEmitter
 
 MAX_PACE = 10.0
 MODEL = "none: static analysis"

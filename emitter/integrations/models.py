@@ -19,13 +19,13 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from emitter.emitter import AgentEmitter
 from emitter.errors import describe
 from emitter.events import Usage
-from emitter.spending import NOTHING_SPENT, field, usage_of
-from emitter.storable import text as whole
-from emitter.sync import SyncAgentEmitter
+from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.spending import NOTHING_SPENT, field, usage_of
+from emitter.publishing.sync_emitter import SyncAgentEmitter
 from emitter.testing import RecordingEmitter
+from emitter.wire.storable import text as whole
 
 Kind = Literal["text", "reasoning"]
 Said = tuple[Kind, str]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from emitter import tasks
-from emitter.connection import connect
+from emitter.store.connection import connect
 from tests.edges import ROOT, SSE, Author, EdgeProcess, request
 
 PAUSE_SECONDS = 0.02

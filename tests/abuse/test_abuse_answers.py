@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker import answers
-from broker.app import Edge
-from broker.forms import Forms
-from broker.settings import Settings
+from broker.base.settings import Settings
+from broker.edge.edge import Edge
+from broker.executions import inputs
+from broker.executions.forms import Forms
 from emitter import tasks
 from emitter.events import InputRequired, MessageComplete
 from tests.edges import SECRET, SSE, Author, Connection, EdgeProcess, Frame, call, edge, request, token_for
@@ -212,7 +212,7 @@ async def test_slow_forms(redis: Redis, redis_url: str, tmp_path: Path, monkeypa
     checker = tmp_path / "checker.py"
     checker.write_text("import sys, time; time.sleep(60 * ('slow' in sys.stdin.read())); print('{}')")
     command = (sys.executable, "-P", str(checker))
-    monkeypatch.setattr(answers, "Forms", functools.partial(Forms, command, check_seconds=30.0))
+    monkeypatch.setattr(inputs, "Forms", functools.partial(Forms, command, check_seconds=30.0))
     question = InputRequired(input_id="i", prompt="?", kind="form", schema={"type": "object"})
     addresses: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "admin_host": "127.0.0.1", "admin_port": 0}
     async with Edge(Settings(redis_url=redis_url, jwt_secret=SECRET, drain_seconds=0, **addresses)) as here:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.descriptors import ADMIN_SOCKETS
+from broker.http.descriptors import ADMIN_SOCKETS
 from tests.edges import Author, EdgeProcess, Follower, assert_dense, call, eventually, token_for
 
 DESCRIPTORS = 400

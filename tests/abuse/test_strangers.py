@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.jwks import FETCHES_AT_ONCE, REFILL_SECONDS
+from broker.auth.jwks import FETCHES_AT_ONCE, REFILL_SECONDS
 from tests.edges import edge, request
 
 LIST = "/api/agent/executions"

@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker import sse
-from broker.app import Edge
-from broker.hub import EVENTS_AT_ONCE
-from broker.settings import Settings
-from emitter.batch import Prepared
+from broker.base.settings import Settings
+from broker.edge.edge import Edge
+from broker.live import sse, view
+from broker.live.topic import EVENTS_AT_ONCE
 from emitter.events import Custom, Phase, PhaseStart, Plan, PlanCreated, Thinking
-from emitter.log import append
-from emitter.wire import Entry, envelope, now_ms
+from emitter.store.append import append
+from emitter.wire.entries import Entry
+from emitter.wire.envelope import envelope
+from emitter.wire.ids import now_ms
+from emitter.wire.prepared import Prepared
 from tests.abuse.bystander import Report, bystander
 from tests.edges import (
     ALL_SCOPES,
@@ -237,7 +239,7 @@ async def test_an_event_source_is_told_when_to_come_back(
     own_edge: Edge, author: Author, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets an empty stream with a long `retry`, since an error status would end it for ever."""
-    monkeypatch.setattr("broker.protocols.a2a.watching.TaskStream", Plain)
+    monkeypatch.setattr("broker.protocols.a2a.event_source.TaskStream", Plain)
     await author.begin()
     await author.write(Custom(name="bang", data={}))
     path = f"/a2a/stream?taskId={author.execution_id}"
@@ -382,7 +384,7 @@ async def test_many_viewers_of_a_log_that_ends_are_closed_in_turns(
     own_edge: Edge, author: Author, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many they are: the loop comes round in between, and each has all of the log."""
-    monkeypatch.setattr("broker.stream.CLOSED_AT_ONCE", 5)
+    monkeypatch.setattr("broker.streams.service.CLOSED_AT_ONCE", 5)
     close, at = own_edge.streams.close, []
 
     def slow_close(*arguments: Any) -> None:
@@ -555,5 +557,5 @@ async def test_an_edge_that_stops_waits_a_little_for_the_last_bytes(redis_url: s
 
 def test_a_closed_viewer_sees_through_nothing() -> None:
     """The lens that takes the place of a closed viewer's shows nothing of anybody's."""
-    assert sse.CLOSED.filter is None
-    assert sse.CLOSED.heartbeat == sse.HEARTBEAT
+    assert view.CLOSED.filter is None
+    assert view.CLOSED.heartbeat == sse.HEARTBEAT

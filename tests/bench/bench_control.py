@@ -19,10 +19,10 @@ from processes import HERE, ROOT, process
 from redis.asyncio import Redis
 from servers import OWNER, Edge, edge, token
 
-from emitter.connection import connect
-from emitter.lifecycle import Lifecycle, Start
-from emitter.log import LogLimits
-from emitter.redact import Redactor
+from emitter.store.append import LogLimits
+from emitter.store.connection import connect
+from emitter.store.lifecycle import Lifecycle, Start
+from emitter.wire.redact import Redactor
 
 WAIT_SECONDS = 60.0
 LEASE_SECONDS = 5.0

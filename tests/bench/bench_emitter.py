@@ -10,9 +10,10 @@ from figures import Figure, Run, at_most, median
 from redis.asyncio import Redis
 from servers import OWNER, bench_event, edge, embedded_redis
 
-from emitter import AgentEmitter, log
-from emitter.connection import connect
-from emitter.publisher import Publisher
+from emitter import AgentEmitter
+from emitter.publishing.publisher import Publisher
+from emitter.store import append as log
+from emitter.store.connection import connect
 
 EXECUTIONS = 50
 DEPTH = 40

@@ -16,18 +16,19 @@ from typing import Any
 import msgspec
 from figures import Figure, Run, at_most, median
 
+from broker.live.rendering import RenderedLens, Rendering
+from broker.live.view import Lens
+from broker.protocols.a2a.projection import Opening, Story
 from broker.protocols.a2a.renderer import TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
-from broker.protocols.a2a.story import Opening, Story
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ag_ui.renderer import View
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
-from broker.protocols.rendering import RenderedLens, Rendering
-from broker.sse import Lens
-from emitter import events, wire
-from emitter.wire import Entry
+from emitter import events
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
 
 RECORDED = Path(__file__).parents[1] / "golden" / "every_event.jsonl"
 TASK = "ex_1"
@@ -49,8 +50,8 @@ Take = Callable[[Entry], Any]
 def numbered(told: Sequence[events.Event]) -> list[Entry]:
     found = []
     for seq, event in enumerate(told, 1):
-        type_ = wire.event_type(event)
-        json_ = wire.envelope(type_, TASK, wire.encode_data(event), ts=1_763_682_345_000 + seq)
+        type_ = envelope.event_type(event)
+        json_ = envelope.envelope(type_, TASK, envelope.encode_data(event), ts=1_763_682_345_000 + seq)
         found.append(Entry(1_763_682_345_000 + seq, seq, type_.encode(), json_))
     return found
 
@@ -76,7 +77,7 @@ def text(count: int) -> list[Entry]:
 def every(count: int) -> list[Entry]:
     """Every type of event over and over, but for those that end an attempt, wait for a person, or end it all."""
     lines = [json.loads(line)["event"] for line in RECORDED.read_text().splitlines()]
-    recorded = [wire.decode_envelope(json.dumps(line).encode())[1] for line in lines]
+    recorded = [envelope.decode_envelope(json.dumps(line).encode())[1] for line in lines]
     return numbered([*begun(), *_rounds([event for event in recorded if not isinstance(event, ENDS)], count)])
 
 

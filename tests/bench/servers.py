@@ -21,16 +21,18 @@ import jwt
 from load import Target, paced
 from processes import OTHER_CORES, ROOT, BenchFailed, Dialogue, children, dialogue, process, wait_until
 
-from broker.embedded import EmbeddedRedis
-from emitter import lane, log, wire
-from emitter.batch import Prepared
-from emitter.connection import connect
+from broker.cli.embedded import EmbeddedRedis
+from emitter.publishing import outbox
+from emitter.store import append as log
+from emitter.store.connection import connect
+from emitter.wire import ids, keys
+from emitter.wire.prepared import Prepared
 from tests.ports import reserved_ports
 
 FRAME_BYTES = 270
 """One event on the wire: id, event and data lines and the blank line, without the chunk framing around it."""
 SECRET = "bench-secret-of-at-least-32-characters"
-OWNER = wire.Owner("bench")
+OWNER = keys.Owner("bench")
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
@@ -168,7 +170,7 @@ def viewer(execution_id: str, number: int = 0) -> Target:
 
 def bench_event(execution_id: str, type_: str = "tool:progress") -> Prepared:
     """An event whose frame has FRAME_BYTES, made by hand so that the publisher costs next to nothing."""
-    stamp = wire.now_ms()
+    stamp = ids.now_ms()
     data = f'{{"callId":"c1","message":"{mark()}'
     json = f'{{"type":"{type_}","executionId":"{execution_id}","ts":{stamp},"data":{data}'
     overhead = len(f"id: {stamp}-100\nevent: {type_}\ndata: \n\n") + len('"}}')
@@ -221,7 +223,7 @@ class Edge:
                     events = [bench_event("bench")]
                     await log.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
                 return
-            batch = lane.Options().max_batch
+            batch = outbox.Options().max_batch
             for number in range(0, count, batch):
                 events = [bench_event("bench") for _ in range(min(batch, count - number))]
                 await log.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)

@@ -21,8 +21,9 @@ from typing import Any
 import hiredis
 from servers import OWNER, bench_event, mark
 
-from emitter import AgentEmitter, log
-from emitter.publisher import Publisher
+from emitter import AgentEmitter
+from emitter.publishing.publisher import Publisher
+from emitter.store import append
 
 TICK_SECONDS = 0.002
 PAD = "x" * 60
@@ -58,14 +59,14 @@ async def call_script(redis_url: str, executions: int, rate: float, seconds: flo
     reader = hiredis.Reader()
     with socket.socket(socket.AF_UNIX) as redis:
         redis.connect(redis_url.removeprefix("unix://"))
-        redis.sendall(hiredis.pack_command(("SCRIPT", "LOAD", log.APPEND_SCRIPT)))
+        redis.sendall(hiredis.pack_command(("SCRIPT", "LOAD", append.APPEND_SCRIPT)))
         read_replies(redis, reader, 1)
         async for numbers in due(rate, seconds):
             commands = []
             for number in numbers:
                 name, first = f"x{number % executions}", number // executions + 1
                 options: dict[str, Any] = {"producer": producer, "first_seq": first}
-                commands.append(log.append_command(OWNER, name, [bench_event(name)], **options))
+                commands.append(append.append_command(OWNER, name, [bench_event(name)], **options))
             redis.sendall(b"".join(hiredis.pack_command(tuple(command)) for command in commands))
             read_replies(redis, reader, len(commands))
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from broker.cli import main as runcast
-from broker.settings import Settings, load_settings
+from broker.base.settings import Settings, load_settings
+from broker.cli.main import main as runcast
 from emitter.__main__ import FLAGS, read_settings
 from emitter.__main__ import main as worker
 from emitter.errors import InvalidSetting
-from emitter.log import limits_from, limits_of
 from emitter.settings import SharedSettings, settings_of
+from emitter.store.append import limits_from, limits_of
 
 SETTINGS = settings_of(Settings)
 SHARED = settings_of(SharedSettings)

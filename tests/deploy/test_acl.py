@@ -14,10 +14,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker.doctor.findings import as_text
-from broker.doctor.redis import look_at_redis, who_is_there
+from broker.cli.doctor.findings import as_text
+from broker.cli.doctor.redis import look_at_redis, who_is_there
 from emitter import AgentEmitter, InputExpired
-from emitter.wire import ABANDONED, AGENTS_KNOWN, EDGES, REVOCATIONS, Owner, jobs_key, now_ms, ticket_key
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import ABANDONED, AGENTS_KNOWN, EDGES, REVOCATIONS, Owner, jobs_key, ticket_key
 from tests.deploy.acl_server import SERVERS, AclServer, Usage, acl_server, granted, users
 from tests.edges import ALL_SCOPES, EdgeProcess, Follower, call, edge, eventually, stream_path, token_for
 from tests.workers import WorkerProcess

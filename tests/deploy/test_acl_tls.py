@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from emitter.connection import GONE, connect
+from emitter.store.connection import GONE, connect
 from tests.deploy.acl_server import SERVERS, START_SECONDS
 from tests.deploy.proxies import write_certificate
 from tests.edges import edge

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.doctor.findings import Finding, as_text
-from broker.doctor.redis import USER
-from broker.doctor.way import caller_of, look_at_way
-from broker.embedded import EmbeddedRedis
+from broker.cli.doctor.findings import Finding, as_text
+from broker.cli.doctor.redis import USER
+from broker.cli.doctor.way import caller_of, look_at_way
+from broker.cli.embedded import EmbeddedRedis
 from tests.deploy.proxies import DEPLOYED, HERE, PROXIES, Proxy, bare_nginx, needs_nginx, write_certificate
 from tests.edges import SECRET, EdgeProcess, edge, token_for
 from tests.ports import reserved_ports

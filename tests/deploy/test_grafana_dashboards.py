@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from broker.metrics import Metrics as EdgeMetrics
-from broker.redis_metrics import COUNTERS, GAUGES
-from emitter.metrics import Metrics as WorkerMetrics
+from broker.base.metrics import Metrics as EdgeMetrics
+from broker.ops.redis_metrics import COUNTERS, GAUGES
+from emitter.worker.metrics import Metrics as WorkerMetrics
 from tests.deploy.monitoring import GRAFANA_FOLDER, dashboards, metrics_of, panels, rules, targets
 from tests.edges import ROOT
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.settings import Settings
+from broker.base.settings import Settings
 from tests.deploy.acl_server import SERVERS, AclServer, acl_server
 from tests.deploy.image import (
     DOCKERFILE,
@@ -93,7 +93,9 @@ def test_what_may_lie_about_stays_out_of_the_context(path: str) -> None:
     assert not is_sent(Path(path))
 
 
-@pytest.mark.parametrize("path", ["broker/web/client/api.js", "broker/app.py", "emitter/append.lua", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "path", ["broker/web/client/api.js", "broker/edge/edge.py", "emitter/store/append.lua", "pyproject.toml"]
+)
 def test_what_is_built_is_in_the_context(path: str) -> None:
     """Nothing that keeps the rest out keeps this out."""
     assert is_sent(Path(path))
@@ -135,7 +137,7 @@ def test_everything_that_was_sent_is_installed(installed: Path) -> None:
     """Scripts, pages and modules alike: no file of the packages is missing in what was installed."""
     (site,) = installed.glob("lib/python3.*/site-packages")
     sent = {path for path in context() if path.parts[0] in ("broker", "emitter")}
-    assert Path("emitter/append.lua") in sent
+    assert Path("emitter/store/append.lua") in sent
     assert {path for path in sent if not (site / path).exists()} == set()
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from broker.app import SHUTDOWN_SECONDS
-from broker.settings import Settings, load_settings
+from broker.base.settings import Settings, load_settings
+from broker.edge.edge import SHUTDOWN_SECONDS
 from emitter.__main__ import load_agents
-from emitter.worker import CLOSE_SECONDS, WorkerSettings
+from emitter.worker.worker import CLOSE_SECONDS, WorkerSettings
 from tests.deploy.acl_server import users
 from tests.deploy.manifests import ROOT
 

@@ -12,9 +12,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from broker.admin import admin_app
-from broker.metrics import Metrics
-from broker.settings import Settings, load_settings
+from broker.base.metrics import Metrics
+from broker.base.settings import Settings, load_settings
+from broker.edge.admin import admin_app
 from emitter.__main__ import load_agents
 from tests.deploy.manifests import (
     INSTALLATIONS,
@@ -270,7 +270,7 @@ def test_commands_are_commands(manifests: Manifests) -> None:
 
 def test_commands_of_the_cli_are_those_used_here() -> None:
     """`serve` and `worker` are commands of `runcast`, which is the image's entrypoint."""
-    tree = ast.parse((ROOT / "broker" / "cli.py").read_text())
+    tree = ast.parse((ROOT / "broker" / "cli" / "main.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     parsers = [call for call in calls if call.func.attr == "add_parser"]  # type: ignore[attr-defined]
     names = {call.args[0].value for call in parsers if isinstance(call.args[0], ast.Constant)}

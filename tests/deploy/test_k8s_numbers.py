@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from broker.app import SHUTDOWN_SECONDS
-from broker.metrics import Metrics
-from broker.settings import Settings, load_settings
-from emitter.metrics import STALLED_SECONDS
-from emitter.metrics import Metrics as WorkerMetrics
-from emitter.worker import CLOSE_SECONDS, WorkerSettings
+from broker.base.metrics import Metrics
+from broker.base.settings import Settings, load_settings
+from broker.edge.edge import SHUTDOWN_SECONDS
+from emitter.worker.metrics import STALLED_SECONDS
+from emitter.worker.metrics import Metrics as WorkerMetrics
+from emitter.worker.worker import CLOSE_SECONDS, WorkerSettings
 from tests.deploy.manifests import INSTALLATIONS, Manifests, installation, needs_kustomize
 
 pytestmark = needs_kustomize

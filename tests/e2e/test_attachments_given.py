@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from tests.edges import EdgeProcess, Follower, call, edge, edges, request, stream_path, token_for
 from tests.workers import WorkerProcess
 

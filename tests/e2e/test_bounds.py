@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter import wire
+from broker.cli.embedded import EmbeddedRedis
 from emitter.events import Thinking
+from emitter.wire import ids, keys
 from tests.edges import ALL_SCOPES, Author, EdgeProcess, call, edge, request, token_for
 
 EXECUTE = "/api/agent/execute"
@@ -29,7 +29,7 @@ def only(redis_server: EmbeddedRedis) -> Iterator[EdgeProcess]:
 @pytest.fixture
 async def known(redis: Redis, only: EdgeProcess) -> None:
     """An agent that no worker runs."""
-    await redis.zadd(wire.AGENTS_KNOWN, {"manual": wire.now_ms()})
+    await redis.zadd(keys.AGENTS_KNOWN, {"manual": ids.now_ms()})
     body = {"task": "t", "agent": "-"}
     async with asyncio.timeout(10):
         while not (await call(only.port, "POST", EXECUTE, token_for("nobody"), body)).body["known"]:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
-from emitter.wire import Owner
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
 from tests.edges import EdgeProcess, Follower, call, edges, read_log, stream_path, token_for
 from tests.workers import WorkerProcess
 

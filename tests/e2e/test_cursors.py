@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emitter.log import LogLimits
+from emitter.store.append import LogLimits
 from tests.edges import SSE, Author, EdgeProcess, Follower, call, read_log, request, token_for
 
 

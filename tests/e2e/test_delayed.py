@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter import workers
-from emitter.agents import Agents, Context
-from emitter.connection import connect
-from emitter.jobs import redis_ms
-from emitter.wire import AGENTS_KNOWN, DUE, QUEUED, Owner, member, parse_event_id
-from emitter.worker import Worker, WorkerSettings
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store import announcements
+from emitter.store.connection import connect
+from emitter.store.jobs import redis_ms
+from emitter.wire.ids import parse_event_id
+from emitter.wire.keys import AGENTS_KNOWN, DUE, QUEUED, Owner, member
+from emitter.worker.agents import Agents, Context
+from emitter.worker.worker import Worker, WorkerSettings
 from tests.edges import ROOT, Answer, EdgeProcess, call, edges, read_log, token_for
 
 EXECUTE = "/api/agent/execute"
@@ -272,7 +273,7 @@ async def test_it_outlives_the_worker_that_looked_after_it(
     )
     try:
         async with asyncio.timeout(20):
-            while not await workers.live_workers(redis):
+            while not await announcements.live_workers(redis):
                 await asyncio.sleep(0.05)
         at = await in_ms(redis, 1500)
         execution_id = await person.execute(both[0], at, agent="counter")

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from broker.presence import RENEW_SECONDS, WORD_SECONDS
-from emitter import presence
-from emitter.connection import connect
-from emitter.jobs import redis_ms
-from emitter.wire import ABANDONED, AGENTS_KNOWN, Owner, member, now_ms, viewers_key
+from broker.cli.embedded import EmbeddedRedis
+from broker.log.watch_leases import RENEW_SECONDS, WORD_SECONDS
+from emitter.store import watch_leases
+from emitter.store.connection import connect
+from emitter.store.jobs import redis_ms
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import ABANDONED, AGENTS_KNOWN, Owner, member, viewers_key
 from tests.edges import (
     FEED_PATH,
     ROOT,
@@ -164,7 +165,7 @@ async def test_it_is_cancelled_when_the_last_viewer_on_any_edge_is_gone(redis: R
         left_at = await redis_ms(redis)
     end = await cancelled(redis, execution_id)
     assert end.ms >= left_at + 1000
-    assert end.data == {"reason": "nobody is watching", "by": presence.NOBODY}
+    assert end.data == {"reason": "nobody is watching", "by": watch_leases.NOBODY}
     await forgotten(redis, execution_id)
 
 

@@ -8,7 +8,7 @@ import json
 
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from tests.edges import FEED_PATH, SSE, Author, EdgeProcess, Follower, call, edge, edges, eventually, request
 from tests.faults.outages import redis_stopped
 

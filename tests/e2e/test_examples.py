@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter.wire import Owner
+from broker.cli.embedded import EmbeddedRedis
+from emitter.wire.keys import Owner
 from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, read_log, token_for
 
 EXAMPLES = ROOT / "deploy" / "examples"

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
-from emitter.wire import Owner
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
 from tests.edges import (
     ALL_SCOPES,
     ROOT,

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter import workers
-from emitter.agents import Agents, Context
-from emitter.connection import connect
-from emitter.jobs import redis_ms
-from emitter.wire import AGENTS_KNOWN, Owner, jobs_key
-from emitter.worker import Worker, WorkerSettings
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store import announcements
+from emitter.store.connection import connect
+from emitter.store.jobs import redis_ms
+from emitter.wire.keys import AGENTS_KNOWN, Owner, jobs_key
+from emitter.worker.agents import Agents, Context
+from emitter.worker.worker import Worker, WorkerSettings
 from tests.edges import ALL_SCOPES, Answer, EdgeProcess, assert_dense, call, edges, read_log, request, token_for
 from tests.faults.outages import normal_connections_killed, process_stopped
 
@@ -95,7 +95,7 @@ async def runs(server: EmbeddedRedis, client: Redis) -> AsyncIterator[list[str]]
     worker = Worker(agents, WorkerSettings(redis_url=server.url, concurrency=50, block_ms=100, lease_seconds=3))
     task = asyncio.create_task(worker.run())
     async with asyncio.timeout(BOUND):
-        while "agent" not in await workers.known_agents(client):
+        while "agent" not in await announcements.known_agents(client):
             await asyncio.sleep(0.02)
     yield started
     worker.stop()

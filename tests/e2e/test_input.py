@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
+from broker.cli.embedded import EmbeddedRedis
 from emitter.events import EXPIRED
-from emitter.wire import Owner
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
 from tests.edges import EdgeProcess, Follower, Received, call, edges, read_log, stream_path, token_for
 from tests.workers import WorkerProcess
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from emitter.wire import Owner
+from emitter.wire.keys import Owner
 from tests.e2e.langgraph_agents import WORDS
 from tests.edges import ROOT, EdgeProcess, Follower, Received, call, read_log, stream_path, token_for
 

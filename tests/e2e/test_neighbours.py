@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
 from tests.edges import ALL_SCOPES, FEED_PATH, ROOT, SECRET, Author, Follower, call, edge, token_for
 
 PUBLISH = """

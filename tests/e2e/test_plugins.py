@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter import AgentEmitter
-from emitter.connection import connect
-from emitter.wire import Owner
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
 from tests.edges import ALL_SCOPES, ROOT, Answer, EdgeProcess, Follower, Received, call, edge, read_log, stream_path
 from tests.edges import token_for as token
 from tests.plugins import install, install_example

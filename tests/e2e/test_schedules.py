@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter import jobs
-from emitter.connection import connect
-from emitter.wire import SCHEDULES
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store import jobs
+from emitter.store.connection import connect
+from emitter.wire.keys import SCHEDULES
 from tests.edges import ROOT, EdgeProcess, Follower, call, edge, stream_path, token_for
 
 HERE = Path(__file__).resolve().parent

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.state import fold
-from emitter import events, wire
+from broker.executions.state import fold
+from emitter import events
 from emitter.errors import AppendRefused
+from emitter.wire import entries as wire
 from tests.edges import SSE, Author, EdgeProcess, Follower, request
 from tests.web.browser import NODE
 from tests.web.client.viewers import node

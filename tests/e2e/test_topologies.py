@@ -16,7 +16,7 @@ import pytest
 from redis.crc import key_slot
 
 from emitter import AgentEmitter
-from emitter.wire import Owner
+from emitter.wire.keys import Owner
 from tests.clusters import SLOTS, Node, cluster, sentinels
 from tests.edges import ROOT, EdgeProcess, Follower, call, edges, stream_path, token_for
 

@@ -18,9 +18,10 @@ from aiohttp import ClientSession
 from multidict import CIMultiDict
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
-from emitter.wire import Owner, decode_envelope
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
+from emitter.wire.envelope import decode_envelope
+from emitter.wire.keys import Owner
 from tests.collector import CONSUMER, ERROR, INTERNAL, SERVER, UNSET, Collector, collecting
 from tests.edges import (
     ALL_SCOPES,
@@ -465,6 +466,6 @@ async def test_without_configuration_nothing_is_loaded(redis: Redis, redis_url: 
         subprocess.run, command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=50
     )
     loaded = run.stdout.splitlines()[-1].split() if run.stdout else []
-    assert "emitter.tracing" in loaded, run.stderr
-    ours = ("emitter.otel", "opentelemetry.sdk.trace", "opentelemetry.exporter", "google.protobuf", "requests")
+    assert "emitter.tracing.trace" in loaded, run.stderr
+    ours = ("emitter.tracing.otel", "opentelemetry.sdk.trace", "opentelemetry.exporter", "google.protobuf", "requests")
     assert [name for name in loaded if name.startswith(ours)] == []

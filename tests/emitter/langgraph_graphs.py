@@ -17,7 +17,7 @@ from emitter import AgentEmitter
 from emitter.events import InputReceived
 from emitter.integrations.langgraph import run_graph
 from emitter.testing import RecordingEmitter
-from emitter.wire import decode_envelope
+from emitter.wire.envelope import decode_envelope
 from tests.edges import Author, Received, read_log
 from tests.emitter.langgraph_models import story
 

@@ -9,9 +9,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from emitter.events import InputReceived
-from emitter.log import append, prepare
-from emitter.redact import Redactor
-from emitter.wire import Owner
+from emitter.store.append import append, prepare
+from emitter.wire.keys import Owner
+from emitter.wire.redact import Redactor
 
 
 async def asked(redis: Redis, count: int = 1, *, execution_id: str = "ex_1", user: str = "alice") -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from emitter.agents import Context
 from emitter.demo import agents
 from emitter.demo.analyst import read_pace
 from emitter.demo.findings import test_facts as facts_on_tests
@@ -21,6 +20,7 @@ from emitter.demo.report import MARK
 from emitter.demo.smells import CREDENTIALS, NOTES, RULES, credentials, grep
 from emitter.demo.survey import Limits, Reader, SourceFile, find_directory, scan
 from emitter.testing import RecordingEmitter
+from emitter.worker.agents import Context
 
 ROOT = Path(__file__).parents[2]
 KEY = "AKIA" + "ABCDEFGHIJKLMNOP"

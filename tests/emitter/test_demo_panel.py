@@ -16,7 +16,6 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from emitter.agents import Context
 from emitter.demo import agents, documents, smells, structure, synthesis
 from emitter.demo.findings import Finding, from_spots
 from emitter.demo.panel import INPUT_SCHEMA, NAMES, NobodyLeft, Panel, Params
@@ -27,6 +26,7 @@ from emitter.demo.survey import Limits, SourceFile, scan
 from emitter.demo.synthesis import Failure, Report
 from emitter.errors import ExecutionEnded
 from emitter.testing import RecordingEmitter
+from emitter.worker.agents import Context
 
 ROOT = Path(__file__).parents[2]
 KEY = "AKIA" + "ABCDEFGHIJKLMNOP"

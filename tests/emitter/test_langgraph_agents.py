@@ -27,15 +27,15 @@ from redis.asyncio import Redis
 
 from emitter import AgentEmitter, Agents, Context, ExecutionEnded
 from emitter.events import Event, ExecutionCancelled
-from emitter.hooks import Origin
 from emitter.integrations.langgraph import (
     execute_graph,
     graph_agent,
     run_graph,
     stream_graph,
 )
-from emitter.log import LogLimits
-from emitter.publisher import Publisher
+from emitter.publishing.hooks import Origin
+from emitter.publishing.publisher import Publisher
+from emitter.store.append import LogLimits
 from emitter.testing import RecordingEmitter
 from tests.edges import Author
 from tests.emitter.langgraph_graphs import (

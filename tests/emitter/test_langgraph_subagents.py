@@ -20,7 +20,7 @@ from langgraph.types import Command
 from emitter.events import MessageComplete
 from emitter.integrations.langgraph import run_graph
 from emitter.testing import RecordingEmitter
-from emitter.wire import decode_envelope
+from emitter.wire.envelope import decode_envelope
 from tests.edges import Author
 from tests.emitter.langgraph_graphs import HELLO, State, add, emitting, line, loop
 from tests.emitter.langgraph_models import Chunked, Whole, assert_paired, calling, spoken

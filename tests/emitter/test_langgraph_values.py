@@ -29,12 +29,12 @@ from emitter.events import (
     ToolStart,
     Usage,
 )
-from emitter.hooks import Origin
 from emitter.integrations.langgraph.publish import publish
 from emitter.integrations.langgraph.values import storable
-from emitter.storable import clip, encoded_bytes
+from emitter.publishing.hooks import Origin
 from emitter.testing import RecordingEmitter
-from emitter.wire import encode_data
+from emitter.wire.envelope import encode_data
+from emitter.wire.storable import clip, encoded_bytes
 
 
 class Color(enum.Enum):

@@ -14,14 +14,15 @@ import pytest
 from msgspec.structs import asdict
 from redis.asyncio import Redis
 
-from broker.lines import LINES
-from broker.protocols.a2a.wording import text as a2a_text
-from emitter import AgentEmitter, SyncAgentEmitter, events, wire
+from broker.cli.lines import LINES
+from broker.protocols.a2a.texts import text as a2a_text
+from emitter import AgentEmitter, SyncAgentEmitter, events
 from emitter.events import ModelCall, Usage
 from emitter.integrations.models import ModelFailed, Reading, ToolCall, relay, relay_sync
-from emitter.spending import NOTHING_SPENT, plus, usage_of
+from emitter.publishing.spending import NOTHING_SPENT, plus, usage_of
 from emitter.testing import RecordingEmitter
-from emitter.wire import Owner
+from emitter.wire import limits
+from emitter.wire.keys import Owner
 
 LOG = Owner("alice").execution("ex_1").log
 CALL = ToolCall("call_1", "search", {"q": "é"})
@@ -302,7 +303,7 @@ async def test_contents_are_stored_only_where_that_is_asked_for(
     recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And then without credentials; also where somebody emits the event on his own."""
-    monkeypatch.setattr(wire, "RECORD_MODEL_CONTENTS", recorded)
+    monkeypatch.setattr(limits, "RECORD_MODEL_CONTENTS", recorded)
     emitter = RecordingEmitter()
     asked = [{"role": "user", "content": "Hi", "api_key": "hunter2hunter2"}]
     await relay(emitter, streamed(COMPLETIONS), prompt=asked)

@@ -32,17 +32,26 @@ from temporalio.testing import ActivityEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Replayer, Worker
 from temporalio.workflow import NondeterminismError
 
-from broker.embedded import EmbeddedRedis
-from broker.state import fold
+from broker.cli.embedded import EmbeddedRedis
+from broker.executions.state import fold
 from emitter import AgentEmitter, Options, Publisher
-from emitter.connection import connect
 from emitter.errors import InvalidEvent
 from emitter.events import ExecutionComplete, Status
-from emitter.integrations.temporal import Execution, RuncastPlugin, desk, execution_id_of, for_execution, speech
-from emitter.integrations.temporal.ends import Run
+from emitter.integrations.temporal import (
+    Execution,
+    RuncastPlugin,
+    activity_emitter,
+    execution_id_of,
+    for_execution,
+    relay,
+)
+from emitter.integrations.temporal.activity_emitter import progress_of
+from emitter.integrations.temporal.closing import Run
 from emitter.integrations.temporal.execution import with_header
-from emitter.integrations.temporal.speech import progress_of
-from emitter.wire import EXECUTION_ID, Owner, parse_stream
+from emitter.store.connection import connect
+from emitter.wire.entries import parse_stream
+from emitter.wire.ids import EXECUTION_ID
+from emitter.wire.keys import Owner
 from tests.edges import ROOT, eventually
 from tests.emitter import temporal_agents as agents
 from tests.emitter.temporal_core import (
@@ -274,10 +283,10 @@ async def test_many_heartbeats_are_few_events(redis: Redis, redis_url: str, core
 
 async def test_heartbeats_are_merged(redis: Redis, redis_url: str, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is said at once, then the latest now and then, and the last one before the end."""
-    monkeypatch.setattr(speech, "BEAT_SECONDS", 60)
+    monkeypatch.setattr(activity_emitter, "BEAT_SECONDS", 60)
     async with working(RuncastPlugin(redis_url=redis_url)):
         await core.run(task("beat", 500, 0, headers=of(EX_1)))
-        monkeypatch.setattr(speech, "BEAT_SECONDS", 0.01)
+        monkeypatch.setattr(activity_emitter, "BEAT_SECONDS", 0.01)
         await core.run(task("beat", 4, 0.05, headers=of(EX_1), activity_id="2"))
         log = await story(redis)
     calls = [data["callId"] for type_, data in log if type_ == "tool:start"]
@@ -442,7 +451,7 @@ async def test_redis_gone_for_good(own_redis: EmbeddedRedis, core: Core) -> None
 
 async def test_what_waits_is_bounded(own_redis: EmbeddedRedis, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Redis is away only so many logs may wait; further activities run unpublished."""
-    monkeypatch.setattr(desk, "LANES_MAX", 6)
+    monkeypatch.setattr(relay, "LANES_MAX", 6)
     client = connect(own_redis.url)
     async with working(RuncastPlugin(redis_url=own_redis.url, patience=0.05)):
         assert own_redis.process is not None
@@ -507,7 +516,7 @@ async def test_an_attempt_that_runs_twice_while_redis_is_away(own_redis: Embedde
 async def test_a_log_that_waits_for_redis_is_bounded(own_redis: EmbeddedRedis) -> None:
     """What a workflow tells beyond a full queue is dropped, but for its end."""
     client = connect(own_redis.url)
-    counter = desk.Desk(lambda: Publisher(redis_url=own_redis.url, options=Options(max_queue_events=3)), 1.0)
+    counter = relay.Desk(lambda: Publisher(redis_url=own_redis.url, options=Options(max_queue_events=3)), 1.0)
     async with counter.open():
         road = counter.road(EX_1, "workflow")
         assert road is not None
@@ -899,12 +908,12 @@ async def test_an_end_that_another_worker_comes_to(redis: Redis, redis_url: str,
 
 async def test_what_is_left_running_at_the_end(redis: Redis, redis_url: str, core: Core) -> None:
     """Says nothing more, and does not undo the end."""
-    counter = desk.Desk(lambda: Publisher(redis_url=redis_url), 1.0)
+    counter = relay.Desk(lambda: Publisher(redis_url=redis_url), 1.0)
     service = Service()
     service.core = core
     async with counter.open(Client(service)):
-        counter.tell(desk.Told(EX_1, "workflow", 1, ExecutionComplete(result=1, duration=0), 1, RUN_1, 10))
-        counter.tell(desk.Told(EX_1, "workflow", 2, Status(status="late", message=""), 1, RUN_1, 10))
+        counter.tell(relay.Told(EX_1, "workflow", 1, ExecutionComplete(result=1, duration=0), 1, RUN_1, 10))
+        counter.tell(relay.Told(EX_1, "workflow", 2, Status(status="late", message=""), 1, RUN_1, 10))
         await asyncio.sleep(0)
         core.close("run-1", ended("completed", workflow_task_completed_event_id=11))
     assert await story(redis) == [("execution:complete", {"result": 1})]
@@ -1082,14 +1091,14 @@ async def test_what_a_workflow_may_emit(redis: Redis, redis_url: str, core: Core
 
 async def test_what_workflows_tell_is_bounded(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is told faster than the event loop can queue it is dropped, but for the end."""
-    monkeypatch.setattr(desk, "TOLD_MAX", 5)
-    counter = desk.Desk(lambda: Publisher(redis_url=redis_url), 1.0)
+    monkeypatch.setattr(relay, "TOLD_MAX", 5)
+    counter = relay.Desk(lambda: Publisher(redis_url=redis_url), 1.0)
     events = [*[Status(status="s", message="")] * 20, ExecutionComplete(result=None, duration=0)]
     async with counter.open():
         for seq, event in enumerate(events, 1):
-            counter.tell(desk.Told(EX_1, "workflow", seq, event, 1, RUN_1))
+            counter.tell(relay.Told(EX_1, "workflow", seq, event, 1, RUN_1))
     assert await types(redis) == [*["status"] * 5, "execution:complete"]
-    counter.tell(desk.Told(EX_1, "workflow", 99, events[0], 1, RUN_1))  # nobody is there any more
+    counter.tell(relay.Told(EX_1, "workflow", 99, events[0], 1, RUN_1))  # nobody is there any more
 
 
 async def test_it_is_part_of_its_callers_trace(redis: Redis, redis_url: str, core: Core) -> None:

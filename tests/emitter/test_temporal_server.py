@@ -33,11 +33,11 @@ from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.exceptions import CancelledError as TemporalCancelled
 from temporalio.worker import Replayer, Worker
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
+from broker.cli.embedded import EmbeddedRedis
 from emitter.events import TERMINAL_STATE_OF
-from emitter.integrations.temporal import RuncastPlugin, execution_id_of, for_execution, rounds
-from emitter.wire import Owner
+from emitter.integrations.temporal import RuncastPlugin, close_poller, execution_id_of, for_execution
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
 from tests.edges import ROOT, EdgeProcess, Follower, Received, assert_dense, call, read_log, stream_path, token_for
 from tests.emitter import temporal_agents as agents
 from tests.emitter import temporal_stories as stories
@@ -68,8 +68,8 @@ def queue(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers look for ends that nobody tells several times a second."""
-    monkeypatch.setattr(rounds, "ROUND_SECONDS", 0.3)
-    monkeypatch.setattr(rounds, "SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(close_poller, "ROUND_SECONDS", 0.3)
+    monkeypatch.setattr(close_poller, "SETTLE_SECONDS", 0.1)
 
 
 @contextlib.asynccontextmanager

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.answers import Answers
-from broker.api_types import InputRequest
-from broker.auth import Identity
-from broker.problems import Problem
+from broker.base.identity import Identity
+from broker.base.problem import Problem
+from broker.executions.inputs import Answers
+from broker.executions.types import InputRequest
 from emitter.errors import (
     AlreadyAnswered,
     EmitterClosed,
@@ -22,10 +22,10 @@ from emitter.errors import (
     UnknownInput,
 )
 from emitter.events import EXPIRED, ExecutionStarted, InputRequired, Thinking
-from emitter.log import LogLimits, append, prepare
-from emitter.redact import Redactor
+from emitter.store.append import LogLimits, append, prepare
 from emitter.testing import RecordingEmitter
-from emitter.wire import Owner
+from emitter.wire.keys import Owner
+from emitter.wire.redact import Redactor
 
 STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 

@@ -21,7 +21,7 @@ from emitter.events import (
     UsageTotals,
 )
 from emitter.values import MAX_DEPTH, MAX_INTEGER, MAX_MILLIS, is_deeper, is_json_deeper
-from emitter.wire import decode_event, encode_data, event_type
+from emitter.wire.envelope import decode_event, encode_data, event_type
 
 
 def nested(levels: int) -> list[Any]:

@@ -21,9 +21,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from emitter.connection import connect
 from emitter.events import TERMINAL_STATE_OF
-from emitter.wire import Owner
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
 from tests.clusters import Sentinels, sentinels
 from tests.edges import EdgeProcess, Follower, call, edges, read_log, stream_path, token_for
 from tests.workers import WorkerProcess

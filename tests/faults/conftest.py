@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter import wire
-from emitter.connection import connect
+from broker.cli.embedded import EmbeddedRedis
 from emitter.events import TERMINAL_STATES, Event
-from emitter.lifecycle import Lifecycle, Start
-from emitter.log import LogLimits
-from emitter.redact import Redactor
-from emitter.wire import Owner, decode_envelope, jobs_key
+from emitter.store.append import LogLimits
+from emitter.store.connection import connect
+from emitter.store.lifecycle import Lifecycle, Start
+from emitter.wire import keys
+from emitter.wire.envelope import decode_envelope
+from emitter.wire.keys import Owner, jobs_key
+from emitter.wire.redact import Redactor
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -84,7 +85,7 @@ class Stand:
     async def nothing_left(self) -> None:
         """No job, no lease, nothing pending: whatever was looked after has been let go."""
         async with asyncio.timeout(15):
-            while await self.redis.zcard(wire.DUE) or await self.redis.hlen(wire.QUEUED):
+            while await self.redis.zcard(keys.DUE) or await self.redis.hlen(keys.QUEUED):
                 await asyncio.sleep(0.05)
         for agent in ("steady", "killer"):
             assert await self.redis.xlen(jobs_key(agent)) == 0

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter import tasks
-from emitter.connection import Channels
+from emitter.store.connection import Channels
 from tests.edges import Author
 
 

@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter import tasks
-from emitter.connection import GONE, connect
+from emitter.store.connection import GONE, connect
 from tests.edges import (
     SSE,
     Author,

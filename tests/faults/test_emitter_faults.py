@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter import AgentEmitter
-from emitter.connection import connect
 from emitter.errors import EventsLost
-from emitter.lane import Options
-from emitter.publisher import Publisher
-from emitter.wire import Owner
+from emitter.publishing.outbox import Options
+from emitter.publishing.publisher import Publisher
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
 from tests.edges import Author, EdgeProcess, Follower, assert_dense, read_log
 from tests.faults.outages import normal_connections_killed, redis_dead, redis_paused, redis_stopped, replies_lost
 

@@ -12,10 +12,11 @@ import pytest
 from redis.asyncio import Redis
 
 from emitter import SyncAgentEmitter
-from emitter.lifecycle import Lifecycle, Start
-from emitter.log import LogLimits
-from emitter.redact import Redactor
-from emitter.wire import Owner, decode_envelope
+from emitter.store.append import LogLimits
+from emitter.store.lifecycle import Lifecycle, Start
+from emitter.wire.envelope import decode_envelope
+from emitter.wire.keys import Owner
+from emitter.wire.redact import Redactor
 from tests.edges import eventually
 from tests.workers import WorkerProcess
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from broker.app import Edge
-from broker.settings import Settings
-from emitter import connection
-from emitter.wire import AGENTS_KNOWN, now_ms
+from broker.base.settings import Settings
+from broker.edge.edge import Edge
+from emitter.store import connection
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import AGENTS_KNOWN
 from tests.clusters import Node, hand_over, primary_and_replica
 from tests.edges import (
     ALL_SCOPES,

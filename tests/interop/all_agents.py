@@ -7,9 +7,9 @@ import asyncio
 from typing import Any
 
 from emitter import Agents, Context, events
-from emitter.connection import connect
 from emitter.demo import agents as demo_agents
 from emitter.events import Event
+from emitter.store.connection import connect
 
 GATE_SECONDS = 100  # longer than any test waits
 HALFWAY = "halfway-through-the-execution"

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from all_stand import A2A, AG_UI, AI_SDK, NATIVE, Json
 
-from broker.state import Fold
-from emitter import wire
+from broker.executions.state import Fold
+from emitter.wire import entries, ids
 from tests.edges import Received
 
 NOT_TOLD = {"thinking:delta", "usage"}
@@ -77,6 +77,6 @@ def fold_of(log: Sequence[Received], execution_id: str) -> Json:
     """What one has who folds the events he got."""
     fold = Fold(execution_id)
     for event in log:
-        fold.apply_entry(wire.Entry(*wire.parse_event_id(event.id), event.type.encode(), event.data.encode()))
+        fold.apply_entry(entries.Entry(*ids.parse_event_id(event.id), event.type.encode(), event.data.encode()))
     found: Any = json.loads(msgspec.json.encode(fold.state()))
     return dict(found)

@@ -16,7 +16,7 @@ import pytest
 from clients import HERE, NODE
 from pythons import python_of
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter import tasks
 from tests.edges import EdgeProcess, edges
 from tests.workers import WorkerProcess

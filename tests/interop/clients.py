@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from tests.edges import EdgeProcess, call, edges, token_for
 from tests.workers import WorkerProcess
 

@@ -14,8 +14,6 @@ import pytest
 from clients import Stand, needs_node, node, running, stand
 from redis.asyncio import Redis
 
-from emitter import wire
-from emitter.connection import connect
 from emitter.events import (
     Event,
     ExecutionComplete,
@@ -33,6 +31,8 @@ from emitter.events import (
     ToolComplete,
     ToolStart,
 )
+from emitter.store.connection import connect
+from emitter.wire import ids, keys
 from tests.edges import Author, call, edge, eventually, token_for
 
 pytestmark = needs_node
@@ -245,7 +245,7 @@ REST: list[Event] = [
 @pytest.fixture
 async def manual(app: App, redis_of_site: Redis) -> Author:
     """Writes the execution `run-1`, whose agent no worker runs."""
-    await redis_of_site.zadd(wire.AGENTS_KNOWN, {"manual": wire.now_ms()})
+    await redis_of_site.zadd(keys.AGENTS_KNOWN, {"manual": ids.now_ms()})
     async with asyncio.timeout(10):
         while await app.unknown_to_edges("manual"):
             await asyncio.sleep(0.05)

@@ -15,8 +15,6 @@ from clients import NODE_SECONDS, Stand, needs_node, node, running, stand
 from redis.asyncio import Redis
 
 from broker.protocols.ai_sdk.renderer import VOID
-from emitter import wire
-from emitter.connection import connect
 from emitter.events import (
     ExecutionComplete,
     ExecutionStarted,
@@ -26,6 +24,8 @@ from emitter.events import (
     ToolComplete,
     ToolStart,
 )
+from emitter.store.connection import connect
+from emitter.wire import ids, keys
 from tests.edges import Author, call, edge, request, token_for
 
 pytestmark = needs_node
@@ -229,7 +229,7 @@ async def test_use_chat_resumes_by_itself(site: Stand) -> None:
 
 async def manual(page: Page, redis: Redis) -> Author:
     """Starts an execution that no worker takes, for the test to write; its chat is `chat-1`."""
-    await redis.zadd(wire.AGENTS_KNOWN, {"manual": wire.now_ms()})
+    await redis.zadd(keys.AGENTS_KNOWN, {"manual": ids.now_ms()})
     message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "t"}]}
     body = json.dumps({"id": "chat-1", "messages": [message], "agent": "manual"}).encode()
     async with asyncio.timeout(10):

@@ -33,8 +33,8 @@ from all_stand import (
 from clients import HERE, needs_node
 from redis.asyncio import Redis
 
-from emitter import wire
-from emitter.connection import connect
+from emitter.store.connection import connect
+from emitter.wire import keys
 from tests.edges import EdgeProcess, Follower, Received, call, eventually, read_log, stream_path, token_for
 from tests.workers import WorkerProcess
 
@@ -83,7 +83,7 @@ def shown(edge: EdgeProcess) -> float:
 
 
 async def log_of(redis: Redis, user: str, execution_id: str) -> list[Received]:
-    return await read_log(redis, wire.Owner(user).execution(execution_id).log)
+    return await read_log(redis, keys.Owner(user).execution(execution_id).log)
 
 
 async def until_logged(redis: Redis, user: str, execution_id: str, type_: str) -> None:

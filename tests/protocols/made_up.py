@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from emitter import events, wire
+from emitter import events
 from emitter.errors import InvalidEvent
-from emitter.wire import Entry
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
 
 EXECUTION = "ex_1"
 ENDS = tuple(each for each in events.CATALOGUE if each.type in events.TERMINAL_STATE_OF)
@@ -39,14 +40,14 @@ class MadeUp(random.Random):
         while True:
             event = self.event(type_ or self.choice(kinds), seq)
             try:
-                data = wire.encode_data(event)
+                data = envelope.encode_data(event)
             except InvalidEvent:
                 continue
-            name = wire.event_type(event)
-            keys = wire.envelope_keys(
+            name = envelope.event_type(event)
+            keys = envelope.envelope_keys(
                 agent=self.choice([None, None, *self._ids]), parent_id=self.choice([None, self.id()])
             )
-            json_ = wire.envelope(name, EXECUTION, data, ts=self.choice([seq, 0, 2**53]), keys=keys, max_bytes=0)
+            json_ = envelope.envelope(name, EXECUTION, data, ts=self.choice([seq, 0, 2**53]), keys=keys, max_bytes=0)
             return Entry(1_000 + seq, seq, name.encode(), json_)
 
     def event(self, type_: type[events.Event], seq: int) -> events.Event:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from emitter import wire
+from emitter.wire import ids, keys
 from tests.edges import Author, Connection, EdgeProcess, call, request, token_for
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ class Turn(NamedTuple):
 
 async def known(redis: Redis, edges: Iterable[EdgeProcess]) -> None:
     """Make the edges know an agent that no worker runs: the tests write its executions."""
-    await redis.zadd(wire.AGENTS_KNOWN, {AGENT: wire.now_ms()})
+    await redis.zadd(keys.AGENTS_KNOWN, {AGENT: ids.now_ms()})
     for edge in edges:
         async with asyncio.timeout(10):
             while AGENT not in await _known_agents(edge):  # an edge looks every second

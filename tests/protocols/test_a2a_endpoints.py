@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter import wire, workers
+from broker.cli.embedded import EmbeddedRedis
 from emitter.events import (
     Artifact,
     Event,
@@ -22,7 +21,10 @@ from emitter.events import (
     MessageDelta,
     Thinking,
 )
-from emitter.workers import AgentInfo, WorkerInfo
+from emitter.store import announcements
+from emitter.store.announcements import AgentInfo, WorkerInfo
+from emitter.wire import ids as ids_module
+from emitter.wire import keys
 from tests.edges import Answer, Author, Connection, EdgeProcess, call, edge, request, token_for
 
 JSON = {"Content-Type": "application/json"}
@@ -44,7 +46,7 @@ _ids = itertools.count(1)
 @pytest.fixture(autouse=True)
 async def known(redis: Redis, two_edges: list[EdgeProcess]) -> None:
     """Agents that no worker runs: the tests write their executions."""
-    await redis.zadd(wire.AGENTS_KNOWN, dict.fromkeys(AGENTS, wire.now_ms()))
+    await redis.zadd(keys.AGENTS_KNOWN, dict.fromkeys(AGENTS, ids_module.now_ms()))
     for each in two_edges:
         async with asyncio.timeout(10):
             while await known_agents(each) != AGENTS:  # an edge looks every second
@@ -136,7 +138,7 @@ async def test_what_a_request_is_written_as(two_edges: list[EdgeProcess], author
 
 
 async def announced(redis: Redis, *agents: AgentInfo) -> None:
-    await workers.announce(redis, WorkerInfo(id="w", host="h", pid=1, concurrency=1, running=0, agents=agents))
+    await announcements.announce(redis, WorkerInfo(id="w", host="h", pid=1, concurrency=1, running=0, agents=agents))
 
 
 async def told(at: EdgeProcess, *names: str) -> Answer:
@@ -167,7 +169,7 @@ async def test_the_card(two_edges: list[EdgeProcess], redis: Redis) -> None:
         path = "/.well-known/agent-card.json"
         again = await call(two_edges[0].port, "GET", path, None, headers={"If-None-Match": given})
         assert (again.status, again.body, again.headers["etag"]) == (304, None, etag)
-    await workers.retire(redis, "w")
+    await announcements.retire(redis, "w")
     await told(two_edges[0])
     gone = await call(two_edges[0].port, "GET", "/.well-known/agent.json", None, headers={"If-None-Match": etag})
     assert gone.status == 200

@@ -9,20 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.problems import Problem
+from broker.base.problem import Problem
+from broker.executions.conversations import Turn
 from broker.protocols.a2a import errors as a2a_errors
+from broker.protocols.a2a.codec import Wire, encode, milliseconds
 from broker.protocols.a2a.errors import A2AError, to_a2a
-from broker.protocols.a2a.incoming import answer_of, context_of, conversation_of, question_for, request_of
+from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import STATES, V10
-from broker.protocols.a2a.wire import Wire, encode, milliseconds
-from broker.protocols.conversations import Turn
 from broker.protocols.times import timestamp
 from emitter import errors
 from emitter.events import InputRequired
-from emitter.wire import EXECUTION_ID
+from emitter.wire.ids import EXECUTION_ID
 
 HTML = base64.b64encode(b"<p>").decode()
 NEW = {

@@ -10,18 +10,18 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from broker.commands import Commands
-from broker.history import PAGE_EVENTS, History
-from broker.metrics import Metrics
-from broker.protocols.a2a import reading
+from broker.base.metrics import Metrics
+from broker.executions.commands import Commands
+from broker.log.history import PAGE_EVENTS, History
+from broker.protocols.a2a import tasks as reading
 from broker.protocols.a2a.errors import A2AError
 from broker.protocols.a2a.model import ListTasks
-from broker.protocols.a2a.reading import Tasks
+from broker.protocols.a2a.tasks import Tasks
 from emitter.errors import UnknownExecution
 from emitter.events import Artifact, ExecutionStarted, InputReceived, InputRequired
-from emitter.log import LogLimits
-from emitter.redact import Redactor
-from emitter.wire import EventId, parse_event_id
+from emitter.store.append import LogLimits
+from emitter.wire.ids import EventId, parse_event_id
+from emitter.wire.redact import Redactor
 from tests.edges import Author
 
 STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)

@@ -11,15 +11,15 @@ import pytest
 
 from broker.protocols.a2a import bounds, renderer
 from broker.protocols.a2a.bounds import MAX_HISTORY
+from broker.protocols.a2a.codec import Wire, encode
 from broker.protocols.a2a.model import Artifact, ArtifactUpdate, StatusUpdate, Task, TextPart, Update
+from broker.protocols.a2a.projection import Opening, Story
 from broker.protocols.a2a.renderer import SettledTask, TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
-from broker.protocols.a2a.story import Opening, Story
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.a2a.wire import Wire, encode
-from emitter import events, wire
+from emitter import events
 from emitter.events import (
     EXPIRED,
     Event,
@@ -38,8 +38,9 @@ from emitter.events import (
     Status,
     Thinking,
 )
-from emitter.wire import Entry
-from tests.broker.test_state import recorded
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
+from tests.broker.executions.test_state import recorded
 from tests.edges import SseReader
 from tests.protocols.made_up import MadeUp
 
@@ -55,8 +56,8 @@ WIRES: dict[str, Wire] = {"0.3": V03(), "1.0": V10(), "0.3_rest": V03Rest(), "si
 def entries(*told: Event, first: int = 1) -> list[Entry]:
     found = []
     for seq, event in enumerate(told, first):
-        type_ = wire.event_type(event)
-        json_ = wire.envelope(type_, TASK, wire.encode_data(event), ts=seq)
+        type_ = envelope.event_type(event)
+        json_ = envelope.envelope(type_, TASK, envelope.encode_data(event), ts=seq)
         found.append(Entry(1_000 + seq, seq, type_.encode(), json_))
     return found
 

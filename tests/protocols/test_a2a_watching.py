@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter.events import ExecutionComplete, ExecutionStarted, Thinking
 from tests.edges import Author, EdgeProcess, Frame, call, edge, request, token_for
 

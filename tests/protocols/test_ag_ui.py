@@ -21,7 +21,6 @@ from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.lists import difference
 from broker.protocols.ag_ui.renderer import MAX_HISTORY_BYTES, Known, Renderer, View
 from broker.protocols.ag_ui.requests import Message, before
-from emitter import wire
 from emitter.events import (
     Artifact,
     Custom,
@@ -56,9 +55,11 @@ from emitter.events import (
     Usage,
     UsageTotals,
 )
-from emitter.wire import Entry, EventId
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
+from emitter.wire.ids import EventId
+from tests.broker.executions.test_state import recorded
 from tests.broker.sse_reader import Frame, parse
-from tests.broker.test_state import recorded
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXECUTION = "ex_01jd5every0event0000000000"
@@ -234,10 +235,13 @@ class Client:
 
 
 def entry(seq: int, event: Event, **head: Any) -> Entry:
-    type_ = wire.event_type(event)
-    keys = wire.envelope_keys(**head)
+    type_ = envelope.event_type(event)
+    keys = envelope.envelope_keys(**head)
     return Entry(
-        1000 + seq, seq, type_.encode(), wire.envelope(type_, EXECUTION, wire.encode_data(event), ts=seq, keys=keys)
+        1000 + seq,
+        seq,
+        type_.encode(),
+        envelope.envelope(type_, EXECUTION, envelope.encode_data(event), ts=seq, keys=keys),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.problems import Problem
+from broker.base.problem import Problem
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.requests import (
@@ -25,7 +25,7 @@ from broker.protocols.ag_ui.requests import (
     task_of,
 )
 from emitter.errors import PayloadTooLarge
-from emitter.wire import EventId
+from emitter.wire.ids import EventId
 
 
 def run(*messages: Any, **fields: Any) -> RunAgentInput:

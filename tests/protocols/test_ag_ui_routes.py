@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from emitter import wire
 from emitter.events import ExecutionComplete, ExecutionStarted, ExecutionSuperseded, InputRequired, MessageDelta
+from emitter.wire import ids as ids_module
+from emitter.wire import keys
 from tests.edges import Author, EdgeProcess, call, request, token_for
 
 JSON = {"Content-Type": "application/json"}
@@ -24,7 +25,7 @@ Json = dict[str, Any]
 @pytest.fixture(autouse=True)
 async def known(redis: Redis, two_edges: list[EdgeProcess]) -> None:
     """Agents that no worker runs: the tests write their executions."""
-    await redis.zadd(wire.AGENTS_KNOWN, dict.fromkeys(AGENTS, wire.now_ms()))
+    await redis.zadd(keys.AGENTS_KNOWN, dict.fromkeys(AGENTS, ids_module.now_ms()))
     for edge in two_edges:
         async with asyncio.timeout(10):
             while await known_agents(edge) != AGENTS:  # an edge looks every second

@@ -9,12 +9,12 @@ import jsonpatch
 import msgspec
 import pytest
 
-from broker import state as folded
+from broker.executions import state as folded
 from broker.protocols.ag_ui import state as board
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.renderer import Known, Renderer, View
 from broker.protocols.ag_ui.state import FOLDED, Board
-from emitter import events, wire
+from emitter import events
 from emitter.events import (
     ExecutionStarted,
     ExecutionSuperseded,
@@ -25,7 +25,8 @@ from emitter.events import (
     SpecialistActivated,
     SpecialistComplete,
 )
-from emitter.wire import Entry
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
 from tests.edges import SseReader
 from tests.protocols.made_up import EXECUTION, MadeUp
 
@@ -36,8 +37,10 @@ Json = dict[str, Any]
 def entries(*told: events.Event, first: int = 1) -> list[Entry]:
     found = []
     for seq, event in enumerate(told, first):
-        name = wire.event_type(event)
-        found.append(Entry(seq, seq, name.encode(), wire.envelope(name, EXECUTION, wire.encode_data(event), ts=seq)))
+        name = envelope.event_type(event)
+        found.append(
+            Entry(seq, seq, name.encode(), envelope.envelope(name, EXECUTION, envelope.encode_data(event), ts=seq))
+        )
     return found
 
 
@@ -45,7 +48,7 @@ def state_of(log: list[Entry]) -> Json:
     """The state that a board has that takes this log and only then is looked at."""
     made = Board(EXECUTION)
     for entry in log:
-        made.apply(entry.id, *wire.decode_envelope(entry.json))
+        made.apply(entry.id, *envelope.decode_envelope(entry.json))
     return plain(made.snapshot())
 
 
@@ -117,7 +120,7 @@ def test_patches_come_to_the_state(seed: int, is_small: bool, request: pytest.Fi
     made, taken, state = Board(EXECUTION), list[Entry](), None
     for entry in changes(seed):
         taken.append(entry)
-        made.apply(entry.id, *wire.decode_envelope(entry.json))
+        made.apply(entry.id, *envelope.decode_envelope(entry.json))
         if state is None:
             state = plain({"execution": made.snapshot()})
         else:

@@ -12,7 +12,7 @@ import pytest
 
 from broker.protocols.ai_sdk.parts import MAX_OPEN, MAX_SAID
 from broker.protocols.ai_sdk.renderer import MAX_CALLS, MAX_DATA, MAX_KNOWN, VOID, Renderer
-from emitter import events, wire
+from emitter import events
 from emitter.events import (
     Artifact,
     Custom,
@@ -41,8 +41,9 @@ from emitter.events import (
     ToolStart,
     Usage,
 )
-from emitter.wire import Entry
-from tests.broker.test_state import recorded
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
+from tests.broker.executions.test_state import recorded
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXECUTION = "ex_01jd5every0event0000000000"
@@ -132,10 +133,10 @@ class Client:
 
 
 def entry(seq: int, event: Event, agent: str | None = None, parent_id: str | None = None) -> Entry:
-    type_ = wire.event_type(event)
-    keys = wire.envelope_keys(agent=agent, parent_id=parent_id)
+    type_ = envelope.event_type(event)
+    keys = envelope.envelope_keys(agent=agent, parent_id=parent_id)
     return Entry(
-        1000 + seq, seq, type_.encode(), wire.envelope(type_, "ex_1", wire.encode_data(event), ts=1, keys=keys)
+        1000 + seq, seq, type_.encode(), envelope.envelope(type_, "ex_1", envelope.encode_data(event), ts=1, keys=keys)
     )
 
 

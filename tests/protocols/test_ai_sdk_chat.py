@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.problems import Problem
+from broker.base.problem import Problem
+from broker.executions.conversations import MAX_TURN_CHARS, MAX_TURNS, Turn, last_turns
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
     conversation_of,
@@ -15,8 +16,7 @@ from broker.protocols.ai_sdk.chat import (
     request_of,
     turns_before,
 )
-from broker.protocols.conversations import MAX_TURN_CHARS, MAX_TURNS, Turn, last_turns
-from emitter.wire import EXECUTION_ID
+from emitter.wire.ids import EXECUTION_ID
 
 
 def message(text: str, role: str = "user", id_: str = "", *more: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from emitter import wire
 from emitter.events import ExecutionComplete, ExecutionStarted, ExecutionSuperseded, InputRequired, MessageDelta
+from emitter.wire import ids, keys
 from tests.edges import Author, EdgeProcess, call, edge, request, token_for
 
 CHAT = "/api/agent/chat"
@@ -25,7 +25,7 @@ DONE = ExecutionComplete(result=None, duration=1.0)
 @pytest.fixture(autouse=True)
 async def known(redis: Redis, two_edges: list[EdgeProcess]) -> None:
     """Agents that no worker runs: the tests write their executions."""
-    await redis.zadd(wire.AGENTS_KNOWN, dict.fromkeys(AGENTS, wire.now_ms()))
+    await redis.zadd(keys.AGENTS_KNOWN, dict.fromkeys(AGENTS, ids.now_ms()))
     for each in two_edges:
         async with asyncio.timeout(10):
             while await known_agents(each) != AGENTS:  # an edge looks every second

@@ -16,8 +16,8 @@ from shows import SHOWS, SUBSCRIBE, Show, Turn, after, begin, blocks, contents, 
 
 from emitter import events
 from emitter.events import Event
-from emitter.wire import decode_envelope
-from tests.broker.test_state import recorded
+from emitter.wire.envelope import decode_envelope
+from tests.broker.executions.test_state import recorded
 from tests.edges import Author, EdgeProcess
 
 STARTED = events.ExecutionStarted(task="t", started_at=1, attempt=1)

@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 from shows import JSON, NATIVE, NEW, SHOWS, SUBSCRIBE, WATCHED, Show, Turn, after, begin, blocks, known
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from emitter import tasks
 from emitter.events import Event, ExecutionStarted, InputRequired, MessageDelta, ToolStart
 from tests.edges import ALL_SCOPES, Author, Connection, EdgeProcess, call, edge, eventually, request, token_for

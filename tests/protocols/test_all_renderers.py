@@ -15,21 +15,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.executions.state import Fold
+from broker.live.rendering import Rendering
+from broker.protocols.a2a.codec import Wire, encode
+from broker.protocols.a2a.projection import Opening, Story
 from broker.protocols.a2a.renderer import SettledTask, TaskStream
 from broker.protocols.a2a.simple import Simple
-from broker.protocols.a2a.story import Opening, Story
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.a2a.wire import Wire, encode
 from broker.protocols.ag_ui.renderer import Known, View
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
-from broker.protocols.rendering import Rendering
 from broker.protocols.times import timestamp
-from broker.state import Fold
-from emitter import events, wire
-from emitter.wire import Entry
+from emitter import events
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
 from tests.edges import SseReader
 from tests.protocols.made_up import EXECUTION, MadeUp
 
@@ -65,8 +66,8 @@ DIFFERENT = pytest.mark.parametrize("name", ["ag_ui", "ai_sdk", "a2a 1.0", "a2a 
 def entries(told: Sequence[events.Event], first: int = 1) -> list[Entry]:
     found = []
     for seq, event in enumerate(told, first):
-        name = wire.event_type(event)
-        json_ = wire.envelope(name, EXECUTION, wire.encode_data(event), ts=seq, max_bytes=0)
+        name = envelope.event_type(event)
+        json_ = envelope.envelope(name, EXECUTION, envelope.encode_data(event), ts=seq, max_bytes=0)
         found.append(Entry(1_000 + seq, seq, name.encode(), json_))
     return found
 
@@ -289,7 +290,7 @@ def test_a_value_that_is_nested_deep(name: str, depth: int) -> None:
         ("execution:complete", b'{"duration":1,"result":%b}'),
     ]
     log = [
-        Entry(seq, seq, type_.encode(), wire.envelope(type_, EXECUTION, data % value, ts=seq))
+        Entry(seq, seq, type_.encode(), envelope.envelope(type_, EXECUTION, data % value, ts=seq))
         for seq, (type_, data) in enumerate(datas, 1)
     ]
     renderer = STREAMS[name]()
@@ -307,7 +308,7 @@ def test_a_value_that_is_nested_deep(name: str, depth: int) -> None:
 def test_times_that_no_calendar_has(name: str, moment: int) -> None:
     """An old log may have any number as a time: what comes after it is shown all the same."""
     asked = b'{"inputId":"q","prompt":"p","kind":"approval","expiresAt":%d}' % moment
-    question = Entry(5, 2, b"input:required", wire.envelope("input:required", EXECUTION, asked, ts=moment))
+    question = Entry(5, 2, b"input:required", envelope.envelope("input:required", EXECUTION, asked, ts=moment))
     log = [*entries([STARTED]), question, *entries([events.ExecutionComplete(result=1, duration=1)], first=3)]
     renderer = AgUi(View(execution_id=EXECUTION, thread_id="t", run_id="r")) if name == "ag_ui" else STREAMS[name]()
     assert renderer.open() + renderer.render(log)

@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.api_types import ExecuteRequest
-from broker.problems import Problem
+from broker.base.problem import Problem
+from broker.executions.attachments import Attachment
+from broker.executions.conversations import Turn, given
+from broker.executions.types import ExecuteRequest
 from broker.protocols.a2a.errors import A2AError
-from broker.protocols.a2a.incoming import answer_of
-from broker.protocols.a2a.incoming import request_of as a2a_request
+from broker.protocols.a2a.inbound import answer_of
+from broker.protocols.a2a.inbound import request_of as a2a_request
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, Status, Task, TextPart
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
@@ -22,12 +24,10 @@ from broker.protocols.ag_ui.requests import RunAgentInput
 from broker.protocols.ag_ui.requests import request_of as ag_ui_request
 from broker.protocols.ai_sdk.chat import ChatRequest, Part, question, turns_before
 from broker.protocols.ai_sdk.chat import request_of as ai_sdk_request
-from broker.protocols.attachments import Attachment
-from broker.protocols.conversations import Turn, given
 from emitter.events import InputRequired
-from emitter.lifecycle import Start, check_size
-from emitter.log import LogLimits
-from emitter.redact import Redactor
+from emitter.store.append import LogLimits
+from emitter.store.lifecycle import Start, check_size
+from emitter.wire.redact import Redactor
 
 PNG = base64.b64encode(b"\x89PNG\xff\xfe").decode()
 HELD = f"data:image/png;base64,{PNG}"

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.commands import Commands
-from broker.history import History
-from broker.metrics import Metrics
-from broker.protocols import conversations
-from broker.protocols.attachments import Attachment
-from broker.protocols.conversations import MAX_EXECUTIONS, MAX_TURN_CHARS, PAGE, Turn, given
+from broker.base.metrics import Metrics
+from broker.executions import conversations
+from broker.executions.attachments import Attachment
+from broker.executions.commands import Commands
+from broker.executions.conversations import MAX_EXECUTIONS, MAX_TURN_CHARS, PAGE, Turn, given
+from broker.log.history import History
 from emitter.events import ExecutionComplete, ExecutionError, MessageDelta
-from emitter.lifecycle import Lifecycle, Start
-from emitter.log import LogLimits
-from emitter.redact import Redactor
-from emitter.wire import Owner
+from emitter.store.append import LogLimits
+from emitter.store.lifecycle import Lifecycle, Start
+from emitter.wire.keys import Owner
+from emitter.wire.redact import Redactor
 from tests.edges import Author
 
 ALICE = Owner("alice")

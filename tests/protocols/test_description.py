@@ -12,13 +12,13 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from jsonschema import Draft202012Validator
 
-from broker.front import idempotency_key
-from broker.openapi import build_openapi
-from broker.problems import Problem
+from broker.base.problem import Problem
+from broker.edge.openapi import build_openapi
+from broker.http.gateway import idempotency_key
 from broker.protocols.a2a.versions import NEW, OLD, version_of
 from broker.protocols.ag_ui.frames import Place
 from emitter.events import ExecutionComplete, ExecutionStarted
-from emitter.wire import parse_event_id
+from emitter.wire.ids import parse_event_id
 from tests.edges import ALL_SCOPES, Author, EdgeProcess, call, request, token_for
 
 DOCUMENT = build_openapi("1")

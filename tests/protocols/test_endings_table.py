@@ -16,26 +16,26 @@ import msgspec
 import pytest
 from rich.console import Group
 
-from broker.eventsource import ClientEvent
+from broker.cli.eventsource import ClientEvent
+from broker.cli.transcript import Transcript
+from broker.executions.state import Fold
+from broker.protocols.a2a.codec import Wire
+from broker.protocols.a2a.projection import Opening, Story
 from broker.protocols.a2a.renderer import TaskStream
 from broker.protocols.a2a.simple import Simple
-from broker.protocols.a2a.story import Opening, Story
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.a2a.wire import Wire
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.renderer import Known, View
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ag_ui.requests import Message
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
-from broker.state import Fold
-from broker.transcript import Transcript
 from emitter import events as ev
-from emitter import wire
-from emitter.wire import Entry
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
+from tests.broker.executions.test_state import recorded
 from tests.broker.sse_reader import parse
-from tests.broker.test_state import recorded
 from tests.interop.clients import HERE as INTEROP
 from tests.interop.clients import NODE, needs_node
 from tests.protocols.test_ag_ui import Client
@@ -190,9 +190,9 @@ ENDINGS: dict[str, Callable[[int], list[Said]]] = {
 def log(said: Sequence[Said]) -> list[Entry]:
     found = []
     for seq, (event, keys) in enumerate(said, 1):
-        type_ = wire.event_type(event)
-        data = wire.encode_data(event)
-        json_ = wire.envelope(type_, TASK, data, ts=seq, keys=wire.envelope_keys(**keys))
+        type_ = envelope.event_type(event)
+        data = envelope.encode_data(event)
+        json_ = envelope.envelope(type_, TASK, data, ts=seq, keys=envelope.envelope_keys(**keys))
         found.append(Entry(1_000 + seq, seq, type_.encode(), json_))
     return found
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedRedis
-from emitter.connection import connect
-from emitter.record import FIELDS, FORMAT, PREFIXES, ExecutionRecord
-from emitter.wire import Owner
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
+from emitter.wire.record import FIELDS, FORMAT, PREFIXES, ExecutionRecord
 from tests.edges import ALL_SCOPES, ROOT, Answer, EdgeProcess, Follower, assert_dense, call, stream_path, token_for
 from tests.workers import WorkerProcess
 

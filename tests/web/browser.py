@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Playwright, WebError, async_playwright
 
-from broker.embedded import EmbeddedRedis
+from broker.cli.embedded import EmbeddedRedis
 from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, edges, token_for
 from tests.ports import reserved_ports
 from tests.workers import WorkerProcess

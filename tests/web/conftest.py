@@ -14,7 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page
 from redis.asyncio import Redis
 
-from emitter.connection import connect
+from emitter.store.connection import connect
 from tests.edges import Author
 from tests.web.browser import CHROMIUM, Chromium, Complaints, WebStand, web_stand
 

@@ -11,25 +11,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.state import MAX_MESSAGES, MAX_OTHERS, MAX_THOUGHTS, MAX_TOOLS, Fold
-from broker.versions import MAX_TEXT
-from emitter import events, wire
+from broker.executions.state import MAX_MESSAGES, MAX_OTHERS, MAX_THOUGHTS, MAX_TOOLS, Fold
+from broker.executions.undo import MAX_TEXT
+from emitter import events
+from emitter.wire import ascii_json, envelope, ids
+from emitter.wire import entries as entries_module
 from tests.web.browser import NODE
 from tests.web.client.viewers import node
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node")
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FUTURE = wire.Entry(1, 1, b"hologram", b'{"type":"hologram","executionId":"ex_other","ts":9,"data":{}}')
-Log = list[wire.Entry]
+FUTURE = entries_module.Entry(1, 1, b"hologram", b'{"type":"hologram","executionId":"ex_other","ts":9,"data":{}}')
+Log = list[entries_module.Entry]
 
 
 def log(*happened: events.Event, start: int = 1, **keys: str) -> Log:
     entries = []
     for seq, event in enumerate(happened, start):
-        type_ = wire.event_type(event)
-        encoded = wire.envelope(type_, "ex_1", wire.encode_data(event), ts=5000 + seq, keys=wire.envelope_keys(**keys))
-        entries.append(wire.Entry(1000 + seq, seq, type_.encode(), encoded))
+        type_ = envelope.event_type(event)
+        encoded = envelope.envelope(
+            type_, "ex_1", envelope.encode_data(event), ts=5000 + seq, keys=envelope.envelope_keys(**keys)
+        )
+        entries.append(entries_module.Entry(1000 + seq, seq, type_.encode(), encoded))
     return entries
 
 
@@ -37,8 +41,8 @@ def recorded(name: str) -> Log:
     entries = []
     for line in (GOLDEN / name).read_text().splitlines():
         entry = json.loads(line)
-        json_ = wire.ascii_json(json.dumps(entry["event"]).encode())
-        entries.append(wire.Entry(*wire.parse_event_id(entry["id"]), entry["event"]["type"].encode(), json_))
+        json_ = ascii_json.ascii_json(json.dumps(entry["event"]).encode())
+        entries.append(entries_module.Entry(*ids.parse_event_id(entry["id"]), entry["event"]["type"].encode(), json_))
     return entries
 
 

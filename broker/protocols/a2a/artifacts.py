@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.api_types import ArtifactState, MessageState, PartialState
+from broker.executions.types import ArtifactState, MessageState, PartialState
 from broker.protocols.a2a.model import Artifact, DataPart, FilePart, Part, TextPart, as_object
 from emitter import events
 

@@ -10,12 +10,12 @@ from typing import Any
 from aiohttp import web
 from redis.asyncio import Redis
 
-from broker.problems import Problem
+from broker.base.problem import Problem
+from broker.protocols.a2a.codec import encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import EVENTS_EXTENSION, PARAMS_EXTENSION
-from broker.protocols.a2a.wire import encode
-from emitter import workers
-from emitter.workers import MODES, AgentInfo
+from emitter.store import announcements
+from emitter.store.announcements import MODES, AgentInfo
 
 PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 MAX_AGE_SECONDS = 10
@@ -62,7 +62,7 @@ class Cards:
         if self._agents is None or time.monotonic() - self._asked_at > FRESH_SECONDS:
             self._asked_at = time.monotonic()  # of those who ask at once, one reads
             try:
-                self._agents = await workers.live_agents(self._redis)
+                self._agents = await announcements.live_agents(self._redis)
             except Exception:
                 self._agents = None
                 raise
@@ -71,7 +71,7 @@ class Cards:
     async def extended(self, request: web.Request, agent: str | None, *, is_new: bool) -> dict[str, Any]:
         """The card for those who are let in, for clients of 1.0 (`is_new`) without what only those before it read.
         Raises `A2AError`."""
-        card = self._card(request, await workers.live_agents(self._redis), agent, is_extended=True)
+        card = self._card(request, await announcements.live_agents(self._redis), agent, is_extended=True)
         if card is None:
             raise A2AError(INVALID_PARAMS, NOBODY)
         return _of_new(card) if is_new else card

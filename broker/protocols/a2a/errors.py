@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from broker.problems import Problem
+from broker.base.problem import Problem
 from emitter import errors
 
 ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import msgspec
 from msgspec.structs import replace
 
+from broker.protocols.a2a.codec import encode
 from broker.protocols.a2a.model import Update
-from broker.protocols.a2a.story import Moment, Story
-from broker.protocols.a2a.wire import encode
+from broker.protocols.a2a.projection import Moment, Story
 from broker.protocols.times import timestamp
-from emitter.wire import EventId, ascii_json
+from emitter.wire.ascii_json import ascii_json
+from emitter.wire.ids import EventId
 
 MAX_PATTERNS = 64
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from broker.protocols.a2a.codec import Wire, encode
 from broker.protocols.a2a.model import StatusUpdate, Update
 from broker.protocols.a2a.patterns import Patterns
-from broker.protocols.a2a.story import Story
-from broker.protocols.a2a.wire import Wire, encode
+from broker.protocols.a2a.projection import Story
 from emitter import events
-from emitter.wire import Entry
+from emitter.wire.entries import Entry
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",

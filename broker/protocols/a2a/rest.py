@@ -10,15 +10,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from broker.front import READS, Front, check_shape
-from broker.protocols.a2a.calls import Call, agent_of
+from broker.http.gateway import READS, Front, check_shape
+from broker.protocols.a2a.codec import Wire, check_type, encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, PARSE, A2AError, to_a2a
-from broker.protocols.a2a.operations import Operation
+from broker.protocols.a2a.handlers import Call, Operation, agent_of
 from broker.protocols.a2a.renderer import JSON_HEADERS
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import NEW, OLD, Family, version_of
-from broker.protocols.a2a.wire import Wire, check_type, encode
 
 WIRES: dict[Family, Wire] = {OLD: V03Rest(), NEW: V10()}
 SPOKEN: dict[Family, tuple[str, ...]] = {OLD: ("0.2", "0.3"), NEW: ("1.0",)}

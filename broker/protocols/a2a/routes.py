@@ -5,16 +5,15 @@ from __future__ import annotations
 from aiohttp import web
 from redis.asyncio import Redis
 
-from broker.front import Front
-from broker.history import History
-from broker.protocols.a2a.calls import Calls
+from broker.http.gateway import Front
+from broker.log.history import History
 from broker.protocols.a2a.card import PATHS, Cards
-from broker.protocols.a2a.operations import operations
-from broker.protocols.a2a.reading import Tasks
+from broker.protocols.a2a.event_source import Watching
+from broker.protocols.a2a.handlers import Calls, operations
 from broker.protocols.a2a.rest import Rest
 from broker.protocols.a2a.rpc import Rpc
-from broker.protocols.a2a.watching import Watching
-from broker.reconnect import for_event_source
+from broker.protocols.a2a.tasks import Tasks
+from broker.streams.reconnect import for_event_source
 
 
 class A2A:

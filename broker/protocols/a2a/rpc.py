@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
-from broker.auth import Identity
-from broker.front import READS, Front, check_shape
-from broker.protocols.a2a.calls import Call, agent_of
+from broker.base.identity import Identity
+from broker.http.gateway import READS, Front, check_shape
+from broker.protocols.a2a.codec import Wire, check_type, encode
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -20,12 +20,11 @@ from broker.protocols.a2a.errors import (
     A2AError,
     to_a2a,
 )
-from broker.protocols.a2a.operations import Operation
+from broker.protocols.a2a.handlers import Call, Operation, agent_of
 from broker.protocols.a2a.renderer import JSON_HEADERS, STREAM_HEADERS, rpc_result
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import HEADER, METHODS, NEW, OLD, Family, version_of
-from broker.protocols.a2a.wire import Wire, check_type, encode
 
 WIRES: dict[Family, Wire] = {OLD: V03(), NEW: V10()}
 

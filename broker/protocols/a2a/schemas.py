@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.description import Json, ref
-from broker.protocols.a2a.incoming import MAX_CONTEXT_CHARS
+from broker.http.openapi_parts import Json, ref
+from broker.protocols.a2a.codec import MAX_PARTS
+from broker.protocols.a2a.inbound import MAX_CONTEXT_CHARS
 from broker.protocols.a2a.v10 import MAX_COUNT, STATES
 from broker.protocols.a2a.versions import METHODS
-from broker.protocols.a2a.wire import MAX_PARTS
 
 NEW = "https://a2a-protocol.org/v1.0.0/specification/"
 OLD = "https://a2a-protocol.org/v0.3.0/specification/"

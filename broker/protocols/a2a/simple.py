@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from broker.protocols.a2a.codec import compact
 from broker.protocols.a2a.model import (
     Artifact,
     ArtifactUpdate,
@@ -17,7 +18,6 @@ from broker.protocols.a2a.model import (
     Update,
 )
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.a2a.wire import compact
 from broker.protocols.times import timestamp
 
 ENDS = {"completed": "task.completed", "failed": "task.error", "canceled": "task.error"}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from broker.protocols.a2a.codec import MAX_PARTS, Params, compact, read
 from broker.protocols.a2a.errors import INVALID_PARAMS, METHOD_NOT_FOUND, A2AError
 from broker.protocols.a2a.model import (
     Artifact,
@@ -23,7 +24,6 @@ from broker.protocols.a2a.model import (
     TextPart,
     Update,
 )
-from broker.protocols.a2a.wire import MAX_PARTS, Params, compact, read
 from broker.protocols.times import timestamp
 
 Count = Annotated[int, Meta(ge=0)]

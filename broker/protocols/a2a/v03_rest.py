@@ -9,10 +9,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from broker.executions.attachments import padded
 from broker.protocols.a2a.errors import INVALID_PARAMS, METHOD_NOT_FOUND, A2AError
 from broker.protocols.a2a.model import ArtifactUpdate, Ask, ListTasks, Send, StatusUpdate, Task, TaskPage, Update
 from broker.protocols.a2a.v10 import V10
-from broker.protocols.attachments import padded
 
 _UNDERSCORE = re.compile(r"_([a-z])")
 _new = V10()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
+from broker.protocols.a2a.codec import MAX_PAGE, MAX_PARTS, Params, compact, milliseconds, read
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import (
     Artifact,
@@ -25,7 +26,6 @@ from broker.protocols.a2a.model import (
     Update,
 )
 from broker.protocols.a2a.protojson import usual
-from broker.protocols.a2a.wire import MAX_PAGE, MAX_PARTS, Params, compact, milliseconds, read
 from broker.protocols.times import timestamp
 
 STATES: dict[TaskState, str] = {

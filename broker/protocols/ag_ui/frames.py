@@ -14,8 +14,8 @@ from weakref import WeakMethod
 
 import msgspec
 
-from emitter import wire
-from emitter.wire import START, EventId
+from emitter.wire import ascii_json, ids
+from emitter.wire.ids import START, EventId
 
 MAX_OPEN = 200
 MAX_OPEN_CHARS = 64 * 1024
@@ -43,7 +43,7 @@ class Place(NamedTuple):
         match = _PLACE.match(text)
         if match is None:
             raise ValueError(f"not the id of a frame: {text[:64]!r}")
-        return cls(wire.parse_event_id(match[1]), None if match[2] is None else int(match[2]))
+        return cls(ids.parse_event_id(match[1]), None if match[2] is None else int(match[2]))
 
     def covers(self, seq: int, number: int) -> bool:
         """Whether the client has the frame of this number of the entry of this ordinal."""
@@ -61,7 +61,7 @@ class Opened(NamedTuple):
 
 
 def frame(event: Event, id_: str | None = None) -> bytes:
-    data = wire.ascii_json(_encoder.encode(event))
+    data = ascii_json.ascii_json(_encoder.encode(event))
     return b"data: %b\n\n" % data if id_ is None else b"id: %b\ndata: %b\n\n" % (id_.encode(), data)
 
 

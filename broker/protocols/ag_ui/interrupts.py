@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from broker.protocols.times import timestamp
 from emitter.events import InputRequired
-from emitter.wire import EXECUTION_ID, INPUT_ID, EventId, parse_event_id
+from emitter.wire.ids import EXECUTION_ID, INPUT_ID, EventId, parse_event_id
 
 
 class InterruptId(NamedTuple):

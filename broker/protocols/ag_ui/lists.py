@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from broker.api_types import PhaseState
-from broker.state import Fold, laid_out, pending
-from broker.versions import Items
+from broker.executions.state import Fold, laid_out, pending
+from broker.executions.types import PhaseState
+from broker.executions.undo import Items
 from emitter.events import Plan
 
 Operation = dict[str, Any]

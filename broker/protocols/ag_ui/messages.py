@@ -9,8 +9,10 @@ import msgspec
 
 from broker.protocols.ag_ui.frames import CALL, REASONING, SPAN, STEP, SUBAGENT, TEXT, Event, Frames, event_of
 from broker.protocols.kept import Kept
-from emitter import events, wire
-from emitter.wire import Envelope, EventId
+from emitter import events
+from emitter.wire import ascii_json
+from emitter.wire.envelope import Envelope
+from emitter.wire.ids import EventId
 
 MAX_FOLLOWED = 500
 """Messages, speakers and calls that are followed at a time; beyond it the oldest are forgotten."""
@@ -265,4 +267,4 @@ def event_fields(**fields: Any) -> Event:
 
 
 def _json(value: Any) -> str:
-    return wire.ascii_json(msgspec.json.encode(value)).decode()
+    return ascii_json.ascii_json(msgspec.json.encode(value)).decode()

@@ -15,16 +15,19 @@ from typing import Any
 
 import msgspec
 
-from broker.decoding import decode_entry
+from broker.executions.decoding import decode_entry
 from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
 from broker.protocols.ag_ui.interrupts import interrupt
 from broker.protocols.ag_ui.lists import Operation
 from broker.protocols.ag_ui.messages import Calls, Ids, Speech, event_fields
 from broker.protocols.ag_ui.requests import Message
 from broker.protocols.ag_ui.state import ROOT, STATE_MEMBER, Board
-from emitter import events, wire
+from emitter import events
 from emitter.errors import InvalidEvent
-from emitter.wire import START, Entry, Envelope
+from emitter.wire import envelope
+from emitter.wire.entries import Entry
+from emitter.wire.envelope import Envelope
+from emitter.wire.ids import START
 
 PROTOCOL_VERSION = "1.0"
 HEADERS: Mapping[str, str] = {
@@ -250,7 +253,7 @@ class Renderer:
 
     def _other(self, event: events.Event) -> None:
         """What the protocol has no word for, under its own name and as it is."""
-        self._custom(wire.event_type(event), self._head.data)
+        self._custom(envelope.event_type(event), self._head.data)
 
     def _thinking(self, event: events.Thinking) -> None:
         if event.visible:

@@ -13,14 +13,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from broker.api_types import ExecuteRequest
-from broker.problems import Problem
+from broker.base.problem import Problem
+from broker.executions.attachments import Found, Taken, Unfit, collect, held, label_of, linked, referred, size
+from broker.executions.conversations import MAX_TURNS, Turn, given, room_for_files
+from broker.executions.types import ExecuteRequest
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.state import STATE_MEMBER
-from broker.protocols.attachments import Found, Taken, Unfit, collect, held, label_of, linked, referred, size
-from broker.protocols.conversations import MAX_TURNS, Turn, given, room_for_files
 from emitter.errors import PayloadTooLarge
-from emitter.wire import EXECUTION_ID, MAX_CONVERSATION_BYTES
+from emitter.wire.ids import EXECUTION_ID
+from emitter.wire.limits import MAX_CONVERSATION_BYTES
 
 MEDIA = ("image", "audio", "video", "document")
 """Types of the parts of a message that are files; before 1.0 they were `binary` all."""

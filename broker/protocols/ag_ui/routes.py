@@ -14,10 +14,10 @@ import msgspec
 from aiohttp import web
 from redis.asyncio import Redis
 
-from broker.api_types import InputRequest
-from broker.auth import Identity
-from broker.front import MAX_BODY_BYTES, READS, Front
-from broker.problems import Problem
+from broker.base.identity import Identity
+from broker.base.problem import Problem
+from broker.executions.types import InputRequest
+from broker.http.gateway import MAX_BODY_BYTES, READS, Front
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.renderer import Known, Renderer, View
@@ -32,10 +32,11 @@ from broker.protocols.ag_ui.requests import (
     request_of,
     shared_of,
 )
-from broker.seats import Seat
+from broker.streams.slots import Seat
 from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, UnknownExecution
-from emitter.record import Field, Selection, read_object
-from emitter.wire import EXECUTION_ID, EventId, Owner
+from emitter.wire.ids import EXECUTION_ID, EventId
+from emitter.wire.keys import Owner
+from emitter.wire.record import Field, Selection, read_object
 
 UNANSWERED = "the question was left unanswered"
 

@@ -11,19 +11,13 @@ from typing import Any
 
 import msgspec
 
-from broker.api_types import (
-    Activity,
-    Cancellation,
-    Failure,
-    PhaseState,
-    ProgressState,
-    SpecialistState,
-)
-from broker.clipping import Input
+from broker.executions.clipping import Input
+from broker.executions.state import Fold
+from broker.executions.types import Activity, Cancellation, Failure, PhaseState, ProgressState, SpecialistState
 from broker.protocols.ag_ui.lists import Listed, Operation, Phases, difference
-from broker.state import Fold
 from emitter import events
-from emitter.wire import Envelope, EventId
+from emitter.wire.envelope import Envelope
+from emitter.wire.ids import EventId
 
 STATE_MEMBER = "execution"
 ROOT = "/" + STATE_MEMBER

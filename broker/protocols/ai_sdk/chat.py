@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from broker.api_types import CancelResponse, ExecuteRequest
-from broker.problems import Problem
-from broker.protocols.attachments import MAX_FILES, Found, Taken, Unfit, collect, label_of, linked, referred, too_many
-from broker.protocols.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
-from emitter.wire import EXECUTION_ID, MAX_CONVERSATION_BYTES
+from broker.base.problem import Problem
+from broker.executions.attachments import MAX_FILES, Found, Taken, Unfit, collect, label_of, linked, referred, too_many
+from broker.executions.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
+from broker.executions.types import CancelResponse, ExecuteRequest
+from emitter.wire.ids import EXECUTION_ID
+from emitter.wire.limits import MAX_CONVERSATION_BYTES
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
 

@@ -16,12 +16,14 @@ from typing import Any
 
 import msgspec
 
-from broker.decoding import decode_entry
+from broker.executions.decoding import decode_entry
 from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, metadata
 from broker.protocols.kept import Kept
-from emitter import events, wire
+from emitter import events
 from emitter.errors import InvalidEvent
-from emitter.wire import Entry, Envelope
+from emitter.wire import ascii_json, ids
+from emitter.wire.entries import Entry
+from emitter.wire.envelope import Envelope
 
 HEADERS: Mapping[str, str] = {
     "Content-Type": "text/event-stream",
@@ -42,7 +44,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def frame(chunk: Chunk) -> bytes:
-    return b"data: %b\n\n" % wire.ascii_json(_encoder.encode(chunk))
+    return b"data: %b\n\n" % ascii_json.ascii_json(_encoder.encode(chunk))
 
 
 class Renderer:
@@ -68,7 +70,7 @@ class Renderer:
         """The same → what is known of it."""
         self._metadata_shown: set[str] = set()
         self._head: Envelope
-        self._id = wire.START
+        self._id = ids.START
 
     # --- the rendering -----------------------------------------------------------------------------------------------
 
@@ -90,7 +92,7 @@ class Renderer:
         return shown
 
     def _take(self, entry: Entry) -> None:
-        if self._id == wire.START and entry.seq > 1:
+        if self._id == ids.START and entry.seq > 1:
             self._metadata(lostBefore=entry.seq)
         self._id = entry.id
         try:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from broker.api_types import CancelRequest, CancelResponse, ExecutionSummary
-from broker.auth import Identity
-from broker.front import MAX_BODY_BYTES, READS, Front
-from broker.problems import Problem
-from broker.protocols import conversations
+from broker.base.identity import Identity
+from broker.base.problem import Problem
+from broker.executions import conversations
+from broker.executions.conversations import Past
+from broker.executions.types import CancelRequest, CancelResponse, ExecutionSummary
+from broker.http.gateway import MAX_BODY_BYTES, READS, Front
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
     StopResponse,
@@ -23,7 +24,6 @@ from broker.protocols.ai_sdk.chat import (
     turns_before,
 )
 from broker.protocols.ai_sdk.renderer import Renderer
-from broker.protocols.conversations import Past
 from emitter.errors import ExecutionEnded, ExecutionExists, UnknownExecution
 
 MAX_STOPPED = 20

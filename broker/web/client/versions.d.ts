@@ -1,6 +1,6 @@
 /**
  * Values that can go back to an earlier ordinal of their log: what `execution:superseded` asks of the fold. The twin of
- * `broker/versions.py`; what one keeps or forgets, the other must too.
+ * `broker/executions/undo.py`; what one keeps or forgets, the other must too.
  */
 /** Characters (code points) kept of one message, thought or artifact. */
 export const MAX_TEXT: 262144;

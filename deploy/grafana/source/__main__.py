@@ -1,7 +1,7 @@
 """`python deploy/grafana/source` writes deploy/grafana/dashboards anew, which is what Grafana reads.
 
-The names of an edge's metrics are in `broker/metrics.py` and `broker/redis_metrics.py`, of a worker's in
-`emitter/metrics.py`; those with colons are recorded by `deploy/prometheus/rules/recording.yml`.
+The names of an edge's metrics are in `broker/base/metrics.py` and `broker/ops/redis_metrics.py`, of a worker's in
+`emitter/worker/metrics.py`; those with colons are recorded by `deploy/prometheus/rules/recording.yml`.
 """
 
 from __future__ import annotations

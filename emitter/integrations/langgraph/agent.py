@@ -10,15 +10,15 @@ from typing import Any, get_type_hints
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
-from emitter.agents import Context
-from emitter.emitter import AgentEmitter
 from emitter.errors import describe
 from emitter.integrations.langgraph.files import with_blocks
 from emitter.integrations.langgraph.messages import RunningUsage
 from emitter.integrations.langgraph.publish import Emitter, fitting
 from emitter.integrations.langgraph.questions import OnInterrupt, ask_interrupt
 from emitter.integrations.langgraph.run import Graph, GraphRun
+from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.testing import RecordingEmitter
+from emitter.worker.agents import Context
 
 Result = Callable[[Any], Any]
 

@@ -17,7 +17,7 @@ from emitter.events import Event, ToolComplete, ToolError, ToolProgress, ToolSta
 from emitter.integrations.langgraph.recent import Recent
 from emitter.integrations.langgraph.values import storable
 from emitter.integrations.langgraph.watch import CallKey, Outcome, Watch
-from emitter.storable import text
+from emitter.wire.storable import text
 
 ERROR_CHARS = 4000
 NAME_CHARS = 200

@@ -28,7 +28,7 @@ from emitter.events import (
 from emitter.integrations.langgraph.blocks import Media, Part, Piece, pieces
 from emitter.integrations.langgraph.recent import Recent
 from emitter.integrations.langgraph.server_calls import ServerCalls
-from emitter.storable import text
+from emitter.wire.storable import text
 
 NAME_CHARS = 200
 

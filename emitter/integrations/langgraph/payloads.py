@@ -15,7 +15,7 @@ import msgspec
 from emitter.errors import InvalidEvent
 from emitter.events import BY_TYPE, Custom, Event, PlanCreated
 from emitter.integrations.langgraph.values import storable
-from emitter.wire import encode_data
+from emitter.wire.envelope import encode_data
 
 NAME = "langgraph"
 RUNTIME = ("execution:", "input:")

@@ -16,7 +16,7 @@ from langgraph.types import Interrupt
 from emitter.errors import describe
 from emitter.events import Event, PhaseComplete, PhaseStart, Status
 from emitter.integrations.langgraph.messages import task_of
-from emitter.storable import text
+from emitter.wire.storable import text
 
 NAME_CHARS = 200
 ERROR_CHARS = 1000

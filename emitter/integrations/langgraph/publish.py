@@ -8,14 +8,15 @@ from typing import Protocol
 
 import msgspec
 
-from emitter.emitter import AgentEmitter
 from emitter.errors import PayloadTooLarge
 from emitter.events import Artifact, Custom, Event, MessageComplete, MessageDelta, ThinkingDelta
 from emitter.integrations.langgraph.payloads import NAME
 from emitter.integrations.langgraph.values import storable
-from emitter.storable import clip, encoded_bytes
+from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.testing import RecordingEmitter
-from emitter.wire import MAX_EVENT_BYTES, event_type
+from emitter.wire.envelope import event_type
+from emitter.wire.limits import MAX_EVENT_BYTES
+from emitter.wire.storable import clip, encoded_bytes
 
 Emitter = AgentEmitter | RecordingEmitter
 Emit = Callable[[Event], Awaitable[None]]

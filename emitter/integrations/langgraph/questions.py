@@ -20,13 +20,13 @@ import msgspec
 from langgraph.types import Interrupt, StateSnapshot
 
 from emitter import tasks
-from emitter.agents import Context
 from emitter.integrations.langgraph import reviews
 from emitter.integrations.langgraph.phases import Asked
 from emitter.integrations.langgraph.publish import Emitter
 from emitter.integrations.langgraph.values import storable
-from emitter.questions import ANY_JSON, InputKind
-from emitter.storable import text
+from emitter.wire.inputs import ANY_JSON, InputKind
+from emitter.wire.storable import text
+from emitter.worker.agents import Context
 
 PROMPT_CHARS = 4000
 DIGEST_CHARS = 20

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from emitter.integrations.langgraph.values import storable
-from emitter.storable import cut_text, encoded_bytes, text
+from emitter.wire.storable import cut_text, encoded_bytes, text
 
 Ask = Callable[..., Awaitable[Any]]
 

@@ -17,7 +17,6 @@ from langgraph.pregel import Pregel
 from langgraph.types import Command, StateSnapshot
 
 from emitter import tasks
-from emitter.agents import Context
 from emitter.errors import RuncastError, describe
 from emitter.events import Event
 from emitter.integrations.langgraph.messages import RunningUsage
@@ -27,6 +26,7 @@ from emitter.integrations.langgraph.questions import OnInterrupt, Questioner
 from emitter.integrations.langgraph.translation import MODES, Translation
 from emitter.integrations.langgraph.values import storable
 from emitter.integrations.langgraph.watch import Watch
+from emitter.worker.agents import Context
 
 Graph = Pregel[Any, Any, Any, Any]
 

@@ -9,7 +9,7 @@ from emitter.events import Event, ToolComplete, ToolError, ToolStart
 from emitter.integrations.langgraph.blocks import Arguments, Outcome, Piece, Use, arguments
 from emitter.integrations.langgraph.recent import Recent
 from emitter.integrations.langgraph.values import storable
-from emitter.storable import text
+from emitter.wire.storable import text
 
 NAME_CHARS = 200
 ERROR_CHARS = 4000

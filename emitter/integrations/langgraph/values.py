@@ -6,11 +6,11 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from emitter import storable as values
+from emitter.wire import storable as values
 
 
 def storable(value: Any) -> Any:
-    """`emitter.storable`; messages are in the flat form that LangGraph's own server sends."""
+    """`emitter.wire.storable`; messages are in the flat form that LangGraph's own server sends."""
     return values.storable(value, fields_of=_fields_of)
 
 

@@ -16,7 +16,7 @@ from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 
 from emitter.errors import describe
-from emitter.storable import text
+from emitter.wire.storable import text
 
 ERROR_CHARS = 4000
 NAME_CHARS = 100

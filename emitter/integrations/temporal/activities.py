@@ -18,8 +18,8 @@ from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterc
 
 from emitter.errors import ExecutionEnded, RuncastError
 from emitter.events import Event, ToolComplete, ToolError, ToolStart
-from emitter.integrations.temporal.desk import Desk
-from emitter.integrations.temporal.ends import Run, error_text
+from emitter.integrations.temporal.activity_emitter import ActivityEmitter, Beats, speaking
+from emitter.integrations.temporal.closing import Run, error_text
 from emitter.integrations.temporal.execution import (
     Execution,
     Rules,
@@ -31,8 +31,8 @@ from emitter.integrations.temporal.execution import (
     readable,
     resolve,
 )
-from emitter.integrations.temporal.road import Road
-from emitter.integrations.temporal.speech import ActivityEmitter, Beats, speaking
+from emitter.integrations.temporal.relay import Desk
+from emitter.integrations.temporal.sequenced_outbox import Road
 
 log = structlog.get_logger("emitter.temporal")
 

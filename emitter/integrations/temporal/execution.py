@@ -23,9 +23,10 @@ from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadConverter
 
 from emitter.errors import InvalidEvent, describe
-from emitter.subjects import owner_named
-from emitter.tracing import Trace
-from emitter.wire import EXECUTION_ID, Owner, check_execution_id
+from emitter.tracing.trace import Trace
+from emitter.wire.ids import EXECUTION_ID, check_execution_id
+from emitter.wire.keys import Owner
+from emitter.wire.subjects import owner_named
 
 log = structlog.get_logger("emitter.temporal")
 

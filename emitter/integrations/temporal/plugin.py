@@ -28,13 +28,13 @@ from temporalio.worker import Interceptor as WorkerInterceptor
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from emitter.integrations.temporal.activities import ActivityInbound
-from emitter.integrations.temporal.desk import Desk
+from emitter.integrations.temporal.close_poller import Rounds
 from emitter.integrations.temporal.execution import ExecutionOf, Rules, carried_or, starting, with_header
-from emitter.integrations.temporal.rounds import Rounds
+from emitter.integrations.temporal.relay import Desk
 from emitter.integrations.temporal.workflows import EXTERN, WorkflowInbound
-from emitter.lane import Options
-from emitter.publisher import Publisher
-from emitter.wire import Owner
+from emitter.publishing.outbox import Options
+from emitter.publishing.publisher import Publisher
+from emitter.wire.keys import Owner
 
 PATIENCE_SECONDS = 2.0
 

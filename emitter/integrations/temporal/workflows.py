@@ -27,7 +27,6 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from emitter.catalogue import EventMethods, named
 from emitter.errors import InvalidEvent, PayloadTooLarge
 from emitter.events import (
     TERMINAL_STATE_OF,
@@ -41,8 +40,7 @@ from emitter.events import (
     ToolError,
     ToolStart,
 )
-from emitter.integrations.temporal.desk import Told
-from emitter.integrations.temporal.ends import Run, error_text
+from emitter.integrations.temporal.closing import Run, error_text
 from emitter.integrations.temporal.execution import (
     Execution,
     Rules,
@@ -54,9 +52,13 @@ from emitter.integrations.temporal.execution import (
     resolve,
     with_header,
 )
-from emitter.integrations.temporal.road import dropped
-from emitter.mending import may_mend, mended
-from emitter.wire import MAX_EVENT_BYTES, decode_event, encode_data, event_type, now_ms
+from emitter.integrations.temporal.relay import Told
+from emitter.integrations.temporal.sequenced_outbox import dropped
+from emitter.publishing.event_methods import EventMethods, named
+from emitter.wire.envelope import decode_event, encode_data, event_type
+from emitter.wire.ids import now_ms
+from emitter.wire.limits import MAX_EVENT_BYTES
+from emitter.wire.mending import may_mend, mended
 
 EXTERN = "runcast_tell"
 TASK_CHARS = 4_000

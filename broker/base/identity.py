@@ -1,0 +1,40 @@
+"""Who asks: an owner, and what the request may do."""
+
+from __future__ import annotations
+
+import msgspec
+
+from emitter.wire.keys import Owner
+
+LEEWAY_SECONDS = 30
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose executions a request is about, and what it may do with them.
+
+    `expires_at` and `issued_at` are the token's `exp` and `iat` (unix seconds). `execution_id` is set by a ticket that
+    is good for one execution only; `ticket` is the digest of that ticket, `ticket_use` how often it
+    has been used. `actor` is who really asks, when an admin
+    acts for `owner`. `subject` is the token's subject where the owner's name is only its digest.
+    """
+
+    owner: Owner
+    scopes: frozenset[str]
+    token_id: str | None = None
+    expires_at: float | None = None
+    execution_id: str | None = None
+    actor: Owner | None = None
+    ticket: str | None = None
+    ticket_use: int = 0
+    issued_at: float | None = None
+    subject: str | None = None
+
+    @property
+    def principal(self) -> Owner:
+        """Who asks: the one to count, to limit, and to revoke."""
+        return self.actor or self.owner
+
+    @property
+    def name(self) -> str:
+        """Who asks, as people read it: what is stored as `by`, and stands in audit lines."""
+        return self.subject or self.principal.user

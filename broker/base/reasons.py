@@ -1,0 +1,130 @@
+"""Why things end or are refused, and how they turn out: the closed sets behind metric labels and log fields."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CloseReason(StrEnum):
+    """Why a stream ended: metric label, log field and the `reason` of `stream:end`."""
+
+    FINISHED = "finished"
+    """The execution has its terminal event."""
+    GONE = "gone"
+    """The viewer left."""
+    SLOW = "slow"
+    """The viewer took nothing for the write timeout."""
+    EXPIRED = "expired"
+    """The token's time is over."""
+    REVOKED = "revoked"
+    """The token or its user was revoked."""
+    AGED = "aged"
+    """The stream reached its age limit; the viewer resumes elsewhere."""
+    DRAINING = "draining"
+    """The edge is stopping; the viewer resumes elsewhere."""
+    REFUSED = "refused"
+    """The edge takes no such stream just now."""
+    REPLACED = "replaced"
+    """The stream's ticket opened another one."""
+    LOST_REDIS = "lost_redis"
+    """The log could not be read for too long."""
+    FAILED = "failed"
+    """An event could not be shown, which is a fault of ours. The viewer may resume, after a while."""
+
+
+class Protocol(StrEnum):
+    """How a viewer is spoken to."""
+
+    NATIVE = "native"
+    FEED = "feed"
+    OPS = "ops"
+    AI_SDK = "ai_sdk"
+    A2A = "a2a"
+    AG_UI = "ag_ui"
+
+
+class RejectReason(StrEnum):
+    """Why a request was turned away before it did anything."""
+
+    CAPACITY = "capacity"
+    SOCKETS = "sockets"
+    USER_CONNECTIONS = "user_connections"
+    EXECUTE_RATE = "execute_rate"
+    CONNECT_RATE = "connect_rate"
+    PUBLISH_RATE = "publish_rate"
+    READ_RATE = "read_rate"
+    ANSWER_RATE = "answer_rate"
+    CANCEL_RATE = "cancel_rate"
+    TICKET_RATE = "ticket_rate"
+    REQUESTS = "requests"
+    """Too many requests of one user at once."""
+    DRAINING = "draining"
+    REDIS = "redis"
+
+
+class AuthFailure(StrEnum):
+    """Why a caller was not believed or not allowed."""
+
+    MISSING = "missing"
+    INVALID = "invalid"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    TICKET = "ticket"
+    ORIGIN = "origin"
+    SCOPE = "scope"
+
+
+class ReplayResult(StrEnum):
+    """What a resume found: the log goes on at the cursor, a part was trimmed away, or it is another history."""
+
+    OK = "ok"
+    GAP = "gap"
+    RESET = "reset"
+
+
+class HistorySource(StrEnum):
+    """Who answered a history read: Redis, the recent frames in memory, or another viewer's read in flight."""
+
+    REDIS = "redis"
+    TAIL = "tail"
+    SHARED = "shared"
+
+
+class ResetReason(StrEnum):
+    """Why history could not be had: the `reason` of `stream:reset`."""
+
+    TRIMMED = "trimmed"
+    DIVERGED = "diverged"
+    UNKNOWN = "unknown"
+
+
+class PublishResult(StrEnum):
+    """How a publish over HTTP ended."""
+
+    OK = "ok"
+    REPEATED = "repeated"
+    INVALID = "invalid"
+    TOO_LARGE = "too_large"
+    REFUSED = "refused"
+    ERROR = "error"
+
+
+class ExecuteResult(StrEnum):
+    """How a request to execute ended."""
+
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"
+    INVALID = "invalid"
+    UNKNOWN_AGENT = "unknown_agent"
+    REFUSED = "refused"
+    ERROR = "error"
+
+
+class RedisOp(StrEnum):
+    """What a Redis round trip was for."""
+
+    APPEND = "append"
+    HISTORY = "history"
+    RECORD = "record"
+    TAILS = "tails"
+    ADMISSION = "admission"

@@ -1,0 +1,36 @@
+"""What a request carries with it: its id, and the trace that it is part of."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from aiohttp import web
+
+from emitter.tracing.trace import Trace, read_trace
+
+REQUEST_ID = web.RequestKey("request_id", str)
+REQUEST_ID_HEADER = "X-Request-ID"
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+
+
+def request_id_of(request: web.Request) -> str:
+    """The client's `X-Request-ID` when it is sane, else one made here; the same for all of the request's life."""
+    known = request.get(REQUEST_ID)
+    if known is None:
+        given = request.headers.get(REQUEST_ID_HEADER, "")
+        known = request[REQUEST_ID] = given if _SANE_REQUEST_ID.match(given) else secrets.token_hex(8)
+    return known
+
+
+TRACE = web.RequestKey("trace", Trace)
+
+
+def trace_of(request: web.Request) -> Trace | None:
+    """Where in a trace a request stands: in the span that was made for it, else in that of its `traceparent`."""
+    made: Trace | None = request.get(TRACE)
+    if made is not None:
+        return made
+    parents = request.headers.getall("traceparent", ())
+    return read_trace(parents, request.headers.getall("tracestate", ())) if parents else None

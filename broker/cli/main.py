@@ -1,0 +1,284 @@
+"""The `runcast` command. Arguments in, exit status out; what happens is elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import msgspec
+from redis.exceptions import RedisClusterException, RedisError
+from rich.console import Console
+
+from broker.auth.claims import SCOPES
+from broker.auth.tokens import DEFAULT_SCOPES
+from broker.base.logging import configure_logs
+from broker.base.settings import Settings, describe, load_settings
+from broker.cli import demo
+from broker.cli.client import Api, ApiError, EdgeUnreachable
+from broker.cli.doctor.findings import as_text, is_well
+from broker.cli.doctor.redis import USER as DOCTOR
+from broker.cli.doctor.redis import look_at_redis, who_is_there
+from broker.cli.doctor.way import Caller, caller_of, look_at_way
+from broker.cli.embedded import NoServer
+from broker.cli.eventsource import NotAStream
+from broker.cli.terminal import Feed, watch
+from broker.edge.child import run_child
+from broker.edge.edge import minted, serve, static_key, version
+from broker.edge.openapi import build_openapi
+from broker.edge.supervisor import Supervisor
+from broker.edge.typescript import build_typescript
+from broker.executions.publish import edge_hooks
+from emitter.__main__ import main as worker_main
+from emitter.errors import InvalidEvent, InvalidSetting
+from emitter.settings import with_defaults
+from emitter.store.connection import one_line
+from emitter.wire.ids import parse_event_id
+
+DEFAULT_EDGE = "http://127.0.0.1:8080"
+DEV_SCOPES = SCOPES - {"admin"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. 0 is success, 1 that something failed, 2 that the command or a setting was wrong."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a mark the terminal cannot show must not end the command
+    if arguments[:1] == ["worker"]:
+        return worker_main(arguments[1:])
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except (InvalidSetting, InvalidEvent, ValueError) as error:
+        print(f"runcast: {error}", file=sys.stderr)
+        return 2
+    except (RedisError, RedisClusterException) as error:
+        print(f"runcast: Redis: {one_line(error)}", file=sys.stderr)
+        return 1
+    except (ApiError, EdgeUnreachable, NoServer, NotAStream, OSError) as error:
+        print(f"runcast: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runcast", description="Stream what agents are doing to who waits for them.")
+    parser.add_argument("--version", action="version", version=version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    each = commands.add_parser("demo", help="everything on this machine: Redis, an edge, a worker with demo agents")
+    each.add_argument("--script", metavar="EVENTS.jsonl", help="play a recorded execution instead of running a worker")
+    each.add_argument("--speed", type=float, default=1.0, help="how many times faster to play it (default 1)")
+    each.set_defaults(command=_demo)
+
+    each = commands.add_parser("serve", help="run an edge")
+    each.add_argument("--workers", type=int, default=0, metavar="N", help="N supervised processes on one port")
+    each.add_argument("--dev", action="store_true", help="loopback only, with a made-up secret")
+    each.set_defaults(command=_serve)
+
+    # `runcast worker` is dispatched before parsing; it stands here to be listed.
+    commands.add_parser("worker", help="run agents: runcast worker MODULE:AGENTS", add_help=False)
+
+    each = commands.add_parser("run", help="start an execution, and watch it")
+    each.add_argument("agent")
+    each.add_argument("task")
+    each.add_argument("--params", type=json.loads, metavar="JSON", help="the agent's parameters, a JSON object")
+    each.add_argument("--follow", action="store_true", help="watch it to its end; exit with its status")
+    _edge_arguments(each)
+    each.set_defaults(command=_run)
+
+    each = commands.add_parser("tail", help="follow an execution, or everything of a user")
+    each.add_argument("execution", nargs="?")
+    each.add_argument("--user", help="everything of this user (your own, or with scope admin any)")
+    each.add_argument("--after", metavar="ID", help="begin after this event id")
+    _edge_arguments(each)
+    each.set_defaults(command=_tail)
+
+    each = commands.add_parser("token", help="print a token minted with RUNCAST_JWT_SECRET")
+    each.add_argument("--user", required=True)
+    each.add_argument("--org", default="default")
+    each.add_argument("--scope", default=" ".join(sorted(DEFAULT_SCOPES)), help="space separated")
+    each.add_argument("--ttl", type=float, default=3600, help="seconds (default 3600)")
+    each.set_defaults(command=_token)
+
+    each = commands.add_parser("doctor", help="check Redis, and the way from an edge to its viewers")
+    each.add_argument("url", nargs="?", help="address at which viewers reach the edges")
+    each.add_argument(
+        "--token", default=os.environ.get("RUNCAST_TOKEN"), help="for the streams it opens (RUNCAST_TOKEN)"
+    )
+    each.add_argument(
+        "--idle", type=float, default=40.0, help="seconds for which a quiet stream is watched (default 40)"
+    )
+    each.set_defaults(command=_doctor)
+
+    each = commands.add_parser("openapi", help="print the API description")
+    each.add_argument("--typescript", action="store_true", help="its types of events, states and requests")
+    each.set_defaults(command=_openapi)
+    commands.add_parser("settings", help="print every setting").set_defaults(command=_settings)
+
+    each = commands.add_parser("edge")  # what the supervisor starts; not for people
+    each.add_argument("fds", type=int, nargs=3)
+    each.set_defaults(command=_edge)
+    return parser
+
+
+def _edge_arguments(parser: argparse.ArgumentParser) -> None:
+    url = os.environ.get("RUNCAST_URL", DEFAULT_EDGE)
+    parser.add_argument("--url", default=url, help=f"address of an edge (RUNCAST_URL; default {DEFAULT_EDGE})")
+    parser.add_argument("--token", default=os.environ.get("RUNCAST_TOKEN"), help="your token (RUNCAST_TOKEN)")
+
+
+# --- servers ---------------------------------------------------------------------------------------------------------
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    return asyncio.run(demo.run(load_settings(os.environ), script=arguments.script, speed=arguments.speed))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    environ = dict(os.environ)
+    if arguments.dev:
+        environ |= {"RUNCAST_HOST": "127.0.0.1", "RUNCAST_ADMIN_HOST": "127.0.0.1"}
+        quick = "0.5"  # at Ctrl-C
+        environ = with_defaults(environ, jwt_secret=secrets.token_urlsafe(32), drain_seconds=quick)
+    settings = load_settings(environ)
+    configure_logs(settings.log_level)
+    settings = _with_redis(settings)
+    edge_hooks(settings)  # refuse to start before anything is bound
+    if not settings.jwks_url:
+        static_key(settings)
+    if arguments.dev:
+        token = minted(settings, "dev", scopes=DEV_SCOPES, ttl=86_400)
+        console = f"http://127.0.0.1:{settings.port}/#token={token}"
+        print(f"DEVELOPMENT MODE: loopback only. The console of user dev, signed in:\n{console}", file=sys.stderr)
+    if arguments.workers < 0:
+        raise ValueError("--workers is 1 or more")
+    if arguments.workers:
+        asyncio.run(Supervisor(settings, arguments.workers, environ).run())
+    else:
+        _run_edge(settings)
+    return 0
+
+
+def _with_redis(settings: Settings) -> Settings:
+    if settings.redis_url:
+        return settings
+    allowed = "the address of a Redis or Valkey (only `runcast demo` brings its own)"
+    raise InvalidSetting("RUNCAST_REDIS_URL", "", allowed)
+
+
+def _run_edge(settings: Settings) -> None:
+    with contextlib.suppress(asyncio.CancelledError):  # a second signal: the drain was cut short, as asked
+        asyncio.run(serve(settings))
+
+
+def _edge(arguments: argparse.Namespace) -> int:
+    # Ctrl-C goes to the supervisor, which stops its children in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = load_settings(os.environ)
+    configure_logs(settings.log_level)
+    try:
+        asyncio.run(run_child(settings, *arguments.fds))
+    except asyncio.CancelledError:
+        return 1
+    return 0
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.params is not None and not isinstance(arguments.params, dict):
+        raise ValueError("--params is a JSON object")
+    return asyncio.run(_run_agent(arguments))
+
+
+async def _run_agent(arguments: argparse.Namespace) -> int:
+    async with Api(arguments.url, arguments.token) as api:
+        started = await api.execute(arguments.task, agent=arguments.agent, params=arguments.params)
+        execution_id: str = started["executionId"]
+        if not arguments.follow:
+            print(execution_id)
+            return 0
+        print(execution_id, file=sys.stderr)
+        return await watch(api, execution_id, Console())
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    if (arguments.execution is None) == (arguments.user is None):
+        raise ValueError("name an execution, or --user")
+    cursor = parse_event_id(arguments.after) if arguments.after else None
+    target = arguments.execution or Feed(user=arguments.user)
+
+    async def follow() -> int:
+        async with Api(arguments.url, arguments.token) as api:
+            return await watch(api, target, Console(), cursor=cursor)
+
+    return asyncio.run(follow())
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    settings = load_settings(os.environ)
+    caller = _caller(arguments.token, settings) if arguments.url else None
+    if caller is None:
+        _with_redis(settings)
+    return asyncio.run(_look(settings.redis_url, arguments.url, caller, arguments.idle))
+
+
+def _caller(token: str | None, settings: Settings) -> Caller:
+    if token:
+        return caller_of(token, settings.jwt_org_claim)
+    if not settings.jwt_secret:
+        raise ValueError("a token is needed for streams: --token, RUNCAST_TOKEN, or RUNCAST_JWT_SECRET to mint one")
+    return caller_of(minted(settings, DOCTOR, scopes=DEFAULT_SCOPES, ttl=600), settings.jwt_org_claim)
+
+
+async def _look(redis_url: str, url: str | None, caller: Caller | None, idle_seconds: float) -> int:
+    found = []
+    if redis_url:
+        found += [*await look_at_redis(redis_url), *await who_is_there(redis_url)]
+        print(as_text(found), flush=True)
+    if url and caller is not None:
+        print(f"looking at {url}, which takes about {idle_seconds + 10:.0f} s ...", file=sys.stderr)
+        print(as_text(seen := await look_at_way(url, caller, redis_url, idle_seconds)))
+        found += seen
+    return 0 if is_well(found) else 1
+
+
+# --- prints ----------------------------------------------------------------------------------------------------------
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    settings = load_settings(os.environ)
+    if not settings.jwt_secret:
+        raise InvalidSetting("RUNCAST_JWT_SECRET", "", "the secret that the edges verify tokens with")
+    scopes = arguments.scope.split()
+    print(minted(settings, arguments.user, arguments.org, scopes=scopes, ttl=arguments.ttl))
+    return 0
+
+
+def _openapi(parsed: argparse.Namespace) -> int:
+    if parsed.typescript:
+        print(build_typescript(), end="")
+        return 0
+    print(msgspec.json.format(msgspec.json.encode(build_openapi(version())), indent=2).decode())
+    return 0
+
+
+def _settings(_: argparse.Namespace) -> int:
+    for row in describe(load_settings(os.environ)):
+        unit = f" ({row.unit})" if row.unit else ""
+        print(f"{row.name}{unit}\n    {row.meaning}\n    default {row.default}, now {row.current}")
+    return 0

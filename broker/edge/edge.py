@@ -1,0 +1,486 @@
+"""The life of an edge: what it is made of, in the order in which it starts and, reversed, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from redis.exceptions import RedisError
+
+from broker.auth import authenticator
+from broker.auth.authenticator import Access
+from broker.auth.claims import ClaimNames
+from broker.auth.jwks import Jwks
+from broker.auth.keys import Keys, pem_key, secret_key
+from broker.auth.tickets import MESSAGE as TICKET_MESSAGE
+from broker.auth.tickets import Tickets
+from broker.auth.tokens import Verifier, mint
+from broker.base.logging import get_logger
+from broker.base.metrics import Metrics
+from broker.base.reasons import Protocol, RejectReason
+from broker.base.settings import Settings
+from broker.edge.admin import admin_app
+from broker.edge.openapi import build_openapi
+from broker.executions.commands import Commands
+from broker.http import descriptors, errors
+from broker.http.api import Api
+from broker.http.connection import Connection, Unreadable, announce_end
+from broker.http.gateway import MAX_BODY_BYTES, Front
+from broker.http.listener import SETTLE_SECONDS, Counts, Listener, listen
+from broker.http.responses import WATCH_SECONDS, Responses
+from broker.http.static import Pages
+from broker.log.cluster_subscription import subscription
+from broker.log.delivery_spans import Deliveries
+from broker.log.history import History
+from broker.log.watch_leases import Presence
+from broker.ops.probes import Heartbeat, measure_lag, new_edge_id
+from broker.ops.rates import Vitals
+from broker.ops.redis_metrics import RedisMetrics
+from broker.ops.snapshot import Collector
+from broker.ops.standby import Standby
+from broker.ops.stream import Ops
+from broker.ops.types import EdgeInfo
+from broker.protocols.a2a.routes import A2A
+from broker.protocols.ag_ui.routes import AgUi
+from broker.protocols.ai_sdk.routes import AiSdk
+from broker.streams.admission import Admission
+from broker.streams.service import Streams
+from emitter import tasks
+from emitter.errors import InvalidSetting
+from emitter.forks import leave_signals_to_this_process
+from emitter.store import announcements
+from emitter.store.append import limits_of
+from emitter.store.connection import GONE, connect
+from emitter.store.lifecycle import Lifecycle
+from emitter.tracing.setup import tracer_from
+from emitter.wire import ids, limits
+from emitter.wire import keys as keys_module
+from emitter.wire.redact import Redactor
+
+LOOPBACK = "127.0.0.1"
+SHUTDOWN_SECONDS = 5.0
+RECHECK_SECONDS_MAX = 15.0
+UNREADY_SECONDS = 5.0
+"""How long a stopping edge is unready before it stops to listen, if it drains for four times as long or longer."""
+
+
+def version() -> str:
+    try:
+        return distribution_version("runcast")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Edge:
+    """One edge process: `async with Edge(settings) as edge:` serves until the block ends, then drains.
+
+    `public` and `admin` are sockets to serve on that somebody else bound (a supervisor); by default the edge binds the
+    settings' addresses itself. `port` and `admin_port` tell where it listens.
+    """
+
+    def __init__(
+        self, settings: Settings, *, public: socket.socket | None = None, admin: socket.socket | None = None
+    ) -> None:
+        self._room = descriptors.room(settings, descriptors.limit())
+        self._warn_of(settings)
+        # Streams beyond what there are descriptors for are refused as any above the limit.
+        self.settings = settings = msgspec.structs.replace(settings, max_connections=self._room.streams)
+        self.id = new_edge_id()
+        self._version = version()
+        self.metrics = Metrics(self._version)
+        self._unreadable = Unreadable(self.metrics.unreadable)
+        self._vitals = Vitals(self.metrics)
+        self._started_at = ids.now_ms()
+        self._sockets = (public, admin)
+        self._stack = contextlib.AsyncExitStack()
+        self._log = get_logger()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = self.admin_port = 0
+
+    def _warn_of(self, settings: Settings) -> None:
+        wanted, room = settings.max_connections, self._room
+        if room.streams < wanted:
+            about = {"max_connections": wanted, "max_sockets": settings.max_sockets, "descriptors": room.descriptors}
+            get_logger().warning("streams_limited", streams=room.streams, sockets=room.sockets, **about)
+
+    async def __aenter__(self) -> Edge:
+        await self._stack.__aenter__()
+        try:
+            for part in (
+                self._tracing(),
+                self._redis(),
+                self._access(),
+                self._presence(),
+                self._streams(),
+                self._subscription(),
+                self._heartbeat(),
+                self._background(),
+                self._admin_listener(),
+                self._public_listener(),
+                self._drain(),
+            ):
+                await self._stack.enter_async_context(part)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._log.info("edge_started", edge=self.id, port=self.port, admin_port=self.admin_port)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self._stack.aclose()
+        self._log.info("edge_stopped", edge=self.id)
+
+    # --- parts, in the order of their start --------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _tracing(self) -> AsyncIterator[None]:
+        self._tracer = tracer_from(os.environ, "runcast-edge")
+        try:
+            yield
+        finally:
+            await self._tracer.close()
+
+    @contextlib.asynccontextmanager
+    async def _redis(self) -> AsyncIterator[None]:
+        if (
+            self.settings.redis_prefix != keys_module.PREFIX
+        ):  # which was read from the environment when the process started
+            raise InvalidSetting(
+                "RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{keys_module.PREFIX} in this process"
+            )
+        if bool(self.settings.record_model_contents) != limits.RECORD_MODEL_CONTENTS:  # as well
+            allowed = f"{int(limits.RECORD_MODEL_CONTENTS)} in this process"
+            raise InvalidSetting("RUNCAST_RECORD_MODEL_CONTENTS", str(self.settings.record_model_contents), allowed)
+        self.redis = connect(self.settings.redis_url)
+        # A connection pool of its own: a wave of commands must never keep the subscription from reconnecting.
+        self._listening = connect(self.settings.redis_url)
+        try:
+            await self.redis.ping()
+            yield
+        finally:
+            await self._listening.aclose()
+            await self.redis.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _access(self) -> AsyncIterator[None]:
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as stack:
+            jwks = await stack.enter_async_context(Jwks(settings.jwks_url)) if settings.jwks_url else None
+            keys = jwks or static_key(settings)
+            verifier = Verifier(
+                keys,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                names=claim_names(settings),
+                unscoped=frozenset(settings.default_scopes),
+            )
+            tickets = await stack.enter_async_context(Tickets(self.redis, self.id))
+            origins = settings.cors_origins
+            self.access = Access(
+                self.redis, verifier, tickets, origins=origins, jwks=jwks, on_revoked=self._close_revoked
+            )
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _presence(self) -> AsyncIterator[None]:
+        async with Presence(self.redis, self.id) as self.presence:
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _streams(self) -> AsyncIterator[None]:
+        settings = self.settings
+        self.history = History(self.redis, self.metrics)
+        async with Admission(
+            self.redis,
+            self.id,
+            max_connections_per_user=settings.max_connections_per_user,
+            connects_per_minute=settings.connects_per_minute,
+        ) as self.admission:
+            deliveries = Deliveries(self._tracer) if self._tracer.is_on else None
+            tickets = self.access.tickets
+            self.streams = Streams(
+                settings, self.history, self.admission, self.presence, tickets, self.metrics, deliveries
+            )
+            collector = Collector(self.redis, self._describe)
+            self.ops = Ops(settings, self.streams, self.admission, tickets, collector, self.metrics)
+            yield
+            await self.ops.stop()
+            await self.streams.stop()
+
+    @contextlib.asynccontextmanager
+    async def _subscription(self) -> AsyncIterator[None]:
+        self.heartbeat = Heartbeat(
+            self.id, self.redis, lambda: self.subscription, self._describe, self.metrics.redis_emptied.inc
+        )
+        permanent = [self.heartbeat.channel, keys_module.REVOCATIONS]
+        listening = subscription(
+            self._listening, permanent, self._on_message, self._on_lost, self.metrics.pubsub_reconnects.inc
+        )
+        async with listening as self.subscription:
+            self.streams.watch.subscription = self.subscription
+            await self.access.revocations.load()
+            try:
+                yield
+            finally:
+                await tasks.end(self._tasks)
+
+    @contextlib.asynccontextmanager
+    async def _heartbeat(self) -> AsyncIterator[None]:
+        async with owned(self.heartbeat.run(), "heartbeat"):
+            yield
+        await self.heartbeat.leave()
+
+    @contextlib.asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        self.metrics.connections_limit.set(self.settings.max_connections)
+        redis_metrics = RedisMetrics(self.redis, self.metrics)
+        settings = self.settings
+        lifecycle = Lifecycle(self.redis, limits_of(settings), Redactor(settings.redact_keys))
+        standby = Standby(self.redis, self.id, lifecycle, settings.lease_seconds, self._log)
+        async with (
+            owned(measure_lag(self.metrics), "loop-lag"),
+            owned(redis_metrics.run(), "redis-metrics"),
+            owned(self._recheck(), "recheck"),
+            owned(standby.run(), "standby"),
+        ):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _admin_listener(self) -> AsyncIterator[None]:
+        metrics, settings = self.metrics, self.settings
+        metrics.ready.set_function(lambda: all(self._ready().values()))
+        sock = self._sockets[1] or listen(settings.admin_host, settings.admin_port, "RUNCAST_ADMIN_")
+        counts = Counts(metrics.admin_sockets, metrics.rejected[RejectReason.SOCKETS])
+        self._admin = Listener(sock, descriptors.ADMIN_SOCKETS, counts)
+        self.admin_port = self._admin.port
+        async with serving(admin_app(metrics, self._ready), self._admin, self._unreadable):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _public_listener(self) -> AsyncIterator[None]:
+        metrics, settings = self.metrics, self.settings
+        metrics.sockets_limit.set(self._room.sockets)
+        sock = self._sockets[0] or listen(settings.host, settings.port)
+        counts = Counts(metrics.sockets, metrics.rejected[RejectReason.SOCKETS])
+        # A socket that somebody else bound has other processes on it.
+        shared = self._room.streams if self._sockets[0] else 0
+        self._public = Listener(sock, self._room.sockets, counts, shared=shared)
+        self.port = self._public.port
+        self._responses = Responses(settings, self.access.is_revoked)
+        settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)
+        async with (
+            owned(self._responses.run(), "responses"),
+            serving(self._app(), self._public, self._unreadable, settle_seconds),
+        ):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _drain(self) -> AsyncIterator[None]:
+        # The last to start is the first to stop: the listener still stands while viewers are sent elsewhere.
+        yield
+        self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
+        self._public.draining = True
+        self.ops.drain()
+        last_seconds = 0.0  # a second signal ends it at once
+        try:
+            # Without viewers, too, whoever sends requests here hears first that they are to go elsewhere.
+            await asyncio.gather(self.streams.drain(self.settings.drain_seconds), asyncio.sleep(self._unready_seconds))
+            last_seconds = SHUTDOWN_SECONDS - WATCH_SECONDS
+        finally:
+            self._responses.end_within(last_seconds)
+
+    @property
+    def _unready_seconds(self) -> float:
+        """For how long this edge says at least that it is not ready before it stops to listen."""
+        return min(UNREADY_SECONDS, self.settings.drain_seconds / 4)
+
+    # --- what the parts need of each other ---------------------------------------------------------------------------
+
+    def _app(self) -> web.Application:
+        settings = self.settings
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        authenticator.setup_cors(app, settings.cors_origins)
+        errors.setup(app)
+        app.middlewares.append(self._responses.middleware)
+        commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
+        front = Front(
+            settings,
+            self.access,
+            self.admission,
+            self.streams,
+            commands,
+            self.metrics,
+            self._tracer,
+            self._responses,
+        )
+        openapi = msgspec.json.encode(build_openapi(version()))
+        api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, openapi)
+        app.add_routes(api.routes())
+        chat = AiSdk(front.speaking(Protocol.AI_SDK))
+        ag_ui = AgUi(front.speaking(Protocol.AG_UI), self.redis)
+        a2a = A2A(front.speaking(Protocol.A2A), self.redis, self.history, version(), settings.public_url)
+        # What is bound to this machine alone (`serve --dev`, `demo`) is what somebody works on.
+        pages = Pages(fresh=settings.host == LOOPBACK)
+        app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *pages.routes()])
+        return app
+
+    def _on_message(self, channel: str, data: bytes) -> None:
+        if channel == self.heartbeat.channel:
+            if data.startswith(TICKET_MESSAGE):
+                self.access.tickets.on_message(data)
+            else:
+                self.heartbeat.hear()
+        elif channel == keys_module.REVOCATIONS:
+            if self.access.revocations.on_message(data) is not None:
+                self._close_revoked()
+        else:
+            self.metrics.pubsub_messages.inc()
+            self.metrics.events_received.inc(data.count(b"\n"))
+            self.streams.watch.on_message(channel, data)
+
+    def _on_lost(self, channel: str) -> None:
+        if channel == keys_module.REVOCATIONS:
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._tasks.append(asyncio.create_task(self._reload_revocations(), name="revocations"))
+        elif channel != self.heartbeat.channel:
+            self.streams.watch.on_lost(channel)
+
+    async def _reload_revocations(self) -> None:
+        try:
+            await self.access.revocations.load()
+            self._close_revoked()
+        except (RedisError, *GONE) as error:
+            self._log.warning("revocations_not_loaded", error=type(error).__name__)
+
+    def _close_revoked(self) -> None:
+        self.streams.close_revoked(self.access.is_revoked)
+        self.ops.close_revoked(self.access.is_revoked)
+
+    async def _recheck(self) -> None:
+        seconds = min(RECHECK_SECONDS_MAX, self.settings.heartbeat_seconds)
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.streams.watch.recheck(seconds)
+                await self.access.revocations.settle()
+            except (RedisError, *GONE) as error:
+                self._log.warning("recheck_failed", error=type(error).__name__)
+
+    def _ready(self) -> dict[str, bool]:
+        return {**self.heartbeat.ready(), **self.access.ready(), "accepting": not self.streams.draining}
+
+    def _describe(self) -> EdgeInfo:
+        pace = self._vitals.pace(time.monotonic())
+        return EdgeInfo(
+            id=self.id,
+            version=self._version,
+            viewers=len(self.streams),
+            logs=len(self.streams.watch),
+            draining=self.streams.draining,
+            events_per_second=pace.events_per_second,
+            deliveries_per_second=pace.deliveries_per_second,
+            latency_ms=pace.latency,
+            loop_lag_ms=pace.loop_lag_ms,
+            rss_bytes=announcements.rss_bytes(),
+            started_at=self._started_at,
+        )
+
+
+def static_key(settings: Settings) -> Keys:
+    """The configured key. Raises `InvalidSetting` when there is none, or the PEM is none."""
+    if settings.jwt_public_key:
+        pem = settings.jwt_public_key
+        try:
+            return pem_key(pem if "-----BEGIN" in pem else Path(pem).read_text())
+        except (OSError, ValueError) as error:
+            raise InvalidSetting(
+                "RUNCAST_JWT_PUBLIC_KEY", pem[:80], f"a PEM public key or its path ({error})"
+            ) from error
+    if settings.jwt_secret:
+        return secret_key(settings.jwt_secret)
+    allowed = "one of RUNCAST_JWT_SECRET, RUNCAST_JWT_PUBLIC_KEY and RUNCAST_JWKS_URL must be set (or use --dev)"
+    raise InvalidSetting("RUNCAST_JWT_SECRET", "", allowed)
+
+
+def claim_names(settings: Settings) -> ClaimNames:
+    return ClaimNames(settings.jwt_scope_claim, settings.jwt_org_claim)
+
+
+def minted(settings: Settings, user: str, org: str = "default", *, scopes: Collection[str], ttl: float) -> str:
+    """A token that edges with these settings take. Errors of `mint`."""
+    return mint(
+        settings.jwt_secret or "",
+        user,
+        org,
+        scopes,
+        ttl=ttl,
+        now=time.time(),
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        names=claim_names(settings),
+    )
+
+
+@contextlib.asynccontextmanager
+async def owned(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """A task for the length of a block."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        await tasks.end([task])
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: web.Application, listener: Listener, unreadable: Unreadable, settle_seconds: float = 0
+) -> AsyncIterator[None]:
+    """Serve an application to those whom the listener lets in."""
+    app.on_response_prepare.append(announce_end)
+    runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    server = runner.server
+    assert server is not None
+    try:
+        async with listener.listening(lambda: Connection(server, listener, unreadable), settle_seconds):
+            yield
+    finally:
+        await runner.cleanup()
+
+
+async def serve(
+    settings: Settings,
+    *,
+    public: socket.socket | None = None,
+    admin: socket.socket | None = None,
+    ready: Callable[[Edge], None] = lambda _: None,
+) -> None:
+    """Run an edge until SIGTERM or SIGINT; a second signal ends it at once."""
+    descriptors.raise_limit()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    me = asyncio.current_task()
+    assert me is not None
+
+    def on_signal() -> None:
+        if stop.is_set():
+            me.cancel()
+        stop.set()
+
+    leave_signals_to_this_process()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with Edge(settings, public=public, admin=admin) as edge:
+        ready(edge)
+        await stop.wait()

@@ -1,0 +1,300 @@
+"""What a caller does to executions: start, look, cancel, answer. No HTTP here; `broker.http.api` speaks that."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from broker.base.identity import Identity
+from broker.base.problem import Problem
+from broker.executions.inputs import Answers, open_inputs
+from broker.executions.listing import Listing
+from broker.executions.state import Fold
+from broker.executions.types import (
+    CancelResponse,
+    EventPage,
+    ExecuteRequest,
+    ExecuteResponse,
+    ExecutionList,
+    ExecutionState,
+    ExecutionSummary,
+    Failure,
+    InputRequest,
+    InputResponse,
+    LoggedEvent,
+)
+from broker.log.history import History
+from emitter.errors import (
+    ExecutionEnded,
+    ExecutionExists,
+    UnknownExecution,
+)
+from emitter.events import InputRequired
+from emitter.store import announcements
+from emitter.store.append import LogLimits
+from emitter.store.lifecycle import Lifecycle, Start, check_size
+from emitter.tracing.trace import Trace
+from emitter.wire.entries import Entry
+from emitter.wire.ids import START, EventId, new_execution_id, now_ms
+from emitter.wire.keys import Owner
+from emitter.wire.prepared import Redaction
+from emitter.wire.record import ExecutionRecord, Field, Selection, read_object
+from emitter.wire.record import question as question_field
+
+IDEMPOTENCY_SECONDS = 86_400
+AGENTS_FRESH_SECONDS = 1.0
+MAX_DELAY_SECONDS = 365 * 86_400
+"""How late an execution may start where logs do not expire."""
+_KEY = Selection(Field.KEY)
+_PARAMS = Selection(Field.PARAMS)
+_STATE = Selection(Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN)
+_STATE_AND_STACK = Selection(*_STATE.names, Field.STACK)
+
+
+class _Key:
+    """An `Idempotency-Key` of one owner, and the request it came with."""
+
+    def __init__(self, owner: Owner, key: str, request: ExecuteRequest) -> None:
+        self.digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.name = owner.idempotency(self.digest)
+        self.body = hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()[:32]
+
+    def execution_id(self, stored: bytes) -> str:
+        """What was stored with the first request. Raises `Problem` 422 if that was another one."""
+        execution_id, body = stored.decode().split(" ")
+        if body != self.body:
+            raise Problem(422, "idempotency-key-reused", "this Idempotency-Key came with another request before")
+        return execution_id
+
+
+class Commands:
+    """The commands of one edge."""
+
+    def __init__(self, redis: Redis, history: History, limits: LogLimits, redact: Redaction) -> None:
+        self._redis: Any = redis
+        self._history = history
+        self._limits = limits
+        self._lifecycle = Lifecycle(redis, limits, redact)
+        self._answers = Answers(redis, limits, redact)
+        self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+        self._listing = Listing(redis)
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self,
+        identity: Identity,
+        request: ExecuteRequest,
+        *,
+        request_id: str,
+        idempotency_key: str | None,
+        trace: Trace | None = None,
+    ) -> tuple[ExecuteResponse, bool]:
+        """Accept an execution, as part of `trace`, and queue its job; whether it was new. Raises `Problem` 422 (unknown
+        agent, a key used for another request), `ExecutionExists`, `PayloadTooLarge`, `TooManyQueued`."""
+        owner = identity.owner
+        key = None if idempotency_key is None else _Key(owner, idempotency_key, request)
+        execution_id = None if key is None else await self._first_answer(key)
+        if key is not None and execution_id is not None and await self._is_first(key, owner, execution_id):
+            await self._lifecycle.offer(owner, execution_id)
+            return _accepted(execution_id), False  # even if no worker knows the agent any more
+        start = self._start(request, await self._agent(request.agent), request_id, key, trace)
+        execution_id = execution_id or request.execution_id or new_execution_id()
+        if key is not None:
+            execution_id = await self._reserve(key, execution_id)
+        is_new = await self._lifecycle.accept(owner, execution_id, start)
+        if not is_new and (key is None or not await self._is_first(key, owner, execution_id)):
+            head = await self._history.head(owner.execution(execution_id).record)
+            raise ExecutionExists(execution_id, head.state if head else "unknown")
+        return _accepted(execution_id), is_new
+
+    async def _is_first(self, key: _Key, owner: Owner, execution_id: str) -> bool:
+        """Whether this key's first request began the execution; another may have had the same id."""
+        record = _KEY.read(await self._redis.hmget(owner.execution(execution_id).record, *_KEY.names))
+        return record.key == key.digest
+
+    def _start(
+        self, request: ExecuteRequest, agent: str, request_id: str, key: _Key | None, trace: Trace | None
+    ) -> Start:
+        latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 900
+        if request.not_before is not None and request.not_before > latest:
+            # By then its log would have expired, or be about to.
+            raise Problem(422, "invalid", f"notBefore is at most {latest}", path="$.notBefore", latest=latest)
+        start = Start(
+            task=request.task,
+            agent=agent,
+            params=request.params,
+            metadata=request.metadata,
+            request_id=request_id,
+            conversation_id=request.conversation_id,
+            not_before=request.not_before,
+            cancel_after_seconds=request.on_disconnect.cancel_after_seconds if request.on_disconnect else None,
+            key="" if key is None else key.digest,
+            trace=trace,
+        )
+        check_size(start, self._limits)  # before anything is kept of the request
+        return start
+
+    async def _agent(self, name: str | None) -> str:
+        known = await self._known_agents()
+        if name is None and len(known) == 1:
+            return next(iter(known))
+        if name is None or name not in known:
+            what = "name an agent" if name is None else f"no worker knows an agent {name[:80]!r}"
+            raise Problem(422, "unknown-agent", what, path="$.agent", known=sorted(known))
+        return name
+
+    async def _known_agents(self) -> frozenset[str]:
+        asked, known = self._agents
+        if time.monotonic() - asked > AGENTS_FRESH_SECONDS:
+            known = frozenset(await announcements.known_agents(self._redis))
+            self._agents = (time.monotonic(), known)
+        return known
+
+    async def _first_answer(self, key: _Key) -> str | None:
+        """The execution id that the first request with this key got, if there was one."""
+        stored = await self._redis.get(key.name)
+        return None if stored is None else key.execution_id(stored)
+
+    async def _reserve(self, key: _Key, execution_id: str) -> str:
+        """The execution id for this key: the one proposed, unless another request came first."""
+        stored = await self._redis.set(
+            key.name, f"{execution_id} {key.body}", nx=True, get=True, ex=IDEMPOTENCY_SECONDS
+        )
+        return execution_id if stored is None else key.execution_id(stored)
+
+    # --- look --------------------------------------------------------------------------------------------------------
+
+    async def listing(
+        self,
+        owner: Owner,
+        *,
+        state: str | None,
+        limit: int,
+        cursor: str | None,
+        conversation_id: str | None = None,
+        is_brief: bool = False,
+    ) -> ExecutionList:
+        """As `Listing.page`."""
+        return await self._listing.page(
+            owner, state=state, limit=limit, cursor=cursor, conversation_id=conversation_id, is_brief=is_brief
+        )
+
+    async def summary(self, owner: Owner, execution_id: str) -> ExecutionSummary | None:
+        """As `Listing.summary`."""
+        return await self._listing.summary(owner, execution_id)
+
+    async def state(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionState:
+        """The folded log. Where the log is trimmed or gone, the record fills in what it knows."""
+        record = await self._record(owner, execution_id, with_stack=with_stack)
+        waits_for = await self._open_inputs(owner, execution_id, record)
+        fold = Fold(execution_id)
+        async for entry in self._entries(owner, execution_id, START):
+            fold.apply_entry(entry)
+        state = fold.state()
+        if state.cursor in ("", "0-0") and record.end:
+            fold.apply_entry(Entry(record.ms, record.seq, b"", record.end))
+            state = fold.state()
+        return _completed(state, record, waits_for)
+
+    async def params(self, owner: Owner, execution_id: str) -> dict[str, Any]:
+        """What an execution was started with, without credentials. What others wrote that is no object is none."""
+        record = _PARAMS.read(await self._redis.hmget(owner.execution(execution_id).record, *_PARAMS.names))
+        try:
+            return read_object(record.params)
+        except ValueError:
+            return {}
+
+    async def _record(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionRecord:
+        selection = _STATE_AND_STACK if with_stack else _STATE
+        record = selection.read(await self._redis.hmget(owner.execution(execution_id).record, *selection.names))
+        if not record.exists:
+            raise UnknownExecution(execution_id)
+        return record
+
+    async def _open_inputs(self, owner: Owner, execution_id: str, record: ExecutionRecord) -> list[InputRequired]:
+        if not record.open_inputs or record.has_ended:
+            return []
+        asked = Selection(*map(question_field, record.open_inputs))
+        found = asked.read(await self._redis.hmget(owner.execution(execution_id).record, *asked.names))
+        return open_inputs(found.questions.values())
+
+    async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
+        async for page in self._pages(owner, execution_id, after):
+            for entry in page:
+                yield entry
+
+    async def _pages(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Sequence[Entry]]:
+        keys = owner.execution(execution_id)
+        while True:
+            page = await self._history.read(keys.log, after, record=keys.record, alone=True)
+            yield page.entries
+            if page.end or not page.entries:
+                return
+            after = page.cursor
+
+    async def events(self, owner: Owner, execution_id: str, *, after: EventId, limit: int) -> EventPage:
+        """One page of the log."""
+        keys = owner.execution(execution_id)
+        head = await self._history.head(keys.record)
+        if head is None:
+            raise UnknownExecution(execution_id)
+        page = await self._history.read(keys.log, after, record=keys.record, limit=limit, alone=True)
+        entries = page.entries
+        more = not page.end
+        return EventPage(
+            events=[LoggedEvent(id=str(entry.id), event=msgspec.Raw(entry.json)) for entry in entries],
+            state=head.state,
+            next_after=str(entries[-1].id) if entries and more else None,
+            first_seq=entries[0].seq if page.reset and entries else None,
+        )
+
+    async def export(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[bytes]:
+        """The log as NDJSON lines `{"id":…,"event":…}`, as many at a time as a read has. Raises `UnknownExecution`."""
+        if await self._history.head(owner.execution(execution_id).record) is None:
+            raise UnknownExecution(execution_id)
+        async for page in self._pages(owner, execution_id, after):
+            yield b"".join(b'{"id":"%d-%d","event":%b}\n' % (entry.ms, entry.seq, entry.json) for entry in page)
+
+    # --- steer -------------------------------------------------------------------------------------------------------
+
+    async def cancel(
+        self, identity: Identity, execution_id: str, reason: str | None, request_id: str
+    ) -> CancelResponse:
+        """Cancel, or ask the worker to. A repeat changes nothing. Raises `UnknownExecution`, `ExecutionEnded`."""
+        state = await self._lifecycle.cancel(
+            identity.owner, execution_id, reason=reason, by=identity.name, request_id=request_id
+        )
+        if state in ("completed", "failed"):
+            raise ExecutionEnded(execution_id, state)
+        return CancelResponse(execution_id=execution_id, state=state)
+
+    async def answer(
+        self, identity: Identity, execution_id: str, request: InputRequest, request_id: str
+    ) -> InputResponse:
+        """Give an input its answer; errors of `Answers.give`."""
+        return await self._answers.give(identity, execution_id, request, request_id)
+
+
+def _accepted(execution_id: str) -> ExecuteResponse:
+    return ExecuteResponse(
+        execution_id=execution_id, state="queued", stream_url=f"/api/agent/executions/{execution_id}/stream"
+    )
+
+
+def _completed(state: ExecutionState, record: ExecutionRecord, waits_for: list[InputRequired]) -> ExecutionState:
+    changes: dict[str, Any] = {"status": record.state, "cursor": str(record.last)}
+    if state.task is None:
+        changes["task"] = record.task
+    if state.agent is None:
+        changes["agent"] = record.agent or None
+    if not record.has_ended:
+        changes["open_inputs"] = waits_for
+    if record.stack is not None and state.error is not None:
+        changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record.stack)
+    return msgspec.structs.replace(state, **changes)

@@ -1,0 +1,340 @@
+"""The HTTP interface: routes, who may call them, and the shape of answers. What they do is in the modules they call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import get_args
+
+import msgspec
+from aiohttp import HttpVersion11, web
+from redis.asyncio import Redis
+
+from broker.auth.authenticator import Access
+from broker.auth.permissions import require_execution
+from broker.auth.revocation_store import Revoked
+from broker.auth.revocations import HOLD_MS, moment_of
+from broker.base.error_mapping import to_problem
+from broker.base.fairness import FairSemaphore
+from broker.base.identity import Identity
+from broker.base.metrics import Metrics
+from broker.base.problem import Problem
+from broker.base.reasons import RedisOp
+from broker.base.request_context import request_id_of
+from broker.base.settings import Settings
+from broker.executions.publish import Gate, edge_hooks, exists, may_begin, publish, read_events, read_producer
+from broker.executions.types import (
+    AgentInfo,
+    AgentList,
+    CancelRequest,
+    ExecuteRequest,
+    InputRequest,
+    RevocationRequest,
+    RevocationResponse,
+    TicketRequest,
+    TicketResponse,
+)
+from broker.http.gateway import (
+    MAX_BODY_BYTES,
+    PUBLISHES,
+    READS,
+    SMALL_BODY_BYTES,
+    TICKETS,
+    VALUE_BODY_BYTES,
+    Front,
+    idempotency_key,
+)
+from broker.ops.stream import Ops
+from broker.streams.reconnect import for_event_source
+from broker.streams.service import Streams
+from emitter.errors import UnknownExecution
+from emitter.events import State
+from emitter.store import announcements
+from emitter.store.append import limits_of
+from emitter.tracing.trace import Trace
+from emitter.wire.ids import EXECUTION_ID, START, EventId, parse_event_id
+from emitter.wire.prepared import DROPPED
+from emitter.wire.redact import Redactor
+
+MAX_LIST = 200
+PREPARED_AT_ONCE = 4
+"""Large publishes that are read at a time, of different users: each adds a slice to a round of the loop."""
+
+
+class Api:
+    """The handlers, over the parts of one edge."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: Redis,
+        access: Access,
+        streams: Streams,
+        ops: Ops,
+        front: Front,
+        metrics: Metrics,
+        openapi: bytes,
+    ) -> None:
+        self._settings = settings
+        self._redis = redis
+        self._access = access
+        self._streams = streams
+        self._ops = ops
+        self._front = front
+        self._commands = front.commands
+        self._metrics = metrics
+        self._redact = Redactor(settings.redact_keys)
+        self._hooks = edge_hooks(settings)
+        self._limits = limits_of(settings)
+        self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
+        self._start_bytes = start_body_bytes(settings)
+        self._preparations = FairSemaphore("large publishes", PREPARED_AT_ONCE, 1)
+        self._openapi = openapi
+
+    def routes(self) -> list[web.RouteDef]:
+        base = "/api/agent/executions"
+        return [
+            web.get(base + "/{id}/stream", for_event_source(self.stream_execution), allow_head=False),
+            web.get("/api/agent/stream", for_event_source(self.stream_feed), allow_head=False),
+            web.get("/api/ops/stream", for_event_source(self.stream_ops), allow_head=False),
+            web.post("/api/agent/execute", self.execute),
+            web.get(base, self.list_executions),
+            web.get(base + "/{id}", self.get_execution),
+            web.get(base + "/{id}/events", self.get_events, allow_head=False),
+            web.post(base + "/{id}/events", self.post_events),
+            web.post(base + "/{id}/cancel", self.cancel),
+            web.post(base + "/{id}/input", self.answer),
+            web.post("/api/agent/stream-tickets", self.mint_ticket),
+            web.get("/api/agent/agents", self.list_agents),
+            web.post("/api/admin/revocations", self.revoke),
+            web.delete("/api/admin/revocations", self.take_back),
+            web.get("/openapi.json", self.openapi),
+        ]
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    async def stream_execution(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._front.identify(request, "executions:read", ticket=True)
+        return await self._front.open(request, identity, execution_of(request))
+
+    async def stream_feed(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._front.identify(request, "executions:read", ticket=True)
+        return await self._front.open(request, identity, None)
+
+    async def stream_ops(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._front.identify(request, "ops:read", ticket=True)
+        require_execution(identity, None)
+        return await self._ops.open(request, identity, request_id_of(request))
+
+    async def mint_ticket(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "executions:read", rate=TICKETS)
+        body = await self._front.read_json(request, TicketRequest)
+        ticket, expires_at = await self._access.tickets.mint(identity, body.execution_id)
+        return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
+
+    # --- executions --------------------------------------------------------------------------------------------------
+
+    async def execute(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "executions:write")
+        async with self._front.starting(identity):
+            wanted = await self._front.read_json(request, ExecuteRequest, self._start_bytes)
+            key = idempotency_key(request)
+            answer, _ = await self._front.execute(request, identity, wanted, idempotency_key=key)
+        return _json(answer, status=202)
+
+    async def list_executions(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "executions:read", rate=READS)
+        state = request.query.get("state")
+        if state is not None and state not in get_args(State):
+            raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
+        limit = whole_number(request, "limit", default=50, most=MAX_LIST)
+        cursor = request.query.get("cursor")
+        async with self._front.folding(identity):
+            return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
+
+    async def get_execution(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "executions:read", rate=READS)
+        with_stack = "executions:debug" in identity.scopes
+        async with self._front.folding(identity):
+            return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
+
+    async def get_events(self, request: web.Request) -> web.StreamResponse:
+        identity = await self._front.identify(request, "executions:read", rate=READS)
+        execution_id, after = execution_of(request), _after(request)
+        limit = whole_number(request, "limit", default=200, most=200)
+        if "application/x-ndjson" in request.headers.get("Accept", ""):
+            async with self._front.exporting(request, identity):
+                return await self._export(request, identity, self._commands.export(identity.owner, execution_id, after))
+        async with self._front.folding(identity):
+            return _json(await self._commands.events(identity.owner, execution_id, after=after, limit=limit))
+
+    async def _export(
+        self, request: web.Request, identity: Identity, pages: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        """Holds one page, and what the kernel takes. A reader that takes nothing is cut off by `Responses`."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        if request.version < HttpVersion11:
+            response.force_close()  # no chunks: only the connection's end tells that of the body
+        page = await self._next(identity, pages)  # before anything is sent: there may be no such execution
+        await response.prepare(request)
+        while page is not None:
+            await response.write(page)
+            page = await self._next(identity, pages)
+        await response.write_eof()
+        return response
+
+    async def _next(self, identity: Identity, pages: AsyncIterator[bytes]) -> bytes | None:
+        async with self._front.folding(identity, is_patient=True):
+            return await anext(pages, None)
+
+    async def post_events(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "events:publish", rate=PUBLISHES)
+        execution_id = execution_of(request)
+        with self._front.span(request, "publish", execution=execution_id) as span:
+            return await self._publish(request, identity, execution_id, span.trace)
+
+    async def _publish(
+        self, request: web.Request, identity: Identity, execution_id: str, trace: Trace | None
+    ) -> web.Response:
+        owner, max_bytes = identity.owner, self._limits.max_event_bytes
+        gate = Gate(identity, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace)
+        try:
+            producer = read_producer(request.headers)
+            ndjson = request.content_type == "application/x-ndjson"
+            body = await self._front.read_body(request, MAX_BODY_BYTES if ndjson else self._value_bytes)
+            async with self._preparing(request, identity, body):
+                events = await read_events(body, gate, ndjson=ndjson)
+            if may_begin(events) and not await exists(self._redis, owner, execution_id):
+                await self._front.count_start(identity)
+            with self._metrics.redis_call(RedisOp.APPEND):
+                answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
+        except Exception as error:
+            self._metrics.publishes[_publish_result(error)].inc()
+            raise
+        is_repeat = any(event is not DROPPED for event in events) and not answer.appended
+        self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
+        return _json(answer, status=202)
+
+    def _preparing(self, request: web.Request, identity: Identity, body: bytes) -> AbstractAsyncContextManager[None]:
+        """One large body of a user after the other, beside the small ones: a round of the loop has a slice of each."""
+        if len(body) <= SMALL_BODY_BYTES:
+            return self._front.working(request)
+        return self._preparations.turn(identity.principal)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self._front.read_json(request, CancelRequest)
+        return _json(await self._front.cancel(request, identity, execution_id, body.reason), status=202)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "executions:write")
+        execution_id, body = (
+            execution_of(request),
+            await self._front.read_json(request, InputRequest, self._value_bytes),
+        )
+        return _json(await self._front.answer(request, identity, execution_id, body), status=202)
+
+    # --- the rest ----------------------------------------------------------------------------------------------------
+
+    async def list_agents(self, request: web.Request) -> web.Response:
+        await self._front.identify(request, "executions:read", rate=READS)
+        live = await announcements.live_agents(self._redis)
+        agents = [
+            AgentInfo(
+                name=agent.name,
+                description=agent.description,
+                tags=list(agent.tags),
+                input_schema=agent.input_schema,
+                input_modes=list(agent.input_modes),
+                output_modes=list(agent.output_modes),
+            )
+            for agent in live
+        ]
+        return _json(AgentList(agents=agents))
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "admin")
+        body = await self._front.read_json(request, RevocationRequest)
+        org = body.org or identity.principal.org
+        revoked = await self._access.revocations.revoke(
+            jti=body.jti, user=body.user, org=org, expires_at_ms=body.expires_at
+        )
+        self._front.audit(request, identity, "access_revoked", member=revoked.member, stored=revoked.is_stored)
+        return _json(_revocation(revoked), status=202)
+
+    async def take_back(self, request: web.Request) -> web.Response:
+        identity = await self._front.identify(request, "admin")
+        body = await self._front.read_json(request, RevocationRequest) if request.can_read_body else _named(request)
+        org = body.org or identity.principal.org
+        member = await self._access.revocations.take_back(jti=body.jti, user=body.user, org=org)
+        self._front.audit(request, identity, "revocation_taken_back", member=member)
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+    async def openapi(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._openapi, content_type="application/json")
+
+
+def start_body_bytes(settings: Settings) -> int:
+    """The body that starts an execution must have room for all that the limits of its parts allow."""
+    parts = (settings.max_event_bytes, settings.max_params_bytes, settings.max_conversation_bytes)
+    return min(MAX_BODY_BYTES, max(VALUE_BODY_BYTES, 2 * sum(parts))) if all(parts) else MAX_BODY_BYTES
+
+
+def execution_of(request: web.Request) -> str:
+    """The path's execution id. One that cannot exist is as unknown as one that does not."""
+    execution_id = request.match_info["id"]
+    if not EXECUTION_ID.match(execution_id):
+        raise UnknownExecution(execution_id[:64])
+    return execution_id
+
+
+def whole_number(request: web.Request, name: str, *, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= most:
+        raise Problem(400, "invalid-parameter", f"{name} is a whole number from 1 to {most}", path=name)
+    return int(text)
+
+
+def _after(request: web.Request) -> EventId:
+    text = request.query.get("after")
+    if text is None:
+        return START
+    try:
+        return parse_event_id(text)
+    except ValueError as error:
+        raise Problem(400, "malformed-cursor", str(error), path="after") from error
+
+
+def _revocation(revoked: Revoked) -> RevocationResponse:
+    is_user = revoked.member.startswith("user:")
+    is_endless = revoked.score >= HOLD_MS
+    return RevocationResponse(
+        revoked_until=None if is_endless else revoked.score,
+        issued_before=moment_of(revoked.score) if is_user else None,
+        warning=None if revoked.is_stored else "not stored yet: an edge that starts now may not know of it",
+    )
+
+
+def _named(request: web.Request) -> RevocationRequest:
+    """The same by the query, for clients whose DELETE has no body."""
+    named = {name: request.query[name] for name in ("jti", "user", "org") if name in request.query}
+    return msgspec.convert(named, RevocationRequest)
+
+
+def _json(value: msgspec.Struct, *, status: int = 200) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(
+        status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
+    )
+
+
+def _publish_result(error: Exception) -> str:
+    problem = to_problem(error)
+    if problem is None or problem.status >= 500:
+        return "error"
+    if problem.status == 413:
+        return "too_large"
+    return "invalid" if problem.status in (400, 408, 422) else "refused"

@@ -1,0 +1,177 @@
+"""An HTTP connection as aiohttp has it, but for what aiohttp decides before any middleware: how it says that a request
+cannot be read, and what it makes of a client that has sent all it will send.
+
+aiohttp has no hook for this. Its `RequestHandler` is subclassed and made with a `web.Server`, as that server does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMethod, ContentEncodingError, HttpProcessingError, LineTooLong
+from aiohttp.streams import StreamReader
+
+from broker.base.error_mapping import to_problem
+from broker.base.logging import Seldom
+from broker.base.problem import Problem, problem_response, unsupported_coding
+from broker.base.request_context import REQUEST_ID_HEADER, request_id_of
+from broker.http.errors import RESPONSE_HEADERS
+from broker.http.guests import Guests
+
+KEEPALIVE_SECONDS = 75.0
+MAX_LINE_BYTES = 8190
+"""Of the request's line, and of each header."""
+MAX_HEADERS = 128
+
+
+class Door(Protocol):
+    """Who let it in (`Listener`). `draining`: each answer is to be its connection's last."""
+
+    @property
+    def guests(self) -> Guests: ...
+    @property
+    def draining(self) -> bool: ...
+
+
+class Unreadable:
+    """Where requests that cannot be read are counted and, at most once a second, logged."""
+
+    def __init__(self, counter: Any) -> None:
+        self._counter = counter
+        self._log = Seldom("request_unreadable", level="info")
+
+    def note(self, problem: Problem, remote: str | None) -> None:
+        self._counter.inc()
+        self._log.say(status=problem.status, detail=problem.detail, remote=remote)
+
+
+class Connection(web.RequestHandler):
+    """One connection, until it ends or a viewer takes it over."""
+
+    __slots__ = ("_answered", "_body", "_door", "_unreadable", "has_ended")
+
+    def __init__(self, server: web.Server, door: Door, unreadable: Unreadable) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as `AppRunner` is told that there is none
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+        self._door = door
+        self._unreadable = unreadable
+        self._answered = 0
+        self._body: StreamReader | None = None
+        self.has_ended = False
+        """Whether the client has sent all that it will send."""
+
+    # --- what the door knows of it -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._door.guests.enter(self, self._loop.time())
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._door.guests.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._body = self._messages[-1][1]
+        if self._is_asked:
+            self._door.guests.busy(self)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._door.guests.stuck(self, self._loop.time())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._door.guests.unstuck(self)
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether a request, read to the end of its head, has no answer yet."""
+        return self._request_count > self._answered
+
+    # --- a client that has said all ----------------------------------------------------------------------------------
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio lets a protocol keep the connection open
+        """The client may still wait for its answer, as `nc -N` does. Whether it does, or has left for good, nobody can
+        tell before something is written to it."""
+        self.has_ended = True
+        return self._is_asked and (self._body is None or self._body.is_eof())
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the answer to come is the last on this connection."""
+        return self._door.draining or (self.has_ended and not self._messages)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:  # raised before our middlewares: `Expect`
+            problem = to_problem(resp)
+            assert problem is not None
+            assert isinstance(request, web.Request)
+            resp = problem_response(problem, request_id_of(request))
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._answered += 1
+            if not self._is_asked and self.transport is not None:
+                self._door.guests.rest(self, self._loop.time())
+
+    # --- what cannot be answered as usual ----------------------------------------------------------------------------
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
+    ) -> web.StreamResponse:
+        request_id = secrets.token_hex(8)
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client left; there is nobody to tell
+        if isinstance(exc, HttpProcessingError):
+            problem = unreadable(exc)
+            self._unreadable.note(problem, request.remote)
+        else:
+            log = structlog.get_logger("broker.connection")
+            log.error("request_failed", request_id=request_id, status=status, exc_info=exc)
+            problem = Problem(status, "internal-error", "the server failed; its log has more under this requestId")
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was begun: there cannot be another")
+        response = problem_response(problem, request_id)
+        response.headers.update({**RESPONSE_HEADERS, REQUEST_ID_HEADER: request_id})
+        response.force_close()
+        return response
+
+
+async def announce_end(request: web.Request, response: web.StreamResponse) -> None:
+    """A signal for `on_response_prepare`: a client that is told loses no request to a connection that ends."""
+    if isinstance(request.protocol, Connection) and request.protocol.is_last:
+        response.force_close()
+        response.headers["Connection"] = "close"  # aiohttp has decided that already
+
+
+def unreadable(error: HttpProcessingError) -> Problem:
+    """What is wrong with a request that aiohttp's parser does not take. Nothing of the request is repeated."""
+    if isinstance(error, ContentEncodingError):
+        return unsupported_coding()
+    if isinstance(error, LineTooLong) or error.message.startswith("Too many headers"):
+        detail = f"at most {MAX_HEADERS} headers of at most {MAX_LINE_BYTES} bytes each, and a request line of as many"
+        return Problem(431, "headers-too-large", detail, title=HTTPStatus(431).phrase)
+    if isinstance(error, BadHttpMethod):
+        return Problem(400, "malformed", "this is no HTTP request")
+    first = error.message.partition("\n")[0].partition(": b'")[0]
+    return Problem(400, "malformed", f"the request is no valid HTTP: {first.rstrip(':')[:100]}")

@@ -1,0 +1,77 @@
+"""Errors as clients see them: RFC 9457 `application/problem+json`, made in one place from whatever was raised.
+
+`setup(app)` gives every response an `X-Request-ID` and turns every error into a problem.
+"""
+
+from __future__ import annotations
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from broker.base.error_mapping import to_problem
+from broker.base.outage import lacks_right
+from broker.base.problem import Problem, problem_response, unsupported_coding
+from broker.base.request_context import REQUEST_ID_HEADER, request_id_of, trace_of
+from emitter.tracing.trace import log_fields
+
+RESPONSE_HEADERS = {
+    "Server": "runcast",  # and not which versions of what it is made of
+    "X-Content-Type-Options": "nosniff",
+}
+"""What every response has."""
+BODY_CODINGS = ("identity", "gzip", "deflate")
+"""What a request's body may be in, and aiohttp unpacks."""
+
+_PREPARED = web.RequestKey("prepared", web.StreamResponse)
+
+
+# --- from exceptions -------------------------------------------------------------------------------------------------
+
+
+# --- in an application -----------------------------------------------------------------------------------------------
+
+
+def setup(app: web.Application) -> None:
+    app.middlewares.append(problems)
+    app.on_response_prepare.append(_name_response)
+
+
+async def _name_response(request: web.Request, response: web.StreamResponse) -> None:
+    # A signal, not the middleware: a stream's head is sent long before its handler returns.
+    response.headers[REQUEST_ID_HEADER] = request_id_of(request)
+    response.headers.update(RESPONSE_HEADERS)
+    request[_PREPARED] = response
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request_id = request_id_of(request)
+    try:
+        if (request.headers.get("Content-Encoding") or "identity").lower() not in BODY_CODINGS:
+            raise unsupported_coding()
+        return await handler(request)
+    except ConnectionResetError:
+        raise  # the client left; there is nobody to tell
+    except Exception as error:  # the last place before aiohttp's own plain text error
+        if isinstance(error, web.HTTPException) and error.status < 400:
+            raise
+        problem = to_problem(error)
+        log = structlog.get_logger("broker.problems")
+        if lacks_right(error):
+            log.error("redis_right_missing", error=str(error)[:200], request_id=request_id)
+        if problem is None:
+            about = {"method": request.method, "path": request.path, **log_fields(trace_of(request))}
+            log.exception("request_failed", request_id=request_id, **about)
+            problem = Problem(500, "internal-error", "the server failed; its log has more under this requestId")
+        return _answer(request, problem, request_id)
+
+
+def _answer(request: web.Request, problem: Problem, request_id: str) -> web.StreamResponse:
+    started: web.StreamResponse | None = request.get(_PREPARED)
+    if started is None:
+        return problem_response(problem, request_id)
+    # The head is out. Ending the body cleanly would pass for success, so the connection is cut instead.
+    if request.transport is not None:
+        request.transport.abort()
+    return started

@@ -1,0 +1,373 @@
+"""What every HTTP interface of an edge does for its callers, whatever protocol it speaks: let them in, read what they
+send, and start, cancel, answer and show executions. Counted and logged here, so that it is the same for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from broker.auth.authenticator import Access
+from broker.auth.permissions import act_for, require, require_execution
+from broker.auth.refusals import Unauthorized
+from broker.base.error_mapping import to_problem
+from broker.base.fairness import FairSemaphore, Slices
+from broker.base.identity import Identity
+from broker.base.logging import get_logger
+from broker.base.metrics import Metrics
+from broker.base.problem import Problem
+from broker.base.rates import Rates
+from broker.base.reasons import Protocol, RejectReason
+from broker.base.request_context import TRACE, request_id_of, trace_of
+from broker.base.settings import Settings
+from broker.executions.commands import Commands
+from broker.executions.types import CancelResponse, ExecuteRequest, ExecuteResponse, InputRequest, InputResponse
+from broker.http.responses import EXCHANGE, Responses
+from broker.live.rendering import Rendering
+from broker.streams.admission import Admission, rate_limited
+from broker.streams.request import Target
+from broker.streams.service import Streams
+from broker.streams.slots import Seat
+from emitter.tracing.trace import Fact, Span, Tracer, log_fields
+
+BODY_SECONDS = 30.0
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Of conversations that clients send whole, and of many events at once."""
+SMALL_BODY_BYTES = 64 * 1024
+VALUE_BODY_BYTES = 512 * 1024
+"""Of a task with its parameters, or an answer: what is stored of it is less, but JSON may need six bytes a letter."""
+SLICE_SECONDS = 0.004
+WORK_SECONDS = 0.001
+
+# What msgspec decodes in about a tenth of a second, and nothing can interrupt: text costs almost nothing, so that these
+# bind only what is made of little else than braces.
+MAX_CONTAINERS = 50_000
+MAX_STRINGS = 250_000
+MAX_ITEMS = 400_000
+UNCHECKED_BYTES = 256 * 1024
+
+_BODY = web.RequestKey("body", bytes)
+
+B = TypeVar("B")
+
+
+class Rate(NamedTuple):
+    """A rate of one user: what is counted, by which setting, and how its refusals are counted. `is_of_edge`: each edge
+    counts for itself, since asking Redis would cost as much as the request."""
+
+    what: str
+    setting: str
+    reason: RejectReason
+    is_of_edge: bool = False
+
+
+EXECUTES = Rate("execute", "executes_per_minute", RejectReason.EXECUTE_RATE)
+PUBLISHES = Rate("publishes", "publishes_per_minute", RejectReason.PUBLISH_RATE, is_of_edge=True)
+READS = Rate("reads", "reads_per_minute", RejectReason.READ_RATE, is_of_edge=True)
+ANSWERS = Rate("answers", "answers_per_minute", RejectReason.ANSWER_RATE)
+CANCELS = Rate("cancels", "cancels_per_minute", RejectReason.CANCEL_RATE)
+TICKETS = Rate("tickets", "tickets_per_minute", RejectReason.TICKET_RATE)
+
+FOLDS, FOLDS_PER_USER = 32, 4
+
+
+class Front:
+    """The front of one edge as one protocol needs it; `speaking` gives that of another. `commands` are for reading."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        access: Access,
+        admission: Admission,
+        streams: Streams,
+        commands: Commands,
+        metrics: Metrics,
+        tracer: Tracer,
+        responses: Responses,
+    ) -> None:
+        self.commands = commands
+        self._settings = settings
+        self._access = access
+        self._admission = admission
+        self._streams = streams
+        self._metrics = metrics
+        self._tracer = tracer
+        self._responses = responses
+        self._rates = Rates()
+        self._work = FairSemaphore("bodies", 0, 1)
+        self._folds = FairSemaphore("reads of logs and lists", FOLDS, FOLDS_PER_USER)
+        self._protocol = Protocol.NATIVE
+        self._log = get_logger()
+
+    @property
+    def max_conversation_bytes(self) -> int:
+        """Of the conversation that an execution is given; 0 for no limit."""
+        return self._settings.max_conversation_bytes
+
+    def speaking(self, protocol: Protocol) -> Front:
+        other = copy.copy(self)
+        other._protocol = protocol
+        return other
+
+    # --- who, and what they send -------------------------------------------------------------------------------------
+
+    async def identify(
+        self, request: web.Request, *scopes: str, ticket: bool = False, rate: Rate | None = None
+    ) -> Identity:
+        """Who calls, and may now: within `rate`, and with a turn. Raises `Problem` 401, 403 (one of `scopes` is
+        missing), 422, 429, 503; `ticket` as in `Access`: such a request opens a stream, which has limits of its own."""
+        try:
+            identity = await self._access.authenticate(request, ticket=ticket)
+            for scope in scopes:
+                require(identity, scope)
+            identity = act_for(identity, user=request.query.get("user"), org=request.query.get("org"))
+        except Problem as problem:
+            self._refused(request, problem)
+            raise
+        if rate is not None:
+            await self._within(identity, rate)
+        if not ticket:
+            await self._turn(request, identity)
+        return identity
+
+    async def _within(self, identity: Identity, rate: Rate) -> None:
+        per_minute = getattr(self._settings, rate.setting)
+        try:
+            if rate.is_of_edge:
+                now = asyncio.get_running_loop().time()
+                if per_minute and (wait := self._rates.count(identity.principal, rate.what, per_minute, now)):
+                    raise rate_limited(rate.what, per_minute, wait)
+            else:
+                await self._admission.rate(identity.principal, rate.what, per_minute)
+        except Problem as problem:
+            if problem.status == 429:
+                self._metrics.rejected[rate.reason].inc()
+            raise
+
+    async def _turn(self, request: web.Request, identity: Identity) -> None:
+        try:
+            await self._responses.enter(request, identity)
+        except Problem as problem:
+            self._metrics.rejected["requests" if problem.status == 429 else "capacity"].inc()
+            raise
+
+    def _refused(self, request: web.Request, problem: Problem) -> None:
+        reason = str(problem.reason) if isinstance(problem, Unauthorized) else problem.slug
+        label = {"foreign-origin": "origin", "forbidden": "scope"}.get(reason, reason)
+        counters = self._metrics.auth_failures
+        counters.get(label, counters["invalid"]).inc()
+        about = {"path": request.path, "request_id": request_id_of(request), **log_fields(trace_of(request))}
+        self._log.warning("access_refused", reason=reason, **about)
+
+    async def read_json(self, request: web.Request, type_: type[B], max_bytes: int = SMALL_BODY_BYTES) -> B:
+        """The JSON body. Raises `Problem` 400, 408, 413, 429 and msgspec's errors (400, 422)."""
+        body = await self.read_body(request, max_bytes) or b"{}"
+        async with self.working(request):
+            check_shape(body)
+            try:
+                return msgspec.json.decode(body, type=type_)
+            except (UnicodeDecodeError, RecursionError) as error:  # which msgspec does not make its own
+                raise Problem(400, "malformed", f"the body is no usable JSON: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def working(self, request: web.Request) -> AsyncIterator[None]:
+        """Around work on a body, which nothing interrupts. Of many that arrive together, one user's are worked on one
+        after the other: the loop goes round between those that take long."""
+        async with self._work.turn(request[EXCHANGE].user, is_patient=True):
+            slices = Slices(WORK_SECONDS)
+            try:
+                yield
+            finally:
+                await slices.pause()
+
+    async def read_body(self, request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+        """The body, within limits of size and time; a second time at once."""
+        if _BODY not in request:
+            if (request.content_length or 0) > max_bytes:
+                raise _body_too_large(max_bytes)
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    request[_BODY] = await self._receive(request, max_bytes)
+            except TimeoutError:
+                raise Problem(408, "request-timeout", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+            except web.RequestPayloadError as error:
+                raise Problem(400, "malformed", "the body's coding is broken") from error
+        return request[_BODY]
+
+    async def _receive(self, request: web.Request, max_bytes: int) -> bytes:
+        """Not `request.read`, which inflates a compressed body in one go."""
+        body, slices = bytearray(), Slices(SLICE_SECONDS)
+        while piece := await request.content.readany():
+            body += piece
+            if len(body) > max_bytes:
+                raise _body_too_large(max_bytes)
+            self._responses.hold(request, len(piece))
+            await slices.pause()
+        return bytes(body)
+
+    @contextlib.contextmanager
+    def span(self, request: web.Request, name: str, **facts: Fact) -> Iterator[Span]:
+        """Around what a request does: a span in the trace that its headers name, or in a new one. From here on the
+        request stands in it."""
+        about: dict[str, Fact] = {"protocol": self._protocol, "request_id": request_id_of(request), **facts}
+        with self._tracer.start(name, "server", trace_of(request), **about) as span:
+            if span.trace is not None:
+                request[TRACE] = span.trace
+            try:
+                yield span
+            except Exception as error:
+                problem = to_problem(error)
+                if problem is not None and problem.status < 500:
+                    span.refuse(problem.slug)
+                raise
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def starting(self, identity: Identity) -> AsyncIterator[None]:
+        """Around all that starting an execution takes: holds the caller's rate (`Problem` 429), and counts what was
+        refused in it."""
+        try:
+            await self._within(identity, EXECUTES)
+            yield
+        except Exception as error:
+            self._metrics.executes[_refusal(error)].inc()
+            raise
+
+    async def count_start(self, identity: Identity) -> None:
+        """An execution that begins without having been accepted counts as one that was. `Problem` 429."""
+        await self._within(identity, EXECUTES)
+
+    async def execute(
+        self, request: web.Request, identity: Identity, wanted: ExecuteRequest, *, idempotency_key: str | None = None
+    ) -> tuple[ExecuteResponse, bool]:
+        """Accept an execution; whether it was new. Errors of `Commands.execute`."""
+        request_id = request_id_of(request)
+        with self.span(request, "execute", agent=wanted.agent) as span:
+            answer, is_new = await self.commands.execute(
+                identity, wanted, request_id=request_id, idempotency_key=idempotency_key, trace=span.trace
+            )
+            span.note(execution=answer.execution_id, repeated=not is_new)
+        self.accepted(request, identity, answer.execution_id, is_new=is_new)
+        return answer, is_new
+
+    def accepted(self, request: web.Request, identity: Identity, execution_id: str, *, is_new: bool) -> None:
+        """Count and log a start; or a repeat, which a protocol may know by signs of its own."""
+        self._metrics.executes["accepted" if is_new else "repeated"].inc()
+        self.audit(request, identity, "execution_accepted", execution=execution_id, repeated=not is_new)
+
+    # --- steer -------------------------------------------------------------------------------------------------------
+
+    async def cancel(
+        self, request: web.Request, identity: Identity, execution_id: str, reason: str | None
+    ) -> CancelResponse:
+        """Errors of `Commands.cancel`, and `Problem` 429."""
+        await self._within(identity, CANCELS)
+        answer = await self.commands.cancel(identity, execution_id, reason, request_id_of(request))
+        self.audit(request, identity, "cancel_requested", execution=execution_id, state=answer.state)
+        return answer
+
+    async def answer(
+        self, request: web.Request, identity: Identity, execution_id: str, given: InputRequest
+    ) -> InputResponse:
+        """Errors of `Commands.answer`, and `Problem` 429."""
+        await self._within(identity, ANSWERS)
+        answer = await self.commands.answer(identity, execution_id, given, request_id_of(request))
+        self.audit(request, identity, "input_answered", execution=execution_id, input=given.input_id)
+        return answer
+
+    def audit(self, request: web.Request, identity: Identity, event: str, **fields: Any) -> None:
+        """The log line of something that was done."""
+        who = identity.principal
+        about = {"user": who.user, "org": who.org, "protocol": self._protocol, **log_fields(trace_of(request))}
+        if identity.subject is not None:
+            about["subject"] = identity.subject
+        self._log.info(event, request_id=request_id_of(request), **about, **fields)
+
+    # --- show --------------------------------------------------------------------------------------------------------
+
+    async def open(self, request: web.Request, identity: Identity, execution_id: str | None) -> web.StreamResponse:
+        """The native stream of an execution, or of all the caller's (None). Errors of `Streams.open`, and `Problem` 403
+        for a ticket that is for another."""
+        require_execution(identity, execution_id)
+        owner = identity.owner
+        target = Target.feed(owner) if execution_id is None else Target.execution(owner, execution_id)
+        return await self._streams.open(request, target, identity, request_id_of(request))
+
+    def folding(self, identity: Identity, *, is_patient: bool = False) -> AbstractAsyncContextManager[None]:
+        """Around reading a log or a list, and encoding what it gives: a few at once hold so much. `Problem` 429, 503;
+        an answer that has begun `is_patient`."""
+        return self._folds.turn(identity.principal, is_patient=is_patient)
+
+    @contextlib.asynccontextmanager
+    async def exporting(self, request: web.Request, identity: Identity) -> AsyncIterator[None]:
+        """Around an answer as long as a log: it takes the room of a stream, and ends with its token. Raises what
+        `seat` does."""
+        async with self.seat(request, identity):
+            self._responses.end_with_token(request)
+            yield
+
+    @contextlib.asynccontextmanager
+    async def seat(self, request: web.Request, identity: Identity) -> AsyncIterator[Seat]:
+        """Room for one stream, to be had before anything is started that is to be shown on it. Raises what
+        `Streams.seat` does."""
+        await self.read_body(request)  # who sends slowly holds no room
+        async with self._streams.seat(identity) as seat:
+            yield seat
+
+    async def show(
+        self,
+        request: web.Request,
+        identity: Identity,
+        execution_id: str,
+        rendering: Rendering,
+        *,
+        seat: Seat | None = None,
+    ) -> web.StreamResponse:
+        """An execution in another protocol. Errors of `Streams.open_rendered`, and `Problem` 403 as for `open`."""
+        require_execution(identity, execution_id)
+        target = Target.execution(identity.owner, execution_id)
+        request_id = request_id_of(request)
+        return await self._streams.open_rendered(request, target, identity, request_id, rendering, seat=seat)
+
+
+def check_shape(body: bytes) -> None:
+    """Refuse JSON that would take long to decode; `Problem` 413. Counting takes a hundredth of decoding."""
+    if len(body) <= UNCHECKED_BYTES or _is_simple(body):
+        return
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if unescaped.count(b'"') <= 2 * MAX_STRINGS and _is_simple(b"".join(unescaped.split(b'"')[::2])):
+        return  # what looked like structure is text
+    raise Problem(413, "payload-too-complex", "the body has too many values to be read", limit=MAX_ITEMS)
+
+
+def _is_simple(json: bytes) -> bool:
+    containers = json.count(b"{") + json.count(b"[")
+    return json.count(b'"') <= 2 * MAX_STRINGS and containers <= MAX_CONTAINERS and json.count(b",") <= MAX_ITEMS
+
+
+def _body_too_large(limit: int) -> Problem:
+    return Problem(413, "request-entity-too-large", f"the body is larger than {limit} bytes", limit=limit)
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise Problem(400, "invalid-parameter", "Idempotency-Key is 1 to 255 printable characters")
+    return key
+
+
+def _refusal(error: Exception) -> str:
+    """Which `ExecuteResult` it is."""
+    problem = to_problem(error)
+    if problem is None or problem.status >= 500:
+        return "error"
+    if problem.slug == "unknown-agent":
+        return "unknown_agent"
+    return "invalid" if problem.status in (400, 408, 413, 422) else "refused"

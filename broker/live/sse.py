@@ -1,0 +1,52 @@
+"""The bytes of `text/event-stream` (WHATWG HTML, section 9.2). Pure.
+
+Every frame ends with LF only, is one write, and its JSON is ASCII on one line: no client's line splitter can be misled.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+from broker.base.reasons import CloseReason
+from emitter.wire.ids import EventId
+
+HEARTBEAT = b": hb\n"  # one LF: with a blank line some parsers dispatch an empty event
+HEARTBEAT_EVENT = b"event: heartbeat\ndata: {}\n\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def control_frame(event: str, data: dict[str, Any], *, retry_ms: int | None = None) -> bytes:
+    """A frame that is not in the log and so has no id. `retry_ms`: when the client is to come back, in the same block,
+    since many clients take a block without data for an empty event, or do not read it at all."""
+    retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+    return retry + b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))
+
+
+_RETRY_MS = {
+    CloseReason.AGED: (100, 2000),
+    CloseReason.DRAINING: (100, 2000),
+    CloseReason.FAILED: (30_000, 45_000),
+    CloseReason.REPLACED: (20_000, 30_000),
+}
+"""When a client is to come back. One that was replaced would replace its successor, so it waits."""
+
+
+def end_frames(reason: CloseReason, retry_ms: int | None = None, **about: object) -> bytes:
+    """The last of a stream: when to come back, if that is given or known, and `stream:end` with what is `about` it."""
+    if retry_ms is None and reason in _RETRY_MS:
+        retry_ms = random.randint(*_RETRY_MS[reason])
+    return control_frame("stream:end", {"reason": reason, **about}, retry_ms=retry_ms)
+
+
+def cursor_frame(event_id: EventId) -> bytes:
+    """Moves the client's cursor. With data: of a block that has none, many clients make an empty event, or do not keep
+    its id."""
+    return b'id: %d-%d\nevent: stream:cursor\ndata: {"cursor":"%d-%d"}\n\n' % (*event_id, *event_id)

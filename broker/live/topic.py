@@ -1,0 +1,238 @@
+"""What an edge knows of the logs it watches, and the one place from which live bytes leave. Pure: no clock, no I/O of
+its own but the transports' synchronous `write`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Generic
+
+from broker.live.fanout import Delivery, Failure, Group, V
+from broker.live.view import Lens, RenderedOnce
+from emitter.events import TERMINAL_STATE_OF, TERMINAL_TYPES, State
+from emitter.wire.entries import Entry
+from emitter.wire.ids import START, EventId
+
+TAIL_EVENTS = 256
+TAIL_BYTES = 256 * 1024
+EVENTS_AT_ONCE = 16
+"""A viewer who shares its bytes with nobody is shown so many events live. More are rendered in turns (`Topic.behind`).
+"""
+
+
+def _is_dense(entries: Sequence[Entry]) -> bool:
+    """Several messages may come as one list: a lost, doubled or late one among them shows in the ordinals."""
+    return all(later.seq == earlier.seq + 1 for earlier, later in pairwise(entries))
+
+
+class Topic(Generic[V]):
+    """One watched log: its hub cursor, its live viewers, and a short tail of recent events.
+
+    `last` is the id up to which every live viewer has the log; None until history or a message tells. `tail` is dense
+    and ends at `last`; `floor` is the id before its first, where that is known.
+    """
+
+    __slots__ = (
+        "_rendered",
+        "_tail_bytes",
+        "before",
+        "behind",
+        "end",
+        "failed",
+        "floor",
+        "groups",
+        "is_execution",
+        "key",
+        "lagging",
+        "last",
+        "over",
+        "tail",
+    )
+
+    def __init__(self, key: str, *, is_execution: bool) -> None:
+        self.key = key
+        self.is_execution = is_execution
+        self.last: EventId | None = None
+        self.before: EventId | None = None
+        """Where it stood before the entries that were accepted last."""
+        self.floor: EventId | None = None
+        self.end: State | None = None
+        """The state that the execution's terminal event left. Any other state is the record's to say."""
+        self.groups: dict[tuple[object, ...], Group[V]] = {}
+        self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
+        self._tail_bytes = 0
+        self._rendered = RenderedOnce()
+        self.lagging: list[V] = []
+        """Viewers whose transport filled up during a delivery."""
+        self.over: list[V] = []
+        """Viewers who were shown the last of what they want during a delivery."""
+        self.behind: list[V] = []
+        """Viewers who got nothing of a delivery, for want of time: they stand at `before`."""
+        self.failed: list[Failure[V]] = []
+        """Viewers who could not be shown a delivery. They may have got none of it, and must get nothing more."""
+
+    # --- what arrives ---
+
+    def accept(self, entries: Sequence[Entry]) -> list[Entry] | None:
+        """The entries that are new here, now counted as seen; None when they prove that something was missed or that
+        the log is another one than before (then nothing changed)."""
+        if not _is_dense(entries):
+            return None
+        last = self.last
+        if last is not None and entries and (entries[0].seq != last.seq + 1 or entries[0].ms < last.ms):
+            if self._contradicts(entries):
+                return None
+            entries = [entry for entry in entries if entry.seq > last.seq]
+            if entries and entries[0].seq != last.seq + 1:
+                return None
+        if entries:
+            self._remember(entries)
+        return list(entries)
+
+    def _contradicts(self, entries: Sequence[Entry]) -> bool:
+        """Whether an entry cannot be in the log we know: we have another in its place, or ids would go back."""
+        assert self.last is not None
+        last, known = self.last, {entry.seq: entry.ms for entry in self.tail}
+        return any(
+            entry.ms < last.ms
+            if entry.seq > last.seq
+            else entry.ms > last.ms or known.get(entry.seq, entry.ms) != entry.ms
+            for entry in entries
+        )
+
+    def _remember(self, entries: Sequence[Entry]) -> None:
+        if not self.tail:
+            self.floor = START if entries[0].seq == 1 else self.last
+        self.before = self.last
+        self.last = entries[-1].id
+        self._rendered.clear()
+        self.tail += entries
+        for entry in entries:
+            self._tail_bytes += len(entry.json)
+        if self.is_execution and entries[-1].type in TERMINAL_TYPES:  # nothing follows it
+            self.end = TERMINAL_STATE_OF[entries[-1].type.decode()]
+        if len(self.tail) > 2 * TAIL_EVENTS or self._tail_bytes > TAIL_BYTES:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        """Down to the limits, at most: it is called when they are well passed, so that it costs little per event."""
+        drop = max(0, len(self.tail) - TAIL_EVENTS)
+        size = self._tail_bytes - sum(len(entry.json) for entry in self.tail[:drop])
+        while size > TAIL_BYTES / 2:
+            size -= len(self.tail[drop].json)
+            drop += 1
+        if drop:
+            self.floor = self.tail[drop - 1].id
+            del self.tail[:drop]
+        self._tail_bytes = size
+
+    def settle(self, after: EventId, entries: Sequence[Entry]) -> None:
+        """History has `entries` after `after`, and then nothing more. A hub that knows nothing stands at `after`; one
+        that began with a live event learns what came right before it, so that others can join without asking Redis."""
+        if self.last is None:
+            self.last = self.floor = after
+        elif self.floor is None and self.tail:
+            older = [entry for entry in entries if entry.seq < self.tail[0].seq]
+            if older and older[-1].seq == self.tail[0].seq - 1:
+                self.tail[:0] = older
+                self._tail_bytes += sum(len(entry.json) for entry in older)
+                self._rendered.clear()
+                self.floor = after
+
+    def forget(self) -> None:
+        """The log is not what it was: know nothing until history tells anew."""
+        self.last = self.before = self.floor = self.end = None
+        self.tail.clear()
+        self._tail_bytes = 0
+        self._rendered.clear()
+
+    @property
+    def ended(self) -> bool:
+        return self.end is not None
+
+    # --- who watches ---
+
+    def missing(self, cursor: EventId) -> list[Entry] | None:
+        """What lies between a cursor and the hub's, if that is known without asking Redis; None if it is not."""
+        if self.last is None:
+            return None
+        if cursor == self.last:
+            return []
+        if not self.tail:
+            return None
+        if cursor == self.floor:
+            return list(self.tail)
+        first = self.tail[0].seq
+        at = cursor.seq - first
+        if 0 <= at < len(self.tail) and self.tail[at].ms == cursor.ms:
+            return self.tail[at + 1 :]
+        return None
+
+    def render_tail(self, lens: Lens, entries: Sequence[Entry]) -> bytes:
+        """The bytes of the tail's end; many viewers that resume at one place share them."""
+        return self._rendered.get(lens, entries)
+
+    def rest(self) -> None:
+        """Nothing has happened for a while: keep no bytes for those who might resume."""
+        self._rendered.clear()
+
+    def add(self, viewer: V) -> None:
+        group = self.groups.get(viewer.lens.key)
+        if group is None:
+            group = self.groups[viewer.lens.key] = Group(viewer.lens)
+        group.add(viewer)
+
+    def remove(self, viewer: V) -> None:
+        """Must have happened before the viewer's socket is closed: its number may be another's a moment later."""
+        group = self.groups.get(viewer.lens.key)
+        if group is not None:
+            group.remove(viewer)
+            if not len(group):
+                del self.groups[viewer.lens.key]
+
+    def clog(self, viewer: V) -> None:
+        """The viewer's transport was written to directly and still holds some of it."""
+        self.groups[viewer.lens.key].clog(viewer)
+
+    def live(self) -> Iterable[V]:
+        for group in self.groups.values():
+            yield from group
+
+    # --- the live path ---
+
+    def deliver(self, entries: Sequence[Entry], is_late: Callable[[], bool] | None = None) -> Delivery:
+        """Write accepted entries to every live viewer: the same bytes, synchronously, no task and no queue each.
+
+        A transport that fills up calls its viewer's `pause_writing` from inside `write`, which puts it on `lagging`.
+        A lens or a transport that raises costs its own viewers alone. Viewers who share their bytes with nobody are
+        `behind`, and shown nothing, when there is much to show or, by `is_late`, it has taken too long already.
+        """
+        viewers = events = size = 0
+        late = False
+        is_much = len(entries) > EVENTS_AT_ONCE
+        is_timed = is_late is not None and len(self.groups) > 1
+        for group in self.groups.values():
+            lens = group.lens
+            if (is_much and not lens.is_native) or (late and len(group) == 1):
+                self.behind += group
+                continue
+            try:
+                wanted = lens.select(entries)
+                data = lens.encode(wanted) if wanted else b""
+                is_over = lens.is_over
+            except Exception as error:  # whatever it is, it is this lens's
+                self.failed += [Failure(viewer, error) for viewer in group]
+                continue
+            if not wanted:
+                continue
+            count = len(group)
+            viewers += count
+            events += count * len(wanted)
+            size += count * len(data)
+            if data:
+                group.write(data, self.failed)
+            if is_over:
+                self.over += group
+            if is_timed and not late:
+                late = is_late()  # type: ignore[misc]  # it is there when it is timed
+        return Delivery(viewers, events, size)

@@ -1,0 +1,122 @@
+"""How a viewer sees a log: which events, under which names, in which body coding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from broker.live.sse import HEARTBEAT, HEARTBEAT_EVENT, chunk, control_frame, cursor_frame
+from emitter.wire.entries import Entry
+from emitter.wire.ids import EventId
+
+_PATTERN = re.compile(r"[a-z0-9_.:-]{1,80}\*?|\*")
+MAX_PATTERNS = 32
+
+
+class TypeFilter:
+    """Which event types a viewer wants: names, or prefixes that end in `*`. `ValueError` for anything else."""
+
+    def __init__(self, text: str) -> None:
+        patterns = sorted({part.strip() for part in text.split(",") if part.strip()})
+        if not 1 <= len(patterns) <= MAX_PATTERNS or not all(map(_PATTERN.fullmatch, patterns)):
+            raise ValueError(f"types: 1 to {MAX_PATTERNS} names like tool:start or tool:*, comma separated")
+        self.text = ",".join(patterns)
+        self._names = frozenset(p.encode() for p in patterns if not p.endswith("*"))
+        self._prefixes = tuple(p[:-1].encode() for p in patterns if p.endswith("*"))
+
+    def __contains__(self, type_: bytes) -> bool:
+        return type_ in self._names or type_.startswith(self._prefixes)
+
+
+class Lens:
+    """How a viewer sees a log: which events, under which name, in which body coding. Equal lenses share their bytes."""
+
+    __slots__ = ("chunked", "filter", "heartbeat", "heartbeat_seconds", "key", "named")
+
+    name = "native"
+    is_over = False
+    """Whether nothing more is to be shown, although the log may go on."""
+    is_native = True
+    """Whether its clients know the stream's control events, and resume."""
+
+    def __init__(
+        self,
+        *,
+        named: bool = True,
+        types: TypeFilter | None = None,
+        chunked: bool = True,
+        heartbeat_event: bool = False,
+        heartbeat_seconds: float | None = None,
+    ) -> None:
+        self.named = named
+        self.filter = types
+        self.chunked = chunked
+        self.heartbeat = self.wrap(HEARTBEAT_EVENT if heartbeat_event else HEARTBEAT)
+        self.heartbeat_seconds = heartbeat_seconds
+        """Where it may not be as far apart as the settings say."""
+        self.key: tuple[object, ...] = (named, types.text if types else "", chunked, heartbeat_event)
+
+    def wrap(self, data: bytes) -> bytes:
+        return chunk(data) if self.chunked and data else data
+
+    def control(self, event: str, data: dict[str, Any]) -> bytes:
+        """A control event, as one write."""
+        return self.wrap(control_frame(event, data))
+
+    def place(self, event_id: EventId) -> bytes:
+        """What moves the client's cursor, as one write."""
+        return self.wrap(cursor_frame(event_id))
+
+    def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """The entries that the filter lets through."""
+        if self.filter is None:
+            return entries
+        return [entry for entry in entries if entry.type in self.filter]
+
+    def encode(self, entries: Sequence[Entry]) -> bytes:
+        """The entries as one write; empty for none."""
+        if self.named:
+            frames = [b"id: %d-%d\nevent: %b\ndata: %b\n\n" % entry for entry in entries]
+        else:
+            frames = [b"id: %d-%d\ndata: %b\n\n" % (ms, seq, json) for ms, seq, _, json in entries]
+        return self.wrap(b"".join(frames))
+
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        """What of the entries this lens shows, as one write; empty when the filter wants none of them."""
+        return self.encode(self.select(entries))
+
+
+CLOSED = Lens(chunked=False)
+"""Of a viewer that sees nothing more."""
+
+
+class RenderedOnce:
+    """What lenses made of the ends of one list of entries, each made once. Bounded: callers choose their lenses."""
+
+    __slots__ = ("_bytes", "_kept")
+
+    MAX_BYTES = 384 * 1024
+    OVERHEAD_BYTES = 4096
+    """Of one: the lens's key and what holds it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], bytes] = {}
+        self._bytes = 0
+
+    def get(self, lens: Lens, entries: Sequence[Entry]) -> bytes:
+        key = (lens.key, len(entries))
+        data = self._kept.get(key)
+        if data is None:
+            data = lens.render(entries)
+            size = len(data) + self.OVERHEAD_BYTES
+            if self._bytes + size > self.MAX_BYTES:
+                self.clear()
+            self._kept[key] = data
+            self._bytes += size
+        return data
+
+    def clear(self) -> None:
+        if self._kept:
+            self._kept = {}
+            self._bytes = 0

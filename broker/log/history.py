@@ -1,0 +1,254 @@
+"""Reads logs after a cursor, proves that nothing is missing, and lets viewers at the same place share one read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from broker.base.logging import get_logger
+from broker.base.metrics import Metrics
+from broker.base.reasons import RedisOp
+from broker.live.view import Lens, RenderedOnce
+from broker.log.batcher import Rounds
+from emitter import tasks
+from emitter.events import TERMINAL_STATES, TERMINAL_TYPES, State
+from emitter.wire.entries import Entry, parse_stream
+from emitter.wire.ids import START, EventId, parse_event_id
+from emitter.wire.record import Field, Selection
+
+PAGE_EVENTS = 200
+PAGE_BYTES = 256 * 1024
+"""A page ends after the event that reaches this, so that a viewer's buffer holds little more than one page."""
+FIRST_EVENTS = 32
+"""Asked for at a place of which nothing is known: if all are as large as they may be by default, they are 2 MiB."""
+SMALL_LOG_BYTES = 1024 * 1024
+"""A log of no more than this is asked for whole pages at once."""
+GROWTH = 4
+"""How many times more events the next page may be asked for: after small events there may be large ones."""
+MAX_PLACES = 4096
+PAGE_WEIGHT = 4
+"""Of a read among those of one round: at most 16 pages are under way."""
+READ_SECONDS = 10.0
+_HEAD = Selection(Field.STATE, Field.MS, Field.SEQ, Field.CANCEL_AFTER, Field.BYTES)
+_LAST = Selection(Field.MS, Field.SEQ)
+_END = Selection(Field.MS, Field.SEQ, Field.END)
+
+
+class Reset(NamedTuple):
+    """Some history cannot be had. `lost` are the first and last ordinal that are gone, when that is known."""
+
+    reason: Literal["trimmed", "diverged", "unknown"]
+    lost: tuple[int, int] | None = None
+
+
+class Page:
+    """Events after a cursor, in order. `reset` says what came before them is gone; `end`, that the log ended here (for
+    now); `cursor` is where a reader of the page stands; `closed`, that nothing will ever follow."""
+
+    def __init__(
+        self, entries: Sequence[Entry], cursor: EventId, *, end: bool, reset: Reset | None = None, closed: bool = False
+    ) -> None:
+        self.entries = entries
+        self.cursor = cursor
+        self.end = end
+        self.reset = reset
+        self.closed = closed
+        self._rendered = RenderedOnce()
+
+    def render(self, lens: Lens) -> bytes:
+        """The page's bytes; made once for all viewers that share the page and the lens."""
+        return self._rendered.get(lens, self.entries)
+
+
+class Head(NamedTuple):
+    """What an execution's record says of its log. `cancel_after_ms`: how long it goes on when nobody watches it any
+    more; 0: to its end."""
+
+    state: State
+    last: EventId
+    cancel_after_ms: int = 0
+
+
+class PageSizes:
+    """How many events to ask for at a place in a log, so that Redis sends about as much as a page keeps. What a page
+    held tells it for the next; a record tells it for the first page of a small log."""
+
+    def __init__(self) -> None:
+        self._places: dict[object, int] = {}
+
+    def at(self, log: str, cursor: EventId, record: str | None) -> int:
+        known = self._places.get((log, cursor))
+        if known is None and record is not None:
+            known = self._places.pop(record, None)  # once: the log may have grown by the next time
+        return known or FIRST_EVENTS
+
+    def learn(self, log: str, page: Page, asked: int) -> None:
+        """From a page that is not the last, for the next one."""
+        size = sum(len(entry.json) for entry in page.entries)
+        fitting = -(-PAGE_BYTES * len(page.entries) // max(size, 1))
+        self._expect((log, page.cursor), min(fitting, GROWTH * asked, PAGE_EVENTS))
+
+    def learn_small(self, record: str) -> None:
+        self._expect(record, PAGE_EVENTS)
+
+    def _expect(self, place: object, events: int) -> None:
+        self._places[place] = events
+        if len(self._places) > MAX_PLACES:
+            del self._places[next(iter(self._places))]
+
+
+class History:
+    """The log reads of one edge."""
+
+    def __init__(self, redis: Redis, metrics: Metrics) -> None:
+        self._rounds = Rounds(redis)
+        self._metrics = metrics
+        self._sizes = PageSizes()
+        self._log = get_logger()
+        self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
+
+    async def read(
+        self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS, alone: bool = False
+    ) -> Page:
+        """Up to `limit` events after `cursor`, fewer if they are large. `record` is the execution's hash, which
+        outlives its log. Callers at one place share a read, so it may have begun before the call; one that is `alone`
+        has all that was logged by then.
+
+        Raises redis errors; `TimeoutError` after `READ_SECONDS`.
+        """
+        async with asyncio.timeout(READ_SECONDS):
+            if alone:
+                self._metrics.history_reads["redis"].inc()
+                return await self._read(log, cursor, record, limit)
+            return await asyncio.shield(self._shared(log, cursor, record, limit))
+
+    def _shared(self, log: str, cursor: EventId, record: str | None, limit: int) -> asyncio.Task[Page]:
+        key = (log, cursor)
+        task = self._reading.get(key)
+        if task is None:
+            self._metrics.history_reads["redis"].inc()
+            task = self._reading[key] = asyncio.create_task(self._read(log, cursor, record, limit), name="history-read")
+            task.add_done_callback(lambda done: self._read_done(key, done))
+        else:
+            self._metrics.history_reads["shared"].inc()
+        return task
+
+    def _read_done(self, key: tuple[str, EventId], task: asyncio.Task[Page]) -> None:
+        del self._reading[key]
+        if not task.cancelled():
+            task.exception()  # all who waited may have left meanwhile; their errors are not lost, they are unwanted
+
+    async def close(self) -> None:
+        await tasks.end(self._reading.values())
+        await self._rounds.close()
+
+    async def head(self, record: str) -> Head | None:
+        """State and last id of an execution; None if there is none."""
+        with self._metrics.redis_call(RedisOp.RECORD):
+            found = _HEAD.read(await self._rounds.ask("HMGET", record, *_HEAD.names))
+        if found.log_bytes is not None and found.log_bytes <= SMALL_LOG_BYTES:
+            self._sizes.learn_small(record)
+        return None if found.state is None else Head(found.state, found.last, found.cancel_after_ms)
+
+    async def epitaph(self, log: str, record: str | None) -> Entry | None:
+        """The last event of an execution that has ended and whose log has gone, as its record keeps it."""
+        if record is None or await self._rounds.ask("EXISTS", log):
+            return None
+        found = _END.read(await self._rounds.ask("HMGET", record, *_END.names))
+        return None if found.end is None else Entry(found.ms, found.seq, b"", found.end)
+
+    async def last(self, log: str) -> EventId:
+        """The last id in a log; `START` if it is empty."""
+        rows = await self._rounds.ask("XREVRANGE", log, "+", "-", "COUNT", 1)
+        return parse_event_id(rows[0][0].decode()) if rows else START
+
+    async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId | None]:
+        """The last ids of many logs, (log, record or None) each; None where somebody else has written in one."""
+        with self._metrics.redis_call(RedisOp.TAILS):
+            return await asyncio.gather(*(self._readable_last(log, record) for log, record in watched))
+
+    async def _readable_last(self, log: str, record: str | None) -> EventId | None:
+        try:
+            return await self._last(log, record)
+        except (ValueError, ResponseError) as error:
+            if isinstance(error, ResponseError) and not str(error).startswith("WRONGTYPE"):
+                raise  # it is not about this key alone
+            self._log.error("record_unreadable", key=record or log, error=str(error)[:200])
+            return None
+
+    async def _last(self, log: str, record: str | None) -> EventId:
+        if record is None:
+            return await self.last(log)
+        return _LAST.read(await self._rounds.ask("HMGET", record, *_LAST.names)).last
+
+    async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
+        count = min(limit, self._sizes.at(log, cursor, record))
+        page = await self._page_after(log, cursor, record, count)
+        if not page.end:
+            self._sizes.learn(log, page, count)
+        return page
+
+    async def _page_after(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:
+        # Inclusive: only the cursor's own entry proves that the log still is the one the cursor was taken from.
+        at_start = cursor.seq == 0
+        rows = await self._range(log, "-" if at_start else str(cursor), count)
+        entries = parse_stream(rows)
+        if not at_start:
+            if not entries or entries[0].id != cursor:
+                return await self._broken(log, cursor, record, count)
+            own = entries.pop(0)
+            if not entries and record is not None and own.type in TERMINAL_TYPES:
+                # It is known to have ended: a record that says otherwise is from before a failover.
+                return Page([], cursor, end=True, closed=True)
+        elif entries and entries[0].seq != 1:
+            return _page(entries, cursor, rows, count, Reset("trimmed", (1, entries[0].seq - 1)))
+        elif not entries:
+            return await self._empty(cursor, record)
+        return _page(entries, cursor, rows, count)
+
+    async def _range(self, log: str, first: str, count: int) -> list[Any]:
+        with self._metrics.redis_call(RedisOp.HISTORY):
+            rows: list[Any] = await self._rounds.ask("XRANGE", log, first, "+", "COUNT", count + 1, weight=PAGE_WEIGHT)
+        return rows
+
+    async def _broken(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:
+        """The cursor's entry is not there: trimmed away, foreign, or lost in a failover."""
+        rows = await self._range(log, "-", count)
+        entries = parse_stream(rows)
+        if not entries:
+            return await self._empty(cursor, record)
+        first = entries[0]
+        if first.seq <= cursor.seq or first.ms < cursor.ms:
+            return _page(entries, cursor, rows, count, Reset("diverged"))
+        lost = (cursor.seq + 1, first.seq - 1)
+        return _page(entries, cursor, rows, count, Reset("trimmed", lost) if lost[0] <= lost[1] else None)
+
+    async def _empty(self, cursor: EventId, record: str | None) -> Page:
+        """There is no log: nothing was written yet, or it expired and the record still knows how it ended."""
+        head = await self.head(record) if record is not None else None
+        if head is None or head.last.seq == 0:
+            gone = Reset("diverged") if cursor.seq else None
+            return Page([], START, end=True, reset=gone)
+        closed = head.state in TERMINAL_STATES
+        if cursor == head.last:
+            return Page([], cursor, end=True, closed=closed)
+        if cursor.seq < head.last.seq:
+            return Page([], head.last, end=True, reset=Reset("trimmed", (cursor.seq + 1, head.last.seq)), closed=closed)
+        return Page([], head.last, end=True, reset=Reset("diverged"), closed=closed)
+
+
+def _page(
+    entries: list[Entry], cursor: EventId, rows: Sequence[object], count: int, reset: Reset | None = None
+) -> Page:
+    """What is kept of a read of `count` events and one more."""
+    kept, size = 0, 0
+    while kept < min(len(entries), count) and size < PAGE_BYTES:
+        size += len(entries[kept].json)
+        kept += 1
+    end = len(rows) <= count and kept == len(entries)
+    entries = entries[:kept]
+    return Page(entries, entries[-1].id if entries else cursor, end=end, reset=reset)

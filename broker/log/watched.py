@@ -1,0 +1,366 @@
+"""The logs an edge watches: which, up to where, and how a watched log that was missed for a moment is read again.
+
+Every message and every doubt ends here. A doubt (a gap in the ordinals, a silent reconnect, an idle log whose end is
+elsewhere) has one answer: read the log from the hub's cursor, once for all its viewers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from broker.base.logging import get_logger
+from broker.base.metrics import Metrics
+from broker.base.slices import SLICE_SECONDS
+from broker.live.topic import Topic
+from broker.live.viewer import Viewer, ViewerState
+from broker.log.cluster_subscription import AnySubscription
+from broker.log.delivery_spans import Deliveries
+from broker.log.history import PAGE_BYTES, Head, History, Page
+from broker.log.watch_leases import Tether
+from emitter import tasks
+from emitter.backoff import backoff_seconds
+from emitter.events import TERMINAL_TYPES
+from emitter.store.connection import GONE
+from emitter.wire.entries import Entry, parse_message
+from emitter.wire.envelope import may_change_state
+
+LINGER_SECONDS = 15.0
+"""How long a log stays watched after its last viewer left: most come back soon, and then need no Redis call."""
+RECHECK_CHUNK = 200
+
+
+class Audience(Protocol):
+    """Who looks after the viewers of a topic."""
+
+    def on_lagging(self, viewer: Viewer) -> None: ...
+
+    def on_behind(self, viewer: Viewer) -> None: ...
+
+    def on_over(self, viewer: Viewer) -> None: ...
+
+    def on_ended(self, topic: Topic[Viewer]) -> None: ...
+
+    def on_failed(self, viewer: Viewer, error: Exception) -> None:
+        """It must be closed, since it may have missed something. Raises nothing."""
+
+    def replay(self, viewer: Viewer) -> None: ...
+
+
+class Watched:
+    """A topic with what is needed to keep it right."""
+
+    __slots__ = (
+        "catching_up",
+        "dirty",
+        "head",
+        "heard_at",
+        "idle_since",
+        "pending",
+        "record",
+        "tether",
+        "topic",
+        "viewers",
+    )
+
+    def __init__(self, topic: Topic[Viewer], record: str | None, tether: Tether | None) -> None:
+        self.topic = topic
+        self.record = record
+        self.tether = tether
+        self.head: Head | None = None
+        """What the record said when it was read last."""
+        self.viewers = 0
+        self.pending: list[Entry] = []
+        self.catching_up: asyncio.Task[None] | None = None
+        self.dirty = False
+        self.heard_at = 0.0
+        self.idle_since = 0.0
+
+    def current_head(self) -> Head | None:
+        """What the record says now, if that is known without asking Redis: the log has ended, or no event since the
+        last reading can have changed the state."""
+        topic = self.topic
+        if topic.end is not None and topic.last is not None:
+            after = self.tether.cancel_after_ms if self.tether is not None else 0
+            return Head(topic.end, topic.last, after)
+        since = None if self.head is None else topic.missing(self.head.last)
+        if self.head is None or since is None or any(may_change_state(entry.type) for entry in since):
+            return None
+        assert topic.last is not None, "or nothing is known to be missing"
+        self.head = self.head._replace(last=topic.last)
+        return self.head
+
+
+class Watch:
+    """All watched logs of one edge."""
+
+    def __init__(
+        self, history: History, metrics: Metrics, audience: Audience, deliveries: Deliveries | None = None
+    ) -> None:
+        self.subscription: AnySubscription | None = None  # set by the edge before the first join
+        self._history = history
+        self._metrics = metrics
+        self._deliveries = deliveries
+        self._audience = audience
+        self._watched: dict[str, Watched] = {}
+        self._flush_soon: OrderedDict[Watched, None] = OrderedDict()  # a dict is slow to take the first from
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = get_logger()
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def get(self, key: str) -> Watched | None:
+        return self._watched.get(key)
+
+    def enter(self, key: str, record: str | None, tether: Tether | None = None) -> Watched:
+        """Count a viewer of a log in; `leave` counts it out. `tether` is that of the log's execution, and is the same
+        for as long as the log is watched."""
+        watched = self._watched.get(key)
+        if watched is None:
+            watched = self._watched[key] = Watched(Topic(key, is_execution=record is not None), record, tether)
+            watched.heard_at = time.monotonic()
+        watched.viewers += 1
+        return watched
+
+    def leave(self, key: str) -> Watched:
+        watched = self._watched[key]
+        watched.viewers -= 1
+        if watched.viewers == 0:
+            watched.idle_since = time.monotonic()
+        return watched
+
+    async def subscribed(self, key: str) -> None:
+        """Wait until messages of this log arrive here. Raises `RedisUnavailable`."""
+        assert self.subscription is not None
+        await self.subscription.subscribe(key)
+        self._metrics.subscribed_channels.set(self.subscription.channels)
+
+    # --- live messages ---
+
+    def on_message(self, channel: str, data: bytes) -> None:
+        watched = self._watched.get(channel)
+        if watched is None:
+            return
+        if watched.catching_up is not None:
+            watched.dirty = True  # the read in progress may end before this message; it will look again
+            return
+        try:
+            watched.pending += parse_message(data)
+        except ValueError:
+            self._log.warning("message_not_understood", channel=channel, size=len(data))
+            self.doubt(watched)
+            return
+        if not self._flush_soon:
+            # Messages read in one go of the loop leave as one write per viewer.
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._flush_soon[watched] = None
+
+    def _flush(self) -> None:
+        """Deliver what has arrived, log by log in the order of its coming. After a slice the loop comes round before
+        the rest; what arrives meanwhile joins it."""
+        now = time.monotonic()
+        until = now + SLICE_SECONDS
+
+        def is_late() -> bool:
+            return time.monotonic() >= until
+
+        try:
+            while self._flush_soon and time.monotonic() < until:
+                self._flush_one(now, is_late)
+        finally:  # whatever happens, messages go on to be delivered
+            if self._flush_soon:
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush_one(self, now: float, is_late: Callable[[], bool]) -> None:
+        watched, _ = self._flush_soon.popitem(last=False)
+        entries, watched.pending = watched.pending, []
+        if len(entries) > 1:
+            entries, watched.pending = _piece(entries)
+        if watched.pending:
+            self._flush_soon[watched] = None
+        watched.heard_at = now
+        if watched.catching_up is None and entries:
+            try:
+                self._absorb(watched, entries, is_late)
+            except Exception as error:  # it costs the viewers of this log alone
+                self._fail(watched, error)
+
+    def absorb(self, watched: Watched, entries: list[Entry]) -> None:
+        """Events of a log, from history: deliver what is new; on a doubt, read the log again. No events come from a
+        viewer that stands at the log's end, beyond the hub: a doubt as well."""
+        try:
+            self._absorb(watched, entries)
+        except Exception as error:
+            self._fail(watched, error)
+
+    def _absorb(self, watched: Watched, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
+        topic = watched.topic
+        if topic.last is None and entries and not topic.groups:
+            # No one is live yet. A short tail lets the viewers that now read history join without another read.
+            topic.accept(entries)
+            return
+        fresh = topic.accept(entries)
+        if fresh is None or not entries:
+            self.doubt(watched)
+        elif fresh:
+            self._deliver(topic, fresh, is_late)
+
+    def _deliver(self, topic: Topic[Viewer], entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
+        delivery = topic.deliver(entries, is_late)
+        if topic.failed or topic.behind or topic.lagging or topic.over:
+            self._look_after(topic)
+        if delivery.viewers:
+            self._metrics.events_delivered.inc(delivery.events)
+            self._metrics.event_bytes.inc(delivery.bytes)
+            self._metrics.observe_delivery(time.time() - entries[-1].ms / 1000)
+            if self._deliveries is not None:
+                self._deliveries.show(entries, delivery)
+        elif topic.groups:
+            self._metrics.events_unwanted.inc(len(entries))
+        if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
+            self._audience.on_ended(topic)
+
+    def _look_after(self, topic: Topic[Viewer]) -> None:
+        """What a delivery found out of its viewers."""
+        failed, topic.failed = topic.failed, []
+        behind, topic.behind = topic.behind, []
+        lagging, topic.lagging = topic.lagging, []
+        over, topic.over = topic.over, []
+        for viewer, error in failed:
+            self._audience.on_failed(viewer, error)
+        self._each(behind, self._audience.on_behind)  # before those who lag: who is both has got nothing of it
+        self._each(lagging, self._audience.on_lagging)
+        self._each(over, self._audience.on_over)
+
+    def _each(self, viewers: Iterable[Viewer], do: Callable[[Viewer], None]) -> None:
+        """One viewer's error is no other's."""
+        for viewer in viewers:
+            # A heartbeat may have filled its socket long before this: it may have left or be replaying since.
+            if viewer.state is ViewerState.LIVE:
+                try:
+                    do(viewer)
+                except Exception as error:
+                    self._audience.on_failed(viewer, error)
+
+    def _fail(self, watched: Watched, error: Exception) -> None:
+        """Nobody knows what the live viewers of this log got of it: they must come back, and the log be read anew."""
+        self._log.error("log_failed", log=watched.topic.key, exc_info=error)
+        topic = watched.topic
+        for viewer in [*topic.live(), *(each for each, _ in topic.failed)]:
+            self._audience.on_failed(viewer, error)
+        topic.failed, topic.lagging, topic.behind, topic.over = [], [], [], []
+        topic.forget()
+
+    # --- doubts ---
+
+    def on_lost(self, channel: str) -> None:
+        """Messages of a channel may have been missed."""
+        watched = self._watched.get(channel)
+        if watched is not None:
+            self.doubt(watched)
+
+    def doubt(self, watched: Watched) -> None:
+        """Read the log from the hub's cursor, once."""
+        watched.dirty = True
+        if watched.catching_up is None:
+            watched.catching_up = task = asyncio.create_task(self._catch_up(watched), name="catch-up")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _catch_up(self, watched: Watched) -> None:
+        try:
+            while watched.dirty and watched.topic.last is not None:
+                watched.dirty = False
+                page = await self._patiently(watched)
+                if not self._take(watched, page):
+                    return
+                watched.dirty = watched.dirty or not page.end
+        except Exception as error:
+            self._fail(watched, error)
+        finally:
+            watched.catching_up = None
+            watched.pending.clear()
+
+    async def _patiently(self, watched: Watched) -> Page:
+        """The log after the hub's cursor, however long Redis is away; viewers keep their heartbeats meanwhile."""
+        failures = 0
+        while True:
+            topic = watched.topic
+            assert topic.last is not None
+            try:
+                return await self._history.read(topic.key, topic.last, record=watched.record, alone=True)
+            except (RedisError, *GONE) as error:
+                failures += 1
+                self._log.warning("catch_up_failed", error=type(error).__name__, failures=failures)
+                await asyncio.sleep(backoff_seconds(failures, first=0.05, most=2.0))
+
+    def _take(self, watched: Watched, page: Page) -> bool:
+        """Deliver a page read for the hub; false if the log is not the one the viewers know, who then read it anew."""
+        fresh = None if page.reset is not None else watched.topic.accept(page.entries)
+        if fresh is not None:
+            if fresh:
+                self._deliver(watched.topic, fresh)
+            return True
+        last = watched.topic.last
+        viewers = list(watched.topic.live())
+        for viewer in viewers:
+            assert last is not None
+            viewer.cursor = last
+            viewer.state = ViewerState.REPLAYING
+            watched.topic.remove(viewer)
+        watched.topic.forget()
+        for viewer in viewers:
+            self._audience.replay(viewer)
+        return False
+
+    async def settled(self, watched: Watched) -> None:
+        """Wait until no catching up is under way."""
+        if watched.catching_up is not None:
+            await asyncio.wait([watched.catching_up])
+
+    # --- now and then ---
+
+    async def recheck(self, idle_seconds: float) -> None:
+        """Compare idle logs with what their end is in Redis: pub/sub alone is not trusted for the end. One round trip
+        for many logs. Also lets go of logs that nobody watches any more."""
+        self._release()
+        before = time.monotonic() - idle_seconds
+        idle = [w for w in self._watched.values() if w.topic.last is not None and w.heard_at <= before]
+        for start in range(0, len(idle), RECHECK_CHUNK):
+            part = idle[start : start + RECHECK_CHUNK]
+            lasts = await self._history.lasts([(w.topic.key, w.record) for w in part])
+            for watched, last in zip(part, lasts, strict=True):
+                known = watched.topic.last
+                if known is None or last is None or watched.heard_at > before:
+                    continue
+                watched.topic.rest()
+                if last != known:
+                    self.doubt(watched)
+
+    def _release(self) -> None:
+        assert self.subscription is not None
+        before = time.monotonic() - LINGER_SECONDS
+        for key, watched in list(self._watched.items()):
+            if watched.viewers == 0 and watched.idle_since <= before:
+                del self._watched[key]
+                self.subscription.unsubscribe(key)
+        self._metrics.subscribed_channels.set(self.subscription.channels)
+
+    async def close(self) -> None:
+        await tasks.end(self._tasks)
+
+
+def _piece(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """As much as is delivered in one go, which is what a socket may be left with, and the rest."""
+    size = 0
+    for number, entry in enumerate(entries, 1):
+        size += len(entry.json)
+        if size >= PAGE_BYTES:
+            return entries[:number], entries[number:]
+    return entries, []

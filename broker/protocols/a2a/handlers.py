@@ -1,0 +1,243 @@
+"""What a client may do, whatever its version and binding: start, answer, look, list, cancel, follow."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from broker.auth.permissions import require
+from broker.base.identity import Identity
+from broker.executions import conversations
+from broker.executions.conversations import Past
+from broker.executions.types import InputRequest
+from broker.http.gateway import Front, idempotency_key
+from broker.live.rendering import Rendering
+from broker.protocols.a2a.card import Cards
+from broker.protocols.a2a.codec import Wire
+from broker.protocols.a2a.errors import (
+    INVALID_PARAMS,
+    PUSH_NOT_SUPPORTED,
+    TASK_NOT_CANCELABLE,
+    UNSUPPORTED,
+    A2AError,
+)
+from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of
+from broker.protocols.a2a.model import Ask, ListTasks, Send
+from broker.protocols.a2a.projection import Story
+from broker.protocols.a2a.renderer import JSON_HEADERS, SettledTask, TaskStream, Wrap
+from broker.protocols.a2a.tasks import Reached, Tasks
+from emitter.errors import ExecutionEnded, ExecutionExists
+from emitter.events import TERMINAL_STATES
+from emitter.wire.ids import EventId, parse_event_id
+
+CANCEL_SECONDS = 2.0
+"""How long a cancel's answer waits for the worker to obey."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """Who asks, and how it is answered. `agent` is the one whom it is about, by its path or as its tenant."""
+
+    request: web.Request
+    identity: Identity
+    wire: Wire
+    wrap: Wrap
+    agent: str | None = None
+
+    def respond(self, value: Any) -> web.Response:
+        return web.Response(body=self.wrap(value), headers=JSON_HEADERS)
+
+
+def agent_of(request: web.Request, params: dict[str, Any]) -> str | None:
+    """The agent whom a request is about: its path says it, or `tenant` (1.0). Raises `A2AError`."""
+    tenant = params.get("tenant")
+    if not isinstance(tenant, str | None):
+        raise A2AError(INVALID_PARAMS, "tenant is text")
+    return request.match_info.get("agent") or tenant or None
+
+
+class Calls:
+    """What is done, over the front of an edge."""
+
+    def __init__(self, front: Front, tasks: Tasks) -> None:
+        self._front = front
+        self._commands = front.commands
+        self._tasks = tasks
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    async def send(self, call: Call, send: Send, *, streams: bool) -> web.StreamResponse:
+        """A message, to start a task or to answer one. Raises `A2AError` and what `Front` does."""
+        require(call.identity, "executions:write")
+        if send.wants_push:
+            raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
+        if not (streams or send.blocking):
+            task_id = (await self._deliver(call, send)).task_id
+            async with self._front.folding(call.identity):
+                story = await self._tasks.read(call.identity.owner, task_id)
+                return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
+        # Room first: of a task that was started and then not shown, the client would not even know the id.
+        async with self._front.seat(call.request, call.identity) as seat:
+            reached = await self._reached(call, send) if streams else None
+            story = await self._deliver(call, send)
+            if streams:
+                told = story if reached is None else reached.then
+                rendering: Rendering = TaskStream(told, call.wire, call.wrap, answered=story.answered)
+            elif story.is_settled:
+                return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
+            else:
+                rendering = SettledTask(story, lambda told: _sent(call, told, send.history_length))
+            return await self._front.show(call.request, call.identity, story.task_id, rendering, seat=seat)
+
+    async def _reached(self, call: Call, send: Send) -> Reached | None:
+        """Where the client stands that answers a task, if it says so: between its place and the answer others may have
+        gone on. Raises `A2AError` for a cursor that is no place of the task's, before anything is answered."""
+        task_id, cursor = send.message.task_id, _cursor(call.request, send.metadata)
+        if task_id is None or cursor is None:
+            return None
+        async with self._front.folding(call.identity):
+            reached = await self._tasks.reach(call.identity.owner, task_id, cursor)
+        return None if reached.lost else reached
+
+    async def _deliver(self, call: Call, send: Send) -> Story:
+        if send.message.task_id is not None:
+            return await self._answer(call, send)
+        async with self._front.starting(call.identity):
+            return await self._start(call, send)
+
+    async def _start(self, call: Call, send: Send) -> Story:
+        """The task, of which nothing has been told yet."""
+        owner, context = call.identity.owner, context_of(send.message)
+        before, omitted = await self._before(call, context) if send.message.context_id else Past()
+        # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
+        key = idempotency_key(call.request)
+        task_id = None if key is None else "a2a_" + hashlib.sha256(key.encode()).hexdigest()[:32]
+        most = self._front.max_conversation_bytes
+        wanted = request_of(send, context, call.agent, before, task_id, max_bytes=most, omitted=omitted)
+        try:
+            accepted, _ = await self._front.execute(call.request, call.identity, wanted)
+        except ExecutionExists as known:
+            return await self._repeated(call, send, known.execution_id)
+        return Story(await self._tasks.opening(owner, accepted.execution_id))
+
+    async def _before(self, call: Call, context: str) -> Past:
+        async with self._front.folding(call.identity):
+            return await conversations.past(self._commands, call.identity.owner, conversation_of(context))
+
+    async def _repeated(self, call: Call, send: Send, task_id: str) -> Story:
+        opening = await self._tasks.opening(call.identity.owner, task_id)
+        if opening.message_id != send.message.message_id:
+            raise A2AError(INVALID_PARAMS, "this Idempotency-Key came with another message before")
+        self._front.accepted(call.request, call.identity, task_id, is_new=False)
+        return Story(opening)
+
+    async def _answer(self, call: Call, send: Send) -> Story:
+        """The task, told up to the answer."""
+        message, owner = send.message, call.identity.owner
+        assert message.task_id is not None
+        opening = await self._tasks.opening(owner, message.task_id)
+        if message.context_id not in (None, opening.context_id):
+            raise A2AError(INVALID_PARAMS, "the task is of another context", contextId=opening.context_id)
+        async with self._front.folding(call.identity):
+            state = await self._commands.state(owner, opening.task_id, with_stack=False)
+        if state.status in TERMINAL_STATES:
+            raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
+        question = question_for(state.open_inputs, send)
+        answer = InputRequest(input_id=question.input_id, value=answer_of(question, message))
+        await self._front.answer(call.request, call.identity, opening.task_id, answer)
+        async with self._front.folding(call.identity):
+            return await self._tasks.read(owner, opening.task_id, lambda story: question.input_id in story.answered)
+
+    # --- tasks -------------------------------------------------------------------------------------------------------
+
+    async def get(self, call: Call, ask: Ask) -> web.Response:
+        async with self._front.folding(call.identity):
+            story = await self._tasks.read(call.identity.owner, ask.task_id)
+            return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
+
+    async def list(self, call: Call, wanted: ListTasks) -> web.Response:
+        wanted = msgspec.structs.replace(wanted, agent=call.agent)
+        async with self._front.folding(call.identity):
+            return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
+
+    async def cancel(self, call: Call, ask: Ask) -> web.Response:
+        """The task, cancelled; as it is, if its agent takes longer than `CANCEL_SECONDS`."""
+        require(call.identity, "executions:write")
+        owner = call.identity.owner
+        await self._tasks.opening(owner, ask.task_id)
+        try:
+            await self._front.cancel(call.request, call.identity, ask.task_id, None)
+        except ExecutionEnded as error:
+            raise A2AError(TASK_NOT_CANCELABLE, f"the task has ended: {error.state}", state=error.state) from error
+        async with self._front.folding(call.identity):
+            story = await self._tasks.read(owner, ask.task_id)
+        await self._tasks.until_ended(owner, story, CANCEL_SECONDS)
+        return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
+
+    async def subscribe(self, call: Call, ask: Ask) -> web.StreamResponse:
+        """The task as it stands, or stood at the client's cursor, and then what follows."""
+        cursor = _cursor(call.request, ask.metadata)
+        owner = call.identity.owner
+        async with self._front.folding(call.identity):
+            if cursor is None:
+                then = await self._tasks.read(owner, ask.task_id)
+                answered = then.answered
+            else:
+                then, answered, _ = await self._tasks.reach(owner, ask.task_id, cursor)
+        if then.is_terminal:
+            raise A2AError(UNSUPPORTED, f"the task has ended: {then.state}", state=then.state)
+        # What follows the place up to which the story was told: it takes no entry twice.
+        rendering = TaskStream(then, call.wire, call.wrap, answered=answered)
+        return await self._front.show(call.request, call.identity, ask.task_id, rendering)
+
+    async def push(self, call: Call, params: Any) -> web.Response:  # noqa: ARG002
+        raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
+
+
+def _sent(call: Call, story: Story, history_length: int | None) -> bytes:
+    return call.wrap(call.wire.sent(story.task(history_length=history_length)))
+
+
+def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
+    text = request.headers.get("Last-Event-ID") or metadata.get("cursor") or request.query.get("cursor")
+    if text in (None, ""):
+        return None
+    try:
+        return parse_event_id(str(text))
+    except ValueError as error:
+        raise A2AError(INVALID_PARAMS, str(error), cursor=str(text)[:64]) from error
+
+
+Operation = Callable[[Call, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+def operations(calls: Calls, cards: Cards) -> Mapping[str, Operation]:
+    """Each raises what `Calls` does."""
+
+    async def send(call: Call, params: dict[str, Any]) -> web.StreamResponse:
+        return await calls.send(call, call.wire.read_send(params), streams=False)
+
+    async def stream(call: Call, params: dict[str, Any]) -> web.StreamResponse:
+        return await calls.send(call, call.wire.read_send(params), streams=True)
+
+    async def get(call: Call, params: dict[str, Any]) -> web.StreamResponse:
+        return await calls.get(call, call.wire.read_ask(params))
+
+    async def listing(call: Call, params: dict[str, Any]) -> web.StreamResponse:
+        return await calls.list(call, call.wire.read_list(params))
+
+    async def cancel(call: Call, params: dict[str, Any]) -> web.StreamResponse:
+        return await calls.cancel(call, call.wire.read_ask(params))
+
+    async def subscribe(call: Call, params: dict[str, Any]) -> web.StreamResponse:
+        return await calls.subscribe(call, call.wire.read_ask(params))
+
+    async def card(call: Call, _: dict[str, Any]) -> web.StreamResponse:
+        return call.respond(await cards.extended(call.request, call.agent, is_new=call.wire.is_typed))
+
+    push = dict.fromkeys(("set_push", "get_push", "list_push", "delete_push"), calls.push)
+    named = {"send": send, "stream": stream, "get": get, "list": listing, "cancel": cancel, "subscribe": subscribe}
+    return {**named, **push, "card": card}

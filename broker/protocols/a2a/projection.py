@@ -1,0 +1,528 @@
+"""An execution as A2A tells it: the log's entries in order come in, updates and the task as it stands come out. Pure.
+
+Everything is made from the log, ids included, so two edges tell the same in the same bytes. What a lost attempt made is
+taken back, as far as the protocol can: its artifacts are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from broker.executions.clipping import short_question
+from broker.executions.decoding import decode_entry
+from broker.executions.state import MAX_STATE_BYTES, Fold
+from broker.protocols.a2a import artifacts, texts
+from broker.protocols.a2a.bounds import History, Repeats
+from broker.protocols.a2a.codec import encode
+from broker.protocols.a2a.model import (
+    STATES,
+    TERMINAL,
+    Artifact,
+    ArtifactUpdate,
+    Message,
+    Part,
+    Status,
+    StatusUpdate,
+    Task,
+    TaskState,
+    TextPart,
+    Update,
+)
+from broker.protocols.kept import Kept
+from emitter import events
+from emitter.errors import InvalidEvent
+from emitter.wire.entries import Entry
+from emitter.wire.envelope import Envelope
+from emitter.wire.ids import START, EventId
+
+MAX_KNOWN = 4096
+"""Artifacts whose first chunk is remembered, and questions that were answered; beyond it the oldest are forgotten."""
+MAX_TOLD_BYTES = 256 * 1024
+"""Of the folded state, once the task was shown: what is left of a lost attempt is told from it."""
+
+FOLDED = frozenset(
+    {
+        events.ExecutionQueued,
+        events.ExecutionStarted,
+        events.ExecutionSuperseded,
+        events.ExecutionComplete,
+        events.ExecutionError,
+        events.ExecutionCancelled,
+        events.MessageDelta,
+        events.MessageComplete,
+        events.Status,
+        events.Progress,
+        events.SpecialistActivated,
+        events.SpecialistComplete,
+        events.PartialResult,
+        events.Synthesis,
+        events.Artifact,
+        events.UsageTotals,
+        events.InputRequired,
+        events.InputReceived,
+    }
+)
+"""What a task is made of. The rest is told and forgotten."""
+
+
+class Opening(NamedTuple):
+    """What the record knows of a task from its beginning. `message_id` is the client's, of the message that began it;
+    `text` counts where the log no longer has it, and `parts` are what that message had besides; where it `has_text`
+    not, the task's is none of its words."""
+
+    task_id: str
+    context_id: str
+    message_id: str | None = None
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+    parts: tuple[Part, ...] = ()
+    has_text: bool = True
+
+
+def within(opening: Opening, max_bytes: int) -> tuple[Opening, bool]:
+    """An opening whose parts take half of what is kept of a story at most, and whether it lost them for that."""
+    if not opening.parts or len(encode(opening.parts)) <= max_bytes // 2:
+        return opening, False
+    return opening._replace(parts=()), True
+
+
+class Moment(NamedTuple):
+    """An event with its place, which the story has reached. `was_said`: it completes a message of which all was told
+    before."""
+
+    id: EventId
+    head: Envelope
+    event: Any
+    was_said: bool = False
+
+
+class Story:
+    """`take` each entry; `task()` may be asked at any time before `forget`. `max_bytes` bound what is kept of it."""
+
+    def __init__(self, opening: Opening, *, max_bytes: int = MAX_STATE_BYTES) -> None:
+        self.task_id, self.context_id = opening.task_id, opening.context_id
+        self.last = START
+        self._fold = Fold(opening.task_id, max_bytes=max_bytes)
+        self._state: TaskState = "submitted"
+        self._history: History | None = History()
+        self._opening, is_cut = within(opening, max_bytes)
+        self._history.is_cut = is_cut
+        self._answered: dict[str, None] = {}
+        self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
+        self._repeats = Repeats()
+        self._known: Kept[bool] = Kept(MAX_KNOWN)
+        """Artifacts that were told, and whether their last chunk was."""
+        self._unfinished: Kept[None] = Kept(MAX_KNOWN)
+        """Those of text to which more may be added."""
+
+    @property
+    def state(self) -> TaskState:
+        return self._state
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._state in TERMINAL
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more comes unless somebody answers."""
+        return self.is_terminal or self._state == "input-required"
+
+    @property
+    def answered(self) -> frozenset[str]:
+        """Ids of the questions that have an answer, or whose time is over."""
+        return frozenset(self._answered)
+
+    def take(self, entry: Entry) -> list[Update]:
+        """What this entry changes. Nothing for one that was taken before, or is not understood (a newer version's)."""
+        moment = self.advance(entry)
+        return [] if moment is None else self.tell(moment)
+
+    def advance(self, entry: Entry) -> Moment | None:
+        """Take an entry, of which `tell` then says what it changed; None where that is nothing."""
+        if entry.seq <= self.last.seq:
+            return None
+        self.last = id_ = entry.id
+        try:
+            head, event = decode_entry(entry)
+        except InvalidEvent:
+            return None
+        kind = type(event)
+        was_said = kind is events.MessageComplete and self._was_said(event)
+        if self._history is not None:
+            self._remember(id_, event, self._history)
+        if kind in FOLDED or self._state == "submitted":  # whatever a log begins with: it may not say that it began
+            self._fold.apply(id_, head, event)
+            self._state = STATES[self._fold.status]
+        return Moment(id_, head, event, was_said)
+
+    def tell(self, moment: Moment) -> list[Update]:
+        return _TELLERS.get(type(moment.event), Story._other)(self, moment)
+
+    def has_told(self, message_id: str) -> bool:
+        """Whether some of this message's text was told, so that more is added to it."""
+        return artifacts.message_id(message_id) in self._known
+
+    def limit(self, max_bytes: int) -> None:
+        """Keep less than before."""
+        self._fold.shrink(max_bytes)
+
+    def forget(self) -> None:
+        """Keep from here on what updates are made of, and no more: the task was shown."""
+        self._history = None
+        self._opening = self._opening._replace(parts=())
+        self._fold.shrink(MAX_TOLD_BYTES)
+
+    def _was_said(self, event: Any) -> bool:
+        """Whether this message's completion, as it is, adds nothing to what was told."""
+        if event.text is None:
+            return self.has_told(event.message_id)
+        return self._fold.has_said(event.message_id, event.text)
+
+    def recall(self, state: TaskState, last: EventId) -> None:
+        """How a task stands of whose log nothing is left."""
+        self._state, self.last = state, last
+        if self._history is not None and not self._history.messages:
+            self._begin(None, self._history)
+
+    # --- the task as it stands ---
+
+    def task(self, *, history_length: int | None = None, with_artifacts: bool = True) -> Task:
+        """With the latest `history_length` messages, or all."""
+        said = [] if self._history is None else self._history.messages
+        skipped = 0 if history_length is None else max(0, len(said) - history_length)
+        return Task(
+            task_id=self.task_id,
+            context_id=self.context_id,
+            status=Status(state=self._state, at=self.last.ms, message=self._status_message()),
+            history=tuple(said[skipped:]),
+            artifacts=tuple(self._artifacts()) if with_artifacts else (),
+            metadata=self._task_metadata(),
+        )
+
+    def artifacts(self) -> list[ArtifactUpdate]:
+        """Those of the task as it stands, for a client that has the task without them."""
+        place = {"generation": self.last.seq, "cursor": str(self.last)}
+        return [
+            ArtifactUpdate(
+                task_id=self.task_id,
+                context_id=self.context_id,
+                artifact=artifact,
+                append=False,
+                last=False,
+                metadata=place,
+            )
+            for artifact in self._artifacts()
+        ]
+
+    def _task_metadata(self) -> dict[str, Any]:
+        fold = self._fold
+        metadata = {**(self._opening.metadata or {}), "generation": self.last.seq, "cursor": str(self.last)}
+        found = {
+            "agent": fold.agent,
+            "usage": fold.facts.get("usage"),
+            "progress": fold.facts.get("progress"),
+            "duration": fold.end.get("duration"),
+        }
+        metadata |= {name: msgspec.to_builtins(value) for name, value in found.items() if value is not None}
+        if self._history is not None and self._history.is_cut:
+            metadata["historyTruncated"] = True
+        if fold.is_short_of_texts:
+            metadata["artifactsTruncated"] = True
+        return metadata | {"attempt": fold.attempt}
+
+    def _status_message(self) -> Message | None:
+        end, activity = self._fold.end, self._fold.facts.get("activity")
+        if self._state == "input-required":
+            return self._prompt()
+        if "error" in end:
+            return self._text("end", end["error"].error)
+        if "cancelled" in end:
+            return self._text("end", end["cancelled"].reason or "")
+        return self._text("activity", activity.message) if activity is not None and not self.is_terminal else None
+
+    def _text(self, id_: str, text: str) -> Message | None:
+        if not text:
+            return None
+        message_id = f"{self.task_id}.{id_}"
+        parts = (TextPart(text=text),)
+        return Message(
+            role="agent", message_id=message_id, task_id=self.task_id, context_id=self.context_id, parts=parts
+        )
+
+    def _prompt(self) -> Message | None:
+        """The oldest open question: it is the one that an answer without an id is for."""
+        question = self._fold.oldest_input()
+        return None if question is None else texts.prompt(self.task_id, self.context_id, question)
+
+    def _reminder(self) -> Message | None:
+        """The question again, with an update of something else: who puts the update in the place of the last one still
+        has it. A long one is told so often, and then only its beginning."""
+        question = self._fold.oldest_input()
+        if question is None:
+            return None
+        if self._reminded is None or self._reminded[0] is not question:
+            whole = texts.prompt(self.task_id, self.context_id, question)
+            brief = texts.prompt(self.task_id, self.context_id, short_question(question))
+            self._reminded = question, whole, brief, len(encode(question))
+        _, whole, brief, size = self._reminded
+        return whole if self._repeats.allow(size) else brief
+
+    def _left(self, artifact: Artifact) -> Artifact:
+        """What is left of an artifact. A long one is told so often, and then only that it is shorter."""
+        if self._repeats.allow(len(encode(artifact.parts))):
+            return artifact
+        return replace(artifact, parts=(TextPart(text=""),), metadata=artifacts.TRUNCATED)
+
+    def _artifacts(self) -> list[Artifact]:
+        fold = self._fold
+        found = [artifacts.text(message) for message in fold.messages()]
+        found += [artifacts.partial(id_, part) for id_ in fold.partials if (part := fold.partials.get(id_))]
+        if (synthesis := fold.facts.get("synthesis")) is not None:
+            found.append(artifacts.synthesis(synthesis))
+        found += [artifacts.made(artifact) for artifact in fold.artifacts()]
+        if not fold.is_result_told():
+            found.append(artifacts.result(fold.end["result"]))
+        return found
+
+    # --- history ---
+
+    def _remember(self, id_: EventId, event: events.Event, history: History) -> None:
+        """The message that began it, and each question with its answer, once it has one."""
+        if not history.messages:
+            self._begin(event, history)
+        if not isinstance(event, events.InputReceived):
+            return
+        asked = self._fold.inputs.get(event.input_id)
+        if isinstance(asked, events.InputRequired):
+            said = texts.prompt(self.task_id, self.context_id, asked)
+            history.add(said, len(encode(asked)))
+        if event.by != events.EXPIRED:
+            history.add(texts.answer(self.task_id, self.context_id, str(id_), event), len(encode(event)))
+
+    def _begin(self, event: events.Event | None, history: History) -> None:
+        """The first message. The event's text counts, since what looked secret was taken out of it."""
+        text = event.task if isinstance(event, events.ExecutionQueued | events.ExecutionStarted) else self._opening.text
+        opening = self._opening
+        words = (TextPart(text=text),) if text and opening.has_text else ()
+        if parts := (*words, *opening.parts):
+            said = Message(
+                role="user",
+                message_id=opening.message_id or f"{self.task_id}.task",
+                task_id=self.task_id,
+                context_id=self.context_id,
+                parts=parts,
+            )
+            history.add(said, len(text or "") + len(encode(opening.parts)))
+
+    # --- updates ---
+
+    def _started(self, moment: Moment) -> list[Update]:
+        return [self._status(moment)]
+
+    def said(self, moment: Moment) -> str | None:
+        """What an event says that the protocol has no word for, as `say` tells it; None for one that is told otherwise,
+        or not at all."""
+        is_other = type(moment.event) not in _TELLERS and self._state != "input-required"
+        return texts.text(moment.event) if is_other else None
+
+    def say(self, moment: Moment, text: str) -> StatusUpdate:
+        return self._status(moment, texts.message(self.task_id, self.context_id, str(moment.id), moment.head, text))
+
+    def _other(self, moment: Moment) -> list[Update]:
+        text = texts.text(moment.event)
+        if text is None:
+            return []
+        if self._state == "input-required":  # whose message is the question
+            return [self._status(moment, self._reminder(), data=moment.head.data)]
+        return [self.say(moment, text)]
+
+    def _nothing(self, _: Moment) -> list[Update]:
+        return []
+
+    def _superseded(self, moment: Moment) -> list[Update]:
+        """What is taken back of artifacts that were told, and what is left of others."""
+        fold, voided = self._fold, self._fold.voided
+        changed: list[tuple[str, Artifact | None]] = [
+            (artifacts.message_id(id_), None if (left := fold.message(id_)) is None else artifacts.text(left))
+            for id_ in voided.messages
+        ]
+        changed += [(artifacts.partial_id(id_), None) for id_ in voided.partials]
+        if voided.synthesis:
+            left = fold.facts.get("synthesis")
+            changed.append((artifacts.SYNTHESIS, None if left is None else artifacts.synthesis(left)))
+        changed += [
+            (artifacts.agents_id(id_), None if (made := fold.artifact(id_)) is None else artifacts.made(made))
+            for id_ in voided.artifacts
+        ]
+        updates: list[Update] = []
+        for id_, artifact in changed:
+            told = artifacts.void(id_) if artifact is None else self._left(artifact)
+            updates.append(self._chunk(moment, told, last=True))
+            if artifact is None:
+                self._known.pop(id_)  # what comes under this id is new
+        usage = msgspec.to_builtins(fold.facts.get("usage"))  # null takes back what clients have merged
+        facts = {"attempt": moment.event.attempt, "fromSeq": moment.event.from_seq, "usage": usage}
+        return [*updates, self._status(moment, **facts)]
+
+    def _message_delta(self, moment: Moment) -> list[Update]:
+        id_ = artifacts.message_id(moment.event.message_id)
+        artifact = Artifact(artifact_id=id_, parts=(TextPart(text=moment.event.delta),))
+        return [self._chunk(moment, artifact, append=True)]
+
+    def _message_complete(self, moment: Moment) -> list[Update]:
+        """The whole text, unless all of it was streamed."""
+        id_ = artifacts.message_id(moment.event.message_id)
+        if not moment.was_said:
+            text = TextPart(text=moment.event.text or "")
+            return [self._chunk(moment, Artifact(artifact_id=id_, parts=(text,)), last=True)]
+        end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
+        return [self._chunk(moment, end, append=True, last=True, whole=self._whole(id_))]
+
+    def _partial(self, moment: Moment) -> list[Update]:
+        return [self._chunk(moment, artifacts.partial(str(moment.id), moment.event), last=True)]
+
+    def _synthesis(self, moment: Moment) -> list[Update]:
+        last = not moment.event.specialists_pending
+        return [self._chunk(moment, artifacts.synthesis(moment.event), last=last)]
+
+    def _artifact(self, moment: Moment) -> list[Update]:
+        event = moment.event
+        id_ = artifacts.agents_id(event.artifact_id)
+        artifact = Artifact(artifact_id=id_, name=event.name, parts=artifacts.parts_of(event))
+        whole = self._whole(id_) if event.append and event.last else None
+        return [self._chunk(moment, artifact, append=event.append, last=event.last, whole=whole)]
+
+    def _input_required(self, moment: Moment) -> list[Update]:
+        final = self._state == "input-required"
+        message = texts.prompt(self.task_id, self.context_id, moment.event) if final else None
+        return [self._status(moment, message, final=final, inputId=moment.event.input_id)]
+
+    def _input_received(self, moment: Moment) -> list[Update]:
+        """Question and answer are history now."""
+        self._answered[moment.event.input_id] = None
+        if len(self._answered) > MAX_KNOWN:
+            del self._answered[next(iter(self._answered))]
+        message = self._reminder() if self._state == "input-required" else None
+        return [self._status(moment, message, inputId=moment.event.input_id, by=moment.event.by)]
+
+    def _complete(self, moment: Moment) -> list[Update]:
+        updates = self._last_chunks(moment)
+        if not self._fold.is_result_told():
+            updates.append(self._chunk(moment, artifacts.result(moment.event.result), last=True))
+        return [*updates, self._end(moment)]
+
+    def _interrupted(self, moment: Moment) -> list[Update]:
+        cut = [
+            replace(update, metadata=(update.metadata or {}) | {"interrupted": True})
+            for update in self._last_chunks(moment)
+        ]
+        return [*cut, self._end(moment)]
+
+    def _last_chunks(self, moment: Moment) -> list[Update]:
+        """The last of what is not finished. What is no text is told whole each time, and stays as it is."""
+        updates: list[Update] = []
+        for id_ in list(self._unfinished):
+            end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
+            updates.append(self._chunk(moment, end, append=True, last=True, whole=self._whole(id_)))
+        synthesis = self._fold.facts.get("synthesis")
+        if synthesis is not None and self._known.get(artifacts.SYNTHESIS) is False:
+            updates.append(self._chunk(moment, artifacts.synthesis(synthesis), last=True))
+        return updates
+
+    def _whole(self, id_: str) -> Artifact | None:
+        """All of a text whose first last chunk this is; None where that is not known."""
+        if self._known.get(id_) is not False:
+            return None
+        if (message_id := artifacts.message_of(id_)) is not None:
+            said = self._fold.message(message_id)
+            return None if said is None or said.truncated else artifacts.text(said)
+        made = self._fold.artifact(artifacts.agents_own(id_))
+        return None if made is None or made.truncated else artifacts.made(made)
+
+    def _end(self, moment: Moment) -> StatusUpdate:
+        event = moment.event
+        facts = {
+            "usage": self._fold.facts.get("usage"),
+            "duration": self._fold.end.get("duration"),
+            "tokensUsed": getattr(event, "tokens_used", None),
+            "code": getattr(event, "code", None),
+            "by": getattr(event, "by", None),
+        }
+        found = {name: msgspec.to_builtins(value) for name, value in facts.items() if value is not None}
+        return self._status(moment, self._status_message(), final=True, **found)
+
+    # --- one update ---
+
+    def _status(
+        self, moment: Moment, message: Message | None = None, *, final: bool = False, **more: Any
+    ) -> StatusUpdate:
+        return StatusUpdate(
+            task_id=self.task_id,
+            context_id=self.context_id,
+            status=Status(state=self._state, at=moment.id.ms, message=message),
+            final=final,
+            metadata=_metadata(moment) | more,
+        )
+
+    def _chunk(
+        self,
+        moment: Moment,
+        artifact: Artifact,
+        *,
+        append: bool = False,
+        last: bool = False,
+        whole: Artifact | None = None,
+    ) -> ArtifactUpdate:
+        """The first chunk of an artifact never says that it is added to something: clients take that for an error."""
+        known = self._known.get(artifact.artifact_id)
+        append = append and known is not None
+        self._known.set(artifact.artifact_id, last or (append and bool(known)))
+        if last:
+            self._unfinished.pop(artifact.artifact_id)
+        elif isinstance(artifact.parts[-1], TextPart):
+            self._unfinished.set(artifact.artifact_id, None)
+        return ArtifactUpdate(
+            task_id=self.task_id,
+            context_id=self.context_id,
+            artifact=artifact,
+            append=append,
+            last=last,
+            metadata=_metadata(moment),
+            whole=whole,
+        )
+
+
+_TELLERS: dict[type[events.Event], Callable[[Story, Moment], list[Update]]] = {
+    events.ExecutionQueued: Story._started,
+    events.ExecutionStarted: Story._started,
+    events.ExecutionSuperseded: Story._superseded,
+    events.ThinkingDelta: Story._nothing,
+    events.UsageTotals: Story._nothing,  # in the task's metadata, and with the end
+    events.MessageDelta: Story._message_delta,
+    events.MessageComplete: Story._message_complete,
+    events.PartialResult: Story._partial,
+    events.Synthesis: Story._synthesis,
+    events.Artifact: Story._artifact,
+    events.InputRequired: Story._input_required,
+    events.InputReceived: Story._input_received,
+    events.ExecutionComplete: Story._complete,
+    events.ExecutionError: Story._interrupted,
+    events.ExecutionCancelled: Story._interrupted,
+}
+
+
+def _metadata(moment: Moment) -> dict[str, Any]:
+    """The place in the log, so that a client can tell whether it missed something, and go on from there. `generation`
+    is the name that version 1.1 of the protocol is to have for it."""
+    head = moment.head
+    metadata: dict[str, Any] = {"generation": moment.id.seq, "cursor": str(moment.id), "event": head.type}
+    if head.agent is not None:
+        metadata["agent"] = head.agent
+    if head.parent_id is not None:
+        metadata["parentId"] = head.parent_id
+    return metadata

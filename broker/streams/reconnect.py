@@ -1,0 +1,65 @@
+"""What an `EventSource` gets in place of a refusal that will pass.
+
+It gives up for ever on any status but 200 (WHATWG HTML, section 9.2.3), so on the routes made for it a refusal that
+passes by itself is an empty stream that says when to come back. An error status means: never.
+"""
+
+from __future__ import annotations
+
+import random
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from broker.base.error_mapping import to_problem
+from broker.base.problem import Problem
+from broker.base.reasons import CloseReason
+from broker.base.request_context import request_id_of
+from broker.live import sse
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+PAUSE_SECONDS = (2.0, 10.0)
+"""How long it waits at least, and at most where the refusal names no time. Spread: many are refused at once."""
+MAX_PAUSE_SECONDS = 120.0
+
+
+def for_event_source(handler: Handler) -> Handler:
+    """A handler of a stream that an `EventSource` may open."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ConnectionResetError:
+            raise  # the client left
+        except Exception as error:
+            foreseen = to_problem(error)
+            problem = foreseen or Problem(500, "internal-error")
+            if not wants_event_stream(request) or not will_pass(problem):
+                raise
+            about = {"path": request.path, "request_id": request_id_of(request), "problem": problem.slug}
+            structlog.get_logger("broker.reconnect").info("stream_postponed", **about, exc_info=foreseen is None)
+            return web.Response(body=_later(problem, request_id_of(request)), headers=STREAM_HEADERS)
+
+    return answer
+
+
+def wants_event_stream(request: web.Request) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
+def will_pass(problem: Problem) -> bool:
+    """Whether the same request may be answered with a stream some time later."""
+    return problem.status == 429 or problem.status >= 500
+
+
+def _later(problem: Problem, request_id: str) -> bytes:
+    named = float(problem.headers.get("Retry-After", 0))
+    least, most = PAUSE_SECONDS
+    seconds = random.uniform(max(least, named), max(most, 1.5 * named))
+    retry_ms = int(1000 * min(seconds, MAX_PAUSE_SECONDS))
+    return sse.end_frames(CloseReason.REFUSED, retry_ms, problem=problem.body(request_id))

@@ -1,0 +1,88 @@
+"""What a stream's request asks for: which log, from where, seen how."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from aiohttp import HttpVersion11, web
+
+from broker.base.problem import Problem
+from broker.live import view
+from broker.streams.reconnect import wants_event_stream
+from emitter.wire.ids import EventId, parse_event_id
+from emitter.wire.keys import Owner
+
+
+class Target(NamedTuple):
+    """The log a stream shows: an execution's (`execution_id`, `record`), or its owner's feed."""
+
+    owner: Owner
+    log: str
+    record: str | None = None
+    execution_id: str | None = None
+
+    @classmethod
+    def execution(cls, owner: Owner, execution_id: str) -> Target:
+        keys = owner.execution(execution_id)
+        return cls(owner, keys.log, keys.record, execution_id)
+
+    @classmethod
+    def feed(cls, owner: Owner) -> Target:
+        return cls(owner, owner.feed)
+
+
+class StreamRequest(NamedTuple):
+    """The stream parameters. `cursor` is None when there was none; `malformed` when there was one that is no id."""
+
+    lens: view.Lens
+    cursor: EventId | None
+    from_now: bool
+    malformed: bool
+
+
+def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
+    """Raises `Problem` 400 for what is not understood."""
+    query, headers = request.query, request.headers
+    cursor, malformed = None, False
+    if text := headers.get("Last-Event-ID") or query.get("lastEventId"):
+        try:
+            cursor = parse_event_id(text)
+        except ValueError as error:
+            if not wants_event_stream(request):
+                raise Problem(400, "malformed-cursor", str(error), path="Last-Event-ID") from error
+            malformed = True
+    start = _one_of(query.get("from"), "from", "start", "now") or ("now" if is_feed else "start")
+    beats_as_event, beat_seconds = _heartbeat(query.get("heartbeat"))
+    try:
+        lens = view.Lens(
+            types=view.TypeFilter(query["types"]) if "types" in query else None,
+            named=_one_of(query.get("named"), "named", "true", "false") != "false",
+            chunked=request.version >= HttpVersion11,
+            heartbeat_event=beats_as_event,
+            heartbeat_seconds=beat_seconds,
+        )
+    except ValueError as error:
+        raise Problem(400, "invalid-parameter", str(error), path="types") from error
+    return StreamRequest(lens, cursor, start == "now" and not malformed, malformed)
+
+
+def _heartbeat(given: str | None) -> tuple[bool, float | None]:
+    """Whether heartbeats are events, and how many seconds they are apart at most, of `event`, `<seconds>` or
+    `event,<seconds>`. Raises `Problem` 400."""
+    if given is None:
+        return False, None
+    if not re.fullmatch(HEARTBEAT, given):
+        raise Problem(400, "invalid-parameter", "heartbeat is event, 1 to 60 (seconds), or both", path="heartbeat")
+    seconds = given.removeprefix("event").removeprefix(",")
+    return given.startswith("event"), float(seconds) if seconds else None
+
+
+def _one_of(given: str | None, name: str, *known: str) -> str | None:
+    """What was given, if anything. Raises `Problem` 400 for what is not known."""
+    if given is not None and given not in known:
+        raise Problem(400, "invalid-parameter", f"{name} is {' or '.join(known)}", path=name)
+    return given
+
+
+HEARTBEAT = "^(event|(event,)?([1-9]|[1-5][0-9]|60))$"

@@ -1,0 +1,81 @@
+"""Room on one edge for streams: what must be had before a stream is opened, or anything is started for one."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from broker.auth.refusals import Reason, Unauthorized
+from broker.base.identity import Identity
+from broker.base.logging import get_logger
+from broker.base.metrics import Metrics
+from broker.base.problem import Problem, retry_after
+from broker.base.reasons import RedisOp
+from broker.streams.admission import Admission
+
+
+class Seat:
+    """Room for one stream, held for who is about to open it."""
+
+    __slots__ = ("is_taken",)
+
+    def __init__(self) -> None:
+        self.is_taken = False
+
+
+class Seats:
+    """The seats of one edge: `limit` of them (0: any number), of which `taken()` have their stream. Users have limits
+    of their own (`Admission`)."""
+
+    def __init__(self, limit: int, admission: Admission, metrics: Metrics, taken: Callable[[], int]) -> None:
+        self._limit = limit
+        self._admission = admission
+        self._metrics = metrics
+        self._taken = taken
+        self._held = 0
+        self._log = get_logger()
+        self.draining = False
+
+    @asynccontextmanager
+    async def take(self, identity: Identity) -> AsyncIterator[Seat]:
+        """Room for one stream of this caller, given back unless the stream was opened. Raises `Problem` 401, 429 and
+        503, `RedisUnavailable` and redis errors."""
+        if identity.expires_at is not None and identity.expires_at <= time.time():
+            # Within the leeway other requests still pass, but a stream would end at once, and its viewer come back.
+            raise Unauthorized(Reason.EXPIRED, "the token has expired")
+        if reason := self._full():
+            self.reject(reason)
+            raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(random.randint(1, 5)))
+        self._held += 1
+        seat = Seat()
+        try:
+            await self._count(identity)
+            try:
+                yield seat
+            finally:
+                if not seat.is_taken:
+                    self._admission.release(identity.principal)
+        finally:
+            self._held -= 1
+
+    def _full(self) -> str | None:
+        if self.draining:
+            return "draining"
+        return "capacity" if self._limit and self._taken() + self._held >= self._limit else None
+
+    async def _count(self, identity: Identity) -> None:
+        try:
+            with self._metrics.redis_call(RedisOp.ADMISSION):
+                await self._admission.admit(identity.principal)
+        except Problem as problem:
+            if problem.status == 429:
+                limit = "connect_rate" if problem.slug == "rate-limited" else "user_connections"
+                self.reject(limit, user=identity.principal.user)
+            raise
+
+    def reject(self, reason: str, **who: str) -> None:
+        """Count and log that somebody was turned away."""
+        self._metrics.rejected[reason].inc()
+        self._log.info("stream_refused", reason=reason, **who)

@@ -1,0 +1,119 @@
+"""What falls due for viewers, on the one timer of an edge: heartbeats, the notice that a token expires, its end, a
+stream's age, and the end of the patience with a socket that takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from broker.base.reasons import CloseReason
+from broker.base.settings import Settings
+from broker.live.view import Lens
+from broker.live.viewer import Viewer, ViewerState
+from broker.streams.timer_heap import Timer
+
+EXPIRY_NOTICE_SECONDS = 60.0
+
+
+class Pulse:
+    """`close` is called with a viewer whose time is over, `fail` with one for whom something raised. A viewer that was
+    closed is watched on until all that was written to it has gone."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        close: Callable[[Viewer, CloseReason], None],
+        fail: Callable[[Viewer, Exception], None],
+    ) -> None:
+        self._settings = settings
+        self._close = close
+        self._fail = fail
+        self._stuck_pause = max(0.25, settings.write_timeout_seconds / 8)
+        self._timer: Timer[Viewer] = Timer(self._tick)
+
+    def add(self, viewer: Viewer) -> None:
+        """A stream begins."""
+        now = asyncio.get_running_loop().time()
+        settings = self._settings
+        viewer.started_at = now
+        viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.lens) * random.uniform(0.5, 1)
+        age = settings.max_stream_age_seconds
+        viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
+        if viewer.identity.expires_at is not None:
+            viewer.expires_at = now + viewer.identity.expires_at - time.time()
+        self._timer.add(viewer, self._next_tick(viewer, now))
+
+    def mark(self, viewer: Viewer) -> None:
+        """Tell a filtered view where it stands, so that a resume does not read again all that it left out."""
+        if viewer.lens.filter is None:
+            return
+        place = viewer.place()
+        if place.seq > viewer.marked.seq:
+            viewer.marked = place
+            viewer.write(viewer.lens.place(place))
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+    def heartbeat_seconds(self, lens: Lens) -> float:
+        """No further apart than the settings have it: what lies in between counts on that."""
+        return min(lens.heartbeat_seconds or float("inf"), self._settings.heartbeat_seconds)
+
+    def _next_tick(self, viewer: Viewer, now: float) -> float:
+        due = min(viewer.heartbeat_at, viewer.aged_at)
+        if viewer.expires_at is not None:
+            due = min(due, viewer.expires_at if viewer.warned else max(now, viewer.expires_at - EXPIRY_NOTICE_SECONDS))
+        if viewer.paused:
+            due = min(due, now + self._stuck_pause)
+        return due
+
+    def _tick(self, viewer: Viewer, now: float) -> float | None:
+        """What is due for one viewer; returns when to look again, None when it is gone."""
+        try:
+            if viewer.state is not ViewerState.CLOSING:
+                return self._due(viewer, now)
+        except Exception as error:  # one viewer's error must not take the timer from it, nor from others
+            self._fail(viewer, error)
+        return self._last_bytes(viewer, now)
+
+    def _due(self, viewer: Viewer, now: float) -> float | None:
+        if reason := self._overdue(viewer, now):
+            self._close(viewer, reason)
+            return self._last_bytes(viewer, now)
+        self._notify_expiry(viewer, now)
+        if now >= viewer.heartbeat_at - 0.005:
+            viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.lens)
+            self._heartbeat(viewer)
+        return self._next_tick(viewer, now)
+
+    def _last_bytes(self, viewer: Viewer, now: float) -> float | None:
+        """The stream has ended. Its connection may take as long as it likes, as long as it takes something."""
+        if viewer.is_sent:
+            return None
+        if viewer.stuck_seconds(now) > self._settings.write_timeout_seconds:
+            viewer.transport.abort()
+            return None
+        return now + self._stuck_pause
+
+    def _overdue(self, viewer: Viewer, now: float) -> CloseReason | None:
+        timeout = self._settings.write_timeout_seconds
+        if viewer.stuck_seconds(now) > timeout > 0:
+            return CloseReason.SLOW
+        if viewer.expires_at is not None and now >= viewer.expires_at:
+            return CloseReason.EXPIRED
+        return CloseReason.AGED if now >= viewer.aged_at else None
+
+    def _notify_expiry(self, viewer: Viewer, now: float) -> None:
+        if viewer.expires_at is None or viewer.warned or now < viewer.expires_at - EXPIRY_NOTICE_SECONDS:
+            return
+        viewer.warned = True
+        assert viewer.identity.expires_at is not None
+        expires = {"expiresAt": int(viewer.identity.expires_at * 1000)}
+        viewer.write(viewer.lens.control("stream:token_expiring", expires))
+
+    def _heartbeat(self, viewer: Viewer) -> None:
+        if not viewer.paused:
+            viewer.write(viewer.lens.heartbeat)
+            self.mark(viewer)

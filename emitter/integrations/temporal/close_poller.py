@@ -1,0 +1,165 @@
+"""Who looks for ends that nobody has told: of workflows that the server ended by itself (terminated, out of time), and
+of those whose worker died between the end and the log.
+
+Temporal tells no worker of the former. So for each worker's task queue somebody asks the server now and then what has
+closed, reads from a history's first event which execution that is, and closes its log if it is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+from temporalio import workflow
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client
+from temporalio.common import Priority, RetryPolicy
+from temporalio.converter import decode_search_attributes, decode_typed_search_attributes
+from temporalio.service import RPCError
+
+from emitter import tasks
+from emitter.integrations.temporal.closing import Run, closed
+from emitter.integrations.temporal.execution import Execution, Rules
+from emitter.integrations.temporal.relay import Desk, Told
+from emitter.integrations.temporal.workflows import Tale
+from emitter.store.connection import GONE
+from emitter.wire.ids import now_ms
+from emitter.wire.record import Field, Selection
+
+log = structlog.get_logger("emitter.temporal")
+
+ROUND_SECONDS = 30.0
+"""From one look to the next, about; so long may an end by the server be told late."""
+SETTLE_SECONDS = 5.0
+"""What has closed so recently is left to the worker that has it."""
+FIRST_BACK = timedelta(hours=1)
+"""How far the first look goes back: a worker that died is back by then, or another one comes."""
+BACK = timedelta(minutes=10)
+"""How far every other look does: clocks differ, and the server's lists are behind."""
+BY_SERVER = "ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed', 'Canceled')"
+BY_ANYBODY = "ExecutionStatus != 'ContinuedAsNew'"
+ROWS_MAX = 10_000
+_STATE = Selection(Field.STATE)
+
+
+class Rounds:
+    """Of one task queue: `async with Rounds(…).going():`."""
+
+    def __init__(self, client: Client, task_queue: str, desk: Desk, rules: Rules) -> None:
+        self._client = client
+        self._task_queue = task_queue
+        self._desk = desk
+        self._rules = rules
+        self._back = FIRST_BACK
+        self._which = BY_ANYBODY
+        self._seen: set[str] = set()
+
+    @contextlib.asynccontextmanager
+    async def going(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._go(), name=f"rounds-{self._task_queue}")
+        try:
+            yield
+        finally:
+            await tasks.end([task])
+
+    async def _go(self) -> None:
+        while True:
+            try:
+                await self._round()
+            except (RPCError, RedisError, *GONE) as error:
+                log.warning("ends_not_looked_for", queue=self._task_queue, error=str(error)[:200])
+            except Exception:  # last resort: a history that is not understood must not end the looking
+                log.exception("round_crashed", queue=self._task_queue)
+            await asyncio.sleep(ROUND_SECONDS * (0.75 + random.random() / 2))
+
+    async def _round(self) -> None:
+        now, queue = datetime.now(UTC), self._task_queue.replace("'", "''")
+        since, until = _text(now - self._back), _text(now - timedelta(seconds=SETTLE_SECONDS))
+        query = f"TaskQueue = '{queue}' AND CloseTime > '{since}' AND CloseTime <= '{until}' AND {self._which}"
+        rows: set[str] = set()
+        async for row in self._client.list_workflows(query, limit=ROWS_MAX):
+            rows.add(row.run_id)
+            if row.run_id not in self._seen:
+                await self._look(Run(row.namespace, row.id, row.run_id))
+                self._seen.add(row.run_id)
+        self._seen &= rows
+        self._back, self._which = BACK, BY_SERVER
+
+    async def _look(self, run: Run) -> None:
+        tale = await self._tale(run)
+        if tale is None or tale.is_part or tale.execution is None or not await self._is_open(tale.execution):
+            return
+        end = await closed(self._client, run)
+        if end is None or end.next_run_id or await self._goes_on(tale.execution, run):
+            return
+        event = await self._desk.end_of(end, self._client, max(0, end.ms - tale.started_ms) / 1000)
+        log.info("end_found", execution=tale.execution.id, workflow=run.workflow_id, how=end.name.lower())
+        self._desk.put(Told(tale.execution, f"end-{run.run_id}", 1, event, now_ms(), run))
+
+    async def _tale(self, run: Run) -> Tale | None:
+        """What the run's own code was told by: to whom it belongs, and since when."""
+        handle = self._client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+        async for begin in handle.fetch_history_events(page_size=1):
+            return Tale(_info(begin, run, self._task_queue), self._rules)
+        return None
+
+    async def _is_open(self, execution: Execution) -> bool:
+        """Whether there is a log, and it has no end."""
+        publisher = self._desk.publisher
+        if publisher is None:
+            return False
+        client: Any = publisher.redis
+        row = await client.hmget(execution.owner.execution(execution.id).record, *_STATE.names)
+        record = _STATE.read(row)
+        return record.exists and not record.has_ended
+
+    async def _goes_on(self, execution: Execution, run: Run) -> bool:
+        """Whether a later run of the workflow is the same execution: one from an earlier point of the history (a
+        reset), or one that was started in this one's place."""
+        latest = await self._client.get_workflow_handle(run.workflow_id).describe()
+        if latest.run_id == run.run_id:
+            return False
+        tale = await self._tale(run._replace(run_id=latest.run_id))
+        return tale is not None and tale.execution is not None and tale.execution.id == execution.id
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _info(begin: HistoryEvent, run: Run, task_queue: str) -> workflow.Info:
+    """What a run's own code saw of itself, by the first event of its history."""
+    started = begin.workflow_execution_started_event_attributes
+    moment = begin.event_time.ToDatetime(UTC)
+    parent = started.parent_workflow_execution
+    known = {
+        "attempt": started.attempt,
+        "continued_run_id": started.continued_execution_run_id or None,
+        "cron_schedule": started.cron_schedule or None,
+        "first_execution_run_id": started.first_execution_run_id,
+        "headers": dict(started.header.fields),
+        "namespace": run.namespace,
+        "original_execution_run_id": started.original_execution_run_id,
+        "parent": workflow.ParentInfo(run.namespace, parent.run_id, parent.workflow_id) if parent.run_id else None,
+        "priority": Priority.default,
+        "raw_memo": dict(started.memo.fields),
+        "retry_policy": RetryPolicy.from_proto(started.retry_policy) if started.HasField("retry_policy") else None,
+        "run_id": run.run_id,
+        "search_attributes": decode_search_attributes(started.search_attributes),
+        "start_time": moment,
+        "task_queue": task_queue,
+        "task_timeout": started.workflow_task_timeout.ToTimedelta(),
+        "typed_search_attributes": decode_typed_search_attributes(started.search_attributes),
+        "workflow_id": run.workflow_id,
+        "workflow_start_time": moment,
+        "workflow_type": started.workflow_type.name,
+    }
+    names = [field.name for field in dataclasses.fields(workflow.Info)]
+    return workflow.Info(**{name: known.get(name) for name in names})  # type: ignore[arg-type] # whatever is new there

@@ -1,0 +1,313 @@
+"""Where the interceptors hand in what is to be published, from whatever thread, and what carries it into the logs.
+
+Every event here has a producer and a sequence that are made from what Temporal says of it. The log knows each
+producer's last sequence, so whatever is told twice (an attempt that ran again, a workflow task that was executed again)
+is in the log once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+import structlog
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from emitter import tasks
+from emitter.errors import (
+    EventsLost,
+    ExecutionEnded,
+    RedisUnavailable,
+    RuncastError,
+    describe,
+)
+from emitter.events import TERMINAL_STATE_OF, Event
+from emitter.integrations.temporal.closing import Closed, Run, end_of, going_on, when_closed
+from emitter.integrations.temporal.execution import Execution
+from emitter.integrations.temporal.sequenced_outbox import Road
+from emitter.publishing.outbox import Lane
+from emitter.publishing.publisher import Publisher
+
+log = structlog.get_logger("emitter.temporal")
+
+LANES_MAX = 1_000
+"""Logs for which events may wait at once, while Redis is away."""
+TOLD_MAX = 10_000
+"""Events of workflows that may wait for the event loop."""
+ENDS_MAX = 1_000
+"""Ends of workflows that may wait for word from the server, or for Redis, at once."""
+CANCELLED_MAX = 1_000
+"""Runs of which is remembered that the server was asked to cancel them."""
+AWAY_SECONDS = 0.05
+"""How long is waited for a Redis that kept somebody waiting in vain just now."""
+
+
+class Told(NamedTuple):
+    """An event of a workflow, on its way from the workflow's thread. `history_length` is that of the task in which it
+    was told."""
+
+    execution: Execution
+    producer: str
+    seq: int
+    event: Event
+    ts: int
+    run: Run
+    history_length: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.execution.id} {self.producer}"
+
+    @property
+    def is_end(self) -> bool:
+        return self.event.type in TERMINAL_STATE_OF
+
+
+class Proposed(NamedTuple):
+    """The end of an execution that a workflow's task came to, and the task that waits for the server to confirm it."""
+
+    seq: int
+    task: asyncio.Task[None]
+
+
+async def _arrived(lane: Lane) -> None:
+    """When the log has what is queued by now, however long Redis is away, or will take nothing."""
+    while True:
+        try:
+            return await lane.flush()
+        except RedisUnavailable:
+            continue
+        except RuncastError:
+            return None
+
+
+class Desk:
+    """Shared by all workers of one plugin: one publisher, open while any of them runs.
+
+    Args:
+        make_publisher: the publisher of one opening.
+        patience: seconds that an activity may be kept waiting for Redis, once for its start and once for its end.
+        values: whether results are published.
+        cancels: whether workflows whose execution was cancelled are cancelled.
+    """
+
+    def __init__(
+        self,
+        make_publisher: Callable[[], Publisher],
+        patience: float,
+        *,
+        values: bool = True,
+        cancels: bool = True,
+    ) -> None:
+        self._make_publisher = make_publisher
+        self._patience = patience
+        self._values = values
+        self._cancels = cancels
+        self._clients: dict[str, Client] = {}
+        self._ends: dict[str, Proposed] = {}
+        self._cancelled: deque[str] = deque(maxlen=CANCELLED_MAX)
+        self._cancelling: set[asyncio.Task[None]] = set()
+        self._workers = 0
+        self._publisher: Publisher | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lanes: dict[str, Lane] = {}
+        self._told: deque[Told] = deque()
+        self._woken = False
+        self._dropped = 0
+        self._is_away = False
+
+    # --- life ---
+
+    @contextlib.asynccontextmanager
+    async def open(self, client: Client | None = None) -> AsyncIterator[None]:
+        """For the time a worker runs, with its client: without one, an end is told as soon as a workflow comes to it.
+        The last one to leave sends what still waits."""
+        await self._enter(client)
+        try:
+            yield
+        finally:
+            await self._leave()
+
+    async def _enter(self, client: Client | None) -> None:
+        if client is not None:
+            self._clients[client.namespace] = client
+        if self._publisher is None:
+            self._publisher = await self._make_publisher().__aenter__()
+            self._loop = asyncio.get_running_loop()
+        self._workers += 1
+
+    async def _leave(self) -> None:
+        self._workers -= 1
+        if self._workers:
+            return
+        self._drain()
+        await self._settle_ends()
+        publisher, self._publisher, self._loop = self._publisher, None, None
+        self._lanes.clear()
+        self._clients.clear()
+        assert publisher is not None
+        try:
+            await publisher.__aexit__(None, None, None)
+        except EventsLost as lost:  # a worker that stops is no place to raise this
+            log.warning("events_lost", count=lost.count)
+
+    async def _settle_ends(self) -> None:
+        """Wait for the ends that are not confirmed, but not long: another worker will find them."""
+        waiting = [*(proposed.task for proposed in self._ends.values()), *self._cancelling]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._patience)
+        if left := len(self._ends):
+            log.warning("ends_not_told", count=left)
+        await tasks.end(waiting)
+
+    # --- lanes ---
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """None while no worker runs."""
+        return self._publisher
+
+    def road(self, execution: Execution, producer: str, run: Run | None = None) -> Road | None:
+        """The lane of a producer; None while no worker runs, or if too many wait for Redis. `run`: the workflow's that
+        it tells of."""
+        known = self._lanes.get(f"{execution.id} {producer}")
+        if isinstance(known, Road):
+            return known
+        if self._publisher is None:
+            return None
+        road = Road(self._publisher, execution, producer, lambda error: self.refused(run, error))
+        return road if self.admit(road) else None
+
+    def admit(self, lane: Lane) -> bool:
+        """Count a lane among those that may hold events while Redis is away; false if they are too many."""
+        if len(self._lanes) >= LANES_MAX:
+            self._lanes = {key: other for key, other in self._lanes.items() if len(other.queue)}
+        if len(self._lanes) >= LANES_MAX:
+            log.warning("events_dropped", execution=lane.execution_id, reason=f"{LANES_MAX} logs wait for Redis")
+            return False
+        self._lanes[f"{lane.execution_id} {lane.producer}"] = lane
+        return True
+
+    async def settle(self, lane: Lane) -> None:
+        """Wait until the log has what is queued, but not long: what it has not got by then is sent when Redis is back,
+        and as long as Redis is away the next ones hardly wait. Raises nothing but a cancellation."""
+        if not len(lane.queue):
+            return
+        try:
+            await lane.flush(AWAY_SECONDS if self._is_away else self._patience)
+        except RedisUnavailable as error:
+            log.warning("redis_away", execution=lane.execution_id, detail=str(error))
+            self._is_away = True
+        except RuncastError:
+            pass  # the log takes nothing more, which is no matter of the activity's
+        else:
+            self._is_away = False
+
+    # --- from the threads of workflows ---
+
+    def tell(self, told: Told) -> None:
+        """Hand in an event from any thread. Never waits, never raises."""
+        loop = self._loop
+        if loop is None:
+            return
+        if len(self._told) >= TOLD_MAX and told.event.type not in TERMINAL_STATE_OF:
+            self._dropped += 1
+            return
+        self._told.append(told)
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop was closed under its worker
+                loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._woken = False  # first: what is told from here on wakes us again
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            log.warning("events_dropped", count=dropped, reason="told faster than they could be queued")
+        while self._told:
+            self._hear(self._told.popleft())
+
+    def _hear(self, told: Told) -> None:
+        proposed = self._ends.get(told.key)
+        if proposed is not None and told.seq > proposed.seq:
+            return  # by what was left running at the end
+        if proposed is not None:  # the server did not take the task that came to an end, and this one is in its place
+            self._ends.pop(told.key).task.cancel()
+        client = self._clients.get(told.run.namespace)
+        if told.is_end and client is not None and len(self._ends) < ENDS_MAX:
+            task = asyncio.create_task(self._end(told, client), name=f"end-{told.execution.id}")
+            self._ends[told.key] = Proposed(told.seq, task)
+            task.add_done_callback(lambda task: self._ended(told.key, task))
+        else:
+            self.put(told)
+
+    def put(self, told: Told) -> None:
+        """Queue an event for its log. Never waits, never raises."""
+        if (road := self.road(told.execution, told.producer, told.run)) is not None:
+            road.put(told.seq, told.event, told.execution, ts=told.ts)
+
+    # --- ends ---
+
+    async def _end(self, told: Told, client: Client) -> None:
+        """Tell how a run has ended, when it has, after everything else of the execution that waits here."""
+        end = await when_closed(client, told.run)
+        event = told.event if end is None else await self._event_of(end, told, client)
+        if event is None:
+            return
+        try:
+            await self._others(told.execution)
+        finally:
+            self.put(told._replace(event=event))
+
+    async def _event_of(self, end: Closed, told: Told, client: Client) -> Event | None:
+        if end.next_run_id and not told.run.is_cron:
+            return await going_on(end, client.data_converter)
+        if end.is_of(told.history_length):
+            return told.event
+        return await self.end_of(end, client, getattr(told.event, "duration", 0.0))
+
+    async def end_of(self, end: Closed, client: Client, duration: float) -> Event:
+        """What the history says of an end."""
+        assert self._publisher is not None
+        max_bytes = self._publisher.limits.max_event_bytes or 2**31
+        return await end_of(end, client.data_converter, duration, values=self._values, max_bytes=max_bytes)
+
+    async def _others(self, execution: Execution) -> None:
+        """Wait until the log has what waits for it here: it takes nothing after its end."""
+        for lane in [*self._lanes.values()]:
+            if lane.execution_id == execution.id:
+                await _arrived(lane)
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        if (proposed := self._ends.get(key)) is not None and proposed.task is task:
+            del self._ends[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("end_not_told", error=describe(error))
+
+    # --- cancels ---
+
+    def refused(self, run: Run | None, error: Exception) -> None:
+        """A log takes nothing more of a workflow. Never waits, never raises."""
+        if not self._cancels or run is None or not isinstance(error, ExecutionEnded) or error.state != "cancelled":
+            return
+        client = self._clients.get(run.namespace)
+        if client is None or run.run_id in self._cancelled:
+            return
+        self._cancelled.append(run.run_id)
+        task = asyncio.create_task(self._cancel(run, client), name=f"cancel-{run.workflow_id}")
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel(self, run: Run, client: Client) -> None:
+        """Ask for the end of a workflow whose execution was cancelled."""
+        try:
+            handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+            await handle.cancel(reason="its execution was cancelled")
+        except RPCError as error:  # it has ended, most likely; else the next of its runs or activities tries again
+            log.info("workflow_not_cancelled", workflow=run.workflow_id, detail=str(error)[:200])
+        else:
+            log.info("workflow_cancel_asked", workflow=run.workflow_id)

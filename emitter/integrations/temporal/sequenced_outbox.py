@@ -1,0 +1,89 @@
+"""One producer's road into a log, for what has a number already when it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from emitter.errors import AppendRefused, InvalidEvent, PayloadTooLarge
+from emitter.events import TERMINAL_STATE_OF, Event, Status
+from emitter.integrations.temporal.execution import Execution
+from emitter.publishing.hooks import Origin, apply_hooks, prepare_end
+from emitter.publishing.outbox import Lane
+from emitter.publishing.publisher import Publisher
+from emitter.store.append import PackedAppend, prepare_shown
+from emitter.tracing.trace import read_trace
+from emitter.wire.envelope import envelope_keys
+from emitter.wire.ids import now_ms
+from emitter.wire.prepared import Prepared
+
+log = structlog.get_logger("emitter.temporal")
+
+
+class Road(Lane):
+    """One producer's lane, with a producer and sequences that are given. `refused` hears why the log takes no more."""
+
+    def __init__(
+        self, publisher: Publisher, execution: Execution, producer: str, refused: Callable[[Exception], None]
+    ) -> None:
+        super().__init__(publisher, execution.owner, execution.id, execution.attempt, self._prepare)
+        self.producer = producer
+        self._packed = PackedAppend(self._command((), 1))  # which has the producer in it
+        self._carrier = publisher
+        self._refused = refused
+        self._origin = Origin(
+            user=execution.user, org=execution.org, execution_id=execution.id, attempt=execution.attempt
+        )
+
+    def put(self, seq: int, event: Event, execution: Execution, *, ts: int | None = None) -> None:
+        """Queue an event as the producer's `seq`-th, unless it was. `execution` says where it stands. Never waits or
+        raises."""
+        if self.error is not None or seq <= self.queue.last:
+            return
+        if self.queue.full and event.type not in TERMINAL_STATE_OF:
+            log.warning("event_dropped", execution=self.execution_id, type=event.type, reason="the queue is full")
+            return
+        prepared = self._stored(event, lambda kept: self._placed(kept, execution, ts))
+        if prepared is None:
+            return
+        if not len(self.queue):
+            self.queue.settled = seq - 1  # what lies between was put by another worker, or dropped
+        self.queue.put(prepared)
+        self.changed(urgent=True)
+
+    def refuse(self, error: Exception) -> None:
+        if self.error is None and isinstance(error, AppendRefused):
+            log.info("events_refused", execution=self.execution_id, reason=str(error))
+            self._refused(error)
+        super().refuse(error)
+
+    def _stored(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
+        """The event as it is stored; of one that cannot be, even mended, only word. None: a hook dropped it."""
+        try:
+            return self._passed(event, prepare)
+        except (InvalidEvent, PayloadTooLarge) as error:
+            log.warning("event_not_storable", execution=self.execution_id, type=event.type, error=str(error)[:200])
+            return prepare(dropped(event, error))
+
+    def _passed(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
+        hooks = self._carrier.hooks
+        if event.type in TERMINAL_STATE_OF:
+            return prepare_end(hooks, event, self._origin, prepare)[0]
+        passed = apply_hooks(hooks, event, self._origin)
+        return None if passed is None else prepare(passed)
+
+    def _placed(self, event: Event, execution: Execution, ts: int | None) -> Prepared:
+        trace = None if execution.traceparent is None else read_trace([execution.traceparent])
+        traceparent = None if trace is None else trace.parent
+        return self._prepare(event, now_ms() if ts is None else ts, execution.parent_id, traceparent)
+
+    def _prepare(self, event: Event, ts: int, parent_id: str | None = None, traceparent: str | None = None) -> Prepared:
+        keys = envelope_keys(parent_id=parent_id, traceparent=traceparent)
+        redact, max_bytes = self._carrier.redact, self._carrier.limits.max_event_bytes
+        return prepare_shown(event, self.execution_id, redact, keys, ts, max_bytes)
+
+
+def dropped(event: Event, error: InvalidEvent | PayloadTooLarge) -> Status:
+    """Word of an event of which nothing can be stored."""
+    return Status(status="dropped", message=f"{event.type}: {str(error).removeprefix(f'{event.type}: ')[:200]}")

@@ -1,0 +1,252 @@
+"""One producer's road into one log: its queue, the batch on its way, and those who wait for either."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from emitter.errors import AppendRefused, EmitterClosed, EventsLost, QueueFull, RedisUnavailable
+from emitter.events import Event
+from emitter.publishing.queue import Queue
+from emitter.store.append import LogLimits, Mode, PackedAppend, append_command
+from emitter.store.connection import Channels
+from emitter.tracing.trace import Allowance, Trace
+from emitter.wire.ids import check_execution_id
+from emitter.wire.keys import Owner
+from emitter.wire.prepared import Batch, Prepared
+
+log = structlog.get_logger("emitter")
+
+SPANS_AT_ONCE, SPANS_PER_SECOND = 20.0, 1.0
+"""Of how many appends of one lane a trace tells."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How a publisher batches and how much it holds while Redis is away. Times in seconds."""
+
+    max_wait: float = 0.010
+    max_batch: int = 100
+    max_batch_bytes: int = 1024 * 1024
+    max_queue_events: int = 10_000
+    max_queue_bytes: int = 16 * 1024 * 1024
+    overflow: Literal["wait", "drop_deltas"] = "wait"
+    overflow_timeout: float = 60.0
+    flush_timeout: float = 30.0
+    close_timeout: float = 10.0
+
+
+class Sender(Protocol):
+    """What a lane needs of the publisher that sends for it."""
+
+    options: Options
+    limits: LogLimits
+    channels: Channels
+
+    def schedule(self, lane: Lane, *, urgent: bool) -> None: ...
+
+    def forget(self, lane: Lane) -> None: ...
+
+    def check_open(self) -> None:
+        """Raises `EmitterClosed`."""
+
+
+class Flush(NamedTuple):
+    """Somebody who waits until the log has the event at `place` of the lane's queue."""
+
+    place: int
+    done: asyncio.Future[None]
+
+
+class Lane:
+    """One producer's road into one log. Made by `Publisher.lane`."""
+
+    def __init__(
+        self,
+        publisher: Sender,
+        owner: Owner,
+        execution_id: str,
+        attempt: int,
+        encode: Callable[[Event, int], Prepared],
+        mode: Mode = "any",
+        trace: Trace | None = None,
+    ) -> None:
+        self._publisher = publisher
+        self._mode = mode
+        self.trace = trace
+        self._spans = None if trace is None else Allowance(SPANS_AT_ONCE, SPANS_PER_SECOND)
+        self.late_since: float | None = None
+        self.owner = owner
+        self.execution_id = check_execution_id(execution_id)
+        self.attempt = attempt
+        self.producer = secrets.token_urlsafe(9)
+        self._packed = PackedAppend(self._command((), 1))
+        options = publisher.options
+        self.queue = Queue(options.max_queue_events, options.max_queue_bytes, encode)
+        self.batch: Batch | None = None
+        self.error: Exception | None = None
+        self.failures = 0
+        self._trouble = ""
+        self._told = False
+        self._flushes: list[Flush] = []
+        self._room = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self.crowded = 0
+
+    def changed(self, *, urgent: bool) -> None:
+        """Something was queued: send it at once, or (a chunk) after the time in which more may join it."""
+        self._publisher.schedule(self, urgent=urgent)
+
+    def check(self) -> None:
+        """Raise why nothing can be queued: the log's refusal, or `EmitterClosed`."""
+        if self.error is not None:
+            self._told = True
+            raise self.error.with_traceback(None)  # or it would grow with every call that ignores it
+        self._publisher.check_open()
+
+    # --- sending ---
+
+    def take(self) -> Batch | None:
+        """The batch to send now: the one that may not have arrived, or the next."""
+        if self.batch is None and len(self.queue):
+            options = self._publisher.options
+            self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
+        return self.batch
+
+    def packed(self, batch: Batch) -> bytes:
+        return self._packed(batch)
+
+    def command(self, batch: Batch) -> list[Any]:
+        return self._command(batch.events, batch.first_seq)
+
+    def _command(self, events: Sequence[Prepared], first_seq: int) -> list[Any]:
+        return append_command(
+            self.owner,
+            self.execution_id,
+            events,
+            producer=self.producer,
+            first_seq=first_seq,
+            attempt=self.attempt,
+            mode=self._mode,
+            limits=self._publisher.limits,
+            channels=self._publisher.channels,
+        )
+
+    def arrived(self, refusal: AppendRefused | None = None) -> None:
+        """The batch is in the log, or `refusal` is why its only event is not; what follows may go."""
+        assert self.batch is not None
+        self.queue.done(self.batch)
+        self.batch = None
+        self.failures, self._trouble = 0, ""
+        for flush in self._flushes:
+            if flush.place <= self.queue.settled and not flush.done.done():
+                if refusal is not None and flush.place == self.queue.settled:
+                    flush.done.set_exception(refusal)
+                else:
+                    flush.done.set_result(None)
+        if not self.queue.full:
+            self._room.set()
+        if len(self.queue):
+            self._publisher.schedule(self, urgent=True)
+
+    def traced(self, now: float) -> Trace | None:
+        """The trace that an append which is done `now` is to be shown in, if it is. One that was `late_since` some time
+        always is."""
+        if self._spans is None or self.trace is None or not self.trace.is_sampled:
+            return None
+        return self.trace if self._spans.take(now) or self.late_since is not None else None
+
+    def failed(self, error: Exception) -> None:
+        """Redis answered the batch with an error; it will be sent again."""
+        self.failures += 1
+        self._trouble = f" ({str(error)[:120]})"
+
+    def refuse(self, error: Exception) -> None:
+        """The log takes nothing more from this lane."""
+        self.error = error
+        self.batch = None
+        self.queue.clear()
+        for flush in self._flushes:
+            if not flush.done.done():
+                flush.done.set_result(None)
+        self._room.set()
+
+    # --- waiting ---
+
+    async def room(self) -> None:
+        """Wait, in the order of the calls, until the queue has room. Raises `QueueFull` after `overflow_timeout`, or
+        why the log refuses."""
+        seconds = self._publisher.options.overflow_timeout
+        self.crowded += 1
+        try:
+            async with asyncio.timeout(seconds), self._turn:
+                while self.queue.full:
+                    self._room.clear()
+                    await self._room.wait()
+                    self.check()
+        except TimeoutError:
+            raise QueueFull(seconds) from None
+        finally:
+            self.crowded -= 1
+        self.check()
+
+    def drop_deltas(self) -> int:
+        """Give up the queued chunks; how many they were."""
+        chunks, places = self.queue.drop_deltas()
+        self._flushes = [
+            flush._replace(place=flush.place - bisect_right(places, flush.place)) for flush in self._flushes
+        ]
+        if not self.queue.full:
+            self._room.set()
+        return chunks
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything queued by now is in the log. Raises why the log refuses, or `RedisUnavailable`."""
+        self.check()
+        if not len(self.queue):
+            return
+        self._publisher.schedule(self, urgent=True)
+        seconds = self._publisher.options.flush_timeout if timeout is None else timeout
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        self._flushes.append(Flush(self.queue.last, done))
+        timer = loop.call_later(seconds, _time_is_up, done)  # half the cost of `asyncio.timeout`
+        try:
+            await done
+        except TimeoutError:
+            waiting = f"{len(self.queue)} events not confirmed within {seconds:g} s"
+            raise RedisUnavailable(waiting + self._trouble) from None
+        finally:
+            timer.cancel()
+            self._flushes = [flush for flush in self._flushes if flush.done is not done]
+        if self.error is not None:
+            self.check()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Flush and leave the publisher. Raises `EventsLost` with the count that was not confirmed, or why the log
+        refused what was queued, unless a call was told already."""
+        lost = 0
+        try:
+            if not self._told and (self.error is not None or len(self.queue)):
+                await self.flush(self._publisher.options.close_timeout if timeout is None else timeout)
+        except RedisUnavailable:
+            pass
+        finally:
+            lost = self.queue.clear()
+            if lost:
+                log.warning("events_lost", execution=self.execution_id, count=lost)
+            self._publisher.forget(self)
+            self.refuse(self.error or EmitterClosed(f"the emitter of execution {self.execution_id} is closed"))
+            self._told = True
+        if lost:
+            raise EventsLost(lost)
+
+
+def _time_is_up(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_exception(TimeoutError())

@@ -1,0 +1,310 @@
+"""Carries events into logs: one round trip for all batches that wait, retried until they arrive, never appended twice.
+
+Every batch goes through `append.lua`, which knows each producer's last sequence: a retry after a lost reply skips what
+is already there. So the publisher may retry blindly, and does, with jittered backoff, for as long as it is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import NoScriptError, RedisError
+
+from emitter import tasks
+from emitter.backoff import backoff_seconds
+from emitter.errors import (
+    AlreadyAnswered,
+    AppendRefused,
+    EmitterClosed,
+    EventsLost,
+    RuncastError,
+    TooManyInputs,
+    UnknownInput,
+    WrongLoop,
+)
+from emitter.events import Event
+from emitter.observer import Observer
+from emitter.publishing.hooks import Hook, hooks_from, name_hooks
+from emitter.publishing.outbox import Lane, Options
+from emitter.settings import SharedSettings, read
+from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
+from emitter.store.connection import DEFAULT_URL, GONE, Link, channels_of, connect
+from emitter.store.control import Listener
+from emitter.store.holds import Holds
+from emitter.store.lifecycle import Lifecycle
+from emitter.tracing.trace import Trace, Tracer
+from emitter.wire.keys import Owner
+from emitter.wire.prepared import Batch, Prepared
+from emitter.wire.redact import Redactor
+
+log = structlog.get_logger("emitter")
+
+RETRY_SECONDS, RETRY_SECONDS_MAX = 0.02, 2.0
+ROUND_TRIP_BYTES = 8 * 1024 * 1024
+"""About as much is sent at once; the lanes beyond it are next."""
+
+
+class Publisher:
+    """Shared by the emitters of a process: `async with Publisher(redis_url=…) as publisher:`.
+
+    One task sends whatever waits in all lanes as one pipeline of script calls, one pipeline at a time. So order within
+    a lane never changes, and the busier it gets the larger the batches. A lane with nothing to send is not known here.
+
+    What is not given comes from the environment: `redis_url` from `RUNCAST_REDIS_URL`, `limits` and `redact_keys` as
+    `limits_from` reads them, `hooks` from `RUNCAST_HOOKS`. `hooks=()` is none.
+    """
+
+    def __init__(
+        self,
+        *,
+        redis_url: str | None = None,
+        redis: Redis | None = None,
+        options: Options = Options(),  # noqa: B008 - frozen
+        limits: LogLimits | None = None,
+        redact_keys: Sequence[str] | None = None,
+        hooks: Sequence[Hook] | None = None,
+        observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
+        tracer: Tracer = Tracer(),  # noqa: B008 - nor does this one
+    ) -> None:
+        self._observer = observer
+        self._tracer = tracer
+        found_limits, found_keys = limits_from(os.environ) if limits is None or redact_keys is None else (limits, ())
+        self.hooks = hooks_from(os.environ) if hooks is None else name_hooks(hooks)
+        self.redis = redis if redis is not None else connect(redis_url or _redis_url())
+        self._owns_redis = redis is None
+        self.channels = channels_of(self.redis)
+        self.listener = Listener(self.redis)
+        self.options = options
+        self.limits = found_limits if limits is None else limits
+        self.redact = Redactor(found_keys if redact_keys is None else redact_keys)
+        self.holds = Holds(
+            self.redis, Lifecycle(self.redis, self.limits, self.redact), self.limits.unheld_lease_seconds
+        )
+        self._link: Link | None = None
+        self._due: dict[Lane, None] = {}
+        self._waiting: dict[Lane, None] = {}
+        self._resting: dict[Lane, asyncio.TimerHandle] = {}
+        self._sending: list[tuple[Lane, Batch]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # --- life ---
+
+    async def __aenter__(self) -> Publisher:
+        if self._closed or self._task is not None:
+            raise EmitterClosed("a publisher is opened once")
+        if not isinstance(self.redis, RedisCluster):  # there, commands must find their node
+            self._link = Link(self.redis)
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._run(), name="publisher")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Flush what emitters left behind. Raises `EventsLost` with the count that Redis did not take in time."""
+        lanes = {*self._due, *self._waiting, *self._resting, *(lane for lane, _ in self._sending)}
+        try:
+            closed = await asyncio.gather(*(lane.close() for lane in lanes), return_exceptions=True)
+        finally:
+            await self._stop()
+        lost = sum(result.count for result in closed if isinstance(result, EventsLost))
+        if lost and error is None:
+            raise EventsLost(lost)
+
+    async def _stop(self) -> None:
+        task, self._task, self._closed = self._task, None, True
+        if self._timer is not None:
+            self._timer.cancel()
+        if task is not None:
+            await tasks.end([task])
+        await self.holds.aclose()
+        await self.listener.aclose()
+        if self._link is not None:
+            await self._link.aclose()
+        if self._owns_redis:
+            await self.redis.aclose()
+
+    def check_open(self) -> None:
+        """Raises `EmitterClosed`, and `WrongLoop` on an event loop that sends nothing."""
+        if self._task is None:
+            how = (
+                "is closed"
+                if self._closed
+                else "was not opened: use `async with`, also for an emitter that has its own"
+            )
+            raise EmitterClosed(f"the publisher {how}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoop
+
+    # --- lanes ---
+
+    def lane(
+        self,
+        owner: Owner,
+        execution_id: str,
+        attempt: int,
+        encode: Callable[[Event, int], Prepared],
+        mode: Mode = "any",
+        trace: Trace | None = None,
+    ) -> Lane:
+        return Lane(self, owner, execution_id, attempt, encode, mode, trace)
+
+    def schedule(self, lane: Lane, *, urgent: bool) -> None:
+        if lane in self._resting:
+            return
+        if urgent:
+            self._waiting.pop(lane, None)
+            self._due[lane] = None
+            self._wake.set()
+        elif lane not in self._due:
+            self._waiting[lane] = None
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self.options.max_wait, self._promote)
+
+    def _promote(self) -> None:
+        self._timer = None
+        self._due.update(self._waiting)
+        self._waiting.clear()
+        self._wake.set()
+
+    def _rest(self, lane: Lane) -> None:
+        """Try a lane that Redis answered with an error again after a while; the others need not wait for it."""
+        seconds = backoff_seconds(lane.failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
+        self._resting[lane] = asyncio.get_running_loop().call_later(seconds, self._wake_up, lane)
+
+    def _wake_up(self, lane: Lane) -> None:
+        del self._resting[lane]
+        self.schedule(lane, urgent=True)
+
+    def forget(self, lane: Lane) -> None:
+        self._due.pop(lane, None)
+        self._waiting.pop(lane, None)
+        if (timer := self._resting.pop(lane, None)) is not None:
+            timer.cancel()
+
+    # --- sending ---
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if await self._send_due():
+                failures = 0
+            else:
+                failures += 1
+                await asyncio.sleep(backoff_seconds(failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX))
+
+    async def _send_due(self) -> bool:
+        """Send one batch of each lane that is due; false if Redis could not be reached."""
+        commands = self._take_due()
+        if not commands:
+            return True
+        started = time.perf_counter()
+        try:
+            replies = await self._round_trip(commands)
+        except (RedisError, *GONE) as error:
+            self._observer.append_failed()
+            log.warning("append_failed", error=type(error).__name__, batches=len(commands))
+            self._send_again(started)
+            return False
+        except Exception:  # last resort: one bad batch must not end the publishing of all
+            log.exception("append_crashed")
+            self._send_again(started)
+            return False
+        sent, self._sending = self._sending, []
+        events = sum(len(batch.events) for _, batch in sent)
+        self._observer.appended(len(sent), events, time.perf_counter() - started)
+        if self._tracer.is_on:
+            self._trace(sent, replies, started)
+        for (lane, batch), reply in zip(sent, replies, strict=True):
+            if lane.batch is batch:  # or it was closed while its batch travelled
+                self._settle(lane, reply)
+        return True
+
+    def _take_due(self) -> list[Any]:
+        """The commands for the next batches of the lanes that are due, as far as they fit one round trip."""
+        lanes, self._due = list(self._due), {}
+        commands: list[Any] = []
+        size = 0
+        for number, lane in enumerate(lanes):
+            if size >= ROUND_TRIP_BYTES:
+                self._due = dict.fromkeys(lanes[number:])
+                self._wake.set()
+                break
+            try:
+                batch = lane.take()
+                if batch is not None:
+                    commands.append(lane.command(batch) if self._link is None else lane.packed(batch))
+                    self._sending.append((lane, batch))
+                    size += batch.size
+            except (RuncastError, ValueError) as error:  # a merged delta or field that has no form in the log
+                lane.refuse(error)
+        return commands
+
+    def _send_again(self, started: float) -> None:
+        sent, self._sending = self._sending, []
+        for lane, batch in sent:
+            if lane.batch is batch:
+                lane.late_since = lane.late_since or started
+                self.schedule(lane, urgent=True)
+
+    def _trace(self, sent: Sequence[tuple[Lane, Batch]], replies: Sequence[Any], started: float) -> None:
+        """Show appends in the traces of their executions, each with the tries that came before."""
+        now = time.perf_counter()
+        for (lane, batch), reply in zip(sent, replies, strict=True):
+            if isinstance(reply, Exception):
+                lane.late_since = lane.late_since or started
+                continue
+            if (trace := lane.traced(now)) is not None:
+                seconds, events = now - (lane.late_since or started), len(batch.events)
+                self._tracer.record("append", trace, seconds, execution=lane.execution_id, events=events)
+            lane.late_since = None
+
+    def _settle(self, lane: Lane, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            log.warning("append_failed", error=str(reply)[:200], execution=lane.execution_id)
+            lane.failed(reply)
+            self._rest(lane)
+            return
+        try:
+            read_reply(lane.execution_id, reply)
+        except (AlreadyAnswered, UnknownInput, TooManyInputs) as refusal:
+            if isinstance(refusal, TooManyInputs):  # nobody may be waiting to hear of it
+                log.warning("input_refused", execution=lane.execution_id, limit=refusal.limit)
+            lane.arrived(refusal)
+        except AppendRefused as refusal:
+            lane.refuse(refusal)
+        else:
+            lane.arrived()
+
+    async def _round_trip(self, commands: list[Any]) -> list[Any]:
+        """The replies, in order; a server's error stands in the place of its reply."""
+        replies = await self._execute(commands)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            await self.redis.script_load(APPEND_SCRIPT)
+            return await self._execute(commands)  # those that did run are skipped by their producer sequence
+        return replies
+
+    async def _execute(self, commands: list[Any]) -> list[Any]:
+        if self._link is not None:
+            return await self._link.exchange(b"".join(commands), len(commands))
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return replies
+
+
+def _redis_url() -> str:
+    return read(SharedSettings, os.environ, only={"redis_url"}).redis_url or DEFAULT_URL

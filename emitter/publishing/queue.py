@@ -1,0 +1,151 @@
+"""The queue between an agent and its log: bounded, in order, adjacent deltas of one message merged. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
+
+from emitter.events import Event, MessageDelta, ThinkingDelta
+from emitter.wire.prepared import Batch, Prepared
+
+MERGED_DELTA_BYTES = 16 * 1024
+OVERHEAD_BYTES = 200
+"""What an event costs in the queue besides its text."""
+
+
+def escaped_bytes(text: str) -> int:
+    """Size of a text in ASCII JSON, its quotes included. Raises `UnicodeEncodeError` for one without a UTF-8 form."""
+    if not text.isascii():
+        text.encode()
+    return len(encode_basestring_ascii(text))
+
+
+Encode = Callable[[Event, int], Prepared]
+"""Makes of an event and its time what is stored."""
+
+
+class Delta:
+    """Adjacent chunks of one message, encoded only when they leave the queue. Sizes are those of the encoded text."""
+
+    __slots__ = ("cls", "encode", "message_id", "parts", "size", "ts")
+
+    def __init__(self, event: MessageDelta | ThinkingDelta, size: int, ts: int, encode: Encode) -> None:
+        self.cls = type(event)
+        self.message_id = event.message_id
+        self.parts = [event.delta]
+        self.size = size
+        self.ts = ts
+        self.encode = encode
+
+    def merge(self, event: MessageDelta | ThinkingDelta, size: int, max_size: int, encode: Encode) -> bool:
+        fits = self.size + size <= max_size
+        if not fits or self.message_id != event.message_id or self.cls is not type(event):
+            return False
+        if self.encode != encode:  # somebody else says it
+            return False
+        self.parts.append(event.delta)
+        self.size += size
+        return True
+
+    def event(self) -> MessageDelta | ThinkingDelta:
+        return self.cls(message_id=self.message_id, delta="".join(self.parts))
+
+
+class Queue:
+    """Events of one producer waiting for their log. `encode` turns a merged delta into what is stored.
+
+    Each queued event has a place: the producer sequence it will have, if no chunk before it is given up.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int, encode: Encode) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._encode = encode
+        self._items: deque[Prepared | Delta] = deque()
+        self._taken = 0
+        self.settled = 0
+        self.size = 0
+
+    def __len__(self) -> int:
+        """Events waiting, those of the batch on its way included."""
+        return len(self._items) + self._taken
+
+    @property
+    def last(self) -> int:
+        """Place of the last event; `settled` is the place up to which the log has them."""
+        return self.settled + self._taken + len(self._items)
+
+    @property
+    def full(self) -> bool:
+        return len(self._items) + self._taken >= self._max_events or self.size >= self._max_bytes
+
+    @property
+    def roomy(self) -> bool:
+        """Less than half full."""
+        return len(self) * 2 < self._max_events and self.size * 2 < self._max_bytes
+
+    def put(self, item: Prepared) -> None:
+        self._items.append(item)
+        self.size += len(item.json) + OVERHEAD_BYTES
+
+    def put_delta(
+        self, event: MessageDelta | ThinkingDelta, size: int, ts: int, max_size: int, encode: Encode | None = None
+    ) -> None:
+        """Queue a chunk of `size` encoded bytes; adjacent chunks of its message merge up to `max_size`. `encode` is its
+        own, if it is not encoded as all others."""
+        encode = encode or self._encode
+        last = self._items[-1] if self._items else None
+        self.size += size
+        if not (isinstance(last, Delta) and last.merge(event, size, max_size, encode)):
+            self._items.append(Delta(event, size, ts, encode))
+            self.size += OVERHEAD_BYTES
+
+    def drop_deltas(self) -> tuple[int, list[int]]:
+        """Give up the queued chunks to make room: how many they were, and the places which they had, in order."""
+        kept: deque[Prepared | Delta] = deque()
+        chunks, places = 0, []
+        for place, item in enumerate(self._items, self.settled + self._taken + 1):
+            if isinstance(item, Delta):
+                chunks += len(item.parts)
+                places.append(place)
+                self.size -= item.size + OVERHEAD_BYTES
+            else:
+                kept.append(item)
+        self._items = kept
+        return chunks, places
+
+    def take(self, max_events: int, max_bytes: int) -> Batch:
+        """The next batch. It stays counted until `done` says that it arrived; a retry sends the same `Batch` again.
+        An event that may be refused without ending the log travels alone: then a refusal means this one."""
+        events: list[Prepared] = []
+        encoded, queued = 0, 0
+        while self._items and len(events) < max_events and encoded < max_bytes:
+            item = self._items[0]
+            alone = isinstance(item, Prepared) and item.may_be_refused
+            if alone and events:
+                break
+            self._items.popleft()
+            if isinstance(item, Delta):
+                queued += item.size + OVERHEAD_BYTES
+                item = item.encode(item.event(), item.ts)
+            else:
+                queued += len(item.json) + OVERHEAD_BYTES
+            encoded += len(item.json)
+            events.append(item)
+            if alone:
+                break
+        self._taken = len(events)
+        return Batch(self.settled + 1, events, queued)
+
+    def done(self, batch: Batch) -> None:
+        self.settled += len(batch.events)
+        self._taken = 0
+        self.size -= batch.size
+
+    def clear(self) -> int:
+        """Forget everything; how many events are lost by it."""
+        lost = len(self)
+        self._items.clear()
+        self._taken = self.size = 0
+        return lost

@@ -1,0 +1,118 @@
+"""Who works: workers announce themselves and their agents with a short time to live.
+
+Announcements expire by the clock of Redis. Agents stay known for a day after their last worker, so that an execution
+can be accepted while all of them restart.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from emitter.store.jobs import redis_ms
+from emitter.wire.keys import AGENTS_KNOWN, WORKER_INFO, WORKERS
+
+ANNOUNCE_TTL_MS = 15_000
+KNOWN_MS = 24 * 3_600_000
+MODES = ("text/plain", "application/json")
+"""What agents take and give if they do not say: a task with parameters, text and data."""
+
+
+class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a worker announces of one agent. Limits in seconds; modes are media types."""
+
+    name: str
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    input_schema: dict[str, Any] | None = None
+    input_modes: tuple[str, ...] = MODES
+    output_modes: tuple[str, ...] = MODES
+    max_attempts: int = 3
+    time_limit: float | None = None
+    idle_limit: float | None = None
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a worker announces of itself. `loop_lag_ms` is how late its event loop woke it for this announcement; times
+    are in milliseconds since the epoch."""
+
+    id: str
+    host: str
+    pid: int
+    concurrency: int
+    running: int
+    agents: tuple[AgentInfo, ...]
+    loop_lag_ms: float | None = None
+    rss_bytes: int | None = None
+    started_at: int | None = None
+
+
+def rss_bytes() -> int | None:
+    """The memory that this process holds; None where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+async def announce(redis: Redis, info: WorkerInfo) -> None:
+    """Say that a worker lives, for the next 15 s."""
+    now = await redis_ms(redis)
+    silent = await redis.zrangebyscore(WORKERS, 0, now - ANNOUNCE_TTL_MS)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hset(WORKER_INFO, info.id, msgspec.json.encode(info))
+        pipe.zadd(WORKERS, {info.id: now + ANNOUNCE_TTL_MS})
+        pipe.zadd(AGENTS_KNOWN, {agent.name: now for agent in info.agents})
+        pipe.zremrangebyscore(AGENTS_KNOWN, 0, now - KNOWN_MS)
+        if silent:
+            pipe.zrem(WORKERS, *silent)
+            pipe.hdel(WORKER_INFO, *silent)
+        await pipe.execute()
+
+
+async def retire(redis: Redis, worker: str) -> None:
+    """Take a worker's announcement back."""
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.zrem(WORKERS, worker)
+        pipe.hdel(WORKER_INFO, worker)
+        await pipe.execute()
+
+
+async def live_workers(redis: Redis) -> list[WorkerInfo]:
+    """The workers that announced themselves within 15 s."""
+    ids = await redis.zrangebyscore(WORKERS, await redis_ms(redis), "+inf")
+    if not ids:
+        return []
+    client: Any = redis
+    stored: list[bytes | None] = await client.hmget(WORKER_INFO, ids)
+    return [info for text in stored if text is not None and (info := _worker_info(text)) is not None]
+
+
+def _worker_info(text: bytes) -> WorkerInfo | None:
+    try:
+        return msgspec.json.decode(text, type=WorkerInfo)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # a worker of another version must not blind us to the others
+
+
+async def live_agents(redis: Redis) -> list[AgentInfo]:
+    """The agents of live workers by name, each once."""
+    found = {agent.name: agent for worker in await live_workers(redis) for agent in worker.agents}
+    return [found[name] for name in sorted(found)]
+
+
+async def known_agents(redis: Redis) -> set[str]:
+    """Names of the agents that any worker announced within the last 24 h."""
+    names: Any = await redis.zrangebyscore(AGENTS_KNOWN, await redis_ms(redis) - KNOWN_MS, "+inf")
+    # One that is not text, which no worker announces, is nobody's to ask for.
+    return {name.decode() for name in names if name.isascii()}
+
+
+async def is_known(redis: Redis, agent: str) -> bool:
+    """Whether any worker announced the agent within the last 24 h."""
+    announced: float | None = await redis.zscore(AGENTS_KNOWN, agent)
+    return announced is not None and announced >= await redis_ms(redis) - KNOWN_MS

@@ -1,0 +1,42 @@
+"""What an answer to a question may be, wherever it is given: at an edge, and to an agent under test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emitter.errors import PayloadTooLarge
+from emitter.events import InputReceived, InputRequired
+from emitter.store.append import prepare
+from emitter.wire import limits
+from emitter.wire.inputs import ANY_JSON
+from emitter.wire.prepared import Prepared, Redaction
+
+
+def misfit(question: InputRequired, value: Any) -> str | None:
+    """What the answer may be, if this is none. A form's fields are its schema's to check (`emitter.form_check`)."""
+    options = question.options
+    wanted = {
+        "approval": ("true or false", isinstance(value, bool)),
+        "choice": (f"one of {options}", isinstance(value, str) and (options is None or value in options)),
+        "text": ("text", isinstance(value, str) or question.schema == ANY_JSON),
+        "form": ("an object", isinstance(value, dict)),
+    }
+    allowed, fits = wanted[question.kind]
+    return None if fits else allowed
+
+
+def prepare_answer(
+    event: InputReceived,
+    execution_id: str,
+    *,
+    redact: Redaction,
+    request_id: str | None = None,
+    max_bytes: int = limits.MAX_EVENT_BYTES,
+) -> Prepared:
+    """An answer as it is stored. Raises `InvalidEvent`, `PayloadTooLarge`."""
+    prepared = prepare(event, execution_id, redact=redact, max_bytes=max_bytes, request_id=request_id)
+    # The mark has the answer as it was given, for the agent alone; the event may have "[redacted]" for most of it.
+    size = len(prepared.mark.encode())
+    if max_bytes and size > max_bytes:
+        raise PayloadTooLarge(size, max_bytes)
+    return prepared

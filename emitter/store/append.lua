@@ -1,0 +1,345 @@
+-- Appends a batch of events to one execution's log, atomically.
+--
+-- KEYS  1 record (hash)  2 log (stream, channel)  3 feed (stream, channel)  4 feed ordinal  5 index (sorted set)
+--       6 control (channel)  7 index of the conversation (sorted set), if the execution begins in one
+-- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
+--       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt),
+--       lapsed (of exactly this attempt, once its worker's lease has ended, or that of the process which runs it)
+--       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms
+--       10 what publishes the batch on log and feed: PUBLISH, or SPUBLISH in a Cluster
+--       11 what follows a key in its channel's name  12 execution id  13 open inputs at most (0: no limit)
+--       14 a sixteenth of the bytes of the log (0: no limit)
+--       15 number of strings of extra record fields, then those, then per event: type, json, mark
+--          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
+--          the producer's sequence)
+-- Reply { verdict, last id, events appended, detail }; verdict is ok, or says why the rest was refused: ended, fenced,
+--       exists, unknown, newer, owned, answered, noinput, inputs. Events before the refused one stand.
+--
+-- Inputs: `open` lists the ids of those that the attempt waits for, `void` those that the last attempt waited for, each
+-- with a blank on both sides. `i:<id>` is a question without an answer, `a:<id>` an answer. `answers` has the number of
+-- the oldest answer that is kept, of the newest, and the bytes of all; `n:<number>` is the id of one. An attempt may
+-- wait for 1 MiB of questions; the newest 1,000 answers are kept, of 4 MiB.
+-- Producers: `p:<name>` is the last number of each. `q:<place>` puts those that came after the first into a line, by
+-- name and number; `producers` is the last place. The record knows 4,000 of them.
+-- Bytes: `bytes` counts what was ever appended. The log is cut where a part of it (a sixteenth of the limit) began:
+-- `b:<n>` are the ids of the last 16 of those places.
+--
+-- Format: a record says by which rules it was written. One of a newer format is refused (newer), once to each producer.
+-- emitter/wire/record.py has the fields, and says what may meet what.
+--
+-- Half of the time of one event alone was Lua's own (tables that grow, closures, short-lived strings), so this makes
+-- few of them: tables are born with their usual size, and nothing is a function that runs once.
+
+local record_format = 1
+local call, format = redis.call, string.format
+local record, log, feed = KEYS[1], KEYS[2], KEYS[3]
+local producer, first, mode = 'p:' .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local suffix, base = ARGV[11], 16 + ARGV[15]
+local count = (#ARGV - base + 1) / 3
+
+local known = call('HMGET', record, 'state', 'ms', 'seq', producer, 'fresh', 'attempt', 'owner', 'bytes')
+local state, ms_text = known[1], known[2]
+local seq = tonumber(known[3] or 0)
+local is_first = seq == 0
+local last = ms_text and (ms_text .. '-' .. known[3]) or '0-0'
+
+-- A retry after a lost reply: what this producer already wrote is skipped, even after the end.
+local skip = 0
+if known[4] and known[4] + 1 > first then skip = known[4] - first + 1 end
+if skip >= count and count > 0 then return {'ok', last, 0, ''} end
+if mode == 'new' and state then return {'exists', last, 0, state} end
+if not state and mode ~= 'any' and mode ~= 'new' then return {'unknown', last, 0, ''} end
+if state and not known[4] then -- who has appended before was let in then
+  local written = tonumber(string.match(call('HGET', record, 'format') or '', '^%d+'))
+  if written and written > record_format then return {'newer', last, 0, format('%d', written)} end
+end
+local owner = known[7] or ''
+if mode == 'unowned' and owner ~= '' then return {'owned', last, 0, owner} end
+if state == 'completed' or state == 'failed' or state == 'cancelled' then return {'ended', last, 0, state} end
+if ARGV[1] ~= '0' and tonumber(ARGV[1]) < tonumber(known[6] or 0) then return {'fenced', last, 0, known[6]} end
+-- A record that went back to before the claim, in a failover, waits for another worker: this one must not go on.
+local is_exact = mode == 'claimed' or mode == 'lapsed'
+if is_exact and ARGV[1] ~= (known[6] or '0') then return {'fenced', last, 0, known[6] or '0'} end
+
+local time = call('TIME')
+local now_text = format('%d%03d', time[1], time[2] / 1000)
+local now = tonumber(now_text)
+if not ms_text or now > tonumber(ms_text) then ms_text = now_text end -- the clock may step back: ids never do
+if mode == 'lapsed' or (mode == 'unowned' and state ~= 'queued') then
+  local lease = call('HMGET', record, 'lease', 'hold', 'seen')
+  local ends, hold = tonumber(lease[1] or 0), lease[2]
+  if mode == 'unowned' then -- the process that runs it is alive: it is asked first
+    if hold and now < ends then return {'owned', last, 0, 'no worker'} end
+  elseif owner ~= '' or hold then
+    if owner == '' then ends = math.max(ends, tonumber(lease[3] or 0), tonumber(known[2] or 0) + hold) end
+    if now < ends then return {'owned', last, 0, owner} end
+  else
+    return {'owned', last, 0, owner}
+  end
+end
+
+local verdict, detail, appended, taken, terminal, takes_over = 'ok', '', 0, 0, nil, nil
+local open, void, open_count, open_bytes, swept, oldest, newest, answer_bytes = nil, nil, nil, nil, nil, nil, nil, nil
+local dropped = nil -- fields that leave the record in the end
+local lines, to_feed, new_state = {'', nil, nil, nil}, nil, state or 'running'
+local trim = tonumber(ARGV[5])
+-- A log that was begun before bytes were counted stays uncounted.
+local bytes, next_part, part_bytes = tonumber(known[8] or is_first and 0) or -math.huge, math.huge, tonumber(ARGV[14])
+if part_bytes > 0 and bytes >= 0 then next_part = bytes - bytes % part_bytes + part_bytes end
+
+for at = base + skip * 3, #ARGV, 3 do
+  local type, json, mark = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if mark ~= '-' then
+    if mark ~= '' and mark ~= 'f' then
+      local kind, rest = string.sub(mark, 1, 1), string.sub(mark, 3)
+      if kind == 's' then
+        new_state = rest
+        if rest == 'completed' or rest == 'failed' or rest == 'cancelled' then terminal = json end
+      else
+        if not open then
+          local lists = call('HMGET', record, 'open', 'void')
+          open, void, dropped = lists[1] or ' ', lists[2] or ' ', {}
+        end
+        local blank = string.find(rest, ' ', 1, true) or 0
+        local id, value = string.sub(rest, 1, blank - 1), string.sub(rest, blank + 1)
+        local spaced = ' ' .. id .. ' '
+        local from, to = string.find(open, spaced, 1, true)
+        if kind == 't' then -- the next attempt takes over; questions of the last one still take their answers
+          new_state, takes_over = 'queued', rest
+          if open ~= ' ' then
+            for other in string.gmatch(void, '%S+') do dropped['i:' .. other] = true end
+            open, void, open_count = ' ', open, nil
+          end
+        elseif kind == 'w' then -- an input opens, unless it has its answer
+          if call('HEXISTS', record, 'a:' .. id) == 0 then
+            local most, is_new = tonumber(ARGV[13]), from and 0 or 1
+            local more = #value - #(from and call('HGET', record, 'i:' .. id) or '')
+            if not open_count then
+              open_count, open_bytes = 0, 0
+              for other in string.gmatch(open, '%S+') do
+                open_count, open_bytes = open_count + 1, open_bytes + #(call('HGET', record, 'i:' .. other) or '')
+              end
+            end
+            if most > 0 and (open_count + is_new > most or open_bytes + more > 1048576) then
+              -- Those whose time is over make room, if nobody has closed them. `expiresAt` is a question's last field.
+              for other in string.gmatch(swept and '' or open, '%S+') do
+                local question = call('HGET', record, 'i:' .. other) or ''
+                local ends = string.match(question, '"expiresAt":(%d+)}$')
+                if ends and tonumber(ends) < now and other ~= id then
+                  local at_blank, last_blank = string.find(open, ' ' .. other .. ' ', 1, true)
+                  open = string.sub(open, 1, at_blank) .. string.sub(open, last_blank + 1)
+                  open_count, open_bytes, dropped['i:' .. other] = open_count - 1, open_bytes - #question, true
+                end
+              end
+              swept = true
+              local count = open_count + is_new
+              if count > most or (open_bytes + more > 1048576 and count > 1) then
+                verdict, detail = 'inputs', ARGV[13]
+                break
+              end
+            end
+            call('HSET', record, 'i:' .. id, value)
+            dropped['i:' .. id] = nil
+            open_count, open_bytes = open_count + is_new, open_bytes + more
+            if not from then
+              open = open .. id .. ' '
+              from, to = string.find(void, spaced, 1, true)
+              if from then void = string.sub(void, 1, from) .. string.sub(void, to + 1) end
+            end
+            new_state = 'waiting_input'
+          end
+        else -- the first answer closes an input (r)
+          local answer = call('HGET', record, 'a:' .. id)
+          if answer then
+            verdict, detail = 'answered', answer
+            break
+          elseif dropped['i:' .. id] or call('HEXISTS', record, 'i:' .. id) == 0 then
+            verdict = 'noinput'
+            break
+          end
+          if not oldest then
+            oldest, newest, answer_bytes = string.match(call('HGET', record, 'answers') or '1 0 0', '(%d+) (%d+) (%d+)')
+          end
+          newest, answer_bytes = newest + 1, answer_bytes + #value
+          call('HSET', record, 'a:' .. id, value, format('n:%d', newest), id)
+          while newest - oldest >= 1000 or (answer_bytes > 4194304 and newest - oldest > 0) do
+            local number = format('n:%d', oldest)
+            local field = 'a:' .. (call('HGET', record, number) or '')
+            answer_bytes = answer_bytes - #(call('HGET', record, field) or '')
+            oldest, dropped[number], dropped[field] = oldest + 1, true, true
+          end
+          if from then
+            open = string.sub(open, 1, from) .. string.sub(open, to + 1)
+            if open_count then
+              open_count, open_bytes = open_count - 1, open_bytes - #(call('HGET', record, 'i:' .. id) or '')
+            end
+          else
+            from, to = string.find(void, spaced, 1, true)
+            if from then void = string.sub(void, 1, from) .. string.sub(void, to + 1) end
+          end
+          dropped['i:' .. id] = true
+          if open == ' ' and new_state == 'waiting_input' then new_state = 'running' end
+          call('PUBLISH', KEYS[6] .. suffix, 'answer ' .. id)
+        end
+      end
+    end
+    seq = seq + 1
+    last = format('%s-%d', ms_text, seq)
+    bytes = bytes + #json
+    if bytes >= next_part then -- a part begins: it and the 15 before it stay
+      local part = math.floor(bytes / part_bytes)
+      for number = math.max(next_part / part_bytes, part - 15), part do
+        call('HSET', record, format('b:%d', number % 16), last)
+      end
+      local cut = call('HGET', record, format('b:%d', (part + 1) % 16)) or '0-1'
+      next_part = (part + 1) * part_bytes
+      call('XADD', log, 'MINID', cut, last, type, json)
+    elseif seq > trim and trim > 0 then
+      call('XADD', log, 'MAXLEN', '~', ARGV[5], last, type, json)
+    else
+      call('XADD', log, last, type, json)
+    end
+    appended = appended + 1
+    lines[appended] = last .. ' ' .. type .. ' ' .. json .. '\n'
+    if mark ~= '' then
+      if to_feed then to_feed[#to_feed + 1] = at else to_feed = {at} end
+    end
+  end
+  taken = taken + 1
+  if terminal then
+    for next_mark = at + 5, #ARGV, 3 do
+      if ARGV[next_mark] ~= '-' then verdict, detail = 'ended', new_state end
+    end
+    if verdict == 'ok' then taken = count - skip end
+    break
+  end
+end
+
+local reached = ARGV[2] ~= '' and format('%d', first + skip + taken - 1)
+if reached and not known[4] and not is_first and taken > 0 then
+  -- A new producer. If it is one too many, the first in the line that has written nothing since is forgotten.
+  local place, gone = tonumber(call('HGET', record, 'producers') or 0) + 1, {}
+  while place > 4000 do
+    local head = format('q:%d', place - 4000)
+    local name, number = string.match(call('HGET', record, head) or '', '^(.+) (%d+)$')
+    local current = name and call('HGET', record, 'p:' .. name)
+    gone[#gone + 1] = head
+    if not current or current == number or #gone > 16 then
+      gone[#gone + 1] = 'p:' .. (name or '')
+      break
+    end
+    call('HSET', record, format('q:%d', place), name .. ' ' .. current)
+    place = place + 1
+  end
+  call('HSET', record, format('q:%d', place), ARGV[2] .. ' ' .. reached, 'producers', format('%d', place))
+  if #gone > 0 then redis.pcall('HDEL', record, unpack(gone)) end
+end
+if appended == 0 then
+  if taken > 0 and reached and state then call('HSET', record, producer, reached) end
+  return {verdict, last, 0, detail}
+end
+
+local changes = {'ms', ms_text, 'seq', format('%d', seq)}
+if reached then
+  changes[5], changes[6] = producer, reached
+end
+if bytes >= 0 then
+  changes[#changes + 1] = 'bytes'
+  changes[#changes + 1] = format('%d', bytes)
+end
+for i = 16, base - 1 do changes[#changes + 1] = ARGV[i] end
+if new_state ~= state then
+  changes[#changes + 1] = 'state'
+  changes[#changes + 1] = new_state
+  if not state then
+    changes[#changes + 1] = 'format'
+    changes[#changes + 1] = format('%d', record_format)
+  end
+end
+if terminal then -- nobody waits any more, and credentials were for the agent only
+  dropped = dropped or {}
+  dropped['given'] = true
+  if not open then
+    local lists = call('HMGET', record, 'open', 'void')
+    open, void = lists[1], lists[2]
+  end
+  if open then
+    for id in string.gmatch(open .. (void or ''), '%S+') do dropped['i:' .. id] = true end
+    open, void = ' ', ' '
+  end
+end
+if open then
+  for _, text in ipairs({'open', open, 'void', void}) do changes[#changes + 1] = text end
+end
+if oldest then
+  changes[#changes + 1] = 'answers'
+  changes[#changes + 1] = format('%d %d %d', oldest, newest, answer_bytes)
+end
+if takes_over then
+  local attempt = math.max(math.min(tonumber(takes_over), 2147483647), tonumber(known[6] or 0))
+  for _, text in ipairs({'attempt', format('%d', attempt), 'owner', '', 'lease', '0'}) do changes[#changes + 1] = text end
+end
+if terminal then
+  for _, text in ipairs({'end', terminal, 'owner', ''}) do changes[#changes + 1] = text end
+end
+-- Expiries are renewed now and then, not at every append: four calls saved for most batches.
+local ttl = tonumber(ARGV[7])
+local stale = terminal or not known[5] or (ttl > 0 and now - known[5] > ttl / 64)
+if stale then
+  changes[#changes + 1] = 'fresh'
+  changes[#changes + 1] = now_text
+end
+call('HSET', record, unpack(changes))
+if dropped then
+  local fields = {}
+  for field in pairs(dropped) do fields[#fields + 1] = field end
+  -- A user of Redis who may not delete fields (an older ACL) keeps them: nothing here relies on their absence.
+  for at = 1, #fields, 1000 do -- Lua cannot unpack any number
+    redis.pcall('HDEL', record, unpack(fields, at, math.min(at + 999, #fields)))
+  end
+end
+
+if not state then
+  call('ZADD', KEYS[5], ms_text, ARGV[12])
+  call('ZREMRANGEBYRANK', KEYS[5], 0, -10001)
+  if KEYS[7] then
+    call('ZADD', KEYS[7], ms_text, ARGV[12])
+    call('ZREMRANGEBYRANK', KEYS[7], 0, -1001)
+    if ttl > 0 then call('PEXPIRE', KEYS[7], ttl + tonumber(ARGV[9])) end
+  end
+end
+
+local feed_lines = nil
+if to_feed then
+  feed_lines = {'', nil, nil, nil}
+  local ordinal = call('INCRBY', KEYS[4], #to_feed) - #to_feed
+  for i, at in ipairs(to_feed) do
+    local type, json = ARGV[at], ARGV[at + 1]
+    local id = format('%s-%d', now_text, ordinal + i)
+    local added = redis.pcall('XADD', feed, 'MAXLEN', '~', ARGV[6], id, type, json)
+    if added.err then -- the clock stepped back behind the feed's last id
+      local tail = call('XREVRANGE', feed, '+', '-', 'COUNT', 1)
+      now_text = string.match(tail[1][1], '^(%d+)-')
+      id = format('%s-%d', now_text, ordinal + i)
+      call('XADD', feed, 'MAXLEN', '~', ARGV[6], id, type, json)
+    end
+    feed_lines[i] = id .. ' ' .. type .. ' ' .. json .. '\n'
+  end
+end
+
+if stale then
+  local log_ttl, tombstone = terminal and tonumber(ARGV[8]) or ttl, tonumber(ARGV[9])
+  if log_ttl > 0 then
+    call('PEXPIRE', log, log_ttl)
+    call('PEXPIRE', record, log_ttl + tombstone)
+  end
+  if ttl > 0 then
+    call('PEXPIRE', KEYS[5], ttl + tombstone)
+    call('PEXPIRE', feed, ttl)
+    call('PEXPIRE', KEYS[4], ttl)
+  end
+end
+
+call(ARGV[10], log .. suffix, appended == 1 and lines[1] or table.concat(lines))
+if feed_lines then call(ARGV[10], feed .. suffix, #to_feed == 1 and feed_lines[1] or table.concat(feed_lines)) end
+return {verdict, last, appended, detail}

@@ -1,0 +1,260 @@
+"""Appending to a log: events prepared as they are stored, the script's command, and what its answer means."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import structlog
+from msgspec import structs
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from emitter import errors
+from emitter.errors import AppendRefused, InvalidEvent, PayloadTooLarge
+from emitter.events import Event, InputReceived, ModelCall
+from emitter.settings import SharedSettings, read
+from emitter.store.connection import Channels, channels_of, pack, repeated
+from emitter.wire import envelope, ids, mending
+from emitter.wire import limits as limits_module
+from emitter.wire.ids import EventId
+from emitter.wire.keys import Owner
+from emitter.wire.prepared import Batch, Prepared, Redaction
+from emitter.wire.record import FORMAT
+
+log = structlog.get_logger("emitter")
+
+APPEND_SCRIPT = Path(__file__).with_name("append.lua").read_text()
+APPEND_SHA = hashlib.sha1(APPEND_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+Mode = Literal["any", "new", "existing", "unowned", "claimed", "lapsed"]
+
+
+class LogLimits(msgspec.Struct, frozen=True):
+    """How much of an execution is kept, and how long; what one user may have. 0 switches a limit off."""
+
+    log_maxlen: int = limits_module.LOG_MAXLEN
+    feed_maxlen: int = limits_module.FEED_MAXLEN
+    ttl_seconds: int = limits_module.LOG_TTL_SECONDS
+    finished_ttl_seconds: int = limits_module.LOG_FINISHED_TTL_SECONDS
+    tombstone_ttl_seconds: int = limits_module.TOMBSTONE_TTL_SECONDS
+    max_event_bytes: int = limits_module.MAX_EVENT_BYTES
+    log_max_bytes: int = limits_module.LOG_MAX_BYTES
+    max_open_inputs: int = limits_module.MAX_OPEN_INPUTS
+    max_queued_per_user: int = limits_module.MAX_QUEUED_PER_USER
+    max_params_bytes: int = limits_module.MAX_PARAMS_BYTES
+    max_conversation_bytes: int = limits_module.MAX_CONVERSATION_BYTES
+    unheld_lease_seconds: int = limits_module.UNHELD_LEASE_SECONDS
+
+
+def limits_of(settings: SharedSettings) -> LogLimits:
+    return LogLimits(**{field: getattr(settings, name) for field, name in _LIMITS.items()})
+
+
+_LIMITS = {field: field for field in LogLimits.__struct_fields__ if field in SharedSettings.__struct_fields__} | {
+    "ttl_seconds": "log_ttl_seconds",
+    "finished_ttl_seconds": "log_finished_ttl_seconds",
+}
+"""Field of `LogLimits` → setting."""
+
+
+def limits_from(environ: Mapping[str, str]) -> tuple[LogLimits, tuple[str, ...]]:
+    """The limits, and the key names to redact besides the usual ones, that `RUNCAST_*` variables set; no other variable
+    is looked at. Raises `InvalidSetting`."""
+    settings = read(SharedSettings, environ, only={*_LIMITS.values(), "redact_keys"})
+    return limits_of(settings), settings.redact_keys
+
+
+class Appended(NamedTuple):
+    """What an append did: the log's last id, and how many events were new."""
+
+    last: EventId
+    added: int
+
+
+def prepare(
+    event: Event,
+    execution_id: str,
+    *,
+    redact: Redaction,
+    ts: int | None = None,
+    request_id: str | None = None,
+    agent: str | None = None,
+    parent_id: str | None = None,
+    traceparent: str | None = None,
+    max_bytes: int = limits_module.MAX_EVENT_BYTES,
+    answer: str | None = None,
+    fields: Mapping[str, str] = {},
+) -> Prepared:
+    """Encode and redact one event. Raises `InvalidEvent`, `PayloadTooLarge`."""
+    ids.check_execution_id(execution_id)
+    is_plain = not (request_id or agent or parent_id or traceparent)
+    keys = b"" if is_plain else envelope.envelope_keys(request_id, agent, parent_id, traceparent)
+    return prepare_with(event, execution_id, redact, keys, ts, max_bytes, answer=answer, fields=fields)
+
+
+def prepare_with(
+    event: Event,
+    execution_id: str,
+    redact: Redaction,
+    keys: bytes,
+    ts: int | None,
+    max_bytes: int,
+    *,
+    answer: str | None = None,
+    fields: Mapping[str, str] = {},
+) -> Prepared:
+    """`prepare` for many events: `keys` are of `wire.envelope_keys`, the id is valid."""
+    if isinstance(event, ModelCall) and not limits_module.RECORD_MODEL_CONTENTS:
+        event = structs.replace(event, prompt=None, answer=None)
+    data = envelope.encode_data(event, max_bytes)
+    if max_bytes and len(data) > REDACTED_TIMES * max_bytes:  # or it would be looked through for nothing
+        raise PayloadTooLarge(len(data), max_bytes)
+    type_ = envelope.event_type(event)
+    data = redact(type_, data)
+    moment = ids.now_ms() if ts is None else ts
+    json = envelope.envelope(type_, execution_id, data, ts=moment, keys=keys, max_bytes=max_bytes)
+    if answer is None and isinstance(event, InputReceived):
+        answer = envelope.encode_value({"value": event.value, "by": event.by, "at": moment}).decode()
+    return Prepared(type_, json, envelope.append_mark(event, data, answer), fields)
+
+
+def prepare_shown(
+    event: Event,
+    execution_id: str,
+    redact: Redaction,
+    keys: bytes,
+    ts: int,
+    max_bytes: int,
+    *,
+    fields: Mapping[str, str] = {},
+) -> Prepared:
+    """`prepare_with` for what an agent says: an event that only shows something is mended (`emitter.wire.mending`)
+    where it cannot be stored as it is."""
+    try:
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
+    except (InvalidEvent, PayloadTooLarge) as error:
+        if not mending.may_mend(event):
+            raise
+        log.debug("event_mended", execution=execution_id, type=event.type, **_why(error))
+    event = mending.mended(event)
+    try:
+        return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
+    except PayloadTooLarge as error:
+        room = envelope.room(envelope.event_type(event), execution_id, ts=ts, keys=keys, max_bytes=max_bytes)
+        for cut in mending.shorter(event, room, redact):
+            with contextlib.suppress(PayloadTooLarge):
+                return prepare_with(cut, execution_id, redact, keys, ts, max_bytes, fields=fields)
+        raise error from None
+
+
+def _why(error: InvalidEvent | PayloadTooLarge) -> dict[str, str | int]:
+    """Nothing of what the event says."""
+    if isinstance(error, PayloadTooLarge):
+        return {"bytes": error.size}
+    return {"at": error.detail.partition("at `")[2].partition("`")[0] or "$"}
+
+
+REDACTED_TIMES = 64
+"""Over so many times the limit an event is not redacted any more, which might have made it shorter."""
+FIRST_SEQ_AT = 11
+"""Where the producer sequence stands in an append command."""
+
+
+def append_command(
+    owner: Owner,
+    execution_id: str,
+    events: Sequence[Prepared],
+    *,
+    producer: str = "",
+    first_seq: int = 1,
+    attempt: int = 0,
+    mode: Mode = "any",
+    fields: Mapping[str, str] = {},
+    limits: LogLimits = LogLimits(),  # noqa: B008 - frozen
+    conversation_id: str | None = None,
+    channels: Channels = Channels(),  # noqa: B008 - frozen
+) -> list[Any]:
+    """The EVALSHA command, as a list, that appends a batch. `conversation_id`: what the execution that begins with it
+    is a part of. `channels`: of the client that the command is for."""
+    execution = owner.execution(execution_id)
+    keys = [execution.record, execution.log, owner.feed, owner.feed_seq, owner.index, execution.control]
+    if conversation_id is not None:
+        keys.append(owner.conversation(conversation_id))
+    extra = _extra_fields(fields, events)
+    command: list[Any] = [
+        "EVALSHA", APPEND_SHA, len(keys), *keys,
+        attempt, producer, first_seq, mode, limits.log_maxlen, limits.feed_maxlen, limits.ttl_seconds * 1000,
+        limits.finished_ttl_seconds * 1000, limits.tombstone_ttl_seconds * 1000, channels.publish, channels.suffix,
+        execution_id, limits.max_open_inputs, -(-limits.log_max_bytes // 16), len(extra), *extra,
+    ]  # fmt: skip
+    for event in events:
+        command += event[:3]
+    return command
+
+
+def _extra_fields(fields: Mapping[str, str], events: Sequence[Prepared]) -> list[str]:
+    return [text for item in (fields, *(event.fields for event in events)) for pair in item.items() for text in pair]
+
+
+class PackedAppend:
+    """The append command of one lane in the Redis protocol. Only the sequence, extra fields and events change from
+    batch to batch; the rest is packed once."""
+
+    def __init__(self, command: Sequence[Any]) -> None:
+        """`command` is one of `append_command` without events or extra fields."""
+        self._arguments = len(command)
+        self._before = pack(command[:FIRST_SEQ_AT])
+        self._after = pack(command[FIRST_SEQ_AT + 1 : -1])
+
+    def __call__(self, batch: Batch) -> bytes:
+        extra = _extra_fields({}, batch.events)
+        count = self._arguments + len(extra) + 3 * len(batch.events)
+        lead = (b"*%d\r\n" % count, self._before, pack([batch.first_seq]), self._after, pack([len(extra), *extra]))
+        return b"".join([*lead, *(_pack_event(event) for event in batch.events)])
+
+
+def _pack_event(event: Prepared) -> bytes:
+    type_, json, mark = event.type.encode(), event.json, event.mark.encode()
+    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(type_), type_, len(json), json, len(mark), mark)
+
+
+def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
+    """What the script answered. Raises the `AppendRefused` that its verdict stands for."""
+    verdict, detail = reply[0].decode(), reply[3].decode()
+    if verdict == "ok":
+        return Appended(ids.parse_event_id(reply[1].decode()), reply[2])
+    refusals: dict[str, Callable[[], AppendRefused]] = {
+        "ended": lambda: errors.ExecutionEnded(execution_id, detail),
+        "fenced": lambda: errors.Superseded(execution_id, int(detail)),
+        "exists": lambda: errors.ExecutionExists(execution_id, detail),
+        "unknown": lambda: errors.UnknownExecution(execution_id),
+        "owned": lambda: errors.ExecutionOwned(execution_id, detail),
+        "answered": lambda: errors.AlreadyAnswered(execution_id, detail),
+        "noinput": lambda: errors.UnknownInput(execution_id),
+        "inputs": lambda: errors.TooManyInputs(execution_id, int(detail)),
+        "newer": lambda: errors.NewerRecord(int(detail), FORMAT, execution_id),
+    }
+    raise refusals[verdict]()
+
+
+async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:
+    """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors. Repeated once when the
+    connection breaks, if `producer` tells the script what it has already."""
+    command = append_command(owner, execution_id, events, channels=channels_of(redis), **options)
+    call = partial(_execute, redis, command)
+    reply = await (repeated(call) if options.get("producer") else call())
+    return read_reply(execution_id, reply)
+
+
+async def _execute(redis: Redis, command: Sequence[Any]) -> Any:
+    client: Any = redis
+    try:
+        return await client.execute_command(*command)
+    except NoScriptError:
+        await redis.script_load(APPEND_SCRIPT)
+        return await client.execute_command(*command)

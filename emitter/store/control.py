@@ -1,0 +1,128 @@
+"""Wakes those whom a control channel may tell something: agents that wait for a person's answer, and a worker whose
+executions may be cancelled. One pub/sub connection for all emitters of a publisher.
+
+A message only says that somebody should look: what was asked or answered is in the record. So a missed one costs time,
+never more, and every (re)subscription counts as a message, since one may have passed before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from emitter import tasks
+from emitter.store.connection import GONE, channels_of
+from emitter.tasks import told_to_stop
+
+CONNECT_AGAIN_SECONDS = 0.5
+
+
+class _Waiter(NamedTuple):
+    """Somebody who is called for `message` on a control channel."""
+
+    message: bytes
+    wake: Callable[[], None]
+
+
+class Listener:
+    """`with listener.calling(channel, message, wake):`. Connected only while somebody waits."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+        self._suffix = channels_of(redis).suffix
+        self._waiters: dict[str, set[_Waiter]] = {}
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def calling(self, channel: str, message: bytes, wake: Callable[[], None]) -> Iterator[None]:
+        """`wake` is called for this message on the channel, and whenever one may have been missed."""
+        waiter = _Waiter(message, wake)
+        self._waiters.setdefault(channel, set()).add(waiter)
+        self._changed.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="listener")
+        try:
+            yield
+        finally:
+            self._waiters[channel].discard(waiter)
+            if not self._waiters[channel]:
+                del self._waiters[channel]
+                self._changed.set()
+
+    async def aclose(self) -> None:
+        """Disconnect; whoever still waits is woken."""
+        if self._task is not None:
+            await tasks.end([self._task])
+        for channel in self._waiters:
+            self._wake(channel)
+
+    # --- the connection ---
+
+    async def _run(self) -> None:
+        """Ends when nobody waits any more; the next one who does starts it again."""
+        while self._waiters and not told_to_stop():
+            pubsub = self._redis.pubsub()
+            try:
+                await self._use(pubsub)
+            except (RedisError, *GONE):
+                await asyncio.sleep(CONNECT_AGAIN_SECONDS)
+            finally:
+                with contextlib.suppress(RedisError, *GONE):
+                    await pubsub.aclose()
+
+    async def _use(self, pubsub: Any) -> None:
+        """Hold the channels over one connection until nobody waits or it is lost. Raises why it was."""
+        await self._redis.initialize()  # a cluster's client must know its nodes first
+        channels = set(self._waiters)
+        if not channels:
+            return
+        await pubsub.execute_command("SUBSCRIBE", *self._names(channels))
+        # From here on only these two use the connection, and neither makes a new one.
+        both = [
+            asyncio.create_task(self._read(pubsub.connection), name="listener-read"),
+            asyncio.create_task(self._change(pubsub.connection, channels), name="listener-change"),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await tasks.end(both)
+        for task in both:
+            if not task.cancelled():
+                await task
+
+    async def _change(self, connection: Any, channels: set[str]) -> None:
+        """Subscribe to what is waited for and unsubscribe from what is not, until nothing is."""
+        while self._waiters and not told_to_stop():
+            await self._changed.wait()
+            self._changed.clear()
+            wanted = set(self._waiters)
+            if added := wanted - channels:
+                await connection.send_command("SUBSCRIBE", *self._names(added), check_health=False)
+            if dropped := channels - wanted:
+                await connection.send_command("UNSUBSCRIBE", *self._names(dropped), check_health=False)
+            channels = wanted
+
+    async def _read(self, connection: Any) -> None:
+        while True:
+            reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False, push_request=True)
+            kind, name, data = reply
+            channel = name.decode().removesuffix(self._suffix)
+            if kind == b"subscribe":
+                self._wake(channel)
+            elif kind == b"message":
+                self._wake(channel, data)
+
+    def _names(self, channels: set[str]) -> list[str]:
+        return [channel + self._suffix for channel in channels]
+
+    def _wake(self, channel: str, message: bytes | None = None) -> None:
+        for waiter in tuple(self._waiters.get(channel, ())):
+            if message in (None, waiter.message):
+                waiter.wake()

@@ -1,0 +1,168 @@
+"""Executions that no worker holds: a script, a task of Celery or an HTTP client runs them and publishes their events.
+
+Such an execution has a lease as well, once `execution:started` was said. It lasts for as long after the newest event as
+the record's field `hold` says (ms). An emitter also renews it every few seconds while it is open (`lease`). When the
+lease has ended, the reaper ends the execution as lost. The same call tells the emitter that a cancel was asked for. It
+then has `CANCEL_GRACE_SECONDS` to say its last word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from emitter import tasks
+from emitter.store.connection import GONE
+from emitter.store.jobs import CANCEL_GRACE_SECONDS
+from emitter.store.lifecycle import Lifecycle
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import DUE, EXPIRIES, Owner, member
+from emitter.wire.record import Cancel, Field, read_cancel
+
+log = structlog.get_logger("emitter")
+
+HOLD_SCRIPT = Path(__file__).with_name("hold.lua").read_text()
+HOLD_SHA = hashlib.sha1(HOLD_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+TICK_SECONDS = 2.0
+"""How often an emitter renews, and so how soon it hears of a cancel; a quarter of the lease where that is shorter."""
+FIRST_SECONDS = 0.1
+"""How soon after an emitter's first event its execution is looked after. Together with those that begin meanwhile."""
+PLANNED_MS_MAX = 7 * 86_400_000
+"""How long what is planned may stand in Redis, whatever became of its execution."""
+
+
+class Hold:
+    """What an emitter has to do with the lease of its execution. `cancel` is what was asked for."""
+
+    def __init__(self, owner: Owner, execution_id: str) -> None:
+        self.owner = owner
+        self.execution_id = execution_id
+        self.cancel: Cancel | None = None
+        self.cancelled = asyncio.Event()
+        self.heard_at = 0.0
+
+    @property
+    def record(self) -> str:
+        return self.owner.execution(self.execution_id).record
+
+    @property
+    def member(self) -> str:
+        return member(self.owner, self.execution_id)
+
+    def hear(self, cancel: Cancel) -> None:
+        if self.cancel is None:
+            self.cancel, self.heard_at = cancel, time.monotonic()
+            self.cancelled.set()
+
+
+class Holds:
+    """Renews the leases of one publisher's emitters, for as long as there are any that are neither closed nor
+    forgotten. `lease_seconds` is that of executions which begin here; 0: they have none."""
+
+    def __init__(self, redis: Redis, lifecycle: Lifecycle, lease_seconds: float) -> None:
+        self._redis: Any = redis
+        self._lifecycle = lifecycle
+        self.lease_seconds = lease_seconds
+        self._tick_seconds = min(TICK_SECONDS, lease_seconds / 4)
+        self._holds: weakref.WeakSet[Hold] = weakref.WeakSet()
+        self._added = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the record of an execution that begins here has of its lease."""
+        return {Field.HOLD: str(int(self.lease_seconds * 1000))} if self.lease_seconds else {}
+
+    def add(self, owner: Owner, execution_id: str) -> Hold:
+        hold = Hold(owner, execution_id)
+        if self.lease_seconds:
+            self._holds.add(hold)
+            self._added.set()
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._run(), name="holds")
+        return hold
+
+    def drop(self, hold: Hold) -> None:
+        self._holds.discard(hold)
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            await tasks.end([self._task])
+
+    async def _run(self) -> None:
+        while len(self._holds) and not tasks.told_to_stop():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._tick_seconds):
+                    await self._added.wait()
+                    await asyncio.sleep(FIRST_SECONDS)
+            self._added.clear()
+            try:
+                await self._step(list(self._holds))
+            except (RedisError, *GONE) as error:
+                log.debug("hold_failed", error=type(error).__name__)
+            except Exception:  # last resort: the next time may do better, and nobody else would say what happened
+                log.exception("hold_crashed")
+
+    async def _step(self, holds: Sequence[Hold]) -> None:
+        groups: dict[str, list[Hold]] = {}  # thousands of emitters may write to one execution
+        for hold in holds:
+            groups.setdefault(hold.record, []).append(hold)
+        replies = await renew_holds(self._redis, list(groups))
+        told = list(zip(groups.values(), replies, strict=True))
+        await plan(self._redis, DUE, {group[0].member: ends for group, (verdict, ends, _) in told if verdict == b"ok"})
+        for group, (verdict, _, words) in told:
+            cancel = read_cancel(words)
+            for hold in group:
+                if verdict == b"ended":
+                    self.drop(hold)
+                elif cancel is not None:
+                    await self._cancel(hold, cancel)
+
+    async def _cancel(self, hold: Hold, cancel: Cancel) -> None:
+        """Tell the emitter; end the execution if it has known for long enough."""
+        hold.hear(cancel)
+        if time.monotonic() - hold.heard_at > CANCEL_GRACE_SECONDS:
+            await self._lifecycle.finish_cancel(hold.owner, hold.execution_id, cancel)
+
+
+async def renew_holds(redis: Redis, records: Sequence[str], field: Literal["lease", "seen"] = Field.LEASE) -> list[Any]:
+    """Renew the leases of executions; the script's replies in their order. `seen`: for a process that nobody can ask to
+    stop, since it only publishes over HTTP."""
+    replies = await _execute(redis, records, field)
+    if any(isinstance(reply, NoScriptError) for reply in replies):
+        await redis.script_load(HOLD_SCRIPT)
+        replies = await _execute(redis, records, field)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+async def _execute(redis: Redis, records: Sequence[str], field: str) -> list[Any]:
+    client: Any = redis
+    async with client.pipeline(transaction=False) as pipe:
+        for record in records:
+            pipe.evalsha(HOLD_SHA, 1, record, field)
+        return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
+
+
+async def plan(redis: Redis, key: str, times: Mapping[str, int]) -> None:
+    """Have the reaper look at executions by these times (ms): `DUE` for leases, `EXPIRIES` for questions. A user of
+    Redis who may not say so (an older ACL) does without, and what expires in a week or later is left to who asked."""
+    times = {name: at for name, at in times.items() if at <= now_ms() + PLANNED_MS_MAX}
+    if not times:
+        return
+    try:
+        await redis.zadd(key, times, lt=key == EXPIRIES, nx=key == DUE)
+    except (RedisError, *GONE) as error:
+        log.debug("plan_failed", key=key, error=str(error)[:200])

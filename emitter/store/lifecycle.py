@@ -1,0 +1,328 @@
+"""What moves an execution besides its own agent: accepted, cancelled, handed over, lost. For edges and workers alike.
+
+Each step is one append, which decides by the execution's record whether it may still happen; so of two that race one
+wins, and a step that is repeated after a lost reply changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+
+from emitter.errors import (
+    AppendRefused,
+    ExecutionEnded,
+    ExecutionOwned,
+    InvalidEvent,
+    PayloadTooLarge,
+    TooManyQueued,
+    UnknownExecution,
+)
+from emitter.events import (
+    EXPIRED,
+    TERMINAL_STATE_OF,
+    TERMINAL_STATES,
+    Event,
+    ExecutionCancelled,
+    ExecutionError,
+    ExecutionQueued,
+    ExecutionSuperseded,
+    InputReceived,
+    State,
+)
+from emitter.store import jobs
+from emitter.store.append import Appended, LogLimits, append, prepare
+from emitter.store.connection import channels_of
+from emitter.store.jobs import Given, Job
+from emitter.tracing.trace import Trace, log_fields, read_trace
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import Owner, member
+from emitter.wire.prepared import Prepared, Redaction
+from emitter.wire.record import Cancel, ExecutionRecord, Field, Selection
+
+log = structlog.get_logger("emitter.lifecycle")
+
+CANCEL_SCRIPT = Path(__file__).with_name("cancel.lua").read_text()
+_OFFERED = Selection(Field.STATE, Field.OWNER, Field.AGENT, Field.NOT_BEFORE)
+_CANCEL = Selection(Field.CANCEL)
+_LOST = Selection(
+    Field.AGENT, Field.CANCEL, Field.TRACEPARENT, Field.ATTEMPT, Field.FROM, Field.LOST, Field.FAILED,
+    Field.MAX_ATTEMPTS, Field.LEASE, Field.CLAIMED_AT,
+)  # fmt: skip
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution is started with. `not_before` in ms since the epoch; `cancel_after_seconds`: how long it goes
+    on after its last viewer has left (`None`: to its end); `key`: whose request it was, to tell a repeat from another
+    request for the same id; `trace`: where it was accepted."""
+
+    task: str
+    agent: str
+    params: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    request_id: str = ""
+    conversation_id: str | None = None
+    not_before: int | None = None
+    cancel_after_seconds: float | None = None
+    key: str = ""
+    trace: Trace | None = None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The record's fields."""
+        fields = {
+            Field.TASK: self.task,
+            Field.AGENT: self.agent,
+            Field.PARAMS: msgspec.json.encode(self.params or {}).decode(),
+            Field.METADATA: msgspec.json.encode(self.metadata or {}).decode(),
+            Field.CONVERSATION_ID: self.conversation_id or "",
+            Field.REQUEST_ID: self.request_id,
+            Field.CREATED_AT: str(now_ms()),
+        }
+        if self.key:
+            fields[Field.KEY] = self.key
+        if self.not_before is not None:
+            fields[Field.NOT_BEFORE] = str(self.not_before)
+        if self.cancel_after_seconds is not None:
+            fields[Field.CANCEL_AFTER] = str(int(self.cancel_after_seconds * 1000))
+        if self.trace is not None:
+            fields[Field.TRACEPARENT] = self.trace.parent
+            if self.trace.state:
+                fields[Field.TRACESTATE] = self.trace.state
+        return fields
+
+
+def check_size(start: Start, limits: LogLimits) -> None:
+    """Raises `PayloadTooLarge` where parameters and metadata, or the conversation in `params.messages`, hold more than
+    a record may."""
+    params = dict(start.params or {})
+    messages = params.pop("messages", None)
+    for what, given, limit in (
+        ("params and metadata", [params, start.metadata], ("RUNCAST_MAX_PARAMS_BYTES", limits.max_params_bytes)),
+        ("params.messages", messages, ("RUNCAST_MAX_CONVERSATION_BYTES", limits.max_conversation_bytes)),
+    ):
+        setting, most = limit
+        if most and (size := len(msgspec.json.encode(given))) > most:
+            raise PayloadTooLarge(size, most, what, setting)
+
+
+class Lifecycle:
+    """The steps, over one client. Redis errors pass through: every step may be repeated."""
+
+    def __init__(self, redis: Redis, limits: LogLimits, redact: Redaction) -> None:
+        self._redis: Any = redis
+        self._limits = limits
+        self._redact = redact
+
+    async def accept(self, owner: Owner, execution_id: str, start: Start) -> bool:
+        """Write `execution:queued` and offer the job, or plan its start; whether the execution is new. A repeat
+        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, `TooManyQueued`, and
+        `ExecutionExists` for an id under which somebody has published already."""
+        check_size(start, self._limits)
+        event = ExecutionQueued(task=start.task, agent=start.agent)
+        prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
+        # First of all: whatever happens between here and the job, somebody comes by.
+        most = self._limits.max_queued_per_user
+        if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS, most):
+            raise TooManyQueued(execution_id, most)
+        is_new = await self._begin(owner, execution_id, prepared, start)
+        if is_new:
+            await self._plan(owner, execution_id, start.agent, start.not_before or 0)
+        else:
+            await self.offer(owner, execution_id)
+        return is_new
+
+    async def offer(self, owner: Owner, execution_id: str) -> None:
+        """Offer an execution that waits for a worker, unless it is on offer; any other stays as it is."""
+        record = await self._read(_OFFERED, owner, execution_id)
+        if record.state == "queued" and not record.owner and record.agent:
+            await self._plan(owner, execution_id, record.agent, record.not_before_ms)
+
+    async def _plan(self, owner: Owner, execution_id: str, agent: str, not_before: int) -> None:
+        if not_before and not_before > await jobs.redis_ms(self._redis):
+            await jobs.look_at(self._redis, {member(owner, execution_id): not_before})
+        else:
+            await jobs.enqueue(self._redis, owner, execution_id, agent)
+
+    async def _begin(self, owner: Owner, execution_id: str, queued: Prepared, start: Start) -> bool:
+        appended = await append(
+            self._redis, owner, execution_id, [queued], producer="accept", mode="new", fields=self._fields(start),
+            limits=self._limits, conversation_id=start.conversation_id or None,
+        )  # fmt: skip
+        return appended.added > 0
+
+    def _fields(self, start: Start) -> dict[str, str]:
+        """The record's fields. What people are shown is redacted. The agent may need what it was given: `given` has
+        that until the execution ends, where it differs."""
+        task, params = self._redact.text(start.task), self._redact.values(start.params or {})
+        metadata = self._redact.values(start.metadata or {})
+        fields = msgspec.structs.replace(start, task=task, params=params, metadata=metadata).fields
+        if task != start.task or params != (start.params or {}):
+            fields[Field.GIVEN] = msgspec.json.encode(Given(start.task, start.params or {})).decode()
+        return fields
+
+    async def cancel(
+        self, owner: Owner, execution_id: str, *, reason: str | None, by: str | None, request_id: str | None = None
+    ) -> State:
+        """Cancel what no worker has, or ask the worker that has it to; the state the execution is in then. The first
+        request's words are kept. Raises `UnknownExecution`."""
+        event = self._prepare(ExecutionCancelled(reason=reason, by=by), execution_id, request_id=request_id)
+        while True:
+            try:
+                await self._append(owner, execution_id, event, mode="unowned")
+                return "cancelled"
+            except ExecutionOwned:
+                state = await self._ask_to_cancel(owner, execution_id, Cancel(reason=reason, by=by))
+                if state is not None:
+                    return state  # else its worker has let go of it at this moment
+            except ExecutionEnded as ended:
+                return ended.state  # type: ignore[return-value]
+
+    async def _ask_to_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> State | None:
+        """The state of an execution whose worker, or process, was asked; `None` if nobody holds it."""
+        keys = owner.execution(execution_id)
+        reason = None if cancel.reason is None else self._redact.text(cancel.reason)
+        words = msgspec.json.encode(Cancel(reason=reason, by=cancel.by))
+        suffix = channels_of(self._redis).suffix
+        state, is_owned, held_at = await self._redis.eval(CANCEL_SCRIPT, 2, keys.record, keys.control, words, suffix)
+        if not state:
+            raise UnknownExecution(execution_id)
+        if held_at:
+            at = held_at + int(jobs.CANCEL_GRACE_SECONDS * 1000)
+            await jobs.look_at(self._redis, {member(owner, execution_id): at})
+        known: State = state.decode()
+        return known if is_owned or known in TERMINAL_STATES else None
+
+    async def finish_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> None:
+        """Cancel what no worker has, whether or not the process that runs it has followed."""
+        event = self._prepare(ExecutionCancelled(reason=cancel.reason, by=cancel.by), execution_id)
+        with contextlib.suppress(AppendRefused):
+            await self._append(owner, execution_id, event)
+
+    async def hand_over(self, job: Job) -> bool:
+        """Give a running execution back: its next attempt waits for a worker, and this one is fenced. False if it is no
+        longer this attempt's to give."""
+        return await self._pass_on(job, {}, 0)
+
+    async def retry(self, job: Job, after_seconds: float) -> bool:
+        """Have an execution whose agent failed tried again, from then on; as `hand_over`. If this process dies on the
+        way, the lease ends, and the reaper does it."""
+        at = await jobs.redis_ms(self._redis) + int(after_seconds * 1000)
+        return await self._pass_on(job, {Field.NOT_BEFORE: str(at), Field.FAILED: str(job.failed + 1)}, at)
+
+    async def _pass_on(self, job: Job, fields: dict[str, str], not_before: int) -> bool:
+        event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
+        prepared = self._prepare(event, job.execution_id, job.trace)
+        options: dict[str, Any] = {"attempt": job.attempt, "mode": "claimed", "fields": fields}
+        try:
+            await self._append(job.owner, job.execution_id, prepared, **options)
+        except AppendRefused:
+            return False
+        await self._plan(job.owner, job.execution_id, job.agent, not_before)
+        await self.carry_out_cancel(job.owner, job.execution_id)
+        return True
+
+    async def carry_out_cancel(self, owner: Owner, execution_id: str) -> bool:
+        """Cancel an execution that no worker has, if its last worker was asked to and did not; whether it was."""
+        cancel = (await self._read(_CANCEL, owner, execution_id)).cancel
+        if cancel is None:
+            return False
+        with contextlib.suppress(AppendRefused):
+            await self.cancel(owner, execution_id, reason=cancel.reason, by=cancel.by)
+        return True
+
+    async def fail(self, owner: Owner, execution_id: str, attempt: int, *, error: str, code: str) -> None:
+        """End an execution that the caller has claimed. Raises `AppendRefused`."""
+        event = self._prepare(ExecutionError(error=error, code=code), execution_id)
+        await self._append(owner, execution_id, event, attempt=attempt)
+        await jobs.end(self._redis, member(owner, execution_id))
+
+    async def end(self, job: Job, event: Event) -> None:
+        """End a running execution for its worker, whose event loop cannot. Raises `AppendRefused`."""
+        prepared = self._prepare(event, job.execution_id, job.trace)
+        await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
+        await jobs.end(self._redis, job.member)
+
+    async def give_up(self, owner: Owner, execution_id: str, agent: str) -> None:
+        """End an execution that waits for an agent which no worker has any more."""
+        error = ExecutionError(error=f"no worker has had the agent {agent} for a day", code="no_worker")
+        with contextlib.suppress(AppendRefused):  # it was taken, or ended, after all
+            await self._append(owner, execution_id, self._prepare(error, execution_id), mode="unowned")
+            await jobs.end(self._redis, member(owner, execution_id), agent)
+
+    async def lose(self, owner: Owner, execution_id: str) -> Literal["superseded", "ended", "kept"]:
+        """Take an execution from a worker whose lease has ended: to the next attempt, or, where there is none or it was
+        to be cancelled anyway, to its end. `kept`: the worker is alive after all, or somebody else was faster."""
+        found = await self._read(_LOST, owner, execution_id)
+        event, trace = _after(found), read_trace([found.traceparent])
+        lasted_ms = max(0, found.lease_ms - (found.claimed_ms or found.lease_ms))
+        fields = {Field.LOST: str(found.lost + 1), Field.LOST_AFTER: str(lasted_ms)}
+        try:
+            prepared = self._prepare(event, execution_id, trace)
+        except (InvalidEvent, PayloadTooLarge):  # the words of who cancelled, where other limits hold
+            event = ExecutionCancelled()
+            prepared = self._prepare(event, execution_id, trace)
+        try:
+            await self._append(owner, execution_id, prepared, attempt=found.attempt, mode="lapsed", fields=fields)
+        except AppendRefused:
+            return "kept"
+        about = {"agent": found.agent, "attempt": found.attempt, **log_fields(trace)}
+        log.warning("worker_lost", execution=execution_id, then=event.type, **about)
+        if event.type in TERMINAL_STATE_OF:
+            await jobs.end(self._redis, member(owner, execution_id))
+            return "ended"
+        await jobs.enqueue(self._redis, owner, execution_id, found.agent)
+        return "superseded"
+
+    async def lose_producer(self, owner: Owner, execution_id: str, attempt: int) -> bool:
+        """End an execution whose process has not been heard of for its lease; false if it is alive after all."""
+        error = ExecutionError(error="the process that ran it ended, or fell silent", code="producer_lost")
+        event = self._prepare(error, execution_id)
+        try:
+            await self._append(owner, execution_id, event, attempt=attempt, mode="lapsed")
+        except AppendRefused:
+            return False
+        log.warning("producer_lost", execution=execution_id, attempt=attempt)
+        await jobs.end(self._redis, member(owner, execution_id))
+        return True
+
+    async def expire(self, owner: Owner, execution_id: str, input_id: str) -> None:
+        """Close a question whose time is over, whoever asked it, unless somebody was faster."""
+        event = self._prepare(InputReceived(input_id=input_id, by=EXPIRED), execution_id)
+        with contextlib.suppress(AppendRefused):
+            await self._append(owner, execution_id, event)
+
+    async def _read(self, selection: Selection, owner: Owner, execution_id: str) -> ExecutionRecord:
+        return selection.read(await self._redis.hmget(owner.execution(execution_id).record, *selection.names))
+
+    def _prepare(
+        self, event: Event, execution_id: str, trace: Trace | None = None, *, request_id: str | None = None
+    ) -> Prepared:
+        return prepare(
+            event,
+            execution_id,
+            redact=self._redact,
+            request_id=request_id,
+            traceparent=None if trace is None else trace.parent,
+            max_bytes=self._limits.max_event_bytes,
+        )
+
+    async def _append(self, owner: Owner, execution_id: str, event: Prepared, **options: Any) -> Appended:
+        """Append to what exists."""
+        options = {"mode": "existing", **options}
+        return await append(self._redis, owner, execution_id, [event], limits=self._limits, **options)
+
+
+def _after(found: ExecutionRecord) -> Event:
+    """What follows on the loss of a worker."""
+    if found.cancel is not None:
+        return ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)
+    if found.lost + found.failed + 1 >= found.max_attempts:
+        times = "its worker was lost" if found.lost == 0 else f"its workers were lost {found.lost + 1} times"
+        return ExecutionError(error=times, code="worker_lost")
+    return ExecutionSuperseded(from_seq=found.from_seq, attempt=found.attempt + 1)

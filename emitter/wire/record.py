@@ -1,0 +1,303 @@
+"""The execution record: the hash in Redis that says how an execution stands. The one place that names its fields, says
+what a missing one is worth, and reads them.
+
+Scripts decide by the record and write most of it. They spell its fields themselves, and a test holds them to the names
+here. Python reads with a `Selection` (HMGET) or with `ExecutionRecord.read` (HGETALL).
+
+Format: a record says in `format` by which rules it was written, from the append that begins it. A new field does not
+change the format: a reader passes over fields that it does not know, and where one is missing the default counts. So
+`FORMAT` is raised only when a field that is there comes to mean something else. Whoever meets a higher number raises
+`NewerRecord` and changes nothing; whoever meets a lower one, or none (0.1.0), reads it. So a release that raises
+`FORMAT` must read both, and edges and workers are all to be replaced by it before one of them writes the new format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from emitter.errors import NewerRecord
+from emitter.events import TERMINAL_STATES, State
+from emitter.wire.ids import EventId
+
+FORMAT = 1
+"""What this version writes, and the highest that it reads. `append.lua` writes it; it and `claim.lua` refuse more."""
+MAX_ATTEMPTS = 3
+"""How often an agent is tried whose worker did not say."""
+
+
+class Field:
+    """The names. Times are in ms since the epoch."""
+
+    FORMAT: Final = "format"
+
+    # Where the log is.
+    STATE: Final = "state"
+    MS: Final = "ms"  # with `seq`: the id of the last event
+    SEQ: Final = "seq"
+    BYTES: Final = "bytes"  # of all events that were ever appended; missing in a log from before they were counted
+    FRESH: Final = "fresh"  # when the expiries were renewed
+    PRODUCERS: Final = "producers"  # the last place in the line of producers (`q:`)
+    END: Final = "end"  # the terminal event
+    STACK: Final = "stack"  # of the agent's error
+
+    # What it was started with.
+    TASK: Final = "task"
+    AGENT: Final = "agent"
+    PARAMS: Final = "params"  # an object, as JSON; redacted, as are the task and the metadata
+    METADATA: Final = "metadata"
+    GIVEN: Final = "given"  # task and parameters with their credentials, for the agent, until the end
+    REQUEST_ID: Final = "requestId"
+    CONVERSATION_ID: Final = "conversationId"
+    CREATED_AT: Final = "createdAt"
+    KEY: Final = "key"  # digest of the Idempotency-Key
+    NOT_BEFORE: Final = "notBefore"  # also of a later attempt
+    CANCEL_AFTER: Final = "cancelAfter"  # how long it goes on unwatched (ms)
+    TRACEPARENT: Final = "traceparent"
+    TRACESTATE: Final = "tracestate"
+
+    # Who runs it.
+    ATTEMPT: Final = "attempt"  # older ones are fenced
+    TAKEN: Final = "taken"  # the last attempt that a worker has claimed
+    FROM: Final = "from"  # the log's ordinal before that attempt
+    OWNER: Final = "owner"  # the worker that has it; empty: none
+    LEASE: Final = "lease"  # until when, or until when the process without a worker is taken to live
+    CLAIMED_AT: Final = "claimedAt"
+    MAX_ATTEMPTS: Final = "maxAttempts"
+    LOST: Final = "lost"  # how many workers were lost
+    LOST_AFTER: Final = "lostAfter"  # how long the last of them had it (ms)
+    FAILED: Final = "failed"  # how many attempts failed and were tried again
+    HOLD: Final = "hold"  # the lease of what no worker runs lasts for so long after the last event (ms)
+    SEEN: Final = "seen"  # until when a publisher over HTTP is taken to live, by its last sign of life
+
+    # What people said.
+    CANCEL: Final = "cancel"  # that it is to stop (JSON of `Cancel`)
+    CANCEL_AT: Final = "cancelAt"  # when a process that is no worker was asked to
+    OPEN: Final = "open"  # ids of the questions that the attempt waits for, each between blanks
+    VOID: Final = "void"  # and those that the last attempt waited for
+    ANSWERS: Final = "answers"  # numbers of the oldest and the newest answer that are kept, and the bytes of all
+
+    # Beginnings of names.
+    QUESTION: Final = "i:"  # with its id: a question without an answer (JSON)
+    ANSWER: Final = "a:"  # with the question's id: its answer (JSON)
+    NUMBER: Final = "n:"  # with a number: the question that the answer of this number is for
+    PRODUCER: Final = "p:"  # with its name: the number of the last event that this producer appended
+    PLACE: Final = "q:"  # with a number: the producer in this place of the line, and its number then
+    PART: Final = "b:"  # with 0 to 15: the id of the event with which a part of the log began
+
+
+FIELDS = frozenset(value for name, value in vars(Field).items() if not name.startswith("_"))
+PREFIXES = frozenset(name for name in FIELDS if name.endswith(":"))
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """A request to cancel."""
+
+    reason: str | None = None
+    by: str | None = None
+
+
+class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of a record. What is missing, or was not asked for, has its default. `state` is None where there is
+    no such execution; any other text may be there too, as others can write in Redis. Times are in ms since the epoch.
+    """
+
+    state: State | None = None
+    ms: int = 0
+    seq: int = 0
+    log_bytes: int | None = None
+    end: bytes | None = None
+    stack: str | None = None
+    task: str | None = None
+    agent: str = ""
+    params: bytes = b"{}"
+    metadata: bytes = b"{}"
+    given: bytes = b""
+    request_id: str = ""
+    conversation_id: str = ""
+    created_ms: int = 0
+    key: str = ""
+    not_before_ms: int = 0
+    cancel_after_ms: int = 0
+    traceparent: str = ""
+    tracestate: str = ""
+    attempt: int = 0
+    from_seq: int = 0
+    owner: str = ""
+    lease_ms: int = 0
+    claimed_ms: int = 0
+    max_attempts: int = MAX_ATTEMPTS
+    lost: int = 0
+    lost_after_ms: int = 0
+    failed: int = 0
+    hold_ms: int = 0
+    seen_ms: int = 0
+    cancel: Cancel | None = None
+    cancel_ms: int = 0
+    open_inputs: tuple[str, ...] = ()
+    questions: Mapping[str, bytes] = {}
+    answers: Mapping[str, bytes] = {}
+    producers: Mapping[str, int] = {}
+
+    @classmethod
+    def read(cls, fields: Mapping[bytes, bytes]) -> ExecutionRecord:
+        """A whole record, as HGETALL has it. Raises `NewerRecord`, and `ValueError` for a number that is none."""
+        columns = [_column(name.decode("utf-8", "replace")) for name in fields]
+        return _read(columns, fields.values())
+
+    @property
+    def exists(self) -> bool:
+        return self.state is not None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+    @property
+    def last(self) -> EventId:
+        """The id of the last event."""
+        return EventId(self.ms, self.seq)
+
+
+class Selection:
+    """Some fields of a record: `SELECTION.read(await redis.hmget(key, *SELECTION.names))`."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = tuple(dict.fromkeys((Field.FORMAT, *names)))
+        self._columns = [_column(name) for name in self.names]
+
+    def read(self, row: Sequence[bytes | None]) -> ExecutionRecord:
+        """Raises as `ExecutionRecord.read` does."""
+        return _read(self._columns, row)
+
+
+def question(input_id: str) -> str:
+    """The field of a question that waits for its answer."""
+    return Field.QUESTION + input_id
+
+
+def answer(input_id: str) -> str:
+    """The field of a question's answer."""
+    return Field.ANSWER + input_id
+
+
+def producer(name: str) -> str:
+    """The field of what a producer has appended."""
+    return Field.PRODUCER + name
+
+
+def read_cancel(encoded: bytes) -> Cancel | None:
+    """A request to cancel, as the record has it; None: nobody asked."""
+    if not encoded:
+        return None
+    try:
+        return msgspec.json.decode(encoded, type=Cancel)
+    except msgspec.MsgspecError:
+        return Cancel()  # that somebody asked counts more than how it was written down
+
+
+def read_object(encoded: bytes) -> dict[str, Any]:
+    """Parameters or metadata. Raises `ValueError` for what is no object."""
+    try:
+        return msgspec.json.decode(encoded, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def read_format(text: bytes) -> int:
+    """The number in front of a point, if there ever is one. Raises `ValueError`."""
+    return int(text.partition(b".")[0])
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _ids(value: bytes) -> tuple[str, ...]:
+    return tuple(_text(value).split())
+
+
+def _same(value: bytes) -> bytes:
+    return value
+
+
+class _Column(NamedTuple):
+    """Where a field stands in an `ExecutionRecord`, and how it is read. `key`: in which place of a mapping."""
+
+    name: str
+    read: Callable[[bytes], Any]
+    key: str | None = None
+
+
+# What is not here, only scripts read.
+_COLUMNS = {
+    Field.STATE: _Column("state", _text),
+    Field.MS: _Column("ms", int),
+    Field.SEQ: _Column("seq", int),
+    Field.BYTES: _Column("log_bytes", int),
+    Field.END: _Column("end", _same),
+    Field.STACK: _Column("stack", _text),
+    Field.TASK: _Column("task", _text),
+    Field.AGENT: _Column("agent", _text),
+    Field.PARAMS: _Column("params", _same),
+    Field.METADATA: _Column("metadata", _same),
+    Field.GIVEN: _Column("given", _same),
+    Field.REQUEST_ID: _Column("request_id", _text),
+    Field.CONVERSATION_ID: _Column("conversation_id", _text),
+    Field.CREATED_AT: _Column("created_ms", int),
+    Field.KEY: _Column("key", _text),
+    Field.NOT_BEFORE: _Column("not_before_ms", int),
+    Field.CANCEL_AFTER: _Column("cancel_after_ms", int),
+    Field.TRACEPARENT: _Column("traceparent", _text),
+    Field.TRACESTATE: _Column("tracestate", _text),
+    Field.ATTEMPT: _Column("attempt", int),
+    Field.FROM: _Column("from_seq", int),
+    Field.OWNER: _Column("owner", _text),
+    Field.LEASE: _Column("lease_ms", int),
+    Field.CLAIMED_AT: _Column("claimed_ms", int),
+    Field.MAX_ATTEMPTS: _Column("max_attempts", int),
+    Field.LOST: _Column("lost", int),
+    Field.LOST_AFTER: _Column("lost_after_ms", int),
+    Field.FAILED: _Column("failed", int),
+    Field.HOLD: _Column("hold_ms", int),
+    Field.SEEN: _Column("seen_ms", int),
+    Field.CANCEL: _Column("cancel", read_cancel),
+    Field.CANCEL_AT: _Column("cancel_ms", int),
+    Field.OPEN: _Column("open_inputs", _ids),
+}
+_MAPS = {
+    Field.QUESTION: _Column("questions", _same),
+    Field.ANSWER: _Column("answers", _same),
+    Field.PRODUCER: _Column("producers", int),
+}
+_KEPT_EMPTY = frozenset(_COLUMNS[name].name for name in (Field.STATE, Field.TASK, Field.STACK, Field.END))
+"""Of other fields an empty value is as good as none."""
+_FORMAT_COLUMN = _Column(Field.FORMAT, read_format)
+_UNREAD = _Column("", _same)
+_OWN_FORMAT = b"%d" % FORMAT
+
+
+def _column(name: str) -> _Column:
+    if name == Field.FORMAT:
+        return _FORMAT_COLUMN
+    if (within := _MAPS.get(name[:2])) is not None:
+        return within._replace(key=name[2:])
+    return _COLUMNS.get(name, _UNREAD)
+
+
+def _read(columns: Sequence[_Column], row: Iterable[bytes | None]) -> ExecutionRecord:
+    values: dict[str, Any] = {}
+    for column, value in zip(columns, row, strict=True):
+        if value is None or column is _UNREAD:
+            continue
+        name, read, key = column
+        if column is _FORMAT_COLUMN:
+            if value != _OWN_FORMAT and (found := read(value)) > FORMAT:
+                raise NewerRecord(found, FORMAT)
+        elif key is not None:
+            values.setdefault(name, {})[key] = read(value)
+        elif value or name in _KEPT_EMPTY:
+            values[name] = read(value)
+    return ExecutionRecord(**values)

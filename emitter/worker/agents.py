@@ -1,0 +1,316 @@
+"""Agents by name, and what a running agent is given.
+
+agents = Agents()
+
+@agents.agent("researcher", description="Looks things up", time_limit=600, idle_limit=60)
+async def researcher(context: Context) -> dict[str, str]:
+    await context.emitter.thinking("Where to begin?")
+    return {"answer": "42"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import math
+import os
+import re
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.sync_emitter import SyncAgentEmitter, check_process
+from emitter.store.announcements import MODES, AgentInfo
+from emitter.worker.schedule import Schedule, schedule_of
+
+AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
+MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/([a-z0-9][a-z0-9!#$&^_.+-]{0,126}|\*)\Z")
+
+AgentFunction = Callable[[Any], Any]
+"""Takes a `Context` (async) or a `SyncContext` (sync); what it returns is the execution's result."""
+F = TypeVar("F", bound=AgentFunction)
+RetryOn = Sequence[type[BaseException]] | type[BaseException] | None
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered agent. Limits in seconds, `None` for none: `time_limit` for an attempt, of which waiting for people
+    is a part; `idle_limit` without any event, in which waiting for people does not count."""
+
+    name: str
+    function: AgentFunction
+    is_async: bool
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    max_attempts: int = 3
+    retry_on: tuple[type[BaseException], ...] | None = None
+    time_limit: float | None = None
+    idle_limit: float | None = None
+    input_schema: dict[str, Any] | None = None
+    input_modes: tuple[str, ...] = MODES
+    output_modes: tuple[str, ...] = MODES
+
+    @property
+    def info(self) -> AgentInfo:
+        return AgentInfo(
+            name=self.name,
+            description=self.description,
+            tags=self.tags,
+            input_schema=self.input_schema,
+            input_modes=self.input_modes,
+            output_modes=self.output_modes,
+            max_attempts=self.max_attempts,
+            time_limit=self.time_limit,
+            idle_limit=self.idle_limit,
+        )
+
+
+class Agents:
+    """The agents a worker runs, by name."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Agent] = {}
+        self._schedules: dict[str, Schedule] = {}
+
+    def agent(
+        self,
+        name: str,
+        description: str = "",
+        *,
+        tags: Sequence[str] = (),
+        max_attempts: int = 3,
+        retry_on: RetryOn = None,
+        time_limit: float | None = None,
+        idle_limit: float | None = None,
+        input_schema: dict[str, Any] | None = None,
+        input_modes: Sequence[str] = MODES,
+        output_modes: Sequence[str] = MODES,
+    ) -> Callable[[F], F]:
+        """Register the decorated function, which stays what it is.
+
+        Args:
+            name: 1 to 64 of a-z 0-9 _ . -
+            max_attempts: how often it may be tried: when workers die under it, or it fails in a way that may pass.
+            retry_on: exceptions after which it is tried again, from its beginning and after a pause (1 s, doubled each
+                time up to 60 s, of which between half and all). `None`: transient ones (`emitter.worker.retries`);
+                `()`: none.
+                `raise Retry(after=…)` and `raise Fatal(…)` decide it whatever stands here.
+            time_limit: seconds after which an attempt is stopped with code `timeout`, waiting for people included.
+            idle_limit: seconds without an event after which it is stopped likewise. Waiting in `ask` is not idle, and
+                the clock starts anew after the answer.
+            input_schema: JSON Schema of `params`, announced to those who start executions.
+            input_modes, output_modes: media types that it takes and gives, announced likewise.
+
+        Raises `ValueError` or `TypeError` for what cannot be registered.
+        """
+
+        def register(function: F) -> F:
+            self.add(
+                Agent(
+                    name=name,
+                    function=function,
+                    is_async=_is_async(function),
+                    description=description,
+                    tags=tuple(tags),
+                    max_attempts=max_attempts,
+                    retry_on=_types(retry_on),
+                    time_limit=time_limit,
+                    idle_limit=idle_limit,
+                    input_schema=input_schema,
+                    input_modes=tuple(input_modes),
+                    output_modes=tuple(output_modes),
+                )
+            )
+            return function
+
+        return register
+
+    def add(self, agent: Agent) -> None:
+        _check(agent)
+        if agent.name in self._agents:
+            raise ValueError(f"agent {agent.name!r} is registered twice")
+        self._agents[agent.name] = agent
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        agent: str,
+        user_id: str,
+        org: str = "default",
+        task: str,
+        params: dict[str, Any] | None = None,
+        every: float | None = None,
+        offset: float = 0.0,
+        cron: str | None = None,
+        timezone: str | None = None,
+        overlap: bool = True,
+    ) -> None:
+        """Start an execution of a registered agent at every tick, once, however many workers have this schedule. Its
+        `metadata` says which: {"schedule": name, "tick": ms since the epoch}.
+
+        Args:
+            name: 1 to 64 of a-z 0-9 _ . -; what the schedule is known by, in Redis too.
+            user_id, org: whose the executions are.
+            every: seconds from tick to tick, at least 1. Ticks are the multiples since the epoch (UTC), plus `offset`
+                seconds.
+            cron: or an expression such as `0 3 * * *`, which needs `runcast[cron]`; `emitter.worker.schedule` says what
+                it means where clocks change.
+            timezone: of `cron`, by its IANA name; UTC if there is none.
+            overlap: False to leave a tick out while the execution that was started last has not ended.
+
+        After a time without workers the latest tick that was missed is made up for. Raises `ValueError` for what cannot
+        be kept, `ImportError` where a library is missing.
+        """
+        if agent not in self._agents:
+            raise ValueError(f"schedule {name!r}: no agent {agent!r} is registered before it")
+        if name in self._schedules:
+            raise ValueError(f"schedule {name!r} is registered twice")
+        self._schedules[name] = schedule_of(
+            name, agent=agent, user_id=user_id, org=org, task=task, params=params,
+            every=every, offset=offset, cron=cron, timezone=timezone, overlap=overlap,
+        )  # fmt: skip
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        return tuple(self._schedules.values())
+
+    def __getitem__(self, name: str) -> Agent:
+        return self._agents[name]
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(self._agents.values())
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._agents)
+
+
+def _is_async(function: AgentFunction) -> bool:
+    call = getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__ is async too
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _types(retry_on: RetryOn) -> tuple[type[BaseException], ...] | None:
+    if retry_on is None:
+        return None
+    return (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+
+
+def _check(agent: Agent) -> None:
+    if not AGENT_NAME.match(agent.name):
+        raise ValueError(f"agent name {agent.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
+    if not callable(agent.function):
+        raise TypeError(f"agent {agent.name!r} is not a function")
+    if inspect.isgeneratorfunction(agent.function) or inspect.isasyncgenfunction(agent.function):
+        raise TypeError(f"agent {agent.name!r} is a generator; it must emit what it has to say and return its result")
+    if agent.max_attempts < 1:
+        raise ValueError(f"agent {agent.name!r}: max_attempts {agent.max_attempts} is not 1 or more")
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in agent.retry_on or ()):
+        raise TypeError(f"agent {agent.name!r}: retry_on {agent.retry_on!r} are not classes of exceptions")
+    for name in ("time_limit", "idle_limit"):
+        seconds = getattr(agent, name)
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            raise ValueError(f"agent {agent.name!r}: {name} {seconds!r} is not a number of seconds above 0")
+    for name in ("input_modes", "output_modes"):
+        modes = getattr(agent, name)
+        if not modes or not all(isinstance(mode, str) and MEDIA_TYPE.match(mode) for mode in modes):
+            raise ValueError(f"agent {agent.name!r}: {name} {modes!r} are not media types such as text/plain")
+    try:
+        msgspec.json.encode(agent.info)
+    except TypeError as error:
+        raise ValueError(f"agent {agent.name!r}: {error}") from error
+
+
+def _never() -> bool:
+    return False
+
+
+class _Given:
+    """What both kinds of context hold."""
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        execution_id: str = "",
+        params: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        user_id: str = "",
+        org: str = "default",
+        attempt: int = 1,
+        conversation_id: str | None = None,
+        is_cancelled: Callable[[], bool] = _never,
+    ) -> None:
+        self.task = task
+        self.execution_id = execution_id
+        self.params = params or {}
+        self.metadata = metadata or {}
+        self.user_id = user_id
+        self.org = org
+        self.attempt = attempt
+        self.conversation_id = conversation_id
+        self._is_cancelled = is_cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this agent must stop: cancelled, out of time, or its worker is going away."""
+        return self._is_cancelled()
+
+
+class Context(_Given):
+    """What an async agent is given. To test one: `Context(RecordingEmitter(), task="…")`."""
+
+    emitter: AgentEmitter
+
+    def __init__(self, emitter: Any, **given: Any) -> None:
+        super().__init__(**given)
+        self.emitter = emitter
+
+    async def ask(self, prompt: str, **options: Any) -> Any:
+        """Ask a person and wait for the answer's value; arguments and errors of `AgentEmitter.ask`."""
+        return await self.emitter.ask(prompt, **options)
+
+
+class SyncContext(_Given):
+    """What a sync agent is given. It runs in a thread that nobody can end: it must look at `cancelled` now and then."""
+
+    def __init__(self, emitter: AgentEmitter, loop: asyncio.AbstractEventLoop, **given: Any) -> None:
+        super().__init__(**given)
+        self.emitter = SyncAgentEmitter.over(emitter, loop)
+        self._asker = emitter
+        self._loop = loop
+        self._pid = os.getpid()
+        self._questions: set[concurrent.futures.Future[Any]] = set()
+
+    def ask(self, prompt: str, **options: Any) -> Any:
+        """Ask a person and block until the answer's value is there; arguments and errors of `AgentEmitter.ask`.
+
+        Raises `concurrent.futures.CancelledError` when the agent must stop.
+        """
+        check_process(self._pid)
+        work: Coroutine[Any, Any, Any] = self._asker.ask(prompt, **options)
+        question = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._questions.add(question)
+        try:
+            if self.cancelled:  # looked at after the question is known to `unblock`, so that neither misses the other
+                question.cancel()
+            return question.result()
+        finally:
+            self._questions.discard(question)
+
+    def become_async(self) -> None:
+        """From now on a `Context`: the function returned a coroutine, as one does that wraps an async agent plainly.
+        That coroutine was given this context and has not begun."""
+        self.__class__ = Context  # type: ignore[assignment]
+        self.emitter = self._asker  # type: ignore[assignment]
+
+    def unblock(self) -> None:
+        """Let an agent that waits for an answer see that it must stop."""
+        for question in tuple(self._questions):
+            question.cancel()

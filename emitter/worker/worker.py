@@ -1,0 +1,418 @@
+"""The worker runtime: claims jobs, runs agents, hears of cancellation, keeps its leases, and stops in order.
+
+Its loops share one process. `fetch` reads and claims while there are free slots; `announce` says that the worker
+lives; `reap` looks after what other workers lost; `schedule` starts what has its time. Redis may go away for a while:
+every loop tries again with jittered pauses. A thread keeps the leases of what runs (`emitter.worker.leases`). It also
+learns what was cancelled (a message wakes it at once) or lost. An async agent that blocks the event loop blocks all the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from emitter.backoff import backoff_seconds
+from emitter.errors import AppendRefused
+from emitter.observer import Observer, Outcome
+from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.publisher import Publisher
+from emitter.store import announcements, jobs
+from emitter.store.announcements import WorkerInfo
+from emitter.store.connection import DEFAULT_URL, GONE, connect
+from emitter.store.jobs import Apart, Entry, Job, Renewal, UnreadableJob
+from emitter.store.lifecycle import Lifecycle
+from emitter.store.reaper import Reaper
+from emitter.tasks import told_to_stop
+from emitter.tracing.trace import Fact, Span, Tracer, log_fields
+from emitter.worker.agents import Agents
+from emitter.worker.attempt import HandedOver, Lost, Run
+from emitter.worker.blockers import RUNNING
+from emitter.worker.leases import Leases, LeaseSettings
+from emitter.worker.prefetch import Intake
+from emitter.worker.scheduler import Scheduler
+
+log = structlog.get_logger("emitter.worker")
+
+ANNOUNCE_SECONDS = 5.0
+PAUSE_SECONDS_MAX = 2.0
+STEADY_SECONDS = 10.0
+"""A step that lasted this long was well in between: its next failure counts as the first."""
+HURRY_SECONDS = 0.5
+FAILURES: tuple[Outcome, ...] = ("failed", "timeout", "unwritten")
+"""Outcomes that a trace shows as errors."""
+CLOSE_SECONDS = 5.0
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works. `concurrency` executions at once; `cut_seconds` for an interrupted agent to let go; leases
+    are renewed every `renew_seconds`, or thrice in a lease, for as long as no agent blocks the event loop for
+    `blocked_seconds`; `block_ms` is how long a read waits, and so delays a stop.
+    """
+
+    redis_url: str = DEFAULT_URL
+    concurrency: int = 10
+    lease_seconds: float = 15.0
+    grace_seconds: float = 30.0
+    cut_seconds: float = 5.0
+    renew_seconds: float = 1.0
+    blocked_seconds: float = 60.0
+    block_ms: int = 1000
+
+    @property
+    def lease_ms(self) -> int:
+        return int(self.lease_seconds * 1000)
+
+
+class Worker:
+    """`await Worker(agents, settings).run()` works until `stop` (finish what runs) or `stop_now` (hand it back)."""
+
+    def __init__(
+        self,
+        agents: Agents,
+        settings: WorkerSettings = WorkerSettings(),  # noqa: B008 - frozen
+        observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
+        tracer: Tracer = Tracer(),  # noqa: B008 - nor does this one
+    ) -> None:
+        if not len(agents):
+            raise ValueError("no agent is registered")
+        self.id = _new_worker_id()
+        self.agents = agents
+        self.settings = settings
+        self.leftovers: set[asyncio.Task[object]] = set()
+        self._redis: Redis = connect(settings.redis_url, max_connections=256 + 2 * settings.concurrency)
+        self._observer = observer
+        self._tracer = tracer
+        self._publisher = Publisher(redis=self._redis, observer=observer, tracer=tracer)
+        self._lifecycle = Lifecycle(self._redis, self._publisher.limits, self._publisher.redact)
+        self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds, observer)
+        self._scheduler = Scheduler(self._redis, self._lifecycle, agents.schedules)
+        self._intake = Intake(
+            self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
+        )
+        self._started_at = int(time.time() * 1000)
+        self._lag_seconds = 0.0
+        self._runs: dict[str, Run] = {}
+        self._leases = Leases(
+            self.id,
+            LeaseSettings(
+                lease_ms=settings.lease_ms,
+                tick_seconds=min(settings.renew_seconds, settings.lease_seconds / 3),
+                blocked_seconds=settings.blocked_seconds,
+                cut_seconds=settings.cut_seconds,
+            ),
+            open_redis=lambda: connect(settings.redis_url, max_connections=8),
+            open_lifecycle=lambda redis: Lifecycle(redis, self._publisher.limits, self._publisher.redact),
+            runs=self._runs,
+            apply=_heed,
+            observer=observer,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._nudged = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurrying = asyncio.Event()
+
+    # --- life ---
+
+    def stop(self) -> None:
+        """Claim nothing more, let what runs finish within the grace period, hand back the rest. Idempotent."""
+        self._stopping.set()
+        self._nudged.set()
+        self._observer.stopping()
+
+    def stop_now(self) -> None:
+        """Stop without the grace period. Idempotent."""
+        self._hurrying.set()
+        self.stop()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    @property
+    def running(self) -> int:
+        """How many executions run now."""
+        return len(self._runs)
+
+    async def run(self) -> None:
+        """Work until stopped. Raises only what is a defect of the worker itself."""
+        log.info("worker_started", worker=self.id, agents=self.agents.names, concurrency=self.settings.concurrency)
+        try:
+            async with self._publisher:
+                await self._live()
+        finally:
+            await self._redis.aclose()
+            log.info("worker_stopped", worker=self.id, leftovers=len(self.leftovers))
+
+    async def _live(self) -> None:
+        fetching = asyncio.create_task(self._keep("fetch", self._fetch), name="fetch")
+        steps = {
+            "announce": self._announce,
+            "reap": self._reaper.step,
+        }
+        if self.agents.schedules:
+            steps["schedule"] = self._scheduler.step
+        loops = [asyncio.create_task(self._keep(name, step), name=name) for name, step in steps.items()]
+        loops.append(asyncio.create_task(self._leases.run(), name="leases"))
+        try:
+            await asyncio.wait((fetching, *loops), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not self._stopping.is_set():
+                self.stop_now()  # cancelled, or a loop broke: what runs is handed back to a worker that is well
+            await self._drain(fetching)
+            for loop in loops:
+                loop.cancel()
+            ended, _ = await asyncio.wait((fetching, *loops), timeout=CLOSE_SECONDS)
+            with contextlib.suppress(RedisError, *GONE):
+                await self._reaper.let_go()
+        for loop in ended:
+            if not loop.cancelled() and (defect := loop.exception()) is not None:
+                raise defect
+
+    async def _keep(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a step until the worker stops (`fetch`) or the loop is cancelled (the others serve the drain)."""
+        failures = 0
+        while not (told_to_stop() or (name == "fetch" and self._stopping.is_set())):
+            started = time.monotonic()
+            try:
+                await step()
+            except (RedisError, *GONE) as error:
+                failures = 1 if time.monotonic() - started > STEADY_SECONDS else failures + 1
+                self._observer.lost_redis(name)
+                log.warning("redis_lost", loop=name, error=f"{type(error).__name__}: {error}"[:200], failures=failures)
+                await asyncio.sleep(backoff_seconds(failures, first=0.05, most=PAUSE_SECONDS_MAX))
+            else:
+                if failures:
+                    log.info("redis_back", loop=name, failures=failures)
+                failures = 0
+
+    # --- stopping ---
+
+    async def _drain(self, fetching: asyncio.Task[None]) -> None:
+        """The ordered stop. Every wait in it is bounded."""
+        log.info("worker_stopping", worker=self.id, running=len(self._tasks))
+        await asyncio.wait((fetching,), timeout=self.settings.block_ms / 1000 + CLOSE_SECONDS)
+        fetching.cancel()
+        with contextlib.suppress(RedisError, *GONE):
+            await self._intake.give_back()
+        await self._runs_end(self.settings.grace_seconds)
+        for run in tuple(self._runs.values()):
+            run.interrupt(HandedOver())
+        await self._runs_end(self.settings.cut_seconds)
+        if self._hurrying.is_set() and self._tasks:
+            await asyncio.wait(self._tasks, timeout=HURRY_SECONDS)
+        for run in tuple(self._runs.values()):
+            run.abandon()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=HURRY_SECONDS if self._hurrying.is_set() else CLOSE_SECONDS)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._retire()
+
+    async def _runs_end(self, seconds: float) -> None:
+        """Wait until nothing runs, for at most `seconds`, and no longer than there is no hurry."""
+        if not self._tasks:
+            return
+        quiet = asyncio.ensure_future(asyncio.wait(tuple(self._tasks)))
+        hurry = asyncio.ensure_future(self._hurrying.wait())
+        await asyncio.wait((quiet, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        quiet.cancel()
+        hurry.cancel()
+        await asyncio.gather(quiet, hurry, return_exceptions=True)
+
+    async def _retire(self) -> None:
+        with contextlib.suppress(RedisError, *GONE):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await announcements.retire(self._redis, self.id)
+                for name in self.agents.names:
+                    await jobs.forget_consumers(self._redis, name, self.id)
+
+    # --- fetch ---
+
+    async def _fetch(self) -> None:
+        """Fill the free slots with what waits."""
+        while len(self._runs) >= self.settings.concurrency and not self._stopping.is_set():
+            self._nudged.clear()
+            await self._nudged.wait()
+        entries = self._intake.entries
+        if not entries and not self._stopping.is_set():
+            await self._intake.fill(self.settings.concurrency - len(self._runs))
+        while entries and not self._stopping.is_set():
+            await self._take(entries[0])
+
+    async def _take(self, entry: Entry) -> None:
+        """Claim an entry's execution and start it. If Redis goes away before the claim is answered, the entry is tried
+        again; if it does before the entry is settled, a later recovery finds it stale."""
+        record = entry.owner.execution(entry.execution_id).record
+        claim = "stale" if record in self._runs else await self._claim(entry)
+        if claim == "lapsed":
+            await jobs.look_now(self._redis, entry.owner, entry.execution_id)  # the reaper ends the attempt, or waits
+        self._intake.entries.popleft()
+        if isinstance(claim, Job):
+            self._observer.claimed(entry.agent, claim.waited_ms / 1000)
+            about = {"agent": entry.agent, "attempt": claim.attempt, **log_fields(claim.trace)}
+            log.info("job_claimed", execution=entry.execution_id, **about)
+            self._start(claim)
+            await jobs.settle(self._redis, entry, claim)
+        elif isinstance(claim, Apart):
+            log.debug("job_put_off", execution=entry.execution_id, agent=entry.agent)
+            await jobs.settle(self._redis, entry, None, look_ms=claim.look_ms)
+        elif claim != "owned":
+            log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
+            await jobs.settle(self._redis, entry, None)
+        # "owned": the entry stays unsettled, for the case that its owner dies before it starts the execution.
+
+    async def _claim(self, entry: Entry) -> Job | jobs.Refused | Apart:
+        max_attempts = self.agents[entry.agent].max_attempts
+        try:
+            now = time.monotonic()
+            has_suspect = any(run.suspect_until > now for run in self._runs.values())
+            return await jobs.claim(
+                self._redis, entry, self.id, self.settings.lease_ms, max_attempts, has_suspect=has_suspect
+            )
+        except UnreadableJob as error:
+            log.error("job_unreadable", execution=entry.execution_id, agent=entry.agent, error=error.detail[:200])
+            with contextlib.suppress(AppendRefused):
+                await self._lifecycle.fail(
+                    entry.owner, entry.execution_id, error.attempt, error=error.detail[:200], code="invalid_job"
+                )
+            return "stale"
+        except ResponseError as error:
+            # One record that cannot be claimed must not stand before all others; a later recovery tries it again.
+            log.error("claim_failed", execution=entry.execution_id, agent=entry.agent, error=str(error)[:200])
+            return "owned"
+
+    # --- one execution ---
+
+    def _start(self, job: Job) -> None:
+        about: dict[str, Fact] = {"execution": job.execution_id, "agent": job.agent, "attempt": job.attempt}
+        if job.trace is not None:
+            self._tracer.record("queue", job.trace, job.waited_ms / 1000, **about)
+        span = self._tracer.start("run", "consumer", job.trace, **about)
+
+        def open_emitter() -> AgentEmitter:
+            return AgentEmitter(
+                job.owner.user,
+                job.execution_id,
+                org=job.owner.org,
+                publisher=self._publisher,
+                attempt=job.attempt,
+                claimed=True,
+                agent=job.agent,
+                request_id=job.request_id,
+                traceparent=None if span.trace is None else span.trace.parent,
+            )
+
+        run = Run(job, self.agents[job.agent], open_emitter, self.settings.cut_seconds)
+        self._runs[job.record] = run
+        task = asyncio.create_task(self._see_through(run, span), name=f"run-{job.execution_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _see_through(self, run: Run, span: Span) -> None:
+        """One execution from claim to end, and what follows from how it came out."""
+        job, started = run.job, time.monotonic()
+        about = {"agent": job.agent, "attempt": job.attempt, **log_fields(span.trace)}
+        structlog.contextvars.bind_contextvars(execution=job.execution_id, **about)
+        RUNNING.set(run)
+        outcome: Outcome = "unwritten"
+        try:
+            with span, self._publisher.listener.calling(job.control, b"cancel", self._leases.look):
+                outcome = await run.execute()
+                span.note(outcome=outcome)
+                if outcome in FAILURES:
+                    span.fail(outcome)
+        except Exception:  # last resort: a defect in the runtime must cost one execution, not the worker
+            log.exception("execution_crashed")
+        finally:
+            del self._runs[job.record]
+            self._nudged.set()
+            self._keep_leftover(run)
+            self._say_failure(run, outcome)
+            seconds = time.monotonic() - started
+            self._observer.ended(job.agent, outcome, seconds)
+            log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
+        await self._let_go(run, outcome)
+
+    async def _let_go(self, run: Run, outcome: Outcome) -> None:
+        """Settle the lease. Of a lost execution it is another's; of an unwritten end it must lapse, to be noticed."""
+        job = run.job
+        try:
+            if outcome == "handed_over":
+                await self._lifecycle.hand_over(job)
+            elif outcome == "retried":
+                await self._lifecycle.retry(job, run.retry_after)
+            elif outcome not in ("lost", "unwritten"):
+                await jobs.end(self._redis, job.member)
+        except (RedisError, *GONE) as error:
+            log.warning("lease_left", outcome=outcome, error=type(error).__name__)
+
+    def _say_failure(self, run: Run, outcome: Outcome) -> None:
+        """Where the agent's own error is looked for first. As in the record: bounded, and without credentials."""
+        if run.failure is not None:
+            redact = self._publisher.redact.text
+            stack = {"exception": redact(run.failure.stack)} if run.failure.stack else {}
+            again = {"again_in_seconds": round(run.retry_after, 3)} if outcome == "retried" else {}
+            log.error("agent_failed", error=redact(run.failure.error), **again, **stack)
+
+    def _keep_leftover(self, run: Run) -> None:
+        task: asyncio.Task[object] | None = run.leftover
+        if task is not None:
+            log.warning("agent_left_behind", agent_task=task.get_name())
+            self.leftovers.add(task)
+            task.add_done_callback(self.leftovers.discard)
+
+    # --- announce ---
+
+    async def _announce(self) -> None:
+        await announcements.announce(self._redis, self.info)
+        self._observer.announced()
+        for agent, waiting in (await jobs.waiting(self._redis, self.agents.names)).items():
+            self._observer.waiting(agent, waiting)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + ANNOUNCE_SECONDS
+        await asyncio.sleep(ANNOUNCE_SECONDS)
+        self._lag_seconds = max(0.0, loop.time() - due)
+
+    @property
+    def info(self) -> WorkerInfo:
+        return WorkerInfo(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            concurrency=self.settings.concurrency,
+            running=self.running,
+            agents=tuple(agent.info for agent in self.agents),
+            loop_lag_ms=round(self._lag_seconds * 1000, 2),
+            rss_bytes=announcements.rss_bytes(),
+            started_at=self._started_at,
+        )
+
+
+def _heed(run: Run, renewal: Renewal) -> None:
+    """Do what an execution's record says."""
+    if renewal.verdict == "lost":
+        run.interrupt(Lost())
+    elif renewal.verdict == "ended":
+        # An agent that wrote its own end may tidy up in peace. Its emitter knows of it a moment after the log has it,
+        # so the log's word counts from the second time on.
+        if run.end_seen and not run.emitter.ended:
+            run.interrupt(Lost())
+        run.end_seen = True
+    elif renewal.cancel is not None:
+        run.interrupt(renewal.cancel)
+
+
+def _new_worker_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -1,0 +1,412 @@
+"""What callers do to executions, on a real Redis: execute, list, look, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from broker.base.identity import Identity
+from broker.base.metrics import Metrics
+from broker.base.problem import Problem
+from broker.executions.commands import Commands
+from broker.executions.listing import LIST_PAGE
+from broker.executions.types import ExecuteRequest, ExecutionState, InputRequest
+from broker.log.history import History
+from emitter.errors import (
+    ExecutionEnded,
+    ExecutionExists,
+    PayloadTooLarge,
+    UnknownExecution,
+)
+from emitter.events import (
+    Event,
+    ExecutionComplete,
+    ExecutionError,
+    ExecutionStarted,
+    InputRequired,
+    MessageDelta,
+    Status,
+)
+from emitter.store.append import LogLimits, append, prepare
+from emitter.wire import envelope, ids
+from emitter.wire import keys as keys_module
+from emitter.wire.ids import START, EventId, now_ms
+from emitter.wire.keys import Owner
+from emitter.wire.redact import Redactor
+
+ALICE, BOB = Identity(Owner("alice"), frozenset()), Identity(Owner("bob"), frozenset())
+STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
+DONE = ExecutionComplete(result={"ok": True}, duration=1.5)
+
+
+@pytest.fixture
+async def commands(redis: Redis, commands_of: Callable[..., Commands]) -> Commands:
+    await known(redis, "analyst")
+    return commands_of()
+
+
+@pytest.fixture
+async def commands_of(redis: Redis) -> AsyncIterator[Callable[..., Commands]]:
+    """Makes commands with limits of one's own."""
+    history = History(redis, Metrics("0"))
+    yield lambda **limits: Commands(redis, history, LogLimits(**limits), Redactor())
+    await history.close()
+
+
+async def known(redis: Redis, *agents: str) -> None:
+    await redis.zadd(keys_module.AGENTS_KNOWN, dict.fromkeys(agents, ids.now_ms()))
+
+
+async def execute(commands: Commands, key: str | None = None, identity: Identity = ALICE, **request: Any) -> Any:
+    wanted = ExecuteRequest(**({"task": "do it"} | request))
+    return await commands.execute(identity, wanted, request_id="r1", idempotency_key=key)
+
+
+async def log(redis: Redis, execution_id: str, *events: Event, **options: Any) -> EventId:
+    prepared = [prepare(event, execution_id, redact=Redactor()) for event in events]
+    return (await append(redis, ALICE.owner, execution_id, prepared, **options)).last
+
+
+async def jobs_of(redis: Redis, agent: str = "analyst") -> list[str]:
+    rows: Any = await redis.xrange(keys_module.jobs_key(agent))
+    return [fields[b"execution"].decode() for _, fields in rows]
+
+
+# --- execute ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_accepted_execution_is_logged_recorded_and_queued(redis: Redis, commands: Commands) -> None:
+    """Accepting writes `execution:queued`, a record with all that was asked, and one job."""
+    answer, is_new = await execute(commands, params={"a": 1}, metadata={"m": "x"}, conversation_id="c1")
+    execution_id = answer.execution_id
+    assert is_new
+    assert (answer.state, answer.stream_url) == ("queued", f"/api/agent/executions/{execution_id}/stream")
+    assert await jobs_of(redis) == [execution_id]
+    page = await commands.events(ALICE.owner, execution_id, after=START, limit=10)
+    assert [envelope.decode_envelope(each.event)[0].type for each in page.events] == ["execution:queued"]
+    raw: Any = await redis.hgetall(ALICE.owner.execution(execution_id).record)
+    record = {name.decode(): value.decode() for name, value in raw.items()}
+    asked = {"task": "do it", "agent": "analyst", "params": '{"a":1}', "metadata": '{"m":"x"}', "state": "queued"}
+    assert record.items() >= (asked | {"conversationId": "c1", "requestId": "r1"}).items()
+
+
+async def test_the_same_key_gets_the_first_answer(redis: Redis, commands: Commands) -> None:
+    """A repeat with the same key and body gets the first answer and starts nothing, whatever became of it meanwhile."""
+    first, is_new = await execute(commands, "k1", params={"b": 1, "a": 2})
+    again, is_again = await execute(commands, "k1", params={"a": 2, "b": 1})
+    assert (is_new, is_again, again) == (True, False, first)
+    await log(redis, first.execution_id, STARTED, DONE)
+    assert await execute(commands, "k1", params={"a": 2, "b": 1}) == (first, False)
+    assert len(set(await jobs_of(redis))) == 1
+    page = await commands.events(ALICE.owner, first.execution_id, after=START, limit=10)
+    assert len(page.events) == 3
+
+
+async def test_simultaneous_requests_with_one_key_are_one_execution(redis: Redis, commands: Commands) -> None:
+    """However many come at once with one key, one execution is made and all are told of it."""
+    answers = await asyncio.gather(*(execute(commands, "k1") for _ in range(20)))
+    assert len({answer.execution_id for answer, _ in answers}) == 1
+    assert sum(is_new for _, is_new in answers) == 1
+    assert len((await commands.listing(ALICE.owner, state=None, limit=50, cursor=None)).executions) == 1
+    assert set(await jobs_of(redis)) == {answers[0][0].execution_id}
+
+
+async def test_a_key_stands_for_one_request_of_one_user(commands: Commands) -> None:
+    """Another body under a known key is refused; another user's same key is another key."""
+    first, _ = await execute(commands, "k1")
+    for other in ({"task": "other"}, {"params": {}}, {"execution_id": "ex_9"}, {"metadata": {"a": 1}}):
+        with pytest.raises(Problem) as caught:
+            await execute(commands, "k1", **other)
+        assert (caught.value.status, caught.value.slug) == (422, "idempotency-key-reused")
+    bobs, is_new = await execute(commands, "k1", BOB)
+    assert is_new
+    assert bobs.execution_id != first.execution_id
+
+
+async def test_a_repeat_is_answered_when_no_worker_knows_the_agent_any_more(redis: Redis, commands: Commands) -> None:
+    """The first answer stands, whatever has become of the agent; a new request is refused."""
+    first, _ = await execute(commands, "k1")
+    await redis.delete(keys_module.AGENTS_KNOWN)
+    commands._agents = (0.0, frozenset())
+    assert await execute(commands, "k1") == (first, False)
+    with pytest.raises(Problem) as caught:
+        await execute(commands, "k2")
+    assert caught.value.slug == "unknown-agent"
+
+
+async def test_a_repeat_finishes_what_an_edge_could_not(redis: Redis, commands: Commands) -> None:
+    """When the edge died between the key and the log, the repeat makes the execution, under the key's id."""
+    first, _ = await execute(commands, "k1")
+    await redis.delete(ALICE.owner.execution(first.execution_id).record)
+    assert await execute(commands, "k1") == (first, True)
+
+
+async def test_what_starts_later_is_in_no_queue(redis: Redis, commands: Commands) -> None:
+    """With a time to start ahead the execution is accepted, but no worker is offered it; a repeat changes nothing."""
+    at = now_ms() + 60_000
+    first, _ = await execute(commands, "k1", not_before=at)
+    assert await execute(commands, "k1", not_before=at) == (first, False)
+    assert await jobs_of(redis) == []
+    assert await redis.zrange(keys_module.DUE, 0, -1, withscores=True) == [
+        (keys_module.member(ALICE.owner, first.execution_id).encode(), at)
+    ]
+
+
+async def test_what_starts_after_its_record_is_gone_is_refused(commands: Commands) -> None:
+    """A time to start beyond the log's life is refused with the latest that is possible."""
+    with pytest.raises(Problem) as caught:
+        await execute(commands, not_before=now_ms() + 30 * 86_400_000)
+    assert (caught.value.status, caught.value.slug) == (422, "invalid")
+
+
+async def test_an_id_is_taken_once(redis: Redis, commands: Commands) -> None:
+    """A second execution of a known id is refused with its state; another user's is another execution."""
+    await execute(commands, execution_id="ex_1")
+    with pytest.raises(ExecutionExists) as caught:
+        await execute(commands, execution_id="ex_1")
+    assert caught.value.state == "queued"
+    await log(redis, "ex_1", STARTED, DONE)
+    with pytest.raises(ExecutionExists) as caught:
+        await execute(commands, execution_id="ex_1")
+    assert caught.value.state == "completed"
+    assert (await execute(commands, None, BOB, execution_id="ex_1"))[1]
+
+
+async def test_the_agent_must_be_known(redis: Redis, commands_of: Callable[..., Commands]) -> None:
+    """An unknown agent is refused with the known names; the only known agent needs no naming; nothing is written."""
+    commands = commands_of()
+    with pytest.raises(Problem) as caught:
+        await execute(commands, agent="x")
+    assert (caught.value.status, caught.value.slug, caught.value.extensions["known"]) == (422, "unknown-agent", [])
+    await known(redis, "b", "a")
+    commands = commands_of()
+    for agent in (None, "x", "A"):
+        with pytest.raises(Problem) as caught:
+            await execute(commands, "k1", agent=agent)
+        assert caught.value.extensions["known"] == ["a", "b"]
+    assert await redis.keys("rc:{default:alice}*") == []
+    assert (await execute(commands, "k1", agent="b"))[1]
+
+
+async def test_a_task_that_is_too_large_starts_nothing(redis: Redis, commands_of: Callable[..., Commands]) -> None:
+    """A task whose event is over the limit is refused before anything is queued."""
+    await known(redis, "analyst")
+    with pytest.raises(PayloadTooLarge):
+        await execute(commands_of(max_event_bytes=1024), task="x" * 2000)
+    assert await jobs_of(redis) == []
+
+
+# --- list ------------------------------------------------------------------------------------------------------------
+
+
+async def listed(redis: Redis, *rows: tuple[int, str, str]) -> None:
+    """Executions (created ms, id, state) as the append script leaves them."""
+    pipe = redis.pipeline(transaction=False)
+    for ms, execution_id, state in rows:
+        record = ALICE.owner.execution(execution_id).record
+        pipe.hset(record, mapping={"state": state, "ms": ms, "seq": 1, "task": "t", "agent": "a", "metadata": "{}"})
+        pipe.zadd(ALICE.owner.index, {execution_id: ms})
+    await pipe.execute()
+
+
+async def pages(commands: Commands, limit: int, state: str | None = None) -> list[list[str]]:
+    found, cursor = [], None
+    for _ in range(200):
+        page = await commands.listing(ALICE.owner, state=state, limit=limit, cursor=cursor)
+        found.append([each.execution_id for each in page.executions])
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+    raise AssertionError("the list does not end")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
+async def test_pages_join_to_the_list_newest_first(redis: Redis, commands: Commands, limit: int) -> None:
+    """Whatever the page size, the pages are all executions, newest first, each once; those of one millisecond too."""
+    rows = [(1000 + n // 4, f"ex_{n:02}", "running") for n in range(12)]
+    await listed(redis, *rows)
+    wanted = [execution_id for _, execution_id, _ in sorted(rows, reverse=True)]
+    found = await pages(commands, limit)
+    assert [each for page in found for each in page] == wanted
+    assert all(len(page) <= limit for page in found)
+
+
+async def test_many_executions_of_one_millisecond_are_all_listed(redis: Redis, commands: Commands) -> None:
+    """More executions of one millisecond than a page holds lose nobody and end."""
+    rows = [(1000, f"ex_{n:04}", "running") for n in range(180)] + [(999, f"old_{n:04}", "running") for n in range(150)]
+    await listed(redis, *rows)
+    wanted = [execution_id for _, execution_id, _ in sorted(rows, reverse=True)]
+    assert [each for page in await pages(commands, 90) for each in page] == wanted
+
+
+async def test_a_list_is_filtered_by_state(redis: Redis, commands: Commands) -> None:
+    """With a state only its executions are listed, however rare; records that expired are left out."""
+    rows = [(n, f"ex_{n:04}", "failed" if n % 97 == 0 else "running") for n in range(1, 3 * LIST_PAGE)]
+    await listed(redis, *rows)
+    await redis.delete(*(ALICE.owner.execution(f"ex_{n:04}").record for n in (97, 100)))
+    failed = [execution_id for _, execution_id, state in reversed(rows) if state == "failed"]
+    assert [each for page in await pages(commands, 2, "failed") for each in page] == failed[:-1]
+    assert len([each for page in await pages(commands, 200) for each in page]) == len(rows) - 2
+    assert await pages(commands, 5, "cancelled") == [[]]
+
+
+async def test_a_summary_says_what_the_record_knows(redis: Redis, commands: Commands) -> None:
+    """A summary has task, agent, state, times, cursor, conversation and metadata."""
+    answer, _ = await execute(commands, metadata={"m": 1}, conversation_id="c1")
+    last = await log(redis, answer.execution_id, STARTED)
+    [summary] = (await commands.listing(ALICE.owner, state="running", limit=5, cursor=None)).executions
+    assert (summary.task, summary.agent, summary.state) == ("do it", "analyst", "running")
+    assert (summary.metadata, summary.conversation_id, summary.cursor) == ({"m": 1}, "c1", str(last))
+    assert summary.updated_at == last.ms
+    assert (await commands.listing(BOB.owner, state=None, limit=5, cursor=None)).executions == []
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1.ex", "1e3.ex", "9" * 16 + ".x", "5." + "y" * 65, "٣x.a"])
+async def test_a_cursor_that_is_not_ours_is_refused(commands: Commands, cursor: str) -> None:
+    """Anything that cannot have been a cursor is a 400 that names it."""
+    with pytest.raises(Problem) as caught:
+        await commands.listing(ALICE.owner, state=None, limit=5, cursor=cursor)
+    assert (caught.value.status, caught.value.extensions["path"]) == (400, "cursor")
+
+
+# --- look ------------------------------------------------------------------------------------------------------------
+
+
+async def state_of(commands: Commands, execution_id: str = "ex_1", *, with_stack: bool = False) -> ExecutionState:
+    return await commands.state(ALICE.owner, execution_id, with_stack=with_stack)
+
+
+async def test_the_state_is_the_folded_log(redis: Redis, commands: Commands) -> None:
+    """The state is the fold of all pages of the log, and its cursor is the log's end."""
+    last = await log(redis, "ex_1", STARTED, *(MessageDelta(message_id="m", delta="x") for _ in range(450)))
+    state = await state_of(commands)
+    assert (state.status, state.text, state.cursor) == ("running", "x" * 450, str(last))
+
+
+async def test_where_the_log_is_gone_the_record_answers(redis: Redis, commands: Commands) -> None:
+    """When the log has expired the tombstone still tells task, agent, state, result and cursor."""
+    answer, _ = await execute(commands)
+    last = await log(redis, answer.execution_id, STARTED, DONE)
+    await redis.delete(ALICE.owner.execution(answer.execution_id).log)
+    state = await state_of(commands, answer.execution_id)
+    assert (state.status, state.result, state.cursor) == ("completed", {"ok": True}, str(last))
+    assert (state.task, state.agent) == ("do it", "analyst")
+
+
+async def test_where_the_log_is_trimmed_the_record_fills_in(redis: Redis, commands: Commands) -> None:
+    """When the log's beginning is gone, task and agent come from the record."""
+    answer, _ = await execute(commands)
+    last = await log(redis, answer.execution_id, STARTED, Status(status="s", message="m"))
+    await redis.xtrim(ALICE.owner.execution(answer.execution_id).log, minid=str(last), approximate=False)
+    state = await state_of(commands, answer.execution_id)
+    assert (state.task, state.agent, state.status, state.cursor) == ("do it", "analyst", "running", str(last))
+
+
+async def test_the_stack_is_for_those_who_may_see_it(redis: Redis, commands: Commands) -> None:
+    """The stack of an error is told only when asked with the right to it."""
+    await log(redis, "ex_1", STARTED, ExecutionError(error="e", code="c"), fields={"stack": "Traceback"})
+    hidden, shown = await state_of(commands), await state_of(commands, with_stack=True)
+    assert hidden.error is not None
+    assert shown.error is not None
+    assert (hidden.error.stack, shown.error.stack) == (None, "Traceback")
+    assert (shown.error.error, shown.error.code) == ("e", "c")
+
+
+async def test_events_are_paged(redis: Redis, commands: Commands) -> None:
+    """The log is read in pages that join to the whole; the last page names no next."""
+    await log(redis, "ex_1", STARTED, *(Status(status="s", message=str(n)) for n in range(9)))
+    found, after, sizes = [], START, []
+    while True:
+        page = await commands.events(ALICE.owner, "ex_1", after=after, limit=4)
+        found += [each.id for each in page.events]
+        sizes.append(len(page.events))
+        if page.next_after is None:
+            break
+        after = ids.parse_event_id(page.next_after)
+    assert [int(each.partition("-")[2]) for each in found] == list(range(1, 11))
+    assert sizes == [4, 4, 2]
+    pages = [page async for page in commands.export(ALICE.owner, "ex_1", ids.parse_event_id(found[7]))]
+    exported = b"".join(pages).splitlines()
+    assert [msgspec.json.decode(line)["id"] for line in exported] == found[8:]
+
+
+async def test_events_of_a_trimmed_log_say_where_they_begin(redis: Redis, commands: Commands) -> None:
+    """A page after a loss tells the first ordinal that is left."""
+    last = await log(redis, "ex_1", STARTED, *(Status(status="s", message=str(n)) for n in range(9)))
+    await redis.xtrim(ALICE.owner.execution("ex_1").log, maxlen=3, approximate=False)
+    page = await commands.events(ALICE.owner, "ex_1", after=START, limit=100)
+    assert (page.first_seq, page.events[-1].id, page.next_after) == (8, str(last), None)
+
+
+async def test_what_is_not_there_is_unknown(redis: Redis, commands: Commands) -> None:
+    """An execution that does not exist, or is another's, is unknown to every command."""
+    await log(redis, "ex_1", STARTED)
+    for identity, execution_id in ((ALICE, "ex_2"), (BOB, "ex_1")):
+        with pytest.raises(UnknownExecution):
+            await commands.state(identity.owner, execution_id, with_stack=True)
+        with pytest.raises(UnknownExecution):
+            await commands.events(identity.owner, execution_id, after=START, limit=5)
+        with pytest.raises(UnknownExecution):
+            await commands.cancel(identity, execution_id, None, "r")
+        with pytest.raises(UnknownExecution):
+            await commands.answer(identity, execution_id, InputRequest(input_id="i", value=True), "r")
+    assert await redis.keys("rc:{default:bob}*") == []
+
+
+# --- cancel ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_queued_execution_is_cancelled_at_once(redis: Redis, commands: Commands) -> None:
+    """Where no worker has the execution, cancelling ends it, with reason and name; a repeat changes nothing."""
+    answer, _ = await execute(commands)
+    for reason in ("enough", "again"):
+        assert (await commands.cancel(ALICE, answer.execution_id, reason, "r2")).state == "cancelled"
+    state = await state_of(commands, answer.execution_id)
+    assert state.cancelled is not None
+    assert (state.status, state.cancelled.reason, state.cancelled.by) == ("cancelled", "enough", "alice")
+    page = await commands.events(ALICE.owner, answer.execution_id, after=START, limit=10)
+    assert len(page.events) == 2
+
+
+async def test_a_running_execution_is_asked_to_cancel(redis: Redis, commands: Commands) -> None:
+    """Where a worker has the execution it is told, once with the first words; the log is the worker's to end."""
+    await log(redis, "ex_1", STARTED, fields={"owner": "w1"})
+    keys = ALICE.owner.execution("ex_1")
+    async with redis.pubsub() as listening:
+        await listening.subscribe(keys.control)
+        for reason in ("enough", "again"):
+            assert (await commands.cancel(ALICE, "ex_1", reason, "r")).state == "running"
+        heard = [await listening.get_message(timeout=2) for _ in range(3)]
+    assert [each["data"] for each in heard if each] == [1, b"cancel", b"cancel"]
+    assert await redis.hget(keys.record, "cancel") == b'{"reason":"enough","by":"alice"}'
+    page = await commands.events(ALICE.owner, "ex_1", after=START, limit=10)
+    assert len(page.events) == 1
+
+
+@pytest.mark.parametrize("end", [DONE, ExecutionError(error="e")])
+async def test_what_ended_otherwise_is_not_cancelled(redis: Redis, commands: Commands, end: Event) -> None:
+    """A completed or failed execution stays so, and the caller is told how it ended."""
+    await log(redis, "ex_1", STARTED, end)
+    with pytest.raises(ExecutionEnded) as caught:
+        await commands.cancel(ALICE, "ex_1", None, "r")
+    assert caught.value.state == ("completed" if end is DONE else "failed")
+
+
+async def test_simultaneous_cancels_are_one(redis: Redis, commands: Commands) -> None:
+    """Of many who cancel at once all are told it is cancelled, and the log has one terminal event."""
+    answer, _ = await execute(commands)
+    states = await asyncio.gather(*(commands.cancel(ALICE, answer.execution_id, None, "r") for _ in range(10)))
+    assert {each.state for each in states} == {"cancelled"}
+    page = await commands.events(ALICE.owner, answer.execution_id, after=START, limit=10)
+    assert len(page.events) == 2
+
+
+async def test_a_waiting_execution_is_asked_too(redis: Redis, commands: Commands) -> None:
+    """An execution that waits for an answer is cancelled like a running one."""
+    await log(redis, "ex_1", STARTED, InputRequired(input_id="i", prompt="?", kind="text"), fields={"owner": "w1"})
+    assert (await commands.cancel(ALICE, "ex_1", None, "r")).state == "waiting_input"

@@ -1,0 +1,184 @@
+"""What all protocols of an edge have in common: starts, answers and cancels are counted and logged in the same way, and
+room for a stream is had before anything is started for it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from broker.base.settings import Settings
+from broker.edge.edge import Edge
+from emitter.events import ExecutionStarted, InputRequired
+from emitter.wire import ids, keys
+from tests.edges import SECRET, SSE, Author, request
+
+Json = dict[str, Any]
+JSON = {"Content-Type": "application/json"}
+NEW = {"A2A-Version": "1.0"}
+PROTOCOLS = ["native", "ai_sdk", "ag_ui", "a2a"]
+STREAMING = ["ai_sdk", "ag_ui", "a2a", "a2a_blocking"]
+STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
+_numbers = itertools.count(1)
+
+
+@contextlib.asynccontextmanager
+async def serving(redis: Redis, redis_url: str, **settings: Any) -> AsyncIterator[Edge]:
+    """An edge of this process that knows the agent `a`, which no worker runs."""
+    await redis.zadd(keys.AGENTS_KNOWN, {"a": ids.now_ms()})
+    given = {"executes_per_minute": 0, "connects_per_minute": 0, **settings}
+    addresses = {"host": "127.0.0.1", "port": 0, "admin_host": "127.0.0.1", "admin_port": 0}
+    async with Edge(Settings(redis_url=redis_url, jwt_secret=SECRET, drain_seconds=0, **addresses, **given)) as edge:
+        yield edge
+
+
+def start_of(protocol: str, text: str = "t") -> tuple[str, dict[str, str], Json]:
+    """Path, headers and body of a request to start an execution; sent again it is a repeat."""
+    name = f"r{next(_numbers)}"
+    key = {"Idempotency-Key": name}
+    if protocol == "native":
+        return "/api/agent/execute", key, {"task": text, "agent": "a"}
+    if protocol == "ai_sdk":
+        said = {"id": name, "role": "user", "parts": [{"type": "text", "text": text}]}
+        return "/api/agent/chat", {}, {"id": "c", "messages": [said], "agent": "a"}
+    if protocol == "ag_ui":
+        said = {"id": "u", "role": "user", "content": text}
+        return "/ag-ui/a", {}, {"threadId": "c", "runId": name, "messages": [said]}
+    parts = {"messageId": name, "role": "ROLE_USER", "contextId": "c", "parts": [{"text": text}]}
+    return a2a("SendMessage" if protocol == "a2a_blocking" else "SendStreamingMessage", {"message": parts}, **key)
+
+
+def a2a(method: str, params: Json, **headers: str) -> tuple[str, dict[str, str], Json]:
+    given = NEW | {name.replace("_", "-"): value for name, value in headers.items()}
+    return "/a2a/a", given, {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+async def send(edge: Edge, author: Author, asked: tuple[str, dict[str, str], Json], token: str = "") -> int:
+    """The status; a stream is left as soon as it is there."""
+    path, headers, body = asked
+    given = JSON | headers
+    body_ = json.dumps(body).encode()
+    async with request(edge.port, "POST", path, token or author.token, headers=given, body=body_) as response:
+        return response.status
+
+
+async def executions(author: Author) -> list[str]:
+    return [member.decode() for member in await author.redis.zrange(author.owner.index, 0, -1)]
+
+
+def counted(edge: Edge) -> dict[str, float]:
+    found = {name: counter._value.get() for name, counter in edge.metrics.executes.items()}
+    return {str(name): value for name, value in found.items() if value}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_starts_are_counted_and_logged(redis: Redis, redis_url: str, author: Author, protocol: str) -> None:
+    """A start is counted and in the log, as is its repeat, which starts nothing; what does not fit is counted, and what
+    is too much for one minute."""
+    asked = start_of(protocol)
+    async with serving(redis, redis_url, executes_per_minute=4) as edge:
+        with capture_logs() as lines:
+            assert {await send(edge, author, asked) for _ in range(2)} <= {200, 202}
+        (execution_id,) = await executions(author)
+        assert counted(edge) == {"accepted": 1, "repeated": 1}
+        await send(edge, author, start_of(protocol, text=""))
+        assert counted(edge) == {"accepted": 1, "repeated": 1, "invalid": 1}
+        while await send(edge, author, start_of(protocol)) != 429:
+            pass
+        assert counted(edge)["refused"] == edge.metrics.rejected["execute_rate"]._value.get() == 1
+    told = [line for line in lines if line["event"] == "execution_accepted"]
+    assert [line.pop("repeated") for line in told] == [False, True]
+    about = {"execution": execution_id, "user": author.user, "org": "default", "protocol": protocol}
+    assert all(about.items() <= line.items() and line["request_id"] for line in told)
+    opened = [line["protocol"] for line in lines if line["event"] == "stream_opened"]
+    assert opened == ([] if protocol == "native" else [protocol] * 2)
+
+
+@contextlib.asynccontextmanager
+async def full(redis: Redis, redis_url: str, author: Author, limit: str) -> AsyncIterator[Edge]:
+    """An edge on which no more streams are to be had, in general or for this user; `ex_1` asks something there."""
+    await author.write(STARTED, InputRequired(input_id="i", prompt="?", kind="approval"))
+    async with (
+        serving(redis, redis_url, **{limit: 1}) as edge,
+        request(edge.port, "GET", author.path, author.token, headers=SSE) as stream,
+    ):
+        assert stream.status == 200
+        yield edge
+
+
+@pytest.mark.parametrize("protocol", STREAMING)
+@pytest.mark.parametrize(("limit", "status"), [("max_connections", 503), ("max_connections_per_user", 429)])
+async def test_room_comes_first(
+    redis: Redis, redis_url: str, author: Author, limit: str, status: int, protocol: str
+) -> None:
+    """Where there is no room to show it, nothing is started, answered or counted as started."""
+    async with full(redis, redis_url, author, limit) as edge:
+        assert await send(edge, author, start_of(protocol)) == status
+        place = (await author.log())[1].id
+        ask = f"ex_1:{place}:i"
+        if protocol != "ai_sdk":  # whose answers are given elsewhere
+            assert await send(edge, author, answer_of(protocol, ask)) == status
+        assert await executions(author) == ["ex_1"]
+        assert await redis.hget(author.keys.record, "open") == b" i "
+        assert counted(edge) == {}
+        assert edge.admission.open_for(author.owner) == 1
+
+
+def answer_of(protocol: str, interrupt: str) -> tuple[str, dict[str, str], Json]:
+    """A request to answer what `ex_1` asks, and to be shown what follows."""
+    if protocol == "ag_ui":
+        resume = [{"interruptId": interrupt, "status": "resolved", "payload": True}]
+        return "/ag-ui", {}, {"threadId": "c", "runId": "r", "messages": [], "resume": resume}
+    said = {"messageId": "m", "role": "ROLE_USER", "taskId": "ex_1", "parts": [{"text": "yes"}]}
+    return a2a("SendMessage" if protocol == "a2a_blocking" else "SendStreamingMessage", {"message": said})
+
+
+async def test_room_is_given_back(redis: Redis, redis_url: str, author: Author) -> None:
+    """Room that was held for what then was refused, or needed none, is there for the next."""
+    said = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "t"}]}
+    at_once = a2a("SendMessage", {"message": said, "configuration": {"returnImmediately": True}})
+    async with serving(redis, redis_url, max_connections=1) as edge:
+        for protocol in STREAMING:
+            await send(edge, author, start_of(protocol, text=""))
+            assert edge.admission.open_for(author.owner) == 0
+        path = start_of("ai_sdk")
+        async with request(
+            edge.port, "POST", path[0], author.token, headers=JSON, body=json.dumps(path[2]).encode()
+        ) as stream:
+            assert stream.status == 200
+            assert await send(edge, author, start_of("a2a")) == 503
+            assert await send(edge, author, at_once) == 200
+    assert len(await executions(author)) == 2
+
+
+async def test_answers_and_cancels_are_logged(redis: Redis, redis_url: str, author: Author) -> None:
+    """Who answers and who cancels is in the log, in whatever protocol."""
+    await author.redis.hset(author.keys.record, "conversationId", "c")
+    questions = [InputRequired(input_id=name, prompt="?", kind="approval") for name in ("i", "j", "k")]
+    await author.write(STARTED, *questions)
+    place = (await author.log())[2].id
+    async with serving(redis, redis_url) as edge:
+        with capture_logs() as lines:
+            given = {"inputId": "i", "value": True}
+            assert await send(edge, author, ("/api/agent/executions/ex_1/input", {}, given)) == 202
+            assert await send(edge, author, answer_of("ag_ui", f"ex_1:{place}:j")) == 200
+            assert await send(edge, author, answer_of("a2a", "")) == 200
+            for asked in (
+                ("/api/agent/executions/ex_1/cancel", {}, {}),
+                a2a("CancelTask", {"id": "ex_1"}),
+            ):
+                assert await send(edge, author, asked) in (200, 202)
+    told = [(line["event"], line["protocol"], line["user"]) for line in lines if line["event"] in STEERED]
+    assert told == [
+        *(("input_answered", protocol, author.user) for protocol in ("native", "ag_ui", "a2a")),
+        *(("cancel_requested", protocol, author.user) for protocol in ("native", "a2a")),
+    ]
+
+
+STEERED = ("input_answered", "cancel_requested")

@@ -1,0 +1,95 @@
+"""What falls due for viewers, and that it falls due for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from broker.base.reasons import CloseReason
+from broker.base.settings import Settings
+from broker.live.viewer import Viewer, ViewerState
+from broker.streams.timers import Pulse
+from tests.broker.live.test_topic import Transport, topic_with, viewer_of, written
+
+
+class Ended:
+    """Records which viewers a pulse closes, or names as failed."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.closed: list[tuple[Viewer, CloseReason]] = []
+        self.failed: list[tuple[Viewer, Exception]] = []
+        given = {"heartbeat_seconds": 0.1, "write_timeout_seconds": 0.1, **settings}
+        self.pulse = Pulse(Settings(redis_url="redis://none", **given), self.close, self.fail)
+
+    def close(self, viewer: Viewer, reason: CloseReason) -> None:
+        self.closed.append((viewer, reason))
+        viewer.state = ViewerState.CLOSING
+
+    def fail(self, viewer: Viewer, error: Exception) -> None:
+        self.failed.append((viewer, error))
+        viewer.state = ViewerState.CLOSING
+
+
+class Broken(Transport):
+    """A transport that raises."""
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("cannot write")
+
+
+class Rest(Transport):
+    """A transport that still holds something, and can be aborted."""
+
+    def __init__(self, unsent: int) -> None:
+        super().__init__()
+        self.unsent = unsent
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_one_viewer_s_error_takes_no_heartbeat_from_others() -> None:
+    """Who cannot be written to is named, once; all others get their heartbeats on time, again and again."""
+    ended, topic = Ended(), topic_with()
+    viewers = [viewer_of(topic) for _ in range(5)]
+    viewers[2].transport = Broken()  # type: ignore[assignment]
+    for viewer in viewers:
+        ended.pulse.add(viewer)
+    async with asyncio.timeout(5):
+        while not all(len(written(viewer).writes) >= 3 for viewer in viewers if viewer is not viewers[2]):
+            await asyncio.sleep(0.02)
+    assert [(viewer, type(error)) for viewer, error in ended.failed] == [(viewers[2], RuntimeError)]
+    assert ended.closed == []
+    ended.pulse.stop()
+
+
+async def test_the_rest_of_an_ended_stream_may_take_long_but_not_stand_still() -> None:
+    """As long as some of it goes it is waited for, however long; when none does for the write timeout it is cut."""
+    ended = Ended(heartbeat_seconds=1)
+    viewer = viewer_of(topic_with())
+    rest = Rest(1000)
+    viewer.transport = rest  # type: ignore[assignment]
+    ended.pulse.add(viewer)
+    viewer.state = ViewerState.CLOSING
+    async with asyncio.timeout(10):
+        for _ in range(40):  # 2 s, which is twenty times the write timeout
+            rest.unsent -= 1
+            await asyncio.sleep(0.05)
+            assert not rest.aborted
+        while not rest.aborted:
+            await asyncio.sleep(0.05)
+    ended.pulse.stop()
+
+
+async def test_who_has_sent_all_is_let_go() -> None:
+    """An ended stream whose transport holds nothing is not cut, and not looked at again."""
+    ended = Ended()
+    viewer = viewer_of(topic_with())
+    viewer.transport = rest = Rest(0)  # type: ignore[assignment]
+    ended.pulse.add(viewer)
+    viewer.state = ViewerState.CLOSING
+    async with asyncio.timeout(5):
+        while ended.pulse._timer._heap:
+            await asyncio.sleep(0.02)
+    assert not rest.aborted

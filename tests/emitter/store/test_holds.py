@@ -1,0 +1,364 @@
+"""Executions that no worker holds: every way out of the block is an end, and a process that dies is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from broker.cli.embedded import EmbeddedRedis
+from broker.executions.publish import publish
+from emitter import AgentEmitter, Publisher, SyncAgentEmitter, tasks
+from emitter.errors import ExecutionEnded, InputExpired
+from emitter.events import (
+    EXPIRED,
+    Event,
+    ExecutionCancelled,
+    ExecutionComplete,
+    ExecutionError,
+    ExecutionStarted,
+    InputReceived,
+    InputRequired,
+    Status,
+)
+from emitter.store import holds, reaper
+from emitter.store.append import LogLimits, prepare
+from emitter.store.connection import connect
+from emitter.store.lifecycle import Lifecycle
+from emitter.store.reaper import Reaper
+from emitter.wire.envelope import decode_envelope
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import DUE, EXPIRIES, Owner, member
+from emitter.wire.record import Cancel
+from emitter.wire.redact import Redactor
+
+ALICE = Owner("alice", "acme")
+KEYS = ALICE.execution("ex_1")
+SHORT = LogLimits(unheld_lease_seconds=1)
+STARTED = ExecutionStarted(task="Work", started_at=1, attempt=1)
+
+
+async def events(redis: Redis) -> list[Event]:
+    rows: Any = await redis.xrange(KEYS.log)
+    return [decode_envelope(next(iter(fields.values())))[1] for _, fields in rows]
+
+
+async def state(redis: Redis) -> str:
+    stored: Any = await redis.hget(KEYS.record, "state")
+    return stored.decode()
+
+
+@contextlib.asynccontextmanager
+async def reaping(redis: Redis) -> AsyncIterator[Lifecycle]:
+    """A reaper that works for the length of the block, and trusts every lease's end."""
+    lifecycle = Lifecycle(redis, SHORT, Redactor())
+    task = asyncio.create_task(_reap(Reaper(redis, lifecycle, "w1", 0.0)))
+    try:
+        yield lifecycle
+    finally:
+        await tasks.end([task])
+
+
+async def _reap(each: Reaper) -> None:
+    while not tasks.told_to_stop():
+        await each.step()
+        await asyncio.sleep(0.05)
+
+
+async def until(redis: Redis, type_: type[Event], seconds: float = 25.0) -> Any:
+    async with asyncio.timeout(seconds):
+        while not (found := [event for event in await events(redis) if isinstance(event, type_)]):
+            await asyncio.sleep(0.05)
+    return found[0]
+
+
+async def over_http(redis: Redis, *said: Event, limits: LogLimits = SHORT) -> None:
+    """What an edge does with events that it is sent."""
+    prepared = [prepare(event, "ex_1", redact=Redactor()) for event in said]
+    await publish(redis, ALICE, "ex_1", prepared, ("", 1), limits)
+
+
+# --- the last word ---
+
+
+@pytest.mark.parametrize(
+    ("raised", "end"),
+    [
+        (ValueError("no such page"), ExecutionError(error="ValueError: no such page", code="agent_error")),
+        (ExceptionGroup("g", [OSError("x")]), ExecutionError(error="OSError: x", code="agent_error")),
+        (SystemExit(3), ExecutionError(error="SystemExit: 3", code="agent_error")),
+        (asyncio.CancelledError(), ExecutionCancelled(reason="its process was interrupted")),
+        (SystemExit(0), ExecutionCancelled(reason="its process was interrupted")),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+async def test_an_exception_that_leaves_the_block_is_the_end(
+    redis: Redis, redis_url: str, raised: BaseException, end: Event
+) -> None:
+    """The execution ends as its code did; the exception itself goes on."""
+    with contextlib.suppress(asyncio.CancelledError, SystemExit, Exception):
+        async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
+            await emitter.execution_started("Work")
+            raise raised
+    assert (await events(redis))[-1] == end
+    has_stack = await redis.hexists(KEYS.record, "stack")
+    assert bool(has_stack) == isinstance(end, ExecutionError)
+
+
+async def test_the_original_exception_comes_out(redis: Redis, redis_url: str) -> None:
+    """Also of an execution that ended meanwhile."""
+
+    async def script() -> None:
+        async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
+            await emitter.execution_started("Work")
+            await emitter.flush()
+            await over_http(redis, ExecutionComplete(result=1, duration=0.1))
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await script()
+    assert isinstance((await events(redis))[-1], ExecutionComplete)
+
+
+@pytest.mark.parametrize("raised", [ValueError("no"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+async def test_the_blocking_twin_says_it_too(redis: Redis, redis_url: str, raised: BaseException) -> None:
+    def script() -> None:
+        with (
+            contextlib.suppress(ValueError, KeyboardInterrupt),
+            SyncAgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter,
+        ):
+            emitter.execution_started("Work")
+            raise raised
+
+    await asyncio.to_thread(script)
+    expected = ExecutionError if isinstance(raised, ValueError) else ExecutionCancelled
+    assert isinstance((await events(redis))[-1], expected)
+
+
+@pytest.mark.parametrize("how", ["opted out", "not started here", "ended"])
+async def test_what_is_not_ours_to_end_goes_on(redis: Redis, redis_url: str, how: str) -> None:
+    """Code that tries again, a specialist in somebody else's execution, and one that has ended already."""
+    with contextlib.suppress(ValueError):
+        async with AgentEmitter(
+            "alice", "ex_1", org="acme", redis_url=redis_url, end_on_error=how != "opted out"
+        ) as emitter:
+            if how == "not started here":
+                await emitter.status("working", "")
+            else:
+                await emitter.execution_started("Work")
+            if how == "ended":
+                await emitter.execution_complete(1)
+            raise ValueError("no")
+    assert not [event for event in await events(redis) if isinstance(event, ExecutionError)]
+
+
+# --- leases ---
+
+
+@pytest.fixture
+def script(redis_url: str) -> Iterator[Any]:
+    """Starts the script; its process."""
+    started = []
+
+    def start(seconds: float) -> subprocess.Popen[bytes]:
+        environ = {**os.environ, "RUNCAST_UNHELD_LEASE_SECONDS": "3", "PYTHONPATH": str(Path(__file__).parents[3])}
+        command = [sys.executable, str(Path(__file__).parents[1] / "script.py"), redis_url, "ex_1", str(seconds)]
+        started.append(subprocess.Popen(command, env=environ, stdout=subprocess.PIPE))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline() == b"started\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+async def test_a_script_that_is_killed_is_noticed(redis: Redis, script: Any) -> None:
+    """SIGKILL: after its lease the execution fails with `producer_lost`, and nothing is left to look at."""
+    process = await asyncio.to_thread(script, 60)
+    await asyncio.sleep(1)
+    process.kill()
+    async with reaping(redis):
+        assert (await until(redis, ExecutionError)).code == "producer_lost"
+        assert await redis.zcard(DUE) == 0
+
+
+async def test_a_script_that_lives_keeps_its_execution(redis: Redis, script: Any) -> None:
+    """Silence of several leases is no loss while the process is there."""
+    async with reaping(redis):
+        process = await asyncio.to_thread(script, 10)
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    assert isinstance((await events(redis))[-1], ExecutionComplete)
+
+
+async def test_over_http_every_publish_keeps_it(redis: Redis) -> None:
+    """So does one without events; silence for a lease ends it."""
+    async with reaping(redis):
+        await over_http(redis, STARTED)
+        for number in range(6):
+            await over_http(redis, *([Status(status="working", message="")] if number % 2 else []))
+            await asyncio.sleep(0.5)
+        assert await state(redis) == "running"
+        assert (await until(redis, ExecutionError)).code == "producer_lost"
+
+
+async def test_over_http_a_question_waits_for_its_answer(redis: Redis) -> None:
+    """Who publishes over HTTP has nothing to say meanwhile. A question that expires is closed, whoever asked it, and
+    the process has another lease to go on."""
+    question = InputRequired(input_id="q", prompt="Go?", kind="approval", expires_at=now_ms() + 1000)
+    forever = InputRequired(input_id="r", prompt="Go?", kind="approval")
+    async with reaping(redis):
+        await over_http(redis, STARTED, question, forever)
+        assert await until(redis, InputReceived) == InputReceived(input_id="q", by=EXPIRED)
+        await asyncio.sleep(2)
+        assert await state(redis) == "waiting_input"
+        await over_http(redis, InputReceived(input_id="r", by="alice", value=True))
+        assert await state(redis) == "running"
+        await redis.zadd(DUE, {member(ALICE, "ex_1"): 1})  # which is planned within the minute
+        assert (await until(redis, ExecutionError)).code == "producer_lost"
+
+
+async def test_without_a_lease_nothing_is_ended(redis: Redis) -> None:
+    """`RUNCAST_UNHELD_LEASE_SECONDS=0`."""
+    await over_http(redis, STARTED, limits=LogLimits(unheld_lease_seconds=0))
+    async with reaping(redis):
+        await redis.zadd(DUE, {member(ALICE, "ex_1"): 1})
+        await asyncio.sleep(0.5)
+        assert await state(redis) == "running"
+        assert await redis.zcard(DUE) == 0
+
+
+async def test_a_question_that_nobody_waits_for_is_closed(redis: Redis, redis_url: str) -> None:
+    """One whose wait was given up stays open until its time is over, and no longer."""
+    async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
+        await emitter.execution_started("Work")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await emitter.ask("Go?", expires_in=1, input_id="q")
+        assert await state(redis) == "waiting_input"
+        async with reaping(redis):
+            assert await until(redis, InputReceived) == InputReceived(input_id="q", by=EXPIRED)
+        assert await state(redis) == "running"
+        assert await redis.zcard(EXPIRIES) == 0
+        with pytest.raises(InputExpired):
+            await emitter.ask("Go?", expires_in=1, input_id="q")
+
+
+# --- cancels ---
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grace of a second."""
+    monkeypatch.setattr(holds, "CANCEL_GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(reaper, "GRACE_MS", 1000)
+    monkeypatch.setattr("emitter.store.jobs.CANCEL_GRACE_SECONDS", 1.0)
+
+
+async def test_a_cancel_reaches_the_emitter_which_says_the_last_word(redis: Redis, redis_url: str) -> None:
+    """It is asked first, and leaving the block says that it was cancelled, by whom and why."""
+    lifecycle = Lifecycle(redis, LogLimits(), Redactor())
+    async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
+        await emitter.execution_started("Work")
+        await emitter.flush()
+        assert not emitter.cancelled
+        blocking = SyncAgentEmitter.over(emitter, asyncio.get_running_loop())
+        waiting = asyncio.gather(emitter.until_cancelled(), asyncio.to_thread(blocking.until_cancelled))
+        await asyncio.sleep(0.5)  # its lease is there
+        assert await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice") == "running"
+        await asyncio.wait_for(waiting, 10)
+        assert emitter.cancelled
+        await emitter.status("tidying up", "")
+    assert (await events(redis))[-2:] == [
+        Status(status="tidying up", message=""),
+        ExecutionCancelled(reason="enough", by="alice"),
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("by_reaper", [True, False])
+async def test_a_cancel_that_is_not_followed_ends_it(redis: Redis, redis_url: str, by_reaper: bool) -> None:
+    """After the grace, by the reaper; where no worker runs, by the emitter itself."""
+    async with contextlib.AsyncExitStack() as stack:
+        lifecycle = Lifecycle(redis, LogLimits(), Redactor())
+        if by_reaper:
+            await stack.enter_async_context(reaping(redis))
+        emitter = await stack.enter_async_context(AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url))
+        await emitter.execution_started("Work")
+        await emitter.flush()
+        await asyncio.sleep(0.5)
+        await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice")
+        started = time.monotonic()
+        assert await until(redis, ExecutionCancelled) == ExecutionCancelled(reason="enough", by="alice")
+        assert time.monotonic() - started > 0.8
+        await emitter.status("x", "")
+        with pytest.raises(ExecutionEnded):
+            await emitter.flush()
+
+
+async def test_over_http_a_cancel_ends_it_at_once(redis: Redis) -> None:
+    """Nobody could be asked; the next publish says so."""
+    await over_http(redis, STARTED)
+    lifecycle = Lifecycle(redis, LogLimits(), Redactor())
+    assert await lifecycle.cancel(ALICE, "ex_1", reason=None, by="alice") == "cancelled"
+    with pytest.raises(ExecutionEnded):
+        await over_http(redis, Status(status="x", message=""))
+
+
+async def test_a_forgotten_emitter_renews_nothing(redis: Redis, redis_url: str) -> None:
+    """One that was dropped without being closed keeps no execution alive."""
+    async with Publisher(redis_url=redis_url, limits=SHORT) as publisher:
+        emitter: AgentEmitter | None = AgentEmitter("alice", "ex_1", org="acme", publisher=publisher)
+        assert emitter is not None
+        await emitter.execution_started("Work")
+        await emitter.flush()
+        await asyncio.sleep(0.5)  # its execution is looked after
+        emitter = None
+        gc.collect()
+        async with reaping(redis):
+            assert (await until(redis, ExecutionError)).code == "producer_lost"
+
+
+async def test_the_first_words_of_a_cancel_are_kept(redis: Redis, redis_url: str) -> None:
+    lifecycle = Lifecycle(redis, LogLimits(), Redactor())
+    async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
+        await emitter.execution_started("Work")
+        await emitter.flush()
+        await asyncio.sleep(0.5)
+        for reason in ("first", "second"):
+            await lifecycle.cancel(ALICE, "ex_1", reason=reason, by="alice")
+        await asyncio.wait_for(emitter.until_cancelled(), 10)
+        assert emitter._hold is not None
+        assert emitter._hold.cancel == Cancel(reason="first", by="alice")
+
+
+async def test_many_emitters_of_one_execution_renew_it_together(own_redis: EmbeddedRedis) -> None:
+    """Thousands may write to one execution; it has one lease."""
+    client: Any = connect(own_redis.url)
+    async with client, Publisher(redis_url=own_redis.url) as publisher:
+        emitters = [AgentEmitter("alice", "ex_1", publisher=publisher) for _ in range(50)]
+        for emitter in emitters:
+            await emitter.status("x", "")
+        await asyncio.gather(*(emitter.flush() for emitter in emitters))
+        await client.config_resetstat()
+        await asyncio.sleep(5)
+        assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] <= 5
+
+
+async def test_what_expires_long_after_is_not_planned(redis: Redis) -> None:
+    """Nothing stands in Redis for years because somebody asked for it."""
+    far = InputRequired(input_id="far", prompt="Go?", kind="approval", expires_at=now_ms() + 300 * 86_400_000)
+    near = InputRequired(input_id="near", prompt="Go?", kind="approval", expires_at=now_ms() + 86_400_000)
+    await over_http(redis, STARTED, far, near)
+    assert await redis.zrange(EXPIRIES, 0, -1) == [f"{member(ALICE, 'ex_1')} near".encode()]
