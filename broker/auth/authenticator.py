@@ -23,7 +23,7 @@ from broker.base.problem import Problem, retry_after
 COOKIE = "runcast_token"
 
 
-class Access:
+class Authenticator:
     """The door of an edge."""
 
     def __init__(

@@ -31,15 +31,6 @@ DEFAULT_SCOPES = frozenset({"executions:read", "executions:write"})
 """What `mint` grants unless it is told otherwise."""
 
 
-# --- what an identity may do -----------------------------------------------------------------------------------------
-
-
-# --- keys ------------------------------------------------------------------------------------------------------------
-
-
-# --- tokens ----------------------------------------------------------------------------------------------------------
-
-
 class Verifier:
     """Turns tokens into identities. Verified tokens are remembered (by digest), because the viewers of a reconnect
     storm all bring one we have seen, and checking an HS256 signature again costs 40 µs each."""

@@ -23,12 +23,12 @@ from broker.base.reasons import (
     CloseReason,
     ExecuteResult,
     HistorySource,
-    Protocol,
     PublishResult,
     RedisOp,
     RejectReason,
     ReplayResult,
     ResetReason,
+    StreamProtocol,
 )
 from emitter.errors import RedisUnavailable
 
@@ -57,7 +57,7 @@ class Metrics:
         self.sockets_limit = self._gauge("sockets_limit", "Connections that the public port may have")
         self.admin_sockets = self._gauge("admin_sockets", "Open connections of the admin port")
         self.ready = self._gauge("ready", "Whether /readyz says that this process takes work")
-        self.connections_opened = self._counters("connections_opened", "Streams opened", "protocol", Protocol)
+        self.connections_opened = self._counters("connections_opened", "Streams opened", "protocol", StreamProtocol)
         self.connections_closed = self._counters("connections_closed", "Streams closed", "reason", CloseReason)
         self.events_delivered = self._counter("events_delivered", "Events written to viewers")
         self.events_unwanted = self._counter(

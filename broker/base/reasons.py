@@ -32,7 +32,7 @@ class CloseReason(StrEnum):
     """An event could not be shown, which is a fault of ours. The viewer may resume, after a while."""
 
 
-class Protocol(StrEnum):
+class StreamProtocol(StrEnum):
     """How a viewer is spoken to."""
 
     NATIVE = "native"

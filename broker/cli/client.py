@@ -34,7 +34,7 @@ class ApiError(Exception):
         super().__init__(f"{status}: {text}")
 
 
-class Unauthorized(ApiError):
+class NotSignedIn(ApiError):
     """401: no token, or one that is expired, revoked or not ours."""
 
 
@@ -65,7 +65,7 @@ class Connected(msgspec.Struct, frozen=True):
     cursor: EventId | None
 
 
-class Lost(msgspec.Struct, frozen=True):
+class ConnectionLost(msgspec.Struct, frozen=True):
     """The connection is gone or was refused; the next try is in `retry_seconds`, after `cursor`."""
 
     reason: str
@@ -73,7 +73,7 @@ class Lost(msgspec.Struct, frozen=True):
     retry_seconds: float
 
 
-Link = Connected | Lost
+Link = Connected | ConnectionLost
 
 
 class _TryAgain(Exception):
@@ -84,7 +84,7 @@ class _TryAgain(Exception):
         self.seconds = seconds
 
 
-class Api:
+class EdgeClient:
     """The API of the edge at `base_url` (`http://…`), as the user of `token`. Use it with `async with`."""
 
     def __init__(self, base_url: str, token: str | None = None, *, backoff: Backoff = Backoff()) -> None:  # noqa: B008
@@ -93,7 +93,7 @@ class Api:
         self._backoff = backoff
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Api:
+    async def __aenter__(self) -> EdgeClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         proxy = proxy_of(self.base_url)
         self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, proxy=proxy)
@@ -164,7 +164,7 @@ class Api:
         """Every event after `cursor` of the stream at `path` (`stream_path(…)` or `FEED_PATH`), until it is finished.
 
         An edge that is away is waited for; `on_link` hears of it. Between two `stream:reset` events no id comes twice.
-        Raises `Unauthorized`, `Forbidden`, `NotFound` and other `ApiError`s, and `NotAStream`.
+        Raises `NotSignedIn`, `Forbidden`, `NotFound` and other `ApiError`s, and `NotAStream`.
         """
         params = params or {}
         from_now = params.get("from", "now" if path.startswith(FEED_PATH) else "start") == "now"
@@ -178,7 +178,7 @@ class Api:
             except _TryAgain as again:
                 asked = position.retry_seconds if again.seconds is None else again.seconds
                 delay = self._backoff.delay(failures, asked, random.random())
-                on_link(Lost(str(again), position.cursor, delay))
+                on_link(ConnectionLost(str(again), position.cursor, delay))
                 failures += 1
                 await asyncio.sleep(delay)
 
@@ -287,5 +287,5 @@ def _json_object(content: bytes) -> dict[str, Any]:
 
 
 def _api_error(status: int, content: bytes) -> ApiError:
-    known: dict[int, type[ApiError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict}
+    known: dict[int, type[ApiError]] = {401: NotSignedIn, 403: Forbidden, 404: NotFound, 409: Conflict}
     return known.get(status, ApiError)(status, _json_object(content))

@@ -22,7 +22,7 @@ from broker.auth.tokens import DEFAULT_SCOPES
 from broker.base.logging import configure_logs
 from broker.base.settings import Settings, describe, load_settings
 from broker.cli import demo
-from broker.cli.client import Api, ApiError, EdgeUnreachable
+from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
 from broker.cli.doctor.findings import as_text, is_well
 from broker.cli.doctor.redis import USER as DOCTOR
 from broker.cli.doctor.redis import look_at_redis, who_is_there
@@ -203,7 +203,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _run_agent(arguments: argparse.Namespace) -> int:
-    async with Api(arguments.url, arguments.token) as api:
+    async with EdgeClient(arguments.url, arguments.token) as api:
         started = await api.execute(arguments.task, agent=arguments.agent, params=arguments.params)
         execution_id: str = started["executionId"]
         if not arguments.follow:
@@ -220,7 +220,7 @@ def _tail(arguments: argparse.Namespace) -> int:
     target = arguments.execution or Feed(user=arguments.user)
 
     async def follow() -> int:
-        async with Api(arguments.url, arguments.token) as api:
+        async with EdgeClient(arguments.url, arguments.token) as api:
             return await watch(api, target, Console(), cursor=cursor)
 
     return asyncio.run(follow())

@@ -19,7 +19,17 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
-from broker.cli.client import FEED_PATH, Api, ApiError, Conflict, Connected, EdgeUnreachable, Link, Lost, stream_path
+from broker.cli.client import (
+    FEED_PATH,
+    ApiError,
+    Conflict,
+    Connected,
+    ConnectionLost,
+    EdgeClient,
+    EdgeUnreachable,
+    Link,
+    stream_path,
+)
 from broker.cli.eventsource import ClientEvent
 from broker.cli.lines import clean, short
 from broker.cli.transcript import Transcript
@@ -44,7 +54,7 @@ class Feed(msgspec.Struct, frozen=True):
 
 
 async def watch(
-    api: Api,
+    api: EdgeClient,
     target: str | Feed,
     console: Console,
     *,
@@ -54,7 +64,7 @@ async def watch(
     """Show the execution of this id (or the feed) until it ends, whatever the connection does meanwhile.
 
     What the agent asks is asked here when `stdin` (default: the process's) and the console are terminals. Returns the
-    exit status: 0 completed, 1 failed, 130 cancelled. Raises what `Api.follow` raises.
+    exit status: 0 completed, 1 failed, 130 cancelled. Raises what `EdgeClient.follow` raises.
     """
     many = isinstance(target, Feed)
     transcript = Transcript(many=many, plain=not console.is_terminal, answer_hint=_hint(api))
@@ -72,12 +82,12 @@ async def watch(
     return EXIT_STATUS.get(outcome, 1)
 
 
-def _hint(api: Api) -> str:
+def _hint(api: EdgeClient) -> str:
     url = f"{api.base_url}/api/agent/executions/{{id}}/input"
     return f"answer with: curl -X POST {url} -H \"Authorization: Bearer $RUNCAST_TOKEN\" -d '{{body}}'"
 
 
-def _asker(api: Api, execution_id: str, console: Console, stdin: TextIO) -> Asker | None:
+def _asker(api: EdgeClient, execution_id: str, console: Console, stdin: TextIO) -> Asker | None:
     with contextlib.suppress(ValueError, OSError):  # a closed or replaced stdin asks nobody
         if console.is_terminal and stdin.isatty():
             return Asker(api, execution_id, console, stdin)
@@ -128,14 +138,14 @@ class _Screen:
             asker.look(self._pause)
 
     def on_link(self, link: Link) -> None:
-        if isinstance(link, Lost):
+        if isinstance(link, ConnectionLost):
             self._on_lost(link)
         elif isinstance(link, Connected):
             if self._lost:
                 self._print([Text("~ resumed" if self._ever_connected else "~ connected", "green")])
             self._lost, self._ever_connected, self._planned_end = False, True, False
 
-    def _on_lost(self, link: Lost) -> None:
+    def _on_lost(self, link: ConnectionLost) -> None:
         self._caught_up = False
         if self._lost or self._planned_end:
             return
@@ -186,7 +196,7 @@ class _Screen:
 class Asker:
     """Puts what an agent asks to the person at the terminal, one question at a time, and sends the answers."""
 
-    def __init__(self, api: Api, execution_id: str, console: Console, stdin: TextIO) -> None:
+    def __init__(self, api: EdgeClient, execution_id: str, console: Console, stdin: TextIO) -> None:
         self.execution_id = execution_id
         self._api = api
         self._console = console

@@ -19,7 +19,7 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from broker.auth import authenticator
-from broker.auth.authenticator import Access
+from broker.auth.authenticator import Authenticator
 from broker.auth.claims import ClaimNames
 from broker.auth.jwks import Jwks
 from broker.auth.keys import Keys, pem_key, secret_key
@@ -28,7 +28,7 @@ from broker.auth.tickets import Tickets
 from broker.auth.tokens import Verifier, mint
 from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
-from broker.base.reasons import Protocol, RejectReason
+from broker.base.reasons import RejectReason, StreamProtocol
 from broker.base.settings import Settings
 from broker.edge.admin import admin_app
 from broker.edge.openapi import build_openapi
@@ -36,18 +36,18 @@ from broker.executions.commands import Commands
 from broker.http import descriptors, errors
 from broker.http.api import Api
 from broker.http.connection import Connection, Unreadable, announce_end
-from broker.http.gateway import MAX_BODY_BYTES, Front
+from broker.http.gateway import MAX_BODY_BYTES, Gateway
 from broker.http.listener import SETTLE_SECONDS, Counts, Listener, listen
 from broker.http.responses import WATCH_SECONDS, Responses
-from broker.http.static import Pages
+from broker.http.static import StaticFiles
 from broker.log.cluster_subscription import subscription
 from broker.log.delivery_spans import Deliveries
 from broker.log.history import History
-from broker.log.watch_leases import Presence
+from broker.log.watch_leases import WatchLeases
 from broker.ops.probes import Heartbeat, measure_lag, new_edge_id
-from broker.ops.rates import Vitals
+from broker.ops.rates import RecentRates
 from broker.ops.redis_metrics import RedisMetrics
-from broker.ops.snapshot import Collector
+from broker.ops.snapshot import OpsSnapshotBuilder
 from broker.ops.standby import Standby
 from broker.ops.stream import Ops
 from broker.ops.types import EdgeInfo
@@ -100,7 +100,7 @@ class Edge:
         self._version = version()
         self.metrics = Metrics(self._version)
         self._unreadable = Unreadable(self.metrics.unreadable)
-        self._vitals = Vitals(self.metrics)
+        self._vitals = RecentRates(self.metrics)
         self._started_at = ids.now_ms()
         self._sockets = (public, admin)
         self._stack = contextlib.AsyncExitStack()
@@ -187,14 +187,14 @@ class Edge:
             )
             tickets = await stack.enter_async_context(Tickets(self.redis, self.id))
             origins = settings.cors_origins
-            self.access = Access(
+            self.access = Authenticator(
                 self.redis, verifier, tickets, origins=origins, jwks=jwks, on_revoked=self._close_revoked
             )
             yield
 
     @contextlib.asynccontextmanager
     async def _presence(self) -> AsyncIterator[None]:
-        async with Presence(self.redis, self.id) as self.presence:
+        async with WatchLeases(self.redis, self.id) as self.presence:
             yield
 
     @contextlib.asynccontextmanager
@@ -212,7 +212,7 @@ class Edge:
             self.streams = Streams(
                 settings, self.history, self.admission, self.presence, tickets, self.metrics, deliveries
             )
-            collector = Collector(self.redis, self._describe)
+            collector = OpsSnapshotBuilder(self.redis, self._describe)
             self.ops = Ops(settings, self.streams, self.admission, tickets, collector, self.metrics)
             yield
             await self.ops.stop()
@@ -314,7 +314,7 @@ class Edge:
         errors.setup(app)
         app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
-        front = Front(
+        front = Gateway(
             settings,
             self.access,
             self.admission,
@@ -327,11 +327,11 @@ class Edge:
         openapi = msgspec.json.encode(build_openapi(version()))
         api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, openapi)
         app.add_routes(api.routes())
-        chat = AiSdk(front.speaking(Protocol.AI_SDK))
-        ag_ui = AgUi(front.speaking(Protocol.AG_UI), self.redis)
-        a2a = A2A(front.speaking(Protocol.A2A), self.redis, self.history, version(), settings.public_url)
+        chat = AiSdk(front.speaking(StreamProtocol.AI_SDK))
+        ag_ui = AgUi(front.speaking(StreamProtocol.AG_UI), self.redis)
+        a2a = A2A(front.speaking(StreamProtocol.A2A), self.redis, self.history, version(), settings.public_url)
         # What is bound to this machine alone (`serve --dev`, `demo`) is what somebody works on.
-        pages = Pages(fresh=settings.host == LOOPBACK)
+        pages = StaticFiles(fresh=settings.host == LOOPBACK)
         app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *pages.routes()])
         return app
 

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 from redis.asyncio import Redis
 
-from broker.auth.authenticator import Access
+from broker.auth.authenticator import Authenticator
 from broker.auth.permissions import require_execution
 from broker.auth.revocation_store import Revoked
 from broker.auth.revocations import HOLD_MS, moment_of
@@ -42,7 +42,7 @@ from broker.http.gateway import (
     SMALL_BODY_BYTES,
     TICKETS,
     VALUE_BODY_BYTES,
-    Front,
+    Gateway,
     idempotency_key,
 )
 from broker.ops.stream import Ops
@@ -69,10 +69,10 @@ class Api:
         self,
         settings: Settings,
         redis: Redis,
-        access: Access,
+        access: Authenticator,
         streams: Streams,
         ops: Ops,
-        front: Front,
+        front: Gateway,
         metrics: Metrics,
         openapi: bytes,
     ) -> None:

@@ -26,12 +26,6 @@ BODY_CODINGS = ("identity", "gzip", "deflate")
 _PREPARED = web.RequestKey("prepared", web.StreamResponse)
 
 
-# --- from exceptions -------------------------------------------------------------------------------------------------
-
-
-# --- in an application -----------------------------------------------------------------------------------------------
-
-
 def setup(app: web.Application) -> None:
     app.middlewares.append(problems)
     app.on_response_prepare.append(_name_response)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from aiohttp import web
 
-from broker.auth.authenticator import Access
+from broker.auth.authenticator import Authenticator
 from broker.auth.permissions import act_for, require, require_execution
 from broker.auth.refusals import Unauthorized
 from broker.base.error_mapping import to_problem
@@ -23,7 +23,7 @@ from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
 from broker.base.problem import Problem
 from broker.base.rates import Rates
-from broker.base.reasons import Protocol, RejectReason
+from broker.base.reasons import RejectReason, StreamProtocol
 from broker.base.request_context import TRACE, request_id_of, trace_of
 from broker.base.settings import Settings
 from broker.executions.commands import Commands
@@ -33,7 +33,7 @@ from broker.live.rendering import Rendering
 from broker.streams.admission import Admission, rate_limited
 from broker.streams.request import Target
 from broker.streams.service import Streams
-from broker.streams.slots import Seat
+from broker.streams.slots import StreamSlot
 from emitter.tracing.trace import Fact, Span, Tracer, log_fields
 
 BODY_SECONDS = 30.0
@@ -77,13 +77,13 @@ TICKETS = Rate("tickets", "tickets_per_minute", RejectReason.TICKET_RATE)
 FOLDS, FOLDS_PER_USER = 32, 4
 
 
-class Front:
+class Gateway:
     """The front of one edge as one protocol needs it; `speaking` gives that of another. `commands` are for reading."""
 
     def __init__(
         self,
         settings: Settings,
-        access: Access,
+        access: Authenticator,
         admission: Admission,
         streams: Streams,
         commands: Commands,
@@ -102,7 +102,7 @@ class Front:
         self._rates = Rates()
         self._work = FairSemaphore("bodies", 0, 1)
         self._folds = FairSemaphore("reads of logs and lists", FOLDS, FOLDS_PER_USER)
-        self._protocol = Protocol.NATIVE
+        self._protocol = StreamProtocol.NATIVE
         self._log = get_logger()
 
     @property
@@ -110,7 +110,7 @@ class Front:
         """Of the conversation that an execution is given; 0 for no limit."""
         return self._settings.max_conversation_bytes
 
-    def speaking(self, protocol: Protocol) -> Front:
+    def speaking(self, protocol: StreamProtocol) -> Gateway:
         other = copy.copy(self)
         other._protocol = protocol
         return other
@@ -121,7 +121,8 @@ class Front:
         self, request: web.Request, *scopes: str, ticket: bool = False, rate: Rate | None = None
     ) -> Identity:
         """Who calls, and may now: within `rate`, and with a turn. Raises `Problem` 401, 403 (one of `scopes` is
-        missing), 422, 429, 503; `ticket` as in `Access`: such a request opens a stream, which has limits of its own."""
+        missing), 422, 429, 503; `ticket` as in `Authenticator`: such a request opens a stream, which has limits of its
+        own."""
         try:
             identity = await self._access.authenticate(request, ticket=ticket)
             for scope in scopes:
@@ -314,7 +315,7 @@ class Front:
             yield
 
     @contextlib.asynccontextmanager
-    async def seat(self, request: web.Request, identity: Identity) -> AsyncIterator[Seat]:
+    async def seat(self, request: web.Request, identity: Identity) -> AsyncIterator[StreamSlot]:
         """Room for one stream, to be had before anything is started that is to be shown on it. Raises what
         `Streams.seat` does."""
         await self.read_body(request)  # who sends slowly holds no room
@@ -328,7 +329,7 @@ class Front:
         execution_id: str,
         rendering: Rendering,
         *,
-        seat: Seat | None = None,
+        seat: StreamSlot | None = None,
     ) -> web.StreamResponse:
         """An execution in another protocol. Errors of `Streams.open_rendered`, and `Problem` 403 as for `open`."""
         require_execution(identity, execution_id)

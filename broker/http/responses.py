@@ -1,9 +1,9 @@
 """Requests that are answered at once, with whatever protocol: how many, how many bytes, and how long they may take.
 
 Streams have slots of their own (`broker.streams.slots`), and viewers are watched by their timers
-(`broker.streams.timers`). Every other request of a known user is an `Exchange` from `Front.identify` until the last byte of its answer was handed to the
-kernel: it has a turn, its bodies count towards a bound, and one task watches all of them. So is every long answer that
-anybody may have.
+(`broker.streams.timers`). Every other request of a known user is an `Exchange`, from `Gateway.identify` until the last
+byte of its answer was handed to the kernel: it has a turn, its bodies count towards a bound, and one task watches all
+of them. So is every long answer that anybody may have.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ Stamps = dict[str, tuple[Path, int, int]]
 """Path below the root → the file, when it was changed (ns), its size."""
 
 
-class Pages:
+class StaticFiles:
     """The routes of all files. With `fresh` a change on disk shows at the next request, for whoever works on them."""
 
     def __init__(self, root: Path = ROOT, *, fresh: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from broker.live.view import Lens
+from broker.live.view import StreamView
 
 PAUSE_SECONDS = 30.0
 MAX_REMEMBERED = 1000
@@ -18,7 +18,7 @@ class Failures:
         self._clock = clock
         self._until: dict[tuple[str, str], float] = {}
 
-    def note(self, log: str, lens: Lens) -> bool:
+    def note(self, log: str, lens: StreamView) -> bool:
         """Remember a failure; whether it is the first for a while."""
         key, now = (log, lens.name), self._clock()
         is_first = self._until.pop(key, 0.0) <= now
@@ -27,7 +27,7 @@ class Failures:
         self._until[key] = now + PAUSE_SECONDS
         return is_first
 
-    def seconds_left(self, log: str, lens: Lens) -> float:
+    def seconds_left(self, log: str, lens: StreamView) -> float:
         """How long this is not to be tried; 0 if it may be."""
         until = self._until.get((log, lens.name)) if self._until else None
         return 0.0 if until is None else max(0.0, until - self._clock())

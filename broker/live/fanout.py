@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from broker.live.view import Lens
+from broker.live.view import StreamView
 
 
 class Delivery(NamedTuple):
@@ -32,7 +32,7 @@ class Subscriber(Protocol):
     def fd(self) -> int: ...
 
     @property
-    def lens(self) -> Lens: ...
+    def lens(self) -> StreamView: ...
 
     @property
     def transport(self) -> Transport: ...
@@ -59,7 +59,7 @@ class Group(Generic[V]):
 
     __slots__ = ("clear", "clogged", "lens")
 
-    def __init__(self, lens: Lens) -> None:
+    def __init__(self, lens: StreamView) -> None:
         self.lens = lens
         self.clear: dict[int, V] = {}
         self.clogged: set[V] = set()

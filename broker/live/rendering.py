@@ -34,7 +34,7 @@ class Rendering(Protocol):
         """What of these entries is shown, in frames; empty for nothing."""
 
 
-class RenderedLens(view.Lens):
+class RenderedView(view.StreamView):
     """One viewer's lens through a rendering. It reads the log from its first event: what it shows may depend on it."""
 
     __slots__ = ("_rendering",)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Generic
 
 from broker.live.fanout import Delivery, Failure, Group, V
-from broker.live.view import Lens, RenderedOnce
+from broker.live.view import RenderedOnce, StreamView
 from emitter.events import TERMINAL_STATE_OF, TERMINAL_TYPES, State
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId
@@ -168,7 +168,7 @@ class Topic(Generic[V]):
             return self.tail[at + 1 :]
         return None
 
-    def render_tail(self, lens: Lens, entries: Sequence[Entry]) -> bytes:
+    def render_tail(self, lens: StreamView, entries: Sequence[Entry]) -> bytes:
         """The bytes of the tail's end; many viewers that resume at one place share them."""
         return self._rendered.get(lens, entries)
 

@@ -29,7 +29,7 @@ class TypeFilter:
         return type_ in self._names or type_.startswith(self._prefixes)
 
 
-class Lens:
+class StreamView:
     """How a viewer sees a log: which events, under which name, in which body coding. Equal lenses share their bytes."""
 
     __slots__ = ("chunked", "filter", "heartbeat", "heartbeat_seconds", "key", "named")
@@ -87,7 +87,7 @@ class Lens:
         return self.encode(self.select(entries))
 
 
-CLOSED = Lens(chunked=False)
+CLOSED = StreamView(chunked=False)
 """Of a viewer that sees nothing more."""
 
 
@@ -104,7 +104,7 @@ class RenderedOnce:
         self._kept: dict[tuple[object, ...], bytes] = {}
         self._bytes = 0
 
-    def get(self, lens: Lens, entries: Sequence[Entry]) -> bytes:
+    def get(self, lens: StreamView, entries: Sequence[Entry]) -> bytes:
         key = (lens.key, len(entries))
         data = self._kept.get(key)
         if data is None:

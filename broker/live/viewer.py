@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from broker.base.identity import Identity
 from broker.base.unsent import unacknowledged_bytes
 from broker.live.sse import LAST_CHUNK
-from broker.live.view import Lens
+from broker.live.view import StreamView
 from emitter.wire.ids import START, EventId
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Viewer(asyncio.Protocol):
     )
 
     def __init__(
-        self, service: Departures, topic: Topic[Viewer], lens: Lens, identity: Identity, cursor: EventId
+        self, service: Departures, topic: Topic[Viewer], lens: StreamView, identity: Identity, cursor: EventId
     ) -> None:
         self.service = service
         self.topic = topic

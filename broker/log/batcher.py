@@ -29,7 +29,7 @@ class _Question(NamedTuple):
     weight: int
 
 
-class Rounds:
+class CommandBatcher:
     """`await rounds.ask("HMGET", key, "field")`. Its task starts with the first question; `close` ends it."""
 
     def __init__(self, redis: Redis) -> None:

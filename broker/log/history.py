@@ -12,8 +12,8 @@ from redis.exceptions import ResponseError
 from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
 from broker.base.reasons import RedisOp
-from broker.live.view import Lens, RenderedOnce
-from broker.log.batcher import Rounds
+from broker.live.view import RenderedOnce, StreamView
+from broker.log.batcher import CommandBatcher
 from emitter import tasks
 from emitter.events import TERMINAL_STATES, TERMINAL_TYPES, State
 from emitter.wire.entries import Entry, parse_stream
@@ -59,7 +59,7 @@ class Page:
         self.closed = closed
         self._rendered = RenderedOnce()
 
-    def render(self, lens: Lens) -> bytes:
+    def render(self, lens: StreamView) -> bytes:
         """The page's bytes; made once for all viewers that share the page and the lens."""
         return self._rendered.get(lens, self.entries)
 
@@ -105,7 +105,7 @@ class History:
     """The log reads of one edge."""
 
     def __init__(self, redis: Redis, metrics: Metrics) -> None:
-        self._rounds = Rounds(redis)
+        self._rounds = CommandBatcher(redis)
         self._metrics = metrics
         self._sizes = PageSizes()
         self._log = get_logger()

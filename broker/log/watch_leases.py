@@ -22,7 +22,7 @@ from broker.base.reasons import CloseReason
 from emitter import tasks
 from emitter.backoff import backoff_seconds
 from emitter.store import watch_leases
-from emitter.store.watch_leases import WORD_MS, Word
+from emitter.store.watch_leases import WORD_MS, WatchLease
 
 WORD_SECONDS = WORD_MS / 1000
 RENEW_SECONDS = WORD_SECONDS / 3
@@ -35,7 +35,7 @@ LEFT_FOR_GOOD = (CloseReason.GONE, CloseReason.REVOKED)
 another edge, and counts for the time of a word."""
 
 
-class Tether(NamedTuple):
+class DisconnectPolicy(NamedTuple):
     """An execution (by its `member`) that is cancelled when nobody has watched it for so long."""
 
     name: str
@@ -47,7 +47,7 @@ class _Here:
 
     __slots__ = ("awaited_until", "tether", "viewers")
 
-    def __init__(self, tether: Tether) -> None:
+    def __init__(self, tether: DisconnectPolicy) -> None:
         self.tether = tether
         self.viewers = 0
         self.awaited_until = 0.0
@@ -57,16 +57,16 @@ class _Unsaid(NamedTuple):
     """What Redis is to be told: watched `until` then (loop time; None: as long as this edge renews its word), or, if it
     has `ended`, nothing more of it."""
 
-    tether: Tether
+    tether: DisconnectPolicy
     until: float | None
     ended: bool
 
-    def word(self, now: float) -> Word:
+    def word(self, now: float) -> WatchLease:
         holds = WORD_MS if self.until is None else int((self.until - now) * 1000)
-        return Word(*self.tether, holds)
+        return WatchLease(*self.tether, holds)
 
 
-class Presence:
+class WatchLeases:
     """`async with Presence(…)`, then `enter` and `leave` for every viewer of a tethered execution."""
 
     def __init__(self, redis: Redis, edge_id: str, *, renew_seconds: float = RENEW_SECONDS) -> None:
@@ -83,7 +83,7 @@ class Presence:
 
     # --- for streams ---
 
-    def enter(self, tether: Tether) -> None:
+    def enter(self, tether: DisconnectPolicy) -> None:
         """A viewer has come."""
         here = self._here.get(tether.name)
         if here is None:
@@ -91,7 +91,7 @@ class Presence:
             self._tell(tether, None)
         here.viewers += 1
 
-    def leave(self, tether: Tether, reason: CloseReason) -> None:
+    def leave(self, tether: DisconnectPolicy, reason: CloseReason) -> None:
         """A viewer that had entered has left, or its execution has ended (`FINISHED`)."""
         now = asyncio.get_running_loop().time()
         here = self._here[tether.name]
@@ -102,7 +102,7 @@ class Presence:
             del self._here[tether.name]
             self._tell(tether, max(now, here.awaited_until), ended=reason is CloseReason.FINISHED)
 
-    def _tell(self, tether: Tether, until: float | None, *, ended: bool = False) -> None:
+    def _tell(self, tether: DisconnectPolicy, until: float | None, *, ended: bool = False) -> None:
         self._unsaid.pop(tether.name, None)
         if len(self._unsaid) >= MAX_UNSAID:
             del self._unsaid[next(iter(self._unsaid))]  # an earlier word on it ends by itself
@@ -111,7 +111,7 @@ class Presence:
 
     # --- life ---
 
-    async def __aenter__(self) -> Presence:
+    async def __aenter__(self) -> WatchLeases:
         self._task = asyncio.create_task(self._run(), name="presence")
         return self
 

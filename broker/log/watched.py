@@ -22,7 +22,7 @@ from broker.live.viewer import Viewer, ViewerState
 from broker.log.cluster_subscription import AnySubscription
 from broker.log.delivery_spans import Deliveries
 from broker.log.history import PAGE_BYTES, Head, History, Page
-from broker.log.watch_leases import Tether
+from broker.log.watch_leases import DisconnectPolicy
 from emitter import tasks
 from emitter.backoff import backoff_seconds
 from emitter.events import TERMINAL_TYPES
@@ -52,7 +52,7 @@ class Audience(Protocol):
     def replay(self, viewer: Viewer) -> None: ...
 
 
-class Watched:
+class WatchedLog:
     """A topic with what is needed to keep it right."""
 
     __slots__ = (
@@ -68,7 +68,7 @@ class Watched:
         "viewers",
     )
 
-    def __init__(self, topic: Topic[Viewer], record: str | None, tether: Tether | None) -> None:
+    def __init__(self, topic: Topic[Viewer], record: str | None, tether: DisconnectPolicy | None) -> None:
         self.topic = topic
         self.record = record
         self.tether = tether
@@ -96,7 +96,7 @@ class Watched:
         return self.head
 
 
-class Watch:
+class WatchedLogs:
     """All watched logs of one edge."""
 
     def __init__(
@@ -107,28 +107,28 @@ class Watch:
         self._metrics = metrics
         self._deliveries = deliveries
         self._audience = audience
-        self._watched: dict[str, Watched] = {}
-        self._flush_soon: OrderedDict[Watched, None] = OrderedDict()  # a dict is slow to take the first from
+        self._watched: dict[str, WatchedLog] = {}
+        self._flush_soon: OrderedDict[WatchedLog, None] = OrderedDict()  # a dict is slow to take the first from
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
 
     def __len__(self) -> int:
         return len(self._watched)
 
-    def get(self, key: str) -> Watched | None:
+    def get(self, key: str) -> WatchedLog | None:
         return self._watched.get(key)
 
-    def enter(self, key: str, record: str | None, tether: Tether | None = None) -> Watched:
+    def enter(self, key: str, record: str | None, tether: DisconnectPolicy | None = None) -> WatchedLog:
         """Count a viewer of a log in; `leave` counts it out. `tether` is that of the log's execution, and is the same
         for as long as the log is watched."""
         watched = self._watched.get(key)
         if watched is None:
-            watched = self._watched[key] = Watched(Topic(key, is_execution=record is not None), record, tether)
+            watched = self._watched[key] = WatchedLog(Topic(key, is_execution=record is not None), record, tether)
             watched.heard_at = time.monotonic()
         watched.viewers += 1
         return watched
 
-    def leave(self, key: str) -> Watched:
+    def leave(self, key: str) -> WatchedLog:
         watched = self._watched[key]
         watched.viewers -= 1
         if watched.viewers == 0:
@@ -191,7 +191,7 @@ class Watch:
             except Exception as error:  # it costs the viewers of this log alone
                 self._fail(watched, error)
 
-    def absorb(self, watched: Watched, entries: list[Entry]) -> None:
+    def absorb(self, watched: WatchedLog, entries: list[Entry]) -> None:
         """Events of a log, from history: deliver what is new; on a doubt, read the log again. No events come from a
         viewer that stands at the log's end, beyond the hub: a doubt as well."""
         try:
@@ -199,7 +199,7 @@ class Watch:
         except Exception as error:
             self._fail(watched, error)
 
-    def _absorb(self, watched: Watched, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
+    def _absorb(self, watched: WatchedLog, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         topic = watched.topic
         if topic.last is None and entries and not topic.groups:
             # No one is live yet. A short tail lets the viewers that now read history join without another read.
@@ -248,7 +248,7 @@ class Watch:
                 except Exception as error:
                     self._audience.on_failed(viewer, error)
 
-    def _fail(self, watched: Watched, error: Exception) -> None:
+    def _fail(self, watched: WatchedLog, error: Exception) -> None:
         """Nobody knows what the live viewers of this log got of it: they must come back, and the log be read anew."""
         self._log.error("log_failed", log=watched.topic.key, exc_info=error)
         topic = watched.topic
@@ -265,7 +265,7 @@ class Watch:
         if watched is not None:
             self.doubt(watched)
 
-    def doubt(self, watched: Watched) -> None:
+    def doubt(self, watched: WatchedLog) -> None:
         """Read the log from the hub's cursor, once."""
         watched.dirty = True
         if watched.catching_up is None:
@@ -273,7 +273,7 @@ class Watch:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _catch_up(self, watched: Watched) -> None:
+    async def _catch_up(self, watched: WatchedLog) -> None:
         try:
             while watched.dirty and watched.topic.last is not None:
                 watched.dirty = False
@@ -287,7 +287,7 @@ class Watch:
             watched.catching_up = None
             watched.pending.clear()
 
-    async def _patiently(self, watched: Watched) -> Page:
+    async def _patiently(self, watched: WatchedLog) -> Page:
         """The log after the hub's cursor, however long Redis is away; viewers keep their heartbeats meanwhile."""
         failures = 0
         while True:
@@ -300,7 +300,7 @@ class Watch:
                 self._log.warning("catch_up_failed", error=type(error).__name__, failures=failures)
                 await asyncio.sleep(backoff_seconds(failures, first=0.05, most=2.0))
 
-    def _take(self, watched: Watched, page: Page) -> bool:
+    def _take(self, watched: WatchedLog, page: Page) -> bool:
         """Deliver a page read for the hub; false if the log is not the one the viewers know, who then read it anew."""
         fresh = None if page.reset is not None else watched.topic.accept(page.entries)
         if fresh is not None:
@@ -319,7 +319,7 @@ class Watch:
             self._audience.replay(viewer)
         return False
 
-    async def settled(self, watched: Watched) -> None:
+    async def settled(self, watched: WatchedLog) -> None:
         """Wait until no catching up is under way."""
         if watched.catching_up is not None:
             await asyncio.wait([watched.catching_up])

@@ -35,7 +35,7 @@ class Pace(NamedTuple):
     loop_lag_ms: float | None
 
 
-class Vitals:
+class RecentRates:
     """`pace(now)` compares with what the counts were up to `WINDOW_SECONDS` ago. Call it every second or so."""
 
     def __init__(self, metrics: Metrics) -> None:

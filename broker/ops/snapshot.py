@@ -27,7 +27,7 @@ MAX_WORKERS = 500
 MAX_AGENTS = 200
 
 
-class Collector:
+class OpsSnapshotBuilder:
     """`await collect()` gives a snapshot, whatever Redis does, within `REDIS_SECONDS` or a little more."""
 
     def __init__(self, redis: Redis, describe: Callable[[], EdgeInfo]) -> None:

@@ -20,18 +20,18 @@ from broker.base.identity import Identity
 from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
 from broker.base.problem import Problem, retry_after
-from broker.base.reasons import CloseReason, Protocol
+from broker.base.reasons import CloseReason, StreamProtocol
 from broker.base.settings import Settings
 from broker.live import sse, view
 from broker.live.topic import Topic
 from broker.live.viewer import Viewer, ViewerState, take_over
-from broker.ops.snapshot import Collector
+from broker.ops.snapshot import OpsSnapshotBuilder
 from broker.ops.types import OpsSnapshot
 from broker.streams.admission import Admission
 from broker.streams.reconnect import STREAM_HEADERS
 from broker.streams.request import read_parameters
 from broker.streams.service import RETRY_MS, Streams
-from broker.streams.timers import Pulse
+from broker.streams.timers import ViewerTimers
 from emitter import tasks
 from emitter.wire.ids import START
 from emitter.wire.keys import Owner
@@ -51,7 +51,7 @@ class Ops:
         streams: Streams,
         admission: Admission,
         tickets: Tickets,
-        collector: Collector,
+        collector: OpsSnapshotBuilder,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
@@ -60,7 +60,7 @@ class Ops:
         self._tickets = tickets
         self._collector = collector
         self._metrics = metrics
-        self._pulse = Pulse(settings, self.close, self._fail)
+        self._pulse = ViewerTimers(settings, self.close, self._fail)
         self._topic: Topic[Viewer] = Topic("", is_execution=False)  # a viewer needs one; nothing ever happens on it
         self._viewers: set[Viewer] = set()
         self._opening: Counter[Owner] = Counter()
@@ -94,7 +94,7 @@ class Ops:
         self._register(viewer, request_id)
         return response
 
-    async def _greet(self, request: web.Request, lens: view.Lens) -> web.StreamResponse:
+    async def _greet(self, request: web.Request, lens: view.StreamView) -> web.StreamResponse:
         response = web.StreamResponse(headers=STREAM_HEADERS)
         if lens.chunked:
             response.enable_chunked_encoding()
@@ -112,9 +112,9 @@ class Ops:
         self._viewers.add(viewer)
         self._pulse.add(viewer)
         self._tickets.opened(viewer.identity, partial(self.close, viewer))
-        self._metrics.connections_opened[Protocol.OPS].inc()
+        self._metrics.connections_opened[StreamProtocol.OPS].inc()
         who = viewer.identity.principal
-        self._log.info("stream_opened", request_id=request_id, user=who.user, org=who.org, protocol=Protocol.OPS)
+        self._log.info("stream_opened", request_id=request_id, user=who.user, org=who.org, protocol=StreamProtocol.OPS)
         if self._collecting is None:
             self._collecting = asyncio.create_task(self._collect(), name="ops")
         elif self._latest:
@@ -160,7 +160,7 @@ class Ops:
         self._depart(viewer, reason)
 
     def _fail(self, viewer: Viewer, error: Exception) -> None:
-        self._log.error("viewer_failed", protocol=Protocol.OPS, exc_info=error)
+        self._log.error("viewer_failed", protocol=StreamProtocol.OPS, exc_info=error)
         viewer.transport.abort()
         if viewer.state is not ViewerState.CLOSING:
             self._depart(viewer, CloseReason.FAILED)
@@ -178,7 +178,7 @@ class Ops:
         who = viewer.identity.principal
         self._admission.release(who)
         self._metrics.connections_closed[reason].inc()
-        self._log.info("stream_closed", reason=reason, user=who.user, org=who.org, protocol=Protocol.OPS)
+        self._log.info("stream_closed", reason=reason, user=who.user, org=who.org, protocol=StreamProtocol.OPS)
 
     def close_revoked(self, is_revoked: Callable[[Identity], bool]) -> None:
         """Close every stream whose identity is refused now."""

@@ -19,7 +19,7 @@ from broker.base.slices import Turns
 from broker.live import sse
 from broker.live.viewer import Viewer, ViewerState
 from broker.log.history import History, Page, Reset
-from broker.log.watched import Watch, Watched
+from broker.log.watched import WatchedLog, WatchedLogs
 from emitter.errors import RedisUnavailable
 from emitter.events import TERMINAL_TYPES
 from emitter.store.connection import GONE
@@ -38,7 +38,7 @@ class Replay:
     def __init__(
         self,
         history: History,
-        watch: Watch,
+        watch: WatchedLogs,
         metrics: Metrics,
         turns: Turns,
         close: Callable[[Viewer, CloseReason], None],
@@ -52,7 +52,7 @@ class Replay:
 
     # --- waiting ---
 
-    async def subscribed(self, watched: Watched) -> None:
+    async def subscribed(self, watched: WatchedLog) -> None:
         """Wait until the log's messages arrive here."""
         while True:
             with contextlib.suppress(RedisUnavailable):
@@ -70,20 +70,20 @@ class Replay:
 
     # --- from the log ---
 
-    async def skip(self, viewer: Viewer, watched: Watched) -> None:
+    async def skip(self, viewer: Viewer, watched: WatchedLog) -> None:
         """Put a viewer that wants only what comes at the end of the log, and tell it where that is: else a stream cut
         before its first event would resume at a later end, and lose what came between."""
         viewer.cursor = await self._end(watched)
         viewer.write(viewer.lens.place(viewer.cursor))
 
-    async def _end(self, watched: Watched) -> EventId:
+    async def _end(self, watched: WatchedLog) -> EventId:
         while True:
             try:
                 return watched.topic.last or await self._history.last(watched.topic.key)
             except (RedisError, *GONE) as error:
                 await self._try_again_later(error)
 
-    async def page(self, viewer: Viewer, watched: Watched, patience: asyncio.Timeout) -> None:
+    async def page(self, viewer: Viewer, watched: WatchedLog, patience: asyncio.Timeout) -> None:
         """Write what comes next in the log, if Redis tells."""
         hub, after = watched.topic.last, viewer.cursor
         try:
@@ -169,7 +169,7 @@ class Replay:
         """Redis answers, and the replay goes on: wait for the next answer as long as for the first."""
         patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
 
-    def _tell_hub(self, watched: Watched, page: Page, after: EventId, hub: EventId | None) -> None:
+    def _tell_hub(self, watched: WatchedLog, page: Page, after: EventId, hub: EventId | None) -> None:
         """What history knows, the hub now knows too: it delivers it to others, or begins here. `hub` is where it stood
         before the page after `after` was read."""
         topic = watched.topic
@@ -205,7 +205,7 @@ class Replay:
             self._be_patient(patience)
         return is_done
 
-    def needs_page(self, viewer: Viewer, watched: Watched) -> bool:
+    def needs_page(self, viewer: Viewer, watched: WatchedLog) -> bool:
         """Whether only the log can tell what comes next."""
         is_waiting = viewer.paused or watched.catching_up is not None or viewer.state is not ViewerState.REPLAYING
         return not is_waiting and viewer.topic.missing(viewer.cursor) is None
@@ -254,7 +254,7 @@ class Replay:
         viewer.write(rest + viewer.lens.control("stream:live", {"replayed": viewer.events}))
 
 
-def _is_last(page: Page, watched: Watched) -> bool:
+def _is_last(page: Page, watched: WatchedLog) -> bool:
     """Whether nothing will ever follow."""
     ends = watched.topic.is_execution and bool(page.entries) and page.entries[-1].type in TERMINAL_TYPES
     return page.closed or ends

@@ -35,7 +35,7 @@ class Target(NamedTuple):
 class StreamRequest(NamedTuple):
     """The stream parameters. `cursor` is None when there was none; `malformed` when there was one that is no id."""
 
-    lens: view.Lens
+    lens: view.StreamView
     cursor: EventId | None
     from_now: bool
     malformed: bool
@@ -55,7 +55,7 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
     start = _one_of(query.get("from"), "from", "start", "now") or ("now" if is_feed else "start")
     beats_as_event, beat_seconds = _heartbeat(query.get("heartbeat"))
     try:
-        lens = view.Lens(
+        lens = view.StreamView(
             types=view.TypeFilter(query["types"]) if "types" in query else None,
             named=_one_of(query.get("named"), "named", "true", "false") != "false",
             chunked=request.version >= HttpVersion11,

@@ -25,19 +25,19 @@ from broker.base.settings import Settings
 from broker.base.slices import Turns
 from broker.live import sse, view
 from broker.live.failures import Failures
-from broker.live.rendering import RenderedLens, Rendering
+from broker.live.rendering import RenderedView, Rendering
 from broker.live.topic import Topic
 from broker.live.viewer import Viewer, ViewerState, take_over
 from broker.log.delivery_spans import Deliveries
 from broker.log.history import Head, History, Reset
-from broker.log.watch_leases import Presence, Tether
-from broker.log.watched import Watch, Watched
+from broker.log.watch_leases import DisconnectPolicy, WatchLeases
+from broker.log.watched import WatchedLog, WatchedLogs
 from broker.streams.admission import Admission
 from broker.streams.reconnect import STREAM_HEADERS
 from broker.streams.replay import LOST_REDIS_SECONDS, Replay
 from broker.streams.request import StreamRequest, Target, read_parameters
-from broker.streams.slots import Seat, Seats
-from broker.streams.timers import Pulse
+from broker.streams.slots import StreamSlot, StreamSlots
+from broker.streams.timers import ViewerTimers
 from emitter import tasks
 from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATES
@@ -62,7 +62,7 @@ class Streams:
         settings: Settings,
         history: History,
         admission: Admission,
-        presence: Presence,
+        presence: WatchLeases,
         tickets: Tickets,
         metrics: Metrics,
         deliveries: Deliveries | None = None,
@@ -70,21 +70,21 @@ class Streams:
         self._settings = settings
         self._history = history
         self._admission = admission
-        self._seats = Seats(
+        self._seats = StreamSlots(
             settings.max_connections, admission, metrics, lambda: len(self._viewers) + len(self._closing)
         )
         self._presence = presence
         self._tickets = tickets
         self._metrics = metrics
-        self.watch = Watch(history, metrics, self, deliveries)
+        self.watch = WatchedLogs(history, metrics, self, deliveries)
         self._turns = Turns()
         self._steps = Replay(history, self.watch, metrics, self._turns, self.close)
-        self._pulse = Pulse(settings, self.close, self.on_failed)
+        self._pulse = ViewerTimers(settings, self.close, self.on_failed)
         self._failures = Failures()
         self._viewers: dict[int, Viewer] = {}
         self._closing: set[Viewer] = set()
         """Whose streams have ended, and whose connections have not: they keep their seats."""
-        self._lenses: dict[tuple[object, ...], view.Lens] = {}
+        self._lenses: dict[tuple[object, ...], view.StreamView] = {}
         self._gone = asyncio.Event()
         self._last_bytes_by = 0.0
         self._numbers = itertools.count(1)
@@ -116,11 +116,11 @@ class Streams:
         request_id: str,
         rendering: Rendering,
         *,
-        seat: Seat | None = None,
+        seat: StreamSlot | None = None,
     ) -> web.StreamResponse:
         """Answer with an execution as another protocol shows it. `seat` is the room that was held for it.
         Raises `Problem` before anything was sent; the request's body must have been read."""
-        lens = RenderedLens(rendering, chunked=request.version >= HttpVersion11)
+        lens = RenderedView(rendering, chunked=request.version >= HttpVersion11)
         wanted = StreamRequest(lens, None, from_now=False, malformed=False)
         if seat is None:
             return await self._admit(request, target, identity, wanted, request_id)
@@ -137,8 +137,8 @@ class Streams:
                 self._seats.reject("redis")
             raise
 
-    def seat(self, identity: Identity) -> AbstractAsyncContextManager[Seat]:
-        """Room for one stream, before anything is started that is to be shown on it; errors of `Seats.take`."""
+    def seat(self, identity: Identity) -> AbstractAsyncContextManager[StreamSlot]:
+        """Room for one stream, before anything is started that is to be shown on it; errors of `StreamSlots.take`."""
         return self._seats.take(identity)
 
     async def _answer(
@@ -148,14 +148,14 @@ class Streams:
         identity: Identity,
         wanted: StreamRequest,
         request_id: str,
-        seat: Seat,
+        seat: StreamSlot,
     ) -> web.StreamResponse:
         if not wanted.lens.is_native and (seconds := self._failures.seconds_left(target.log, wanted.lens)) > 0:
             detail = "this execution could not be shown; it will be tried again later"
             raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
         head = await self._head(target)
         if head is not None and head.state in TERMINAL_STATES:
-            if isinstance(wanted.lens, RenderedLens):
+            if isinstance(wanted.lens, RenderedView):
                 if end := await self._history.epitaph(target.log, target.record):
                     with self._noting(target, wanted.lens):
                         return web.Response(body=wanted.lens.whole([end]), headers=wanted.lens.headers)
@@ -164,7 +164,7 @@ class Streams:
         return await self._establish(request, target, identity, wanted, head, request_id, seat)
 
     @contextlib.contextmanager
-    def _noting(self, target: Target, lens: view.Lens) -> Iterator[None]:
+    def _noting(self, target: Target, lens: view.StreamView) -> Iterator[None]:
         """Around what a lens makes before there is a viewer: an error is this request's, and remembered."""
         try:
             yield
@@ -201,12 +201,12 @@ class Streams:
         wanted: StreamRequest,
         head: Head | None,
         request_id: str,
-        seat: Seat,
+        seat: StreamSlot,
     ) -> web.StreamResponse:
         lens = wanted.lens
         with self._noting(target, lens):
-            opening = lens.open() if isinstance(lens, RenderedLens) else self._greeting(target, wanted, head)
-        response = web.StreamResponse(headers=lens.headers if isinstance(lens, RenderedLens) else STREAM_HEADERS)
+            opening = lens.open() if isinstance(lens, RenderedView) else self._greeting(target, wanted, head)
+        response = web.StreamResponse(headers=lens.headers if isinstance(lens, RenderedView) else STREAM_HEADERS)
         if lens.chunked:
             response.enable_chunked_encoding()
         else:
@@ -246,7 +246,7 @@ class Streams:
         self._tickets.opened(viewer.identity, partial(self.close, viewer))
         self._metrics.connections.set(len(self._viewers))
         native = "native" if target.execution_id else "feed"
-        protocol = viewer.lens.name if isinstance(viewer.lens, RenderedLens) else native
+        protocol = viewer.lens.name if isinstance(viewer.lens, RenderedView) else native
         self._metrics.connections_opened[protocol].inc()
         self._log.info(
             "stream_opened",
@@ -290,7 +290,7 @@ class Streams:
         viewer.topic.remove(viewer)
         self.replay(viewer)
 
-    async def _replay(self, viewer: Viewer, watched: Watched, wanted: StreamRequest | None) -> None:
+    async def _replay(self, viewer: Viewer, watched: WatchedLog, wanted: StreamRequest | None) -> None:
         """Read the log after the viewer's cursor until the hub can take over."""
         try:
             async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:
@@ -464,9 +464,9 @@ def _why_left(viewer: Viewer, reason: CloseReason) -> CloseReason:
     return CloseReason.AGED if reason is CloseReason.FINISHED and not viewer.lens.is_native else reason
 
 
-def _tether(target: Target, head: Head | None) -> Tether | None:
+def _tether(target: Target, head: Head | None) -> DisconnectPolicy | None:
     """What the viewers of an execution keep alive by watching, if they do."""
     if head is None or not head.cancel_after_ms or head.state in TERMINAL_STATES:
         return None
     assert target.execution_id is not None
-    return Tether(member(target.owner, target.execution_id), head.cancel_after_ms)
+    return DisconnectPolicy(member(target.owner, target.execution_id), head.cancel_after_ms)

@@ -16,7 +16,7 @@ from broker.base.reasons import RedisOp
 from broker.streams.admission import Admission
 
 
-class Seat:
+class StreamSlot:
     """Room for one stream, held for who is about to open it."""
 
     __slots__ = ("is_taken",)
@@ -25,7 +25,7 @@ class Seat:
         self.is_taken = False
 
 
-class Seats:
+class StreamSlots:
     """The seats of one edge: `limit` of them (0: any number), of which `taken()` have their stream. Users have limits
     of their own (`Admission`)."""
 
@@ -39,7 +39,7 @@ class Seats:
         self.draining = False
 
     @asynccontextmanager
-    async def take(self, identity: Identity) -> AsyncIterator[Seat]:
+    async def take(self, identity: Identity) -> AsyncIterator[StreamSlot]:
         """Room for one stream of this caller, given back unless the stream was opened. Raises `Problem` 401, 429 and
         503, `RedisUnavailable` and redis errors."""
         if identity.expires_at is not None and identity.expires_at <= time.time():
@@ -49,7 +49,7 @@ class Seats:
             self.reject(reason)
             raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(random.randint(1, 5)))
         self._held += 1
-        seat = Seat()
+        seat = StreamSlot()
         try:
             await self._count(identity)
             try:

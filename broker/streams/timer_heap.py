@@ -13,7 +13,7 @@ from broker.base.slices import SLICE_SECONDS
 T = TypeVar("T")
 
 
-class Timer(Generic[T]):
+class TimerHeap(Generic[T]):
     """A heap of (when, subject) on the loop's clock, and one loop timer for its top.
 
     `tick(subject, now)` is called when a subject is due, and returns when to call again, or None to forget it.

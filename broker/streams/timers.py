@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from broker.base.reasons import CloseReason
 from broker.base.settings import Settings
-from broker.live.view import Lens
+from broker.live.view import StreamView
 from broker.live.viewer import Viewer, ViewerState
-from broker.streams.timer_heap import Timer
+from broker.streams.timer_heap import TimerHeap
 
 EXPIRY_NOTICE_SECONDS = 60.0
 
 
-class Pulse:
+class ViewerTimers:
     """`close` is called with a viewer whose time is over, `fail` with one for whom something raised. A viewer that was
     closed is watched on until all that was written to it has gone."""
 
@@ -31,7 +31,7 @@ class Pulse:
         self._close = close
         self._fail = fail
         self._stuck_pause = max(0.25, settings.write_timeout_seconds / 8)
-        self._timer: Timer[Viewer] = Timer(self._tick)
+        self._timer: TimerHeap[Viewer] = TimerHeap(self._tick)
 
     def add(self, viewer: Viewer) -> None:
         """A stream begins."""
@@ -57,7 +57,7 @@ class Pulse:
     def stop(self) -> None:
         self._timer.stop()
 
-    def heartbeat_seconds(self, lens: Lens) -> float:
+    def heartbeat_seconds(self, lens: StreamView) -> float:
         """No further apart than the settings have it: what lies in between counts on that."""
         return min(lens.heartbeat_seconds or float("inf"), self._settings.heartbeat_seconds)
 

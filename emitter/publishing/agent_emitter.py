@@ -40,7 +40,7 @@ from emitter.publishing.event_methods import EventMethods, named
 from emitter.publishing.halves import Halves
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Named, Origin, apply_hooks, name_hooks, prepare_end
-from emitter.publishing.input_wait import Asking
+from emitter.publishing.input_wait import InputRequest
 from emitter.publishing.outbox import Options
 from emitter.publishing.publisher import Publisher
 from emitter.publishing.queue import MERGED_DELTA_BYTES, Encode, escaped_bytes
@@ -647,4 +647,4 @@ class AgentEmitter(AsyncEventMethods):
         self._check()
         self._prepare(question, now_ms())  # a question that cannot be asked must not wait for Redis
         with self._waiting():
-            return await Asking(question, self._publisher, self._lane, self).answer(expires_in)
+            return await InputRequest(question, self._publisher, self._lane, self).answer(expires_in)

@@ -24,9 +24,9 @@ from emitter.errors import (
     UnknownInput,
 )
 from emitter.events import EXPIRED, Event, InputReceived, InputRequired
-from emitter.publishing.outbox import Lane
+from emitter.publishing.outbox import Outbox
 from emitter.store.connection import GONE
-from emitter.store.control import Listener
+from emitter.store.control import ControlChannel
 from emitter.store.holds import plan
 from emitter.tasks import told_to_stop
 from emitter.wire.ids import now_ms
@@ -49,7 +49,7 @@ class Connected(Protocol):
     def redis(self) -> Redis: ...
 
     @property
-    def listener(self) -> Listener: ...
+    def listener(self) -> ControlChannel: ...
 
 
 class Voice(Protocol):
@@ -68,10 +68,10 @@ class Look(NamedTuple):
     is_asked: bool
 
 
-class Asking:
+class InputRequest:
     """`await Asking(…).answer(seconds)` is the value of the answer."""
 
-    def __init__(self, question: InputRequired, publisher: Connected, lane: Lane, voice: Voice) -> None:
+    def __init__(self, question: InputRequired, publisher: Connected, lane: Outbox, voice: Voice) -> None:
         self._question = question
         self._id = question.input_id
         self._publisher = publisher

@@ -13,7 +13,7 @@ import structlog
 
 from emitter.errors import AppendRefused, EmitterClosed, EventsLost, QueueFull, RedisUnavailable
 from emitter.events import Event
-from emitter.publishing.queue import Queue
+from emitter.publishing.queue import EventQueue
 from emitter.store.append import LogLimits, Mode, PackedAppend, append_command
 from emitter.store.connection import Channels
 from emitter.tracing.trace import Allowance, Trace
@@ -48,9 +48,9 @@ class Sender(Protocol):
     limits: LogLimits
     channels: Channels
 
-    def schedule(self, lane: Lane, *, urgent: bool) -> None: ...
+    def schedule(self, lane: Outbox, *, urgent: bool) -> None: ...
 
-    def forget(self, lane: Lane) -> None: ...
+    def forget(self, lane: Outbox) -> None: ...
 
     def check_open(self) -> None:
         """Raises `EmitterClosed`."""
@@ -63,7 +63,7 @@ class Flush(NamedTuple):
     done: asyncio.Future[None]
 
 
-class Lane:
+class Outbox:
     """One producer's road into one log. Made by `Publisher.lane`."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Lane:
         self.producer = secrets.token_urlsafe(9)
         self._packed = PackedAppend(self._command((), 1))
         options = publisher.options
-        self.queue = Queue(options.max_queue_events, options.max_queue_bytes, encode)
+        self.queue = EventQueue(options.max_queue_events, options.max_queue_bytes, encode)
         self.batch: Batch | None = None
         self.error: Exception | None = None
         self.failures = 0

@@ -32,11 +32,11 @@ from emitter.errors import (
 from emitter.events import Event
 from emitter.observer import Observer
 from emitter.publishing.hooks import Hook, hooks_from, name_hooks
-from emitter.publishing.outbox import Lane, Options
+from emitter.publishing.outbox import Options, Outbox
 from emitter.settings import SharedSettings, read
 from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.store.connection import DEFAULT_URL, GONE, Link, channels_of, connect
-from emitter.store.control import Listener
+from emitter.store.control import ControlChannel
 from emitter.store.holds import Holds
 from emitter.store.lifecycle import Lifecycle
 from emitter.tracing.trace import Trace, Tracer
@@ -80,7 +80,7 @@ class Publisher:
         self.redis = redis if redis is not None else connect(redis_url or _redis_url())
         self._owns_redis = redis is None
         self.channels = channels_of(self.redis)
-        self.listener = Listener(self.redis)
+        self.listener = ControlChannel(self.redis)
         self.options = options
         self.limits = found_limits if limits is None else limits
         self.redact = Redactor(found_keys if redact_keys is None else redact_keys)
@@ -88,10 +88,10 @@ class Publisher:
             self.redis, Lifecycle(self.redis, self.limits, self.redact), self.limits.unheld_lease_seconds
         )
         self._link: Link | None = None
-        self._due: dict[Lane, None] = {}
-        self._waiting: dict[Lane, None] = {}
-        self._resting: dict[Lane, asyncio.TimerHandle] = {}
-        self._sending: list[tuple[Lane, Batch]] = []
+        self._due: dict[Outbox, None] = {}
+        self._waiting: dict[Outbox, None] = {}
+        self._resting: dict[Outbox, asyncio.TimerHandle] = {}
+        self._sending: list[tuple[Outbox, Batch]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -156,10 +156,10 @@ class Publisher:
         encode: Callable[[Event, int], Prepared],
         mode: Mode = "any",
         trace: Trace | None = None,
-    ) -> Lane:
-        return Lane(self, owner, execution_id, attempt, encode, mode, trace)
+    ) -> Outbox:
+        return Outbox(self, owner, execution_id, attempt, encode, mode, trace)
 
-    def schedule(self, lane: Lane, *, urgent: bool) -> None:
+    def schedule(self, lane: Outbox, *, urgent: bool) -> None:
         if lane in self._resting:
             return
         if urgent:
@@ -177,16 +177,16 @@ class Publisher:
         self._waiting.clear()
         self._wake.set()
 
-    def _rest(self, lane: Lane) -> None:
+    def _rest(self, lane: Outbox) -> None:
         """Try a lane that Redis answered with an error again after a while; the others need not wait for it."""
         seconds = backoff_seconds(lane.failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
         self._resting[lane] = asyncio.get_running_loop().call_later(seconds, self._wake_up, lane)
 
-    def _wake_up(self, lane: Lane) -> None:
+    def _wake_up(self, lane: Outbox) -> None:
         del self._resting[lane]
         self.schedule(lane, urgent=True)
 
-    def forget(self, lane: Lane) -> None:
+    def forget(self, lane: Outbox) -> None:
         self._due.pop(lane, None)
         self._waiting.pop(lane, None)
         if (timer := self._resting.pop(lane, None)) is not None:
@@ -259,7 +259,7 @@ class Publisher:
                 lane.late_since = lane.late_since or started
                 self.schedule(lane, urgent=True)
 
-    def _trace(self, sent: Sequence[tuple[Lane, Batch]], replies: Sequence[Any], started: float) -> None:
+    def _trace(self, sent: Sequence[tuple[Outbox, Batch]], replies: Sequence[Any], started: float) -> None:
         """Show appends in the traces of their executions, each with the tries that came before."""
         now = time.perf_counter()
         for (lane, batch), reply in zip(sent, replies, strict=True):
@@ -271,7 +271,7 @@ class Publisher:
                 self._tracer.record("append", trace, seconds, execution=lane.execution_id, events=events)
             lane.late_since = None
 
-    def _settle(self, lane: Lane, reply: Any) -> None:
+    def _settle(self, lane: Outbox, reply: Any) -> None:
         if isinstance(reply, Exception):
             log.warning("append_failed", error=str(reply)[:200], execution=lane.execution_id)
             lane.failed(reply)

@@ -52,7 +52,7 @@ class Delta:
         return self.cls(message_id=self.message_id, delta="".join(self.parts))
 
 
-class Queue:
+class EventQueue:
     """Events of one producer waiting for their log. `encode` turns a merged delta into what is stored.
 
     Each queued event has a place: the producer sequence it will have, if no chunk before it is given up.

@@ -30,7 +30,7 @@ class _Waiter(NamedTuple):
     wake: Callable[[], None]
 
 
-class Listener:
+class ControlChannel:
     """`with listener.calling(channel, message, wake):`. Connected only while somebody waits."""
 
     def __init__(self, redis: Redis) -> None:

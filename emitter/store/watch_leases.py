@@ -63,7 +63,7 @@ return redis.call('ZRANGE', KEYS[1], '-inf', text(now), 'BYSCORE', 'LIMIT', 0, A
 )
 
 
-class Word(NamedTuple):
+class WatchLease(NamedTuple):
     """What an edge says of an execution (by its `member`): its viewers there watch for `holds_ms` more; 0 or less: they
     left so long ago. `cancel_after_ms` is how long the execution goes on unwatched."""
 
@@ -72,7 +72,7 @@ class Word(NamedTuple):
     holds_ms: int
 
 
-async def say(redis: Redis, edge: str, words: Sequence[Word]) -> None:
+async def say(redis: Redis, edge: str, words: Sequence[WatchLease]) -> None:
     """An edge's words on different executions, which replace its earlier ones."""
     client: Any = redis
     keys = [ABANDONED, *(viewers_key(word.name) for word in words)]

@@ -87,15 +87,15 @@ class HandedOver(msgspec.Struct, frozen=True):
     """The worker stops: another one shall take over."""
 
 
-class Lost(msgspec.Struct, frozen=True):
+class LeaseLost(msgspec.Struct, frozen=True):
     """Another worker or attempt has the execution, or somebody ended it: nothing more may be written."""
 
 
-Cause = Cancel | TimedOut | HandedOver | Lost
+Cause = Cancel | TimedOut | HandedOver | LeaseLost
 Ending = Returned | Raised | Retried | Refused | Cause
 
 
-class Run:
+class Attempt:
     """`await Run(…).execute()` runs the agent and ends the execution; it never raises what the agent raises.
 
     `open_emitter` makes an emitter for the job; a second one is opened if the first is broken at the end.
@@ -125,7 +125,7 @@ class Run:
 
     def interrupt(self, cause: Cause) -> None:
         """Stop the agent. The first cause counts; but what is lost takes nothing more, whatever else happened."""
-        if isinstance(cause, Lost):
+        if isinstance(cause, LeaseLost):
             self.emitter.disown(Superseded(self.job.execution_id, self.job.attempt + 1))
         if not self._interrupted.done():
             self._interrupted.set_result(cause)
@@ -262,7 +262,7 @@ class Run:
     def _raised(self, error: BaseException) -> Ending:
         if isinstance(error, AppendRefused) and error.execution_id == self.job.execution_id:
             if isinstance(error, Superseded | UnknownExecution):
-                return Lost()
+                return LeaseLost()
             if isinstance(error, ExecutionEnded):
                 return Refused()
         if isinstance(error, asyncio.CancelledError):
@@ -332,7 +332,7 @@ class Run:
                 await emitter.flush()  # before the execution is given back: the next attempt fences this one
             case Refused():
                 await emitter.flush()
-            case Lost():
+            case LeaseLost():
                 pass
         return _outcome(ending)
 
@@ -365,7 +365,7 @@ def _outcome(ending: Ending) -> Outcome:
         TimedOut: "timeout",
         Cancel: "cancelled",
         HandedOver: "handed_over",
-        Lost: "lost",
+        LeaseLost: "lost",
     }
     return outcomes[type(ending)]
 

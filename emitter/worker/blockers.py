@@ -10,9 +10,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from emitter.worker.attempt import Run
+    from emitter.worker.attempt import Attempt
 
-RUNNING: ContextVar[Run | None] = ContextVar("runcast_running", default=None)
+RUNNING: ContextVar[Attempt | None] = ContextVar("runcast_running", default=None)
 """The run that a task or callback belongs to: tasks that an agent starts inherit it."""
 FRAMES = 4
 _RUN_HANDLE = asyncio.Handle._run.__code__
@@ -21,7 +21,7 @@ _RUN_HANDLE = asyncio.Handle._run.__code__
 class Blocker(NamedTuple):
     """The run that holds the loop, `None` if that cannot be told; `at`: the innermost calls, the last one first."""
 
-    run: Run | None
+    run: Attempt | None
     at: str
 
     @property

@@ -31,7 +31,7 @@ from emitter.store import announcements, jobs
 from emitter.store.connection import GONE
 from emitter.store.jobs import Renewal
 from emitter.store.lifecycle import Lifecycle
-from emitter.worker.attempt import Run, TimedOut
+from emitter.worker.attempt import Attempt, TimedOut
 from emitter.worker.blockers import Blocker, find_blocker
 
 log = structlog.get_logger("emitter.worker")
@@ -78,8 +78,8 @@ class Leases:
         *,
         open_redis: Callable[[], Redis],
         open_lifecycle: Callable[[Redis], Lifecycle],
-        runs: dict[str, Run],
-        apply: Callable[[Run, Renewal], None],
+        runs: dict[str, Attempt],
+        apply: Callable[[Attempt, Renewal], None],
         observer: Observer,
     ) -> None:
         self._worker = worker
@@ -89,7 +89,7 @@ class Leases:
         self._runs = runs
         self._apply = apply
         self._observer = observer
-        self._news: deque[list[tuple[Run, Renewal]]] = deque(maxlen=2)
+        self._news: deque[list[tuple[Attempt, Renewal]]] = deque(maxlen=2)
         self._beat_at: float | None = None
         self._block: Block | None = None
         self._given_up = False
@@ -184,7 +184,7 @@ class Leases:
             with contextlib.suppress(RuntimeError):  # the worker's loop is closed
                 self._loop.call_soon_threadsafe(self._beat)
 
-    async def _renew(self, redis: Redis, runs: list[Run]) -> None:
+    async def _renew(self, redis: Redis, runs: list[Attempt]) -> None:
         renewals = await jobs.renew(redis, [run.job for run in runs], self._worker, self._settings.lease_ms)
         news = list(zip(runs, renewals, strict=True))
         for run, renewal in news:
@@ -214,7 +214,7 @@ class Leases:
             self._block = None
         return silent
 
-    async def _give_up(self, redis: Redis, lifecycle: Lifecycle, runs: Iterable[Run], silent: float) -> None:
+    async def _give_up(self, redis: Redis, lifecycle: Lifecycle, runs: Iterable[Attempt], silent: float) -> None:
         """Let the leases lapse, and hand over whatever does not block the loop, if another worker lives."""
         if self._given_up:
             return
@@ -229,7 +229,7 @@ class Leases:
             if run is not blocker.run:
                 await lifecycle.hand_over(run.job)
 
-    async def _end_blocker(self, lifecycle: Lifecycle, run: Run | None) -> None:
+    async def _end_blocker(self, lifecycle: Lifecycle, run: Attempt | None) -> None:
         """End an execution that blocks the loop and is over a limit, or does not follow a cancel."""
         if run is None or run.is_closed or (event := self._end_of(run, time.monotonic())) is None:
             return
@@ -238,7 +238,7 @@ class Leases:
             await lifecycle.end(run.job, event)
             log.warning("execution_cut", execution=run.job.execution_id, agent=run.job.agent, then=event.type)
 
-    def _end_of(self, run: Run, now: float) -> Event | None:
+    def _end_of(self, run: Attempt, now: float) -> Event | None:
         if (cancel := run.cancel_heard(now - self._settings.cut_seconds)) is not None:
             return ExecutionCancelled(reason=cancel.reason, by=cancel.by)
         if (limit := run.limit_over(now - OVER_SECONDS)) is not None:

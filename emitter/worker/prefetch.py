@@ -16,7 +16,7 @@ from emitter.store.jobs import Entry
 CROWDED_BLOCK_MS = 250
 
 
-class Intake:
+class JobPrefetch:
     """`fill` reads into `entries`; the worker takes an entry out once its claim is answered, so that a lost connection
     in between loses no job. `block_ms` is how long a read waits for one."""
 

@@ -3,7 +3,8 @@
 Its loops share one process. `fetch` reads and claims while there are free slots; `announce` says that the worker
 lives; `reap` looks after what other workers lost; `schedule` starts what has its time. Redis may go away for a while:
 every loop tries again with jittered pauses. A thread keeps the leases of what runs (`emitter.worker.leases`). It also
-learns what was cancelled (a message wakes it at once) or lost. An async agent that blocks the event loop blocks all the rest.
+learns what was cancelled (a message wakes it at once) or lost. An async agent that blocks the event loop blocks all
+the rest.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from emitter.store.reaper import Reaper
 from emitter.tasks import told_to_stop
 from emitter.tracing.trace import Fact, Span, Tracer, log_fields
 from emitter.worker.agents import Agents
-from emitter.worker.attempt import HandedOver, Lost, Run
+from emitter.worker.attempt import Attempt, HandedOver, LeaseLost
 from emitter.worker.blockers import RUNNING
 from emitter.worker.leases import Leases, LeaseSettings
-from emitter.worker.prefetch import Intake
+from emitter.worker.prefetch import JobPrefetch
 from emitter.worker.scheduler import Scheduler
 
 log = structlog.get_logger("emitter.worker")
@@ -97,12 +98,12 @@ class Worker:
         self._lifecycle = Lifecycle(self._redis, self._publisher.limits, self._publisher.redact)
         self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds, observer)
         self._scheduler = Scheduler(self._redis, self._lifecycle, agents.schedules)
-        self._intake = Intake(
+        self._intake = JobPrefetch(
             self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
         )
         self._started_at = int(time.time() * 1000)
         self._lag_seconds = 0.0
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Attempt] = {}
         self._leases = Leases(
             self.id,
             LeaseSettings(
@@ -313,13 +314,13 @@ class Worker:
                 traceparent=None if span.trace is None else span.trace.parent,
             )
 
-        run = Run(job, self.agents[job.agent], open_emitter, self.settings.cut_seconds)
+        run = Attempt(job, self.agents[job.agent], open_emitter, self.settings.cut_seconds)
         self._runs[job.record] = run
         task = asyncio.create_task(self._see_through(run, span), name=f"run-{job.execution_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _see_through(self, run: Run, span: Span) -> None:
+    async def _see_through(self, run: Attempt, span: Span) -> None:
         """One execution from claim to end, and what follows from how it came out."""
         job, started = run.job, time.monotonic()
         about = {"agent": job.agent, "attempt": job.attempt, **log_fields(span.trace)}
@@ -344,7 +345,7 @@ class Worker:
             log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
         await self._let_go(run, outcome)
 
-    async def _let_go(self, run: Run, outcome: Outcome) -> None:
+    async def _let_go(self, run: Attempt, outcome: Outcome) -> None:
         """Settle the lease. Of a lost execution it is another's; of an unwritten end it must lapse, to be noticed."""
         job = run.job
         try:
@@ -357,7 +358,7 @@ class Worker:
         except (RedisError, *GONE) as error:
             log.warning("lease_left", outcome=outcome, error=type(error).__name__)
 
-    def _say_failure(self, run: Run, outcome: Outcome) -> None:
+    def _say_failure(self, run: Attempt, outcome: Outcome) -> None:
         """Where the agent's own error is looked for first. As in the record: bounded, and without credentials."""
         if run.failure is not None:
             redact = self._publisher.redact.text
@@ -365,7 +366,7 @@ class Worker:
             again = {"again_in_seconds": round(run.retry_after, 3)} if outcome == "retried" else {}
             log.error("agent_failed", error=redact(run.failure.error), **again, **stack)
 
-    def _keep_leftover(self, run: Run) -> None:
+    def _keep_leftover(self, run: Attempt) -> None:
         task: asyncio.Task[object] | None = run.leftover
         if task is not None:
             log.warning("agent_left_behind", agent_task=task.get_name())
@@ -399,15 +400,15 @@ class Worker:
         )
 
 
-def _heed(run: Run, renewal: Renewal) -> None:
+def _heed(run: Attempt, renewal: Renewal) -> None:
     """Do what an execution's record says."""
     if renewal.verdict == "lost":
-        run.interrupt(Lost())
+        run.interrupt(LeaseLost())
     elif renewal.verdict == "ended":
         # An agent that wrote its own end may tidy up in peace. Its emitter knows of it a moment after the log has it,
         # so the log's word counts from the second time on.
         if run.end_seen and not run.emitter.ended:
-            run.interrupt(Lost())
+            run.interrupt(LeaseLost())
         run.end_seen = True
     elif renewal.cancel is not None:
         run.interrupt(renewal.cancel)

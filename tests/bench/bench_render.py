@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 from figures import Figure, Run, at_most, median
 
-from broker.live.rendering import RenderedLens, Rendering
-from broker.live.view import Lens
-from broker.protocols.a2a.projection import Opening, Story
+from broker.live.rendering import RenderedView, Rendering
+from broker.live.view import StreamView
+from broker.protocols.a2a.projection import Opening, TaskProjection
 from broker.protocols.a2a.renderer import TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
 from broker.protocols.a2a.v03 import V03
@@ -97,18 +97,18 @@ def _renamed(event: Any, names: Sequence[str], round_: int) -> Any:
 
 
 def a2a(version: Any) -> Take:
-    return rendered(TaskStream(Story(Opening(TASK, "ctx")), version, rpc_result("r")))
+    return rendered(TaskStream(TaskProjection(Opening(TASK, "ctx")), version, rpc_result("r")))
 
 
 def rendered(rendering: Rendering) -> Take:
     """As an edge does it for one viewer."""
-    lens = RenderedLens(rendering, chunked=True)
+    lens = RenderedView(rendering, chunked=True)
     lens.open()
     return lambda entry: lens.encode([entry])
 
 
 def native() -> Take:
-    lens = Lens()
+    lens = StreamView()
     return lambda entry: lens.encode([entry])
 
 

@@ -46,7 +46,7 @@ from emitter.integrations.temporal import (
     relay,
 )
 from emitter.integrations.temporal.activity_emitter import progress_of
-from emitter.integrations.temporal.closing import Run
+from emitter.integrations.temporal.closing import WorkflowRun
 from emitter.integrations.temporal.execution import with_header
 from emitter.store.connection import connect
 from emitter.wire.entries import parse_stream
@@ -77,7 +77,7 @@ pytestmark = pytest.mark.usefixtures("garbage_kept")
 
 ALICE = Owner("alice")
 EX_1 = Execution("alice", "ex_1")
-RUN_1 = Run("default", "wf", "run-1")
+RUN_1 = WorkflowRun("default", "wf", "run-1")
 
 
 def of(execution: Execution) -> dict[str, Payload]:
@@ -516,7 +516,7 @@ async def test_an_attempt_that_runs_twice_while_redis_is_away(own_redis: Embedde
 async def test_a_log_that_waits_for_redis_is_bounded(own_redis: EmbeddedRedis) -> None:
     """What a workflow tells beyond a full queue is dropped, but for its end."""
     client = connect(own_redis.url)
-    counter = relay.Desk(lambda: Publisher(redis_url=own_redis.url, options=Options(max_queue_events=3)), 1.0)
+    counter = relay.EventRelay(lambda: Publisher(redis_url=own_redis.url, options=Options(max_queue_events=3)), 1.0)
     async with counter.open():
         road = counter.road(EX_1, "workflow")
         assert road is not None
@@ -908,12 +908,12 @@ async def test_an_end_that_another_worker_comes_to(redis: Redis, redis_url: str,
 
 async def test_what_is_left_running_at_the_end(redis: Redis, redis_url: str, core: Core) -> None:
     """Says nothing more, and does not undo the end."""
-    counter = relay.Desk(lambda: Publisher(redis_url=redis_url), 1.0)
+    counter = relay.EventRelay(lambda: Publisher(redis_url=redis_url), 1.0)
     service = Service()
     service.core = core
     async with counter.open(Client(service)):
-        counter.tell(relay.Told(EX_1, "workflow", 1, ExecutionComplete(result=1, duration=0), 1, RUN_1, 10))
-        counter.tell(relay.Told(EX_1, "workflow", 2, Status(status="late", message=""), 1, RUN_1, 10))
+        counter.tell(relay.RunEvent(EX_1, "workflow", 1, ExecutionComplete(result=1, duration=0), 1, RUN_1, 10))
+        counter.tell(relay.RunEvent(EX_1, "workflow", 2, Status(status="late", message=""), 1, RUN_1, 10))
         await asyncio.sleep(0)
         core.close("run-1", ended("completed", workflow_task_completed_event_id=11))
     assert await story(redis) == [("execution:complete", {"result": 1})]
@@ -1092,13 +1092,13 @@ async def test_what_a_workflow_may_emit(redis: Redis, redis_url: str, core: Core
 async def test_what_workflows_tell_is_bounded(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is told faster than the event loop can queue it is dropped, but for the end."""
     monkeypatch.setattr(relay, "TOLD_MAX", 5)
-    counter = relay.Desk(lambda: Publisher(redis_url=redis_url), 1.0)
+    counter = relay.EventRelay(lambda: Publisher(redis_url=redis_url), 1.0)
     events = [*[Status(status="s", message="")] * 20, ExecutionComplete(result=None, duration=0)]
     async with counter.open():
         for seq, event in enumerate(events, 1):
-            counter.tell(relay.Told(EX_1, "workflow", seq, event, 1, RUN_1))
+            counter.tell(relay.RunEvent(EX_1, "workflow", seq, event, 1, RUN_1))
     assert await types(redis) == [*["status"] * 5, "execution:complete"]
-    counter.tell(relay.Told(EX_1, "workflow", 99, events[0], 1, RUN_1))  # nobody is there any more
+    counter.tell(relay.RunEvent(EX_1, "workflow", 99, events[0], 1, RUN_1))  # nobody is there any more
 
 
 async def test_it_is_part_of_its_callers_trace(redis: Redis, redis_url: str, core: Core) -> None:

@@ -12,7 +12,7 @@ import pytest
 from broker.base.problem import Problem
 from broker.executions.conversations import Turn
 from broker.protocols.a2a import errors as a2a_errors
-from broker.protocols.a2a.codec import Wire, encode, milliseconds
+from broker.protocols.a2a.codec import Codec, encode, milliseconds
 from broker.protocols.a2a.errors import A2AError, to_a2a
 from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
@@ -112,7 +112,7 @@ def refusal(call: Any, *arguments: Any) -> a2a_errors.Kind:
 
 
 @pytest.mark.parametrize(("version", "params"), [(V10(), NEW), (V03(), OLD), (V03Rest(), OLD_REST)])
-def test_a_message(version: Wire, params: Any) -> None:
+def test_a_message(version: Codec, params: Any) -> None:
     """The same message comes in three shapes."""
     assert version.read_send(params) == EXPECTED
 
@@ -136,7 +136,7 @@ def test_camel_case_over_old_rest() -> None:
         (V03Rest(), {"blocking": True}, True),
     ],
 )
-def test_who_waits(version: Wire, configuration: dict[str, Any], blocks: bool) -> None:
+def test_who_waits(version: Codec, configuration: dict[str, Any], blocks: bool) -> None:
     """Whether the answer is to wait for the task's end is said otherwise in each version."""
     params = {V10: NEW, V03: OLD, V03Rest: OLD_REST}[type(version)]  # type: ignore[index]
     assert version.read_send({**params, "configuration": configuration}).blocking is blocks
@@ -150,7 +150,7 @@ def test_who_waits(version: Wire, configuration: dict[str, Any], blocks: bool) -
         (V03Rest(), {"push_notification": {"url": "https://e.com"}}),
     ],
 )
-def test_who_wants_to_be_called(version: Wire, configuration: dict[str, Any]) -> None:
+def test_who_wants_to_be_called(version: Codec, configuration: dict[str, Any]) -> None:
     """A wish for push notifications is seen in every version."""
     params = {V10: NEW, V03: OLD, V03Rest: OLD_REST}[type(version)]  # type: ignore[index]
     assert version.read_send({**params, "configuration": configuration}).wants_push

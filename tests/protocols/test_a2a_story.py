@@ -11,9 +11,9 @@ import pytest
 
 from broker.protocols.a2a import bounds, renderer
 from broker.protocols.a2a.bounds import MAX_HISTORY
-from broker.protocols.a2a.codec import Wire, encode
+from broker.protocols.a2a.codec import Codec, encode
 from broker.protocols.a2a.model import Artifact, ArtifactUpdate, StatusUpdate, Task, TextPart, Update
-from broker.protocols.a2a.projection import Opening, Story
+from broker.protocols.a2a.projection import Opening, TaskProjection
 from broker.protocols.a2a.renderer import SettledTask, TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
 from broker.protocols.a2a.v03 import V03
@@ -50,7 +50,7 @@ OPENING = Opening(TASK, "ctx_1")
 QUEUED = ExecutionQueued(task="t", agent="a")
 STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 DONE = ExecutionComplete(result=None, duration=1.0)
-WIRES: dict[str, Wire] = {"0.3": V03(), "1.0": V10(), "0.3_rest": V03Rest(), "simple": Simple()}
+WIRES: dict[str, Codec] = {"0.3": V03(), "1.0": V10(), "0.3_rest": V03Rest(), "simple": Simple()}
 
 
 def entries(*told: Event, first: int = 1) -> list[Entry]:
@@ -62,7 +62,7 @@ def entries(*told: Event, first: int = 1) -> list[Entry]:
     return found
 
 
-def tell(story: Story, log: list[Entry]) -> list[Update]:
+def tell(story: TaskProjection, log: list[Entry]) -> list[Update]:
     return [update for entry in log for update in story.take(entry)]
 
 
@@ -103,7 +103,7 @@ def without_void(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
 def test_golden(name: str) -> None:
     """A log with every event type is shown in exactly these bytes."""
     stream = TaskStream(
-        Story(OPENING), WIRES[name], rpc_result("r-1") if name in ("0.3", "1.0") else encode, is_followed=True
+        TaskProjection(OPENING), WIRES[name], rpc_result("r-1") if name in ("0.3", "1.0") else encode, is_followed=True
     )
     data = stream.open() + stream.render(recorded("every_event.jsonl"))
     assert data.decode("ascii") == (GOLDEN / f"a2a_{name}.txt").read_text()
@@ -115,14 +115,14 @@ def test_golden(name: str) -> None:
 def test_pieces(name: str) -> None:
     """However the log is cut into deliveries, the bytes are the same."""
     log = recorded("every_event.jsonl")
-    whole = TaskStream(Story(OPENING), WIRES[name], is_followed=True).render(log)
-    single = TaskStream(Story(OPENING), WIRES[name], is_followed=True)
+    whole = TaskStream(TaskProjection(OPENING), WIRES[name], is_followed=True).render(log)
+    single = TaskStream(TaskProjection(OPENING), WIRES[name], is_followed=True)
     assert b"".join(single.render([entry]) for entry in log) == whole
 
 
 def test_updates_come_to_the_task() -> None:
     """At every place, the task as it stands has the artifacts, state and question that its updates come to."""
-    story, updates = Story(OPENING), []
+    story, updates = TaskProjection(OPENING), []
     for entry in recorded("every_event.jsonl"):
         updates += story.take(entry)
         task = story.task()
@@ -137,10 +137,10 @@ def test_updates_come_to_the_task() -> None:
 def test_from_every_place() -> None:
     """A client that takes the task at any place and then what follows has in the end what one has that saw it all."""
     log = recorded("every_event.jsonl")
-    whole = Story(OPENING)
+    whole = TaskProjection(OPENING)
     tell(whole, log)
     for place in range(1, len(log)):
-        story = Story(OPENING)
+        story = TaskProjection(OPENING)
         tell(story, log[:place])
         had = {artifact.artifact_id: artifact for artifact in story.task().artifacts}
         rest = tell(story, log)  # what it was told already it does not tell again
@@ -155,7 +155,7 @@ def test_from_every_place() -> None:
 def test_a_trimmed_head(first: int) -> None:
     """A log whose head is gone is told from where it begins: the task first, one end at the end."""
     log = recorded("every_event.jsonl")[first - 1 :]
-    stream = TaskStream(Story(Opening(TASK, "c", text="what was asked")), V10(), is_followed=True)
+    stream = TaskStream(TaskProjection(Opening(TASK, "c", text="what was asked")), V10(), is_followed=True)
     found = shown(stream.render(log))
     assert list(found[0]) == ["task"]
     assert all("task" not in each for each in found[1:])
@@ -167,7 +167,7 @@ def test_a_trimmed_head(first: int) -> None:
 
 def test_the_task_comes_first() -> None:
     """The first frame is the task with the user's message; its id is the client's own."""
-    stream = TaskStream(Story(OPENING._replace(message_id="m-1")), V10())
+    stream = TaskStream(TaskProjection(OPENING._replace(message_id="m-1")), V10())
     first, second = shown(stream.render(entries(QUEUED, STARTED)))
     history = first["task"]["history"]
     assert [(said["messageId"], said["role"], said["parts"]) for said in history] == [
@@ -183,7 +183,7 @@ def test_the_task_comes_first() -> None:
 )
 def test_the_end(end: Event, state: str) -> None:
     """The last update is final and says why; nothing follows it."""
-    stream = TaskStream(Story(OPENING), V03())
+    stream = TaskStream(TaskProjection(OPENING), V03())
     found = shown(stream.render([*entries(QUEUED, STARTED, end), *entries(Thinking(thought="late"), first=4)]))
     assert [each.get("final") for each in found] == [None, False, True]
     assert found[-1]["status"]["state"] == state
@@ -194,7 +194,7 @@ def test_the_end(end: Event, state: str) -> None:
 
 def test_an_end_alone() -> None:
     """A log of which only the end is left still gives a task and its final update."""
-    stream = TaskStream(Story(OPENING), V03())
+    stream = TaskStream(TaskProjection(OPENING), V03())
     task, last = shown(stream.render(entries(DONE, first=9)))
     assert task["kind"] == "task"
     assert last["final"]
@@ -203,7 +203,7 @@ def test_an_end_alone() -> None:
 
 def test_a_question_ends_the_stream() -> None:
     """A question is the stream's final update; nothing after it is shown."""
-    stream = TaskStream(Story(OPENING), V03())
+    stream = TaskStream(TaskProjection(OPENING), V03())
     question = InputRequired(input_id="i", prompt="Go on?", kind="approval")
     found = shown(stream.render(entries(QUEUED, STARTED, question, Thinking(thought="meanwhile"))))
     assert [each.get("final") for each in found] == [None, False, True]
@@ -219,13 +219,13 @@ def test_a_question_that_was_answered_does_not() -> None:
         InputReceived(input_id="i", by="alice", value="x"),
         InputRequired(input_id="j", prompt="?", kind="text"),
     )
-    stream = TaskStream(Story(OPENING), V03(), answered=frozenset({"i"}))
+    stream = TaskStream(TaskProjection(OPENING), V03(), answered=frozenset({"i"}))
     assert [each.get("final") for each in shown(stream.render(log))] == [None, False, False, True]
 
 
 def test_a_followed_task_goes_on() -> None:
     """A stream that is followed to the end is not ended by questions, and says so."""
-    stream = TaskStream(Story(OPENING), V03(), is_followed=True)
+    stream = TaskStream(TaskProjection(OPENING), V03(), is_followed=True)
     log = entries(QUEUED, InputRequired(input_id="i", prompt="?", kind="text"), Thinking(thought="meanwhile"))
     assert [each.get("final") for each in shown(stream.render(log))] == [None, False, False]
     assert not stream.is_over
@@ -234,7 +234,7 @@ def test_a_followed_task_goes_on() -> None:
 def test_a_stream_that_begins_later() -> None:
     """A story that was told before begins with the task as it stood there, at once, and goes on with what follows."""
     log = entries(QUEUED, STARTED, Thinking(thought="one"), Thinking(thought="two"))
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     tell(story, log[:3])
     stream = TaskStream(story, V10())
     (task,) = shown(stream.open())
@@ -246,7 +246,7 @@ def test_a_stream_that_begins_later() -> None:
 def test_ids() -> None:
     """Of an entry's frames only the last has its id, so that nobody who resumes misses one of them."""
     log = entries(QUEUED, ExecutionComplete(result={"a": 1}, duration=1.0))
-    frames = SseReader().feed(TaskStream(Story(OPENING), V10()).render(log))
+    frames = SseReader().feed(TaskStream(TaskProjection(OPENING), V10()).render(log))
     assert [(frame.id, next(iter(json.loads(frame.data or "")))) for frame in frames] == [
         ("1001-1", "task"),
         (None, "artifactUpdate"),
@@ -267,7 +267,7 @@ def test_streamed_text() -> None:
     """Text comes in chunks of one artifact: the first takes its place, the rest are added, the last says so."""
     log = entries(STARTED, MessageDelta(message_id="m", delta="a"), MessageDelta(message_id="m", delta="b"),
                   MessageComplete(message_id="m"))  # fmt: skip
-    _, first, second, end = tell(Story(OPENING), log)
+    _, first, second, end = tell(TaskProjection(OPENING), log)
     chunks = [(each.artifact.parts, each.append, each.last) for each in (first, second, end)]
     assert chunks == [((TextPart(text="a"),), False, False), ((TextPart(text="b"),), True, False),
                       ((TextPart(text=""),), True, True)]  # fmt: skip
@@ -277,7 +277,7 @@ def test_streamed_text() -> None:
 def test_text_that_was_not_streamed(streamed: list[str]) -> None:
     """A completion whose text is another than the chunks', or that had none, takes their place."""
     deltas = [MessageDelta(message_id="m", delta=delta) for delta in streamed]
-    updates = tell(Story(OPENING), entries(STARTED, *deltas, MessageComplete(message_id="m", text="right")))
+    updates = tell(TaskProjection(OPENING), entries(STARTED, *deltas, MessageComplete(message_id="m", text="right")))
     assert merged(updates) == {"message:m": ["right"]}
     assert not updates[-1].append
     assert updates[-1].last
@@ -287,7 +287,7 @@ def test_a_lost_attempt() -> None:
     """What a lost attempt made is taken back, and what comes again under the same id begins anew."""
     lost = entries(QUEUED, STARTED, MessageDelta(message_id="m", delta="old"), PartialResult(result=1))
     over = entries(ExecutionSuperseded(from_seq=1, attempt=2), first=5)
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     updates = tell(story, lost + over)
     assert set(merged(updates)) == {"message:m", "partial:1004-4"}
     assert without_void(merged(updates)) == {}
@@ -302,7 +302,7 @@ def test_what_stays_of_a_lost_attempt() -> None:
     """What was before the void part stays, in full."""
     log = entries(STARTED, MessageDelta(message_id="m", delta="kept"), MessageDelta(message_id="m", delta=" lost"),
                   ExecutionSuperseded(from_seq=2, attempt=2))  # fmt: skip
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     assert merged(tell(story, log)) == {"message:m": ["kept"]}
     assert artifacts_of(story.task()) == {"message:m": ["kept"]}
 
@@ -310,7 +310,7 @@ def test_what_stays_of_a_lost_attempt() -> None:
 def test_while_it_waits() -> None:
     """What an agent says while it waits does not hide the question."""
     question = InputRequired(input_id="i", prompt="Go on?", kind="text")
-    updates = tell(Story(OPENING), entries(STARTED, question, Status(status="busy", message="Looking")))
+    updates = tell(TaskProjection(OPENING), entries(STARTED, question, Status(status="busy", message="Looking")))
     waiting, meanwhile = updates[1], updates[2]
     assert meanwhile.status.state == "input-required"
     assert meanwhile.status.message == waiting.status.message
@@ -320,7 +320,7 @@ def test_while_it_waits() -> None:
 def test_history() -> None:
     """Questions and answers are history once they were answered; an expired question has no answer; the latest count
     for a limit."""
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     ask = [InputRequired(input_id=name, prompt=name + "?", kind="text") for name in "ij"]
     tell(story, entries(QUEUED, ask[0], ask[1], InputReceived(input_id="i", by="alice", value="x"),
                         InputReceived(input_id="j", by=EXPIRED)))  # fmt: skip
@@ -338,7 +338,7 @@ def test_history_is_bounded() -> None:
         (InputRequired(input_id=f"i{n}", prompt="?", kind="text"), InputReceived(input_id=f"i{n}", by="a", value="x"))
         for n in range(MAX_HISTORY)
     )
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     tell(story, entries(QUEUED, *asked))
     history = story.task().history
     assert len(history) == MAX_HISTORY
@@ -349,7 +349,7 @@ def test_history_is_bounded() -> None:
 def test_two_open_questions() -> None:
     """With one of two answered the task still waits, and shows the other."""
     ask = [InputRequired(input_id=name, prompt=name + "?", kind="text") for name in "ij"]
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     tell(story, entries(QUEUED, *ask, InputReceived(input_id="i", by="alice", value="x")))
     status = story.task().status
     assert status.state == "input-required"
@@ -369,12 +369,12 @@ def test_two_open_questions() -> None:
 )
 def test_what_is_left_out(event: Event, expected: int) -> None:
     """Hidden and streamed thoughts are not told, usage comes with the end; every other event is."""
-    assert len(tell(Story(OPENING), entries(STARTED, event))) == 1 + expected
+    assert len(tell(TaskProjection(OPENING), entries(STARTED, event))) == 1 + expected
 
 
 def test_usage_comes_with_the_end() -> None:
     """The final update and the task have the totals and the duration."""
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     usage = events.UsageTotals(input_tokens=1, output_tokens=2, total_tokens=3)
     *_, last = tell(story, entries(STARTED, usage, ExecutionComplete(result=None, duration=1.5, tokens_used=3)))
     assert last.metadata["usage"]["totalTokens"] == 3
@@ -387,7 +387,7 @@ def test_usage_comes_with_the_end() -> None:
 )
 def test_the_result(result: Any, found: bool) -> None:
     """The result is an artifact, unless there is none or its text was streamed."""
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     done = ExecutionComplete(result=result, duration=1.0)
     updates = tell(story, entries(STARTED, MessageDelta(message_id="m", delta="hello"), done))
     assert ("runcast:result" in merged(updates)) is found
@@ -398,7 +398,7 @@ def test_names_of_artifacts() -> None:
     """An agent's artifact can never be taken for one of ours."""
     names = ["runcast:result", "page", "message:m"]
     made = [events.Artifact(artifact_id=name, media_type="text/plain", text=name) for name in names]
-    updates = tell(Story(OPENING), entries(STARTED, *made, MessageDelta(message_id="m", delta="x")))
+    updates = tell(TaskProjection(OPENING), entries(STARTED, *made, MessageDelta(message_id="m", delta="x")))
     assert set(merged(updates)) == {"artifact:runcast:result", "page", "artifact:message:m", "message:m"}
 
 
@@ -414,7 +414,7 @@ def test_the_whole_of_an_artifact() -> None:
     )
     wire_ = V03Rest()
     found: dict[str, str] = {}
-    for update in tell(Story(OPENING), log)[1:]:
+    for update in tell(TaskProjection(OPENING), log)[1:]:
         chunk = wire_.update(update)["artifactUpdate"]
         found[chunk["artifact"]["artifactId"]] = chunk["artifact"]["parts"][0]["text"]  # as if `append` were not there
     assert found == {"message:m": "abcd", "p": "xy"}
@@ -423,8 +423,8 @@ def test_the_whole_of_an_artifact() -> None:
 def test_heartbeats() -> None:
     """Between frames there is a comment, between the bytes of a document a blank, well within the 5 s after which the
     default client for Python gives up."""
-    stream = TaskStream(Story(OPENING), V10())
-    document = SettledTask(Story(OPENING), lambda _: b"{}")
+    stream = TaskStream(TaskProjection(OPENING), V10())
+    document = SettledTask(TaskProjection(OPENING), lambda _: b"{}")
     assert (stream.heartbeat, document.heartbeat) == (b": hb\n", b" ")
     assert max(stream.heartbeat_seconds, document.heartbeat_seconds) <= 2.5
 
@@ -454,10 +454,10 @@ def test_patterns(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None
     ]
     told.sort(key=lambda entry: entry.seq)
     for entries_ in (told, dice.log(200)):
-        made = TaskStream(Story(OPENING), WIRES[name], rpc_result(1), is_followed=True)
+        made = TaskStream(TaskProjection(OPENING), WIRES[name], rpc_result(1), is_followed=True)
         with monkeypatch.context() as patch:
             patch.setattr(renderer, "Patterns", Plain)
-            plain = TaskStream(Story(OPENING), WIRES[name], rpc_result(1), is_followed=True)
+            plain = TaskStream(TaskProjection(OPENING), WIRES[name], rpc_result(1), is_followed=True)
         assert isinstance(plain._patterns, Plain)
         for entry in entries_:
             assert made.render([entry]) == plain.render([entry]), entry
@@ -472,18 +472,18 @@ def test_what_was_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     long = events.MessageDelta(message_id="m", delta="x" * 60_000)
     made = events.Artifact(artifact_id="a", media_type="t", text="y" * 60_000, append=True)
     log = entries(STARTED, *[long] * 5, *[made] * 5, MessageDelta(message_id="short", delta="z"))
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     tell(story, log)
     marks = {artifact.artifact_id: artifact.metadata for artifact in story.task().artifacts}
     assert marks == {"message:m": {"truncated": True}, "a": {"truncated": True}, "message:short": None}
     monkeypatch.setattr(bounds, "MAX_HISTORY_BYTES", 1_000)
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     asked = InputRequired(input_id="i", prompt="p" * 2_000, kind="text")
     tell(story, entries(QUEUED, asked, InputReceived(input_id="i", by="b", value="v")))
     task = story.task()
     assert (task.metadata or {})["historyTruncated"] is True
     assert [said.role for said in task.history] == ["user", "user"]
-    assert "historyTruncated" not in (Story(OPENING).task().metadata or {})
+    assert "historyTruncated" not in (TaskProjection(OPENING).task().metadata or {})
 
 
 @pytest.mark.parametrize("kind", ["message", "partial", "artifact"])
@@ -496,7 +496,7 @@ def test_a_task_of_too_many_artifacts_says_so(kind: str) -> None:
         "artifact": lambda n: events.Artifact(artifact_id=str(n), media_type="t", text="x", last=True),
     }
     for count, mark in ((200, None), (201, True)):
-        story = Story(OPENING)
+        story = TaskProjection(OPENING)
         tell(story, entries(STARTED, *(make[kind](number) for number in range(count)), DONE))
         task = story.task()
         assert (len(task.artifacts), (task.metadata or {}).get("artifactsTruncated")) == (200, mark)
@@ -506,7 +506,7 @@ def test_a_task_in_little_room() -> None:
     """A task is told in as little room as it is given: the latest is whole, what is older is marked."""
     made = [events.Artifact(artifact_id=f"a{n}", media_type="t", text=f"{n}" * 5_000, last=True) for n in range(10)]
     values = [PartialResult(result={"a": ["x" * 50] * 200}) for _ in range(3)]
-    story = Story(OPENING, max_bytes=60_000)
+    story = TaskProjection(OPENING, max_bytes=60_000)
     tell(story, entries(STARTED, *values, *made))
     task = story.task()
     assert len(encode(V10().task(task))) < 60_000
@@ -529,7 +529,7 @@ def test_after_much_else_updates_still_come_to_the_task() -> None:
         MessageDelta(message_id="kept", delta="more"),
         ExecutionSuperseded(from_seq=16, attempt=2),
     )
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     updates = tell(story, log[:1])
     story.forget()
     for entry in log[1:]:
@@ -547,7 +547,7 @@ def test_after_much_else_updates_still_come_to_the_task() -> None:
 @pytest.mark.parametrize("last", [DONE, InputRequired(input_id="i", prompt="?", kind="text")])
 def test_a_settled_task(last: Event) -> None:
     """The document comes when the task has ended or asks, once, and is JSON with the blanks before it."""
-    rendering = SettledTask(Story(OPENING), lambda story: encode(V10().sent(story.task())))
+    rendering = SettledTask(TaskProjection(OPENING), lambda story: encode(V10().sent(story.task())))
     log = entries(QUEUED, STARTED, last)
     data = rendering.open() + rendering.heartbeat + rendering.render(log[:2]) + rendering.heartbeat
     assert not rendering.is_over
@@ -561,7 +561,7 @@ def test_an_answered_task_waits_on() -> None:
     log = entries(
         QUEUED, InputRequired(input_id="i", prompt="?", kind="text"), InputReceived(input_id="i", by="a", value="x")
     )
-    story = Story(OPENING)
+    story = TaskProjection(OPENING)
     tell(story, log)
     rendering = SettledTask(story, lambda story: encode(V10().sent(story.task())))
     assert rendering.render(log) == b""

@@ -17,8 +17,8 @@ import pytest
 
 from broker.executions.state import Fold
 from broker.live.rendering import Rendering
-from broker.protocols.a2a.codec import Wire, encode
-from broker.protocols.a2a.projection import Opening, Story
+from broker.protocols.a2a.codec import Codec, encode
+from broker.protocols.a2a.projection import Opening, TaskProjection
 from broker.protocols.a2a.renderer import SettledTask, TaskStream
 from broker.protocols.a2a.simple import Simple
 from broker.protocols.a2a.v03 import V03
@@ -39,12 +39,12 @@ STARTED = events.ExecutionStarted(task="t", started_at=1, attempt=1)
 LONG = "x" * 60_000
 
 
-def task_stream(version: Wire) -> Callable[[], Rendering]:
-    return lambda: TaskStream(Story(Opening(EXECUTION, "c")), version, is_followed=True)
+def task_stream(version: Codec) -> Callable[[], Rendering]:
+    return lambda: TaskStream(TaskProjection(Opening(EXECUTION, "c")), version, is_followed=True)
 
 
 def settled() -> Rendering:
-    return SettledTask(Story(Opening(EXECUTION, "c")), lambda story: encode(V10().sent(story.task())))
+    return SettledTask(TaskProjection(Opening(EXECUTION, "c")), lambda story: encode(V10().sent(story.task())))
 
 
 def ag_ui() -> Rendering:

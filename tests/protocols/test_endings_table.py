@@ -19,8 +19,8 @@ from rich.console import Group
 from broker.cli.eventsource import ClientEvent
 from broker.cli.transcript import Transcript
 from broker.executions.state import Fold
-from broker.protocols.a2a.codec import Wire
-from broker.protocols.a2a.projection import Opening, Story
+from broker.protocols.a2a.codec import Codec
+from broker.protocols.a2a.projection import Opening, TaskProjection
 from broker.protocols.a2a.renderer import TaskStream
 from broker.protocols.a2a.simple import Simple
 from broker.protocols.a2a.v03 import V03
@@ -355,12 +355,12 @@ def page_of(entries: Sequence[Entry], attempt: int = 1) -> bytes:
     return made.open() + b"".join(made.render([entry]) for entry in entries)
 
 
-WIRES: dict[str, Wire] = {"0.3": V03(), "1.0": V10(), "0.3 rest": V03Rest(), "simple": Simple()}
+WIRES: dict[str, Codec] = {"0.3": V03(), "1.0": V10(), "0.3 rest": V03Rest(), "simple": Simple()}
 
 
 def task_of(entries: Sequence[Entry], version: str, *, before: int = 0) -> tuple[list[Json], TaskStream]:
     """A task as its viewer is shown it, who came after so many entries."""
-    story = Story(Opening(TASK, "c"))
+    story = TaskProjection(Opening(TASK, "c"))
     for entry in entries[:before]:
         story.take(entry)
     stream = TaskStream(story, WIRES[version], is_followed=True)
@@ -465,7 +465,7 @@ def test_a2a(ending: str, version: str) -> None:
             frames, stream = task_of(entries, version, before=before)
             assert stream.is_over, name
             assert open_in_task(frames) == [], name
-        story = Story(Opening(TASK, "c"))
+        story = TaskProjection(Opening(TASK, "c"))
         for entry in entries:
             story.take(entry)
         assert story.task().status.state in ("completed", "failed", "canceled"), name

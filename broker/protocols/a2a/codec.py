@@ -13,7 +13,7 @@ from aiohttp import web
 
 from broker.executions.attachments import padded
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
-from broker.protocols.a2a.model import Ask, FilePart, ListTasks, Send, Task, TaskPage, Update
+from broker.protocols.a2a.model import FilePart, ListTasks, Send, Task, TaskPage, TaskQuery, Update
 from emitter.wire.ascii_json import ascii_json
 
 MAX_PAGE = 100
@@ -24,7 +24,7 @@ _EMPTY: tuple[Any, ...] = ((), [], {})
 _encoder = msgspec.json.Encoder()
 
 
-class Wire(Protocol):
+class Codec(Protocol):
     """One version's shapes: `read_*` take params (of JSON-RPC, or REST's body, path and query together) and raise
     `A2AError`; the others give what is to be encoded."""
 
@@ -34,7 +34,7 @@ class Wire(Protocol):
 
     def read_send(self, params: Any) -> Send: ...
 
-    def read_ask(self, params: Any) -> Ask: ...
+    def read_ask(self, params: Any) -> TaskQuery: ...
 
     def read_list(self, params: Any) -> ListTasks: ...
 

@@ -7,10 +7,10 @@ from aiohttp import web
 from broker.auth.permissions import require_execution
 from broker.base.identity import Identity
 from broker.base.problem import Problem
-from broker.http.gateway import Front
-from broker.protocols.a2a.codec import Wire
+from broker.http.gateway import Gateway
+from broker.protocols.a2a.codec import Codec
 from broker.protocols.a2a.errors import A2AError
-from broker.protocols.a2a.projection import Story
+from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import TaskStream
 from broker.protocols.a2a.simple import Simple
 from broker.protocols.a2a.tasks import Tasks
@@ -23,7 +23,7 @@ from emitter.wire.ids import EventId, parse_event_id
 class Watching:
     """The endpoint."""
 
-    def __init__(self, front: Front, tasks: Tasks) -> None:
+    def __init__(self, front: Gateway, tasks: Tasks) -> None:
         self._front = front
         self._tasks = tasks
 
@@ -42,20 +42,20 @@ class Watching:
         rendering = TaskStream(story, wire, is_followed=True, is_introduced=story.last.seq > 0)
         return await self._front.show(request, identity, task_id, rendering)
 
-    async def _story(self, request: web.Request, identity: Identity, task_id: str) -> Story:
+    async def _story(self, request: web.Request, identity: Identity, task_id: str) -> TaskProjection:
         """Told up to the client's cursor. Where that is no place of this log, from the beginning."""
         opening = await self._tasks.opening(identity.owner, task_id)
         cursor = _cursor(request)
         if cursor is None:
-            return Story(opening)
+            return TaskProjection(opening)
         try:
             reached = await self._tasks.reach(identity.owner, task_id, cursor)
         except A2AError:
-            return Story(opening)
-        return Story(opening) if reached.lost else reached.then
+            return TaskProjection(opening)
+        return TaskProjection(opening) if reached.lost else reached.then
 
 
-def _wire(request: web.Request) -> Wire:
+def _wire(request: web.Request) -> Codec:
     form = request.query.get("format")
     if form not in (None, "simple"):
         raise Problem(400, "invalid-parameter", "format is simple, or left out", path="format")

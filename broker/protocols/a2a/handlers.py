@@ -14,10 +14,10 @@ from broker.base.identity import Identity
 from broker.executions import conversations
 from broker.executions.conversations import Past
 from broker.executions.types import InputRequest
-from broker.http.gateway import Front, idempotency_key
+from broker.http.gateway import Gateway, idempotency_key
 from broker.live.rendering import Rendering
 from broker.protocols.a2a.card import Cards
-from broker.protocols.a2a.codec import Wire
+from broker.protocols.a2a.codec import Codec
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
     PUSH_NOT_SUPPORTED,
@@ -26,8 +26,8 @@ from broker.protocols.a2a.errors import (
     A2AError,
 )
 from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of
-from broker.protocols.a2a.model import Ask, ListTasks, Send
-from broker.protocols.a2a.projection import Story
+from broker.protocols.a2a.model import ListTasks, Send, TaskQuery
+from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import JSON_HEADERS, SettledTask, TaskStream, Wrap
 from broker.protocols.a2a.tasks import Reached, Tasks
 from emitter.errors import ExecutionEnded, ExecutionExists
@@ -43,7 +43,7 @@ class Call(msgspec.Struct, frozen=True):
 
     request: web.Request
     identity: Identity
-    wire: Wire
+    wire: Codec
     wrap: Wrap
     agent: str | None = None
 
@@ -59,10 +59,10 @@ def agent_of(request: web.Request, params: dict[str, Any]) -> str | None:
     return request.match_info.get("agent") or tenant or None
 
 
-class Calls:
+class Handlers:
     """What is done, over the front of an edge."""
 
-    def __init__(self, front: Front, tasks: Tasks) -> None:
+    def __init__(self, front: Gateway, tasks: Tasks) -> None:
         self._front = front
         self._commands = front.commands
         self._tasks = tasks
@@ -70,7 +70,7 @@ class Calls:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     async def send(self, call: Call, send: Send, *, streams: bool) -> web.StreamResponse:
-        """A message, to start a task or to answer one. Raises `A2AError` and what `Front` does."""
+        """A message, to start a task or to answer one. Raises `A2AError` and what `Gateway` does."""
         require(call.identity, "executions:write")
         if send.wants_push:
             raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
@@ -102,13 +102,13 @@ class Calls:
             reached = await self._tasks.reach(call.identity.owner, task_id, cursor)
         return None if reached.lost else reached
 
-    async def _deliver(self, call: Call, send: Send) -> Story:
+    async def _deliver(self, call: Call, send: Send) -> TaskProjection:
         if send.message.task_id is not None:
             return await self._answer(call, send)
         async with self._front.starting(call.identity):
             return await self._start(call, send)
 
-    async def _start(self, call: Call, send: Send) -> Story:
+    async def _start(self, call: Call, send: Send) -> TaskProjection:
         """The task, of which nothing has been told yet."""
         owner, context = call.identity.owner, context_of(send.message)
         before, omitted = await self._before(call, context) if send.message.context_id else Past()
@@ -121,20 +121,20 @@ class Calls:
             accepted, _ = await self._front.execute(call.request, call.identity, wanted)
         except ExecutionExists as known:
             return await self._repeated(call, send, known.execution_id)
-        return Story(await self._tasks.opening(owner, accepted.execution_id))
+        return TaskProjection(await self._tasks.opening(owner, accepted.execution_id))
 
     async def _before(self, call: Call, context: str) -> Past:
         async with self._front.folding(call.identity):
             return await conversations.past(self._commands, call.identity.owner, conversation_of(context))
 
-    async def _repeated(self, call: Call, send: Send, task_id: str) -> Story:
+    async def _repeated(self, call: Call, send: Send, task_id: str) -> TaskProjection:
         opening = await self._tasks.opening(call.identity.owner, task_id)
         if opening.message_id != send.message.message_id:
             raise A2AError(INVALID_PARAMS, "this Idempotency-Key came with another message before")
         self._front.accepted(call.request, call.identity, task_id, is_new=False)
-        return Story(opening)
+        return TaskProjection(opening)
 
-    async def _answer(self, call: Call, send: Send) -> Story:
+    async def _answer(self, call: Call, send: Send) -> TaskProjection:
         """The task, told up to the answer."""
         message, owner = send.message, call.identity.owner
         assert message.task_id is not None
@@ -153,7 +153,7 @@ class Calls:
 
     # --- tasks -------------------------------------------------------------------------------------------------------
 
-    async def get(self, call: Call, ask: Ask) -> web.Response:
+    async def get(self, call: Call, ask: TaskQuery) -> web.Response:
         async with self._front.folding(call.identity):
             story = await self._tasks.read(call.identity.owner, ask.task_id)
             return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
@@ -163,7 +163,7 @@ class Calls:
         async with self._front.folding(call.identity):
             return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
 
-    async def cancel(self, call: Call, ask: Ask) -> web.Response:
+    async def cancel(self, call: Call, ask: TaskQuery) -> web.Response:
         """The task, cancelled; as it is, if its agent takes longer than `CANCEL_SECONDS`."""
         require(call.identity, "executions:write")
         owner = call.identity.owner
@@ -177,7 +177,7 @@ class Calls:
         await self._tasks.until_ended(owner, story, CANCEL_SECONDS)
         return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
 
-    async def subscribe(self, call: Call, ask: Ask) -> web.StreamResponse:
+    async def subscribe(self, call: Call, ask: TaskQuery) -> web.StreamResponse:
         """The task as it stands, or stood at the client's cursor, and then what follows."""
         cursor = _cursor(call.request, ask.metadata)
         owner = call.identity.owner
@@ -197,7 +197,7 @@ class Calls:
         raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
 
 
-def _sent(call: Call, story: Story, history_length: int | None) -> bytes:
+def _sent(call: Call, story: TaskProjection, history_length: int | None) -> bytes:
     return call.wrap(call.wire.sent(story.task(history_length=history_length)))
 
 
@@ -214,8 +214,8 @@ def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
 Operation = Callable[[Call, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
-def operations(calls: Calls, cards: Cards) -> Mapping[str, Operation]:
-    """Each raises what `Calls` does."""
+def operations(calls: Handlers, cards: Cards) -> Mapping[str, Operation]:
+    """Each raises what `Handlers` does."""
 
     async def send(call: Call, params: dict[str, Any]) -> web.StreamResponse:
         return await calls.send(call, call.wire.read_send(params), streams=False)

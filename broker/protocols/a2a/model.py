@@ -135,7 +135,7 @@ class Send(Value, frozen=True):
     metadata: dict[str, Any] = {}
 
 
-class Ask(Value, frozen=True):
+class TaskQuery(Value, frozen=True):
     """About one task."""
 
     task_id: str

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from broker.protocols.a2a.codec import encode
 from broker.protocols.a2a.model import Update
-from broker.protocols.a2a.projection import Moment, Story
+from broker.protocols.a2a.projection import Moment, TaskProjection
 from broker.protocols.times import timestamp
 from emitter.wire.ascii_json import ascii_json
 from emitter.wire.ids import EventId
@@ -37,7 +37,7 @@ class Patterns:
     """Makes frames of a story's moments; empty ones where a moment is told in another way. `encoded` makes a frame,
     but for its id, of an update."""
 
-    def __init__(self, story: Story, encoded: Callable[[Update], bytes]) -> None:
+    def __init__(self, story: TaskProjection, encoded: Callable[[Update], bytes]) -> None:
         self._story = story
         self._encoded = encoded
         self._speaker: Kind = ()

@@ -100,7 +100,7 @@ class Moment(NamedTuple):
     was_said: bool = False
 
 
-class Story:
+class TaskProjection:
     """`take` each entry; `task()` may be asked at any time before `forget`. `max_bytes` bound what is kept of it."""
 
     def __init__(self, opening: Opening, *, max_bytes: int = MAX_STATE_BYTES) -> None:
@@ -161,7 +161,7 @@ class Story:
         return Moment(id_, head, event, was_said)
 
     def tell(self, moment: Moment) -> list[Update]:
-        return _TELLERS.get(type(moment.event), Story._other)(self, moment)
+        return _TELLERS.get(type(moment.event), TaskProjection._other)(self, moment)
 
     def has_told(self, message_id: str) -> bool:
         """Whether some of this message's text was told, so that more is added to it."""
@@ -497,22 +497,22 @@ class Story:
         )
 
 
-_TELLERS: dict[type[events.Event], Callable[[Story, Moment], list[Update]]] = {
-    events.ExecutionQueued: Story._started,
-    events.ExecutionStarted: Story._started,
-    events.ExecutionSuperseded: Story._superseded,
-    events.ThinkingDelta: Story._nothing,
-    events.UsageTotals: Story._nothing,  # in the task's metadata, and with the end
-    events.MessageDelta: Story._message_delta,
-    events.MessageComplete: Story._message_complete,
-    events.PartialResult: Story._partial,
-    events.Synthesis: Story._synthesis,
-    events.Artifact: Story._artifact,
-    events.InputRequired: Story._input_required,
-    events.InputReceived: Story._input_received,
-    events.ExecutionComplete: Story._complete,
-    events.ExecutionError: Story._interrupted,
-    events.ExecutionCancelled: Story._interrupted,
+_TELLERS: dict[type[events.Event], Callable[[TaskProjection, Moment], list[Update]]] = {
+    events.ExecutionQueued: TaskProjection._started,
+    events.ExecutionStarted: TaskProjection._started,
+    events.ExecutionSuperseded: TaskProjection._superseded,
+    events.ThinkingDelta: TaskProjection._nothing,
+    events.UsageTotals: TaskProjection._nothing,  # in the task's metadata, and with the end
+    events.MessageDelta: TaskProjection._message_delta,
+    events.MessageComplete: TaskProjection._message_complete,
+    events.PartialResult: TaskProjection._partial,
+    events.Synthesis: TaskProjection._synthesis,
+    events.Artifact: TaskProjection._artifact,
+    events.InputRequired: TaskProjection._input_required,
+    events.InputReceived: TaskProjection._input_received,
+    events.ExecutionComplete: TaskProjection._complete,
+    events.ExecutionError: TaskProjection._interrupted,
+    events.ExecutionCancelled: TaskProjection._interrupted,
 }
 
 

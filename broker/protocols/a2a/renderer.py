@@ -7,10 +7,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from broker.protocols.a2a.codec import Wire, encode
+from broker.protocols.a2a.codec import Codec, encode
 from broker.protocols.a2a.model import StatusUpdate, Update
 from broker.protocols.a2a.patterns import Patterns
-from broker.protocols.a2a.projection import Story
+from broker.protocols.a2a.projection import TaskProjection
 from emitter import events
 from emitter.wire.entries import Entry
 
@@ -53,8 +53,8 @@ class TaskStream:
 
     def __init__(
         self,
-        story: Story,
-        wire: Wire,
+        story: TaskProjection,
+        wire: Codec,
         wrap: Wrap = encode,
         *,
         answered: frozenset[str] = frozenset(),
@@ -153,7 +153,7 @@ class SettledTask:
     heartbeat = b" "
     heartbeat_seconds = HEARTBEAT_SECONDS
 
-    def __init__(self, story: Story, answer: Callable[[Story], bytes]) -> None:
+    def __init__(self, story: TaskProjection, answer: Callable[[TaskProjection], bytes]) -> None:
         story.limit(MAX_TASK_BYTES)
         self._story = story
         self._answer = answer

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from broker.http.gateway import READS, Front, check_shape
-from broker.protocols.a2a.codec import Wire, check_type, encode
+from broker.http.gateway import READS, Gateway, check_shape
+from broker.protocols.a2a.codec import Codec, check_type, encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, PARSE, A2AError, to_a2a
 from broker.protocols.a2a.handlers import Call, Operation, agent_of
 from broker.protocols.a2a.renderer import JSON_HEADERS
@@ -19,7 +19,7 @@ from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import NEW, OLD, Family, version_of
 
-WIRES: dict[Family, Wire] = {OLD: V03Rest(), NEW: V10()}
+WIRES: dict[Family, Codec] = {OLD: V03Rest(), NEW: V10()}
 SPOKEN: dict[Family, tuple[str, ...]] = {OLD: ("0.2", "0.3"), NEW: ("1.0",)}
 _NUMBERS = ("historyLength", "pageSize")
 _FLAGS = ("includeArtifacts",)
@@ -45,7 +45,7 @@ PATHS = (
 class Rest:
     """The endpoints."""
 
-    def __init__(self, front: Front, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, front: Gateway, operations: Mapping[str, Operation]) -> None:
         self._front = front
         self._operations = operations
 

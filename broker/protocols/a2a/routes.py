@@ -5,11 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 from redis.asyncio import Redis
 
-from broker.http.gateway import Front
+from broker.http.gateway import Gateway
 from broker.log.history import History
 from broker.protocols.a2a.card import PATHS, Cards
 from broker.protocols.a2a.event_source import Watching
-from broker.protocols.a2a.handlers import Calls, operations
+from broker.protocols.a2a.handlers import Handlers, operations
 from broker.protocols.a2a.rest import Rest
 from broker.protocols.a2a.rpc import Rpc
 from broker.protocols.a2a.tasks import Tasks
@@ -19,10 +19,10 @@ from broker.streams.reconnect import for_event_source
 class A2A:
     """The handlers. `public_url` is where clients find this edge, if that was said."""
 
-    def __init__(self, front: Front, redis: Redis, history: History, version: str, public_url: str | None) -> None:
+    def __init__(self, front: Gateway, redis: Redis, history: History, version: str, public_url: str | None) -> None:
         tasks = Tasks(redis, history, front.commands)
         self._cards = Cards(redis, version, public_url)
-        table = operations(Calls(front, tasks), self._cards)
+        table = operations(Handlers(front, tasks), self._cards)
         self._rpc = Rpc(front, table)
         self._rest = Rest(front, table)
         self._watching = Watching(front, tasks)

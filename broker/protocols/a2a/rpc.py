@@ -9,8 +9,8 @@ import msgspec
 from aiohttp import web
 
 from broker.base.identity import Identity
-from broker.http.gateway import READS, Front, check_shape
-from broker.protocols.a2a.codec import Wire, check_type, encode
+from broker.http.gateway import READS, Gateway, check_shape
+from broker.protocols.a2a.codec import Codec, check_type, encode
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -26,7 +26,7 @@ from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import HEADER, METHODS, NEW, OLD, Family, version_of
 
-WIRES: dict[Family, Wire] = {OLD: V03(), NEW: V10()}
+WIRES: dict[Family, Codec] = {OLD: V03(), NEW: V10()}
 
 OLD_STREAMS = ("message/stream", "tasks/resubscribe")
 
@@ -45,7 +45,7 @@ class RpcRequest(NamedTuple):
 class Rpc:
     """The endpoint."""
 
-    def __init__(self, front: Front, operations: Mapping[str, Operation]) -> None:
+    def __init__(self, front: Gateway, operations: Mapping[str, Operation]) -> None:
         self._front = front
         old = {names[0]: Method(OLD, operations[what]) for what, names in METHODS.items() if names[0] is not None}
         self._methods = old | {names[1]: Method(NEW, operations[what]) for what, names in METHODS.items()}

@@ -21,7 +21,7 @@ from broker.log.history import History
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.inbound import conversation_of
 from broker.protocols.a2a.model import STATES, DataPart, FilePart, ListTasks, Part, Status, Task, TaskPage, TaskState
-from broker.protocols.a2a.projection import Opening, Story
+from broker.protocols.a2a.projection import Opening, TaskProjection
 from emitter.errors import InvalidEvent, UnknownExecution
 from emitter.events import InputReceived
 from emitter.wire.entries import Entry, parse_stream
@@ -46,7 +46,7 @@ class Reached(NamedTuple):
     """A task at a cursor, and which of its questions have been answered up to now. `lost`: what the cursor is a place
     of is gone, and the task is as it stands now."""
 
-    then: Story
+    then: TaskProjection
     answered: frozenset[str]
     lost: bool = False
 
@@ -83,12 +83,12 @@ class Tasks:
         self,
         owner: Owner,
         task_id: str,
-        until: Callable[[Story], bool] = lambda _: False,
+        until: Callable[[TaskProjection], bool] = lambda _: False,
         *,
         max_bytes: int = MAX_STATE_BYTES,
-    ) -> Story:
+    ) -> TaskProjection:
         """The task up to now, or up to the entry that `until` says is enough. Raises `UnknownExecution`."""
-        story = Story(await self.opening(owner, task_id), max_bytes=max_bytes)
+        story = TaskProjection(await self.opening(owner, task_id), max_bytes=max_bytes)
         async for entry in self._entries(owner, task_id):
             story.take(entry)
             if until(story):
@@ -107,7 +107,7 @@ class Tasks:
                 return
             after = page.cursor
 
-    async def _recall(self, owner: Owner, task_id: str, story: Story) -> None:
+    async def _recall(self, owner: Owner, task_id: str, story: TaskProjection) -> None:
         """Where the log is gone, the record still has its last event, or at least how the execution stands."""
         record = _STANDING.read(await self._redis.hmget(owner.execution(task_id).record, *_STANDING.names))
         if record.end is not None:
@@ -117,7 +117,7 @@ class Tasks:
 
     async def reach(self, owner: Owner, task_id: str, cursor: EventId) -> Reached:
         """Raises `UnknownExecution`, and `A2AError` for a cursor that is none of this task's."""
-        story, answered, is_foreign = Story(await self.opening(owner, task_id)), set(), False
+        story, answered, is_foreign = TaskProjection(await self.opening(owner, task_id)), set(), False
         async for entry in self._entries(owner, task_id):
             if story.last != cursor:
                 story.take(entry)
@@ -132,7 +132,7 @@ class Tasks:
             raise A2AError(INVALID_PARAMS, "the cursor is no place in this task's log", cursor=str(cursor))
         return Reached(story, story.answered, lost=True)
 
-    async def until_ended(self, owner: Owner, story: Story, seconds: float) -> None:
+    async def until_ended(self, owner: Owner, story: TaskProjection, seconds: float) -> None:
         """Tell the story on until the task has ended, for so long at most."""
         log, deadline = owner.execution(story.task_id).log, time.monotonic() + seconds
         while not story.is_terminal and (left := deadline - time.monotonic()) > 0:

@@ -10,7 +10,6 @@ from broker.protocols.a2a.codec import MAX_PARTS, Params, compact, read
 from broker.protocols.a2a.errors import INVALID_PARAMS, METHOD_NOT_FOUND, A2AError
 from broker.protocols.a2a.model import (
     Artifact,
-    Ask,
     DataPart,
     FilePart,
     ListTasks,
@@ -21,6 +20,7 @@ from broker.protocols.a2a.model import (
     StatusUpdate,
     Task,
     TaskPage,
+    TaskQuery,
     TextPart,
     Update,
 )
@@ -89,9 +89,9 @@ class V03:
             metadata=given.metadata or {},
         )
 
-    def read_ask(self, params: Any) -> Ask:
+    def read_ask(self, params: Any) -> TaskQuery:
         given = read(params, _Ask)
-        return Ask(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
+        return TaskQuery(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
 
     def read_list(self, params: Any) -> ListTasks:  # noqa: ARG002
         raise A2AError(METHOD_NOT_FOUND, "tasks are listed since version 1.0")

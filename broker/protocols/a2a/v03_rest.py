@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from broker.executions.attachments import padded
 from broker.protocols.a2a.errors import INVALID_PARAMS, METHOD_NOT_FOUND, A2AError
-from broker.protocols.a2a.model import ArtifactUpdate, Ask, ListTasks, Send, StatusUpdate, Task, TaskPage, Update
+from broker.protocols.a2a.model import ArtifactUpdate, ListTasks, Send, StatusUpdate, Task, TaskPage, TaskQuery, Update
 from broker.protocols.a2a.v10 import V10
 
 _UNDERSCORE = re.compile(r"_([a-z])")
@@ -37,7 +37,7 @@ class V03Rest:
         said = {"message": _message_from(message), "configuration": configuration, "metadata": given.get("metadata")}
         return _new.read_send(said)
 
-    def read_ask(self, params: Any) -> Ask:
+    def read_ask(self, params: Any) -> TaskQuery:
         return _new.read_ask(params)
 
     def read_list(self, params: Any) -> ListTasks:  # noqa: ARG002

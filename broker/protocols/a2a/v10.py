@@ -10,7 +10,6 @@ from broker.protocols.a2a.codec import MAX_PAGE, MAX_PARTS, Params, compact, mil
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import (
     Artifact,
-    Ask,
     DataPart,
     FilePart,
     ListTasks,
@@ -21,6 +20,7 @@ from broker.protocols.a2a.model import (
     StatusUpdate,
     Task,
     TaskPage,
+    TaskQuery,
     TaskState,
     TextPart,
     Update,
@@ -112,9 +112,9 @@ class V10:
             metadata=given.metadata or {},
         )
 
-    def read_ask(self, params: Any) -> Ask:
+    def read_ask(self, params: Any) -> TaskQuery:
         given = read(usual(params, _Ask), _Ask)
-        return Ask(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
+        return TaskQuery(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
 
     def read_list(self, params: Any) -> ListTasks:
         given = read(usual(params, _List), _List)

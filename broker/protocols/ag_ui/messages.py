@@ -214,7 +214,7 @@ def _in_call(head: Envelope) -> dict[str, Any] | None:
     return {"agent": head.agent, "parentId": head.parent_id}
 
 
-class Calls:
+class ToolCalls:
     """Tool calls and their results. A call's parameters are known at once, so its end follows its beginning."""
 
     def __init__(self, frames: Frames, ids: Ids) -> None:

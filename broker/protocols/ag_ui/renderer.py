@@ -19,7 +19,7 @@ from broker.executions.decoding import decode_entry
 from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
 from broker.protocols.ag_ui.interrupts import interrupt
 from broker.protocols.ag_ui.lists import Operation
-from broker.protocols.ag_ui.messages import Calls, Ids, Speech, event_fields
+from broker.protocols.ag_ui.messages import Ids, Speech, ToolCalls, event_fields
 from broker.protocols.ag_ui.requests import Message
 from broker.protocols.ag_ui.state import ROOT, STATE_MEMBER, Board
 from emitter import events
@@ -91,7 +91,7 @@ class Renderer:
         self._board = Board(view.execution_id)
         self._ids = Ids(view.execution_id)
         self._speech = Speech(self._frames, self._ids)
-        self._calls = Calls(self._frames, self._ids)
+        self._calls = ToolCalls(self._frames, self._ids)
         self._taken_back = 0
         self._activities: dict[str, str] = {}
         self._goal: str | None = None

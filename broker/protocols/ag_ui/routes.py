@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.executions.types import InputRequest
-from broker.http.gateway import MAX_BODY_BYTES, READS, Front
+from broker.http.gateway import MAX_BODY_BYTES, READS, Gateway
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.renderer import Known, Renderer, View
@@ -32,7 +32,7 @@ from broker.protocols.ag_ui.requests import (
     request_of,
     shared_of,
 )
-from broker.streams.slots import Seat
+from broker.streams.slots import StreamSlot
 from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, UnknownExecution
 from emitter.wire.ids import EXECUTION_ID, EventId
 from emitter.wire.keys import Owner
@@ -68,7 +68,7 @@ class Asked(NamedTuple):
     request: web.Request
     identity: Identity
     run: RunAgentInput
-    seat: Seat
+    seat: StreamSlot
 
     @property
     def cursor(self) -> Place | None:
@@ -79,7 +79,7 @@ class Asked(NamedTuple):
 class AgUi:
     """The handlers."""
 
-    def __init__(self, front: Front, redis: Redis) -> None:
+    def __init__(self, front: Gateway, redis: Redis) -> None:
         self._front = front
         self._redis: Any = redis
 

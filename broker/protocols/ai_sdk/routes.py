@@ -14,7 +14,7 @@ from broker.base.problem import Problem
 from broker.executions import conversations
 from broker.executions.conversations import Past
 from broker.executions.types import CancelRequest, CancelResponse, ExecutionSummary
-from broker.http.gateway import MAX_BODY_BYTES, READS, Front
+from broker.http.gateway import MAX_BODY_BYTES, READS, Gateway
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
     StopResponse,
@@ -32,7 +32,7 @@ MAX_STOPPED = 20
 class AiSdk:
     """The handlers."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Gateway) -> None:
         self._front = front
 
     def routes(self) -> list[web.RouteDef]:

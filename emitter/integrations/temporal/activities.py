@@ -19,7 +19,7 @@ from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterc
 from emitter.errors import ExecutionEnded, RuncastError
 from emitter.events import Event, ToolComplete, ToolError, ToolStart
 from emitter.integrations.temporal.activity_emitter import ActivityEmitter, Beats, speaking
-from emitter.integrations.temporal.closing import Run, error_text
+from emitter.integrations.temporal.closing import WorkflowRun, error_text
 from emitter.integrations.temporal.execution import (
     Execution,
     Rules,
@@ -31,8 +31,8 @@ from emitter.integrations.temporal.execution import (
     readable,
     resolve,
 )
-from emitter.integrations.temporal.relay import Desk
-from emitter.integrations.temporal.sequenced_outbox import Road
+from emitter.integrations.temporal.relay import EventRelay
+from emitter.integrations.temporal.sequenced_outbox import SequencedOutbox
 
 log = structlog.get_logger("emitter.temporal")
 
@@ -60,7 +60,12 @@ class Call:
     """
 
     def __init__(
-        self, desk: Desk, info: activity.Info, road: Road, emitter: ActivityEmitter, execution: Execution
+        self,
+        desk: EventRelay,
+        info: activity.Info,
+        road: SequencedOutbox,
+        emitter: ActivityEmitter,
+        execution: Execution,
     ) -> None:
         self._desk = desk
         self._execution = execution
@@ -124,7 +129,7 @@ def _cancelled() -> str:
 
 
 class ActivityInbound(ActivityInboundInterceptor):
-    def __init__(self, next_: ActivityInboundInterceptor, desk: Desk, rules: Rules) -> None:
+    def __init__(self, next_: ActivityInboundInterceptor, desk: EventRelay, rules: Rules) -> None:
         super().__init__(next_)
         self._desk = desk
         self._rules = rules
@@ -187,11 +192,11 @@ class ActivityInbound(ActivityInboundInterceptor):
         return json_of(activity.payload_converter(), value, publisher.limits.max_event_bytes or 2**31)
 
 
-def _run_of(info: activity.Info) -> Run | None:
+def _run_of(info: activity.Info) -> WorkflowRun | None:
     """The workflow's run that an activity belongs to."""
     if not info.workflow_id or not info.workflow_run_id:
         return None
-    return Run(info.namespace, info.workflow_id, info.workflow_run_id)
+    return WorkflowRun(info.namespace, info.workflow_id, info.workflow_run_id)
 
 
 def _named(given: ExecuteActivityInput) -> Mapping[str, Any]:

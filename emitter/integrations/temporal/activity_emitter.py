@@ -25,7 +25,7 @@ from emitter.integrations.temporal.execution import Execution
 from emitter.integrations.temporal.null_emitter import SilentEmitter, SilentSyncEmitter
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.hooks import apply_hooks
-from emitter.publishing.outbox import Lane
+from emitter.publishing.outbox import Outbox
 from emitter.publishing.publisher import Publisher
 from emitter.publishing.sync_emitter import SyncAgentEmitter
 from emitter.store.append import prepare_with
@@ -54,7 +54,7 @@ class ActivityEmitter(AgentEmitter):
         execution: Execution,
         call_id: str,
         activity: str,
-        settle: Callable[[Lane], Awaitable[None]],
+        settle: Callable[[Outbox], Awaitable[None]],
         refused: Callable[[Exception], None],
     ) -> None:
         super().__init__(
@@ -78,7 +78,7 @@ class ActivityEmitter(AgentEmitter):
         self._lost = 0
 
     @property
-    def lane(self) -> Lane:
+    def lane(self) -> Outbox:
         return self._lane
 
     def new_id(self, kind: Literal["message", "call"]) -> str:

@@ -25,10 +25,10 @@ from temporalio.converter import decode_search_attributes, decode_typed_search_a
 from temporalio.service import RPCError
 
 from emitter import tasks
-from emitter.integrations.temporal.closing import Run, closed
+from emitter.integrations.temporal.closing import WorkflowRun, closed
 from emitter.integrations.temporal.execution import Execution, Rules
-from emitter.integrations.temporal.relay import Desk, Told
-from emitter.integrations.temporal.workflows import Tale
+from emitter.integrations.temporal.relay import EventRelay, RunEvent
+from emitter.integrations.temporal.workflows import RunReporter
 from emitter.store.connection import GONE
 from emitter.wire.ids import now_ms
 from emitter.wire.record import Field, Selection
@@ -49,10 +49,10 @@ ROWS_MAX = 10_000
 _STATE = Selection(Field.STATE)
 
 
-class Rounds:
+class ClosePoller:
     """Of one task queue: `async with Rounds(…).going():`."""
 
-    def __init__(self, client: Client, task_queue: str, desk: Desk, rules: Rules) -> None:
+    def __init__(self, client: Client, task_queue: str, desk: EventRelay, rules: Rules) -> None:
         self._client = client
         self._task_queue = task_queue
         self._desk = desk
@@ -87,12 +87,12 @@ class Rounds:
         async for row in self._client.list_workflows(query, limit=ROWS_MAX):
             rows.add(row.run_id)
             if row.run_id not in self._seen:
-                await self._look(Run(row.namespace, row.id, row.run_id))
+                await self._look(WorkflowRun(row.namespace, row.id, row.run_id))
                 self._seen.add(row.run_id)
         self._seen &= rows
         self._back, self._which = BACK, BY_SERVER
 
-    async def _look(self, run: Run) -> None:
+    async def _look(self, run: WorkflowRun) -> None:
         tale = await self._tale(run)
         if tale is None or tale.is_part or tale.execution is None or not await self._is_open(tale.execution):
             return
@@ -101,13 +101,13 @@ class Rounds:
             return
         event = await self._desk.end_of(end, self._client, max(0, end.ms - tale.started_ms) / 1000)
         log.info("end_found", execution=tale.execution.id, workflow=run.workflow_id, how=end.name.lower())
-        self._desk.put(Told(tale.execution, f"end-{run.run_id}", 1, event, now_ms(), run))
+        self._desk.put(RunEvent(tale.execution, f"end-{run.run_id}", 1, event, now_ms(), run))
 
-    async def _tale(self, run: Run) -> Tale | None:
+    async def _tale(self, run: WorkflowRun) -> RunReporter | None:
         """What the run's own code was told by: to whom it belongs, and since when."""
         handle = self._client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
         async for begin in handle.fetch_history_events(page_size=1):
-            return Tale(_info(begin, run, self._task_queue), self._rules)
+            return RunReporter(_info(begin, run, self._task_queue), self._rules)
         return None
 
     async def _is_open(self, execution: Execution) -> bool:
@@ -120,7 +120,7 @@ class Rounds:
         record = _STATE.read(row)
         return record.exists and not record.has_ended
 
-    async def _goes_on(self, execution: Execution, run: Run) -> bool:
+    async def _goes_on(self, execution: Execution, run: WorkflowRun) -> bool:
         """Whether a later run of the workflow is the same execution: one from an earlier point of the history (a
         reset), or one that was started in this one's place."""
         latest = await self._client.get_workflow_handle(run.workflow_id).describe()
@@ -134,7 +134,7 @@ def _text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _info(begin: HistoryEvent, run: Run, task_queue: str) -> workflow.Info:
+def _info(begin: HistoryEvent, run: WorkflowRun, task_queue: str) -> workflow.Info:
     """What a run's own code saw of itself, by the first event of its history."""
     started = begin.workflow_execution_started_event_attributes
     moment = begin.event_time.ToDatetime(UTC)

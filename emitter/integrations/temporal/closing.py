@@ -31,7 +31,7 @@ _NAMES = ("COMPLETED", "FAILED", "CANCELED", "TERMINATED", "TIMED_OUT", "CONTINU
 MISSING = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
 
 
-class Run(NamedTuple):
+class WorkflowRun(NamedTuple):
     """One run of a workflow. Each of a cron workflow's is an execution, whatever follows it."""
 
     namespace: str
@@ -71,7 +71,7 @@ class Closed(NamedTuple):
         return getattr(self.attributes, "workflow_task_completed_event_id", 0) == history_length + 1
 
 
-async def closed(client: Client, run: Run, *, wait: bool = False) -> Closed | None:
+async def closed(client: Client, run: WorkflowRun, *, wait: bool = False) -> Closed | None:
     """How a run has closed; None if it has not, or is not known (any more). With `wait`, when it closes. Raises
     `RPCError`."""
     handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
@@ -88,7 +88,7 @@ async def closed(client: Client, run: Run, *, wait: bool = False) -> Closed | No
     return None
 
 
-async def when_closed(client: Client, run: Run) -> Closed | None:
+async def when_closed(client: Client, run: WorkflowRun) -> Closed | None:
     """How a run closes, however long the server is away; None if it is not known."""
     seconds = TRY_AGAIN_SECONDS
     while True:

@@ -28,9 +28,9 @@ from temporalio.worker import Interceptor as WorkerInterceptor
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from emitter.integrations.temporal.activities import ActivityInbound
-from emitter.integrations.temporal.close_poller import Rounds
+from emitter.integrations.temporal.close_poller import ClosePoller
 from emitter.integrations.temporal.execution import ExecutionOf, Rules, carried_or, starting, with_header
-from emitter.integrations.temporal.relay import Desk
+from emitter.integrations.temporal.relay import EventRelay
 from emitter.integrations.temporal.workflows import EXTERN, WorkflowInbound
 from emitter.publishing.outbox import Options
 from emitter.publishing.publisher import Publisher
@@ -69,7 +69,7 @@ class RuncastPlugin(SimplePlugin):
         make_publisher: Callable[[], Publisher] | None = None,
     ) -> None:
         make = make_publisher or (lambda: _publisher(redis_url, patience))
-        self._desk = desk = Desk(make, patience, values=values, cancels=cancels)
+        self._desk = desk = EventRelay(make, patience, values=values, cancels=cancels)
         self._rules = rules = Rules(execution_of or carried_or(default_owner), values)
         super().__init__(
             "runcast.temporal",
@@ -79,7 +79,7 @@ class RuncastPlugin(SimplePlugin):
         )
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002 - theirs
-        rounds = Rounds(worker.client, worker.task_queue, self._desk, self._rules)
+        rounds = ClosePoller(worker.client, worker.task_queue, self._desk, self._rules)
         async with self._desk.open(worker.client), rounds.going():
             await next(worker)
 
@@ -115,13 +115,13 @@ def _with_emitter(runner: WorkflowRunner | None) -> WorkflowRunner:
 
 
 class RuncastInterceptor(ClientInterceptor, WorkerInterceptor):
-    def __init__(self, desk: Desk, rules: Rules) -> None:
+    def __init__(self, desk: EventRelay, rules: Rules) -> None:
         self._desk = desk
         self._rules = rules
 
     def unheard(self) -> RuncastInterceptor:
         """The same, at a desk that never opens."""
-        return RuncastInterceptor(Desk(Publisher, 0.0), self._rules)
+        return RuncastInterceptor(EventRelay(Publisher, 0.0), self._rules)
 
     def intercept_client(self, next_: OutboundInterceptor) -> OutboundInterceptor:
         return ClientOutbound(next_)

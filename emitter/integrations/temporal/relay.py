@@ -26,10 +26,10 @@ from emitter.errors import (
     describe,
 )
 from emitter.events import TERMINAL_STATE_OF, Event
-from emitter.integrations.temporal.closing import Closed, Run, end_of, going_on, when_closed
+from emitter.integrations.temporal.closing import Closed, WorkflowRun, end_of, going_on, when_closed
 from emitter.integrations.temporal.execution import Execution
-from emitter.integrations.temporal.sequenced_outbox import Road
-from emitter.publishing.outbox import Lane
+from emitter.integrations.temporal.sequenced_outbox import SequencedOutbox
+from emitter.publishing.outbox import Outbox
 from emitter.publishing.publisher import Publisher
 
 log = structlog.get_logger("emitter.temporal")
@@ -46,7 +46,7 @@ AWAY_SECONDS = 0.05
 """How long is waited for a Redis that kept somebody waiting in vain just now."""
 
 
-class Told(NamedTuple):
+class RunEvent(NamedTuple):
     """An event of a workflow, on its way from the workflow's thread. `history_length` is that of the task in which it
     was told."""
 
@@ -55,7 +55,7 @@ class Told(NamedTuple):
     seq: int
     event: Event
     ts: int
-    run: Run
+    run: WorkflowRun
     history_length: int = 0
 
     @property
@@ -74,7 +74,7 @@ class Proposed(NamedTuple):
     task: asyncio.Task[None]
 
 
-async def _arrived(lane: Lane) -> None:
+async def _arrived(lane: Outbox) -> None:
     """When the log has what is queued by now, however long Redis is away, or will take nothing."""
     while True:
         try:
@@ -85,7 +85,7 @@ async def _arrived(lane: Lane) -> None:
             return None
 
 
-class Desk:
+class EventRelay:
     """Shared by all workers of one plugin: one publisher, open while any of them runs.
 
     Args:
@@ -114,8 +114,8 @@ class Desk:
         self._workers = 0
         self._publisher: Publisher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lanes: dict[str, Lane] = {}
-        self._told: deque[Told] = deque()
+        self._lanes: dict[str, Outbox] = {}
+        self._told: deque[RunEvent] = deque()
         self._woken = False
         self._dropped = 0
         self._is_away = False
@@ -171,18 +171,18 @@ class Desk:
         """None while no worker runs."""
         return self._publisher
 
-    def road(self, execution: Execution, producer: str, run: Run | None = None) -> Road | None:
+    def road(self, execution: Execution, producer: str, run: WorkflowRun | None = None) -> SequencedOutbox | None:
         """The lane of a producer; None while no worker runs, or if too many wait for Redis. `run`: the workflow's that
         it tells of."""
         known = self._lanes.get(f"{execution.id} {producer}")
-        if isinstance(known, Road):
+        if isinstance(known, SequencedOutbox):
             return known
         if self._publisher is None:
             return None
-        road = Road(self._publisher, execution, producer, lambda error: self.refused(run, error))
+        road = SequencedOutbox(self._publisher, execution, producer, lambda error: self.refused(run, error))
         return road if self.admit(road) else None
 
-    def admit(self, lane: Lane) -> bool:
+    def admit(self, lane: Outbox) -> bool:
         """Count a lane among those that may hold events while Redis is away; false if they are too many."""
         if len(self._lanes) >= LANES_MAX:
             self._lanes = {key: other for key, other in self._lanes.items() if len(other.queue)}
@@ -192,7 +192,7 @@ class Desk:
         self._lanes[f"{lane.execution_id} {lane.producer}"] = lane
         return True
 
-    async def settle(self, lane: Lane) -> None:
+    async def settle(self, lane: Outbox) -> None:
         """Wait until the log has what is queued, but not long: what it has not got by then is sent when Redis is back,
         and as long as Redis is away the next ones hardly wait. Raises nothing but a cancellation."""
         if not len(lane.queue):
@@ -209,7 +209,7 @@ class Desk:
 
     # --- from the threads of workflows ---
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: RunEvent) -> None:
         """Hand in an event from any thread. Never waits, never raises."""
         loop = self._loop
         if loop is None:
@@ -231,7 +231,7 @@ class Desk:
         while self._told:
             self._hear(self._told.popleft())
 
-    def _hear(self, told: Told) -> None:
+    def _hear(self, told: RunEvent) -> None:
         proposed = self._ends.get(told.key)
         if proposed is not None and told.seq > proposed.seq:
             return  # by what was left running at the end
@@ -245,14 +245,14 @@ class Desk:
         else:
             self.put(told)
 
-    def put(self, told: Told) -> None:
+    def put(self, told: RunEvent) -> None:
         """Queue an event for its log. Never waits, never raises."""
         if (road := self.road(told.execution, told.producer, told.run)) is not None:
             road.put(told.seq, told.event, told.execution, ts=told.ts)
 
     # --- ends ---
 
-    async def _end(self, told: Told, client: Client) -> None:
+    async def _end(self, told: RunEvent, client: Client) -> None:
         """Tell how a run has ended, when it has, after everything else of the execution that waits here."""
         end = await when_closed(client, told.run)
         event = told.event if end is None else await self._event_of(end, told, client)
@@ -263,7 +263,7 @@ class Desk:
         finally:
             self.put(told._replace(event=event))
 
-    async def _event_of(self, end: Closed, told: Told, client: Client) -> Event | None:
+    async def _event_of(self, end: Closed, told: RunEvent, client: Client) -> Event | None:
         if end.next_run_id and not told.run.is_cron:
             return await going_on(end, client.data_converter)
         if end.is_of(told.history_length):
@@ -290,7 +290,7 @@ class Desk:
 
     # --- cancels ---
 
-    def refused(self, run: Run | None, error: Exception) -> None:
+    def refused(self, run: WorkflowRun | None, error: Exception) -> None:
         """A log takes nothing more of a workflow. Never waits, never raises."""
         if not self._cancels or run is None or not isinstance(error, ExecutionEnded) or error.state != "cancelled":
             return
@@ -302,7 +302,7 @@ class Desk:
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
 
-    async def _cancel(self, run: Run, client: Client) -> None:
+    async def _cancel(self, run: WorkflowRun, client: Client) -> None:
         """Ask for the end of a workflow whose execution was cancelled."""
         try:
             handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)

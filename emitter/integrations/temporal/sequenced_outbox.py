@@ -10,7 +10,7 @@ from emitter.errors import AppendRefused, InvalidEvent, PayloadTooLarge
 from emitter.events import TERMINAL_STATE_OF, Event, Status
 from emitter.integrations.temporal.execution import Execution
 from emitter.publishing.hooks import Origin, apply_hooks, prepare_end
-from emitter.publishing.outbox import Lane
+from emitter.publishing.outbox import Outbox
 from emitter.publishing.publisher import Publisher
 from emitter.store.append import PackedAppend, prepare_shown
 from emitter.tracing.trace import read_trace
@@ -21,7 +21,7 @@ from emitter.wire.prepared import Prepared
 log = structlog.get_logger("emitter.temporal")
 
 
-class Road(Lane):
+class SequencedOutbox(Outbox):
     """One producer's lane, with a producer and sequences that are given. `refused` hears why the log takes no more."""
 
     def __init__(

@@ -40,7 +40,7 @@ from emitter.events import (
     ToolError,
     ToolStart,
 )
-from emitter.integrations.temporal.closing import Run, error_text
+from emitter.integrations.temporal.closing import WorkflowRun, error_text
 from emitter.integrations.temporal.execution import (
     Execution,
     Rules,
@@ -52,7 +52,7 @@ from emitter.integrations.temporal.execution import (
     resolve,
     with_header,
 )
-from emitter.integrations.temporal.relay import Told
+from emitter.integrations.temporal.relay import RunEvent
 from emitter.integrations.temporal.sequenced_outbox import dropped
 from emitter.publishing.event_methods import EventMethods, named
 from emitter.wire.envelope import decode_event, encode_data, event_type
@@ -62,7 +62,7 @@ from emitter.wire.mending import may_mend, mended
 
 EXTERN = "runcast_tell"
 TASK_CHARS = 4_000
-NO_RUN = Run("", "", "")
+NO_RUN = WorkflowRun("", "", "")
 COPIED_BYTES = 4 * MAX_EVENT_BYTES
 """Up to this an event is copied as it is. In the sandbox looking at more may take longer than Temporal lets a workflow
 think (2 s)."""
@@ -75,7 +75,7 @@ class WorkflowEmitter(EventMethods[None]):
     """The catalogue's methods for the code of a workflow: `workflow_emitter().progress(40)`. They return at once, and
     what becomes of the events cannot fail the workflow. Only its own end is not for its code to tell."""
 
-    def __init__(self, execution: Execution | None, run: Run = NO_RUN) -> None:
+    def __init__(self, execution: Execution | None, run: WorkflowRun = NO_RUN) -> None:
         self.attempt = execution.attempt if execution is not None else 0
         self._execution = execution
         self._run = run
@@ -97,10 +97,10 @@ class WorkflowEmitter(EventMethods[None]):
     def tell(self, event: Event) -> None:
         """Number the event, and hand it out unless this is a replay (or an eviction, which Temporal counts as one)."""
         self.number += 1  # at replays too: the same event has the same number
-        tell: Callable[[Told], None] | None = workflow.extern_functions().get(EXTERN)
+        tell: Callable[[RunEvent], None] | None = workflow.extern_functions().get(EXTERN)
         if self._execution is not None and tell is not None and not workflow.unsafe.is_replaying():
             task = workflow.info().get_current_history_length()
-            tell(Told(self._execution, self._producer, self.number, _copied(event), now_ms(), self._run, task))
+            tell(RunEvent(self._execution, self._producer, self.number, _copied(event), now_ms(), self._run, task))
 
     @contextmanager
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> Iterator[None]:
@@ -143,7 +143,7 @@ class WorkflowInbound(WorkflowInboundInterceptor):
     rules: Rules
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        self._tale = Tale(outbound.info(), self.rules)
+        self._tale = RunReporter(outbound.info(), self.rules)
         super().init(WorkflowOutbound(outbound, self._tale))
 
     async def execute_workflow(self, given: ExecuteWorkflowInput) -> Any:
@@ -174,7 +174,7 @@ class WorkflowInbound(WorkflowInboundInterceptor):
 class WorkflowOutbound(WorkflowOutboundInterceptor):
     """Hands the execution on."""
 
-    def __init__(self, next_: WorkflowOutboundInterceptor, tale: Tale) -> None:
+    def __init__(self, next_: WorkflowOutboundInterceptor, tale: RunReporter) -> None:
         super().__init__(next_)
         self._tale = tale
 
@@ -207,7 +207,7 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
 # --- the tale of one run ---------------------------------------------------------------------------------------------
 
 
-class Tale:
+class RunReporter:
     """What is told of a run: its start and its one end. Those of a child are told by its parent, unless the child has
     an execution of its own."""
 
@@ -222,7 +222,7 @@ class Tale:
         if carried is not None and carried.started_at is not None:
             self.started_ms = carried.started_at
         self.is_part = _is_part(info, carried, found)
-        self.run = Run(info.namespace, info.workflow_id, info.run_id, bool(info.cron_schedule))
+        self.run = WorkflowRun(info.namespace, info.workflow_id, info.run_id, bool(info.cron_schedule))
         self.execution = self._placed(found)
         self.emitter = WorkflowEmitter(self.execution, self.run)
         self._has_begun = False
@@ -288,7 +288,7 @@ def _is_part(info: workflow.Info, carried: Execution | None, found: Execution | 
 class Child:
     """A child workflow, as its parent tells of it."""
 
-    def __init__(self, tale: Tale, given: StartChildWorkflowInput) -> None:
+    def __init__(self, tale: RunReporter, given: StartChildWorkflowInput) -> None:
         self._tale = tale
         self._name = given.workflow
         self._started_ms = int(workflow.time() * 1000)

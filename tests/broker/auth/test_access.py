@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from multidict import CIMultiDict
 from redis.asyncio import Redis
 
-from broker.auth.authenticator import MAX_ORIGINS_LOGGED, Access, exact_origins, setup_cors
+from broker.auth.authenticator import MAX_ORIGINS_LOGGED, Authenticator, exact_origins, setup_cors
 from broker.auth.jwks import Jwks
 from broker.auth.keys import secret_key
 from broker.auth.tickets import Tickets
@@ -54,14 +54,14 @@ def clock() -> Clock:
     return Clock()
 
 
-def make_access(redis: Redis, clock: Clock | None = None) -> Access:
+def make_access(redis: Redis, clock: Clock | None = None) -> Authenticator:
     clock = clock or Clock()
     tickets = Tickets(redis, "edge-a", clock=clock)
-    return Access(redis, Verifier(secret_key(SECRET)), tickets, origins=[APP], clock=clock)
+    return Authenticator(redis, Verifier(secret_key(SECRET)), tickets, origins=[APP], clock=clock)
 
 
 @pytest.fixture
-def access(redis: Redis, clock: Clock) -> Access:
+def access(redis: Redis, clock: Clock) -> Authenticator:
     return make_access(redis, clock)
 
 
@@ -73,7 +73,7 @@ async def private(own_redis: EmbeddedRedis) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def app_of(access: Access) -> web.Application:
+def app_of(access: Authenticator) -> web.Application:
     """`/` takes no tickets, `/stream` does; both answer with the identity."""
 
     async def rest(request: web.Request) -> web.Response:
@@ -94,7 +94,7 @@ def app_of(access: Access) -> web.Application:
 
 
 @pytest.fixture
-async def client(aiohttp_client: Client, access: Access) -> TestClient:
+async def client(aiohttp_client: Client, access: Authenticator) -> TestClient:
     return await aiohttp_client(app_of(access))
 
 
@@ -187,7 +187,7 @@ def identity(**fields: Any) -> Identity:
     return Identity(**({"owner": ALICE, "scopes": frozenset({"executions:read"})} | fields))
 
 
-async def test_a_ticket_lets_its_user_in_as_often_as_needed(client: TestClient, access: Access) -> None:
+async def test_a_ticket_lets_its_user_in_as_often_as_needed(client: TestClient, access: Authenticator) -> None:
     """A ticket stands for its user, bound to its execution; a stream that broke is opened with it again."""
     ticket, expires_at = await access.tickets.mint(identity(), "ex_1")
     assert expires_at == pytest.approx(time.time() + 30, abs=5)
@@ -196,7 +196,7 @@ async def test_a_ticket_lets_its_user_in_as_often_as_needed(client: TestClient, 
             assert await response.json() == {"user": "alice", "execution": "ex_1"}
 
 
-async def test_tickets_are_for_streams_only(client: TestClient, access: Access) -> None:
+async def test_tickets_are_for_streams_only(client: TestClient, access: Authenticator) -> None:
     """Elsewhere a ticket is not looked at; a token in a header wins over it."""
     ticket, _ = await access.tickets.mint(identity())
     assert await outcome(client, params={"ticket": ticket}) == (401, "missing")
@@ -210,7 +210,7 @@ async def test_odd_tickets_are_refused(client: TestClient, ticket: str) -> None:
     assert await outcome(client, "/stream", params={"ticket": ticket}) == (401, "ticket")
 
 
-async def test_a_ticket_of_a_dead_token_is_refused(client: TestClient, access: Access, clock: Clock) -> None:
+async def test_a_ticket_of_a_dead_token_is_refused(client: TestClient, access: Authenticator, clock: Clock) -> None:
     """A ticket is worth no more than its token: refused when that has expired or was revoked, used before or not."""
     ticket, _ = await access.tickets.mint(identity(token_id="t1"))
     assert await outcome(client, "/stream", params={"ticket": ticket}) == (200, "alice")
@@ -237,7 +237,7 @@ async def test_a_new_key_is_fetched_when_its_token_comes(aiohttp_client: Client,
     private = ed25519.Ed25519PrivateKey.generate()
     new = jwt.encode({"sub": "alice", "exp": time.time() + 60}, private, "EdDSA", headers={"kid": "k1"})
     async with TestServer(provider) as server, Jwks(str(server.make_url("/"))) as keys:
-        client = await aiohttp_client(app_of(Access(redis, Verifier(keys), Tickets(redis, "edge-a"), jwks=keys)))
+        client = await aiohttp_client(app_of(Authenticator(redis, Verifier(keys), Tickets(redis, "edge-a"), jwks=keys)))
         headers = {"Authorization": f"Bearer {new}"}
         assert await outcome(client, headers=headers) == (503, "keys-unavailable")
         jwk = jwt.algorithms.OKPAlgorithm.to_jwk(private.public_key(), as_dict=True)
@@ -264,7 +264,7 @@ async def test_a_key_that_may_not_be_fetched_yet_is_asked_for_again(aiohttp_clie
     provider.router.add_get("/", publish)
     url_of = TestServer(provider)
     async with url_of as server, Jwks(str(server.make_url("/")), fetches_at_once=3, refill_seconds=1000) as keys:
-        client = await aiohttp_client(app_of(Access(redis, Verifier(keys), Tickets(redis, "edge-a"), jwks=keys)))
+        client = await aiohttp_client(app_of(Authenticator(redis, Verifier(keys), Tickets(redis, "edge-a"), jwks=keys)))
         answers = [await outcome(client, headers=signed(strange, f"x{number}")) for number in range(5)]
         assert answers == [(401, "unknown_key")] * 3 + [(503, "keys-unavailable")] * 2
         async with client.get("/", headers=signed(strange, "new")) as response:
@@ -291,7 +291,7 @@ async def test_a_new_key_is_never_refused_whatever_strangers_do(aiohttp_client: 
     provider.router.add_get("/", publish)
     options = {"fetches_at_once": 2, "refill_seconds": 0.5}
     async with TestServer(provider) as server, Jwks(str(server.make_url("/")), **options) as keys:  # type: ignore[arg-type]
-        client = await aiohttp_client(app_of(Access(redis, Verifier(keys), Tickets(redis, "edge-a"), jwks=keys)))
+        client = await aiohttp_client(app_of(Authenticator(redis, Verifier(keys), Tickets(redis, "edge-a"), jwks=keys)))
 
         async def make_up() -> None:
             for number in itertools.count():
@@ -312,7 +312,7 @@ async def test_a_new_key_is_never_refused_whatever_strangers_do(aiohttp_client: 
 # --- revocations -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_revocation_reaches_every_edge(redis: Redis, access: Access) -> None:
+async def test_a_revocation_reaches_every_edge(redis: Redis, access: Authenticator) -> None:
     """Revoking tells the channel; an edge that hears it refuses the token and learns which streams to close. Taking it
     back is heard as well."""
     other = make_access(redis)
@@ -339,7 +339,7 @@ async def test_a_revocation_reaches_every_edge(redis: Redis, access: Access) -> 
     assert not other.is_revoked(one)
 
 
-async def test_an_edge_that_missed_a_revocation_loads_it(redis: Redis, access: Access) -> None:
+async def test_an_edge_that_missed_a_revocation_loads_it(redis: Redis, access: Authenticator) -> None:
     """Loading brings what was revoked meanwhile, once as news, and drops what was taken back."""
     other = make_access(redis)
     assert await other.revocations.load() == []
@@ -360,7 +360,7 @@ async def test_an_edge_that_missed_a_revocation_loads_it(redis: Redis, access: A
     assert other.is_revoked(bob)
 
 
-async def test_what_redis_lost_is_still_refused(redis: Redis, access: Access) -> None:
+async def test_what_redis_lost_is_still_refused(redis: Redis, access: Authenticator) -> None:
     """A Redis that came back empty takes no revocation away from an edge that knows it."""
     await access.revocations.revoke(jti="t1")
     await redis.flushdb()
@@ -368,7 +368,7 @@ async def test_what_redis_lost_is_still_refused(redis: Redis, access: Access) ->
     assert access.is_revoked(identity(token_id="t1"))
 
 
-async def test_a_revoked_user_may_log_in_again(client: TestClient, access: Access) -> None:
+async def test_a_revoked_user_may_log_in_again(client: TestClient, access: Authenticator) -> None:
     """What was issued before is refused, seen before or not; what is issued afterwards is taken; others go on."""
     before, other = bearer(user="bob"), bearer(user="bob", now=time.time() - 30)
     ageless = jwt.encode({"sub": "bob", "exp": time.time() + 60}, SECRET)
@@ -384,7 +384,7 @@ async def test_a_revoked_user_may_log_in_again(client: TestClient, access: Acces
     assert await outcome(client, headers=before) == (200, "bob")
 
 
-async def test_revocations_hold_as_long_as_tokens_live(redis: Redis, access: Access, clock: Clock) -> None:
+async def test_revocations_hold_as_long_as_tokens_live(redis: Redis, access: Authenticator, clock: Clock) -> None:
     """A token whose expiry is known is forgotten after it, everywhere; any other and a user never are."""
     now = time.time()
     await access.revocations.revoke(jti="t1", expires_at_ms=int(now * 1000) + 60_000)
@@ -405,7 +405,7 @@ async def test_revocations_hold_as_long_as_tokens_live(redis: Redis, access: Acc
     assert await redis.zcard(wire.REVOCATIONS) == 2
 
 
-async def test_edges_of_older_versions_understand_what_is_written(redis: Redis, access: Access) -> None:
+async def test_edges_of_older_versions_understand_what_is_written(redis: Redis, access: Authenticator) -> None:
     """They read a member, and a time until which it is refused; and what they write is read here."""
     bob = Owner("bob")
     async with redis.pubsub() as listener:
@@ -460,7 +460,7 @@ async def test_a_full_redis_revokes_all_the_same(private: Redis, clock: Clock) -
         assert await listener.get_message(timeout=0.1) is None, "once"
 
 
-async def test_odd_rows_stop_no_edge(redis: Redis, access: Access) -> None:
+async def test_odd_rows_stop_no_edge(redis: Redis, access: Authenticator) -> None:
     """What somebody wrote by hand is read as far as it can be."""
     await redis.zadd(wire.REVOCATIONS, {b"\xff": 9e15, "jti:t1": float("inf"), "": 9e15})
     await redis.zadd(wire.REVOCATIONS_TAKEN_BACK, {b"\xff\xfe": 9e15})
@@ -468,7 +468,7 @@ async def test_odd_rows_stop_no_edge(redis: Redis, access: Access) -> None:
     assert access.is_revoked(identity(token_id="t1"))
 
 
-async def test_what_is_taken_back_while_it_is_stored_is_not_stored(redis: Redis, access: Access) -> None:
+async def test_what_is_taken_back_while_it_is_stored_is_not_stored(redis: Redis, access: Authenticator) -> None:
     """Whichever of the two reaches Redis first."""
     for _ in range(20):
         await asyncio.gather(access.revocations.revoke(user="bob"), access.revocations.take_back(user="bob"))
@@ -520,14 +520,16 @@ async def test_what_cannot_be_told_holds_here_until_it_can(private: Redis, clock
         b"9" * 5000 + b" jti:x",
     ],
 )
-async def test_odd_messages_revoke_nothing(access: Access, message: bytes) -> None:
+async def test_odd_messages_revoke_nothing(access: Authenticator, message: bytes) -> None:
     """A message that is no revocation, or one whose time is over, is passed by."""
     assert access.revocations.on_message(message) is None
     assert not access.is_revoked(identity(token_id="x"))
 
 
 @pytest.mark.parametrize("what", [{}, {"jti": "a", "user": "b"}, {"jti": ""}, {"jti": "x" * 257}, {"user": "a\n"}])
-async def test_a_revocation_names_one_token_or_one_user(redis: Redis, access: Access, what: dict[str, str]) -> None:
+async def test_a_revocation_names_one_token_or_one_user(
+    redis: Redis, access: Authenticator, what: dict[str, str]
+) -> None:
     """Naming neither, both or what cannot be is a 422, and nothing is stored."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - what it becomes for the client is what counts
         await access.revocations.revoke(**what)

@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker.base.metrics import Metrics
-from broker.base.reasons import CloseReason, Protocol, RedisOp
+from broker.base.reasons import CloseReason, RedisOp, StreamProtocol
 
 NAMES = [
     "connections",
@@ -56,7 +56,7 @@ def test_everything_is_there_from_the_start() -> None:
     assert {"runcast_" + name for name in NAMES} <= families
     found = samples(Metrics("1.2.3"))
     assert all(found[f"runcast_connections_closed_total{{reason={reason}}}"] == 0 for reason in CloseReason)
-    assert all(found[f"runcast_connections_opened_total{{protocol={name}}}"] == 0 for name in Protocol)
+    assert all(found[f"runcast_connections_opened_total{{protocol={name}}}"] == 0 for name in StreamProtocol)
     assert found["runcast_build_info{version=1.2.3}"] == 1
     assert found["process_resident_memory_bytes"] > 0
 

@@ -13,16 +13,16 @@ from aiohttp.test_utils import TestServer
 
 from broker.cli.client import (
     FEED_PATH,
-    Api,
     ApiError,
     Conflict,
     Connected,
+    ConnectionLost,
+    EdgeClient,
     EdgeUnreachable,
     Forbidden,
     Link,
-    Lost,
     NotFound,
-    Unauthorized,
+    NotSignedIn,
     stream_path,
 )
 from broker.cli.eventsource import Backoff, ClientEvent, Frame, NotAStream, Position, SseParser, retry_after
@@ -92,14 +92,19 @@ class Script:
         return await self.steps.pop(0)(request)
 
     @contextlib.asynccontextmanager
-    async def serve(self, port: int | None = None) -> AsyncIterator[Api]:
+    async def serve(self, port: int | None = None) -> AsyncIterator[EdgeClient]:
         app = web.Application()
         app.router.add_route("*", "/{rest:.*}", self.handle)
-        async with TestServer(app, port=port) as server, Api(str(server.make_url("")), "tok", backoff=FAST) as api:
+        async with (
+            TestServer(app, port=port) as server,
+            EdgeClient(str(server.make_url("")), "tok", backoff=FAST) as api,
+        ):
             yield api
 
 
-async def collect(api: Api, path: str = PATH, cursor: EventId | None = None, **more: object) -> list[ClientEvent]:
+async def collect(
+    api: EdgeClient, path: str = PATH, cursor: EventId | None = None, **more: object
+) -> list[ClientEvent]:
     async with asyncio.timeout(10):
         return [event async for event in api.follow(path, cursor, **more)]  # type: ignore[arg-type]
 
@@ -188,7 +193,7 @@ async def test_it_resumes_after_a_cut_inside_a_frame_and_yields_each_event_once(
     assert events[1].data == {"thought": "t1"}
     assert (events[1].execution_id, events[1].ts, events[1].type) == ("ex_1", 5, "thinking")
     assert script.cursors == [None, "1000-2"]
-    assert [type(link) for link in links] == [Connected, Lost, Connected]
+    assert [type(link) for link in links] == [Connected, ConnectionLost, Connected]
     assert links[1].cursor == links[2].cursor == EventId(1000, 2)
     assert script.headers[0]["Authorization"] == "Bearer tok"
 
@@ -255,7 +260,7 @@ async def test_a_busy_edge_is_asked_again_when_it_said() -> None:
     links: list[Link] = []
     async with script.serve() as api:
         assert seqs(await collect(api, on_link=links.append)) == [1]
-    waits = [link.retry_seconds for link in links if isinstance(link, Lost)]
+    waits = [link.retry_seconds for link in links if isinstance(link, ConnectionLost)]
     assert 0 <= waits[0] < 0.5
     assert 1 <= waits[1] < 1.5
 
@@ -266,7 +271,7 @@ async def test_retry_of_the_stream_is_the_floor_of_the_next_wait() -> None:
     links: list[Link] = []
     async with script.serve() as api:
         await collect(api, on_link=links.append)
-    assert [link.retry_seconds >= 0.12 for link in links if isinstance(link, Lost)] == [True, True]
+    assert [link.retry_seconds >= 0.12 for link in links if isinstance(link, ConnectionLost)] == [True, True]
 
 
 async def test_silence_is_a_lost_connection() -> None:
@@ -289,7 +294,7 @@ async def test_silence_is_a_lost_connection() -> None:
     script = Script(silent, second)
     async with script.serve() as api:
         assert seqs(await collect(api, on_link=links.append)) == [1, 2]
-    assert [link.reason for link in links if isinstance(link, Lost)] == ["nothing came for 0.05 s"]
+    assert [link.reason for link in links if isinstance(link, ConnectionLost)] == ["nothing came for 0.05 s"]
 
 
 async def test_an_edge_that_is_not_there_is_waited_for() -> None:
@@ -297,11 +302,11 @@ async def test_an_edge_that_is_not_there_is_waited_for() -> None:
     refused = asyncio.Event()
 
     def on_link(link: Link) -> None:
-        if isinstance(link, Lost):
+        if isinstance(link, ConnectionLost):
             refused.set()
 
     with reserved_ports(1) as (port,):
-        async with Api(f"http://127.0.0.1:{port}", backoff=FAST) as api:
+        async with EdgeClient(f"http://127.0.0.1:{port}", backoff=FAST) as api:
             following = asyncio.create_task(collect(api, on_link=on_link))
             await refused.wait()
             async with Script(stream(OPEN, event(1), END)).serve(port):
@@ -309,7 +314,7 @@ async def test_an_edge_that_is_not_there_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(401, Unauthorized), (403, Forbidden), (404, NotFound), (400, ApiError), (302, ApiError)]
+    ("status", "error"), [(401, NotSignedIn), (403, Forbidden), (404, NotFound), (400, ApiError), (302, ApiError)]
 )
 async def test_what_will_not_pass_by_itself_is_raised(status: int, error: type[ApiError]) -> None:
     """A refusal that a reconnect cannot change is a typed error with the edge's own words."""
@@ -381,7 +386,7 @@ async def test_a_command_s_refusal_is_typed() -> None:
             await api.answer("ex_1", "in_1", True)
     assert caught.value.problem["by"] == "bob"
     with reserved_ports(1) as (port,):
-        async with Api(f"http://127.0.0.1:{port}") as api:
+        async with EdgeClient(f"http://127.0.0.1:{port}") as api:
             with pytest.raises(EdgeUnreachable):
                 await api.get("ex_1")
 
@@ -393,7 +398,7 @@ async def test_an_edge_is_reached_through_the_environments_proxy(monkeypatch: py
         monkeypatch.setenv("http_proxy", proxy.base_url)
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        async with Api("http://edge.example.test", "tok") as api:
+        async with EdgeClient("http://edge.example.test", "tok") as api:
             await api.get("ex_1")
     assert script.headers[0]["Host"] == "edge.example.test"
     assert script.headers[0]["Authorization"] == "Bearer tok"

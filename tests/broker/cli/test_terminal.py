@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from broker.cli.client import Api, ApiError, Conflict, Connected, Link, Lost
+from broker.cli.client import ApiError, Conflict, Connected, ConnectionLost, EdgeClient, Link
 from broker.cli.eventsource import ClientEvent
 from broker.cli.lines import LINES, clean, seconds, short
 from broker.cli.terminal import Feed, parse_answer, prompt_for, read_line, watch
@@ -314,7 +314,7 @@ def test_what_is_no_answer_is_asked_again(asked: InputRequired, typed: str) -> N
 # --- watching --------------------------------------------------------------------------------------------------------
 
 
-class FakeApi(Api):
+class FakeApi(EdgeClient):
     """An edge played by a list: events, links, and points (`asyncio.Event`) to wait for."""
 
     def __init__(self, *script: ClientEvent | Link | asyncio.Event) -> None:
@@ -394,11 +394,11 @@ async def test_breaks_are_one_line_and_resuming_another() -> None:
     await watch(
         FakeApi(
             Connected(None),
-            Lost("reset", at, 1),
-            Lost("refused", at, 2),
+            ConnectionLost("reset", at, 1),
+            ConnectionLost("refused", at, 2),
             Connected(at),
             ClientEvent(type="stream:end", data={"reason": "aged"}),
-            Lost("the edge ended the stream", at, 1),
+            ConnectionLost("the edge ended the stream", at, 1),
             Connected(at),
             DONE,
         ),
@@ -412,7 +412,7 @@ async def test_breaks_are_one_line_and_resuming_another() -> None:
 async def test_an_edge_that_is_not_there_yet_is_said() -> None:
     """Waiting for an edge to start is no lost connection."""
     shown = console()
-    await watch(FakeApi(Lost("refused", None, 1), Connected(None), DONE), "ex_1", shown)
+    await watch(FakeApi(ConnectionLost("refused", None, 1), Connected(None), DONE), "ex_1", shown)
     assert output(shown).splitlines()[:2] == ["~ no stream yet (refused); trying until there is one", "~ connected"]
 
 

@@ -19,7 +19,7 @@ from broker.edge.edge import serving
 from broker.http import errors
 from broker.http.connection import Unreadable
 from broker.http.listener import Counts, Listener, listen
-from broker.http.static import ROOT, Pages, accepts_gzip
+from broker.http.static import ROOT, StaticFiles, accepts_gzip
 from tests.edges import Connection, request
 
 ORIGIN = "https://app.example.com"
@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "web"
 
 
-async def serve(pages: Pages) -> AsyncIterator[int]:
+async def serve(pages: StaticFiles) -> AsyncIterator[int]:
     app = web.Application()
     authenticator.setup_cors(app, [ORIGIN])
     errors.setup(app)
@@ -66,13 +66,13 @@ async def serve(pages: Pages) -> AsyncIterator[int]:
 
 @pytest.fixture
 async def port(root: Path) -> AsyncIterator[int]:
-    async for port in serve(Pages(root)):
+    async for port in serve(StaticFiles(root)):
         yield port
 
 
 @pytest.fixture
 async def fresh_port(root: Path) -> AsyncIterator[int]:
-    async for port in serve(Pages(root, fresh=True)):
+    async for port in serve(StaticFiles(root, fresh=True)):
         yield port
 
 
@@ -242,14 +242,14 @@ async def test_an_edit_of_the_same_size_and_second_shows(fresh_port: int, root: 
 
 async def test_an_edge_without_the_files_serves_all_else(tmp_path: Path) -> None:
     """Where the folder is not installed, its paths are not found."""
-    pages = Pages(tmp_path / "none")
+    pages = StaticFiles(tmp_path / "none")
     async for port in serve(pages):
         assert (await get(port, "/")).status == 404
 
 
 def test_what_the_pages_load_is_there() -> None:
     """Every file of the edge that the console's page and modules name is one that is served."""
-    pages: Any = Pages()._pages
+    pages: Any = StaticFiles()._pages
     named = re.compile(r"""["'(](/(?:console|client)/[A-Za-z0-9_./-]+\.(?:js|css|svg|webmanifest))["')]""")
     assert pages or not ROOT.exists()
     for name, page in pages.items():
@@ -260,7 +260,7 @@ def test_what_the_pages_load_is_there() -> None:
 
 def test_no_page_needs_what_its_policy_forbids() -> None:
     """No HTML has an inline script, style or handler, which the policy would keep from working."""
-    pages: Any = Pages()._pages
+    pages: Any = StaticFiles()._pages
     for name, page in pages.items():
         if name.endswith(".html"):
             text = page.body.decode()

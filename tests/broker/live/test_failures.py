@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.live.failures import MAX_REMEMBERED, PAUSE_SECONDS, Failures
-from broker.live.view import Lens
+from broker.live.view import StreamView
 from tests.broker.live.test_topic import Alone
 
 
@@ -11,7 +11,7 @@ def test_a_failure_is_remembered_for_a_while() -> None:
     """For its log and protocol alone; in that time another one is no news, and makes the time begin again."""
     now = 100.0
     failures = Failures(lambda: now)
-    alone, native = Alone(), Lens()
+    alone, native = Alone(), StreamView()
     assert failures.seconds_left("a", alone) == 0
     assert failures.note("a", alone)
     assert failures.seconds_left("a", Alone()) == PAUSE_SECONDS

@@ -13,13 +13,13 @@ import uvloop
 
 from broker.base.identity import Identity
 from broker.live.topic import Topic
-from broker.live.view import Lens
+from broker.live.view import StreamView
 from broker.live.viewer import Viewer, ViewerState
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START
 from emitter.wire.keys import Owner
 
-LENS = Lens(chunked=False)
+LENS = StreamView(chunked=False)
 
 
 class Nobody:

@@ -9,7 +9,7 @@ import pytest
 
 from broker.base.reasons import CloseReason
 from broker.live.sse import HEARTBEAT, HEARTBEAT_EVENT, LAST_CHUNK, chunk, control_frame, cursor_frame, end_frames
-from broker.live.view import MAX_PATTERNS, Lens, TypeFilter
+from broker.live.view import MAX_PATTERNS, StreamView, TypeFilter
 from emitter.events import MessageDelta, Status
 from emitter.store.append import prepare
 from emitter.wire.entries import Entry
@@ -22,8 +22,8 @@ TEXT = Entry(1763682345123, 18, b"message:delta", b'{"type":"message:delta","dat
 STATUS = Entry(1763682345130, 19, b"status", b'{"type":"status","data":{}}')
 
 
-def plain(**options: object) -> Lens:
-    return Lens(chunked=False, **options)  # type: ignore[arg-type]
+def plain(**options: object) -> StreamView:
+    return StreamView(chunked=False, **options)  # type: ignore[arg-type]
 
 
 def test_a_frame_is_what_the_contract_shows() -> None:
@@ -53,11 +53,11 @@ def test_events_of_one_write_are_read_one_by_one() -> None:
 def test_chunked_coding_is_one_chunk_a_write() -> None:
     """A write is one chunk of lower case hexadecimal size, and unwraps to the plain bytes; nothing is no chunk."""
     body = plain().render([TOOL])
-    assert Lens().render([TOOL]) == b"%x\r\n" % len(body) + body + b"\r\n"
+    assert StreamView().render([TOOL]) == b"%x\r\n" % len(body) + body + b"\r\n"
     assert chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
-    assert dechunk(Lens().render([TOOL, TEXT]) + LAST_CHUNK) == (plain().render([TOOL, TEXT]), True, b"")
-    assert Lens().wrap(b"") == b""  # an empty chunk would end the body
-    assert Lens(types=TypeFilter("status")).render([TOOL]) == b""
+    assert dechunk(StreamView().render([TOOL, TEXT]) + LAST_CHUNK) == (plain().render([TOOL, TEXT]), True, b"")
+    assert StreamView().wrap(b"") == b""  # an empty chunk would end the body
+    assert StreamView(types=TypeFilter("status")).render([TOOL]) == b""
 
 
 def test_heartbeats_dispatch_nothing_unless_asked() -> None:
@@ -66,7 +66,7 @@ def test_heartbeats_dispatch_nothing_unless_asked() -> None:
     assert plain().heartbeat == HEARTBEAT == b": hb\n"
     assert parser.feed(HEARTBEAT) == []
     assert parser.comments == ["hb"]
-    assert Lens().heartbeat == b"5\r\n: hb\n\r\n"
+    assert StreamView().heartbeat == b"5\r\n: hb\n\r\n"
     [frame] = parse(plain(heartbeat_event=True).heartbeat)
     assert (frame.event, frame.data, frame.id) == ("heartbeat", "{}", "")
     assert plain(heartbeat_event=True).heartbeat == HEARTBEAT_EVENT
@@ -108,7 +108,7 @@ def test_no_event_can_break_a_frame() -> None:
         prepared = prepare(event, "ex_1", redact=Redactor(), request_id="r", agent=ugly)
         entries.append(Entry(1, seq, prepared.type.encode(), prepared.json))
     for named, chunked in itertools.product((True, False), (True, False)):
-        data = Lens(named=named, chunked=chunked).render(entries)
+        data = StreamView(named=named, chunked=chunked).render(entries)
         assert data.isascii()
         body = dechunk(data)[0] if chunked else data
         assert b"\r" not in body
@@ -172,6 +172,8 @@ def test_lenses_that_see_the_same_share_a_key() -> None:
             (True, False), ("", "tool:*", "tool:*,status"), (True, False), (True, False)
         )
     ]
-    lenses = [Lens(**{**way, "types": TypeFilter(way["types"]) if way["types"] else None}) for way in ways]  # type: ignore[arg-type]
+    lenses = [StreamView(**{**way, "types": TypeFilter(way["types"]) if way["types"] else None}) for way in ways]  # type: ignore[arg-type]
     assert len({lens.key for lens in lenses}) == len(lenses)
-    assert Lens(types=TypeFilter("status, tool:*")).key == Lens(types=TypeFilter("tool:*,status,status")).key
+    assert (
+        StreamView(types=TypeFilter("status, tool:*")).key == StreamView(types=TypeFilter("tool:*,status,status")).key
+    )

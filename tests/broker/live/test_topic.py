@@ -10,7 +10,7 @@ import pytest
 
 from broker.base.identity import Identity
 from broker.live.topic import EVENTS_AT_ONCE, TAIL_BYTES, TAIL_EVENTS, Topic
-from broker.live.view import Lens, RenderedOnce, TypeFilter
+from broker.live.view import RenderedOnce, StreamView, TypeFilter
 from broker.live.viewer import Viewer, ViewerState
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId
@@ -62,8 +62,8 @@ class Nobody:
     def on_gone(self, viewer: Viewer) -> None: ...
 
 
-def viewer_of(topic: Topic, lens: Lens | None = None, *, room: int = 1 << 30, cursor: EventId = START) -> Viewer:
-    viewer = Viewer(Nobody(), topic, lens or Lens(chunked=False), ALICE, cursor)
+def viewer_of(topic: Topic, lens: StreamView | None = None, *, room: int = 1 << 30, cursor: EventId = START) -> Viewer:
+    viewer = Viewer(Nobody(), topic, lens or StreamView(chunked=False), ALICE, cursor)
     transport = Transport(room)
     transport.protocol = viewer
     viewer.transport = transport  # type: ignore[assignment]
@@ -243,7 +243,7 @@ def test_missing_of_a_topic_that_knows_little() -> None:
 
 def test_the_rendered_tail_is_shared_and_never_stale() -> None:
     """Viewers that resume at one place share the bytes; a new event makes new ones."""
-    topic, lens = topic_with(*entries(1, 5)), Lens(chunked=False)
+    topic, lens = topic_with(*entries(1, 5)), StreamView(chunked=False)
     missing = topic.missing(entry(2).id)
     assert missing is not None
     assert topic.render_tail(lens, missing) is topic.render_tail(lens, missing)
@@ -294,7 +294,7 @@ def test_one_write_of_the_same_bytes_to_all_of_a_group() -> None:
     """Viewers with equal lenses get the very same object in one write; others get their own rendering."""
     topic = topic_with(*entries(1, 3))
     same = [viewer_of(topic) for _ in range(50)]
-    unnamed = viewer_of(topic, Lens(chunked=False, named=False))
+    unnamed = viewer_of(topic, StreamView(chunked=False, named=False))
     for viewer in [*same, unnamed]:
         go_live(topic, viewer)
     delivery = topic.deliver(entries(2, 3))
@@ -309,7 +309,7 @@ def test_one_write_of_the_same_bytes_to_all_of_a_group() -> None:
 def test_filtered_viewers_get_only_what_they_want() -> None:
     """A group whose filter wants nothing of a delivery is not written to."""
     topic = topic_with(*entries(1, 3))
-    tools, all_ = viewer_of(topic, Lens(chunked=False, types=TypeFilter("tool:*"))), viewer_of(topic)
+    tools, all_ = viewer_of(topic, StreamView(chunked=False, types=TypeFilter("tool:*"))), viewer_of(topic)
     go_live(topic, tools)
     go_live(topic, all_)
     assert topic.deliver([entry(1)]).viewers == 1
@@ -358,7 +358,7 @@ def test_only_live_viewers_lag() -> None:
 # --- one viewer's error ----------------------------------------------------------------------------------------------
 
 
-class Alone(Lens):
+class Alone(StreamView):
     """A view of its own, as of another protocol, that fails at some events."""
 
     is_native = False
@@ -451,8 +451,8 @@ def test_what_is_kept_rendered_is_bounded() -> None:
     missing = topic.missing(START)
     assert missing is not None
     for number in range(300):
-        topic.render_tail(Lens(types=TypeFilter(f"*,x{number}")), missing)
-        topic.render_tail(Lens(types=TypeFilter(f"y{number}")), missing)
+        topic.render_tail(StreamView(types=TypeFilter(f"*,x{number}")), missing)
+        topic.render_tail(StreamView(types=TypeFilter(f"y{number}")), missing)
     kept = topic._rendered._kept
     assert sum(map(len, kept.values())) <= RenderedOnce.MAX_BYTES
     assert len(kept) <= RenderedOnce.MAX_BYTES / RenderedOnce.OVERHEAD_BYTES
@@ -474,7 +474,7 @@ class Model:
         self.road: list[list[Entry]] = []
         self.viewers: list[Viewer] = []
         self.replaying: list[Viewer] = []
-        self.lens = Lens(chunked=False)
+        self.lens = StreamView(chunked=False)
 
     def after(self, cursor: EventId) -> list[Entry]:
         assert cursor == START or self.log[cursor.seq - 1].id == cursor, "a cursor is always in the log"

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from broker.base.settings import Settings
 from broker.edge.edge import Edge
 from broker.live.sse import LAST_CHUNK
-from broker.live.view import Lens
+from broker.live.view import StreamView
 from broker.live.viewer import MAX_UNREAD_BYTES, SECOND_PROBE_SECONDS, Viewer, ViewerState, take_over
 from emitter.wire.ids import START
 from tests.broker.live.test_topic import ALICE, entries, entry, go_live, topic_with, viewer_of
@@ -49,7 +49,7 @@ class Door:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        lens = Lens(chunked=request.version == (1, 1))
+        lens = StreamView(chunked=request.version == (1, 1))
         if lens.chunked:
             response.enable_chunked_encoding()
         else:

@@ -12,19 +12,19 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from broker.cli.embedded import EmbeddedRedis
-from broker.log.batcher import Rounds
+from broker.log.batcher import CommandBatcher
 from emitter.store.connection import GONE, Link, connect
 from tests.clusters import cluster
 
 
 @pytest.fixture
-async def rounds(redis: Redis) -> AsyncIterator[Rounds]:
-    rounds = Rounds(redis)
+async def rounds(redis: Redis) -> AsyncIterator[CommandBatcher]:
+    rounds = CommandBatcher(redis)
     yield rounds
     await rounds.close()
 
 
-async def test_each_gets_its_own_answer(redis: Redis, rounds: Rounds) -> None:
+async def test_each_gets_its_own_answer(redis: Redis, rounds: CommandBatcher) -> None:
     """Whatever is asked at once, each answer goes to who asked; one that Redis refuses is only that one's."""
     await redis.mset({f"k{number}": number for number in range(500)})
     answers = await asyncio.gather(
@@ -34,7 +34,7 @@ async def test_each_gets_its_own_answer(redis: Redis, rounds: Rounds) -> None:
     assert isinstance(answers[500], ResponseError)
 
 
-async def test_who_leaves_takes_no_answer_of_others(redis: Redis, rounds: Rounds) -> None:
+async def test_who_leaves_takes_no_answer_of_others(redis: Redis, rounds: CommandBatcher) -> None:
     """A caller that is cancelled before or while its round travels shifts no reply."""
     await redis.mset({"a": 1, "b": 2})
     for pause in (0, 0.0005, 0.001):
@@ -46,7 +46,7 @@ async def test_who_leaves_takes_no_answer_of_others(redis: Redis, rounds: Rounds
         await asyncio.gather(leaving, return_exceptions=True)
 
 
-async def test_a_connection_that_broke_while_idle_is_made_again(redis: Redis, rounds: Rounds) -> None:
+async def test_a_connection_that_broke_while_idle_is_made_again(redis: Redis, rounds: CommandBatcher) -> None:
     """Nobody is told of a connection that was cut between two rounds."""
     await redis.set("a", 1)
     assert await rounds.ask("GET", "a") == b"1"
@@ -57,7 +57,7 @@ async def test_a_connection_that_broke_while_idle_is_made_again(redis: Redis, ro
 async def test_a_redis_that_is_gone_is_told_and_found_again(own_redis: EmbeddedRedis) -> None:
     """All who wait get the error; the next question after it came back is answered."""
     client = connect(own_redis.url, timeout=1)
-    rounds = Rounds(client)
+    rounds = CommandBatcher(client)
     assert await rounds.ask("PING") == b"PONG"
     own_redis.stop()
     answers = await asyncio.gather(*(rounds.ask("PING") for _ in range(10)), return_exceptions=True)
@@ -70,9 +70,9 @@ async def test_a_redis_that_is_gone_is_told_and_found_again(own_redis: EmbeddedR
 
 async def test_closing_ends_who_waits(redis: Redis) -> None:
     """`close` cancels open questions and may come twice, or before the first question."""
-    rounds = Rounds(redis)
+    rounds = CommandBatcher(redis)
     await rounds.close()
-    rounds = Rounds(redis)
+    rounds = CommandBatcher(redis)
     asked = asyncio.create_task(rounds.ask("PING"))
     await asyncio.sleep(0)
     await rounds.close()
@@ -81,7 +81,9 @@ async def test_closing_ends_who_waits(redis: Redis) -> None:
         await asked
 
 
-async def test_large_replies_are_few_at_a_time(redis: Redis, rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_replies_are_few_at_a_time(
+    redis: Redis, rounds: CommandBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What weighs more takes more of a round, so that few large replies are under way; each still has its answer."""
     await redis.mset({f"k{number}": number for number in range(100)})
     sizes: list[int] = []
@@ -101,7 +103,7 @@ async def test_large_replies_of_a_cluster_are_few_at_a_time() -> None:
     """Of each node; what is small goes at once, and each has its answer."""
     with cluster() as made:
         client: Any = connect(made.url)
-        rounds = Rounds(client)
+        rounds = CommandBatcher(client)
         names = [f"k{number}" for number in range(60)]
         await asyncio.gather(*(rounds.ask("SET", name, name) for name in names))
         under_way: Counter[str] = Counter()

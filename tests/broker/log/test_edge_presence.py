@@ -14,14 +14,14 @@ from redis.asyncio import Redis
 from broker.base.reasons import CloseReason
 from broker.cli.embedded import EmbeddedRedis
 from broker.log import watch_leases as module
-from broker.log.watch_leases import LEFT_FOR_GOOD, Presence, Tether
+from broker.log.watch_leases import LEFT_FOR_GOOD, DisconnectPolicy, WatchLeases
 from emitter.store.connection import connect
 from emitter.wire.keys import ABANDONED, Owner, member, viewers_key
 from tests.faults.outages import normal_connections_killed, redis_paused, redis_stopped
 
 NAME = member(Owner("alice"), "ex_1")
 LONG_MS = 60_000
-TETHER = Tether(NAME, LONG_MS)
+TETHER = DisconnectPolicy(NAME, LONG_MS)
 SENT_AWAY = [reason for reason in CloseReason if reason not in (*LEFT_FOR_GOOD, "finished", "refused")]
 
 
@@ -84,7 +84,7 @@ async def calls(redis: Redis) -> int:
 
 async def test_from_the_first_viewer_to_the_last(redis: Redis) -> None:
     """The edge speaks of its first viewer and of the departure of its last, and of none in between."""
-    async with Presence(redis, "e1") as presence:
+    async with WatchLeases(redis, "e1") as presence:
         presence.enter(TETHER)
         await until_watched(redis)
         said = await calls(redis)
@@ -100,7 +100,7 @@ async def test_from_the_first_viewer_to_the_last(redis: Redis) -> None:
 
 async def test_a_short_visit_starts_the_clock(redis: Redis) -> None:
     """One who leaves before Redis knew of him has been there all the same."""
-    async with Presence(redis, "e1") as presence:
+    async with WatchLeases(redis, "e1") as presence:
         presence.enter(TETHER)
         presence.leave(TETHER, CloseReason.GONE)
         await until_left(redis)
@@ -109,7 +109,7 @@ async def test_a_short_visit_starts_the_clock(redis: Redis) -> None:
 async def test_no_viewers_cost_no_calls(redis: Redis) -> None:
     """An edge without viewers of such executions asks nothing of Redis."""
     said = await calls(redis)
-    async with Presence(redis, "e1", renew_seconds=0.01):
+    async with WatchLeases(redis, "e1", renew_seconds=0.01):
         await asyncio.sleep(0.1)
     assert await calls(redis) == said
 
@@ -117,7 +117,7 @@ async def test_no_viewers_cost_no_calls(redis: Redis) -> None:
 @pytest.mark.parametrize("reason", LEFT_FOR_GOOD)
 async def test_who_left_for_good_starts_the_clock_at_once(redis: Redis, reason: CloseReason) -> None:
     """A viewer that closed its connection, or may watch no more, is not waited for."""
-    async with Presence(redis, "e1") as presence:
+    async with WatchLeases(redis, "e1") as presence:
         presence.enter(TETHER)
         presence.leave(TETHER, reason)
         await until_left(redis)
@@ -126,7 +126,7 @@ async def test_who_left_for_good_starts_the_clock_at_once(redis: Redis, reason: 
 @pytest.mark.parametrize("reason", SENT_AWAY)
 async def test_who_was_sent_away_is_given_time_to_return(redis: Redis, reason: CloseReason) -> None:
     """A stream that the edge ended is likely to be resumed: the execution is watched for one more word, not renewed."""
-    async with Presence(redis, "e1", renew_seconds=0.05) as presence:
+    async with WatchLeases(redis, "e1", renew_seconds=0.05) as presence:
         presence.enter(TETHER)
         presence.leave(TETHER, reason)
         await until_watched(redis)
@@ -138,7 +138,7 @@ async def test_who_was_sent_away_is_given_time_to_return(redis: Redis, reason: C
 
 async def test_one_who_was_sent_away_is_waited_for_though_another_leaves(redis: Redis) -> None:
     """The last one's departure does not start the clock while another is expected back."""
-    async with Presence(redis, "e1") as presence:
+    async with WatchLeases(redis, "e1") as presence:
         presence.enter(TETHER)
         presence.enter(TETHER)
         presence.leave(TETHER, CloseReason.AGED)
@@ -149,7 +149,7 @@ async def test_one_who_was_sent_away_is_waited_for_though_another_leaves(redis: 
 
 async def test_the_end_leaves_nothing(redis: Redis) -> None:
     """When the last viewer leaves because the execution has ended, Redis forgets who watched it."""
-    async with Presence(redis, "e1") as presence:
+    async with WatchLeases(redis, "e1") as presence:
         presence.enter(TETHER)
         presence.enter(TETHER)
         await until_watched(redis)
@@ -167,8 +167,8 @@ async def test_the_end_leaves_nothing(redis: Redis) -> None:
 
 async def test_words_are_renewed_while_somebody_watches(redis: Redis) -> None:
     """What Redis lost, or what ended, is said again at the next renewal; what nobody watches any more is not."""
-    async with Presence(redis, "e1", renew_seconds=0.05) as presence:
-        gone = Tether(member(Owner("alice"), "ex_2"), LONG_MS)
+    async with WatchLeases(redis, "e1", renew_seconds=0.05) as presence:
+        gone = DisconnectPolicy(member(Owner("alice"), "ex_2"), LONG_MS)
         presence.enter(TETHER)
         presence.enter(gone)
         presence.leave(gone, CloseReason.GONE)
@@ -181,8 +181,8 @@ async def test_words_are_renewed_while_somebody_watches(redis: Redis) -> None:
 
 async def test_more_than_one_call_holds(redis: Redis) -> None:
     """Hundreds of executions are said in a few calls, and each is left."""
-    tethers = [Tether(member(Owner("alice"), f"ex_{number}"), LONG_MS) for number in range(950)]
-    async with Presence(redis, "e1", renew_seconds=600) as presence:
+    tethers = [DisconnectPolicy(member(Owner("alice"), f"ex_{number}"), LONG_MS) for number in range(950)]
+    async with WatchLeases(redis, "e1", renew_seconds=600) as presence:
         before = await calls(redis)
         for tether in tethers:
             presence.enter(tether)
@@ -202,8 +202,8 @@ async def test_more_than_one_call_holds(redis: Redis) -> None:
 async def test_what_could_not_be_said_is_said_later(own_redis: EmbeddedRedis, own: Redis) -> None:
     """While Redis is away only the latest is kept of each execution, and told as soon as it is back: who left, since
     when; who came back, as if nothing had been."""
-    left, came, never = (Tether(member(Owner("alice"), f"ex_{number}"), LONG_MS) for number in range(3))
-    async with Presence(own, "e1") as presence:
+    left, came, never = (DisconnectPolicy(member(Owner("alice"), f"ex_{number}"), LONG_MS) for number in range(3))
+    async with WatchLeases(own, "e1") as presence:
         presence.enter(left)
         await until_watched(own, left.name)
         own_redis.stop()
@@ -228,7 +228,7 @@ async def test_what_could_not_be_said_is_said_later(own_redis: EmbeddedRedis, ow
 async def test_news_during_a_call_is_told_after_it(redis: Redis, redis_url: str) -> None:
     """Who leaves while Redis is being told that he came is not lost on the way."""
     pausing = connect(redis_url)
-    async with Presence(redis, "e1") as presence:
+    async with WatchLeases(redis, "e1") as presence:
         async with redis_paused(pausing, 0.2):
             presence.enter(TETHER)
             await asyncio.sleep(0.1)  # sent by now, and answered after the pause
@@ -241,7 +241,7 @@ async def test_words_do_not_overtake_each_other(redis: Redis, redis_url: str) ->
     """Viewers come and go while connections are killed in the middle of a word: in the end Redis has the last one."""
     killer = connect(redis_url)
     with structlog.testing.capture_logs():
-        async with Presence(redis, "e1") as presence:
+        async with WatchLeases(redis, "e1") as presence:
             for _ in range(10):
                 async with normal_connections_killed(killer, every_seconds=0.001):
                     for _ in range(5):
@@ -260,10 +260,10 @@ async def test_the_unsaid_has_a_bound(monkeypatch: pytest.MonkeyPatch, own_redis
     """Of very many departures while Redis is away the oldest are dropped."""
     monkeypatch.setattr(module, "MAX_UNSAID", 5)
     with structlog.testing.capture_logs():
-        async with Presence(own, "e1") as presence:
+        async with WatchLeases(own, "e1") as presence:
             with redis_stopped(own_redis):
                 for number in range(20):
-                    tether = Tether(member(Owner("alice"), f"ex_{number}"), LONG_MS)
+                    tether = DisconnectPolicy(member(Owner("alice"), f"ex_{number}"), LONG_MS)
                     presence.enter(tether)
                     presence.leave(tether, CloseReason.GONE)
     names: Any = await own.zrange(ABANDONED, 0, -1)
@@ -275,7 +275,7 @@ async def test_the_unsaid_has_a_bound(monkeypatch: pytest.MonkeyPatch, own_redis
 
 async def test_a_stopping_edge_says_what_is_unsaid(redis: Redis) -> None:
     """What happened right before the end is told, and the task has ended."""
-    async with Presence(redis, "e1") as presence:
+    async with WatchLeases(redis, "e1") as presence:
         presence.enter(TETHER)
         await until_watched(redis)
         presence.leave(TETHER, CloseReason.GONE)
@@ -291,7 +291,7 @@ async def test_stopping_is_bounded_when_redis_stands_still(
     await own.ping()
     with redis_stopped(own_redis), structlog.testing.capture_logs():
         started = time.monotonic()
-        async with Presence(own, "e1") as presence:
+        async with WatchLeases(own, "e1") as presence:
             presence.enter(TETHER)
             await asyncio.sleep(0)
         assert time.monotonic() - started < 2

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.base.metrics import Metrics
-from broker.live.view import Lens
+from broker.live.view import StreamView
 from broker.log.history import PAGE_BYTES, PAGE_EVENTS, History, Page, Reset
 from emitter.events import ExecutionComplete, Status
 from emitter.store.append import append, prepare
@@ -306,9 +306,9 @@ async def test_callers_at_one_place_share_one_read(redis: Redis, history: Histor
     pages = await asyncio.gather(*(history.read(LOG, id_of(3), record=RECORD) for _ in range(1000)))
     assert await calls(redis, "xrange") - before == 1
     assert len({id(page) for page in pages}) == 1
-    lens = Lens()
-    assert pages[0].render(lens) is pages[999].render(Lens())
-    assert pages[0].render(Lens(named=False)) != pages[0].render(lens)
+    lens = StreamView()
+    assert pages[0].render(lens) is pages[999].render(StreamView())
+    assert pages[0].render(StreamView(named=False)) != pages[0].render(lens)
 
 
 async def test_callers_at_other_places_read_for_themselves(redis: Redis, history: History) -> None:

@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 
 from broker.base.metrics import Metrics
 from broker.live.topic import Topic
-from broker.live.view import Lens, TypeFilter
+from broker.live.view import StreamView, TypeFilter
 from broker.live.viewer import Viewer, ViewerState
 from broker.log import watched as module
 from broker.log.history import PAGE_BYTES, History, Page
 from broker.log.subscription import Subscription
-from broker.log.watched import Watch, Watched
+from broker.log.watched import WatchedLog, WatchedLogs
 from emitter.events import Event, ExecutionComplete, Status
 from emitter.store.append import append, prepare
 from emitter.store.connection import connect
@@ -95,7 +95,7 @@ class Place:
         self.metrics = Metrics("0")
         self.audience = Audience()
         self.history = History(redis, self.metrics)
-        self.watch = Watch(self.history, self.metrics, self.audience)
+        self.watch = WatchedLogs(self.history, self.metrics, self.audience)
         self.lost: list[str] = []
 
     @property
@@ -108,7 +108,7 @@ class Place:
         self.watch.on_lost(channel)
         self.audience.changed.set()
 
-    async def enter(self, execution_id: str = "ex_1", *, cursor: EventId | None = None) -> Watched:
+    async def enter(self, execution_id: str = "ex_1", *, cursor: EventId | None = None) -> WatchedLog:
         """Watch an execution from a cursor, by default its end."""
         keys = ALICE.execution(execution_id)
         watched = self.watch.enter(keys.log, keys.record)
@@ -116,7 +116,7 @@ class Place:
         watched.topic.settle(await self.history.last(keys.log) if cursor is None else cursor, [])
         return watched
 
-    def live(self, watched: Watched, count: int = 1) -> list[Viewer]:
+    def live(self, watched: WatchedLog, count: int = 1) -> list[Viewer]:
         viewers = [viewer_of(watched.topic, cursor=watched.topic.last or START) for _ in range(count)]
         for viewer in viewers:
             viewer.transport = Signal(self.audience.changed)  # type: ignore[assignment]
@@ -194,7 +194,7 @@ async def test_what_every_live_viewer_filters_out_is_counted_apart(place: Place)
     unwanted = place.metrics.events_unwanted._value
     last = await place.append(status(1))
     await eventually("the first", lambda: watched.topic.last == last)
-    viewer = viewer_of(watched.topic, Lens(chunked=False, types=TypeFilter("tool:*")), cursor=last)
+    viewer = viewer_of(watched.topic, StreamView(chunked=False, types=TypeFilter("tool:*")), cursor=last)
     go_live(watched.topic, viewer)
     assert unwanted.get() == 0
     last = await place.append(status(2), status(3))
@@ -251,12 +251,12 @@ async def test_messages_before_anyone_is_live_make_a_tail(place: Place) -> None:
 # --- walls -----------------------------------------------------------------------------------------------------------
 
 
-async def two_logs(place: Place) -> tuple[list[Watched], list[Viewer]]:
+async def two_logs(place: Place) -> tuple[list[WatchedLog], list[Viewer]]:
     watched = [await place.enter(name) for name in ("ex_1", "ex_2")]
     return watched, [place.live(each)[0] for each in watched]
 
 
-def send(place: Place, watched: Watched, *ordinals: int, size: int = 0) -> None:
+def send(place: Place, watched: WatchedLog, *ordinals: int, size: int = 0) -> None:
     """A message as it comes from the subscription."""
     lines = [b"%d-%d %b %b\n" % entry(seq, size=size) for seq in ordinals]
     place.watch.on_message(watched.topic.key, b"".join(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.base.metrics import Metrics
-from broker.ops.rates import WINDOW_SECONDS, Vitals, quantile
+from broker.ops.rates import WINDOW_SECONDS, RecentRates, quantile
 from broker.ops.types import Latency
 
 INF = float("inf")
@@ -14,7 +14,7 @@ INF = float("inf")
 def test_rates_are_those_of_the_window() -> None:
     """A rate is what was counted within the window by its length; what is older counts no more."""
     metrics = Metrics()
-    vitals = Vitals(metrics)
+    vitals = RecentRates(metrics)
     assert vitals.pace(100.0)[:2] == (0.0, 0.0)
     metrics.events_received.inc(10)
     metrics.events_delivered.inc(1000)
@@ -28,7 +28,7 @@ def test_rates_are_those_of_the_window() -> None:
 def test_the_window_keeps_its_length() -> None:
     """However often it is asked, the comparison is with the newest reading that is a window old."""
     metrics = Metrics()
-    vitals = Vitals(metrics)
+    vitals = RecentRates(metrics)
     for tenth in range(200):
         metrics.events_received.inc()
         pace = vitals.pace(tenth / 10)
@@ -39,7 +39,7 @@ def test_the_window_keeps_its_length() -> None:
 def test_two_readings_at_one_time_do_not_divide_by_nothing() -> None:
     """Asked twice at once, it answers."""
     metrics = Metrics()
-    vitals = Vitals(metrics)
+    vitals = RecentRates(metrics)
     vitals.pace(1.0)
     assert vitals.pace(1.0).events_per_second == 0
 
@@ -47,7 +47,7 @@ def test_two_readings_at_one_time_do_not_divide_by_nothing() -> None:
 def test_latency_is_that_of_the_window() -> None:
     """Half of the deliveries and all but a hundredth lie below what is told; without any there is nothing to tell."""
     metrics = Metrics()
-    vitals = Vitals(metrics)
+    vitals = RecentRates(metrics)
     assert vitals.pace(0.0).latency is None
     for _ in range(98):
         metrics.observe_delivery(0.002)
@@ -64,7 +64,7 @@ def test_latency_is_that_of_the_window() -> None:
 def test_lag_is_the_mean_of_the_window() -> None:
     """The loop's lag is told in milliseconds; without a measurement there is none."""
     metrics = Metrics()
-    vitals = Vitals(metrics)
+    vitals = RecentRates(metrics)
     assert vitals.pace(0.0).loop_lag_ms is None
     metrics.event_loop_lag.observe(0.01)
     metrics.event_loop_lag.observe(0.03)
@@ -90,7 +90,7 @@ def test_quantiles(q: float, counts: list[tuple[float, float]], expected: float 
 def test_a_latency_is_in_milliseconds() -> None:
     """What is observed in seconds is told in milliseconds."""
     metrics = Metrics()
-    vitals = Vitals(metrics)
+    vitals = RecentRates(metrics)
     vitals.pace(0.0)
     metrics.observe_delivery(0.0005)
     assert vitals.pace(1.0).latency == Latency(p50=0.5, p99=0.99)

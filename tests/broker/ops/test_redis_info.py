@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from broker.cli.embedded import EmbeddedRedis
 from broker.ops import redis_info
 from broker.ops.redis_info import address, node_of, summary
-from broker.ops.snapshot import Collector
+from broker.ops.snapshot import OpsSnapshotBuilder
 from broker.ops.types import EdgeInfo
 from emitter.store.connection import connect
 from tests.e2e.test_topologies import sentinel, sharded
@@ -46,7 +46,7 @@ async def test_every_topology(topology: Callable[[], AbstractContextManager[str]
         redis: Any = connect(url)
         try:
             async with asyncio.timeout(20):
-                snapshot = await Collector(redis, lambda: EdgeInfo(id="e1")).collect()
+                snapshot = await OpsSnapshotBuilder(redis, lambda: EdgeInfo(id="e1")).collect()
         finally:
             await redis.aclose()
             if mode == "sentinel":  # whose own connections the client leaves open

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from broker.ops import snapshot as module
-from broker.ops.snapshot import Collector
+from broker.ops.snapshot import OpsSnapshotBuilder
 from broker.ops.types import EdgeInfo, Latency
 from emitter.store import announcements, jobs
 from emitter.store.announcements import AgentInfo, WorkerInfo
@@ -46,7 +46,7 @@ async def test_edges_see_each_other(redis: Redis) -> None:
     """Every announced edge is there once, this one as it is now and marked; the totals add up."""
     await announce(redis, EdgeInfo(id="other", viewers=2, events_per_second=2.0, latency_ms=LATENCY, version="9"))
     await announce(redis, EdgeInfo(id="me", viewers=99))
-    snapshot = await Collector(redis, me).collect()
+    snapshot = await OpsSnapshotBuilder(redis, me).collect()
     assert [(edge.id, edge.viewers, edge.is_self) for edge in snapshot.edges] == [("me", 3, True), ("other", 2, False)]
     assert (snapshot.edges[1].latency_ms, snapshot.edges[1].version) == (LATENCY, "9")
     totals = snapshot.totals
@@ -61,7 +61,7 @@ async def test_the_dead_and_the_strange_are_left_out(redis: Redis) -> None:
     await announce(redis, b"{not json", "broken")
     await announce(redis, b'{"id":"old","viewers":4,"soon":{}}', "old")
     await redis.zadd(keys.EDGES, {"silent": ids.now_ms() + 10_000})
-    snapshot = await Collector(redis, me).collect()
+    snapshot = await OpsSnapshotBuilder(redis, me).collect()
     assert [(edge.id, edge.viewers) for edge in snapshot.edges] == [("me", 3), ("old", 4)]
 
 
@@ -69,7 +69,7 @@ async def test_workers_and_their_agents(redis: Redis) -> None:
     """Live workers are there with what they do; agents with who works for them."""
     await announcements.announce(redis, worker("w2", "poet"))
     await announcements.announce(redis, worker("w1", "poet", "clerk", running=4))
-    snapshot = await Collector(redis, me).collect()
+    snapshot = await OpsSnapshotBuilder(redis, me).collect()
     assert [(each.id, each.agents, each.running) for each in snapshot.workers] == [
         ("w1", ["poet", "clerk"], 4),
         ("w2", ["poet"], 1),
@@ -86,7 +86,7 @@ async def test_the_backlog(redis: Redis) -> None:
     for number in range(3):
         await jobs.enqueue(redis, Owner("alice"), f"ex_{number}", "poet")
     await asyncio.sleep(0.02)
-    snapshot = await Collector(redis, me).collect()
+    snapshot = await OpsSnapshotBuilder(redis, me).collect()
     clerk, poet = snapshot.agents
     assert (poet.name, poet.workers, poet.queued) == ("poet", 0, 3)
     assert poet.oldest_ms is not None
@@ -102,7 +102,7 @@ async def test_all_of_it_is_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatc
     for number in range(4):
         await announce(redis, EdgeInfo(id=f"e{number}"))
         await announcements.announce(redis, worker(f"w{number}", f"agent-{number}"))
-    snapshot = await Collector(redis, me).collect()
+    snapshot = await OpsSnapshotBuilder(redis, me).collect()
     assert (len(snapshot.edges), len(snapshot.workers), len(snapshot.agents)) == (3, 2, 2)
 
 
@@ -120,7 +120,7 @@ async def test_a_frozen_redis_shows(
     when, and this edge as it is; when Redis is back, so is the rest."""
     monkeypatch.setattr(module, "REDIS_SECONDS", 0.3)
     viewers = iter(range(100))
-    collector = Collector(own_client, lambda: EdgeInfo(id="me", viewers=next(viewers)))
+    collector = OpsSnapshotBuilder(own_client, lambda: EdgeInfo(id="me", viewers=next(viewers)))
     await announce(own_client, EdgeInfo(id="other", viewers=2))
     await announcements.announce(own_client, worker("w1", "poet"))
     before = await collector.collect()
@@ -144,7 +144,7 @@ async def test_a_frozen_redis_shows(
 async def test_a_redis_that_is_gone_from_the_start(own_redis: EmbeddedRedis, own_client: Redis) -> None:
     """Without anything ever read, there is this edge, and what is wrong."""
     own_redis.stop()
-    snapshot = await Collector(own_client, me).collect()
+    snapshot = await OpsSnapshotBuilder(own_client, me).collect()
     assert not snapshot.redis.up
     assert snapshot.redis.error == "ConnectionError"
     assert ([edge.id for edge in snapshot.edges], snapshot.as_of) == (["me"], None)
@@ -154,6 +154,6 @@ async def test_a_user_who_may_not_ask_for_info(own_client: Redis) -> None:
     """Without the right to INFO nothing is known of Redis itself, but of the others everything."""
     await announce(own_client, EdgeInfo(id="other"))
     await own_client.execute_command("ACL", "SETUSER", "default", "-info")
-    snapshot = await Collector(own_client, me).collect()
+    snapshot = await OpsSnapshotBuilder(own_client, me).collect()
     assert (snapshot.redis.up, snapshot.redis.error) == (True, "NoPermissionError")
     assert [edge.id for edge in snapshot.edges] == ["me", "other"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.streams.timer_heap import Timer
+from broker.streams.timer_heap import TimerHeap
 
 
 class Ticks:
@@ -20,7 +20,7 @@ class Ticks:
         self.loop = asyncio.get_running_loop()
         self.seen: list[tuple[Any, float]] = []
         self.after = after
-        self.timer: Timer[Any] = Timer(self.tick)
+        self.timer: TimerHeap[Any] = TimerHeap(self.tick)
         self.ticked = asyncio.Event()
 
     def tick(self, subject: Any, now: float) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 from broker.base.reasons import CloseReason
 from broker.base.settings import Settings
 from broker.live.viewer import Viewer, ViewerState
-from broker.streams.timers import Pulse
+from broker.streams.timers import ViewerTimers
 from tests.broker.live.test_topic import Transport, topic_with, viewer_of, written
 
 
@@ -19,7 +19,7 @@ class Ended:
         self.closed: list[tuple[Viewer, CloseReason]] = []
         self.failed: list[tuple[Viewer, Exception]] = []
         given = {"heartbeat_seconds": 0.1, "write_timeout_seconds": 0.1, **settings}
-        self.pulse = Pulse(Settings(redis_url="redis://none", **given), self.close, self.fail)
+        self.pulse = ViewerTimers(Settings(redis_url="redis://none", **given), self.close, self.fail)
 
     def close(self, viewer: Viewer, reason: CloseReason) -> None:
         self.closed.append((viewer, reason))

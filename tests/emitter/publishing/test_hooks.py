@@ -26,7 +26,7 @@ from emitter.store.jobs import Job
 from emitter.testing import RecordingEmitter
 from emitter.wire.keys import Owner
 from emitter.worker.agents import Agents, Context
-from emitter.worker.attempt import Run
+from emitter.worker.attempt import Attempt
 from tests.plugins import install, install_example
 
 KEYS = Owner("alice").execution("ex_1")
@@ -466,7 +466,7 @@ async def run_agent(redis_url: str, *hooks: Hook) -> str:
         def open_emitter() -> AgentEmitter:
             return AgentEmitter("alice", "ex_1", publisher=publisher, attempt=1)
 
-        return await Run(job, agents["agent"], open_emitter, 1.0).execute()
+        return await Attempt(job, agents["agent"], open_emitter, 1.0).execute()
 
 
 @pytest.mark.parametrize("broken", ["execution:started", "message:delta", "execution:complete", ""])

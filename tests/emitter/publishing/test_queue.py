@@ -7,7 +7,7 @@ import random
 import pytest
 
 from emitter.events import Event, MessageDelta, ThinkingDelta
-from emitter.publishing.queue import OVERHEAD_BYTES, Queue, escaped_bytes
+from emitter.publishing.queue import OVERHEAD_BYTES, EventQueue, escaped_bytes
 from emitter.wire.prepared import Prepared
 
 
@@ -16,15 +16,15 @@ def encode(event: Event, ts: int) -> Prepared:
     return Prepared(event.type, f"{event.message_id}:{event.delta}@{ts}".encode())
 
 
-def queue(max_events: int = 100, max_bytes: int = 100_000) -> Queue:
-    return Queue(max_events, max_bytes, encode)
+def queue(max_events: int = 100, max_bytes: int = 100_000) -> EventQueue:
+    return EventQueue(max_events, max_bytes, encode)
 
 
-def put_delta(queue: Queue, text: str, message: str = "m", cls: type = MessageDelta, ts: int = 1) -> None:
+def put_delta(queue: EventQueue, text: str, message: str = "m", cls: type = MessageDelta, ts: int = 1) -> None:
     queue.put_delta(cls(message_id=message, delta=text), escaped_bytes(text), ts, 1000)
 
 
-def drain(queue: Queue, max_events: int = 100) -> list[bytes]:
+def drain(queue: EventQueue, max_events: int = 100) -> list[bytes]:
     out: list[bytes] = []
     while len(queue):
         batch = queue.take(max_events, 10_000)

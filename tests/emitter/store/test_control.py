@@ -11,7 +11,7 @@ import pytest
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
-from emitter.store.control import Listener
+from emitter.store.control import ControlChannel
 
 
 class Ear:
@@ -20,7 +20,7 @@ class Ear:
     def __init__(self, url: str) -> None:
         self.redis: Any = connect(url)
         self._own: Any = connect(url)
-        self.listener = Listener(self._own)
+        self.listener = ControlChannel(self._own)
 
     @contextlib.contextmanager
     def news_of(self, channel: str, input_id: str) -> Iterator[asyncio.Event]:

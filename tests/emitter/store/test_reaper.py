@@ -230,7 +230,7 @@ async def test_what_nobody_watches_is_cancelled(redis: Redis, lifecycle: Lifecyc
     """An abandoned execution ends as cancelled by nobody, and is forgotten; so is one that has ended meanwhile."""
     await lifecycle.accept(ALICE, "ex_1", START)
     for name in (NAME, member(ALICE, "ex_gone")):
-        await watch_leases.say(redis, "edge", [watch_leases.Word(name, 1, 0)])
+        await watch_leases.say(redis, "edge", [watch_leases.WatchLease(name, 1, 0)])
     await asyncio.sleep(0.01)
     await reaper_of(redis, lifecycle).step()
     end = await last_event(redis)

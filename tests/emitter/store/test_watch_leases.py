@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from emitter.store import watch_leases
 from emitter.store.jobs import redis_ms
-from emitter.store.watch_leases import Word, abandoned, forget, say
+from emitter.store.watch_leases import WatchLease, abandoned, forget, say
 from emitter.wire.keys import ABANDONED, ABANDONED_ASKED, Owner, member, viewers_key
 
 ALICE = Owner("alice", "acme")
@@ -20,7 +20,7 @@ LONG_MS = 60_000
 
 async def holds(redis: Redis, edge: str, ms: int, *, cancel_after_ms: int = LONG_MS, name: str = NAME) -> None:
     """An edge's viewers watch for `ms` more; 0 or less: they left so long ago."""
-    await say(redis, edge, [Word(name, cancel_after_ms, ms)])
+    await say(redis, edge, [WatchLease(name, cancel_after_ms, ms)])
 
 
 async def due_in(redis: Redis, name: str = NAME) -> float:
@@ -94,7 +94,7 @@ async def test_nobody_watched_yet(redis: Redis) -> None:
 async def test_many_are_spoken_of_at_once(redis: Redis) -> None:
     """Each execution of a call has its own time; the most overdue are listed first, no more than asked for."""
     names = [member(ALICE, f"ex_{number}") for number in range(100)]
-    await say(redis, "e1", [Word(name, 10 + number, -1000) for number, name in enumerate(names)])
+    await say(redis, "e1", [WatchLease(name, 10 + number, -1000) for number, name in enumerate(names)])
     assert [name for _, _, name in await abandoned(redis, 3)] == names[:3]
     assert len(await abandoned(redis, 200)) == 100
     await forget(redis, *names)
@@ -115,7 +115,7 @@ async def test_a_key_of_somebody_else_stands_before_nobody(redis: Redis) -> None
     """Where something else is stored under an execution's key, the word replaces it, and those after it are said."""
     await redis.set(viewers_key(NAME), "no word")
     other = member(ALICE, "ex_2")
-    await say(redis, "e1", [Word(NAME, LONG_MS, 15_000), Word(other, LONG_MS, 15_000)])
+    await say(redis, "e1", [WatchLease(NAME, LONG_MS, 15_000), WatchLease(other, LONG_MS, 15_000)])
     for name in (NAME, other):
         assert await due_in(redis, name) == about(15_000 + LONG_MS)
     assert await redis.zrange(viewers_key(NAME), 0, -1) == [b"e1"]

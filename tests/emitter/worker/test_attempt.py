@@ -28,7 +28,7 @@ from emitter.wire.keys import Owner
 from emitter.wire.record import Cancel
 from emitter.wire.redact import Redactor
 from emitter.worker.agents import Agents, Context, SyncContext
-from emitter.worker.attempt import HandedOver, Lost, Run
+from emitter.worker.attempt import Attempt, HandedOver, LeaseLost
 from tests.faults.outages import redis_stopped
 
 ALICE = Owner("alice", "acme")
@@ -45,7 +45,9 @@ async def publisher(redis: Redis) -> AsyncIterator[Publisher]:
         yield publisher
 
 
-def run_of(publisher: Publisher, function: Callable[[Any], Any], *, cut_seconds: float = 0.2, **options: Any) -> Run:
+def run_of(
+    publisher: Publisher, function: Callable[[Any], Any], *, cut_seconds: float = 0.2, **options: Any
+) -> Attempt:
     """A run of this agent as attempt 1 of `ex_1`."""
     agents = Agents()
     agents.agent("agent", **options)(function)
@@ -57,16 +59,16 @@ def run_of(publisher: Publisher, function: Callable[[Any], Any], *, cut_seconds:
     def open_emitter() -> AgentEmitter:
         return AgentEmitter("alice", "ex_1", org="acme", publisher=publisher, attempt=1)
 
-    return Run(job, agents["agent"], open_emitter, cut_seconds)
+    return Attempt(job, agents["agent"], open_emitter, cut_seconds)
 
 
-async def outcome_of(run: Run) -> Outcome:
+async def outcome_of(run: Attempt) -> Outcome:
     async with asyncio.timeout(BOUND):
         return await run.execute()
 
 
 @contextlib.asynccontextmanager
-async def executing(run: Run) -> AsyncIterator[asyncio.Task[Outcome]]:
+async def executing(run: Attempt) -> AsyncIterator[asyncio.Task[Outcome]]:
     """The run goes on for the length of the block, which is left when it has ended."""
     task = asyncio.create_task(outcome_of(run))
     try:
@@ -477,7 +479,7 @@ async def test_a_lost_run_writes_nothing_more(
         await redis.flushall()
         if before is not None:
             run.interrupt(before)
-        run.interrupt(Lost())
+        run.interrupt(LeaseLost())
     assert task.result() == "lost"
     assert [type(error) for error in refused] == [Superseded]
     assert await redis.keys("rc:{acme:*") == []
@@ -505,7 +507,7 @@ async def test_what_a_lost_run_had_queued_is_dropped(own_redis: EmbeddedRedis) -
             with redis_stopped(own_redis):
                 stopped.set()
                 await emitted.wait()
-                run.interrupt(Lost())
+                run.interrupt(LeaseLost())
         assert task.result() == "lost"
         async with AgentEmitter("alice", "ex_1", org="acme", publisher=publisher) as other:
             await other.thinking("after")

@@ -11,13 +11,13 @@ from redis.exceptions import ResponseError
 
 from emitter.store import jobs
 from emitter.wire.keys import JOBS_GROUP, Owner, jobs_key
-from emitter.worker.prefetch import Intake
+from emitter.worker.prefetch import JobPrefetch
 
 ALICE = Owner("alice")
 
 
-def intake(redis: Redis, *agents: str, worker: str = "w1", lease_ms: int = 60_000) -> Intake:
-    return Intake(redis, agents, worker, lease_ms=lease_ms, block_ms=50)
+def intake(redis: Redis, *agents: str, worker: str = "w1", lease_ms: int = 60_000) -> JobPrefetch:
+    return JobPrefetch(redis, agents, worker, lease_ms=lease_ms, block_ms=50)
 
 
 async def test_no_more_is_read_than_there_are_slots(redis: Redis) -> None:
