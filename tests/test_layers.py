@@ -1,75 +1,57 @@
-"""Imports point down. Every module has its level here; a new one must be given its place."""
+"""Imports point down: a folder imports only folders below it, and siblings never each other."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A module may import from its own package what has a lower level, or the same one as long as there is no cycle.
-LEVELS = {
-    "broker": {
-        0: "dataset settings logs metrics api_types ops_types lines egress unsent",
-        1: "doctor.findings doctor.servers doctor.proxy protocols.rendering sse hub viewer state versions auth"
-        " clipping decoding description timer turns failures eventsource problems vitals tracing claims"
-        " revocations descriptors guests fairness responses rates",
-        2: "admin api front seats openapi typescript stream replay pulse presence watch commands listing answers forms"
-        " publish probes subscription shards history request pages ops collector redis_health redis_metrics rounds"
-        " admission access revocation_store jwks embedded client transcript reconnect tickets doctor.* protocols.*"
-        " listener connection standby",
-        3: "app terminal",
-        4: "cli supervisor demo __main__",
-    },
-    "emitter": {
-        0: "wire record events errors settings values storable form_check connection forks redis_url tasks backoff",
-        1: "retries batch blockers halves mending spending redact.* deadlines questions schedule observer tracing"
-        " subjects",
-        2: "hooks held log answers lane publisher listener asking emitter catalogue agents jobs workers intake sync"
-        " testing run endings holds leases lifecycle presence reaper scheduler metrics probes otel telemetry",
-        3: "worker demo.* integrations.*",
-        4: "__main__",
-    },
+FOLDERS = {
+    "broker": ("base", "live auth", "log", "streams executions", "ops", "http", "protocols", "edge", "cli"),
+    "emitter": ("wire tracing", "settings", "store", "publishing", "worker testing", "integrations demo", "__main__"),
 }
-LEAVES = {"emitter.wire", "emitter.wire.record", "emitter.events", "emitter.errors", "emitter.values"}
-# Names for type checkers only (`if TYPE_CHECKING`) load nothing, so they are not imports here.
+"""From the lowest to the highest; those on one line are siblings. What else stands in `emitter` itself is a leaf."""
+LEAVES = {path.stem for path in (ROOT / "emitter").glob("*.py")} - {"__init__", "__main__", "settings", "testing"}
+FOR_THE_BROKER = {*LEAVES, "wire", "tracing", "settings", "store", "publishing.hooks"}
+"""What of the emitter an edge is made of."""
+EXCEPTIONS = {
+    ("broker.cli.main", "emitter.__main__"),  # `runcast worker` is the emitter's own command
+    ("broker.cli.doctor.network_path", "emitter.publishing"),  # it sends events to see them arrive
+}
+MAX_CHAIN = 17
+"""Modules in the longest chain of imports through both packages."""
+MEAN_FLOOR = 4.0
+"""Of the broker's modules: how many of its modules one needs below it, on the longest way, itself included."""
+MAX_LINES = 450
 
 
-def modules(package: str) -> dict[str, Path]:
-    """Name within the package → file; the package itself is the name ``."""
-    folder = ROOT / package
-    found = {}
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).with_suffix("").parts
-        found[".".join(part for part in parts if part != "__init__")] = path
-    return found
-
-
-def level(package: str, module: str) -> int | None:
-    for number, names in LEVELS[package].items():
-        for name in names.split():
-            stem = name.removesuffix(".*")
-            if module == name or (name.endswith(".*") and (module == stem or module.startswith(stem + "."))):
-                return number
-    return None
+@cache
+def modules() -> Mapping[str, Path]:
+    """Dotted name → file, for both packages."""
+    return {
+        ".".join(part for part in path.relative_to(ROOT).with_suffix("").parts if part != "__init__"): path
+        for package in FOLDERS
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if "node_modules" not in path.parts
+    }
 
 
 def statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Every import that runs, wherever it stands."""
-    for child in ast.iter_child_nodes(node):
+    """Every import, wherever it stands, those for type checkers included."""
+    for child in ast.walk(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
-        elif not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
-            yield from statements(child)
 
 
 def imported(path: Path) -> set[str]:
-    """Absolute names of what a file imports: `from broker import sse` is `broker.live.sse`."""
+    """Absolute names of the modules that a file imports: `from broker.live import sse` is `broker.live.sse`."""
     names = set()
     for statement in statements(ast.parse(path.read_text())):
         if isinstance(statement, ast.Import):
@@ -77,83 +59,119 @@ def imported(path: Path) -> set[str]:
         else:
             assert statement.level == 0, f"{path}: a relative import"
             source = statement.module or ""
-            is_package = (ROOT / source.replace(".", "/")).is_dir()
-            names |= {f"{source}.{alias.name}" if is_package else source for alias in statement.names}
+            full = {f"{source}.{alias.name}" for alias in statement.names}
+            names |= {name if name in modules() else source for name in full}
     return names
 
 
-def local(package: str, path: Path) -> set[str]:
-    """Modules of the same package that a file imports, by their names in it."""
-    known = modules(package)
-    inside = {name.removeprefix(package).removeprefix(".") for name in imported(path) if is_in(name, package)}
-    # A name that is no module is something the package itself exports.
-    return {name if name in known else name.rpartition(".")[0] for name in inside}
+@cache
+def graph() -> Mapping[str, set[str]]:
+    """Module → the modules of both packages that it imports."""
+    return {name: (imported(path) & set(modules())) - {name} for name, path in modules().items()}
+
+
+def rank(module: str) -> tuple[int, str]:
+    """How high the folder of a module stands (0: a leaf), and the folder."""
+    package, _, rest = module.partition(".")
+    folder = rest.partition(".")[0]
+    for number, names in enumerate(FOLDERS[package], 1):
+        if folder in names.split():
+            return number, folder
+    return 0, ""
+
+
+def is_below(module: str, other: str) -> bool:
+    """Whether a module may import another one of its package."""
+    (own, folder), (theirs, their_folder) = rank(module), rank(other)
+    return theirs < own or folder == their_folder
 
 
 def is_in(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
-EVERY = [(package, name) for package in LEVELS for name in modules(package)]
+def is_exception(module: str, other: str) -> bool:
+    return any(module == who and is_in(other, what) for who, what in EXCEPTIONS)
 
 
-@pytest.mark.parametrize(("package", "name"), [each for each in EVERY if each[1]])
-def test_every_module_has_a_level(package: str, name: str) -> None:
-    """A module is in the table of levels."""
-    assert level(package, name) is not None, f"{package}.{name}: give it a level in tests/test_layers.py"
+INSIDE = [name for name in modules() if "." in name]
 
 
-@pytest.mark.parametrize(("package", "name"), [each for each in EVERY if each[1]])
-def test_imports_point_down(package: str, name: str) -> None:
-    """A module imports nothing of its package that stands above it, and never the package's front door."""
-    own = level(package, name)
-    assert own is not None
-    for other in local(package, modules(package)[name]):
-        if other == "" and own < 3:
-            pytest.fail(f"{package}.{name} imports from {package} itself")
-        theirs = level(package, other) if other else 3
-        assert theirs is not None
-        assert theirs <= own, f"{package}.{name} (level {own}) imports {package}.{other} (level {theirs})"
+@pytest.mark.parametrize("name", [name for name in INSIDE if is_in(name, "broker") and name != "broker.__main__"])
+def test_every_module_of_the_broker_is_in_a_folder(name: str) -> None:
+    assert rank(name)[0] > 0, f"{name}: which folder does it belong to?"
 
 
-@pytest.mark.parametrize("package", LEVELS)
-def test_no_cycles(package: str) -> None:
-    """Modules of one level may use each other, but never in a circle."""
-    graph = {name: local(package, path) for name, path in modules(package).items()}
-    done: set[str] = set()
-    while ready := {name for name in graph if name not in done and graph[name] <= done | {name}}:
-        done |= ready
-    assert set(graph) - done == set()
+@pytest.mark.parametrize("name", [name for name in INSIDE if name != "broker.__main__"])
+def test_imports_point_down(name: str) -> None:
+    """A module imports its own folder and lower ones, and never the package's front door."""
+    package = name.partition(".")[0]
+    for other in graph()[name]:
+        if is_exception(name, other):
+            continue
+        if is_in(other, package):
+            assert other != package or rank(name)[0] >= 5, f"{name} imports from {package} itself"
+            assert is_below(name, other), f"{name} imports {other}, which is no folder below it"
+        else:
+            assert package == "broker", f"{name} imports {other}"
+            theirs = other.partition(".")[2]
+            assert any(is_in(theirs, each) for each in FOR_THE_BROKER), f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", modules("emitter"))
-def test_the_emitter_knows_no_broker(name: str) -> None:
-    """No module of the emitter imports the broker or an HTTP server."""
-    found = imported(modules("emitter")[name])
-    assert not [other for other in found if is_in(other, "broker") or is_in(other, "aiohttp")]
+def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
+    """Module → modules in its longest chain of imports. Fails for a circle."""
+    known: dict[str, int] = {}
+
+    def floor(name: str, above: tuple[str, ...]) -> int:
+        assert name not in above, f"a circle: {' → '.join([*above[above.index(name) :], name])}"
+        if name not in known:
+            known[name] = 1 + max((floor(other, (*above, name)) for other in graph[name]), default=0)
+        return known[name]
+
+    for name in graph:
+        floor(name, ())
+    return known
 
 
-@pytest.mark.parametrize("name", sorted(LEAVES))
+def test_no_circles_and_short_chains() -> None:
+    """No module needs itself, also for a type checker; whoever reads a module needs few others."""
+    longest = max(floors(graph()).items(), key=lambda item: item[1])
+    assert longest[1] <= MAX_CHAIN, longest
+    inside = {name: {other for other in graph()[name] if is_in(other, "broker")} for name in modules()}
+    of_broker = floors({name: others for name, others in inside.items() if is_in(name, "broker")})
+    assert sum(of_broker.values()) / len(of_broker) <= MEAN_FLOOR
+
+
+@pytest.mark.parametrize("name", [name for name in INSIDE if is_in(name, "emitter")])
+def test_the_emitter_knows_no_http_server(name: str) -> None:
+    assert not [other for other in imported(modules()[name]) if is_in(other, "aiohttp")]
+
+
+@pytest.mark.parametrize("name", [name for name in INSIDE if is_in(name, "emitter.wire")])
 def test_the_wire_needs_little(name: str) -> None:
-    """The wire contract needs the standard library, msgspec and itself."""
-    for other in imported(modules("emitter")[name.partition(".")[2]]):
+    """The contract needs the standard library, msgspec, itself and leaves."""
+    for other in imported(modules()[name]):
         top = other.partition(".")[0]
-        assert top in sys.stdlib_module_names or top == "msgspec" or is_leaf(other), f"{name} imports {other}"
+        assert top in sys.stdlib_module_names or top in ("msgspec", "emitter"), f"{name} imports {other}"
 
 
-def is_leaf(name: str) -> bool:
-    return any(is_in(name, leaf) for leaf in LEAVES)
+@pytest.mark.parametrize("name", modules())
+def test_modules_are_short(name: str) -> None:
+    """One can read a module at a sitting."""
+    assert len(modules()[name].read_text().splitlines()) <= MAX_LINES
 
 
-@pytest.mark.parametrize("name", ["settings", "logs", "metrics", "api_types"])
-def test_the_brokers_leaves(name: str) -> None:
-    """The broker's leaves import nothing of the broker, and of the emitter only the wire contract and the settings."""
-    ours = {other for other in imported(modules("broker")[name]) if other.partition(".")[0] in LEVELS}
-    assert all(is_leaf(other) for other in ours - {"emitter.settings"}), ours
+def test_every_folder_says_what_lives_there() -> None:
+    folders = [path for path in modules().values() if path.name == "__init__.py"]
+    assert [str(path) for path in folders if not ast.get_docstring(ast.parse(path.read_text()))] == []
 
 
-def test_importing_the_emitter_is_light() -> None:
-    """`import emitter` in a new interpreter loads neither aiohttp nor the broker."""
-    code = "import emitter, sys; print(*(name for name in sys.modules if name.split('.')[0] in ('aiohttp', 'broker')))"
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [("emitter", ("aiohttp", "broker")), ("emitter.wire", ("aiohttp", "broker", "redis", "structlog"))],
+)
+def test_importing_is_light(module: str, unwanted: tuple[str, ...]) -> None:
+    """Importing the emitter loads no server, and its contract no client either."""
+    code = f"import {module}, sys; print(*(name for name in sys.modules if name.split('.')[0] in {unwanted!r}))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     assert run.stdout.split() == []

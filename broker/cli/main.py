@@ -24,9 +24,9 @@ from broker.base.settings import Settings, describe, load_settings
 from broker.cli import demo
 from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
 from broker.cli.doctor.findings import as_text, is_well
+from broker.cli.doctor.network_path import Caller, caller_of, look_at_way
 from broker.cli.doctor.redis import USER as DOCTOR
 from broker.cli.doctor.redis import look_at_redis, who_is_there
-from broker.cli.doctor.way import Caller, caller_of, look_at_way
 from broker.cli.embedded import NoServer
 from broker.cli.eventsource import NotAStream
 from broker.cli.terminal import Feed, watch

@@ -1,6 +1,8 @@
 """Agents that do real work on real input, without any key: `runcast demo` runs them, and they show how agents are made.
 
-They read whatever directory their task names, with the rights of the worker: run them where that is meant.
+They read whatever directory their task names, with the rights of the worker: run them where that is meant. `analyst.py`
+and `panel.py` are the agents; the other modules read, measure and report.
+Does not belong here: anything that the library needs. May import: `emitter` as an application does.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from broker.cli.doctor.findings import Finding, as_text
+from broker.cli.doctor.network_path import caller_of, look_at_way
 from broker.cli.doctor.redis import USER
-from broker.cli.doctor.way import caller_of, look_at_way
 from broker.cli.embedded import EmbeddedRedis
 from tests.deploy.proxies import DEPLOYED, HERE, PROXIES, Proxy, bare_nginx, needs_nginx, write_certificate
 from tests.edges import SECRET, EdgeProcess, edge, token_for

@@ -1,1 +1,7 @@
-"""`runcast doctor`: what of Redis, and of the way from an edge to its viewers, is not as it should be."""
+"""`runcast doctor`: what of Redis, and of the network between an edge and its viewers, needs a change.
+
+`servers.py` and `proxy.py` judge, without I/O; `redis.py`, `address.py` and `way.py` look; `findings.py` is the result.
+A finding names the setting to change.
+Does not belong here: a change of anything. The doctor only reads, and emits events of a test execution.
+May import: what `broker.cli` may.
+"""

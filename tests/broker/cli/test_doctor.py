@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.cli.doctor.findings import Finding, as_text, is_well, note, ok, problem
+from broker.cli.doctor.network_path import caller_of
 from broker.cli.doctor.proxy import (
     Sent,
     judge_cache,
@@ -25,7 +26,6 @@ from broker.cli.doctor.proxy import (
 )
 from broker.cli.doctor.redis import look_at_redis, who_is_there
 from broker.cli.doctor.servers import Server, Times, judge
-from broker.cli.doctor.way import caller_of
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store import announcements
 from emitter.store.announcements import WorkerInfo
