@@ -17,7 +17,19 @@ from msgspec import Meta
 from emitter.errors import InvalidEvent, InvalidSetting
 from emitter.redis_url import read_url
 from emitter.wire import keys
-from emitter.wire import limits as limits_module
+from emitter.wire.limits import (
+    FEED_MAXLEN,
+    LOG_FINISHED_TTL_SECONDS,
+    LOG_MAX_BYTES,
+    LOG_MAXLEN,
+    LOG_TTL_SECONDS,
+    MAX_CONVERSATION_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_OPEN_INPUTS,
+    MAX_PARAMS_BYTES,
+    MAX_QUEUED_PER_USER,
+    UNHELD_LEASE_SECONDS,
+)
 
 PREFIX = "RUNCAST_"
 # Kubernetes puts the address of every Service of the namespace into every pod: for one called `runcast-worker-admin`
@@ -76,32 +88,30 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"], about("least important log line that is written")
     ] = "info"
     log_maxlen: Annotated[int, about("events kept per execution, about; 0 is no limit", "events", ge=0, le=MOST)] = (
-        limits_module.LOG_MAXLEN
+        LOG_MAXLEN
     )
     log_ttl_seconds: Annotated[
         int, about("a log is kept so long after its last event; 0 is for ever", "seconds", ge=0, le=MOST)
-    ] = limits_module.LOG_TTL_SECONDS
+    ] = LOG_TTL_SECONDS
     log_finished_ttl_seconds: Annotated[
         int, about("a log is kept so long after its terminal event", "seconds", ge=1, le=MOST)
-    ] = limits_module.LOG_FINISHED_TTL_SECONDS
+    ] = LOG_FINISHED_TTL_SECONDS
     log_max_bytes: Annotated[
         int, about("bytes of events kept per execution; 0 is no limit", "bytes", ge=0, le=MOST)
-    ] = limits_module.LOG_MAX_BYTES
-    feed_maxlen: Annotated[int, about("events kept in a user's feed, about", "events", ge=1, le=MOST)] = (
-        limits_module.FEED_MAXLEN
-    )
+    ] = LOG_MAX_BYTES
+    feed_maxlen: Annotated[int, about("events kept in a user's feed, about", "events", ge=1, le=MOST)] = FEED_MAXLEN
     max_event_bytes: Annotated[
         int, about("size of one event as a stream has it, with its id and type", "bytes", ge=1024, le=16 * 1024 * 1024)
-    ] = limits_module.MAX_EVENT_BYTES
+    ] = MAX_EVENT_BYTES
     max_open_inputs: Annotated[
         int,
         about(
             "questions of one execution that wait for answers, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0
         ),
-    ] = limits_module.MAX_OPEN_INPUTS
+    ] = MAX_OPEN_INPUTS
     max_queued_per_user: Annotated[
         int, about("executions of one user that wait for a worker; 0 is no limit", "executions", ge=0, le=10**9)
-    ] = limits_module.MAX_QUEUED_PER_USER
+    ] = MAX_QUEUED_PER_USER
     max_params_bytes: Annotated[
         int,
         about(
@@ -110,11 +120,11 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
             le=16 * 1024 * 1024,
         ),
-    ] = limits_module.MAX_PARAMS_BYTES
+    ] = MAX_PARAMS_BYTES
     max_conversation_bytes: Annotated[
         int,
         about("`params.messages` of an execution; 0 is no limit", "bytes", ge=0, le=16 * 1024 * 1024),
-    ] = limits_module.MAX_CONVERSATION_BYTES
+    ] = MAX_CONVERSATION_BYTES
     unheld_lease_seconds: Annotated[
         int,
         about(
@@ -123,7 +133,7 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=0,
             le=86_400,
         ),
-    ] = limits_module.UNHELD_LEASE_SECONDS
+    ] = UNHELD_LEASE_SECONDS
     redact_keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         about("more key names whose values are stored as `[redacted]`", "comma separated"),

@@ -65,7 +65,7 @@ from emitter.store.connection import GONE, connect
 from emitter.store.lifecycle import Lifecycle
 from emitter.tracing.setup import tracer_from
 from emitter.wire import ids, limits
-from emitter.wire import keys as keys_module
+from emitter.wire.keys import PREFIX, REVOCATIONS
 from emitter.wire.redact import Redactor
 
 LOOPBACK = "127.0.0.1"
@@ -153,12 +153,8 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _redis(self) -> AsyncIterator[None]:
-        if (
-            self.settings.redis_prefix != keys_module.PREFIX
-        ):  # which was read from the environment when the process started
-            raise InvalidSetting(
-                "RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{keys_module.PREFIX} in this process"
-            )
+        if self.settings.redis_prefix != PREFIX:  # which was read from the environment when the process started
+            raise InvalidSetting("RUNCAST_REDIS_PREFIX", self.settings.redis_prefix, f"{PREFIX} in this process")
         if bool(self.settings.record_model_contents) != limits.RECORD_MODEL_CONTENTS:  # as well
             allowed = f"{int(limits.RECORD_MODEL_CONTENTS)} in this process"
             raise InvalidSetting("RUNCAST_RECORD_MODEL_CONTENTS", str(self.settings.record_model_contents), allowed)
@@ -223,7 +219,7 @@ class Edge:
         self.heartbeat = Heartbeat(
             self.id, self.redis, lambda: self.subscription, self._describe, self.metrics.redis_emptied.inc
         )
-        permanent = [self.heartbeat.channel, keys_module.REVOCATIONS]
+        permanent = [self.heartbeat.channel, REVOCATIONS]
         listening = subscription(
             self._listening, permanent, self._on_message, self._on_lost, self.metrics.pubsub_reconnects.inc
         )
@@ -341,7 +337,7 @@ class Edge:
                 self.access.tickets.on_message(data)
             else:
                 self.heartbeat.hear()
-        elif channel == keys_module.REVOCATIONS:
+        elif channel == REVOCATIONS:
             if self.access.revocations.on_message(data) is not None:
                 self._close_revoked()
         else:
@@ -350,7 +346,7 @@ class Edge:
             self.streams.watch.on_message(channel, data)
 
     def _on_lost(self, channel: str) -> None:
-        if channel == keys_module.REVOCATIONS:
+        if channel == REVOCATIONS:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks.append(asyncio.create_task(self._reload_revocations(), name="revocations"))
         elif channel != self.heartbeat.channel:

@@ -17,8 +17,8 @@ from broker.ops.types import EdgeInfo, OpsAgent, OpsRedis, OpsSnapshot, OpsTotal
 from emitter.store import announcements
 from emitter.store.announcements import WorkerInfo
 from emitter.store.connection import GONE
-from emitter.wire import ids as ids_module
 from emitter.wire import keys
+from emitter.wire.ids import now_ms
 
 REDIS_SECONDS = 3.0
 """How long Redis may take for everything that is asked of it."""
@@ -78,7 +78,7 @@ class OpsSnapshotBuilder:
     async def _edges(self) -> list[EdgeInfo]:
         """The edges that announced themselves a moment ago."""
         redis: Any = self._redis
-        ids = await redis.zrangebyscore(keys.EDGES, ids_module.now_ms(), "+inf", start=0, num=MAX_EDGES)
+        ids = await redis.zrangebyscore(keys.EDGES, now_ms(), "+inf", start=0, num=MAX_EDGES)
         # One GET each: in a cluster their keys lie on different nodes.
         pipe = redis.pipeline(transaction=False)
         for id_ in ids:

@@ -21,9 +21,23 @@ from emitter.events import Event, InputReceived, ModelCall
 from emitter.settings import SharedSettings, read
 from emitter.store.connection import Channels, channels_of, pack, repeated
 from emitter.wire import envelope, ids, mending
-from emitter.wire import limits as limits_module
 from emitter.wire.ids import EventId
 from emitter.wire.keys import Owner
+from emitter.wire.limits import (
+    FEED_MAXLEN,
+    LOG_FINISHED_TTL_SECONDS,
+    LOG_MAX_BYTES,
+    LOG_MAXLEN,
+    LOG_TTL_SECONDS,
+    MAX_CONVERSATION_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_OPEN_INPUTS,
+    MAX_PARAMS_BYTES,
+    MAX_QUEUED_PER_USER,
+    RECORD_MODEL_CONTENTS,
+    TOMBSTONE_TTL_SECONDS,
+    UNHELD_LEASE_SECONDS,
+)
 from emitter.wire.prepared import Batch, Prepared, Redaction
 from emitter.wire.record import FORMAT
 
@@ -37,18 +51,18 @@ Mode = Literal["any", "new", "existing", "unowned", "claimed", "lapsed"]
 class LogLimits(msgspec.Struct, frozen=True):
     """How much of an execution is kept, and how long; what one user may have. 0 switches a limit off."""
 
-    log_maxlen: int = limits_module.LOG_MAXLEN
-    feed_maxlen: int = limits_module.FEED_MAXLEN
-    ttl_seconds: int = limits_module.LOG_TTL_SECONDS
-    finished_ttl_seconds: int = limits_module.LOG_FINISHED_TTL_SECONDS
-    tombstone_ttl_seconds: int = limits_module.TOMBSTONE_TTL_SECONDS
-    max_event_bytes: int = limits_module.MAX_EVENT_BYTES
-    log_max_bytes: int = limits_module.LOG_MAX_BYTES
-    max_open_inputs: int = limits_module.MAX_OPEN_INPUTS
-    max_queued_per_user: int = limits_module.MAX_QUEUED_PER_USER
-    max_params_bytes: int = limits_module.MAX_PARAMS_BYTES
-    max_conversation_bytes: int = limits_module.MAX_CONVERSATION_BYTES
-    unheld_lease_seconds: int = limits_module.UNHELD_LEASE_SECONDS
+    log_maxlen: int = LOG_MAXLEN
+    feed_maxlen: int = FEED_MAXLEN
+    ttl_seconds: int = LOG_TTL_SECONDS
+    finished_ttl_seconds: int = LOG_FINISHED_TTL_SECONDS
+    tombstone_ttl_seconds: int = TOMBSTONE_TTL_SECONDS
+    max_event_bytes: int = MAX_EVENT_BYTES
+    log_max_bytes: int = LOG_MAX_BYTES
+    max_open_inputs: int = MAX_OPEN_INPUTS
+    max_queued_per_user: int = MAX_QUEUED_PER_USER
+    max_params_bytes: int = MAX_PARAMS_BYTES
+    max_conversation_bytes: int = MAX_CONVERSATION_BYTES
+    unheld_lease_seconds: int = UNHELD_LEASE_SECONDS
 
 
 def limits_of(settings: SharedSettings) -> LogLimits:
@@ -86,7 +100,7 @@ def prepare(
     agent: str | None = None,
     parent_id: str | None = None,
     traceparent: str | None = None,
-    max_bytes: int = limits_module.MAX_EVENT_BYTES,
+    max_bytes: int = MAX_EVENT_BYTES,
     answer: str | None = None,
     fields: Mapping[str, str] = {},
 ) -> Prepared:
@@ -109,7 +123,7 @@ def prepare_with(
     fields: Mapping[str, str] = {},
 ) -> Prepared:
     """`prepare` for many events: `keys` are of `wire.envelope_keys`, the id is valid."""
-    if isinstance(event, ModelCall) and not limits_module.RECORD_MODEL_CONTENTS:
+    if isinstance(event, ModelCall) and not RECORD_MODEL_CONTENTS:
         event = structs.replace(event, prompt=None, answer=None)
     data = envelope.encode_data(event, max_bytes)
     if max_bytes and len(data) > REDACTED_TIMES * max_bytes:  # or it would be looked through for nothing

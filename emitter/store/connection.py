@@ -167,7 +167,12 @@ class _Watched(AbstractConnection):
                 # Sending would connect as well, but without asking Sentinel where.
                 await self.connect()  # type: ignore[no-untyped-call]
         self._sent_at = time.monotonic()
-        await super().send_packed_command(command, check_health)
+        try:
+            await super().send_packed_command(command, check_health)
+        except AttributeError as error:  # another task has disconnected it meanwhile, as a Cluster's client does
+            if self.is_connected:
+                raise
+            raise RedisConnectionError("the connection was closed") from error
 
     async def _is_good(self) -> bool:
         if self._turn != self._way.turn:

@@ -26,7 +26,7 @@ SOME_DESCRIPTORS = (
     f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, {DESCRIPTORS}))
-from broker.cli import main
+from broker.cli.main import main
 sys.exit(main())
 """,
 )

@@ -44,7 +44,9 @@ ALICE = token_for("alice")
 NOBODYS = "nobodys"
 """An agent that is known, and that no worker has now."""
 EXECUTE = "/api/agent/execute"
-FORGOTTEN_SOON = "import sys, emitter.presence as p; p.WORD_MS = 3000; from broker.cli import main; sys.exit(main())"
+FORGOTTEN_SOON = (
+    "import sys, emitter.store.watch_leases as p; p.WORD_MS = 3000; from broker.cli.main import main; sys.exit(main())"
+)
 """An edge whose word on its viewers ends soon by itself."""
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tests.edges import SSE, Author, EdgeProcess, Follower, call, edge, edges, eventually, request
 
-HASTY = "import sys, broker.supervisor as s; s.HUNG_SECONDS = 3.0; from broker.cli import main; sys.exit(main())"
+HASTY = (
+    "import sys, broker.edge.supervisor as s; s.HUNG_SECONDS = 3.0; from broker.cli.main import main; sys.exit(main())"
+)
 """The supervisor's program, less patient with a child that hangs."""
 
 

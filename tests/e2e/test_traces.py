@@ -274,7 +274,7 @@ async def test_a_process_that_stops_sends_what_it_has(redis: Redis, redis_url: s
 SEVERAL = """
 import asyncio, os
 from opentelemetry import trace
-from emitter.telemetry import tracer_from
+from emitter.tracing.setup import tracer_from
 
 async def main():
     first, second = tracer_from(os.environ, "first"), tracer_from(os.environ, "second")
@@ -426,12 +426,13 @@ async def test_a_collector_that_is_away_costs_nothing(redis: Redis, redis_url: s
 
 LOADED = """
 import asyncio, os, sys
-from broker.app import Edge
-from broker.settings import Settings
-from emitter import Agents, workers
-from emitter.connection import connect
-from emitter.telemetry import tracer_from
-from emitter.worker import Worker, WorkerSettings
+from broker.edge.edge import Edge
+from broker.base.settings import Settings
+from emitter import Agents
+from emitter.store import announcements
+from emitter.store.connection import connect
+from emitter.tracing.setup import tracer_from
+from emitter.worker.worker import Worker, WorkerSettings
 
 url = os.environ["RUNCAST_REDIS_URL"]
 agents = Agents()
@@ -446,7 +447,7 @@ async def main():
     worker = Worker(agents, WorkerSettings(redis_url=url, block_ms=100), tracer=tracer_from(os.environ, "w"))
     async with Edge(settings), connect(url) as redis:
         working = asyncio.create_task(worker.run())
-        while not await workers.live_agents(redis):
+        while not await announcements.live_agents(redis):
             await asyncio.sleep(0.01)
         worker.stop()
         await working

@@ -23,8 +23,8 @@ from emitter.events import (
 )
 from emitter.store import announcements
 from emitter.store.announcements import AgentInfo, WorkerInfo
-from emitter.wire import ids as ids_module
 from emitter.wire import keys
+from emitter.wire.ids import now_ms
 from tests.edges import Answer, Author, Connection, EdgeProcess, call, edge, request, token_for
 
 JSON = {"Content-Type": "application/json"}
@@ -46,7 +46,7 @@ _ids = itertools.count(1)
 @pytest.fixture(autouse=True)
 async def known(redis: Redis, two_edges: list[EdgeProcess]) -> None:
     """Agents that no worker runs: the tests write their executions."""
-    await redis.zadd(keys.AGENTS_KNOWN, dict.fromkeys(AGENTS, ids_module.now_ms()))
+    await redis.zadd(keys.AGENTS_KNOWN, dict.fromkeys(AGENTS, now_ms()))
     for each in two_edges:
         async with asyncio.timeout(10):
             while await known_agents(each) != AGENTS:  # an edge looks every second

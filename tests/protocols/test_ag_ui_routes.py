@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from emitter.events import ExecutionComplete, ExecutionStarted, ExecutionSuperseded, InputRequired, MessageDelta
-from emitter.wire import ids as ids_module
 from emitter.wire import keys
+from emitter.wire.ids import now_ms
 from tests.edges import Author, EdgeProcess, call, request, token_for
 
 JSON = {"Content-Type": "application/json"}
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 @pytest.fixture(autouse=True)
 async def known(redis: Redis, two_edges: list[EdgeProcess]) -> None:
     """Agents that no worker runs: the tests write their executions."""
-    await redis.zadd(keys.AGENTS_KNOWN, dict.fromkeys(AGENTS, ids_module.now_ms()))
+    await redis.zadd(keys.AGENTS_KNOWN, dict.fromkeys(AGENTS, now_ms()))
     for edge in two_edges:
         async with asyncio.timeout(10):
             while await known_agents(edge) != AGENTS:  # an edge looks every second

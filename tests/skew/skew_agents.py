@@ -8,7 +8,7 @@ from typing import Any
 
 from emitter import Agents, Context
 
-VERSION = "new" if importlib.util.find_spec("emitter.wire.record") else "old"
+VERSION = "new" if importlib.util.find_spec("emitter.settings") else "old"
 agents = Agents()
 
 

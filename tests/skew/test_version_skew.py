@@ -20,6 +20,8 @@ from emitter.wire.record import FIELDS, FORMAT, PREFIXES, ExecutionRecord
 from tests.edges import ALL_SCOPES, ROOT, Answer, EdgeProcess, Follower, assert_dense, call, stream_path, token_for
 from tests.workers import WorkerProcess
 
+pytestmark = pytest.mark.timeout(120)
+
 PREVIOUS = Path(__file__).with_name("runcast-0.1.0.tar.xz")
 AGENTS = "skew_agents:agents"
 ALICE = Owner("alice")
@@ -75,7 +77,7 @@ def work(server: EmbeddedRedis, roots: Mapping[str, Path]) -> Iterator[Callable[
 
 
 async def execute(port: int, agent: str, **body: Any) -> str:
-    async with asyncio.timeout(20):  # until a worker has announced its agents
+    async with asyncio.timeout(45):  # until a worker has announced its agents
         while True:
             answer = await call(port, "POST", "/api/agent/execute", TOKEN, {"task": "t", "agent": agent, **body})
             if answer.status == 202:

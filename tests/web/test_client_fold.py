@@ -15,15 +15,15 @@ from broker.executions.state import MAX_MESSAGES, MAX_OTHERS, MAX_THOUGHTS, MAX_
 from broker.executions.undo import MAX_TEXT
 from emitter import events
 from emitter.wire import ascii_json, envelope, ids
-from emitter.wire import entries as entries_module
+from emitter.wire.entries import Entry
 from tests.web.browser import NODE
 from tests.web.client.viewers import node
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node")
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FUTURE = entries_module.Entry(1, 1, b"hologram", b'{"type":"hologram","executionId":"ex_other","ts":9,"data":{}}')
-Log = list[entries_module.Entry]
+FUTURE = Entry(1, 1, b"hologram", b'{"type":"hologram","executionId":"ex_other","ts":9,"data":{}}')
+Log = list[Entry]
 
 
 def log(*happened: events.Event, start: int = 1, **keys: str) -> Log:
@@ -33,7 +33,7 @@ def log(*happened: events.Event, start: int = 1, **keys: str) -> Log:
         encoded = envelope.envelope(
             type_, "ex_1", envelope.encode_data(event), ts=5000 + seq, keys=envelope.envelope_keys(**keys)
         )
-        entries.append(entries_module.Entry(1000 + seq, seq, type_.encode(), encoded))
+        entries.append(Entry(1000 + seq, seq, type_.encode(), encoded))
     return entries
 
 
@@ -42,7 +42,7 @@ def recorded(name: str) -> Log:
     for line in (GOLDEN / name).read_text().splitlines():
         entry = json.loads(line)
         json_ = ascii_json.ascii_json(json.dumps(entry["event"]).encode())
-        entries.append(entries_module.Entry(*ids.parse_event_id(entry["id"]), entry["event"]["type"].encode(), json_))
+        entries.append(Entry(*ids.parse_event_id(entry["id"]), entry["event"]["type"].encode(), json_))
     return entries
 
 

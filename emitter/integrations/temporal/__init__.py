@@ -57,7 +57,7 @@ an activity does has that of its attempt, if Temporal's `TracingInterceptor` com
 - An execution takes some 4,000 producers: one per activity, per attempt that speaks or heartbeats, and per run.
 """
 
-from emitter.integrations.temporal.activity_emitter import activity_emitter, sync_activity_emitter
+from emitter.integrations.temporal.activity_emitters import activity_emitter, sync_activity_emitter
 from emitter.integrations.temporal.execution import Execution, ExecutionOf, execution_id_of, for_execution
 from emitter.integrations.temporal.plugin import RuncastPlugin
 from emitter.integrations.temporal.workflows import WorkflowEmitter, workflow_emitter

@@ -18,7 +18,7 @@ from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterc
 
 from emitter.errors import ExecutionEnded, RuncastError
 from emitter.events import Event, ToolComplete, ToolError, ToolStart
-from emitter.integrations.temporal.activity_emitter import ActivityEmitter, Beats, speaking
+from emitter.integrations.temporal.activity_emitters import ActivityEmitter, Beats, speaking
 from emitter.integrations.temporal.closing import WorkflowRun, error_text
 from emitter.integrations.temporal.execution import (
     Execution,

@@ -34,9 +34,8 @@ from emitter.events import (
 )
 from emitter.store.append import LogLimits, append, prepare
 from emitter.wire import envelope, ids
-from emitter.wire import keys as keys_module
 from emitter.wire.ids import START, EventId, now_ms
-from emitter.wire.keys import Owner
+from emitter.wire.keys import AGENTS_KNOWN, DUE, Owner, jobs_key, member
 from emitter.wire.redact import Redactor
 
 ALICE, BOB = Identity(Owner("alice"), frozenset()), Identity(Owner("bob"), frozenset())
@@ -59,7 +58,7 @@ async def commands_of(redis: Redis) -> AsyncIterator[Callable[..., Commands]]:
 
 
 async def known(redis: Redis, *agents: str) -> None:
-    await redis.zadd(keys_module.AGENTS_KNOWN, dict.fromkeys(agents, ids.now_ms()))
+    await redis.zadd(AGENTS_KNOWN, dict.fromkeys(agents, ids.now_ms()))
 
 
 async def execute(commands: Commands, key: str | None = None, identity: Identity = ALICE, **request: Any) -> Any:
@@ -73,7 +72,7 @@ async def log(redis: Redis, execution_id: str, *events: Event, **options: Any) -
 
 
 async def jobs_of(redis: Redis, agent: str = "analyst") -> list[str]:
-    rows: Any = await redis.xrange(keys_module.jobs_key(agent))
+    rows: Any = await redis.xrange(jobs_key(agent))
     return [fields[b"execution"].decode() for _, fields in rows]
 
 
@@ -131,7 +130,7 @@ async def test_a_key_stands_for_one_request_of_one_user(commands: Commands) -> N
 async def test_a_repeat_is_answered_when_no_worker_knows_the_agent_any_more(redis: Redis, commands: Commands) -> None:
     """The first answer stands, whatever has become of the agent; a new request is refused."""
     first, _ = await execute(commands, "k1")
-    await redis.delete(keys_module.AGENTS_KNOWN)
+    await redis.delete(AGENTS_KNOWN)
     commands._agents = (0.0, frozenset())
     assert await execute(commands, "k1") == (first, False)
     with pytest.raises(Problem) as caught:
@@ -152,9 +151,7 @@ async def test_what_starts_later_is_in_no_queue(redis: Redis, commands: Commands
     first, _ = await execute(commands, "k1", not_before=at)
     assert await execute(commands, "k1", not_before=at) == (first, False)
     assert await jobs_of(redis) == []
-    assert await redis.zrange(keys_module.DUE, 0, -1, withscores=True) == [
-        (keys_module.member(ALICE.owner, first.execution_id).encode(), at)
-    ]
+    assert await redis.zrange(DUE, 0, -1, withscores=True) == [(member(ALICE.owner, first.execution_id).encode(), at)]
 
 
 async def test_what_starts_after_its_record_is_gone_is_refused(commands: Commands) -> None:

@@ -13,8 +13,8 @@ from broker.executions.state import MAX_STATE_BYTES, MAX_THOUGHTS, MAX_TOOLS, Fo
 from broker.executions.types import ExecutionState
 from broker.executions.undo import MAX_TEXT, Text
 from emitter import events
-from emitter.wire import entries as entries_module
 from emitter.wire import envelope, ids
+from emitter.wire.entries import Entry
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 STARTED = events.ExecutionStarted(task="t", started_at=1, attempt=1)
@@ -27,22 +27,22 @@ class Recorded(msgspec.Struct):
     event: msgspec.Raw
 
 
-def recorded(name: str) -> list[entries_module.Entry]:
+def recorded(name: str) -> list[Entry]:
     entries = []
     for line in (GOLDEN / name).read_bytes().splitlines():
         entry = msgspec.json.decode(line, type=Recorded)
         type_ = msgspec.json.decode(entry.event)["type"]
-        entries.append(entries_module.Entry(*ids.parse_event_id(entry.id), type_.encode(), bytes(entry.event)))
+        entries.append(Entry(*ids.parse_event_id(entry.id), type_.encode(), bytes(entry.event)))
     return entries
 
 
-def log(*happened: events.Event, start: int = 1) -> list[entries_module.Entry]:
+def log(*happened: events.Event, start: int = 1) -> list[Entry]:
     """The entries of a log of these events."""
     entries = []
     for seq, event in enumerate(happened, start):
         type_ = envelope.event_type(event)
         json_ = envelope.envelope(type_, "ex_1", envelope.encode_data(event), ts=1000 + seq)
-        entries.append(entries_module.Entry(1000 + seq, seq, type_.encode(), json_))
+        entries.append(Entry(1000 + seq, seq, type_.encode(), json_))
     return entries
 
 
@@ -363,7 +363,7 @@ def test_a_text_of_which_the_end_was_not_kept_goes_back() -> None:
 
 def test_an_event_of_the_future() -> None:
     """An entry this version does not understand moves the cursor and nothing else."""
-    future = entries_module.Entry(1002, 2, b"hologram", b'{"type":"hologram","executionId":"ex_1","ts":1,"data":{}}')
+    future = Entry(1002, 2, b"hologram", b'{"type":"hologram","executionId":"ex_1","ts":1,"data":{}}')
     state = fold([*log(delta("a")), future])
     assert (state.cursor, state.text) == ("1002-2", "a")
 
@@ -382,12 +382,12 @@ def test_a_snapshot_stays() -> None:
     assert folding.state() != state
 
 
-def spoken(event: events.Event, seq: int, **keys: str) -> entries_module.Entry:
+def spoken(event: events.Event, seq: int, **keys: str) -> Entry:
     """An entry whose envelope says whose the event is."""
     json_ = envelope.envelope(
         event.type, "ex_1", envelope.encode_data(event), ts=1, keys=envelope.envelope_keys(**keys)
     )
-    return entries_module.Entry(1, seq, event.type.encode(), json_)
+    return Entry(1, seq, event.type.encode(), json_)
 
 
 def test_what_a_sub_agent_says_in_a_call_is_no_part_of_the_text() -> None:

@@ -50,7 +50,7 @@ def narrow(redis_url: str, hard: int, **settings: Any) -> Iterator[EdgeProcess]:
     """An edge with so many descriptors at most, and fewer to begin with."""
     code = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (90, {hard}));"
-        "from broker.cli import main; sys.exit(main())"
+        "from broker.cli.main import main; sys.exit(main())"
     )
     started = EdgeProcess(redis_url, program=("-c", code), **settings).start()
     try:

@@ -24,8 +24,8 @@ from broker.edge.edge import Edge
 from broker.ops import probes as module
 from broker.ops.probes import Heartbeat, measure_lag, new_edge_id
 from emitter.store.connection import connect
-from emitter.wire import ids as ids_module
-from emitter.wire import keys as keys_module
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import EDGES, edge_info_key
 from tests.edges import SECRET, Answer, call, request, token_for
 
 
@@ -103,7 +103,7 @@ async def test_readiness_survives_a_restart_of_redis(edge: Edge, own_redis: Embe
     own_redis.start()
     await until(lambda: is_ready(edge))
     client = connect(own_redis.url)
-    assert await client.zscore(keys_module.EDGES, edge.id) is not None
+    assert await client.zscore(EDGES, edge.id) is not None
     await client.aclose()
 
 
@@ -276,17 +276,17 @@ async def test_an_edge_announces_itself_and_leaves(redis: Redis) -> None:
     beating = asyncio.create_task(heartbeat.run())
 
     async def announced() -> bool:
-        return await redis.zscore(keys_module.EDGES, "e1") is not None
+        return await redis.zscore(EDGES, "e1") is not None
 
     await until(announced)
     beating.cancel()
     await asyncio.gather(beating, return_exceptions=True)
-    left_ms = await redis.zscore(keys_module.EDGES, "e1") - ids_module.now_ms()
+    left_ms = await redis.zscore(EDGES, "e1") - now_ms()
     assert 0 < left_ms <= module.ANNOUNCE_SECONDS * 1000
-    stored: Any = await redis.get(keys_module.edge_info_key("e1"))
+    stored: Any = await redis.get(edge_info_key("e1"))
     assert json.loads(stored) == {"viewers": 3}
     await heartbeat.leave()
-    assert (await redis.zcard(keys_module.EDGES), await redis.exists(keys_module.edge_info_key("e1"))) == (0, 0)
+    assert (await redis.zcard(EDGES), await redis.exists(edge_info_key("e1"))) == (0, 0)
 
 
 async def test_leaving_takes_no_longer_than_it_may(own_redis: EmbeddedRedis) -> None:

@@ -16,8 +16,8 @@ from tests.edges import ROOT
 ADDRESS = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 PROGRAM = """
 import json, os, sys
-from emitter.telemetry import tracer_from
-from emitter.tracing import Trace
+from emitter.tracing.setup import tracer_from
+from emitter.tracing.trace import Trace
 {before}
 tracer = tracer_from(os.environ, "runcast-test")
 about = {{"is_on": tracer.is_on, "sdk": "opentelemetry.sdk.trace" in sys.modules}}

@@ -771,7 +771,7 @@ async def test_a_stop_is_bounded_while_redis_is_away() -> None:
 
 PROGRAM = """
 import asyncio
-from emitter.agents import Agents, Context
+from emitter.worker.agents import Agents, Context
 agents = Agents()
 
 @agents.agent("quick")
