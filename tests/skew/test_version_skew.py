@@ -113,6 +113,9 @@ async def everything(port: int, execution_id: str) -> dict[str, Any]:
     assert_dense(viewer.events)
     assert not viewer.resets
     assert (state.status, listed.status, page.status, task.status) == (200, 200, 200, 200)
+    for message in state.body["messages"]:
+        for name in ("complete", "interrupted"):  # 0.2 says of what was left open how the end left it
+            message.pop(name, None)
     return {
         "state": state.body,
         "listed": [each for each in listed.body["executions"] if each["executionId"] == execution_id],
