@@ -30,11 +30,12 @@ from emitter.events import (
     MessageDelta,
     ThinkingDelta,
 )
-from emitter.publishing.agent_emitter import STACK_CHARS, TEXT_CHUNK, AsyncEventMethods, cut_chunk
+from emitter.publishing.async_methods import TEXT_CHUNK, AsyncEventMethods, cut_chunk
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.store.answers import misfit, prepare_answer
 from emitter.store.append import prepare_shown, prepare_with
+from emitter.store.endings import STACK_CHARS
 from emitter.wire.envelope import Envelope, decode_envelope, envelope_keys
 from emitter.wire.ids import check_execution_id, now_ms
 from emitter.wire.inputs import InputKind
@@ -115,18 +116,18 @@ class RecordingEmitter(AsyncEventMethods):
             self._check_open(event.input_id)
         keys = envelope_keys(agent=agent, parent_id=parent_id)
         for half, its_keys in self._lone_halves(event):
-            self._say(half, its_keys)
-        if (sayable := self._sayable(event, keys)) is not None:
-            self._say(sayable, keys)
+            self._emit(half, its_keys)
+        if (joined := self._joined(event, keys)) is not None:
+            self._emit(joined, keys)
 
-    def _say(self, event: Event, keys: bytes) -> None:
+    def _emit(self, event: Event, keys: bytes) -> None:
         passed = apply_hooks(self._hooks, event, self._origin)
         if isinstance(passed, MessageDelta | ThinkingDelta):
             for chunk in self._chunks(passed, keys):
                 if (said := self._held.pass_on(chunk, keys)) is not None:
                     self._record(self._prepare(said, keys))
         elif isinstance(passed, MessageComplete):
-            self._say_end(passed, keys)
+            self._emit_end(passed, keys)
         elif passed is not None:
             prepared = self._prepare(passed, keys)
             if isinstance(passed, Artifact):
@@ -144,7 +145,7 @@ class RecordingEmitter(AsyncEventMethods):
             return list(cut_chunk(event, TEXT_CHUNK))
         return [event]
 
-    def _say_end(self, event: MessageComplete, keys: bytes) -> None:
+    def _emit_end(self, event: MessageComplete, keys: bytes) -> None:
         """As `AgentEmitter`: a text that is too long for one event is said in chunks, if it was not before."""
         if not self._strict:
             event = cast(MessageComplete, valid(event, self.max_event_bytes))
@@ -155,7 +156,7 @@ class RecordingEmitter(AsyncEventMethods):
             if self._strict:
                 raise
             if not self._held.knows(delta):
-                self._say(delta, keys)
+                self._emit(delta, keys)
             prepared = self._prepare(msgspec.structs.replace(event, text=None), keys)
         self._held.before(event)
         self._record(prepared)
@@ -186,17 +187,17 @@ class RecordingEmitter(AsyncEventMethods):
         """Raise what the log answers to an answer that no question waits for."""
         if (first := self._received.get(input_id)) is not None:
             raise AlreadyAnswered(self.execution_id, msgspec.json.encode(first).decode())
-        if input_id not in {question.input_id for question in self.of(InputRequired.type)}:
+        if input_id not in {event.input_id for event in self.of(InputRequired.type)}:
             raise UnknownInput(self.execution_id)
 
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
-        event = self._sayable(event) or event
+        event = self._joined(event) or event
         prepared, failure = prepare_end(self._hooks, event, self._origin, self._prepare)
         self._held.release()
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):  # of a hook, as in AgentEmitter
             for half, keys in self._halves.release():
-                self._say(half, keys)
+                self._emit(half, keys)
             await self.end_text()
         if failure is None:
             shown = {name: text if isinstance(text, str) else words(text) for name, text in fields.items()}
@@ -215,46 +216,46 @@ class RecordingEmitter(AsyncEventMethods):
         expires_in: float | None = None,
         input_id: str | None = None,
     ) -> Any:
-        question = self._questions.make(
+        request = self._inputs.make(
             prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id
         )
-        if question.input_id in self._received:
-            return self._first_answer(question.input_id)
-        await self.emit(question)
+        if request.input_id in self._received:
+            return self._first_answer(request.input_id)
+        await self.emit(request)
         try:
-            given = self._answer(question)
+            given = self._answer(request)
         except InputExpired:
-            await self.input_received(question.input_id, by=EXPIRED)
+            await self.input_received(request.input_id, by=EXPIRED)
             raise
-        answer = self._as_an_edge_takes_it(question, given)
-        await self.input_received(question.input_id, by=self.user_id, value=answer)
+        answer = self._as_an_edge_takes_it(request, given)
+        await self.input_received(request.input_id, by=self.user_id, value=answer)
         return answer
 
     def _first_answer(self, input_id: str) -> Any:
-        """What was answered to the question, which is not asked again."""
+        """What was answered to the request, which is not asked again."""
         first = self._received[input_id]
         if first.by == EXPIRED:
             raise InputExpired(input_id)
         return first.value
 
-    def _as_an_edge_takes_it(self, question: InputRequired, given: Any) -> Any:
+    def _as_an_edge_takes_it(self, request: InputRequired, given: Any) -> Any:
         """The answer as it comes out of JSON. Raises for what an edge refuses, in its words."""
-        event = InputReceived(input_id=question.input_id, by=self.user_id, value=given)
+        event = InputReceived(input_id=request.input_id, by=self.user_id, value=given)
         prepare_answer(event, self.execution_id, redact=self._redact)
         answer = msgspec.json.decode(msgspec.json.encode(given))
-        if (allowed := misfit(question, answer)) is not None:
-            raise InvalidEvent(f"{question.prompt!r}: the answer to this {question.kind} is {allowed}")
-        if question.kind == "form" and question.schema is not None:
-            _check_form(question, answer)
+        if (allowed := misfit(request, answer)) is not None:
+            raise InvalidEvent(f"{request.prompt!r}: the answer to this {request.kind} is {allowed}")
+        if request.kind == "form" and request.schema is not None:
+            _check_form(request, answer)
         return answer
 
-    def _answer(self, question: InputRequired) -> Any:
+    def _answer(self, request: InputRequired) -> Any:
         if callable(self._answers):
-            return self._answers(question)
-        for name in (question.input_id, question.prompt):
+            return self._answers(request)
+        for name in (request.input_id, request.prompt):
             if name in self._answers:
                 return self._answers[name]
-        raise InputExpired(question.input_id)
+        raise InputExpired(request.input_id)
 
     @property
     def cancelled(self) -> bool:
@@ -272,7 +273,7 @@ class RecordingEmitter(AsyncEventMethods):
         """Emit nothing any more."""
         with contextlib.suppress(InvalidEvent):
             for half, keys in self._halves.release():
-                self._say(half, keys)
+                self._emit(half, keys)
         self._closed = True
 
     async def __aenter__(self) -> RecordingEmitter:
@@ -282,15 +283,15 @@ class RecordingEmitter(AsyncEventMethods):
         await self.close()
 
 
-def _check_form(question: InputRequired, answer: Any) -> None:
+def _check_form(request: InputRequired, answer: Any) -> None:
     try:
         from emitter.form_check import check
     except ImportError:
         warnings.warn("an answer to a form is not checked: jsonschema is not installed", stacklevel=4)
         return
-    assert question.schema is not None
-    checked = check(question.schema, answer)
+    assert request.schema is not None
+    checked = check(request.schema, answer)
     if "unchecked" in checked:
-        raise InvalidEvent(f"{question.prompt!r}: this answer cannot be checked: {checked['unchecked']}")
+        raise InvalidEvent(f"{request.prompt!r}: this answer cannot be checked: {checked['unchecked']}")
     for path, message in checked.get("misfits", ()):
-        raise InvalidEvent(f"{question.prompt!r}: {message} - at `{path}`")
+        raise InvalidEvent(f"{request.prompt!r}: {message} - at `{path}`")

@@ -44,7 +44,7 @@ from emitter.wire.ids import START, EventId, new_execution_id, now_ms
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import Redaction
 from emitter.wire.record import ExecutionRecord, Field, Selection, read_object
-from emitter.wire.record import question as question_field
+from emitter.wire.record import open_input as input_field
 
 IDEMPOTENCY_SECONDS = 86_400
 AGENTS_FRESH_SECONDS = 1.0
@@ -220,9 +220,9 @@ class Commands:
     async def _open_inputs(self, owner: Owner, execution_id: str, record: ExecutionRecord) -> list[InputRequired]:
         if not record.open_inputs or record.has_ended:
             return []
-        asked = Selection(*map(question_field, record.open_inputs))
+        asked = Selection(*map(input_field, record.open_inputs))
         found = asked.read(await self._redis.hmget(owner.execution(execution_id).record, *asked.names))
-        return open_inputs(found.questions.values())
+        return open_inputs(found.inputs.values())
 
     async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
         async for page in self._pages(owner, execution_id, after):

@@ -30,7 +30,7 @@ from emitter.wire.keys import Owner
 from emitter.wire.prepared import Prepared, Redaction
 from emitter.wire.record import Field, Selection
 from emitter.wire.record import answer as answer_field
-from emitter.wire.record import question as question_field
+from emitter.wire.record import open_input as input_field
 
 log = structlog.get_logger("broker")
 
@@ -69,11 +69,11 @@ class Answers:
         return InputResponse(execution_id=execution_id, input_id=request.input_id)
 
     async def _asked(self, owner: Owner, execution_id: str, input_id: str) -> _Asked:
-        asked = Selection(Field.STATE, question_field(input_id), answer_field(input_id))
+        asked = Selection(Field.STATE, input_field(input_id), answer_field(input_id))
         record = asked.read(await self._redis.hmget(owner.execution(execution_id).record, *asked.names))
         if record.state is None:
             raise UnknownExecution(execution_id)
-        question, answer = record.questions.get(input_id), record.answers.get(input_id)
+        question, answer = record.inputs.get(input_id), record.answers.get(input_id)
         return _Asked(
             question=None if question is None else _question(question),
             state=record.state,

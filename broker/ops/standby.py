@@ -44,6 +44,6 @@ class Standby:
                 if is_needed:
                     await self._reaper.step()
                 elif was_needed:
-                    await self._reaper.let_go()
+                    await self._reaper.release_lock()
             except (RedisError, *GONE) as error:
                 self._log.warning("standby_failed", error=type(error).__name__)

@@ -22,8 +22,8 @@ S = TypeVar("S", float, float | None)
 
 
 class EventMethods(Generic[R]):
-    """The catalogue as methods. Every one raises what `emit` raises: `ExecutionEnded`, `Superseded`, `QueueFull`; and
-    `InvalidEvent`, `PayloadTooLarge` for what may not be mended: questions, answers, a takeover."""
+    """The catalogue as methods. Each raises what `emit` raises: `ExecutionEnded`, `Superseded`, `QueueFull`; and
+    `InvalidEvent`, `PayloadTooLarge` for events that are never mended: inputs, answers, takeovers."""
 
     attempt: int
     _started_ms: int | None = None
@@ -33,7 +33,7 @@ class EventMethods(Generic[R]):
         """Emit any event."""
         raise NotImplementedError
 
-    def _emit_each(self, *said: Event) -> R:
+    def _emit_each(self, *events: Event) -> R:
         """Emit events, one after the other."""
         raise NotImplementedError
 
@@ -61,7 +61,7 @@ class EventMethods(Generic[R]):
         )
 
     def execution_error(self, error: str, *, code: str | None = None, stack: str | None = None) -> R:
-        """Terminal. `stack` is kept in the execution's record for those who may debug, never in the event."""
+        """Terminal. `stack` is kept in the execution's record for debugging, never in the event."""
         return self._terminal(
             events.ExecutionError(error=error, code=code), fields={} if stack is None else {Field.STACK: stack}
         )
@@ -103,7 +103,7 @@ class EventMethods(Generic[R]):
     # --- tools ---
 
     def tool_start(self, call_id: str, tool_name: str, params: Any = None) -> R:
-        """A tool without parameters has `{}`, as model APIs want it back."""
+        """A tool without parameters has `{}`, as model APIs require it."""
         return self.emit(
             events.ToolStart(call_id=call_id, tool_name=tool_name, params={} if params is None else params)
         )
@@ -190,10 +190,10 @@ class EventMethods(Generic[R]):
     ) -> R:
         """Running totals of the execution; `total_tokens` defaults to the sum.
 
-        `add` is what one more model call took instead, as its API tells it (an object or mapping of OpenAI, Anthropic,
-        LangChain or LiteLLM) or as a `Usage`: the totals are those of all that was added so far, and of this.
+        `add` is the usage of one more model call, as its API reports it (an object or mapping of OpenAI, Anthropic,
+        LangChain or LiteLLM) or as a `Usage`; the event has the totals of everything added so far.
         """
-        said = Usage(
+        usage = Usage(
             input_tokens=count(input_tokens),
             output_tokens=count(output_tokens),
             total_tokens=count(input_tokens) + count(output_tokens) if total_tokens is None else total_tokens,
@@ -201,8 +201,8 @@ class EventMethods(Generic[R]):
             model=model,
         )
         if add is not None:
-            self._spent = said = plus(self._spent, plus(usage_of(add), said))
-        return self.emit(events.UsageTotals(**asdict(said)))
+            self._spent = usage = plus(self._spent, plus(usage_of(add), usage))
+        return self.emit(events.UsageTotals(**asdict(usage)))
 
     def model_call(
         self,
@@ -219,8 +219,8 @@ class EventMethods(Generic[R]):
         first_token_seconds: float | None = None,
         error: str | None = None,
     ) -> R:
-        """One call of a model, when it has ended; it counts into `usage`, as by `usage(add=…)`. `prompt` and `answer`
-        are stored only with `RUNCAST_RECORD_MODEL_CONTENTS=1`. Times in seconds."""
+        """One ended call of a model; it is added to `usage`, as by `usage(add=…)`. `prompt` and `answer` are stored
+        only with `RUNCAST_RECORD_MODEL_CONTENTS=1`. Times in seconds."""
         call = events.ModelCall(
             call_id=call_id,
             model=model,
@@ -249,7 +249,7 @@ class EventMethods(Generic[R]):
         schema: dict[str, Any] | None = None,
         expires_at: int | None = None,
     ) -> R:
-        """Say that a person is waited for; `ask` does this and waits. `expires_at` in ms since the epoch."""
+        """Request an answer without waiting; `ask` does this and waits. `expires_at` in ms since the epoch."""
         return self.emit(
             events.InputRequired(
                 input_id=input_id,
@@ -272,12 +272,12 @@ class EventMethods(Generic[R]):
 
 
 def named(id_: str, name: str | None) -> str:
-    """The name, by default the id. What is no text is mended later."""
+    """The name, by default the id. A value that is no text is mended later."""
     return id_ if name is None or (isinstance(name, str) and not name) else name
 
 
 def _listed(values: Any) -> Any:
-    """A list of several values; one, or what cannot be gone through, is left to be mended."""
+    """A list of the values; anything else is mended later."""
     if values is None:
         return []
     try:

@@ -1,11 +1,11 @@
-"""Plug-ins: functions that every event passes on its way into a log, which redact it, enrich it or drop it.
+"""Hooks: functions that are applied to every event before it is stored, to redact, enrich or drop it.
 
-A hook gets the typed event and where it comes from. It returns the event, another one (events are frozen: make a copy
-with `msgspec.structs.replace`), or None to drop it. Hooks come before the built-in redaction and before chunks of text
-are merged. They run on the event loop, perhaps on several threads' loops at once: microseconds, no I/O.
+A hook gets the typed event and its origin. It returns the event, another one (events are frozen: make a copy with
+`msgspec.structs.replace`), or None to drop it. Hooks run before the built-in redaction and before chunks of text are
+merged. They run on event loops, perhaps on several threads at once: they must take microseconds and do no I/O.
 
-They fail closed: of an event on which a hook fails, nothing is stored. What people and the log's state depend on
-(`execution:*`, `input:required`, `input:received`) may be changed by a hook but not dropped, nor become another event.
+They fail closed: an event on which a hook fails is not stored. People and the log's state depend on `execution:*`,
+`input:required` and `input:received`; a hook may change these, but neither drop them nor change their type.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ log = structlog.get_logger("emitter")
 GROUP = "runcast.hooks"
 VARIABLE = "RUNCAST_HOOKS"
 KEPT = frozenset(name for name in BY_TYPE if name.startswith("execution:")) | {InputRequired.type, InputReceived.type}
-"""Types that are not dropped: a question would never be asked, an execution never end."""
+"""Types that must not be dropped: an input would never be requested, an execution would never end."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an event comes from. `attempt` is 0 where there is none; `source` says whether an emitter made the event or
-    an edge got it over HTTP."""
+    """Where an event comes from. `attempt` is 0 if it is not known; `source`: an emitter, or an edge that received the
+    event over HTTP."""
 
     user: str
     org: str
@@ -51,7 +51,7 @@ Hook = Callable[[Event, Origin], Event | None]
 
 
 class Named(NamedTuple):
-    """A hook, and what errors and logs call it."""
+    """A hook, and its name in errors and logs."""
 
     name: str
     hook: Hook
@@ -62,11 +62,11 @@ def may_drop(event: Event) -> bool:
     return event.type not in KEPT
 
 
-# --- which -----------------------------------------------------------------------------------------------------------
+# --- loading ---------------------------------------------------------------------------------------------------------
 
 
 def name_hooks(hooks: Iterable[Hook]) -> tuple[Named, ...]:
-    """Hooks under their own names. Raises `TypeError` for what cannot be one."""
+    """Hooks under their own names. Raises `TypeError` for a value that cannot be a hook."""
     return tuple(Named(getattr(hook, "__name__", type(hook).__name__), _checked(hook)) for hook in hooks)
 
 
@@ -76,8 +76,8 @@ def hooks_from(environ: Mapping[str, str]) -> tuple[Named, ...]:
 
 
 def load_hooks(names: Sequence[str]) -> tuple[Named, ...]:
-    """Installed hooks, in this order. Raises `InvalidSetting`, which says what is installed. What is not named here is
-    not imported."""
+    """Installed hooks, in this order; others are not imported. Raises `InvalidSetting`, which lists the installed
+    names."""
     if not names:
         return ()
     installed = entry_points(group=GROUP)
@@ -109,16 +109,16 @@ def _checked(hook: Hook) -> Hook:
     return hook
 
 
-# --- what they do ----------------------------------------------------------------------------------------------------
+# --- applying -------------------------------------------------------------------------------------------------------
 
 
 def apply_hooks(hooks: Sequence[Named], event: Event, origin: Origin) -> Event | None:
-    """What the hooks leave of an event; None if one drops it. Raises `HookFailed`, and `InvalidEvent` for an event that
-    no log could take."""
+    """The event after the hooks; None if one drops it. Raises `HookFailed`, and `InvalidEvent` for an event that cannot
+    be stored anyway."""
     for named in hooks:
         passed, trouble = _call(named, event, origin)
         if trouble is not None:
-            encode_data(event)  # an event that cannot be stored is no fault of the hook
+            encode_data(event)  # raises `InvalidEvent` if the event itself is at fault
             log.warning("hook_failed", hook=named.name, execution=origin.execution_id, type=event.type, **trouble)
             raise HookFailed(named.name, event.type, trouble["reason"])
         if passed is None:
@@ -130,12 +130,12 @@ def apply_hooks(hooks: Sequence[Named], event: Event, origin: Origin) -> Event |
 def prepare_end(
     hooks: Sequence[Named], event: Event, origin: Origin, prepare: Callable[[Event], Prepared]
 ) -> tuple[Prepared, HookFailed | None]:
-    """A terminal event after the hooks, as it is stored. If one fails the execution ends all the same: then this is
-    what stands in for the event, and why. Raises what `prepare` raises for the event itself."""
+    """A terminal event after the hooks, as it is stored. If a hook fails, the execution still ends: then this is a
+    substitute for the event, and the failure. Raises what `prepare` raises for the event itself."""
     try:
         return _prepare_passed(hooks, event, origin, prepare), None
     except HookFailed as failure:
-        return prepare(_stand_in(event, failure)), failure
+        return prepare(_substitute(event, failure)), failure
 
 
 def _prepare_passed(
@@ -146,21 +146,21 @@ def _prepare_passed(
     try:
         return prepare(passed)
     except (InvalidEvent, PayloadTooLarge) as error:
-        prepare(event)  # or it could not have been stored as the agent made it either
+        prepare(event)  # raises if the event itself is at fault
         reason = f"what it became cannot be stored: {type(error).__name__}"
         raise HookFailed(", ".join(named.name for named in hooks), event.type, reason) from None
 
 
-def _stand_in(event: Event, failure: HookFailed) -> Event:
-    """The end without anything that the event said, for which no hook is needed."""
+def _substitute(event: Event, failure: HookFailed) -> Event:
+    """A terminal event without any content of the original, so that no hook is needed."""
     if isinstance(event, ExecutionCancelled):
         return ExecutionCancelled()
     return ExecutionError(error=f"hook {failure.hook!r} failed", code="hook_failed")
 
 
 def _call(named: Named, event: Event, origin: Origin) -> tuple[Event | None, dict[str, str] | None]:
-    """What a hook returned, or what went wrong. Of an exception only its type and place: its text, and that of whatever
-    it is chained to, may hold what the hook was to hide."""
+    """What a hook returned, or the log fields of its failure: only the type and place of an exception, because its text
+    may contain what the hook should hide."""
     try:
         passed = named.hook(event, origin)
     except Exception as error:  # a plug-in may raise anything
@@ -170,7 +170,7 @@ def _call(named: Named, event: Event, origin: Origin) -> tuple[Event | None, dic
 
 
 def _fault(event: Event, passed: Event | None) -> str | None:
-    """What is wrong with what a hook returned."""
+    """The fault of what a hook returned, if any."""
     if passed is None:
         return None if may_drop(event) else "it may not be dropped"
     if not isinstance(passed, Event):
@@ -181,7 +181,7 @@ def _fault(event: Event, passed: Event | None) -> str | None:
         return "its inputId may not change"
     try:
         encode_data(passed)
-    except InvalidEvent as error:  # whose text may quote the value
+    except InvalidEvent as error:  # its text may quote the value
         path = str(error).partition("at `")[2].partition("`")[0]
         return f"what came back is not valid at {path or '$'}"
     return None

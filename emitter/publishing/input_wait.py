@@ -1,7 +1,7 @@
-"""One question to a person, from the asking to its answer or its end.
+"""One input, from the request to its answer or its expiry.
 
-The record of the execution has the truth: the first answer, whoever gave it and while whichever attempt ran. A question
-whose time is over is closed in the log like an answered one, by `EXPIRED`; the append script decides which came first.
+The execution's record has the first answer, from any person and for any attempt. An expired input is closed in the log
+like an answered one, by `EXPIRED`; the append script decides which came first.
 """
 
 from __future__ import annotations
@@ -33,57 +33,57 @@ from emitter.wire.ids import now_ms
 from emitter.wire.keys import EXPIRIES, member
 from emitter.wire.record import Field, Selection
 from emitter.wire.record import answer as answer_field
-from emitter.wire.record import question as question_field
+from emitter.wire.record import open_input as input_field
 
 RECHECK_SECONDS = 2.0
-"""How often the record is looked at, whatever the control channel says."""
-TRY_AGAIN_SECONDS = 0.5
+"""How often the record is read without a message on the control channel."""
+RETRY_SECONDS = 0.5
 CLOSE_SECONDS = 2.0
-"""How long a question whose time is over may wait for Redis to say who was first."""
+"""How long an expired input may wait for Redis to decide which came first."""
 
 
 class Connected(Protocol):
-    """What has the way to Redis: a `Publisher`."""
+    """A connection to Redis, as `Publisher` has it."""
 
     @property
     def redis(self) -> Redis: ...
 
     @property
-    def listener(self) -> ControlChannel: ...
+    def control(self) -> ControlChannel: ...
 
 
-class Voice(Protocol):
-    """What an emitter does for its questions."""
+class Emits(Protocol):
+    """What an emitter does for its inputs."""
 
     async def emit(self, event: Event) -> None: ...
 
     def notice(self, event: Event) -> None:
-        """Queue an event whether or not there is room."""
+        """Queue an event even if the queue is full."""
 
 
-class Look(NamedTuple):
-    """What the record says of a question: its answer, and whether it is there to be answered."""
+class InputState(NamedTuple):
+    """An input in the record: its answer, and whether it is open."""
 
     answer: bytes | None
-    is_asked: bool
+    is_open: bool
 
 
-class InputRequest:
-    """`await Asking(…).answer(seconds)` is the value of the answer."""
+class InputWait:
+    """`await InputWait(…).answer(seconds)` is the value of the answer."""
 
-    def __init__(self, question: InputRequired, publisher: Connected, lane: Outbox, voice: Voice) -> None:
-        self._question = question
-        self._id = question.input_id
+    def __init__(self, request: InputRequired, publisher: Connected, outbox: Outbox, emitter: Emits) -> None:
+        self._request = request
+        self._id = request.input_id
         self._publisher = publisher
-        self._lane = lane
-        self._voice = voice
-        self._keys = lane.owner.execution(lane.execution_id)
-        self._looked_at = Selection(answer_field(self._id), question_field(self._id), Field.STATE, Field.ATTEMPT)
-        self._is_asked = False
+        self._outbox = outbox
+        self._emitter = emitter
+        self._keys = outbox.owner.execution(outbox.execution_id)
+        self._selection = Selection(answer_field(self._id), input_field(self._id), Field.STATE, Field.ATTEMPT)
+        self._is_requested = False
 
     async def answer(self, seconds: float | None) -> Any:
-        """The first answer's value. Raises `InputExpired` when there is none within `seconds`, `ExecutionEnded` or
-        `Superseded` when none will be of use, and what emitting raises."""
+        """The first answer's value. Raises `InputExpired` if there is none within `seconds`, `ExecutionEnded` or
+        `Superseded` if none can come any more, and what `emit` raises."""
         try:
             answer: bytes | str | None
             async with asyncio.timeout(seconds) as time:
@@ -92,7 +92,7 @@ class InputRequest:
             if not time.expired():
                 raise
             answer = await self._close()
-        if self._is_asked and seconds is not None:
+        if self._is_requested and seconds is not None:
             await self._forget_expiry()
         return self._value(answer)
 
@@ -103,35 +103,35 @@ class InputRequest:
         return given.get("value")
 
     async def _first(self) -> bytes:
-        """The answer that an earlier attempt got, or the one that will be given."""
-        look = await self._look()
-        if look.answer is not None:
-            return look.answer
-        await self._ask()
-        news = asyncio.Event()
-        with self._publisher.listener.calling(self._keys.control, b"answer " + self._id.encode(), news.set):
-            while (look := await self._look()).answer is None:
-                if not look.is_asked:
-                    await self._ask()
+        """The answer that an earlier attempt got, or the first one that comes."""
+        state = await self._wait_for_state()
+        if state.answer is not None:
+            return state.answer
+        await self._request_input()
+        wake = asyncio.Event()
+        with self._publisher.control.waiting_for(self._keys.control, b"answer " + self._id.encode(), wake.set):
+            while (state := await self._wait_for_state()).answer is None:
+                if not state.is_open:
+                    await self._request_input()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RECHECK_SECONDS):
-                        await news.wait()
-                news.clear()
-        return look.answer
+                        await wake.wait()
+                wake.clear()
+        return state.answer
 
-    async def _ask(self) -> None:
-        """Into the log, for the first time or because a failover of Redis lost it."""
-        self._is_asked = True
-        await self._voice.emit(self._question)
+    async def _request_input(self) -> None:
+        """Append the request, for the first time or after a failover of Redis that lost it."""
+        self._is_requested = True
+        await self._emitter.emit(self._request)
         while True:
             with contextlib.suppress(RedisUnavailable):
-                await self._lane.flush()
+                await self._outbox.flush()
                 break
-        if self._question.expires_at is not None:  # somebody closes it, should this wait not last so long
-            await self._plan_expiry(self._question.expires_at - now_ms())
+        if self._request.expires_at is not None:  # the reaper closes it if this process is gone by then
+            await self._plan_expiry(self._request.expires_at - now_ms())
 
     async def _plan_expiry(self, left_ms: int) -> None:
-        """By the clock of Redis, which the reaper goes by."""
+        """Plan the expiry by the clock of Redis, as the reaper does."""
         redis = self._publisher.redis
         with contextlib.suppress(RedisError, *GONE):
             seconds, microseconds = await redis.time()
@@ -143,45 +143,45 @@ class InputRequest:
 
     @property
     def _expiry(self) -> str:
-        """What stands for the question in `EXPIRIES`."""
-        return f"{member(self._lane.owner, self._lane.execution_id)} {self._id}"
+        """Its member of `EXPIRIES`."""
+        return f"{member(self._outbox.owner, self._outbox.execution_id)} {self._id}"
 
     async def _close(self) -> bytes | str | None:
-        """Close the question in the log; the answer that came before that, if one did. While Redis is away that cannot
-        be known: the log gets it later, and the agent goes on without an answer."""
-        if not self._is_asked:
+        """Close the input in the log; the answer, if one came before. While Redis is away that is not known: the input
+        is closed later, and the agent goes on without an answer."""
+        if not self._is_requested:
             return None
         try:
-            self._voice.notice(InputReceived(input_id=self._id, by=EXPIRED))
-            await self._lane.flush(CLOSE_SECONDS)
+            self._emitter.notice(InputReceived(input_id=self._id, by=EXPIRED))
+            await self._outbox.flush(CLOSE_SECONDS)
         except AlreadyAnswered as first:
             return first.answer
         except (RedisUnavailable, UnknownInput):
             pass
         return None
 
-    async def _look(self) -> Look:
-        """At the record; waits for Redis. Raises why there will be no answer."""
+    async def _wait_for_state(self) -> InputState:
+        """Read the record; waits for Redis. Raises if no answer can come."""
         while not told_to_stop():
-            self._lane.check()
+            self._outbox.check()
             try:
-                look = await self._read()
+                state = await self._read()
             except (RedisError, *GONE):
-                await asyncio.sleep(TRY_AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
             else:
                 if not told_to_stop():
-                    return look
+                    return state
         raise asyncio.CancelledError
 
-    async def _read(self) -> Look:
+    async def _read(self) -> InputState:
         client: Any = self._publisher.redis
-        found = self._looked_at.read(await client.hmget(self._keys.record, *self._looked_at.names))
-        execution_id, own = self._lane.execution_id, self._lane.attempt
+        found = self._selection.read(await client.hmget(self._keys.record, *self._selection.names))
+        execution_id, own = self._outbox.execution_id, self._outbox.attempt
         answer = found.answers.get(self._id)
         if answer is None and found.has_ended:
             raise ExecutionEnded(execution_id, found.state or "")
         if answer is None and 0 < own < found.attempt:
             raise Superseded(execution_id, found.attempt)
-        if not found.exists and self._is_asked:
+        if not found.exists and self._is_requested:
             raise UnknownExecution(execution_id)
-        return Look(answer, self._id in found.questions)
+        return InputState(answer, self._id in found.inputs)

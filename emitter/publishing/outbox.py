@@ -1,4 +1,4 @@
-"""One producer's road into one log: its queue, the batch on its way, and those who wait for either."""
+"""The outbox of one producer for one log: its queue, the batch on the way, and the callers that wait."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from emitter.wire.prepared import Batch, Prepared
 log = structlog.get_logger("emitter")
 
 SPANS_AT_ONCE, SPANS_PER_SECOND = 20.0, 1.0
-"""Of how many appends of one lane a trace tells."""
+"""How many appends of one outbox become spans."""
 
 
-class Options(msgspec.Struct, frozen=True):
+class PublisherOptions(msgspec.Struct, frozen=True):
     """How a publisher batches and how much it holds while Redis is away. Times in seconds."""
 
     max_wait: float = 0.010
@@ -41,30 +41,34 @@ class Options(msgspec.Struct, frozen=True):
     close_timeout: float = 10.0
 
 
-class Sender(Protocol):
-    """What a lane needs of the publisher that sends for it."""
+Options = PublisherOptions
+"""Its public name: `emitter.Options`."""
 
-    options: Options
+
+class Sender(Protocol):
+    """What an outbox needs of its publisher."""
+
+    options: PublisherOptions
     limits: LogLimits
     channels: Channels
 
-    def schedule(self, lane: Outbox, *, urgent: bool) -> None: ...
+    def schedule(self, outbox: Outbox, *, urgent: bool) -> None: ...
 
-    def forget(self, lane: Outbox) -> None: ...
+    def forget(self, outbox: Outbox) -> None: ...
 
     def check_open(self) -> None:
         """Raises `EmitterClosed`."""
 
 
 class Flush(NamedTuple):
-    """Somebody who waits until the log has the event at `place` of the lane's queue."""
+    """A caller that waits until the log has the event at `position` of the queue."""
 
-    place: int
+    position: int
     done: asyncio.Future[None]
 
 
 class Outbox:
-    """One producer's road into one log. Made by `Publisher.lane`."""
+    """One producer's events for one log. Made by `Publisher.outbox`."""
 
     def __init__(
         self,
@@ -92,27 +96,27 @@ class Outbox:
         self.error: Exception | None = None
         self.failures = 0
         self._trouble = ""
-        self._told = False
+        self._has_raised = False
         self._flushes: list[Flush] = []
         self._room = asyncio.Event()
         self._turn = asyncio.Lock()
         self.crowded = 0
 
-    def changed(self, *, urgent: bool) -> None:
-        """Something was queued: send it at once, or (a chunk) after the time in which more may join it."""
+    def notify(self, *, urgent: bool) -> None:
+        """Schedule what was queued: at once, or (a chunk) after the time in which more chunks may join it."""
         self._publisher.schedule(self, urgent=urgent)
 
     def check(self) -> None:
-        """Raise why nothing can be queued: the log's refusal, or `EmitterClosed`."""
+        """Raise if nothing can be queued: the log's refusal, or `EmitterClosed`."""
         if self.error is not None:
-            self._told = True
-            raise self.error.with_traceback(None)  # or it would grow with every call that ignores it
+            self._has_raised = True
+            raise self.error.with_traceback(None)  # otherwise it would grow with every call
         self._publisher.check_open()
 
     # --- sending ---
 
     def take(self) -> Batch | None:
-        """The batch to send now: the one that may not have arrived, or the next."""
+        """The batch to send now: the previous one if its arrival is not known, or the next."""
         if self.batch is None and len(self.queue):
             options = self._publisher.options
             self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
@@ -138,14 +142,14 @@ class Outbox:
         )
 
     def arrived(self, refusal: AppendRefused | None = None) -> None:
-        """The batch is in the log, or `refusal` is why its only event is not; what follows may go."""
+        """The batch is in the log, or `refusal` is the reason why its only event is not. The next batch may be sent."""
         assert self.batch is not None
         self.queue.done(self.batch)
         self.batch = None
         self.failures, self._trouble = 0, ""
         for flush in self._flushes:
-            if flush.place <= self.queue.settled and not flush.done.done():
-                if refusal is not None and flush.place == self.queue.settled:
+            if flush.position <= self.queue.settled and not flush.done.done():
+                if refusal is not None and flush.position == self.queue.settled:
                     flush.done.set_exception(refusal)
                 else:
                     flush.done.set_result(None)
@@ -155,19 +159,18 @@ class Outbox:
             self._publisher.schedule(self, urgent=True)
 
     def traced(self, now: float) -> Trace | None:
-        """The trace that an append which is done `now` is to be shown in, if it is. One that was `late_since` some time
-        always is."""
+        """The trace for the span of an append that is done `now`; None: no span. A late append always has one."""
         if self._spans is None or self.trace is None or not self.trace.is_sampled:
             return None
         return self.trace if self._spans.take(now) or self.late_since is not None else None
 
-    def failed(self, error: Exception) -> None:
-        """Redis answered the batch with an error; it will be sent again."""
+    def note_failure(self, error: Exception) -> None:
+        """Redis answered the batch with an error; the batch will be sent again."""
         self.failures += 1
         self._trouble = f" ({str(error)[:120]})"
 
-    def refuse(self, error: Exception) -> None:
-        """The log takes nothing more from this lane."""
+    def fail(self, error: Exception) -> None:
+        """Drop everything: the log accepts no more from this outbox, for the reason `error`."""
         self.error = error
         self.batch = None
         self.queue.clear()
@@ -180,7 +183,7 @@ class Outbox:
 
     async def room(self) -> None:
         """Wait, in the order of the calls, until the queue has room. Raises `QueueFull` after `overflow_timeout`, or
-        why the log refuses."""
+        the log's refusal."""
         seconds = self._publisher.options.overflow_timeout
         self.crowded += 1
         try:
@@ -196,17 +199,17 @@ class Outbox:
         self.check()
 
     def drop_deltas(self) -> int:
-        """Give up the queued chunks; how many they were."""
-        chunks, places = self.queue.drop_deltas()
+        """Drop the queued chunks; how many there were."""
+        chunks, positions = self.queue.drop_deltas()
         self._flushes = [
-            flush._replace(place=flush.place - bisect_right(places, flush.place)) for flush in self._flushes
+            flush._replace(position=flush.position - bisect_right(positions, flush.position)) for flush in self._flushes
         ]
         if not self.queue.full:
             self._room.set()
         return chunks
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything queued by now is in the log. Raises why the log refuses, or `RedisUnavailable`."""
+        """Wait until everything queued so far is in the log. Raises the log's refusal, or `RedisUnavailable`."""
         self.check()
         if not len(self.queue):
             return
@@ -215,7 +218,7 @@ class Outbox:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         self._flushes.append(Flush(self.queue.last, done))
-        timer = loop.call_later(seconds, _time_is_up, done)  # half the cost of `asyncio.timeout`
+        timer = loop.call_later(seconds, _time_out, done)  # half the cost of `asyncio.timeout`
         try:
             await done
         except TimeoutError:
@@ -228,11 +231,11 @@ class Outbox:
             self.check()
 
     async def close(self, timeout: float | None = None) -> None:
-        """Flush and leave the publisher. Raises `EventsLost` with the count that was not confirmed, or why the log
-        refused what was queued, unless a call was told already."""
+        """Flush and leave the publisher. Raises `EventsLost` with the count that was not confirmed, or the refusal of
+        the log unless a call has raised it already."""
         lost = 0
         try:
-            if not self._told and (self.error is not None or len(self.queue)):
+            if not self._has_raised and (self.error is not None or len(self.queue)):
                 await self.flush(self._publisher.options.close_timeout if timeout is None else timeout)
         except RedisUnavailable:
             pass
@@ -241,12 +244,12 @@ class Outbox:
             if lost:
                 log.warning("events_lost", execution=self.execution_id, count=lost)
             self._publisher.forget(self)
-            self.refuse(self.error or EmitterClosed(f"the emitter of execution {self.execution_id} is closed"))
-            self._told = True
+            self.fail(self.error or EmitterClosed(f"the emitter of execution {self.execution_id} is closed"))
+            self._has_raised = True
         if lost:
             raise EventsLost(lost)
 
 
-def _time_is_up(done: asyncio.Future[None]) -> None:
+def _time_out(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_exception(TimeoutError())

@@ -1,7 +1,7 @@
-"""Carries events into logs: one round trip for all batches that wait, retried until they arrive, never appended twice.
+"""Sends events to logs: one round trip for all waiting batches, retried until they arrive, never appended twice.
 
-Every batch goes through `append.lua`, which knows each producer's last sequence: a retry after a lost reply skips what
-is already there. So the publisher may retry blindly, and does, with jittered backoff, for as long as it is open.
+`append.lua` knows each producer's last sequence, so a retry after a lost reply skips events that the log has. The
+publisher can therefore retry without a check; it does so with jittered backoff while it is open.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from emitter.errors import (
 from emitter.events import Event
 from emitter.observer import Observer
 from emitter.publishing.hooks import Hook, hooks_from, name_hooks
-from emitter.publishing.outbox import Options, Outbox
+from emitter.publishing.outbox import Outbox, PublisherOptions
 from emitter.settings import SharedSettings, read
 from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.store.connection import DEFAULT_URL, GONE, Link, channels_of, connect
@@ -48,17 +48,17 @@ log = structlog.get_logger("emitter")
 
 RETRY_SECONDS, RETRY_SECONDS_MAX = 0.02, 2.0
 ROUND_TRIP_BYTES = 8 * 1024 * 1024
-"""About as much is sent at once; the lanes beyond it are next."""
+"""About this much is sent at once; the remaining outboxes follow in the next round trip."""
 
 
 class Publisher:
     """Shared by the emitters of a process: `async with Publisher(redis_url=…) as publisher:`.
 
-    One task sends whatever waits in all lanes as one pipeline of script calls, one pipeline at a time. So order within
-    a lane never changes, and the busier it gets the larger the batches. A lane with nothing to send is not known here.
+    One task sends what waits in all outboxes as one pipeline of script calls, one pipeline at a time. So the order in
+    an outbox never changes, and batches grow with the load. The publisher keeps no reference to an empty outbox.
 
-    What is not given comes from the environment: `redis_url` from `RUNCAST_REDIS_URL`, `limits` and `redact_keys` as
-    `limits_from` reads them, `hooks` from `RUNCAST_HOOKS`. `hooks=()` is none.
+    Defaults come from the environment: `redis_url` from `RUNCAST_REDIS_URL`, `limits` and `redact_keys` from the
+    variables of `limits_from`, `hooks` from `RUNCAST_HOOKS`. `hooks=()` means no hooks.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Publisher:
         *,
         redis_url: str | None = None,
         redis: Redis | None = None,
-        options: Options = Options(),  # noqa: B008 - frozen
+        options: PublisherOptions = PublisherOptions(),  # noqa: B008 - frozen
         limits: LogLimits | None = None,
         redact_keys: Sequence[str] | None = None,
         hooks: Sequence[Hook] | None = None,
@@ -80,7 +80,7 @@ class Publisher:
         self.redis = redis if redis is not None else connect(redis_url or _redis_url())
         self._owns_redis = redis is None
         self.channels = channels_of(self.redis)
-        self.listener = ControlChannel(self.redis)
+        self.control = ControlChannel(self.redis)
         self.options = options
         self.limits = found_limits if limits is None else limits
         self.redact = Redactor(found_keys if redact_keys is None else redact_keys)
@@ -111,10 +111,10 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Flush what emitters left behind. Raises `EventsLost` with the count that Redis did not take in time."""
-        lanes = {*self._due, *self._waiting, *self._resting, *(lane for lane, _ in self._sending)}
+        """Flush the events of emitters that were not closed. Raises `EventsLost` with the count of unconfirmed ones."""
+        outboxes = {*self._due, *self._waiting, *self._resting, *(outbox for outbox, _ in self._sending)}
         try:
-            closed = await asyncio.gather(*(lane.close() for lane in lanes), return_exceptions=True)
+            closed = await asyncio.gather(*(outbox.close() for outbox in outboxes), return_exceptions=True)
         finally:
             await self._stop()
         lost = sum(result.count for result in closed if isinstance(result, EventsLost))
@@ -128,7 +128,7 @@ class Publisher:
         if task is not None:
             await tasks.end([task])
         await self.holds.aclose()
-        await self.listener.aclose()
+        await self.control.aclose()
         if self._link is not None:
             await self._link.aclose()
         if self._owns_redis:
@@ -146,9 +146,9 @@ class Publisher:
         if asyncio.get_running_loop() is not self._loop:
             raise WrongLoop
 
-    # --- lanes ---
+    # --- outboxes ---
 
-    def lane(
+    def outbox(
         self,
         owner: Owner,
         execution_id: str,
@@ -159,15 +159,15 @@ class Publisher:
     ) -> Outbox:
         return Outbox(self, owner, execution_id, attempt, encode, mode, trace)
 
-    def schedule(self, lane: Outbox, *, urgent: bool) -> None:
-        if lane in self._resting:
+    def schedule(self, outbox: Outbox, *, urgent: bool) -> None:
+        if outbox in self._resting:
             return
         if urgent:
-            self._waiting.pop(lane, None)
-            self._due[lane] = None
+            self._waiting.pop(outbox, None)
+            self._due[outbox] = None
             self._wake.set()
-        elif lane not in self._due:
-            self._waiting[lane] = None
+        elif outbox not in self._due:
+            self._waiting[outbox] = None
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(self.options.max_wait, self._promote)
 
@@ -177,19 +177,19 @@ class Publisher:
         self._waiting.clear()
         self._wake.set()
 
-    def _rest(self, lane: Outbox) -> None:
-        """Try a lane that Redis answered with an error again after a while; the others need not wait for it."""
-        seconds = backoff_seconds(lane.failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
-        self._resting[lane] = asyncio.get_running_loop().call_later(seconds, self._wake_up, lane)
+    def _rest(self, outbox: Outbox) -> None:
+        """After an error of Redis for one outbox, try it again after a pause; the others do not wait for it."""
+        seconds = backoff_seconds(outbox.failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
+        self._resting[outbox] = asyncio.get_running_loop().call_later(seconds, self._wake_up, outbox)
 
-    def _wake_up(self, lane: Outbox) -> None:
-        del self._resting[lane]
-        self.schedule(lane, urgent=True)
+    def _wake_up(self, outbox: Outbox) -> None:
+        del self._resting[outbox]
+        self.schedule(outbox, urgent=True)
 
-    def forget(self, lane: Outbox) -> None:
-        self._due.pop(lane, None)
-        self._waiting.pop(lane, None)
-        if (timer := self._resting.pop(lane, None)) is not None:
+    def forget(self, outbox: Outbox) -> None:
+        self._due.pop(outbox, None)
+        self._waiting.pop(outbox, None)
+        if (timer := self._resting.pop(outbox, None)) is not None:
             timer.cancel()
 
     # --- sending ---
@@ -206,7 +206,7 @@ class Publisher:
                 await asyncio.sleep(backoff_seconds(failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX))
 
     async def _send_due(self) -> bool:
-        """Send one batch of each lane that is due; false if Redis could not be reached."""
+        """Send one batch of each outbox that is due; false if Redis could not be reached."""
         commands = self._take_due()
         if not commands:
             return True
@@ -218,7 +218,7 @@ class Publisher:
             log.warning("append_failed", error=type(error).__name__, batches=len(commands))
             self._send_again(started)
             return False
-        except Exception:  # last resort: one bad batch must not end the publishing of all
+        except Exception:  # last resort: one bad batch must not stop the publisher
             log.exception("append_crashed")
             self._send_again(started)
             return False
@@ -227,73 +227,73 @@ class Publisher:
         self._observer.appended(len(sent), events, time.perf_counter() - started)
         if self._tracer.is_on:
             self._trace(sent, replies, started)
-        for (lane, batch), reply in zip(sent, replies, strict=True):
-            if lane.batch is batch:  # or it was closed while its batch travelled
-                self._settle(lane, reply)
+        for (outbox, batch), reply in zip(sent, replies, strict=True):
+            if outbox.batch is batch:  # otherwise it was closed meanwhile
+                self._settle(outbox, reply)
         return True
 
     def _take_due(self) -> list[Any]:
-        """The commands for the next batches of the lanes that are due, as far as they fit one round trip."""
-        lanes, self._due = list(self._due), {}
+        """The commands for the next batches of the due outboxes, up to the size of one round trip."""
+        outboxes, self._due = list(self._due), {}
         commands: list[Any] = []
         size = 0
-        for number, lane in enumerate(lanes):
+        for number, outbox in enumerate(outboxes):
             if size >= ROUND_TRIP_BYTES:
-                self._due = dict.fromkeys(lanes[number:])
+                self._due = dict.fromkeys(outboxes[number:])
                 self._wake.set()
                 break
             try:
-                batch = lane.take()
+                batch = outbox.take()
                 if batch is not None:
-                    commands.append(lane.command(batch) if self._link is None else lane.packed(batch))
-                    self._sending.append((lane, batch))
+                    commands.append(outbox.command(batch) if self._link is None else outbox.packed(batch))
+                    self._sending.append((outbox, batch))
                     size += batch.size
-            except (RuncastError, ValueError) as error:  # a merged delta or field that has no form in the log
-                lane.refuse(error)
+            except (RuncastError, ValueError) as error:  # a merged delta or a field that cannot be stored
+                outbox.fail(error)
         return commands
 
     def _send_again(self, started: float) -> None:
         sent, self._sending = self._sending, []
-        for lane, batch in sent:
-            if lane.batch is batch:
-                lane.late_since = lane.late_since or started
-                self.schedule(lane, urgent=True)
+        for outbox, batch in sent:
+            if outbox.batch is batch:
+                outbox.late_since = outbox.late_since or started
+                self.schedule(outbox, urgent=True)
 
     def _trace(self, sent: Sequence[tuple[Outbox, Batch]], replies: Sequence[Any], started: float) -> None:
-        """Show appends in the traces of their executions, each with the tries that came before."""
+        """Record spans of appends, each with the time of earlier tries."""
         now = time.perf_counter()
-        for (lane, batch), reply in zip(sent, replies, strict=True):
+        for (outbox, batch), reply in zip(sent, replies, strict=True):
             if isinstance(reply, Exception):
-                lane.late_since = lane.late_since or started
+                outbox.late_since = outbox.late_since or started
                 continue
-            if (trace := lane.traced(now)) is not None:
-                seconds, events = now - (lane.late_since or started), len(batch.events)
-                self._tracer.record("append", trace, seconds, execution=lane.execution_id, events=events)
-            lane.late_since = None
+            if (trace := outbox.traced(now)) is not None:
+                seconds, events = now - (outbox.late_since or started), len(batch.events)
+                self._tracer.record("append", trace, seconds, execution=outbox.execution_id, events=events)
+            outbox.late_since = None
 
-    def _settle(self, lane: Outbox, reply: Any) -> None:
+    def _settle(self, outbox: Outbox, reply: Any) -> None:
         if isinstance(reply, Exception):
-            log.warning("append_failed", error=str(reply)[:200], execution=lane.execution_id)
-            lane.failed(reply)
-            self._rest(lane)
+            log.warning("append_failed", error=str(reply)[:200], execution=outbox.execution_id)
+            outbox.note_failure(reply)
+            self._rest(outbox)
             return
         try:
-            read_reply(lane.execution_id, reply)
+            read_reply(outbox.execution_id, reply)
         except (AlreadyAnswered, UnknownInput, TooManyInputs) as refusal:
-            if isinstance(refusal, TooManyInputs):  # nobody may be waiting to hear of it
-                log.warning("input_refused", execution=lane.execution_id, limit=refusal.limit)
-            lane.arrived(refusal)
+            if isinstance(refusal, TooManyInputs):  # perhaps no caller waits for it
+                log.warning("input_refused", execution=outbox.execution_id, limit=refusal.limit)
+            outbox.arrived(refusal)
         except AppendRefused as refusal:
-            lane.refuse(refusal)
+            outbox.fail(refusal)
         else:
-            lane.arrived()
+            outbox.arrived()
 
     async def _round_trip(self, commands: list[Any]) -> list[Any]:
-        """The replies, in order; a server's error stands in the place of its reply."""
+        """The replies, in order; an error of the server takes the place of its reply."""
         replies = await self._execute(commands)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             await self.redis.script_load(APPEND_SCRIPT)
-            return await self._execute(commands)  # those that did run are skipped by their producer sequence
+            return await self._execute(commands)  # batches that are in the log are skipped by their producer sequence
         return replies
 
     async def _execute(self, commands: list[Any]) -> list[Any]:

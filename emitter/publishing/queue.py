@@ -11,7 +11,7 @@ from emitter.wire.prepared import Batch, Prepared
 
 MERGED_DELTA_BYTES = 16 * 1024
 OVERHEAD_BYTES = 200
-"""What an event costs in the queue besides its text."""
+"""The size of an event in the queue besides its text."""
 
 
 def escaped_bytes(text: str) -> int:
@@ -22,7 +22,7 @@ def escaped_bytes(text: str) -> int:
 
 
 Encode = Callable[[Event, int], Prepared]
-"""Makes of an event and its time what is stored."""
+"""Makes the stored form of an event, given its time (ms)."""
 
 
 class Delta:
@@ -42,7 +42,7 @@ class Delta:
         fits = self.size + size <= max_size
         if not fits or self.message_id != event.message_id or self.cls is not type(event):
             return False
-        if self.encode != encode:  # somebody else says it
+        if self.encode != encode:  # of another speaker
             return False
         self.parts.append(event.delta)
         self.size += size
@@ -55,7 +55,7 @@ class Delta:
 class EventQueue:
     """Events of one producer waiting for their log. `encode` turns a merged delta into what is stored.
 
-    Each queued event has a place: the producer sequence it will have, if no chunk before it is given up.
+    The position of a queued event is the producer sequence that it will have, if no chunk before it is dropped.
     """
 
     def __init__(self, max_events: int, max_bytes: int, encode: Encode) -> None:
@@ -68,12 +68,12 @@ class EventQueue:
         self.size = 0
 
     def __len__(self) -> int:
-        """Events waiting, those of the batch on its way included."""
+        """Waiting events, including those of the batch on the way."""
         return len(self._items) + self._taken
 
     @property
     def last(self) -> int:
-        """Place of the last event; `settled` is the place up to which the log has them."""
+        """Position of the last event; `settled` is the last position that the log has."""
         return self.settled + self._taken + len(self._items)
 
     @property
@@ -92,8 +92,8 @@ class EventQueue:
     def put_delta(
         self, event: MessageDelta | ThinkingDelta, size: int, ts: int, max_size: int, encode: Encode | None = None
     ) -> None:
-        """Queue a chunk of `size` encoded bytes; adjacent chunks of its message merge up to `max_size`. `encode` is its
-        own, if it is not encoded as all others."""
+        """Queue a chunk of `size` encoded bytes; adjacent chunks of a message merge up to `max_size`. `encode` replaces
+        that of the queue."""
         encode = encode or self._encode
         last = self._items[-1] if self._items else None
         self.size += size
@@ -102,22 +102,22 @@ class EventQueue:
             self.size += OVERHEAD_BYTES
 
     def drop_deltas(self) -> tuple[int, list[int]]:
-        """Give up the queued chunks to make room: how many they were, and the places which they had, in order."""
+        """Drop the queued chunks to make room: how many there were, and their positions, in order."""
         kept: deque[Prepared | Delta] = deque()
-        chunks, places = 0, []
-        for place, item in enumerate(self._items, self.settled + self._taken + 1):
+        chunks, positions = 0, []
+        for position, item in enumerate(self._items, self.settled + self._taken + 1):
             if isinstance(item, Delta):
                 chunks += len(item.parts)
-                places.append(place)
+                positions.append(position)
                 self.size -= item.size + OVERHEAD_BYTES
             else:
                 kept.append(item)
         self._items = kept
-        return chunks, places
+        return chunks, positions
 
     def take(self, max_events: int, max_bytes: int) -> Batch:
-        """The next batch. It stays counted until `done` says that it arrived; a retry sends the same `Batch` again.
-        An event that may be refused without ending the log travels alone: then a refusal means this one."""
+        """The next batch. Its events stay counted until `done`; a retry sends the same `Batch` again. An event that may
+        be refused without ending the log is a batch of its own, so that a refusal means this event."""
         events: list[Prepared] = []
         encoded, queued = 0, 0
         while self._items and len(events) < max_events and encoded < max_bytes:
@@ -144,7 +144,7 @@ class EventQueue:
         self.size -= batch.size
 
     def clear(self) -> int:
-        """Forget everything; how many events are lost by it."""
+        """Remove everything; how many events are lost."""
         lost = len(self)
         self._items.clear()
         self._taken = self.size = 0

@@ -1,4 +1,4 @@
-"""What model calls took, read from whatever an API says of it. Pure; it imports no third-party type.
+"""The usage of model calls, read from the forms of several APIs. Pure; it imports no third-party type.
 
 OpenAI's chat completions have `prompt_tokens`, its responses `input_tokens`; LiteLLM writes the former; LangChain's
 `usage_metadata` and Anthropic have `input_tokens`, of which Anthropic leaves out what came from or went to its cache.
@@ -22,22 +22,24 @@ _CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 def count(value: Any) -> int:
-    """A number of tokens from anything; 0 for what is none."""
+    """A number of tokens from any value; 0 if it is no number."""
     return round(min(max(_number(value) or 0.0, 0.0), MAX_INTEGER))
 
 
-def usage_of(said: Any) -> Usage:
-    """The usage that an API tells of one call, in one form."""
-    if isinstance(said, Usage):
-        return said
-    cached = 0 if _first(said, ("prompt_tokens",)) is not None else sum(count(field(said, name)) for name in _CACHED)
-    given, made = count(_first(said, _INPUT)) + cached, count(_first(said, _OUTPUT))
-    model = field(said, "model")
+def usage_of(reported: Any) -> Usage:
+    """The usage of one call, as an API reports it, in one form."""
+    if isinstance(reported, Usage):
+        return reported
+    cached = (
+        0 if _first(reported, ("prompt_tokens",)) is not None else sum(count(field(reported, name)) for name in _CACHED)
+    )
+    given, made = count(_first(reported, _INPUT)) + cached, count(_first(reported, _OUTPUT))
+    model = field(reported, "model")
     return Usage(
         input_tokens=given,
         output_tokens=made,
-        total_tokens=max(count(_first(said, _TOTAL)), given + made),
-        cost_usd=_number(_first(said, ("cost_usd", "costUsd", "cost"))),
+        total_tokens=max(count(_first(reported, _TOTAL)), given + made),
+        cost_usd=_number(_first(reported, ("cost_usd", "costUsd", "cost"))),
         model=model if isinstance(model, str) else None,
     )
 
@@ -55,7 +57,7 @@ def plus(one: Usage, other: Usage) -> Usage:
 
 
 def _number(value: Any) -> float | None:
-    """None for what is no finite number."""
+    """None if the value is no finite number."""
     try:
         number = float(value)
     except Exception:  # a foreign `__float__` may raise anything
@@ -63,13 +65,13 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _first(said: Any, names: tuple[str, ...]) -> Any:
-    return next((found for name in names if (found := field(said, name)) is not None), None)
+def _first(reported: Any, names: tuple[str, ...]) -> Any:
+    return next((found for name in names if (found := field(reported, name)) is not None), None)
 
 
-def field(said: Any, name: str) -> Any:
+def field(reported: Any, name: str) -> Any:
     """A member of a mapping, or an attribute; None if there is none."""
     try:
-        return said.get(name) if isinstance(said, Mapping) else getattr(said, name, None)
+        return reported.get(name) if isinstance(reported, Mapping) else getattr(reported, name, None)
     except Exception:  # foreign properties may raise anything
         return None

@@ -3,82 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from emitter import tasks
-from emitter.errors import EmitterClosed, InvalidEvent, PayloadTooLarge, RuncastError, describe
+from emitter.errors import EmitterClosed, RuncastError
 from emitter.events import Event, Usage
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.event_methods import EventMethods, named
+from emitter.publishing.scopes import SyncPhaseScope, SyncToolScope
 from emitter.wire.keys import Owner
 
 T = TypeVar("T")
 
 
-class SyncPhaseScope:
-    """`with emitter.phase(…)`."""
-
-    def __init__(self, emitter: SyncAgentEmitter, phase_id: str, name: str, index: int | None) -> None:
-        self._emitter, self._id, self._name, self._index = emitter, phase_id, name, index
-
-    def __enter__(self) -> SyncPhaseScope:
-        self._started = time.monotonic()
-        self._emitter.phase_start(self._id, self._name, phase_index=self._index)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if error is None:
-            duration = round(time.monotonic() - self._started, 3)
-            self._emitter.phase_complete(self._id, self._name, duration=duration)
-
-
-class SyncToolScope:
-    """`with emitter.tool(…) as call:`."""
-
-    def __init__(self, emitter: SyncAgentEmitter, name: str, params: Any, call_id: str) -> None:
-        self._emitter, self.name, self.params, self.call_id = emitter, name, params, call_id
-        self.result: Any = None
-
-    def progress(self, progress: float | None = None, message: str | None = None) -> None:
-        self._emitter.tool_progress(self.call_id, progress=progress, message=message)
-
-    def __enter__(self) -> SyncToolScope:
-        self._started = time.monotonic()
-        self._emitter.tool_start(self.call_id, self.name, self.params)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        duration = time.monotonic() - self._started
-        if error is None:
-            self._complete(duration)
-        elif not isinstance(error, RuncastError):
-            with contextlib.suppress(RuncastError):
-                self._emitter.tool_error(self.call_id, self.name, describe(error), duration)
-
-    def _complete(self, duration: float) -> None:
-        try:
-            self._emitter.tool_complete(self.call_id, self.name, self.result, duration)
-        except (InvalidEvent, PayloadTooLarge) as error:
-            self._emitter.tool_error(self.call_id, self.name, describe(error), duration)
-            raise
-
-
 class SyncAgentEmitter(EventMethods[None]):
-    """The blocking twin of `AgentEmitter`: the same arguments, names and errors.
+    """The blocking form of `AgentEmitter`: the same arguments, names and errors.
 
-    An event loop in a thread of its own does the work, so a call costs a hand-over between threads. Use it with `with`,
-    or close it. `over` wraps an emitter that lives on a loop which already runs.
+    An event loop in a thread of its own does the work, so each call is handed over to that thread. Use it with `with`,
+    or close it. `over` wraps an emitter of a loop that already runs.
 
-    Any thread may call, but not the loop's own, which would wait for itself: that raises `RuntimeError`. So does a call
-    in a forked child, where the loop's thread is not. Hooks run on the loop's thread.
+    Any thread may call, except the loop's own, which would wait for itself: that raises `RuntimeError`. So does a call
+    in a forked child, which does not have the loop's thread. Hooks run on the loop's thread.
     """
 
     def __init__(self, user_id: str, execution_id: str | None = None, **options: Any) -> None:
@@ -99,7 +50,7 @@ class SyncAgentEmitter(EventMethods[None]):
 
     @classmethod
     def over(cls, emitter: AgentEmitter, loop: asyncio.AbstractEventLoop) -> SyncAgentEmitter:
-        """A blocking face of an emitter that lives on `loop`; its owner closes it."""
+        """A blocking wrapper of an emitter that belongs to `loop`; the emitter's owner closes it."""
         self = cls.__new__(cls)
         self._loop, self._thread, self._emitter = loop, None, emitter
         self._closing, self._submitting, self._closed = threading.Lock(), threading.Lock(), False
@@ -125,11 +76,11 @@ class SyncAgentEmitter(EventMethods[None]):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the execution is to stop, as `AgentEmitter.cancelled`."""
+        """Whether the execution must stop, as `AgentEmitter.cancelled`."""
         return self._emitter.cancelled
 
     def until_cancelled(self) -> None:
-        """Block until somebody cancels the execution, as `AgentEmitter.until_cancelled`."""
+        """Block until the execution is cancelled, as `AgentEmitter.until_cancelled`."""
         self._call(self._emitter.until_cancelled)
 
     def new_id(self, kind: Literal["message", "call"]) -> str:
@@ -137,11 +88,11 @@ class SyncAgentEmitter(EventMethods[None]):
         return self._emitter.new_id(kind)
 
     def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine on the loop and wait for it. One that is under way when the emitter closes is cancelled."""
+        """Run a coroutine on the loop and wait for it. It is cancelled if the emitter closes meanwhile."""
         check_process(self._pid)
         if _is_own_loop(self._loop):
             raise RuntimeError("a blocking call on the emitter's own event loop would stop it: use AgentEmitter")
-        with self._submitting:  # so that nothing is handed to a loop which has stopped and would never answer
+        with self._submitting:  # so that no call is handed to a loop that has stopped
             if self._closed or self._loop.is_closed():
                 raise EmitterClosed(f"the emitter{self._named()} is closed")
             future = asyncio.run_coroutine_threadsafe(work(), self._loop)
@@ -150,7 +101,7 @@ class SyncAgentEmitter(EventMethods[None]):
         except CancelledError:
             raise EmitterClosed(f"the emitter{self._named()} was closed during the call") from None
         except BaseException:
-            future.cancel()  # an interrupted caller, by Ctrl-C say, waits for nothing any more
+            future.cancel()  # the caller was interrupted, for example by Ctrl-C
             raise
 
     def _named(self) -> str:
@@ -161,15 +112,15 @@ class SyncAgentEmitter(EventMethods[None]):
 
     @property
     def _spent(self) -> Usage:
-        """One sum, whichever face of the emitter adds to it."""
+        """One sum for this emitter and the one that it wraps."""
         return self._emitter._spent
 
     @_spent.setter
     def _spent(self, spent: Usage) -> None:
         self._emitter._spent = spent
 
-    def _emit_each(self, *said: Event) -> None:
-        for event in said:
+    def _emit_each(self, *events: Event) -> None:
+        for event in events:
             self.emit(event)
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
@@ -189,15 +140,15 @@ class SyncAgentEmitter(EventMethods[None]):
         return SyncToolScope(self, name, params, call_id or self._emitter.new_id("call"))
 
     def ask(self, prompt: str, **options: Any) -> Any:
-        """Ask a person and block until the answer's value is there; arguments of `AgentEmitter.ask`."""
+        """Ask a person and block until the answer; arguments and errors of `AgentEmitter.ask`."""
         return self._call(lambda: self._emitter.ask(prompt, **options))
 
     def flush(self, timeout: float | None = None) -> None:
         self._call(lambda: self._emitter.flush(timeout))
 
     def close(self, timeout: float | None = None) -> None:
-        """Flush and end the thread; calls of other threads that still wait raise `EmitterClosed`. Raises `EventsLost`.
-        Idempotent; of several threads that close, all return when it is closed."""
+        """Flush and end the thread; waiting calls of other threads raise `EmitterClosed`. Raises `EventsLost`.
+        Idempotent, and safe from several threads: each returns when the emitter is closed."""
         if self._thread is None or self._pid != os.getpid():  # a forked child has nothing to close
             return
         with self._closing:
@@ -223,7 +174,7 @@ class SyncAgentEmitter(EventMethods[None]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         try:
             if self._thread is not None and self._pid == os.getpid():
-                self._call(lambda: self._emitter._say_last_word(error))
+                self._call(lambda: self._emitter._end_block(error))
             self.close()
         except RuncastError:
             if error is None:
@@ -231,8 +182,8 @@ class SyncAgentEmitter(EventMethods[None]):
 
 
 def _check_threads() -> None:
-    """Raises `RuntimeError` where gevent has replaced what an event loop in a thread of its own needs: it would run in
-    the caller's thread, or never."""
+    """Raises `RuntimeError` if gevent has replaced threads or select: the event loop would then run in the caller's
+    thread, or never."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and any(monkey.is_module_patched(name) for name in ("threading", "select")):
         raise RuntimeError(
@@ -242,8 +193,8 @@ def _check_threads() -> None:
 
 
 def check_process(owner: int) -> None:
-    """Raises `RuntimeError` in any process but `owner`: after a fork the loop's thread is in the parent only, and a
-    call would wait for it for ever."""
+    """Raises `RuntimeError` in any process but `owner`: after a fork only the parent has the loop's thread, so a call
+    would wait for ever."""
     if os.getpid() != owner:
         raise RuntimeError(
             "this emitter was opened in another process: open one in each process, after the fork, with the same "
@@ -259,5 +210,5 @@ def _is_own_loop(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 async def _end_others() -> None:
-    """Cancel every other task of this loop: calls that another thread waits for."""
+    """Cancel every other task of this loop, that is, the calls of other threads."""
     await tasks.end(asyncio.all_tasks() - {asyncio.current_task()})

@@ -1,7 +1,7 @@
-"""Who works: workers announce themselves and their agents with a short time to live.
+"""Workers announce themselves and their agents, with a short time to live.
 
-Announcements expire by the clock of Redis. Agents stay known for a day after their last worker, so that an execution
-can be accepted while all of them restart.
+Announcements expire by the clock of Redis. Agents stay known for a day after their last worker, so that executions
+are accepted while all workers restart.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from emitter.wire.keys import AGENTS_KNOWN, WORKER_INFO, WORKERS
 ANNOUNCE_TTL_MS = 15_000
 KNOWN_MS = 24 * 3_600_000
 MODES = ("text/plain", "application/json")
-"""What agents take and give if they do not say: a task with parameters, text and data."""
+"""Media types of agents that declare none: a task with parameters, text and data."""
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -52,7 +52,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def rss_bytes() -> int | None:
-    """The memory that this process holds; None where the system does not say."""
+    """The resident memory of this process; None if the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
@@ -60,22 +60,22 @@ def rss_bytes() -> int | None:
 
 
 async def announce(redis: Redis, info: WorkerInfo) -> None:
-    """Say that a worker lives, for the next 15 s."""
+    """Announce that a worker lives, for the next 15 s."""
     now = await redis_ms(redis)
-    silent = await redis.zrangebyscore(WORKERS, 0, now - ANNOUNCE_TTL_MS)
+    expired = await redis.zrangebyscore(WORKERS, 0, now - ANNOUNCE_TTL_MS)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hset(WORKER_INFO, info.id, msgspec.json.encode(info))
         pipe.zadd(WORKERS, {info.id: now + ANNOUNCE_TTL_MS})
         pipe.zadd(AGENTS_KNOWN, {agent.name: now for agent in info.agents})
         pipe.zremrangebyscore(AGENTS_KNOWN, 0, now - KNOWN_MS)
-        if silent:
-            pipe.zrem(WORKERS, *silent)
-            pipe.hdel(WORKER_INFO, *silent)
+        if expired:
+            pipe.zrem(WORKERS, *expired)
+            pipe.hdel(WORKER_INFO, *expired)
         await pipe.execute()
 
 
 async def retire(redis: Redis, worker: str) -> None:
-    """Take a worker's announcement back."""
+    """Remove a worker's announcement."""
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zrem(WORKERS, worker)
         pipe.hdel(WORKER_INFO, worker)
@@ -96,7 +96,7 @@ def _worker_info(text: bytes) -> WorkerInfo | None:
     try:
         return msgspec.json.decode(text, type=WorkerInfo)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None  # a worker of another version must not blind us to the others
+        return None  # a worker of another version must not hide the others
 
 
 async def live_agents(redis: Redis) -> list[AgentInfo]:
@@ -108,7 +108,7 @@ async def live_agents(redis: Redis) -> list[AgentInfo]:
 async def known_agents(redis: Redis) -> set[str]:
     """Names of the agents that any worker announced within the last 24 h."""
     names: Any = await redis.zrangebyscore(AGENTS_KNOWN, await redis_ms(redis) - KNOWN_MS, "+inf")
-    # One that is not text, which no worker announces, is nobody's to ask for.
+    # No worker announces a name that is not ASCII.
     return {name.decode() for name in names if name.isascii()}
 
 

@@ -1,4 +1,4 @@
-"""What an answer to a question may be, wherever it is given: at an edge, and to an agent under test."""
+"""Which answers an input accepts, at an edge and in `emitter.testing`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from emitter.wire.inputs import ANY_JSON
 from emitter.wire.prepared import Prepared, Redaction
 
 
-def misfit(question: InputRequired, value: Any) -> str | None:
-    """What the answer may be, if this is none. A form's fields are its schema's to check (`emitter.form_check`)."""
-    options = question.options
+def misfit(request: InputRequired, value: Any) -> str | None:
+    """Which answers are allowed, if this one is not. `emitter.form_check` checks the fields of a form."""
+    options = request.options
     wanted = {
         "approval": ("true or false", isinstance(value, bool)),
         "choice": (f"one of {options}", isinstance(value, str) and (options is None or value in options)),
-        "text": ("text", isinstance(value, str) or question.schema == ANY_JSON),
+        "text": ("text", isinstance(value, str) or request.schema == ANY_JSON),
         "form": ("an object", isinstance(value, dict)),
     }
-    allowed, fits = wanted[question.kind]
+    allowed, fits = wanted[request.kind]
     return None if fits else allowed
 
 
@@ -35,7 +35,7 @@ def prepare_answer(
 ) -> Prepared:
     """An answer as it is stored. Raises `InvalidEvent`, `PayloadTooLarge`."""
     prepared = prepare(event, execution_id, redact=redact, max_bytes=max_bytes, request_id=request_id)
-    # The mark has the answer as it was given, for the agent alone; the event may have "[redacted]" for most of it.
+    # The mark has the original answer, for the agent only; the event may be shorter, because it is redacted.
     size = len(prepared.mark.encode())
     if max_bytes and size > max_bytes:
         raise PayloadTooLarge(size, max_bytes)

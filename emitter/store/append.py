@@ -1,4 +1,4 @@
-"""Appending to a log: events prepared as they are stored, the script's command, and what its answer means."""
+"""Appending to a log: events in their stored form, the script's command, and its reply."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Mode = Literal["any", "new", "existing", "unowned", "claimed", "lapsed"]
 
 
 class LogLimits(msgspec.Struct, frozen=True):
-    """How much of an execution is kept, and how long; what one user may have. 0 switches a limit off."""
+    """How much of an execution is kept and for how long, and the limits of one user. 0 switches a limit off."""
 
     log_maxlen: int = LOG_MAXLEN
     feed_maxlen: int = FEED_MAXLEN
@@ -77,14 +77,14 @@ _LIMITS = {field: field for field in LogLimits.__struct_fields__ if field in Sha
 
 
 def limits_from(environ: Mapping[str, str]) -> tuple[LogLimits, tuple[str, ...]]:
-    """The limits, and the key names to redact besides the usual ones, that `RUNCAST_*` variables set; no other variable
-    is looked at. Raises `InvalidSetting`."""
+    """The limits and the additional key names to redact, from their `RUNCAST_*` variables only. Raises
+    `InvalidSetting`."""
     settings = read(SharedSettings, environ, only={*_LIMITS.values(), "redact_keys"})
     return limits_of(settings), settings.redact_keys
 
 
 class Appended(NamedTuple):
-    """What an append did: the log's last id, and how many events were new."""
+    """The result of an append: the log's last id, and how many events were new."""
 
     last: EventId
     added: int
@@ -122,11 +122,11 @@ def prepare_with(
     answer: str | None = None,
     fields: Mapping[str, str] = {},
 ) -> Prepared:
-    """`prepare` for many events: `keys` are of `wire.envelope_keys`, the id is valid."""
+    """`prepare` for many events: `keys` are made by `wire.envelope_keys`, the id is valid."""
     if isinstance(event, ModelCall) and not RECORD_MODEL_CONTENTS:
         event = structs.replace(event, prompt=None, answer=None)
     data = envelope.encode_data(event, max_bytes)
-    if max_bytes and len(data) > REDACTED_TIMES * max_bytes:  # or it would be looked through for nothing
+    if max_bytes and len(data) > REDACTED_TIMES * max_bytes:  # redacting it would be in vain
         raise PayloadTooLarge(len(data), max_bytes)
     type_ = envelope.event_type(event)
     data = redact(type_, data)
@@ -147,14 +147,14 @@ def prepare_shown(
     *,
     fields: Mapping[str, str] = {},
 ) -> Prepared:
-    """`prepare_with` for what an agent says: an event that only shows something is mended (`emitter.wire.mending`)
-    where it cannot be stored as it is."""
+    """`prepare_with` for an agent's events: an event that only shows something is mended (`emitter.wire.mending`) if it
+    cannot be stored as it is."""
     try:
         return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
     except (InvalidEvent, PayloadTooLarge) as error:
         if not mending.may_mend(event):
             raise
-        log.debug("event_mended", execution=execution_id, type=event.type, **_why(error))
+        log.debug("event_mended", execution=execution_id, type=event.type, **_reason(error))
     event = mending.mended(event)
     try:
         return prepare_with(event, execution_id, redact, keys, ts, max_bytes, fields=fields)
@@ -166,17 +166,17 @@ def prepare_shown(
         raise error from None
 
 
-def _why(error: InvalidEvent | PayloadTooLarge) -> dict[str, str | int]:
-    """Nothing of what the event says."""
+def _reason(error: InvalidEvent | PayloadTooLarge) -> dict[str, str | int]:
+    """Log fields without any content of the event."""
     if isinstance(error, PayloadTooLarge):
         return {"bytes": error.size}
     return {"at": error.detail.partition("at `")[2].partition("`")[0] or "$"}
 
 
 REDACTED_TIMES = 64
-"""Over so many times the limit an event is not redacted any more, which might have made it shorter."""
+"""An event larger than this many times the limit is refused without redaction, which could have made it shorter."""
 FIRST_SEQ_AT = 11
-"""Where the producer sequence stands in an append command."""
+"""Index of the producer sequence in an append command."""
 
 
 def append_command(
@@ -193,8 +193,8 @@ def append_command(
     conversation_id: str | None = None,
     channels: Channels = Channels(),  # noqa: B008 - frozen
 ) -> list[Any]:
-    """The EVALSHA command, as a list, that appends a batch. `conversation_id`: what the execution that begins with it
-    is a part of. `channels`: of the client that the command is for."""
+    """The EVALSHA command, as a list, that appends a batch. `conversation_id`: the conversation of an execution that
+    begins with this batch. `channels`: those of the client that sends the command."""
     execution = owner.execution(execution_id)
     keys = [execution.record, execution.log, owner.feed, owner.feed_seq, owner.index, execution.control]
     if conversation_id is not None:
@@ -216,11 +216,11 @@ def _extra_fields(fields: Mapping[str, str], events: Sequence[Prepared]) -> list
 
 
 class PackedAppend:
-    """The append command of one lane in the Redis protocol. Only the sequence, extra fields and events change from
+    """The append command of one outbox in the Redis protocol. Only the sequence, extra fields and events change from
     batch to batch; the rest is packed once."""
 
     def __init__(self, command: Sequence[Any]) -> None:
-        """`command` is one of `append_command` without events or extra fields."""
+        """`command` is made by `append_command` without events or extra fields."""
         self._arguments = len(command)
         self._before = pack(command[:FIRST_SEQ_AT])
         self._after = pack(command[FIRST_SEQ_AT + 1 : -1])
@@ -238,7 +238,7 @@ def _pack_event(event: Prepared) -> bytes:
 
 
 def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
-    """What the script answered. Raises the `AppendRefused` that its verdict stands for."""
+    """The script's reply. Raises the `AppendRefused` of its verdict."""
     verdict, detail = reply[0].decode(), reply[3].decode()
     if verdict == "ok":
         return Appended(ids.parse_event_id(reply[1].decode()), reply[2])
@@ -257,8 +257,8 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
 
 
 async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:
-    """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors. Repeated once when the
-    connection breaks, if `producer` tells the script what it has already."""
+    """Append one batch now (options: `append_command`). Raises `AppendRefused` and redis errors. With a `producer` it
+    is repeated once if the connection breaks, because the script then skips events that the log has."""
     command = append_command(owner, execution_id, events, channels=channels_of(redis), **options)
     call = partial(_execute, redis, command)
     reply = await (repeated(call) if options.get("producer") else call())

@@ -1,8 +1,8 @@
-"""Wakes those whom a control channel may tell something: agents that wait for a person's answer, and a worker whose
-executions may be cancelled. One pub/sub connection for all emitters of a publisher.
+"""The control channels of executions: they wake agents that wait for an answer, and a worker whose execution may be
+cancelled. One pub/sub connection for all emitters of a publisher.
 
-A message only says that somebody should look: what was asked or answered is in the record. So a missed one costs time,
-never more, and every (re)subscription counts as a message, since one may have passed before it.
+A message is only a wake-up: the request or the answer is in the record. So a missed message only costs time. Every
+subscription also wakes the waiters, because a message may have passed before it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CONNECT_AGAIN_SECONDS = 0.5
 
 
 class _Waiter(NamedTuple):
-    """Somebody who is called for `message` on a control channel."""
+    """A callback for `message` on a control channel."""
 
     message: bytes
     wake: Callable[[], None]
 
 
 class ControlChannel:
-    """`with listener.calling(channel, message, wake):`. Connected only while somebody waits."""
+    """`with control.waiting_for(channel, message, wake):`. Connected only while there are waiters."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
@@ -41,13 +41,13 @@ class ControlChannel:
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def calling(self, channel: str, message: bytes, wake: Callable[[], None]) -> Iterator[None]:
-        """`wake` is called for this message on the channel, and whenever one may have been missed."""
+    def waiting_for(self, channel: str, message: bytes, wake: Callable[[], None]) -> Iterator[None]:
+        """`wake` is called for this message on the channel, and whenever a message may have been missed."""
         waiter = _Waiter(message, wake)
         self._waiters.setdefault(channel, set()).add(waiter)
         self._changed.set()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="listener")
+            self._task = asyncio.create_task(self._run(), name="control")
         try:
             yield
         finally:
@@ -57,7 +57,7 @@ class ControlChannel:
                 self._changed.set()
 
     async def aclose(self) -> None:
-        """Disconnect; whoever still waits is woken."""
+        """Disconnect, and wake all waiters."""
         if self._task is not None:
             await tasks.end([self._task])
         for channel in self._waiters:
@@ -66,7 +66,7 @@ class ControlChannel:
     # --- the connection ---
 
     async def _run(self) -> None:
-        """Ends when nobody waits any more; the next one who does starts it again."""
+        """Ends when there are no waiters; the next waiter starts it again."""
         while self._waiters and not told_to_stop():
             pubsub = self._redis.pubsub()
             try:
@@ -78,7 +78,7 @@ class ControlChannel:
                     await pubsub.aclose()
 
     async def _use(self, pubsub: Any) -> None:
-        """Hold the channels over one connection until nobody waits or it is lost. Raises why it was."""
+        """Keep the subscriptions on one connection until there are no waiters. Raises if the connection is lost."""
         await self._redis.initialize()  # a cluster's client must know its nodes first
         channels = set(self._waiters)
         if not channels:
@@ -86,8 +86,8 @@ class ControlChannel:
         await pubsub.execute_command("SUBSCRIBE", *self._names(channels))
         # From here on only these two use the connection, and neither makes a new one.
         both = [
-            asyncio.create_task(self._read(pubsub.connection), name="listener-read"),
-            asyncio.create_task(self._change(pubsub.connection, channels), name="listener-change"),
+            asyncio.create_task(self._read(pubsub.connection), name="control-read"),
+            asyncio.create_task(self._change(pubsub.connection, channels), name="control-change"),
         ]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +98,7 @@ class ControlChannel:
                 await task
 
     async def _change(self, connection: Any, channels: set[str]) -> None:
-        """Subscribe to what is waited for and unsubscribe from what is not, until nothing is."""
+        """Subscribe to the channels that have waiters and unsubscribe from the others, until there are no waiters."""
         while self._waiters and not told_to_stop():
             await self._changed.wait()
             self._changed.clear()

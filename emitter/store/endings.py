@@ -1,4 +1,4 @@
-"""What an emitter says last when the block it was opened for is left without a word about the end."""
+"""The terminal event of an execution whose `async with` block is left without one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from emitter.errors import describe
 from emitter.events import Event, ExecutionCancelled, ExecutionError
 from emitter.wire.record import Cancel
 
+STACK_CHARS = 16 * 1024
+"""Characters of a stack trace that the record keeps."""
 INTERRUPTED = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)
 
 
-def last_word(error: BaseException | None, cancel: Cancel | None) -> Event | None:
-    """The end of an execution whose block was left by `error` (`None`: in order), after `cancel` was asked for."""
+def end_after(error: BaseException | None, cancel: Cancel | None) -> Event | None:
+    """The terminal event after `error` (`None`: the block ended normally) and a request to `cancel`; `None`: none."""
     if cancel is not None:
         return ExecutionCancelled(reason=cancel.reason, by=cancel.by)
     if error is None:

@@ -1,9 +1,8 @@
-"""Executions that no worker holds: a script, a task of Celery or an HTTP client runs them and publishes their events.
+"""Holds: the leases of executions that no worker runs, but a script, a Celery task or an HTTP client.
 
-Such an execution has a lease as well, once `execution:started` was said. It lasts for as long after the newest event as
-the record's field `hold` says (ms). An emitter also renews it every few seconds while it is open (`lease`). When the
-lease has ended, the reaper ends the execution as lost. The same call tells the emitter that a cancel was asked for. It
-then has `CANCEL_GRACE_SECONDS` to say its last word.
+The lease begins with `execution:started`. It lasts until the time of the newest event plus the record's field `hold`
+(ms). An open emitter also renews it every few seconds (`lease`). When the lease ends, the reaper ends the execution as
+lost. The renewal also reports a cancel; the emitter then has `CANCEL_GRACE_SECONDS` to emit a terminal event.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ log = structlog.get_logger("emitter")
 HOLD_SCRIPT = Path(__file__).with_name("hold.lua").read_text()
 HOLD_SHA = hashlib.sha1(HOLD_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 TICK_SECONDS = 2.0
-"""How often an emitter renews, and so how soon it hears of a cancel; a quarter of the lease where that is shorter."""
+"""How often an emitter renews, and so how soon it learns of a cancel; a quarter of the lease if that is shorter."""
 FIRST_SECONDS = 0.1
-"""How soon after an emitter's first event its execution is looked after. Together with those that begin meanwhile."""
+"""How soon after its first event a hold is renewed, together with the holds that begin meanwhile."""
 PLANNED_MS_MAX = 7 * 86_400_000
-"""How long what is planned may stand in Redis, whatever became of its execution."""
+"""How far ahead a check may be planned."""
 
 
 class Hold:
-    """What an emitter has to do with the lease of its execution. `cancel` is what was asked for."""
+    """The lease of one emitter's execution. `cancel` is the request to cancel, if there was one."""
 
     def __init__(self, owner: Owner, execution_id: str) -> None:
         self.owner = owner
         self.execution_id = execution_id
         self.cancel: Cancel | None = None
         self.cancelled = asyncio.Event()
-        self.heard_at = 0.0
+        self.cancelled_at = 0.0
 
     @property
     def record(self) -> str:
@@ -59,15 +58,16 @@ class Hold:
     def member(self) -> str:
         return member(self.owner, self.execution_id)
 
-    def hear(self, cancel: Cancel) -> None:
+    def set_cancel(self, cancel: Cancel) -> None:
+        """Note the first request to cancel, and wake those who wait for one."""
         if self.cancel is None:
-            self.cancel, self.heard_at = cancel, time.monotonic()
+            self.cancel, self.cancelled_at = cancel, time.monotonic()
             self.cancelled.set()
 
 
 class Holds:
-    """Renews the leases of one publisher's emitters, for as long as there are any that are neither closed nor
-    forgotten. `lease_seconds` is that of executions which begin here; 0: they have none."""
+    """Renews the leases of one publisher's emitters until they are closed or garbage-collected. `lease_seconds` is the
+    lease of executions that begin here; 0: none."""
 
     def __init__(self, redis: Redis, lifecycle: Lifecycle, lease_seconds: float) -> None:
         self._redis: Any = redis
@@ -80,7 +80,7 @@ class Holds:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What the record of an execution that begins here has of its lease."""
+        """The record's fields for the lease of an execution that begins here."""
         return {Field.HOLD: str(int(self.lease_seconds * 1000))} if self.lease_seconds else {}
 
     def add(self, owner: Owner, execution_id: str) -> Hold:
@@ -110,7 +110,7 @@ class Holds:
                 await self._step(list(self._holds))
             except (RedisError, *GONE) as error:
                 log.debug("hold_failed", error=type(error).__name__)
-            except Exception:  # last resort: the next time may do better, and nobody else would say what happened
+            except Exception:  # last resort: the next renewal may succeed
                 log.exception("hold_crashed")
 
     async def _step(self, holds: Sequence[Hold]) -> None:
@@ -118,9 +118,11 @@ class Holds:
         for hold in holds:
             groups.setdefault(hold.record, []).append(hold)
         replies = await renew_holds(self._redis, list(groups))
-        told = list(zip(groups.values(), replies, strict=True))
-        await plan(self._redis, DUE, {group[0].member: ends for group, (verdict, ends, _) in told if verdict == b"ok"})
-        for group, (verdict, _, words) in told:
+        renewed = list(zip(groups.values(), replies, strict=True))
+        await plan(
+            self._redis, DUE, {group[0].member: ends for group, (verdict, ends, _) in renewed if verdict == b"ok"}
+        )
+        for group, (verdict, _, words) in renewed:
             cancel = read_cancel(words)
             for hold in group:
                 if verdict == b"ended":
@@ -129,15 +131,15 @@ class Holds:
                     await self._cancel(hold, cancel)
 
     async def _cancel(self, hold: Hold, cancel: Cancel) -> None:
-        """Tell the emitter; end the execution if it has known for long enough."""
-        hold.hear(cancel)
-        if time.monotonic() - hold.heard_at > CANCEL_GRACE_SECONDS:
+        """Report the cancel to the emitter; end the execution if the grace time is over."""
+        hold.set_cancel(cancel)
+        if time.monotonic() - hold.cancelled_at > CANCEL_GRACE_SECONDS:
             await self._lifecycle.finish_cancel(hold.owner, hold.execution_id, cancel)
 
 
 async def renew_holds(redis: Redis, records: Sequence[str], field: Literal["lease", "seen"] = Field.LEASE) -> list[Any]:
-    """Renew the leases of executions; the script's replies in their order. `seen`: for a process that nobody can ask to
-    stop, since it only publishes over HTTP."""
+    """Renew the leases of executions; the script's replies in their order. `seen` is the field for a process that
+    cannot be asked to stop, because it publishes over HTTP."""
     replies = await _execute(redis, records, field)
     if any(isinstance(reply, NoScriptError) for reply in replies):
         await redis.script_load(HOLD_SCRIPT)
@@ -157,8 +159,8 @@ async def _execute(redis: Redis, records: Sequence[str], field: str) -> list[Any
 
 
 async def plan(redis: Redis, key: str, times: Mapping[str, int]) -> None:
-    """Have the reaper look at executions by these times (ms): `DUE` for leases, `EXPIRIES` for questions. A user of
-    Redis who may not say so (an older ACL) does without, and what expires in a week or later is left to who asked."""
+    """Have the reaper check executions by these times (ms): `DUE` for leases, `EXPIRIES` for inputs. If the ACL is too
+    old to allow it, nothing is planned. An input that expires in more than a week is closed only by its agent."""
     times = {name: at for name, at in times.items() if at <= now_ms() + PLANNED_MS_MAX}
     if not times:
         return

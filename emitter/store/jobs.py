@@ -1,10 +1,10 @@
 """The Redis contract of jobs: how an execution reaches a worker, stays with it and leaves it.
 
-A job is an entry {org, user, execution} in its agent's stream. It only says where to look: whether the execution still
-waits is decided by its record, under `claim.lua`, so an entry read twice runs once. Leases end by the clock of Redis.
+A job is an entry {org, user, execution} in its agent's stream. It only names the execution: `claim.lua` decides by
+the record whether it still waits, so an entry that is read twice runs once. Leases end by the clock of Redis.
 
-Every execution under the workers' care stands in `DUE` from before it is accepted until after it has ended, with the
-time to look at it next. So whatever step is lost on the way, somebody comes by (`emitter.store.reaper`).
+Every execution for workers is in `DUE` from before it is accepted until after it has ended, with the time of its next
+check. So whatever step is lost on the way, the reaper will check the execution (`emitter.store.reaper`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ log = structlog.get_logger("emitter.jobs")
 CLAIM_SCRIPT = Path(__file__).with_name("claim.lua").read_text()
 RENEW_SCRIPT = Path(__file__).with_name("renew.lua").read_text()
 ENQUEUE_SCRIPT = Path(__file__).with_name("enqueue.lua").read_text()
-# KEYS 1 due  2 its owner's that wait   ARGV 1 member  2 look in (ms)  3 how many may wait (0: no limit)
-# Reply 1, or 0 if too many wait. Of those that have been there for the longest it lets go which nobody looks after.
-# Where the ACL is of a version that knew no limit (no ZSCORE), there is none.
+# KEYS 1 due  2 the owner's waiting executions   ARGV 1 member  2 check in (ms)  3 how many may wait (0: no limit)
+# Reply 1, or 0 if too many wait. Of the oldest it removes those that are not due any more.
+# With an ACL of a version before the limit (no ZSCORE) there is no limit.
 ADMIT_SCRIPT = """
 local t = redis.call('TIME')
 local now, most = t[1] * 1000 + math.floor(t[2] / 1000), tonumber(ARGV[3])
@@ -47,7 +47,7 @@ redis.call('ZADD', KEYS[2], 'NX', now, ARGV[1])
 redis.call('ZADD', KEYS[1], 'NX', now + ARGV[2], ARGV[1])
 return 1
 """
-# KEYS 1 due  2 queued  3 the agent's jobs  4 its owner's that wait   ARGV 1 member  2 planned by (ms; -1: whenever)
+# KEYS 1 due  2 queued  3 the agent's jobs  4 the owner's waiting executions   ARGV 1 member  2 planned by (ms; -1: any)
 END_SCRIPT = """
 local planned = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if ARGV[2] ~= '-1' and planned and tonumber(planned) > tonumber(ARGV[2]) then return 0 end
@@ -60,23 +60,21 @@ return redis.call('ZREM', KEYS[1], ARGV[1])
 TIME_SCRIPT = "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)"
 
 CONSUMER_IDLE_MS = 3_600_000
-QUEUED_LOOK_MS = 60_000
-"""How often an execution that waits for a worker is looked at: whether its job is still there."""
-APART_LOOK_MS = 1_000
-"""How soon a suspect is offered again that found no worker without another one."""
+QUEUED_CHECK_MS = 60_000
+"""How often the reaper checks whether a waiting execution still has its job."""
+APART_CHECK_MS = 1_000
+"""How soon a suspect is offered again after a worker with another suspect has refused it."""
 APART_SECONDS = 5.0
-NEWER_LOOK_MS = 5_000
-"""How soon an execution is offered again that only a newer version's worker can run."""
-ACCEPT_LOOK_MS = 10_000
-"""How long accepting an execution may take before somebody looks what became of it."""
-
-
+NEWER_CHECK_MS = 5_000
+"""How soon an execution is offered again that needs the worker of a newer version."""
+ACCEPT_CHECK_MS = 10_000
+"""How long accepting an execution may take before the reaper checks it."""
 CANCEL_GRACE_SECONDS = 10.0
-"""How long a process that no worker is may go on after its execution was asked to stop."""
+"""How long a process other than a worker may go on after its execution was cancelled."""
 
 
 class Entry(NamedTuple):
-    """A job as it was read: where it stands in its stream, and the execution it is about."""
+    """A job as it was read: its place in the stream, and the execution."""
 
     agent: str
     id: bytes
@@ -85,18 +83,24 @@ class Entry(NamedTuple):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What an execution was started with, credentials included: the record has it for the agent until the end."""
+    """What an execution was started with, credentials included; the record keeps it for the agent until the end."""
 
     task: str
     params: dict[str, Any]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed execution. `from_seq` is the log's ordinal before this attempt; `lease_ms` is when the lease ends
-    (Redis time), `waited_ms` how long it waited for a worker; `apart_seconds`: its worker was lost, and for so long no
-    other execution like that may run beside it; `lost` and `failed` count the attempts before this one that lost their
-    worker, or failed and were to be tried again; `cancel` was asked for before it started; `trace` is where it was
-    accepted."""
+    """A claimed execution.
+
+    Args:
+        from_seq: the log's ordinal before this attempt.
+        lease_ms: when the lease ends, by the clock of Redis.
+        waited_ms: how long it waited for a worker.
+        apart_seconds: how long no other suspect may run in the same worker; 0 if this execution is no suspect.
+        lost, failed: how many earlier attempts lost their worker, or failed and were tried again.
+        cancel: a cancel that was requested before the claim.
+        trace: the span in which it was accepted.
+    """
 
     owner: Owner
     execution_id: str
@@ -139,7 +143,7 @@ class Renewal(NamedTuple):
 
 
 class UnreadableJob(Exception):
-    """The record holds what no agent can be given. The attempt was taken."""
+    """The record cannot be read as a job. The attempt is used up."""
 
     def __init__(self, attempt: int, detail: str) -> None:
         super().__init__(detail)
@@ -148,48 +152,47 @@ class UnreadableJob(Exception):
 
 
 class Apart(NamedTuple):
-    """A claim got nothing because the execution is for another worker: this one runs another suspect, or is too old for
-    its record. `look_ms` is when to offer the job again."""
+    """The claim was refused because this worker runs another suspect, or is too old for the record. `check_ms` is when
+    to offer the job again."""
 
-    look_ms: int
+    check_ms: int
 
 
 Refused = Literal["stale", "owned", "lapsed"]
-"""Why a claim got nothing: the execution waits for nobody, a live worker is just about to start it, or a worker took it
-and was lost before it started it."""
+"""Why a claim was refused: the execution waits for no worker, a live worker is about to start it, or the lease of a
+worker that claimed it has ended."""
 
 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 
 async def enqueue(redis: Redis, owner: Owner, execution_id: str, agent: str) -> None:
-    """Offer a queued execution to the workers of an agent, unless it is on offer already. Its record must say `queued`
-    before this is called."""
+    """Add a job for a queued execution, unless there is one. The record must say `queued` before this is called."""
     name = member(owner, check_execution_id(execution_id))
     keys = (jobs_key(agent), QUEUED, DUE)
-    await _eval(redis, ENQUEUE_SCRIPT, keys, name, owner.org, owner.user, execution_id, QUEUED_LOOK_MS)
+    await _eval(redis, ENQUEUE_SCRIPT, keys, name, owner.org, owner.user, execution_id, QUEUED_CHECK_MS)
 
 
 async def admit(redis: Redis, owner: Owner, execution_id: str, ms: int, most: int) -> bool:
-    """Have an execution looked at in `ms` milliseconds, unless that is planned for some other time; False if `most` of
-    its owner's wait for a worker already."""
+    """Schedule a check of an execution in `ms` milliseconds, unless it has one; False if `most` executions of its owner
+    wait for a worker already."""
     name = member(owner, execution_id)
     return bool(await _eval(redis, ADMIT_SCRIPT, (DUE, waiting_key(name)), name, ms, most))
 
 
-async def look_now(redis: Redis, owner: Owner, execution_id: str) -> None:
-    """Have an execution looked at as soon as possible."""
+async def check_now(redis: Redis, owner: Owner, execution_id: str) -> None:
+    """Have the reaper check an execution as soon as possible."""
     await redis.zadd(DUE, {member(owner, execution_id): await redis_ms(redis)})
 
 
-async def look_at(redis: Redis, times: Mapping[str, int]) -> None:
-    """When to look next at executions: `member` → time in ms."""
+async def schedule_checks(redis: Redis, times: Mapping[str, int], *, only_known: bool = False) -> None:
+    """Set the time of the next check of executions: `member` → ms. `only_known`: not of those that `end` removed."""
     if times:
-        await redis.zadd(DUE, dict(times))
+        await redis.zadd(DUE, dict(times), xx=only_known)
 
 
 async def ensure_group(redis: Redis, agent: str) -> None:
-    """Make an agent's stream and consumer group, which sees every job that is in the stream already."""
+    """Create an agent's stream and consumer group, which also gets the jobs that are in the stream already."""
     try:
         await redis.xgroup_create(jobs_key(agent), JOBS_GROUP, id="0", mkstream=True)
     except ResponseError as error:
@@ -198,7 +201,7 @@ async def ensure_group(redis: Redis, agent: str) -> None:
 
 
 async def waiting(redis: Redis, agents: Sequence[str]) -> dict[str, int]:
-    """How many jobs of each agent wait for a worker, those included that one has just read."""
+    """How many jobs of each agent wait for a worker, including those that are read and not yet claimed."""
     async with redis.pipeline(transaction=False) as pipe:
         for agent in agents:
             pipe.xlen(jobs_key(agent))
@@ -218,13 +221,13 @@ async def read(redis: Redis, agents: Sequence[str], worker: str, *, count: int, 
 
 
 async def recover(redis: Redis, agent: str, worker: str, *, idle_ms: int, count: int) -> list[Entry]:
-    """Jobs that a worker read at least `idle_ms` ago and never settled: it died in between."""
+    """Jobs that a worker read at least `idle_ms` ago and never acknowledged, because it died."""
     reply: Any = await redis.xautoclaim(jobs_key(agent), JOBS_GROUP, worker, min_idle_time=idle_ms, count=count)
     return await _entries(redis, agent, reply[1])
 
 
 async def _entries(redis: Redis, agent: str, rows: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Entry]:
-    """Rows of a stream as entries; what is not a job is logged and dropped, or every recovery would meet it again."""
+    """Rows of a stream as entries. What is not a job is logged and removed, so that no recovery finds it again."""
     entries = []
     for id_, row in rows:
         try:
@@ -247,21 +250,20 @@ async def _discard(redis: Redis, agent: str, entry_id: bytes) -> None:
 async def claim(
     redis: Redis, entry: Entry, worker: str, lease_ms: int, max_attempts: int, *, has_suspect: bool = False
 ) -> Job | Refused | Apart:
-    """Take the execution if it still waits. Asking twice, after a lost reply, gives the same attempt. `has_suspect`:
-    this worker runs an execution that may have been the end of another worker. Raises `UnreadableJob` for what can
-    never run."""
+    """Claim the execution if it still waits. A repeat after a lost reply gets the same attempt. `has_suspect`: this
+    worker runs a suspect. Raises `UnreadableJob` for a record that can never run."""
     key = entry.owner.execution(entry.execution_id).record
     reply: Any = await _eval(redis, CLAIM_SCRIPT, (key,), worker, lease_ms, max_attempts, int(has_suspect))
     if reply[0] == b"apart":
-        return Apart(reply[1] + APART_LOOK_MS)
+        return Apart(reply[1] + APART_CHECK_MS)
     if reply[0] == b"newer":
         log.warning("record_newer", execution=entry.execution_id, format=reply[2], known=FORMAT)
-        return Apart(reply[1] + NEWER_LOOK_MS)
+        return Apart(reply[1] + NEWER_CHECK_MS)
     if reply[0] != b"ok":
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
     try:
-        record = _CLAIMED.read([None, *reply[5:17]])  # the script has looked at the format
+        record = _CLAIMED.read([None, *reply[5:17]])  # the script has checked the format
         given = _given(record)
         return Job(
             owner=entry.owner,
@@ -286,7 +288,7 @@ async def claim(
         raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error
 
 
-# What `claim.lua` hands out of the record, in its order.
+# The fields of the record that `claim.lua` returns, in its order.
 _CLAIMED = Selection(
     Field.TASK, Field.PARAMS, Field.METADATA, Field.REQUEST_ID, Field.CONVERSATION_ID, Field.CANCEL, Field.TRACEPARENT,
     Field.TRACESTATE, Field.GIVEN, Field.LOST, Field.LOST_AFTER, Field.FAILED,
@@ -300,20 +302,21 @@ def _given(record: ExecutionRecord) -> Given:
 
 
 def _apart_seconds(lost: int, max_attempts: int, lasted: float) -> float:
-    """How long an execution whose workers were lost so many times is kept apart from others like it. What crashes its
-    worker usually does so soon. On its last chance it is kept apart for as long as the lost attempt `lasted`, so that
-    it fails for no fault but its own; before that not for long: a machine that was lost may have had a hundred."""
+    """How long a suspect is kept apart from other suspects. An execution that crashes its worker usually does so soon.
+    For its last attempt it is kept apart for as long as the lost attempt `lasted`, so that it cannot fail because of
+    another suspect. Before that the time is short, because a lost machine may have run a hundred executions."""
     if not lost:
         return 0.0
     return lasted if lost + 1 >= max_attempts else min(lasted, APART_SECONDS)
 
 
-async def settle(redis: Redis, entry: Entry, job: Job | None, *, look_ms: int | None = None) -> None:
-    """Take an entry out of its stream: claimed as `job`, whose lease is from here on known to those who look for lost
-    workers; or, without a job, stale, or to be offered again at `look_ms`."""
+async def ack(redis: Redis, entry: Entry, job: Job | None, *, check_ms: int | None = None) -> None:
+    """Acknowledge an entry and remove it from its stream. It was claimed as `job`, whose lease end becomes the time of
+    the next check; or, without a job, it is stale, or is offered again at `check_ms`."""
     async with redis.pipeline(transaction=True) as pipe:
-        if (look := look_ms if job is None else job.lease_ms) is not None:
-            pipe.zadd(DUE, {member(entry.owner, entry.execution_id): look})
+        if (check := check_ms if job is None else job.lease_ms) is not None:
+            # A claimed execution may have ended by now: then it must not come back.
+            pipe.zadd(DUE, {member(entry.owner, entry.execution_id): check}, xx=job is not None)
         pipe.xack(jobs_key(entry.agent), JOBS_GROUP, entry.id)
         pipe.xdel(jobs_key(entry.agent), entry.id)
         name = member(entry.owner, entry.execution_id)
@@ -322,15 +325,15 @@ async def settle(redis: Redis, entry: Entry, job: Job | None, *, look_ms: int | 
         await pipe.execute()
 
 
-async def put_back(redis: Redis, entry: Entry) -> None:
+async def requeue(redis: Redis, entry: Entry) -> None:
     """Offer an entry again that was read and not claimed."""
-    await settle(redis, entry, None)
+    await ack(redis, entry, None)
     await enqueue(redis, entry.owner, entry.execution_id, entry.agent)
 
 
 async def forget_consumers(redis: Redis, agent: str, worker: str) -> None:
-    """Remove this worker's consumer, and those silent for an hour. One with unsettled entries stays: they would be lost
-    with it."""
+    """Remove this worker's consumer, and those idle for an hour. A consumer with unacknowledged entries stays;
+    otherwise they would be lost."""
     consumers: Any = await redis.xinfo_consumers(jobs_key(agent), JOBS_GROUP)
     for consumer in consumers:
         gone = consumer["name"] == worker.encode() or consumer["idle"] > CONSUMER_IDLE_MS
@@ -342,7 +345,7 @@ async def forget_consumers(redis: Redis, agent: str, worker: str) -> None:
 
 
 async def renew(redis: Redis, jobs: Sequence[Job], worker: str, lease_ms: int) -> list[Renewal]:
-    """Prolong the leases of all running executions in one round trip; the answers are in the order of `jobs`."""
+    """Renew the leases of all running executions in one round trip; the renewals are in the order of `jobs`."""
     async with redis.pipeline(transaction=False) as pipe:
         client: Any = pipe
         for job in jobs:
@@ -360,14 +363,14 @@ def _renewal(reply: Any) -> Renewal:
 
 
 async def end(redis: Redis, name: str, agent: str = "", *, planned_by: int | None = None) -> None:
-    """Nobody needs to look after this execution (by its `member`) any more; its job goes too, if its agent is named. A
-    look planned for later than `planned_by` (ms) stays: somebody has planned it since."""
+    """Remove an execution (by its `member`) from `DUE`; also its job, if its agent is given. A check later than
+    `planned_by` (ms) stays, because it was scheduled meanwhile."""
     keys = (DUE, QUEUED, jobs_key(agent), waiting_key(name))
     await _eval(redis, END_SCRIPT, keys, name, -1 if planned_by is None else planned_by)
 
 
 async def redis_ms(redis: Redis) -> int:
-    """The clock of Redis in ms. Hosts may disagree about the time by more than an announcement lives."""
+    """The clock of Redis in ms. The clocks of hosts may differ by more than an announcement is valid."""
     return int(await _eval(redis, TIME_SCRIPT, (DUE,)))
 
 
@@ -375,7 +378,6 @@ async def redis_ms(redis: Redis) -> int:
 
 
 async def _eval(redis: Redis, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
-    """EVAL rather than EVALSHA: these scripts are short and rare, and it needs no answer to a forgotten script. Each of
-    them may run twice."""
+    """EVAL rather than EVALSHA: these scripts are short and rare, and EVAL needs no reload. Each may run twice."""
     client: Any = redis
     return await repeated(lambda: client.eval(script, len(keys), *keys, *arguments))

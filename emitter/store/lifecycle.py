@@ -1,7 +1,7 @@
-"""What moves an execution besides its own agent: accepted, cancelled, handed over, lost. For edges and workers alike.
+"""Steps of an execution that its agent does not take itself: accept, cancel, hand over, lose. For edges and workers.
 
-Each step is one append, which decides by the execution's record whether it may still happen; so of two that race one
-wins, and a step that is repeated after a lost reply changes nothing.
+Each step is one append, which decides by the record whether the step is still allowed. So of two racing steps one wins,
+and a step that is repeated after a lost reply changes nothing.
 """
 
 from __future__ import annotations
@@ -57,9 +57,14 @@ _LOST = Selection(
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """What an execution is started with. `not_before` in ms since the epoch; `cancel_after_seconds`: how long it goes
-    on after its last viewer has left (`None`: to its end); `key`: whose request it was, to tell a repeat from another
-    request for the same id; `trace`: where it was accepted."""
+    """What an execution is started with.
+
+    Args:
+        not_before: the earliest start, in ms since the epoch.
+        cancel_after_seconds: how long it goes on after its last viewer has left (`None`: to its end).
+        key: identifies the request, so that a repeat differs from another request for the same id.
+        trace: the span in which it was accepted.
+    """
 
     task: str
     agent: str
@@ -98,8 +103,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_size(start: Start, limits: LogLimits) -> None:
-    """Raises `PayloadTooLarge` where parameters and metadata, or the conversation in `params.messages`, hold more than
-    a record may."""
+    """Raises `PayloadTooLarge` if parameters and metadata, or the conversation in `params.messages`, exceed their
+    limits."""
     params = dict(start.params or {})
     messages = params.pop("messages", None)
     for what, given, limit in (
@@ -120,15 +125,15 @@ class Lifecycle:
         self._redact = redact
 
     async def accept(self, owner: Owner, execution_id: str, start: Start) -> bool:
-        """Write `execution:queued` and offer the job, or plan its start; whether the execution is new. A repeat
-        finishes what the first call could not. Raises `InvalidEvent`, `PayloadTooLarge`, `TooManyQueued`, and
-        `ExecutionExists` for an id under which somebody has published already."""
+        """Write `execution:queued` and add the job, or schedule its start; whether the execution is new. A repeat
+        completes what the first call did not. Raises `InvalidEvent`, `PayloadTooLarge`, `TooManyQueued`, and
+        `ExecutionExists` if events were published under this id before."""
         check_size(start, self._limits)
         event = ExecutionQueued(task=start.task, agent=start.agent)
         prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
-        # First of all: whatever happens between here and the job, somebody comes by.
+        # First: whatever happens before the job is added, the reaper will check it.
         most = self._limits.max_queued_per_user
-        if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_LOOK_MS, most):
+        if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_CHECK_MS, most):
             raise TooManyQueued(execution_id, most)
         is_new = await self._begin(owner, execution_id, prepared, start)
         if is_new:
@@ -138,14 +143,14 @@ class Lifecycle:
         return is_new
 
     async def offer(self, owner: Owner, execution_id: str) -> None:
-        """Offer an execution that waits for a worker, unless it is on offer; any other stays as it is."""
+        """Add a job for an execution that waits for a worker, unless it has one; any other stays as it is."""
         record = await self._read(_OFFERED, owner, execution_id)
         if record.state == "queued" and not record.owner and record.agent:
             await self._plan(owner, execution_id, record.agent, record.not_before_ms)
 
     async def _plan(self, owner: Owner, execution_id: str, agent: str, not_before: int) -> None:
         if not_before and not_before > await jobs.redis_ms(self._redis):
-            await jobs.look_at(self._redis, {member(owner, execution_id): not_before})
+            await jobs.schedule_checks(self._redis, {member(owner, execution_id): not_before})
         else:
             await jobs.enqueue(self._redis, owner, execution_id, agent)
 
@@ -157,8 +162,8 @@ class Lifecycle:
         return appended.added > 0
 
     def _fields(self, start: Start) -> dict[str, str]:
-        """The record's fields. What people are shown is redacted. The agent may need what it was given: `given` has
-        that until the execution ends, where it differs."""
+        """The record's fields. What people see is redacted. The agent may need the original: `given` keeps it until the
+        execution ends, if it differs."""
         task, params = self._redact.text(start.task), self._redact.values(start.params or {})
         metadata = self._redact.values(start.metadata or {})
         fields = msgspec.structs.replace(start, task=task, params=params, metadata=metadata).fields
@@ -169,22 +174,22 @@ class Lifecycle:
     async def cancel(
         self, owner: Owner, execution_id: str, *, reason: str | None, by: str | None, request_id: str | None = None
     ) -> State:
-        """Cancel what no worker has, or ask the worker that has it to; the state the execution is in then. The first
-        request's words are kept. Raises `UnknownExecution`."""
+        """Cancel an execution that no worker has, or request the cancel from the worker that has it. Returns the state
+        after that. The reason of the first request is kept. Raises `UnknownExecution`."""
         event = self._prepare(ExecutionCancelled(reason=reason, by=by), execution_id, request_id=request_id)
         while True:
             try:
                 await self._append(owner, execution_id, event, mode="unowned")
                 return "cancelled"
             except ExecutionOwned:
-                state = await self._ask_to_cancel(owner, execution_id, Cancel(reason=reason, by=by))
+                state = await self._request_cancel(owner, execution_id, Cancel(reason=reason, by=by))
                 if state is not None:
-                    return state  # else its worker has let go of it at this moment
+                    return state  # otherwise its worker has released it meanwhile
             except ExecutionEnded as ended:
                 return ended.state  # type: ignore[return-value]
 
-    async def _ask_to_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> State | None:
-        """The state of an execution whose worker, or process, was asked; `None` if nobody holds it."""
+    async def _request_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> State | None:
+        """Write the request into the record and wake whatever runs it. The state; `None` if nothing runs it."""
         keys = owner.execution(execution_id)
         reason = None if cancel.reason is None else self._redact.text(cancel.reason)
         words = msgspec.json.encode(Cancel(reason=reason, by=cancel.by))
@@ -194,24 +199,24 @@ class Lifecycle:
             raise UnknownExecution(execution_id)
         if held_at:
             at = held_at + int(jobs.CANCEL_GRACE_SECONDS * 1000)
-            await jobs.look_at(self._redis, {member(owner, execution_id): at})
+            await jobs.schedule_checks(self._redis, {member(owner, execution_id): at})
         known: State = state.decode()
         return known if is_owned or known in TERMINAL_STATES else None
 
     async def finish_cancel(self, owner: Owner, execution_id: str, cancel: Cancel) -> None:
-        """Cancel what no worker has, whether or not the process that runs it has followed."""
+        """End an execution without a worker as cancelled, even if its process has not stopped."""
         event = self._prepare(ExecutionCancelled(reason=cancel.reason, by=cancel.by), execution_id)
         with contextlib.suppress(AppendRefused):
             await self._append(owner, execution_id, event)
 
     async def hand_over(self, job: Job) -> bool:
-        """Give a running execution back: its next attempt waits for a worker, and this one is fenced. False if it is no
-        longer this attempt's to give."""
+        """Hand a running execution over: the next attempt waits for a worker, and this attempt is fenced. False if the
+        execution no longer belongs to this attempt."""
         return await self._pass_on(job, {}, 0)
 
     async def retry(self, job: Job, after_seconds: float) -> bool:
-        """Have an execution whose agent failed tried again, from then on; as `hand_over`. If this process dies on the
-        way, the lease ends, and the reaper does it."""
+        """Schedule the next attempt of an execution whose agent failed in `after_seconds`; otherwise as `hand_over`. If
+        this process dies on the way, the lease ends and the reaper takes over."""
         at = await jobs.redis_ms(self._redis) + int(after_seconds * 1000)
         return await self._pass_on(job, {Field.NOT_BEFORE: str(at), Field.FAILED: str(job.failed + 1)}, at)
 
@@ -224,11 +229,11 @@ class Lifecycle:
         except AppendRefused:
             return False
         await self._plan(job.owner, job.execution_id, job.agent, not_before)
-        await self.carry_out_cancel(job.owner, job.execution_id)
+        await self.apply_pending_cancel(job.owner, job.execution_id)
         return True
 
-    async def carry_out_cancel(self, owner: Owner, execution_id: str) -> bool:
-        """Cancel an execution that no worker has, if its last worker was asked to and did not; whether it was."""
+    async def apply_pending_cancel(self, owner: Owner, execution_id: str) -> bool:
+        """Cancel an execution that no worker has, if a cancel was requested from its last worker; whether it was."""
         cancel = (await self._read(_CANCEL, owner, execution_id)).cancel
         if cancel is None:
             return False
@@ -243,28 +248,28 @@ class Lifecycle:
         await jobs.end(self._redis, member(owner, execution_id))
 
     async def end(self, job: Job, event: Event) -> None:
-        """End a running execution for its worker, whose event loop cannot. Raises `AppendRefused`."""
+        """End a running execution for a worker whose event loop is blocked. Raises `AppendRefused`."""
         prepared = self._prepare(event, job.execution_id, job.trace)
         await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
         await jobs.end(self._redis, job.member)
 
     async def give_up(self, owner: Owner, execution_id: str, agent: str) -> None:
-        """End an execution that waits for an agent which no worker has any more."""
+        """End an execution whose agent no worker has any more."""
         error = ExecutionError(error=f"no worker has had the agent {agent} for a day", code="no_worker")
-        with contextlib.suppress(AppendRefused):  # it was taken, or ended, after all
+        with contextlib.suppress(AppendRefused):  # it was claimed or has ended meanwhile
             await self._append(owner, execution_id, self._prepare(error, execution_id), mode="unowned")
             await jobs.end(self._redis, member(owner, execution_id), agent)
 
     async def lose(self, owner: Owner, execution_id: str) -> Literal["superseded", "ended", "kept"]:
-        """Take an execution from a worker whose lease has ended: to the next attempt, or, where there is none or it was
-        to be cancelled anyway, to its end. `kept`: the worker is alive after all, or somebody else was faster."""
+        """Take an execution from a worker whose lease has ended. The next attempt follows, or the end if no attempt is
+        left or a cancel was requested. `kept`: the worker is alive, or another process was faster."""
         found = await self._read(_LOST, owner, execution_id)
         event, trace = _after(found), read_trace([found.traceparent])
         lasted_ms = max(0, found.lease_ms - (found.claimed_ms or found.lease_ms))
         fields = {Field.LOST: str(found.lost + 1), Field.LOST_AFTER: str(lasted_ms)}
         try:
             prepared = self._prepare(event, execution_id, trace)
-        except (InvalidEvent, PayloadTooLarge):  # the words of who cancelled, where other limits hold
+        except (InvalidEvent, PayloadTooLarge):  # the cancel reason exceeds the size limit of this process
             event = ExecutionCancelled()
             prepared = self._prepare(event, execution_id, trace)
         try:
@@ -280,7 +285,7 @@ class Lifecycle:
         return "superseded"
 
     async def lose_producer(self, owner: Owner, execution_id: str, attempt: int) -> bool:
-        """End an execution whose process has not been heard of for its lease; false if it is alive after all."""
+        """End an execution without a worker whose lease has ended; false if its process is alive after all."""
         error = ExecutionError(error="the process that ran it ended, or fell silent", code="producer_lost")
         event = self._prepare(error, execution_id)
         try:
@@ -292,7 +297,7 @@ class Lifecycle:
         return True
 
     async def expire(self, owner: Owner, execution_id: str, input_id: str) -> None:
-        """Close a question whose time is over, whoever asked it, unless somebody was faster."""
+        """Close an expired input, unless it was answered or closed meanwhile."""
         event = self._prepare(InputReceived(input_id=input_id, by=EXPIRED), execution_id)
         with contextlib.suppress(AppendRefused):
             await self._append(owner, execution_id, event)
@@ -313,13 +318,13 @@ class Lifecycle:
         )
 
     async def _append(self, owner: Owner, execution_id: str, event: Prepared, **options: Any) -> Appended:
-        """Append to what exists."""
+        """Append to an execution that exists."""
         options = {"mode": "existing", **options}
         return await append(self._redis, owner, execution_id, [event], limits=self._limits, **options)
 
 
 def _after(found: ExecutionRecord) -> Event:
-    """What follows on the loss of a worker."""
+    """The event that follows the loss of a worker."""
     if found.cancel is not None:
         return ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)
     if found.lost + found.failed + 1 >= found.max_attempts:

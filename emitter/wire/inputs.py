@@ -1,4 +1,4 @@
-"""Questions to a person as agents ask them, and the ids by which a retry finds their answers again. Pure."""
+"""Inputs to a person as agents ask them, and the ids by which a retry finds their answers again. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPIRES_SECONDS_MAX = 3650 * 86_400.0
 DIGEST_CHARS = 10
 
 
-class Questions:
+class Inputs:
     """Makes the questions of one attempt.
 
     A question without an id of its own is named by what it asks and how often that was asked in this attempt: an agent

@@ -80,7 +80,7 @@ class Field:
     ANSWERS: Final = "answers"  # numbers of the oldest and the newest answer that are kept, and the bytes of all
 
     # Beginnings of names.
-    QUESTION: Final = "i:"  # with its id: a question without an answer (JSON)
+    INPUT: Final = "i:"  # with its id: a question without an answer (JSON)
     ANSWER: Final = "a:"  # with the question's id: its answer (JSON)
     NUMBER: Final = "n:"  # with a number: the question that the answer of this number is for
     PRODUCER: Final = "p:"  # with its name: the number of the last event that this producer appended
@@ -137,7 +137,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancel: Cancel | None = None
     cancel_ms: int = 0
     open_inputs: tuple[str, ...] = ()
-    questions: Mapping[str, bytes] = {}
+    inputs: Mapping[str, bytes] = {}
     answers: Mapping[str, bytes] = {}
     producers: Mapping[str, int] = {}
 
@@ -173,9 +173,9 @@ class Selection:
         return _read(self._columns, row)
 
 
-def question(input_id: str) -> str:
+def open_input(input_id: str) -> str:
     """The field of a question that waits for its answer."""
-    return Field.QUESTION + input_id
+    return Field.INPUT + input_id
 
 
 def answer(input_id: str) -> str:
@@ -268,7 +268,7 @@ _COLUMNS = {
     Field.OPEN: _Column("open_inputs", _ids),
 }
 _MAPS = {
-    Field.QUESTION: _Column("questions", _same),
+    Field.INPUT: _Column("inputs", _same),
     Field.ANSWER: _Column("answers", _same),
     Field.PRODUCER: _Column("producers", int),
 }

@@ -286,7 +286,7 @@ class SyncContext(_Given):
         self._asker = emitter
         self._loop = loop
         self._pid = os.getpid()
-        self._questions: set[concurrent.futures.Future[Any]] = set()
+        self._asking: set[concurrent.futures.Future[Any]] = set()
 
     def ask(self, prompt: str, **options: Any) -> Any:
         """Ask a person and block until the answer's value is there; arguments and errors of `AgentEmitter.ask`.
@@ -295,14 +295,14 @@ class SyncContext(_Given):
         """
         check_process(self._pid)
         work: Coroutine[Any, Any, Any] = self._asker.ask(prompt, **options)
-        question = asyncio.run_coroutine_threadsafe(work, self._loop)
-        self._questions.add(question)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._asking.add(future)
         try:
-            if self.cancelled:  # looked at after the question is known to `unblock`, so that neither misses the other
-                question.cancel()
-            return question.result()
+            if self.cancelled:  # looked at after the future is known to `unblock`, so that neither misses the other
+                future.cancel()
+            return future.result()
         finally:
-            self._questions.discard(question)
+            self._asking.discard(future)
 
     def become_async(self) -> None:
         """From now on a `Context`: the function returned a coroutine, as one does that wraps an async agent plainly.
@@ -312,5 +312,5 @@ class SyncContext(_Given):
 
     def unblock(self) -> None:
         """Let an agent that waits for an answer see that it must stop."""
-        for question in tuple(self._questions):
-            question.cancel()
+        for future in tuple(self._asking):
+            future.cancel()

@@ -1,10 +1,10 @@
-"""One claimed execution, from its start to its one end, whatever the agent does.
+"""One attempt: a claimed execution from its start to its only end, whatever the agent does.
 
-The agent runs in a task or thread of its own. The run watches it, and the first thing to happen decides the end: the
-agent returns or raises, it is interrupted for a cause, or it is over a limit. An interrupted agent gets `cut_seconds`
-to let go, and what it returns or raises meanwhile changes nothing; then the execution ends without it, its slot is free
-again, and its emitter takes nothing more. A thread, or a task that swallows its cancellation, may go on after that:
-Python has no way to end it.
+The agent runs in a task or thread of its own. The first of these decides the end: the agent returns or raises, it is
+cancelled or interrupted for another cause, or it exceeds a limit. An interrupted agent has `cancel_grace_seconds` to
+stop; what it returns or raises in that time changes nothing. Then the execution ends without it, its slot is free, and
+its emitter accepts no more events. A thread, or a task that ignores its cancellation, may go on after that: Python
+cannot end it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from emitter.errors import (
 )
 from emitter.events import Timeout
 from emitter.observer import Outcome
-from emitter.publishing.agent_emitter import STACK_CHARS, AgentEmitter
+from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.store.endings import STACK_CHARS
 from emitter.store.jobs import Job
 from emitter.wire.record import Cancel
 from emitter.worker.agents import Agent, Context, SyncContext
@@ -45,7 +46,7 @@ from emitter.worker.retries import Retry, retry_after
 ERROR_CHARS = 2_000
 CANCELLED_ITSELF = "CancelledError: the agent cancelled itself"
 AWAY_SECONDS = 600.0
-"""How long an end may wait for Redis. By then another worker has the execution, or there is no Redis to write to."""
+"""How long an end may wait for Redis."""
 CLOSE_SECONDS = 5.0
 
 
@@ -63,18 +64,18 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Retried(msgspec.Struct, frozen=True):
-    """The agent raised, and is to be tried again `after` so many seconds."""
+    """The agent raised, and is to be tried again in `after` seconds."""
 
     after: float
     failure: Raised
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The agent let through what its emitter raised: the log is closed."""
+    """The agent did not catch `ExecutionEnded` of its emitter: the log is closed."""
 
 
 class TimedOut(msgspec.Struct, frozen=True):
-    """The agent was over this limit."""
+    """The agent exceeded this limit."""
 
     limit: Limit
 
@@ -84,11 +85,11 @@ class TimedOut(msgspec.Struct, frozen=True):
 
 
 class HandedOver(msgspec.Struct, frozen=True):
-    """The worker stops: another one shall take over."""
+    """The worker stops: another worker takes over."""
 
 
 class LeaseLost(msgspec.Struct, frozen=True):
-    """Another worker or attempt has the execution, or somebody ended it: nothing more may be written."""
+    """Another worker or attempt has the execution, or it was ended elsewhere: nothing more may be written."""
 
 
 Cause = Cancel | TimedOut | HandedOver | LeaseLost
@@ -96,12 +97,14 @@ Ending = Returned | Raised | Retried | Refused | Cause
 
 
 class Attempt:
-    """`await Run(…).execute()` runs the agent and ends the execution; it never raises what the agent raises.
+    """`await Attempt(…).execute()` runs the agent and ends the execution; it never raises what the agent raises.
 
     `open_emitter` makes an emitter for the job; a second one is opened if the first is broken at the end.
     """
 
-    def __init__(self, job: Job, agent: Agent, open_emitter: Callable[[], AgentEmitter], cut_seconds: float) -> None:
+    def __init__(
+        self, job: Job, agent: Agent, open_emitter: Callable[[], AgentEmitter], cancel_grace_seconds: float
+    ) -> None:
         self.job = job
         self.emitter = open_emitter()
         self.end_seen = False
@@ -112,31 +115,40 @@ class Attempt:
         self.retry_after = 0.0
         self._agent = agent
         self._open_emitter = open_emitter
-        self._cut_seconds = cut_seconds
+        self._cut_seconds = cancel_grace_seconds
         loop = asyncio.get_running_loop()
         self._interrupted: asyncio.Future[Cause] = loop.create_future()
         self._abandoned: asyncio.Future[None] = loop.create_future()
         self._must_stop = False
-        self._cancel_heard: tuple[float, Cancel] | None = None
+        self._cancel_requested: tuple[float, Cancel] | None = None
         self._deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
         self._quiet_since = 0.0
         self._context = self._make_context(loop)
         self.emitter.stops_when(self._is_stopped)
 
+    def cancel(self, request: Cancel) -> None:
+        """Stop the agent because somebody cancelled the execution; it then ends as `execution:cancelled`.
+
+        `cancelled` of the context is true from now on, an async agent gets `CancelledError`, and a sync agent that
+        waits in `ask` returns from there. Idempotent.
+        """
+        self.interrupt(request)
+
     def interrupt(self, cause: Cause) -> None:
-        """Stop the agent. The first cause counts; but what is lost takes nothing more, whatever else happened."""
+        """Stop the agent. Only the first cause decides the end; but after `LeaseLost` nothing more is written in any
+        case."""
         if isinstance(cause, LeaseLost):
             self.emitter.disown(Superseded(self.job.execution_id, self.job.attempt + 1))
         if not self._interrupted.done():
             self._interrupted.set_result(cause)
 
     def abandon(self) -> None:
-        """Wait no longer for an interrupted agent to let go."""
+        """Wait no longer for an interrupted agent to stop."""
         if not self._abandoned.done():
             self._abandoned.set_result(None)
 
     def excuse(self, seconds: float) -> None:
-        """For so long another agent has blocked the event loop: that counts against no limit of this one."""
+        """Another agent has blocked the event loop for this long, which does not count against the limits."""
         self._deadlines.excuse(seconds)
         self._quiet_since = time.monotonic()
 
@@ -150,24 +162,25 @@ class Attempt:
         except RuncastError:
             return "unwritten"
         finally:
-            with contextlib.suppress(RuncastError):  # what the end needed is in the log already, or never will be
+            with contextlib.suppress(RuncastError):  # whether the end was written is known by now
                 await self.emitter.close(CLOSE_SECONDS)
 
-    # --- from the thread that keeps the leases ---
+    # --- from the thread that renews the leases ---
 
-    def hear(self, cancel: Cancel | None) -> None:
-        """The agent must stop, and sees so in `cancelled`, even while it blocks the loop that will interrupt it."""
+    def request_stop(self, cancel: Cancel | None) -> None:
+        """Set `cancelled` for the agent at once, even while it blocks the event loop on which `cancel` or `interrupt`
+        will be called."""
         self._must_stop = True
-        if cancel is not None and self._cancel_heard is None:
-            self._cancel_heard = (time.monotonic(), cancel)
+        if cancel is not None and self._cancel_requested is None:
+            self._cancel_requested = (time.monotonic(), cancel)
 
-    def cancel_heard(self, before: float) -> Cancel | None:
+    def cancel_requested(self, before: float) -> Cancel | None:
         """The request to cancel, if it came before that moment."""
-        heard = self._cancel_heard
+        heard = self._cancel_requested
         return None if heard is None or heard[0] > before else heard[1]
 
     def limit_over(self, now: float) -> Limit | None:
-        """The limit that had ended by then, if one had."""
+        """The first limit that was exceeded by then, if any."""
         return self._deadlines.over(now, self._active_at(now))
 
     def _active_at(self, now: float) -> float:
@@ -179,7 +192,7 @@ class Attempt:
     # --- the agent ---
 
     async def _work(self) -> Ending:
-        """Run the agent until it ends or has to."""
+        """Run the agent until it ends or must stop."""
         if self.job.cancel is not None:
             return self.job.cancel
         try:
@@ -189,8 +202,8 @@ class Attempt:
         call = asyncio.create_task(self._call(), name=f"agent-{self.job.execution_id}")
         try:
             await self._watch(call)
-            if call.done():  # whatever else happened at the same time: it has come to its own end
-                return self.cancel_heard(time.monotonic()) or _ending(call)
+            if call.done():  # its own end counts, whatever else happened at the same time
+                return self.cancel_requested(time.monotonic()) or _ending(call)
             return await self._stop(call)
         finally:
             if not call.done():
@@ -198,26 +211,26 @@ class Attempt:
                 self.leftover = call
 
     async def _watch(self, call: asyncio.Task[Ending]) -> None:
-        """Wait until the agent ends, is interrupted or is over a limit."""
+        """Wait until the agent ends, is interrupted or exceeds a limit."""
         while not (call.done() or self._interrupted.done()):
             now = time.monotonic()
             active_at = self._active_at(now)
             for notice in self._deadlines.due(now, active_at):
-                self._say(notice)
+                self._report(notice)
             moment = self._deadlines.next_at(active_at)
             timeout = None if moment is None else max(0.0, moment - now)
             await asyncio.wait((call, self._interrupted), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
-    def _say(self, notice: Notice) -> None:
+    def _report(self, notice: Notice) -> None:
         if notice.action == "stopping":
             self.interrupt(TimedOut(notice.limit))
-        with contextlib.suppress(RuncastError):  # the log is closed, or takes nothing: then nobody need know
+        with contextlib.suppress(RuncastError):  # the log is closed, or Redis is away: the notice is not essential
             self.emitter.notice(Timeout(message=notice.message, action=notice.action))
 
     async def _stop(self, call: asyncio.Task[Ending]) -> Cause:
         for _ in range(2):  # twice: a library may lose a cancellation, as `asyncio.wait_for` of Python 3.11 does
             if isinstance(self._context, SyncContext):
-                self._context.unblock()  # the thread sees `cancelled`; its call ends when it does
+                self._context.unblock()  # the agent then sees `cancelled`
             else:
                 call.cancel()
             await asyncio.wait(
@@ -228,7 +241,7 @@ class Attempt:
         return self._interrupted.result()
 
     async def _call(self) -> Ending:
-        """The agent's own end, as a value. Not even `sys.exit()` in an agent may end the worker."""
+        """Call the agent; its own end as a value. Not even `sys.exit()` in an agent may end the worker."""
         try:
             if isinstance(self._context, SyncContext):
                 ending = await self._call_in_thread()
@@ -243,7 +256,7 @@ class Attempt:
             return self._raised(error)
 
     async def _call_in_thread(self) -> Ending:
-        """A daemon thread for each call: in a pool, agents that hang would starve the others and hold up the exit."""
+        """Call it in a daemon thread. In a pool, agents that hang would starve the others and delay the exit."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Ending] = loop.create_future()
 
@@ -252,7 +265,7 @@ class Attempt:
                 ending: Ending = Returned(self._agent.function(self._context))
             except BaseException as error:
                 ending = self._raised(error)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has gone without this thread
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has exited
                 loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(ending))
 
         context = contextvars.copy_context()
@@ -294,7 +307,7 @@ class Attempt:
     # --- its end ---
 
     async def _end(self, ending: Ending) -> Outcome:
-        """Write the one terminal event, unless there is one or it is not ours to write."""
+        """Write the terminal event, unless there is one or the execution belongs to another attempt."""
         if self.emitter.ended:
             return "ended"
         try:
@@ -302,14 +315,14 @@ class Attempt:
         except Superseded:
             raise
         except ExecutionEnded:
-            await self.emitter.flush(AWAY_SECONDS)  # an end that the agent wrote itself may still wait for Redis
+            await self.emitter.flush(AWAY_SECONDS)  # the agent's own terminal event may still wait for Redis
             return "ended"
         except RedisUnavailable:
-            await self.emitter.flush(AWAY_SECONDS)  # the end is queued, and goes out when Redis is back
+            await self.emitter.flush(AWAY_SECONDS)  # the end is queued, and sent when Redis is back
             return _outcome(ending)
         except RuncastError as error:
             if isinstance(ending, HandedOver | Retried):
-                return _outcome(ending)  # the last events are lost, the execution need not be
+                return _outcome(ending)  # only the last events are lost: the next attempt goes on
             code = "invalid_result" if isinstance(error, (InvalidEvent, PayloadTooLarge)) else "append_refused"
             return await self._fail(describe(error, ERROR_CHARS), code)
 
@@ -329,7 +342,7 @@ class Attempt:
             case Cancel(reason, by):
                 await emitter.execution_cancelled(reason=reason, by=by)
             case HandedOver():
-                await emitter.flush()  # before the execution is given back: the next attempt fences this one
+                await emitter.flush()  # before the hand-over: after it, this attempt is fenced
             case Refused():
                 await emitter.flush()
             case LeaseLost():
@@ -337,8 +350,8 @@ class Attempt:
         return _outcome(ending)
 
     async def _fail(self, error: str, code: str) -> Outcome:
-        """End with an error when the end that was meant could not be written. An emitter that broke earlier, by an
-        event that the log refused, takes nothing more: then a fresh one says it."""
+        """End with an error because the intended end could not be written. An emitter that failed earlier, by an event
+        that the log refused, accepts nothing more: then a new one is opened."""
         self.failure = Raised(error, "")
         try:
             await self.emitter.execution_error(error, code=code)
@@ -371,6 +384,6 @@ def _outcome(ending: Ending) -> Outcome:
 
 
 def _stack(error: BaseException) -> str:
-    """The stack trace from the agent's own frame on; of a long one the end, which says most."""
+    """The stack trace from the agent's own frame on; if it is too long, its end."""
     frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
     return encodable("".join(traceback.format_exception(type(error), error, frames)))[-STACK_CHARS:]

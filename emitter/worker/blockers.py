@@ -1,4 +1,4 @@
-"""Which agent holds the event loop of another thread at this moment, and where in its code it is."""
+"""Which agent blocks the event loop of another thread at this moment, and where in its code it is."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ import sys
 from contextvars import Context, ContextVar
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from emitter.worker.attempt import Attempt
+from emitter.store.jobs import Job
 
-RUNNING: ContextVar[Attempt | None] = ContextVar("runcast_running", default=None)
-"""The run that a task or callback belongs to: tasks that an agent starts inherit it."""
+RUNNING: ContextVar[Job | None] = ContextVar("runcast_running", default=None)
+"""The job to which a task or callback belongs; tasks that an agent starts inherit it."""
 FRAMES = 4
 _RUN_HANDLE = asyncio.Handle._run.__code__
 
 
 class Blocker(NamedTuple):
-    """The run that holds the loop, `None` if that cannot be told; `at`: the innermost calls, the last one first."""
+    """The job that blocks the loop, `None` if that is not known; `at`: the innermost calls, the last one first."""
 
-    run: Attempt | None
+    job: Job | None
     at: str
 
     @property
     def fields(self) -> dict[str, str]:
-        """What the log says of it."""
-        return {} if self.run is None else {"agent": self.run.job.agent, "execution": self.run.job.execution_id}
+        """Its fields in log lines."""
+        return {} if self.job is None else {"agent": self.job.agent, "execution": self.job.execution_id}
 
 
 def find_blocker(loop: asyncio.AbstractEventLoop, thread: int) -> Blocker:
-    """What runs on `loop`, which lives in the thread of this identifier. Called from another thread."""
+    """What runs on `loop`, whose thread has this identifier. Called from another thread."""
     frame = sys._current_frames().get(thread)
     context = _context_of_task(loop) or _context_of_handle(frame)
     return Blocker(None if context is None else context.get(RUNNING), _where(frame))
 
 
 def _context_of_task(loop: asyncio.AbstractEventLoop) -> Context | None:
-    """Python 3.12 and later say what a task's context is."""
+    """A task has `get_context` since Python 3.12."""
     task = asyncio.current_task(loop)
     get_context = getattr(task, "get_context", None)
     return None if get_context is None else get_context()

@@ -1,4 +1,4 @@
-"""When a running agent is over a limit. Pure: moments are passed in, in seconds of one steady clock."""
+"""When a running agent exceeds a limit. Pure: moments are arguments, in seconds of one monotonic clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """How many seconds an attempt may last (`time`), or be silent (`idle`)."""
+    """How many seconds an attempt may last (`time`), or emit nothing (`idle`)."""
 
     kind: Literal["time", "idle"]
     seconds: float
@@ -18,7 +18,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """What is to be said of a limit now."""
+    """A limit that is half over (`continuing`) or over (`stopping`)."""
 
     limit: Limit
     action: Literal["continuing", "stopping"]
@@ -47,38 +47,38 @@ class _Span(NamedTuple):
 
 
 class Deadlines:
-    """The limits of one run: the time limit counts from `started`, the idle limit from the last activity.
+    """The limits of one attempt: the time limit counts from `started`, the idle limit from the last activity.
 
-    When half of a limit has passed that is said once, of a silence each time; at its end the run is stopped.
+    Half of a limit gives one notice (of the idle limit, one in each silence); the end of a limit stops the attempt.
     """
 
     def __init__(self, started: float, *, time_limit: float | None = None, idle_limit: float | None = None) -> None:
         self._started = started
         self._time = None if time_limit is None else Limit("time", time_limit)
         self._idle = None if idle_limit is None else Limit("idle", idle_limit)
-        self._said: set[_Span] = set()
+        self._reported: set[_Span] = set()
 
     def due(self, now: float, active_at: float) -> list[Notice]:
-        """What is to be said now, each once. `stopping` comes alone: the limit that ended first decides."""
+        """The notices of this moment, each once. `stopping` comes alone: the limit that ended first decides."""
         if (limit := self.over(now, active_at)) is not None:
             return [Notice(limit, "stopping")]
         spans = self._spans(active_at)
-        news = [span for span in spans if span.half <= now and span not in self._said]
-        self._said = {span for span in spans if span.half <= now}
+        news = [span for span in spans if span.half <= now and span not in self._reported]
+        self._reported = {span for span in spans if span.half <= now}
         return [Notice(span.limit, "continuing") for span in news]
 
     def over(self, now: float, active_at: float) -> Limit | None:
-        """The limit that has ended, the first of them; nothing is said of it."""
+        """The limit that ended first; this records no notice."""
         ended = [span for span in self._spans(active_at) if span.end <= now]
         return min(ended, key=lambda span: span.end).limit if ended else None
 
     def next_at(self, active_at: float) -> float | None:
-        """The moment to look again, unless the agent is active before; `None` without a limit."""
-        moments = [span.end if span in self._said else span.half for span in self._spans(active_at)]
+        """The moment of the next check, unless the agent is active before; `None` without a limit."""
+        moments = [span.end if span in self._reported else span.half for span in self._spans(active_at)]
         return min(moments, default=None)
 
     def excuse(self, seconds: float) -> None:
-        """So much of the attempt does not count."""
+        """Exclude so many seconds from the time limit."""
         self._started += seconds
 
     def _spans(self, active_at: float) -> list[_Span]:

@@ -1,12 +1,13 @@
-"""Keeps the leases of a worker from a thread of its own, with its own event loop and connection to Redis.
+"""Renews the leases of a worker in a thread of its own, with its own event loop and connection to Redis.
 
 An async agent that blocks the worker's event loop (a synchronous HTTP client, `time.sleep`, a long computation) blocks
-every task on it. Leases that were renewed there would lapse, and other workers would restart executions whose only
-fault was their neighbour. This thread goes on: it renews, hears of cancels, and says in the log who blocks the loop.
+every task on it. Leases that were renewed there would lapse, and other workers would restart executions that did
+nothing wrong. This thread goes on: it renews leases, reads requests to cancel, and logs which agent blocks the loop.
 
-It does so for `blocked_seconds`. A loop that stays blocked for longer is given up: the thread renews nothing more, and
-hands the other executions to another worker, if there is one. Their loss counts against nobody; that of the execution
-that blocks does. A time limit that passes, or a cancel that is not followed, ends a blocking execution from here.
+It does so for `blocked_seconds`. If the loop is blocked for longer, the worker is given up: the thread renews no lease
+and hands the other executions over, if another worker lives. A hand-over does not count as a lost attempt; the loss of
+the execution that blocks does. An execution that blocks the loop, and exceeds a limit or does not follow a cancel, is
+ended from here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from emitter.events import Event, ExecutionCancelled, ExecutionError
 from emitter.observer import Observer
 from emitter.store import announcements, jobs
 from emitter.store.connection import GONE
-from emitter.store.jobs import Renewal
+from emitter.store.jobs import Job, Renewal
 from emitter.store.lifecycle import Lifecycle
 from emitter.worker.attempt import Attempt, TimedOut
 from emitter.worker.blockers import Blocker, find_blocker
@@ -39,23 +40,23 @@ log = structlog.get_logger("emitter.worker")
 NAMED_SECONDS = 1.0
 """A loop that runs nothing for this long is blocked: from then on the log names the agent."""
 OVER_SECONDS = 1.0
-"""How much later than the event loop the thread ends an execution that is over a limit."""
+"""How much later than the event loop the thread ends an execution that exceeds a limit."""
 PAUSE_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
 
 
 class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`tick_seconds`: how often leases are renewed. `blocked_seconds`: how long the loop may be blocked before the
-    worker is given up. `cut_seconds`: how long a cancelled agent may take to let go."""
+    worker is given up. `cancel_grace_seconds`: how long a cancelled agent may take to stop."""
 
     lease_ms: int
     tick_seconds: float
     blocked_seconds: float
-    cut_seconds: float
+    cancel_grace_seconds: float
 
 
 class Block(NamedTuple):
-    """The loop has run nothing since `since`, because of `blocker`, if that can be told."""
+    """The loop has run nothing since `since`, because of `blocker`, if that is known."""
 
     since: float
     blocker: Blocker
@@ -67,8 +68,8 @@ class Leases:
     Args:
         open_redis: makes the thread's own client.
         open_lifecycle: makes the steps over that client.
-        runs: what runs now; read by the thread, changed by the loop.
-        apply: called on the loop with what a renewal said of a run.
+        attempts: what runs now, by record; read by the thread, changed by the loop.
+        apply: called on the loop with an attempt and its renewal.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Leases:
         *,
         open_redis: Callable[[], Redis],
         open_lifecycle: Callable[[Redis], Lifecycle],
-        runs: dict[str, Attempt],
+        attempts: dict[str, Attempt],
         apply: Callable[[Attempt, Renewal], None],
         observer: Observer,
     ) -> None:
@@ -86,10 +87,10 @@ class Leases:
         self._settings = settings
         self._open_redis = open_redis
         self._open_lifecycle = open_lifecycle
-        self._runs = runs
+        self._attempts = attempts
         self._apply = apply
         self._observer = observer
-        self._news: deque[list[tuple[Attempt, Renewal]]] = deque(maxlen=2)
+        self._renewals: deque[list[tuple[Attempt, Renewal]]] = deque(maxlen=2)
         self._beat_at: float | None = None
         self._block: Block | None = None
         self._given_up = False
@@ -106,33 +107,33 @@ class Leases:
             await asyncio.shield(ended)
         finally:
             self._stopped = True
-            self.look()
+            self.renew_now()
             await asyncio.wait((ended,), timeout=CLOSE_SECONDS)
 
-    def look(self) -> None:
-        """Renew now: something has happened to an execution. From any thread."""
+    def renew_now(self) -> None:
+        """Renew without waiting for the next tick: an execution may have been cancelled. From any thread."""
         if self._own is not None:
             loop, wake = self._own
             with contextlib.suppress(RuntimeError):  # the thread has ended
                 loop.call_soon_threadsafe(wake.set)
 
     def _beat(self) -> None:
-        """The loop runs. Hand out what was learnt."""
+        """The loop runs again: apply the renewals that wait."""
         sent_at, self._beat_at = self._beat_at, None
         self._observer.beat()
         block, self._block, self._given_up = self._block, None, False
         if sent_at is not None and (silent := time.monotonic() - sent_at) > NAMED_SECONDS:
             self._excuse(block, silent)
-        while self._news:
-            for run, renewal in self._news.popleft():
-                self._apply(run, renewal)
+        while self._renewals:
+            for attempt, renewal in self._renewals.popleft():
+                self._apply(attempt, renewal)
 
     def _excuse(self, block: Block | None, seconds: float) -> None:
-        """The others could not do anything meanwhile: this time does not count against their limits."""
-        blocker = None if block is None else block.blocker.run
-        for run in self._runs.values():
-            if run is not blocker:
-                run.excuse(seconds)
+        """The other agents could not run meanwhile: this time does not count against their limits."""
+        blocking = None if block is None else block.blocker.job
+        for attempt in self._attempts.values():
+            if attempt.job is not blocking:
+                attempt.excuse(seconds)
         if block is not None:
             log.warning("loop_unblocked", **block.blocker.fields, seconds=round(seconds, 3))
 
@@ -157,91 +158,94 @@ class Leases:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.tick_seconds):
                         await wake.wait()
+                is_regular = not wake.is_set()
                 wake.clear()
-                await self._step_patiently(redis, lifecycle)
+                await self._step_patiently(redis, lifecycle, is_regular)
         finally:
             await redis.aclose()
 
-    async def _step_patiently(self, redis: Redis, lifecycle: Lifecycle) -> None:
+    async def _step_patiently(self, redis: Redis, lifecycle: Lifecycle, is_regular: bool) -> None:
         try:
-            await self._step(redis, lifecycle)
+            await self._step(redis, lifecycle, is_regular)
         except (RedisError, *GONE) as error:
             self._observer.lost_redis("renew")
             log.warning("redis_lost", loop="renew", error=f"{type(error).__name__}: {error}"[:200])
             await asyncio.sleep(min(PAUSE_SECONDS, self._settings.tick_seconds))
 
-    async def _step(self, redis: Redis, lifecycle: Lifecycle) -> None:
-        silent = self._look_at_loop()
-        runs = list(self._runs.copy().values())
+    async def _step(self, redis: Redis, lifecycle: Lifecycle, is_regular: bool) -> None:
+        silent = self._check_loop()
+        attempts = list(self._attempts.copy().values())
         if silent > self._settings.blocked_seconds:
-            await self._give_up(redis, lifecycle, runs, silent)
-        elif runs:
-            await self._renew(redis, runs)
+            await self._give_up(redis, lifecycle, attempts, silent)
+        elif attempts:
+            await self._renew(redis, attempts, is_regular)
         if self._block is not None:
-            await self._end_blocker(lifecycle, self._block.blocker.run)
+            await self._end_blocker(lifecycle, self._block.blocker.job)
         if self._beat_at is None:
             self._beat_at = time.monotonic()
             with contextlib.suppress(RuntimeError):  # the worker's loop is closed
                 self._loop.call_soon_threadsafe(self._beat)
 
-    async def _renew(self, redis: Redis, runs: list[Attempt]) -> None:
-        renewals = await jobs.renew(redis, [run.job for run in runs], self._worker, self._settings.lease_ms)
-        news = list(zip(runs, renewals, strict=True))
-        for run, renewal in news:
+    async def _renew(self, redis: Redis, attempts: list[Attempt], is_regular: bool) -> None:
+        """Renew the leases, and move the reaper's checks to their ends. A regular renewal also restores checks that
+        Redis has lost. One between the ticks does not: it comes right after each start, when a short execution may
+        have ended since, and must not come back into `DUE`."""
+        renewals = await jobs.renew(redis, [attempt.job for attempt in attempts], self._worker, self._settings.lease_ms)
+        renewed = list(zip(attempts, renewals, strict=True))
+        for attempt, renewal in renewed:
             if renewal.verdict == "lost" or renewal.cancel is not None:
-                run.hear(renewal.cancel)
-        self._news.append(news)
-        await jobs.look_at(
-            redis,
-            {
-                run.job.member: renewal.lease_ms
-                for run, renewal in news
-                if renewal.verdict == "ok" and run.job.record in self._runs
-            },
-        )
+                attempt.request_stop(renewal.cancel)
+        self._renewals.append(renewed)
+        times = {
+            attempt.job.member: renewal.lease_ms
+            for attempt, renewal in renewed
+            if renewal.verdict == "ok" and attempt.job.record in self._attempts
+        }
+        await jobs.schedule_checks(redis, times, only_known=not is_regular)
 
-    def _look_at_loop(self) -> float:
-        """For how many seconds the worker's loop has run nothing. Names the agent, once."""
+    def _check_loop(self) -> float:
+        """How many seconds the worker's loop has run nothing. Logs the agent that blocks it, once."""
         sent_at = self._beat_at
         silent = 0.0 if sent_at is None else time.monotonic() - sent_at
         if sent_at is None or silent < NAMED_SECONDS:
             return silent
         blocker = find_blocker(self._loop, self._loop_thread)
-        if self._block is None or self._block.blocker.run is not blocker.run:
+        if self._block is None or self._block.blocker.job is not blocker.job:
             self._block = Block(time.monotonic(), blocker)
             log.warning("loop_blocked", **blocker.fields, seconds=round(silent, 3), at=blocker.at)
-        if self._beat_at is None:  # the loop went on while this looked
+        if self._beat_at is None:  # the loop ran again meanwhile
             self._block = None
         return silent
 
-    async def _give_up(self, redis: Redis, lifecycle: Lifecycle, runs: Iterable[Attempt], silent: float) -> None:
-        """Let the leases lapse, and hand over whatever does not block the loop, if another worker lives."""
+    async def _give_up(self, redis: Redis, lifecycle: Lifecycle, attempts: Iterable[Attempt], silent: float) -> None:
+        """Let the leases lapse, and hand over every execution but the one that blocks, if another worker lives."""
         if self._given_up:
             return
         self._given_up = True
         blocker = None if self._block is None else self._block.blocker
         log.error("loop_given_up", **({} if blocker is None else blocker.fields), seconds=round(silent, 3))
-        if blocker is None or blocker.run is None:
+        if blocker is None or blocker.job is None:
             return
         if not [info for info in await announcements.live_workers(redis) if info.id != self._worker]:
             return
-        for run in runs:
-            if run is not blocker.run:
-                await lifecycle.hand_over(run.job)
+        for attempt in attempts:
+            if attempt.job is not blocker.job:
+                await lifecycle.hand_over(attempt.job)
 
-    async def _end_blocker(self, lifecycle: Lifecycle, run: Attempt | None) -> None:
-        """End an execution that blocks the loop and is over a limit, or does not follow a cancel."""
-        if run is None or run.is_closed or (event := self._end_of(run, time.monotonic())) is None:
+    async def _end_blocker(self, lifecycle: Lifecycle, job: Job | None) -> None:
+        """End an execution that blocks the loop and exceeds a limit, or does not follow a cancel."""
+        attempt = None if job is None else self._attempts.get(job.record)
+        if attempt is None or attempt.is_closed or (event := self._end_of(attempt, time.monotonic())) is None:
             return
-        run.is_closed = True
+        attempt.is_closed = True
         with contextlib.suppress(AppendRefused):
-            await lifecycle.end(run.job, event)
-            log.warning("execution_cut", execution=run.job.execution_id, agent=run.job.agent, then=event.type)
+            await lifecycle.end(attempt.job, event)
+            log.warning("execution_cut", execution=attempt.job.execution_id, agent=attempt.job.agent, then=event.type)
 
-    def _end_of(self, run: Attempt, now: float) -> Event | None:
-        if (cancel := run.cancel_heard(now - self._settings.cut_seconds)) is not None:
+    def _end_of(self, attempt: Attempt, now: float) -> Event | None:
+        if (cancel := attempt.cancel_requested(now - self._settings.cancel_grace_seconds)) is not None:
             return ExecutionCancelled(reason=cancel.reason, by=cancel.by)
-        if (limit := run.limit_over(now - OVER_SECONDS)) is not None:
+        if (limit := attempt.limit_over(now - OVER_SECONDS)) is not None:
             return ExecutionError(error=TimedOut(limit).message, code="timeout")
         return None
 

@@ -1,7 +1,7 @@
 """What a worker counts for Prometheus. Needs prometheus-client: `pip install 'runcast[metrics]'`.
 
-The only label that is not a closed set is the agent's name, of which a worker has as many as it registers. No user or
-execution id is ever a label.
+Labels are closed sets, except the agent's name, which is bounded by what the worker registers. No user or execution id
+is ever a label.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0
 LOOPS = ("fetch", "renew", "announce", "reap", "schedule")
 TAKEN_OVER = ("superseded", "ended")
 STALLED_SECONDS = 60.0
-"""An event loop that runs no step for so long will not: the process had better be started again."""
+"""An event loop that has run no step for this long is not expected to recover: restart the process."""
 ANNOUNCED_SECONDS = 15.0
-"""As long as an announcement lives."""
+"""How long an announcement is valid."""
 
 
 class Metrics(Observer):
@@ -38,7 +38,7 @@ class Metrics(Observer):
         self._beaten_at, self._announced_at, self._is_stopping = time.monotonic(), -1e9, False
         self.registry = registry = CollectorRegistry()
         self._running = Gauge("runcast_worker_running", "Executions that run here", registry=registry)
-        # Asked by the thread of the probes: it grows while an agent holds up the event loop.
+        # Read by the thread of the probes, so it grows while an agent blocks the event loop.
         silent = Gauge("runcast_worker_silent_seconds", "Since the event loop last ran the worker", registry=registry)
         silent.set_function(lambda: time.monotonic() - self._beaten_at)
         ready = Gauge("runcast_ready", "Whether /readyz says that this process takes work", registry=registry)
@@ -82,7 +82,7 @@ class Metrics(Observer):
         GCCollector(registry=registry)
 
     def watch(self, running: Callable[[], int], concurrency: int) -> None:
-        """Read how many executions run whenever somebody asks."""
+        """Read the number of running executions at each scrape."""
         self._running.set_function(running)
         self._slots.set(concurrency)
 

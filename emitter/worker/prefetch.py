@@ -1,4 +1,4 @@
-"""The jobs a worker has read and not claimed yet: new ones, and those that a worker died over."""
+"""The jobs that a worker has read and not claimed yet: new ones, and those of workers that died."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CROWDED_BLOCK_MS = 250
 
 
 class JobPrefetch:
-    """`fill` reads into `entries`; the worker takes an entry out once its claim is answered, so that a lost connection
-    in between loses no job. `block_ms` is how long a read waits for one."""
+    """`fetch` reads into `entries`. The worker removes an entry after Redis has answered its claim, so that a lost
+    connection loses no job. `block_ms` is how long a read waits for a job."""
 
     def __init__(self, redis: Redis, agents: Sequence[str], worker: str, *, lease_ms: int, block_ms: int) -> None:
         self.entries: deque[Entry] = deque()
@@ -30,8 +30,8 @@ class JobPrefetch:
         self._grouped = False
         self._recovery_due = 0.0
 
-    async def fill(self, free: int) -> None:
-        """Read at most `free` jobs, waiting for the first."""
+    async def fetch(self, free: int) -> None:
+        """Read at most `free` jobs; wait for the first."""
         if not self._grouped:
             for agent in self._agents:
                 await jobs.ensure_group(self._redis, agent)
@@ -44,15 +44,15 @@ class JobPrefetch:
             self._grouped = not str(error).startswith("NOGROUP")  # Redis came back empty
             raise
 
-    async def give_back(self) -> None:
-        """Leave to another worker, now, what would else be found waiting only after the lease time."""
+    async def requeue(self) -> None:
+        """Offer the entries to other workers now; otherwise these would recover them only after the lease time."""
         while self.entries:
-            await jobs.put_back(self._redis, self.entries[0])
+            await jobs.requeue(self._redis, self.entries[0])
             self.entries.popleft()
 
     async def _read(self, free: int) -> None:
-        """Redis counts per stream, so with fewer slots than agents these take turns: a job that was read and finds no
-        slot would be kept from workers that have one."""
+        """Redis counts per stream. With fewer slots than agents the agents therefore take turns: a job that is read
+        and finds no slot would be kept from workers with a free slot."""
         self._agents.rotate(-1)
         agents = list(self._agents)[:free]
         block_ms = self._block_ms if len(agents) == len(self._agents) else min(self._block_ms, CROWDED_BLOCK_MS)
@@ -60,7 +60,7 @@ class JobPrefetch:
         self.entries += await jobs.read(self._redis, agents, self._worker, count=count, block_ms=block_ms)
 
     async def _recover(self, free: int) -> None:
-        """Once per lease time: the jobs that a worker read and died before it claimed them."""
+        """Once per lease time, take over jobs whose worker read them and died before it claimed them."""
         if time.monotonic() < self._recovery_due:
             return
         for agent in self._agents:

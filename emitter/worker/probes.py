@@ -1,5 +1,5 @@
-"""`/metrics`, `/healthz` and `/readyz` of a worker, from a thread of their own: they answer while an agent holds up the
-event loop, and say so."""
+"""`/metrics`, `/healthz` and `/readyz` of a worker, in a thread of their own, so that they answer while an agent blocks
+the event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emitter.worker.metrics import Metrics
 REQUEST_SECONDS = 10.0
 
 HEADERS = [("Server", "runcast"), ("X-Content-Type-Options", "nosniff")]
-"""Of every answer; the library would name itself and Python, with their versions."""
+"""Of every answer. By default the library would send its own version and that of Python."""
 
 Respond = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -30,17 +30,17 @@ class _Server6(ThreadingWSGIServer):
 
 
 class _Quiet(WSGIRequestHandler):
-    timeout = REQUEST_SECONDS  # of a connection that says nothing
+    timeout = REQUEST_SECONDS  # of a silent connection
 
     def version_string(self) -> str:
         return "runcast"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-        """Probes are no news."""
+        """Do not log probe requests."""
 
 
 class Probes:
-    """`with Probes(…):` answers on `host:port`; 0 picks a free `port`. Raises `InvalidSetting` if that is taken."""
+    """`with Probes(…):` answers on `host:port`; port 0 picks a free one. Raises `InvalidSetting` if it cannot bind."""
 
     def __init__(self, host: str, port: int, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -70,9 +70,9 @@ class Probes:
         if path == "/metrics":
             return self._render(environ, respond)  # type: ignore[no-any-return]
         if path == "/healthz":
-            return _say(respond, "alive", self._metrics.is_alive)
+            return _respond(respond, "alive", self._metrics.is_alive)
         if path == "/readyz":
-            return _say(respond, "ready", self._metrics.is_ready)
+            return _respond(respond, "ready", self._metrics.is_ready)
         respond("404 Not Found", [("Content-Length", "0")])
         return []
 
@@ -84,7 +84,7 @@ def _unusable(host: str, port: int, error: OSError) -> InvalidSetting:
     return InvalidSetting("RUNCAST_WORKER_ADMIN_PORT", f"{host}:{port}", allowed)
 
 
-def _say(respond: Respond, what: str, well: bool) -> Iterable[bytes]:
+def _respond(respond: Respond, what: str, well: bool) -> Iterable[bytes]:
     content = json.dumps({what: well}).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
     respond("200 OK" if well else "503 Service Unavailable", headers)

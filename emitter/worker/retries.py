@@ -1,8 +1,8 @@
 """Whether an agent that failed is tried again, and when. Pure, but for the jitter.
 
-`raise Retry(after=30)` says so, `raise Fatal("…")` says that it is of no use. Any other exception is tried again if it
-is one of the agent's `retry_on`; without that, if it is transient: it comes from a connection, a time limit, or a
-server that was busy, and may pass by itself.
+`raise Retry(after=30)` requests another attempt, `raise Fatal("…")` forbids it. After any other exception the agent is
+tried again if it is one of `retry_on`; without `retry_on`, if it is transient: the error of a connection, a timeout, or
+a busy server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from emitter.errors import leaves_of
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX = 1.0, 60.0
 AFTER_SECONDS_MAX = 7 * 86_400.0
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
-"""Statuses of HTTP of a server that may answer the next time."""
+"""HTTP statuses after which the server may answer the next request."""
 TRANSIENT = (ConnectionError, TimeoutError, socket.gaierror)
 TRANSIENT_NAMES = frozenset(
     {
@@ -36,11 +36,11 @@ TRANSIENT_NAMES = frozenset(
         ("redis", "TimeoutError"),
     }
 )
-"""Package and name of errors of connections that are not Python's own."""
+"""Package and name of connection errors that are not Python's own."""
 
 
 class Retry(Exception):
-    """Raised by an agent: try again, `after` so many seconds (`None`: the usual pause), if attempts are left."""
+    """Raised by an agent: try again in `after` seconds (`None`: the usual pause), if attempts are left."""
 
     def __init__(self, message: str = "", *, after: float | None = None) -> None:
         super().__init__(message)
@@ -48,11 +48,11 @@ class Retry(Exception):
 
 
 class Fatal(Exception):
-    """Raised by an agent: trying again is of no use."""
+    """Raised by an agent: do not try again."""
 
 
 def retry_after(error: BaseException, failed: int, retry_on: Sequence[type[BaseException]] | None) -> float | None:
-    """In how many seconds to try again after `error`, and `failed` failures before it; `None`: never."""
+    """In how many seconds to try again after `error` and `failed` earlier failures; `None`: not at all."""
     leaves = leaves_of(error)
     if any(isinstance(leaf, Fatal) for leaf in leaves):
         return None
@@ -64,7 +64,7 @@ def retry_after(error: BaseException, failed: int, retry_on: Sequence[type[BaseE
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the cause may pass by itself."""
+    """Whether another attempt may succeed without a change."""
     if isinstance(error, TRANSIENT) or _status(error) in BUSY:
         return True
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
@@ -72,7 +72,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> Any:
-    """The status of the answer that it stands for, by whatever name its library has for it."""
+    """The HTTP status, by the name that the library uses."""
     for holder in (error, getattr(error, "response", None)):
         for name in ("status_code", "status"):
             if isinstance(status := getattr(holder, name, None), int):

@@ -1,10 +1,13 @@
-"""The worker runtime: claims jobs, runs agents, hears of cancellation, keeps its leases, and stops in order.
+"""The worker runtime: claims jobs, runs agents, cancels them, keeps their leases, and stops in order.
 
-Its loops share one process. `fetch` reads and claims while there are free slots; `announce` says that the worker
-lives; `reap` looks after what other workers lost; `schedule` starts what has its time. Redis may go away for a while:
-every loop tries again with jittered pauses. A thread keeps the leases of what runs (`emitter.worker.leases`). It also
-learns what was cancelled (a message wakes it at once) or lost. An async agent that blocks the event loop blocks all
-the rest.
+Its loops share one process. `fetch` reads and claims jobs while there are free slots. `announce` renews the worker's
+announcement. `reap` checks executions that are due. `schedule` starts executions at the ticks of schedules. While Redis
+is away, every loop tries again with jittered pauses. A thread renews the leases (`emitter.worker.leases`), so that an
+async agent that blocks the event loop does not cost the others their leases.
+
+A cancel: an edge writes the request into the record and publishes `cancel` on the execution's control channel. The
+message only wakes the thread (`Leases.renew_now`). The renewal brings the request from the record, and `_apply_renewal`
+passes it to `Attempt.cancel`. If the message is lost, the next regular renewal does the same.
 """
 
 from __future__ import annotations
@@ -48,24 +51,30 @@ log = structlog.get_logger("emitter.worker")
 ANNOUNCE_SECONDS = 5.0
 PAUSE_SECONDS_MAX = 2.0
 STEADY_SECONDS = 10.0
-"""A step that lasted this long was well in between: its next failure counts as the first."""
-HURRY_SECONDS = 0.5
+"""After a step that lasted this long, its next failure counts as the first."""
+STOP_NOW_SECONDS = 0.5
 FAILURES: tuple[Outcome, ...] = ("failed", "timeout", "unwritten")
 """Outcomes that a trace shows as errors."""
 CLOSE_SECONDS = 5.0
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works. `concurrency` executions at once; `cut_seconds` for an interrupted agent to let go; leases
-    are renewed every `renew_seconds`, or thrice in a lease, for as long as no agent blocks the event loop for
-    `blocked_seconds`; `block_ms` is how long a read waits, and so delays a stop.
+    """How a worker works.
+
+    Args:
+        concurrency: how many executions run at once.
+        grace_seconds: how long running executions may go on after a stop was requested.
+        cancel_grace_seconds: how long an interrupted agent may take to stop.
+        renew_seconds: how often leases are renewed; a third of the lease if that is shorter.
+        blocked_seconds: how long an agent may block the event loop before leases are no longer renewed.
+        block_ms: how long a read waits for jobs; it delays a stop by as much.
     """
 
     redis_url: str = DEFAULT_URL
     concurrency: int = 10
     lease_seconds: float = 15.0
     grace_seconds: float = 30.0
-    cut_seconds: float = 5.0
+    cancel_grace_seconds: float = 5.0
     renew_seconds: float = 1.0
     blocked_seconds: float = 60.0
     block_ms: int = 1000
@@ -98,42 +107,42 @@ class Worker:
         self._lifecycle = Lifecycle(self._redis, self._publisher.limits, self._publisher.redact)
         self._reaper = Reaper(self._redis, self._lifecycle, self.id, settings.lease_seconds, observer)
         self._scheduler = Scheduler(self._redis, self._lifecycle, agents.schedules)
-        self._intake = JobPrefetch(
+        self._prefetch = JobPrefetch(
             self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
         )
         self._started_at = int(time.time() * 1000)
         self._lag_seconds = 0.0
-        self._runs: dict[str, Attempt] = {}
+        self._attempts: dict[str, Attempt] = {}
         self._leases = Leases(
             self.id,
             LeaseSettings(
                 lease_ms=settings.lease_ms,
                 tick_seconds=min(settings.renew_seconds, settings.lease_seconds / 3),
                 blocked_seconds=settings.blocked_seconds,
-                cut_seconds=settings.cut_seconds,
+                cancel_grace_seconds=settings.cancel_grace_seconds,
             ),
             open_redis=lambda: connect(settings.redis_url, max_connections=8),
             open_lifecycle=lambda redis: Lifecycle(redis, self._publisher.limits, self._publisher.redact),
-            runs=self._runs,
-            apply=_heed,
+            attempts=self._attempts,
+            apply=_apply_renewal,
             observer=observer,
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._nudged = asyncio.Event()
+        self._slot_freed = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._hurrying = asyncio.Event()
+        self._stop_now = asyncio.Event()
 
     # --- life ---
 
     def stop(self) -> None:
-        """Claim nothing more, let what runs finish within the grace period, hand back the rest. Idempotent."""
+        """Claim nothing more. Let executions finish within the grace period, then hand over the rest. Idempotent."""
         self._stopping.set()
-        self._nudged.set()
+        self._slot_freed.set()
         self._observer.stopping()
 
     def stop_now(self) -> None:
         """Stop without the grace period. Idempotent."""
-        self._hurrying.set()
+        self._stop_now.set()
         self.stop()
 
     @property
@@ -143,10 +152,10 @@ class Worker:
     @property
     def running(self) -> int:
         """How many executions run now."""
-        return len(self._runs)
+        return len(self._attempts)
 
     async def run(self) -> None:
-        """Work until stopped. Raises only what is a defect of the worker itself."""
+        """Work until stopped. Raises only for a defect of the worker itself."""
         log.info("worker_started", worker=self.id, agents=self.agents.names, concurrency=self.settings.concurrency)
         try:
             async with self._publisher:
@@ -169,13 +178,13 @@ class Worker:
             await asyncio.wait((fetching, *loops), return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not self._stopping.is_set():
-                self.stop_now()  # cancelled, or a loop broke: what runs is handed back to a worker that is well
+                self.stop_now()  # cancelled, or a loop failed: another worker takes over
             await self._drain(fetching)
             for loop in loops:
                 loop.cancel()
             ended, _ = await asyncio.wait((fetching, *loops), timeout=CLOSE_SECONDS)
             with contextlib.suppress(RedisError, *GONE):
-                await self._reaper.let_go()
+                await self._reaper.release_lock()
         for loop in ended:
             if not loop.cancelled() and (defect := loop.exception()) is not None:
                 raise defect
@@ -205,31 +214,31 @@ class Worker:
         await asyncio.wait((fetching,), timeout=self.settings.block_ms / 1000 + CLOSE_SECONDS)
         fetching.cancel()
         with contextlib.suppress(RedisError, *GONE):
-            await self._intake.give_back()
-        await self._runs_end(self.settings.grace_seconds)
-        for run in tuple(self._runs.values()):
-            run.interrupt(HandedOver())
-        await self._runs_end(self.settings.cut_seconds)
-        if self._hurrying.is_set() and self._tasks:
-            await asyncio.wait(self._tasks, timeout=HURRY_SECONDS)
-        for run in tuple(self._runs.values()):
-            run.abandon()
+            await self._prefetch.requeue()
+        await self._attempts_end(self.settings.grace_seconds)
+        for attempt in tuple(self._attempts.values()):
+            attempt.interrupt(HandedOver())
+        await self._attempts_end(self.settings.cancel_grace_seconds)
+        if self._stop_now.is_set() and self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_NOW_SECONDS)
+        for attempt in tuple(self._attempts.values()):
+            attempt.abandon()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=HURRY_SECONDS if self._hurrying.is_set() else CLOSE_SECONDS)
+            await asyncio.wait(self._tasks, timeout=STOP_NOW_SECONDS if self._stop_now.is_set() else CLOSE_SECONDS)
         for task in tuple(self._tasks):
             task.cancel()
         await self._retire()
 
-    async def _runs_end(self, seconds: float) -> None:
-        """Wait until nothing runs, for at most `seconds`, and no longer than there is no hurry."""
+    async def _attempts_end(self, seconds: float) -> None:
+        """Wait until nothing runs, at most `seconds`; `stop_now` ends the wait."""
         if not self._tasks:
             return
-        quiet = asyncio.ensure_future(asyncio.wait(tuple(self._tasks)))
-        hurry = asyncio.ensure_future(self._hurrying.wait())
-        await asyncio.wait((quiet, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        quiet.cancel()
-        hurry.cancel()
-        await asyncio.gather(quiet, hurry, return_exceptions=True)
+        idle = asyncio.ensure_future(asyncio.wait(tuple(self._tasks)))
+        stop_now = asyncio.ensure_future(self._stop_now.wait())
+        await asyncio.wait((idle, stop_now), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        stop_now.cancel()
+        await asyncio.gather(idle, stop_now, return_exceptions=True)
 
     async def _retire(self) -> None:
         with contextlib.suppress(RedisError, *GONE):
@@ -241,43 +250,43 @@ class Worker:
     # --- fetch ---
 
     async def _fetch(self) -> None:
-        """Fill the free slots with what waits."""
-        while len(self._runs) >= self.settings.concurrency and not self._stopping.is_set():
-            self._nudged.clear()
-            await self._nudged.wait()
-        entries = self._intake.entries
+        """Read and claim jobs for the free slots."""
+        while len(self._attempts) >= self.settings.concurrency and not self._stopping.is_set():
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+        entries = self._prefetch.entries
         if not entries and not self._stopping.is_set():
-            await self._intake.fill(self.settings.concurrency - len(self._runs))
+            await self._prefetch.fetch(self.settings.concurrency - len(self._attempts))
         while entries and not self._stopping.is_set():
             await self._take(entries[0])
 
     async def _take(self, entry: Entry) -> None:
-        """Claim an entry's execution and start it. If Redis goes away before the claim is answered, the entry is tried
-        again; if it does before the entry is settled, a later recovery finds it stale."""
+        """Claim an entry's execution and start it. If Redis goes away before it answers the claim, the entry is tried
+        again. If it goes away before the entry is acknowledged, a later recovery finds the entry stale."""
         record = entry.owner.execution(entry.execution_id).record
-        claim = "stale" if record in self._runs else await self._claim(entry)
+        claim = "stale" if record in self._attempts else await self._claim(entry)
         if claim == "lapsed":
-            await jobs.look_now(self._redis, entry.owner, entry.execution_id)  # the reaper ends the attempt, or waits
-        self._intake.entries.popleft()
+            await jobs.check_now(self._redis, entry.owner, entry.execution_id)  # the reaper ends the attempt, or waits
+        self._prefetch.entries.popleft()
         if isinstance(claim, Job):
             self._observer.claimed(entry.agent, claim.waited_ms / 1000)
             about = {"agent": entry.agent, "attempt": claim.attempt, **log_fields(claim.trace)}
             log.info("job_claimed", execution=entry.execution_id, **about)
             self._start(claim)
-            await jobs.settle(self._redis, entry, claim)
+            await jobs.ack(self._redis, entry, claim)
         elif isinstance(claim, Apart):
             log.debug("job_put_off", execution=entry.execution_id, agent=entry.agent)
-            await jobs.settle(self._redis, entry, None, look_ms=claim.look_ms)
+            await jobs.ack(self._redis, entry, None, check_ms=claim.check_ms)
         elif claim != "owned":
             log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
-            await jobs.settle(self._redis, entry, None)
-        # "owned": the entry stays unsettled, for the case that its owner dies before it starts the execution.
+            await jobs.ack(self._redis, entry, None)
+        # "owned": the entry stays unacknowledged, in case its owner dies before it starts the execution.
 
     async def _claim(self, entry: Entry) -> Job | jobs.Refused | Apart:
         max_attempts = self.agents[entry.agent].max_attempts
         try:
             now = time.monotonic()
-            has_suspect = any(run.suspect_until > now for run in self._runs.values())
+            has_suspect = any(attempt.suspect_until > now for attempt in self._attempts.values())
             return await jobs.claim(
                 self._redis, entry, self.id, self.settings.lease_ms, max_attempts, has_suspect=has_suspect
             )
@@ -289,7 +298,7 @@ class Worker:
                 )
             return "stale"
         except ResponseError as error:
-            # One record that cannot be claimed must not stand before all others; a later recovery tries it again.
+            # A record that cannot be claimed must not block the others; a later recovery tries it again.
             log.error("claim_failed", execution=entry.execution_id, agent=entry.agent, error=str(error)[:200])
             return "owned"
 
@@ -314,60 +323,61 @@ class Worker:
                 traceparent=None if span.trace is None else span.trace.parent,
             )
 
-        run = Attempt(job, self.agents[job.agent], open_emitter, self.settings.cut_seconds)
-        self._runs[job.record] = run
-        task = asyncio.create_task(self._see_through(run, span), name=f"run-{job.execution_id}")
+        attempt = Attempt(job, self.agents[job.agent], open_emitter, self.settings.cancel_grace_seconds)
+        self._attempts[job.record] = attempt
+        task = asyncio.create_task(self._run_attempt(attempt, span), name=f"run-{job.execution_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _see_through(self, run: Attempt, span: Span) -> None:
-        """One execution from claim to end, and what follows from how it came out."""
-        job, started = run.job, time.monotonic()
+    async def _run_attempt(self, attempt: Attempt, span: Span) -> None:
+        """Run one attempt to its end, then settle what follows from its outcome."""
+        job, started = attempt.job, time.monotonic()
         about = {"agent": job.agent, "attempt": job.attempt, **log_fields(span.trace)}
         structlog.contextvars.bind_contextvars(execution=job.execution_id, **about)
-        RUNNING.set(run)
+        RUNNING.set(job)
         outcome: Outcome = "unwritten"
         try:
-            with span, self._publisher.listener.calling(job.control, b"cancel", self._leases.look):
-                outcome = await run.execute()
+            with span, self._publisher.control.waiting_for(job.control, b"cancel", self._leases.renew_now):
+                outcome = await attempt.execute()
                 span.note(outcome=outcome)
                 if outcome in FAILURES:
                     span.fail(outcome)
         except Exception:  # last resort: a defect in the runtime must cost one execution, not the worker
             log.exception("execution_crashed")
         finally:
-            del self._runs[job.record]
-            self._nudged.set()
-            self._keep_leftover(run)
-            self._say_failure(run, outcome)
+            del self._attempts[job.record]
+            self._slot_freed.set()
+            self._keep_leftover(attempt)
+            self._log_failure(attempt, outcome)
             seconds = time.monotonic() - started
             self._observer.ended(job.agent, outcome, seconds)
             log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
-        await self._let_go(run, outcome)
+        await self._release(attempt, outcome)
 
-    async def _let_go(self, run: Attempt, outcome: Outcome) -> None:
-        """Settle the lease. Of a lost execution it is another's; of an unwritten end it must lapse, to be noticed."""
-        job = run.job
+    async def _release(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Give up the lease. A lost execution belongs to another worker. If the end is unwritten, the lease must lapse,
+        so that the reaper notices."""
+        job = attempt.job
         try:
             if outcome == "handed_over":
                 await self._lifecycle.hand_over(job)
             elif outcome == "retried":
-                await self._lifecycle.retry(job, run.retry_after)
+                await self._lifecycle.retry(job, attempt.retry_after)
             elif outcome not in ("lost", "unwritten"):
                 await jobs.end(self._redis, job.member)
         except (RedisError, *GONE) as error:
             log.warning("lease_left", outcome=outcome, error=type(error).__name__)
 
-    def _say_failure(self, run: Attempt, outcome: Outcome) -> None:
-        """Where the agent's own error is looked for first. As in the record: bounded, and without credentials."""
-        if run.failure is not None:
+    def _log_failure(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Log the agent's error, bounded and redacted as in the record."""
+        if attempt.failure is not None:
             redact = self._publisher.redact.text
-            stack = {"exception": redact(run.failure.stack)} if run.failure.stack else {}
-            again = {"again_in_seconds": round(run.retry_after, 3)} if outcome == "retried" else {}
-            log.error("agent_failed", error=redact(run.failure.error), **again, **stack)
+            stack = {"exception": redact(attempt.failure.stack)} if attempt.failure.stack else {}
+            again = {"again_in_seconds": round(attempt.retry_after, 3)} if outcome == "retried" else {}
+            log.error("agent_failed", error=redact(attempt.failure.error), **again, **stack)
 
-    def _keep_leftover(self, run: Attempt) -> None:
-        task: asyncio.Task[object] | None = run.leftover
+    def _keep_leftover(self, attempt: Attempt) -> None:
+        task: asyncio.Task[object] | None = attempt.leftover
         if task is not None:
             log.warning("agent_left_behind", agent_task=task.get_name())
             self.leftovers.add(task)
@@ -400,18 +410,18 @@ class Worker:
         )
 
 
-def _heed(run: Attempt, renewal: Renewal) -> None:
-    """Do what an execution's record says."""
+def _apply_renewal(attempt: Attempt, renewal: Renewal) -> None:
+    """Act on the execution's record, as a renewal has read it."""
     if renewal.verdict == "lost":
-        run.interrupt(LeaseLost())
+        attempt.interrupt(LeaseLost())
     elif renewal.verdict == "ended":
-        # An agent that wrote its own end may tidy up in peace. Its emitter knows of it a moment after the log has it,
-        # so the log's word counts from the second time on.
-        if run.end_seen and not run.emitter.ended:
-            run.interrupt(LeaseLost())
-        run.end_seen = True
+        # An agent that wrote its own end may go on to clean up. Its emitter learns of the end a moment after the log
+        # has it, so only the second renewal that finds the end counts.
+        if attempt.end_seen and not attempt.emitter.ended:
+            attempt.interrupt(LeaseLost())
+        attempt.end_seen = True
     elif renewal.cancel is not None:
-        run.interrupt(renewal.cancel)
+        attempt.cancel(renewal.cancel)
 
 
 def _new_worker_id() -> str:

@@ -223,7 +223,7 @@ class Edge:
                     events = [bench_event("bench")]
                     await log.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)
                 return
-            batch = outbox.Options().max_batch
+            batch = outbox.PublisherOptions().max_batch
             for number in range(0, count, batch):
                 events = [bench_event("bench") for _ in range(min(batch, count - number))]
                 await log.append(redis, OWNER, "bench", events, first_seq=number + 1, **options)

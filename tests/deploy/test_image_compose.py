@@ -124,7 +124,7 @@ def test_stopping_has_its_time() -> None:
         assert seconds(SERVICES[name]["stop_grace_period"]) >= needed + 5
     for name in WORKERS:
         worker = WorkerSettings(grace_seconds=settings(name).grace_seconds)
-        needed = worker.grace_seconds + worker.block_ms / 1000 + worker.cut_seconds + 4 * CLOSE_SECONDS
+        needed = worker.grace_seconds + worker.block_ms / 1000 + worker.cancel_grace_seconds + 4 * CLOSE_SECONDS
         assert seconds(SERVICES[name]["stop_grace_period"]) >= needed
     patience = re.search(r"worker_shutdown_timeout (\d+)s", (DEPLOY / "nginx" / "nginx.conf").read_text())
     assert patience is not None

@@ -64,7 +64,7 @@ def test_a_worker_has_the_time_to_hand_back(manifests: Manifests) -> None:
     grace = load_settings({"RUNCAST_GRACE_SECONDS": manifests.environment("runcast-worker")["RUNCAST_GRACE_SECONDS"]})
     worker = WorkerSettings(grace_seconds=grace.grace_seconds)
     # The last read; what is cut; what lets go; retiring; the loops.
-    needed = worker.grace_seconds + worker.block_ms / 1000 + worker.cut_seconds + 4 * CLOSE_SECONDS
+    needed = worker.grace_seconds + worker.block_ms / 1000 + worker.cancel_grace_seconds + 4 * CLOSE_SECONDS
     assert spec(manifests, "runcast-worker")["terminationGracePeriodSeconds"] >= needed
 
 

@@ -450,7 +450,7 @@ async def test_redis_gone_for_good(own_redis: EmbeddedRedis, core: Core) -> None
 
 async def test_what_waits_is_bounded(own_redis: EmbeddedRedis, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Redis is away only so many logs may wait; further activities run unpublished."""
-    monkeypatch.setattr(relay, "LANES_MAX", 6)
+    monkeypatch.setattr(relay, "OUTBOXES_MAX", 6)
     client = connect(own_redis.url)
     async with working(RuncastPlugin(redis_url=own_redis.url, patience=0.05)):
         assert own_redis.process is not None
@@ -517,13 +517,13 @@ async def test_a_log_that_waits_for_redis_is_bounded(own_redis: EmbeddedRedis) -
     client = connect(own_redis.url)
     counter = relay.EventRelay(lambda: Publisher(redis_url=own_redis.url, options=Options(max_queue_events=3)), 1.0)
     async with counter.open():
-        road = counter.road(EX_1, "workflow")
-        assert road is not None
+        outbox = counter.outbox(EX_1, "workflow")
+        assert outbox is not None
         assert own_redis.process is not None
         with process_stopped(own_redis.process.pid):
             for seq in range(1, 10):
-                road.put(seq, Status(status=str(seq), message=""), EX_1)
-            road.put(10, ExecutionComplete(result=None, duration=0), EX_1)
+                outbox.put(seq, Status(status=str(seq), message=""), EX_1)
+            outbox.put(10, ExecutionComplete(result=None, duration=0), EX_1)
     assert [data.get("status") for _, data in await story(client)] == ["1", "2", "3", None]
     await client.aclose()
 
@@ -911,8 +911,8 @@ async def test_what_is_left_running_at_the_end(redis: Redis, redis_url: str, cor
     service = Service()
     service.core = core
     async with counter.open(Client(service)):
-        counter.tell(relay.RunEvent(EX_1, "workflow", 1, ExecutionComplete(result=1, duration=0), 1, RUN_1, 10))
-        counter.tell(relay.RunEvent(EX_1, "workflow", 2, Status(status="late", message=""), 1, RUN_1, 10))
+        counter.publish(relay.RunEvent(EX_1, "workflow", 1, ExecutionComplete(result=1, duration=0), 1, RUN_1, 10))
+        counter.publish(relay.RunEvent(EX_1, "workflow", 2, Status(status="late", message=""), 1, RUN_1, 10))
         await asyncio.sleep(0)
         core.close("run-1", ended("completed", workflow_task_completed_event_id=11))
     assert await story(redis) == [("execution:complete", {"result": 1})]
@@ -1090,14 +1090,14 @@ async def test_what_a_workflow_may_emit(redis: Redis, redis_url: str, core: Core
 
 async def test_what_workflows_tell_is_bounded(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is told faster than the event loop can queue it is dropped, but for the end."""
-    monkeypatch.setattr(relay, "TOLD_MAX", 5)
+    monkeypatch.setattr(relay, "EVENTS_MAX", 5)
     counter = relay.EventRelay(lambda: Publisher(redis_url=redis_url), 1.0)
     events = [*[Status(status="s", message="")] * 20, ExecutionComplete(result=None, duration=0)]
     async with counter.open():
         for seq, event in enumerate(events, 1):
-            counter.tell(relay.RunEvent(EX_1, "workflow", seq, event, 1, RUN_1))
+            counter.publish(relay.RunEvent(EX_1, "workflow", seq, event, 1, RUN_1))
     assert await types(redis) == [*["status"] * 5, "execution:complete"]
-    counter.tell(relay.RunEvent(EX_1, "workflow", 99, events[0], 1, RUN_1))  # nobody is there any more
+    counter.publish(relay.RunEvent(EX_1, "workflow", 99, events[0], 1, RUN_1))  # nobody is there any more
 
 
 async def test_it_is_part_of_its_callers_trace(redis: Redis, redis_url: str, core: Core) -> None:

@@ -68,7 +68,7 @@ def queue(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers look for ends that nobody tells several times a second."""
-    monkeypatch.setattr(close_poller, "ROUND_SECONDS", 0.3)
+    monkeypatch.setattr(close_poller, "POLL_SECONDS", 0.3)
     monkeypatch.setattr(close_poller, "SETTLE_SECONDS", 0.1)
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from broker.cli.embedded import EmbeddedRedis
 from emitter import AgentEmitter
 from emitter.errors import EventsLost
-from emitter.publishing.outbox import Options
+from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
@@ -21,7 +21,7 @@ from tests.faults.outages import normal_connections_killed, redis_dead, redis_pa
 
 ALICE = Owner("alice")
 LOG = ALICE.execution("ex_1").log
-PATIENT = Options(close_timeout=20.0, flush_timeout=20.0)
+PATIENT = PublisherOptions(close_timeout=20.0, flush_timeout=20.0)
 
 
 def thoughts(data: list[str]) -> list[int]:

@@ -17,8 +17,8 @@ like. Agents that tools run are named in the envelopes of their events. `emitter
 """
 
 from emitter.integrations.langgraph.agent import execute_graph, graph_agent, run_graph, stream_graph
+from emitter.integrations.langgraph.inputs import Ask, ask_interrupt
 from emitter.integrations.langgraph.messages import RunningUsage
-from emitter.integrations.langgraph.questions import Ask, ask_interrupt
 from emitter.integrations.langgraph.run import NoCheckpointer, StepRefused
 
 __all__ = [

@@ -12,9 +12,9 @@ from langgraph.graph.state import CompiledStateGraph
 
 from emitter.errors import describe
 from emitter.integrations.langgraph.files import with_blocks
+from emitter.integrations.langgraph.inputs import OnInterrupt, ask_interrupt
 from emitter.integrations.langgraph.messages import RunningUsage
 from emitter.integrations.langgraph.publish import Emitter, fitting
-from emitter.integrations.langgraph.questions import OnInterrupt, ask_interrupt
 from emitter.integrations.langgraph.run import Graph, GraphRun
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.testing import RecordingEmitter

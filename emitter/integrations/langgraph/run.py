@@ -19,10 +19,10 @@ from langgraph.types import Command, StateSnapshot
 from emitter import tasks
 from emitter.errors import RuncastError, describe
 from emitter.events import Event
+from emitter.integrations.langgraph.inputs import InputAsker, OnInterrupt
 from emitter.integrations.langgraph.messages import RunningUsage
 from emitter.integrations.langgraph.payloads import to_event
 from emitter.integrations.langgraph.publish import Emitter, publish
-from emitter.integrations.langgraph.questions import OnInterrupt, Questioner
 from emitter.integrations.langgraph.translation import MODES, Translation
 from emitter.integrations.langgraph.values import storable
 from emitter.integrations.langgraph.watch import Watch
@@ -71,7 +71,7 @@ class GraphRun:
         self._options = options
         self._saver = graph.checkpointer if isinstance(graph.checkpointer, BaseCheckpointSaver) else None
         ordinal = self._emitter.new_id("call").rpartition("_")[2]  # the same in a retry that runs the same graphs
-        self._questioner = Questioner(target, on_interrupt, ordinal)
+        self._input_asker = InputAsker(target, on_interrupt, ordinal)
         loop, self._aside = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
         watch = Watch(lambda payload: loop.call_soon_threadsafe(self._aside.put_nowait, payload))
         self._translation = Translation(watch, usage)
@@ -134,13 +134,13 @@ class GraphRun:
         asked = self._translation.asked
         if self._saver is None:
             raise NoCheckpointer(str(asked[0].interrupt.value)[:REASON_CHARS])
-        return await self._questioner.answers(asked)
+        return await self._input_asker.answers(asked)
 
     async def _pass_breakpoint(self) -> None:
         if self._saver is None:
             raise NoCheckpointer("a breakpoint")
         state = await self._graph.aget_state(self._config)
-        if not await self._questioner.may_continue(state):
+        if not await self._input_asker.may_continue(state):
             raise StepRefused(state.next)
 
     # --- checkpoints ---
@@ -171,7 +171,7 @@ class GraphRun:
         attempt = found.get(ATTEMPT, 0)
         self._config["metadata"] = {**self._config.get("metadata", {}), **mark, ATTEMPT: self._emitter.attempt}
         is_ours = mark.items() <= found.items() and 0 < attempt < self._emitter.attempt
-        self._questioner.is_resumable = is_ours or not isinstance(self._saver, InMemorySaver)
+        self._input_asker.is_resumable = is_ours or not isinstance(self._saver, InMemorySaver)
         if is_ours:
             await self._emitter.status("resumed", f"The graph goes on where attempt {attempt} left it")
             return None

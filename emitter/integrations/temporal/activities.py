@@ -18,7 +18,7 @@ from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterc
 
 from emitter.errors import ExecutionEnded, RuncastError
 from emitter.events import Event, ToolComplete, ToolError, ToolStart
-from emitter.integrations.temporal.activity_emitters import ActivityEmitter, Beats, speaking
+from emitter.integrations.temporal.activity_emitters import ActivityEmitter, Heartbeats, using
 from emitter.integrations.temporal.closing import WorkflowRun, error_text
 from emitter.integrations.temporal.execution import (
     Execution,
@@ -61,26 +61,26 @@ class Call:
 
     def __init__(
         self,
-        desk: EventRelay,
+        relay: EventRelay,
         info: activity.Info,
-        road: SequencedOutbox,
+        outbox: SequencedOutbox,
         emitter: ActivityEmitter,
         execution: Execution,
     ) -> None:
-        self._desk = desk
+        self._relay = relay
         self._execution = execution
         self._info = info
-        self._road = road
+        self._outbox = outbox
         self._emitter = emitter
         self._id = call_id_of(info, info.attempt)
-        self._beats = Beats(self._id, emitter)
+        self._heartbeats = Heartbeats(self._id, emitter)
         self._started = time.monotonic()
 
-    def beat(self, details: Sequence[Any]) -> None:
-        self._beats.beat(details)
+    def heartbeat(self, details: Sequence[Any]) -> None:
+        self._heartbeats.heartbeat(details)
 
-    def speaking(self) -> contextlib.AbstractContextManager[None]:
-        return speaking(self._emitter)
+    def using(self) -> contextlib.AbstractContextManager[None]:
+        return using(self._emitter)
 
     async def start(self, params: Any) -> None:
         attempt, name = self._info.attempt, self._info.activity_type
@@ -88,7 +88,7 @@ class Call:
             lost = ToolError(call_id=call_id_of(self._info, attempt - 1), tool_name=name, error=LOST, duration=0.0)
             self._put(2 * attempt - 2, lost)
         self._put(2 * attempt - 1, ToolStart(call_id=self._id, tool_name=name, params=params))
-        await self._desk.settle(self._road)  # what the activity says comes after it
+        await self._relay.wait_stored(self._outbox)  # what the activity says comes after it
 
     async def complete(self, result: Any) -> None:
         name = self._info.activity_type
@@ -109,13 +109,13 @@ class Call:
             await self._emitter.flush()
         self._put(2 * self._info.attempt, event)
         with contextlib.suppress(asyncio.CancelledError):
-            await self._desk.settle(self._road)
+            await self._relay.wait_stored(self._outbox)
 
     def _put(self, seq: int, event: Event) -> None:
-        self._road.put(seq, event, self._execution)
+        self._outbox.put(seq, event, self._execution)
 
     def close(self) -> None:
-        self._beats.close()
+        self._heartbeats.close()
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._started, 6)
@@ -129,23 +129,23 @@ def _cancelled() -> str:
 
 
 class ActivityInbound(ActivityInboundInterceptor):
-    def __init__(self, next_: ActivityInboundInterceptor, desk: EventRelay, rules: Rules) -> None:
+    def __init__(self, next_: ActivityInboundInterceptor, relay: EventRelay, rules: Rules) -> None:
         super().__init__(next_)
-        self._desk = desk
+        self._relay = relay
         self._rules = rules
         self._call: Call | None = None
 
     def init(self, outbound: ActivityOutboundInterceptor) -> None:
         super().init(ActivityOutbound(outbound, self))
 
-    def beat(self, details: Sequence[Any]) -> None:
+    def heartbeat(self, details: Sequence[Any]) -> None:
         if self._call is not None:
-            self._call.beat(details)
+            self._call.heartbeat(details)
 
     async def execute_activity(self, given: ExecuteActivityInput) -> Any:
         call = self._call = self._begin(given.headers)
         if call is None:
-            with speaking(None):
+            with using(None):
                 return await self.next.execute_activity(given)
         try:
             result = await self._run(call, given)
@@ -161,7 +161,7 @@ class ActivityInbound(ActivityInboundInterceptor):
         params = {name: self._json(value) for name, value in _named(given).items()}
         try:
             await call.start(params if self._rules.values else None)
-            with call.speaking():
+            with call.using():
                 return await self.next.execute_activity(given)
         finally:
             call.close()  # if it is to be completed from elsewhere this is all: its call stays open
@@ -172,21 +172,21 @@ class ActivityInbound(ActivityInboundInterceptor):
             info.workflow_id or info.activity_id, info.workflow_run_id or info.activity_run_id or ""
         )
         execution = resolve(self._rules, info, from_header(headers), default_id)
-        publisher = self._desk.publisher
+        publisher = self._relay.publisher
         if execution is None or publisher is None:
             return None
         # Of an interceptor that traces activities, and comes before this one.
         execution = replace(execution, traceparent=current_traceparent() or execution.traceparent)
         key, call_id, run = activity_key(info), call_id_of(info, info.attempt), _run_of(info)
-        if (road := self._desk.road(execution, f"activity-{key}", run)) is None:
+        if (outbox := self._relay.outbox(execution, f"activity-{key}", run)) is None:
             return None
-        refused = lambda error: self._desk.refused(run, error)  # noqa: E731
-        emitter = ActivityEmitter(publisher, execution, call_id, key, self._desk.settle, refused)
-        self._desk.admit(emitter.lane)
-        return Call(self._desk, info, road, emitter, execution)
+        refused = lambda error: self._relay.refused(run, error)  # noqa: E731
+        emitter = ActivityEmitter(publisher, execution, call_id, key, self._relay.wait_stored, refused)
+        self._relay.admit(emitter.outbox)
+        return Call(self._relay, info, outbox, emitter, execution)
 
     def _json(self, value: Any) -> Any:
-        publisher = self._desk.publisher
+        publisher = self._relay.publisher
         if not self._rules.values or publisher is None:
             return None
         return json_of(activity.payload_converter(), value, publisher.limits.max_event_bytes or 2**31)
@@ -217,4 +217,4 @@ class ActivityOutbound(ActivityOutboundInterceptor):
 
     def heartbeat(self, *details: Any) -> None:
         super().heartbeat(*details)
-        self._inbound.beat(details)
+        self._inbound.heartbeat(details)

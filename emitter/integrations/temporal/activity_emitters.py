@@ -22,7 +22,7 @@ from emitter.errors import (
 )
 from emitter.events import Event, ToolProgress
 from emitter.integrations.temporal.execution import Execution
-from emitter.integrations.temporal.null_emitter import SilentEmitter, SilentSyncEmitter
+from emitter.integrations.temporal.null_emitter import NullEmitter, NullSyncEmitter
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.hooks import apply_hooks
 from emitter.publishing.outbox import Outbox
@@ -35,7 +35,7 @@ from emitter.wire.inputs import InputKind
 
 log = structlog.get_logger("emitter.temporal")
 
-BEAT_SECONDS = 0.25
+HEARTBEAT_SECONDS = 0.25
 """The least time between two `tool:progress` made of heartbeats."""
 MESSAGE_CHARS = 2_000
 
@@ -54,7 +54,7 @@ class ActivityEmitter(AgentEmitter):
         execution: Execution,
         call_id: str,
         activity: str,
-        settle: Callable[[Outbox], Awaitable[None]],
+        wait_stored: Callable[[Outbox], Awaitable[None]],
         refused: Callable[[Exception], None],
     ) -> None:
         super().__init__(
@@ -69,24 +69,24 @@ class ActivityEmitter(AgentEmitter):
         self.loop = asyncio.get_running_loop()
         self._call_id = call_id
         self._activity = activity
-        self._settle = settle
+        self._wait_stored = wait_stored
         self._refused = refused
-        trace = self._lane.trace
+        trace = self._outbox.trace
         self._call_keys = envelope_keys(
             parent_id=execution.parent_id, traceparent=None if trace is None else trace.parent
         )
         self._lost = 0
 
     @property
-    def lane(self) -> Outbox:
-        return self._lane
+    def outbox(self) -> Outbox:
+        return self._outbox
 
     def new_id(self, kind: Literal["message", "call"]) -> str:
         """Unique in the execution, in which other activities speak too."""
         return f"{self._call_id}_{super().new_id(kind)}"
 
     async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
-        if self._lost and not self._lane.queue.roomy:  # waited for room in vain before: not again and again
+        if self._lost and not self._outbox.queue.roomy:  # waited for room in vain before: not again and again
             self._lost += 1
             return
         with self._forgiving():
@@ -98,17 +98,17 @@ class ActivityEmitter(AgentEmitter):
 
     async def flush(self, timeout: float | None = None) -> None:
         if timeout is None:
-            self._say_rest()
-            await self._settle(self._lane)
+            self._put_held()
+            await self._wait_stored(self._outbox)
         else:
             with self._forgiving():
                 await super().flush(timeout)
 
     def progress_soon(self, event: ToolProgress) -> None:
         """Queue progress of the call itself, if there is room. Never waits, never raises."""
-        if self._lane.error is not None:
-            self._refused(self._lane.error)
-        if self._lane.queue.full or self._lane.error is not None:
+        if self._outbox.error is not None:
+            self._refused(self._outbox.error)
+        if self._outbox.queue.full or self._outbox.error is not None:
             return
         with contextlib.suppress(InvalidEvent, PayloadTooLarge):
             if (passed := apply_hooks(self._hooks, event, self._origin)) is not None:
@@ -138,7 +138,7 @@ class ActivityEmitter(AgentEmitter):
     ) -> Any:
         """As `AgentEmitter.ask`. The next attempt of this activity finds the answer, another activity that asks the
         same does not."""
-        question = self._questions.make(
+        request = self._inputs.make(
             prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id
         )
         try:
@@ -148,7 +148,7 @@ class ActivityEmitter(AgentEmitter):
                 options=options,
                 schema=schema,
                 expires_in=expires_in,
-                input_id=input_id or f"{question.input_id}_{self._activity[:8]}",
+                input_id=input_id or f"{request.input_id}_{self._activity[:8]}",
             )
         except ExecutionEnded as ended:
             self._refused(ended)
@@ -157,37 +157,37 @@ class ActivityEmitter(AgentEmitter):
 
 # --- where an activity's code finds it -------------------------------------------------------------------------------
 
-_speaking: ContextVar[ActivityEmitter | None] = ContextVar("runcast_speaking", default=None)
+_current: ContextVar[ActivityEmitter | None] = ContextVar("runcast_speaking", default=None)
 
 
 @contextlib.contextmanager
-def speaking(emitter: ActivityEmitter | None) -> Iterator[None]:
-    token = _speaking.set(emitter)
+def using(emitter: ActivityEmitter | None) -> Iterator[None]:
+    token = _current.set(emitter)
     try:
         yield
     finally:
-        _speaking.reset(token)
+        _current.reset(token)
 
 
 def activity_emitter() -> AgentEmitter:
     """The emitter of the `async def` activity that runs: `await activity_emitter().thinking("…")`. One that does
     nothing where the activity is not published (no owner, no plugin, a unit test)."""
-    return _speaking.get() or cast(AgentEmitter, SilentEmitter())
+    return _current.get() or cast(AgentEmitter, NullEmitter())
 
 
 def sync_activity_emitter() -> SyncAgentEmitter:
     """The same for a `def` activity in a thread. In another process there is no way to it: it does nothing there."""
-    emitter = _speaking.get()
+    emitter = _current.get()
     if emitter is None:
-        return cast(SyncAgentEmitter, SilentSyncEmitter())
+        return cast(SyncAgentEmitter, NullSyncEmitter())
     return SyncAgentEmitter.over(emitter, emitter.loop)
 
 
 # --- heartbeats ------------------------------------------------------------------------------------------------------
 
 
-class Beats:
-    """Heartbeats as `tool:progress`: the first at once, then the latest, at most one in `BEAT_SECONDS`."""
+class Heartbeats:
+    """Heartbeats as `tool:progress`: the first at once, then the latest, at most one in `HEARTBEAT_SECONDS`."""
 
     def __init__(self, call_id: str, emitter: ActivityEmitter) -> None:
         self._call_id = call_id
@@ -198,7 +198,7 @@ class Beats:
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def beat(self, details: Sequence[Any]) -> None:
+    def heartbeat(self, details: Sequence[Any]) -> None:
         """From any thread. Never waits, never raises."""
         progress = progress_of(self._call_id, details)
         if progress is None:
@@ -224,7 +224,7 @@ class Beats:
         if latest is None or self._is_closed:
             return
         self._emitter.progress_soon(latest)
-        self._timer = self._emitter.loop.call_later(BEAT_SECONDS, self._send)
+        self._timer = self._emitter.loop.call_later(HEARTBEAT_SECONDS, self._send)
 
 
 def progress_of(call_id: str, details: Sequence[Any]) -> ToolProgress | None:

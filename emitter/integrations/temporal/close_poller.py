@@ -35,7 +35,7 @@ from emitter.wire.record import Field, Selection
 
 log = structlog.get_logger("emitter.temporal")
 
-ROUND_SECONDS = 30.0
+POLL_SECONDS = 30.0
 """From one look to the next, about; so long may an end by the server be told late."""
 SETTLE_SECONDS = 5.0
 """What has closed so recently is left to the worker that has it."""
@@ -50,36 +50,36 @@ _STATE = Selection(Field.STATE)
 
 
 class ClosePoller:
-    """Of one task queue: `async with Rounds(…).going():`."""
+    """Of one task queue: `async with ClosePoller(…).running():`."""
 
-    def __init__(self, client: Client, task_queue: str, desk: EventRelay, rules: Rules) -> None:
+    def __init__(self, client: Client, task_queue: str, relay: EventRelay, rules: Rules) -> None:
         self._client = client
         self._task_queue = task_queue
-        self._desk = desk
+        self._relay = relay
         self._rules = rules
         self._back = FIRST_BACK
         self._which = BY_ANYBODY
         self._seen: set[str] = set()
 
     @contextlib.asynccontextmanager
-    async def going(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._go(), name=f"rounds-{self._task_queue}")
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._run(), name=f"close-poller-{self._task_queue}")
         try:
             yield
         finally:
             await tasks.end([task])
 
-    async def _go(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                await self._round()
+                await self._poll()
             except (RPCError, RedisError, *GONE) as error:
                 log.warning("ends_not_looked_for", queue=self._task_queue, error=str(error)[:200])
             except Exception:  # last resort: a history that is not understood must not end the looking
                 log.exception("round_crashed", queue=self._task_queue)
-            await asyncio.sleep(ROUND_SECONDS * (0.75 + random.random() / 2))
+            await asyncio.sleep(POLL_SECONDS * (0.75 + random.random() / 2))
 
-    async def _round(self) -> None:
+    async def _poll(self) -> None:
         now, queue = datetime.now(UTC), self._task_queue.replace("'", "''")
         since, until = _text(now - self._back), _text(now - timedelta(seconds=SETTLE_SECONDS))
         query = f"TaskQueue = '{queue}' AND CloseTime > '{since}' AND CloseTime <= '{until}' AND {self._which}"
@@ -87,23 +87,28 @@ class ClosePoller:
         async for row in self._client.list_workflows(query, limit=ROWS_MAX):
             rows.add(row.run_id)
             if row.run_id not in self._seen:
-                await self._look(WorkflowRun(row.namespace, row.id, row.run_id))
+                await self._check(WorkflowRun(row.namespace, row.id, row.run_id))
                 self._seen.add(row.run_id)
         self._seen &= rows
         self._back, self._which = BACK, BY_SERVER
 
-    async def _look(self, run: WorkflowRun) -> None:
-        tale = await self._tale(run)
-        if tale is None or tale.is_part or tale.execution is None or not await self._is_open(tale.execution):
+    async def _check(self, run: WorkflowRun) -> None:
+        reporter = await self._reporter_of(run)
+        if (
+            reporter is None
+            or reporter.is_part
+            or reporter.execution is None
+            or not await self._is_open(reporter.execution)
+        ):
             return
         end = await closed(self._client, run)
-        if end is None or end.next_run_id or await self._goes_on(tale.execution, run):
+        if end is None or end.next_run_id or await self._goes_on(reporter.execution, run):
             return
-        event = await self._desk.end_of(end, self._client, max(0, end.ms - tale.started_ms) / 1000)
-        log.info("end_found", execution=tale.execution.id, workflow=run.workflow_id, how=end.name.lower())
-        self._desk.put(RunEvent(tale.execution, f"end-{run.run_id}", 1, event, now_ms(), run))
+        event = await self._relay.end_of(end, self._client, max(0, end.ms - reporter.started_ms) / 1000)
+        log.info("end_found", execution=reporter.execution.id, workflow=run.workflow_id, how=end.name.lower())
+        self._relay.put(RunEvent(reporter.execution, f"end-{run.run_id}", 1, event, now_ms(), run))
 
-    async def _tale(self, run: WorkflowRun) -> RunReporter | None:
+    async def _reporter_of(self, run: WorkflowRun) -> RunReporter | None:
         """What the run's own code was told by: to whom it belongs, and since when."""
         handle = self._client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
         async for begin in handle.fetch_history_events(page_size=1):
@@ -112,7 +117,7 @@ class ClosePoller:
 
     async def _is_open(self, execution: Execution) -> bool:
         """Whether there is a log, and it has no end."""
-        publisher = self._desk.publisher
+        publisher = self._relay.publisher
         if publisher is None:
             return False
         client: Any = publisher.redis
@@ -126,8 +131,8 @@ class ClosePoller:
         latest = await self._client.get_workflow_handle(run.workflow_id).describe()
         if latest.run_id == run.run_id:
             return False
-        tale = await self._tale(run._replace(run_id=latest.run_id))
-        return tale is not None and tale.execution is not None and tale.execution.id == execution.id
+        reporter = await self._reporter_of(run._replace(run_id=latest.run_id))
+        return reporter is not None and reporter.execution is not None and reporter.execution.id == execution.id
 
 
 def _text(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""Emitters for code whose activity is published nowhere: the same methods, which do nothing."""
+"""Emitters for activities that are not published: the same methods, which do nothing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 from emitter.errors import InputExpired
 from emitter.events import Event
-from emitter.publishing.agent_emitter import AsyncEventMethods
+from emitter.publishing.async_methods import AsyncEventMethods
 from emitter.publishing.event_methods import EventMethods, named
-from emitter.publishing.sync_emitter import SyncPhaseScope, SyncToolScope
+from emitter.publishing.scopes import SyncPhaseScope, SyncToolScope
 
 NOBODY = "nobody"
-"""The input that `InputExpired` names: there is nobody to ask."""
+"""The input id of `InputExpired`: there is nobody to ask."""
 
 
-class SilentEmitter(AsyncEventMethods):
+class NullEmitter(AsyncEventMethods):
     """As `AgentEmitter`. `ask` raises `InputExpired`."""
 
     async def emit(self, event: Event, **speaker: str | None) -> None:
@@ -24,7 +24,7 @@ class SilentEmitter(AsyncEventMethods):
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         pass
 
-    async def ask(self, prompt: str, **question: Any) -> Any:  # noqa: ARG002 - as AgentEmitter has it
+    async def ask(self, prompt: str, **options: Any) -> Any:  # noqa: ARG002 - as AgentEmitter has it
         raise InputExpired(NOBODY)
 
     async def flush(self, timeout: float | None = None) -> None:
@@ -34,7 +34,7 @@ class SilentEmitter(AsyncEventMethods):
         pass
 
 
-class SilentSyncEmitter(EventMethods[None]):
+class NullSyncEmitter(EventMethods[None]):
     """As `SyncAgentEmitter`. `ask` raises `InputExpired`."""
 
     attempt = 0
@@ -58,12 +58,12 @@ class SilentSyncEmitter(EventMethods[None]):
         pass
 
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> SyncPhaseScope:
-        return SyncPhaseScope(self, phase_id, named(phase_id, name), index)  # type: ignore[arg-type] # the methods it needs
+        return SyncPhaseScope(self, phase_id, named(phase_id, name), index)
 
     def tool(self, name: str, params: Any = None, *, call_id: str | None = None) -> SyncToolScope:
-        return SyncToolScope(self, name, params, call_id or "call")  # type: ignore[arg-type] # the methods it needs
+        return SyncToolScope(self, name, params, call_id or "call")
 
-    def ask(self, prompt: str, **question: Any) -> Any:  # noqa: ARG002 - as SyncAgentEmitter has it
+    def ask(self, prompt: str, **options: Any) -> Any:  # noqa: ARG002 - as SyncAgentEmitter has it
         raise InputExpired(NOBODY)
 
     def flush(self, timeout: float | None = None) -> None:

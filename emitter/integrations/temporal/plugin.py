@@ -32,7 +32,7 @@ from emitter.integrations.temporal.close_poller import ClosePoller
 from emitter.integrations.temporal.execution import ExecutionOf, Rules, carried_or, starting, with_header
 from emitter.integrations.temporal.relay import EventRelay
 from emitter.integrations.temporal.workflows import EXTERN, WorkflowInbound
-from emitter.publishing.outbox import Options
+from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
 from emitter.wire.keys import Owner
 
@@ -69,18 +69,18 @@ class RuncastPlugin(SimplePlugin):
         make_publisher: Callable[[], Publisher] | None = None,
     ) -> None:
         make = make_publisher or (lambda: _publisher(redis_url, patience))
-        self._desk = desk = EventRelay(make, patience, values=values, cancels=cancels)
+        self._relay = relay = EventRelay(make, patience, values=values, cancels=cancels)
         self._rules = rules = Rules(execution_of or carried_or(default_owner), values)
         super().__init__(
             "runcast.temporal",
-            interceptors=[RuncastInterceptor(desk, rules)],
+            interceptors=[RuncastInterceptor(relay, rules)],
             workflow_runner=_with_emitter,
-            run_context=desk.open,
+            run_context=relay.open,
         )
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002 - theirs
-        rounds = ClosePoller(worker.client, worker.task_queue, self._desk, self._rules)
-        async with self._desk.open(worker.client), rounds.going():
+        poller = ClosePoller(worker.client, worker.task_queue, self._relay, self._rules)
+        async with self._relay.open(worker.client), poller.running():
             await next(worker)
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
@@ -88,7 +88,7 @@ class RuncastPlugin(SimplePlugin):
         task does, which is no replay to Temporal."""
         config = super().configure_replayer(config)
         given = config.get("interceptors", [])
-        config["interceptors"] = [each.unheard() if isinstance(each, RuncastInterceptor) else each for each in given]
+        config["interceptors"] = [each.muted() if isinstance(each, RuncastInterceptor) else each for each in given]
         return config
 
 
@@ -96,7 +96,7 @@ def _publisher(redis_url: str | None, patience: float) -> Publisher:
     """One that never keeps an activity waiting for long, and holds little for each while Redis is away."""
     return Publisher(
         redis_url=redis_url,
-        options=Options(
+        options=PublisherOptions(
             max_queue_events=2_000,
             max_queue_bytes=1024 * 1024,
             overflow="drop_deltas",
@@ -115,22 +115,22 @@ def _with_emitter(runner: WorkflowRunner | None) -> WorkflowRunner:
 
 
 class RuncastInterceptor(ClientInterceptor, WorkerInterceptor):
-    def __init__(self, desk: EventRelay, rules: Rules) -> None:
-        self._desk = desk
+    def __init__(self, relay: EventRelay, rules: Rules) -> None:
+        self._relay = relay
         self._rules = rules
 
-    def unheard(self) -> RuncastInterceptor:
-        """The same, at a desk that never opens."""
+    def muted(self) -> RuncastInterceptor:
+        """The same, at a relay that never opens."""
         return RuncastInterceptor(EventRelay(Publisher, 0.0), self._rules)
 
     def intercept_client(self, next_: OutboundInterceptor) -> OutboundInterceptor:
         return ClientOutbound(next_)
 
     def intercept_activity(self, next_: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        return ActivityInbound(next_, self._desk, self._rules)
+        return ActivityInbound(next_, self._relay, self._rules)
 
     def workflow_interceptor_class(self, given: WorkflowInterceptorClassInput) -> type[WorkflowInbound]:
-        given.unsafe_extern_functions[EXTERN] = self._desk.tell
+        given.unsafe_extern_functions[EXTERN] = self._relay.publish
 
         class Inbound(WorkflowInbound):
             rules = self._rules

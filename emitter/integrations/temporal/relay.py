@@ -34,9 +34,9 @@ from emitter.publishing.publisher import Publisher
 
 log = structlog.get_logger("emitter.temporal")
 
-LANES_MAX = 1_000
+OUTBOXES_MAX = 1_000
 """Logs for which events may wait at once, while Redis is away."""
-TOLD_MAX = 10_000
+EVENTS_MAX = 10_000
 """Events of workflows that may wait for the event loop."""
 ENDS_MAX = 1_000
 """Ends of workflows that may wait for word from the server, or for Redis, at once."""
@@ -74,11 +74,11 @@ class Proposed(NamedTuple):
     task: asyncio.Task[None]
 
 
-async def _arrived(lane: Outbox) -> None:
+async def _arrived(outbox: Outbox) -> None:
     """When the log has what is queued by now, however long Redis is away, or will take nothing."""
     while True:
         try:
-            return await lane.flush()
+            return await outbox.flush()
         except RedisUnavailable:
             continue
         except RuncastError:
@@ -114,8 +114,8 @@ class EventRelay:
         self._workers = 0
         self._publisher: Publisher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lanes: dict[str, Outbox] = {}
-        self._told: deque[RunEvent] = deque()
+        self._outboxes: dict[str, Outbox] = {}
+        self._events: deque[RunEvent] = deque()
         self._woken = False
         self._dropped = 0
         self._is_away = False
@@ -147,7 +147,7 @@ class EventRelay:
         self._drain()
         await self._settle_ends()
         publisher, self._publisher, self._loop = self._publisher, None, None
-        self._lanes.clear()
+        self._outboxes.clear()
         self._clients.clear()
         assert publisher is not None
         try:
@@ -164,43 +164,43 @@ class EventRelay:
             log.warning("ends_not_told", count=left)
         await tasks.end(waiting)
 
-    # --- lanes ---
+    # --- outboxes ---
 
     @property
     def publisher(self) -> Publisher | None:
         """None while no worker runs."""
         return self._publisher
 
-    def road(self, execution: Execution, producer: str, run: WorkflowRun | None = None) -> SequencedOutbox | None:
-        """The lane of a producer; None while no worker runs, or if too many wait for Redis. `run`: the workflow's that
-        it tells of."""
-        known = self._lanes.get(f"{execution.id} {producer}")
+    def outbox(self, execution: Execution, producer: str, run: WorkflowRun | None = None) -> SequencedOutbox | None:
+        """The outbox of a producer; None while no worker runs, or if too many wait for Redis. `run`: the workflow run
+        whose events it carries."""
+        known = self._outboxes.get(f"{execution.id} {producer}")
         if isinstance(known, SequencedOutbox):
             return known
         if self._publisher is None:
             return None
-        road = SequencedOutbox(self._publisher, execution, producer, lambda error: self.refused(run, error))
-        return road if self.admit(road) else None
+        outbox = SequencedOutbox(self._publisher, execution, producer, lambda error: self.refused(run, error))
+        return outbox if self.admit(outbox) else None
 
-    def admit(self, lane: Outbox) -> bool:
-        """Count a lane among those that may hold events while Redis is away; false if they are too many."""
-        if len(self._lanes) >= LANES_MAX:
-            self._lanes = {key: other for key, other in self._lanes.items() if len(other.queue)}
-        if len(self._lanes) >= LANES_MAX:
-            log.warning("events_dropped", execution=lane.execution_id, reason=f"{LANES_MAX} logs wait for Redis")
+    def admit(self, outbox: Outbox) -> bool:
+        """Count an outbox among those that may hold events while Redis is away; false if they are too many."""
+        if len(self._outboxes) >= OUTBOXES_MAX:
+            self._outboxes = {key: other for key, other in self._outboxes.items() if len(other.queue)}
+        if len(self._outboxes) >= OUTBOXES_MAX:
+            log.warning("events_dropped", execution=outbox.execution_id, reason=f"{OUTBOXES_MAX} logs wait for Redis")
             return False
-        self._lanes[f"{lane.execution_id} {lane.producer}"] = lane
+        self._outboxes[f"{outbox.execution_id} {outbox.producer}"] = outbox
         return True
 
-    async def settle(self, lane: Outbox) -> None:
+    async def wait_stored(self, outbox: Outbox) -> None:
         """Wait until the log has what is queued, but not long: what it has not got by then is sent when Redis is back,
         and as long as Redis is away the next ones hardly wait. Raises nothing but a cancellation."""
-        if not len(lane.queue):
+        if not len(outbox.queue):
             return
         try:
-            await lane.flush(AWAY_SECONDS if self._is_away else self._patience)
+            await outbox.flush(AWAY_SECONDS if self._is_away else self._patience)
         except RedisUnavailable as error:
-            log.warning("redis_away", execution=lane.execution_id, detail=str(error))
+            log.warning("redis_away", execution=outbox.execution_id, detail=str(error))
             self._is_away = True
         except RuncastError:
             pass  # the log takes nothing more, which is no matter of the activity's
@@ -209,15 +209,15 @@ class EventRelay:
 
     # --- from the threads of workflows ---
 
-    def tell(self, told: RunEvent) -> None:
+    def publish(self, run_event: RunEvent) -> None:
         """Hand in an event from any thread. Never waits, never raises."""
         loop = self._loop
         if loop is None:
             return
-        if len(self._told) >= TOLD_MAX and told.event.type not in TERMINAL_STATE_OF:
+        if len(self._events) >= EVENTS_MAX and run_event.event.type not in TERMINAL_STATE_OF:
             self._dropped += 1
             return
-        self._told.append(told)
+        self._events.append(run_event)
         if not self._woken:
             self._woken = True
             with contextlib.suppress(RuntimeError):  # the loop was closed under its worker
@@ -228,47 +228,47 @@ class EventRelay:
         dropped, self._dropped = self._dropped, 0
         if dropped:
             log.warning("events_dropped", count=dropped, reason="told faster than they could be queued")
-        while self._told:
-            self._hear(self._told.popleft())
+        while self._events:
+            self._take(self._events.popleft())
 
-    def _hear(self, told: RunEvent) -> None:
-        proposed = self._ends.get(told.key)
-        if proposed is not None and told.seq > proposed.seq:
+    def _take(self, run_event: RunEvent) -> None:
+        proposed = self._ends.get(run_event.key)
+        if proposed is not None and run_event.seq > proposed.seq:
             return  # by what was left running at the end
         if proposed is not None:  # the server did not take the task that came to an end, and this one is in its place
-            self._ends.pop(told.key).task.cancel()
-        client = self._clients.get(told.run.namespace)
-        if told.is_end and client is not None and len(self._ends) < ENDS_MAX:
-            task = asyncio.create_task(self._end(told, client), name=f"end-{told.execution.id}")
-            self._ends[told.key] = Proposed(told.seq, task)
-            task.add_done_callback(lambda task: self._ended(told.key, task))
+            self._ends.pop(run_event.key).task.cancel()
+        client = self._clients.get(run_event.run.namespace)
+        if run_event.is_end and client is not None and len(self._ends) < ENDS_MAX:
+            task = asyncio.create_task(self._end(run_event, client), name=f"end-{run_event.execution.id}")
+            self._ends[run_event.key] = Proposed(run_event.seq, task)
+            task.add_done_callback(lambda task: self._ended(run_event.key, task))
         else:
-            self.put(told)
+            self.put(run_event)
 
-    def put(self, told: RunEvent) -> None:
+    def put(self, run_event: RunEvent) -> None:
         """Queue an event for its log. Never waits, never raises."""
-        if (road := self.road(told.execution, told.producer, told.run)) is not None:
-            road.put(told.seq, told.event, told.execution, ts=told.ts)
+        if (outbox := self.outbox(run_event.execution, run_event.producer, run_event.run)) is not None:
+            outbox.put(run_event.seq, run_event.event, run_event.execution, ts=run_event.ts)
 
     # --- ends ---
 
-    async def _end(self, told: RunEvent, client: Client) -> None:
+    async def _end(self, run_event: RunEvent, client: Client) -> None:
         """Tell how a run has ended, when it has, after everything else of the execution that waits here."""
-        end = await when_closed(client, told.run)
-        event = told.event if end is None else await self._event_of(end, told, client)
+        end = await when_closed(client, run_event.run)
+        event = run_event.event if end is None else await self._event_of(end, run_event, client)
         if event is None:
             return
         try:
-            await self._others(told.execution)
+            await self._wait_for_others(run_event.execution)
         finally:
-            self.put(told._replace(event=event))
+            self.put(run_event._replace(event=event))
 
-    async def _event_of(self, end: Closed, told: RunEvent, client: Client) -> Event | None:
-        if end.next_run_id and not told.run.is_cron:
+    async def _event_of(self, end: Closed, run_event: RunEvent, client: Client) -> Event | None:
+        if end.next_run_id and not run_event.run.is_cron:
             return await going_on(end, client.data_converter)
-        if end.is_of(told.history_length):
-            return told.event
-        return await self.end_of(end, client, getattr(told.event, "duration", 0.0))
+        if end.is_of(run_event.history_length):
+            return run_event.event
+        return await self.end_of(end, client, getattr(run_event.event, "duration", 0.0))
 
     async def end_of(self, end: Closed, client: Client, duration: float) -> Event:
         """What the history says of an end."""
@@ -276,11 +276,11 @@ class EventRelay:
         max_bytes = self._publisher.limits.max_event_bytes or 2**31
         return await end_of(end, client.data_converter, duration, values=self._values, max_bytes=max_bytes)
 
-    async def _others(self, execution: Execution) -> None:
+    async def _wait_for_others(self, execution: Execution) -> None:
         """Wait until the log has what waits for it here: it takes nothing after its end."""
-        for lane in [*self._lanes.values()]:
-            if lane.execution_id == execution.id:
-                await _arrived(lane)
+        for outbox in [*self._outboxes.values()]:
+            if outbox.execution_id == execution.id:
+                await _arrived(outbox)
 
     def _ended(self, key: str, task: asyncio.Task[None]) -> None:
         if (proposed := self._ends.get(key)) is not None and proposed.task is task:

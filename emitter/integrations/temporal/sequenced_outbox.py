@@ -22,7 +22,8 @@ log = structlog.get_logger("emitter.temporal")
 
 
 class SequencedOutbox(Outbox):
-    """One producer's lane, with a producer and sequences that are given. `refused` hears why the log takes no more."""
+    """An outbox whose producer and sequence numbers are given. `refused` is called with the reason when the log refuses
+    further events."""
 
     def __init__(
         self, publisher: Publisher, execution: Execution, producer: str, refused: Callable[[Exception], None]
@@ -50,13 +51,13 @@ class SequencedOutbox(Outbox):
         if not len(self.queue):
             self.queue.settled = seq - 1  # what lies between was put by another worker, or dropped
         self.queue.put(prepared)
-        self.changed(urgent=True)
+        self.notify(urgent=True)
 
-    def refuse(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         if self.error is None and isinstance(error, AppendRefused):
             log.info("events_refused", execution=self.execution_id, reason=str(error))
             self._refused(error)
-        super().refuse(error)
+        super().fail(error)
 
     def _stored(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
         """The event as it is stored; of one that cannot be, even mended, only word. None: a hook dropped it."""

@@ -60,7 +60,7 @@ from emitter.wire.ids import now_ms
 from emitter.wire.limits import MAX_EVENT_BYTES
 from emitter.wire.mending import may_mend, mended
 
-EXTERN = "runcast_tell"
+EXTERN = "runcast_publish"
 TASK_CHARS = 4_000
 NO_RUN = WorkflowRun("", "", "")
 COPIED_BYTES = 4 * MAX_EVENT_BYTES
@@ -85,7 +85,7 @@ class WorkflowEmitter(EventMethods[None]):
     def emit(self, event: Event) -> None:
         if not isinstance(event, Event) or event.type in TERMINAL_STATE_OF:
             raise InvalidEvent("a workflow emits events of the catalogue, and ends by returning or raising")
-        self.tell(event)
+        self.publish(event)
 
     def _emit_each(self, *said: Event) -> None:
         for event in said:
@@ -94,13 +94,13 @@ class WorkflowEmitter(EventMethods[None]):
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:  # noqa: ARG002 - for every emitter
         self.emit(event)
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         """Number the event, and hand it out unless this is a replay (or an eviction, which Temporal counts as one)."""
         self.number += 1  # at replays too: the same event has the same number
-        tell: Callable[[RunEvent], None] | None = workflow.extern_functions().get(EXTERN)
-        if self._execution is not None and tell is not None and not workflow.unsafe.is_replaying():
+        publish: Callable[[RunEvent], None] | None = workflow.extern_functions().get(EXTERN)
+        if self._execution is not None and publish is not None and not workflow.unsafe.is_replaying():
             task = workflow.info().get_current_history_length()
-            tell(RunEvent(self._execution, self._producer, self.number, _copied(event), now_ms(), self._run, task))
+            publish(RunEvent(self._execution, self._producer, self.number, _copied(event), now_ms(), self._run, task))
 
     @contextmanager
     def phase(self, phase_id: str, name: str | None = None, *, index: int | None = None) -> Iterator[None]:
@@ -143,17 +143,17 @@ class WorkflowInbound(WorkflowInboundInterceptor):
     rules: Rules
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        self._tale = RunReporter(outbound.info(), self.rules)
-        super().init(WorkflowOutbound(outbound, self._tale))
+        self._reporter = RunReporter(outbound.info(), self.rules)
+        super().init(WorkflowOutbound(outbound, self._reporter))
 
     async def execute_workflow(self, given: ExecuteWorkflowInput) -> Any:
         self._enter()
         try:
             result = await super().execute_workflow(given)
         except (Exception, asyncio.CancelledError) as error:
-            self._tale.fail(error)
+            self._reporter.fail(error)
             raise
-        self._tale.complete(result)
+        self._reporter.complete(result)
         return result
 
     async def handle_signal(self, given: HandleSignalInput) -> None:
@@ -167,30 +167,30 @@ class WorkflowInbound(WorkflowInboundInterceptor):
     def _enter(self) -> None:
         """Each of these runs in a task of its own, which inherits no context from the others. A signal may be handled
         before the workflow's main function begins."""
-        _current.set(self._tale.emitter)
-        self._tale.begin()
+        _current.set(self._reporter.emitter)
+        self._reporter.begin()
 
 
 class WorkflowOutbound(WorkflowOutboundInterceptor):
     """Hands the execution on."""
 
-    def __init__(self, next_: WorkflowOutboundInterceptor, tale: RunReporter) -> None:
+    def __init__(self, next_: WorkflowOutboundInterceptor, reporter: RunReporter) -> None:
         super().__init__(next_)
-        self._tale = tale
+        self._reporter = reporter
 
     def start_activity(self, given: StartActivityInput) -> workflow.ActivityHandle[Any]:
-        given.headers = with_header(given.headers, self._tale.for_others)
+        given.headers = with_header(given.headers, self._reporter.for_others)
         return super().start_activity(given)
 
     def start_local_activity(self, given: StartLocalActivityInput) -> workflow.ActivityHandle[Any]:
-        given.headers = with_header(given.headers, self._tale.for_others)
+        given.headers = with_header(given.headers, self._reporter.for_others)
         return super().start_local_activity(given)
 
     async def start_child_workflow(self, given: StartChildWorkflowInput) -> workflow.ChildWorkflowHandle[Any, Any]:
         """A child is a call in its parent's execution, told by its parent: which learns of every end that a child can
         have, once, and before it does anything about it."""
-        child = Child(self._tale, given)
-        given.headers = with_header(given.headers, self._tale.for_child(child.call_id))
+        child = Child(self._reporter, given)
+        given.headers = with_header(given.headers, self._reporter.for_child(child.call_id))
         try:
             handle = await super().start_child_workflow(given)
         except (Exception, asyncio.CancelledError) as error:
@@ -200,7 +200,7 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         return handle
 
     def continue_as_new(self, given: ContinueAsNewInput) -> NoReturn:
-        given.headers = with_header(given.headers, self._tale.for_next_run)
+        given.headers = with_header(given.headers, self._reporter.for_next_run)
         super().continue_as_new(given)
 
 
@@ -256,13 +256,13 @@ class RunReporter:
         if self._is_continued and not is_retry:
             return
         if (is_retry or is_reset) and not self._is_continued:  # it begins from the beginning
-            self.emitter.tell(ExecutionSuperseded(from_seq=0, attempt=attempt))
+            self.emitter.publish(ExecutionSuperseded(from_seq=0, attempt=attempt))
         task = (self.execution.task or info.workflow_type)[:TASK_CHARS]
-        self.emitter.tell(ExecutionStarted(task=task, started_at=self.started_ms, attempt=attempt))
+        self.emitter.publish(ExecutionStarted(task=task, started_at=self.started_ms, attempt=attempt))
 
     def complete(self, result: Any) -> None:
         if not self.is_part:
-            self.emitter.tell(ExecutionComplete(result=self.json(result), duration=seconds_since(self.started_ms)))
+            self.emitter.publish(ExecutionComplete(result=self.json(result), duration=seconds_since(self.started_ms)))
 
     def fail(self, error: BaseException) -> None:
         """Temporal's own distinction: what only fails the workflow task is tried again, and no end."""
@@ -270,9 +270,9 @@ class RunReporter:
             return
         reason = workflow.cancellation_reason()
         if reason is not None and is_cancelled_exception(error):
-            self.emitter.tell(ExecutionCancelled(reason=reason or None))
+            self.emitter.publish(ExecutionCancelled(reason=reason or None))
         elif not isinstance(error, asyncio.CancelledError) and workflow.is_failure_exception(error):
-            self.emitter.tell(ExecutionError(error=error_text(error), code="workflow_failed"))
+            self.emitter.publish(ExecutionError(error=error_text(error), code="workflow_failed"))
 
     def json(self, value: Any) -> Any:
         return json_of(workflow.payload_converter(), value, MAX_EVENT_BYTES) if self.values else None
@@ -288,13 +288,13 @@ def _is_part(info: workflow.Info, carried: Execution | None, found: Execution | 
 class Child:
     """A child workflow, as its parent tells of it."""
 
-    def __init__(self, tale: RunReporter, given: StartChildWorkflowInput) -> None:
-        self._tale = tale
+    def __init__(self, reporter: RunReporter, given: StartChildWorkflowInput) -> None:
+        self._reporter = reporter
         self._name = given.workflow
         self._started_ms = int(workflow.time() * 1000)
-        number = tale.emitter.number + 1  # an id may be given to one child after the other
-        self.call_id = f"{readable(given.id, 24)}-{digest(tale.run.run_id, given.id, str(number))[:8]}"
-        tale.emitter.tell(ToolStart(call_id=self.call_id, tool_name=self._name, params=None))
+        number = reporter.emitter.number + 1  # an id may be given to one child after the other
+        self.call_id = f"{readable(given.id, 24)}-{digest(reporter.run.run_id, given.id, str(number))[:8]}"
+        reporter.emitter.publish(ToolStart(call_id=self.call_id, tool_name=self._name, params=None))
 
     def done(self, handle: asyncio.Task[Any]) -> None:
         if handle.cancelled():
@@ -302,16 +302,16 @@ class Child:
         elif (error := handle.exception()) is not None:
             self.fail(error)
         else:
-            result, seconds = self._tale.json(handle.result()), seconds_since(self._started_ms)
-            self._tell(ToolComplete(call_id=self.call_id, tool_name=self._name, result=result, duration=seconds))
+            result, seconds = self._reporter.json(handle.result()), seconds_since(self._started_ms)
+            self._publish(ToolComplete(call_id=self.call_id, tool_name=self._name, result=result, duration=seconds))
 
     def fail(self, error: BaseException) -> None:
         text = "cancelled" if is_cancelled_exception(error) else error_text(error)
         seconds = seconds_since(self._started_ms)
-        self._tell(ToolError(call_id=self.call_id, tool_name=self._name, error=text, duration=seconds))
+        self._publish(ToolError(call_id=self.call_id, tool_name=self._name, error=text, duration=seconds))
 
-    def _tell(self, event: Event) -> None:
-        self._tale.emitter.tell(event)
+    def _publish(self, event: Event) -> None:
+        self._reporter.emitter.publish(event)
 
 
 def seconds_since(ms: int) -> float:

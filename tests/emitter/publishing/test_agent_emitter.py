@@ -23,7 +23,7 @@ from emitter.errors import (
     QueueFull,
     RedisUnavailable,
 )
-from emitter.publishing.outbox import Options
+from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
 from emitter.store.append import LogLimits
 from emitter.wire.keys import Owner
@@ -210,7 +210,7 @@ async def test_end_text_begins_another_message(redis: Redis, emitter: AgentEmitt
 
 async def test_chunks_merge_only_with_their_neighbours(redis: Redis, redis_url: str) -> None:
     """Order holds between chunks, messages and events of other types."""
-    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, options=Options(max_wait=30)) as emitter:
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, options=PublisherOptions(max_wait=30)) as emitter:
         await emitter.message_delta("a", "m")
         await emitter.message_delta("b", "m")
         await emitter.message_delta("c", "n")
@@ -228,7 +228,7 @@ async def test_chunks_merge_only_with_their_neighbours(redis: Redis, redis_url: 
 async def test_a_full_queue_makes_emitting_wait_and_then_raise(redis: Redis, road: tuple[Proxy, str]) -> None:
     """The call that finds no room waits `overflow_timeout`, raises, and has queued nothing."""
     proxy, url = road
-    options = Options(max_queue_events=5, overflow_timeout=0.2)
+    options = PublisherOptions(max_queue_events=5, overflow_timeout=0.2)
     async with AgentEmitter("alice", "ex_1", redis_url=url, options=options) as emitter:
         with proxy.gone():
             for number in range(5):
@@ -248,13 +248,13 @@ async def test_those_who_wait_for_room_keep_their_order(
 ) -> None:
     """However many wait, the queue stays within its bound, and they are stored in the order of their calls."""
     proxy, url = road
-    options = Options(**limits)  # type: ignore[arg-type]
+    options = PublisherOptions(**limits)  # type: ignore[arg-type]
     async with AgentEmitter("alice", "ex_1", redis_url=url, options=options) as emitter:
         with proxy.gone():
             calls = [asyncio.create_task(emitter.status(str(number), "x" * 100)) for number in range(60)]
             await asyncio.sleep(0.05)
-            assert len(emitter._lane.queue) <= 6
-            assert emitter._lane.queue.size < 2600
+            assert len(emitter._outbox.queue) <= 6
+            assert emitter._outbox.queue.size < 2600
         calls += [asyncio.create_task(emitter.status(str(number), "")) for number in range(60, 70)]
         await asyncio.gather(*calls)
     assert [event["data"]["status"] for event in await stored(redis)] == [str(number) for number in range(70)]
@@ -263,7 +263,7 @@ async def test_those_who_wait_for_room_keep_their_order(
 async def test_a_cancelled_wait_for_room_queues_nothing(redis: Redis, road: tuple[Proxy, str]) -> None:
     """What was cancelled is not stored; what waited behind it is."""
     proxy, url = road
-    async with AgentEmitter("alice", "ex_1", redis_url=url, options=Options(max_queue_events=2)) as emitter:
+    async with AgentEmitter("alice", "ex_1", redis_url=url, options=PublisherOptions(max_queue_events=2)) as emitter:
         with proxy.gone():
             await emitter.status("0", "")
             await emitter.status("1", "")
@@ -273,14 +273,14 @@ async def test_a_cancelled_wait_for_room_queues_nothing(redis: Redis, road: tupl
             cancelled.cancel()
             await asyncio.gather(cancelled, return_exceptions=True)
         await behind
-        assert emitter._lane.crowded == 0
+        assert emitter._outbox.crowded == 0
     assert [event["data"]["status"] for event in await stored(redis)] == list("012")
 
 
 async def test_dropping_chunks_drops_only_chunks_and_says_so(redis: Redis, road: tuple[Proxy, str]) -> None:
     """With `drop_deltas` nothing waits for chunks: they go, every other event is stored, the log tells how many."""
     proxy, url = road
-    options = Options(max_queue_events=10, overflow="drop_deltas", max_wait=30)
+    options = PublisherOptions(max_queue_events=10, overflow="drop_deltas", max_wait=30)
     async with AgentEmitter("alice", "ex_1", redis_url=url, options=options) as emitter:
         await emitter.status("first", "")
         await emitter.flush()
@@ -302,7 +302,7 @@ async def test_dropping_chunks_drops_only_chunks_and_says_so(redis: Redis, road:
 async def test_dropping_chunks_still_waits_for_other_events(redis: Redis, road: tuple[Proxy, str]) -> None:
     """A queue full of events that must stay makes the next such event wait."""
     proxy, url = road
-    options = Options(max_queue_events=3, overflow="drop_deltas", overflow_timeout=0.1)
+    options = PublisherOptions(max_queue_events=3, overflow="drop_deltas", overflow_timeout=0.1)
     async with AgentEmitter("alice", "ex_1", redis_url=url, options=options) as emitter:
         with proxy.gone():
             for number in range(3):
@@ -366,7 +366,7 @@ async def test_a_flush_that_is_given_up_disturbs_nobody(redis: Redis, emitter: A
 async def test_a_flush_during_drops_ends(redis: Redis, road: tuple[Proxy, str]) -> None:
     """Chunks that are given up are waited for no longer, and the events behind them still are."""
     proxy, url = road
-    options = Options(max_queue_events=10, overflow="drop_deltas", max_wait=30)
+    options = PublisherOptions(max_queue_events=10, overflow="drop_deltas", max_wait=30)
     async with AgentEmitter("alice", "ex_1", redis_url=url, options=options) as emitter:
         with proxy.gone():
             for number in range(4):
@@ -412,7 +412,7 @@ async def test_closing_in_vain_tells_the_loss(road: tuple[Proxy, str]) -> None:
 async def test_the_agents_own_error_comes_before_a_loss(road: tuple[Proxy, str]) -> None:
     """A failed close never hides why the agent stopped."""
     proxy, url = road
-    options = Options(close_timeout=0.1)
+    options = PublisherOptions(close_timeout=0.1)
 
     async def agent() -> None:
         async with AgentEmitter("alice", "ex_1", redis_url=url, options=options) as emitter:
@@ -447,7 +447,7 @@ async def test_closing_wakes_those_who_wait(road: tuple[Proxy, str]) -> None:
     """A call that waits for room, or for the log, does not wait for an emitter that is gone."""
     proxy, url = road
     with proxy.gone():
-        emitter = AgentEmitter("alice", "ex_1", redis_url=url, options=Options(max_queue_events=1))
+        emitter = AgentEmitter("alice", "ex_1", redis_url=url, options=PublisherOptions(max_queue_events=1))
         await emitter.__aenter__()
         await emitter.status("1", "")
         waiting = [asyncio.create_task(emitter.status("2", "")), asyncio.create_task(emitter.flush())]
@@ -527,7 +527,7 @@ async def test_others_that_emit_beside_the_end_do_not_break_it(redis: Redis, emi
 async def test_the_end_is_queued_though_the_queue_is_full(redis: Redis, road: tuple[Proxy, str]) -> None:
     """Redis away at the end: the call says so, and the end is written when Redis is back."""
     proxy, url = road
-    options = Options(max_queue_events=2, flush_timeout=0.1)
+    options = PublisherOptions(max_queue_events=2, flush_timeout=0.1)
     async with AgentEmitter("alice", "ex_1", redis_url=url, options=options) as emitter:
         with proxy.gone():
             await emitter.status("1", "")

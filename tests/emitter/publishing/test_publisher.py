@@ -28,7 +28,7 @@ from emitter.errors import (
     UnknownInput,
 )
 from emitter.publishing import publisher
-from emitter.publishing.outbox import Options
+from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
 from emitter.store.append import LogLimits, PackedAppend, append_command, limits_from
 from emitter.store.connection import connect, pack
@@ -187,7 +187,7 @@ async def test_error_replies_are_retried(redis: Redis, road: tuple[Proxy, str], 
 
 
 async def test_scripts_that_were_flushed_are_loaded_again(redis: Redis, redis_url: str) -> None:
-    """In a lot of many lanes too."""
+    """In a lot of many outboxes too."""
     async with Publisher(redis_url=redis_url) as shared:
         emitters = [AgentEmitter("alice", f"ex_{number}", publisher=shared) for number in range(3)]
         for _ in range(2):
@@ -236,7 +236,7 @@ async def test_redis_away_at_the_start(redis: Redis, road: tuple[Proxy, str]) ->
 
 
 async def test_one_round_trip_for_many_lanes(redis: Redis, road: tuple[Proxy, str]) -> None:
-    """What waits in all lanes at one moment leaves together."""
+    """What waits in all outboxes at one moment leaves together."""
     proxy, url = road
     async with Publisher(redis_url=url) as shared:
         emitters = [AgentEmitter("alice", f"ex_{number}", publisher=shared) for number in range(50)]
@@ -254,7 +254,7 @@ async def test_one_round_trip_for_many_lanes(redis: Redis, road: tuple[Proxy, st
 
 
 async def test_a_lot_too_large_for_one_round_trip(redis: Redis, redis_url: str, monkeypatch: Any) -> None:
-    """The lanes beyond the bound follow with the next."""
+    """The outboxes beyond the bound follow with the next."""
     monkeypatch.setattr(publisher, "ROUND_TRIP_BYTES", 1000)
     async with Publisher(redis_url=redis_url) as shared:
         emitters = [AgentEmitter("alice", f"ex_{number}", publisher=shared) for number in range(20)]
@@ -266,8 +266,8 @@ async def test_a_lot_too_large_for_one_round_trip(redis: Redis, redis_url: str, 
 
 
 async def test_chunks_wait_and_other_events_do_not(redis: Redis, redis_url: str) -> None:
-    """On an idle lane a chunk waits `max_wait` for more; a whole event leaves at once and takes the chunks along."""
-    options = Options(max_wait=30)
+    """On an idle outbox a chunk waits `max_wait` for more; a whole event leaves at once and takes the chunks along."""
+    options = PublisherOptions(max_wait=30)
     async with AgentEmitter("alice", "ex_1", redis_url=redis_url, options=options) as emitter:
         await emitter.status("0", "")
         await emitter.flush()
@@ -288,7 +288,7 @@ async def test_chunks_wait_and_other_events_do_not(redis: Redis, redis_url: str)
 
 async def test_chunks_leave_after_max_wait(redis: Redis, redis_url: str) -> None:
     """Without anything else they leave as one event when the time is over."""
-    options = Options(max_wait=0.05)
+    options = PublisherOptions(max_wait=0.05)
     async with AgentEmitter("alice", "ex_1", redis_url=redis_url, options=options) as emitter:
         async with redis.pubsub() as channel:
             await channel.subscribe(OWNER.execution("ex_1").log)
@@ -303,7 +303,7 @@ async def test_chunks_leave_after_max_wait(redis: Redis, redis_url: str) -> None
 
 async def test_batches_are_no_larger_than_max_batch(redis: Redis, redis_url: str) -> None:
     """A full queue leaves in pieces, in order."""
-    options = Options(max_batch=7)
+    options = PublisherOptions(max_batch=7)
     sizes = []
     async with (
         AgentEmitter("alice", "ex_1", redis_url=redis_url, options=options) as emitter,
@@ -328,7 +328,7 @@ async def test_an_agent_that_never_waits_still_publishes(redis: Redis, redis_url
             await emitter.text("x")
             if number == 1500:
                 await emitter.status("half", "")
-        assert len(emitter._lane.queue) < 1000
+        assert len(emitter._outbox.queue) < 1000
     assert len(await texts(redis)) == 3000
 
 
@@ -436,7 +436,7 @@ async def test_a_publisher_forgets_lanes(redis: Redis, redis_url: str) -> None:
         closed = AgentEmitter("alice", "ex_2", publisher=shared)
         await closed.text("x")
         await closed.close()
-        traces = [weakref.ref(idle), weakref.ref(closed), weakref.ref(idle._lane), weakref.ref(closed._lane)]
+        traces = [weakref.ref(idle), weakref.ref(closed), weakref.ref(idle._outbox), weakref.ref(closed._outbox)]
         del idle, closed
         await asyncio.sleep(0.03)
         gc.collect()
@@ -445,7 +445,7 @@ async def test_a_publisher_forgets_lanes(redis: Redis, redis_url: str) -> None:
 
 
 async def test_what_was_reported_lost_stays_lost(redis: Redis, road: tuple[Proxy, str]) -> None:
-    """A lane that was closed while Redis was away is not sent later, behind its owner's back."""
+    """An outbox that was closed while Redis was away is not sent later, behind its owner's back."""
     proxy, url = road
     async with Publisher(redis_url=url) as shared:
         with proxy.gone():
@@ -466,7 +466,7 @@ async def test_what_was_reported_lost_stays_lost(redis: Redis, road: tuple[Proxy
 
 async def test_closing_a_publisher_flushes_what_was_left_behind(redis: Redis, redis_url: str) -> None:
     """Emitters that nobody closed lose nothing either, and take nothing more."""
-    async with Publisher(redis_url=redis_url, options=Options(max_wait=30)) as shared:
+    async with Publisher(redis_url=redis_url, options=PublisherOptions(max_wait=30)) as shared:
         emitter = AgentEmitter("alice", "ex_1", publisher=shared)
         await emitter.text("left behind")
     assert await texts(redis) == "left behind"
@@ -478,7 +478,7 @@ async def test_closing_a_publisher_flushes_what_was_left_behind(redis: Redis, re
 async def test_closing_a_publisher_tells_what_is_lost(redis: Redis, road: tuple[Proxy, str]) -> None:
     """The count is that of all its emitters."""
     proxy, url = road
-    options = Options(close_timeout=0.1)
+    options = PublisherOptions(close_timeout=0.1)
 
     async def agents() -> None:
         async with Publisher(redis_url=url, options=options) as shared:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from emitter import AgentEmitter, SyncAgentEmitter
 from emitter.errors import EmitterClosed, EventsLost, ExecutionEnded, InputExpired, InvalidEvent, PayloadTooLarge
-from emitter.publishing.outbox import Options
+from emitter.publishing.outbox import PublisherOptions
 from emitter.wire.keys import Owner
 
 KEYS = Owner("alice").execution("ex_1")
@@ -143,7 +143,7 @@ async def test_closing_in_vain_tells_the_loss_and_ends_the_thread(tmp_path: Any)
     """The count, as of the asynchronous one."""
 
     def agent() -> None:
-        options = Options(close_timeout=0.1)
+        options = PublisherOptions(close_timeout=0.1)
         emitter = SyncAgentEmitter("alice", "ex_1", redis_url=f"unix://{tmp_path}/nobody", options=options)
         emitter.status("1", "")
         with pytest.raises(EventsLost) as caught:
@@ -151,7 +151,7 @@ async def test_closing_in_vain_tells_the_loss_and_ends_the_thread(tmp_path: Any)
         assert caught.value.count == 1
 
     def failing() -> None:
-        options = Options(close_timeout=0.1)
+        options = PublisherOptions(close_timeout=0.1)
         with SyncAgentEmitter("alice", "ex_1", redis_url=f"unix://{tmp_path}/nobody", options=options) as emitter:
             emitter.status("1", "")
             raise ZeroDivisionError

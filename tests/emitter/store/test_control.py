@@ -20,13 +20,13 @@ class Ear:
     def __init__(self, url: str) -> None:
         self.redis: Any = connect(url)
         self._own: Any = connect(url)
-        self.listener = ControlChannel(self._own)
+        self.control = ControlChannel(self._own)
 
     @contextlib.contextmanager
     def news_of(self, channel: str, input_id: str) -> Iterator[asyncio.Event]:
         """An event that is set when an input may have its answer."""
         news = asyncio.Event()
-        with self.listener.calling(channel, b"answer " + input_id.encode(), news.set):
+        with self.control.waiting_for(channel, b"answer " + input_id.encode(), news.set):
             yield news
 
     async def channels(self, *expected: str) -> None:
@@ -39,7 +39,7 @@ class Ear:
         return len([client for client in await self.redis.client_list() if client["sub"] != "0"])
 
     async def aclose(self) -> None:
-        await self.listener.aclose()
+        await self.control.aclose()
         await self._own.aclose()
         await self.redis.aclose()
 
@@ -136,8 +136,8 @@ async def test_closing_wakes_who_waits(ear: Ear) -> None:
     """And leaves no connection and no task; a second time it does nothing."""
     with ear.news_of("a", "q") as news:
         await heard(news)
-        await ear.listener.aclose()
+        await ear.control.aclose()
         assert news.is_set()
-        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("listener")]
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("control")]
         await ear.channels()
-    await ear.listener.aclose()
+    await ear.control.aclose()

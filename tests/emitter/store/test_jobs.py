@@ -165,12 +165,24 @@ async def test_a_settled_job_leaves_nothing_but_its_lease(redis: Redis) -> None:
     entry = await read_one(redis)
     job = await jobs.claim(redis, entry, "w1", LEASE_MS, 3)
     assert isinstance(job, Job)
-    await jobs.settle(redis, entry, job)
+    await jobs.ack(redis, entry, job)
     assert await redis.xlen(jobs_key("writer")) == 0
     assert (await redis.xpending(jobs_key("writer"), JOBS_GROUP))["pending"] == 0
     assert await redis.zrange(DUE, 0, -1, withscores=True) == [(b"acme:alice:ex_1", job.lease_ms)]
     await jobs.end(redis, job.member)
     assert await redis.zcard(DUE) == await redis.hlen(QUEUED) == 0
+
+
+async def test_an_ended_execution_does_not_become_due_again(redis: Redis) -> None:
+    """A short agent may end before its entry is acknowledged, and before an early renewal has set the next check."""
+    await accept(redis, "ex_1")
+    entry = await read_one(redis)
+    job = await jobs.claim(redis, entry, "w1", LEASE_MS, 3)
+    assert isinstance(job, Job)
+    await jobs.end(redis, job.member)
+    await jobs.ack(redis, entry, job)
+    await jobs.schedule_checks(redis, {job.member: job.lease_ms}, only_known=True)
+    assert await redis.zcard(DUE) == 0
 
 
 async def test_a_job_read_by_a_worker_that_died_is_recovered(redis: Redis) -> None:
@@ -181,10 +193,10 @@ async def test_a_job_read_by_a_worker_that_died_is_recovered(redis: Redis) -> No
     assert await jobs.recover(redis, "writer", "w2", idle_ms=0, count=5) == [entry]
 
 
-async def test_what_is_put_back_is_offered_again(redis: Redis) -> None:
-    """An entry that was read and put back reaches another worker at once."""
+async def test_what_is_requeued_is_offered_again(redis: Redis) -> None:
+    """An entry that was read and requeued reaches another worker at once."""
     await accept(redis, "ex_1")
-    await jobs.put_back(redis, await read_one(redis, "w1"))
+    await jobs.requeue(redis, await read_one(redis, "w1"))
     assert (await read_one(redis, "w2")).execution_id == "ex_1"
     pending: Any = await redis.xpending(jobs_key("writer"), JOBS_GROUP)
     assert [consumer["name"] for consumer in pending["consumers"]] == [b"w2"]
@@ -203,14 +215,14 @@ async def test_an_entry_that_is_no_job_is_dropped(redis: Redis, fields: dict[Any
 
 
 async def test_a_renewal_prolongs_the_lease(redis: Redis) -> None:
-    """The owner's renewal moves the lease in the record; `look_at` moves it for those who look for lost workers."""
+    """The owner's renewal moves the lease in the record; `schedule_checks` moves the time of the reaper's check."""
     job = await claimed(redis)
     (renewal,) = await jobs.renew(redis, [job], "w1", 2 * LEASE_MS)
     assert renewal.verdict == "ok"
     assert renewal.cancel is None
     assert renewal.lease_ms >= job.lease_ms + LEASE_MS
     assert (await record_of(redis))["lease"] == str(renewal.lease_ms)
-    await jobs.look_at(redis, {job.member: renewal.lease_ms})
+    await jobs.schedule_checks(redis, {job.member: renewal.lease_ms})
     assert await redis.zscore(DUE, job.member) == renewal.lease_ms
 
 
@@ -240,6 +252,6 @@ async def test_a_consumer_with_unsettled_jobs_is_kept(redis: Redis) -> None:
     entry = await read_one(redis, "w1")
     await jobs.forget_consumers(redis, "writer", "w1")
     assert len(await redis.xinfo_consumers(jobs_key("writer"), JOBS_GROUP)) == 1
-    await jobs.settle(redis, entry, None)
+    await jobs.ack(redis, entry, None)
     await jobs.forget_consumers(redis, "writer", "w1")
     assert await redis.xinfo_consumers(jobs_key("writer"), JOBS_GROUP) == []

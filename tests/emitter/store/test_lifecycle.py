@@ -175,7 +175,7 @@ async def test_so_many_of_one_user_may_wait(redis: Redis) -> None:
     (entry, *_) = await jobs.read(redis, ["writer"], "w", count=1, block_ms=1000)
     job = await jobs.claim(redis, entry, "w", 60_000, 3)
     assert isinstance(job, Job)
-    await jobs.settle(redis, entry, job)
+    await jobs.ack(redis, entry, job)
     assert await lifecycle.accept(ALICE, "ex_4", START)
     with pytest.raises(TooManyQueued):
         await lifecycle.accept(ALICE, "ex_5", START)

@@ -177,7 +177,7 @@ async def test_a_clock_that_was_put_forward_ends_no_lease(redis: Redis, lifecycl
     await due_now(redis)
     patient = reaper_of(redis, lifecycle, lease_seconds=0.2)
     patient._steady_since -= 60
-    await patient._hold()
+    await patient._acquire_lock()
     patient._clock_ms -= 60_000  # as if a minute had passed there since, and none here
     await patient.step()
     assert await state(redis) == "running"
@@ -209,9 +209,9 @@ async def test_one_reaper_works_at_a_time(redis: Redis, lifecycle: Lifecycle) ->
     await redis.zadd(DUE, {"rubbish": 1})
     await second.step()
     assert await redis.zcard(DUE) == 1
-    await second.let_go()
+    await second.release_lock()
     assert await redis.get(REAPER) == b"w1", "only the holder lets go"
-    await first.let_go()
+    await first.release_lock()
     await second.step()
     assert await redis.zcard(DUE) == 0
     assert 0 < await redis.pttl(REAPER) <= 1000 * reaper.LOCK_SECONDS

@@ -378,7 +378,7 @@ async def test_an_append_that_was_late_shows_how_late(own_redis: EmbeddedRedis) 
         await emitter.flush()
         with redis_stopped(own_redis):
             await emitter.thinking("during")
-            await eventually("a try failed", lambda: emitter._lane.late_since is not None)
+            await eventually("a try failed", lambda: emitter._outbox.late_since is not None)
         await emitter.flush()
         await emitter.thinking("after")
         await emitter.flush()
@@ -404,7 +404,7 @@ async def test_every_attempt_is_a_child_of_the_request(redis: Redis, redis_url: 
     await Lifecycle(redis, LogLimits(), Redactor()).accept(ALICE, "ex_1", Start(task="t", agent="agent", trace=SAMPLED))
     for _ in range(2):
         running.clear()
-        settings = WorkerSettings(redis_url=redis_url, grace_seconds=0.2, cut_seconds=0.2, block_ms=100)
+        settings = WorkerSettings(redis_url=redis_url, grace_seconds=0.2, cancel_grace_seconds=0.2, block_ms=100)
         worker = Worker(agents, settings, tracer=kept.tracer)
         task = asyncio.create_task(worker.run())
         async with asyncio.timeout(20):

@@ -10,15 +10,15 @@ from emitter.errors import InvalidEvent
 from emitter.events import InputRequired
 from emitter.wire.envelope import append_mark, encode_data
 from emitter.wire.ids import INPUT_ID, now_ms
-from emitter.wire.inputs import EXPIRES_SECONDS_MAX, OPTIONS_MAX, Questions
+from emitter.wire.inputs import EXPIRES_SECONDS_MAX, OPTIONS_MAX, Inputs
 
 FORM = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
 
 
 def ids(*asked: dict[str, Any]) -> list[str]:
     """Of questions asked one after the other in one attempt."""
-    questions = Questions()
-    return [questions.make(**({"prompt": "Go?", "kind": "approval"} | each)).input_id for each in asked]
+    inputs = Inputs()
+    return [inputs.make(**({"prompt": "Go?", "kind": "approval"} | each)).input_id for each in asked]
 
 
 def test_the_same_question_has_the_same_id_in_every_attempt() -> None:
@@ -59,7 +59,7 @@ def test_an_id_of_ones_own_is_kept_and_counts_for_nothing() -> None:
 
 def test_a_question_is_made_as_it_was_asked() -> None:
     """With the time of its end by the clock (ms)."""
-    made = Questions().make("Which?", "choice", options=("a", "b"), expires_in=60, input_id="q")
+    made = Inputs().make("Which?", "choice", options=("a", "b"), expires_in=60, input_id="q")
     assert made.expires_at is not None
     assert abs(made.expires_at - now_ms() - 60_000) < 5_000
     expected = InputRequired(
@@ -96,14 +96,14 @@ def test_what_nobody_could_answer_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_refused_question_does_not_count() -> None:
     """The next of the same kind has the first's number."""
-    questions = Questions()
+    inputs = Inputs()
     with pytest.raises(InvalidEvent):
-        questions.make("Go?", "approval", expires_in=-1)
-    assert questions.make("Go?", "approval").input_id.endswith("_1")
+        inputs.make("Go?", "approval", expires_in=-1)
+    assert inputs.make("Go?", "approval").input_id.endswith("_1")
 
 
 @pytest.mark.parametrize("options", [["a"], [str(number) for number in range(OPTIONS_MAX)]])
 def test_as_many_options_as_are_allowed(options: list[str]) -> None:
     """From one to a hundred; other kinds may have any."""
-    assert Questions().make("Which?", "choice", options=options).options == options
-    assert Questions().make("Go?", "approval", options=[]).options == []
+    assert Inputs().make("Which?", "choice", options=options).options == options
+    assert Inputs().make("Go?", "approval", options=[]).options == []

@@ -697,7 +697,7 @@ async def test_a_hook_that_makes_a_mess_still_fails(redis: Redis, redis_url: str
             await emitter.status("s", "m")
 
 
-async def test_no_message_id_kills_the_lane(redis: Redis, emitter: AgentEmitter) -> None:
+async def test_no_message_id_kills_the_outbox(redis: Redis, emitter: AgentEmitter) -> None:
     """Neither one of a wrong type nor one that fills an event."""
     for message_id in (Text("m"), 5, None, "x" * 100_000, "\ud83d", ["a"]):
         await emitter.message_delta("a", message_id)  # type: ignore[arg-type]

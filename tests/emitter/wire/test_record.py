@@ -24,7 +24,7 @@ from emitter.store.lifecycle import Lifecycle, Start
 from emitter.store.reaper import Reaper
 from emitter.wire.ids import EventId
 from emitter.wire.keys import DUE, Owner, jobs_key
-from emitter.wire.record import FIELDS, FORMAT, PREFIXES, Cancel, ExecutionRecord, Field, Selection, answer, question
+from emitter.wire.record import FIELDS, FORMAT, PREFIXES, Cancel, ExecutionRecord, Field, Selection, answer, open_input
 from emitter.wire.redact import Redactor
 from tests.emitter.lua_fields import NotUnderstood, scripts, uses_of
 
@@ -33,7 +33,7 @@ SCRIPTS = scripts(ROOT / "emitter", ROOT / "broker")
 GIVEN = {"hold.lua": {"ARGV[1]": {Field.LEASE, Field.SEEN}}}
 """Fields that a script takes as an argument, which `renew_holds` writes."""
 NAMES = {name: value for name, value in vars(Field).items() if not name.startswith("_")}
-HELPERS = {"question_field": "QUESTION", "answer_field": "ANSWER", "producer_field": "PRODUCER"}
+HELPERS = {"input_field": "INPUT", "answer_field": "ANSWER", "producer_field": "PRODUCER"}
 
 ALICE = Owner("alice", "acme")
 KEYS = ALICE.execution("ex_1")
@@ -89,7 +89,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def named(node: ast.AST) -> set[str]:
-    """The fields that are named within: `Field.STATE`, `question_field(…)`."""
+    """The fields that are named within: `Field.STATE`, `input_field(…)`."""
     found = set()
     for each in ast.walk(node):
         if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "Field":
@@ -167,7 +167,7 @@ def test_a_whole_record() -> None:
         metadata=b'{"m":1}', given=b"G", request_id="r", conversation_id="c", created_ms=10, key="k", not_before_ms=11,
         cancel_after_ms=12, traceparent="tp", tracestate="ts", attempt=2, from_seq=3, owner="w", lease_ms=13,
         claimed_ms=14, max_attempts=5, lost=1, lost_after_ms=15, failed=6, hold_ms=16, seen_ms=17,
-        cancel=Cancel("enough", "bob"), cancel_ms=18, open_inputs=("in_1", "in_2"), questions={"in_1": b"Q"},
+        cancel=Cancel("enough", "bob"), cancel_ms=18, open_inputs=("in_1", "in_2"), inputs={"in_1": b"Q"},
         answers={"in_0": b"A"}, producers={"worker": 19},
     )  # fmt: skip
     assert (found.exists, found.has_ended, found.last) == (True, False, EventId(7, 8))
@@ -186,10 +186,10 @@ def test_what_is_missing_has_one_default() -> None:
 
 def test_a_selection_reads_what_it_names() -> None:
     """The names are sent once each, the format with them; fields of one question are found by its id."""
-    selection = Selection(Field.STATE, Field.STATE, question("q"), answer("q"))
+    selection = Selection(Field.STATE, Field.STATE, open_input("q"), answer("q"))
     assert selection.names == ("format", "state", "i:q", "a:q")
     found = selection.read([b"1", b"running", None, b"yes"])
-    assert (found.state, found.questions, found.answers) == ("running", {}, {"q": b"yes"})
+    assert (found.state, found.inputs, found.answers) == ("running", {}, {"q": b"yes"})
 
 
 @pytest.mark.parametrize("value", [b"soon", b"1e3", b"\xff", b"1 2"])
@@ -261,9 +261,9 @@ async def test_a_newer_record_is_left_to_newer_workers(redis: Redis) -> None:
     (entry,) = await jobs.read(redis, ["writer"], "w1", count=1, block_ms=1000)
     claim = await jobs.claim(redis, entry, "w1", 30_000, 3)
     assert isinstance(claim, jobs.Apart)
-    await jobs.settle(redis, entry, None, look_ms=claim.look_ms)
+    await jobs.ack(redis, entry, None, check_ms=claim.check_ms)
     assert await fields_of(redis) == before
-    assert await redis.zrange(DUE, 0, -1, withscores=True) == [(b"acme:alice:ex_1", claim.look_ms)]
+    assert await redis.zrange(DUE, 0, -1, withscores=True) == [(b"acme:alice:ex_1", claim.check_ms)]
     assert await redis.xlen(jobs_key("writer")) == 0
 
 

@@ -18,7 +18,7 @@ from emitter.errors import RedisUnavailable, RuncastError, Superseded
 from emitter.events import InputReceived
 from emitter.observer import Outcome
 from emitter.publishing.agent_emitter import AgentEmitter
-from emitter.publishing.outbox import Options
+from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
 from emitter.store.append import append, prepare
 from emitter.store.connection import connect
@@ -45,8 +45,8 @@ async def publisher(redis: Redis) -> AsyncIterator[Publisher]:
         yield publisher
 
 
-def run_of(
-    publisher: Publisher, function: Callable[[Any], Any], *, cut_seconds: float = 0.2, **options: Any
+def attempt_of(
+    publisher: Publisher, function: Callable[[Any], Any], *, cancel_grace_seconds: float = 0.2, **options: Any
 ) -> Attempt:
     """A run of this agent as attempt 1 of `ex_1`."""
     agents = Agents()
@@ -59,18 +59,18 @@ def run_of(
     def open_emitter() -> AgentEmitter:
         return AgentEmitter("alice", "ex_1", org="acme", publisher=publisher, attempt=1)
 
-    return Attempt(job, agents["agent"], open_emitter, cut_seconds)
+    return Attempt(job, agents["agent"], open_emitter, cancel_grace_seconds)
 
 
-async def outcome_of(run: Attempt) -> Outcome:
+async def outcome_of(attempt: Attempt) -> Outcome:
     async with asyncio.timeout(BOUND):
-        return await run.execute()
+        return await attempt.execute()
 
 
 @contextlib.asynccontextmanager
-async def executing(run: Attempt) -> AsyncIterator[asyncio.Task[Outcome]]:
+async def executing(attempt: Attempt) -> AsyncIterator[asyncio.Task[Outcome]]:
     """The run goes on for the length of the block, which is left when it has ended."""
-    task = asyncio.create_task(outcome_of(run))
+    task = asyncio.create_task(outcome_of(attempt))
     try:
         yield task
     finally:
@@ -148,7 +148,7 @@ async def test_a_silent_agent_is_stopped_at_the_first_limit(
             time.sleep(0.01)
         stopped.set()
 
-    assert await outcome_of(run_of(publisher, agent if kind == "async" else blocking, **options)) == "timeout"
+    assert await outcome_of(attempt_of(publisher, agent if kind == "async" else blocking, **options)) == "timeout"
     assert stopped.is_set()
     events = await events_of(redis)
     assert [event.type for event in events] == [STARTED, "timeout", "timeout", ERROR]
@@ -177,8 +177,8 @@ async def test_every_event_begins_a_new_silence(redis: Redis, publisher: Publish
 
     loop = asyncio.get_running_loop()
     started = time.monotonic()
-    run = run_of(publisher, agent if kind == "async" else blocking, idle_limit=1.0)
-    assert await outcome_of(run) == "completed"
+    attempt = attempt_of(publisher, agent if kind == "async" else blocking, idle_limit=1.0)
+    assert await outcome_of(attempt) == "completed"
     assert time.monotonic() - started > 1.0
     assert await types_of(redis) == [STARTED, *["timeout", "thinking"] * 3, COMPLETE]
 
@@ -191,7 +191,7 @@ async def test_streamed_text_is_activity(redis: Redis, publisher: Publisher) -> 
         await context.emitter.text("Well")
         await until(redis, "timeout", 2)
 
-    assert await outcome_of(run_of(publisher, agent, idle_limit=1.0)) == "completed"
+    assert await outcome_of(attempt_of(publisher, agent, idle_limit=1.0)) == "completed"
     assert (await types_of(redis))[1:] == ["timeout", "message:delta", "timeout", "message:complete", COMPLETE]
 
 
@@ -208,8 +208,8 @@ async def test_waiting_for_a_person_is_not_idle(redis: Redis, publisher: Publish
         while not context.cancelled:
             time.sleep(0.01)
 
-    run = run_of(publisher, agent if kind == "async" else blocking, idle_limit=0.4)
-    async with executing(run) as task:
+    attempt = attempt_of(publisher, agent if kind == "async" else blocking, idle_limit=0.4)
+    async with executing(attempt) as task:
         await until(redis, "input:required")
         await asyncio.sleep(0.9)  # over two idle limits
         assert await types_of(redis) == [STARTED, "input:required"]
@@ -227,7 +227,7 @@ async def test_waiting_for_a_person_is_a_part_of_the_time_limit(redis: Redis, pu
     async def agent(context: Context) -> None:
         await context.ask("Publish?")
 
-    assert await outcome_of(run_of(publisher, agent, time_limit=0.4, idle_limit=60)) == "timeout"
+    assert await outcome_of(attempt_of(publisher, agent, time_limit=0.4, idle_limit=60)) == "timeout"
     assert (await types_of(redis))[1:] == ["input:required", "timeout", "timeout", ERROR]
 
 
@@ -239,7 +239,7 @@ async def test_an_expired_question_begins_a_new_silence(redis: Redis, publisher:
             await context.ask("Publish?", expires_in=0.9)
         await asyncio.Event().wait()
 
-    assert await outcome_of(run_of(publisher, agent, idle_limit=0.4)) == "timeout"
+    assert await outcome_of(attempt_of(publisher, agent, idle_limit=0.4)) == "timeout"
     types = [type_ for type_ in await types_of(redis) if type_ != "input:received"]
     assert types == [STARTED, "input:required", "timeout", "timeout", ERROR]
 
@@ -258,7 +258,7 @@ async def test_what_a_stopped_agent_still_does_changes_nothing(redis: Redis, pub
                 await context.emitter.thinking("I was nearly there")
         return "late"
 
-    assert await outcome_of(run_of(publisher, agent, time_limit=0.1)) == "timeout"
+    assert await outcome_of(attempt_of(publisher, agent, time_limit=0.1)) == "timeout"
     events = await events_of(redis)
     assert (events[-1].type, events[-1].code) == (ERROR, "timeout")
     assert ("thinking" in [event.type for event in events]) == (then == "emit")
@@ -270,7 +270,7 @@ async def test_an_agent_within_its_limits_is_told_nothing(redis: Redis, publishe
     async def agent(context: Context) -> int:
         return 1
 
-    assert await outcome_of(run_of(publisher, agent, time_limit=60, idle_limit=60)) == "completed"
+    assert await outcome_of(attempt_of(publisher, agent, time_limit=60, idle_limit=60)) == "completed"
     assert await types_of(redis) == [STARTED, COMPLETE]
 
 
@@ -279,7 +279,7 @@ async def test_an_agent_within_its_limits_is_told_nothing(redis: Redis, publishe
 
 @contextlib.asynccontextmanager
 async def small_publisher(server: EmbeddedRedis, **options: Any) -> AsyncIterator[Publisher]:
-    async with Publisher(redis_url=server.url, options=Options(**options)) as publisher:
+    async with Publisher(redis_url=server.url, options=PublisherOptions(**options)) as publisher:
         yield publisher
 
 
@@ -297,7 +297,7 @@ async def test_waiting_for_room_is_not_idle(own_redis: EmbeddedRedis) -> None:
 
     stopped, client = asyncio.Event(), connect(own_redis.url)
     async with small_publisher(own_redis, max_queue_events=2) as publisher:
-        async with executing(run_of(publisher, agent, idle_limit=0.4)) as task:
+        async with executing(attempt_of(publisher, agent, idle_limit=0.4)) as task:
             await full.wait()
             with redis_stopped(own_redis):
                 stopped.set()
@@ -323,7 +323,7 @@ async def test_a_limit_holds_while_redis_is_away(own_redis: EmbeddedRedis) -> No
             raise
 
     async with small_publisher(own_redis, max_queue_events=2) as publisher:
-        async with executing(run_of(publisher, agent, time_limit=0.5)) as task:
+        async with executing(attempt_of(publisher, agent, time_limit=0.5)) as task:
             await ready.wait()
             with redis_stopped(own_redis):
                 stopped.set()
@@ -357,14 +357,16 @@ async def test_an_end_of_the_agents_own_arrives_however_late(
             await asyncio.Event().wait()
         return "late"
 
-    run = run_of(publisher := Publisher(redis_url=own_redis.url, options=Options(flush_timeout=0.1)), agent)
-    async with publisher, executing(run) as task:
+    attempt = attempt_of(
+        publisher := Publisher(redis_url=own_redis.url, options=PublisherOptions(flush_timeout=0.1)), agent
+    )
+    async with publisher, executing(attempt) as task:
         await ready.wait()
         with redis_stopped(own_redis):
             stopped.set()
             async with asyncio.timeout(BOUND):
                 await written.wait()
-            run.interrupt(Cancel("enough", "alice"))
+            attempt.interrupt(Cancel("enough", "alice"))
             await asyncio.wait((task,), timeout=0.5)
             assert not task.done()
     assert task.result() == "ended"
@@ -385,10 +387,10 @@ async def test_what_is_handed_over_is_written_down_and_not_ended(redis: Redis, p
         finally:
             await context.emitter.thinking("letting go")
 
-    run = run_of(publisher, agent)
-    async with executing(run) as task:
+    attempt = attempt_of(publisher, agent)
+    async with executing(attempt) as task:
         await until(redis, "message:delta")
-        run.interrupt(HandedOver())
+        attempt.interrupt(HandedOver())
     assert task.result() == "handed_over"
     assert await types_of(redis) == [STARTED, "message:delta", "thinking"]
     assert await redis.hget(KEYS.record, "state") == b"running"
@@ -409,13 +411,15 @@ async def test_an_execution_is_given_back_when_its_log_is_whole(
         emitted.set()
         await asyncio.Event().wait()
 
-    run = run_of(publisher := Publisher(redis_url=own_redis.url, options=Options(flush_timeout=0.1)), agent)
-    async with publisher, executing(run) as task:
+    attempt = attempt_of(
+        publisher := Publisher(redis_url=own_redis.url, options=PublisherOptions(flush_timeout=0.1)), agent
+    )
+    async with publisher, executing(attempt) as task:
         await ready.wait()
         with redis_stopped(own_redis):
             stopped.set()
             await emitted.wait()
-            run.interrupt(HandedOver())
+            attempt.interrupt(HandedOver())
             await asyncio.wait((task,), timeout=0.5)
             assert not task.done()
     assert task.result() == "handed_over"
@@ -433,10 +437,10 @@ async def test_a_broken_emitter_does_not_keep_an_execution_from_its_next_attempt
         closed.set()
         await asyncio.Event().wait()
 
-    closed, run = asyncio.Event(), run_of(publisher, agent)
-    async with executing(run) as task:
+    closed, attempt = asyncio.Event(), attempt_of(publisher, agent)
+    async with executing(attempt) as task:
         await closed.wait()
-        run.interrupt(HandedOver())
+        attempt.interrupt(HandedOver())
     assert task.result() == "handed_over"
     assert await types_of(redis) == [STARTED]
 
@@ -472,14 +476,14 @@ async def test_a_lost_run_writes_nothing_more(
         except RuncastError as error:
             refused.append(error)
 
-    run = run_of(publisher, agent if kind == "async" else blocking)
-    async with executing(run) as task:
+    attempt = attempt_of(publisher, agent if kind == "async" else blocking)
+    async with executing(attempt) as task:
         await until(redis, STARTED)
         await asyncio.to_thread(begun.wait, BOUND)
         await redis.flushall()
         if before is not None:
-            run.interrupt(before)
-        run.interrupt(LeaseLost())
+            attempt.interrupt(before)
+        attempt.interrupt(LeaseLost())
     assert task.result() == "lost"
     assert [type(error) for error in refused] == [Superseded]
     assert await redis.keys("rc:{acme:*") == []
@@ -494,20 +498,20 @@ async def test_what_a_lost_run_had_queued_is_dropped(own_redis: EmbeddedRedis) -
         ready.set()
         await stopped.wait()
         await context.emitter.thinking("on its way")
-        while context.emitter._lane.batch is None:  # which cannot be called back
+        while context.emitter._outbox.batch is None:  # which cannot be called back
             await asyncio.sleep(0)
         await context.emitter.thinking("queued")
         emitted.set()
         await asyncio.Event().wait()
 
-    run = run_of(publisher := Publisher(redis_url=own_redis.url), agent)
+    attempt = attempt_of(publisher := Publisher(redis_url=own_redis.url), agent)
     async with publisher:
-        async with executing(run) as task:
+        async with executing(attempt) as task:
             await ready.wait()
             with redis_stopped(own_redis):
                 stopped.set()
                 await emitted.wait()
-                run.interrupt(LeaseLost())
+                attempt.interrupt(LeaseLost())
         assert task.result() == "lost"
         async with AgentEmitter("alice", "ex_1", org="acme", publisher=publisher) as other:
             await other.thinking("after")
@@ -543,10 +547,10 @@ async def test_an_async_agent_may_be_decorated_plainly(redis: Redis, publisher: 
         return {"answer": 42}
 
     waits = False
-    assert await outcome_of(run_of(publisher, decorate(agent))) == "completed"
+    assert await outcome_of(attempt_of(publisher, decorate(agent))) == "completed"
     assert await types_of(redis) == ["execution:started", "status", "thinking", COMPLETE]
     assert (await events_of(redis))[-1].result == {"answer": 42}
     await redis.flushdb()
     waits = True
-    assert await outcome_of(run_of(publisher, decorate(agent), time_limit=0.2)) == "timeout"
+    assert await outcome_of(attempt_of(publisher, decorate(agent), time_limit=0.2)) == "timeout"
     assert stopped.is_set()

@@ -44,9 +44,9 @@ async def ask_interrupt(interrupt: Interrupt, ask: Ask) -> Any:
     decided = await reviews.decide(interrupt.value, interrupt.response_schema, ask)
     if decided is not None:
         return decided
-    question = question_of(interrupt.value, interrupt.response_schema)
-    answer = await ask(**question)
-    return _meant(answer) if question.get("schema") == ANY_JSON and isinstance(answer, str) else answer
+    request = input_of(interrupt.value, interrupt.response_schema)
+    answer = await ask(**request)
+    return _meant(answer) if request.get("schema") == ANY_JSON and isinstance(answer, str) else answer
 
 
 def _meant(answer: str) -> Any:
@@ -58,7 +58,7 @@ def _meant(answer: str) -> Any:
     return answer if isinstance(value, str | int | float) and not isinstance(value, bool) else value
 
 
-def question_of(value: Any, response_schema: Any = None) -> dict[str, Any]:
+def input_of(value: Any, response_schema: Any = None) -> dict[str, Any]:
     """The arguments for `ask`."""
     given = value if isinstance(value, Mapping) else {}
     schema, options = given.get("schema"), given.get("options")
@@ -98,7 +98,7 @@ def _json(value: Any) -> bytes:
     return msgspec.json.encode(storable(value), order="sorted")
 
 
-class Questioner:
+class InputAsker:
     """Asks what a graph's interrupts ask, under ids by which a retry finds the answers that were given.
 
     A graph whose checkpoints outlive its worker raises the same interrupt again, with the same id. Another one starts
