@@ -1,6 +1,6 @@
-"""Runcast's publisher library and worker runtime: what an agent says becomes events in its execution's log.
+"""Runcast's publisher library and worker runtime: agents publish events into the logs of their executions.
 
-What is public is loaded when it is first used: `import emitter.wire` loads neither redis-py nor the worker.
+Public names are loaded when they are first used: `import emitter.wire` loads neither redis-py nor the worker.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """`python -m emitter MODULE:AGENTS`: a worker process.
 
-Ends with 0 after a stop, 1 after a defect of the worker, 2 when it cannot start as told.
+Exits with 0 after a stop, 1 after a defect of the worker, 2 if it cannot start.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OTHERS = "What agents emit has the limits, redaction and hooks of RUNCAST_* vari
 
 
 class CannotStart(Exception):
-    """One line that says what is wrong with what the worker was told."""
+    """The worker cannot start; the message is one line for the user."""
 
 
 FLAGS = {
@@ -46,7 +46,7 @@ FLAGS = {
     "worker_admin_port": "--admin-port",
     "log_level": "--log-level",
 }
-"""Setting → flag, which wins over the variable."""
+"""Setting → flag, which takes precedence over the variable."""
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         given = read_settings(arguments, environ)
         _log_to_stderr(given.log_level)
         agents, settings = load_agents(arguments["agents"]), worker_settings(given)
-        tracer = tracer_from(environ, "runcast-worker")  # after the agents, who may have set tracing up themselves
+        tracer = tracer_from(environ, "runcast-worker")  # after the agents' module, which may set up tracing itself
         if given.worker_admin_port is None:
             return asyncio.run(_serve(Worker(agents, settings, tracer=tracer), tracer))
         return _serve_with_probes(agents, settings, tracer, given.admin_host, given.worker_admin_port)
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> SharedSettings:
-    """From flags (`arguments`, by the settings' names) or else variables. Raises `InvalidSetting`."""
+    """Settings from flags (`arguments`, by setting), otherwise from variables. Raises `InvalidSetting`."""
     flags = {name: (flag, text) for name, flag in FLAGS.items() if (text := arguments.get(name)) is not None}
     return read(SharedSettings, environ, flags=flags)
 
@@ -117,7 +117,7 @@ def worker_settings(given: SharedSettings) -> WorkerSettings:
 
 
 def load_agents(where: str) -> Agents:
-    """The `Agents` object at `module:attribute`, found from the working directory too. Raises `CannotStart`."""
+    """The `Agents` object at `module:attribute`; the working directory is searched too. Raises `CannotStart`."""
     module_name, _, attribute = where.partition(":")
     if not module_name or not attribute:
         raise CannotStart(f"{where!r} is not of the form MODULE:AGENTS")
@@ -164,7 +164,7 @@ async def _serve(worker: Worker, tracer: Tracer) -> int:
     loop = asyncio.get_running_loop()
     leave_signals_to_this_process()
     for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers: there Ctrl-C ends it at once
+        with contextlib.suppress(NotImplementedError):  # not on Windows, where Ctrl-C ends the process at once
             loop.add_signal_handler(number, _on_signal, worker)
     code = 0
     try:
@@ -174,7 +174,7 @@ async def _serve(worker: Worker, tracer: Tracer) -> int:
         code = 1
     await tracer.close()
     if worker.leftovers:
-        # asyncio would wait for ever for agents that swallow their cancellation. Everything of ours is closed.
+        # asyncio would wait for ever for agents that ignore their cancellation. Everything else is closed.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

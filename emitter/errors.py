@@ -1,11 +1,11 @@
-"""What can go wrong between an agent and its log. Every error carries data; the text is made from it."""
+"""The errors of this package. Every error carries data; the text is made from it."""
 
 from __future__ import annotations
 
 from asyncio import CancelledError
 
 LEAVES_MAX = 1000
-"""Of the exceptions in a group so many are counted."""
+"""How many exceptions of a group are counted."""
 
 
 class RuncastError(Exception):
@@ -13,20 +13,20 @@ class RuncastError(Exception):
 
 
 def describe(error: BaseException, max_chars: int = 4000) -> str:
-    """`Type: message` of any exception, clipped, in characters that JSON can hold. Of a group: its first leaf, and how
-    many more there are. A cancellation is "cancelled": its message may hold a task, with paths of the server."""
+    """`Type: message` of any exception, clipped, in valid UTF-8. Of a group: its first leaf, and the number of the
+    others. A cancellation is "cancelled", because its message may contain paths of the server."""
     leaves = leaves_of(error)
     more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
     return encodable(_describe_one(leaves[0]))[: max_chars - len(more)] + more
 
 
 def encodable(text: str) -> str:
-    """The same text in characters that UTF-8, and so JSON, can hold: half an emoji is written out."""
+    """The same text in valid UTF-8: half of a surrogate pair is written as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group, in their order, a bounded number; an exception that is none, itself."""
+    """The leaves of an exception group, in order, at most `LEAVES_MAX`; of any other exception itself."""
     leaves: list[BaseException] = []
     open_ = [error]
     while open_ and len(leaves) < LEAVES_MAX:
@@ -50,7 +50,7 @@ def _describe_one(error: BaseException) -> str:
 
 
 class InvalidEvent(RuncastError):
-    """An event, id or name that the contract does not allow. `detail` says where and why."""
+    """An event, id or name is not valid. `detail` has the path and the reason."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -58,8 +58,8 @@ class InvalidEvent(RuncastError):
 
 
 class HookFailed(InvalidEvent):
-    """A hook raised, or returned what may not stand for the event it was given. Nothing of that event was stored; an
-    execution that was to end has ended, without what the event said. The text names the hook, never the payload."""
+    """A hook raised, or returned what may not replace the event. The event was not stored; if it was terminal, the
+    execution has ended without its content. The text names the hook, never the payload."""
 
     def __init__(self, hook: str, type_: str, reason: str) -> None:
         super().__init__(f"hook {hook!r} failed on {type_}: {reason}")
@@ -81,7 +81,7 @@ class PayloadTooLarge(RuncastError):
 
 
 class AppendRefused(RuncastError):
-    """The log did not take an append. Its subclasses say why."""
+    """The log refused an append; the subclass is the reason."""
 
     def __init__(self, execution_id: str, detail: str) -> None:
         super().__init__(f"execution {execution_id}: {detail}" if execution_id else detail)
@@ -112,7 +112,7 @@ class UnknownExecution(AppendRefused):
 
 
 class ExecutionExists(AppendRefused):
-    """An execution of this id exists already. `state` is its state."""
+    """An execution with this id exists already. `state` is its state."""
 
     def __init__(self, execution_id: str, state: str) -> None:
         super().__init__(execution_id, f"exists already ({state})")
@@ -137,7 +137,7 @@ class NewerRecord(AppendRefused, ValueError):
 
 
 class AlreadyAnswered(AppendRefused):
-    """The input has its answer; the first one wins. `answer` is the stored answer (JSON text)."""
+    """The input has been answered; the first answer counts. `answer` is the stored answer (JSON text)."""
 
     def __init__(self, execution_id: str, answer: str) -> None:
         super().__init__(execution_id, "the input was already answered")
@@ -145,15 +145,15 @@ class AlreadyAnswered(AppendRefused):
 
 
 class UnknownInput(AppendRefused):
-    """No `input:required` of this id was asked in this execution."""
+    """The execution has no `input:required` with this id."""
 
     def __init__(self, execution_id: str) -> None:
         super().__init__(execution_id, "no such input was asked for")
 
 
 class TooManyInputs(AppendRefused):
-    """The question was not asked: as many as may be open at a time wait for their answers, or they hold too much.
-    `limit` is the number (RUNCAST_MAX_OPEN_INPUTS)."""
+    """The input was not opened: too many are open, or they are too large together. `limit` is the number
+    (RUNCAST_MAX_OPEN_INPUTS)."""
 
     def __init__(self, execution_id: str, limit: int) -> None:
         what = f"too many open inputs; at most {limit} of 1 MiB together wait for answers (RUNCAST_MAX_OPEN_INPUTS)"
@@ -162,7 +162,8 @@ class TooManyInputs(AppendRefused):
 
 
 class TooManyQueued(RuncastError):
-    """The execution was not accepted: `limit` of the user's wait for a worker (RUNCAST_MAX_QUEUED_PER_USER)."""
+    """The execution was not accepted: `limit` executions of the user wait for a worker
+    (RUNCAST_MAX_QUEUED_PER_USER)."""
 
     def __init__(self, execution_id: str, limit: int) -> None:
         what = f"{limit} executions of this user wait for a worker already (RUNCAST_MAX_QUEUED_PER_USER)"
@@ -188,7 +189,7 @@ class QueueFull(RuncastError):
 
 
 class EmitterClosed(RuncastError, RuntimeError):
-    """An emitter or publisher was used before it was opened or after it was closed. Nothing of the call was stored."""
+    """An emitter or publisher was used before it was opened or after it was closed. Nothing was stored."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -196,7 +197,7 @@ class EmitterClosed(RuncastError, RuntimeError):
 
 
 class WrongLoop(RuncastError, RuntimeError):
-    """An emitter was used from another event loop than its own. Nothing of the call was stored."""
+    """An emitter was used from another event loop than its own. Nothing was stored."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""What a forked child must not have of its parent: `multiprocessing` forks inside agents, hooks and plug-ins."""
+"""Signal handlers that a forked child must not inherit: `multiprocessing` forks inside agents and hooks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import threading
 def leave_signals_to_this_process() -> None:
     """Give forked children the default handlers of SIGTERM and SIGINT, once for the life of this process.
 
-    An event loop's handler writes into a socket that a child shares with its parent: a child that was told to end would
-    live on, and its parent would stop in its place. So that this is true from its first moment on, the signals wait
-    until a child has its own handlers.
+    An event loop's handler writes into a socket that a child shares with its parent: a SIGTERM to the child would stop
+    the parent instead. The signals are blocked during the fork, until the child has its own handlers.
     """
     owner = os.getpid()
     kept = threading.local()

@@ -1,10 +1,10 @@
 """Checks a form's answer against its JSON Schema. Needs `jsonschema`, which an edge brings along.
 
-An edge (`broker.executions.forms`) runs this file as a program of its own, so it imports nothing of its package:
-`{"schema":…,"value":…}` comes in, `check`'s result goes out, both as JSON.
+An edge (`broker.executions.forms`) runs this file as a program, so it imports nothing of its package. Its input is
+`{"schema":…,"value":…}`, its output the result of `check`, both as JSON.
 
-Nothing is ever fetched: a reference that leads out of the schema, or nowhere, allows anything. The schema's own
-`$schema` names its dialect, 2020-12 if it names none. Of the formats those are checked that need no other package.
+Nothing is fetched: a reference that leads out of the schema, or nowhere, allows any value. `$schema` names the dialect;
+the default is 2020-12. Only formats that need no other package are checked.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MEMORY_BYTES = 128 * 1024 * 1024
 
 
 def check(schema: dict[str, Any], value: Any) -> dict[str, Any]:
-    """`{"misfits": [[path, message], …]}` (empty: the value fits), `{"unusable": why}` of a schema that fits no value
-    or all, or `{"unchecked": why}` of a value for which that cannot be told."""
+    """`{"misfits": [[path, message], …]}` (empty: the value fits), `{"unusable": reason}` for a schema that is not
+    valid, or `{"unchecked": reason}` if the check could not finish."""
     try:
         validator = _validator(schema)
         for _ in validator.iter_errors({}):
@@ -61,8 +61,7 @@ def _validator(schema: dict[str, Any]) -> Any:
 
 
 def _lenient(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
-    """The keyword, for which a reference to what is not there allows anything: whoever made the schema may mend it,
-    whoever answers cannot."""
+    """The keyword, such that a dangling reference allows any value: the person who answers cannot mend the schema."""
 
     def check(validator: Any, reference: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         try:
@@ -74,7 +73,7 @@ def _lenient(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationEr
 
 
 def _places(error: Any) -> Iterator[tuple[str, str]]:
-    """Where in the answer it does not fit, and why. A missing field is where it should be."""
+    """Paths in the answer that do not fit, with the reason. A missing field has the path where it should be."""
     path = "$.value" + error.json_path[1:]
     if error.validator == "required" and isinstance(error.instance, dict):
         for name in error.validator_value:
@@ -89,9 +88,9 @@ def _clip(text: str) -> str:
 
 
 def main() -> None:
-    # Also if nobody is left to kill it. What the start took is not the check's.
+    # Even if the parent has died. The CPU time of the start does not count.
     seconds = math.ceil(time.process_time()) + CPU_SECONDS
-    # A second before the hard limit, whose SIGKILL does not tell who sent it; and SIGXCPU would leave a core.
+    # SIGXCPU comes a second before the hard limit and its SIGKILL. It would leave a core file.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -1,4 +1,4 @@
-"""What a worker tells of its work to whoever counts or traces it."""
+"""What a worker reports for metrics."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ from typing import Literal
 
 
 class Observer:
-    """Hears what a worker does; this one takes no note. Methods are quick and never raise. Durations in seconds."""
+    """Receives the reports and ignores them. Methods are quick and never raise. Durations in seconds."""
 
     def beat(self) -> None:
-        """The worker's event loop runs; said at least every few seconds."""
+        """The worker's event loop runs; called at least every few seconds."""
 
     def announced(self) -> None:
-        """The worker said in Redis that it is there."""
+        """The worker has renewed its announcement in Redis."""
 
     def stopping(self) -> None:
-        """The worker takes no more executions."""
+        """The worker claims no more executions."""
 
     def waiting(self, agent: str, jobs: int) -> None:
-        """So many jobs of this agent wait for a worker, here or elsewhere."""
+        """How many jobs of this agent wait, for any worker."""
 
     def claimed(self, agent: str, waited: float) -> None:
-        """An execution of this agent is started here, after it waited so long in the queue."""
+        """An execution of this agent was claimed here after `waited` seconds in the queue."""
 
     def ended(self, agent: str, outcome: str, seconds: float) -> None:
-        """It ran here for so long, and came out so (`emitter.observer.Outcome`)."""
+        """An attempt ended here after `seconds`."""
 
     def lost_redis(self, loop: str) -> None:
-        """A loop of the worker met an error of Redis."""
+        """A loop of the worker had an error of Redis."""
 
     def taken_over(self, verdict: str) -> None:
-        """An execution whose worker was lost is given to another (`superseded`), or was ended (`ended`)."""
+        """The reaper passed the execution of a lost worker to the next attempt (`superseded`) or ended it (`ended`)."""
 
     def appended(self, batches: int, events: int, seconds: float) -> None:
-        """A round trip carried so many batches into their logs."""
+        """One round trip appended these batches."""
 
     def append_failed(self) -> None:
-        """A round trip did not reach Redis, and will be tried again."""
+        """A round trip failed and will be tried again."""
 
 
 Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "retried", "handed_over", "lost", "unwritten"]
-"""How a run came out. `ended`: the log was closed already, by the agent itself or by somebody else; `unwritten`: Redis
-did not take the end, so the lease must lapse and another worker look after it."""
+"""The outcome of an attempt. `ended`: the log was closed before, by the agent or from elsewhere; `unwritten`: the
+terminal event was not written, so the lease must lapse and the reaper take over."""

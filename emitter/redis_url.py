@@ -1,4 +1,4 @@
-"""Addresses of Redis, as RUNCAST_REDIS_URL has them, taken apart. Pure."""
+"""Parses addresses of Redis (RUNCAST_REDIS_URL). Pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OPTIONS = frozenset(
         *("ssl_min_version", "ssl_ciphers"),
     }
 )
-"""What may follow the `?`. Other options of redis-py change what replies look like, or repeat commands that must not be
-repeated, or are those of another client."""
+"""Options that may follow the `?`. Other options of redis-py change the form of replies, repeat commands that must not
+be repeated, or belong to another client."""
 
 
 class Address(NamedTuple):
-    """`options` are redis-py's, TLS included; `sentinels` and `master` are of a Sentinel address only."""
+    """`options` are redis-py's, including TLS; `sentinels` and `master` are set for a Sentinel address only."""
 
     kind: Literal["server", "sentinel", "cluster"]
     has_tls: bool
@@ -34,7 +34,7 @@ class Address(NamedTuple):
 
 
 def read_url(url: str) -> Address:
-    """Raises `InvalidEvent`, which names what is wrong and never shows a password."""
+    """Raises `InvalidEvent`, whose text never shows a password."""
     try:
         parts = urlsplit(url)
         scheme, _, kind = parts.scheme.partition("+")
@@ -46,7 +46,7 @@ def read_url(url: str) -> Address:
         options: dict[str, Any] = dict(parse_url(parts._replace(scheme=scheme).geturl()))
         options.pop("sentinel_password", None)
         return Address("cluster" if kind == "cluster" else "server", scheme == "rediss", options, [], "", None)
-    except ValueError:  # whose text may have a part of a password, where that was not encoded
+    except ValueError:  # its text may contain a part of an unencoded password
         hint = "the characters /?#@:% of a password are written %2F %3F %23 %40 %3A %25"
         raise InvalidEvent(f"redis url: its port or a number among its options is none ({hint})") from None
 

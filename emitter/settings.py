@@ -1,7 +1,7 @@
-"""What edges, workers and emitters are told by `RUNCAST_*` environment variables, and how such a variable is read.
+"""The settings of edges, workers and emitters, and how they are read from `RUNCAST_*` environment variables.
 
-Each field of `SharedSettings` says its default, limits, unit and meaning here and nowhere else; `broker.base.settings`
-adds what only an edge reads. The field `redis_url` is read from `RUNCAST_REDIS_URL`, and so on.
+Each field of `SharedSettings` has its default, limits, unit and meaning; `broker.base.settings` adds the settings that
+only an edge reads. The field `redis_url` is read from `RUNCAST_REDIS_URL`, and so on.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def about(
     check: Callable[[str], object] | None = None,
     **limits: Any,
 ) -> Meta:
-    """What a field says about itself. `allowed` replaces the text that is otherwise made from type and limits; `check`
-    raises `InvalidEvent` for a text that is not allowed, and shows no secret."""
+    """The annotation of a field. `allowed` replaces the text that is made from type and limits; `check` raises
+    `InvalidEvent` for a text that is not allowed, without showing a secret."""
     extra = {"unit": unit, "allowed": allowed, "secret": secret, "check": check}
     return Meta(description=meaning, extra=extra, **limits)
 
@@ -60,9 +60,9 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What more than an edge reads. Building one by hand checks nothing; `read` does.
+    """Settings that not only edges read. The constructor checks nothing; `read` does.
 
-    `redis_url` is empty when it is not set: an edge must have one, others have `emitter.store.connection.DEFAULT_URL`.
+    `redis_url` is empty if it is not set: an edge requires it, others use `emitter.store.connection.DEFAULT_URL`.
     """
 
     redis_url: Annotated[
@@ -178,7 +178,7 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(NamedTuple):
-    """One field of the settings: its annotation without and with what it says about itself."""
+    """One field of the settings: its type, with and without its annotation."""
 
     name: str
     variable: str
@@ -201,7 +201,7 @@ class Setting(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """What a value may be, in words."""
+        """The allowed values, in words."""
         if text := self._extra["allowed"]:
             return str(text)
         if get_origin(self.type) is Literal:
@@ -216,17 +216,17 @@ class Setting(NamedTuple):
     def _extra(self) -> dict[str, Any]:
         return self.about.extra or {}
 
-    def parse(self, text: str, told_by: str = "") -> Any:
-        """The value that a text stands for. `told_by` is what the text was given by, if not by the variable. Raises
+    def parse(self, text: str, source: str = "") -> Any:
+        """The value of a text. `source` is the flag that gave the text, if it was not the variable. Raises
         `InvalidSetting`."""
         try:
             value = msgspec.convert(self._plain(text), self.annotated, strict=not _is(self.type, int, float))
             if check := self._extra["check"]:
                 check(text)
         except InvalidEvent as error:
-            raise self._refusal(text, told_by, f"{self.allowed} ({error})") from None
+            raise self._refusal(text, source, f"{self.allowed} ({error})") from None
         except (msgspec.ValidationError, ValueError, OverflowError):
-            raise self._refusal(text, told_by, self.allowed) from None
+            raise self._refusal(text, source, self.allowed) from None
         return value
 
     def _plain(self, text: str) -> Any:
@@ -234,16 +234,16 @@ class Setting(NamedTuple):
             return tuple(part.strip() for part in text.split(","))
         if get_origin(self.type) is Literal:
             return text.lower()
-        if _is(self.type, int) and not WHOLE_NUMBER.fullmatch(text):  # msgspec takes 1e3, and 5.0
+        if _is(self.type, int) and not WHOLE_NUMBER.fullmatch(text):  # msgspec also accepts 1e3 and 5.0
             raise ValueError(text)
         return text
 
-    def _refusal(self, text: str, told_by: str, allowed: str) -> InvalidSetting:
+    def _refusal(self, text: str, source: str, allowed: str) -> InvalidSetting:
         shown = f"({len(text)} characters)" if self.is_secret else text[:SHOWN_CHARS]
-        return InvalidSetting(told_by or self.variable, shown, allowed)
+        return InvalidSetting(source or self.variable, shown, allowed)
 
     def shown(self, value: Any) -> str:
-        """A value as people read it; of a secret, whether it is set."""
+        """A value as text; of a secret only whether it is set."""
         if self.is_secret:
             return "set" if value else "unset"
         if isinstance(value, tuple):
@@ -252,7 +252,7 @@ class Setting(NamedTuple):
 
 
 def _is(kind: Any, *kinds: Any) -> bool:
-    """Whether an annotation is of one of these types, or may be."""
+    """Whether an annotation is one of these types, or has one as a part."""
     return kind in kinds or any(_is(part, *kinds) for part in get_args(kind))
 
 
@@ -278,18 +278,18 @@ def read(
     only: Collection[str] | None = None,
     flags: Mapping[str, tuple[str, str]] = {},
 ) -> S:
-    """The settings in `environ`, or `only` some of them. `flags` has those that the command line gives: field →
-    (flag, text). A text that is empty counts as not set. Raises `InvalidSetting`."""
+    """The settings in `environ`, or `only` some of them. `flags` are those of the command line: field → (flag, text).
+    An empty text counts as not set. Raises `InvalidSetting`."""
     values = {}
     for name, setting in settings_of(cls).items():
-        told_by, text = flags.get(name) or ("", environ.get(setting.variable, ""))
+        source, text = flags.get(name) or ("", environ.get(setting.variable, ""))
         if (only is None or name in only) and (text := text.strip()) and not is_service_link(setting.variable, text):
-            values[name] = setting.parse(text, told_by)
+            values[name] = setting.parse(text, source)
     return cls(**values)
 
 
 def with_defaults(environ: Mapping[str, str], **texts: str) -> dict[str, str]:
-    """The same variables, and for settings that are not set (field=text) these texts."""
+    """The variables, with these texts (field=text) for settings that are not set."""
     variables = {PREFIX + name.upper(): text for name, text in texts.items()}
     return {**environ, **{name: text for name, text in variables.items() if not environ.get(name, "").strip()}}
 

@@ -1,8 +1,7 @@
-"""Ending tasks for certain.
+"""Reliable cancellation of tasks.
 
-redis-py sends under `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation that arrives just as the
-sending is done. So whoever ends a task asks again until it has ended, and a loop around Redis calls that others cancel
-looks whether it was told to.
+redis-py sends under `asyncio.wait_for`, which before Python 3.12 may lose a cancellation that arrives just as the send
+completes. So `end` cancels a task repeatedly until it has ended, and a loop around Redis calls checks `told_to_stop`.
 """
 
 from __future__ import annotations
@@ -29,4 +28,4 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         done, running = await asyncio.wait(running, timeout=ASK_AGAIN_SECONDS)
         for task in done:
             if not task.cancelled():
-                task.exception()  # its owner has logged what mattered
+                task.exception()  # marks the exception as retrieved

@@ -1,6 +1,6 @@
-"""What a value may be, for every door through which values come in: the emitter's methods, publishing over HTTP, the
-parameters and metadata of an execution, answers, forms. What passes can be shown by every renderer, stored, and read
-exactly by readers of JSON in other languages.
+"""Which values are allowed, wherever they come in: the emitter's methods, publishing over HTTP, parameters and metadata
+of an execution, answers, forms. Allowed values can be stored, shown by every renderer, and read exactly by JSON parsers
+of other languages.
 
 Pure: it imports nothing of this project.
 """
@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import msgspec
 
 MAX_DEPTH = 128
-"""How deep a value may be nested: `[]` is 1 deep. Encoders of other languages, and our own, give up at about 1,000."""
+"""How deep a value may be nested: `[]` is 1 deep. Encoders fail at about 1,000."""
 MAX_VALUES = 1_000_000
 MAX_INTEGER = 2**53 - 1
-"""The greatest whole number that every reader of JSON holds exactly."""
+"""The greatest whole number that every JSON parser reads exactly."""
 MAX_MILLIS = 253_402_300_799_999
-"""The last millisecond of the year 9999, which is the last year that dates are written with."""
+"""The last millisecond of the year 9999, the last year of ISO dates."""
 
 Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_MILLIS, description="milliseconds since the epoch")]
 Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
@@ -27,7 +27,7 @@ Ordinal = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Attempt = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1, description="counts from 1")]
 
 ROUNDING = 1e-6
-"""By so much a percentage may be over or under, because its parts were added up."""
+"""Tolerance of a percentage, because its parts may have been added up."""
 
 SHALLOW_PASSES = 8
 _CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -37,15 +37,15 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 def percentage(value: Any) -> Any:
-    """A percentage that is over or under by rounding is the nearest; any other value is left as it is."""
+    """A percentage that is out of range only by rounding is clamped; any other value stays as it is."""
     if not isinstance(value, float | int) or not (-ROUNDING <= value < 0 or 100 < value <= 100 + ROUNDING):
         return value
     return 0.0 if value < 0 else 100.0
 
 
 def is_heavier(value: Any, most: int) -> bool:
-    """Whether a value surely takes more than `most` bytes of JSON, or holds more than `MAX_VALUES` others: what it
-    holds several times counts as often. Bounded in time, also for a value that holds itself."""
+    """Whether a value certainly needs more than `most` bytes of JSON, or has more than `MAX_VALUES` values in it, each
+    counted as often as it occurs. Bounded in time, also for a value that contains itself."""
     if type(value) is str:
         return len(value) > most
     waiting, seen, left = [value] if isinstance(value, _CONTAINERS) else [], 0, most
@@ -72,8 +72,8 @@ def is_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:
 
 
 def is_json_deeper(encoded: bytes, levels: int) -> bool:
-    """Whether valid JSON is nested more than `levels` deep. Of nearly all, its length or two counts tell; of what is
-    wide but not deep, a few passes over its brackets."""
+    """Whether valid JSON is nested more than `levels` deep. Nearly always the length or two counts decide; for wide but
+    shallow values a few passes over the brackets do."""
     if len(encoded) <= 2 * levels or encoded.count(b"[") + encoded.count(b"{") <= levels:
         return False
     brackets = left = _brackets(encoded)
@@ -85,16 +85,16 @@ def is_json_deeper(encoded: bytes, levels: int) -> bool:
 
 
 def _brackets(encoded: bytes) -> bytes:
-    """Those outside of strings. A run of backslashes begins with an escape, and stands in strings alone."""
+    """The brackets outside of strings. Backslashes occur only in strings, and a run of them begins with an escape."""
     if b"\\" in encoded:
         encoded = encoded.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Two quotes with nothing in between: what is left says as before what is inside and what is not.
+    # An empty string can be removed: what is inside of strings does not change.
     marks = encoded.translate(None, _ALL_BUT_MARKS).replace(b'""', b"")
     return b"".join(marks.split(b'"')[::2])
 
 
 def check_depth(encoded: bytes) -> None:
-    """Of an object, as JSON: `ValueError`, with the path of the field, if the value of one is nested too deep."""
+    """Raises `ValueError`, with the path of the field, if a value in a JSON object is nested too deep."""
     if not is_json_deeper(encoded, MAX_DEPTH + 1):
         return
     fields = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])

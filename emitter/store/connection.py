@@ -1,5 +1,5 @@
-"""Redis clients as this project needs them: RESP2, bytes in and out, short bounded waits, no hidden retries, and no
-connection kept that leads nowhere or to the wrong server."""
+"""Redis clients with the options of this project: RESP2, bytes in and out, short timeouts, no hidden retries, and no
+connections to a dead or wrong server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from emitter.redis_url import Address, read_url
 from emitter.wire import keys
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
-# What an interrupted call raises. A retry is only safe where a repeat does nothing twice, so callers decide.
+# Raised by an interrupted call. A retry is only safe for idempotent calls, so callers decide.
 # `RedisClusterException` is no `RedisError`: no node of the Cluster answers, or none has the slot.
 GONE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ConnectionError, TimeoutError, OSError)
 
@@ -61,10 +61,10 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
     """A client for `redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/<master>[/<db>]` or
     `redis+cluster://host:port`; the last two with TLS as `rediss+…`. Raises `InvalidEvent` for another address.
 
-    redis-py by default repeats every command ten times, which would append an event twice when a reply is lost: here
-    a read is repeated once when its connection breaks, and nothing else unless `retries` says so (but by a Cluster's
-    client, which finds its nodes again that way). `timeout` bounds connecting and every reply, in seconds. Raises
-    `InvalidSetting` for a key prefix that cannot be.
+    redis-py by default repeats every command ten times, which would append an event twice if a reply is lost. Here a
+    read is repeated once if its connection breaks, and other commands only with `retries`. The client of a Cluster
+    repeats commands, because it finds its nodes that way. `timeout` bounds connecting and every reply, in seconds.
+    Raises `InvalidSetting` for a key prefix that is not valid.
     """
     if not keys.PREFIX_FORM.match(keys.PREFIX):
         raise InvalidSetting("RUNCAST_REDIS_PREFIX", keys.PREFIX[:64], keys.PREFIX_ALLOWED)
@@ -88,7 +88,7 @@ def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, m
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, without the pictures of clients that redis-py adds where no Sentinel knows a primary."""
+    """The error's text, without the representations of clients that redis-py adds if no Sentinel knows a primary."""
     return str(error).partition(" : <")[0] or type(error).__name__
 
 
@@ -103,8 +103,8 @@ READS = frozenset(
 
 
 async def repeated(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call once more if its connection breaks: for what does nothing twice. A call that got no answer in time is
-    not repeated, since its caller has waited long enough."""
+    """Repeat an idempotent call once if its connection breaks. A call that timed out is not repeated, because its
+    caller has waited long enough."""
     try:
         return await call()
     except (RedisConnectionError, ConnectionError):
@@ -122,21 +122,21 @@ class _Client(Redis):
 # --- connections -----------------------------------------------------------------------------------------------------
 
 IDLE_SECONDS = 1.0
-"""A connection that sent nothing for this long is tried before it is used: what is between may have forgotten it."""
+"""A connection that sent nothing for this long is tested before use: a proxy or NAT may have dropped it."""
 TRY_SECONDS = 1.0
 LEAVE_AGAIN_SECONDS = 1.0
-"""While an address still leads to the wrong server, its connections are made anew no more often than this."""
+"""While an address leads to the wrong server, its connections are replaced no more often than this."""
 
 
 class _Way:
-    """Where the connections of one client lead: a number that changes when all of them have to be made anew."""
+    """The generation of one client's connections: it changes if all of them must be replaced."""
 
     def __init__(self) -> None:
         self.turn = 0
         self._left_at = -math.inf
 
     def leave(self, turn: int, why: str) -> None:
-        """A connection of this turn leads to the wrong server."""
+        """A connection of this generation leads to the wrong server."""
         now = time.monotonic()
         if turn == self.turn and now - self._left_at >= LEAVE_AGAIN_SECONDS:
             self.turn += 1
@@ -145,8 +145,8 @@ class _Way:
 
 
 class _Watched(AbstractConnection):
-    """Connects anew, before it sends, when the connection leads to the wrong server or was forgotten on its way. Only
-    for connections that are not subscribed; those send with `check_health=False`. `way` is that of its client."""
+    """Reconnects before it sends, if the connection leads to the wrong server or was dropped on the way. Only for
+    connections without subscriptions; the others send with `check_health=False`. `way` belongs to the client."""
 
     def __init__(self, *, way: _Way, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -164,7 +164,7 @@ class _Watched(AbstractConnection):
             if self.is_connected and not await self._is_good():
                 await self.disconnect(nowait=True)
             if not self.is_connected:
-                # Sending would connect as well, but without asking Sentinel where.
+                # Sending would connect as well, but without a query to Sentinel.
                 await self.connect()  # type: ignore[no-untyped-call]
         self._sent_at = time.monotonic()
         try:
@@ -200,11 +200,11 @@ class _Watched(AbstractConnection):
 
 
 def _says_look_elsewhere(error: ResponseError) -> bool:
-    """Whether it comes from a server that was demoted, lost its primary, or lost its replicas, maybe to another."""
+    """Whether the server was demoted, or lost its primary or its replicas, perhaps to another server."""
     return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith("NOREPLICAS")
 
 
-# `_Watched` comes last, because Sentinel's own connection hides some answers from what comes before it.
+# `_Watched` comes last, because Sentinel's own connection hides some replies from classes before it.
 class _Tcp(Connection, _Watched):
     pass
 
@@ -230,14 +230,14 @@ _WATCHED: dict[type[AbstractConnection], type[_Watched]] = {
     SSLConnection: _Tls,
     UnixDomainSocketConnection: _Unix,
 }
-"""What is used for what redis-py makes of an address."""
+"""Connection class of redis-py → ours."""
 
 
 # --- Sentinel and Cluster --------------------------------------------------------------------------------------------
 
 
 class _SentinelMaster(_Client):
-    """A client of the primary that the Sentinels name, which closes its connections to them as well."""
+    """A client of the primary that the Sentinels name; it also closes the connections to them."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)
@@ -277,31 +277,31 @@ def _cluster(address: Address, options: dict[str, Any]) -> Redis:
     return client  # type: ignore[no-any-return]
 
 
-# --- commands that are packed already --------------------------------------------------------------------------------
+# --- packed commands --------------------------------------------------------------------------------------------------
 
 
 def pack(arguments: Sequence[str | bytes | int]) -> bytes:
-    """Arguments of a command in the Redis protocol (RESP2 bulk strings), without the count that leads a command."""
+    """Arguments of a command in the Redis protocol (RESP2 bulk strings), without the leading count."""
     encoded = [item if isinstance(item, bytes) else str(item).encode() for item in arguments]
     return b"".join([b"$%d\r\n%b\r\n" % (len(item), item) for item in encoded])
 
 
 class Link:
-    """A connection of its own beside a client's pool, for whoever sends many commands at once and one lot at a time.
+    """A connection beside a client's pool, for many commands at once, one exchange at a time.
 
-    A client's `execute_command` packs arguments one by one, borrows a connection, and sends in a task of its own: five
-    times the time of what is done here. Every call is bounded by the client's socket timeout; nothing is repeated.
+    A client's `execute_command` packs arguments one by one, takes a connection from the pool, and sends in a task: that
+    takes five times as long. Every call is bounded by the client's socket timeout; nothing is repeated.
     """
 
     def __init__(self, redis: Redis) -> None:
         pool = redis.connection_pool
         self._seconds = float(pool.connection_kwargs.get("socket_timeout") or 5.0)
         self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._connection.socket_timeout = None  # one bound for the whole exchange instead of a task for each part
+        self._connection.socket_timeout = None  # one timeout for the whole exchange instead of a task for each part
 
     async def exchange(self, commands: bytes, count: int) -> list[Any]:
-        """Send `count` packed commands; their replies in order, a server's error in the place of its reply. Raises
-        `GONE` when the connection is lost: which of them ran is then unknown."""
+        """Send `count` packed commands; their replies in order, with an error of the server in the place of its reply.
+        Raises `GONE` errors if the connection is lost: then it is not known which commands ran."""
         async with asyncio.timeout(self._seconds):
             await self._connection.send_packed_command(commands)
             return [await self._reply() for _ in range(count)]

@@ -1,8 +1,8 @@
-"""Who watches an execution that shall not outlive its viewers: the edges' word on it, in Redis.
+"""Watch leases: edges state in Redis which executions with `onDisconnect` have viewers.
 
-An edge with viewers says again and again for how long they count as watching, so that its word ends by itself if the
-edge dies. The clock of an execution starts when the last word on it ends. One that nobody ever watched is not
-abandoned: its first viewer may still be on the way.
+An edge with viewers renews its lease on the execution regularly; if the edge dies, the lease expires. The time until
+the cancel starts when the last lease ends. An execution that was never watched is not abandoned, because its first
+viewer may still be on the way.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from emitter.errors import InvalidEvent
 from emitter.wire.keys import ABANDONED, ABANDONED_ASKED, Owner, parse_member, viewers_key
 
 NOBODY = "system:disconnect"
-"""Who cancels what is abandoned; no user's id has a colon."""
+"""`by` of the cancel of an abandoned execution; no user's id has a colon."""
 WORD_MS = 15_000
-"""How long an edge's word on viewers that it has holds."""
+"""How long the lease of an edge with viewers is valid."""
 GAP_MS = 5_000
 PATIENCE_MS = 6_000
-"""Words end while Redis is away, whoever watches. Nobody can ask for what is abandoned meanwhile, so after such a gap
-edges have this long to renew them."""
+"""Leases expire while Redis is away, even if there are viewers. After a gap in the reaper's queries edges therefore
+have this long to renew them."""
 
 _NOW = """
 local time = redis.call('TIME')
@@ -30,19 +30,19 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local text = function(ms) return string.format('%d', ms) end
 """
 # KEYS 1 abandoned, then the viewers of each execution
-# ARGV 1 edge  2 word (ms), then of each execution: member, cancel after (ms), holds (ms)
+# ARGV 1 edge  2 lease (ms), then for each execution: member, cancel after (ms), holds (ms)
 SAY_SCRIPT = (
     _NOW
     + """
 for i = 2, #KEYS do
   local viewers, name, after, holds = KEYS[i], ARGV[3 * i - 3], ARGV[3 * i - 2], ARGV[3 * i - 1]
   local said = redis.pcall('ZADD', viewers, text(now + holds), ARGV[1])
-  if type(said) == 'table' then -- somebody else wrote there, and must not stand before all others
+  if type(said) == 'table' then -- a foreign program wrote there: it must not block the others
     redis.call('DEL', viewers)
     redis.call('ZADD', viewers, text(now + holds), ARGV[1])
   end
   local last = tonumber(redis.call('ZRANGE', viewers, 0, 0, 'REV', 'WITHSCORES')[2])
-  -- of the words that have ended only the last one counts
+  -- of the expired leases only the last one counts
   redis.call('ZREMRANGEBYSCORE', viewers, '-inf', '(' .. text(math.min(now, last)))
   redis.call('PEXPIRE', viewers, text(last - now + after + ARGV[2]))
   redis.call('ZADD', KEYS[1], text(last + after), name)
@@ -64,7 +64,7 @@ return redis.call('ZRANGE', KEYS[1], '-inf', text(now), 'BYSCORE', 'LIMIT', 0, A
 
 
 class WatchLease(NamedTuple):
-    """What an edge says of an execution (by its `member`): its viewers there watch for `holds_ms` more; 0 or less: they
+    """The lease of one edge on an execution (by its `member`). It ends in `holds_ms`; if that is 0 or less, the viewers
     left so long ago. `cancel_after_ms` is how long the execution goes on unwatched."""
 
     name: str
@@ -73,7 +73,7 @@ class WatchLease(NamedTuple):
 
 
 async def say(redis: Redis, edge: str, words: Sequence[WatchLease]) -> None:
-    """An edge's words on different executions, which replace its earlier ones."""
+    """Store an edge's leases on different executions; they replace its earlier leases."""
     client: Any = redis
     keys = [ABANDONED, *(viewers_key(word.name) for word in words)]
     values = [value for word in words for value in word]
@@ -81,7 +81,7 @@ async def say(redis: Redis, edge: str, words: Sequence[WatchLease]) -> None:
 
 
 async def forget(redis: Redis, *names: str) -> None:
-    """These executions have ended, or were cancelled."""
+    """Remove executions that have ended or were cancelled."""
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zrem(ABANDONED, *names)
         pipe.delete(*map(viewers_key, names))
@@ -89,9 +89,8 @@ async def forget(redis: Redis, *names: str) -> None:
 
 
 async def abandoned(redis: Redis, count: int) -> list[tuple[Owner, str, str]]:
-    """Owner, execution id and `member` of executions that nobody has watched for as long as they allow. They stay
-    listed until they are forgotten. To be asked every few seconds: after a longer pause nothing is abandoned for a
-    while."""
+    """Owner, execution id and `member` of executions that were unwatched for longer than they allow. They stay listed
+    until `forget`. Call this every few seconds: after a longer pause it returns nothing for `PATIENCE_MS`."""
     client: Any = redis
     names: list[bytes] = await client.eval(ABANDONED_SCRIPT, 2, ABANDONED, ABANDONED_ASKED, count, GAP_MS, PATIENCE_MS)
     found = []

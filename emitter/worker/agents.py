@@ -1,4 +1,4 @@
-"""Agents by name, and what a running agent is given.
+"""The registry of agents, and the context of a running agent.
 
 agents = Agents()
 
@@ -30,14 +30,14 @@ AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
 MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/([a-z0-9][a-z0-9!#$&^_.+-]{0,126}|\*)\Z")
 
 AgentFunction = Callable[[Any], Any]
-"""Takes a `Context` (async) or a `SyncContext` (sync); what it returns is the execution's result."""
+"""Takes a `Context` (async) or a `SyncContext` (sync); its return value is the result of the execution."""
 F = TypeVar("F", bound=AgentFunction)
 RetryOn = Sequence[type[BaseException]] | type[BaseException] | None
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered agent. Limits in seconds, `None` for none: `time_limit` for an attempt, of which waiting for people
-    is a part; `idle_limit` without any event, in which waiting for people does not count."""
+    """A registered agent. Limits in seconds, `None`: no limit. `time_limit` is for an attempt, including waits for
+    people; `idle_limit` is for the time without an event, excluding waits for people."""
 
     name: str
     function: AgentFunction
@@ -88,22 +88,21 @@ class Agents:
         input_modes: Sequence[str] = MODES,
         output_modes: Sequence[str] = MODES,
     ) -> Callable[[F], F]:
-        """Register the decorated function, which stays what it is.
+        """Register the decorated function, and return it unchanged.
 
         Args:
             name: 1 to 64 of a-z 0-9 _ . -
-            max_attempts: how often it may be tried: when workers die under it, or it fails in a way that may pass.
-            retry_on: exceptions after which it is tried again, from its beginning and after a pause (1 s, doubled each
-                time up to 60 s, of which between half and all). `None`: transient ones (`emitter.worker.retries`);
-                `()`: none.
-                `raise Retry(after=…)` and `raise Fatal(…)` decide it whatever stands here.
-            time_limit: seconds after which an attempt is stopped with code `timeout`, waiting for people included.
-            idle_limit: seconds without an event after which it is stopped likewise. Waiting in `ask` is not idle, and
-                the clock starts anew after the answer.
-            input_schema: JSON Schema of `params`, announced to those who start executions.
-            input_modes, output_modes: media types that it takes and gives, announced likewise.
+            max_attempts: how many attempts there may be, counting lost workers and failures that are retried.
+            retry_on: exceptions after which the agent is tried again, from its beginning and after a pause (1 s,
+                doubled each time up to 60 s, with jitter of up to half). `None`: transient ones
+                (`emitter.worker.retries`); `()`: none. `Retry(after=…)` and `Fatal(…)` take precedence.
+            time_limit: seconds after which an attempt is stopped with code `timeout`, including waits for people.
+            idle_limit: seconds without an event after which an attempt is stopped in the same way. Waiting in `ask` is
+                not idle; the clock starts again after the answer.
+            input_schema: JSON Schema of `params`, announced to clients.
+            input_modes, output_modes: media types that the agent accepts and produces, announced to clients.
 
-        Raises `ValueError` or `TypeError` for what cannot be registered.
+        Raises `ValueError` or `TypeError` for an agent that is not valid.
         """
 
         def register(function: F) -> F:
@@ -148,21 +147,21 @@ class Agents:
         timezone: str | None = None,
         overlap: bool = True,
     ) -> None:
-        """Start an execution of a registered agent at every tick, once, however many workers have this schedule. Its
-        `metadata` says which: {"schedule": name, "tick": ms since the epoch}.
+        """Start an execution of a registered agent at every tick: one, however many workers have this schedule. Its
+        `metadata` is {"schedule": name, "tick": ms since the epoch}.
 
         Args:
-            name: 1 to 64 of a-z 0-9 _ . -; what the schedule is known by, in Redis too.
-            user_id, org: whose the executions are.
+            name: 1 to 64 of a-z 0-9 _ . -; identifies the schedule, also in Redis.
+            user_id, org: the owner of the executions.
             every: seconds from tick to tick, at least 1. Ticks are the multiples since the epoch (UTC), plus `offset`
                 seconds.
-            cron: or an expression such as `0 3 * * *`, which needs `runcast[cron]`; `emitter.worker.schedule` says what
-                it means where clocks change.
-            timezone: of `cron`, by its IANA name; UTC if there is none.
-            overlap: False to leave a tick out while the execution that was started last has not ended.
+            cron: or an expression such as `0 3 * * *`, which needs `runcast[cron]`; `emitter.worker.schedule` has the
+                rules for clock changes.
+            timezone: IANA name of the timezone of `cron`; UTC by default.
+            overlap: False to skip a tick while the execution of the last one has not ended.
 
-        After a time without workers the latest tick that was missed is made up for. Raises `ValueError` for what cannot
-        be kept, `ImportError` where a library is missing.
+        After a time without workers only the latest missed tick is started. Raises `ValueError` for a schedule that is
+        not valid, `ImportError` if a library is missing.
         """
         if agent not in self._agents:
             raise ValueError(f"schedule {name!r}: no agent {agent!r} is registered before it")
@@ -208,7 +207,7 @@ def _check(agent: Agent) -> None:
     if not callable(agent.function):
         raise TypeError(f"agent {agent.name!r} is not a function")
     if inspect.isgeneratorfunction(agent.function) or inspect.isasyncgenfunction(agent.function):
-        raise TypeError(f"agent {agent.name!r} is a generator; it must emit what it has to say and return its result")
+        raise TypeError(f"agent {agent.name!r} is a generator; it must emit events and return its result")
     if agent.max_attempts < 1:
         raise ValueError(f"agent {agent.name!r}: max_attempts {agent.max_attempts} is not 1 or more")
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in agent.retry_on or ()):
@@ -231,8 +230,8 @@ def _never() -> bool:
     return False
 
 
-class _Given:
-    """What both kinds of context hold."""
+class _BaseContext:
+    """What both kinds of context have."""
 
     def __init__(
         self,
@@ -259,12 +258,12 @@ class _Given:
 
     @property
     def cancelled(self) -> bool:
-        """Whether this agent must stop: cancelled, out of time, or its worker is going away."""
+        """Whether this agent must stop: it was cancelled or exceeded a limit, or its worker stops."""
         return self._is_cancelled()
 
 
-class Context(_Given):
-    """What an async agent is given. To test one: `Context(RecordingEmitter(), task="…")`."""
+class Context(_BaseContext):
+    """The context of an async agent. To test one: `Context(RecordingEmitter(), task="…")`."""
 
     emitter: AgentEmitter
 
@@ -277,8 +276,8 @@ class Context(_Given):
         return await self.emitter.ask(prompt, **options)
 
 
-class SyncContext(_Given):
-    """What a sync agent is given. It runs in a thread that nobody can end: it must look at `cancelled` now and then."""
+class SyncContext(_BaseContext):
+    """The context of a sync agent. Its thread cannot be ended from outside, so it must check `cancelled` regularly."""
 
     def __init__(self, emitter: AgentEmitter, loop: asyncio.AbstractEventLoop, **given: Any) -> None:
         super().__init__(**given)
@@ -289,7 +288,7 @@ class SyncContext(_Given):
         self._asking: set[concurrent.futures.Future[Any]] = set()
 
     def ask(self, prompt: str, **options: Any) -> Any:
-        """Ask a person and block until the answer's value is there; arguments and errors of `AgentEmitter.ask`.
+        """Ask a person and block until the answer; arguments and errors of `AgentEmitter.ask`.
 
         Raises `concurrent.futures.CancelledError` when the agent must stop.
         """
@@ -298,19 +297,19 @@ class SyncContext(_Given):
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         self._asking.add(future)
         try:
-            if self.cancelled:  # looked at after the future is known to `unblock`, so that neither misses the other
+            if self.cancelled:  # checked after the future is known to `unblock`, so that no stop is missed
                 future.cancel()
             return future.result()
         finally:
             self._asking.discard(future)
 
     def become_async(self) -> None:
-        """From now on a `Context`: the function returned a coroutine, as one does that wraps an async agent plainly.
-        That coroutine was given this context and has not begun."""
+        """Become a `Context`: the sync function returned a coroutine, as a plain wrapper of an async agent does. The
+        coroutine has this context and has not begun."""
         self.__class__ = Context  # type: ignore[assignment]
         self.emitter = self._asker  # type: ignore[assignment]
 
     def unblock(self) -> None:
-        """Let an agent that waits for an answer see that it must stop."""
+        """End the waits for answers, so that the agent sees that it must stop."""
         for future in tuple(self._asking):
             future.cancel()

@@ -1,11 +1,11 @@
-"""When executions start by themselves. Pure: moments are passed in, in ms since the epoch.
+"""When schedules start executions. Pure: moments are arguments, in ms since the epoch.
 
-A tick is a moment that its schedule alone determines, not the process that runs it: all workers name the same ones.
+A tick is determined by its schedule alone, not by the process that runs it: all workers compute the same ticks.
 
-A cron expression has five fields as in Debian's cron, or six with seconds in front, and is read in its timezone. Where
-clocks go forward, what would have run in the hour that is left out runs right after it; where they go back, the hour
-that comes twice counts once. Expressions with a star (`*` or `*/n`) as minute or hour, or with six fields, mean hours
-and minutes as they pass instead: nothing in the hour that is left out, twice in the hour that comes twice.
+A cron expression has five fields as in Debian's cron, or six with seconds in front, and is read in its timezone. If
+clocks go forward, ticks of the skipped hour come right after it; if they go back, the repeated hour counts once.
+Expressions with a star (`*` or `*/n`) as minute or hour, or with six fields, follow elapsed time instead: no tick in
+the skipped hour, ticks in both repetitions of the repeated hour.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Cron(msgspec.Struct, frozen=True):
 
     def latest(self, now: int) -> int | None:
         """The last tick up to `now`; `None` if there was none in 50 years."""
-        # Backwards cronsim goes by the clock on the wall, unless there are seconds. In an hour that comes twice
-        # it would miss the ticks of the first time, so it begins behind that hour.
+        # Backwards, cronsim follows the wall clock unless there are seconds. In a repeated hour it would miss the
+        # ticks of the first repetition, so the search begins after that hour.
         ahead = 1000 if len(self.expression.split()) == 6 else CLOCK_CHANGE_MS
         ticks = self._ticks(now + ahead, reverse=True)
         return next((tick for tick in ticks if tick <= now), None)
@@ -68,15 +68,15 @@ class Cron(msgspec.Struct, frozen=True):
         return next((tick for tick in self._ticks(now) if tick > now), None)
 
     def _ticks(self, since: int, *, reverse: bool = False) -> Iterator[int]:
-        from cronsim import CronSim  # an extra, which only those with such a schedule need
+        from cronsim import CronSim  # an extra, needed for such schedules only
 
         start = datetime.fromtimestamp(since // 1000, _zone(self.timezone))
         return (int(moment.timestamp()) * 1000 for moment in CronSim(self.expression, start, reverse=reverse))
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """Which execution to start, for whom, and when. Without `overlap` a tick is left out whose predecessor's execution
-    has not ended."""
+    """Which execution to start, for which owner, and when. Without `overlap` a tick is skipped while the execution of
+    the previous one has not ended."""
 
     name: str
     agent: str
@@ -87,7 +87,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     overlap: bool = True
 
     def execution_id(self, tick: int) -> str:
-        """The execution of a tick: the same on every worker."""
+        """The execution id of a tick, the same on every worker."""
         digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]
         return f"sch_{self.name.replace('.', '-')[:32]}_{digest}_{tick}"
 
@@ -106,7 +106,7 @@ def schedule_of(
     timezone: str | None,
     overlap: bool,
 ) -> Schedule:
-    """A schedule that can be kept. Raises `ValueError` for any other, `ImportError` where cronsim is missing."""
+    """A valid schedule. Raises `ValueError` for any other, `ImportError` if cronsim is missing."""
     if not (isinstance(name, str) and SCHEDULE_NAME.match(name)):
         raise ValueError(f"schedule name {str(name)[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
     try:
@@ -167,6 +167,6 @@ def _cron(expression: str, offset: float, timezone: str | None) -> Cron:
 def _zone(timezone: str) -> tzinfo:
     """Raises `ValueError`."""
     try:
-        return UTC if timezone == "UTC" else ZoneInfo(timezone)  # UTC needs no database, and is cheaper to count in
+        return UTC if timezone == "UTC" else ZoneInfo(timezone)  # UTC needs no database, and is faster
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"timezone {timezone!r} is not known here (the package tzdata has them all)") from error

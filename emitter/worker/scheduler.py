@@ -1,16 +1,16 @@
 """Starts executions at the ticks of schedules: each tick once, on however many workers.
 
-Every worker that has a schedule looks at it. Redis keeps one mark for each, which says how far it has come. Whoever
-moves the mark to a tick that is due has claimed it, and starts its execution; the others see that it is claimed. A
-claim whose worker went away is finished by the next who looks: the execution's id follows from the tick, and accepting
-it twice is accepting it once.
+Every worker checks its schedules. Redis has one mark per schedule: the last tick that was dealt with. The worker that
+moves the mark to a due tick has claimed the tick, and starts its execution; the others see that it is claimed. If that
+worker dies, the next check completes the claim: the execution's id follows from the tick, and accepting an execution
+twice has no effect.
 
-- Moments are those of Redis's clock. A start is late by a fraction of a second, or by what a worker takes to come back.
-- Of the ticks that nobody was there for, only the latest is made up for; none before the schedule was first seen, and
-  none if Redis has lost the mark.
-- A schedule that was changed goes on from its mark. While workers with the old and the new one run side by side, ticks
-  of both are started, and one that both have once, in the old way or the new. A schedule that was removed runs until
-  the last worker that has it is gone. Its mark stays, so its name may return: the latest tick is then made up for.
+- Moments are those of the clock of Redis. A start is late by a fraction of a second, or until a worker is back.
+- Of the ticks in a time without workers only the latest is started; none before the schedule was first seen, and none
+  if Redis has lost the mark.
+- A changed schedule goes on from its mark. While workers with the old and the new form run side by side, the ticks of
+  both are started; a common tick is started once, in either form. A removed schedule runs until the last worker that
+  has it stops. Its mark stays, so if the name returns, the latest tick is started.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ log = structlog.get_logger("emitter.scheduler")
 
 _STATE = Selection(Field.STATE)
 LOOK_SECONDS = 5.0
-"""The longest wait between two looks: the clock may be set, and others' claims may be left unfinished."""
+"""The longest pause between two checks: the clock may be set, and claims of other workers may be incomplete."""
 JITTER_SECONDS = 0.1
 KEPT_MS = TOMBSTONE_TTL_SECONDS * 1000
-"""For so long after its claim an accepted execution is sure to be known: the time to finish a claim safely."""
+"""How long after its claim an accepted execution certainly has a record, so that a claim can be completed safely."""
 
 LOOK_SCRIPT = """
 local time = redis.call('TIME')
@@ -55,8 +55,8 @@ return 1
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How far a schedule has come. `tick`: the last one dealt with (ms); `execution`: `member` of what was started last
-    (empty: nothing yet), claimed at `claimed_at` (ms), and `accepted` or not yet for certain."""
+    """How far a schedule has come. `tick`: the last tick that was dealt with (ms); `execution`: `member` of the last
+    execution (empty: none), claimed at `claimed_at` (ms); `accepted`: whether it is known to be accepted."""
 
     tick: int
     execution: str = ""
@@ -65,7 +65,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Scheduler:
-    """`step` again and again."""
+    """Call `step` repeatedly."""
 
     def __init__(self, redis: Redis, lifecycle: Lifecycle, schedules: Sequence[Schedule]) -> None:
         self._redis: Any = redis
@@ -79,10 +79,10 @@ class Scheduler:
         await asyncio.sleep(self._pause_seconds(now, time.monotonic() - looked))
 
     async def start_due(self) -> int:
-        """Start what is due, and say by which time (ms). Raises what a lost connection to Redis raises."""
+        """Start what is due; the time (ms) by which it was due. Raises `GONE` errors of Redis."""
         now, marks = await self._look()
         found = list(zip(self._schedules, marks, strict=True))
-        random.shuffle(found)  # where one owner's part of a Redis Cluster is away, the others get their turn
+        random.shuffle(found)  # if a node of a Redis Cluster is away, the schedules on others get their turn
         for schedule, stored in found:
             await self._try(schedule, stored or b"", now)
         return now
@@ -100,20 +100,20 @@ class Scheduler:
 
     async def _try(self, schedule: Schedule, stored: bytes, now: int) -> None:
         try:
-            await self._see_to(schedule, stored, now)
+            await self._advance(schedule, stored, now)
         except GONE:
             raise
-        except Exception:  # last resort: one schedule must not keep the others, or the worker, from their work
+        except Exception:  # last resort: one schedule must not block the others, or the worker
             log.exception("schedule_failed", schedule=schedule.name)
 
-    async def _see_to(self, schedule: Schedule, stored: bytes, now: int) -> None:
+    async def _advance(self, schedule: Schedule, stored: bytes, now: int) -> None:
         mark, tick = read_mark(stored), schedule.ticks.latest(now) or 0
         if mark is None:
             await self._move(schedule, stored, Mark(tick=tick))
         elif not mark.accepted and now < mark.claimed_at + KEPT_MS:
             await self._accept(schedule, stored, mark)
         elif mark.tick > now:
-            # The clock was ahead and was set back. What has been started already, its id keeps from starting again.
+            # The clock was ahead and was set back. Started executions do not start again, because their ids exist.
             await self._move(schedule, stored, msgspec.structs.replace(mark, tick=tick))
         elif tick > mark.tick:
             await self._claim(schedule, stored, mark, tick, now)
@@ -129,11 +129,11 @@ class Scheduler:
             await self._accept(schedule, msgspec.json.encode(claimed), claimed)
 
     async def _accept(self, schedule: Schedule, stored: bytes, mark: Mark) -> None:
-        """Start the execution of a claimed tick, if nobody has; then say so in the mark."""
+        """Start the execution of a claimed tick, unless it was started; then note that in the mark."""
         owner, execution_id = parse_member(mark.execution)
         try:
             is_new = await self._lifecycle.accept(owner, execution_id, _start(schedule, mark.tick))
-        except RuncastError as error:  # which trying again would not help
+        except RuncastError as error:  # another try would not help
             log.error("schedule_failed", schedule=schedule.name, tick=mark.tick, error=describe(error, 200))
         else:
             if is_new:
@@ -141,7 +141,7 @@ class Scheduler:
         await self._move(schedule, stored, msgspec.structs.replace(mark, accepted=True))
 
     async def _goes_on(self, mark: Mark) -> bool:
-        """Whether the execution that was started last has not ended."""
+        """Whether the last execution has not ended."""
         if not mark.execution:
             return False
         owner, execution_id = parse_member(mark.execution)
@@ -149,7 +149,7 @@ class Scheduler:
         return record.exists and not record.has_ended
 
     async def _move(self, schedule: Schedule, stored: bytes, mark: Mark) -> bool:
-        """Replace a mark, unless somebody was faster."""
+        """Replace a mark, unless another worker was faster."""
         moved = await self._redis.eval(MOVE_SCRIPT, 1, SCHEDULES, schedule.name, stored, msgspec.json.encode(mark))
         return bool(moved)
 
@@ -164,7 +164,7 @@ def _start(schedule: Schedule, tick: int) -> Start:
 
 
 def read_mark(stored: bytes) -> Mark | None:
-    """A stored mark; `None` for nothing, and for what cannot be read: its schedule begins anew."""
+    """A stored mark; `None` if it is empty or cannot be read: then the schedule begins again."""
     if not stored:
         return None
     try:
