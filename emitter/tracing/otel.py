@@ -30,7 +30,7 @@ KINDS = {"server": api.SpanKind.SERVER, "consumer": api.SpanKind.CONSUMER}
 
 
 def tracer_of_others() -> Tracer:
-    """Spans go where somebody has set up before, who also sees that they get there."""
+    """A tracer with the provider that the process has set up itself, and which it also shuts down."""
     return OpenTelemetry(api.get_tracer_provider())
 
 
@@ -80,10 +80,10 @@ class OpenTelemetry(Tracer):
 
         def close() -> None:
             shutdown()
-            with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(closed.set)
 
-        # A daemon of its own: the end of the process waits for the threads of a pool, however long they take.
+        # A daemon thread: at exit Python would wait for the threads of a pool.
         threading.Thread(target=close, name="tracing-close", daemon=True).start()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -109,7 +109,7 @@ class Made(Span):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if isinstance(error, Exception) and not self._is_settled:
-            self.fail(type(error).__name__)  # and no more: its text may hold what is no business of a collector
+            self.fail(type(error).__name__)  # only the type: its text may be confidential
         if self._token is not None:
             contexts.detach(self._token)
         self._span.end()

@@ -1,8 +1,8 @@
 """Whether this process makes spans, by the environment variables that OpenTelemetry's specification names.
 
-It does if the environment says where to send them (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`,
-or `OTEL_TRACES_EXPORTER=otlp` for the usual address), or if somebody has set up OpenTelemetry already, as an agent's
-module may. Otherwise nothing of OpenTelemetry is even imported.
+It does if the environment has an address for them (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`,
+or `OTEL_TRACES_EXPORTER=otlp` for the usual address), or if OpenTelemetry is set up already, for example by an
+agent's module. Otherwise OpenTelemetry is not imported.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SPOKEN = "http/protobuf"
 
 
 def tracer_from(environ: Mapping[str, str], service: str) -> Tracer:
-    """The tracer of this process, which whoever asked for it closes. `service` is the name where none is set. Never
-    raises: what is wrong with the variables is logged, and no spans are made."""
+    """The tracer of this process; the caller closes it. `service` is the default name. Never raises: a fault in the
+    variables is logged, and no spans are made."""
     given = {name: text.strip() for name, text in environ.items() if name.startswith("OTEL_")}
     if given.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return Tracer()
@@ -61,7 +61,7 @@ def _load(service: str, *, is_ready: bool) -> Tracer:
         tracer = tracer_of_others() if is_ready else tracer_of_our_own(service)
     except ImportError as error:
         log.warning("tracing_off", reason="it needs pip install 'runcast[tracing]'", error=str(error)[:200])
-    except Exception as error:  # whatever the SDK makes of a variable: the product must not stop for it
+    except Exception as error:  # an error of the SDK about a variable must not stop the process
         log.warning("tracing_off", reason="OpenTelemetry could not be set up", error=f"{type(error).__name__}: {error}")
     else:
         log.info("tracing_on", provider="theirs" if is_ready else "ours")

@@ -1,9 +1,8 @@
-"""Whose trace an execution is part of: W3C Trace Context, and what makes spans in it.
+"""The trace of an execution (W3C Trace Context), and a tracer that makes no spans.
 
-A trace comes with a request's headers, stays in the execution's record, and goes with its job to the worker and with
-every event into the log. That costs nothing where nobody sends a `traceparent`. `Tracer` makes no spans and only hands
-the trace on; the one of `emitter.tracing.otel` makes them, and `emitter.tracing.setup` says which of the two a
-process has.
+A trace comes with a request's headers, stays in the execution's record, and goes with the job to the worker and with
+every event into the log. It costs nothing without a `traceparent`. `Tracer` only passes the trace on; the one
+of `emitter.tracing.otel` makes spans, and `emitter.tracing.setup` decides which one a process has.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple
 
 OURS = "is_runcasts"
-"""An attribute that providers of ours have. Each ends with the tracer that made it: no other takes it as given."""
+"""An attribute of our own providers. Such a provider ends with its tracer, so no other tracer may use it."""
 MAX_HEADER = 512
 MAX_MEMBERS = 32
 
@@ -29,8 +28,8 @@ _MEMBER = re.compile(rf"({_KEY})={_VALUE}\Z")
 
 
 class Trace(NamedTuple):
-    """A place in a trace: the span that whatever comes next is a child of. Ids are lower case hex; `state` is a valid
-    `tracestate`, or empty."""
+    """A span in a trace: the parent of what follows. Ids are lower case hex; `state` is a valid `tracestate`, or
+    empty."""
 
     trace_id: str
     span_id: str
@@ -49,7 +48,7 @@ class Trace(NamedTuple):
 
 def read_trace(parents: Sequence[str], states: Sequence[str] = ()) -> Trace | None:
     """The trace that all `traceparent` and `tracestate` headers of a request name (W3C Trace Context Level 1, 3.2 and
-    3.3). None if there is none, or what there is may not be used: then a new trace may begin."""
+    3.3). None if there is none or it is not valid: then a new trace may begin."""
     match = _PARENT.match(parents[0]) if len(parents) == 1 and len(parents[0]) <= MAX_HEADER else None
     if match is None:
         return None
@@ -71,12 +70,12 @@ def _read_state(states: Sequence[str]) -> str:
 
 
 def log_fields(trace: Trace | None) -> dict[str, str]:
-    """What a log line says of the trace it belongs to."""
+    """The fields of a log line for its trace."""
     return {} if trace is None else {"trace_id": trace.trace_id}
 
 
 class Allowance:
-    """How many may be shown of what is too frequent to show all: `burst` at once, and `per_second` in the long run."""
+    """A rate limit for spans: `burst` at once, and `per_second` in the long run."""
 
     __slots__ = ("_at", "_burst", "_left", "_per_second")
 
@@ -113,27 +112,27 @@ class Span:
         pass
 
     def note(self, **facts: Fact) -> None:
-        """Say more of what happened."""
+        """Add attributes."""
 
     def refuse(self, reason: str) -> None:
-        """What was asked for is not done, by no fault of ours: what comes out of the block is no failure."""
+        """The request was refused for a reason of the caller: an exception out of the block is no failure."""
 
     def fail(self, reason: str) -> None:
-        """It did not go well."""
+        """Mark the span as failed."""
 
 
 class Tracer:
     """Makes no spans. Methods are quick, never wait and never raise."""
 
     is_on = False
-    """Whether it is worth finding out what a span would say."""
+    """Whether spans are made, so that their attributes are needed."""
 
     def start(self, name: str, kind: Kind, trace: Trace | None, **facts: Fact) -> Span:  # noqa: ARG002 - it makes none
         """A span that begins now, as a child of `trace` or, without one, the first of a new trace."""
         return Span(trace)
 
     def record(self, name: str, trace: Trace, seconds: float, **facts: Fact) -> None:
-        """A span that ends now and took so long."""
+        """Record a span that ends now and lasted `seconds`."""
 
     async def close(self) -> None:
         """Send what was not sent yet; bounded."""

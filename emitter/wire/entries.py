@@ -1,4 +1,4 @@
-"""Events as they stand in a Redis Stream and in a pub/sub message."""
+"""Events in a Redis Stream and in a pub/sub message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events as JSON: what stands around their data, and how both are encoded and decoded."""
+"""Events as JSON: the envelope and the data, encoded and decoded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_IN_CUSTOM_NAME = re.compile(r"[^a-z0-9_.-]")
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What stands around every event's data on the wire. `ts` is the emitter's clock in milliseconds."""
+    """The JSON around every event's data. `ts` is the emitter's clock in milliseconds."""
 
     type: str
     execution_id: str
@@ -95,7 +95,7 @@ def encode_data(event: Event, max_bytes: int = 0) -> bytes:
     try:
         data, decoder = _encode(event)
         check_depth(data)
-        decoder.decode(data)  # catches a wrong type before it is in a log for ever
+        decoder.decode(data)  # finds a wrong type before it is stored
         if b"null" in data:
             _refuse_nan(event)
     except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
@@ -104,7 +104,7 @@ def encode_data(event: Event, max_bytes: int = 0) -> bytes:
 
 
 def _check_weight(event: Event, max_bytes: int) -> None:
-    """Refuse what would take the encoder too long, or for ever: a value may hold another one many times."""
+    """Refuse a value that would take the encoder too long: it may contain another one many times, or itself."""
     free = _FREE_FIELDS[event.type]
     if not is_heavier(getattr(event, free), max_bytes or HEAVY_BYTES):
         return

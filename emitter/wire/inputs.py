@@ -1,4 +1,4 @@
-"""Inputs to a person as agents ask them, and the ids by which a retry finds their answers again. Pure."""
+"""Inputs that agents request from people, and the ids by which a retry finds their answers. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from emitter.wire.ids import now_ms
 InputKind = Literal["approval", "choice", "text", "form"]
 
 ANY_JSON: dict[str, Any] = {}
-"""The schema of a question of kind `text` that may be answered by any JSON, a text among it."""
+"""The schema of an input of kind `text` that accepts any JSON."""
 OPTIONS_MAX = 100
 EXPIRES_SECONDS_MAX = 3650 * 86_400.0
 DIGEST_CHARS = 10
 
 
 class Inputs:
-    """Makes the questions of one attempt.
+    """Makes the inputs of one attempt.
 
-    A question without an id of its own is named by what it asks and how often that was asked in this attempt: an agent
-    that is retried and asks the same finds the answer that was given, and never that of another question.
+    The default id is derived from the request and from how often this attempt has made it: a retried agent that makes
+    the same request finds the answer to it, and never that to another input.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Inputs:
         expires_in: float | None = None,
         input_id: str | None = None,
     ) -> InputRequired:
-        """Raises `InvalidEvent` for what nobody could answer."""
+        """Raises `InvalidEvent` for an input that cannot be answered."""
         listed = _options(kind, options)
         if not (schema is None or isinstance(schema, dict)):
             raise InvalidEvent(f"schema: a JSON Schema is an object here, not {type(schema).__name__}")
@@ -61,7 +61,7 @@ class Inputs:
 
 
 def _digest(*asked: Any) -> str:
-    """The same for the same question, in whatever order its schema's keys come."""
+    """The same for the same request, in any order of the schema's keys."""
     try:
         canonical = encode_value(asked, is_sorted=True)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:

@@ -16,8 +16,8 @@ from emitter.wire.ids import EXECUTION_ID, check_execution_id
 OWNER_ID = re.compile(r"[A-Za-z0-9_.@|+=~-]{1,128}\Z")
 
 PREFIX = os.environ.get("RUNCAST_REDIS_PREFIX", "").strip() or "rc"
-"""What every key and channel of this deployment begins with. Fixed when the process starts: keys are made in too many
-places, and too often, for each to be handed it. `emitter.connection.connect` refuses one that is not `PREFIX_FORM`."""
+"""The prefix of every key and channel of this deployment. Fixed when the process starts, because keys are made in many
+places. `emitter.store.connection.connect` refuses a prefix that does not match `PREFIX_FORM`."""
 PREFIX_FORM = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
 PREFIX_ALLOWED = "1 to 32 of A-Z a-z 0-9 _ -"
 
@@ -37,7 +37,8 @@ class ExecutionKeys(NamedTuple):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Whose an execution is. All keys of one owner share a hash tag, so every script touches one slot."""
+    """The owner of an execution (org and user). All keys of one owner share a hash tag, so every script touches one
+    slot."""
 
     user: str
     org: str = "default"
@@ -53,7 +54,7 @@ class Owner(msgspec.Struct, frozen=True):
 
     @property
     def feed(self) -> str:
-        """Stream and channel of everything this owner's executions do, with ids of its own."""
+        """Stream and channel with the events of all executions of this owner, with its own ids."""
         return self.prefix + "feed"
 
     @property
@@ -88,7 +89,7 @@ class Owner(msgspec.Struct, frozen=True):
         return ExecutionKeys(record, record + ":log", record + ":control")
 
 
-# What belongs to nobody in particular: the workers' queue shares one slot, so that one read can wait on every agent.
+# Keys without an owner. The workers' queues share one slot, so that one read can wait for jobs of every agent.
 JOBS = PREFIX + ":{jobs}:"
 WORKERS = JOBS + "workers"
 """Sorted set: worker id by the time (ms) its announcement ends."""
@@ -97,21 +98,20 @@ WORKER_INFO = JOBS + "worker-info"
 AGENTS_KNOWN = JOBS + "agents"
 """Sorted set: names of agents by the time (ms) a worker last announced them."""
 DUE = JOBS + "due"
-"""Sorted set: `member` of every execution under the workers' care by the time (ms) to look at it next: when its lease
-ends, when it is to start, or when its job should long have been taken."""
+"""Sorted set: `member` of every execution for workers by the time (ms) of its next check: when its lease ends, when it
+may start, or when its job should have been claimed."""
 QUEUED = JOBS + "queued"
 """Hash: `member` of an execution that waits for a worker → the id of its job in the agent's stream."""
 REAPER = JOBS + "reaper"
-"""String: the worker that looks after what is due; it expires with the worker."""
+"""String: the worker that holds the reaper's lock; it expires with the worker."""
 ABANDONED = JOBS + "abandoned"
-"""Sorted set: `member` of an execution that is cancelled when its viewers leave by the time (ms) at which it will be
-unless somebody watches."""
+"""Sorted set: `member` of an execution with `onDisconnect` by the time (ms) of its cancel, unless it is watched."""
 ABANDONED_ASKED = JOBS + "abandoned:asked"
-"""Hash: when it was last asked what is abandoned (`at`, ms), and since when again and again (`since`)."""
+"""Hash: the last query for abandoned executions (`at`, ms), and since when there was no gap (`since`)."""
 EXPIRIES = JOBS + "expiries"
-"""Sorted set: `member` of an execution, a blank and the id of a question by the time (ms) at which that expires."""
+"""Sorted set: `member` of an execution, a blank and the id of an input by the time (ms) at which it expires."""
 SCHEDULES = JOBS + "schedules"
-"""Hash: name of a schedule → how far it has come (JSON of `emitter.scheduler.Mark`)."""
+"""Hash: name of a schedule → how far it has come (JSON of `emitter.worker.scheduler.Mark`)."""
 JOBS_GROUP = "workers"
 EDGES = PREFIX + ":edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""
@@ -131,7 +131,7 @@ def jobs_key(agent: str) -> str:
 
 
 def member(owner: Owner, execution_id: str) -> str:
-    """An execution's name where executions of all owners stand together."""
+    """An execution's name in sets with executions of all owners."""
     return f"{owner.org}:{owner.user}:{execution_id}"
 
 
@@ -150,12 +150,12 @@ def waiting_key(name: str) -> str:
 
 
 def viewers_key(name: str) -> str:
-    """Sorted set: edges with viewers of an execution (by its `member`) by the time (ms) their word on it ends."""
+    """Sorted set: edges with viewers of an execution (by its `member`) by the end (ms) of their watch leases."""
     return JOBS + "viewers:" + name
 
 
 def ticket_key(digest: str) -> str:
-    """What a stream ticket stands for (JSON)."""
+    """The stream that a ticket opens (JSON)."""
     return PREFIX + ":ticket:" + digest
 
 
@@ -170,7 +170,7 @@ def ticket_uses_key(digest: str) -> str:
 
 
 def edge_info_key(edge_id: str) -> str:
-    """What an edge announces of itself (JSON); it expires when the edge no longer renews it."""
+    """The announcement of an edge (JSON); it expires if the edge does not renew it."""
     return PREFIX + ":edge-info:" + edge_id
 
 

@@ -1,8 +1,9 @@
-"""Events that only show something, brought into the form that the catalogue has for them. Pure.
+"""Mending: events that only show something are brought into a form that the catalogue allows. Pure.
 
-An agent cannot know what its models and tools hand it, and must not die of it: a field of the wrong type becomes one of
-the right type, what no JSON holds gets the nearest form (`storable`), a number out of its range is clamped, and what is
-too long is cut, with a mark. What changes the meaning of an execution is refused instead: `MEANT`.
+An agent does not control what its models and tools return, and must not fail because of it: a field of the wrong type
+becomes one of the right type, a value without a JSON form gets the nearest form (`storable`), a number out of its range
+is clamped, and a value that is too long is cut, with a mark. What changes the meaning of an execution is refused
+instead: `MEANT`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from emitter.wire.envelope import CUSTOM_NAME_MAX, NOT_IN_CUSTOM_NAME, decode_ev
 from emitter.wire.storable import clip, storable, text
 
 MEANT = frozenset({InputRequired.type, InputReceived.type, ExecutionSuperseded.type})
-"""Types that are refused rather than mended: questions, answers, a takeover."""
+"""Types that are refused rather than mended: inputs, answers, takeovers."""
 _MEANT_FIELDS = frozenset({"attempt", "started_at"})
 REDACTED_ROOMS = 64
-"""Of how much more than there is room for is looked through for credentials."""
+"""How many times the room is searched for credentials before the cut."""
 SHARES = (1.0, 0.7, 0.4, 0.1)
-"""Of the room there is, to be tried in turn: redaction may make an event longer than it was measured."""
+"""Shares of the room to try in turn: redaction may make an event longer than it was measured."""
 
 
 def may_mend(event: Event) -> bool:
@@ -35,7 +36,7 @@ def may_mend(event: Event) -> bool:
 
 
 def valid(event: Event, max_bytes: int) -> Event:
-    """The event if the catalogue allows it as it is, whatever its length; else mended, if it may be."""
+    """The event if the catalogue allows it, at any length; otherwise mended, if that is allowed."""
     try:
         encode_data(event, max_bytes)
     except (InvalidEvent, PayloadTooLarge):
@@ -44,7 +45,7 @@ def valid(event: Event, max_bytes: int) -> Event:
 
 
 def mended(event: Event) -> Event:
-    """The event with every field in the form that the catalogue has for it, whatever its length."""
+    """The event with every field in a form that the catalogue allows, at any length."""
     if isinstance(event, Custom):
         return Custom(name=_custom_name(event.name), data=_object(event.data))
     kind = BY_TYPE[event.type]
@@ -82,7 +83,7 @@ def _of_type(hint: Any, value: Any) -> Any:
 
 
 def _without_none(hint: Any) -> Any:
-    """The type of a field without what is said of it: `Percent | None` is a float."""
+    """The type of a field without annotations: `Percent | None` is a float."""
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if type(None) in get_args(hint) and len(kinds) == 1:
         return _without_none(kinds[0])
@@ -98,11 +99,11 @@ def _ranges(hint: Any) -> tuple[float, float]:
 
 def plain(value: Any) -> Any:
     """Any value as JSON can hold it."""
-    return storable(value, max_depth=MAX_DEPTH - 1)  # a mark is one level more
+    return storable(value, max_depth=MAX_DEPTH - 1)  # a mark adds one level
 
 
 def words(value: Any) -> str:
-    """Any value as text: nothing is "", and what is no text is told as JSON."""
+    """Any value as text: None is "", and a value that is no text is written as JSON."""
     if isinstance(value, bytes | bytearray):
         return bytes(value).decode("utf-8", "replace")
     found = value if isinstance(value, str) else storable(value)
@@ -112,7 +113,7 @@ def words(value: Any) -> str:
 
 
 def _number(kind: type, value: Any, least: float, most: float) -> float | int:
-    """Within its range; what is no number is the one nearest to 0."""
+    """A number within its range; the one nearest to 0 if the value is no number."""
     try:
         number = float(words(value) if isinstance(value, str | bytes) else value)
     except Exception:  # a foreign `__float__` may raise anything
@@ -138,7 +139,7 @@ def _items(value: Any) -> Iterable[Any]:
 
 
 def _struct(kind: type[msgspec.Struct], value: Any) -> msgspec.Struct:
-    """Of a struct that is part of an event. What is none has its words for every text."""
+    """A struct that is part of an event. If the value is no such struct, it becomes the text of every text field."""
     hints = _hints(kind)
     if isinstance(value, kind):
         found = {name: getattr(value, name) for name in kind.__struct_fields__}
@@ -161,8 +162,8 @@ def _custom_name(name: Any) -> str:
 
 
 def shorter(event: Event, room: int, redact: Callable[[str, bytes], bytes]) -> Iterator[Event]:
-    """A mended event, cut to `room` bytes of data and less; an event of long texts and lists says how much was cut.
-    Redacted first: half of a credential is not known for one."""
+    """A mended event, cut to `room` bytes of data and less; long texts and lists end with a mark of their size. It is
+    redacted first, because half of a credential is not recognised."""
     type_ = event_type(event)
     whole = decode_event(type_, redact(type_, encode_data(_cut(event, REDACTED_ROOMS * room))))
     for share in SHARES:
@@ -173,6 +174,6 @@ def _cut(event: Event, room: int) -> Event:
     names = event.__struct_fields__
     fields = clip({name: plain(getattr(event, name)) for name in names}, room)
     if isinstance(event, Artifact) and event.url and fields.get("url") != plain(event.url):
-        # A part of a link leads nowhere, and half an image is none.
+        # A part of a link or of an image is useless.
         fields |= {"url": None, "data": fields.get("data") or {"clipped": True, "bytes": len(event.url)}}
     return mended(type(event)(**{name: fields.get(name) for name in names}))

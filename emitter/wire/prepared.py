@@ -1,4 +1,4 @@
-"""An event on its way into a log, encoded and marked, and a batch of such."""
+"""An event in its stored form with its mark, and a batch of such events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Redaction(Protocol):
-    """What takes credentials out of what is stored (`emitter.redact.Redactor`)."""
+    """Removes credentials before anything is stored (`emitter.wire.redact.Redactor`)."""
 
     def __call__(self, type_: str, data: bytes) -> bytes:
         """The JSON of an event's data without credentials. Raises `InvalidEvent`."""
@@ -28,17 +28,17 @@ class Prepared(NamedTuple):
 
     @property
     def may_be_refused(self) -> bool:
-        """Whether the log may refuse this event and take the next: an answer to an input that has one, or a question
-        beside too many others."""
+        """Whether the log may refuse this event and accept the next one: a second answer, or an input beyond the
+        limit."""
         return self.mark.startswith(("r:", "w:"))
 
 
 DROPPED = Prepared("", b"", "-")
-"""In the place of an event that is not stored: its producer's number is spent all the same."""
+"""Takes the place of an event that is not stored: its producer sequence is used up."""
 
 
 class Batch(NamedTuple):
-    """Events that travel together; `first_seq` is the producer sequence of the first."""
+    """Events that are appended together; `first_seq` is the producer sequence of the first."""
 
     first_seq: int
     events: list[Prepared]

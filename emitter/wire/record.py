@@ -1,14 +1,14 @@
-"""The execution record: the hash in Redis that says how an execution stands. The one place that names its fields, says
-what a missing one is worth, and reads them.
+"""The execution record: the hash in Redis with the state and facts of an execution. Only this module names its fields,
+their defaults, and how they are read.
 
-Scripts decide by the record and write most of it. They spell its fields themselves, and a test holds them to the names
+Scripts decide by the record and write most of it. They spell its fields themselves; a test compares them with the names
 here. Python reads with a `Selection` (HMGET) or with `ExecutionRecord.read` (HGETALL).
 
-Format: a record says in `format` by which rules it was written, from the append that begins it. A new field does not
-change the format: a reader passes over fields that it does not know, and where one is missing the default counts. So
-`FORMAT` is raised only when a field that is there comes to mean something else. Whoever meets a higher number raises
-`NewerRecord` and changes nothing; whoever meets a lower one, or none (0.1.0), reads it. So a release that raises
-`FORMAT` must read both, and edges and workers are all to be replaced by it before one of them writes the new format.
+Format: `format` is the number of the rules by which a record was begun. A new field does not change the format: a
+reader ignores fields that it does not know, and a missing field has its default. So `FORMAT` is raised only if the
+meaning of an existing field changes. A reader that finds a higher number raises `NewerRecord` and changes nothing; a
+lower number, or none (0.1.0), is read. So a release that raises `FORMAT` must read both formats, and all edges and
+workers must run it before one of them writes the new format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emitter.wire.ids import EventId
 FORMAT = 1
 """What this version writes, and the highest that it reads. `append.lua` writes it; it and `claim.lua` refuse more."""
 MAX_ATTEMPTS = 3
-"""How often an agent is tried whose worker did not say."""
+"""The number of attempts if the worker has set none."""
 
 
 class Field:
@@ -63,26 +63,26 @@ class Field:
     TAKEN: Final = "taken"  # the last attempt that a worker has claimed
     FROM: Final = "from"  # the log's ordinal before that attempt
     OWNER: Final = "owner"  # the worker that has it; empty: none
-    LEASE: Final = "lease"  # until when, or until when the process without a worker is taken to live
+    LEASE: Final = "lease"  # its end; also that of a process that is no worker
     CLAIMED_AT: Final = "claimedAt"
     MAX_ATTEMPTS: Final = "maxAttempts"
     LOST: Final = "lost"  # how many workers were lost
     LOST_AFTER: Final = "lostAfter"  # how long the last of them had it (ms)
     FAILED: Final = "failed"  # how many attempts failed and were tried again
-    HOLD: Final = "hold"  # the lease of what no worker runs lasts for so long after the last event (ms)
-    SEEN: Final = "seen"  # until when a publisher over HTTP is taken to live, by its last sign of life
+    HOLD: Final = "hold"  # the lease without a worker, counted from the last event (ms)
+    SEEN: Final = "seen"  # until when a publisher over HTTP counts as alive
 
-    # What people said.
-    CANCEL: Final = "cancel"  # that it is to stop (JSON of `Cancel`)
-    CANCEL_AT: Final = "cancelAt"  # when a process that is no worker was asked to
-    OPEN: Final = "open"  # ids of the questions that the attempt waits for, each between blanks
-    VOID: Final = "void"  # and those that the last attempt waited for
+    # What people requested and answered.
+    CANCEL: Final = "cancel"  # the request to cancel (JSON of `Cancel`)
+    CANCEL_AT: Final = "cancelAt"  # when a cancel was requested from a process that is no worker
+    OPEN: Final = "open"  # ids of the open inputs of the attempt, each between blanks
+    VOID: Final = "void"  # those of the previous attempt
     ANSWERS: Final = "answers"  # numbers of the oldest and the newest answer that are kept, and the bytes of all
 
-    # Beginnings of names.
-    INPUT: Final = "i:"  # with its id: a question without an answer (JSON)
-    ANSWER: Final = "a:"  # with the question's id: its answer (JSON)
-    NUMBER: Final = "n:"  # with a number: the question that the answer of this number is for
+    # Prefixes of names.
+    INPUT: Final = "i:"  # with its id: an open input (JSON)
+    ANSWER: Final = "a:"  # with the input's id: its answer (JSON)
+    NUMBER: Final = "n:"  # with a number: the input of the answer with this number
     PRODUCER: Final = "p:"  # with its name: the number of the last event that this producer appended
     PLACE: Final = "q:"  # with a number: the producer in this place of the line, and its number then
     PART: Final = "b:"  # with 0 to 15: the id of the event with which a part of the log began
@@ -100,8 +100,9 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of a record. What is missing, or was not asked for, has its default. `state` is None where there is
-    no such execution; any other text may be there too, as others can write in Redis. Times are in ms since the epoch.
+    """The fields that were read of a record. A field that is missing or was not selected has its default. `state` is
+    None if there is no such execution; it may be any text, because other programs can write to Redis. Times are in ms
+    since the epoch.
     """
 
     state: State | None = None
@@ -143,7 +144,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, fields: Mapping[bytes, bytes]) -> ExecutionRecord:
-        """A whole record, as HGETALL has it. Raises `NewerRecord`, and `ValueError` for a number that is none."""
+        """A whole record (HGETALL). Raises `NewerRecord`, and `ValueError` for a field that is no number."""
         columns = [_column(name.decode("utf-8", "replace")) for name in fields]
         return _read(columns, fields.values())
 
@@ -174,32 +175,32 @@ class Selection:
 
 
 def open_input(input_id: str) -> str:
-    """The field of a question that waits for its answer."""
+    """The field of an open input."""
     return Field.INPUT + input_id
 
 
 def answer(input_id: str) -> str:
-    """The field of a question's answer."""
+    """The field of an input's answer."""
     return Field.ANSWER + input_id
 
 
 def producer(name: str) -> str:
-    """The field of what a producer has appended."""
+    """The field with a producer's last sequence."""
     return Field.PRODUCER + name
 
 
 def read_cancel(encoded: bytes) -> Cancel | None:
-    """A request to cancel, as the record has it; None: nobody asked."""
+    """The request to cancel in the record; None: there is none."""
     if not encoded:
         return None
     try:
         return msgspec.json.decode(encoded, type=Cancel)
     except msgspec.MsgspecError:
-        return Cancel()  # that somebody asked counts more than how it was written down
+        return Cancel()  # an unreadable request is still a request
 
 
 def read_object(encoded: bytes) -> dict[str, Any]:
-    """Parameters or metadata. Raises `ValueError` for what is no object."""
+    """Parameters or metadata. Raises `ValueError` if they are no object."""
     try:
         return msgspec.json.decode(encoded, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -224,14 +225,14 @@ def _same(value: bytes) -> bytes:
 
 
 class _Column(NamedTuple):
-    """Where a field stands in an `ExecutionRecord`, and how it is read. `key`: in which place of a mapping."""
+    """The attribute of `ExecutionRecord` for a field, and how it is read; `key`: the key, if it is a mapping."""
 
     name: str
     read: Callable[[bytes], Any]
     key: str | None = None
 
 
-# What is not here, only scripts read.
+# Fields that are not here are read by scripts only.
 _COLUMNS = {
     Field.STATE: _Column("state", _text),
     Field.MS: _Column("ms", int),
@@ -273,7 +274,7 @@ _MAPS = {
     Field.PRODUCER: _Column("producers", int),
 }
 _KEPT_EMPTY = frozenset(_COLUMNS[name].name for name in (Field.STATE, Field.TASK, Field.STACK, Field.END))
-"""Of other fields an empty value is as good as none."""
+"""An empty value of any other field counts as missing."""
 _FORMAT_COLUMN = _Column(Field.FORMAT, read_format)
 _UNREAD = _Column("", _same)
 _OWN_FORMAT = b"%d" % FORMAT

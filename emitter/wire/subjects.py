@@ -1,4 +1,4 @@
-"""From a user's name at an identity provider to the name that stands in Redis keys.
+"""From a user's name at an identity provider to the name in Redis keys.
 
 Most names fit a key and stay as they are. Any other (`system:serviceaccount:ns:name`, `spiffe://…`, `Jane Doe`) becomes
 `~` and the SHA-256 of its UTF-8 bytes in base64url without padding, 44 characters that do fit. Organisations likewise.
@@ -20,9 +20,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def owner_named(user: str, org: str = "default") -> Owner:
-    """The owner that a person or a program names: by the subject of the tokens, or by what stands in keys, such as the
-    `user_id` that a worker hands to an agent. `InvalidEvent` for what can be neither, and for blanks around it, which
-    are a slip and would name somebody who never comes."""
+    """The owner for a name from a person or a program: the subject of the tokens, or the name in keys, such as the
+    `user_id` of an agent's context. `InvalidEvent` for any other text, and for surrounding blanks, which are a
+    mistake."""
     for name, value in (("user", user), ("org", org)):
         if isinstance(value, str) and value != value.strip():
             raise InvalidEvent(f"{name}: {ascii(value)[:64]} begins or ends with a blank")
@@ -30,8 +30,8 @@ def owner_named(user: str, org: str = "default") -> Owner:
 
 
 def owner_of_token(subject: str, org: str = "default") -> Owner:
-    """The owner that a token names. A subject that looks like a digest is hashed as well: nobody can become the owner
-    of somebody's digest by being called so. `InvalidEvent` for what can be no subject."""
+    """The owner for the subject of a token. A subject that looks like a digest is hashed as well, so that nobody can
+    take the digest of another user. `InvalidEvent` for a subject that is not valid."""
     return Owner(_digest_again(_key("sub", subject), subject), _digest_again(_key("org", org), org))
 
 

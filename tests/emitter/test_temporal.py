@@ -282,10 +282,10 @@ async def test_many_heartbeats_are_few_events(redis: Redis, redis_url: str, core
 
 async def test_heartbeats_are_merged(redis: Redis, redis_url: str, core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is said at once, then the latest now and then, and the last one before the end."""
-    monkeypatch.setattr("emitter.integrations.temporal.activity_emitters.BEAT_SECONDS", 60)
+    monkeypatch.setattr("emitter.integrations.temporal.activity_emitters.HEARTBEAT_SECONDS", 60)
     async with working(RuncastPlugin(redis_url=redis_url)):
         await core.run(task("beat", 500, 0, headers=of(EX_1)))
-        monkeypatch.setattr("emitter.integrations.temporal.activity_emitters.BEAT_SECONDS", 0.01)
+        monkeypatch.setattr("emitter.integrations.temporal.activity_emitters.HEARTBEAT_SECONDS", 0.01)
         await core.run(task("beat", 4, 0.05, headers=of(EX_1), activity_id="2"))
         log = await story(redis)
     calls = [data["callId"] for type_, data in log if type_ == "tool:start"]

@@ -1,10 +1,10 @@
-"""Interrupts as questions to a person.
+"""Interrupts as inputs: a person answers them.
 
-What `interrupt(value)` asks: a text is the prompt; a mapping may say `prompt` (or `question`, `message`), `kind`,
+The value of `interrupt(value)`: a text is the prompt; a mapping may say `prompt` (or `question`, `message`), `kind`,
 `options`, `schema` and `expires_in` (seconds); actions to review are for `reviews`. Of anything else the JSON is the
 prompt.
-What is no text and names no kind may be answered by any JSON: a text that is an object, a list, true, false or null in
-JSON is taken for that.
+A value that is no text and names no kind may be answered by any JSON: a text that is an object, a list, true, false or
+null in JSON is parsed.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ KINDS = frozenset(get_args(InputKind))
 Ask = reviews.Ask
 """`await ask(prompt, kind=…, …)`: arguments and errors of `AgentEmitter.ask`, but for the id of the input."""
 OnInterrupt = Callable[[Interrupt, Ask], Awaitable[Any]]
-"""Gets an answer to an interrupt, in the form that the graph wants to go on with."""
+"""Gets the answer to an interrupt, in the form that the graph continues with."""
 
 
 async def ask_interrupt(interrupt: Interrupt, ask: Ask) -> Any:
-    """Ask what the interrupt asks; the answer's value is what `interrupt` returns in the node."""
+    """Ask a person for the interrupt's answer, which `interrupt` then returns in the node."""
     decided = await reviews.decide(interrupt.value, interrupt.response_schema, ask)
     if decided is not None:
         return decided
@@ -77,7 +77,7 @@ def input_of(value: Any, response_schema: Any = None) -> dict[str, Any]:
 
 
 def _of_schema(schema: Any) -> dict[str, Any]:
-    """What `interrupt(…, response_schema=…)` tells of the answer. Other than objects the graph reads from a text."""
+    """Kind and schema from `interrupt(…, response_schema=…)`. Other types than objects the graph parses from a text."""
     if not isinstance(schema, dict):
         return {}
     if schema.get("type") == "boolean":
@@ -99,11 +99,11 @@ def _json(value: Any) -> bytes:
 
 
 class InputAsker:
-    """Asks what a graph's interrupts ask, under ids by which a retry finds the answers that were given.
+    """Requests the answers to a graph's interrupts, under ids by which a retry finds the answers.
 
-    A graph whose checkpoints outlive its worker raises the same interrupt again, with the same id. Another one starts
-    over, and then only the place of the node in the graph is the same, and `run`, which tells apart the graphs that an
-    attempt runs. Either way the question is a part of the id, so that no answer is ever taken for that of another.
+    A graph whose checkpoints outlive its worker raises the same interrupt again, with the same id. Any other graph
+    starts over; then only the place of the node is the same, and `run`, which numbers the graphs of an attempt. In both
+    cases the request is a part of the id, so that an answer never belongs to another request.
     """
 
     def __init__(self, target: Context | Emitter, on_interrupt: OnInterrupt, run: str) -> None:
@@ -115,7 +115,7 @@ class InputAsker:
         """Whether an attempt goes on where an earlier one stopped."""
 
     async def answers(self, asked: Iterable[Asked]) -> dict[str, Any]:
-        """Ask all at once; the answers by interrupt id. Raises what asking raises, and asks no more then."""
+        """Ask all at once; the answers by interrupt id. Raises what `ask` raises, and then cancels the other waits."""
         asking = {one.interrupt.id: asyncio.create_task(self._answer(one)) for one in asked}
         try:
             await asyncio.gather(*asking.values())
@@ -134,7 +134,7 @@ class InputAsker:
         return await self._on_interrupt(asked.interrupt, ask)
 
     async def may_continue(self, state: StateSnapshot) -> bool:
-        """Ask whether a graph that was told to stop before or after a node may go on."""
+        """Ask whether a graph may continue at a breakpoint."""
         prompt = f"Continue with {', '.join(state.next)}?"
         step = (state.metadata or {}).get("step")
         origin = state.config["configurable"]["checkpoint_id"] if self.is_resumable else f"{self._run}/{step}"

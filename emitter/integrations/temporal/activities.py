@@ -40,23 +40,23 @@ LOST = "this attempt was lost: its worker died or was out of time"
 
 
 def activity_key(info: activity.Info) -> str:
-    """One for all attempts of an activity, and for a local activity that runs again after its worker died. An id may be
-    given to a later activity of the same run; the time of scheduling tells the two apart."""
+    """The same for all attempts of an activity, also of a local activity that runs again after its worker died. A later
+    activity of the run may have the same id; the time of scheduling makes the difference."""
     scheduled = "" if info.is_local else info.scheduled_time.isoformat()
     return digest(info.workflow_run_id or info.activity_run_id or "", info.activity_id, scheduled)
 
 
 def call_id_of(info: activity.Info, attempt: int) -> str:
-    """Unique in the execution: activity ids begin anew in every run, and in children."""
+    """Unique in the execution: activity ids repeat in other runs and in children."""
     return f"{readable(info.activity_id, 24)}-{attempt}-{activity_key(info)[:8]}"
 
 
 class Call:
-    """One attempt of an activity, as it is told.
+    """One attempt of an activity, as a tool call.
 
-    The producer is the activity, and its sequence tells the attempts' starts and ends apart: attempt n starts at 2n - 1
-    and ends at 2n. So an attempt that runs twice is told once; the next attempt can close the last one, which takes
-    effect only if it has not ended; and the late end of an attempt that was given up is no news.
+    The producer is the activity; attempt n has sequence 2n - 1 for its start and 2n for its end. So an attempt that
+    runs twice is in the log once, the next attempt closes the previous one unless that has ended, and the late end of
+    an abandoned attempt has no effect.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Call:
             lost = ToolError(call_id=call_id_of(self._info, attempt - 1), tool_name=name, error=LOST, duration=0.0)
             self._put(2 * attempt - 2, lost)
         self._put(2 * attempt - 1, ToolStart(call_id=self._id, tool_name=name, params=params))
-        await self._relay.wait_stored(self._outbox)  # what the activity says comes after it
+        await self._relay.wait_stored(self._outbox)  # events of the activity come after it
 
     async def complete(self, result: Any) -> None:
         name = self._info.activity_type
@@ -101,9 +101,8 @@ class Call:
         await self._end(ToolError(call_id=self._id, tool_name=name, error=text, duration=self._seconds()))
 
     async def _end(self, event: Event) -> None:
-        """Returns when the log has the end, so that whatever follows in the workflow comes after it; or when Redis has
-        been waited for long enough."""
-        with contextlib.suppress(asyncio.CancelledError):  # only of the waiting: the activity has come to its end
+        """Returns when the log has the end, so that later events of the workflow come after it, or after `patience`."""
+        with contextlib.suppress(asyncio.CancelledError):  # cancels only the wait: the activity has ended
             with contextlib.suppress(RuncastError):
                 await self._emitter.end_text()
             await self._emitter.flush()
@@ -151,7 +150,7 @@ class ActivityInbound(ActivityInboundInterceptor):
             result = await self._run(call, given)
         except (Exception, asyncio.CancelledError) as error:
             await call.fail(error)
-            if isinstance(error, ExecutionEnded):  # what it waits for will never come: no attempt would fare better
+            if isinstance(error, ExecutionEnded):  # the execution has ended: another attempt would fail as well
                 raise ApplicationError(str(error), type="ExecutionEnded", non_retryable=True) from error
             raise
         await call.complete(self._json(result))
@@ -164,7 +163,7 @@ class ActivityInbound(ActivityInboundInterceptor):
             with call.using():
                 return await self.next.execute_activity(given)
         finally:
-            call.close()  # if it is to be completed from elsewhere this is all: its call stays open
+            call.close()  # a call that is completed from elsewhere stays open
 
     def _begin(self, headers: Mapping[str, Any]) -> Call | None:
         info = activity.info()
@@ -175,7 +174,7 @@ class ActivityInbound(ActivityInboundInterceptor):
         publisher = self._relay.publisher
         if execution is None or publisher is None:
             return None
-        # Of an interceptor that traces activities, and comes before this one.
+        # Set by an interceptor that traces activities and comes before this one.
         execution = replace(execution, traceparent=current_traceparent() or execution.traceparent)
         key, call_id, run = activity_key(info), call_id_of(info, info.attempt), _run_of(info)
         if (outbox := self._relay.outbox(execution, f"activity-{key}", run)) is None:
@@ -193,14 +192,14 @@ class ActivityInbound(ActivityInboundInterceptor):
 
 
 def _run_of(info: activity.Info) -> WorkflowRun | None:
-    """The workflow's run that an activity belongs to."""
+    """The workflow run to which an activity belongs."""
     if not info.workflow_id or not info.workflow_run_id:
         return None
     return WorkflowRun(info.namespace, info.workflow_id, info.workflow_run_id)
 
 
 def _named(given: ExecuteActivityInput) -> Mapping[str, Any]:
-    """The arguments by the names of the function's parameters, or by number where it has none for them."""
+    """The arguments by the names of the function's parameters, otherwise by number."""
     try:
         parameters = inspect.signature(given.fn).parameters.values()
     except (TypeError, ValueError):

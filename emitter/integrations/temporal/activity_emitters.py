@@ -1,4 +1,4 @@
-"""What the code of an activity says of its own accord: text, thoughts, questions, by an emitter that harms nobody."""
+"""The emitter for the code of an activity: its failures are logged and do not fail the activity."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ MESSAGE_CHARS = 2_000
 
 
 class ActivityEmitter(AgentEmitter):
-    """An `AgentEmitter` for one attempt of an activity, whose events stand under its call.
+    """An `AgentEmitter` for one attempt of an activity; its events are under the activity's call.
 
-    A log that is closed, a Redis that is away or a queue that is full cost the activity the patience of `settle` or the
-    publisher's `overflow_timeout`, once, and are logged, not raised. What is wrong with a question raises as ever:
-    `InvalidEvent`, `PayloadTooLarge`. So does what keeps `ask` from an answer.
+    A closed log, an unreachable Redis or a full queue is logged and not raised; it delays the activity once, by the
+    patience of `wait_stored` or the publisher's `overflow_timeout`. An invalid input still raises `InvalidEvent` or
+    `PayloadTooLarge`, and `ask` raises if no answer can come.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class ActivityEmitter(AgentEmitter):
         return self._outbox
 
     def new_id(self, kind: Literal["message", "call"]) -> str:
-        """Unique in the execution, in which other activities speak too."""
+        """Unique in the execution, also among other activities."""
         return f"{self._call_id}_{super().new_id(kind)}"
 
     async def emit(self, event: Event, *, agent: str | None = None, parent_id: str | None = None) -> None:
-        if self._lost and not self._outbox.queue.roomy:  # waited for room in vain before: not again and again
+        if self._lost and not self._outbox.queue.roomy:  # a wait for room has failed before: do not wait again
             self._lost += 1
             return
         with self._forgiving():
@@ -136,8 +136,8 @@ class ActivityEmitter(AgentEmitter):
         expires_in: float | None = None,
         input_id: str | None = None,
     ) -> Any:
-        """As `AgentEmitter.ask`. The next attempt of this activity finds the answer, another activity that asks the
-        same does not."""
+        """As `AgentEmitter.ask`. The next attempt of this activity finds the answer; another activity with the same
+        request does not."""
         request = self._inputs.make(
             prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id
         )
@@ -155,7 +155,7 @@ class ActivityEmitter(AgentEmitter):
             raise
 
 
-# --- where an activity's code finds it -------------------------------------------------------------------------------
+# --- access from an activity's code ---------------------------------------------------------------------------------
 
 _current: ContextVar[ActivityEmitter | None] = ContextVar("runcast_speaking", default=None)
 
@@ -170,13 +170,13 @@ def using(emitter: ActivityEmitter | None) -> Iterator[None]:
 
 
 def activity_emitter() -> AgentEmitter:
-    """The emitter of the `async def` activity that runs: `await activity_emitter().thinking("…")`. One that does
-    nothing where the activity is not published (no owner, no plugin, a unit test)."""
+    """The emitter of the current `async def` activity: `await activity_emitter().thinking("…")`. It does nothing if the
+    activity is not published (no owner, no plugin, a unit test)."""
     return _current.get() or cast(AgentEmitter, NullEmitter())
 
 
 def sync_activity_emitter() -> SyncAgentEmitter:
-    """The same for a `def` activity in a thread. In another process there is no way to it: it does nothing there."""
+    """The same for a `def` activity in a thread. In another process it does nothing."""
     emitter = _current.get()
     if emitter is None:
         return cast(SyncAgentEmitter, NullSyncEmitter())
@@ -192,7 +192,7 @@ class Heartbeats:
     def __init__(self, call_id: str, emitter: ActivityEmitter) -> None:
         self._call_id = call_id
         self._emitter = emitter
-        self._lock = threading.Lock()  # Temporal calls on the loop; who wraps its interceptors may not
+        self._lock = threading.Lock()  # Temporal calls on the loop; a wrapper of its interceptors may not
         self._latest: ToolProgress | None = None
         self._is_due = False
         self._is_closed = False
@@ -207,11 +207,11 @@ class Heartbeats:
             self._latest = progress
             is_due, self._is_due = self._is_due, True
         if not is_due:
-            with contextlib.suppress(RuntimeError):  # the loop was closed under a thread that goes on
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._emitter.loop.call_soon_threadsafe(self._send)
 
     def close(self) -> None:
-        """Say the latest, and nothing after it. On the loop; idempotent."""
+        """Send the latest, and nothing after it. On the loop; idempotent."""
         self._send()
         self._is_closed = True
         if self._timer is not None:
@@ -228,8 +228,8 @@ class Heartbeats:
 
 
 def progress_of(call_id: str, details: Sequence[Any]) -> ToolProgress | None:
-    """What a heartbeat's details say: a number from 0 to 100 is progress, another number or a text is the message, and
-    a dict or object may have both by name. None if they say nothing of the kind."""
+    """The progress in a heartbeat's details: a number from 0 to 100 is progress, another number or a text is the
+    message; a dict or object may have both by name. None if there is neither."""
     progress: float | None = None
     message: str | None = None
     for detail in details:

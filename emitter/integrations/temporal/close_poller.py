@@ -1,8 +1,8 @@
-"""Who looks for ends that nobody has told: of workflows that the server ended by itself (terminated, out of time), and
-of those whose worker died between the end and the log.
+"""Finds ends of workflows that no worker has reported: the server ended the workflow itself (terminated, timed out), or
+the worker died between the end and the log.
 
-Temporal tells no worker of the former. So for each worker's task queue somebody asks the server now and then what has
-closed, reads from a history's first event which execution that is, and closes its log if it is open.
+Temporal does not report the former to workers. So each worker regularly queries the server for closed workflows of its
+task queue, reads the execution from the history's first event, and closes its log if it is open.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from emitter.wire.record import Field, Selection
 log = structlog.get_logger("emitter.temporal")
 
 POLL_SECONDS = 30.0
-"""From one look to the next, about; so long may an end by the server be told late."""
+"""About the time between two queries, and so the delay of an end by the server."""
 SETTLE_SECONDS = 5.0
-"""What has closed so recently is left to the worker that has it."""
+"""A workflow that closed this recently is left to its own worker."""
 FIRST_BACK = timedelta(hours=1)
-"""How far the first look goes back: a worker that died is back by then, or another one comes."""
+"""How far the first query goes back; a worker that died is expected back, or replaced, by then."""
 BACK = timedelta(minutes=10)
-"""How far every other look does: clocks differ, and the server's lists are behind."""
+"""How far later queries go back: clocks differ, and the server's lists lag behind."""
 BY_SERVER = "ExecutionStatus IN ('Terminated', 'TimedOut', 'Failed', 'Canceled')"
 BY_ANYBODY = "ExecutionStatus != 'ContinuedAsNew'"
 ROWS_MAX = 10_000
@@ -50,7 +50,7 @@ _STATE = Selection(Field.STATE)
 
 
 class ClosePoller:
-    """Of one task queue: `async with ClosePoller(…).running():`."""
+    """The poller of one task queue: `async with ClosePoller(…).running():`."""
 
     def __init__(self, client: Client, task_queue: str, relay: EventRelay, rules: Rules) -> None:
         self._client = client
@@ -75,7 +75,7 @@ class ClosePoller:
                 await self._poll()
             except (RPCError, RedisError, *GONE) as error:
                 log.warning("ends_not_looked_for", queue=self._task_queue, error=str(error)[:200])
-            except Exception:  # last resort: a history that is not understood must not end the looking
+            except Exception:  # last resort: a history that is not understood must not stop the poller
                 log.exception("round_crashed", queue=self._task_queue)
             await asyncio.sleep(POLL_SECONDS * (0.75 + random.random() / 2))
 
@@ -109,14 +109,14 @@ class ClosePoller:
         self._relay.put(RunEvent(reporter.execution, f"end-{run.run_id}", 1, event, now_ms(), run))
 
     async def _reporter_of(self, run: WorkflowRun) -> RunReporter | None:
-        """What the run's own code was told by: to whom it belongs, and since when."""
+        """The reporter that the run itself had: with its execution and start."""
         handle = self._client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
         async for begin in handle.fetch_history_events(page_size=1):
             return RunReporter(_info(begin, run, self._task_queue), self._rules)
         return None
 
     async def _is_open(self, execution: Execution) -> bool:
-        """Whether there is a log, and it has no end."""
+        """Whether there is a log, and it is open."""
         publisher = self._relay.publisher
         if publisher is None:
             return False
@@ -126,8 +126,7 @@ class ClosePoller:
         return record.exists and not record.has_ended
 
     async def _goes_on(self, execution: Execution, run: WorkflowRun) -> bool:
-        """Whether a later run of the workflow is the same execution: one from an earlier point of the history (a
-        reset), or one that was started in this one's place."""
+        """Whether a later run of the workflow belongs to the same execution: after a reset, or started in its place."""
         latest = await self._client.get_workflow_handle(run.workflow_id).describe()
         if latest.run_id == run.run_id:
             return False
@@ -140,7 +139,7 @@ def _text(moment: datetime) -> str:
 
 
 def _info(begin: HistoryEvent, run: WorkflowRun, task_queue: str) -> workflow.Info:
-    """What a run's own code saw of itself, by the first event of its history."""
+    """The `Info` that the run itself had, from the first event of its history."""
     started = begin.workflow_execution_started_event_attributes
     moment = begin.event_time.ToDatetime(UTC)
     parent = started.parent_workflow_execution
@@ -167,4 +166,4 @@ def _info(begin: HistoryEvent, run: WorkflowRun, task_queue: str) -> workflow.In
         "workflow_type": started.workflow_type.name,
     }
     names = [field.name for field in dataclasses.fields(workflow.Info)]
-    return workflow.Info(**{name: known.get(name) for name in names})  # type: ignore[arg-type] # whatever is new there
+    return workflow.Info(**{name: known.get(name) for name in names})  # type: ignore[arg-type] # also fields of later versions

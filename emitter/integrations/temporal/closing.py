@@ -1,8 +1,8 @@
-"""How a run of a workflow has ended, as the server has it.
+"""How a workflow run has ended, by the server's history.
 
-What a worker makes of a workflow's last task is a proposal: the server refuses a completion if a signal came meanwhile,
-and tries again what failed, or does not, by rules that no worker knows. So an end is told when the run's history has
-one. And a run that the server ends by itself (terminated, out of time) has no other to tell of it.
+The end that a worker reaches is only a proposal: the server refuses a completion if a signal came meanwhile, and it
+retries failures by rules that no worker knows. So an end is published when the run's history has it. If the server ends
+a run itself (terminated, timed out), only the history shows it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MISSING = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
 
 
 class WorkflowRun(NamedTuple):
-    """One run of a workflow. Each of a cron workflow's is an execution, whatever follows it."""
+    """One run of a workflow. Each run of a cron workflow is an execution of its own."""
 
     namespace: str
     workflow_id: str
@@ -48,13 +48,13 @@ class Closed(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As `COMPLETED`. A run that failed and is tried again, or is followed by the next of a cron workflow, may be
-        `CONTINUED_AS_NEW`, as one that said so itself."""
+        """Such as `COMPLETED`. A failed run that is retried, or a run before the next one of a cron workflow, may be
+        `CONTINUED_AS_NEW`, too."""
         return EventType.Name(self.event.event_type).removeprefix("EVENT_TYPE_WORKFLOW_EXECUTION_")
 
     @property
     def next_run_id(self) -> str:
-        """Of the run that goes on, tries again, or is the next of a cron workflow; empty if there is none."""
+        """The id of the run that continues, retries, or is the next of a cron workflow; empty if there is none."""
         return getattr(self.attributes, "new_execution_run_id", "")
 
     @property
@@ -67,12 +67,12 @@ class Closed(NamedTuple):
         return int(self.event.event_time.ToDatetime(UTC).timestamp() * 1000)
 
     def is_of(self, history_length: int) -> bool:
-        """Whether it came from the task that was executed when the history was so long."""
+        """Whether the task that was executed at this length of the history has caused it."""
         return getattr(self.attributes, "workflow_task_completed_event_id", 0) == history_length + 1
 
 
 async def closed(client: Client, run: WorkflowRun, *, wait: bool = False) -> Closed | None:
-    """How a run has closed; None if it has not, or is not known (any more). With `wait`, when it closes. Raises
+    """How a run has closed; None if it is open or not known (any more). With `wait`, waits until it closes. Raises
     `RPCError`."""
     handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
     found = handle.fetch_history_events(
@@ -81,7 +81,7 @@ async def closed(client: Client, run: WorkflowRun, *, wait: bool = False) -> Clo
     try:
         async for event in found:
             end = Closed(event, getattr(event, event.WhichOneof("attributes") or ""))
-            return end if end.name in _NAMES else None  # of a run that is open it is the last event there is
+            return end if end.name in _NAMES else None  # of an open run it is the last event so far
     except RPCError as error:
         if error.status not in MISSING:
             raise
@@ -89,7 +89,7 @@ async def closed(client: Client, run: WorkflowRun, *, wait: bool = False) -> Clo
 
 
 async def when_closed(client: Client, run: WorkflowRun) -> Closed | None:
-    """How a run closes, however long the server is away; None if it is not known."""
+    """Wait until a run closes, also while the server is away; None if the run is not known."""
     seconds = TRY_AGAIN_SECONDS
     while True:
         try:
@@ -101,7 +101,7 @@ async def when_closed(client: Client, run: WorkflowRun) -> Closed | None:
 
 
 async def end_of(end: Closed, converter: DataConverter, duration: float, *, values: bool, max_bytes: int) -> Event:
-    """What is told of an end, by what the history says."""
+    """The terminal event for an end in the history."""
     match end.name:
         case "CANCELED":
             return ExecutionCancelled()
@@ -117,7 +117,7 @@ async def end_of(end: Closed, converter: DataConverter, duration: float, *, valu
 
 
 async def going_on(end: Closed, converter: DataConverter) -> Event | None:
-    """What is told of a run that is not the last of its execution."""
+    """The event for the end of a run that is not the last of its execution; None: no event."""
     if end.failure is None:
         return None
     return Status(status="retrying", message=await _why(end.failure, converter))
@@ -134,9 +134,9 @@ async def _result(end: Closed, converter: DataConverter, max_bytes: int) -> Any:
 
 
 def error_text(error: BaseException) -> str:
-    """What went wrong, in one line: the cause, where Temporal wraps it."""
+    """The error in one line; the cause, if Temporal wraps it."""
     if isinstance(error, ActivityError | ChildWorkflowError) and error.cause is not None:
         return error_text(error.cause)
     if isinstance(error, ApplicationError) and error.type:
-        return describe(error).removeprefix("ApplicationError: ")  # the type stands in the message
+        return describe(error).removeprefix("ApplicationError: ")  # the type is in the message
     return describe(error)

@@ -1,8 +1,8 @@
-"""Which execution a workflow or activity belongs to, and how that travels: in a header of Temporal. Pure.
+"""Which execution a workflow or activity belongs to, and the header of Temporal that carries it. Pure.
 
-Temporal hands headers from the client that starts a workflow to the workflow, and what the workflow gives them to its
-activities, its children and the run it continues as. `activity.Info` itself knows nothing of its workflow's memo or
-search attributes, so the header is the only road that leads everywhere.
+Temporal passes headers from the client to the workflow, and from the workflow to its activities, its children and the
+run it continues as. `activity.Info` does not have the memo or search attributes of its workflow, so only a header
+reaches all of them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ _UNREADABLE = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Whose execution, and which.
+    """An execution: its owner and id, and what travels with them.
 
-    Without an `execution_id` it is `execution_id_of` the workflow's id and first run id. `task` is what
-    `execution:started` says, by default the workflow's type. The rest is filled in on the way: the attempt of the
-    execution (a retried workflow is the next), when it started (ms; set for a run that another continued as), and the
-    call that everything belongs under (that of a child workflow). `traceparent` says where all of it stands in a trace
-    (W3C Trace Context); it is ignored if not valid.
+    Args:
+        execution_id: by default `execution_id_of` the workflow's id and first run id.
+        task: the task of `execution:started`, by default the workflow's type.
+        attempt: set by the plugin; a retried workflow is the next attempt.
+        started_at: set by the plugin for a run that another one continued as, in ms.
+        parent_id: set by the plugin for a child workflow: its call.
+        traceparent: the parent span (W3C Trace Context); ignored if not valid.
     """
 
     user: str
@@ -66,26 +68,26 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
 
     @property
     def id(self) -> str:
-        """The execution's id, which `resolve` has seen to."""
+        """The execution's id, which `resolve` has set."""
         assert self.execution_id is not None
         return self.execution_id
 
 
 Info = workflow.Info | activity.Info
 ExecutionOf = Callable[[Info, Execution | None], Execution | None]
-"""Decides from what Temporal knows and what the header said. None: nothing is published. For workflows it must be
-deterministic: the same answer for the same arguments, now and in a year."""
+"""Decides from Temporal's info and the header. None: nothing is published. For workflows it must be deterministic:
+always the same result for the same arguments."""
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What a plugin was told: whose things are, and whether arguments and results are published."""
+    """The options of a plugin: which execution, and whether arguments and results are published."""
 
     execution_of: ExecutionOf
     values: bool
 
 
 def carried_or(owner: Owner | None) -> ExecutionOf:
-    """What the header said; without one, an execution of `owner`, if there is one."""
+    """The execution in the header; without a header an execution of `owner`, if given."""
 
     def execution_of(_info: Info, carried: Execution | None) -> Execution | None:
         if carried is not None or owner is None:
@@ -107,7 +109,7 @@ def resolve(rules: Rules, info: Info, carried: Execution | None, default_id: str
     return found if found is None or found.execution_id is not None else replace(found, execution_id=default_id)
 
 
-# --- on its way ------------------------------------------------------------------------------------------------------
+# --- the header ------------------------------------------------------------------------------------------------------
 
 _starting: ContextVar[Execution | None] = ContextVar("runcast_starting", default=None)
 
@@ -121,9 +123,9 @@ def for_execution(
     task: str | None = None,
     traceparent: str | None = None,
 ) -> Iterator[Execution]:
-    """Workflows and activities that a client with the plugin starts inside the block belong to this execution, which no
-    worker of Runcast may run at the same time. Without a `traceparent` they are in the trace of OpenTelemetry's current
-    span, if there is one. Raises `InvalidEvent` for what cannot be an owner or id."""
+    """Workflows and activities that a client with the plugin starts inside the block belong to this execution. No
+    worker of Runcast may run it at the same time. The default `traceparent` is OpenTelemetry's current span, if any.
+    Raises `InvalidEvent` for an owner or id that is not valid."""
     execution = Execution(user, execution_id, org=org, task=task, traceparent=traceparent or current_traceparent())
     token = _starting.set(execution)
     try:
@@ -138,7 +140,7 @@ def starting() -> Execution | None:
 
 
 def current_traceparent() -> str | None:
-    """Of OpenTelemetry's current span, if this process has loaded OpenTelemetry and there is one."""
+    """That of OpenTelemetry's current span, if OpenTelemetry is loaded and there is one."""
     api = sys.modules.get("opentelemetry.trace")
     context = None if api is None else api.get_current_span().get_span_context()
     if api is None or context is None or not context.is_valid:
@@ -173,14 +175,14 @@ def digest(*parts: str) -> str:
 
 
 def readable(text: str, chars: int = READABLE_CHARS) -> str:
-    """What of a text may stand in an id."""
+    """A text with only the characters of an id."""
     return _UNREADABLE.sub("_", text)[:chars]
 
 
 def execution_id_of(workflow_id: str, run_id: str) -> str:
-    """The id of a workflow's execution when nobody named one: `<workflow id>-<run id>`, or, where that is no execution
-    id, its readable beginning and a digest. `run_id` is the first run's (`WorkflowHandle.first_execution_run_id`), so
-    that retries and what it continues as stay in the execution; each run of a cron workflow is an execution."""
+    """The default id of a workflow's execution: `<workflow id>-<run id>`, or, if that is no valid id, its readable
+    beginning and a digest. `run_id` is that of the first run (`WorkflowHandle.first_execution_run_id`), so that retries
+    and continuations stay in the execution; each run of a cron workflow is an execution."""
     text = f"{workflow_id}-{run_id}"
     if EXECUTION_ID.match(text):
         return text
@@ -188,7 +190,7 @@ def execution_id_of(workflow_id: str, run_id: str) -> str:
 
 
 def json_of(converter: PayloadConverter, value: Any, max_bytes: int) -> Any:
-    """A value as Temporal's converter writes it into JSON; of what is no JSON, or over `max_bytes`, only what it is."""
+    """A value as Temporal's converter writes it into JSON; if it is no JSON or exceeds `max_bytes`, only its kind."""
     try:
         payload = converter.to_payload(value)
         encoding = payload.metadata.get("encoding", b"").decode()
@@ -197,5 +199,5 @@ def json_of(converter: PayloadConverter, value: Any, max_bytes: int) -> Any:
         if not encoding.startswith("json/") or len(payload.data) > max_bytes:
             return {"omitted": f"{len(payload.data)} bytes of {encoding}"}
         return msgspec.json.decode(payload.data)
-    except Exception as error:  # a converter may raise anything; Temporal will say so itself where it matters
+    except Exception as error:  # a converter may raise anything; Temporal reports it where it matters
         return {"omitted": type(error).__name__}

@@ -39,7 +39,7 @@ class NullSyncEmitter(EventMethods[None]):
 
     attempt = 0
 
-    def _emit_each(self, *said: Event) -> None:
+    def _emit_each(self, *events: Event) -> None:
         pass
 
     def emit(self, event: Event) -> None:

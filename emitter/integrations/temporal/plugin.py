@@ -1,4 +1,4 @@
-"""`RuncastPlugin`: what a Temporal client and its workers are given."""
+"""`RuncastPlugin`: the plugin for a Temporal client and its workers."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ PATIENCE_SECONDS = 2.0
 class RuncastPlugin(SimplePlugin):
     """Publishes what workflows and activities do into executions.
 
-    `Client.connect(…, plugins=[RuncastPlugin()])` serves the client and the workers made from it. A worker that gets
-    the plugin by itself publishes too, but then its client sends no headers.
+    `Client.connect(…, plugins=[RuncastPlugin()])` serves the client and the workers made from it. A worker with a
+    plugin of its own publishes too, but then its client sends no headers.
 
     Args:
         redis_url: by default `RUNCAST_REDIS_URL`.
-        default_owner: whose workflows and activities are that came without a header. None: they are not published.
-        execution_of: decides instead, from what Temporal knows and what the header said (`ExecutionOf`).
-        values: whether arguments and results are published. They leave Temporal's payload codec, which may encrypt
-            them, behind.
-        patience: seconds that an activity may be kept waiting for Redis, once for its start and once for its end.
-        cancels: whether cancelling an execution at an edge cancels its workflow, which hears of it with the next thing
-            that it or its activities tell.
-        make_publisher: makes the publisher, instead of `redis_url` and `patience`'s bounds on its queues.
+        default_owner: the owner of workflows and activities without a header. None: they are not published.
+        execution_of: decides instead, from Temporal's info and the header (`ExecutionOf`).
+        values: whether arguments and results are published. They are then stored without Temporal's payload codec,
+            which may encrypt them.
+        patience: seconds that an activity may wait for Redis, once for its start and once for its end.
+        cancels: whether a cancel of the execution at an edge cancels its workflow, at the next event of the workflow or
+            its activities.
+        make_publisher: makes the publisher, instead of `redis_url` and the queue limits of `patience`.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class RuncastPlugin(SimplePlugin):
             await next(worker)
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
-        """A replayer shows whether code fits a history. It publishes nothing: not even what an open history's last
-        task does, which is no replay to Temporal."""
+        """A replayer checks code against a history and publishes nothing, not even for the last task of an open
+        history, which Temporal does not count as a replay."""
         config = super().configure_replayer(config)
         given = config.get("interceptors", [])
         config["interceptors"] = [each.muted() if isinstance(each, RuncastInterceptor) else each for each in given]
@@ -93,7 +93,7 @@ class RuncastPlugin(SimplePlugin):
 
 
 def _publisher(redis_url: str | None, patience: float) -> Publisher:
-    """One that never keeps an activity waiting for long, and holds little for each while Redis is away."""
+    """A publisher whose waits are short and whose queues are small, for the time while Redis is away."""
     return Publisher(
         redis_url=redis_url,
         options=PublisherOptions(
@@ -107,7 +107,7 @@ def _publisher(redis_url: str | None, patience: float) -> Publisher:
 
 
 def _with_emitter(runner: WorkflowRunner | None) -> WorkflowRunner:
-    """The sandbox need not import this package anew for every workflow: nothing in it changes."""
+    """Let the sandbox share this package between workflows: it has no state that changes."""
     runner = runner or SandboxedWorkflowRunner()
     if not isinstance(runner, SandboxedWorkflowRunner):
         return runner
@@ -120,7 +120,7 @@ class RuncastInterceptor(ClientInterceptor, WorkerInterceptor):
         self._rules = rules
 
     def muted(self) -> RuncastInterceptor:
-        """The same, at a relay that never opens."""
+        """The same with a relay that never opens."""
         return RuncastInterceptor(EventRelay(Publisher, 0.0), self._rules)
 
     def intercept_client(self, next_: OutboundInterceptor) -> OutboundInterceptor:
@@ -139,7 +139,7 @@ class RuncastInterceptor(ClientInterceptor, WorkerInterceptor):
 
 
 class ClientOutbound(OutboundInterceptor):
-    """Sends the execution of the `for_execution` block around a start along with it."""
+    """Adds the execution of the surrounding `for_execution` block to the headers of a start."""
 
     async def start_workflow(self, given: StartWorkflowInput) -> WorkflowHandle[Any, Any]:
         given.headers = with_header(given.headers, starting())

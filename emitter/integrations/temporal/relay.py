@@ -1,8 +1,7 @@
-"""Where the interceptors hand in what is to be published, from whatever thread, and what carries it into the logs.
+"""The relay: it takes the events of the interceptors, from any thread, and publishes them.
 
-Every event here has a producer and a sequence that are made from what Temporal says of it. The log knows each
-producer's last sequence, so whatever is told twice (an attempt that ran again, a workflow task that was executed again)
-is in the log once.
+Every event has a producer and a sequence that follow from Temporal's info. The log knows each producer's last sequence,
+so an event that is published twice (an attempt that ran again, a workflow task that was executed again) is stored once.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ from emitter.publishing.publisher import Publisher
 log = structlog.get_logger("emitter.temporal")
 
 OUTBOXES_MAX = 1_000
-"""Logs for which events may wait at once, while Redis is away."""
+"""How many logs may have waiting events while Redis is away."""
 EVENTS_MAX = 10_000
-"""Events of workflows that may wait for the event loop."""
+"""How many events of workflows may wait for the event loop."""
 ENDS_MAX = 1_000
-"""Ends of workflows that may wait for word from the server, or for Redis, at once."""
+"""How many ends of workflows may wait for the server or for Redis."""
 CANCELLED_MAX = 1_000
-"""Runs of which is remembered that the server was asked to cancel them."""
+"""How many runs are remembered whose cancel was requested."""
 AWAY_SECONDS = 0.05
-"""How long is waited for a Redis that kept somebody waiting in vain just now."""
+"""How long to wait for Redis after a wait has timed out."""
 
 
 class RunEvent(NamedTuple):
-    """An event of a workflow, on its way from the workflow's thread. `history_length` is that of the task in which it
-    was told."""
+    """An event of a workflow run, from the workflow's thread. `history_length` is that of the task that published
+    it."""
 
     execution: Execution
     producer: str
@@ -68,14 +67,14 @@ class RunEvent(NamedTuple):
 
 
 class Proposed(NamedTuple):
-    """The end of an execution that a workflow's task came to, and the task that waits for the server to confirm it."""
+    """The end that a workflow has reached, and the task that waits for the server's confirmation."""
 
     seq: int
     task: asyncio.Task[None]
 
 
 async def _arrived(outbox: Outbox) -> None:
-    """When the log has what is queued by now, however long Redis is away, or will take nothing."""
+    """Wait until the log has what is queued so far, also while Redis is away, or refuses it."""
     while True:
         try:
             return await outbox.flush()
@@ -90,9 +89,9 @@ class EventRelay:
 
     Args:
         make_publisher: the publisher of one opening.
-        patience: seconds that an activity may be kept waiting for Redis, once for its start and once for its end.
+        patience: seconds that an activity may wait for Redis, once for its start and once for its end.
         values: whether results are published.
-        cancels: whether workflows whose execution was cancelled are cancelled.
+        cancels: whether the workflow of a cancelled execution is cancelled.
     """
 
     def __init__(
@@ -124,8 +123,8 @@ class EventRelay:
 
     @contextlib.asynccontextmanager
     async def open(self, client: Client | None = None) -> AsyncIterator[None]:
-        """For the time a worker runs, with its client: without one, an end is told as soon as a workflow comes to it.
-        The last one to leave sends what still waits."""
+        """Open while a worker runs. Without a client an end is published as soon as the workflow reaches it. The last
+        worker that leaves flushes the events."""
         await self._enter(client)
         try:
             yield
@@ -152,11 +151,11 @@ class EventRelay:
         assert publisher is not None
         try:
             await publisher.__aexit__(None, None, None)
-        except EventsLost as lost:  # a worker that stops is no place to raise this
+        except EventsLost as lost:  # must not fail the stop of a worker
             log.warning("events_lost", count=lost.count)
 
     async def _settle_ends(self) -> None:
-        """Wait for the ends that are not confirmed, but not long: another worker will find them."""
+        """Wait for unconfirmed ends, at most `patience` seconds: another worker will find the others."""
         waiting = [*(proposed.task for proposed in self._ends.values()), *self._cancelling]
         if waiting:
             await asyncio.wait(waiting, timeout=self._patience)
@@ -183,7 +182,7 @@ class EventRelay:
         return outbox if self.admit(outbox) else None
 
     def admit(self, outbox: Outbox) -> bool:
-        """Count an outbox among those that may hold events while Redis is away; false if they are too many."""
+        """Register an outbox that may hold events while Redis is away; false if there are too many."""
         if len(self._outboxes) >= OUTBOXES_MAX:
             self._outboxes = {key: other for key, other in self._outboxes.items() if len(other.queue)}
         if len(self._outboxes) >= OUTBOXES_MAX:
@@ -193,8 +192,8 @@ class EventRelay:
         return True
 
     async def wait_stored(self, outbox: Outbox) -> None:
-        """Wait until the log has what is queued, but not long: what it has not got by then is sent when Redis is back,
-        and as long as Redis is away the next ones hardly wait. Raises nothing but a cancellation."""
+        """Wait until the log has the queued events, at most `patience` seconds; the others are sent when Redis is back.
+        While Redis is away later calls wait only `AWAY_SECONDS`. Raises nothing but a cancellation."""
         if not len(outbox.queue):
             return
         try:
@@ -203,7 +202,7 @@ class EventRelay:
             log.warning("redis_away", execution=outbox.execution_id, detail=str(error))
             self._is_away = True
         except RuncastError:
-            pass  # the log takes nothing more, which is no matter of the activity's
+            pass  # the log refuses, which must not fail the activity
         else:
             self._is_away = False
 
@@ -220,22 +219,22 @@ class EventRelay:
         self._events.append(run_event)
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop was closed under its worker
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        self._woken = False  # first: what is told from here on wakes us again
+        self._woken = False  # first, so that later events wake the loop again
         dropped, self._dropped = self._dropped, 0
         if dropped:
-            log.warning("events_dropped", count=dropped, reason="told faster than they could be queued")
+            log.warning("events_dropped", count=dropped, reason="published faster than they could be queued")
         while self._events:
             self._take(self._events.popleft())
 
     def _take(self, run_event: RunEvent) -> None:
         proposed = self._ends.get(run_event.key)
         if proposed is not None and run_event.seq > proposed.seq:
-            return  # by what was left running at the end
-        if proposed is not None:  # the server did not take the task that came to an end, and this one is in its place
+            return  # from code that still ran after the end
+        if proposed is not None:  # the server refused the task that ended, and this one replaces it
             self._ends.pop(run_event.key).task.cancel()
         client = self._clients.get(run_event.run.namespace)
         if run_event.is_end and client is not None and len(self._ends) < ENDS_MAX:
@@ -253,7 +252,7 @@ class EventRelay:
     # --- ends ---
 
     async def _end(self, run_event: RunEvent, client: Client) -> None:
-        """Tell how a run has ended, when it has, after everything else of the execution that waits here."""
+        """Publish the end of a run when the server has it, after all other waiting events of the execution."""
         end = await when_closed(client, run_event.run)
         event = run_event.event if end is None else await self._event_of(end, run_event, client)
         if event is None:
@@ -271,13 +270,13 @@ class EventRelay:
         return await self.end_of(end, client, getattr(run_event.event, "duration", 0.0))
 
     async def end_of(self, end: Closed, client: Client, duration: float) -> Event:
-        """What the history says of an end."""
+        """The terminal event for an end in the history."""
         assert self._publisher is not None
         max_bytes = self._publisher.limits.max_event_bytes or 2**31
         return await end_of(end, client.data_converter, duration, values=self._values, max_bytes=max_bytes)
 
     async def _wait_for_others(self, execution: Execution) -> None:
-        """Wait until the log has what waits for it here: it takes nothing after its end."""
+        """Wait until the log has all waiting events of the execution: after its end it refuses them."""
         for outbox in [*self._outboxes.values()]:
             if outbox.execution_id == execution.id:
                 await _arrived(outbox)
@@ -291,7 +290,7 @@ class EventRelay:
     # --- cancels ---
 
     def refused(self, run: WorkflowRun | None, error: Exception) -> None:
-        """A log takes nothing more of a workflow. Never waits, never raises."""
+        """The log refuses events of a workflow: if it was cancelled, cancel the workflow. Never waits, never raises."""
         if not self._cancels or run is None or not isinstance(error, ExecutionEnded) or error.state != "cancelled":
             return
         client = self._clients.get(run.namespace)
@@ -303,11 +302,11 @@ class EventRelay:
         task.add_done_callback(self._cancelling.discard)
 
     async def _cancel(self, run: WorkflowRun, client: Client) -> None:
-        """Ask for the end of a workflow whose execution was cancelled."""
+        """Request the cancel of a workflow whose execution was cancelled."""
         try:
             handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id)
             await handle.cancel(reason="its execution was cancelled")
-        except RPCError as error:  # it has ended, most likely; else the next of its runs or activities tries again
+        except RPCError as error:  # it has probably ended; otherwise its next run or activity tries again
             log.info("workflow_not_cancelled", workflow=run.workflow_id, detail=str(error)[:200])
         else:
             log.info("workflow_cancel_asked", workflow=run.workflow_id)

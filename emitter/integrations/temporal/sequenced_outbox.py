@@ -1,4 +1,4 @@
-"""One producer's road into a log, for what has a number already when it is told."""
+"""An outbox for events that already have a producer and a sequence number."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class SequencedOutbox(Outbox):
     ) -> None:
         super().__init__(publisher, execution.owner, execution.id, execution.attempt, self._prepare)
         self.producer = producer
-        self._packed = PackedAppend(self._command((), 1))  # which has the producer in it
-        self._carrier = publisher
+        self._packed = PackedAppend(self._command((), 1))  # contains the producer
+        self._shared = publisher
         self._refused = refused
         self._origin = Origin(
             user=execution.user, org=execution.org, execution_id=execution.id, attempt=execution.attempt
         )
 
     def put(self, seq: int, event: Event, execution: Execution, *, ts: int | None = None) -> None:
-        """Queue an event as the producer's `seq`-th, unless it was. `execution` says where it stands. Never waits or
-        raises."""
+        """Queue an event with the sequence `seq`, unless that was queued before. `execution` has its envelope keys.
+        Never waits or raises."""
         if self.error is not None or seq <= self.queue.last:
             return
         if self.queue.full and event.type not in TERMINAL_STATE_OF:
@@ -49,7 +49,7 @@ class SequencedOutbox(Outbox):
         if prepared is None:
             return
         if not len(self.queue):
-            self.queue.settled = seq - 1  # what lies between was put by another worker, or dropped
+            self.queue.settled = seq - 1  # events in between were sent by another worker, or dropped
         self.queue.put(prepared)
         self.notify(urgent=True)
 
@@ -60,7 +60,7 @@ class SequencedOutbox(Outbox):
         super().fail(error)
 
     def _stored(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
-        """The event as it is stored; of one that cannot be, even mended, only word. None: a hook dropped it."""
+        """The event as it is stored; if it cannot be stored even when mended, a notice. None: a hook dropped it."""
         try:
             return self._passed(event, prepare)
         except (InvalidEvent, PayloadTooLarge) as error:
@@ -68,7 +68,7 @@ class SequencedOutbox(Outbox):
             return prepare(dropped(event, error))
 
     def _passed(self, event: Event, prepare: Callable[[Event], Prepared]) -> Prepared | None:
-        hooks = self._carrier.hooks
+        hooks = self._shared.hooks
         if event.type in TERMINAL_STATE_OF:
             return prepare_end(hooks, event, self._origin, prepare)[0]
         passed = apply_hooks(hooks, event, self._origin)
@@ -81,10 +81,10 @@ class SequencedOutbox(Outbox):
 
     def _prepare(self, event: Event, ts: int, parent_id: str | None = None, traceparent: str | None = None) -> Prepared:
         keys = envelope_keys(parent_id=parent_id, traceparent=traceparent)
-        redact, max_bytes = self._carrier.redact, self._carrier.limits.max_event_bytes
+        redact, max_bytes = self._shared.redact, self._shared.limits.max_event_bytes
         return prepare_shown(event, self.execution_id, redact, keys, ts, max_bytes)
 
 
 def dropped(event: Event, error: InvalidEvent | PayloadTooLarge) -> Status:
-    """Word of an event of which nothing can be stored."""
+    """A notice in place of an event that cannot be stored."""
     return Status(status="dropped", message=f"{event.type}: {str(error).removeprefix(f'{event.type}: ')[:200]}")

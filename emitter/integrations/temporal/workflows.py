@@ -1,7 +1,7 @@
-"""Workflows as executions, and what a workflow's own code says.
+"""Workflows as executions, and the emitter for a workflow's own code.
 
-Everything here runs in the workflow's thread, in the sandbox, and again at every replay. So it computes the same each
-time and does no I/O: it numbers what is told, and hands it out through one extern function, unless it is a replay.
+Everything here runs in the workflow's thread, in the sandbox, and again at every replay. So it is deterministic and
+does no I/O: it numbers events, and publishes them through one extern function unless this is a replay.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ EXTERN = "runcast_publish"
 TASK_CHARS = 4_000
 NO_RUN = WorkflowRun("", "", "")
 COPIED_BYTES = 4 * MAX_EVENT_BYTES
-"""Up to this an event is copied as it is. In the sandbox looking at more may take longer than Temporal lets a workflow
-think (2 s)."""
+"""Up to this size an event is copied as it is. In the sandbox a larger one could take longer than the 2 s that Temporal
+allows a workflow task."""
 
 
 # --- what the workflow's code calls ----------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ think (2 s)."""
 
 class WorkflowEmitter(EventMethods[None]):
     """The catalogue's methods for the code of a workflow: `workflow_emitter().progress(40)`. They return at once, and
-    what becomes of the events cannot fail the workflow. Only its own end is not for its code to tell."""
+    no fault of publishing can fail the workflow. Terminal events are not allowed: the plugin publishes the end."""
 
     def __init__(self, execution: Execution | None, run: WorkflowRun = NO_RUN) -> None:
         self.attempt = execution.attempt if execution is not None else 0
@@ -87,15 +87,15 @@ class WorkflowEmitter(EventMethods[None]):
             raise InvalidEvent("a workflow emits events of the catalogue, and ends by returning or raising")
         self.publish(event)
 
-    def _emit_each(self, *said: Event) -> None:
-        for event in said:
+    def _emit_each(self, *events: Event) -> None:
+        for event in events:
             self.emit(event)
 
     def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:  # noqa: ARG002 - for every emitter
         self.emit(event)
 
     def publish(self, event: Event) -> None:
-        """Number the event, and hand it out unless this is a replay (or an eviction, which Temporal counts as one)."""
+        """Number the event, and publish it unless this is a replay (Temporal counts an eviction as one)."""
         self.number += 1  # at replays too: the same event has the same number
         publish: Callable[[RunEvent], None] | None = workflow.extern_functions().get(EXTERN)
         if self._execution is not None and publish is not None and not workflow.unsafe.is_replaying():
@@ -112,8 +112,8 @@ class WorkflowEmitter(EventMethods[None]):
 
 
 def _copied(event: Event) -> Event:
-    """The event as it is now, whatever its workflow does to what it is made of. One that only shows something is mended
-    where no log would take it, or where it is large; of another there is only word."""
+    """A copy that later changes of the workflow do not affect. An event that cannot be stored or is large is mended, if
+    it only shows something; otherwise it is replaced by a notice."""
     try:
         return decode_event(event_type(event), encode_data(event, COPIED_BYTES))
     except (InvalidEvent, PayloadTooLarge) as error:
@@ -126,9 +126,9 @@ _current: ContextVar[WorkflowEmitter | None] = ContextVar("runcast_workflow", de
 
 
 def workflow_emitter() -> WorkflowEmitter:
-    """The emitter of the workflow that runs, in its main function, signal and update handlers; one that does nothing
-    where the workflow is not published. Raises `ReadOnlyContextError` in queries, validators and conditions: Temporal
-    runs those as often as it likes."""
+    """The emitter of the current workflow, in its main function, signal and update handlers. It does nothing if the
+    workflow is not published. Raises `ReadOnlyContextError` in queries, validators and conditions, which Temporal may
+    run any number of times."""
     if workflow.unsafe.is_read_only():
         raise workflow.ReadOnlyContextError("a query, validator or condition has nothing to emit")
     return _current.get() or WorkflowEmitter(None)
@@ -138,7 +138,7 @@ def workflow_emitter() -> WorkflowEmitter:
 
 
 class WorkflowInbound(WorkflowInboundInterceptor):
-    """Made once per run and worker, and again after an eviction. Subclassed per plugin, with its `rules`."""
+    """Created once per run and worker, and again after an eviction. Subclassed per plugin, with its `rules`."""
 
     rules: Rules
 
@@ -165,14 +165,14 @@ class WorkflowInbound(WorkflowInboundInterceptor):
         return await super().handle_update_handler(given)
 
     def _enter(self) -> None:
-        """Each of these runs in a task of its own, which inherits no context from the others. A signal may be handled
-        before the workflow's main function begins."""
+        """Set the emitter of this task: each handler has a task and context of its own. A signal may be handled before
+        the workflow's main function begins."""
         _current.set(self._reporter.emitter)
         self._reporter.begin()
 
 
 class WorkflowOutbound(WorkflowOutboundInterceptor):
-    """Hands the execution on."""
+    """Passes the execution on to activities, children and the next run."""
 
     def __init__(self, next_: WorkflowOutboundInterceptor, reporter: RunReporter) -> None:
         super().__init__(next_)
@@ -187,8 +187,8 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         return super().start_local_activity(given)
 
     async def start_child_workflow(self, given: StartChildWorkflowInput) -> workflow.ChildWorkflowHandle[Any, Any]:
-        """A child is a call in its parent's execution, told by its parent: which learns of every end that a child can
-        have, once, and before it does anything about it."""
+        """A child is a call in its parent's execution. The parent publishes it, because it learns of every kind of end
+        of a child, once."""
         child = Child(self._reporter, given)
         given.headers = with_header(given.headers, self._reporter.for_child(child.call_id))
         try:
@@ -204,12 +204,12 @@ class WorkflowOutbound(WorkflowOutboundInterceptor):
         super().continue_as_new(given)
 
 
-# --- the tale of one run ---------------------------------------------------------------------------------------------
+# --- the events of one run --------------------------------------------------------------------------------------------
 
 
 class RunReporter:
-    """What is told of a run: its start and its one end. Those of a child are told by its parent, unless the child has
-    an execution of its own."""
+    """Publishes the start and the end of a run. For a child its parent does that, unless the child has an execution of
+    its own."""
 
     def __init__(self, info: workflow.Info, rules: Rules) -> None:
         carried = from_header(info.headers)
@@ -228,14 +228,14 @@ class RunReporter:
         self._has_begun = False
 
     def _placed(self, found: Execution | None) -> Execution | None:
-        """The execution, at the attempt that this run is of it. A child's retries are no attempts of the execution."""
+        """The execution with the attempt of this run. Retries of a child are no attempts of the execution."""
         if found is None or self.is_part:
             return found
         return replace(found, attempt=found.attempt + self._info.attempt - 1, parent_id=None)
 
     @property
     def for_others(self) -> Execution | None:
-        """What activities are given."""
+        """The execution for the headers of activities."""
         return None if self.execution is None else replace(self.execution, task=None, started_at=None)
 
     def for_child(self, call_id: str) -> Execution | None:
@@ -247,7 +247,7 @@ class RunReporter:
         return None if self.execution is None else replace(self.execution, started_at=self.started_ms)
 
     def begin(self) -> None:
-        """Idempotent. A run that another continued as has begun long ago."""
+        """Publish the start. Idempotent. Not for a run that continues another one."""
         if self._has_begun or self.execution is None or self.is_part:
             return
         self._has_begun = True
@@ -255,7 +255,7 @@ class RunReporter:
         is_retry, is_reset = info.attempt > 1, info.original_execution_run_id != info.run_id
         if self._is_continued and not is_retry:
             return
-        if (is_retry or is_reset) and not self._is_continued:  # it begins from the beginning
+        if (is_retry or is_reset) and not self._is_continued:  # it starts again from the beginning
             self.emitter.publish(ExecutionSuperseded(from_seq=0, attempt=attempt))
         task = (self.execution.task or info.workflow_type)[:TASK_CHARS]
         self.emitter.publish(ExecutionStarted(task=task, started_at=self.started_ms, attempt=attempt))
@@ -265,7 +265,8 @@ class RunReporter:
             self.emitter.publish(ExecutionComplete(result=self.json(result), duration=seconds_since(self.started_ms)))
 
     def fail(self, error: BaseException) -> None:
-        """Temporal's own distinction: what only fails the workflow task is tried again, and no end."""
+        """Publish the end, if the error fails the workflow. One that fails only the workflow task is retried by
+        Temporal."""
         if self.is_part:
             return
         reason = workflow.cancellation_reason()
@@ -286,7 +287,7 @@ def _is_part(info: workflow.Info, carried: Execution | None, found: Execution | 
 
 
 class Child:
-    """A child workflow, as its parent tells of it."""
+    """A child workflow as a tool call of its parent."""
 
     def __init__(self, reporter: RunReporter, given: StartChildWorkflowInput) -> None:
         self._reporter = reporter
@@ -315,5 +316,5 @@ class Child:
 
 
 def seconds_since(ms: int) -> float:
-    """Of the workflow's time."""
+    """Seconds of the workflow's clock since `ms`."""
     return max(0.0, round(workflow.time() - ms / 1000, 3))

@@ -222,7 +222,7 @@ async def test_what_waits_stays_its_speakers(
     found = await texts(redis)
     assert len(found) == 3
     assert [text for text in found.values() if not text.endswith(", keep it. see sk-abc") or KEY[8:] in text] == []
-    assert emitter._held._voices == {}
+    assert emitter._held._speakers == {}
 
 
 async def test_one_message_of_two_speakers_is_one_text(redis: Redis, emitter: AgentEmitter) -> None:
