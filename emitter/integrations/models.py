@@ -32,7 +32,7 @@ Said = tuple[Kind, str]
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """What the model wants to be called. `arguments` is a text where the model wrote what is no JSON object."""
+    """A tool call that the model requests. `arguments` is a text if it is no JSON object."""
 
     id: str
     name: str
@@ -40,7 +40,7 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a model said in one call. `usage` is of this call alone."""
+    """The output of a model in one call. `usage` is that of this call alone."""
 
     text: str
     reasoning: str
@@ -57,7 +57,7 @@ async def relay(
     provider: str | None = None,
     prompt: Any = None,
 ) -> Answer:
-    """Say what a stream says while it comes, then `model:call` and the usage. Raises what the stream raises.
+    """Emit a stream's text and reasoning as they come, then `model:call` and the usage. Raises what the stream raises.
 
     Args:
         model, provider: where the stream does not name them.
@@ -88,7 +88,7 @@ def relay_sync(
     provider: str | None = None,
     prompt: Any = None,
 ) -> Answer:
-    """The blocking twin of `relay`."""
+    """The blocking form of `relay`."""
     call = _Call(emitter.new_id("call"), model, provider, prompt)
     try:
         for chunk in stream:
@@ -107,11 +107,11 @@ def relay_sync(
 
 
 class ModelFailed(Exception):
-    """A stream said that the call failed."""
+    """The stream reported that the call failed."""
 
 
 class _Call:
-    """One call while it is under way."""
+    """One running call."""
 
     def __init__(self, call_id: str, model: str, provider: str | None, prompt: Any) -> None:
         self.id = call_id
@@ -151,7 +151,7 @@ class _Parts(NamedTuple):
 
 
 class Reading:
-    """What the chunks of one stream come to. Pure."""
+    """The result of the chunks of one stream. Pure."""
 
     def __init__(self, model: str = "", provider: str | None = None) -> None:
         self.model = model
@@ -164,7 +164,7 @@ class Reading:
         self._input: Any = None
 
     def take(self, chunk: Any) -> list[Said]:
-        """What a chunk says, in order."""
+        """The content of a chunk, in order."""
         type_ = field(chunk, "type")
         if isinstance(type_, str) and type_.startswith("response."):
             said = self._of_response(type_, chunk)
@@ -259,7 +259,7 @@ class Reading:
         return [("text", field(delta, "text")), ("reasoning", field(delta, "thinking"))]
 
     def _totals(self, usage: Any) -> None:
-        """What the end of a message counts: all output, and the input again where the API says it again."""
+        """The usage at the end of a message: all output, and the input if the API repeats it."""
         later = usage_of(usage)
         given = later.input_tokens or self.usage.input_tokens
         made = later.output_tokens or self.usage.output_tokens

@@ -65,7 +65,7 @@ return redis.call('ZRANGE', KEYS[1], '-inf', text(now), 'BYSCORE', 'LIMIT', 0, A
 
 class WatchLease(NamedTuple):
     """The lease of one edge on an execution (by its `member`). It ends in `holds_ms`; if that is 0 or less, the viewers
-    left so long ago. `cancel_after_ms` is how long the execution goes on unwatched."""
+    left that long ago. `cancel_after_ms` is how long the execution goes on unwatched."""
 
     name: str
     cancel_after_ms: int

@@ -1,4 +1,4 @@
-"""The calls of an agent's author: a graph within an agent, as an agent, and as an execution of its own."""
+"""The public functions: a graph within an agent, as an agent, and as an execution of its own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def stream_graph(
         options: more of `graph.astream`, such as `context`, `durability`, `interrupt_before`.
 
     Raises what the graph raises, `NoCheckpointer`, `StepRefused`, and what emitting and asking raise. It writes no
-    terminal event: that is the worker's part, or that of whoever made the emitter.
+    terminal event: the worker does, or the code that made the emitter.
     """
     if not isinstance(to, Context | AgentEmitter | RecordingEmitter):
         raise TypeError(f"a graph streams to a Context or an AgentEmitter, not to {type(to).__name__}")
@@ -77,12 +77,12 @@ def graph_agent(
     Args:
         make_input: the graph's input; by default the task, as the user's message if the graph takes `messages`, with
             the execution's params for the other fields of the input. Where the thread has the conversation already,
-            what was said before is not told again.
+            earlier turns are not sent again.
         config: the graph's config, or what makes it, such as
             `lambda context: {"configurable": {"thread_id": context.conversation_id}}`.
         options: as of `run_graph` and `stream_graph`.
 
-    Raises `TypeError` if it cannot tell where a task belongs in the graph's input.
+    Raises `TypeError` if the graph's input has no place for a task.
     """
     make = make_input or default_input(graph)
 

@@ -1,7 +1,7 @@
 """Tool calls as events.
 
-LangGraph's `tools` stream says, in order with everything else, when a call starts and ends, but neither how long it
-took nor what an error was: that is what `Watch` notes. Calls of graphs that run at the same time may have the same id.
+LangGraph's `tools` stream has the start and the end of a call, in order with all other items, but neither its duration
+nor its error: `Watch` notes those. Calls of graphs that run at the same time may have the same id.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 
 class Calls:
-    """Takes what the `tools` stream says; the events that follow from it."""
+    """Translates items of the `tools` stream into events."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -61,7 +61,7 @@ class Calls:
         return [_ended(call, key[1], data.get("output"), outcome.seconds)]
 
     def _start(self, key: CallKey, data: Mapping[str, Any]) -> list[Event]:
-        if key in self._open:  # it was interrupted to ask somebody, and runs again with the answer
+        if key in self._open:  # it was interrupted, and runs again with the answer
             return []
         call_id, name = self._fresh(text(key[1])), text(data["tool_name"])[:NAME_CHARS]
         call = self._open[key] = Call(call_id, name, time.monotonic())
@@ -77,7 +77,7 @@ class Calls:
         return call_id
 
     def rejected(self, message: ToolMessage) -> list[Event]:
-        """A call that never ran, as when a model calls a tool that does not exist: there is only the answer to it."""
+        """A call that never ran, for example of a tool that does not exist: there is only its result."""
         given = text(message.tool_call_id)
         if message.status != "error" or given in self._known or self._watch.saw_unnamed:
             return []
@@ -89,7 +89,7 @@ class Calls:
         ]
 
     def end(self, reason: str) -> list[Event]:
-        """Calls that will never say how they ended."""
+        """Error events for calls whose end will not come."""
         now = time.monotonic()
         events: list[Event] = [_error(call, reason, now - call.started) for call in self._open.values()]
         self._open.clear()
@@ -109,7 +109,7 @@ def _error(call: Call, error: str, seconds: float) -> Event:
 
 
 def _message(output: Any, call_id: str) -> ToolMessage | None:
-    """What a tool says to the model, also when it steers the graph with a `Command`, or several, besides."""
+    """The message of a tool to the model, also if the tool returned a `Command` or several."""
     messages = [message for each in (output if isinstance(output, list) else [output]) for message in _messages(each)]
     answers = [message for message in messages if message.tool_call_id == call_id]
     return next(iter(answers or messages), None)

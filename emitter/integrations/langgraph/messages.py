@@ -1,9 +1,9 @@
-"""What language models say and make, as events: text and reasoning exactly once, media, the calls of their providers'
-tools, and the tokens they took. Pure.
+"""The output of language models as events: text and reasoning exactly once, media, calls of the provider's tools, and
+token usage. Pure.
 
 LangGraph's `messages` stream has chunks of models that stream, whole messages of those that do not, and whole messages
-that nodes return. A node that returns a copy of what its model has streamed repeats it; what was said in a task is
-therefore remembered until the task ends, as a digest.
+that nodes return. A node that returns its model's streamed message repeats it; so the text of a task is remembered as a
+digest until the task ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAME_CHARS = 200
 
 
 class RunningUsage:
-    """Tokens of all models so far. Give the same one to several runs of an execution, for `usage` to count them all."""
+    """Tokens of all models so far. Pass the same object to several runs of an execution to count all of them."""
 
     def __init__(self) -> None:
         self._input = self._output = self._total = 0
@@ -65,7 +65,7 @@ class Stream:
         self._halves: dict[str, str] = {}
 
     def add(self, part: Part) -> str:
-        """What can be told of the text by now: half of a surrogate pair waits for its other half."""
+        """The text that can be emitted so far: half of a surrogate pair waits for its other half."""
         self.is_heard = True
         said = self._halves.pop(part.kind, "") + part.text
         if "\ud800" <= said[-1] <= "\udbff":
@@ -74,7 +74,7 @@ class Stream:
         return self._told(part.kind, text(said))
 
     def rest(self) -> list[Part]:
-        """Halves whose other half never came."""
+        """Halves whose other half did not come."""
         halves, self._halves = self._halves, {}
         return [Part(kind, self._told(kind, text(half))) for kind, half in halves.items()]  # type: ignore[arg-type]
 
@@ -89,7 +89,7 @@ class Stream:
 
 
 class Digest:
-    """Of a text but for its blanks: a node may strip what its model said."""
+    """A digest of a text without its blanks, because a node may strip its model's text."""
 
     def __init__(self, said: str = "") -> None:
         self._hash = hashlib.blake2b(digest_size=16)
@@ -104,7 +104,7 @@ class Digest:
 
 
 class Messages:
-    """Takes what the `messages` stream brings; the events that follow from it."""
+    """Translates items of the `messages` stream into events."""
 
     def __init__(self, usage: RunningUsage) -> None:
         self._totals = usage
@@ -184,7 +184,7 @@ class Messages:
         return events if usage is None else [*events, self._totals.add(usage)]
 
     def end_task(self, task_id: str, parent_id: str) -> list[Event]:
-        """Complete what a task's models left open. What was said in it counts as said in the task it belongs to."""
+        """Complete the open messages of a task. Its texts then count as texts of its parent task."""
         events = [event for key in self._left_open(task_id) for event in self._complete(key)]
         said = self._said.pop(task_id, None)
         if said and parent_id:
@@ -195,7 +195,7 @@ class Messages:
         return [message_id for message_id, stream in self._open.items() if stream.task_id == task_id]
 
     def end(self, reason: str) -> list[Event]:
-        """Complete whatever is open. `reason` is why calls that are open have no result."""
+        """Complete all open messages. `reason` is the error of open calls."""
         return [event for message_id in list(self._open) for event in self._complete(message_id)] + self._calls.end(
             reason
         )
@@ -206,7 +206,7 @@ def _delta(message_id: str, kind: str, said: str) -> Event:
 
 
 def _artifact(media: Media) -> Artifact:
-    """Named by what it holds: a node that returns its model's image again makes no second one."""
+    """The id is derived from the content, so that a node that returns its model's image makes no second artifact."""
     digest = hashlib.blake2b(media.url.encode("utf-8", "replace"), digest_size=8).hexdigest()
     kind = text(media.media_type)[:NAME_CHARS]
     name = None if media.name is None else text(media.name)[:NAME_CHARS]
@@ -215,8 +215,8 @@ def _artifact(media: Media) -> Artifact:
 
 
 def _joined(before: UsageMetadata | None, given: UsageMetadata) -> UsageMetadata:
-    """What a message took by now. Most models tell the parts, some the total so far with each chunk: those repeat the
-    tokens of the prompt, which is counted once."""
+    """The usage of a message so far. Most models report the usage of each chunk, some the total so far with each chunk:
+    those repeat the tokens of the prompt, which count once."""
     if before is not None and given["input_tokens"] >= before["input_tokens"] > 0:
         return given if given["output_tokens"] >= before["output_tokens"] else add_usage(before, given)
     return add_usage(before, given)

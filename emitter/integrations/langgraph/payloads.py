@@ -36,7 +36,7 @@ _FIELDS = {
 
 
 def to_event(payload: Any) -> Event:
-    """The event that a payload stands for; one that stands for none, or has wrong fields, goes as it is."""
+    """The event of a payload; a payload without a known type, or with wrong fields, becomes a custom event."""
     event = _meant(payload)
     return event if event is not None and _is_valid(event) else _custom(NAME, payload)
 

@@ -1,7 +1,7 @@
-"""A graph's tasks as phases, and what its nodes ask. Pure.
+"""A graph's tasks as phases, and the interrupts of its nodes. Pure.
 
-LangGraph names a task by a hash of its checkpoint, so a graph that starts over has other ids for the same work. What a
-task is, whichever attempt runs it, is its place: the steps and nodes that lead to it.
+LangGraph names a task by a hash of its checkpoint, so a graph that starts over has other ids for the same work. A task
+is the same in every attempt by its place: the steps and nodes that lead to it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Phase:
         return [task for steps in self._graphs.values() for task in steps.tasks]
 
     def enter(self, step: int, namespace: Sequence[str] = ()) -> list[str]:
-        """A task of this step begins; of another step than before, those whose tasks have ended are returned."""
+        """A task of this step begins. If the step is new, the tasks of the previous step have ended and are
+        returned."""
         steps = self._graphs.setdefault(_run(namespace), Steps())
         if step == steps.step:
             return []
@@ -80,7 +81,7 @@ class Asked:
 
 
 class Phases:
-    """Takes what the `debug` stream says of tasks. `asked` are the interrupts since `begin_round`, by id."""
+    """Translates tasks of the `debug` stream into phases. `asked` are the interrupts since `begin_round`, by id."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -111,7 +112,7 @@ class Phases:
         if phase is None:
             return []
         if task["interrupts"]:
-            for raised in task["interrupts"]:  # the graphs around a subgraph tell its interrupts again
+            for raised in task["interrupts"]:  # the graphs around a subgraph repeat its interrupts
                 self.asked.setdefault(raised["id"], Asked(Interrupt(**raised), phase.place))
             return []
         if task["error"] is None:
@@ -124,8 +125,8 @@ class Phases:
         return self._complete(list(self._open))
 
     def _complete(self, task_ids: Sequence[str]) -> list[Event]:
-        """Complete the phases of tasks that are open: children first, which may have had their results from a cache and
-        then are never said to end."""
+        """Complete the open phases of tasks, children first. The end of a child whose result came from a cache is not
+        in the stream."""
         events: list[Event] = []
         for task_id in task_ids:
             if (phase := self._open.get(task_id)) is not None:

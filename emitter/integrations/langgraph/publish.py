@@ -1,4 +1,4 @@
-"""Emitting events that came from somebody else's values: too large is no reason to fail."""
+"""Emits events with foreign values: one that is too large is cut and does not fail the graph."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def publish(emitter: Emits, event: Event, **speaker: str) -> None:
         elif isinstance(event, MessageComplete) and event.text:
             await publish(emitter, MessageDelta(message_id=event.message_id, delta=event.text), **speaker)
             await emit(MessageComplete(message_id=event.message_id, usage=event.usage))
-        elif isinstance(event, Artifact) and event.url:  # a part of an image is none
+        elif isinstance(event, Artifact) and event.url:  # a part of an image is useless
             note = {"clipped": True, "bytes": len(event.url)}
             await emit(msgspec.structs.replace(event, url=None, data=note))
         else:
@@ -78,12 +78,12 @@ def _with_field(event: Event, name: str, value: object, error: PayloadTooLarge) 
     data = msgspec.to_builtins(msgspec.structs.replace(event, **{name: value}))
     try:
         return msgspec.convert(data, type(event))
-    except msgspec.ValidationError:  # a plan of which nothing is left, say
+    except msgspec.ValidationError:  # for example a plan of which nothing is left
         return _note(event, error)
 
 
 def _note(event: Event, error: PayloadTooLarge) -> Event:
-    """Stands for an event that cannot be cut."""
+    """A notice in place of an event that cannot be cut."""
     return Custom(name=NAME, data={"type": event_type(event), "clipped": True, "bytes": error.size})
 
 

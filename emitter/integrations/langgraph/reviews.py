@@ -47,7 +47,7 @@ async def decide(value: Any, response_schema: Any, ask: Ask) -> Any:
     return None
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------------------------
 
 
 def _requests(value: Any) -> list[Action] | None:
@@ -97,11 +97,11 @@ def _action(given: Mapping[str, Any], name: str, allowed: list[str]) -> Action:
     )
 
 
-# --- asking ----------------------------------------------------------------------------------------------------------
+# --- decisions -------------------------------------------------------------------------------------------------------
 
 
 async def _decided(actions: list[Action], ask: Ask) -> list[tuple[Action, tuple[str, Any]]]:
-    """One after the other, for a retry to ask in the same order and find the same answers."""
+    """One after the other, so that a retry asks in the same order and finds the same answers."""
     found = []
     for number, action in enumerate(actions, 1):
         of = f" ({number} of {len(actions)})" if len(actions) > 1 else ""
@@ -110,7 +110,7 @@ async def _decided(actions: list[Action], ask: Ask) -> list[tuple[Action, tuple[
 
 
 async def _ask(action: Action, of: str, ask: Ask) -> tuple[str, Any]:
-    """What is decided, and what belongs to it: new arguments, or words."""
+    """The decision, and its new arguments or text."""
     options = list(dict.fromkeys([*action.allowed, *([WITH_REASON] if "reject" in action.allowed else [])]))
     decision = await ask(_prompt(action, of), kind="choice", options=options)
     if decision == "edit":
@@ -126,7 +126,7 @@ async def _ask(action: Action, of: str, ask: Ask) -> tuple[str, Any]:
 
 
 def _prompt(action: Action, of: str) -> str:
-    """Whoever decides must see what would be done, also where the description does not say it."""
+    """The prompt always contains the action and its arguments, also if the description does not."""
     asked = action.description or f"Allow {action.name}?"
     if not (action.name in asked and str(action.args) in asked):
         asked += f"\n\n{action.name} {msgspec.json.encode(action.shown).decode()}"
@@ -135,7 +135,7 @@ def _prompt(action: Action, of: str) -> str:
 
 
 def _form(action: Action) -> dict[str, Any]:
-    """The arguments there are, with their values as far as a question can hold them."""
+    """The arguments there are, with their values as far as an input can hold them."""
     room = DEFAULTS_BYTES
     properties: dict[str, dict[str, Any]] = {}
     for name, value in action.shown.items():
@@ -146,7 +146,7 @@ def _form(action: Action) -> dict[str, Any]:
     return {"type": "object", "properties": properties}
 
 
-# --- what the graph is given -----------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 def _decision(action: Action, type_: str, given: Any) -> dict[str, Any]:

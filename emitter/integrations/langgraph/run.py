@@ -45,7 +45,7 @@ class NoCheckpointer(RuncastError):
 
 
 class StepRefused(RuncastError):
-    """A person did not let the graph go on with the nodes before which it was told to stop."""
+    """A person refused to let the graph continue at a breakpoint."""
 
     def __init__(self, nodes: tuple[str, ...]) -> None:
         super().__init__(f"a person refused to let the graph go on with {', '.join(nodes)}")
@@ -53,7 +53,7 @@ class StepRefused(RuncastError):
 
 
 class GraphRun:
-    """`await GraphRun(…).output(input)` is what the graph's `ainvoke` returns, questions to people answered."""
+    """`await GraphRun(…).output(input)` is what the graph's `ainvoke` returns, with all interrupts answered."""
 
     def __init__(
         self,
@@ -78,22 +78,22 @@ class GraphRun:
         self._config = self._merged(config or {}, watch)
 
     async def output(self, input_: Any) -> Any:
-        telling = asyncio.create_task(self._tell_aside())
+        aside = asyncio.create_task(self._publish_aside())
         try:
             await self._rounds(await self._first_input(input_))
             self._aside.put_nowait(None)
-            await telling
+            await aside
             await self._publish(self._translation.finish())
         except BaseException as error:
             await self._abandon(describe(error, REASON_CHARS))
             raise
         finally:
-            await tasks.end([telling])
+            await tasks.end([aside])
         return self._translation.output
 
-    async def _tell_aside(self) -> None:
-        """Custom events from threads that have no way into the graph's stream. What the log refuses of them, it refuses
-        of the graph too."""
+    async def _publish_aside(self) -> None:
+        """Publish custom events of threads without access to the graph's stream. If the log refuses them, it refuses
+        the graph's events too."""
         while (payload := await self._aside.get()) is not None:
             with contextlib.suppress(RuncastError):
                 await publish(self._emitter, to_event(payload))
@@ -123,7 +123,7 @@ class GraphRun:
             await publish(self._emitter, event, **self._translation.speaker(event))
 
     async def _abandon(self, reason: str) -> None:
-        """What began must not stay open for ever, but must not keep the run from ending either."""
+        """Close open phases, messages and calls, within `CLOSE_SECONDS`."""
         with contextlib.suppress(RuncastError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._publish(self._translation.abandon(reason))

@@ -22,8 +22,8 @@ class Running(NamedTuple):
 
 
 class ServerCalls:
-    """Takes what messages say of such calls. A call starts when its arguments are complete: with the next piece of its
-    message, or its end."""
+    """Translates such calls of messages into events. A call starts when its arguments are complete: with the next part
+    of its message, or its end."""
 
     def __init__(self) -> None:
         self._coming: dict[str, Use] = {}
@@ -52,7 +52,7 @@ class ServerCalls:
         return [ToolStart(call_id=text(use.id), tool_name=running.name, params=storable(arguments(use.args)))]
 
     def end(self, reason: str) -> list[Event]:
-        """Calls that will never say how they ended."""
+        """Error events for calls whose end will not come."""
         events = [event for message_id in list(self._coming) for event in self.start(message_id)]
         events += [_ended(text(id_), running, Outcome(id_, None, reason)) for id_, running in self._open.items()]
         self._open.clear()

@@ -36,7 +36,7 @@ class Translation:
         self._speaking: Speaker = {}
         self.output: Any = None
         self.is_at_breakpoint = False
-        """Whether the graph was told (`interrupt_before`, `interrupt_after`) to stop here."""
+        """Whether the graph stopped at a breakpoint (`interrupt_before`, `interrupt_after`)."""
 
     @property
     def asked(self) -> list[Asked]:
@@ -48,7 +48,7 @@ class Translation:
         self.is_at_breakpoint = False
 
     def take(self, namespace: Sequence[str], mode: str, data: Any) -> list[Event]:
-        """The events of an item. Whose they are is `speaker`'s to say, until the next one is taken."""
+        """The events of an item. `speaker` has their envelope keys until the next item."""
         self._speaking = self._speaker(self._work(namespace, mode, data))
         events = self._taken(namespace, mode, data)
         if self._speaking:
@@ -112,7 +112,7 @@ class Translation:
         return self._calls.rejected(message) if isinstance(message, ToolMessage) else []
 
     def finish(self) -> list[Event]:
-        """The graph has ended well: what nobody said the end of ends too."""
+        """The graph has ended well: close what is still open."""
         self._speaking = {}
         return [*self.abandon(NO_RESULT), *self._phases.finish()]
 

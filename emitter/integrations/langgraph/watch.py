@@ -1,4 +1,5 @@
-"""What LangChain's callbacks say and LangGraph's stream does not: how calls came out, and in which one something is.
+"""Facts from LangChain's callbacks that LangGraph's stream does not have: how calls ended, and which call contains a
+task.
 
 A graph's namespace names the tasks that lead to it, `node:<id>|node:<id>`; a task's adds its own. The second and later
 graphs that one task runs add a bare number.
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Whose work something is: that of an agent in a call; or of an agent that is a node (no call)."""
+    """The agent that does some work, and the call in which it works (none, if the agent is a node)."""
 
     call: CallKey | None
     agent: str
@@ -71,15 +72,15 @@ class Watch(BaseCallbackHandler):
     # --- what is asked of it ---
 
     def outcome(self, call: CallKey) -> Outcome | None:
-        """How a call came out; told once."""
+        """The outcome of a call; returned once."""
         return self._outcomes.pop(call, None)
 
     def in_task(self, namespace: str) -> Work | None:
-        """Whose work is done in a task."""
+        """The agent and call of a task."""
         return self._models.get(namespace) or self.in_graph(graph_of(namespace))
 
     def in_graph(self, namespace: str) -> Work | None:
-        """Whose work a graph does. Of one whose first node has not started yet, the one call tells that runs it."""
+        """The agent and call of a graph. Before its first node starts, the only running call decides."""
         if not namespace or (known := self._graphs.get(namespace)) is not None:
             return known if namespace else None
         head, _, last = namespace.rpartition("|")
@@ -88,7 +89,7 @@ class Watch(BaseCallbackHandler):
         return works[0] if len(works) == 1 else self.in_graph(graph_of(task))
 
     def caller(self, call: CallKey) -> Work | None:
-        """Whose call it is."""
+        """The agent and call that contain a call."""
         return self._callers.get(call) or self.in_graph(call[0])
 
     def forget(self, call: CallKey) -> None:
@@ -112,7 +113,7 @@ class Watch(BaseCallbackHandler):
         **more: Any,
     ) -> None:
         around = self._runs.get(parent_run_id) if parent_run_id else None
-        if TAG_NOSTREAM in (tags or ()):  # the stream says nothing of it
+        if TAG_NOSTREAM in (tags or ()):  # the stream does not have it
             self._runs |= {run_id: around} if around else {}
             return
         task = namespace_of(metadata)
@@ -145,7 +146,7 @@ class Watch(BaseCallbackHandler):
         metadata: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
-        """A graph or a node of one starts. A node's namespace tells that of its graph."""
+        """A graph or a node of one starts. The namespace of a graph follows from that of its node."""
         graph, agent = graph_of(namespace_of(metadata)), _agent(metadata)
         around = self._runs.get(parent_run_id) if parent_run_id else None
         if around is not None:

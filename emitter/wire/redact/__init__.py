@@ -1,10 +1,10 @@
-"""Takes credentials out of events before anything is stored. Pure.
+"""Removes credentials from events before anything is stored. Pure.
 
 A value under a key that names a secret is replaced whole (`keys`, `values`): where agents choose the keys, that is in
-parameters, results and data of their own. In any text, what has the shape of a credential goes (`shapes`), and so does
-what the text itself names as one (`forms`). Most events hold nothing of the kind, so a cheap scan decides whether to
-look closer. `stream` does the same for a text that arrives in pieces.
-Every expression takes time in proportion to its text. May import: leaves and `wire`.
+parameters, results and data of their own. In any text, values with the shape of a credential are removed (`shapes`),
+and values that the text names as one (`forms`). Most events have none, so a cheap scan decides whether a full search is
+needed. `stream` does the same for a text that arrives in pieces. The time of every expression is linear in its text.
+May import: leaves and `wire`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FREE_FIELDS = {
     "execution:complete": ("result",),
     "model:call": ("prompt", "answer"),
 }
-"""Event type → the fields whose keys are the agent's own. All of a custom event's are."""
+"""Event type → the fields whose keys the agent chooses; in a custom event all of them."""
 _FREE_TYPES = frozenset(_FREE_FIELDS) | {"input:required"}
 
 # A name that stands at the end of a JSON string, as keys do. Keys in other scripts are escaped.
@@ -77,7 +77,7 @@ class Redactor:
         return _cut(pieces, windows("".join(pieces)))
 
     def values(self, values: dict[str, Any]) -> dict[str, Any]:
-        """An object whose keys are somebody's own, without credentials. Raises `InvalidEvent` as a call does."""
+        """An object with keys of the agent's or client's choice, without credentials. Raises `InvalidEvent`."""
         try:
             cleaned: dict[str, Any] = clean(values, self._extra)
         except RecursionError as error:
@@ -95,7 +95,7 @@ class Redactor:
             cleaned = clean(value, self._extra)
         else:
             # Other keys are the catalogue's: to replace a number by a text there would make the event invalid. A
-            # form's schema names its fields; a field called "password" is a question, not a secret.
+            # form's schema names its fields; a field called "password" is no secret itself.
             cleaned = {key: self._field(type_, key, item) for key, item in value.items()}
         return data if cleaned == value else ascii_json(msgspec.json.encode(cleaned))
 

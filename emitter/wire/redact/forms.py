@@ -1,4 +1,4 @@
-"""Credentials that are told by what stands before them in a text: `password=…`, a header, an option. Pure.
+"""Credentials that are recognised by the text before them: `password=…`, a header, an option. Pure.
 
 The name is found first: `_PAIR` is a word of `keys.STEM`, the rest of the key, and a separator. Then the value is read
 as its surroundings write values, and has to be one: no placeholder, no code, no prose.
@@ -25,7 +25,7 @@ _NAME_MAX = 96
 SHORTEST = 4
 """Characters of a value. So a text grows to twice its length at most, as the emitter's limits assume."""
 EXAMINED_MAX = 2000
-"""Of a text with more names than that, which is made to take time or has nothing else, all further values go."""
+"""After so many names, which only a hostile text or a list of secrets has, all further values are redacted."""
 _KEY_LETTERS = string.ascii_lowercase + string.digits + "_-"
 
 _QUOTED = re.compile(rf"({_QUOTE})(.{{0,2048}}?)(?:\1|\Z)", re.DOTALL)
@@ -209,7 +209,7 @@ def _is_bare_secret(text: str, value: re.Match[str], kind: Kind, name: str, styl
 
 
 def is_placeholder(value: str) -> bool:
-    """Whether this only stands for a secret: `<token>`, `null`, `str`, `my_password`."""
+    """Whether the value is only a placeholder for a secret: `<token>`, `null`, `str`, `my_password`."""
     low = value.lower()
     if low in _NO_VALUES or low.startswith(("<", "{", "$", "%", "[", "(", "*", "@", "?", "&")):
         return True

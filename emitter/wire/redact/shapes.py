@@ -1,4 +1,4 @@
-"""What a credential looks like by itself, in any text: the prefixes of providers, tokens, key files, URLs. Pure.
+"""Credentials that are recognised by their own shape: prefixes of providers, tokens, key files, URLs. Pure.
 
 Every expression is linear in the length of the text: a body is a run of one set of characters, and what is looked
 ahead for, or stands between two parts, is bounded.
@@ -147,7 +147,7 @@ def may_be_shaped(text: str) -> bool:
 
 
 def shaped(text: str) -> Iterator[Span]:
-    """Where credentials stand that are told by their own shape. Spans may overlap."""
+    """The spans of credentials that are recognised by their own shape. Spans may overlap."""
     for wanted, shape in (
         (True, _PREFIXED),
         ("eyJ" in text, _JWT),
@@ -165,7 +165,7 @@ def shaped(text: str) -> Iterator[Span]:
 
 
 def has_shape(text: str) -> bool:
-    """Whether a text holds a credential that is told by its own shape."""
+    """Whether a text contains a credential that is recognised by its own shape."""
     return may_be_shaped(text) and next(iter(shaped(text)), None) is not None
 
 

@@ -1,8 +1,8 @@
 """Texts that arrive in pieces, without the credentials of the whole. Pure.
 
 A piece passes at once, unless the text ends in what may be the beginning of a credential: that waits until it is clear.
-What names a credential (`password: `, `ghp_`) is no secret, so it need not wait; only what follows does. Whoever lets
-go of what waits, because time is up, loses little: the rest of a credential that was shown in part is redacted.
+The name of a credential (`password: `, `ghp_`) is no secret, so only the text after it waits. If the caller releases
+waiting text after a timeout, the rest of a credential that was shown in part is still redacted.
 """
 
 from __future__ import annotations

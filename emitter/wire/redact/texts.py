@@ -1,4 +1,4 @@
-"""Where credentials stand in a text. Pure."""
+"""The spans of credentials in a text. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from emitter.wire.redact.shapes import Span, may_be_shaped, shaped
 
 REDACTED = "[redacted]"
 SHORTEST = 8
-"""No text below this length has a credential with what tells it."""
+"""A shorter text cannot contain a credential and the text by which it is recognised."""
 
 WINDOW_CHARS = 32 * 1024
 AROUND_CHARS = 8 * 1024
@@ -29,7 +29,7 @@ def may_hold(json: str, low: str) -> bool:
 
 
 def spans(text: str) -> list[Span]:
-    """Where credentials stand in a text: in order, apart from each other."""
+    """The spans of credentials in a text, in order and without overlaps."""
     if len(text) < SHORTEST:
         return []
     low = lower(text)

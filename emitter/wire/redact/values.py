@@ -32,7 +32,7 @@ def clean(value: Any, extra: Extra = frozenset(), *, keys: bool = True) -> Any:
 
 
 def clean_schema(schema: Any, extra: Extra = frozenset()) -> Any:
-    """A form's JSON Schema. Its field names are questions; what it suggests for a secret field is none."""
+    """A form's JSON Schema without the suggested values of secret fields. Field names themselves are no secrets."""
     if isinstance(schema, list):
         return [clean_schema(item, extra) for item in schema]
     if not isinstance(schema, dict):
