@@ -254,7 +254,7 @@ async def test_a_claim_is_for_one_only(redis: Redis) -> None:
     now, (stored,) = await late._look()
     assert stored is not None
     await set_mark(redis, Mark(tick=now, execution="default:ops:sch_other"))
-    await late._see_to(schedule, stored, now)
+    await late._advance(schedule, stored, now)
     assert await started(redis) == []
     assert await mark_of(redis) == Mark(tick=now, execution="default:ops:sch_other")
 
