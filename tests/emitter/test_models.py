@@ -20,8 +20,8 @@ from emitter import AgentEmitter, SyncAgentEmitter, events
 from emitter.events import ModelCall, Usage
 from emitter.integrations.models import ModelFailed, Reading, ToolCall, relay, relay_sync
 from emitter.publishing.spending import NOTHING_SPENT, plus, usage_of
+from emitter.store import append
 from emitter.testing import RecordingEmitter
-from emitter.wire import limits
 from emitter.wire.keys import Owner
 
 LOG = Owner("alice").execution("ex_1").log
@@ -303,7 +303,7 @@ async def test_contents_are_stored_only_where_that_is_asked_for(
     recorded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And then without credentials; also where somebody emits the event on his own."""
-    monkeypatch.setattr(limits, "RECORD_MODEL_CONTENTS", recorded)
+    monkeypatch.setattr(append, "RECORD_MODEL_CONTENTS", recorded)
     emitter = RecordingEmitter()
     asked = [{"role": "user", "content": "Hi", "api_key": "hunter2hunter2"}]
     await relay(emitter, streamed(COMPLETIONS), prompt=asked)
