@@ -14,6 +14,8 @@ from emitter import errors
 
 RETRY_AFTER_OUTAGE_SECONDS = 2
 RETRY_AFTER_QUEUED_SECONDS = 30
+RETRY_AFTER_UPDATE_SECONDS = 10
+"""Until an edge of the newer version may answer, while an update replaces the edges one by one."""
 _AT = re.compile(r"at `(\$[^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 _NAMED = re.compile(r"(executionId|user|org): ")
@@ -90,6 +92,9 @@ def _from_refusal(error: Exception) -> Problem | None:
             return Problem(429, "too-many-queued", str(error), limit=limit, headers=headers)
         case errors.TooManyInputs(limit=limit):
             return Problem(409, "too-many-inputs", str(error), limit=limit)
+        case errors.NewerRecord(found=found, known=known):
+            detail = f"the record has format {found}; this edge knows up to {known}"
+            return Problem(503, "newer-record", detail, headers=retry_after(RETRY_AFTER_UPDATE_SECONDS))
     return None
 
 

@@ -17,7 +17,8 @@ from broker.base.settings import Settings
 from broker.edge.edge import Edge
 from emitter.events import ExecutionStarted, InputRequired
 from emitter.wire import ids, keys
-from tests.edges import SECRET, SSE, Author, request
+from emitter.wire.record import FORMAT
+from tests.edges import ALL_SCOPES, SECRET, SSE, Author, request, token_for
 
 Json = dict[str, Any]
 JSON = {"Content-Type": "application/json"}
@@ -182,3 +183,37 @@ async def test_answers_and_cancels_are_logged(redis: Redis, redis_url: str, auth
 
 
 STEERED = ("input_answered", "cancel_requested")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "{native}", None),
+        ("GET", "{native}/events", None),
+        ("GET", "{native}/stream", None),
+        ("POST", "{native}/cancel", {}),
+        ("POST", "{native}/input", {"inputId": "q", "value": True}),
+        ("POST", "{native}/events", {"type": "status", "data": {"status": "s", "message": "m"}}),
+        ("GET", "/ag-ui/{id}", None),
+        ("GET", "/a2a/a/tasks/{id}", None),
+        ("POST", "/a2a/a", {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "{id}"}}),
+        ("POST", "/a2a/a", {"jsonrpc": "2.0", "id": 1, "method": "CancelTask", "params": {"id": "{id}"}}),
+    ],
+)
+async def test_a_newer_record_is_answered_by_a_newer_edge(
+    method: str, path: str, body: Json | None, redis: Redis, redis_url: str
+) -> None:
+    """An edge that does not know a record's format answers 503 and a time to retry, in every protocol."""
+    async with serving(redis, redis_url) as edge:
+        author = Author(redis)
+        await author.write(STARTED)
+        await redis.hset(author.keys.record, "format", FORMAT + 1)  # type: ignore[misc,arg-type]
+        path = path.format(native=f"/api/agent/executions/{author.execution_id}", id=author.execution_id)
+        content = None if body is None else json.dumps(body).replace("{id}", author.execution_id).encode()
+        headers = JSON | NEW if body is not None else NEW
+        token = token_for(author.user, scopes=ALL_SCOPES)
+        async with request(edge.port, method, path, token, headers=headers, body=content) as response:
+            problem = await response.json()
+    assert (response.status, problem["type"]) == (503, "urn:runcast:problem:newer-record")
+    assert response.headers["retry-after"] == "10"
+    assert problem["detail"] == f"the record has format {FORMAT + 1}; this edge knows up to {FORMAT}"
