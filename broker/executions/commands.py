@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from broker.base.identity import Identity
 from broker.base.problem import Problem
+from broker.executions.fold import Fold
 from broker.executions.inputs import Answers, open_inputs
 from broker.executions.listing import Listing
-from broker.executions.state import Fold
 from broker.executions.types import (
     CancelResponse,
     EventPage,

@@ -18,9 +18,10 @@ from figures import Figure, Run, at_most, median
 
 from broker.live.rendering import RenderedView, Rendering
 from broker.live.view import StreamView
-from broker.protocols.a2a.projection import Opening, TaskProjection
+from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
+from broker.protocols.a2a.task_view import Opening
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.ag_ui.renderer import Renderer as AgUi

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.executions.state import fold
+from broker.executions.fold import fold
 from emitter import events
 from emitter.errors import AppendRefused
 from emitter.wire import entries as wire

@@ -33,7 +33,7 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 from temporalio.workflow import NondeterminismError
 
 from broker.cli.embedded import EmbeddedRedis
-from broker.executions.state import fold
+from broker.executions.fold import fold
 from emitter import AgentEmitter, Options, Publisher
 from emitter.errors import InvalidEvent
 from emitter.events import ExecutionComplete, Status

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from all_stand import A2A, AG_UI, AI_SDK, NATIVE, Json
 
-from broker.executions.state import Fold
+from broker.executions.fold import Fold
 from emitter.wire import entries, ids
 from tests.edges import Received
 

@@ -13,9 +13,10 @@ from broker.protocols.a2a import bounds, renderer
 from broker.protocols.a2a.bounds import MAX_HISTORY
 from broker.protocols.a2a.codec import Codec, encode
 from broker.protocols.a2a.model import Artifact, ArtifactUpdate, StatusUpdate, Task, TextPart, Update
-from broker.protocols.a2a.projection import Opening, TaskProjection
+from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import SettledTask, TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
+from broker.protocols.a2a.task_view import Opening
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10

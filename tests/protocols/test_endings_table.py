@@ -18,11 +18,12 @@ from rich.console import Group
 
 from broker.cli.eventsource import ClientEvent
 from broker.cli.transcript import Transcript
-from broker.executions.state import Fold
+from broker.executions.fold import Fold
 from broker.protocols.a2a.codec import Codec
-from broker.protocols.a2a.projection import Opening, TaskProjection
+from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import TaskStream
 from broker.protocols.a2a.simple import Simple
+from broker.protocols.a2a.task_view import Opening
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.executions.state import MAX_MESSAGES, MAX_OTHERS, MAX_THOUGHTS, MAX_TOOLS, Fold
+from broker.executions.fold import Fold
+from broker.executions.state import MAX_MESSAGES, MAX_OTHERS, MAX_THOUGHTS, MAX_TOOLS
 from broker.executions.undo import MAX_TEXT
 from emitter import events
 from emitter.wire import ascii_json, envelope, ids

@@ -14,30 +14,27 @@ from msgspec.structs import replace
 
 from broker.executions.clipping import short_question
 from broker.executions.decoding import decode_entry
-from broker.executions.state import MAX_STATE_BYTES, Fold
+from broker.executions.state import MAX_STATE_BYTES
 from broker.protocols.a2a import artifacts, texts
-from broker.protocols.a2a.bounds import History, Repeats
+from broker.protocols.a2a.bounds import Repeats
 from broker.protocols.a2a.codec import encode
 from broker.protocols.a2a.model import (
     STATES,
-    TERMINAL,
     Artifact,
     ArtifactUpdate,
     Message,
-    Part,
     Status,
     StatusUpdate,
-    Task,
-    TaskState,
     TextPart,
     Update,
 )
+from broker.protocols.a2a.task_view import Opening, TaskView
 from broker.protocols.kept import Kept
 from emitter import events
 from emitter.errors import InvalidEvent
 from emitter.wire.entries import Entry
 from emitter.wire.envelope import Envelope
-from emitter.wire.ids import START, EventId
+from emitter.wire.ids import EventId
 
 MAX_KNOWN = 4096
 """Artifacts whose first chunk is remembered, and questions that were answered; beyond it the oldest are forgotten."""
@@ -69,27 +66,6 @@ FOLDED = frozenset(
 """What a task is made of. The rest is told and forgotten."""
 
 
-class Opening(NamedTuple):
-    """What the record knows of a task from its beginning. `message_id` is the client's, of the message that began it;
-    `text` counts where the log no longer has it, and `parts` are what that message had besides; where it `has_text`
-    not, the task's is none of its words."""
-
-    task_id: str
-    context_id: str
-    message_id: str | None = None
-    text: str | None = None
-    metadata: dict[str, Any] | None = None
-    parts: tuple[Part, ...] = ()
-    has_text: bool = True
-
-
-def within(opening: Opening, max_bytes: int) -> tuple[Opening, bool]:
-    """An opening whose parts take half of what is kept of a story at most, and whether it lost them for that."""
-    if not opening.parts or len(encode(opening.parts)) <= max_bytes // 2:
-        return opening, False
-    return opening._replace(parts=()), True
-
-
 class Moment(NamedTuple):
     """An event with its place, which the story has reached. `was_said`: it completes a message of which all was told
     before."""
@@ -100,17 +76,11 @@ class Moment(NamedTuple):
     was_said: bool = False
 
 
-class TaskProjection:
+class TaskProjection(TaskView):
     """`take` each entry; `task()` may be asked at any time before `forget`. `max_bytes` bound what is kept of it."""
 
     def __init__(self, opening: Opening, *, max_bytes: int = MAX_STATE_BYTES) -> None:
-        self.task_id, self.context_id = opening.task_id, opening.context_id
-        self.last = START
-        self._fold = Fold(opening.task_id, max_bytes=max_bytes)
-        self._state: TaskState = "submitted"
-        self._history: History | None = History()
-        self._opening, is_cut = within(opening, max_bytes)
-        self._history.is_cut = is_cut
+        super().__init__(opening, max_bytes=max_bytes)
         self._answered: dict[str, None] = {}
         self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
         self._repeats = Repeats()
@@ -118,19 +88,6 @@ class TaskProjection:
         """Artifacts that were told, and whether their last chunk was."""
         self._unfinished: Kept[None] = Kept(MAX_KNOWN)
         """Those of text to which more may be added."""
-
-    @property
-    def state(self) -> TaskState:
-        return self._state
-
-    @property
-    def is_terminal(self) -> bool:
-        return self._state in TERMINAL
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing more comes unless somebody answers."""
-        return self.is_terminal or self._state == "input-required"
 
     @property
     def answered(self) -> frozenset[str]:
@@ -167,10 +124,6 @@ class TaskProjection:
         """Whether some of this message's text was told, so that more is added to it."""
         return artifacts.message_id(message_id) in self._known
 
-    def limit(self, max_bytes: int) -> None:
-        """Keep less than before."""
-        self._fold.shrink(max_bytes)
-
     def forget(self) -> None:
         """Keep from here on what updates are made of, and no more: the task was shown."""
         self._history = None
@@ -182,142 +135,6 @@ class TaskProjection:
         if event.text is None:
             return self.has_told(event.message_id)
         return self._fold.has_said(event.message_id, event.text)
-
-    def recall(self, state: TaskState, last: EventId) -> None:
-        """How a task stands of whose log nothing is left."""
-        self._state, self.last = state, last
-        if self._history is not None and not self._history.messages:
-            self._begin(None, self._history)
-
-    # --- the task as it stands ---
-
-    def task(self, *, history_length: int | None = None, with_artifacts: bool = True) -> Task:
-        """With the latest `history_length` messages, or all."""
-        said = [] if self._history is None else self._history.messages
-        skipped = 0 if history_length is None else max(0, len(said) - history_length)
-        return Task(
-            task_id=self.task_id,
-            context_id=self.context_id,
-            status=Status(state=self._state, at=self.last.ms, message=self._status_message()),
-            history=tuple(said[skipped:]),
-            artifacts=tuple(self._artifacts()) if with_artifacts else (),
-            metadata=self._task_metadata(),
-        )
-
-    def artifacts(self) -> list[ArtifactUpdate]:
-        """Those of the task as it stands, for a client that has the task without them."""
-        place = {"generation": self.last.seq, "cursor": str(self.last)}
-        return [
-            ArtifactUpdate(
-                task_id=self.task_id,
-                context_id=self.context_id,
-                artifact=artifact,
-                append=False,
-                last=False,
-                metadata=place,
-            )
-            for artifact in self._artifacts()
-        ]
-
-    def _task_metadata(self) -> dict[str, Any]:
-        fold = self._fold
-        metadata = {**(self._opening.metadata or {}), "generation": self.last.seq, "cursor": str(self.last)}
-        found = {
-            "agent": fold.agent,
-            "usage": fold.facts.get("usage"),
-            "progress": fold.facts.get("progress"),
-            "duration": fold.end.get("duration"),
-        }
-        metadata |= {name: msgspec.to_builtins(value) for name, value in found.items() if value is not None}
-        if self._history is not None and self._history.is_cut:
-            metadata["historyTruncated"] = True
-        if fold.is_short_of_texts:
-            metadata["artifactsTruncated"] = True
-        return metadata | {"attempt": fold.attempt}
-
-    def _status_message(self) -> Message | None:
-        end, activity = self._fold.end, self._fold.facts.get("activity")
-        if self._state == "input-required":
-            return self._prompt()
-        if "error" in end:
-            return self._text("end", end["error"].error)
-        if "cancelled" in end:
-            return self._text("end", end["cancelled"].reason or "")
-        return self._text("activity", activity.message) if activity is not None and not self.is_terminal else None
-
-    def _text(self, id_: str, text: str) -> Message | None:
-        if not text:
-            return None
-        message_id = f"{self.task_id}.{id_}"
-        parts = (TextPart(text=text),)
-        return Message(
-            role="agent", message_id=message_id, task_id=self.task_id, context_id=self.context_id, parts=parts
-        )
-
-    def _prompt(self) -> Message | None:
-        """The oldest open question: it is the one that an answer without an id is for."""
-        question = self._fold.oldest_input()
-        return None if question is None else texts.prompt(self.task_id, self.context_id, question)
-
-    def _reminder(self) -> Message | None:
-        """The question again, with an update of something else: who puts the update in the place of the last one still
-        has it. A long one is told so often, and then only its beginning."""
-        question = self._fold.oldest_input()
-        if question is None:
-            return None
-        if self._reminded is None or self._reminded[0] is not question:
-            whole = texts.prompt(self.task_id, self.context_id, question)
-            brief = texts.prompt(self.task_id, self.context_id, short_question(question))
-            self._reminded = question, whole, brief, len(encode(question))
-        _, whole, brief, size = self._reminded
-        return whole if self._repeats.allow(size) else brief
-
-    def _left(self, artifact: Artifact) -> Artifact:
-        """What is left of an artifact. A long one is told so often, and then only that it is shorter."""
-        if self._repeats.allow(len(encode(artifact.parts))):
-            return artifact
-        return replace(artifact, parts=(TextPart(text=""),), metadata=artifacts.TRUNCATED)
-
-    def _artifacts(self) -> list[Artifact]:
-        fold = self._fold
-        found = [artifacts.text(message) for message in fold.messages()]
-        found += [artifacts.partial(id_, part) for id_ in fold.partials if (part := fold.partials.get(id_))]
-        if (synthesis := fold.facts.get("synthesis")) is not None:
-            found.append(artifacts.synthesis(synthesis))
-        found += [artifacts.made(artifact) for artifact in fold.artifacts()]
-        if not fold.is_result_told():
-            found.append(artifacts.result(fold.end["result"]))
-        return found
-
-    # --- history ---
-
-    def _remember(self, id_: EventId, event: events.Event, history: History) -> None:
-        """The message that began it, and each question with its answer, once it has one."""
-        if not history.messages:
-            self._begin(event, history)
-        if not isinstance(event, events.InputReceived):
-            return
-        asked = self._fold.inputs.get(event.input_id)
-        if isinstance(asked, events.InputRequired):
-            said = texts.prompt(self.task_id, self.context_id, asked)
-            history.add(said, len(encode(asked)))
-        if event.by != events.EXPIRED:
-            history.add(texts.answer(self.task_id, self.context_id, str(id_), event), len(encode(event)))
-
-    def _begin(self, event: events.Event | None, history: History) -> None:
-        """The first message. The event's text counts, since what looked secret was taken out of it."""
-        text = event.task if isinstance(event, events.ExecutionQueued | events.ExecutionStarted) else self._opening.text
-        opening = self._opening
-        words = (TextPart(text=text),) if text and opening.has_text else ()
-        if parts := (*words, *opening.parts):
-            said = Message(
-                role="user",
-                message_id=opening.message_id or f"{self.task_id}.task",
-                task_id=self.task_id,
-                context_id=self.context_id,
-                parts=parts,
-            )
-            history.add(said, len(text or "") + len(encode(opening.parts)))
 
     # --- updates ---
 
@@ -455,6 +272,25 @@ class TaskProjection:
         }
         found = {name: msgspec.to_builtins(value) for name, value in facts.items() if value is not None}
         return self._status(moment, self._status_message(), final=True, **found)
+
+    def _reminder(self) -> Message | None:
+        """The question again, with an update of something else: who puts the update in the place of the last one still
+        has it. A long one is told so often, and then only its beginning."""
+        question = self._fold.oldest_input()
+        if question is None:
+            return None
+        if self._reminded is None or self._reminded[0] is not question:
+            whole = texts.prompt(self.task_id, self.context_id, question)
+            brief = texts.prompt(self.task_id, self.context_id, short_question(question))
+            self._reminded = question, whole, brief, len(encode(question))
+        _, whole, brief, size = self._reminded
+        return whole if self._repeats.allow(size) else brief
+
+    def _left(self, artifact: Artifact) -> Artifact:
+        """What is left of an artifact. A long one is told so often, and then only that it is shorter."""
+        if self._repeats.allow(len(encode(artifact.parts))):
+            return artifact
+        return replace(artifact, parts=(TextPart(text=""),), metadata=artifacts.TRUNCATED)
 
     # --- one update ---
 

@@ -21,7 +21,8 @@ from broker.log.history import History
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.inbound import conversation_of
 from broker.protocols.a2a.model import STATES, DataPart, FilePart, ListTasks, Part, Status, Task, TaskPage, TaskState
-from broker.protocols.a2a.projection import Opening, TaskProjection
+from broker.protocols.a2a.projection import TaskProjection
+from broker.protocols.a2a.task_view import Opening
 from emitter.errors import InvalidEvent, UnknownExecution
 from emitter.events import InputReceived
 from emitter.wire.entries import Entry, parse_stream

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from broker.executions.state import Fold, laid_out, pending
+from broker.executions.fold import Fold
+from broker.executions.state import laid_out, pending
 from broker.executions.types import PhaseState
 from broker.executions.undo import Items
 from emitter.events import Plan

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from broker.executions.clipping import Input
-from broker.executions.state import Fold
+from broker.executions.fold import Fold
 from broker.executions.types import Activity, Cancellation, Failure, PhaseState, ProgressState, SpecialistState
 from broker.protocols.ag_ui.lists import Listed, Operation, Phases, difference
 from emitter import events

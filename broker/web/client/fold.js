@@ -1,5 +1,5 @@
 /**
- * The fold: an execution's events, in order, into what it looks like now. The twin of `broker/executions/state.py`: the state is
+ * The fold: an execution's events, in order, into what it looks like now. The twin of `broker/executions/fold.py`: the state is
  * the JSON that `GET /api/agent/executions/{id}` answers. Memory is bounded.
  */
 

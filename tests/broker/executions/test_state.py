@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker.executions.state import MAX_STATE_BYTES, MAX_THOUGHTS, MAX_TOOLS, Fold, fold
+from broker.executions.fold import Fold, fold
+from broker.executions.state import MAX_STATE_BYTES, MAX_THOUGHTS, MAX_TOOLS
 from broker.executions.types import ExecutionState
 from broker.executions.undo import MAX_TEXT, Text
 from emitter import events
