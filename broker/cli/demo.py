@@ -20,7 +20,7 @@ from broker.auth.claims import SCOPES
 from broker.base.logging import configure_logs
 from broker.base.settings import Settings, load_settings
 from broker.cli.embedded import EmbeddedRedis
-from broker.edge.edge import minted
+from broker.edge.signing import minted
 from broker.edge.supervisor import Supervisor
 from broker.executions.publish import edge_hooks
 from emitter.errors import InvalidEvent, RuncastError

@@ -21,6 +21,7 @@ from broker.auth.claims import SCOPES
 from broker.auth.tokens import DEFAULT_SCOPES
 from broker.base.logging import configure_logs
 from broker.base.settings import Settings, describe, load_settings
+from broker.base.version import version
 from broker.cli import demo
 from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
 from broker.cli.doctor.findings import as_text, is_well
@@ -31,8 +32,9 @@ from broker.cli.embedded import NoServer
 from broker.cli.eventsource import NotAStream
 from broker.cli.terminal import Feed, watch
 from broker.edge.child import run_child
-from broker.edge.edge import minted, serve, static_key, version
+from broker.edge.edge import serve
 from broker.edge.openapi import build_openapi
+from broker.edge.signing import minted, static_key
 from broker.edge.supervisor import Supervisor
 from broker.edge.typescript import build_typescript
 from broker.executions.publish import edge_hooks

@@ -8,10 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as distribution_version
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -20,22 +17,23 @@ from redis.exceptions import RedisError
 
 from broker.auth import authenticator
 from broker.auth.authenticator import Authenticator
-from broker.auth.claims import ClaimNames
 from broker.auth.jwks import Jwks
-from broker.auth.keys import Keys, pem_key, secret_key
 from broker.auth.tickets import MESSAGE as TICKET_MESSAGE
 from broker.auth.tickets import Tickets
-from broker.auth.tokens import Verifier, mint
+from broker.auth.tokens import Verifier
 from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
 from broker.base.reasons import RejectReason, StreamProtocol
 from broker.base.settings import Settings
+from broker.base.version import version
 from broker.edge.admin import admin_app
 from broker.edge.openapi import build_openapi
+from broker.edge.serving import SHUTDOWN_SECONDS, owned, serving
+from broker.edge.signing import claim_names, static_key
 from broker.executions.commands import Commands
 from broker.http import descriptors, errors
 from broker.http.api import Api
-from broker.http.connection import Connection, Unreadable, announce_end
+from broker.http.connection import Unreadable
 from broker.http.gateway import MAX_BODY_BYTES, Gateway
 from broker.http.listener import SETTLE_SECONDS, Counts, Listener, listen
 from broker.http.responses import WATCH_SECONDS, Responses
@@ -69,17 +67,9 @@ from emitter.wire.keys import PREFIX, REVOCATIONS
 from emitter.wire.redact import Redactor
 
 LOOPBACK = "127.0.0.1"
-SHUTDOWN_SECONDS = 5.0
 RECHECK_SECONDS_MAX = 15.0
 UNREADY_SECONDS = 5.0
 """How long a stopping edge is unready before it stops to listen, if it drains for four times as long or longer."""
-
-
-def version() -> str:
-    try:
-        return distribution_version("runcast")
-    except PackageNotFoundError:
-        return "0"
 
 
 class Edge:
@@ -391,68 +381,6 @@ class Edge:
             rss_bytes=announcements.rss_bytes(),
             started_at=self._started_at,
         )
-
-
-def static_key(settings: Settings) -> Keys:
-    """The configured key. Raises `InvalidSetting` when there is none, or the PEM is none."""
-    if settings.jwt_public_key:
-        pem = settings.jwt_public_key
-        try:
-            return pem_key(pem if "-----BEGIN" in pem else Path(pem).read_text())
-        except (OSError, ValueError) as error:
-            raise InvalidSetting(
-                "RUNCAST_JWT_PUBLIC_KEY", pem[:80], f"a PEM public key or its path ({error})"
-            ) from error
-    if settings.jwt_secret:
-        return secret_key(settings.jwt_secret)
-    allowed = "one of RUNCAST_JWT_SECRET, RUNCAST_JWT_PUBLIC_KEY and RUNCAST_JWKS_URL must be set (or use --dev)"
-    raise InvalidSetting("RUNCAST_JWT_SECRET", "", allowed)
-
-
-def claim_names(settings: Settings) -> ClaimNames:
-    return ClaimNames(settings.jwt_scope_claim, settings.jwt_org_claim)
-
-
-def minted(settings: Settings, user: str, org: str = "default", *, scopes: Collection[str], ttl: float) -> str:
-    """A token that edges with these settings take. Errors of `mint`."""
-    return mint(
-        settings.jwt_secret or "",
-        user,
-        org,
-        scopes,
-        ttl=ttl,
-        now=time.time(),
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        names=claim_names(settings),
-    )
-
-
-@contextlib.asynccontextmanager
-async def owned(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """A task for the length of a block."""
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        await tasks.end([task])
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    app: web.Application, listener: Listener, unreadable: Unreadable, settle_seconds: float = 0
-) -> AsyncIterator[None]:
-    """Serve an application to those whom the listener lets in."""
-    app.on_response_prepare.append(announce_end)
-    runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
-    await runner.setup()
-    server = runner.server
-    assert server is not None
-    try:
-        async with listener.listening(lambda: Connection(server, listener, unreadable), settle_seconds):
-            yield
-    finally:
-        await runner.cleanup()
 
 
 async def serve(

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from broker.base.settings import Settings, load_settings
-from broker.edge.edge import SHUTDOWN_SECONDS
+from broker.edge.serving import SHUTDOWN_SECONDS
 from emitter.__main__ import load_agents
 from emitter.worker.worker import CLOSE_SECONDS, WorkerSettings
 from tests.deploy.acl_server import users

@@ -9,7 +9,7 @@ import pytest
 
 from broker.base.metrics import Metrics
 from broker.base.settings import Settings, load_settings
-from broker.edge.edge import SHUTDOWN_SECONDS
+from broker.edge.serving import SHUTDOWN_SECONDS
 from emitter.worker.metrics import STALLED_SECONDS
 from emitter.worker.metrics import Metrics as WorkerMetrics
 from emitter.worker.worker import CLOSE_SECONDS, WorkerSettings

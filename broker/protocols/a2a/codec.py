@@ -18,6 +18,7 @@ from emitter.wire.ascii_json import ascii_json
 
 MAX_PAGE = 100
 MAX_PARTS = 64
+MAX_CONTEXT_CHARS = 512
 
 P = TypeVar("P")
 _EMPTY: tuple[Any, ...] = ((), [], {})

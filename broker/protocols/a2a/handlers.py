@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from broker.auth.permissions import require
-from broker.base.identity import Identity
 from broker.executions import conversations
 from broker.executions.conversations import Past
 from broker.executions.types import InputRequest
 from broker.http.gateway import Gateway, idempotency_key
 from broker.live.rendering import Rendering
+from broker.protocols.a2a.call import Call, Operation
 from broker.protocols.a2a.card import Cards
-from broker.protocols.a2a.codec import Codec
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
     PUSH_NOT_SUPPORTED,
@@ -28,7 +27,7 @@ from broker.protocols.a2a.errors import (
 from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of
 from broker.protocols.a2a.model import ListTasks, Send, TaskQuery
 from broker.protocols.a2a.projection import TaskProjection
-from broker.protocols.a2a.renderer import JSON_HEADERS, SettledTask, TaskStream, Wrap
+from broker.protocols.a2a.renderer import SettledTask, TaskStream
 from broker.protocols.a2a.tasks import Reached, Tasks
 from emitter.errors import ExecutionEnded, ExecutionExists
 from emitter.events import TERMINAL_STATES
@@ -36,27 +35,6 @@ from emitter.wire.ids import EventId, parse_event_id
 
 CANCEL_SECONDS = 2.0
 """How long a cancel's answer waits for the worker to obey."""
-
-
-class Call(msgspec.Struct, frozen=True):
-    """Who asks, and how it is answered. `agent` is the one whom it is about, by its path or as its tenant."""
-
-    request: web.Request
-    identity: Identity
-    wire: Codec
-    wrap: Wrap
-    agent: str | None = None
-
-    def respond(self, value: Any) -> web.Response:
-        return web.Response(body=self.wrap(value), headers=JSON_HEADERS)
-
-
-def agent_of(request: web.Request, params: dict[str, Any]) -> str | None:
-    """The agent whom a request is about: its path says it, or `tenant` (1.0). Raises `A2AError`."""
-    tenant = params.get("tenant")
-    if not isinstance(tenant, str | None):
-        raise A2AError(INVALID_PARAMS, "tenant is text")
-    return request.match_info.get("agent") or tenant or None
 
 
 class Handlers:
@@ -209,9 +187,6 @@ def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
         return parse_event_id(str(text))
     except ValueError as error:
         raise A2AError(INVALID_PARAMS, str(error), cursor=str(text)[:64]) from error
-
-
-Operation = Callable[[Call, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
 def operations(calls: Handlers, cards: Cards) -> Mapping[str, Operation]:

@@ -11,7 +11,7 @@ import msgspec
 from broker.executions.attachments import Found, Taken, Unfit, as_file, collect, held, label_of, linked
 from broker.executions.conversations import Turn, given, room_for_files
 from broker.executions.types import ExecuteRequest
-from broker.protocols.a2a.codec import encode, is_text, text_of
+from broker.protocols.a2a.codec import MAX_CONTEXT_CHARS, encode, is_text, text_of
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, UNSUPPORTED, A2AError
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Part, Send, TextPart
 from emitter.events import InputRequired
@@ -23,7 +23,6 @@ OURS = ("agent", "skillId", "cursor", "inputId")
 """Metadata of a request that is meant for us, and not kept."""
 YES = frozenset({"yes", "y", "true", "ok", "okay", "approve", "approved", "accept"})
 NO = frozenset({"no", "n", "false", "deny", "denied", "reject", "rejected", "decline"})
-MAX_CONTEXT_CHARS = 512
 
 
 # --- a new task ------------------------------------------------------------------------------------------------------

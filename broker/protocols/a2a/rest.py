@@ -11,9 +11,9 @@ import msgspec
 from aiohttp import web
 
 from broker.http.gateway import READS, Gateway, check_shape
+from broker.protocols.a2a.call import Call, Operation, agent_of
 from broker.protocols.a2a.codec import Codec, check_type, encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, PARSE, A2AError, to_a2a
-from broker.protocols.a2a.handlers import Call, Operation, agent_of
 from broker.protocols.a2a.renderer import JSON_HEADERS
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10

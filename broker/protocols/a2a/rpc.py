@@ -10,6 +10,7 @@ from aiohttp import web
 
 from broker.base.identity import Identity
 from broker.http.gateway import READS, Gateway, check_shape
+from broker.protocols.a2a.call import Call, Operation, agent_of
 from broker.protocols.a2a.codec import Codec, check_type, encode
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
@@ -20,7 +21,6 @@ from broker.protocols.a2a.errors import (
     A2AError,
     to_a2a,
 )
-from broker.protocols.a2a.handlers import Call, Operation, agent_of
 from broker.protocols.a2a.renderer import JSON_HEADERS, STREAM_HEADERS, rpc_result
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10

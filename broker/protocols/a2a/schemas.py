@@ -6,8 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker.http.openapi_parts import Json, ref
-from broker.protocols.a2a.codec import MAX_PARTS
-from broker.protocols.a2a.inbound import MAX_CONTEXT_CHARS
+from broker.protocols.a2a.codec import MAX_CONTEXT_CHARS, MAX_PARTS
 from broker.protocols.a2a.v10 import MAX_COUNT, STATES
 from broker.protocols.a2a.versions import METHODS
 

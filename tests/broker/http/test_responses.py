@@ -14,7 +14,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from broker.base.settings import Settings
-from broker.edge.edge import Edge, owned
+from broker.edge.edge import Edge
+from broker.edge.serving import owned
 from broker.http.responses import Responses
 from emitter.events import InputRequired, MessageComplete
 from emitter.wire import ids, keys

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from broker.auth import authenticator
 from broker.base.metrics import Metrics
-from broker.edge.edge import serving
+from broker.edge.serving import serving
 from broker.http import errors
 from broker.http.connection import Unreadable
 from broker.http.listener import Counts, Listener, listen
