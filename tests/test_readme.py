@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from broker.base.settings import Settings, describe, settings_table
 from emitter.settings import SharedSettings, settings_of
 
@@ -40,8 +42,43 @@ def test_the_table_of_limits_has_every_setting_that_is_one() -> None:
     assert {name for name in settings if LIMITS.search(name)} - NO_LIMITS <= named <= settings
 
 
-def test_every_link_of_every_readme_leads_somewhere() -> None:
-    """Relative links in the project's Markdown name files that exist."""
-    for page in [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("tests/*/README.md")]:
-        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page}: {link}"
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("*/README.md"),
+    *(ROOT / ".github").rglob("*.md"),
+    *(ROOT / "tests").glob("*/README.md"),
+    *(path for path in (ROOT / "deploy").rglob("*.md") if "node_modules" not in path.parts),
+    *(path for path in (ROOT / "broker" / "web").rglob("*.md") if "node_modules" not in path.parts),
+]
+"""The project's Markdown."""
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = HEADING.findall(CODE.sub("", page.read_text()))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Relative links in the project's Markdown name files that exist, and headings that those have."""
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", CODE.sub("", page.read_text())):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or target.suffix != ".md" or anchor in anchors(target), f"{page}: {link}"
+
+
+def test_the_pages_of_links_are_all_that_people_read() -> None:
+    """The security policy, contributing, the upgrade notes and the decisions are among them."""
+    names = {str(page.relative_to(ROOT)) for page in PAGES}
+    wanted = {
+        "SECURITY.md",
+        "CHANGELOG.md",
+        ".github/CONTRIBUTING.md",
+        "deploy/UPGRADE.md",
+        "deploy/decisions/README.md",
+    }
+    assert wanted <= names

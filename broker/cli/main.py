@@ -27,7 +27,7 @@ from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
 from broker.cli.doctor.findings import as_text, is_well
 from broker.cli.doctor.network_path import Caller, caller_of, look_at_way
 from broker.cli.doctor.redis import USER as DOCTOR
-from broker.cli.doctor.redis import look_at_redis, who_is_there
+from broker.cli.doctor.redis import list_live, look_at_redis
 from broker.cli.embedded import NoServer
 from broker.cli.eventsource import NotAStream
 from broker.cli.terminal import Feed, watch
@@ -250,7 +250,7 @@ def _caller(token: str | None, settings: Settings) -> Caller:
 async def _look(redis_url: str, url: str | None, caller: Caller | None, idle_seconds: float) -> int:
     found = []
     if redis_url:
-        found += [*await look_at_redis(redis_url), *await who_is_there(redis_url)]
+        found += [*await look_at_redis(redis_url), *await list_live(redis_url)]
         print(as_text(found), flush=True)
     if url and caller is not None:
         print(f"looking at {url}, which takes about {idle_seconds + 10:.0f} s ...", file=sys.stderr)

@@ -110,7 +110,7 @@ class Edge:
             for part in (
                 self._tracing(),
                 self._redis(),
-                self._access(),
+                self._authentication(),
                 self._presence(),
                 self._streams(),
                 self._subscription(),
@@ -159,7 +159,7 @@ class Edge:
             await self.redis.aclose()
 
     @contextlib.asynccontextmanager
-    async def _access(self) -> AsyncIterator[None]:
+    async def _authentication(self) -> AsyncIterator[None]:
         settings = self.settings
         async with contextlib.AsyncExitStack() as stack:
             jwks = await stack.enter_async_context(Jwks(settings.jwks_url)) if settings.jwks_url else None
@@ -173,7 +173,7 @@ class Edge:
             )
             tickets = await stack.enter_async_context(Tickets(self.redis, self.id))
             origins = settings.cors_origins
-            self.access = Authenticator(
+            self.authenticator = Authenticator(
                 self.redis, verifier, tickets, origins=origins, jwks=jwks, on_revoked=self._close_revoked
             )
             yield
@@ -194,7 +194,7 @@ class Edge:
             connects_per_minute=settings.connects_per_minute,
         ) as self.admission:
             deliveries = Deliveries(self._tracer) if self._tracer.is_on else None
-            tickets = self.access.tickets
+            tickets = self.authenticator.tickets
             self.streams = Streams(
                 settings, self.history, self.admission, self.presence, tickets, self.metrics, deliveries
             )
@@ -215,7 +215,7 @@ class Edge:
         )
         async with listening as self.subscription:
             self.streams.watch.subscription = self.subscription
-            await self.access.revocations.load()
+            await self.authenticator.revocations.load()
             try:
                 yield
             finally:
@@ -263,7 +263,7 @@ class Edge:
         shared = self._room.streams if self._sockets[0] else 0
         self._public = Listener(sock, self._room.sockets, counts, shared=shared)
         self.port = self._public.port
-        self._responses = Responses(settings, self.access.is_revoked)
+        self._responses = Responses(settings, self.authenticator.is_revoked)
         settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)
         async with (
             owned(self._responses.run(), "responses"),
@@ -300,9 +300,9 @@ class Edge:
         errors.setup(app)
         app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
-        front = Gateway(
+        gateway = Gateway(
             settings,
-            self.access,
+            self.authenticator,
             self.admission,
             self.streams,
             commands,
@@ -311,24 +311,24 @@ class Edge:
             self._responses,
         )
         openapi = msgspec.json.encode(build_openapi(version()))
-        api = Api(settings, self.redis, self.access, self.streams, self.ops, front, self.metrics, openapi)
+        api = Api(settings, self.redis, self.authenticator, self.streams, self.ops, gateway, self.metrics, openapi)
         app.add_routes(api.routes())
-        chat = AiSdk(front.speaking(StreamProtocol.AI_SDK))
-        ag_ui = AgUi(front.speaking(StreamProtocol.AG_UI), self.redis)
-        a2a = A2A(front.speaking(StreamProtocol.A2A), self.redis, self.history, version(), settings.public_url)
+        chat = AiSdk(gateway.for_protocol(StreamProtocol.AI_SDK))
+        ag_ui = AgUi(gateway.for_protocol(StreamProtocol.AG_UI), self.redis)
+        a2a = A2A(gateway.for_protocol(StreamProtocol.A2A), self.redis, self.history, version(), settings.public_url)
         # What is bound to this machine alone (`serve --dev`, `demo`) is what somebody works on.
-        pages = StaticFiles(fresh=settings.host == LOOPBACK)
-        app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *pages.routes()])
+        static = StaticFiles(fresh=settings.host == LOOPBACK)
+        app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *static.routes()])
         return app
 
     def _on_message(self, channel: str, data: bytes) -> None:
         if channel == self.heartbeat.channel:
             if data.startswith(TICKET_MESSAGE):
-                self.access.tickets.on_message(data)
+                self.authenticator.tickets.on_message(data)
             else:
                 self.heartbeat.hear()
         elif channel == REVOCATIONS:
-            if self.access.revocations.on_message(data) is not None:
+            if self.authenticator.revocations.on_message(data) is not None:
                 self._close_revoked()
         else:
             self.metrics.pubsub_messages.inc()
@@ -344,14 +344,14 @@ class Edge:
 
     async def _reload_revocations(self) -> None:
         try:
-            await self.access.revocations.load()
+            await self.authenticator.revocations.load()
             self._close_revoked()
         except (RedisError, *GONE) as error:
             self._log.warning("revocations_not_loaded", error=type(error).__name__)
 
     def _close_revoked(self) -> None:
-        self.streams.close_revoked(self.access.is_revoked)
-        self.ops.close_revoked(self.access.is_revoked)
+        self.streams.close_revoked(self.authenticator.is_revoked)
+        self.ops.close_revoked(self.authenticator.is_revoked)
 
     async def _recheck(self) -> None:
         seconds = min(RECHECK_SECONDS_MAX, self.settings.heartbeat_seconds)
@@ -359,12 +359,12 @@ class Edge:
             await asyncio.sleep(seconds)
             try:
                 await self.streams.watch.recheck(seconds)
-                await self.access.revocations.settle()
+                await self.authenticator.revocations.settle()
             except (RedisError, *GONE) as error:
                 self._log.warning("recheck_failed", error=type(error).__name__)
 
     def _ready(self) -> dict[str, bool]:
-        return {**self.heartbeat.ready(), **self.access.ready(), "accepting": not self.streams.draining}
+        return {**self.heartbeat.ready(), **self.authenticator.ready(), "accepting": not self.streams.draining}
 
     def _describe(self) -> EdgeInfo:
         pace = self._vitals.pace(time.monotonic())

@@ -72,7 +72,7 @@ def build_openapi(version: str) -> Json:
 _BODIES: tuple[type[msgspec.Struct], ...] = (
     api.ExecuteRequest, api.CancelRequest, api.InputRequest, api.TicketRequest, api.RevocationRequest,
     api.PublishRequest, api.ExecuteResponse, api.ExecutionList, api.EventPage, api.CancelResponse, api.InputResponse,
-    api.PublishResponse, api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.Problem,
+    api.PublishResponse, api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.ProblemBody,
     *api.CONTROL_EVENTS.values(), OpsSnapshot,
 )  # fmt: skip
 
@@ -131,8 +131,8 @@ def _plain(document: Any) -> Any:
 
 
 def _named(schemas: Json) -> Json:
-    """Without modules in names: `broker.protocols.ai_sdk.chat.Message` is `AiSdkMessage`."""
-    names = {name: _short(name) for name in schemas if "." in name}
+    """The public names: `broker.protocols.ai_sdk.chat.Message` is `AiSdkMessage`, and `ProblemBody` is `Problem`."""
+    names = {name: _short(name) for name in schemas if "." in name} | {"ProblemBody": "Problem"}
     text = msgspec.json.encode(schemas).decode()
     for name, short in names.items():
         text = text.replace(f'"{REF.format(name=name)}"', f'"{REF.format(name=short)}"')

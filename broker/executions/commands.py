@@ -20,12 +20,8 @@ from broker.executions.types import (
     EventPage,
     ExecuteRequest,
     ExecuteResponse,
-    ExecutionList,
     ExecutionState,
-    ExecutionSummary,
     Failure,
-    InputRequest,
-    InputResponse,
     LoggedEvent,
 )
 from broker.log.history import History
@@ -80,9 +76,9 @@ class Commands:
         self._history = history
         self._limits = limits
         self._lifecycle = Lifecycle(redis, limits, redact)
-        self._answers = Answers(redis, limits, redact)
+        self.answers = Answers(redis, limits, redact)
         self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
-        self._listing = Listing(redis)
+        self.listing = Listing(redis)
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -170,25 +166,6 @@ class Commands:
 
     # --- look --------------------------------------------------------------------------------------------------------
 
-    async def listing(
-        self,
-        owner: Owner,
-        *,
-        state: str | None,
-        limit: int,
-        cursor: str | None,
-        conversation_id: str | None = None,
-        is_brief: bool = False,
-    ) -> ExecutionList:
-        """As `Listing.page`."""
-        return await self._listing.page(
-            owner, state=state, limit=limit, cursor=cursor, conversation_id=conversation_id, is_brief=is_brief
-        )
-
-    async def summary(self, owner: Owner, execution_id: str) -> ExecutionSummary | None:
-        """As `Listing.summary`."""
-        return await self._listing.summary(owner, execution_id)
-
     async def state(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionState:
         """The folded log. Where the log is trimmed or gone, the record fills in what it knows."""
         record = await self._record(owner, execution_id, with_stack=with_stack)
@@ -273,12 +250,6 @@ class Commands:
         if state in ("completed", "failed"):
             raise ExecutionEnded(execution_id, state)
         return CancelResponse(execution_id=execution_id, state=state)
-
-    async def answer(
-        self, identity: Identity, execution_id: str, request: InputRequest, request_id: str
-    ) -> InputResponse:
-        """Give an input its answer; errors of `Answers.give`."""
-        return await self._answers.give(identity, execution_id, request, request_id)
 
 
 def _accepted(execution_id: str) -> ExecuteResponse:

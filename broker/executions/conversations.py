@@ -110,7 +110,9 @@ async def recent(
     cursor: str | None = None
     while len(found) < limit:
         count = PAGE if is_running else limit - len(found)
-        page = await commands.listing(owner, state=None, limit=count, cursor=cursor, conversation_id=conversation_id)
+        page = await commands.listing.page(
+            owner, state=None, limit=count, cursor=cursor, conversation_id=conversation_id
+        )
         found += [each for each in page.executions if not (is_running and each.state in TERMINAL_STATES)]
         cursor = page.next_cursor
         if cursor is None:

@@ -109,7 +109,7 @@ class _Response(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     """Base of what an edge answers; what is unset is left out."""
 
 
-class Problem(_Response, frozen=True):
+class ProblemBody(_Response, frozen=True):
     """RFC 9457. `path` is where in the request the error is; some kinds have members of their own besides."""
 
     type: str
@@ -255,7 +255,7 @@ class StreamEnd(_Response, frozen=True):
     answers with an error status to others than an `EventSource` (RFC 9457)."""
 
     reason: str
-    problem: Problem | None = None
+    problem: ProblemBody | None = None
 
 
 CONTROL_EVENTS: dict[str, type[msgspec.Struct]] = {

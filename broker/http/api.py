@@ -69,20 +69,20 @@ class Api:
         self,
         settings: Settings,
         redis: Redis,
-        access: Authenticator,
+        authenticator: Authenticator,
         streams: Streams,
         ops: Ops,
-        front: Gateway,
+        gateway: Gateway,
         metrics: Metrics,
         openapi: bytes,
     ) -> None:
         self._settings = settings
         self._redis = redis
-        self._access = access
+        self._authenticator = authenticator
         self._streams = streams
         self._ops = ops
-        self._front = front
-        self._commands = front.commands
+        self._gateway = gateway
+        self._commands = gateway.commands
         self._metrics = metrics
         self._redact = Redactor(settings.redact_keys)
         self._hooks = edge_hooks(settings)
@@ -115,58 +115,58 @@ class Api:
     # --- streams -----------------------------------------------------------------------------------------------------
 
     async def stream_execution(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._front.identify(request, "executions:read", ticket=True)
-        return await self._front.open(request, identity, execution_of(request))
+        identity = await self._gateway.identify(request, "executions:read", ticket=True)
+        return await self._gateway.open(request, identity, execution_of(request))
 
     async def stream_feed(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._front.identify(request, "executions:read", ticket=True)
-        return await self._front.open(request, identity, None)
+        identity = await self._gateway.identify(request, "executions:read", ticket=True)
+        return await self._gateway.open(request, identity, None)
 
     async def stream_ops(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._front.identify(request, "ops:read", ticket=True)
+        identity = await self._gateway.identify(request, "ops:read", ticket=True)
         require_execution(identity, None)
         return await self._ops.open(request, identity, request_id_of(request))
 
     async def mint_ticket(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:read", rate=TICKETS)
-        body = await self._front.read_json(request, TicketRequest)
-        ticket, expires_at = await self._access.tickets.mint(identity, body.execution_id)
+        identity = await self._gateway.identify(request, "executions:read", rate=TICKETS)
+        body = await self._gateway.read_json(request, TicketRequest)
+        ticket, expires_at = await self._authenticator.tickets.mint(identity, body.execution_id)
         return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
 
     # --- executions --------------------------------------------------------------------------------------------------
 
     async def execute(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:write")
-        async with self._front.starting(identity):
-            wanted = await self._front.read_json(request, ExecuteRequest, self._start_bytes)
+        identity = await self._gateway.identify(request, "executions:write")
+        async with self._gateway.starting(identity):
+            wanted = await self._gateway.read_json(request, ExecuteRequest, self._start_bytes)
             key = idempotency_key(request)
-            answer, _ = await self._front.execute(request, identity, wanted, idempotency_key=key)
+            answer, _ = await self._gateway.execute(request, identity, wanted, idempotency_key=key)
         return _json(answer, status=202)
 
     async def list_executions(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:read", rate=READS)
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
         state = request.query.get("state")
         if state is not None and state not in get_args(State):
             raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
         limit = whole_number(request, "limit", default=50, most=MAX_LIST)
         cursor = request.query.get("cursor")
-        async with self._front.folding(identity):
-            return _json(await self._commands.listing(identity.owner, state=state, limit=limit, cursor=cursor))
+        async with self._gateway.folding(identity):
+            return _json(await self._commands.listing.page(identity.owner, state=state, limit=limit, cursor=cursor))
 
     async def get_execution(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:read", rate=READS)
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
         with_stack = "executions:debug" in identity.scopes
-        async with self._front.folding(identity):
+        async with self._gateway.folding(identity):
             return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._front.identify(request, "executions:read", rate=READS)
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
         execution_id, after = execution_of(request), _after(request)
         limit = whole_number(request, "limit", default=200, most=200)
         if "application/x-ndjson" in request.headers.get("Accept", ""):
-            async with self._front.exporting(request, identity):
+            async with self._gateway.exporting(request, identity):
                 return await self._export(request, identity, self._commands.export(identity.owner, execution_id, after))
-        async with self._front.folding(identity):
+        async with self._gateway.folding(identity):
             return _json(await self._commands.events(identity.owner, execution_id, after=after, limit=limit))
 
     async def _export(
@@ -185,13 +185,13 @@ class Api:
         return response
 
     async def _next(self, identity: Identity, pages: AsyncIterator[bytes]) -> bytes | None:
-        async with self._front.folding(identity, is_patient=True):
+        async with self._gateway.folding(identity, is_patient=True):
             return await anext(pages, None)
 
     async def post_events(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "events:publish", rate=PUBLISHES)
+        identity = await self._gateway.identify(request, "events:publish", rate=PUBLISHES)
         execution_id = execution_of(request)
-        with self._front.span(request, "publish", execution=execution_id) as span:
+        with self._gateway.span(request, "publish", execution=execution_id) as span:
             return await self._publish(request, identity, execution_id, span.trace)
 
     async def _publish(
@@ -202,11 +202,11 @@ class Api:
         try:
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"
-            body = await self._front.read_body(request, MAX_BODY_BYTES if ndjson else self._value_bytes)
+            body = await self._gateway.read_body(request, MAX_BODY_BYTES if ndjson else self._value_bytes)
             async with self._preparing(request, identity, body):
                 events = await read_events(body, gate, ndjson=ndjson)
             if may_begin(events) and not await exists(self._redis, owner, execution_id):
-                await self._front.count_start(identity)
+                await self._gateway.count_start(identity)
             with self._metrics.redis_call(RedisOp.APPEND):
                 answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
         except Exception as error:
@@ -219,26 +219,26 @@ class Api:
     def _preparing(self, request: web.Request, identity: Identity, body: bytes) -> AbstractAsyncContextManager[None]:
         """One large body of a user after the other, beside the small ones: a round of the loop has a slice of each."""
         if len(body) <= SMALL_BODY_BYTES:
-            return self._front.working(request)
+            return self._gateway.working(request)
         return self._preparations.turn(identity.principal)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:write")
-        execution_id, body = execution_of(request), await self._front.read_json(request, CancelRequest)
-        return _json(await self._front.cancel(request, identity, execution_id, body.reason), status=202)
+        identity = await self._gateway.identify(request, "executions:write")
+        execution_id, body = execution_of(request), await self._gateway.read_json(request, CancelRequest)
+        return _json(await self._gateway.cancel(request, identity, execution_id, body.reason), status=202)
 
     async def answer(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "executions:write")
+        identity = await self._gateway.identify(request, "executions:write")
         execution_id, body = (
             execution_of(request),
-            await self._front.read_json(request, InputRequest, self._value_bytes),
+            await self._gateway.read_json(request, InputRequest, self._value_bytes),
         )
-        return _json(await self._front.answer(request, identity, execution_id, body), status=202)
+        return _json(await self._gateway.answer(request, identity, execution_id, body), status=202)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
     async def list_agents(self, request: web.Request) -> web.Response:
-        await self._front.identify(request, "executions:read", rate=READS)
+        await self._gateway.identify(request, "executions:read", rate=READS)
         live = await announcements.live_agents(self._redis)
         agents = [
             AgentInfo(
@@ -254,21 +254,21 @@ class Api:
         return _json(AgentList(agents=agents))
 
     async def revoke(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "admin")
-        body = await self._front.read_json(request, RevocationRequest)
+        identity = await self._gateway.identify(request, "admin")
+        body = await self._gateway.read_json(request, RevocationRequest)
         org = body.org or identity.principal.org
-        revoked = await self._access.revocations.revoke(
+        revoked = await self._authenticator.revocations.revoke(
             jti=body.jti, user=body.user, org=org, expires_at_ms=body.expires_at
         )
-        self._front.audit(request, identity, "access_revoked", member=revoked.member, stored=revoked.is_stored)
+        self._gateway.audit(request, identity, "access_revoked", member=revoked.member, stored=revoked.is_stored)
         return _json(_revocation(revoked), status=202)
 
     async def take_back(self, request: web.Request) -> web.Response:
-        identity = await self._front.identify(request, "admin")
-        body = await self._front.read_json(request, RevocationRequest) if request.can_read_body else _named(request)
+        identity = await self._gateway.identify(request, "admin")
+        body = await self._gateway.read_json(request, RevocationRequest) if request.can_read_body else _named(request)
         org = body.org or identity.principal.org
-        member = await self._access.revocations.take_back(jti=body.jti, user=body.user, org=org)
-        self._front.audit(request, identity, "revocation_taken_back", member=member)
+        member = await self._authenticator.revocations.take_back(jti=body.jti, user=body.user, org=org)
+        self._gateway.audit(request, identity, "revocation_taken_back", member=member)
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def openapi(self, _: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
-"""An HTTP connection as aiohttp has it, but for what aiohttp decides before any middleware: how it says that a request
-cannot be read, and what it makes of a client that has sent all it will send.
+"""aiohttp's HTTP connection with two changes that no middleware can make: how it answers a request that it cannot
+parse, and how it treats a client that has closed its sending side.
 
-aiohttp has no hook for this. Its `RequestHandler` is subclassed and made with a `web.Server`, as that server does it.
+aiohttp has no hook for this, so its `RequestHandler` is subclassed; `web.Server` makes its own in the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from broker.base.logging import Seldom
 from broker.base.problem import Problem, problem_response, unsupported_coding
 from broker.base.request_context import REQUEST_ID_HEADER, request_id_of
 from broker.http.errors import RESPONSE_HEADERS
-from broker.http.guests import Guests
+from broker.http.open_connections import OpenConnections
 
 KEEPALIVE_SECONDS = 75.0
 MAX_LINE_BYTES = 8190
@@ -29,17 +29,17 @@ MAX_LINE_BYTES = 8190
 MAX_HEADERS = 128
 
 
-class Door(Protocol):
-    """Who let it in (`Listener`). `draining`: each answer is to be its connection's last."""
+class Acceptor(Protocol):
+    """What a connection needs of its `Listener`. `draining`: each response is the last of its connection."""
 
     @property
-    def guests(self) -> Guests: ...
+    def connections(self) -> OpenConnections: ...
     @property
     def draining(self) -> bool: ...
 
 
 class Unreadable:
-    """Where requests that cannot be read are counted and, at most once a second, logged."""
+    """Counts requests that cannot be parsed, and logs one of them a second at most."""
 
     def __init__(self, counter: Any) -> None:
         self._counter = counter
@@ -53,9 +53,9 @@ class Unreadable:
 class Connection(web.RequestHandler):
     """One connection, until it ends or a viewer takes it over."""
 
-    __slots__ = ("_answered", "_body", "_door", "_unreadable", "has_ended")
+    __slots__ = ("_acceptor", "_answered", "_body", "_unreadable", "has_ended")
 
-    def __init__(self, server: web.Server, door: Door, unreadable: Unreadable) -> None:
+    def __init__(self, server: web.Server, acceptor: Acceptor, unreadable: Unreadable) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -65,21 +65,21 @@ class Connection(web.RequestHandler):
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
         )
-        self._door = door
+        self._acceptor = acceptor
         self._unreadable = unreadable
         self._answered = 0
         self._body: StreamReader | None = None
         self.has_ended = False
-        """Whether the client has sent all that it will send."""
+        """Whether the client has closed its sending side."""
 
-    # --- what the door knows of it -----------------------------------------------------------------------------------
+    # --- its state for the listener ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._door.guests.enter(self, self._loop.time())
+        self._acceptor.connections.add(self, self._loop.time())
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._door.guests.leave(self)
+        self._acceptor.connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -87,33 +87,32 @@ class Connection(web.RequestHandler):
         if self._messages:
             self._body = self._messages[-1][1]
         if self._is_asked:
-            self._door.guests.busy(self)
+            self._acceptor.connections.mark_busy(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._door.guests.stuck(self, self._loop.time())
+        self._acceptor.connections.mark_stalled(self, self._loop.time())
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._door.guests.unstuck(self)
+        self._acceptor.connections.clear_stalled(self)
 
     @property
     def _is_asked(self) -> bool:
         """Whether a request, read to the end of its head, has no answer yet."""
         return self._request_count > self._answered
 
-    # --- a client that has said all ----------------------------------------------------------------------------------
+    # --- a half-closed connection ------------------------------------------------------------------------------------
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio lets a protocol keep the connection open
-        """The client may still wait for its answer, as `nc -N` does. Whether it does, or has left for good, nobody can
-        tell before something is written to it."""
+        """The client may still wait for its response, as `nc -N` does. Only a write shows whether it has left."""
         self.has_ended = True
         return self._is_asked and (self._body is None or self._body.is_eof())
 
     @property
     def is_last(self) -> bool:
-        """Whether the answer to come is the last on this connection."""
-        return self._door.draining or (self.has_ended and not self._messages)
+        """Whether the next response is the last of this connection."""
+        return self._acceptor.draining or (self.has_ended and not self._messages)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -128,9 +127,9 @@ class Connection(web.RequestHandler):
         finally:
             self._answered += 1
             if not self._is_asked and self.transport is not None:
-                self._door.guests.rest(self, self._loop.time())
+                self._acceptor.connections.mark_idle(self, self._loop.time())
 
-    # --- what cannot be answered as usual ----------------------------------------------------------------------------
+    # --- errors before any handler -----------------------------------------------------------------------------------
 
     def handle_error(
         self,
@@ -141,7 +140,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         request_id = secrets.token_hex(8)
         if isinstance(exc, ConnectionError):
-            raise exc  # the client left; there is nobody to tell
+            raise exc  # the client has left
         if isinstance(exc, HttpProcessingError):
             problem = unreadable(exc)
             self._unreadable.note(problem, request.remote)
@@ -150,7 +149,7 @@ class Connection(web.RequestHandler):
             log.error("request_failed", request_id=request_id, status=status, exc_info=exc)
             problem = Problem(status, "internal-error", "the server failed; its log has more under this requestId")
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer was begun: there cannot be another")
+            raise ConnectionError("a response has begun; a second one is not possible")
         response = problem_response(problem, request_id)
         response.headers.update({**RESPONSE_HEADERS, REQUEST_ID_HEADER: request_id})
         response.force_close()
@@ -158,14 +157,14 @@ class Connection(web.RequestHandler):
 
 
 async def announce_end(request: web.Request, response: web.StreamResponse) -> None:
-    """A signal for `on_response_prepare`: a client that is told loses no request to a connection that ends."""
+    """A signal for `on_response_prepare`: `Connection: close` keeps clients from sending another request."""
     if isinstance(request.protocol, Connection) and request.protocol.is_last:
         response.force_close()
-        response.headers["Connection"] = "close"  # aiohttp has decided that already
+        response.headers["Connection"] = "close"  # aiohttp has chosen the header already
 
 
 def unreadable(error: HttpProcessingError) -> Problem:
-    """What is wrong with a request that aiohttp's parser does not take. Nothing of the request is repeated."""
+    """Why aiohttp's parser refused a request. The text repeats nothing of the request."""
     if isinstance(error, ContentEncodingError):
         return unsupported_coding()
     if isinstance(error, LineTooLong) or error.message.startswith("Too many headers"):

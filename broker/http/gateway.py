@@ -83,7 +83,7 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        access: Authenticator,
+        authenticator: Authenticator,
         admission: Admission,
         streams: Streams,
         commands: Commands,
@@ -93,7 +93,7 @@ class Gateway:
     ) -> None:
         self.commands = commands
         self._settings = settings
-        self._access = access
+        self._authenticator = authenticator
         self._admission = admission
         self._streams = streams
         self._metrics = metrics
@@ -110,7 +110,7 @@ class Gateway:
         """Of the conversation that an execution is given; 0 for no limit."""
         return self._settings.max_conversation_bytes
 
-    def speaking(self, protocol: StreamProtocol) -> Gateway:
+    def for_protocol(self, protocol: StreamProtocol) -> Gateway:
         other = copy.copy(self)
         other._protocol = protocol
         return other
@@ -124,7 +124,7 @@ class Gateway:
         missing), 422, 429, 503; `ticket` as in `Authenticator`: such a request opens a stream, which has limits of its
         own."""
         try:
-            identity = await self._access.authenticate(request, ticket=ticket)
+            identity = await self._authenticator.authenticate(request, ticket=ticket)
             for scope in scopes:
                 require(identity, scope)
             identity = act_for(identity, user=request.query.get("user"), org=request.query.get("org"))
@@ -279,7 +279,7 @@ class Gateway:
     ) -> InputResponse:
         """Errors of `Commands.answer`, and `Problem` 429."""
         await self._within(identity, ANSWERS)
-        answer = await self.commands.answer(identity, execution_id, given, request_id_of(request))
+        answer = await self.commands.answers.give(identity, execution_id, given, request_id_of(request))
         self.audit(request, identity, "input_answered", execution=execution_id, input=given.input_id)
         return answer
 
@@ -310,17 +310,17 @@ class Gateway:
     async def exporting(self, request: web.Request, identity: Identity) -> AsyncIterator[None]:
         """Around an answer as long as a log: it takes the room of a stream, and ends with its token. Raises what
         `seat` does."""
-        async with self.seat(request, identity):
+        async with self.slot(request, identity):
             self._responses.end_with_token(request)
             yield
 
     @contextlib.asynccontextmanager
-    async def seat(self, request: web.Request, identity: Identity) -> AsyncIterator[StreamSlot]:
+    async def slot(self, request: web.Request, identity: Identity) -> AsyncIterator[StreamSlot]:
         """Room for one stream, to be had before anything is started that is to be shown on it. Raises what
         `Streams.seat` does."""
         await self.read_body(request)  # who sends slowly holds no room
-        async with self._streams.seat(identity) as seat:
-            yield seat
+        async with self._streams.seat(identity) as slot:
+            yield slot
 
     async def show(
         self,
@@ -329,13 +329,13 @@ class Gateway:
         execution_id: str,
         rendering: Rendering,
         *,
-        seat: StreamSlot | None = None,
+        slot: StreamSlot | None = None,
     ) -> web.StreamResponse:
         """An execution in another protocol. Errors of `Streams.open_rendered`, and `Problem` 403 as for `open`."""
         require_execution(identity, execution_id)
         target = Target.execution(identity.owner, execution_id)
         request_id = request_id_of(request)
-        return await self._streams.open_rendered(request, target, identity, request_id, rendering, seat=seat)
+        return await self._streams.open_rendered(request, target, identity, request_id, rendering, seat=slot)
 
 
 def check_shape(body: bytes) -> None:

@@ -1,8 +1,8 @@
-"""Who may connect: a listening socket with a limit of connections, and whom it lets go when room is scarce.
+"""A listening socket with a limit of connections; above it, a new connection replaces the least needed one.
 
-Accepting is our own loop and not `create_server`: asyncio takes `backlog` both for the queue's length and for how many
-connections it accepts at a time, so that one of several processes on a socket takes all that wait, and a process out of
-descriptors fails as many times in a row, with a traceback each.
+Accepting is our own loop and not `create_server`: asyncio uses `backlog` both as the length of the queue and as the
+number of connections that it accepts at a time. So one of several processes on a socket would take all that wait, and a
+process without descriptors would fail that many times in a row, each time with a traceback.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from prometheus_client import Counter, Gauge
 from broker.base.logging import Seldom
 from broker.base.problem import Problem
 from broker.http.errors import RESPONSE_HEADERS
-from broker.http.guests import SPARED_SECONDS, Guests
+from broker.http.open_connections import SPARED_SECONDS, OpenConnections
 from emitter import tasks
 from emitter.errors import InvalidSetting
 
 BACKLOG = 4096
 ACCEPTS = 16
-"""Connections taken in one turn: other processes on the socket, and the loop's other work, come between."""
+"""Connections accepted in one turn; then other processes on the socket and other work of the loop have theirs."""
 LEAVE_SECONDS = 0.02
-"""How long a process that is nearly full leaves new connections to its siblings; a half full one, half as long."""
+"""How long a nearly full process leaves new connections to its siblings; a half full one waits half as long."""
 FULL_SECONDS = 0.1
-"""How long one that is full does."""
+"""How long a full process does."""
 SCARCE_SECONDS = 0.01
 """Pause between turns while room is scarce: a flood costs a part of a core."""
 RETRY_SECONDS = 1.0
 """Pause when the system has no descriptor left."""
 SETTLE_SECONDS = 0.5
 """How long a closing listener waits for the requests of connections that it took last."""
-# Bytes that the kernel holds unsent, so that a reader that stopped is noticed by its socket's buffer and not by
-# megabytes later; and for how long sent bytes may stay unacknowledged before a vanished peer is given up (ms).
+# How many bytes the kernel holds unsent: a low limit shows early that a reader has stopped. And how long (ms) sent
+# bytes may stay unacknowledged before a vanished peer is dropped.
 NOTSENT_LOWAT_BYTES = 128 * 1024
 USER_TIMEOUT_MS = 90_000
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -64,7 +64,7 @@ REFUSAL = _refusal()
 
 
 class _Socket(socket.socket):
-    """A connection's socket that says when it is closed, whoever speaks on it by then."""
+    """A connection's socket that reports its close, also after a viewer has taken over the connection."""
 
     __slots__ = ("_closed_callback",)
 
@@ -80,17 +80,17 @@ class _Socket(socket.socket):
 
 
 class Counts(NamedTuple):
-    """Where a listener counts: open connections now, and refused ones."""
+    """Metrics of a listener: connections that are open, and refused ones."""
 
     open: Gauge
     refused: Counter
 
 
 class Listener:
-    """Takes connections from a socket, `limit` of them at most, and gives each to a protocol that `factory` makes.
+    """Accepts at most `limit` connections from a socket, and gives each to a protocol that `factory` makes.
 
-    Protocols tell `guests` what they are doing. Where other processes accept from the same socket, `shared` is the
-    number of connections with which this one is full: the least full takes the next.
+    Protocols report their state to `connections`. If other processes accept from the same socket, `shared` is the
+    number of connections at which this process counts as full; the least full process accepts the next.
     """
 
     def __init__(self, sock: socket.socket, limit: int, counts: Counts, *, shared: int = 0) -> None:
@@ -103,10 +103,10 @@ class Listener:
         self._turn: asyncio.TimerHandle | None = None
         self._refused = Seldom("connections_refused")
         self._failed = Seldom("accept_failed")
-        self.guests = Guests()
+        self.connections = OpenConnections()
         self.open = 0
         self.draining = False
-        """Whether each answer is to be its connection's last."""
+        """Whether each response is the last of its connection."""
         self.port: int = sock.getsockname()[1]
 
     @contextlib.asynccontextmanager
@@ -114,7 +114,7 @@ class Listener:
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._sock, self._wake)
-        watch = asyncio.create_task(self._watch(), name="doorman")
+        watch = asyncio.create_task(self._watch(), name="connection-limits")
         try:
             yield
         finally:
@@ -123,7 +123,7 @@ class Listener:
             await tasks.end([watch, *self._opening])
 
     async def _close(self, settle_seconds: float) -> None:
-        """Stop listening. What waits was connected by the kernel, and may have sent a request: it is answered."""
+        """Stop listening. Connections in the kernel's queue may have sent a request: they are answered."""
         for _ in range(BACKLOG):
             if not self._take():
                 break
@@ -133,7 +133,7 @@ class Listener:
         self._sock.close()
         if self._opening:
             await asyncio.wait(self._opening, timeout=settle_seconds)
-        if self.guests.silent:
+        if self.connections.silent:
             await asyncio.sleep(settle_seconds)
 
     # --- accepting ---------------------------------------------------------------------------------------------------
@@ -146,13 +146,13 @@ class Listener:
             self._pause(pause)
 
     def _patience(self) -> float:
-        """How long to leave what waits to others: to siblings that have more room, and to the loop's other work."""
+        """How long to leave new connections to siblings with more room, or to give the loop time for other work."""
         if not self._shared:
             return SCARCE_SECONDS if self.open >= self._limit else 0.0
         return FULL_SECONDS if self.open >= self._shared else LEAVE_SECONDS * self.open / self._shared
 
     def _turn_size(self) -> int:
-        """How many to accept: beside siblings, a fiftieth of what fits in, and no more than still does."""
+        """How many to accept: with siblings, a fiftieth of `shared`, within the room that is left."""
         if not self._shared or self.open >= self._shared:
             return ACCEPTS
         return max(1, min(ACCEPTS, self._shared // 50, self._shared - self.open))
@@ -169,7 +169,7 @@ class Listener:
         self._take()
 
     def _take(self) -> bool:
-        """Accept some of what waits; whether there may be more."""
+        """Accept some of the queue; returns whether more may wait."""
         for _ in range(self._turn_size()):
             try:
                 accepted, _ = self._sock.accept()
@@ -179,7 +179,7 @@ class Listener:
                 self._failed.say(error=errno.errorcode.get(error.errno or 0), open=self.open)
                 if error.errno in OUT_OF_RESOURCES:
                     self._pause(RETRY_SECONDS)
-                return False  # any other error is the one connection's
+                return False  # any other error concerns this connection only
             self._let_in(accepted)
         return True
 
@@ -195,7 +195,7 @@ class Listener:
     async def _open(self, sock: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._factory, sock)
-        except OSError:  # the client has gone
+        except OSError:  # the client has left
             sock.close()
 
     def _count(self, change: int) -> None:
@@ -205,40 +205,40 @@ class Listener:
     def _refuse(self, accepted: socket.socket) -> None:
         self._counts.refused.inc()
         self._refused.say(open=self.open, limit=self._limit)
-        with accepted, contextlib.suppress(OSError):  # nothing has come yet, or the client is gone
+        with accepted, contextlib.suppress(OSError):  # nothing has arrived yet, or the client has left
             accepted.setblocking(False)
-            # Read, for unread bytes would make the close a reset, which takes the answer with it. An `EventSource` gets
-            # none: it comes again after a lost connection, and never after an error status.
+            # Unread bytes would make the close a reset, which discards the response. An `EventSource` gets no response:
+            # it reconnects after a lost connection, but never after an error status.
             asked = accepted.recv(65_536)
             if asked and b"text/event-stream" not in asked:
                 accepted.send(REFUSAL)
                 accepted.shutdown(socket.SHUT_WR)
 
-    # --- letting go --------------------------------------------------------------------------------------------------
+    # --- closing -----------------------------------------------------------------------------------------------------
 
     def _make_room(self, spared_seconds: float) -> bool:
-        connection = self.guests.least(self._loop.time(), spared_seconds=spared_seconds)
+        connection = self.connections.evictable(self._loop.time(), spared_seconds=spared_seconds)
         if connection is not None:
             self._end(connection)
         return connection is not None
 
     def _end(self, connection: Any) -> None:
-        self.guests.leave(connection)
+        self.connections.remove(connection)
         if connection.transport is not None:
             connection.transport.abort()
 
     async def _watch(self) -> None:
-        """End connections that never send a request: aiohttp waits for the first head without a bound."""
+        """Close connections that never send a request: aiohttp waits for the first head without a limit."""
         while True:
             await asyncio.sleep(1)
             now = self._loop.time()
-            for connection in self.guests.overdue(now):
+            for connection in self.connections.overdue(now):
                 self._end(connection)
-            self.guests.look(now)
+            self.connections.check_stalled(now)
 
 
 def is_silent(accepted: socket.socket) -> bool:
-    """Whether nothing has come from a client. Most send their request together with the end of the handshake."""
+    """Whether a client has sent nothing yet. Most send their request with the end of the handshake."""
     try:
         return not accepted.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
@@ -246,8 +246,8 @@ def is_silent(accepted: socket.socket) -> bool:
 
 
 def listen(host: str, port: int, prefix: str = "RUNCAST_") -> socket.socket:
-    """A listening socket whose connections inherit what long-lived streams need. Raises `InvalidSetting`, which
-    names the setting whose fault it is: `prefix` and HOST or PORT."""
+    """A listening socket; its connections inherit the options that long-lived streams need. Raises `InvalidSetting`
+    with the name of the wrong setting: `prefix` and HOST or PORT."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from broker.cli.doctor.findings import as_text
-from broker.cli.doctor.redis import look_at_redis, who_is_there
+from broker.cli.doctor.redis import list_live, look_at_redis
 from emitter import AgentEmitter, InputExpired
 from emitter.wire.ids import now_ms
 from emitter.wire.keys import ABANDONED, AGENTS_KNOWN, EDGES, REVOCATIONS, Owner, jobs_key, ticket_key
@@ -235,7 +235,7 @@ async def test_the_doctor_needs_no_other_user(stand: Stand) -> None:
     """With the edge's user `runcast doctor` looks at everything but the configuration, and has nothing to say against
     a server that is set as deploy/redis has it."""
     url = stand.server.url("edge")
-    findings = await look_at_redis(url) + await who_is_there(url)
+    findings = await look_at_redis(url) + await list_live(url)
     assert {"rights", "edges", "workers"} <= {finding.what for finding in findings}
     # A busy machine answers late, and seems to have another time; the last worker has stopped by now; and nobody but an
     # operator may read the configuration and the rights of others.

@@ -240,7 +240,7 @@ def test_what_protojson_allows() -> None:
     listed = version.read_list({"contextId": "c", "pageSize": 2, "status": "TASK_STATE_WORKING"})
     assert version.read_list({"context_id": "c", "page_size": "2", "status": 2, "pageToken": None}) == listed
     assert version.read_list({"pageSize": 2.0}).page_size == 2
-    assert version.read_ask({"id": "t", "history_length": 0}).history_length == 0
+    assert version.read_query({"id": "t", "history_length": 0}).history_length == 0
     for state, name in enumerate(STATES.values()):
         assert version.read_list({"status": state}) == version.read_list({"status": name})
     assert refusal(version.read_list, {"status": 9}) is a2a_errors.INVALID_PARAMS

@@ -51,7 +51,7 @@ OPENING = Opening(TASK, "ctx_1")
 QUEUED = ExecutionQueued(task="t", agent="a")
 STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 DONE = ExecutionComplete(result=None, duration=1.0)
-WIRES: dict[str, Codec] = {"0.3": V03(), "1.0": V10(), "0.3_rest": V03Rest(), "simple": Simple()}
+CODECS: dict[str, Codec] = {"0.3": V03(), "1.0": V10(), "0.3_rest": V03Rest(), "simple": Simple()}
 
 
 def entries(*told: Event, first: int = 1) -> list[Entry]:
@@ -100,11 +100,11 @@ def without_void(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
 # --- whole logs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", WIRES)
+@pytest.mark.parametrize("name", CODECS)
 def test_golden(name: str) -> None:
     """A log with every event type is shown in exactly these bytes."""
     stream = TaskStream(
-        TaskProjection(OPENING), WIRES[name], rpc_result("r-1") if name in ("0.3", "1.0") else encode, is_followed=True
+        TaskProjection(OPENING), CODECS[name], rpc_result("r-1") if name in ("0.3", "1.0") else encode, is_followed=True
     )
     data = stream.open() + stream.render(recorded("every_event.jsonl"))
     assert data.decode("ascii") == (GOLDEN / f"a2a_{name}.txt").read_text()
@@ -112,12 +112,12 @@ def test_golden(name: str) -> None:
     assert b"\r" not in data
 
 
-@pytest.mark.parametrize("name", WIRES)
+@pytest.mark.parametrize("name", CODECS)
 def test_pieces(name: str) -> None:
     """However the log is cut into deliveries, the bytes are the same."""
     log = recorded("every_event.jsonl")
-    whole = TaskStream(TaskProjection(OPENING), WIRES[name], is_followed=True).render(log)
-    single = TaskStream(TaskProjection(OPENING), WIRES[name], is_followed=True)
+    whole = TaskStream(TaskProjection(OPENING), CODECS[name], is_followed=True).render(log)
+    single = TaskStream(TaskProjection(OPENING), CODECS[name], is_followed=True)
     assert b"".join(single.render([entry]) for entry in log) == whole
 
 
@@ -444,7 +444,7 @@ class Plain:
     said = delta
 
 
-@pytest.mark.parametrize("name", WIRES)
+@pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("seed", range(12))
 def test_patterns(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame that was made of a pattern is the same as one that was made of its event, whatever the event holds, and
@@ -455,10 +455,10 @@ def test_patterns(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None
     ]
     told.sort(key=lambda entry: entry.seq)
     for entries_ in (told, dice.log(200)):
-        made = TaskStream(TaskProjection(OPENING), WIRES[name], rpc_result(1), is_followed=True)
+        made = TaskStream(TaskProjection(OPENING), CODECS[name], rpc_result(1), is_followed=True)
         with monkeypatch.context() as patch:
             patch.setattr(renderer, "Patterns", Plain)
-            plain = TaskStream(TaskProjection(OPENING), WIRES[name], rpc_result(1), is_followed=True)
+            plain = TaskStream(TaskProjection(OPENING), CODECS[name], rpc_result(1), is_followed=True)
         assert isinstance(plain._patterns, Plain)
         for entry in entries_:
             assert made.render([entry]) == plain.render([entry]), entry

@@ -159,7 +159,7 @@ async def _rights(redis: Redis) -> list[Finding]:
     """Do what edges do, or else what workers do, on keys of the doctor's own."""
     append = await _try("append to a log and read it", _append_and_read(redis))
     hear = await _try("publish and hear it", _publish_and_hear(redis))
-    see = await _try("see who is there", _see_who_is_there(redis))
+    see = await _try("see who is there", _read_announcements(redis))
     if not is_well([append, hear, see]):
         as_worker = [append, await _try("take a job", _take_a_job(redis))]
         if is_well(as_worker):
@@ -214,12 +214,12 @@ async def _take_a_job(redis: Redis) -> None:
     await redis.delete(jobs_key(agent))
 
 
-async def _see_who_is_there(redis: Redis) -> None:
+async def _read_announcements(redis: Redis) -> None:
     await redis.zrange(EDGES, 0, -1)
     await announcements.live_workers(redis)
 
 
-async def who_is_there(url: str) -> list[Finding]:
+async def list_live(url: str) -> list[Finding]:
     """The edges and workers that announce themselves now."""
     redis = connect(url)
     try:

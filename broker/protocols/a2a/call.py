@@ -19,7 +19,7 @@ class Call(msgspec.Struct, frozen=True):
 
     request: web.Request
     identity: Identity
-    wire: Codec
+    codec: Codec
     wrap: Wrap
     agent: str | None = None
 

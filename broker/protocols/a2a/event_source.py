@@ -23,26 +23,26 @@ from emitter.wire.ids import EventId, parse_event_id
 class Watching:
     """The endpoint."""
 
-    def __init__(self, front: Gateway, tasks: Tasks) -> None:
-        self._front = front
+    def __init__(self, gateway: Gateway, tasks: Tasks) -> None:
+        self._gateway = gateway
         self._tasks = tasks
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The task and all its updates to its end; after a cursor, only what follows; 204 if nothing ever will."""
-        identity = await self._front.identify(request, "executions:read", ticket=True)
+        identity = await self._gateway.identify(request, "executions:read", ticket=True)
         task_id = request.query.get("taskId")
         if not task_id:
             raise Problem(400, "invalid-parameter", "taskId names the task", path="taskId")
         require_execution(identity, task_id)  # before anything is read: an answer would tell what there is
-        async with self._front.folding(identity):
-            story = await self._story(request, identity, task_id)
-        wire = _wire(request)
-        if story.is_terminal:
+        async with self._gateway.folding(identity):
+            projection = await self._projection(request, identity, task_id)
+        codec = _codec(request)
+        if projection.is_terminal:
             return web.Response(status=204)
-        rendering = TaskStream(story, wire, is_followed=True, is_introduced=story.last.seq > 0)
-        return await self._front.show(request, identity, task_id, rendering)
+        rendering = TaskStream(projection, codec, is_followed=True, is_introduced=projection.last.seq > 0)
+        return await self._gateway.show(request, identity, task_id, rendering)
 
-    async def _story(self, request: web.Request, identity: Identity, task_id: str) -> TaskProjection:
+    async def _projection(self, request: web.Request, identity: Identity, task_id: str) -> TaskProjection:
         """Told up to the client's cursor. Where that is no place of this log, from the beginning."""
         opening = await self._tasks.opening(identity.owner, task_id)
         cursor = _cursor(request)
@@ -55,7 +55,7 @@ class Watching:
         return TaskProjection(opening) if reached.lost else reached.then
 
 
-def _wire(request: web.Request) -> Codec:
+def _codec(request: web.Request) -> Codec:
     form = request.query.get("format")
     if form not in (None, "simple"):
         raise Problem(400, "invalid-parameter", "format is simple, or left out", path="format")

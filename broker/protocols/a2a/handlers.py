@@ -40,9 +40,9 @@ CANCEL_SECONDS = 2.0
 class Handlers:
     """What is done, over the front of an edge."""
 
-    def __init__(self, front: Gateway, tasks: Tasks) -> None:
-        self._front = front
-        self._commands = front.commands
+    def __init__(self, gateway: Gateway, tasks: Tasks) -> None:
+        self._gateway = gateway
+        self._commands = gateway.commands
         self._tasks = tasks
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -54,21 +54,21 @@ class Handlers:
             raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
         if not (streams or send.blocking):
             task_id = (await self._deliver(call, send)).task_id
-            async with self._front.folding(call.identity):
-                story = await self._tasks.read(call.identity.owner, task_id)
-                return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
+            async with self._gateway.folding(call.identity):
+                projection = await self._tasks.read(call.identity.owner, task_id)
+                return call.respond(call.codec.sent(projection.task(history_length=send.history_length)))
         # Room first: of a task that was started and then not shown, the client would not even know the id.
-        async with self._front.seat(call.request, call.identity) as seat:
+        async with self._gateway.slot(call.request, call.identity) as slot:
             reached = await self._reached(call, send) if streams else None
-            story = await self._deliver(call, send)
+            projection = await self._deliver(call, send)
             if streams:
-                told = story if reached is None else reached.then
-                rendering: Rendering = TaskStream(told, call.wire, call.wrap, answered=story.answered)
-            elif story.is_settled:
-                return call.respond(call.wire.sent(story.task(history_length=send.history_length)))
+                told = projection if reached is None else reached.then
+                rendering: Rendering = TaskStream(told, call.codec, call.wrap, answered=projection.answered)
+            elif projection.is_settled:
+                return call.respond(call.codec.sent(projection.task(history_length=send.history_length)))
             else:
-                rendering = SettledTask(story, lambda told: _sent(call, told, send.history_length))
-            return await self._front.show(call.request, call.identity, story.task_id, rendering, seat=seat)
+                rendering = SettledTask(projection, lambda told: _sent(call, told, send.history_length))
+            return await self._gateway.show(call.request, call.identity, projection.task_id, rendering, slot=slot)
 
     async def _reached(self, call: Call, send: Send) -> Reached | None:
         """Where the client stands that answers a task, if it says so: between its place and the answer others may have
@@ -76,14 +76,14 @@ class Handlers:
         task_id, cursor = send.message.task_id, _cursor(call.request, send.metadata)
         if task_id is None or cursor is None:
             return None
-        async with self._front.folding(call.identity):
+        async with self._gateway.folding(call.identity):
             reached = await self._tasks.reach(call.identity.owner, task_id, cursor)
         return None if reached.lost else reached
 
     async def _deliver(self, call: Call, send: Send) -> TaskProjection:
         if send.message.task_id is not None:
             return await self._answer(call, send)
-        async with self._front.starting(call.identity):
+        async with self._gateway.starting(call.identity):
             return await self._start(call, send)
 
     async def _start(self, call: Call, send: Send) -> TaskProjection:
@@ -93,23 +93,23 @@ class Handlers:
         # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
         key = idempotency_key(call.request)
         task_id = None if key is None else "a2a_" + hashlib.sha256(key.encode()).hexdigest()[:32]
-        most = self._front.max_conversation_bytes
+        most = self._gateway.max_conversation_bytes
         wanted = request_of(send, context, call.agent, before, task_id, max_bytes=most, omitted=omitted)
         try:
-            accepted, _ = await self._front.execute(call.request, call.identity, wanted)
+            accepted, _ = await self._gateway.execute(call.request, call.identity, wanted)
         except ExecutionExists as known:
             return await self._repeated(call, send, known.execution_id)
         return TaskProjection(await self._tasks.opening(owner, accepted.execution_id))
 
     async def _before(self, call: Call, context: str) -> Past:
-        async with self._front.folding(call.identity):
+        async with self._gateway.folding(call.identity):
             return await conversations.past(self._commands, call.identity.owner, conversation_of(context))
 
     async def _repeated(self, call: Call, send: Send, task_id: str) -> TaskProjection:
         opening = await self._tasks.opening(call.identity.owner, task_id)
         if opening.message_id != send.message.message_id:
             raise A2AError(INVALID_PARAMS, "this Idempotency-Key came with another message before")
-        self._front.accepted(call.request, call.identity, task_id, is_new=False)
+        self._gateway.accepted(call.request, call.identity, task_id, is_new=False)
         return TaskProjection(opening)
 
     async def _answer(self, call: Call, send: Send) -> TaskProjection:
@@ -119,64 +119,66 @@ class Handlers:
         opening = await self._tasks.opening(owner, message.task_id)
         if message.context_id not in (None, opening.context_id):
             raise A2AError(INVALID_PARAMS, "the task is of another context", contextId=opening.context_id)
-        async with self._front.folding(call.identity):
+        async with self._gateway.folding(call.identity):
             state = await self._commands.state(owner, opening.task_id, with_stack=False)
         if state.status in TERMINAL_STATES:
             raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
         question = question_for(state.open_inputs, send)
         answer = InputRequest(input_id=question.input_id, value=answer_of(question, message))
-        await self._front.answer(call.request, call.identity, opening.task_id, answer)
-        async with self._front.folding(call.identity):
-            return await self._tasks.read(owner, opening.task_id, lambda story: question.input_id in story.answered)
+        await self._gateway.answer(call.request, call.identity, opening.task_id, answer)
+        async with self._gateway.folding(call.identity):
+            return await self._tasks.read(
+                owner, opening.task_id, lambda projection: question.input_id in projection.answered
+            )
 
     # --- tasks -------------------------------------------------------------------------------------------------------
 
-    async def get(self, call: Call, ask: TaskQuery) -> web.Response:
-        async with self._front.folding(call.identity):
-            story = await self._tasks.read(call.identity.owner, ask.task_id)
-            return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
+    async def get(self, call: Call, query: TaskQuery) -> web.Response:
+        async with self._gateway.folding(call.identity):
+            projection = await self._tasks.read(call.identity.owner, query.task_id)
+            return call.respond(call.codec.task(projection.task(history_length=query.history_length)))
 
     async def list(self, call: Call, wanted: ListTasks) -> web.Response:
         wanted = msgspec.structs.replace(wanted, agent=call.agent)
-        async with self._front.folding(call.identity):
-            return call.respond(call.wire.page(await self._tasks.page(call.identity.owner, wanted)))
+        async with self._gateway.folding(call.identity):
+            return call.respond(call.codec.page(await self._tasks.page(call.identity.owner, wanted)))
 
-    async def cancel(self, call: Call, ask: TaskQuery) -> web.Response:
+    async def cancel(self, call: Call, query: TaskQuery) -> web.Response:
         """The task, cancelled; as it is, if its agent takes longer than `CANCEL_SECONDS`."""
         require(call.identity, "executions:write")
         owner = call.identity.owner
-        await self._tasks.opening(owner, ask.task_id)
+        await self._tasks.opening(owner, query.task_id)
         try:
-            await self._front.cancel(call.request, call.identity, ask.task_id, None)
+            await self._gateway.cancel(call.request, call.identity, query.task_id, None)
         except ExecutionEnded as error:
             raise A2AError(TASK_NOT_CANCELABLE, f"the task has ended: {error.state}", state=error.state) from error
-        async with self._front.folding(call.identity):
-            story = await self._tasks.read(owner, ask.task_id)
-        await self._tasks.until_ended(owner, story, CANCEL_SECONDS)
-        return call.respond(call.wire.task(story.task(history_length=ask.history_length)))
+        async with self._gateway.folding(call.identity):
+            projection = await self._tasks.read(owner, query.task_id)
+        await self._tasks.until_ended(owner, projection, CANCEL_SECONDS)
+        return call.respond(call.codec.task(projection.task(history_length=query.history_length)))
 
-    async def subscribe(self, call: Call, ask: TaskQuery) -> web.StreamResponse:
+    async def subscribe(self, call: Call, query: TaskQuery) -> web.StreamResponse:
         """The task as it stands, or stood at the client's cursor, and then what follows."""
-        cursor = _cursor(call.request, ask.metadata)
+        cursor = _cursor(call.request, query.metadata)
         owner = call.identity.owner
-        async with self._front.folding(call.identity):
+        async with self._gateway.folding(call.identity):
             if cursor is None:
-                then = await self._tasks.read(owner, ask.task_id)
+                then = await self._tasks.read(owner, query.task_id)
                 answered = then.answered
             else:
-                then, answered, _ = await self._tasks.reach(owner, ask.task_id, cursor)
+                then, answered, _ = await self._tasks.reach(owner, query.task_id, cursor)
         if then.is_terminal:
             raise A2AError(UNSUPPORTED, f"the task has ended: {then.state}", state=then.state)
         # What follows the place up to which the story was told: it takes no entry twice.
-        rendering = TaskStream(then, call.wire, call.wrap, answered=answered)
-        return await self._front.show(call.request, call.identity, ask.task_id, rendering)
+        rendering = TaskStream(then, call.codec, call.wrap, answered=answered)
+        return await self._gateway.show(call.request, call.identity, query.task_id, rendering)
 
     async def push(self, call: Call, params: Any) -> web.Response:  # noqa: ARG002
         raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
 
 
-def _sent(call: Call, story: TaskProjection, history_length: int | None) -> bytes:
-    return call.wrap(call.wire.sent(story.task(history_length=history_length)))
+def _sent(call: Call, projection: TaskProjection, history_length: int | None) -> bytes:
+    return call.wrap(call.codec.sent(projection.task(history_length=history_length)))
 
 
 def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
@@ -189,30 +191,30 @@ def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
         raise A2AError(INVALID_PARAMS, str(error), cursor=str(text)[:64]) from error
 
 
-def operations(calls: Handlers, cards: Cards) -> Mapping[str, Operation]:
+def operations(handlers: Handlers, cards: Cards) -> Mapping[str, Operation]:
     """Each raises what `Handlers` does."""
 
     async def send(call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await calls.send(call, call.wire.read_send(params), streams=False)
+        return await handlers.send(call, call.codec.read_send(params), streams=False)
 
     async def stream(call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await calls.send(call, call.wire.read_send(params), streams=True)
+        return await handlers.send(call, call.codec.read_send(params), streams=True)
 
     async def get(call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await calls.get(call, call.wire.read_ask(params))
+        return await handlers.get(call, call.codec.read_query(params))
 
     async def listing(call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await calls.list(call, call.wire.read_list(params))
+        return await handlers.list(call, call.codec.read_list(params))
 
     async def cancel(call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await calls.cancel(call, call.wire.read_ask(params))
+        return await handlers.cancel(call, call.codec.read_query(params))
 
     async def subscribe(call: Call, params: dict[str, Any]) -> web.StreamResponse:
-        return await calls.subscribe(call, call.wire.read_ask(params))
+        return await handlers.subscribe(call, call.codec.read_query(params))
 
     async def card(call: Call, _: dict[str, Any]) -> web.StreamResponse:
-        return call.respond(await cards.extended(call.request, call.agent, is_new=call.wire.is_typed))
+        return call.respond(await cards.extended(call.request, call.agent, is_new=call.codec.is_typed))
 
-    push = dict.fromkeys(("set_push", "get_push", "list_push", "delete_push"), calls.push)
+    push = dict.fromkeys(("set_push", "get_push", "list_push", "delete_push"), handlers.push)
     named = {"send": send, "stream": stream, "get": get, "list": listing, "cancel": cancel, "subscribe": subscribe}
     return {**named, **push, "card": card}

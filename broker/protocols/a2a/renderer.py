@@ -53,8 +53,8 @@ class TaskStream:
 
     def __init__(
         self,
-        story: TaskProjection,
-        wire: Codec,
+        projection: TaskProjection,
+        codec: Codec,
         wrap: Wrap = encode,
         *,
         answered: frozenset[str] = frozenset(),
@@ -63,23 +63,23 @@ class TaskStream:
     ) -> None:
         """`answered` are questions which do not end the stream, since they have their answers later in the log.
         `is_followed`: no question does. `is_introduced`: the client has the task already, and wants what follows."""
-        self._story = story
-        self._wire = wire
+        self._projection = projection
+        self._codec = codec
         self._wrap = wrap
         self._answered = answered
         self._is_followed = is_followed
         self._is_introduced = is_introduced
         self._is_over = False
-        self._patterns = Patterns(story, lambda update: b"data: %b\n\n" % wrap(wire.update(update)))
+        self._patterns = Patterns(projection, lambda update: b"data: %b\n\n" % wrap(codec.update(update)))
         if is_introduced:
-            story.forget()
+            projection.forget()
 
     @property
     def is_over(self) -> bool:
         return self._is_over
 
     def open(self) -> bytes:
-        return self._introduce() if self._story.last.seq and not self._is_introduced else b""
+        return self._introduce() if self._projection.last.seq and not self._is_introduced else b""
 
     def render(self, entries: Sequence[Entry]) -> bytes:
         frames = []
@@ -90,15 +90,15 @@ class TaskStream:
         return b"".join(frames)
 
     def _entry(self, entry: Entry) -> bytes:
-        moment = self._story.advance(entry)
+        moment = self._projection.advance(entry)
         if moment is None:
-            return b"" if self._is_introduced or self._story.last.seq != entry.seq else self._introduce()
+            return b"" if self._is_introduced or self._projection.last.seq != entry.seq else self._introduce()
         if self._is_introduced:
             is_delta = type(moment.event) is events.MessageDelta
             shown = self._patterns.delta(moment) if is_delta else self._patterns.said(moment)
             if shown:
                 return shown
-        updates = [self._closing(update) for update in self._story.tell(moment)]
+        updates = [self._closing(update) for update in self._projection.tell(moment)]
         if self._is_introduced:
             return self._frames(entry, updates)
         # The task says all that its first entry did, but not that it was the last one.
@@ -106,23 +106,23 @@ class TaskStream:
 
     def _introduce(self) -> bytes:
         self._is_introduced = True
-        place = b"id: %d-%d\n" % self._story.last
-        shown = self._frame(self._wire.shown(self._story.task()), place)
+        place = b"id: %d-%d\n" % self._projection.last
+        shown = self._frame(self._codec.shown(self._projection.task()), place)
         if len(shown) > MAX_TASK_BYTES:
             shown = self._introduce_in_parts(place)
-        self._story.forget()
+        self._projection.forget()
         return shown
 
     def _introduce_in_parts(self, place: bytes) -> bytes:
-        task = self._story.task(history_length=BRIEF_HISTORY, with_artifacts=False)
-        made = [self._wire.update(update) for update in self._story.artifacts()]
-        frames = [self._wire.shown(task), *made]
+        task = self._projection.task(history_length=BRIEF_HISTORY, with_artifacts=False)
+        made = [self._codec.update(update) for update in self._projection.artifacts()]
+        frames = [self._codec.shown(task), *made]
         ids = [b""] * len(made) + [place]  # who loses the connection in between gets all of it again
         return b"".join([self._frame(value, id_) for value, id_ in zip(frames, ids, strict=True)])
 
     def _closing(self, update: Update) -> Update:
         """The update, final if the stream ends with it."""
-        if not _is_final(update) or self._story.is_terminal:
+        if not _is_final(update) or self._projection.is_terminal:
             return update
         goes_on = self._is_followed or update.metadata.get("inputId") in self._answered
         return replace(update, final=False) if goes_on else update
@@ -133,9 +133,9 @@ class TaskStream:
             return b""
         shown = b""
         for update in updates[:-1]:
-            shown += self._frame(self._wire.update(update), b"")
+            shown += self._frame(self._codec.update(update), b"")
         self._is_over = any(map(_is_final, updates))
-        return shown + self._frame(self._wire.update(updates[-1]), b"id: %d-%d\n" % (entry.ms, entry.seq))
+        return shown + self._frame(self._codec.update(updates[-1]), b"id: %d-%d\n" % (entry.ms, entry.seq))
 
     def _frame(self, value: Any, id_: bytes) -> bytes:
         return b"%bdata: %b\n\n" % (id_, self._wrap(value))
@@ -153,9 +153,9 @@ class SettledTask:
     heartbeat = b" "
     heartbeat_seconds = HEARTBEAT_SECONDS
 
-    def __init__(self, story: TaskProjection, answer: Callable[[TaskProjection], bytes]) -> None:
-        story.limit(MAX_TASK_BYTES)
-        self._story = story
+    def __init__(self, projection: TaskProjection, answer: Callable[[TaskProjection], bytes]) -> None:
+        projection.limit(MAX_TASK_BYTES)
+        self._projection = projection
         self._answer = answer
         self._is_over = False
 
@@ -168,7 +168,7 @@ class SettledTask:
 
     def render(self, entries: Sequence[Entry]) -> bytes:
         for entry in entries:
-            if self._story.take(entry) and self._story.is_settled:
+            if self._projection.take(entry) and self._projection.is_settled:
                 self._is_over = True
-                return self._answer(self._story)
+                return self._answer(self._projection)
         return b""

@@ -19,7 +19,7 @@ from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import NEW, OLD, Family, version_of
 
-WIRES: dict[Family, Codec] = {OLD: V03Rest(), NEW: V10()}
+CODECS: dict[Family, Codec] = {OLD: V03Rest(), NEW: V10()}
 SPOKEN: dict[Family, tuple[str, ...]] = {OLD: ("0.2", "0.3"), NEW: ("1.0",)}
 _NUMBERS = ("historyLength", "pageSize")
 _FLAGS = ("includeArtifacts",)
@@ -45,8 +45,8 @@ PATHS = (
 class Rest:
     """The endpoints."""
 
-    def __init__(self, front: Gateway, operations: Mapping[str, Operation]) -> None:
-        self._front = front
+    def __init__(self, gateway: Gateway, operations: Mapping[str, Operation]) -> None:
+        self._gateway = gateway
         self._operations = operations
 
     def routes(self) -> list[web.RouteDef]:
@@ -65,11 +65,11 @@ class Rest:
 
     def _handler(self, family: Family, run: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            identity = await self._front.identify(request, "executions:read", rate=READS)
+            identity = await self._gateway.identify(request, "executions:read", rate=READS)
             try:
                 version_of(request, SPOKEN[family])
                 params = await self._params(request)
-                return await run(Call(request, identity, WIRES[family], encode, agent_of(request, params)), params)
+                return await run(Call(request, identity, CODECS[family], encode, agent_of(request, params)), params)
             except Exception as error:
                 known = to_a2a(error)
                 if known is None:
@@ -82,8 +82,8 @@ class Rest:
         """Body, query and path as one: the path counts most."""
         if request.can_read_body:
             check_type(request)
-        body = await self._front.read_body(request) if request.can_read_body else b""
-        async with self._front.working(request):
+        body = await self._gateway.read_body(request) if request.can_read_body else b""
+        async with self._gateway.working(request):
             check_shape(body)
             try:
                 given = msgspec.json.decode(body or b"{}")

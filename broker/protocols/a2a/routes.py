@@ -19,13 +19,13 @@ from broker.streams.reconnect import for_event_source
 class A2A:
     """The handlers. `public_url` is where clients find this edge, if that was said."""
 
-    def __init__(self, front: Gateway, redis: Redis, history: History, version: str, public_url: str | None) -> None:
-        tasks = Tasks(redis, history, front.commands)
+    def __init__(self, gateway: Gateway, redis: Redis, history: History, version: str, public_url: str | None) -> None:
+        tasks = Tasks(redis, history, gateway.commands)
         self._cards = Cards(redis, version, public_url)
-        table = operations(Handlers(front, tasks), self._cards)
-        self._rpc = Rpc(front, table)
-        self._rest = Rest(front, table)
-        self._watching = Watching(front, tasks)
+        table = operations(Handlers(gateway, tasks), self._cards)
+        self._rpc = Rpc(gateway, table)
+        self._rest = Rest(gateway, table)
+        self._watching = Watching(gateway, tasks)
 
     def routes(self) -> list[web.RouteDef]:
         return [

@@ -26,7 +26,7 @@ from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import HEADER, METHODS, NEW, OLD, Family, version_of
 
-WIRES: dict[Family, Codec] = {OLD: V03(), NEW: V10()}
+CODECS: dict[Family, Codec] = {OLD: V03(), NEW: V10()}
 
 OLD_STREAMS = ("message/stream", "tasks/resubscribe")
 
@@ -45,18 +45,18 @@ class RpcRequest(NamedTuple):
 class Rpc:
     """The endpoint."""
 
-    def __init__(self, front: Gateway, operations: Mapping[str, Operation]) -> None:
-        self._front = front
+    def __init__(self, gateway: Gateway, operations: Mapping[str, Operation]) -> None:
+        self._gateway = gateway
         old = {names[0]: Method(OLD, operations[what]) for what, names in METHODS.items() if names[0] is not None}
         self._methods = old | {names[1]: Method(NEW, operations[what]) for what, names in METHODS.items()}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._front.identify(request, "executions:read", rate=READS)
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
         envelope: dict[str, Any] = {}
         try:
             check_type(request)
-            body = await self._front.read_body(request)
-            async with self._front.working(request):
+            body = await self._gateway.read_body(request)
+            async with self._gateway.working(request):
                 envelope = decode(body)
             return await self._dispatch(request, identity, _request_of(envelope))
         except Exception as error:
@@ -76,7 +76,7 @@ class Rpc:
         if not isinstance(asked.params, dict):
             raise A2AError(INVALID_PARAMS, "params is an object")
         agent = agent_of(request, asked.params)
-        return await method.run(Call(request, identity, WIRES[spoken], rpc_result(asked.id), agent), asked.params)
+        return await method.run(Call(request, identity, CODECS[spoken], rpc_result(asked.id), agent), asked.params)
 
 
 def decode(body: bytes) -> dict[str, Any]:

@@ -89,14 +89,14 @@ class Tasks:
         max_bytes: int = MAX_STATE_BYTES,
     ) -> TaskProjection:
         """The task up to now, or up to the entry that `until` says is enough. Raises `UnknownExecution`."""
-        story = TaskProjection(await self.opening(owner, task_id), max_bytes=max_bytes)
+        projection = TaskProjection(await self.opening(owner, task_id), max_bytes=max_bytes)
         async for entry in self._entries(owner, task_id):
-            story.take(entry)
-            if until(story):
-                return story
-        if story.last == START:
-            await self._recall(owner, task_id, story)
-        return story
+            projection.take(entry)
+            if until(projection):
+                return projection
+        if projection.last == START:
+            await self._recall(owner, task_id, projection)
+        return projection
 
     async def _entries(self, owner: Owner, task_id: str) -> AsyncIterator[Entry]:
         keys, after = owner.execution(task_id), START
@@ -108,39 +108,39 @@ class Tasks:
                 return
             after = page.cursor
 
-    async def _recall(self, owner: Owner, task_id: str, story: TaskProjection) -> None:
+    async def _recall(self, owner: Owner, task_id: str, projection: TaskProjection) -> None:
         """Where the log is gone, the record still has its last event, or at least how the execution stands."""
         record = _STANDING.read(await self._redis.hmget(owner.execution(task_id).record, *_STANDING.names))
         if record.end is not None:
-            story.take(Entry(record.ms, record.seq, b"", record.end))
+            projection.take(Entry(record.ms, record.seq, b"", record.end))
         elif record.state is not None:
-            story.recall(state_of(record.state), record.last)
+            projection.recall(state_of(record.state), record.last)
 
     async def reach(self, owner: Owner, task_id: str, cursor: EventId) -> Reached:
         """Raises `UnknownExecution`, and `A2AError` for a cursor that is none of this task's."""
-        story, answered, is_foreign = TaskProjection(await self.opening(owner, task_id)), set(), False
+        projection, answered, is_foreign = TaskProjection(await self.opening(owner, task_id)), set(), False
         async for entry in self._entries(owner, task_id):
-            if story.last != cursor:
-                story.take(entry)
+            if projection.last != cursor:
+                projection.take(entry)
                 is_foreign = is_foreign or (entry.seq == cursor.seq and entry.ms != cursor.ms)
             elif entry.type == InputReceived.type.encode():
                 answered.add(_answered(entry))
-        if story.last == START:
-            await self._recall(owner, task_id, story)
-        if story.last == cursor:
-            return Reached(story, story.answered | answered)
-        if is_foreign or cursor.seq >= story.last.seq or cursor.ms > story.last.ms:
+        if projection.last == START:
+            await self._recall(owner, task_id, projection)
+        if projection.last == cursor:
+            return Reached(projection, projection.answered | answered)
+        if is_foreign or cursor.seq >= projection.last.seq or cursor.ms > projection.last.ms:
             raise A2AError(INVALID_PARAMS, "the cursor is no place in this task's log", cursor=str(cursor))
-        return Reached(story, story.answered, lost=True)
+        return Reached(projection, projection.answered, lost=True)
 
-    async def until_ended(self, owner: Owner, story: TaskProjection, seconds: float) -> None:
+    async def until_ended(self, owner: Owner, projection: TaskProjection, seconds: float) -> None:
         """Tell the story on until the task has ended, for so long at most."""
-        log, deadline = owner.execution(story.task_id).log, time.monotonic() + seconds
-        while not story.is_terminal and (left := deadline - time.monotonic()) > 0:
-            found = await self._redis.xread({log: str(story.last)}, block=max(1, int(left * 1000)))
+        log, deadline = owner.execution(projection.task_id).log, time.monotonic() + seconds
+        while not projection.is_terminal and (left := deadline - time.monotonic()) > 0:
+            found = await self._redis.xread({log: str(projection.last)}, block=max(1, int(left * 1000)))
             for _, rows in found:
                 for entry in parse_stream(rows):
-                    story.take(entry)
+                    projection.take(entry)
 
     # --- lists ---
 
@@ -164,14 +164,14 @@ class Tasks:
         if not EXECUTION_ID.match(context_id):
             return found
         # An execution that was started without a conversation is the only one of its context.
-        alone = await self._commands.summary(owner, context_id)
+        alone = await self._commands.listing.summary(owner, context_id)
         return found if alone is None or alone.conversation_id else [alone, *found]
 
     async def _newest(self, owner: Owner, conversation_id: str | None) -> list[ExecutionSummary]:
         found: list[ExecutionSummary] = []
         cursor: str | None = None
         while len(found) < MAX_LISTED:
-            page = await self._commands.listing(
+            page = await self._commands.listing.page(
                 owner, state=None, limit=LIST_PAGE, cursor=cursor, conversation_id=conversation_id, is_brief=True
             )
             found += page.executions
@@ -185,8 +185,8 @@ class Tasks:
         into `max_bytes` says that it is truncated, and is whole where the task alone is asked for."""
         if wanted.with_artifacts or wanted.history_length:
             try:
-                story = await self.read(owner, summary.execution_id, max_bytes=max_bytes)
-                return story.task(history_length=wanted.history_length or 0, with_artifacts=wanted.with_artifacts)
+                projection = await self.read(owner, summary.execution_id, max_bytes=max_bytes)
+                return projection.task(history_length=wanted.history_length or 0, with_artifacts=wanted.with_artifacts)
             except UnknownExecution:
                 pass  # it expired just now
         return Task(

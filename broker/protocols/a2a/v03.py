@@ -89,7 +89,7 @@ class V03:
             metadata=given.metadata or {},
         )
 
-    def read_ask(self, params: Any) -> TaskQuery:
+    def read_query(self, params: Any) -> TaskQuery:
         given = read(params, _Ask)
         return TaskQuery(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
 

@@ -37,8 +37,8 @@ class V03Rest:
         said = {"message": _message_from(message), "configuration": configuration, "metadata": given.get("metadata")}
         return _new.read_send(said)
 
-    def read_ask(self, params: Any) -> TaskQuery:
-        return _new.read_ask(params)
+    def read_query(self, params: Any) -> TaskQuery:
+        return _new.read_query(params)
 
     def read_list(self, params: Any) -> ListTasks:  # noqa: ARG002
         raise A2AError(METHOD_NOT_FOUND, "tasks are listed since version 1.0")

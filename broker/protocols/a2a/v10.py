@@ -112,7 +112,7 @@ class V10:
             metadata=given.metadata or {},
         )
 
-    def read_ask(self, params: Any) -> TaskQuery:
+    def read_query(self, params: Any) -> TaskQuery:
         given = read(usual(params, _Ask), _Ask)
         return TaskQuery(task_id=given.id, history_length=given.history_length, metadata=given.metadata or {})
 

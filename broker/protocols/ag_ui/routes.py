@@ -68,7 +68,7 @@ class Asked(NamedTuple):
     request: web.Request
     identity: Identity
     run: RunAgentInput
-    seat: StreamSlot
+    slot: StreamSlot
 
     @property
     def cursor(self) -> Place | None:
@@ -79,8 +79,8 @@ class Asked(NamedTuple):
 class AgUi:
     """The handlers."""
 
-    def __init__(self, front: Gateway, redis: Redis) -> None:
-        self._front = front
+    def __init__(self, gateway: Gateway, redis: Redis) -> None:
+        self._gateway = gateway
         self._redis: Any = redis
 
     def routes(self) -> list[web.RouteDef]:
@@ -94,40 +94,40 @@ class AgUi:
 
     async def run(self, request: web.Request) -> web.StreamResponse:
         """Start a run, show again one that was started, or resume one that has asked something."""
-        identity = await self._front.identify(request, "executions:write", "executions:read")
-        async with self._front.seat(request, identity) as seat:
-            run = await self._front.read_json(request, RunAgentInput, MAX_BODY_BYTES)
-            asked = Asked(request, identity, run, seat)
+        identity = await self._gateway.identify(request, "executions:write", "executions:read")
+        async with self._gateway.slot(request, identity) as slot:
+            run = await self._gateway.read_json(request, RunAgentInput, MAX_BODY_BYTES)
+            asked = Asked(request, identity, run, slot)
             if run.resume:
                 return await self._resume(asked, answered(run.resume))
             execution_id = execution_of(run.run_id)
             record = await self._record(identity.owner, execution_id)
             if record is None:
-                async with self._front.starting(identity):
+                async with self._gateway.starting(identity):
                     record = await self._start(asked)
             elif not record.is_of(run.thread_id):
                 raise ExecutionExists(execution_id, record.state)
             else:
-                self._front.accepted(request, identity, execution_id, is_new=False)
+                self._gateway.accepted(request, identity, execution_id, is_new=False)
             return await self._show_again(asked, execution_id, record)
 
     async def _start(self, asked: Asked) -> Record | None:
         """What is known of it if another request was faster, else None."""
         request, identity = asked.request, asked.identity
-        wanted = request_of(asked.run, request.match_info.get("name"), self._front.max_conversation_bytes)
+        wanted = request_of(asked.run, request.match_info.get("name"), self._gateway.max_conversation_bytes)
         try:
-            await self._front.execute(request, identity, wanted)
+            await self._gateway.execute(request, identity, wanted)
         except ExecutionExists as known:
             record = await self._record(identity.owner, known.execution_id)
             if record is None or not record.is_of(asked.run.thread_id):
                 raise
-            self._front.accepted(request, identity, known.execution_id, is_new=False)
+            self._gateway.accepted(request, identity, known.execution_id, is_new=False)
             return record
         return None
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """Show an execution, from its beginning or from a cursor on. How it was started does not matter."""
-        identity = await self._front.identify(request, "executions:read", rate=READS)
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
         execution_id = request.match_info["name"]
         record = await self._record(identity.owner, execution_id) if EXECUTION_ID.match(execution_id) else None
         if record is None:
@@ -139,7 +139,7 @@ class AgUi:
             after=_within(_cursor(request, request.query.get("cursor")), record),
             known=record.known,
         )
-        return await self._front.show(request, identity, execution_id, Renderer(view, shared=record.shared))
+        return await self._gateway.show(request, identity, execution_id, Renderer(view, shared=record.shared))
 
     # --- resume ------------------------------------------------------------------------------------------------------
 
@@ -182,21 +182,21 @@ class AgUi:
 
     async def _answer(self, asked: Asked, interrupt: InterruptId, value: Any) -> None:
         given = InputRequest(input_id=interrupt.input_id, value=value)
-        await self._front.answer(asked.request, asked.identity, interrupt.execution_id, given)
+        await self._gateway.answer(asked.request, asked.identity, interrupt.execution_id, given)
 
     async def _leave_unanswered(self, asked: Asked, interrupt: InterruptId) -> bool:
         """An approval that is not given is refused. For any other question there is no answer that says so: the
         execution is cancelled."""
         execution_id = interrupt.execution_id
-        async with self._front.folding(asked.identity):
-            state = await self._front.commands.state(asked.identity.owner, execution_id, with_stack=False)
+        async with self._gateway.folding(asked.identity):
+            state = await self._gateway.commands.state(asked.identity.owner, execution_id, with_stack=False)
         question = next((each for each in state.open_inputs if each.input_id == interrupt.input_id), None)
         if question is None:
             return False
         if question.kind == "approval":
             await self._answer(asked, interrupt, value=False)
         else:
-            await self._front.cancel(asked.request, asked.identity, execution_id, UNANSWERED)
+            await self._gateway.cancel(asked.request, asked.identity, execution_id, UNANSWERED)
         return True
 
     # --- show --------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class AgUi:
 
     async def _show(self, asked: Asked, view: View) -> web.StreamResponse:
         renderer = Renderer(view, before(asked.run.messages, view.execution_id), shared_of(asked.run))
-        return await self._front.show(asked.request, asked.identity, view.execution_id, renderer, seat=asked.seat)
+        return await self._gateway.show(asked.request, asked.identity, view.execution_id, renderer, slot=asked.slot)
 
     async def _record(self, owner: Owner, execution_id: str) -> Record | None:
         """Read at one moment, so that `known` is what was true then."""

@@ -32,8 +32,8 @@ MAX_STOPPED = 20
 class AiSdk:
     """The handlers."""
 
-    def __init__(self, front: Gateway) -> None:
-        self._front = front
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/chat"
@@ -45,24 +45,24 @@ class AiSdk:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """Start the execution that answers the last message, unless that was done, and show it."""
-        identity = await self._front.identify(request, "executions:write", "executions:read")
-        async with self._front.seat(request, identity) as seat:
-            async with self._front.starting(identity):
+        identity = await self._gateway.identify(request, "executions:write", "executions:read")
+        async with self._gateway.slot(request, identity) as slot:
+            async with self._gateway.starting(identity):
                 execution_id, attempt = await self._start(request, identity)
-            return await self._front.show(request, identity, execution_id, Renderer(execution_id, attempt), seat=seat)
+            return await self._gateway.show(request, identity, execution_id, Renderer(execution_id, attempt), slot=slot)
 
     async def _start(self, request: web.Request, identity: Identity) -> tuple[str, int]:
         """The execution's id, and the attempt it has reached."""
-        chat = await self._front.read_json(request, ChatRequest, MAX_BODY_BYTES)
+        chat = await self._gateway.read_json(request, ChatRequest, MAX_BODY_BYTES)
         before, omitted = await self._before(identity, chat)
-        most = self._front.max_conversation_bytes
+        most = self._gateway.max_conversation_bytes
         wanted = request_of(chat, request.query.get("agent"), before, max_bytes=most, omitted=omitted)
         try:
-            answer, _ = await self._front.execute(request, identity, wanted)
+            answer, _ = await self._gateway.execute(request, identity, wanted)
         except ExecutionExists as known:
-            async with self._front.folding(identity):
-                state = await self._front.commands.state(identity.owner, known.execution_id, with_stack=False)
-            self._front.accepted(request, identity, known.execution_id, is_new=False)
+            async with self._gateway.folding(identity):
+                state = await self._gateway.commands.state(identity.owner, known.execution_id, with_stack=False)
+            self._gateway.accepted(request, identity, known.execution_id, is_new=False)
             return known.execution_id, state.attempt
         return answer.execution_id, 1
 
@@ -73,38 +73,38 @@ class AiSdk:
         if before is not None:
             return Past(before)
         conversation_id = conversation_of(chat.id)
-        async with self._front.folding(identity):
+        async with self._gateway.folding(identity):
             return await conversations.past(
-                self._front.commands, identity.owner, conversation_id, instead_of=asked.id or None
+                self._gateway.commands, identity.owner, conversation_id, instead_of=asked.id or None
             )
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """The chat's running execution from its first event on; 204 if none runs. Who asks for a part of it would take
         all for that part, so he is refused."""
-        identity = await self._front.identify(request, "executions:read", rate=READS)
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
         if "startIndex" in request.query:
             raise Problem(400, "invalid-parameter", "a chat is shown from its first event on", path="startIndex")
         running = await self._running(identity, request, limit=1)
         if not running:
             return web.Response(status=204)
         execution_id, attempt = running[0].execution_id, running[0].attempt or 1
-        return await self._front.show(request, identity, execution_id, Renderer(execution_id, attempt))
+        return await self._gateway.show(request, identity, execution_id, Renderer(execution_id, attempt))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Cancel what runs in the chat. A repeat changes nothing."""
-        identity = await self._front.identify(request, "executions:write")
-        body = await self._front.read_json(request, CancelRequest)
+        identity = await self._gateway.identify(request, "executions:write")
+        body = await self._gateway.read_json(request, CancelRequest)
         stopped: list[CancelResponse] = []
         for summary in await self._running(identity, request, limit=MAX_STOPPED):
             try:
-                stopped.append(await self._front.cancel(request, identity, summary.execution_id, body.reason))
+                stopped.append(await self._gateway.cancel(request, identity, summary.execution_id, body.reason))
             except (ExecutionEnded, UnknownExecution):
                 continue  # it was faster
         return web.json_response(body=msgspec.json.encode(StopResponse(stopped)), status=202)
 
     async def _running(self, identity: Identity, request: web.Request, *, limit: int) -> list[ExecutionSummary]:
         conversation = conversation_of(request.match_info["chatId"])
-        async with self._front.folding(identity):
+        async with self._gateway.folding(identity):
             return await conversations.recent(
-                self._front.commands, identity.owner, conversation, limit=limit, is_running=True
+                self._gateway.commands, identity.owner, conversation, limit=limit, is_running=True
             )

@@ -250,7 +250,7 @@ async def test_a_secret_reaches_the_agent_and_nobody_else(redis: Redis, answers:
     assert (stored["value"]["password"], stored["by"]) == ("hunter2 is long", "alice")
     rows: Any = [*await redis.xrange(KEYS.log), *await redis.xrange(ALICE.owner.feed)]
     state = await commands.state(ALICE.owner, "ex_1", with_stack=True)
-    listed = await commands.listing(ALICE.owner, state=None, limit=10, cursor=None)
+    listed = await commands.listing.page(ALICE.owner, state=None, limit=10, cursor=None)
     page = await commands.events(ALICE.owner, "ex_1", after=START, limit=10)
     export = b"".join([page async for page in commands.export(ALICE.owner, "ex_1", START)]).splitlines()
     shown = str(rows) + str([msgspec.json.encode(each) for each in (state, listed, page)]) + str(export)

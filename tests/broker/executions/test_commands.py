@@ -111,7 +111,7 @@ async def test_simultaneous_requests_with_one_key_are_one_execution(redis: Redis
     answers = await asyncio.gather(*(execute(commands, "k1") for _ in range(20)))
     assert len({answer.execution_id for answer, _ in answers}) == 1
     assert sum(is_new for _, is_new in answers) == 1
-    assert len((await commands.listing(ALICE.owner, state=None, limit=50, cursor=None)).executions) == 1
+    assert len((await commands.listing.page(ALICE.owner, state=None, limit=50, cursor=None)).executions) == 1
     assert set(await jobs_of(redis)) == {answers[0][0].execution_id}
 
 
@@ -214,7 +214,7 @@ async def listed(redis: Redis, *rows: tuple[int, str, str]) -> None:
 async def pages(commands: Commands, limit: int, state: str | None = None) -> list[list[str]]:
     found, cursor = [], None
     for _ in range(200):
-        page = await commands.listing(ALICE.owner, state=state, limit=limit, cursor=cursor)
+        page = await commands.listing.page(ALICE.owner, state=state, limit=limit, cursor=cursor)
         found.append([each.execution_id for each in page.executions])
         cursor = page.next_cursor
         if cursor is None:
@@ -256,18 +256,18 @@ async def test_a_summary_says_what_the_record_knows(redis: Redis, commands: Comm
     """A summary has task, agent, state, times, cursor, conversation and metadata."""
     answer, _ = await execute(commands, metadata={"m": 1}, conversation_id="c1")
     last = await log(redis, answer.execution_id, STARTED)
-    [summary] = (await commands.listing(ALICE.owner, state="running", limit=5, cursor=None)).executions
+    [summary] = (await commands.listing.page(ALICE.owner, state="running", limit=5, cursor=None)).executions
     assert (summary.task, summary.agent, summary.state) == ("do it", "analyst", "running")
     assert (summary.metadata, summary.conversation_id, summary.cursor) == ({"m": 1}, "c1", str(last))
     assert summary.updated_at == last.ms
-    assert (await commands.listing(BOB.owner, state=None, limit=5, cursor=None)).executions == []
+    assert (await commands.listing.page(BOB.owner, state=None, limit=5, cursor=None)).executions == []
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1.ex", "1e3.ex", "9" * 16 + ".x", "5." + "y" * 65, "٣x.a"])
 async def test_a_cursor_that_is_not_ours_is_refused(commands: Commands, cursor: str) -> None:
     """Anything that cannot have been a cursor is a 400 that names it."""
     with pytest.raises(Problem) as caught:
-        await commands.listing(ALICE.owner, state=None, limit=5, cursor=cursor)
+        await commands.listing.page(ALICE.owner, state=None, limit=5, cursor=cursor)
     assert (caught.value.status, caught.value.extensions["path"]) == (400, "cursor")
 
 
@@ -351,7 +351,7 @@ async def test_what_is_not_there_is_unknown(redis: Redis, commands: Commands) ->
         with pytest.raises(UnknownExecution):
             await commands.cancel(identity, execution_id, None, "r")
         with pytest.raises(UnknownExecution):
-            await commands.answer(identity, execution_id, InputRequest(input_id="i", value=True), "r")
+            await commands.answers.give(identity, execution_id, InputRequest(input_id="i", value=True), "r")
     assert await redis.keys("rc:{default:bob}*") == []
 
 

@@ -19,7 +19,7 @@ from broker.base.metrics import Metrics
 from broker.base.settings import Settings
 from broker.cli.embedded import EmbeddedRedis
 from broker.edge.edge import Edge
-from broker.http import guests, listener
+from broker.http import listener, open_connections
 from broker.http.listener import Counts, Listener, listen
 from emitter.errors import InvalidSetting
 from tests.edges import SECRET, SSE, Author, Busy, EdgeProcess, request
@@ -42,11 +42,11 @@ class Client(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._stand.clients.append(self)
-        self._stand.listener.guests.enter(self, now())
+        self._stand.listener.connections.add(self, now())
         self._stand.changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stand.listener.guests.leave(self)
+        self._stand.listener.connections.remove(self)
         self._stand.clients.remove(self)
         self._stand.changed.set()
 
@@ -97,7 +97,7 @@ async def test_a_request_above_the_limit_is_answered_and_its_connection_closed()
             await stand.connect()
             await stand.until(lambda: len(stand.clients) >= count)  # noqa: B023
         for client in stand.clients:
-            stand.listener.guests.busy(client)
+            stand.listener.connections.mark_busy(client)
         with structlog.testing.capture_logs() as logs:
             asked = told = 0
             while told < 18:
@@ -141,14 +141,14 @@ async def test_the_silent_and_then_the_idle_make_room(monkeypatch: pytest.Monkey
             await stand.until(lambda: len(stand.clients) == count)  # noqa: B023
         worker, second, first, silent = stand.clients
         for client in (worker, second, first):
-            stand.listener.guests.busy(client)
+            stand.listener.connections.mark_busy(client)
         for client in (first, second):
-            stand.listener.guests.rest(client, now())
+            stand.listener.connections.mark_idle(client, now())
             await asyncio.sleep(0)
         for leaves in (silent, first, second):
             await stand.connect()
             await stand.until(lambda: leaves not in stand.clients and len(stand.clients) == 4)  # noqa: B023
-            stand.listener.guests.busy(stand.clients[-1])
+            stand.listener.connections.mark_busy(stand.clients[-1])
         assert worker in stand.clients
         assert stand.refused == 0
 
@@ -326,7 +326,7 @@ async def test_what_somebody_works_on_stops_at_once(redis: Redis, redis_url: str
 async def test_silent_connections_end_on_both_ports(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever connects and says nothing, or half of a request, is gone after a while, on the admin port too; who has
     asked something stays."""
-    monkeypatch.setattr(guests, "FIRST_REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(open_connections, "FIRST_REQUEST_SECONDS", 0.5)
     settings = Settings(
         redis_url=redis_url, host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0, jwt_secret=SECRET,
         drain_seconds=0,
