@@ -65,7 +65,7 @@ def test_the_numbers_of_a_rolling_update_are_those_of_prod() -> None:
         (str(pause + drain), str(pause + drain + 10)),
         (str(pod["terminationGracePeriodSeconds"]), ""),
     ]
-    assert f"`minReadySeconds`, as many old ones are told to go. That is {drain} s in prod" in " ".join(README.split())
+    assert f"`minReadySeconds`, as many old ones are stopped. That is {drain} s in prod" in " ".join(README.split())
 
 
 @needs_kustomize
