@@ -1,4 +1,4 @@
-"""Lets requests in: finds their token, cookie or ticket, knows what was revoked, tells browsers who may call (CORS)."""
+"""Authenticates requests: finds their token, cookie or ticket, checks revocations, and answers CORS requests."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def setup_cors(app: web.Application, origins: Collection[str]) -> None:
 
 
 def _preflight(request: web.Request) -> dict[str, str]:
-    """Every header that was asked for is allowed: whoever may send our cookies may send `baggage`, too."""
+    """Every requested header is allowed: an origin that may send our cookies may send `baggage`, too."""
     asked = request.headers.get("Access-Control-Request-Headers", "").strip()
     return {
         "Access-Control-Allow-Methods": _METHODS,

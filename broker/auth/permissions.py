@@ -48,8 +48,8 @@ def origin_allowed(
     """Whether a request that a browser signed with a cookie was meant by its user, and not by a foreign page (CSRF).
 
     A listed origin may; so may the edge's own. TLS usually ends in front of the edge, so its own scheme is not known
-    here; `Sec-Fetch-Site`, which no page can forge, tells `http` from `https` in browsers. Without `Origin` only reads
-    pass, and only when the browser does not say that they come from elsewhere.
+    here; `Sec-Fetch-Site`, which no page can forge, distinguishes `http` from `https` in browsers. Without `Origin`
+    only reads pass, and only when the browser does not say that they come from elsewhere.
     """
     if origin is None:
         return method in ("GET", "HEAD") and fetch_site in (None, "same-origin", "none")

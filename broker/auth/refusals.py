@@ -28,7 +28,7 @@ class Unauthorized(Problem):
     """401. `reason` is coarse on purpose: enough to act on, nothing to probe keys with."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
-        # RFC 6750 section 3.1: a request that carried nothing is told the scheme, and no error.
+        # RFC 6750 section 3.1: a request without credentials gets the scheme, and no error.
         challenge = CHALLENGE + ("" if reason is Reason.MISSING else ', error="invalid_token"')
         super().__init__(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge}, reason=str(reason))
         self.reason = reason

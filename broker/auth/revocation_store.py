@@ -60,9 +60,9 @@ class KnownRevocations:
         expires_at_ms: int | None = None,
     ) -> Revoked:
         """Refuse one token (until `expires_at_ms`, when it expires, if that is known), or all that a user was issued
-        until now, here and on every edge. It holds here even if it cannot be stored or told: `settle` tries again.
+        until now, here and on every edge. It is valid here even if it cannot be stored or published: `settle` retries.
 
-        Raises `Problem` 422, and what Redis does where the others cannot be told."""
+        Raises `Problem` 422, and errors of Redis if it cannot be published."""
         now_ms = self._now_ms()
         member = _member(jti, user, org)
         if len(self._unsaved) >= MAX_UNSAVED:
@@ -71,13 +71,13 @@ class KnownRevocations:
         self._revocations.add(member, score, now_ms)
         self._unsaved[member] = score
         self._on_revoked()  # before anything that Redis may hold up
-        # Stored before it is told: an edge that misses the message finds it when it resubscribes and loads.
+        # Stored before it is published: an edge that misses the message finds it when it resubscribes and loads.
         await self._store()
         is_stored = member not in self._unsaved
         try:
             await self._tell(member, score)
         except (RedisError, *GONE):
-            self._unsaved[member] = score  # so that `settle` tells it
+            self._unsaved[member] = score  # so that `settle` publishes it
             raise
         return Revoked(member, score, is_stored)
 
@@ -88,7 +88,7 @@ class KnownRevocations:
         await self._redis.zrem(keys.REVOCATIONS, member)
         self._forget(member)
         await self._redis.zrem(keys.REVOCATIONS, member)  # it may just have been stored
-        with contextlib.suppress(RedisError):  # full: only an edge that misses the message too will not hear of it
+        with contextlib.suppress(RedisError):  # full: only an edge that also misses the message does not learn it
             await self._redis.zadd(keys.REVOCATIONS_TAKEN_BACK, {member: self._now_ms()})
         await self._tell(member, NEVER)
         return member
@@ -114,7 +114,7 @@ class KnownRevocations:
             get_logger().warning("revocations_not_stored", count=len(self._unsaved), error=type(error).__name__)
 
     async def settle(self) -> None:
-        """Tell and store again what could not be stored: an edge that started meanwhile has not heard of it."""
+        """Publish and store again what could not be stored: an edge that started since does not know it."""
         if self._unsaved:
             for member, score in list(self._unsaved.items()):
                 await self._tell(member, score)
@@ -126,7 +126,7 @@ class KnownRevocations:
         await self._redis.zremrangebyscore(keys.REVOCATIONS_TAKEN_BACK, "-inf", now_ms - TAKEN_BACK_MS)
 
     async def load(self) -> list[str]:
-        """Read all revocations from Redis; returns the members that are news, whose streams are to be closed."""
+        """Read all revocations from Redis; returns the new members; their streams are to be closed."""
         now_ms = self._now_ms()
         stored: Any = await self._redis.zrangebyscore(keys.REVOCATIONS, f"({now_ms}", "+inf", withscores=True)
         taken_back: Any = await self._redis.zrange(keys.REVOCATIONS_TAKEN_BACK, 0, -1)

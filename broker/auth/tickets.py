@@ -59,7 +59,7 @@ class _Open(NamedTuple):
 
 
 class Tickets:
-    """`async with Tickets(redis, edge_id) as tickets:`; streams tell it what they open and close."""
+    """`async with Tickets(redis, edge_id) as tickets:`; streams report what they open and close."""
 
     def __init__(self, redis: Redis, edge_id: str, *, clock: Callable[[], float] = time.time) -> None:
         self._redis = redis
@@ -87,7 +87,7 @@ class Tickets:
         return ticket, use_by if identity.expires_at is None else min(use_by, identity.expires_at)
 
     async def redeem(self, ticket: str) -> Identity:
-        """Whom a ticket stands for. Raises `Unauthorized` and redis errors."""
+        """The identity of a ticket. Raises `Unauthorized` and redis errors."""
         stored = None
         if TICKET.match(ticket):
             stored = await self._redis.getex(keys.ticket_key(_digest(ticket)), ex=LIFETIME_SECONDS)
@@ -162,7 +162,7 @@ class Tickets:
                 self._wake.set()
 
     async def _claim(self) -> None:
-        """Say whose the streams opened since are, and have those that they replace closed."""
+        """Announce the streams opened since, and close those that they replace."""
         while lot := [(digest, self._open[digest].use) for digest in islice(self._unclaimed, LOT)]:
             pipe = self._redis.pipeline(transaction=False)
             for digest, use in lot:

@@ -28,7 +28,7 @@ MAX_REMEMBERED = 10_000
 MAX_SHOWN = 256
 
 DEFAULT_SCOPES = frozenset({"executions:read", "executions:write"})
-"""What `mint` grants unless it is told otherwise."""
+"""What `mint` grants by default."""
 
 
 class Verifier:
@@ -103,7 +103,7 @@ class Verifier:
             raise Unauthorized(Reason.MALFORMED, "the token cannot be read") from error
 
     def _payload(self, token: str) -> bytes:
-        """The payload, whose signature one of the keys has made. Raises PyJWT's errors and `Unauthorized`."""
+        """The payload, if one of the keys has made the signature. Raises PyJWT's errors and `Unauthorized`."""
         # Twice through the header, so that only PyJWT ever parses what decides about a signature.
         key_id = jwt.get_unverified_header(token).get("kid")
         keys = self._keys.find(key_id)

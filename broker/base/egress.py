@@ -1,7 +1,7 @@
 """Through which proxy a request leaves, by the environment variables that most programs heed: `HTTPS_PROXY`,
 `HTTP_PROXY` and `NO_PROXY`, in capitals or not.
 
-aiohttp's own `trust_env` reads `.netrc` as well, whose password must not go where a token goes.
+aiohttp's own `trust_env` also reads `.netrc`; its passwords must not be sent to these hosts.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ LEEWAY_SECONDS = 30
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Whose executions a request is about, and what it may do with them.
+    """The owner of the executions that a request is about, and what it may do with them.
 
     `expires_at` and `issued_at` are the token's `exp` and `iat` (unix seconds). `execution_id` is set by a ticket that
     is good for one execution only; `ticket` is the digest of that ticket, `ticket_use` how often it

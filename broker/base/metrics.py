@@ -36,8 +36,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class Metrics:
-    """One per edge process, handed to whoever counts. Attributes are ready to `inc`, `set` or `observe`; labelled ones
-    are mappings from the label's value to such a child. Durations are in seconds."""
+    """One per edge process, given to every part that counts. Attributes are ready to `inc`, `set` or `observe`;
+    labelled ones are mappings from the label's value to such a child. Durations are in seconds."""
 
     def __init__(self, version: str = "unknown") -> None:
         self.registry = CollectorRegistry()
@@ -73,7 +73,7 @@ class Metrics:
         self.replayed_events = self._counter("replayed_events", "Events delivered from history")
         self.replay_duration = self._histogram("replay_duration_seconds", "From joining to live")
         self.history_reads = self._counters("history_reads", "History reads by who answered", "source", HistorySource)
-        self.resets = self._counters("resets", "Streams told that history is lost", "reason", ResetReason)
+        self.resets = self._counters("resets", "Streams that got stream:reset", "reason", ResetReason)
 
     def _redis(self) -> None:
         self.pubsub_messages = self._counter("pubsub_messages", "Messages received on the one subscription")

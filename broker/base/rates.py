@@ -13,7 +13,7 @@ BURST_SECONDS = 60.0
 
 class Rates:
     """Per user and kind, at most `per_minute` in a minute (GCRA, as in `admission.lua`): a minute's worth at once, then
-    at a steady pace. Users who are forgotten, as others are active, begin anew."""
+    at a steady pace. A user that is forgotten because others are active begins again."""
 
     def __init__(self, remembered: int = MAX_REMEMBERED) -> None:
         self._remembered = remembered

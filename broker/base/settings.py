@@ -152,7 +152,7 @@ class Settings(SharedSettings, frozen=True, kw_only=True):
     write_timeout_seconds: Annotated[
         float,
         about(
-            "a viewer, or any answer, of which no byte leaves for so long is cut as `slow`", "seconds", ge=0.1, le=3600
+            "a viewer or response is cut as `slow` if no byte of it leaves for this time", "seconds", ge=0.1, le=3600
         ),
     ] = 30
     viewer_buffer_bytes: Annotated[
@@ -173,7 +173,7 @@ class SettingRow(NamedTuple):
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """The settings in `environ`; a variable that is set to nothing counts as not set. Raises `InvalidSetting` for a
-    value that is not allowed and `UnknownSetting` for a `RUNCAST_*` name that is none."""
+    value that is not allowed and `UnknownSetting` for an unknown name `RUNCAST_*`."""
     known = [setting.variable for setting in settings_of(Settings).values()]
     _refuse_unknown((name for name, text in environ.items() if _is_ours(name, text.strip())), known)
     return read(Settings, environ)

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def unsent_bytes(transport: Any) -> int:
-    """What has not reached the peer: in the transport and, where the system tells (Linux), in the kernel. While nothing
+    """Bytes that have not reached the peer: in the transport and, on Linux, in the kernel. While nothing
     is written it only ever gets less, by every byte that the peer takes. 0 when the connection is closing."""
     if transport is None or transport.is_closing():
         return 0

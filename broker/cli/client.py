@@ -163,8 +163,8 @@ class EdgeClient:
     ) -> AsyncGenerator[ClientEvent, None]:
         """Every event after `cursor` of the stream at `path` (`stream_path(…)` or `FEED_PATH`), until it is finished.
 
-        An edge that is away is waited for; `on_link` hears of it. Between two `stream:reset` events no id comes twice.
-        Raises `NotSignedIn`, `Forbidden`, `NotFound` and other `ApiError`s, and `NotAStream`.
+        Waits for an edge that does not answer, and reports it to `on_link`. Between two `stream:reset` no id comes
+        twice. Raises `NotSignedIn`, `Forbidden`, `NotFound` and other `ApiError`s, and `NotAStream`.
         """
         params = params or {}
         from_now = params.get("from", "now" if path.startswith(FEED_PATH) else "start") == "now"
@@ -255,7 +255,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 
 async def _chunks(response: aiohttp.ClientResponse, position: Position) -> AsyncIterator[bytes]:
-    """The body as it comes. Silence for 2.5 heartbeats is a dead connection: no FIN ever says so behind a NAT."""
+    """The body as it comes. Silence for 2.5 heartbeats is a dead connection: a NAT may drop it without a FIN."""
     while True:
         beat = position.heartbeat_seconds
         silence = FIRST_BYTES_SECONDS if beat is None else beat * SILENT_HEARTBEATS

@@ -143,4 +143,4 @@ LINES: dict[type[Event], Callable[[Any], list[Text]]] = {
     ev.Timeout: _timeout,
     ev.SandboxViolation: _violation,
 }
-"""The events whose lines depend on nothing that was before."""
+"""The events whose lines do not depend on earlier events."""

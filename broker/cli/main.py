@@ -77,14 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    each = commands.add_parser("demo", help="everything on this machine: Redis, an edge, a worker with demo agents")
+    each = commands.add_parser("demo", help="run Redis, an edge and a worker with demo agents on this machine")
     each.add_argument("--script", metavar="EVENTS.jsonl", help="play a recorded execution instead of running a worker")
     each.add_argument("--speed", type=float, default=1.0, help="how many times faster to play it (default 1)")
     each.set_defaults(command=_demo)
 
     each = commands.add_parser("serve", help="run an edge")
     each.add_argument("--workers", type=int, default=0, metavar="N", help="N supervised processes on one port")
-    each.add_argument("--dev", action="store_true", help="loopback only, with a made-up secret")
+    each.add_argument("--dev", action="store_true", help="loopback only, with a generated secret")
     each.set_defaults(command=_serve)
 
     # `runcast worker` is dispatched before parsing; it stands here to be listed.
@@ -98,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     _edge_arguments(each)
     each.set_defaults(command=_run)
 
-    each = commands.add_parser("tail", help="follow an execution, or everything of a user")
+    each = commands.add_parser("tail", help="follow an execution, or all executions of a user")
     each.add_argument("execution", nargs="?")
-    each.add_argument("--user", help="everything of this user (your own, or with scope admin any)")
+    each.add_argument("--user", help="all executions of this user (yourself; any user with scope admin)")
     each.add_argument("--after", metavar="ID", help="begin after this event id")
     _edge_arguments(each)
     each.set_defaults(command=_tail)
@@ -112,14 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--ttl", type=float, default=3600, help="seconds (default 3600)")
     each.set_defaults(command=_token)
 
-    each = commands.add_parser("doctor", help="check Redis, and the way from an edge to its viewers")
-    each.add_argument("url", nargs="?", help="address at which viewers reach the edges")
+    each = commands.add_parser("doctor", help="check Redis, and the network path from an edge to its viewers")
+    each.add_argument("url", nargs="?", help="public address of the edges")
     each.add_argument(
-        "--token", default=os.environ.get("RUNCAST_TOKEN"), help="for the streams it opens (RUNCAST_TOKEN)"
+        "--token", default=os.environ.get("RUNCAST_TOKEN"), help="token for the streams that it opens (RUNCAST_TOKEN)"
     )
-    each.add_argument(
-        "--idle", type=float, default=40.0, help="seconds for which a quiet stream is watched (default 40)"
-    )
+    each.add_argument("--idle", type=float, default=40.0, help="seconds to watch a quiet stream (default 40)")
     each.set_defaults(command=_doctor)
 
     each = commands.add_parser("openapi", help="print the API description")

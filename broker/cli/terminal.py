@@ -61,7 +61,7 @@ async def watch(
     cursor: EventId | None = None,
     stdin: TextIO | None = None,
 ) -> int:
-    """Show the execution of this id (or the feed) until it ends, whatever the connection does meanwhile.
+    """Show the execution of this id (or the feed) until it ends, across lost connections.
 
     What the agent asks is asked here when `stdin` (default: the process's) and the console are terminals. Returns the
     exit status: 0 completed, 1 failed, 130 cancelled. Raises what `EdgeClient.follow` raises.
@@ -224,7 +224,7 @@ class Asker:
             self._task = asyncio.create_task(self._converse(), name="terminal-ask")
 
     def clear_prompt(self) -> None:
-        """Make room for lines: an agent that asks may go on with something else meanwhile."""
+        """Make room for lines: an agent that waits for an input may emit other events."""
         if self._reading is not None:
             self._console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
 

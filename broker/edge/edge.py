@@ -1,4 +1,4 @@
-"""The life of an edge: what it is made of, in the order in which it starts and, reversed, stops."""
+"""The composition root of an edge: its parts in the order in which they start and, reversed, stop."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ from emitter.wire.redact import Redactor
 LOOPBACK = "127.0.0.1"
 RECHECK_SECONDS_MAX = 15.0
 UNREADY_SECONDS = 5.0
-"""How long a stopping edge is unready before it stops to listen, if it drains for four times as long or longer."""
+"""How long a stopping edge is unready before it stops listening, if the drain takes at least four times as long."""
 
 
 class Edge:
     """One edge process: `async with Edge(settings) as edge:` serves until the block ends, then drains.
 
-    `public` and `admin` are sockets to serve on that somebody else bound (a supervisor); by default the edge binds the
-    settings' addresses itself. `port` and `admin_port` tell where it listens.
+    `public` and `admin` are sockets that a supervisor has bound; by default the edge binds the addresses of the
+    settings. `port` and `admin_port` are its ports.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Edge:
         metrics.sockets_limit.set(self._room.sockets)
         sock = self._sockets[0] or listen(settings.host, settings.port)
         counts = Counts(metrics.sockets, metrics.rejected[RejectReason.SOCKETS])
-        # A socket that somebody else bound has other processes on it.
+        # Other processes accept from a socket that a supervisor has bound.
         shared = self._room.streams if self._sockets[0] else 0
         self._public = Listener(sock, self._room.sockets, counts, shared=shared)
         self.port = self._public.port
@@ -273,14 +273,14 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _drain(self) -> AsyncIterator[None]:
-        # The last to start is the first to stop: the listener still stands while viewers are sent elsewhere.
+        # The last to start is the first to stop: the listener is still open while viewers move to other edges.
         yield
         self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
         self._public.draining = True
         self.ops.drain()
         last_seconds = 0.0  # a second signal ends it at once
         try:
-            # Without viewers, too, whoever sends requests here hears first that they are to go elsewhere.
+            # Also without viewers: proxies must first see that this edge is not ready.
             await asyncio.gather(self.streams.drain(self.settings.drain_seconds), asyncio.sleep(self._unready_seconds))
             last_seconds = SHUTDOWN_SECONDS - WATCH_SECONDS
         finally:
@@ -288,10 +288,10 @@ class Edge:
 
     @property
     def _unready_seconds(self) -> float:
-        """For how long this edge says at least that it is not ready before it stops to listen."""
+        """How long this edge is unready, at least, before it stops listening."""
         return min(UNREADY_SECONDS, self.settings.drain_seconds / 4)
 
-    # --- what the parts need of each other ---------------------------------------------------------------------------
+    # --- connections between parts -----------------------------------------------------------------------------------
 
     def _app(self) -> web.Application:
         settings = self.settings
@@ -316,7 +316,7 @@ class Edge:
         chat = AiSdk(gateway.for_protocol(StreamProtocol.AI_SDK))
         ag_ui = AgUi(gateway.for_protocol(StreamProtocol.AG_UI), self.redis)
         a2a = A2A(gateway.for_protocol(StreamProtocol.A2A), self.redis, self.history, version(), settings.public_url)
-        # What is bound to this machine alone (`serve --dev`, `demo`) is what somebody works on.
+        # An edge on loopback (`serve --dev`, `demo`) is for development.
         static = StaticFiles(fresh=settings.host == LOOPBACK)
         app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *static.routes()])
         return app

@@ -367,7 +367,7 @@ def _stream_paths() -> Json:
 
 def _stream_ops() -> Json:
     names = ("stream:open", "stream:token_expiring", "stream:end")
-    told = {"ops": ref("OpsSnapshot"), **{name: ref(api.CONTROL_EVENTS[name].__name__) for name in names}}
+    sent = {"ops": ref("OpsSnapshot"), **{name: ref(api.CONTROL_EVENTS[name].__name__) for name in names}}
     return operation(
         "streamOperations",
         "How edges, workers and Redis are, every two seconds",
@@ -376,7 +376,7 @@ def _stream_ops() -> Json:
             "200": {
                 "description": "Server-sent events without an `id`: each snapshot says everything.",
                 "headers": header_refs(),
-                "content": {SSE: {"schema": {"type": "string"}, "x-sse-events": told}},
+                "content": {SSE: {"schema": {"type": "string"}, "x-sse-events": sent}},
             }
         },
         tag="operations",

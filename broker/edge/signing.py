@@ -14,7 +14,7 @@ from emitter.errors import InvalidSetting
 
 
 def static_key(settings: Settings) -> Keys:
-    """The configured key. Raises `InvalidSetting` when there is none, or the PEM is none."""
+    """The configured key. Raises `InvalidSetting` if there is none, or if the PEM is invalid."""
     if settings.jwt_public_key:
         pem = settings.jwt_public_key
         try:

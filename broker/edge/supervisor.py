@@ -139,7 +139,7 @@ class Supervisor:
             asyncio.get_running_loop().remove_reader(pipe)  # the child is gone; its exit is waited for elsewhere
 
     async def _watch(self, child: Child) -> None:
-        """Kill a child whose loop stands still; when stopping, ask it once and kill it when its time is over."""
+        """Kill a child with a blocked loop; when stopping, signal it once and kill it after its time."""
         stop_by = float("inf")
         while True:
             now = time.monotonic()

@@ -36,7 +36,7 @@ P = TypeVar("P")
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A file of a message. `media_type` and `name` are the client's words. `references`: handles of the file by the
-    provider that has it, under an empty name where the client does not say whose. `omitted`: why the file is not here.
+    provider that has it, under an empty name if the client does not name it. `omitted`: why the file is not here.
     """
 
     url: str | None = None
@@ -152,7 +152,7 @@ def held(coded: Any, media_type: Any = None, name: Any = None, *, field: str = "
 
 
 def _check(attachment: Attachment, field: str) -> None:
-    """Raises `Unfit` for bytes that are none."""
+    """Raises `Unfit` for text that is no base 64."""
     coded = bytes_of(attachment)
     if coded is None:
         if attachment.url is not None and _BLANK.search(attachment.url):

@@ -180,7 +180,7 @@ class Commands:
         return _completed(state, record, waits_for)
 
     async def params(self, owner: Owner, execution_id: str) -> dict[str, Any]:
-        """What an execution was started with, without credentials. What others wrote that is no object is none."""
+        """What an execution was started with, without credentials. A value that is no object counts as empty."""
         record = _PARAMS.read(await self._redis.hmget(owner.execution(execution_id).record, *_PARAMS.names))
         try:
             return read_object(record.params)

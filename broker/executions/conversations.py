@@ -19,7 +19,7 @@ from emitter.wire.limits import MAX_CONVERSATION_BYTES
 
 PAGE = 50
 MAX_EXECUTIONS = 10
-"""Of how many executions the log is read to tell what was said."""
+"""The text of a conversation is read from the logs of at most so many executions."""
 MAX_TURNS = 50
 MAX_TURN_CHARS = 32_768
 """Of the conversation that an agent is given: turns, and characters of all of them together. The newest are kept."""
@@ -72,14 +72,14 @@ def given(
         if room < 0:
             break
         kept.append(turn)
-    told = _with_files(kept, room)[::-1]
+    shown = _with_files(kept, room)[::-1]
     omitted += len(before) - len(kept)
-    return {"messages": msgspec.to_builtins([*told, asked])} | ({"messagesOmitted": omitted} if omitted else {})
+    return {"messages": msgspec.to_builtins([*shown, asked])} | ({"messagesOmitted": omitted} if omitted else {})
 
 
 def _with_files(turns: Sequence[Turn], room: int) -> list[Turn]:
     """The turns, given newest first, with what of their files and data there is room for."""
-    told = []
+    shown = []
     for turn in turns:
         attachments, room = fitting(turn.attachments, room)
         data: list[dict[str, Any]] = []
@@ -93,8 +93,8 @@ def _with_files(turns: Sequence[Turn], room: int) -> list[Turn]:
                 data.append(fit)
         if len(data) < len(turn.data):
             data.append({"omitted": f"{len(turn.data) - len(data)} parts: there is no room for them"})
-        told.append(msgspec.structs.replace(turn, attachments=attachments, data=data))
-    return told
+        shown.append(msgspec.structs.replace(turn, attachments=attachments, data=data))
+    return shown
 
 
 def room_for_files(text: str, data: Sequence[dict[str, Any]], max_bytes: int) -> int:
@@ -137,7 +137,7 @@ async def past(commands: Commands, owner: Owner, conversation_id: str, *, instea
         try:
             state = await commands.state(owner, summary.execution_id, with_stack=False)
         except UnknownExecution:
-            omitted += 1  # it expired meanwhile
+            omitted += 1  # it has expired
             continue
         said = [*_turns(state, summary, await commands.params(owner, summary.execution_id)), *said]
         if sum(len(turn.content) for turn in said) > MAX_TURN_CHARS:

@@ -24,7 +24,7 @@ _ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def decode_entry(entry: Entry) -> tuple[Envelope, events.Event]:
-    """The envelope and the event of an entry. Raises `InvalidEvent` for what is none (a newer version's)."""
+    """The envelope and the event of an entry. Raises `InvalidEvent` for an unknown event (of a newer version)."""
     json = entry.json
     if len(json) > 2 * MAX_DEPTH and json.count(b"[") + json.count(b"{") > MAX_DEPTH and _is_deep(json):
         json = _flat(json)

@@ -103,7 +103,7 @@ class Fold(FoldedState):
         self._close(self._last.seq)
 
     def _close(self, seq: int) -> None:
-        """Nothing goes on in an execution that is over: what was not told to end was interrupted."""
+        """Parts that are open at the end of the execution are interrupted."""
         for phase in self.phases.values():
             if phase.status == "running":
                 self._change(self.phases, seq, phase.id, replace(phase, status="interrupted"))
@@ -116,7 +116,7 @@ class Fold(FoldedState):
         self._close_texts(seq)
 
     def _close_texts(self, seq: int) -> None:
-        """An agent that ended in order has said all that it had to say, in messages that it did not complete too."""
+        """If the execution completed, open texts are complete as well; otherwise they are interrupted."""
         outcome = {"complete": True} if self.status == "completed" else {"interrupted": True}
         for message, text in self._messages.values():
             if not message.complete:
@@ -212,7 +212,7 @@ class Fold(FoldedState):
         self._set(self.facts, seq, "activity", Activity(status=event.status, message=event.message))
 
     def _progress(self, seq: int, event: events.Progress) -> None:
-        """A specialist's progress is its own; the execution's is what nobody in particular says."""
+        """Progress with a known specialist belongs to it; all other progress belongs to the execution."""
         if event.specialist is not None and (known := self.specialists.get(event.specialist)):
             known = replace(known, progress=event.progress, current_action=event.current_action)
             self._set(self.specialists, seq, event.specialist, known)

@@ -1,7 +1,7 @@
 """Checks the answers to forms, each in a process of its own.
 
 A schema is a program that somebody else wrote: one pattern, or a few references to references, keeps a validator busy
-for hours, and nothing can interrupt it in this process. A child can be killed, and an edge goes on meanwhile. People
+for hours, and nothing can interrupt it in this process. A child can be killed, and the edge continues. People
 answer rarely enough for the tenth of a second that a child takes.
 """
 

@@ -1,4 +1,4 @@
-"""What people answer to the questions of agents: whether it fits the question, and who was first."""
+"""People's answers to inputs: whether an answer fits the input, and which one was first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DETAIL_CHARS = 300
 
 
 class _Asked(NamedTuple):
-    """A question as the record has it, which keeps it until its answer (JSON) or the execution's end."""
+    """An input in the record, which keeps it until its answer (JSON) or the end of the execution."""
 
     question: InputRequired | None
     state: State

@@ -26,11 +26,11 @@ log = structlog.get_logger("broker")
 LIST_ROUNDS = 20
 LIST_PAGE = 200
 LIST_READ = 20
-"""Executions whose tasks and metadata are read at once for a list."""
+"""Tasks and metadata of so many executions are read at once for a list."""
 MAX_UNREADABLE = 1000
 """Unreadable records that are logged, each once."""
 LIST_BYTES = 1024 * 1024
-"""A page of a list ends after the execution whose task and metadata reach this."""
+"""A page of a list ends when the tasks and metadata on it reach this."""
 
 
 class _Listed(NamedTuple):
@@ -113,7 +113,7 @@ class Listing:
         return [listed for listed in page if after is None or listed < after], len(rows) < LIST_PAGE
 
     async def summary(self, owner: Owner, execution_id: str) -> ExecutionSummary | None:
-        """One execution as lists have it (its `created_at` is not known, and 0); `None` if there is none."""
+        """One execution as lists have it (its `created_at` is unknown, and 0); `None` if it does not exist."""
         listed = _Listed(0, execution_id)
         (row,) = await self._read_each(owner, [listed], _SUMMARY)
         return self._summary(listed, _SUMMARY, row)

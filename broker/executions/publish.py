@@ -51,7 +51,7 @@ MAX_EVENTS = 1000
 SLICE_SECONDS = 0.004
 """For so long the events of a request are prepared before others get the loop."""
 LOT_BYTES = 256 * 1024
-"""Of events that Redis appends in one step. It takes 20 to 50 µs for a KB, and does nothing else meanwhile."""
+"""Of events that Redis appends in one step, which blocks it for 20 to 50 µs per KB."""
 NOT_PUBLISHED = {
     InputReceived.type: "answers are given at POST .../input, by the person who gives them",
     ExecutionQueued.type: "executions are queued by POST /api/agent/execute",
@@ -95,7 +95,7 @@ def read_producer(headers: Mapping[str, str]) -> tuple[str, int]:
         raise Problem(400, "invalid-parameter", "Producer-Id is 1 to 64 of A-Z a-z 0-9 _ . -", path="Producer-Id")
     if not re.fullmatch(r"[1-9][0-9]{0,14}", text):
         raise Problem(400, "invalid-parameter", "Producer-Seq is a whole number from 1", path="Producer-Seq")
-    # Apart from the producers of emitters and of the edges, whose names it must not take.
+    # A namespace of its own: it must not collide with the producers of emitters and edges.
     return "http." + producer, int(text)
 
 
@@ -176,7 +176,7 @@ def _with_text(event: Any, text: str) -> Event | None:
 
 
 def _half(where: str, line: bytes) -> Problem | None:
-    """What is wrong with a line whose texts have halves of surrogate pairs, of which decoders say that it is cut."""
+    """The problem of a line with lone surrogates, which decoders report as a truncated line."""
     if not _MAY_BE_HALF.search(line):
         return None
     found = None
@@ -304,7 +304,7 @@ async def publish(
     high; what was appended before stands.
 
     An event keeps the number that its producer gave it, whatever a hook did to those before it: so a repeat appends
-    nothing twice even if the hooks have changed their mind meanwhile. No events are a sign of life.
+    nothing twice even if the hooks have changed since. An empty list renews the lease.
     """
     name, first_seq = producer
     mode: Mode = "any" if may_begin(events) else "existing"

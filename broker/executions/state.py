@@ -45,15 +45,15 @@ MAX_TOOLS = 500
 MAX_MESSAGES = 200
 MAX_OTHERS = 200
 MAX_STATE_BYTES = 4 * 1024 * 1024
-"""Bytes of memory, about, above which parts are given up; as JSON they are fewer."""
+"""Bytes of memory, about, above which parts are clipped; as JSON they are fewer."""
 SMALL_PART_BYTES = 600
-"""Up to this a part has nothing to give up; there are only so many parts."""
+"""Parts up to this size are not clipped; their number is limited."""
 T = TypeVar("T")
 W = TypeVar("W", MessageState, ArtifactState)
 
 
 class Voided(NamedTuple):
-    """What `execution:superseded` took back, or changed: ids in order, and whether it was the synthesis."""
+    """What `execution:superseded` removed or changed: ids in order, and whether the synthesis is among it."""
 
     messages: Sequence[str] = ()
     partials: Sequence[str] = ()
@@ -73,7 +73,7 @@ class FoldedState:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._call: str | None = None
-        """In which call a sub-agent says what is taken now. An event that only has a parent is the execution's own."""
+        """The call of the sub-agent that emitted the current event. An event with a parent but no agent has none."""
         self._event: tuple[Envelope, events.Event]
         self.status: events.State = "queued"
         self._is_begun = False
@@ -132,7 +132,7 @@ class FoldedState:
         return [_written(item) for item in self._messages.values()]
 
     def has_said(self, message_id: str, text: str) -> bool:
-        """Whether this is all that there is of a message."""
+        """Whether this is the whole text of a message."""
         item = self._messages.get(message_id)
         return item is not None and len(item[1]) == len(text) and str(item[1]) == text
 
@@ -146,11 +146,11 @@ class FoldedState:
 
     @property
     def is_short_of_texts(self) -> bool:
-        """Whether messages, partial results or artifacts are missing: there were too many."""
+        """Whether messages, partial results or artifacts are missing because there were too many."""
         return self._messages.is_short or self._artifacts.is_short or self.partials.is_short
 
     def is_result_told(self) -> bool:
-        """Whether there is no result, or the texts come to it."""
+        """Whether there is no result, or the texts together are the result."""
         result = self.end.get("result")
         texts = [text for message, text in self._messages.values() if message.parent_id is None]
         if not isinstance(result, str) or sum(map(len, texts)) != len(result):
@@ -171,13 +171,13 @@ class FoldedState:
     # memory
 
     def shrink(self, max_bytes: int) -> None:
-        """Keep no more than this from here on."""
+        """Keep at most this many bytes from now on."""
         self._max_bytes = max_bytes
         if self._bytes > max_bytes:
             self._clip()
 
     def _clip(self) -> None:
-        """Give up what was left alone for longest, down to half of what is allowed, so that it is done seldom."""
+        """Clip the parts that did not change for longest, down to half of the limit, so that it happens seldom."""
         collections: tuple[Items[Any], ...] = (
             self.facts, self.phases, self.specialists, self.inputs, self.partials, self._tools, self._thoughts,
             self._messages, self._artifacts,
@@ -203,7 +203,7 @@ class FoldedState:
         items.set(seq, id_, value, held)
 
     def _change(self, items: Items[T], seq: int, id_: str, value: T) -> None:
-        """Set what the end changes, of which its event says nothing."""
+        """Set a part that the end changes; the terminal event does not name it."""
         self._bytes += PART_BYTES
         items.set(seq, id_, value, PART_BYTES)
 

@@ -35,7 +35,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 
 
 class OnDisconnect(_Request, frozen=True):
-    """Cancel when nobody has watched for so long."""
+    """Cancel after this time without a viewer."""
 
     cancel_after_seconds: Annotated[float, Meta(ge=1, le=86_400)]
 
@@ -382,7 +382,7 @@ class Cancellation(_Part, frozen=True):
 
 
 class ExecutionState(_Part, frozen=True):
-    """An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning.
+    """An execution according to its log up to `cursor`. `text` is every message joined, in order of their beginning.
 
     It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left
     alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}`

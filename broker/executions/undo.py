@@ -12,9 +12,9 @@ MAX_TEXT = 262_144
 """Characters kept of one message, thought or artifact."""
 MAX_VERSIONS = 8
 CUT_TEXT = 200
-"""Characters that stay of a text whose rest was given up."""
+"""Characters that are kept of a clipped text."""
 MAX_ID = 1024
-"""A part whose id is longer is given up as a whole: there is no short form of it."""
+"""A part with a longer id is dropped as a whole: it has no short form."""
 
 T = TypeVar("T")
 

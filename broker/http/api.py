@@ -175,7 +175,7 @@ class Api:
         """Holds one page, and what the kernel takes. A reader that takes nothing is cut off by `Responses`."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
         if request.version < HttpVersion11:
-            response.force_close()  # no chunks: only the connection's end tells that of the body
+            response.force_close()  # no chunks: only the end of the connection marks the end of the body
         page = await self._next(identity, pages)  # before anything is sent: there may be no such execution
         await response.prepare(request)
         while page is not None:
@@ -217,7 +217,7 @@ class Api:
         return _json(answer, status=202)
 
     def _preparing(self, request: web.Request, identity: Identity, body: bytes) -> AbstractAsyncContextManager[None]:
-        """One large body of a user after the other, beside the small ones: a round of the loop has a slice of each."""
+        """Large bodies of one user are processed one after the other, in slices between the small ones."""
         if len(body) <= SMALL_BODY_BYTES:
             return self._gateway.working(request)
         return self._preparations.turn(identity.principal)
@@ -319,7 +319,7 @@ def _revocation(revoked: Revoked) -> RevocationResponse:
 
 
 def _named(request: web.Request) -> RevocationRequest:
-    """The same by the query, for clients whose DELETE has no body."""
+    """The same from the query, for clients that send no body with DELETE."""
     named = {name: request.query[name] for name in ("jti", "user", "org") if name in request.query}
     return msgspec.convert(named, RevocationRequest)
 

@@ -1,4 +1,4 @@
-"""Errors as clients see them: RFC 9457 `application/problem+json`, made in one place from whatever was raised.
+"""Errors as clients see them: RFC 9457 `application/problem+json`, made in one place from every exception.
 
 `setup(app)` gives every response an `X-Request-ID` and turns every error into a problem.
 """
@@ -16,12 +16,12 @@ from broker.base.request_context import REQUEST_ID_HEADER, request_id_of, trace_
 from emitter.tracing.trace import log_fields
 
 RESPONSE_HEADERS = {
-    "Server": "runcast",  # and not which versions of what it is made of
+    "Server": "runcast",  # without versions of its libraries
     "X-Content-Type-Options": "nosniff",
 }
 """What every response has."""
 BODY_CODINGS = ("identity", "gzip", "deflate")
-"""What a request's body may be in, and aiohttp unpacks."""
+"""Content codings of request bodies that aiohttp decodes."""
 
 _PREPARED = web.RequestKey("prepared", web.StreamResponse)
 
@@ -46,7 +46,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             raise unsupported_coding()
         return await handler(request)
     except ConnectionResetError:
-        raise  # the client left; there is nobody to tell
+        raise  # the client has left
     except Exception as error:  # the last place before aiohttp's own plain text error
         if isinstance(error, web.HTTPException) and error.status < 400:
             raise

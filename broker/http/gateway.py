@@ -1,5 +1,5 @@
-"""What every HTTP interface of an edge does for its callers, whatever protocol it speaks: let them in, read what they
-send, and start, cancel, answer and show executions. Counted and logged here, so that it is the same for all."""
+"""What every protocol of an edge has in common: authenticate callers, read bodies, and start, cancel, answer and show
+executions. Counted and logged here, so that it is the same for all protocols."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ FOLDS, FOLDS_PER_USER = 32, 4
 
 
 class Gateway:
-    """The front of one edge as one protocol needs it; `speaking` gives that of another. `commands` are for reading."""
+    """What one protocol needs of an edge; `for_protocol` makes it for another one. `commands` is for reading only."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Gateway:
     async def identify(
         self, request: web.Request, *scopes: str, ticket: bool = False, rate: Rate | None = None
     ) -> Identity:
-        """Who calls, and may now: within `rate`, and with a turn. Raises `Problem` 401, 403 (one of `scopes` is
+        """The caller, within `rate` and after waiting for a turn. Raises `Problem` 401, 403 (one of `scopes` is
         missing), 422, 429, 503; `ticket` as in `Authenticator`: such a request opens a stream, which has limits of its
         own."""
         try:
@@ -178,8 +178,8 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def working(self, request: web.Request) -> AsyncIterator[None]:
-        """Around work on a body, which nothing interrupts. Of many that arrive together, one user's are worked on one
-        after the other: the loop goes round between those that take long."""
+        """Around the synchronous work on a body. Bodies of one user are processed one after the other, and the loop
+        runs between those that take long."""
         async with self._work.turn(request[EXCHANGE].user, is_patient=True):
             slices = Slices(WORK_SECONDS)
             try:
@@ -188,7 +188,7 @@ class Gateway:
                 await slices.pause()
 
     async def read_body(self, request: web.Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-        """The body, within limits of size and time; a second time at once."""
+        """The body, within limits of size and time; a second call returns it at once."""
         if _BODY not in request:
             if (request.content_length or 0) > max_bytes:
                 raise _body_too_large(max_bytes)
@@ -202,7 +202,7 @@ class Gateway:
         return request[_BODY]
 
     async def _receive(self, request: web.Request, max_bytes: int) -> bytes:
-        """Not `request.read`, which inflates a compressed body in one go."""
+        """Not `request.read`, which inflates a compressed body in one step."""
         body, slices = bytearray(), Slices(SLICE_SECONDS)
         while piece := await request.content.readany():
             body += piece
@@ -232,8 +232,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def starting(self, identity: Identity) -> AsyncIterator[None]:
-        """Around all that starting an execution takes: holds the caller's rate (`Problem` 429), and counts what was
-        refused in it."""
+        """Around all steps of a start: checks the caller's rate (`Problem` 429), and counts refused starts."""
         try:
             await self._within(identity, EXECUTES)
             yield
@@ -259,11 +258,11 @@ class Gateway:
         return answer, is_new
 
     def accepted(self, request: web.Request, identity: Identity, execution_id: str, *, is_new: bool) -> None:
-        """Count and log a start; or a repeat, which a protocol may know by signs of its own."""
+        """Count and log a start, or a repeat that a protocol has recognised itself."""
         self._metrics.executes["accepted" if is_new else "repeated"].inc()
         self.audit(request, identity, "execution_accepted", execution=execution_id, repeated=not is_new)
 
-    # --- steer -------------------------------------------------------------------------------------------------------
+    # --- change ------------------------------------------------------------------------------------------------------
 
     async def cancel(
         self, request: web.Request, identity: Identity, execution_id: str, reason: str | None
@@ -277,14 +276,14 @@ class Gateway:
     async def answer(
         self, request: web.Request, identity: Identity, execution_id: str, given: InputRequest
     ) -> InputResponse:
-        """Errors of `Commands.answer`, and `Problem` 429."""
+        """Errors of `Answers.give`, and `Problem` 429."""
         await self._within(identity, ANSWERS)
         answer = await self.commands.answers.give(identity, execution_id, given, request_id_of(request))
         self.audit(request, identity, "input_answered", execution=execution_id, input=given.input_id)
         return answer
 
     def audit(self, request: web.Request, identity: Identity, event: str, **fields: Any) -> None:
-        """The log line of something that was done."""
+        """Write the audit line of an action."""
         who = identity.principal
         about = {"user": who.user, "org": who.org, "protocol": self._protocol, **log_fields(trace_of(request))}
         if identity.subject is not None:
@@ -302,23 +301,21 @@ class Gateway:
         return await self._streams.open(request, target, identity, request_id_of(request))
 
     def folding(self, identity: Identity, *, is_patient: bool = False) -> AbstractAsyncContextManager[None]:
-        """Around reading a log or a list, and encoding what it gives: a few at once hold so much. `Problem` 429, 503;
-        an answer that has begun `is_patient`."""
+        """Around reading a log or a list, and encoding it: only a few run at once, because they need much memory.
+        `Problem` 429, 503, except for a response that has begun (`is_patient`)."""
         return self._folds.turn(identity.principal, is_patient=is_patient)
 
     @contextlib.asynccontextmanager
     async def exporting(self, request: web.Request, identity: Identity) -> AsyncIterator[None]:
-        """Around an answer as long as a log: it takes the room of a stream, and ends with its token. Raises what
-        `seat` does."""
+        """Around a response as long as a log: it takes a stream slot, and ends with its token. Errors of `slot`."""
         async with self.slot(request, identity):
             self._responses.end_with_token(request)
             yield
 
     @contextlib.asynccontextmanager
     async def slot(self, request: web.Request, identity: Identity) -> AsyncIterator[StreamSlot]:
-        """Room for one stream, to be had before anything is started that is to be shown on it. Raises what
-        `Streams.seat` does."""
-        await self.read_body(request)  # who sends slowly holds no room
+        """A stream slot, taken before the execution is started that the stream shows. Errors of `Streams.seat`."""
+        await self.read_body(request)  # a slow sender holds no slot
         async with self._streams.seat(identity) as slot:
             yield slot
 
@@ -339,12 +336,12 @@ class Gateway:
 
 
 def check_shape(body: bytes) -> None:
-    """Refuse JSON that would take long to decode; `Problem` 413. Counting takes a hundredth of decoding."""
+    """Refuse JSON that would take long to decode; `Problem` 413. Counting takes a hundredth of the time of decoding."""
     if len(body) <= UNCHECKED_BYTES or _is_simple(body):
         return
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     if unescaped.count(b'"') <= 2 * MAX_STRINGS and _is_simple(b"".join(unescaped.split(b'"')[::2])):
-        return  # what looked like structure is text
+        return  # the structure was inside texts
     raise Problem(413, "payload-too-complex", "the body has too many values to be read", limit=MAX_ITEMS)
 
 

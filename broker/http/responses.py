@@ -189,7 +189,7 @@ class Responses:
         return CloseReason.SLOW if now - exchange.moved_at >= self._write_timeout else None
 
     def _cut(self, exchange: Exchange, reason: CloseReason) -> None:
-        """A clean end would pass for a whole answer, so there is none. The handler finds that it cannot write."""
+        """Cut the connection: a clean end would look like a complete response. The handler then fails to write."""
         transport = exchange.request.transport
         if transport is None or transport.is_closing():
             return

@@ -70,7 +70,7 @@ Stamps = dict[str, tuple[Path, int, int]]
 
 
 class StaticFiles:
-    """The routes of all files. With `fresh` a change on disk shows at the next request, for whoever works on them."""
+    """The routes of all files. With `fresh` (development) a change on disk shows at the next request."""
 
     def __init__(self, root: Path = ROOT, *, fresh: bool = False) -> None:
         self._root = root
@@ -107,7 +107,7 @@ class StaticFiles:
 
 
 def stamps(root: Path) -> Iterator[tuple[str, tuple[Path, int, int]]]:
-    """The files that are served. A link is none of them, wherever it leads."""
+    """The files that are served. Symbolic links are not."""
     for folder in FOLDERS:
         for place, inner, names in os.walk(root / folder):
             inner[:] = [name for name in inner if name not in LEFT_OUT and not name.startswith(".")]
@@ -125,7 +125,7 @@ def read(path: Path) -> Page:
 
 
 def answer(request: web.Request, page: Page) -> web.Response:
-    """The file, or 304 for who has it already."""
+    """The file, or 304 for a client that has it."""
     is_packed = page.packed is not None and accepts_gzip(request.headers.get("Accept-Encoding", ""))
     tag = page.tag + "-gzip" if is_packed else page.tag
     headers = {**HEADERS, "Content-Security-Policy": page.policy, "ETag": f'"{tag}"'}

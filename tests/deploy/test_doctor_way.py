@@ -133,15 +133,15 @@ async def test_an_address_where_nothing_is_is_one_finding() -> None:
 
 PAGE = b"<html>log in to Runcast</html>"
 STRANGERS = {
-    "somebody else": (b"200 OK\r\nContent-Length: 2\r\n\r\nhi", "not as a Runcast edge", "address"),
+    "somebody else": (b"200 OK\r\nContent-Length: 2\r\n\r\nhi", "not like a Runcast edge", "address"),
     "a page": (
         b"200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (len(PAGE), PAGE),
-        "not as a Runcast edge",
+        "not like a Runcast edge",
         "address",
     ),
     "a compressed page": (
         b"200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b12",
-        "not as a Runcast edge",
+        "not like a Runcast edge",
         "address",
     ),
     "a redirect": (

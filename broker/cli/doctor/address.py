@@ -1,4 +1,4 @@
-"""Looks at what answers at an address, before any stream is opened there."""
+"""Checks what answers at an address, before any stream is opened there."""
 
 from __future__ import annotations
 
@@ -39,23 +39,25 @@ async def who_answers(session: aiohttp.ClientSession, url: str) -> Finding | Non
         return problem(url, f"TLS fails: {str(error).partition(' [')[2].rstrip(']') or error}", change)
     except (aiohttp.ClientError, aiohttp.InvalidURL, OSError, TimeoutError) as error:
         text = str(error) or "no answer in time"
-        return problem(url, f"cannot be reached: {text}", "check the address, DNS and what is between")
+        return problem(url, f"cannot be reached: {text}", "check the address, DNS and the network between")
 
 
 def _stranger(url: str, answer: aiohttp.ClientResponse) -> Finding:
-    seen = f"answers {answer.status}, and not as a Runcast edge does"
+    seen = f"answers {answer.status}, but not like a Runcast edge"
     if answer.status in (401, 403, 407):
-        change = "something in front asks for a login of its own: let it pass these paths, for edges verify tokens"
+        change = "a proxy asks for its own login: let these paths pass without it, because edges verify tokens"
     elif target := sent_to(answer):
         seen = f"answers {answer.status} and sends to {target}"
-        change = "if that is a login page, let these paths pass without it, for edges verify tokens; else look there"
+        change = (
+            "if that is a login page, let these paths pass without it, edges verify tokens; else check that address"
+        )
     else:
         change = "check the address and the proxy's routes"
     return problem(url, seen, change)
 
 
 def sent_to(answer: aiohttp.ClientResponse) -> str:
-    """Where a redirect leads, without what its query may hold; empty if it is none."""
+    """The target of a redirect without its query, which may have secrets; empty if it is no redirect."""
     if not 300 <= answer.status < 400:
         return ""
     return answer.headers.get("Location", "nowhere").partition("?")[0]
@@ -79,13 +81,13 @@ async def alpn(url: str) -> str | None:
 
 
 async def tells_metrics(session: aiohttp.ClientSession, url: str) -> bool:
-    """Whether anybody may read them; a page for whatever path is asked for is none."""
+    """Whether the metrics are public. A page that answers every path does not count."""
     _, body = await _get(session, url + "/metrics", {})
     return b"runcast_" in body
 
 
 async def look_for_cache(session: aiohttp.ClientSession, url: str, credentials: Mapping[str, str]) -> list[Finding]:
-    """Whether an answer for somebody is given to others: what nobody is told before, nobody is told after."""
+    """Statuses without a token, before and after a request with one: a cache must not give that response to others."""
     address = url + LISTING + "?limit=1"
     before, _ = await _get(session, address, {})
     await _get(session, address, credentials)
@@ -94,7 +96,7 @@ async def look_for_cache(session: aiohttp.ClientSession, url: str, credentials: 
 
 
 async def _get(session: aiohttp.ClientSession, address: str, headers: Mapping[str, str]) -> tuple[int | None, bytes]:
-    """Status and beginning of an answer; `None` if there was none."""
+    """Status and beginning of a response; `None` if there was none."""
     with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with (
             asyncio.timeout(ANSWER_SECONDS),

@@ -1,4 +1,4 @@
-"""What the doctor found. Pure."""
+"""The doctor's findings. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def problem(what: str, seen: str, change: str) -> Finding:
 
 
 def is_well(findings: Iterable[Finding]) -> bool:
-    """Whether no promise is broken."""
+    """Whether there is no problem."""
     return not any(finding.level == "problem" for finding in findings)
 
 

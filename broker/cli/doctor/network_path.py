@@ -1,4 +1,5 @@
-"""Looks at the way from an edge to its viewers: streams through the given address, events that the doctor emits."""
+"""Checks the network path from an edge to its viewers: streams through the given address, with events that the doctor
+emits."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ FEED = "/api/agent/stream"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Whose streams are looked at."""
+    """The user whose streams the doctor opens."""
 
     token: str
     owner: Owner
@@ -60,7 +61,7 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 def caller_of(token: str, org_claim: str = "org") -> Caller:
-    """Whom a token names; whether it is good is the edge's to say. Raises `ValueError` if it is no JWT."""
+    """The token's subject, unverified; the edge verifies it. Raises `ValueError` if it is no JWT."""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
         return Caller(token, owner_of_token(str(claims["sub"]), str(claims.get(org_claim) or "default")))
@@ -83,12 +84,12 @@ async def look_at_way(url: str, caller: Caller, redis_url: str, idle_seconds: fl
             if redis_url:
                 found += await _with_events(session, url, caller, redis_url)
             else:
-                found.append(note("events", "not sent", "set RUNCAST_REDIS_URL, so that events of its own are timed"))
+                found.append(note("events", "not sent", "set RUNCAST_REDIS_URL to emit and time events"))
             found += await _quiet(session, url, caller, idle_seconds)
         except _Refused as error:
             found.append(error.finding)
         except (RedisError, RuncastError) as error:
-            change = "see what is said of Redis above"
+            change = "see the findings about Redis above"
             found.append(problem("events", f"cannot be emitted: {str(error) or type(error).__name__}", change))
     return found
 
@@ -105,7 +106,7 @@ class _Refused(Exception):
 
 
 class _Stream:
-    """One open stream: frames with the moment (monotonic) at which they came."""
+    """One open stream: frames with the time (monotonic) of their arrival."""
 
     def __init__(self, response: aiohttp.ClientResponse, opened: float) -> None:
         self.response = response
@@ -117,11 +118,11 @@ class _Stream:
 
     @property
     def is_readable(self) -> bool:
-        """That a stream is compressed is bad enough: its frames are not needed."""
+        """A compressed stream is a finding already: its frames are not needed."""
         return "Content-Encoding" not in self.response.headers
 
     async def frames(self, seconds: float) -> AsyncIterator[tuple[float, Frame]]:
-        """What comes within so many seconds. `is_cut` if the connection ended before."""
+        """The frames of the next seconds. `is_cut` if the connection ended before."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -168,24 +169,22 @@ def _refusal(response: aiohttp.ClientResponse) -> Finding:
     seen = f"{response.status} {response.content_type}"
     is_edges = response.content_type == "application/problem+json"
     if response.status == 401:
-        change = "check the token and the edges' key, and that what is between passes the Authorization header on"
+        change = "check the token, the edges' key, and that the proxy passes the Authorization header on"
     elif response.status == 403 and is_edges:
         change = "the token needs the scope executions:read"
     elif response.status == 404 and is_edges:
         change = (
-            "edges do not see what was just written: is RUNCAST_REDIS_URL here the one of theirs, database included?"
+            "edges do not see the new execution: is RUNCAST_REDIS_URL here the same as theirs, including the database?"
         )
     elif response.status in (429, 503):
-        change = "a limit was met: see RUNCAST_MAX_CONNECTIONS, RUNCAST_CONNECTS_PER_MINUTE, or try again"
+        change = "a limit was reached: see RUNCAST_MAX_CONNECTIONS, RUNCAST_CONNECTS_PER_MINUTE, or try again"
     elif target := sent_to(response):
         seen = f"{response.status}, sent to {target}"
-        change = "let /api/agent/… pass to the edge, without a login in front: edges verify tokens"
+        change = "let /api/agent/… pass to the edge without a login of the proxy: edges verify tokens"
     elif response.status == 200:
-        change = (
-            "pass the edge's Content-Type on, and check that /api/agent/… reaches an edge: it says text/event-stream"
-        )
+        change = "pass the edge's Content-Type on, and check that /api/agent/… reaches an edge (text/event-stream)"
     else:
-        change = "check the routes of what is between: /api/agent/… must reach an edge"
+        change = "check the routes of the proxy: /api/agent/… must reach an edge"
     return problem("stream", seen, change)
 
 
@@ -233,7 +232,7 @@ def _emitter(caller: Caller, execution_id: str, publisher: Publisher) -> AgentEm
 
 
 async def _time_events(stream: _Stream, emitter: AgentEmitter) -> list[Finding]:
-    """Emit a few events one by one, then a large one, and see when each comes."""
+    """Emit a few events one by one, then a large one, and measure when each arrives."""
     arrived: dict[str, float] = {}
     large = asyncio.Event()
 

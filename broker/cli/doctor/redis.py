@@ -1,4 +1,5 @@
-"""Looks at Redis: what each server says of itself, and whether these credentials can do what edges and workers do."""
+"""Checks Redis: the state that each server reports, and whether these credentials have the rights of edges or
+workers."""
 
 from __future__ import annotations
 
@@ -31,11 +32,11 @@ PINGS = 20
 USER = "runcast-doctor"
 KEPT_SECONDS = 60
 LIMITS = LogLimits(ttl_seconds=KEPT_SECONDS, finished_ttl_seconds=KEPT_SECONDS, tombstone_ttl_seconds=KEPT_SECONDS)
-"""What the doctor writes as a user of its own is gone two minutes later; another user's feed they would cut short."""
+"""The keys of the doctor's own user expire after two minutes. Only for that user: another feed would be cut short."""
 
 
 async def look_at_redis(url: str) -> list[Finding]:
-    """Everything there is to say of the Redis at `url`. Never raises what Redis does; takes a minute at most."""
+    """All findings about the Redis at `url`. Raises no error of Redis; takes a minute at most."""
     redis = connect(url)
     try:
         async with asyncio.timeout(LOOK_SECONDS):
@@ -44,11 +45,11 @@ async def look_at_redis(url: str) -> list[Finding]:
     except AuthenticationError as error:
         return [problem("Redis", f"refuses the credentials: {error}", "check user and password in RUNCAST_REDIS_URL")]
     except ResponseError as error:
-        change = "check RUNCAST_REDIS_URL: its database, and what it is that answers at its port"
+        change = "check RUNCAST_REDIS_URL: its database, and the kind of server at its port"
         return [problem("Redis", f"answers: {error}", change)]
     except (RedisError, *GONE) as error:
         text = one_line(error)
-        change = "check RUNCAST_REDIS_URL: its port, whether that speaks TLS (rediss://), and what is between"
+        change = "check RUNCAST_REDIS_URL: its port, whether it uses TLS (rediss://), and the network between"
         return [problem("Redis", f"cannot be reached: {text}", change)]
     else:
         found = [finding for server in servers for finding in judge(server)]
@@ -77,7 +78,7 @@ def _at_node(redis: Any, node: Any) -> Call:
 
 
 async def _server(name: str, call: Call, *, by_cluster: bool) -> Server:
-    """Managed servers do not have every command, and least-privilege users neither: what they lack is `None`."""
+    """Managed servers and least-privilege users lack some commands: their result is `None`."""
     info = await _unless_refused(_info(call))
     times = await _unless_refused(_times(call))
     config = await _unless_refused(_config(call))
@@ -119,7 +120,7 @@ async def _config(call: Call) -> dict[str, str]:
 
 
 async def _default_writes(call: Call) -> bool:
-    """Whether the user `default` has the rights for what scripts write, be it off or not."""
+    """Whether the user `default` has the rights for the writes of scripts, on or off."""
     writes = (
         ("XADD", f"{PREFIX}:{{doctor}}:x", "*", "field", "value"),
         ("HSET", f"{PREFIX}:{{doctor}}:x", "field", "value"),
@@ -138,7 +139,7 @@ def _texts(reply: Any) -> dict[str, str]:
 
 
 async def _data(redis: Redis) -> list[Finding]:
-    """Whether edges noticed lately that what they had seen is gone."""
+    """Whether edges noticed lately that Redis lost its data."""
     try:
         lost_ms = await redis.get(DATASET_LOST)
     except (RedisError, *GONE):
@@ -146,9 +147,7 @@ async def _data(redis: Redis) -> list[Finding]:
     if lost_ms is None:
         return []
     moment = datetime.fromtimestamp(int(lost_ms) / 1000, UTC)
-    change = (
-        "see deploy/README.md, Redis came back empty; until Redis is restarted or rewrites its file, it may be there"
-    )
+    change = "see deploy/README.md, Redis came back empty; its file may have the data until it is rewritten"
     return [problem("data", f"this Redis came back empty, seen at {moment:%Y-%m-%d %H:%M:%S} UTC", change)]
 
 
@@ -156,21 +155,21 @@ async def _data(redis: Redis) -> list[Finding]:
 
 
 async def _rights(redis: Redis) -> list[Finding]:
-    """Do what edges do, or else what workers do, on keys of the doctor's own."""
+    """Try the commands of edges, or else those of workers, on the doctor's own keys."""
     append = await _try("append to a log and read it", _append_and_read(redis))
     hear = await _try("publish and hear it", _publish_and_hear(redis))
     see = await _try("see who is there", _read_announcements(redis))
     if not is_well([append, hear, see]):
         as_worker = [append, await _try("take a job", _take_a_job(redis))]
         if is_well(as_worker):
-            change = "for an edge, and to see all there is to see here: the user `edge` of deploy/redis/users.acl"
+            change = "for an edge, and for all checks of the doctor: the user `edge` of deploy/redis/users.acl"
             return [*as_worker, note("rights", f"those of a worker, not of an edge ({hear.seen})", change)]
     return [append, hear, see]
 
 
 async def _try(what: str, work: Awaitable[None]) -> Finding:
     rights = f"these commands, keys ~{PREFIX}:* and channels &{PREFIX}:*"
-    change = f"give the user what deploy/redis/users.acl gives it: {rights}"
+    change = f"give the user the rights of deploy/redis/users.acl: {rights}"
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             await work
@@ -180,7 +179,7 @@ async def _try(what: str, work: Awaitable[None]) -> Finding:
         text = str(error) or type(error).__name__
         if "NOPERM" in text or "permission" in text:
             return problem("rights", f"cannot {what}: {text}", change)
-        return problem("rights", f"cannot {what}: {text[:200]}", "see what is said of the server, and its own log")
+        return problem("rights", f"cannot {what}: {text[:200]}", "see the findings about the server, and its log")
     return ok("rights", f"can {what}")
 
 
@@ -190,7 +189,7 @@ async def _append_and_read(redis: Redis) -> None:
     events = [prepare(event, execution_id, redact=Redactor()) for event in said]
     await append(redis, owner, execution_id, events, limits=LIMITS)
     if await redis.xlen(owner.execution(execution_id).log) != len(events):
-        raise RuncastError("what was written did not come back")
+        raise RuncastError("the event that was written did not come back")
 
 
 async def _publish_and_hear(redis: Redis) -> None:

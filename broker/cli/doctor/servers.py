@@ -1,4 +1,4 @@
-"""What a Redis or Valkey server must be for Runcast, judged by what it says of itself. Pure."""
+"""What Runcast needs of a Redis or Valkey server, judged by the state that the server reports. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SKEW_WARNING_MS, SKEW_PROBLEM_MS = 100.0, 2_000.0
 PING_WARNING_MS = 5.0
 MEMORY_WARNING, CLIENTS_WARNING = 0.8, 0.8
 PUBSUB_HARD_BYTES, PUBSUB_SOFT_BYTES = 32 * 1024**2, 8 * 1024**2
-"""Redis's own defaults: an edge that falls behind further than this is cut off, and reads what it missed."""
+"""Redis's own defaults. An edge that falls further behind is cut off, and then reads the missed events from the log."""
 MIB = 1024**2
 
 
@@ -43,7 +43,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(server: Server) -> list[Finding]:
-    """Everything there is to say of one server."""
+    """All findings about one server."""
     findings = _of_info(server, server.info) if server.info is not None else [_untold()]
     if server.times is not None and not server.is_sentinel:
         findings += [_clock(server.times), _latency(server.times)]
@@ -51,8 +51,8 @@ def judge(server: Server) -> list[Finding]:
 
 
 def _untold() -> Finding:
-    change = "look with a user that may (+info, as the user `edge` of deploy/redis/users.acl)"
-    return note("INFO", "is not allowed here: version, role, memory and persistence were not seen", change)
+    change = "use a user that may run it (+info, like the user `edge` of deploy/redis/users.acl)"
+    return note("INFO", "is not allowed: version, role, memory and persistence are not checked", change)
 
 
 def _of_info(server: Server, info: Mapping[str, Any]) -> list[Finding]:
@@ -62,8 +62,8 @@ def _of_info(server: Server, info: Mapping[str, Any]) -> list[Finding]:
     findings = [_version(info), _role(server, info), *_memory(info), _output_buffer(server.config)]
     findings += [_persistence(server.config or {}, info), *_replay(server.default_writes, info), _clients(info)]
     if info.get("redis_mode") == "cluster" and not server.by_cluster:
-        change = "redis+cluster://host:port in RUNCAST_REDIS_URL: as a single server it refuses what other nodes have"
-        findings.insert(1, problem("mode", "a node of a Cluster, named as if it were alone", change))
+        change = "redis+cluster://host:port in RUNCAST_REDIS_URL: as a single server it refuses the keys of other nodes"
+        findings.insert(1, problem("mode", "a node of a Cluster, addressed as a single server", change))
     return findings
 
 
@@ -82,7 +82,7 @@ def _role(server: Server, info: Mapping[str, Any]) -> Finding:
         return problem("role", role, "name the primary, or Sentinel (redis+sentinel://…): a replica takes no writes")
     replicas = int(info.get("connected_slaves", 0))
     if replicas and server.config is not None and server.config.get("min-replicas-to-write") == "0":
-        change = "min-replicas-to-write 1 bounds what a failover can lose (viewers are told: stream:reset diverged)"
+        change = "min-replicas-to-write 1 limits what a failover can lose (viewers get stream:reset diverged)"
         return note("role", f"primary with {replicas} replicas", change)
     return ok("role", f"primary with {replicas} replicas")
 
@@ -90,16 +90,16 @@ def _role(server: Server, info: Mapping[str, Any]) -> Finding:
 def _memory(info: Mapping[str, Any]) -> list[Finding]:
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     policy = str(info.get("maxmemory_policy", "?"))
-    keep = "maxmemory-policy noeviction: logs expire by themselves, and an evicted log is a lost log"
+    keep = "maxmemory-policy noeviction: logs expire on their own, and an evicted log is a lost log"
     found = []
     if policy in ("noeviction", "?"):
         found.append(ok("eviction policy", policy))
     elif limit:
         found.append(problem("eviction policy", policy, keep))
     else:
-        found.append(warning("eviction policy", f"{policy}, though without maxmemory it never evicts", keep))
+        found.append(warning("eviction policy", f"{policy}, although without maxmemory it never evicts", keep))
     if not limit:
-        change = "set maxmemory below what the machine has: a server that is killed for memory loses everything"
+        change = "set maxmemory below the memory of the machine: a server that is killed for memory loses everything"
         found.append(note("memory", f"{used / MIB:.0f} MiB used, no maxmemory", change))
     else:
         found.append(_fill(used, limit))
@@ -117,7 +117,7 @@ def _fill(used: int, limit: int) -> Finding:
 def _output_buffer(config: Mapping[str, str] | None) -> Finding:
     what = "pub/sub output buffer"
     if config is None:
-        return note(what, "CONFIG GET is not allowed here", "see that client-output-buffer-limit pubsub is 32mb 8mb 60")
+        return note(what, "CONFIG GET is not allowed", "client-output-buffer-limit pubsub must be 32mb 8mb 60")
     words = config.get("client-output-buffer-limit", "").split()
     if "pubsub" not in words:
         return note(what, "unknown")
@@ -127,7 +127,7 @@ def _output_buffer(config: Mapping[str, str] | None) -> Finding:
         change = "client-output-buffer-limit pubsub 32mb 8mb 60: without a limit one stuck edge can fill the memory"
         return warning(what, seen, change)
     if hard < PUBSUB_HARD_BYTES or (soft and soft < PUBSUB_SOFT_BYTES):
-        change = "client-output-buffer-limit pubsub 32mb 8mb 60: a burst cuts edges off, and each cut is read again"
+        change = "client-output-buffer-limit pubsub 32mb 8mb 60: a burst cuts edges off, and logs are read again"
         return warning(what, seen, change)
     return ok(what, seen)
 
@@ -135,19 +135,19 @@ def _output_buffer(config: Mapping[str, str] | None) -> Finding:
 def _persistence(config: Mapping[str, str], info: Mapping[str, Any]) -> Finding:
     snapshot_fails = info.get("rdb_last_bgsave_status") == "err" and config.get("save") != ""
     if snapshot_fails or info.get("aof_last_write_status") == "err":
-        change = "see its log and its disk: once it cannot save, it refuses every event (MISCONF)"
+        change = "check its log and its disk: a server that cannot save refuses every event (MISCONF)"
         return problem("persistence", "the last write to disk failed", change)
     if int(info.get("aof_enabled", 0)):
         if config.get("appendfsync") == "no":
             change = "appendfsync everysec: an event that was acknowledged is on disk within a second"
-            return warning("persistence", "append-only file, written when the system likes", change)
+            return warning("persistence", "append-only file, written when the system decides", change)
         return ok("persistence", "append-only file")
     replicas = int(info.get("connected_slaves", 0))
     saves = config.get("save")
     seen = f"snapshots only ({saves})" if saves else "no append-only file"
     if replicas:
-        return note("persistence", f"{seen}, {replicas} replicas", "appendonly yes also survives the loss of all")
-    change = "appendonly yes (appendfsync everysec): a restart loses what was not saved, and running executions with it"
+        return note("persistence", f"{seen}, {replicas} replicas", "appendonly yes also survives if all stop")
+    change = "appendonly yes (appendfsync everysec): a restart loses unsaved writes, and with them running executions"
     return warning("persistence", seen, change)
 
 
@@ -156,14 +156,17 @@ def _replay(default_writes: bool | None, info: Mapping[str, Any]) -> list[Findin
     user `default`; several versions of Redis and Valkey drop those that this user has no rights for."""
     if not int(info.get("aof_enabled", 0)):
         return []
-    what, change = "user default", "ACL SETUSER default off ~* &* +@all, and the same in its ACL file: nobody gets in"
+    what, change = (
+        "user default",
+        "ACL SETUSER default off ~* &* +@all, and the same in its ACL file (no login with it)",
+    )
     if default_writes:
         return [ok(what, "has the rights to load the append-only file")]
     refused = (info.get("errorstat_NOPERM") or {}).get("count", 0)
     seen = f"; NOPERM since the server's start: {refused}"
     if default_writes is None:
         look = "as an operator, ACL GETUSER default must show +@all and ~*; if not, a restart can lose every log: "
-        return [note(what, f"its rights may not be looked at here{seen}", look + change)]
+        return [note(what, f"its rights cannot be read with this user{seen}", look + change)]
     return [problem(what, f"lacks rights: a restart can lose every log{seen}", f"before any restart: {change}")]
 
 
@@ -176,7 +179,7 @@ def _clients(info: Mapping[str, Any]) -> Finding:
 
 def _clock(times: Times) -> Finding:
     seen = f"{times.skew_ms:+.0f} ms against this machine"
-    change = "keep time with NTP or chrony on both: ids are Redis's time, and delivery latency is measured across both"
+    change = "keep time with NTP or chrony on both: ids have Redis's time, and delivery latency is measured across both"
     if abs(times.skew_ms) > SKEW_PROBLEM_MS:
         return problem("clock", seen, change)
     return warning("clock", seen, change) if abs(times.skew_ms) > SKEW_WARNING_MS else ok("clock", seen)

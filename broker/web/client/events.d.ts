@@ -263,7 +263,7 @@ export interface ExecutionStartedEvent {
   data: ExecutionStarted;
 }
 
-/** An execution as its log up to `cursor` tells it. `text` is every message joined, in order of their beginning. It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}` in the place of values. The log has all. */
+/** An execution according to its log up to `cursor`. `text` is every message joined, in order of their beginning. It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}` in the place of values. The log has all. */
 export interface ExecutionState {
   executionId: string;
   status: State;
@@ -475,7 +475,7 @@ export interface ModelCallEvent {
   data: ModelCall;
 }
 
-/** Cancel when nobody has watched for so long. */
+/** Cancel after this time without a viewer. */
 export interface OnDisconnect {
   cancelAfterSeconds: number;
 }

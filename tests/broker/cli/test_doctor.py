@@ -24,7 +24,7 @@ from broker.cli.doctor.proxy import (
     judge_query,
     judge_resume,
 )
-from broker.cli.doctor.redis import look_at_redis, who_is_there
+from broker.cli.doctor.redis import look_at_redis, list_live
 from broker.cli.doctor.servers import Server, Times, judge
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store import announcements
@@ -286,12 +286,12 @@ async def test_a_server_that_is_away_is_one_finding() -> None:
         (found,) = await look_at_redis(f"redis://127.0.0.1:{port}/0")
         assert found.level == "problem"
         assert "RUNCAST_REDIS_URL" in found.change
-        assert await who_is_there(f"redis://127.0.0.1:{port}/0") == []
+        assert await list_live(f"redis://127.0.0.1:{port}/0") == []
 
 
-async def test_who_is_there_is_told(redis_url: str, redis: Redis) -> None:
+async def test_list_live_is_told(redis_url: str, redis: Redis) -> None:
     """Workers are counted with their agents; that none is there is a note, no problem."""
-    assert [finding.level for finding in await who_is_there(redis_url)] == ["note", "note"]
+    assert [finding.level for finding in await list_live(redis_url)] == ["note", "note"]
     agents = Agents()
 
     @agents.agent("poet")
@@ -299,4 +299,4 @@ async def test_who_is_there_is_told(redis_url: str, redis: Redis) -> None:
 
     info = WorkerInfo(id="w", host="h", pid=1, concurrency=1, running=0, agents=(agents["poet"].info,))
     await announcements.announce(redis, info)
-    assert (await who_is_there(redis_url))[1].seen == "1 live, for poet"
+    assert (await list_live(redis_url))[1].seen == "1 live, for poet"
