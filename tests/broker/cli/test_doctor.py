@@ -24,7 +24,7 @@ from broker.cli.doctor.proxy import (
     judge_query,
     judge_resume,
 )
-from broker.cli.doctor.redis import look_at_redis, list_live
+from broker.cli.doctor.redis import list_live, look_at_redis
 from broker.cli.doctor.servers import Server, Times, judge
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store import announcements
