@@ -53,7 +53,7 @@ class Authenticator:
         return {} if self._jwks is None else {"keys": self._jwks.loaded}
 
     async def authenticate(self, request: web.Request, *, ticket: bool = False) -> Identity:
-        """Who sends this request. `ticket` says whether `?ticket=` is taken here (streams only).
+        """The sender of this request. `ticket`: whether `?ticket=` is accepted (streams only).
 
         Raises `Unauthorized` (401), `Problem` 403 for a cookie sent by a foreign page, 503 while no key is known yet.
         """

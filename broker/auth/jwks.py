@@ -134,7 +134,7 @@ class Jwks:
                 async with asyncio.timeout(self._pause()):
                     await self._wake.wait()
             self._wake.clear()
-            if self._fetched is None:  # so that who asks during this fetch waits for it, too
+            if self._fetched is None:  # so that calls during this fetch wait for it, too
                 self._fetched = asyncio.get_running_loop().create_future()
             await self._fetch()
             self._answer_waiters()

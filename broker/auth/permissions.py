@@ -29,7 +29,7 @@ def require_execution(identity: Identity, execution_id: str | None) -> None:
 
 
 def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identity:
-    """The identity on whose behalf a request with `?user=&org=` acts. Naming somebody else needs scope admin (403)."""
+    """The identity that a request with `?user=&org=` acts for. Another user needs scope admin (403)."""
     if user is None and org is None:
         return identity
     try:

@@ -32,7 +32,7 @@ def user_member(owner: Owner) -> str:
 
 
 def token_score(now_ms: int, expires_at_ms: int | None) -> int:
-    """Until when a token is refused: as long as it would be taken, or for good where that is not known."""
+    """Until when a token is refused: until it expires, or for ever if that is not known."""
     return now_ms + HOLD_MS if expires_at_ms is None else expires_at_ms + LEEWAY_SECONDS * 1000
 
 

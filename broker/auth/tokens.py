@@ -1,4 +1,4 @@
-"""Who is asking, and what may they do. Pure: keys, time and requests are passed in, nothing is fetched or stored.
+"""Verifies and mints tokens. Pure: keys and time are passed in, nothing is fetched or stored.
 
 A token is a JWT (RFC 7519). Its algorithm is never taken from the token: each key says which ones it may be used with.
 """
@@ -173,7 +173,7 @@ def mint(
         "sub": user,
         names.org: org,
         names.scope[0]: " ".join(sorted(scopes)),
-        "iat": now,  # not in whole seconds: who is revoked may log in again within the same one
+        "iat": now,  # not in whole seconds: a revoked user may log in again within the same second
         "exp": now + ttl,
         "jti": secrets.token_hex(16),
     }

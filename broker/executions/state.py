@@ -149,7 +149,7 @@ class FoldedState:
         """Whether messages, partial results or artifacts are missing because there were too many."""
         return self._messages.is_short or self._artifacts.is_short or self.partials.is_short
 
-    def is_result_told(self) -> bool:
+    def is_result_shown(self) -> bool:
         """Whether there is no result, or the texts together are the result."""
         result = self.end.get("result")
         texts = [text for message, text in self._messages.values() if message.parent_id is None]

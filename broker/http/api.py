@@ -1,4 +1,4 @@
-"""The HTTP interface: routes, who may call them, and the shape of answers. What they do is in the modules they call."""
+"""The native HTTP interface: routes, their scopes and limits, and the form of responses."""
 
 from __future__ import annotations
 

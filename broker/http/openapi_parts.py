@@ -125,7 +125,7 @@ def operation(
     ticket: bool = False,
     spec: tuple[str, str] | None = None,
 ) -> Json:
-    """`scope` None: nobody is asked who they are. `spec`: the specification it follows, and its address."""
+    """`scope` None: no authentication. `spec`: the specification it follows, and its address."""
     described: Json = {"operationId": id_, "summary": summary, "tags": [tag]}
     if spec is not None:
         described["externalDocs"] = {"description": spec[0], "url": spec[1]}

@@ -30,7 +30,7 @@ WATCH_SECONDS = 1.0
 PIECE_BYTES = 64 * 1024
 """What is written at a time: with what the kernel holds it is all that an answer to a reader that stopped takes."""
 SMALL_BYTES = 64 * 1024
-"""Up to here a request is never refused for its size: those who fill the edge with large ones stop nobody else's."""
+"""A request up to this size is never refused for its size, so users with large ones cannot stop the others."""
 RETRY_AFTER_SECONDS = 1
 
 
@@ -204,5 +204,5 @@ def _has_left(request: web.Request) -> bool:
 
 
 def _too_much(whose: str, status: int, slug: str, limit: int) -> Problem:
-    detail = f"requests and answers of {whose} that are under way are more than {limit} bytes"
+    detail = f"the open requests and responses of {whose} have more than {limit} bytes"
     return Problem(status, slug, detail, headers=retry_after(RETRY_AFTER_SECONDS), limit=limit)

@@ -56,7 +56,7 @@ HEADERS = {
 
 
 class Page(NamedTuple):
-    """One file. `packed` is its gzip form, where that is worth it."""
+    """One file. `packed` is its gzip form, if that is smaller."""
 
     type: str
     policy: str

@@ -1,4 +1,4 @@
-"""What a story keeps of its conversation, and how much of it is told again. Pure."""
+"""Limits of a task's history, and of what is sent again. Pure."""
 
 from __future__ import annotations
 

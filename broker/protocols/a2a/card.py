@@ -130,7 +130,7 @@ _SECURITY: dict[str, Any] = {
 
 def origin_of(request: web.Request) -> str:
     """Scheme and host by which the request came. What a proxy forwarded is not looked at, since anybody can send that:
-    behind one, `public_url` says it. Raises `Problem` 400 for a host that is none."""
+    behind one, `public_url` says it. Raises `Problem` 400 for an invalid host."""
     if not _HOST.match(request.host):
         raise Problem(400, "invalid-parameter", "Host is a name or an address, with a port or without")
     return f"{request.scheme}://{request.host}"

@@ -33,7 +33,7 @@ class Watching:
         task_id = request.query.get("taskId")
         if not task_id:
             raise Problem(400, "invalid-parameter", "taskId names the task", path="taskId")
-        require_execution(identity, task_id)  # before anything is read: an answer would tell what there is
+        require_execution(identity, task_id)  # before anything is read: a response would reveal what exists
         async with self._gateway.folding(identity):
             projection = await self._projection(request, identity, task_id)
         codec = _codec(request)

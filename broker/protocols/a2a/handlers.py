@@ -38,7 +38,7 @@ CANCEL_SECONDS = 2.0
 
 
 class Handlers:
-    """What is done, over the front of an edge."""
+    """The operations, by the gateway of an edge."""
 
     def __init__(self, gateway: Gateway, tasks: Tasks) -> None:
         self._gateway = gateway
@@ -62,12 +62,12 @@ class Handlers:
             reached = await self._reached(call, send) if streams else None
             projection = await self._deliver(call, send)
             if streams:
-                told = projection if reached is None else reached.then
-                rendering: Rendering = TaskStream(told, call.codec, call.wrap, answered=projection.answered)
+                shown = projection if reached is None else reached.then
+                rendering: Rendering = TaskStream(shown, call.codec, call.wrap, answered=projection.answered)
             elif projection.is_settled:
                 return call.respond(call.codec.sent(projection.task(history_length=send.history_length)))
             else:
-                rendering = SettledTask(projection, lambda told: _sent(call, told, send.history_length))
+                rendering = SettledTask(projection, lambda task: _sent(call, task, send.history_length))
             return await self._gateway.show(call.request, call.identity, projection.task_id, rendering, slot=slot)
 
     async def _reached(self, call: Call, send: Send) -> Reached | None:
@@ -87,7 +87,7 @@ class Handlers:
             return await self._start(call, send)
 
     async def _start(self, call: Call, send: Send) -> TaskProjection:
-        """The task, of which nothing has been told yet."""
+        """The new task, without any entry taken."""
         owner, context = call.identity.owner, context_of(send.message)
         before, omitted = await self._before(call, context) if send.message.context_id else Past()
         # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
@@ -113,7 +113,7 @@ class Handlers:
         return TaskProjection(opening)
 
     async def _answer(self, call: Call, send: Send) -> TaskProjection:
-        """The task, told up to the answer."""
+        """The task up to the answer."""
         message, owner = send.message, call.identity.owner
         assert message.task_id is not None
         opening = await self._tasks.opening(owner, message.task_id)
@@ -169,7 +169,7 @@ class Handlers:
                 then, answered, _ = await self._tasks.reach(owner, query.task_id, cursor)
         if then.is_terminal:
             raise A2AError(UNSUPPORTED, f"the task has ended: {then.state}", state=then.state)
-        # What follows the place up to which the story was told: it takes no entry twice.
+        # Only what follows its place: a projection takes no entry twice.
         rendering = TaskStream(then, call.codec, call.wrap, answered=answered)
         return await self._gateway.show(call.request, call.identity, query.task_id, rendering)
 

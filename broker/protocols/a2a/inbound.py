@@ -38,7 +38,7 @@ def context_of(message: Message) -> str:
 
 
 def conversation_of(context_id: str) -> str:
-    """The conversation of a context: its id, or where that is none of ours (`EXECUTION_ID`), a digest of it."""
+    """The conversation of a context: its id, or a digest of it if it does not match `EXECUTION_ID`."""
     if EXECUTION_ID.match(context_id):
         return context_id
     return "context_" + hashlib.sha256(context_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -93,7 +93,7 @@ def _params(message: Message) -> dict[str, Any]:
 
 
 def _kept(send: Send, context_id: str, *, has_text: bool) -> dict[str, Any]:
-    """What stays with the execution of what came with the message. `text`: that the task is none of its words."""
+    """The metadata of the message that the execution keeps. `text`: false if the message had no text."""
     message = send.message
     about: dict[str, Any] = {"messageId": message.message_id} | ({} if has_text else {"text": False})
     if conversation_of(context_id) != context_id:
@@ -105,7 +105,7 @@ def _kept(send: Send, context_id: str, *, has_text: bool) -> dict[str, Any]:
 
 
 def text_in(message: Message) -> str:
-    """All its text, that of text files too. Raises `A2AError` for a text file that is none."""
+    """All its text, with that of text files. Raises `A2AError` for a text file that is no text."""
     texts = []
     for part in message.parts:
         if isinstance(part, TextPart):

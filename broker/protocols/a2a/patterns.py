@@ -34,7 +34,7 @@ _LOOKS_LIKE_A_MARK = ("\ue000", str(_PLACE.ms), str(_PLACE.seq), timestamp(_PLAC
 
 
 class Patterns:
-    """Makes frames of a story's moments; empty ones where a moment is told in another way. `encoded` makes a frame,
+    """Makes frames of moments; empty ones for moments that are shown in another way. `encoded` makes a frame,
     but for its id, of an update."""
 
     def __init__(self, projection: TaskProjection, encoded: Callable[[Update], bytes]) -> None:
@@ -47,7 +47,7 @@ class Patterns:
     def delta(self, moment: Moment) -> bytes:
         """More text of a message."""
         event, head = moment.event, moment.head
-        if not self._projection.has_told(event.message_id):
+        if not self._projection.has_sent(event.message_id):
             return b""
         speaker = (event.message_id, head.agent, head.parent_id)
         if speaker != self._speaker:
@@ -55,14 +55,14 @@ class Patterns:
             return b""  # a message of two chunks is not worth a pattern
         if self._chunk is None:
             marked = moment._replace(id=_PLACE, event=replace(event, delta=_TEXT))
-            self._chunk = self._pattern(speaker, lambda: self._projection.tell(marked)[0])
+            self._chunk = self._pattern(speaker, lambda: self._projection.updates_for(marked)[0])
         cursor = b"%d-%d" % moment.id
         places = {b"text": encode(event.delta), b"cursor": cursor, b"seq": moment.id.seq}
         return b"id: %b\n%b" % (cursor, self._chunk % places) if self._chunk else b""
 
     def said(self, moment: Moment) -> bytes:
         """An event that the protocol has no word for."""
-        text, head = self._projection.said(moment), moment.head
+        text, head = self._projection.other_text(moment), moment.head
         if text is None:
             return b""
         kind = (head.type, head.agent, head.parent_id, self._projection.state, "with text" if text else "")
@@ -71,7 +71,7 @@ class Patterns:
             if len(self._patterns) == MAX_PATTERNS:
                 self._patterns.clear()
             marked = moment._replace(id=_PLACE, head=msgspec.structs.replace(head, data=_DATA))
-            pattern = self._pattern(kind, lambda: self._projection.say(marked, _TEXT if text else ""))
+            pattern = self._pattern(kind, lambda: self._projection.text_update(marked, _TEXT if text else ""))
             self._patterns[kind] = pattern
         cursor = b"%d-%d" % moment.id
         places = {

@@ -1,7 +1,7 @@
-"""An execution as A2A tells it: the log's entries in order come in, updates and the task as it stands come out. Pure.
+"""An execution as A2A updates: takes the log's entries in order, and gives the updates that each one causes. Pure.
 
-Everything is made from the log, ids included, so two edges tell the same in the same bytes. What a lost attempt made is
-taken back, as far as the protocol can: its artifacts are replaced.
+Everything is made from the log, ids included, so two edges send the same bytes. Artifacts of a lost attempt are
+replaced, as far as the protocol can.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from emitter.wire.envelope import Envelope
 from emitter.wire.ids import EventId
 
 MAX_KNOWN = 4096
-"""Artifacts whose first chunk is remembered, and questions that were answered; beyond it the oldest are forgotten."""
-MAX_TOLD_BYTES = 256 * 1024
-"""Of the folded state, once the task was shown: what is left of a lost attempt is told from it."""
+"""Artifacts whose first chunk is remembered, and answered inputs; above it the oldest are forgotten."""
+MAX_SHOWN_BYTES = 256 * 1024
+"""Of the folded state, after the task was shown. Updates after a lost attempt are made from it."""
 
 FOLDED = frozenset(
     {
@@ -63,21 +63,21 @@ FOLDED = frozenset(
         events.InputReceived,
     }
 )
-"""What a task is made of. The rest is told and forgotten."""
+"""The events that a task is made of. The others only cause updates."""
 
 
 class Moment(NamedTuple):
-    """An event with its place, which the story has reached. `was_said`: it completes a message of which all was told
+    """The event that the projection has reached. `was_streamed`: it completes a message whose whole text was sent
     before."""
 
     id: EventId
     head: Envelope
     event: Any
-    was_said: bool = False
+    was_streamed: bool = False
 
 
 class TaskProjection(TaskView):
-    """`take` each entry; `task()` may be asked at any time before `forget`. `max_bytes` bound what is kept of it."""
+    """`take` each entry; call `task()` at any time before `forget`. `max_bytes` limits what is kept."""
 
     def __init__(self, opening: Opening, *, max_bytes: int = MAX_STATE_BYTES) -> None:
         super().__init__(opening, max_bytes=max_bytes)
@@ -85,22 +85,22 @@ class TaskProjection(TaskView):
         self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
         self._repeats = Repeats()
         self._known: Kept[bool] = Kept(MAX_KNOWN)
-        """Artifacts that were told, and whether their last chunk was."""
+        """Artifacts that were sent, and whether their last chunk was."""
         self._unfinished: Kept[None] = Kept(MAX_KNOWN)
-        """Those of text to which more may be added."""
+        """Artifacts of text to which more may be added."""
 
     @property
     def answered(self) -> frozenset[str]:
-        """Ids of the questions that have an answer, or whose time is over."""
+        """Ids of the inputs that were answered or have expired."""
         return frozenset(self._answered)
 
     def take(self, entry: Entry) -> list[Update]:
-        """What this entry changes. Nothing for one that was taken before, or is not understood (a newer version's)."""
+        """The updates of this entry. None for one that was taken before, or is unknown (of a newer version)."""
         moment = self.advance(entry)
-        return [] if moment is None else self.tell(moment)
+        return [] if moment is None else self.updates_for(moment)
 
     def advance(self, entry: Entry) -> Moment | None:
-        """Take an entry, of which `tell` then says what it changed; None where that is nothing."""
+        """Take an entry, for `updates_for`; None if it changes nothing."""
         if entry.seq <= self.last.seq:
             return None
         self.last = id_ = entry.id
@@ -109,31 +109,31 @@ class TaskProjection(TaskView):
         except InvalidEvent:
             return None
         kind = type(event)
-        was_said = kind is events.MessageComplete and self._was_said(event)
+        was_streamed = kind is events.MessageComplete and self._was_streamed(event)
         if self._history is not None:
             self._remember(id_, event, self._history)
         if kind in FOLDED or self._state == "submitted":  # whatever a log begins with: it may not say that it began
             self._fold.apply(id_, head, event)
             self._state = STATES[self._fold.status]
-        return Moment(id_, head, event, was_said)
+        return Moment(id_, head, event, was_streamed)
 
-    def tell(self, moment: Moment) -> list[Update]:
-        return _TELLERS.get(type(moment.event), TaskProjection._other)(self, moment)
+    def updates_for(self, moment: Moment) -> list[Update]:
+        return _HANDLERS.get(type(moment.event), TaskProjection._other)(self, moment)
 
-    def has_told(self, message_id: str) -> bool:
-        """Whether some of this message's text was told, so that more is added to it."""
+    def has_sent(self, message_id: str) -> bool:
+        """Whether a part of this message's text was sent, so that more is appended."""
         return artifacts.message_id(message_id) in self._known
 
     def forget(self) -> None:
-        """Keep from here on what updates are made of, and no more: the task was shown."""
+        """The task was shown: keep only what updates need."""
         self._history = None
         self._opening = self._opening._replace(parts=())
-        self._fold.shrink(MAX_TOLD_BYTES)
+        self._fold.shrink(MAX_SHOWN_BYTES)
 
-    def _was_said(self, event: Any) -> bool:
-        """Whether this message's completion, as it is, adds nothing to what was told."""
+    def _was_streamed(self, event: Any) -> bool:
+        """Whether the completion of this message adds nothing to the text that was sent."""
         if event.text is None:
-            return self.has_told(event.message_id)
+            return self.has_sent(event.message_id)
         return self._fold.has_said(event.message_id, event.text)
 
     # --- updates ---
@@ -141,28 +141,27 @@ class TaskProjection(TaskView):
     def _started(self, moment: Moment) -> list[Update]:
         return [self._status(moment)]
 
-    def said(self, moment: Moment) -> str | None:
-        """What an event says that the protocol has no word for, as `say` tells it; None for one that is told otherwise,
-        or not at all."""
-        is_other = type(moment.event) not in _TELLERS and self._state != "input-required"
+    def other_text(self, moment: Moment) -> str | None:
+        """The text of an event without a form in the protocol, for `text_update`; None for other events."""
+        is_other = type(moment.event) not in _HANDLERS and self._state != "input-required"
         return texts.text(moment.event) if is_other else None
 
-    def say(self, moment: Moment, text: str) -> StatusUpdate:
+    def text_update(self, moment: Moment, text: str) -> StatusUpdate:
         return self._status(moment, texts.message(self.task_id, self.context_id, str(moment.id), moment.head, text))
 
     def _other(self, moment: Moment) -> list[Update]:
         text = texts.text(moment.event)
         if text is None:
             return []
-        if self._state == "input-required":  # whose message is the question
+        if self._state == "input-required":  # its message is the input
             return [self._status(moment, self._reminder(), data=moment.head.data)]
-        return [self.say(moment, text)]
+        return [self.text_update(moment, text)]
 
     def _nothing(self, _: Moment) -> list[Update]:
         return []
 
     def _superseded(self, moment: Moment) -> list[Update]:
-        """What is taken back of artifacts that were told, and what is left of others."""
+        """Replaces the artifacts of the lost attempt that were sent."""
         fold, voided = self._fold, self._fold.voided
         changed: list[tuple[str, Artifact | None]] = [
             (artifacts.message_id(id_), None if (left := fold.message(id_)) is None else artifacts.text(left))
@@ -178,8 +177,8 @@ class TaskProjection(TaskView):
         ]
         updates: list[Update] = []
         for id_, artifact in changed:
-            told = artifacts.void(id_) if artifact is None else self._left(artifact)
-            updates.append(self._chunk(moment, told, last=True))
+            shown = artifacts.void(id_) if artifact is None else self._left(artifact)
+            updates.append(self._chunk(moment, shown, last=True))
             if artifact is None:
                 self._known.pop(id_)  # what comes under this id is new
         usage = msgspec.to_builtins(fold.facts.get("usage"))  # null takes back what clients have merged
@@ -194,7 +193,7 @@ class TaskProjection(TaskView):
     def _message_complete(self, moment: Moment) -> list[Update]:
         """The whole text, unless all of it was streamed."""
         id_ = artifacts.message_id(moment.event.message_id)
-        if not moment.was_said:
+        if not moment.was_streamed:
             text = TextPart(text=moment.event.text or "")
             return [self._chunk(moment, Artifact(artifact_id=id_, parts=(text,)), last=True)]
         end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
@@ -220,7 +219,7 @@ class TaskProjection(TaskView):
         return [self._status(moment, message, final=final, inputId=moment.event.input_id)]
 
     def _input_received(self, moment: Moment) -> list[Update]:
-        """Question and answer are history now."""
+        """The input and its answer become history."""
         self._answered[moment.event.input_id] = None
         if len(self._answered) > MAX_KNOWN:
             del self._answered[next(iter(self._answered))]
@@ -229,7 +228,7 @@ class TaskProjection(TaskView):
 
     def _complete(self, moment: Moment) -> list[Update]:
         updates = self._last_chunks(moment)
-        if not self._fold.is_result_told():
+        if not self._fold.is_result_shown():
             updates.append(self._chunk(moment, artifacts.result(moment.event.result), last=True))
         return [*updates, self._end(moment)]
 
@@ -241,7 +240,7 @@ class TaskProjection(TaskView):
         return [*cut, self._end(moment)]
 
     def _last_chunks(self, moment: Moment) -> list[Update]:
-        """The last of what is not finished. What is no text is told whole each time, and stays as it is."""
+        """The last chunks of unfinished texts. Other artifacts are always sent whole, and stay unchanged."""
         updates: list[Update] = []
         for id_ in list(self._unfinished):
             end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
@@ -252,12 +251,12 @@ class TaskProjection(TaskView):
         return updates
 
     def _whole(self, id_: str) -> Artifact | None:
-        """All of a text whose first last chunk this is; None where that is not known."""
+        """The whole text, if this is its first last chunk; None if it is not known."""
         if self._known.get(id_) is not False:
             return None
         if (message_id := artifacts.message_of(id_)) is not None:
-            said = self._fold.message(message_id)
-            return None if said is None or said.truncated else artifacts.text(said)
+            other_text = self._fold.message(message_id)
+            return None if other_text is None or other_text.truncated else artifacts.text(other_text)
         made = self._fold.artifact(artifacts.agents_own(id_))
         return None if made is None or made.truncated else artifacts.made(made)
 
@@ -274,8 +273,8 @@ class TaskProjection(TaskView):
         return self._status(moment, self._status_message(), final=True, **found)
 
     def _reminder(self) -> Message | None:
-        """The question again, with an update of something else: who puts the update in the place of the last one still
-        has it. A long one is told so often, and then only its beginning."""
+        """The input again, with an update of something else: a client that replaces the last update still has it. A
+        long one is repeated a limited number of times, and then only its beginning."""
         question = self._fold.oldest_input()
         if question is None:
             return None
@@ -287,7 +286,7 @@ class TaskProjection(TaskView):
         return whole if self._repeats.allow(size) else brief
 
     def _left(self, artifact: Artifact) -> Artifact:
-        """What is left of an artifact. A long one is told so often, and then only that it is shorter."""
+        """The rest of an artifact. A long one is sent a limited number of times, and then only marked as shorter."""
         if self._repeats.allow(len(encode(artifact.parts))):
             return artifact
         return replace(artifact, parts=(TextPart(text=""),), metadata=artifacts.TRUNCATED)
@@ -314,7 +313,7 @@ class TaskProjection(TaskView):
         last: bool = False,
         whole: Artifact | None = None,
     ) -> ArtifactUpdate:
-        """The first chunk of an artifact never says that it is added to something: clients take that for an error."""
+        """The first chunk of an artifact never has `append`: clients treat that as an error."""
         known = self._known.get(artifact.artifact_id)
         append = append and known is not None
         self._known.set(artifact.artifact_id, last or (append and bool(known)))
@@ -333,7 +332,7 @@ class TaskProjection(TaskView):
         )
 
 
-_TELLERS: dict[type[events.Event], Callable[[TaskProjection, Moment], list[Update]]] = {
+_HANDLERS: dict[type[events.Event], Callable[[TaskProjection, Moment], list[Update]]] = {
     events.ExecutionQueued: TaskProjection._started,
     events.ExecutionStarted: TaskProjection._started,
     events.ExecutionSuperseded: TaskProjection._superseded,
@@ -353,8 +352,8 @@ _TELLERS: dict[type[events.Event], Callable[[TaskProjection, Moment], list[Updat
 
 
 def _metadata(moment: Moment) -> dict[str, Any]:
-    """The place in the log, so that a client can tell whether it missed something, and go on from there. `generation`
-    is the name that version 1.1 of the protocol is to have for it."""
+    """The place in the log, so that a client can detect a gap, and resume there. `generation`
+    is its name in version 1.1 of the protocol."""
     head = moment.head
     metadata: dict[str, Any] = {"generation": moment.id.seq, "cursor": str(moment.id), "event": head.type}
     if head.agent is not None:

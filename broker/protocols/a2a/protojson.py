@@ -12,7 +12,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,10}")
 
 
 def usual(given: Any, type_: type[Any]) -> Any:
-    """What was given for a struct, in its usual form. What does not fit is left as it is, for whoever reads it."""
+    """What was given for a struct, in its usual form. Other values stay unchanged; the reader refuses them."""
     return _usual(given, _info(type_))
 
 

@@ -43,7 +43,7 @@ def rpc_result(id_: Any) -> Wrap:
 class TaskStream:
     """The task first, then its updates, up to its end or a question.
 
-    A story that has been told up to some place begins with the task as it stood there, at once.
+    A projection that has taken entries begins with the task at that place, at once.
     """
 
     name = "a2a"
@@ -98,7 +98,7 @@ class TaskStream:
             shown = self._patterns.delta(moment) if is_delta else self._patterns.said(moment)
             if shown:
                 return shown
-        updates = [self._closing(update) for update in self._projection.tell(moment)]
+        updates = [self._closing(update) for update in self._projection.updates_for(moment)]
         if self._is_introduced:
             return self._frames(entry, updates)
         # The task says all that its first entry did, but not that it was the last one.

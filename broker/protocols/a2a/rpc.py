@@ -1,4 +1,4 @@
-"""The JSON-RPC binding: one endpoint, and methods whose names tell the versions apart."""
+"""The JSON-RPC binding: one endpoint, and method names that distinguish the versions."""
 
 from __future__ import annotations
 

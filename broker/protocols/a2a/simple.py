@@ -1,5 +1,5 @@
 """The events of the simple gateway form: `task.created`, `task.status`, `task.progress`, `task.completed`,
-`task.error`, told apart by `type` inside the data. Pure."""
+`task.error`, distinguished by `type` inside the data. Pure."""
 
 from __future__ import annotations
 

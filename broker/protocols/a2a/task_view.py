@@ -26,9 +26,8 @@ from emitter.wire.ids import START, EventId
 
 
 class Opening(NamedTuple):
-    """What the record knows of a task from its beginning. `message_id` is the client's, of the message that began it;
-    `text` counts where the log no longer has it, and `parts` are what that message had besides; where it `has_text`
-    not, the task's is none of its words."""
+    """The first message of a task, from the record. `message_id` is the client's; `text` is used if the log no longer
+    has it; `parts` are the parts besides text. Without `has_text` the message had no text of its own."""
 
     task_id: str
     context_id: str
@@ -40,7 +39,7 @@ class Opening(NamedTuple):
 
 
 def within(opening: Opening, max_bytes: int) -> tuple[Opening, bool]:
-    """An opening whose parts take half of what is kept of a story at most, and whether it lost them for that."""
+    """The opening, without its parts if they need more than half of `max_bytes`; and whether they were dropped."""
     if not opening.parts or len(encode(opening.parts)) <= max_bytes // 2:
         return opening, False
     return opening._replace(parts=()), True
@@ -70,15 +69,15 @@ class TaskView:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing more comes unless somebody answers."""
+        """Whether nothing more follows without an answer."""
         return self.is_terminal or self._state == "input-required"
 
     def limit(self, max_bytes: int) -> None:
-        """Keep less than before."""
+        """Keep at most this many bytes from now on."""
         self._fold.shrink(max_bytes)
 
     def recall(self, state: TaskState, last: EventId) -> None:
-        """How a task stands of whose log nothing is left."""
+        """Set the state of a task whose log has expired."""
         self._state, self.last = state, last
         if self._history is not None and not self._history.messages:
             self._begin(None, self._history)
@@ -99,7 +98,7 @@ class TaskView:
         )
 
     def artifacts(self) -> list[ArtifactUpdate]:
-        """Those of the task as it stands, for a client that has the task without them."""
+        """The current artifacts, for a client that got the task without them."""
         place = {"generation": self.last.seq, "cursor": str(self.last)}
         return [
             ArtifactUpdate(
@@ -149,7 +148,7 @@ class TaskView:
         )
 
     def _prompt(self) -> Message | None:
-        """The oldest open question: it is the one that an answer without an id is for."""
+        """The oldest open input: an answer without an id is for it."""
         question = self._fold.oldest_input()
         return None if question is None else texts.prompt(self.task_id, self.context_id, question)
 
@@ -160,14 +159,14 @@ class TaskView:
         if (synthesis := fold.facts.get("synthesis")) is not None:
             found.append(artifacts.synthesis(synthesis))
         found += [artifacts.made(artifact) for artifact in fold.artifacts()]
-        if not fold.is_result_told():
+        if not fold.is_result_shown():
             found.append(artifacts.result(fold.end["result"]))
         return found
 
     # --- history ---
 
     def _remember(self, id_: EventId, event: events.Event, history: History) -> None:
-        """The message that began it, and each question with its answer, once it has one."""
+        """Add the first message, and each input with its answer."""
         if not history.messages:
             self._begin(event, history)
         if not isinstance(event, events.InputReceived):
@@ -180,7 +179,7 @@ class TaskView:
             history.add(texts.answer(self.task_id, self.context_id, str(id_), event), len(encode(event)))
 
     def _begin(self, event: events.Event | None, history: History) -> None:
-        """The first message. The event's text counts, since what looked secret was taken out of it."""
+        """Add the first message. The event's text is used, because it is redacted."""
         text = event.task if isinstance(event, events.ExecutionQueued | events.ExecutionStarted) else self._opening.text
         opening = self._opening
         words = (TextPart(text=text),) if text and opening.has_text else ()

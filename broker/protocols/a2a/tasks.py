@@ -1,4 +1,4 @@
-"""Tasks as they stand: the record and the log of an execution, told as a story; and lists of them."""
+"""Tasks and lists of tasks, made from the record and the log of executions."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Tasks:
             projection.recall(state_of(record.state), record.last)
 
     async def reach(self, owner: Owner, task_id: str, cursor: EventId) -> Reached:
-        """Raises `UnknownExecution`, and `A2AError` for a cursor that is none of this task's."""
+        """Raises `UnknownExecution`, and `A2AError` for a cursor that is not of this task."""
         projection, answered, is_foreign = TaskProjection(await self.opening(owner, task_id)), set(), False
         async for entry in self._entries(owner, task_id):
             if projection.last != cursor:
@@ -134,7 +134,7 @@ class Tasks:
         return Reached(projection, projection.answered, lost=True)
 
     async def until_ended(self, owner: Owner, projection: TaskProjection, seconds: float) -> None:
-        """Tell the story on until the task has ended, for so long at most."""
+        """Follow the log until the task has ended, for at most `seconds`."""
         log, deadline = owner.execution(projection.task_id).log, time.monotonic() + seconds
         while not projection.is_terminal and (left := deadline - time.monotonic()) > 0:
             found = await self._redis.xread({log: str(projection.last)}, block=max(1, int(left * 1000)))

@@ -1,4 +1,4 @@
-"""The shapes of versions 0.2.5 and 0.3 over JSON-RPC: objects told apart by `kind`. For REST see `v03_rest`."""
+"""The shapes of versions 0.2.5 and 0.3 over JSON-RPC: objects distinguished by `kind`. For REST see `v03_rest`."""
 
 from __future__ import annotations
 

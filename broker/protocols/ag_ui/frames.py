@@ -53,7 +53,7 @@ class Place(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """What is open: the event that began it, for a client that may have to be told again, and the one that will end
+    """An open part: the event that began it, for a client that resumes, and the one that will end
     it."""
 
     beginning: Event | None
@@ -67,7 +67,7 @@ def frame(event: Event, id_: str | None = None) -> bytes:
 
 class Frames:
     """Takes events, gives frames. `on_return` is called when the first is shown to a client that has some already: it
-    puts what such a client must be told before."""
+    puts what such a client needs before."""
 
     def __init__(self, after: Place | None, on_return: Callable[[], None]) -> None:
         self._after = after or Place(START)
@@ -127,7 +127,7 @@ class Frames:
         if not self.is_muted:
             self._events.append((self._number, {**event, "timestamp": self._timestamp}))
 
-    def tell(self, type_: str, **fields: Any) -> None:
+    def put_known(self, type_: str, **fields: Any) -> None:
         """One event that is of no entry: it has no id, and may come again."""
         self._events.append((0, event_of(type_, **fields)))
 

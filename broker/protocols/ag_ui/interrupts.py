@@ -34,8 +34,8 @@ class InterruptId(NamedTuple):
 
 
 def interrupt(question: InputRequired, execution_id: str, place: EventId) -> dict[str, Any]:
-    """What a client is told of a question."""
-    told: dict[str, Any] = {
+    """An input as an interrupt."""
+    interrupt: dict[str, Any] = {
         "id": str(InterruptId(execution_id, place, question.input_id)),
         "reason": question.kind,
         "message": question.prompt,
@@ -43,8 +43,8 @@ def interrupt(question: InputRequired, execution_id: str, place: EventId) -> dic
         "metadata": {"executionId": execution_id, "inputId": question.input_id},
     }
     if question.expires_at is not None:
-        told["expiresAt"] = timestamp(question.expires_at)
-    return told
+        interrupt["expiresAt"] = timestamp(question.expires_at)
+    return interrupt
 
 
 def response_schema(question: InputRequired) -> dict[str, Any]:

@@ -29,7 +29,7 @@ SPEAKING = (
     events.Artifact,
     events.InputRequired,
 )
-"""After one of these from the same speaker, the thought that was being written is over: the log does not say so."""
+"""After one of these from the same speaker, its open thought has ended; the log has no event for it."""
 
 
 class Ids:
@@ -45,7 +45,7 @@ class Ids:
 
 
 class Written:
-    """How much of a message was told, to know what its completion adds."""
+    """How much of a message was shown, to know what its completion adds."""
 
     __slots__ = ("_digest", "_length")
 
@@ -126,7 +126,7 @@ class Speech:
     # --- thoughts ---
 
     def turn(self, head: Envelope, event: events.Event) -> None:
-        """Whoever does something else has ended the thought that was being written."""
+        """Any other event of the speaker ends its open thought."""
         written = self._thinking.get(head.agent or "")
         if written is not None and isinstance(event, SPEAKING):
             if isinstance(event, events.ThinkingDelta) and event.message_id == written:

@@ -37,15 +37,15 @@ HEADERS: Mapping[str, str] = {
 }
 MAX_ACTIVITIES = 200
 MAX_HISTORY_BYTES = 256 * 1024
-"""Of a longer conversation, what a lost attempt has said is not taken back; it is told that it is void."""
+"""Of a longer conversation, the text of a lost attempt is not removed, only marked as void."""
 
 
 MAX_TAKEN_BACK = 20
-"""Attempts that are taken back, each with the whole conversation: beyond it they are only told that they are void."""
+"""Attempts that are taken back, each with the whole conversation: above it they are only marked as void."""
 
 
 MAX_CHANGES = 50
-"""Parts of the state that a lost attempt has changed and that are still to be told."""
+"""Parts of the state that a lost attempt has changed and that are still to be sent."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -147,11 +147,11 @@ class Renderer:
         changes_state = self._board.apply(self._id, self._head, event)
         if self._is_void and not self._reaches(event):
             if self._board.changes > MAX_CHANGES:
-                self._has_state = False  # it is told as a whole, once there is something to tell
+                self._has_state = False  # it is sent whole, with the first part
                 self._board.forget_changes()
             return
         if changes_state or not self._has_state:
-            self._show_state()  # always the first of an entry: who returns in its middle is told it as a snapshot
+            self._show_state()  # always the first of an entry: a client that resumes within it gets it as a snapshot
         if lost[0] <= lost[1]:
             self._custom("stream:reset", {"reason": "trimmed", "lostFrom": lost[0], "lostTo": lost[1]})
         self._speech.turn(self._head, event)
@@ -186,14 +186,14 @@ class Renderer:
         return {**self._shared, STATE_MEMBER: self._board.snapshot()}
 
     def _on_return(self) -> None:
-        """What a client must be told that goes on: the state, the plan, and what is open."""
+        """For a client that resumes: the state, the plan, and the open parts."""
         if self._view.is_resumed:
             self._spent = self._board.usage
         if self._has_state:
-            self._frames.tell("STATE_SNAPSHOT", snapshot=self._whole_state())
+            self._frames.put_known("STATE_SNAPSHOT", snapshot=self._whole_state())
             self._shared = {}  # from here on there are patches only
         if self._plan_patch is not None:
-            self._frames.tell("ACTIVITY_SNAPSHOT", **self._whole_plan())
+            self._frames.put_known("ACTIVITY_SNAPSHOT", **self._whole_plan())
         self._frames.begin_again()
 
     def _activity_id(self, name: str) -> str:
@@ -214,7 +214,7 @@ class Renderer:
             return
         if self._frames.is_next_had:
             self._frames.pass_over()
-        elif self._frames.is_muted:  # the client comes back right here: it is told the plan, and a patch would be twice
+        elif self._frames.is_muted:  # the client resumes here and gets the whole plan: a patch would repeat it
             self._frames.put("ACTIVITY_SNAPSHOT", **self._whole_plan())
         else:
             self._frames.put("ACTIVITY_DELTA", messageId=self._activity_id("plan"), activityType="PLAN", patch=patch)
@@ -246,7 +246,7 @@ class Renderer:
         self._activity(f"result:#{self._id.seq}", "PARTIAL_RESULT", msgspec.to_builtins(event))
 
     def _nothing(self, event: events.Event) -> None:
-        """The state tells it."""
+        """The state shows it."""
 
     def _custom(self, name: str, value: Any) -> None:
         self._frames.put("CUSTOM", name=name, value=value)

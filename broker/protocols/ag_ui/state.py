@@ -1,4 +1,4 @@
-"""The state of a run: the folded log without what is told in messages. Pure.
+"""The state of a run: the folded log without the parts that are messages. Pure.
 
 It is one member, `execution`, of the state that agent and application share, so that the application's own members are
 left alone. A patch is made of what an event changed, and of nothing else: states can be large, and events are many.
@@ -79,7 +79,7 @@ def _paths(*names: str) -> dict[str, str]:
     return {name: f"{ROOT}/{encoded[name]}" for name in names}
 
 
-# Members that are no lists, in the order in which they are told: before the phases, before the questions, at the end.
+# Members that are no lists, in the order in which they are sent: before the phases, before the questions, at the end.
 FIRST = _paths(
     "status", "task", "agent", "attempt", "started_at", "ended_at", "duration", "activity", "progress", "plan"
 )

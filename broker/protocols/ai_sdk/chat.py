@@ -141,7 +141,7 @@ class StopResponse(msgspec.Struct, frozen=True):
 
 
 def conversation_of(chat_id: str) -> str:
-    """The conversation of a chat: its id, or where that is none of ours (`EXECUTION_ID`), a digest of it."""
+    """The conversation of a chat: its id, or a digest of it if it does not match `EXECUTION_ID`."""
     return chat_id if EXECUTION_ID.match(chat_id) else "chat_" + _digest(chat_id)
 
 

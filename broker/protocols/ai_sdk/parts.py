@@ -99,7 +99,7 @@ class Shown:
 
 
 class Said:
-    """What was shown of each message that is not complete: enough to tell what its completion adds."""
+    """The shown text of each incomplete message: enough to know what its completion adds."""
 
     def __init__(self) -> None:
         self._messages: Kept[Shown] = Kept(MAX_SAID)
