@@ -254,7 +254,7 @@ def _execution_paths() -> Json:
         execution + "/input": {
             "post": operation(
                 "answerInput",
-                "Answer an `input:required`; the first answer wins",
+                "Answer an `input:required`; the first answer counts",
                 "executions:write",
                 ok(202, "The agent has the answer.", {JSON: "InputResponse"}),
                 parameters=(ID,),
@@ -306,9 +306,9 @@ def _list_events() -> Json:
 def _publish() -> Json:
     return operation(
         "publishEvents",
-        "Append one event, or many as NDJSON; none, as NDJSON, say that the execution's process is alive",
+        "Append one event, or many as NDJSON; an empty NDJSON body renews the lease of the execution",
         "events:publish",
-        ok(202, "They are in the log, but for those that a hook dropped.", {JSON: "PublishResponse"}),
+        ok(202, "They are in the log, except those that a hook dropped.", {JSON: "PublishResponse"}),
         parameters=(
             ID,
             header(
@@ -342,7 +342,7 @@ def _stream_paths() -> Json:
         "/api/agent/stream": {
             "get": operation(
                 "streamFeed",
-                "Follow all of the caller's executions; ids are the feed's own",
+                "Follow all executions of the caller; the feed has its own ids",
                 "executions:read",
                 _stream_answers(of_execution=False),
                 tag="streams",
@@ -354,7 +354,7 @@ def _stream_paths() -> Json:
         "/api/agent/stream-tickets": {
             "post": operation(
                 "createStreamTicket",
-                "A ticket to open one stream with, for `EventSource`",
+                "A ticket that opens one stream, for `EventSource`",
                 "executions:read",
                 ok(201, "Valid once, for 30 s.", {JSON: "TicketResponse"}),
                 tag="streams",
@@ -370,11 +370,11 @@ def _stream_ops() -> Json:
     sent = {"ops": ref("OpsSnapshot"), **{name: ref(api.CONTROL_EVENTS[name].__name__) for name in names}}
     return operation(
         "streamOperations",
-        "How edges, workers and Redis are, every two seconds",
+        "The state of edges, workers and Redis, every two seconds",
         "ops:read",
         {
             "200": {
-                "description": "Server-sent events without an `id`: each snapshot says everything.",
+                "description": "Server-sent events without an `id`: each snapshot is complete.",
                 "headers": header_refs(),
                 "content": {SSE: {"schema": {"type": "string"}, "x-sse-events": sent}},
             }
@@ -399,7 +399,7 @@ def _operations_paths() -> Json:
         "/api/admin/revocations": {
             "post": operation(
                 "revoke",
-                "Refuse a token, or what a user was issued until now, everywhere, on open streams too",
+                "Refuse a token, or all tokens issued to a user until now, on every edge and on open streams",
                 "admin",
                 ok(202, "In effect within a second.", {JSON: "RevocationResponse"}),
                 tag="operations",
@@ -407,13 +407,13 @@ def _operations_paths() -> Json:
             ),
             "delete": operation(
                 "takeBackRevocation",
-                "Undo a revocation, named by the body or by the query `jti`, or `user` and `org`; none is none",
+                "Undo a revocation, named by the body or by the query `jti`, or `user` and `org`",
                 "admin",
                 {"204": {"description": "In effect within a second.", "headers": header_refs()}},
                 tag="operations",
                 body={JSON: "RevocationRequest"},
                 body_required=False,
-                parameters=(query("jti", "the token, where there is no body", type="string"),),
+                parameters=(query("jti", "the token, if there is no body", type="string"),),
             ),
         },
         "/openapi.json": {

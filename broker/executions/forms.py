@@ -34,8 +34,8 @@ TOO_LONG = "it took too long"
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """`misfits` are (path, message), none if the value fits. `unusable` is why the schema says nothing of any value,
-    `unchecked` why it could not be told of this one. `is_costly`: the schema is at fault for that."""
+    """`misfits` are (path, message), empty if the value fits. `unusable`: why the schema cannot check any value;
+    `unchecked`: why it could not check this one. `is_costly`: the schema is the cause."""
 
     misfits: list[tuple[str, str]] = []
     unusable: str | None = None

@@ -103,8 +103,8 @@ class Answers:
         return checked
 
     async def _append(self, owner: Owner, execution_id: str, input_id: str, event: Prepared) -> None:
-        """The first answer, or why it is not. The first may have been all that the agent waited for: whose it was says
-        more than that the execution has ended."""
+        """Append the answer, if it is the first. If the first answer has ended the execution, raise `AlreadyAnswered`
+        with its author rather than `ExecutionEnded`."""
         try:
             await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
         except (AlreadyAnswered, ExecutionEnded):

@@ -286,8 +286,8 @@ class PhaseState(_Part, frozen=True):
 
 
 class ToolState(_Part, frozen=True):
-    """One call. `progress` and `message` are the last that `tool:progress` said. `interrupted`: the execution ended
-    before the call did, whose outcome nobody knows."""
+    """One call. `progress` and `message` are those of the last `tool:progress`. `interrupted`: the execution ended
+    before the call, and its outcome is unknown."""
 
     call_id: str
     tool_name: str

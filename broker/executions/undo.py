@@ -248,8 +248,8 @@ class Texts(Items[tuple[T, Text]]):
         return left + item.value[1].weight
 
     def void_texts(self, after: int, shown: Callable[[T], Any] = lambda _: None) -> list[str]:
-        """As `void`; in order, the ids of the parts that are gone, or whose text or what `shown` says of them is
-        another."""
+        """As `void`. Returns, in order, the ids of the parts that are gone, or whose text or `shown` value has
+        changed."""
         if self._newest <= after:
             return []
         ids, changed = list(self._by_id), set()

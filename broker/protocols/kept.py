@@ -12,7 +12,7 @@ MAX_KEPT_CHARS = 128 * 1024
 
 class Kept(Generic[V]):
     """Values by id, the newest `most` of them, and no more than fit into so many characters of ids and (as far as
-    `set` is told) values: an agent chooses how long its ids are."""
+    `set` gets) values: an agent chooses how long its ids are."""
 
     __slots__ = ("_by_id", "_chars", "_most", "_room")
 

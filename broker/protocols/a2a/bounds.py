@@ -27,8 +27,8 @@ class History:
 
 
 class Repeats:
-    """What is told again because an update takes the place of what was before: the question that a task waits for, and
-    what is left of an artifact. Of what is not small, so much."""
+    """Limits what is sent again because an update replaces the last one: the open input, and the rest of an artifact.
+    Small values are always sent."""
 
     def __init__(self) -> None:
         self._bytes = 0

@@ -20,7 +20,7 @@ STATES: dict[str, TaskState] = {
 """State of an execution → of its task."""
 TERMINAL = frozenset({"completed", "failed", "canceled", "rejected"})
 EVENTS_EXTENSION = "urn:runcast:a2a:events"
-"""Marks messages whose data part is one of our events: `{"type", "data"}`, and who speaks."""
+"""Marks messages whose data part is an event (`{"type", "data"}`) with its agent."""
 PARAMS_EXTENSION = "urn:runcast:a2a:params"
 """In the extended card: the JSON Schema of each agent's parameters, which come as a data part."""
 

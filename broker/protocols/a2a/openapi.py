@@ -215,7 +215,7 @@ def _watch() -> Json:
         parameters=(
             query("taskId", "id of the task", type="string", minLength=1) | {"required": True},
             query("format", "`simple`: events of the simple form", type="string", enum=["simple"]),
-            query("A2A-Version", "whose shapes events have; none is 0.3", **_ANY),
+            query("A2A-Version", "the version of the events; without it 0.3", **_ANY),
             header(
                 "Last-Event-ID", "only what follows this event; all of it, if there is no such event", type="string"
             ),

@@ -36,7 +36,7 @@ MAX_LISTED = 2_000
 """Of how many of the owner's executions, the newest, a list is made."""
 LIST_PAGE = 200
 DIGEST = re.compile(r"context_[0-9a-f]{32}\Z")
-"""A conversation whose context has an id that none of ours may have."""
+"""The conversation of a context whose id is not a valid one of ours."""
 PAGE_BYTES = 4 * 1024 * 1024
 """Above which a page of tasks ends, whatever size was asked for."""
 _OPENING = Selection(Field.STATE, Field.CONVERSATION_ID, Field.TASK, Field.METADATA, Field.PARAMS)
@@ -229,7 +229,7 @@ def parts_of(params: dict[str, Any], *, is_ours: bool) -> tuple[Part, ...]:
 
 
 def _part(attachment: Attachment) -> Part:
-    """One that is neither a link nor held as bytes is told as it is."""
+    """The attachment as a part. One that is neither a link nor bytes is shown as data."""
     about: dict[str, Any] = {"media_type": attachment.media_type, "filename": attachment.name}
     if (raw := bytes_of(attachment)) is not None:
         return FilePart(raw=raw, **about)

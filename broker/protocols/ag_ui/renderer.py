@@ -1,11 +1,11 @@
 """A log as the events of an AG-UI run (https://ag-ui.com/spec/1.0). Pure.
 
-The first run of an execution shows it from its beginning and ends where the agent asks something or ends. Whoever
-resumes is shown, in a run of its own, what follows that place. The ids of messages and calls begin with the execution's
-and change with its attempts, so that nothing of one is ever added to something of another.
+The first run of an execution shows it from its beginning, up to an input or its end. A resume shows what follows in a
+new run. The ids of messages and calls begin with the execution's id and change with its attempts, so nothing of one
+attempt is appended to another.
 
-When a retry takes over, the messages of the lost attempt are taken back by a snapshot of those that were there before
-the execution, if the client sent them. Whoever comes after that is not shown the lost attempts at all.
+When a retry takes over, a snapshot of the messages before the execution removes those of the lost attempt, if the
+client had sent them. A client that attaches after that does not see the lost attempts.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Renderer:
         _HANDLERS.get(type(event), Renderer._other)(self, event)
 
     def _reaches(self, event: events.Event) -> bool:
-        """Whether this is none of a lost attempt's, and so shown."""
+        """Whether this is shown: it is not of a hidden lost attempt."""
         match event:
             case events.ExecutionSuperseded(attempt=attempt) | events.ExecutionStarted(attempt=attempt):
                 self._is_void = attempt < self._view.known.attempt

@@ -1,12 +1,12 @@
 """A log as the UI message stream of the AI SDK (https://ai-sdk.dev, `ai` 5, 6 and 7). Pure.
 
-One execution is one assistant message, whose id is the execution's. Only the chunk types of `ai` 5 are used: a client
-ends the stream at a type that it does not know, and none says which version it is. What the SDK has no part for is a
-data part; parts that change keep their id, so that a client replaces them.
+One execution is one assistant message with the execution's id. Only the chunk types of `ai` 5 are used: a client ends
+the stream at an unknown type, and no client sends its version. An event without a part in the SDK is a data part. Parts
+that change keep their id, so that a client replaces them.
 
-What was shown cannot be taken back. When a retry takes over, the calls of the lost attempt become errors, its data
-parts `{"superseded": true}`, and a `data-superseded` part stands after its text, which is void. Whoever opens the
-stream after that (`attempt`) is not shown the lost attempts at all.
+Sent parts cannot be removed. When a retry takes over, the calls of the lost attempt become errors, its data parts
+become `{"superseded": true}`, and a `data-superseded` part follows its void text. A stream that opens after that
+(`attempt`) does not show the lost attempts.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Renderer:
             handler(self, event)
 
     def _reaches(self, event: events.Event) -> bool:
-        """Whether this is shown although lost attempts are not: it is none of theirs."""
+        """Whether this is shown: it is not of a hidden lost attempt."""
         match event:
             case events.ExecutionQueued():
                 return True

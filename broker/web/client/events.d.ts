@@ -963,7 +963,7 @@ export interface ToolStartEvent {
   data: ToolStart;
 }
 
-/** One call. `progress` and `message` are the last that `tool:progress` said. `interrupted`: the execution ended before the call did, whose outcome nobody knows. */
+/** One call. `progress` and `message` are those of the last `tool:progress`. `interrupted`: the execution ended before the call, and its outcome is unknown. */
 export interface ToolState {
   callId: string;
   toolName: string;
