@@ -160,7 +160,7 @@ async def test_settings_name_claims_and_scopes(redis: Redis, redis_url: str) -> 
         allowed = jwt.encode({**claims, "permissions": ["executions:read"]}, SECRET)
         assert await status(edge, allowed) == 200
         assert await status(edge, jwt.encode({**claims, "scope": "executions:read"}, SECRET)) == 403
-        await edge.access.revocations.revoke(user="bob", org="acme")
+        await edge.authenticator.revocations.revoke(user="bob", org="acme")
         assert await status(edge, allowed) == 401, "in the organisation that the claim names"
 
 
