@@ -418,7 +418,7 @@ def test_a_result_is_told_by_the_execution_itself() -> None:
         spoken(end, 3),
     ):
         folding.apply_entry(entry)
-    assert folding.is_result_told()
+    assert folding.is_result_shown()
 
 
 def test_a_message_that_was_given_up_is_still_the_sub_agents() -> None:
