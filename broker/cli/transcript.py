@@ -146,10 +146,16 @@ class Transcript:
             data = msgspec.convert(event.data, known)
         except msgspec.ValidationError:  # an edge of another version: show what there is
             return [unknown(event.type, event.data)]
-        lines = LINES[known](data) if known in LINES else _HANDLERS[known](self, run, data)
+        lines = self._lines(run, known, event.data, data)
         if not lines or event.type in ev.DELTAS:
             return lines
         return [*self._flush(run, event.agent), *lines]
+
+    def _lines(self, run: _Run, known: type[ev.Event], raw: Any, data: Any) -> list[Text]:
+        if known in LINES:
+            return LINES[known](data)
+        handler = _HANDLERS.get(known)
+        return [unknown(known.type, raw)] if handler is None else handler(self, run, data)
 
     def _flush(self, run: _Run, speaker: str | None) -> list[Text]:
         """Half a line of the same speaker, before something else of theirs is printed."""
@@ -367,7 +373,7 @@ def _bar(progress: float, action: str) -> Table:
     return grid
 
 
-# Together with `LINES` one entry for each type of the catalogue.
+# A type that is neither here nor in `LINES` has the line of unknown events.
 _HANDLERS: dict[type[ev.Event], Callable[[Transcript, _Run, Any], list[Text]]] = {
     ev.PhaseStart: Transcript._phase_start,
     ev.PhaseComplete: Transcript._phase_complete,

@@ -1,4 +1,4 @@
-"""What events that A2A has no word for say, in text for people and as a data part for programs. Pure."""
+"""Events that A2A has no word for, as a text for people and a data part for programs. Pure."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def _percent(progress: float | None) -> str:
 
 
 def text(event: events.Event) -> str | None:
-    """What an event says; None for one that has nothing to say here."""
-    said = _SAID.get(type(event))
-    if said is None or (isinstance(event, events.Thinking) and not event.visible):
+    """The text of an event; of a type that is not in the table, its name. None: the event is not shown."""
+    if isinstance(event, events.Thinking) and not event.visible:
         return None
-    return said(event)
+    said = _SAID.get(type(event))
+    return event.type if said is None else said(event)
 
 
 def message(task_id: str, context_id: str, id_: str, head: Envelope, said: str) -> Message:

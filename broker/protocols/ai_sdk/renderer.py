@@ -101,8 +101,7 @@ class Renderer:
             return  # a newer version's
         if self._is_void and not self._reaches(event):
             return
-        if handler := _HANDLERS.get(type(event)):
-            handler(self, event)
+        _HANDLERS.get(type(event), Renderer._other)(self, event)
 
     def _reaches(self, event: events.Event) -> bool:
         """Whether this is shown: it is not of a hidden lost attempt."""
@@ -137,6 +136,10 @@ class Renderer:
         kept = {name: _short(value) for name, value in shown.items()}
         self._known.set(f"{name} {id_}", kept, sum(len(value) for value in kept.values() if isinstance(value, str)))
         self._data(name, id_, shown)
+
+    def _other(self, event: events.Event) -> None:
+        """A data part of its own, named after the type: `a:b` is `data-a-b`."""
+        self._data(event.type.replace(":", "-"), str(self._id), event)
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -327,15 +330,12 @@ _HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
     events.Progress: Renderer._progress,
     events.SpecialistActivated: Renderer._specialist_activated,
     events.SpecialistComplete: Renderer._specialist_complete,
-    events.PartialResult: lambda self, event: self._data("partial-result", str(self._id), event),
     events.Synthesis: lambda self, event: self._data("synthesis", "synthesis", event),
     events.Artifact: Renderer._artifact,
     events.UsageTotals: lambda self, event: self._metadata(usage=event),
     events.ModelCall: lambda self, event: self._data("model-call", event.call_id, event),
     events.InputRequired: Renderer._input_required,
     events.InputReceived: Renderer._input_received,
-    events.Timeout: lambda self, event: self._data("timeout", str(self._id), event),
-    events.SandboxViolation: lambda self, event: self._data("sandbox-violation", str(self._id), event),
     events.Custom: lambda self, event: self._data("custom", str(self._id), {"name": event.name, "data": event.data}),
     events.ExecutionComplete: Renderer._complete,
     events.ExecutionError: Renderer._error,

@@ -15,7 +15,7 @@ const FAMILIES = [
     id: "course",
     label: "Course",
     kinds: ["mark", "plan", "phase", "note", "custom", "attempt", "end"],
-    types: /^(execution:|plan:|phase:|status|progress|usage|model:|timeout|sandbox:|custom:)/,
+    types: /^(?!thinking|tool:|message:|specialist:|synthesis|partial:|artifact|input:)/,
   },
 ];
 

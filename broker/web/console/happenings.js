@@ -1,9 +1,12 @@
 /** What each event does to a chronicle: the item it adds, the item it changes, or nothing. */
 
-/** What does it, or null for an event that the story has no word for. */
+/** What an event of this type does to the story, or null for nothing. */
 export function handlerOf(type) {
-  return HANDLERS[type] ?? (type.startsWith("custom:") ? custom : null);
+  return NOT_IN_STORY.has(type) ? null : (HANDLERS[type] ?? other);
 }
+
+/** Totals, which the head of the page shows. */
+const NOT_IN_STORY = new Set(["usage"]);
 
 /** Whatever stands where a text should. */
 export const text = (value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
@@ -211,8 +214,9 @@ const HANDLERS = {
   },
 };
 
-function custom(event, data) {
-  this.add("custom", event, { name: event.type.slice("custom:".length), value: data });
+/** A type without a handler of its own: a plug-in's, or a newer edge's. */
+function other(event, data) {
+  this.add("custom", event, { name: event.type.replace(/^custom:/, ""), value: data });
 }
 
 function streamed(chronicle, kind, event, data) {
