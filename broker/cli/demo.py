@@ -135,7 +135,7 @@ def welcome(url: str, token: str, *, recorded: bool) -> str:
     ]
     if not recorded:
         lines += ["", "Survey a directory of code, and watch:", "", f"  {start}"]
-        lines += ["", "Or have five specialists look at it at the same time:", "", f"  {panel}"]
+        lines += ["", "Or have three specialists look at it at the same time:", "", f"  {panel}"]
     lines += [
         "",
         "Watch the same in a third (an execution's id in place of EXECUTION):",

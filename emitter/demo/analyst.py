@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emitter.demo import findings, outline, report, smells, thoughts
-from emitter.demo.findings import Facts
+from emitter.demo import findings, report, smells, thoughts
 from emitter.demo.output import report_path, write_report
-from emitter.demo.python_code import ImportGraph, Module, Spot, Unparsable
-from emitter.demo.reading import Reading
+from emitter.demo.python_code import Module
+from emitter.demo.reading import Code, Reading
+from emitter.demo.smells import Spot
 from emitter.demo.steps import MAX_PACE, Steps
-from emitter.demo.survey import Limits, Listing, SourceFile, find_directory
+from emitter.demo.survey import Listing, SourceFile, find_directory
 from emitter.errors import InputExpired
 from emitter.worker.agents import Context
 
@@ -56,11 +56,11 @@ async def survey_code(context: Context) -> dict[str, Any]:
     output = await asyncio.to_thread(report_path, root, context.params.get("output", REPORT_NAME))
     work = Analysis(context, root, pace)
     await context.emitter.plan_created(f"Survey the code in {root}", PHASES)
-    await work.explore()
-    await work.structure()
-    await work.quality()
-    await work.tests()
-    return await work.report(output)
+    listing, files = await work.explore()
+    code = await work.structure(listing, files)
+    spots = await work.quality(code)
+    untested = await work.tests(code)
+    return await work.report(code, spots, untested, output)
 
 
 def read_pace(value: Any) -> float:
@@ -70,168 +70,93 @@ def read_pace(value: Any) -> float:
 
 
 class Analysis:
-    """One survey under way: what is known so far, phase by phase. Files are read in threads, never on the loop."""
+    """One survey under way, phase by phase. Files are read in threads, never on the loop."""
 
-    def __init__(self, context: Context, root: Path, pace: float, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, context: Context, root: Path, pace: float) -> None:
         self._ask = context.ask
         self._emitter = context.emitter
-        self._root = root
         self._steps = Steps(context.emitter, pace)
-        self._reading = Reading(context, self._steps, root, limits)
-        self._listing = Listing([], 0, {}, [])
-        self._files: list[SourceFile] = []
-        self._modules: list[Module] = []
-        self._unparsable: list[Unparsable] = []
-        self._graph = ImportGraph({}, {})
-        self._definitions: Counter[str] = Counter()
-        self._spots: list[Spot] = []
-        self._tests = findings.test_facts([], [], self._graph)
+        self._reading = Reading(context, self._steps, root)
 
-    # --- explore ---
-
-    async def explore(self) -> None:
+    async def explore(self) -> tuple[Listing, list[SourceFile]]:
         async with self._emitter.phase("explore", "Explore", index=0):
             await self._steps.step(0, "Listing files")
-            self._listing = await self._reading.list_files()
-            await self._steps.think(
-                thoughts.on_listing(self._listing.files, self._listing.skipped, self._listing.truncated)
-            )
-            self._files = await self._reading.read_files(self._listing, 2, 18)
-            languages = findings.lines_by_language(self._files)
-            await self._steps.think(thoughts.on_languages(self._files))
-            table = [{"name": name, "files": count, "lines": lines} for name, count, lines in languages[:8]]
-            await self._emitter.partial_result({"languages": table})
+            listing = await self._reading.list_files()
+            await self._steps.think(thoughts.on_listing(listing))
+            files = await self._reading.read_files(listing, 2, 18)
+            languages = [
+                {"name": name, "files": count, "lines": lines}
+                for name, count, lines in findings.lines_by_language(files)[:8]
+            ]
+            await self._emitter.partial_result({"languages": languages})
             await self._steps.usage(self._reading.characters)
+        return listing, files
 
-    # --- structure ---
-
-    async def structure(self) -> None:
+    async def structure(self, listing: Listing, files: list[SourceFile]) -> Code:
         async with self._emitter.phase("structure", "Structure", index=1):
-            await self._key_files()
-            await self._parse_python()
-            await self._outline_others()
-            await self._emitter.partial_result(
-                {
-                    "entryPoints": outline.entry_points(self._files)[:8],
-                    "modules": len(self._modules),
-                    "mostImported": [f"{name} ({count})" for name, count in self._graph.most_imported[:5]],
-                    "importCycles": len(self._graph.cycles()),
-                }
-            )
+            first = [file for file in (findings.readme(files),) if file is not None]
+            biggest = sorted((f for f in files if f.is_code and not f.is_test), key=lambda file: -file.lines)
+            for number, source in enumerate([*first, *biggest[:5]]):
+                await self._steps.step(20 + 3 * number, f"Looking at {source.path}")
+                await self._steps.tool("read_file", {"path": source.path}, partial(thoughts.look_at, source), dict)
+                await self._steps.pause(0.4)
+            code = await self._reading.parse(listing, files, 38)
+            if code.modules:
+                await self._steps.think(thoughts.on_graph(code.modules, code.graph))
+                await self._steps.think(thoughts.on_functions(code.modules))
+            central = [f"{name} ({count})" for name, count in code.graph.most_imported[:5]]
+            await self._emitter.partial_result({"modules": len(code.modules), "mostImported": central})
             await self._steps.usage(self._reading.characters)
+        return code
 
-    async def _key_files(self) -> None:
-        keys = outline.key_files(self._files, 8)
-        for number, source in enumerate(keys):
-            await self._steps.step(20 + 14 * number / len(keys), f"Looking at {source.path}")
-            await self._steps.tool("read_file", {"path": source.path}, partial(thoughts.look_at, source), dict)
-            await self._steps.pause(0.4)
-
-    async def _parse_python(self) -> None:
-        self._modules, self._unparsable = await self._reading.parse_python(self._files, 36)
-        if not self._modules and not self._unparsable:
-            return
-        await self._steps.pause(0.8)
-        self._graph = await self._reading.import_graph(self._modules)
-        await self._steps.think(thoughts.on_graph(self._modules, self._graph))
-        await self._steps.think(thoughts.on_functions(self._modules))
-
-    async def _outline_others(self) -> None:
-        others = [file for file in self._files if file.is_code and file.language != "Python"]
-        if not others:
-            return
-        await self._steps.step(46, f"Outlining {len(others):,} files of other languages")
-        async with self._emitter.tool("outline", {"files": len(others)}) as call:
-            counts = await self._steps.in_parts(
-                call, others, lambda part: [(file.language, len(outline.definitions(file))) for file in part], size=200
-            )
-            for language, count in counts:
-                self._definitions[language] += count
-            call.result = {"definitions": dict(self._definitions.most_common(6))}
-        await self._steps.pause(0.6)
-
-    # --- quality ---
-
-    async def quality(self) -> None:
+    async def quality(self, code: Code) -> list[Spot]:
         async with self._emitter.phase("quality", "Quality", index=2):
-            self._spots = [spot for module in self._modules for spot in module.spots]
-            rules = [rule for rule in smells.RULES if smells.applies(rule, self._files)]
-            for number, rule in enumerate(rules):
-                await self._steps.step(50 + 18 * number / len(rules), f"Searching: {rule.name}")
-                params = {"pattern": rule.pattern, "files": smells.applies(rule, self._files)}
-                work = partial(smells.grep, self._files, rule)
-                spots = await self._steps.tool("grep", params, work, thoughts.show_spots)
-                self._spots += spots
-                await self._steps.pause(0.35)
-            await self._steps.step(69, "Searching: what looks like a credential")
-            async with self._emitter.tool("scan_credentials", {"files": len(self._files)}) as call:
-                spots = await self._steps.in_parts(call, self._files, smells.credentials, size=100)
-                call.result = thoughts.show_spots(spots)
-            self._spots += spots
-            await self._steps.think(thoughts.on_spots(self._spots))
-            common = Counter(spot.rule for spot in self._spots).most_common(8)
+            spots: list[Spot] = []
+            for number, rule in enumerate(smells.RULES):
+                await self._steps.step(50 + 2 * number, f"Searching: {rule.name}")
+                work = partial(smells.grep, code.files, rule)
+                found = await self._steps.tool("grep", {"pattern": rule.pattern}, work, thoughts.show_spots)
+                spots += found
+                await self._steps.pause(0.5)
+            await self._steps.step(70, "Searching: what looks like a credential")
+            async with self._emitter.tool("scan_credentials", {"files": len(code.files)}) as call:
+                found = await self._steps.in_parts(call, code.files, smells.credentials, size=100)
+                call.result = thoughts.show_spots(found)
+            spots += found
+            await self._steps.think(thoughts.on_spots(spots))
+            common = Counter(spot.rule for spot in spots).most_common(8)
             await self._emitter.partial_result({"worthALook": [{"what": rule, "places": n} for rule, n in common]})
-            await self._steps.usage(self._reading.characters)
+        return spots
 
-    # --- tests ---
-
-    async def tests(self) -> None:
+    async def tests(self, code: Code) -> list[Module]:
         async with self._emitter.phase("tests", "Tests", index=3):
             await self._steps.step(76, "Matching tests with code")
-            self._tests = facts = await self._steps.tool(
+            untested = await self._steps.tool(
                 "match_tests",
-                {"files": sum(file.is_test for file in self._files)},
-                lambda: findings.test_facts(self._files, self._modules, self._graph),
-                lambda facts: {
-                    "testFiles": facts.files,
-                    "linesPerLineOfCode": round(facts.ratio, 2),
-                    "modulesNoTestMentions": len(facts.untested),
-                },
+                {"files": sum(file.is_test for file in code.files)},
+                lambda: findings.untested(code.modules, code.graph),
+                lambda found: {"modulesNoTestMentions": len(found)},
             )
-            await self._steps.think(thoughts.on_tests(facts))
-            await self._emitter.partial_result({"testFunctions": facts.functions, "unmentioned": facts.untested[:5]})
-            await self._steps.pause(0.5)
+            await self._steps.think(thoughts.on_tests(code.files, untested))
+            await self._emitter.partial_result({"unmentioned": [module.path for module in untested[:5]]})
+        return untested
 
-    # --- report ---
-
-    async def report(self, output: Path) -> dict[str, Any]:
+    async def report(self, code: Code, spots: list[Spot], untested: list[Module], output: Path) -> dict[str, Any]:
         async with self._emitter.phase("report", "Report", index=4):
             await self._steps.step(82, "Writing the report")
-            facts = self._facts()
-            text = await asyncio.to_thread(report.write, facts)
+            found = await asyncio.to_thread(_findings, code, spots)
+            text = await asyncio.to_thread(report.write, code, found, untested)
             await self._steps.stream(text.removeprefix(report.MARK).lstrip(), 82, 96)
             await self._steps.usage(self._reading.characters)
             await self._steps.step(97, "Waiting for approval")
             written = await self._approved(output) and await self._save(output, text)
             await self._steps.step(100, "Done")
-        found = findings.findings(facts)
-        return {
-            "summary": report.verdict(facts, found),
-            "findings": len(found),
-            "report": str(output) if written else None,
-        }
-
-    def _facts(self) -> Facts:
-        limits, skipped = self._reading.left_out(self._listing)
-        return Facts(
-            name=self._root.name or str(self._root),
-            files=self._files,
-            directories=self._listing.directories,
-            skipped=skipped,
-            limits=limits,
-            about=outline.about(self._files),
-            entries=outline.entry_points(self._files),
-            modules=self._modules,
-            unparsable=self._unparsable,
-            graph=self._graph,
-            spots=self._spots,
-            definitions=dict(self._definitions.most_common()),
-            tests=self._tests,
-        )
+        summary = report.verdict(code, found)
+        return {"summary": summary, "findings": len(found), "report": str(output) if written else None}
 
     async def _approved(self, output: Path) -> bool:
-        question = f"Write the report to {output}?"
         try:
+            question = f"Write the report to {output}?"
             answer = await self._ask(question, kind="approval", expires_in=APPROVAL_SECONDS)
         except InputExpired:
             await self._emitter.status("not_written", "Nobody answered in time, so nothing was written")
@@ -244,11 +169,21 @@ class Analysis:
     async def _save(self, output: Path, text: str) -> bool:
         try:
             params = {"path": str(output)}
-            await self._steps.tool(
-                "write_file", params, lambda: write_report(output, text), lambda size: {"bytes": size}
-            )
-        except (OSError, ValueError) as error:  # a read-only directory: the survey is worth having all the same
+            work = partial(write_report, output, text)
+            await self._steps.tool("write_file", params, work, lambda size: {"bytes": size})
+        except (OSError, ValueError) as error:  # a read-only directory, for one: the survey still completes
             await self._emitter.status("not_written", f"The report could not be written: {error}")
             return False
         await self._emitter.artifact("report", "text/markdown", name=str(output), text=text, last=True)
         return True
+
+
+def _findings(code: Code, spots: list[Spot]) -> list[findings.Finding]:
+    found = [
+        *findings.from_spots(spots),
+        *findings.cycles(code.modules, code.graph),
+        *findings.long(code.modules),
+        *findings.big(code.files),
+        *findings.broken(code.unparsable),
+    ]
+    return sorted(found, key=findings.rank)

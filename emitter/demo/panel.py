@@ -18,7 +18,7 @@ from emitter.demo import findings, synthesis
 from emitter.demo.reading import Code, Reading
 from emitter.demo.specialists import SPECIALISTS, CannotWork, Desk, Name, Specialist
 from emitter.demo.steps import MAX_PACE, Steps
-from emitter.demo.survey import Limits, find_directory
+from emitter.demo.survey import find_directory
 from emitter.demo.synthesis import Failure, Outcome, Report
 from emitter.errors import AppendRefused, describe
 from emitter.worker.agents import Context
@@ -86,19 +86,17 @@ class Panel:
         self._outcomes: list[Outcome] = []
         self._characters = 0
 
-    async def read(self, root: Path, limits: Limits = Limits()) -> Code:  # noqa: B008 - frozen
+    async def read(self, root: Path) -> Code:
         """The code, read and parsed once for all of them."""
         async with self._emitter.phase("read", "Read", index=0):
-            reading = Reading(self._context, self._steps, root, limits)
+            reading = Reading(self._context, self._steps, root)
             await self._steps.step(0, "Listing files")
             listing = await reading.list_files()
             files = await reading.read_files(listing, 2, 14)
-            modules, unparsable = await reading.parse_python(files, 14)
-            graph = await reading.import_graph(modules)
+            code = await reading.parse(listing, files, 14)
             self._characters = reading.characters
             await self._steps.usage(self._characters)
-        left_out, skipped = reading.left_out(listing)
-        return Code(root, files, modules, unparsable, graph, listing.secretive, left_out, skipped)
+        return code
 
     # --- at the same time ---
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from emitter.demo import findings, python_code
+from emitter.demo import python_code
+from emitter.demo.findings import lines_by_language
 from emitter.demo.python_code import ImportGraph, Module, Unparsable
 from emitter.demo.steps import Steps
-from emitter.demo.survey import FoundFile, Limits, Listing, Reader, SourceFile, by_directory, scan
+from emitter.demo.survey import FoundFile, Limits, Listing, Reader, SourceFile, by_directory, package_of, scan
 from emitter.worker.agents import Context
 
 
@@ -36,11 +37,16 @@ class Code(msgspec.Struct, frozen=True):
     def name(self) -> str:
         return self.root.name or str(self.root)
 
+    @property
+    def written(self) -> list[SourceFile]:
+        """The files in languages that are code."""
+        return [file for file in self.files if file.is_code]
+
 
 class Reading:
     """One directory being read. Each step is a tool call or more, and gives what it found."""
 
-    def __init__(self, context: Context, steps: Steps, root: Path, limits: Limits) -> None:
+    def __init__(self, context: Context, steps: Steps, root: Path, limits: Limits = Limits()) -> None:  # noqa: B008
         self._emitter = context.emitter
         self._steps = steps
         self._root = root
@@ -72,49 +78,50 @@ class Reading:
             await self._steps.step(begin + (end - begin) * number / len(groups), f"Reading {where}")
             async with self._emitter.tool("read_files", {"path": name, "files": len(files)}) as call:
                 sources = await self._steps.in_parts(call, files, self._reader.read, size=200)
-                languages = findings.lines_by_language(sources)
-                call.result = {
-                    "files": len(sources),
-                    "lines": sum(file.lines for file in sources),
-                    "languages": [name for name, _, _ in languages[:4]],
-                }
+                languages = [language for language, _, _ in lines_by_language(sources)[:4]]
+                lines = sum(file.lines for file in sources)
+                call.result = {"files": len(sources), "lines": lines, "languages": languages}
             found += sources
             await self._steps.pause(0.35)
         return found
 
-    async def parse_python(self, files: Sequence[SourceFile], progress: float) -> tuple[list[Module], list[Unparsable]]:
-        """The Python among the files. Nothing is emitted if there is none."""
+    async def parse(self, listing: Listing, files: list[SourceFile], progress: float) -> Code:
+        """What Python's parser sees in the Python among the files, and which module imports which."""
         python = [file for file in files if file.language == "Python"]
-        if not python:
-            return [], []
-        await self._steps.step(progress, f"Parsing {len(python):,} Python files")
+        modules: list[Module] = []
+        unparsable: list[Unparsable] = []
+        if python:
+            await self._steps.step(progress, f"Parsing {len(python):,} Python files")
+            modules, unparsable = await self._parse_python(python)
+        graph = await self._import_graph(modules) if modules else ImportGraph({}, {})
+        limits = list(listing.truncated)
+        if self._reader.full:
+            limits.append(f"reading stopped at {self._limits.total_bytes / 1e6:.0f} MB of text")
+        skipped = dict(Counter(listing.skipped) + self._reader.skipped)
+        return Code(self._root, files, modules, unparsable, graph, listing.secretive, limits, skipped)
+
+    async def _parse_python(self, python: list[SourceFile]) -> tuple[list[Module], list[Unparsable]]:
+        package = package_of(self._root)
+
+        def parse(part: Sequence[SourceFile]) -> list[Module | Unparsable]:
+            return [python_code.parse(source, package) for source in part]
+
         async with self._emitter.tool("parse_python", {"files": len(python)}) as call:
-            parsed = await self._steps.in_parts(call, python, python_code.parse_all, size=25)
+            parsed = await self._steps.in_parts(call, python, parse, size=25)
             modules = [item for item in parsed if isinstance(item, Module)]
             unparsable = [item for item in parsed if isinstance(item, Unparsable)]
-            call.result = {
-                "modules": len(modules),
-                "classes": sum(len(module.classes) for module in modules),
-                "functions": sum(len(module.functions) for module in modules),
-                "unparsable": len(unparsable),
-            }
+            functions = sum(len(module.functions) for module in modules)
+            call.result = {"modules": len(modules), "functions": functions, "unparsable": len(unparsable)}
         return modules, unparsable
 
-    async def import_graph(self, modules: list[Module]) -> ImportGraph:
+    async def _import_graph(self, modules: list[Module]) -> ImportGraph:
         return await self._steps.tool(
             "import_graph",
             {"modules": len(modules)},
             lambda: python_code.import_graph(modules, frozenset(sys.stdlib_module_names)),
             lambda graph: {
-                "imports": sum(map(len, graph.edges.values())),
+                "imports": graph.count,
                 "cycles": len(graph.cycles()),
                 "packagesFromOutside": len(graph.outside),
             },
         )
-
-    def left_out(self, listing: Listing) -> tuple[list[str], dict[str, int]]:
-        """What was not read: sentences on the limits that were met, and files by reason."""
-        limits = list(listing.truncated)
-        if self._reader.full:
-            limits.append(f"reading stopped at {self._limits.total_bytes / 1e6:.0f} MB of text")
-        return limits, dict(Counter(listing.skipped) + self._reader.skipped)

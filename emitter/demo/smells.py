@@ -1,4 +1,4 @@
-"""Searches over the text of files of any language: notes left behind, risky calls, what looks like a credential. Pure.
+"""Searches in the text of files of any language: notes, risky calls, what looks like a credential. Pure.
 
 A finding names the rule, the file and the line, never the line's text: a credential must not travel in an event.
 """
@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from emitter.demo.python_code import Spot
 from emitter.demo.survey import SourceFile
 from emitter.wire.redact import is_secret_key
 from emitter.wire.redact.shapes import has_shape
 
 MAX_SPOTS = 500
+
+
+class Spot(NamedTuple):
+    """A place worth a look: which rule, and where."""
+
+    rule: str
+    path: str
+    line: int
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -25,33 +33,27 @@ class Rule(msgspec.Struct, frozen=True):
     pattern: str
     languages: frozenset[str] = frozenset()
 
+    def applies_to(self, source: SourceFile) -> bool:
+        return source.is_code and (not self.languages or source.language in self.languages)
 
-_SCRIPT = frozenset(["JavaScript", "TypeScript", "Vue", "Svelte"])
+
+_SCRIPT = frozenset(["JavaScript", "TypeScript"])
 NOTES = Rule("note left behind", r"\b(TODO|FIXME|HACK|XXX)\b")
+RISKS = (
+    Rule("eval or exec", r"(?<![\w.])(eval|exec|new Function)\s*\(", _SCRIPT | {"Python", "PHP", "Ruby"}),
+    Rule("unsafe deserialisation", r"\b(pickle|marshal)\.loads?\(", frozenset(["Python"])),
+    Rule("shell commands", r"\bshell\s*=\s*True\b|\bos\.(system|popen)\("),
+    Rule("TLS check switched off", r"verify\s*=\s*False|rejectUnauthorized:\s*false|InsecureSkipVerify:\s*true"),
+)
+"""What could be turned against the users of the code."""
 RULES = (
     NOTES,
-    Rule("eval or exec", r"(?<![\w.])(eval|new Function)\s*\(", _SCRIPT | {"PHP", "Ruby"}),
-    Rule("raw HTML from values", r"dangerouslySetInnerHTML|\.innerHTML\s*=|v-html=", _SCRIPT),
-    Rule("debug output left behind", r"\bconsole\.(log|debug)\(|\bdebugger;|\bbreakpoint\(\)|\bpdb\.set_trace\("),
-    Rule("type check switched off", r"@ts-ignore|@ts-nocheck|#\s*type:\s*ignore|\bas any\b|//\s*nolint"),
-    Rule("TLS check switched off", r"verify\s*=\s*False|rejectUnauthorized:\s*false|InsecureSkipVerify:\s*true"),
-    Rule("panics on error", r"\.unwrap\(\)|\.expect\(\"|\bpanic!?\(", frozenset(["Rust", "Go"])),
+    *RISKS,
+    Rule("mutable default argument", r"\bdef \w+\([^)\n]{0,200}=\s*(\[\]|\{\})", frozenset(["Python"])),
     Rule("empty catch", r"catch\s*(\([^)]*\))?\s*\{\s*\}", _SCRIPT | {"Java", "C#", "Kotlin", "PHP"}),
+    Rule("broad except that hides the error", r"except( Exception)?:\n\s+pass\b", frozenset(["Python"])),
 )
-TEST_RULES = (
-    Rule(
-        "tests that are skipped",
-        r"@pytest\.mark\.(skip|xfail)|@unittest\.skip|\b(it|test|describe)\.skip\(|@Disabled\b",
-    ),
-    Rule("tests that wait for time to pass", r"\b(time|asyncio)\.sleep\(\s*(\d+\.\d*[1-9]|[1-9])|\bThread\.sleep\("),
-)
-"""For the code of tests; what they find is a fault nowhere else."""
 CREDENTIALS = "credential in the code"
-RISKS = frozenset({
-    CREDENTIALS, "unsafe deserialisation", "TLS check switched off", "eval or exec", "shell commands",
-    "raw HTML from values",
-})  # fmt: skip
-"""Rules that are about security, here and among what Python's parser finds."""
 PRIVATE_KEYS = "private key in a file"
 SECRETS = "credential in a file"
 _ASSIGNED = re.compile(
@@ -59,8 +61,7 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 _SPECIMEN = re.compile(
-    r"://\w?:\w@|example|changeme|change.me|placeholder|your|dummy|test|fake|sample|redacted|xxx|\*\*\*|<|\$\{|\{\{"
-    r"|%\(|\.\.\.",
+    r"://\w?:\w@|:password@|example|change.?me|placeholder|your|dummy|test|fake|sample|redacted|xxx|\*\*\*|<|\$\{|\{\{|%\(|\.\.\.",
     re.IGNORECASE,
 )
 
@@ -70,16 +71,11 @@ def grep(files: Sequence[SourceFile], rule: Rule) -> list[Spot]:
     pattern = re.compile(rule.pattern)
     spots: list[Spot] = []
     for source in files:
-        if source.is_code and (not rule.languages or source.language in rule.languages):
-            spots.extend(Spot(rule.name, source.path, line) for line in _lines(source.text, pattern))
+        if rule.applies_to(source):
+            spots += [Spot(rule.name, source.path, line) for line in _lines(source.text, pattern)]
         if len(spots) >= MAX_SPOTS:
-            return spots[:MAX_SPOTS]
-    return spots
-
-
-def applies(rule: Rule, files: Sequence[SourceFile]) -> int:
-    """How many files the rule is searched in."""
-    return sum(1 for file in files if file.is_code and (not rule.languages or file.language in rule.languages))
+            break
+    return spots[:MAX_SPOTS]
 
 
 def _lines(text: str, pattern: re.Pattern[str]) -> Iterator[int]:
@@ -102,9 +98,7 @@ def credentials(files: Sequence[SourceFile], *, everywhere: bool = False) -> lis
     do not count, and unless it is to look `everywhere`, neither do tests and documents."""
     spots: list[Spot] = []
     for source in files:
-        if not everywhere and not is_searched(source):
-            continue
-        if has_shape(source.text) or _ASSIGNED.search(source.text):
+        if (everywhere or is_searched(source)) and (has_shape(source.text) or _ASSIGNED.search(source.text)):
             spots.extend(_credential_lines(source))
     return spots[:MAX_SPOTS]
 
@@ -114,8 +108,8 @@ def _credential_lines(source: SourceFile) -> Iterator[Spot]:
         line = line[:2000]
         assigned = _ASSIGNED.search(line)
         # With an underscore it is more likely a name than a credential.
-        literal = assigned is not None and not _SPECIMEN.search(assigned[2]) and "_" not in assigned[2]
-        if literal or (has_shape(line) and not _SPECIMEN.search(line)):
+        is_literal = assigned is not None and not _SPECIMEN.search(assigned[2]) and "_" not in assigned[2]
+        if is_literal or (has_shape(line) and not _SPECIMEN.search(line)):
             yield Spot(CREDENTIALS, source.path, number)
 
 

@@ -15,25 +15,20 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 SKIPPED_DIRECTORIES = frozenset({
-    ".git", ".hg", ".svn", ".jj", "node_modules", "bower_components", "venv", ".venv", "virtualenv", "__pycache__",
-    "site-packages", "dist", "build", "target", "vendor", "third_party", ".tox", ".nox", ".mypy_cache", ".pytest_cache",
-    ".ruff_cache", ".hypothesis", ".idea", ".vscode", ".gradle", ".next", ".nuxt", ".terraform", ".cache", "coverage",
-    "htmlcov", ".eggs",
+    ".git", ".hg", ".svn", "node_modules", "venv", ".venv", "__pycache__", "site-packages", "dist", "build", "target",
+    "vendor", "third_party", ".tox", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".idea", ".vscode", ".next",
+    ".cache", "coverage", "htmlcov",
 })  # fmt: skip
 LANGUAGES: dict[str, str] = {
-    ".py": "Python", ".pyi": "Python", ".js": "JavaScript", ".mjs": "JavaScript", ".cjs": "JavaScript",
-    ".jsx": "JavaScript", ".ts": "TypeScript", ".tsx": "TypeScript", ".vue": "Vue", ".svelte": "Svelte", ".go": "Go",
-    ".rs": "Rust", ".java": "Java", ".kt": "Kotlin", ".scala": "Scala", ".c": "C", ".h": "C", ".cc": "C++",
-    ".cpp": "C++", ".hpp": "C++", ".cs": "C#", ".rb": "Ruby", ".php": "PHP", ".swift": "Swift", ".ex": "Elixir",
-    ".exs": "Elixir", ".erl": "Erlang", ".hs": "Haskell", ".ml": "OCaml", ".clj": "Clojure", ".lua": "Lua",
-    ".sh": "Shell", ".bash": "Shell", ".sql": "SQL", ".html": "HTML", ".css": "CSS", ".scss": "CSS", ".dart": "Dart",
-    ".r": "R", ".jl": "Julia", ".zig": "Zig", ".proto": "Protobuf", ".tf": "Terraform",
+    ".py": "Python", ".js": "JavaScript", ".mjs": "JavaScript", ".jsx": "JavaScript", ".ts": "TypeScript",
+    ".tsx": "TypeScript", ".go": "Go", ".rs": "Rust", ".java": "Java", ".kt": "Kotlin", ".c": "C", ".h": "C",
+    ".cpp": "C++", ".cs": "C#", ".rb": "Ruby", ".php": "PHP", ".swift": "Swift", ".lua": "Lua", ".sh": "Shell",
+    ".sql": "SQL",
 }  # fmt: skip
-DOCUMENTS = {".md": "Markdown", ".rst": "reStructuredText", ".txt": "Text"}
-CONFIGURATION = {
-    ".json": "JSON", ".yaml": "YAML", ".yml": "YAML", ".toml": "TOML", ".ini": "INI", ".cfg": "INI", ".xml": "XML",
+OTHERS = {
+    ".md": "Markdown", ".rst": "reStructuredText", ".html": "HTML", ".css": "CSS", ".json": "JSON", ".yaml": "YAML",
+    ".yml": "YAML", ".toml": "TOML",
 }  # fmt: skip
-NAMED = {"Dockerfile": "Docker", "Makefile": "Make", "Containerfile": "Docker", "Jenkinsfile": "Groovy"}
 SECRETIVE = "Secrets"
 """The language, so to speak, of files that by their names hold secrets."""
 _SECRETIVE_NAME = re.compile(
@@ -54,7 +49,6 @@ class Limits(msgspec.Struct, frozen=True):
     files: int = 5_000
     file_bytes: int = 1_000_000
     total_bytes: int = 32_000_000
-    depth: int = 40
 
 
 class FoundFile(msgspec.Struct, frozen=True):
@@ -103,7 +97,7 @@ class Listing(msgspec.Struct, frozen=True):
     secretive: list[FoundFile] = []
 
 
-_CODE = frozenset(LANGUAGES.values()) - {"HTML", "CSS"}
+_CODE = frozenset(LANGUAGES.values())
 
 
 def is_test(path: str) -> bool:
@@ -115,7 +109,16 @@ def language_of(name: str) -> str | None:
     if _SECRETIVE_NAME.fullmatch(name) and not _SPECIMEN_NAME.search(name):
         return SECRETIVE
     suffix = PurePosixPath(name).suffix.lower()
-    return NAMED.get(name) or LANGUAGES.get(suffix) or DOCUMENTS.get(suffix) or CONFIGURATION.get(suffix)
+    return LANGUAGES.get(suffix) or OTHERS.get(suffix)
+
+
+def package_of(root: Path) -> str:
+    """The dotted name of a directory that is a Python package; empty for others."""
+    parts: list[str] = []
+    while (root / "__init__.py").is_file() and root.name.isidentifier():
+        parts.insert(0, root.name)
+        root = root.parent
+    return ".".join(parts)
 
 
 def find_directory(task: str) -> Path:
@@ -153,85 +156,57 @@ def _looks_like_path(word: str) -> bool:
 
 
 def scan(root: Path, limits: Limits = Limits()) -> Listing:  # noqa: B008 - frozen
-    """List the files worth reading, sorted by path, without opening any. Unreadable directories are counted."""
+    """List the files worth reading, sorted by path, without opening any. What is left out is counted by reason."""
     found: list[FoundFile] = []
     skipped: Counter[str] = Counter()
     truncated: list[str] = []
     directories = entries = 0
-    waiting = [("", 0)]
-    while waiting:
-        prefix, depth = waiting.pop()
-        directories += 1
-        for entry in _entries(root / prefix, skipped):
-            entries += 1
-            if entries > limits.entries:
-                truncated.append(f"only the first {limits.entries:,} directory entries were looked at")
-                return _listing(found, directories, skipped, truncated, limits)
-            _sort_in(entry, prefix, depth, limits, waiting, found, skipped)
-    return _listing(found, directories, skipped, truncated, limits)
 
-
-def _entries(directory: Path, skipped: Counter[str]) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            return sorted(entries, key=lambda entry: entry.name, reverse=True)
-    except OSError:
+    def unreadable(_: OSError) -> None:
         skipped["unreadable directory"] += 1
-        return []
+
+    for folder, inside, names in os.walk(root, onerror=unreadable):
+        directories += 1
+        entries += len(inside) + len(names)
+        if entries > limits.entries:
+            truncated.append(f"reading stopped after {limits.entries:,} directory entries")
+            break
+        kept = [name for name in inside if not _skips_directory(Path(folder, name))]
+        skipped["symbolic link or directory of dependencies"] += len(inside) - len(kept)
+        inside[:] = sorted(kept)
+        for name in names:
+            file = _found(root, Path(folder, name), limits)
+            if isinstance(file, str):
+                skipped[file] += 1
+            else:
+                found.append(file)
+    found.sort(key=lambda file: file.path)
+    secretive = [file for file in found if file.language == SECRETIVE][: limits.files]
+    files = [file for file in found if file.language != SECRETIVE]
+    skipped["file that by its name holds secrets"] += len(secretive)
+    if len(files) > limits.files:
+        truncated.append(f"{limits.files:,} of {len(files):,} files were read")
+    return Listing(files[: limits.files], directories, dict(+skipped), truncated, secretive)
 
 
-def _sort_in(
-    entry: os.DirEntry[str],
-    prefix: str,
-    depth: int,
-    limits: Limits,
-    waiting: list[tuple[str, int]],
-    found: list[FoundFile],
-    skipped: Counter[str],
-) -> None:
-    """Put one entry where it belongs: among the directories to visit, the files found, or what is skipped."""
-    path = f"{prefix}/{entry.name}" if prefix else entry.name
-    reason = _reason_to_skip(entry, path, depth, limits)
-    if reason is not None:
-        skipped[reason] += 1
-    elif entry.is_dir(follow_symlinks=False):
-        waiting.append((path, depth + 1))
-    elif language := language_of(entry.name):
-        found.append(FoundFile(path, language, entry.stat(follow_symlinks=False).st_size))
-    else:
-        skipped["other kind of file"] += 1
+def _skips_directory(path: Path) -> bool:
+    return path.is_symlink() or path.name in SKIPPED_DIRECTORIES or (path / "pyvenv.cfg").exists()
 
 
-def _reason_to_skip(entry: os.DirEntry[str], path: str, depth: int, limits: Limits) -> str | None:
+def _found(root: Path, path: Path, limits: Limits) -> FoundFile | str:
+    """A file that is worth reading, or the reason why not."""
     try:
-        path.encode()
-        if entry.is_symlink():
-            return "symbolic link"
-        if entry.is_dir(follow_symlinks=False):
-            if entry.name in SKIPPED_DIRECTORIES or (Path(entry.path) / "pyvenv.cfg").exists():
-                return "directory of dependencies or build output"
-            return "directory too deep" if depth >= limits.depth else None
-        if not entry.is_file(follow_symlinks=False):
-            return "special file"
-        return "huge file" if entry.stat(follow_symlinks=False).st_size > limits.file_bytes else None
+        name = path.relative_to(root).as_posix()
+        name.encode()
+        status = path.lstat()
     except (OSError, UnicodeEncodeError):
         return "unreadable"
-
-
-def _listing(
-    found: list[FoundFile], directories: int, skipped: Counter[str], truncated: list[str], limits: Limits
-) -> Listing:
-    found.sort(key=lambda file: file.path)
-    secretive = [file for file in found if file.language == SECRETIVE]
-    found = [file for file in found if file.language != SECRETIVE]
-    if secretive:
-        skipped["file that by its name holds secrets"] += len(secretive)
-    if len(found) > limits.files:
-        # Code before documents and configuration, shallow before deep: what tells most about a project is kept.
-        found.sort(key=lambda file: (file.language not in _CODE, file.path.count("/"), file.path))
-        truncated.append(f"{limits.files:,} of {len(found):,} files were read")
-        found = sorted(found[: limits.files], key=lambda file: file.path)
-    return Listing(found, directories, dict(skipped), truncated, secretive[: limits.files])
+    if not stat.S_ISREG(status.st_mode):
+        return "symbolic link or special file"
+    if status.st_size > limits.file_bytes:
+        return "huge file"
+    language = language_of(path.name)
+    return FoundFile(name, language, status.st_size) if language else "other kind of file"
 
 
 def by_directory(files: Sequence[FoundFile], most: int = 10) -> list[tuple[str, list[FoundFile]]]:

@@ -1,4 +1,4 @@
-"""What several specialists say, put together: a remark for each that comes in, and the text at the end. Pure."""
+"""The specialists' reports, put together: a remark for each that comes in, and the text at the end. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from emitter.demo.report import listed, not_seen
 
 MAX_FINDINGS = 4
 """That one specialist is quoted with."""
-MAX_MEETINGS = 6
 MAX_FIRST = 5
 
 
@@ -33,32 +32,12 @@ class Failure(msgspec.Struct, frozen=True):
 Outcome = Report | Failure
 
 
-class Meeting(msgspec.Struct, frozen=True):
-    """A file that several specialists name."""
-
-    path: str
-    specialists: list[str]
-
-
 def reports(outcomes: Sequence[Outcome]) -> list[Report]:
     return [outcome for outcome in outcomes if isinstance(outcome, Report)]
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[Failure]:
     return [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-
-
-def meetings(outcomes: Sequence[Outcome]) -> list[Meeting]:
-    """Files that two or more name; first what most name, then what is worst."""
-    severities: dict[str, dict[str, int]] = {}
-    for report in reports(outcomes):
-        for finding in report.findings:
-            for path in finding.paths:
-                named = severities.setdefault(path, {})
-                named[report.specialist] = max(finding.severity, named.get(report.specialist, 0))
-    shared = [(path, named) for path, named in severities.items() if len(named) > 1]
-    shared.sort(key=lambda item: (-len(item[1]), -sum(item[1].values()), item[0]))
-    return [Meeting(path, sorted(named)) for path, named in shared]
 
 
 def remark(outcomes: Sequence[Outcome], pending: Sequence[str]) -> str:
@@ -68,10 +47,6 @@ def remark(outcomes: Sequence[Outcome], pending: Sequence[str]) -> str:
         parts = [f"{newest.specialist} failed and will be missing: {newest.reason}."]
     else:
         parts = [f"{newest.specialist} is in; {_first_of(newest)}."]
-        met = [meeting for meeting in meetings(outcomes) if newest.specialist in meeting.specialists]
-        if met:
-            both = "both" if len(met[0].specialists) == 2 else "all"
-            parts.append(f"{listed(met[0].specialists)} {both} name {met[0].path}.")
     parts.append(f"Waiting for {listed(pending)}." if pending else "Nobody is waited for.")
     return " ".join(parts)
 
@@ -99,7 +74,6 @@ def write(name: str, outcomes: Sequence[Outcome], limits: Sequence[str], skipped
     sections = [
         [f"# {name}: what the panel says", "", verdict(outcomes)],
         _first_of_all(outcomes),
-        _where_they_meet(outcomes),
         *(_one(outcome) for outcome in outcomes),
         not_seen(limits, skipped),
     ]
@@ -114,12 +88,6 @@ def _first_of_all(outcomes: Sequence[Outcome]) -> list[str]:
         where = f": `{finding.places[0]}`" if finding.places else ""
         lines.append(f"{number}. {finding.title} ({specialist}, {SEVERITIES[finding.severity]}){where}")
     return lines if found else []
-
-
-def _where_they_meet(outcomes: Sequence[Outcome]) -> list[str]:
-    met = meetings(outcomes)[:MAX_MEETINGS]
-    lines = [f"- `{meeting.path}`: {listed(meeting.specialists)}" for meeting in met]
-    return ["## Where they meet", "", *lines] if met else []
 
 
 def _one(outcome: Outcome) -> list[str]:

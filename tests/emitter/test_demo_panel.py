@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import shutil
 import threading
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
@@ -16,10 +15,10 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from emitter.demo import agents, documents, smells, structure, synthesis
-from emitter.demo.findings import Finding, from_spots
+from emitter.demo import agents, smells, synthesis
+from emitter.demo.findings import Finding
 from emitter.demo.panel import INPUT_SCHEMA, NAMES, NobodyLeft, Panel, Params
-from emitter.demo.python_code import ImportGraph, Module, Spot, import_graph, parse
+from emitter.demo.python_code import ImportGraph
 from emitter.demo.reading import Code
 from emitter.demo.specialists import CODE, SECRETS, SPECIALISTS, SPECIMENS, CannotWork, Desk, Specialist
 from emitter.demo.survey import Limits, SourceFile, scan
@@ -159,26 +158,11 @@ async def test_each_finds_what_is_for_it_to_find(shop: Path) -> None:
     """What was planted is found by the one whose matter it is, with its file and line."""
     emitter, _ = await run(shop, answer=CODE)
     assert found(emitter, "structure") == {"import cycles": ["shop/core.py:3 → shop/prices.py:1"]}
-    assert found(emitter, "quality") == {
-        "mutable default argument": ["shop/core.py:7"],
-        "broad except that hides the error": ["shop/core.py:11"],
-        "note left behind": ["shop/core.py:8"],
-    }
-    assert found(emitter, "docs") == {
-        "a README without an example": ["README.md:1"],
-        "no licence at the top": [],
-        "link that leads nowhere": ["README.md:3"],
-    }
-    assert found(emitter, "tests") == {
-        "modules that no test mentions": ["shop/prices.py"],
-        "tests without an assertion": ["tests/test_core.py:5"],
-        "tests that wait for time to pass": ["tests/test_core.py:6"],
-    }
+    assert found(emitter, "docs") == {"note left behind": ["shop/core.py:8"]}
     assert found(emitter, "security") == {
         "unsafe deserialisation": ["shop/core.py:15"],
         "credential in the code": ["shop/core.py:5"],
     }
-    assert "- `shop/core.py`: quality, security and structure" in emitter.text_emitted
 
 
 ONLY_CODE = {"credential in the code": ["shop/core.py:5"]}
@@ -242,9 +226,9 @@ async def test_no_secret_is_in_any_event(shop: Path, answer: str) -> None:
 
 async def test_a_part_of_the_panel_can_be_asked(shop: Path) -> None:
     """Only those named take part, each once, in the panel's own order."""
-    emitter, result = await run(shop, specialists=["tests", "structure", "tests"])
-    check_sequence(emitter, ["structure", "tests"])
-    assert list(result["verdicts"]) == ["structure", "tests"]
+    emitter, result = await run(shop, specialists=["docs", "structure", "docs"])
+    check_sequence(emitter, ["structure", "docs"])
+    assert list(result["verdicts"]) == ["structure", "docs"]
     assert emitter.of("input:required") == []
 
 
@@ -253,7 +237,7 @@ BAD_PARAMS: list[dict[str, Any]] = [
     {"pace": True},
     {"specialists": []},
     {"specialists": ["astrology"]},
-    {"specialists": "tests"},
+    {"specialists": "docs"},
     {"patience": -1},
     {"patience": 4000},
     {"fail": "everybody"},
@@ -287,16 +271,6 @@ async def test_a_task_without_a_directory_is_a_clear_error() -> None:
         await run("look at /no/such/place")
 
 
-async def test_it_consults_on_real_code(tmp_path: Path) -> None:
-    """On this project's emitter everybody has something to say, and several name the same files."""
-    shutil.copytree(ROOT / "emitter", tmp_path / "emitter", ignore=shutil.ignore_patterns("__pycache__"))
-    emitter, result = await run(tmp_path)
-    check_sequence(emitter, NAMES)
-    assert result["failed"] == []
-    assert "emitter.errors is what most leans on" in result["verdicts"]["structure"]
-    assert "## Where they meet" in emitter.text_emitted
-
-
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
@@ -310,7 +284,7 @@ async def test_one_that_can_do_nothing_is_missed_and_named(tmp_path: Path) -> No
     assert "Missing, because they failed: structure." in result["summary"]
     assert "structure failed and will be missing: no Python here" in str(emitter.of("synthesis"))
     assert "## structure: missing" in emitter.text_emitted
-    assert found(emitter, "quality") == {"note left behind": ["index.js:1"]}
+    assert found(emitter, "docs") == {"note left behind": ["index.js:1"]}
     assert found(emitter, "security") == {"eval or exec": ["index.js:3"]}
 
 
@@ -544,110 +518,16 @@ def test_credentials_are_told_from_names_and_specimens() -> None:
     assert [spot.line for spot in spots] == [2, 4, 5]
 
 
-def test_papers_are_those_at_the_top(tmp_path: Path) -> None:
-    """A README further down is another one's; an example is a block that can be copied; a licence has many names."""
-    below, top = SourceFile("docs/README.md", "Markdown", ""), SourceFile("readme.rst", "reStructuredText", "")
-    assert documents.readme([below]) is None
-    assert documents.readme([below, top]) is top
-    shows = {
-        text: documents.shows_an_example(SourceFile("r", "Markdown", text)) for text in ("a\n    b", "```\n", "a b")
-    }
-    assert list(shows.values()) == [True, True, False]
-    assert not documents.has_licence(tmp_path)
-    for name in ("LICENSE", "Licence.txt", "COPYING", "UNLICENSE"):
-        (tmp_path / name).touch()
-        assert documents.has_licence(tmp_path)
-        (tmp_path / name).unlink()
-
-
-def test_links_are_followed_inside_the_directory_only(tmp_path: Path) -> None:
-    """Lost are links to files that are not there; addresses, anchors, examples and what lies outside are left alone."""
-    make(tmp_path, {"docs/a.md": "", "with blank.md": ""})
-    lines = [
-        "[lost](b.md) [there](a.md) [up](../with%20blank.md) [folder](../docs)",
-        "[lost](../gone.png#part) [anchor](#part) [there](a.md#part)",
-        "[out](../../outside.md) [site](/rooted.md) [web](https://x.org/y) [mail](mailto:a@b.c) [tpl]({name}.md)",
-        "```",
-        "[example](nowhere.md)",
-        "```",
-        '[lost](<gone.md> "title")',
-        f"[nul](%00) [long]({'x' * 300})",
-    ]
-    source = SourceFile("docs/c.md", "Markdown", "\n".join(lines))
-    code = SourceFile("docs/c.py", "Python", "# [x](gone.md)")
-    assert [spot.line for spot in documents.lost_links(tmp_path, [source, code])] == [1, 2, 7, 8, 8]
-    many = SourceFile("c.md", "Markdown", "[lost](gone.md)\n" * (documents.MAX_LINKS + 10))
-    assert len(documents.lost_links(tmp_path, [many])) == documents.MAX_LINKS
-
-
-def python(path: str, text: str) -> Module:
-    module = parse(SourceFile(path, "Python", text))
-    assert isinstance(module, Module)
-    return module
-
-
-def test_public_functions_of_some_length_are_to_be_explained() -> None:
-    """Short, private and documented functions, what is inside something private, and tests explain themselves."""
-    body = "    x = 1\n" * 10
-    text = f"def long():\n{body}\ndef short():\n    pass\n\ndef _private():\n{body}\n"
-    text += f'def said():\n    """Yes."""\n{body}\nclass _C:\n    def inside(self):\n{body.replace("    ", "        ")}'
-    modules = [python("a.py", text), python("tests/test_a.py", f"def test_x():\n{body}")]
-    assert [function.name for _, function in documents.unexplained(modules)] == ["long"]
-
-
-def test_a_ring_of_imports_is_shown_line_by_line() -> None:
-    """Each step on the shortest way round is the line of an import, whatever else the modules import."""
-    texts = {
-        "a": "import p.z\n\nimport p.b\nfrom p.b import x\n",
-        "b": "\nimport p.d\n",
-        "c": "import p.a\n",
-        "d": "import p.b\nimport p.c\n",  # a smaller ring, in which no way back must get lost
-        "z": "",
-    }
-    modules = [python(f"p/{name}.py", text) for name, text in texts.items()]
-    (finding,) = structure.rings(modules, import_graph(modules, frozenset()))
-    assert finding.places == ["p/a.py:3 → p/b.py:2 → p/d.py:2 → p/c.py:1"]
-    assert finding.paths == {"p/a.py", "p/b.py", "p/c.py", "p/d.py"}
-    assert structure.rings(modules[4:], import_graph(modules[4:], frozenset())) == []
-
-
-def test_the_middle_is_what_many_lean_on_and_leans_on_many() -> None:
-    """Neither a leaf that all import nor a main that imports all is in the middle."""
-    low = [python(f"p/low{n}.py", "import p.leaf\n") for n in range(5)]
-    middle = python("p/middle.py", "".join(f"import p.low{n}\n" for n in range(5)))
-    high = [python(f"p/high{n}.py", "import p.middle\n") for n in range(5)]
-    main = python("p/main.py", "".join(f"import p.high{n}\n" for n in range(5)))
-    modules = [*low, middle, *high, main, python("p/leaf.py", "")]
-    (finding,) = structure.middle(modules, import_graph(modules, frozenset()))
-    assert finding.places == ["p/middle.py (imported by 5, imports 5)"]
-
-
 def report(name: str, *found: tuple[int, str]) -> Report:
-    findings = [
-        Finding(severity, f"f{severity}", "why", [f"{path}:1"], 1, frozenset([path])) for severity, path in found
-    ]
+    findings = [Finding(severity, f"f{severity}", "why", [f"{path}:1"], 1) for severity, path in found]
     return Report(name, f"{name} says", findings)
 
 
-def test_files_that_several_name_come_first() -> None:
-    """Ordered by how many name a file, then by how bad it is; what one alone names is no meeting."""
-    outcomes = [
-        report("a", (1, "x.py"), (3, "y.py"), *[(1, "z.py")] * 7, (2, "alone.py")),
-        report("b", (1, "x.py"), (3, "y.py"), (1, "z.py")),
-        report("c", (1, "x.py"), (1, "x.py")),
-        Failure("d", "ill"),
-    ]
-    met = [(meeting.path, meeting.specialists) for meeting in synthesis.meetings(outcomes)]
-    assert met == [("x.py", ["a", "b", "c"]), ("y.py", ["a", "b"]), ("z.py", ["a", "b"])]
-
-
 def test_a_remark_is_on_who_came_last() -> None:
-    """It tells the worst that is new, what agrees with others, who failed, and who is waited for."""
+    """It tells the worst that is new, who failed, and who is waited for."""
     a, b, silent = report("a", (3, "x.py"), (1, "y.py")), report("b", (1, "y.py")), Report("s", "fine", [])
     assert synthesis.remark([a], ["b", "d"]) == "a is in; findings: 2, first of all f3 at x.py:1. Waiting for b and d."
-    assert synthesis.remark([a, b], []) == (
-        "b is in; findings: 1, first of all f1 at y.py:1. a and b both name y.py. Nobody is waited for."
-    )
+    assert synthesis.remark([a, b], []) == ("b is in; findings: 1, first of all f1 at y.py:1. Nobody is waited for.")
     assert synthesis.remark([silent], ["b"]) == "s is in; it has nothing to say against it. Waiting for b."
     assert synthesis.remark([a, Failure("d", "ill")], ["b"]) == "d failed and will be missing: ill. Waiting for b."
 
@@ -661,25 +541,3 @@ def test_the_verdict_counts_those_who_have_looked() -> None:
         synthesis.verdict([report("a", (1, "y"))])
         == "1 of 1 specialists have looked. Findings: 1, none of them urgent."
     )
-
-
-def test_what_tests_do_wrong_is_searched_in_tests() -> None:
-    """Skips and sleeps are found, a sleep of nothing is not."""
-    lines = [
-        "@pytest.mark.skip",
-        "await asyncio.sleep(0)",
-        "time.sleep(0.5)",
-        "it.skip('x')",
-        "time.sleep(10)",
-        "sleep(1)",
-    ]
-    files = [SourceFile("tests/test_a.py", "Python", "\n".join(lines))]
-    lines_of = {rule.name: [spot.line for spot in smells.grep(files, rule)] for rule in smells.TEST_RULES}
-    assert lines_of == {"tests that are skipped": [1, 4], "tests that wait for time to pass": [3, 5]}
-
-
-def test_a_finding_knows_its_files() -> None:
-    """The files are those outside tests, if there are any: that is what the finding is about."""
-    (finding,) = from_spots([Spot("r", "a.py", 1), Spot("r", "b.py", 2), Spot("r", "tests/c.py", 3)])
-    assert (finding.paths, finding.count) == ({"a.py", "b.py"}, 3)
-    assert from_spots([Spot("r", "tests/c.py", 3)])[0].paths == {"tests/c.py"}

@@ -91,7 +91,7 @@ async def test_specialists_stand_side_by_side(
     execution_id = await start(stand, user, "panel", str(tmp_path), pace=0, patience=0, fail="docs")
     console = await ConsolePage(page, stand, user).watch(execution_id)
     members = console.rows.locator(".member")
-    await expect(members).to_have_count(5)
+    await expect(members).to_have_count(3)
     await expect(members.filter(has_text="docs")).to_contain_text("failed: it was told to fail")
     await expect(console.state).to_have_text("Completed")
 
