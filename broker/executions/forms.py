@@ -1,8 +1,9 @@
 """Checks the answers to forms, each in a process of its own.
 
 A schema is a program that somebody else wrote: one pattern, or a few references to references, keeps a validator busy
-for hours, and nothing can interrupt it in this process. A child can be killed, and the edge continues. People
-answer rarely enough for the tenth of a second that a child takes.
+for hours, and nothing can interrupt it in this process. A child can be killed, and the edge continues. People answer
+rarely enough for the tenth of a second that a child takes. `deploy/decisions/0007` has the measurement of a validator
+that bounds patterns, but neither references nor the time for which it keeps this process.
 """
 
 from __future__ import annotations
