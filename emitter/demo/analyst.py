@@ -83,7 +83,7 @@ class Analysis:
             await self._steps.step(0, "Listing files")
             listing = await self._reading.list_files()
             await self._steps.think(thoughts.on_listing(listing))
-            files = await self._reading.read_files(listing, 2, 18)
+            files = await self._reading.read_files(listing, 5)
             languages = [
                 {"name": name, "files": count, "lines": lines}
                 for name, count, lines in findings.lines_by_language(files)[:8]
@@ -181,9 +181,8 @@ class Analysis:
 def _findings(code: Code, spots: list[Spot]) -> list[findings.Finding]:
     found = [
         *findings.from_spots(spots),
-        *findings.cycles(code.modules, code.graph),
+        *findings.cycle(code.modules, code.graph),
         *findings.long(code.modules),
         *findings.big(code.files),
-        *findings.broken(code.unparsable),
     ]
     return sorted(found, key=findings.rank)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from emitter.demo.python_code import LONG_FUNCTION_LINES, Function, ImportGraph, Module, Unparsable
+from emitter.demo.python_code import LONG_FUNCTION_LINES, Function, ImportGraph, Module
 from emitter.demo.smells import CREDENTIALS, PRIVATE_KEYS, SECRETS, Spot
 from emitter.demo.survey import SourceFile, is_test
 
@@ -91,16 +91,15 @@ def from_spots(spots: Iterable[Spot]) -> list[Finding]:
     return result
 
 
-def cycles(modules: Sequence[Module], graph: ImportGraph) -> list[Finding]:
-    """Import cycles, each as one way round: the line of every import on it."""
+def cycle(modules: Sequence[Module], graph: ImportGraph) -> list[Finding]:
+    """An import cycle, if there is one: the line of every import on it."""
+    if not (ring := graph.cycle):
+        return []
     paths = {module.name: module.path for module in modules}
-    rings = graph.cycles()
-    places = []
-    for ring in rings[:MAX_PLACES]:
-        steps = zip(ring, [*ring[1:], ring[0]], strict=True)
-        places.append(" → ".join(f"{paths[source]}:{graph.lines[source][target]}" for source, target in steps))
+    steps = zip(ring, [*ring[1:], ring[0]], strict=True)
+    place = " → ".join(f"{paths[source]}:{graph.lines[source][target]}" for source, target in steps)
     why = "Modules that import each other can only be understood, tested and moved together."
-    return [Finding(2, "import cycles", why, places, len(rings))] if rings else []
+    return [Finding(2, "import cycle", why, [place], 1)]
 
 
 def long(modules: Sequence[Module]) -> list[Finding]:
@@ -116,12 +115,6 @@ def big(files: Sequence[SourceFile]) -> list[Finding]:
     why = f"Files over {BIG_FILE_LINES} lines tend to be several things that share a name."
     places = [f"{file.path} ({file.lines:,} lines)" for file in found[:MAX_PLACES]]
     return [Finding(1, "big files", why, places, len(found))] if found else []
-
-
-def broken(unparsable: Sequence[Unparsable]) -> list[Finding]:
-    why = "Python's own parser refuses them: templates, another Python version, or broken."
-    places = [f"{item.path}: {item.reason}" for item in unparsable[:MAX_PLACES]]
-    return [Finding(2, "files that do not parse", why, places, len(unparsable))] if unparsable else []
 
 
 def readme(files: Sequence[SourceFile]) -> SourceFile | None:

@@ -92,7 +92,7 @@ class Panel:
             reading = Reading(self._context, self._steps, root)
             await self._steps.step(0, "Listing files")
             listing = await reading.list_files()
-            files = await reading.read_files(listing, 2, 14)
+            files = await reading.read_files(listing, 2)
             code = await reading.parse(listing, files, 14)
             self._characters = reading.characters
             await self._steps.usage(self._characters)

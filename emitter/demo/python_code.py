@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -36,20 +35,16 @@ class Module(msgspec.Struct, frozen=True):
     imports: dict[str, int]
 
 
-class Unparsable(msgspec.Struct, frozen=True):
-    path: str
-    reason: str
-
-
-def parse(source: SourceFile, package: str = "") -> Module | Unparsable:
-    """`package` is the dotted name of the directory that paths begin in, if that is a package itself."""
+def parse(source: SourceFile, package: str = "") -> Module | None:
+    """A file; `None` for one that Python does not parse. `package` is the dotted name of the directory that paths begin
+    in, if that is a package itself."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in the code that is surveyed
             tree = ast.parse(source.text)
         return _module(source, tree, package)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Unparsable(source.path, f"{type(error).__name__}: {error}"[:200])
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def module_name(path: str, package: str = "") -> str:
@@ -131,49 +126,15 @@ class ImportGraph(msgspec.Struct, frozen=True):
         counts = Counter(target for targets in self.lines.values() for target in targets)
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
-    def cycles(self) -> list[list[str]]:
-        """Of each group of modules that import each other the shortest ring through its first module, in order."""
-        importers: dict[str, list[str]] = {name: [] for name in self.lines}
-        for name, targets in self.lines.items():
-            for target in targets:
-                importers[target].append(name)
-        rings, seen = [], set[str]()
-        for name in sorted(_blocked(self.lines) & _blocked(importers)):
-            came_from = _reached(self.lines, name) if name not in seen else {}
-            if name in came_from:
-                rings.append(_ring(came_from, name))
-                seen |= came_from.keys() & _reached(importers, name).keys()
-        return rings
-
-
-def _blocked(edges: Mapping[str, Collection[str]]) -> set[str]:
-    """The nodes that cannot be sorted topologically: those in a cycle, and those from which one is reached."""
-    sorter, left = TopologicalSorter(edges), set(edges)
-    with contextlib.suppress(CycleError):
-        sorter.prepare()
-    while ready := sorter.get_ready():
-        left.difference_update(ready)
-        sorter.done(*ready)
-    return left
-
-
-def _reached(edges: Mapping[str, Collection[str]], start: str) -> dict[str, str]:
-    """Every node that is reached from `start`, with the one before it on the shortest way."""
-    came_from: dict[str, str] = {}
-    waiting = [start]
-    for name in waiting:
-        for target in sorted(edges[name]):
-            if target not in came_from:
-                came_from[target] = name
-                waiting.append(target)
-    return came_from
-
-
-def _ring(came_from: Mapping[str, str], start: str) -> list[str]:
-    ring = [came_from[start]]
-    while ring[-1] != start:
-        ring.append(came_from[ring[-1]])
-    return ring[::-1]
+    @property
+    def cycle(self) -> list[str]:
+        """Modules each of which imports the next, and the last the first; empty if there is no such ring."""
+        try:
+            TopologicalSorter(self.lines).prepare()
+        except CycleError as error:
+            ring: list[str] = error.args[1][:0:-1]  # which names the first again as the last, and goes the other way
+            return ring
+        return []
 
 
 def import_graph(modules: Sequence[Module], standard_library: frozenset[str]) -> ImportGraph:

@@ -14,9 +14,9 @@ import msgspec
 
 from emitter.demo import python_code
 from emitter.demo.findings import lines_by_language
-from emitter.demo.python_code import ImportGraph, Module, Unparsable
+from emitter.demo.python_code import ImportGraph, Module
 from emitter.demo.steps import Steps
-from emitter.demo.survey import FoundFile, Limits, Listing, Reader, SourceFile, by_directory, package_of, scan
+from emitter.demo.survey import FoundFile, Limits, Listing, Reader, SourceFile, package_of, scan
 from emitter.worker.agents import Context
 
 
@@ -27,7 +27,6 @@ class Code(msgspec.Struct, frozen=True):
     root: Path
     files: list[SourceFile]
     modules: list[Module]
-    unparsable: list[Unparsable]
     graph: ImportGraph
     secretive: list[FoundFile]
     limits: list[str]
@@ -69,50 +68,42 @@ class Reading:
             },
         )
 
-    async def read_files(self, listing: Listing, begin: float, end: float) -> list[SourceFile]:
-        """All files of a listing, directory by directory; progress goes from `begin` to `end`."""
-        groups = by_directory(listing.files)
-        found: list[SourceFile] = []
-        for number, (name, files) in enumerate(groups):
-            where = "what lies at the top" if name == "." else name
-            await self._steps.step(begin + (end - begin) * number / len(groups), f"Reading {where}")
-            async with self._emitter.tool("read_files", {"path": name, "files": len(files)}) as call:
-                sources = await self._steps.in_parts(call, files, self._reader.read, size=200)
-                languages = [language for language, _, _ in lines_by_language(sources)[:4]]
-                lines = sum(file.lines for file in sources)
-                call.result = {"files": len(sources), "lines": lines, "languages": languages}
-            found += sources
-            await self._steps.pause(0.35)
-        return found
+    async def read_files(self, listing: Listing, progress: float) -> list[SourceFile]:
+        await self._steps.step(progress, f"Reading {len(listing.files):,} files")
+        async with self._emitter.tool("read_files", {"files": len(listing.files)}) as call:
+            files = await self._steps.in_parts(call, listing.files, self._reader.read, size=100)
+            languages = [language for language, _, _ in lines_by_language(files)[:4]]
+            lines = sum(file.lines for file in files)
+            call.result = {"files": len(files), "lines": lines, "languages": languages}
+        await self._steps.pause(1)
+        return files
 
     async def parse(self, listing: Listing, files: list[SourceFile], progress: float) -> Code:
         """What Python's parser sees in the Python among the files, and which module imports which."""
         python = [file for file in files if file.language == "Python"]
         modules: list[Module] = []
-        unparsable: list[Unparsable] = []
         if python:
             await self._steps.step(progress, f"Parsing {len(python):,} Python files")
-            modules, unparsable = await self._parse_python(python)
+            modules = await self._parse_python(python)
         graph = await self._import_graph(modules) if modules else ImportGraph({}, {})
         limits = list(listing.truncated)
         if self._reader.full:
             limits.append(f"reading stopped at {self._limits.total_bytes / 1e6:.0f} MB of text")
+        if len(modules) < len(python):
+            limits.append(f"{len(python) - len(modules):,} Python files do not parse")
         skipped = dict(Counter(listing.skipped) + self._reader.skipped)
-        return Code(self._root, files, modules, unparsable, graph, listing.secretive, limits, skipped)
+        return Code(self._root, files, modules, graph, listing.secretive, limits, skipped)
 
-    async def _parse_python(self, python: list[SourceFile]) -> tuple[list[Module], list[Unparsable]]:
+    async def _parse_python(self, python: list[SourceFile]) -> list[Module]:
         package = package_of(self._root)
 
-        def parse(part: Sequence[SourceFile]) -> list[Module | Unparsable]:
-            return [python_code.parse(source, package) for source in part]
+        def parse(part: Sequence[SourceFile]) -> list[Module]:
+            return [module for source in part if (module := python_code.parse(source, package)) is not None]
 
         async with self._emitter.tool("parse_python", {"files": len(python)}) as call:
-            parsed = await self._steps.in_parts(call, python, parse, size=25)
-            modules = [item for item in parsed if isinstance(item, Module)]
-            unparsable = [item for item in parsed if isinstance(item, Unparsable)]
-            functions = sum(len(module.functions) for module in modules)
-            call.result = {"modules": len(modules), "functions": functions, "unparsable": len(unparsable)}
-        return modules, unparsable
+            modules = await self._steps.in_parts(call, python, parse, size=25)
+            call.result = {"modules": len(modules), "functions": sum(len(module.functions) for module in modules)}
+        return modules
 
     async def _import_graph(self, modules: list[Module]) -> ImportGraph:
         return await self._steps.tool(
@@ -121,7 +112,7 @@ class Reading:
             lambda: python_code.import_graph(modules, frozenset(sys.stdlib_module_names)),
             lambda graph: {
                 "imports": graph.count,
-                "cycles": len(graph.cycles()),
+                "cycle": graph.cycle,
                 "packagesFromOutside": len(graph.outside),
             },
         )

@@ -83,10 +83,9 @@ async def structure_of(desk: Desk) -> str:
         raise CannotWork("no Python here that parses, and other languages' imports are not followed")
     central = [f"{name} ({count})" for name, count in code.graph.most_imported[:5]]
     await desk.tell({"modules": len(code.modules), "imports": code.graph.count, "mostImported": central})
-    await desk.look(20, "Following imports round in circles", lambda: findings.cycles(code.modules, code.graph))
+    await desk.look(20, "Following imports round in circles", lambda: findings.cycle(code.modules, code.graph))
     await desk.look(50, "Measuring functions", lambda: findings.long(code.modules))
-    await desk.look(70, "Measuring files", lambda: findings.big(code.files))
-    await desk.look(90, "Counting what does not parse", lambda: findings.broken(code.unparsable))
+    await desk.look(80, "Measuring files", lambda: findings.big(code.files))
     return await asyncio.to_thread(thoughts.on_graph, code.modules, code.graph)
 
 

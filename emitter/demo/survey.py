@@ -58,11 +58,6 @@ class FoundFile(msgspec.Struct, frozen=True):
     language: str
     size: int
 
-    @property
-    def top(self) -> str:
-        """The directory directly below the root, or `.`."""
-        return self.path.split("/", 1)[0] if "/" in self.path else "."
-
 
 class SourceFile(msgspec.Struct, frozen=True):
     path: str
@@ -207,18 +202,6 @@ def _found(root: Path, path: Path, limits: Limits) -> FoundFile | str:
         return "huge file"
     language = language_of(path.name)
     return FoundFile(name, language, status.st_size) if language else "other kind of file"
-
-
-def by_directory(files: Sequence[FoundFile], most: int = 10) -> list[tuple[str, list[FoundFile]]]:
-    """The files by top directory, the fullest first; what is over `most` goes together."""
-    groups: dict[str, list[FoundFile]] = {}
-    for file in files:
-        groups.setdefault(file.top, []).append(file)
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    if len(ordered) <= most:
-        return ordered
-    rest = [file for _, group in ordered[most - 1 :] for file in group]
-    return [*ordered[: most - 1], (f"{len(ordered) - most + 1} other directories", rest)]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from emitter.demo.findings import SEVERITIES, Finding, rank
+from emitter.demo.findings import Finding
 from emitter.demo.report import listed, not_seen
 
 MAX_FINDINGS = 4
 """That one specialist is quoted with."""
-MAX_FIRST = 5
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -73,21 +72,10 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
 def write(name: str, outcomes: Sequence[Outcome], limits: Sequence[str], skipped: dict[str, int]) -> str:
     sections = [
         [f"# {name}: what the panel says", "", verdict(outcomes)],
-        _first_of_all(outcomes),
         *(_one(outcome) for outcome in outcomes),
         not_seen(limits, skipped),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
-
-
-def _first_of_all(outcomes: Sequence[Outcome]) -> list[str]:
-    found = [(report.specialist, finding) for report in reports(outcomes) for finding in report.findings]
-    found.sort(key=lambda item: rank(item[1]))
-    lines = ["## First of all", ""]
-    for number, (specialist, finding) in enumerate(found[:MAX_FIRST], 1):
-        where = f": `{finding.places[0]}`" if finding.places else ""
-        lines.append(f"{number}. {finding.title} ({specialist}, {SEVERITIES[finding.severity]}){where}")
-    return lines if found else []
 
 
 def _one(outcome: Outcome) -> list[str]:

@@ -9,14 +9,14 @@ from typing import Any
 from emitter.demo import findings, python_code
 from emitter.demo.python_code import ImportGraph, Module
 from emitter.demo.smells import CREDENTIALS, Spot
-from emitter.demo.survey import Listing, SourceFile, by_directory
+from emitter.demo.survey import Listing, SourceFile
 
 
 def look_at(source: SourceFile) -> dict[str, Any]:
     """What a first look at a file tells."""
     seen: dict[str, Any] = {"language": source.language, "lines": source.lines}
     module = python_code.parse(source) if source.language == "Python" else None
-    if isinstance(module, Module):
+    if module is not None:
         return seen | {"defines": [function.name for function in module.functions if "." not in function.name][:10]}
     return seen | {"begins": next((line.strip() for line in source.text.splitlines() if line.strip()), "")[:120]}
 
@@ -28,9 +28,7 @@ def show_spots(spots: Sequence[Spot]) -> dict[str, Any]:
 def on_listing(listing: Listing) -> str:
     if not listing.files:
         return "There is nothing here that I can read."
-    name, largest = by_directory(listing.files)[0]
-    where = "at the top" if name == "." else f"under {name}"
-    text = f"{len(listing.files):,} files to read, {len(largest):,} of them {where}."
+    text = f"{len(listing.files):,} files to read in {listing.directories:,} directories."
     if listing.skipped:
         left_out = sum(listing.skipped.values())
         most = max(listing.skipped, key=lambda reason: listing.skipped[reason])
@@ -46,8 +44,8 @@ def on_graph(modules: Sequence[Module], graph: ImportGraph) -> str:
     name, count = central[0]
     importers = "one module imports" if count == 1 else f"{count} modules import"
     text = f"{graph.count:,} imports among {len(modules):,} modules; {importers} {name}, the most used."
-    if rings := graph.cycles():
-        return f"{text} Import cycles: {len(rings)}, such as {' and '.join(rings[0][:3])}."
+    if ring := graph.cycle:
+        return f"{text} There is an import cycle through {' and '.join(ring[:3])}."
     return text + " No import cycles."
 
 
@@ -66,7 +64,7 @@ def on_spots(spots: Sequence[Spot]) -> str:
     if not spots:
         return "The searches found nothing. Either this is clean or it is small."
     common = Counter(spot.rule for spot in spots).most_common(3)
-    text = f"{len(spots):,} places are worth a look; most frequent: {', '.join(f'{rule} ({n})' for rule, n in common)}."
+    text = f"Places worth a look: {len(spots):,}; most frequent: {', '.join(f'{rule} ({n})' for rule, n in common)}."
     secret = next((spot for spot in spots if spot.rule == CREDENTIALS), None)
     return text + (f" {secret.path}:{secret.line} looks like a credential. That goes to the top." if secret else "")
 
