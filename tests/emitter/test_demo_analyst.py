@@ -281,8 +281,16 @@ def python(path: str, text: str) -> Module:
     return module
 
 
-def test_what_does_not_parse_is_named(recwarn: pytest.WarningsRecorder) -> None:
-    """Broken code, too deep code and code with NUL are results and not failures; odd escapes pass without a warning."""
+async def test_what_does_not_parse_is_counted(tmp_path: Path) -> None:
+    """The report says how many files no parser took."""
+    (tmp_path / "good.py").write_text("x = 1\n")
+    (tmp_path / "bad.py").write_text("def (\n")
+    emitter, _ = await run(str(tmp_path), answer=False)
+    assert "- 1 Python files do not parse." in emitter.text_emitted
+
+
+def test_code_that_does_not_parse_is_no_failure(recwarn: pytest.WarningsRecorder) -> None:
+    """Nor is code that is too deep or has NUL in it. Odd escapes pass without a warning."""
     for text in ("def (", "a\0b", "(" * 5000):
         assert parse(SourceFile("x.py", "Python", text)) is None
     assert python("x.py", "a = '\\d'").lines == 1
@@ -290,18 +298,23 @@ def test_what_does_not_parse_is_named(recwarn: pytest.WarningsRecorder) -> None:
 
 
 def test_credentials_are_told_from_placeholders() -> None:
-    """Known shapes and secret literals count; placeholders, variables and tests do not."""
+    """Known shapes and secret literals count; placeholders, names, variables and tests do not. An address with a
+    password counts unless it shows how one is written."""
     lines = [
         f'k = "{KEY}"',
         'password = "hunter2hunter2"',
         'password = "changeme-please"',
+        'password = "name_of_the_setting"',
         "password = get(x)",
-        'a = "b"',
+        'url = "redis://a:b@host"',
+        'url = "redis://user:password@host"',
+        'url = "redis://app:9f8g7h6j5k4l@host"',
     ]
     files = [SourceFile("a.py", "Python", "\n".join(lines)), SourceFile("tests/a.py", "Python", "\n".join(lines))]
     assert [(spot.rule, spot.path, spot.line) for spot in credentials(files)] == [
         (CREDENTIALS, "a.py", 1),
         (CREDENTIALS, "a.py", 2),
+        (CREDENTIALS, "a.py", 8),
     ]
 
 

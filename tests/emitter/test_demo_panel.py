@@ -505,20 +505,6 @@ def test_secrets_are_told_from_settings() -> None:
     ]
 
 
-def test_credentials_are_told_from_names_and_specimens() -> None:
-    """What is assigned to a secret's name counts unless it looks like a name itself; an address with a password counts
-    unless it is shown how one is written; a shape counts whatever the line is called."""
-    lines = [
-        'password = "name_of_the_setting"',
-        f'password = "{HIDDEN}"',
-        'url = "redis://a:b@host"',
-        f'url = "redis://app:{HIDDEN}@host"',
-        f'AWS_KEY = "{KEY}"',
-    ]
-    spots = smells.credentials([SourceFile("a.py", "Python", "\n".join(lines))])
-    assert [spot.line for spot in spots] == [2, 4, 5]
-
-
 def report(name: str, *found: tuple[int, str]) -> Report:
     findings = [Finding(severity, f"f{severity}", "why", [f"{path}:1"], 1) for severity, path in found]
     return Report(name, f"{name} says", findings)
