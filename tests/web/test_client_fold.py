@@ -65,6 +65,12 @@ async def assert_same(logs: Sequence[Log], looks: Callable[[Log], list[int]]) ->
             assert state == as_json(fold), f"after {count} of {[entry.type.decode() for entry in entries[:count]]}"
 
 
+async def test_terminal_states() -> None:
+    """The states after which the client expects no event are those of the catalogue."""
+    script = "import('../../../broker/web/client/fold.js').then((m) => console.log(JSON.stringify([...m.TERMINAL_STATES])))"
+    assert set(json.loads(await node("-e", script))) == events.TERMINAL_STATES
+
+
 def as_json(fold: Fold) -> Any:
     return json.loads(msgspec.json.encode(fold.state()))
 

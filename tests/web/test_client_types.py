@@ -57,7 +57,7 @@ def test_the_version_is_the_project_s() -> None:
     (told,) = re.findall(r'VERSION = "(.*)"', (CLIENT / "version.js").read_text())
     assert PACKAGE["version"] == told == project["version"]
     # Spelled out there for bundlers.
-    assert re.findall(r'name: "runcast ([0-9].*?)"', (CLIENT / "shared.js").read_text()) == [told]
+    assert re.findall(r'name: "runcast ([0-9].*?)"', (CLIENT / "shared-worker" / "shared-connection.js").read_text()) == [told]
     assert PACKAGE["license"] == project["license"]
 
 
@@ -100,8 +100,8 @@ async def test_what_npm_would_publish() -> None:
     printed = await node(str(Path(npm).resolve()), "pack", "--dry-run", "--json", "--silent", str(CLIENT))
     (packed,) = json.loads(printed[printed.index("[\n") :])
     names = {file["path"] for file in packed["files"]}
-    modules = {path.name for path in CLIENT.glob("*.js")}
-    declared = {f"{Path(name).stem}.d.ts" for name in modules} | {"events.d.ts"}
+    modules = {path.relative_to(CLIENT).as_posix() for path in CLIENT.rglob("*.js")}
+    declared = {f"{name.removesuffix('.js')}.d.ts" for name in modules} | {"events.d.ts"}
     assert names == modules | declared | {"package.json", "README.md", "LICENSE"}
     assert not (CLIENT / "LICENSE").exists()
     exported = [target for entry in PACKAGE["exports"].values() for target in _targets(entry)]

@@ -112,4 +112,4 @@ async def test_why_a_stream_is_not_shared(
 def test_the_worker_is_bundled_once(application: Path) -> None:
     """What a build holds of the worker is its bundle: no copy of a script whose imports lead nowhere."""
     scripts = {path.name: path.read_text() for path in (application / "dist" / "assets").glob("*.js")}
-    assert all("./hubs.js" not in text and "data:text/javascript" not in text for text in scripts.values())
+    assert all("/shared-streams.js" not in text and "data:text/javascript" not in text for text in scripts.values())

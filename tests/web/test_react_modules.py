@@ -28,10 +28,13 @@ def imports(name: str) -> set[str]:
     found: set[str] = set()
     waiting = [name]
     while waiting:
-        for imported in IMPORT.findall((CLIENT / waiting.pop()).read_text()):
-            if imported not in found and imported.startswith("./"):
-                waiting.append(imported)
-            found.add(imported)
+        module = CLIENT / waiting.pop()
+        for imported in IMPORT.findall(module.read_text()):
+            is_ours = imported.startswith(".")
+            name = (module.parent / imported).resolve().relative_to(CLIENT).as_posix() if is_ours else imported
+            if is_ours and name not in found:
+                waiting.append(name)
+            found.add(name)
     return found
 
 
@@ -44,8 +47,8 @@ def test_types(tmp_path: Path) -> None:
     """Every module of the client, the hooks and the store passes `tsc --checkJs --strict`, and the declarations beside
     them are those that `node types.mjs` makes."""
     node("types.mjs", str(tmp_path))
-    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert set(made) == {f"{path.stem}.d.ts" for path in CLIENT.glob("*.js")}
+    made = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*.d.ts")}
+    assert set(made) == {path.relative_to(CLIENT).with_suffix(".d.ts").as_posix() for path in CLIENT.rglob("*.js")}
     assert made == {name: (CLIENT / name).read_text() for name in made}, "run `node types.mjs` in tests/web/react"
 
 
@@ -56,5 +59,5 @@ def test_an_application_of_hooks_in_typescript() -> None:
 
 def test_each_needs_only_its_own_packages() -> None:
     """The client needs no package, the hooks need React and not zustand, the store needs both."""
-    packages = {name: {path for path in imports(name) if not path.startswith("./")} for name in PACKAGES}
+    packages = {name: {path for path in imports(name) if not path.endswith(".js")} for name in PACKAGES}
     assert packages == PACKAGES

@@ -1,6 +1,7 @@
 /**
- * @typedef {(asked: {refresh: boolean}) => string | null | undefined | Promise<string | null | undefined>} TokenFunction
- * `refresh` asks for a newer token than the last one: it was refused, or expires soon. Nothing, where a cookie is used.
+ * @typedef {(asked: {refresh: boolean}) => string | null | undefined | Promise<string | null | undefined>}
+ *   TokenFunction
+ * `refresh`: a newer token is needed, as the last one was refused or expires soon. Return nothing to use the cookie.
  */
 /**
  * @typedef {object} ClientOptions
@@ -15,28 +16,28 @@
  * @property {AbortSignal} [signal]
  */
 /** @typedef {{than: string | null, token: Promise<string | null>, began: Stamp}} Renewal */
-/** A user's way to the edges. */
+/** Requests and streams of one user. */
 export class RuncastClient {
     /** @param {ClientOptions} [options] */
     constructor({ baseUrl, token, fetch }?: ClientOptions);
     baseUrl: string;
-    /** Whether requests go a way of their own, on which no worker can send them. */
+    /** Whether the application gave a `fetch` of its own, which a worker cannot call. */
     get hasFetch(): boolean;
-    /** Whether there is somebody to ask for a newer token. */
+    /** Whether a newer token can be requested. */
     get canRefresh(): boolean;
-    /** The token to send now; null: the cookie. @param {{refresh?: boolean}} [asked] @returns {Promise<string | null>} */
+    /** The current token; null: the cookie. @param {{refresh?: boolean}} [asked] @returns {Promise<string | null>} */
     token({ refresh }?: {
         refresh?: boolean;
     }): Promise<string | null>;
-    /** A newer token than this one, which was refused or expires soon. The application is asked once, however many streams
-     * and requests had it: a token that renews another may be good for one time only.
+    /** A newer token than this one, which was refused or expires soon. The token function is called once for all streams
+     * and requests that had it, because a refresh token may be valid for one use only.
      * @param {string | null} than @returns {Promise<string | null>} */
     newerToken(than: string | null): Promise<string | null>;
-    /** Absolute where that can be known, so that a worker can use it. @param {string} path
-     * @param {Record<string, string | number | null | undefined>} [query] what is null is left out */
+    /** The URL of a path; absolute if the page's address is known, so that a worker can use it. @param {string} path
+     * @param {Record<string, string | number | null | undefined>} [query] values that are null are left out */
     url(path: string, query?: Record<string, string | number | null | undefined>): string;
     /**
-     * Start an execution. A connection that breaks on the way is tried again, and starts nothing twice.
+     * Start an execution. A request without an answer is repeated with the same idempotency key: nothing starts twice.
      * @param {wire.ExecuteRequest} request
      * @param {{idempotencyKey?: string, signal?: AbortSignal}} [options]
      * @returns {Promise<wire.ExecuteResponse>}
@@ -54,7 +55,7 @@ export class RuncastClient {
     }, { signal }?: {
         signal?: AbortSignal;
     }): Promise<wire.ExecutionList>;
-    /** The folded state. @param {string} executionId @param {{signal?: AbortSignal}} [options]
+    /** The state of an execution. @param {string} executionId @param {{signal?: AbortSignal}} [options]
      * @returns {Promise<wire.ExecutionState>} */
     execution(executionId: string, { signal }?: {
         signal?: AbortSignal;
@@ -68,13 +69,13 @@ export class RuncastClient {
     /** The whole log as NDJSON, a `LoggedEvent` on each line. @param {string} executionId
      * @returns {Promise<ReadableStream<string>>} */
     exportEvents(executionId: string): Promise<ReadableStream<string>>;
-    /** Ask it to stop; asking again changes nothing. @param {string} executionId @param {string} [reason]
+    /** Cancel an execution. Repeating this has no effect. @param {string} executionId @param {string} [reason]
      * @returns {Promise<wire.CancelResponse>} */
     cancel(executionId: string, reason?: string): Promise<wire.CancelResponse>;
-    /** Answer an `input:required`; the first answer wins, and a later one is refused with 409. @param {string} executionId
+    /** Answer an `input:required`. The first answer counts; a later one is refused with 409. @param {string} executionId
      * @param {string} inputId @param {unknown} value @returns {Promise<wire.InputResponse>} */
     answer(executionId: string, inputId: string, value: unknown): Promise<wire.InputResponse>;
-    /** The agents that live workers announce. @returns {Promise<wire.AgentList>} */
+    /** The agents of the live workers. @returns {Promise<wire.AgentList>} */
     agents(): Promise<wire.AgentList>;
     /** A ticket that opens one stream: of this execution, or the feed. @param {string} [executionId]
      * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.TicketResponse>} */
@@ -83,12 +84,13 @@ export class RuncastClient {
     }): Promise<wire.TicketResponse>;
     /** @param {Omit<StreamOptions, "client">} [options] */
     stream(options?: Omit<StreamOptions, "client">): AgentStream;
-    /** An execution's stream and the state it comes to. @param {string} executionId @param {WatchOptions} [options] */
+    /** The stream of an execution, and the state folded from it. @param {string} executionId
+     * @param {WatchOptions} [options] */
     watch(executionId: string, options?: WatchOptions): ExecutionWatch;
-    /** Send a request, once more with a newer token if the first is refused. Raises `RuncastError` unless it succeeds.
+    /** Send a request; if its token is refused, repeat it with a newer one. Raises `RuncastError` unless it succeeds.
      * @param {string} method @param {string} path @param {RequestOptions} [options] */
     request(method: string, path: string, options?: RequestOptions): Promise<Response>;
-    /** One request as it is, with this token or, without, the cookie. Raises `RuncastError` when there is no answer.
+    /** Send one request with this token, or with the cookie if it is null. Raises `RuncastError` without an answer.
      * @param {string} url @param {RequestInit & {token: string | null}} init @returns {Promise<Response>} */
     send(url: string, { token, ...init }: RequestInit & {
         token: string | null;
@@ -96,7 +98,7 @@ export class RuncastClient {
     #private;
 }
 /**
- * `refresh` asks for a newer token than the last one: it was refused, or expires soon. Nothing, where a cookie is used.
+ * `refresh`: a newer token is needed, as the last one was refused or expires soon. Return nothing to use the cookie.
  */
 export type TokenFunction = (asked: {
     refresh: boolean;
@@ -130,4 +132,4 @@ import type { StreamOptions } from "./stream.js";
 import { AgentStream } from "./stream.js";
 import type { WatchOptions } from "./watch.js";
 import { ExecutionWatch } from "./watch.js";
-import type { Stamp } from "./vigil.js";
+import type { Stamp } from "./clock.js";

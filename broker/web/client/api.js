@@ -1,31 +1,32 @@
 /**
- * Requests to an edge: one method for each endpoint, and the door to its streams.
+ * The client of an edge: a method for each endpoint, streams and watches.
  */
 
 /**
  * @import * as wire from "./events.js"
  * @import { StreamOptions } from "./stream.js"
- * @import { Stamp } from "./vigil.js"
+ * @import { Stamp } from "./clock.js"
  * @import { WatchOptions } from "./watch.js"
  */
 import { backoffMs } from "./backoff.js";
+import { since, stamp } from "./clock.js";
 import { clientError, errorOf, RuncastError } from "./errors.js";
 import { executionPath } from "./paths.js";
 import { AgentStream } from "./stream.js";
-import { since, stamp } from "./vigil.js";
 import { ExecutionWatch } from "./watch.js";
 
-const TRIES = 4;
-const TRY_AGAIN_BASE_MS = 400;
-const TRY_AGAIN_STATUSES = new Set([502, 503, 504]);
-/** An edge that asks to wait longer than this is not waited for. */
-const PATIENCE_MS = 10_000;
-/** Who wants a newer token so soon after another did gets the same one. */
-const RENEWAL_MS = 15_000;
+const MAX_ATTEMPTS = 4;
+const RETRY_BASE_MS = 400;
+const RETRIED_STATUSES = new Set([502, 503, 504]);
+/** A request is not repeated if `Retry-After` is longer. */
+const MAX_RETRY_AFTER_MS = 10_000;
+/** A renewed token is reused for this long by streams and requests that had the same old one. */
+const RENEWAL_REUSE_MS = 15_000;
 
 /**
- * @typedef {(asked: {refresh: boolean}) => string | null | undefined | Promise<string | null | undefined>} TokenFunction
- * `refresh` asks for a newer token than the last one: it was refused, or expires soon. Nothing, where a cookie is used.
+ * @typedef {(asked: {refresh: boolean}) => string | null | undefined | Promise<string | null | undefined>}
+ *   TokenFunction
+ * `refresh`: a newer token is needed, as the last one was refused or expires soon. Return nothing to use the cookie.
  */
 
 /**
@@ -44,11 +45,11 @@ const RENEWAL_MS = 15_000;
 
 /** @typedef {{than: string | null, token: Promise<string | null>, began: Stamp}} Renewal */
 
-/** A user's way to the edges. */
+/** Requests and streams of one user. */
 export class RuncastClient {
   #token;
   #fetch;
-  /** The last time that a newer token was asked for. @type {Renewal | null} */
+  /** The last renewal of the token. @type {Renewal | null} */
   #renewal = null;
 
   /** @param {ClientOptions} [options] */
@@ -58,28 +59,28 @@ export class RuncastClient {
     this.#fetch = fetch;
   }
 
-  /** Whether requests go a way of their own, on which no worker can send them. */
+  /** Whether the application gave a `fetch` of its own, which a worker cannot call. */
   get hasFetch() {
     return this.#fetch !== undefined;
   }
 
-  /** Whether there is somebody to ask for a newer token. */
+  /** Whether a newer token can be requested. */
   get canRefresh() {
     return typeof this.#token === "function";
   }
 
-  /** The token to send now; null: the cookie. @param {{refresh?: boolean}} [asked] @returns {Promise<string | null>} */
+  /** The current token; null: the cookie. @param {{refresh?: boolean}} [asked] @returns {Promise<string | null>} */
   async token({ refresh = false } = {}) {
     const token = typeof this.#token === "function" ? await this.#token({ refresh }) : this.#token;
     return token || null;
   }
 
-  /** A newer token than this one, which was refused or expires soon. The application is asked once, however many streams
-   * and requests had it: a token that renews another may be good for one time only.
+  /** A newer token than this one, which was refused or expires soon. The token function is called once for all streams
+   * and requests that had it, because a refresh token may be valid for one use only.
    * @param {string | null} than @returns {Promise<string | null>} */
   newerToken(than) {
     const before = this.#renewal;
-    if (before !== null && before.than === than && since(before.began) < RENEWAL_MS) return before.token;
+    if (before !== null && before.than === than && since(before.began) < RENEWAL_REUSE_MS) return before.token;
     const renewal = (this.#renewal = { than, token: this.token({ refresh: true }), began: stamp() });
     const forget = () => {
       if (this.#renewal === renewal) this.#renewal = null;
@@ -88,8 +89,8 @@ export class RuncastClient {
     return renewal.token;
   }
 
-  /** Absolute where that can be known, so that a worker can use it. @param {string} path
-   * @param {Record<string, string | number | null | undefined>} [query] what is null is left out */
+  /** The URL of a path; absolute if the page's address is known, so that a worker can use it. @param {string} path
+   * @param {Record<string, string | number | null | undefined>} [query] values that are null are left out */
   url(path, query = {}) {
     const set = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
     const search = new URLSearchParams(set.map(([name, value]) => [name, String(value)])).toString();
@@ -101,14 +102,14 @@ export class RuncastClient {
   // --- executions ---
 
   /**
-   * Start an execution. A connection that breaks on the way is tried again, and starts nothing twice.
+   * Start an execution. A request without an answer is repeated with the same idempotency key: nothing starts twice.
    * @param {wire.ExecuteRequest} request
    * @param {{idempotencyKey?: string, signal?: AbortSignal}} [options]
    * @returns {Promise<wire.ExecuteResponse>}
    */
   execute(request, { idempotencyKey = newKey(), signal } = {}) {
     const headers = { "Idempotency-Key": idempotencyKey };
-    return persist(() => this.#json("POST", "/api/agent/execute", { body: request, headers, signal }), signal);
+    return retried(() => this.#json("POST", "/api/agent/execute", { body: request, headers, signal }), signal);
   }
 
   /** The caller's executions, newest first. @param {{state?: wire.State, limit?: number, cursor?: string}} [query]
@@ -117,7 +118,7 @@ export class RuncastClient {
     return this.#json("GET", this.url("/api/agent/executions", query), { signal });
   }
 
-  /** The folded state. @param {string} executionId @param {{signal?: AbortSignal}} [options]
+  /** The state of an execution. @param {string} executionId @param {{signal?: AbortSignal}} [options]
    * @returns {Promise<wire.ExecutionState>} */
   execution(executionId, { signal } = {}) {
     return this.#json("GET", executionPath(executionId), { signal });
@@ -138,20 +139,20 @@ export class RuncastClient {
     return body.pipeThrough(/** @type {ReadableWritablePair<string, any>} */ (new TextDecoderStream()));
   }
 
-  /** Ask it to stop; asking again changes nothing. @param {string} executionId @param {string} [reason]
+  /** Cancel an execution. Repeating this has no effect. @param {string} executionId @param {string} [reason]
    * @returns {Promise<wire.CancelResponse>} */
   cancel(executionId, reason) {
     const body = reason ? { reason } : {};
-    return persist(() => this.#json("POST", executionPath(executionId) + "/cancel", { body }));
+    return retried(() => this.#json("POST", executionPath(executionId) + "/cancel", { body }));
   }
 
-  /** Answer an `input:required`; the first answer wins, and a later one is refused with 409. @param {string} executionId
+  /** Answer an `input:required`. The first answer counts; a later one is refused with 409. @param {string} executionId
    * @param {string} inputId @param {unknown} value @returns {Promise<wire.InputResponse>} */
   answer(executionId, inputId, value) {
     return this.#json("POST", executionPath(executionId) + "/input", { body: { inputId, value } });
   }
 
-  /** The agents that live workers announce. @returns {Promise<wire.AgentList>} */
+  /** The agents of the live workers. @returns {Promise<wire.AgentList>} */
   agents() {
     return this.#json("GET", "/api/agent/agents");
   }
@@ -170,14 +171,15 @@ export class RuncastClient {
     return new AgentStream({ ...options, client: this });
   }
 
-  /** An execution's stream and the state it comes to. @param {string} executionId @param {WatchOptions} [options] */
+  /** The stream of an execution, and the state folded from it. @param {string} executionId
+   * @param {WatchOptions} [options] */
   watch(executionId, options = {}) {
     return new ExecutionWatch(this, executionId, options);
   }
 
   // --- requests ---
 
-  /** Send a request, once more with a newer token if the first is refused. Raises `RuncastError` unless it succeeds.
+  /** Send a request; if its token is refused, repeat it with a newer one. Raises `RuncastError` unless it succeeds.
    * @param {string} method @param {string} path @param {RequestOptions} [options] */
   async request(method, path, options = {}) {
     const token = await this.token();
@@ -192,7 +194,7 @@ export class RuncastClient {
     return second;
   }
 
-  /** One request as it is, with this token or, without, the cookie. Raises `RuncastError` when there is no answer.
+  /** Send one request with this token, or with the cookie if it is null. Raises `RuncastError` without an answer.
    * @param {string} url @param {RequestInit & {token: string | null}} init @returns {Promise<Response>} */
   async send(url, { token, ...init }) {
     const headers = new Headers(init.headers);
@@ -203,8 +205,8 @@ export class RuncastClient {
       return await send(url, { cache: "no-store", credentials, ...init, headers });
     } catch (error) {
       if (init.signal?.aborted) throw init.signal.reason;
-      const or = isForeign(url) ? ", or the origin of this page is not allowed there (RUNCAST_CORS_ORIGINS)" : "";
-      throw clientError("unreachable", "the edge cannot be reached" + or, error);
+      const hint = isForeign(url) ? ", or the origin of this page is not allowed there (RUNCAST_CORS_ORIGINS)" : "";
+      throw clientError("unreachable", "the edge cannot be reached" + hint, error);
     }
   }
 
@@ -216,7 +218,7 @@ export class RuncastClient {
     try {
       return await this.send(url, init);
     } catch (error) {
-      // The connection may have been one that the edge was leaving: what only reads is asked again, as browsers do.
+      // The edge may just have closed an idle connection. Browsers repeat a GET in this case, and so does this client.
       if (method !== "GET" || signal?.aborted) throw error;
       return await this.send(url, init);
     }
@@ -230,30 +232,32 @@ export class RuncastClient {
   }
 }
 
-/** Whether it is of another origin than the page: then a browser does not say which of two reasons keeps it from there.
+/** Whether the URL has another origin than the page: then the browser does not tell a failed connection from a refused
+ * origin.
  * @param {string} url */
 function isForeign(url) {
   const { location } = globalThis;
   return location !== undefined && /^https?:/i.test(url) && !url.startsWith(location.origin + "/");
 }
 
-/** Do what may be done twice until it is done, a few times at most. @template T @param {() => Promise<T>} act
+/** Repeat an idempotent request while it fails temporarily, a few times at most. @template T
+ * @param {() => Promise<T>} act
  * @param {AbortSignal} [signal] @returns {Promise<T>} */
-async function persist(act, signal) {
-  for (let tried = 1; ; tried += 1) {
+async function retried(act, signal) {
+  for (let attempt = 1; ; attempt += 1) {
     try {
       return await act();
     } catch (error) {
-      if (tried === TRIES || signal?.aborted || !isPassing(error)) throw error;
-      await waited((error.retryAfterMs ?? 0) + backoffMs(tried, TRY_AGAIN_BASE_MS), signal);
+      if (attempt === MAX_ATTEMPTS || signal?.aborted || !isTemporary(error)) throw error;
+      await waited((error.retryAfterMs ?? 0) + backoffMs(attempt, RETRY_BASE_MS), signal);
     }
   }
 }
 
 /** @param {unknown} error @returns {error is RuncastError} */
-function isPassing(error) {
-  if (!(error instanceof RuncastError) || (error.retryAfterMs ?? 0) > PATIENCE_MS) return false;
-  return error.status === 0 || TRY_AGAIN_STATUSES.has(error.status);
+function isTemporary(error) {
+  if (!(error instanceof RuncastError) || (error.retryAfterMs ?? 0) > MAX_RETRY_AFTER_MS) return false;
+  return error.status === 0 || RETRIED_STATUSES.has(error.status);
 }
 
 /** @param {number} milliseconds @param {AbortSignal} [signal] */
@@ -265,7 +269,7 @@ function waited(milliseconds, signal) {
   });
 }
 
-/** 128 random bits; `randomUUID` is not there on plain HTTP. */
+/** 128 random bits; `randomUUID` is not available on plain HTTP. */
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,4 +1,4 @@
-/** A time that an edge, or something in front of one, asks to wait between connections: neither never nor for ever.
+/** A `retry:` time from an edge or a proxy, within bounds.
  * @param {number} milliseconds */
 export function boundedRetry(milliseconds: number): number;
 /**
@@ -7,6 +7,6 @@ export function boundedRetry(milliseconds: number): number;
  * @param {() => number} [random] in [0, 1)
  */
 export function backoffMs(failures: number, baseMs: number, random?: () => number): number;
-/** How long to wait before the next try: exponential, with full jitter. Pure. */
+/** The time before the next attempt: exponential backoff with full jitter. Pure. */
 export const CAP_MS: 30000;
 export const RETRY_MS: 1000;

@@ -1,12 +1,12 @@
-/** How long to wait before the next try: exponential, with full jitter. Pure. */
+/** The time before the next attempt: exponential backoff with full jitter. Pure. */
 
 export const CAP_MS = 30_000;
 export const RETRY_MS = 1_000;
 const LEAST_MS = 20;
-/** An edge asks for two minutes at most. */
+/** No edge sends more than two minutes. */
 const MOST_MS = 120_000;
 
-/** A time that an edge, or something in front of one, asks to wait between connections: neither never nor for ever.
+/** A `retry:` time from an edge or a proxy, within bounds.
  * @param {number} milliseconds */
 export function boundedRetry(milliseconds) {
   return Math.max(LEAST_MS, Math.min(milliseconds, MOST_MS));

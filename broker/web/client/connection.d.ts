@@ -1,4 +1,4 @@
-/** From `start` to `stop`, once. Never raises; what happens is told to the sink. */
+/** One `start`, one `stop`. Never raises: events, controls and changes of the status go to the sink. */
 export class Connection {
     /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink */
     constructor(client: RuncastClient, target: Target, sequence: Sequence, sink: Sink);
@@ -7,7 +7,7 @@ export class Connection {
     #private;
 }
 /**
- * what comes after a connection
+ * what to do after a connection
  */
 export type Verdict = {
     kind: "over";
@@ -15,7 +15,7 @@ export type Verdict = {
     kind: "failed";
     error: Error;
 } | {
-    kind: "again";
+    kind: "reconnect";
     delayMs: number;
     error: Error | null;
 };

@@ -1,79 +1,82 @@
 /**
- * Keeps one stream open: connects, notices when it is not to be trusted, waits, and goes on after the last event.
+ * Keeps one stream open over many connections: connects, detects dead connections, waits, and resumes after the last
+ * event.
  */
 
 /**
  * @import { RuncastClient } from "./api.js"
  * @import { Sequence } from "./cursor.js"
  * @import { Frame } from "./parser.js"
- * @import { Doubt, Stamp } from "./vigil.js"
+ * @import { Stamp } from "./clock.js"
  * @import { Problem, StreamControl } from "./events.js"
  * @import { Sink, Target } from "./stream.js"
+ * @import { Stall } from "./watchdog.js"
  */
 
 /**
- * @typedef {{kind: "over"} | {kind: "failed", error: Error} | {kind: "again", delayMs: number, error: Error | null}}
- *   Verdict what comes after a connection
+ * @typedef {{kind: "over"} | {kind: "failed", error: Error} | {kind: "reconnect", delayMs: number,
+ *   error: Error | null}} Verdict what to do after a connection
  */
 import { backoffMs, boundedRetry, RETRY_MS } from "./backoff.js";
+import { pause, since, stamp } from "./clock.js";
 import { clientError, problemError, RuncastError } from "./errors.js";
 import { CONTROLS, readByEventSource, readByFetch } from "./transports.js";
-import { pause, since, stamp, Vigil } from "./vigil.js";
+import { Watchdog } from "./watchdog.js";
 
-/** While the browser says that there is no network, one try so often: it may be wrong about this machine itself. */
+/** The interval of attempts while the browser reports no network: it may be wrong about an edge on this machine. */
 const OFFLINE_MS = 30_000;
-/** An edge that has not answered for so long is asked for still, and the status says why it may be. */
+/** After this time without an answer, `status.error` names a likely reason; the attempt continues. */
 const LATE_MS = 5_000;
-const NOTICE_MS = 60_000; // an edge tells of an expiry so long before it
-/** A connection without news that lasts so long is a good one: what ends it is the first failure again. */
-const STEADY_MS = 10_000;
-const PASSING_REFUSALS = new Set([408, 425, 429]);
-/** What an edge says when others, or the same one later, will take the stream: it gave the time to wait. */
-const RESUMED_LATER = new Set(["aged", "draining", "refused", "replaced", "failed"]);
-/** Reasons to end a stream that are no matter of course, for what an edge says no more about. @type {Record<string, string>} */
+const NOTICE_MS = 60_000; // an edge sends `stream:token_expiring` this long before the expiry
+/** A connection without events that was live for this long counts as good: the backoff starts again. */
+const STABLE_MS = 10_000;
+const TEMPORARY_STATUSES = new Set([408, 425, 429]);
+/** Reasons of `stream:end` after which the stream resumes once the time of `retry:` has passed. */
+const RESUMED_AFTER_RETRY = new Set(["aged", "draining", "refused", "replaced", "failed"]);
+/** Texts for reasons of `stream:end` that are faults, if the edge sends no problem. @type {Record<string, string>} */
 const FAULTS = {
   slow: "the stream was read too slowly",
   lost_redis: "the edge could not read the log for too long",
-  refused: "the edge takes no stream just now",
+  refused: "the edge accepts no stream at the moment",
   replaced: "the stream was opened a second time",
   failed: "the edge could not show an event",
 };
 
-/** Why we ended a connection ourselves. */
+/** Why the client ended a connection. */
 class Cut extends Error {
-  /** @param {Doubt | "closed" | "ended" | "renewed" | "gap"} why */
+  /** @param {Stall | "closed" | "ended" | "renewed" | "gap"} why */
   constructor(why) {
     super(why);
     this.why = why;
   }
 }
 
-/** From `start` to `stop`, once. Never raises; what happens is told to the sink. */
+/** One `start`, one `stop`. Never raises: events, controls and changes of the status go to the sink. */
 export class Connection {
   #client;
   #target;
   #sequence;
   #sink;
   #stop = new AbortController();
-  /** The connection that is open, or opening. */
+  /** Aborts the current connection. */
   #cut = new AbortController();
-  /** @type {Vigil | null} */
-  #vigil = null;
+  /** @type {Watchdog | null} */
+  #watchdog = null;
   #failures = 0;
   #retryMs = RETRY_MS;
   #opened = 0;
   /** Whether the edge has answered on this connection. */
   #isAnswered = false;
-  /** Since when the connection is live. @type {Stamp | null} */
+  /** When the connection became live. @type {Stamp | null} */
   #live = null;
   /** The reason of `stream:end`. @type {string | null} */
   #end = null;
-  /** What `stream:end` says of a refusal. @type {Problem | null} */
+  /** The problem in `stream:end`. @type {Problem | null} */
   #problem = null;
   #mustRefresh = false;
-  /** The last one sent. @type {string | null} */
+  /** The token that was sent last. @type {string | null} */
   #token = null;
-  /** A token that was asked for before it was needed. @type {{token: string | null} | null} */
+  /** A token for the next connection, renewed before the last one expired. @type {{token: string | null} | null} */
   #renewed = null;
 
   /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink */
@@ -91,7 +94,7 @@ export class Connection {
   stop() {
     this.#stop.abort();
     this.#cut.abort(new Cut("closed"));
-    this.#vigil?.end(); // whoever is asked for a token, or an answer, may never say anything
+    this.#watchdog?.stop(); // a token function or an edge that never answers must not keep its timer
   }
 
   async #run() {
@@ -109,7 +112,7 @@ export class Connection {
   /** @returns {Promise<Verdict>} */
   async #connect() {
     const cut = (this.#cut = new AbortController());
-    const vigil = (this.#vigil = new Vigil((doubt) => cut.abort(new Cut(doubt))));
+    const watchdog = (this.#watchdog = new Watchdog((stall) => cut.abort(new Cut(stall))));
     const refreshed = this.#mustRefresh || this.#renewed !== null;
     this.#end = null;
     this.#problem = null;
@@ -122,7 +125,7 @@ export class Connection {
     } catch (error) {
       return this.#judge(error, refreshed);
     } finally {
-      vigil.end();
+      watchdog.stop();
       cut.abort(new Cut("closed"));
     }
   }
@@ -141,45 +144,45 @@ export class Connection {
   async #read(token, cut) {
     const { path, executionId, query, mode } = this.#target;
     const cursor = this.#sequence.cursor;
-    // Only a stream without a cursor has a beginning to choose.
+    // `from` is for streams without a cursor only.
     const asked = cursor === null ? query : { ...query, from: null };
     const opening = { path, executionId, query: asked, cursor, token, signal: cut.signal };
     const read = mode === "eventsource" ? readByEventSource : readByFetch;
     const late = setTimeout(() => this.#isAnswered || this.#sink.change({ error: unanswered() }), LATE_MS);
     try {
       const ending = await read(this.#client, opening, {
-        opened: () => this.#isOpen(),
-        bytes: () => this.#heard(),
+        opened: () => this.#hasOpened(),
+        bytes: () => this.#received(),
         frame: (frame) => this.#frame(frame, token, cut),
-        place: (id) => cut.signal.aborted || this.#sequence.place(id),
+        position: (id) => cut.signal.aborted || this.#sequence.moveTo(id),
         retry: (milliseconds) => (this.#retryMs = boundedRetry(milliseconds)),
       });
-      return ending === "nothing" ? { kind: "over" } : this.#afterEnd();
+      return ending === "finished" ? { kind: "over" } : this.#afterEnd();
     } finally {
       clearTimeout(late);
     }
   }
 
-  #isOpen() {
+  #hasOpened() {
     this.#isAnswered = true;
-    this.#vigil?.heard();
+    this.#watchdog?.received();
     this.#opened += 1;
     this.#sink.opened(this.#opened > 1);
   }
 
-  #heard() {
-    this.#vigil?.heard();
-    if (this.#live !== null && since(this.#live) > STEADY_MS) this.#failures = 0;
+  #received() {
+    this.#watchdog?.received();
+    if (this.#live !== null && since(this.#live) > STABLE_MS) this.#failures = 0;
     this.#sink.batch();
   }
 
-  // --- what comes in ---
+  // --- frames ---
 
   /** @param {Frame} frame @param {string | null} token @param {AbortController} cut */
   #frame(frame, token, cut) {
     if (cut.signal.aborted || frame.event === "heartbeat") return;
     const isControl = frame.event.startsWith("stream:");
-    if (isControl && frame.id !== undefined) this.#sequence.place(frame.id);
+    if (isControl && frame.id !== undefined) this.#sequence.moveTo(frame.id);
     else if (frame.id !== undefined) return this.#logged(frame.id, frame.data, cut);
     if (!isControl) return this.#unlogged(frame);
     if (!CONTROLS.includes(frame.event)) return; // of a later version
@@ -188,7 +191,7 @@ export class Connection {
     this.#sink.control(control);
   }
 
-  /** An event of a stream that is no log. @param {Frame} frame */
+  /** An event of a stream that is not a log. @param {Frame} frame */
   #unlogged({ event, data }) {
     this.#failures = 0;
     this.#sink.event({ type: event, data: parsed(data) }, data.length);
@@ -207,23 +210,23 @@ export class Connection {
   /** @param {StreamControl} control @param {string | null} token @param {AbortController} cut */
   #obey({ type, data }, token, cut) {
     if (type === "stream:open") {
-      if (this.#vigil !== null) this.#vigil.beatMs = data.heartbeatSeconds * 1000;
+      if (this.#watchdog !== null) this.#watchdog.heartbeatMs = data.heartbeatSeconds * 1000;
       if (data.retryMs >= 0) this.#retryMs = boundedRetry(data.retryMs);
     } else if (type === "stream:live") {
-      this.#live = stamp(); // what is live for a moment only, again and again, is waited for longer each time
+      this.#live = stamp(); // failures are not reset yet: connections that are live for a moment only are backed off
     } else if (type === "stream:reset") {
       this.#sequence.reset(data.reason);
     } else if (type === "stream:token_expiring") {
       void this.#renew(token, data.expiresAt, cut.signal);
-    } else {
+    } else if (type === "stream:end") {
       this.#end = data.reason;
       this.#problem = data.problem ?? null;
       cut.abort(new Cut("ended"));
     }
   }
 
-  /** Get a newer token while the old one is still good, and go on with it. A token of a minute is not renewed at every
-   * notice, which would come at once again: some of its time is used. @param {string | null} token
+  /** Get a newer token while the old one is valid, and reconnect with it. It waits for a part of the remaining time: a
+   * token of one minute would otherwise be renewed again at once. @param {string | null} token
    * @param {number} expiresAt @param {AbortSignal} signal */
   async #renew(token, expiresAt, signal) {
     while (this.#client.canRefresh && !signal.aborted) {
@@ -242,53 +245,55 @@ export class Connection {
     }
   }
 
-  // --- what comes after ---
+  // --- after a connection ---
 
-  /** @param {unknown} error @param {boolean} refreshed whether the token was new @returns {Verdict} */
+  /** @param {unknown} error @param {boolean} refreshed whether the token had just been renewed @returns {Verdict} */
   #judge(error, refreshed) {
     if (this.#end !== null) return this.#afterEnd();
     if (error instanceof Cut) return this.#afterCut(error);
     const status = error instanceof RuncastError ? error.status : 0;
     if (status === 401 && this.#client.canRefresh && !refreshed) {
       this.#mustRefresh = true;
-      return this.#again(0, asError(error));
+      return this.#reconnect(0, asError(error));
     }
-    const isFinal = status >= 400 && status < 500 && !PASSING_REFUSALS.has(status);
+    const isFinal = status >= 400 && status < 500 && !TEMPORARY_STATUSES.has(status);
     if (isFinal) return { kind: "failed", error: asError(error) };
     const asked = (error instanceof RuncastError && error.retryAfterMs) || 0;
-    return this.#again(asked + this.#backoff(), asError(error));
+    return this.#reconnect(asked + this.#backoff(), asError(error));
   }
 
   /** @returns {Verdict} */
   #afterEnd() {
     if (this.#end === "finished") return { kind: "over" };
-    if (this.#end === null) return this.#again(this.#backoff(), clientError("connection-lost", "the stream was cut"));
-    const error = this.#fault(this.#end);
-    if (RESUMED_LATER.has(this.#end)) return this.#again(this.#retryMs, error);
+    if (this.#end === null)
+      return this.#reconnect(this.#backoff(), clientError("connection-lost", "the stream was cut"));
+    const error = this.#faultOf(this.#end);
+    if (RESUMED_AFTER_RETRY.has(this.#end)) return this.#reconnect(this.#retryMs, error);
     this.#mustRefresh = this.#end === "expired" || this.#end === "revoked";
-    return this.#again(this.#failures === 0 ? 0 : this.#backoff(), error);
+    return this.#reconnect(this.#failures === 0 ? 0 : this.#backoff(), error);
   }
 
-  /** What is wrong when a stream ends so; null: nothing. The edge's problem is what it would have answered with.
+  /** The error for a reason of `stream:end`: the edge's problem if there is one; null if the reason is no fault.
    * @param {string} reason */
-  #fault(reason) {
+  #faultOf(reason) {
     if (this.#problem !== null) return problemError(this.#problem, this.#problem.status, "", "", this.#retryMs);
     return reason in FAULTS ? clientError("stream-" + reason, FAULTS[reason]) : null;
   }
 
   /** @param {Cut} cut @returns {Verdict} */
   #afterCut({ why }) {
-    if (why === "silence" && !this.#isAnswered) return this.#again(this.#backoff(), unanswered());
-    if (why === "silence") return this.#again(this.#backoff(), clientError("silent", "nothing came for too long"));
-    if (why !== "gap") return this.#again(0, null);
-    const error = clientError("gap", "an event was missing; the stream goes on after the last good one");
-    return this.#again(this.#failures === 0 ? 0 : this.#backoff(), error);
+    if (why === "silence" && !this.#isAnswered) return this.#reconnect(this.#backoff(), unanswered());
+    if (why === "silence")
+      return this.#reconnect(this.#backoff(), clientError("silent", "nothing was received for too long"));
+    if (why !== "gap") return this.#reconnect(0, null);
+    const error = clientError("gap", "an event was missing; the stream resumes before the gap");
+    return this.#reconnect(this.#failures === 0 ? 0 : this.#backoff(), error);
   }
 
   /** @param {number} delayMs @param {Error | null} error @returns {Verdict} */
-  #again(delayMs, error) {
+  #reconnect(delayMs, error) {
     this.#failures += 1;
-    return { kind: "again", delayMs, error };
+    return { kind: "reconnect", delayMs, error };
   }
 
   #backoff() {
@@ -306,7 +311,7 @@ export class Connection {
   }
 }
 
-/** A page cannot see how many connections others have; that they are too few is what most often keeps it waiting. */
+/** In a browser the most frequent reason is the limit of connections; a page cannot see how many are in use. */
 function unanswered() {
   const isInBrowser = globalThis.location !== undefined;
   const hint = ": six connections to this host may be in use; use mode `shared`, or HTTP/2";
@@ -318,7 +323,7 @@ function parsed(data) {
   try {
     return JSON.parse(data);
   } catch (error) {
-    throw clientError("malformed-event", "an event is no JSON", error);
+    throw clientError("malformed-event", "an event is not valid JSON", error);
   }
 }
 

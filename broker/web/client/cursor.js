@@ -1,18 +1,18 @@
 /**
- * Which event comes next: the order of one stream over all of its connections. Pure.
+ * The cursor of a stream, and the order of its events over all of its connections. Pure.
  *
- * An id is `<ms>-<ordinal>`, and ordinals are dense, so that an id tells whether something is missing before it.
+ * An id is `<ms>-<ordinal>`. Ordinals are dense: an id shows whether an event before it is missing.
  */
 const ID = /^([0-9]{1,15})-([0-9]{1,15})$/;
 export const START = "0-0";
 
-/** The ordinal of an id; NaN for what is no id of a log. @param {string} id */
+/** The ordinal of an id; NaN if it is not the id of an event. @param {string} id */
 export function ordinal(id) {
   const match = ID.exec(id);
   return match ? Number(match[2]) : NaN;
 }
 
-/** Takes the ids of a stream as they come and says what to do with each. */
+/** Takes the ids of a stream in the order of arrival, and decides about each event. */
 export class Sequence {
   #isFiltered;
   #seq = 0;
@@ -20,20 +20,20 @@ export class Sequence {
 
   /**
    * @param {object} options
-   * @param {string | null} options.cursor the id after which the stream goes on; null: from its beginning
-   * @param {boolean} options.isFiltered whether events are left out on purpose, so that gaps mean nothing
-   * @param {boolean} options.isFromNow whether a stream without a cursor begins wherever its log ends
+   * @param {string | null} options.cursor the id after which the stream resumes; null: it starts at its beginning
+   * @param {boolean} options.isFiltered whether the stream leaves events out, so that gaps are expected
+   * @param {boolean} options.isFromNow whether a stream without a cursor starts at the end of its log
    */
   constructor({ cursor, isFiltered, isFromNow }) {
     this.#isFiltered = isFiltered;
     this.#mayJump = cursor === null ? isFromNow : Number.isNaN(ordinal(cursor));
     this.isFromNow = isFromNow;
-    /** After which id to resume; null before the first. @type {string | null} */
+    /** The id after which to resume; null before the first event. @type {string | null} */
     this.cursor = cursor;
     if (cursor !== null && !this.#mayJump) this.#seq = ordinal(cursor);
   }
 
-  /** An event came. `known`: it was delivered before; `gap`: something before it is missing. @param {string} id
+  /** An event arrived. `known`: it was delivered before; `gap`: an event before it is missing. @param {string} id
    * @returns {"next" | "known" | "gap"} */
   take(id) {
     const seq = ordinal(id);
@@ -44,14 +44,14 @@ export class Sequence {
   }
 
   /** The edge moved the cursor without an event. @param {string} id */
-  place(id) {
+  moveTo(id) {
     const seq = ordinal(id);
     if (seq >= this.#seq && (this.#mayJump || this.#isFiltered)) this.#move(id, seq);
   }
 
-  /** The edge said that some history cannot be had. @param {string} reason */
+  /** Part of the history is not available (`stream:reset`). @param {string} reason */
   reset(reason) {
-    if (reason !== "trimmed") this.#seq = 0; // another history, whose ordinals begin anew
+    if (reason !== "trimmed") this.#seq = 0; // another history: its ordinals start at 1
     this.#mayJump = true;
   }
 

@@ -1,4 +1,4 @@
-/** Why a request to an edge failed, or a stream cannot go on. */
+/** Why a request to an edge or a stream failed. */
 export class RuncastError extends Error {
   /**
    * @param {string} message
@@ -7,17 +7,17 @@ export class RuncastError extends Error {
   constructor(message, fields = {}) {
     super(message, fields.cause === undefined ? undefined : { cause: fields.cause });
     this.name = "RuncastError";
-    /** HTTP status; 0 when there was no answer. */
+    /** HTTP status; 0 without an answer. */
     this.status = fields.status ?? 0;
-    /** Kind of the problem, as `urn:runcast:problem:…` of the edge or of this client. */
+    /** Type of the problem, `urn:runcast:problem:…`, from the edge or this client. */
     this.type = fields.type ?? "about:blank";
     this.title = fields.title ?? message;
     this.detail = fields.detail ?? "";
-    /** Under which the edge's log has more, or null. */
+    /** The id of the request in the edge's log, or null. */
     this.requestId = fields.requestId ?? null;
-    /** How long the edge asks to wait, or null. */
+    /** The edge's `Retry-After`, or null. */
     this.retryAfterMs = fields.retryAfterMs ?? null;
-    /** The answer's members beyond the standard ones are here too. @type {unknown} */
+    /** The whole body of the answer, with members beyond the standard ones. @type {unknown} */
     this.body = fields.body ?? null;
   }
 }
@@ -36,13 +36,13 @@ export class RuncastError extends Error {
 
 const PREFIX = "urn:runcast:problem:";
 
-/** An error of this client's own making. @param {string} slug @param {string} detail @param {unknown} [cause] */
+/** An error that the client itself detected. @param {string} slug @param {string} detail @param {unknown} [cause] */
 export function clientError(slug, detail, cause) {
   const title = slug.replaceAll("-", " ");
   return new RuncastError(detail, { type: PREFIX + slug, title, detail, cause });
 }
 
-/** What an answer that is no success says (RFC 9457, or whatever a proxy made of it). @param {Response} response */
+/** The error of an unsuccessful answer: a problem (RFC 9457), or any text of a proxy. @param {Response} response */
 export async function errorOf(response) {
   const text = await response.text().catch(() => "");
   const requestId = response.headers.get("X-Request-ID") ?? "";
@@ -50,7 +50,7 @@ export async function errorOf(response) {
   return problemError(parsed(text), response.status, response.statusText, requestId, wait);
 }
 
-/** The error that a problem (RFC 9457) stands for. @param {unknown} body @param {number} status @param {string} reason
+/** The error of a problem (RFC 9457). @param {unknown} body @param {number} status @param {string} reason
  * @param {string} requestId @param {number | null} wait */
 export function problemError(body, status, reason, requestId, wait) {
   const problem = /** @type {Record<string, unknown>} */ (typeof body === "object" && body !== null ? body : {});

@@ -10,7 +10,7 @@ export class ExecutionFeed {
     #private;
 }
 /**
- * The live list of a user's executions: what the edge lists, and the feed on top of it.
+ * The live list of a user's executions: the edge's list, kept current by the feed.
  */
 export type FeedSnapshot = {
     /**
@@ -18,7 +18,7 @@ export type FeedSnapshot = {
      */
     executions: readonly FeedItem[];
     /**
-     * whether the edge's list was read
+     * whether the edge's list has been read
      */
     isLoaded: boolean;
     /**
@@ -26,17 +26,17 @@ export type FeedSnapshot = {
      */
     status: Status;
     /**
-     * why the list or the feed cannot be read
+     * why the list or the feed could not be read
      */
     error: Error | null;
 };
 /**
- * The live list of a user's executions: what the edge lists, and the feed on top of it.
+ * The live list of a user's executions: the edge's list, kept current by the feed.
  */
 export type FeedOptions = Pick<StreamOptions, "mode" | "identity" | "workerUrl" | "onEvent"> & {
     limit?: number;
 };
 import type { RuncastClient } from "./api.js";
-import type { FeedItem } from "./executions.js";
+import type { FeedItem } from "./execution-list.js";
 import type { Status } from "./stream.js";
 import type { StreamOptions } from "./stream.js";

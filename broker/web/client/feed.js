@@ -1,26 +1,26 @@
 /**
- * The live list of a user's executions: what the edge lists, and the feed on top of it.
+ * The live list of a user's executions: the edge's list, kept current by the feed.
  *
  * @import { RuncastClient } from "./api.js"
- * @import { FeedItem } from "./executions.js"
+ * @import { FeedItem } from "./execution-list.js"
  * @import { StreamEvent } from "./events.js"
  * @import { Status, StreamOptions } from "./stream.js"
  *
  * @typedef {object} FeedSnapshot
  * @property {readonly FeedItem[]} executions newest first
- * @property {boolean} isLoaded whether the edge's list was read
+ * @property {boolean} isLoaded whether the edge's list has been read
  * @property {Status} status of the feed's stream
- * @property {Error | null} error why the list or the feed cannot be read
+ * @property {Error | null} error why the list or the feed could not be read
  *
  * @typedef {Pick<StreamOptions, "mode" | "identity" | "workerUrl" | "onEvent"> & {limit?: number}} FeedOptions
  */
 import { backoffMs, RETRY_MS } from "./backoff.js";
-import { ExecutionList, LIMIT } from "./executions.js";
+import { ExecutionList, LIMIT } from "./execution-list.js";
 import { Snapshots } from "./snapshots.js";
 
 const REFRESH_MS = 250;
-/** How long an answer is waited for: what came in meanwhile is kept until then. */
-const ANSWER_MS = 20_000;
+/** Time limit of a request. It bounds the memory for events that arrive meanwhile, too. */
+const REQUEST_MS = 20_000;
 
 /** The list and its stream. `start()`, `close()`; `subscribe` and `getSnapshot` fit `useSyncExternalStore`. */
 export class ExecutionFeed {
@@ -29,18 +29,19 @@ export class ExecutionFeed {
   #list;
   #stream;
   /** @type {Snapshots<FeedSnapshot>} */
-  #snapshots = new Snapshots(() => this.#look());
+  #snapshots = new Snapshots(() => this.#build());
   #isLoaded = false;
   /** @type {Error | null} */
   #error = null;
-  /** What came in since the list was asked for; null: it is not being read. @type {StreamEvent[] | null} */
+  /** Events since the list was requested; null: no request is under way. @type {StreamEvent[] | null} */
   #meanwhile = null;
-  /** Whether the list being read was asked for too early. */
-  #isOld = false;
+  /** Whether the list must be read again after the current request. */
+  #isStale = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #failures = 0;
-  #isWhole = false;
+  /** Whether the feed has been live without a lost event since. */
+  #isComplete = false;
   #isClosed = false;
 
   /** @param {RuncastClient} client @param {FeedOptions} [options] `limit`: how many executions, at most 200 */
@@ -80,7 +81,7 @@ export class ExecutionFeed {
   }
 
   /** @returns {FeedSnapshot} */
-  #look() {
+  #build() {
     const { status } = this.#stream;
     const error = status.phase === "failed" ? status.error : this.#error;
     return Object.freeze({ executions: this.#list.items(), isLoaded: this.#isLoaded, status, error });
@@ -93,26 +94,26 @@ export class ExecutionFeed {
     this.#snapshots.changed();
   }
 
-  /** The list is read once the stream follows, so that nothing falls between them. @param {string} type */
+  /** The list is read when the feed is live, so that no event is lost between them. @param {string} type */
   #control(type) {
     if (type === "stream:reset") {
-      this.#isWhole = false;
-      this.#list.forget();
+      this.#isComplete = false;
+      this.#list.eventsLost();
     }
     if (type !== "stream:live") return;
-    // Without a cursor there was nothing to resume from: what happened since is only in the list.
-    if (!this.#isWhole || !this.#stream.status.lastEventId) this.#refreshIn(0);
-    this.#isWhole = true;
+    // Without a cursor the feed could not resume: only the list has what happened meanwhile.
+    if (!this.#isComplete || !this.#stream.status.lastEventId) this.#refreshIn(0);
+    this.#isComplete = true;
   }
 
   /** @param {number} ms */
   #refreshIn(ms) {
-    if (this.#meanwhile !== null) this.#isOld = true;
-    else if (this.#timer === undefined) this.#next(ms);
+    if (this.#meanwhile !== null) this.#isStale = true;
+    else if (this.#timer === undefined) this.#schedule(ms);
   }
 
   /** @param {number} ms */
-  #next(ms) {
+  #schedule(ms) {
     if (!this.#isClosed) this.#timer = setTimeout(() => void this.#refresh(), ms);
   }
 
@@ -120,36 +121,36 @@ export class ExecutionFeed {
     /** @type {StreamEvent[]} */
     const meanwhile = (this.#meanwhile = []);
     this.#timer = undefined;
-    this.#isOld = false;
+    this.#isStale = false;
     try {
-      const { executions } = await this.#client.executions({ limit: this.#limit }, soon());
+      const { executions } = await this.#client.executions({ limit: this.#limit }, timeLimit());
       this.#list.replace(executions);
       this.#catchUp(meanwhile);
       this.#isLoaded = true;
       this.#error = null;
       this.#failures = 0;
-      await this.#learn(meanwhile);
-      if (this.#isOld) this.#next(REFRESH_MS);
+      await this.#readStates(meanwhile);
+      if (this.#isStale) this.#schedule(REFRESH_MS);
     } catch (error) {
       this.#error = /** @type {Error} */ (error);
-      this.#next(backoffMs(this.#failures++, RETRY_MS));
+      this.#schedule(backoffMs(this.#failures++, RETRY_MS));
     }
     this.#meanwhile = null;
     if (!this.#isClosed) this.#snapshots.changed();
   }
 
-  /** How far those are that began before the feed did, only their states tell: each is asked for once, one at a time.
+  /** Read the states of executions that started before the feed was open, each once, one after the other.
    * @param {StreamEvent[]} meanwhile */
-  async #learn(meanwhile) {
-    for (const executionId of this.#list.unknown()) {
+  async #readStates(meanwhile) {
+    for (const executionId of this.#list.needingState()) {
       if (this.#isClosed) return;
-      const state = await this.#client.execution(executionId, soon()).catch(() => null);
-      this.#list.learn(executionId, state);
+      const state = await this.#client.execution(executionId, timeLimit()).catch(() => null);
+      this.#list.applyState(executionId, state);
       this.#catchUp(meanwhile);
     }
   }
 
-  /** What came in while an answer was waited for is newer than the answer, or in it already and harmless.
+  /** Apply the events that arrived during a request: those that its answer includes already change nothing.
    * @param {StreamEvent[]} meanwhile */
   #catchUp(meanwhile) {
     for (const event of meanwhile.splice(0)) this.#list.apply(event);
@@ -157,6 +158,6 @@ export class ExecutionFeed {
   }
 }
 
-function soon() {
-  return { signal: AbortSignal.timeout(ANSWER_MS) };
+function timeLimit() {
+  return { signal: AbortSignal.timeout(REQUEST_MS) };
 }

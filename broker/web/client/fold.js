@@ -1,13 +1,13 @@
 /**
- * The fold: an execution's events, in order, into what it looks like now. The twin of `broker/executions/fold.py`: the state is
- * the JSON that `GET /api/agent/executions/{id}` answers. Memory is bounded.
+ * The fold: makes an execution's state from its events, in order. Same rules as `broker/executions/fold.py`: the
+ * state is the JSON that `GET /api/agent/executions/{id}` answers. Memory is bounded.
  */
 
 /**
  * @import * as wire from "./events.js"
  * @import { ExecutionState } from "./events.js"
  */
-import { Items, Text } from "./versions.js";
+import { Items, Text } from "./undo.js";
 
 export const MAX_THOUGHTS = 200;
 export const MAX_TOOLS = 500;
@@ -16,17 +16,19 @@ export const MAX_OTHERS = 200;
 
 const CUSTOM = /^custom:[a-z0-9_.-]{1,64}$/;
 const WITHOUT_EFFECT = new Set(["timeout", "sandbox:violation", "model:call"]);
-/** Terminal event type → the state it leaves. @type {Readonly<Record<string, wire.State>>} */
-export const TERMINAL_STATES = Object.freeze({
+/** Terminal event type → state after it. @type {Readonly<Record<string, wire.State>>} */
+const TERMINAL_STATE_OF = Object.freeze({
   "execution:complete": "completed",
   "execution:error": "failed",
   "execution:cancelled": "cancelled",
 });
+/** The states after which no event follows. @type {ReadonlySet<wire.State>} */
+export const TERMINAL_STATES = new Set(Object.values(TERMINAL_STATE_OF));
 
-/** A part and its text, which is put into it when the state is asked for. @template P */
-class Written {
+/** A part and its text, which are joined when the state is read. @template P */
+class TextPart {
   /** @type {P | null} */
-  #shown = null;
+  #joined = null;
 
   /** @param {P} part @param {Text} text */
   constructor(part, text) {
@@ -36,26 +38,26 @@ class Written {
 
   /** @param {number} seq @param {string} chunk */
   add(seq, chunk) {
-    this.#shown = null;
+    this.#joined = null;
     this.text.add(seq, chunk);
   }
 
   /** @param {number} after */
-  void(after) {
-    this.#shown = null;
-    this.text.void(after);
+  undo(after) {
+    this.#joined = null;
+    this.text.undo(after);
   }
 
-  /** The same object until the text changes. @param {(part: P, text: Text) => P} put */
-  shown(put) {
-    this.#shown ??= Object.freeze(put(this.part, this.text));
-    return this.#shown;
+  /** The part with its text; the same object until the text changes. @param {(part: P, text: Text) => P} put */
+  joined(put) {
+    this.#joined ??= Object.freeze(put(this.part, this.text));
+    return this.#joined;
   }
 }
 
-/** Takes an execution's events in order with `apply`; `state()` is what they come to, and may be asked at any time. */
+/** `apply` takes the events in order; `state()` is the state after them. */
 export class Fold {
-  /** What each type of event does. @type {Readonly<Record<string, (fold: Fold, seq: number, data: any) => void>>} */
+  /** Handlers by event type. @type {Readonly<Record<string, (fold: Fold, seq: number, data: any) => void>>} */
   static #handlers = Object.freeze({
     "execution:queued": (fold, seq, data) => fold.#queued(seq, data),
     "execution:started": (fold, seq, data) => fold.#started(seq, data),
@@ -93,8 +95,8 @@ export class Fold {
   /** @type {string | null} */
   #agent = null;
   #attempt = 1;
-  /** In which call a sub-agent says what is taken now. @type {string | null} */
-  #call = null;
+  /** The call whose sub-agent emitted the current event. @type {string | null} */
+  #parentId = null;
   /** @type {Partial<ExecutionState> | null} */
   #end = null;
   /** @type {Items<any>} */
@@ -103,17 +105,17 @@ export class Fold {
   #phases = new Items(MAX_OTHERS);
   /** @type {Items<wire.ToolState>} */
   #tools = new Items(MAX_TOOLS);
-  /** @type {Items<Written<wire.ThoughtState>>} */
+  /** @type {Items<TextPart<wire.ThoughtState>>} */
   #thoughts = new Items(MAX_THOUGHTS);
-  /** @type {Items<Written<wire.MessageState>>} */
+  /** @type {Items<TextPart<wire.MessageState>>} */
   #messages = new Items(MAX_MESSAGES);
   /** @type {Items<wire.SpecialistState>} */
   #specialists = new Items(MAX_OTHERS);
   /** @type {Items<wire.PartialState>} */
   #partials = new Items(MAX_OTHERS);
-  /** @type {Items<Written<wire.ArtifactState>>} */
+  /** @type {Items<TextPart<wire.ArtifactState>>} */
   #artifacts = new Items(MAX_OTHERS);
-  /** What is asked, or null where it was answered. @type {Items<{id: string, question: wire.InputRequired | null}>} */
+  /** Inputs; null if answered. @type {Items<{id: string, input: wire.InputRequired | null}>} */
   #inputs = new Items(MAX_OTHERS);
   /** @type {ExecutionState | null} */
   #state = null;
@@ -124,8 +126,8 @@ export class Fold {
   }
 
   /**
-   * Take the next event. One that was taken already changes nothing; one of a type that this version does not know
-   * only moves the cursor. Returns whether the state may have changed.
+   * Apply the next event. A repeated one changes nothing; one of an unknown type only moves the cursor. Returns whether
+   * the state may have changed.
    * @param {wire.StreamEvent} event
    */
   apply(event) {
@@ -136,33 +138,33 @@ export class Fold {
     this.#cursor = event.id;
     const type = event.type;
     const handler = Fold.#handlers[type];
-    const end = TERMINAL_STATES[type];
+    const end = TERMINAL_STATE_OF[type];
     if (handler === undefined && end === undefined && !WITHOUT_EFFECT.has(type) && !CUSTOM.test(type)) return true;
     this.#executionId = event.executionId;
-    this.#status ??= "running"; // as for a log that begins without execution:queued
+    this.#status ??= "running"; // a trimmed log begins without execution:queued
     const data = /** @type {any} */ (event.data ?? {});
     if (end !== undefined) this.#finish(seq, end, event.ts, type, data);
     else {
-      this.#call = event.agent !== undefined && event.parentId !== undefined ? event.parentId : null;
+      this.#parentId = event.agent !== undefined && event.parentId !== undefined ? event.parentId : null;
       handler?.(this, seq, data);
     }
     return true;
   }
 
-  /** Whether nothing is known yet. */
+  /** Whether no event has been applied. */
   get isEmpty() {
     return this.#status === null;
   }
 
   /** @returns {ExecutionState} */
   state() {
-    this.#state ??= Object.freeze(this.#made());
+    this.#state ??= Object.freeze(this.#build());
     return this.#state;
   }
 
   /** @returns {ExecutionState} */
-  #made() {
-    const messages = shownAll(this.#messages, withText);
+  #build() {
+    const messages = joinedAll(this.#messages, withText);
     return {
       executionId: this.#executionId,
       status: this.#status ?? "queued",
@@ -178,13 +180,13 @@ export class Fold {
       plan: this.#facts.get("plan"),
       phases: this.#allPhases(),
       tools: this.#tools.values(),
-      thinking: shownAll(this.#thoughts, withThought),
+      thinking: joinedAll(this.#thoughts, withThought),
       messages,
       text: messages.map((message) => (message.parentId === null ? message.text : "")).join(""),
       specialists: this.#specialists.values(),
       synthesis: this.#facts.get("synthesis"),
       partialResults: this.#partials.values(),
-      artifacts: shownAll(this.#artifacts, (part, text) => (part.text === null ? part : withText(part, text))),
+      artifacts: joinedAll(this.#artifacts, (part, text) => (part.text === null ? part : withText(part, text))),
       usage: this.#facts.get("usage"),
       openInputs: this.#end === null ? this.#openInputs() : [],
       result: null,
@@ -215,14 +217,15 @@ export class Fold {
   #superseded(seq, data) {
     this.#attempt = data.attempt;
     const plain = [this.#facts, this.#phases, this.#tools, this.#specialists, this.#partials];
-    for (const items of plain) items.void(data.fromSeq);
-    const answered = this.#inputs.values().filter(({ question }) => question === null);
-    this.#inputs.void(data.fromSeq);
-    for (const each of answered) // an answer stays, for the attempt that asks again
-      if (this.#inputs.get(each.id)?.question !== null) this.#inputs.set(seq, each.id, each);
+    for (const items of plain) items.undo(data.fromSeq);
+    const answered = this.#inputs.values().filter(({ input }) => input === null);
+    this.#inputs.undo(data.fromSeq);
+    for (const each of answered)
+      // answers stay valid for the next attempt
+      if (this.#inputs.get(each.id)?.input !== null) this.#inputs.set(seq, each.id, each);
     for (const items of [this.#thoughts, this.#messages, this.#artifacts]) {
-      items.void(data.fromSeq);
-      for (const written of items.values()) written.void(data.fromSeq);
+      items.undo(data.fromSeq);
+      for (const part of items.values()) part.undo(data.fromSeq);
     }
     this.#status = "queued"; // until a worker starts the next attempt
   }
@@ -231,13 +234,14 @@ export class Fold {
   #finish(seq, status, ts, type, data) {
     this.#status = status;
     this.#end = { endedAt: ts };
-    if (type === "execution:complete") Object.assign(this.#end, { result: data.result ?? null, duration: data.duration });
+    if (type === "execution:complete")
+      Object.assign(this.#end, { result: data.result ?? null, duration: data.duration });
     else if (type === "execution:error") this.#end.error = { error: data.error, code: data.code ?? null, stack: null };
     else this.#end.cancelled = { reason: data.reason ?? null, by: data.by ?? null };
     this.#close(seq);
   }
 
-  /** Nothing goes on in an execution that is over: what was not told to end was interrupted. @param {number} seq */
+  /** After the terminal event every part that has not ended is interrupted. @param {number} seq */
   #close(seq) {
     const status = /** @type {const} */ ("interrupted");
     for (const phase of this.#phases.values())
@@ -248,14 +252,14 @@ export class Fold {
     this.#closeTexts(seq);
   }
 
-  /** An agent that ended in order has said all that it had to say, in messages that it did not complete too.
+  /** After a success, messages and artifacts without an end count as complete.
    * @param {number} seq */
   #closeTexts(seq) {
     const outcome = this.#status === "completed" ? { complete: true } : { interrupted: true };
     for (const { part, text } of this.#messages.values())
-      if (!part.complete) this.#messages.set(seq, part.messageId, new Written({ ...part, ...outcome }, text));
+      if (!part.complete) this.#messages.set(seq, part.messageId, new TextPart({ ...part, ...outcome }, text));
     for (const { part, text } of this.#artifacts.values())
-      if (!part.complete) this.#artifacts.set(seq, part.artifactId, new Written({ ...part, ...outcome }, text));
+      if (!part.complete) this.#artifacts.set(seq, part.artifactId, new TextPart({ ...part, ...outcome }, text));
   }
 
   /** @param {number} seq @param {string} name @param {unknown} value */
@@ -278,7 +282,8 @@ export class Fold {
     this.#phases.set(seq, data.phaseId, Object.freeze({ ...phase, status: "complete" }));
   }
 
-  /** The plan's phases in its order, begun or not, then those that no plan named. @returns {wire.PhaseState[]} */
+  /** The phases of the plan in its order, started or not; then phases that are not in the plan.
+   * @returns {wire.PhaseState[]} */
   #allPhases() {
     const seen = new Map(this.#phases.values().map((phase) => [phase.id, phase]));
     const plan = /** @type {wire.Plan | null} */ (this.#facts.get("plan"));
@@ -297,28 +302,28 @@ export class Fold {
     const text = new Text();
     text.add(seq, data.thought);
     const thought = thoughtPart({ iteration: data.iteration ?? null, visible: data.visible ?? true });
-    this.#thoughts.set(seq, `#${seq}`, new Written(thought, text));
+    this.#thoughts.set(seq, `#${seq}`, new TextPart(thought, text));
   }
 
   /** @param {number} seq @param {wire.ThinkingDelta} data */
   #thinkingDelta(seq, data) {
     const known = this.#thoughts.get(data.messageId);
     if (known !== null) return known.add(seq, data.delta);
-    const written = new Written(thoughtPart({ messageId: data.messageId }), new Text());
-    written.add(seq, data.delta);
-    this.#thoughts.set(seq, data.messageId, written);
+    const part = new TextPart(thoughtPart({ messageId: data.messageId }), new Text());
+    part.add(seq, data.delta);
+    this.#thoughts.set(seq, data.messageId, part);
   }
 
   /** @param {number} seq @param {wire.MessageDelta} data */
   #messageDelta(seq, data) {
     const known = this.#messages.get(data.messageId);
     if (known !== null) return known.add(seq, data.delta);
-    const written = new Written(messagePart({ messageId: data.messageId, parentId: this.#call }), new Text());
-    written.add(seq, data.delta);
-    this.#messages.set(seq, data.messageId, written);
+    const part = new TextPart(messagePart({ messageId: data.messageId, parentId: this.#parentId }), new Text());
+    part.add(seq, data.delta);
+    this.#messages.set(seq, data.messageId, part);
   }
 
-  /** The text of the completion, when there is one, counts instead of the chunks'. @param {number} seq
+  /** A text in the completion replaces the text of the deltas. @param {number} seq
    * @param {wire.MessageComplete} data */
   #messageComplete(seq, data) {
     let text = this.#messages.get(data.messageId)?.text ?? new Text();
@@ -327,8 +332,8 @@ export class Fold {
       text.add(seq, data.text);
     }
     const usage = data.usage ? usageOf(data.usage) : null;
-    const message = messagePart({ messageId: data.messageId, complete: true, usage, parentId: this.#call });
-    this.#messages.set(seq, data.messageId, new Written(message, text));
+    const message = messagePart({ messageId: data.messageId, complete: true, usage, parentId: this.#parentId });
+    this.#messages.set(seq, data.messageId, new TextPart(message, text));
   }
 
   /** @param {number} seq @param {wire.Artifact} data */
@@ -349,7 +354,7 @@ export class Fold {
       interrupted: false,
       truncated: false,
     };
-    this.#artifacts.set(seq, data.artifactId, new Written(artifact, text));
+    this.#artifacts.set(seq, data.artifactId, new TextPart(artifact, text));
   }
 
   // tools
@@ -379,7 +384,8 @@ export class Fold {
     this.#setTool(seq, { ...this.#begun(data), ...end });
   }
 
-  /** The call that ends; its start may have been trimmed from the log. @param {wire.ToolComplete | wire.ToolError} data */
+  /** The call that ended; its start may have been trimmed from the log.
+   * @param {wire.ToolComplete | wire.ToolError} data */
   #begun(data) {
     return this.#tools.get(data.callId) ?? toolPart(data);
   }
@@ -389,9 +395,9 @@ export class Fold {
     this.#tools.set(seq, tool.callId, Object.freeze(tool));
   }
 
-  // the rest
+  // progress, specialists, results, inputs
 
-  /** A specialist's progress is its own; the execution's is what nobody in particular says. @param {number} seq
+  /** Progress with a specialist belongs to that specialist; other progress to the execution. @param {number} seq
    * @param {wire.Progress} data */
   #progress(seq, data) {
     const progress = { progress: data.progress, currentAction: data.currentAction ?? null };
@@ -426,28 +432,28 @@ export class Fold {
   /** @param {number} seq @param {wire.InputRequired} data */
   #inputRequired(seq, data) {
     const known = this.#inputs.get(data.inputId);
-    if (known !== null && known.question === null) return; // answered while a retry asked again
-    this.#inputs.set(seq, data.inputId, { id: data.inputId, question: Object.freeze(questionOf(data)) });
+    if (known !== null && known.input === null) return; // answered before; this is a repetition by a later attempt
+    this.#inputs.set(seq, data.inputId, { id: data.inputId, input: Object.freeze(inputOf(data)) });
     this.#status = "waiting_input";
   }
 
   /** @param {number} seq @param {wire.InputReceived} data */
   #inputReceived(seq, data) {
-    this.#inputs.set(seq, data.inputId, { id: data.inputId, question: null });
+    this.#inputs.set(seq, data.inputId, { id: data.inputId, input: null });
     if (this.#status === "waiting_input" && this.#openInputs().length === 0) this.#status = "running";
   }
 
   /** @returns {wire.InputRequired[]} */
   #openInputs() {
-    return this.#inputs.values().flatMap(({ question }) => (question === null ? [] : [question]));
+    return this.#inputs.values().flatMap(({ input }) => (input === null ? [] : [input]));
   }
 }
 
-// parts as the server writes them: of the catalogue's fields, those that are set
+// parts, with the fields that the server writes: optional ones only if they are set
 
-/** @template P @param {Items<Written<P>>} items @param {(part: P, text: Text) => P} put */
-function shownAll(items, put) {
-  return items.values().map((written) => written.shown(put));
+/** @template P @param {Items<TextPart<P>>} items @param {(part: P, text: Text) => P} put */
+function joinedAll(items, put) {
+  return items.values().map((part) => part.joined(put));
 }
 
 /** @template {{text: string | null, truncated: boolean}} P @param {P} part @param {Text} text @returns {P} */
@@ -489,7 +495,7 @@ function planOf(plan) {
 
 /** @param {wire.Usage} data @returns {wire.Usage} */
 function usageOf({ inputTokens, outputTokens, totalTokens, costUsd, model }) {
-  return { inputTokens, outputTokens, totalTokens, ...given({ costUsd, model }) };
+  return { inputTokens, outputTokens, totalTokens, ...fieldsSet({ costUsd, model }) };
 }
 
 /** @param {wire.Synthesis} data @returns {wire.Synthesis} */
@@ -498,12 +504,12 @@ function synthesisOf({ message, specialistsComplete, specialistsPending }) {
 }
 
 /** @param {wire.InputRequired} data @returns {wire.InputRequired} */
-function questionOf({ inputId, prompt, kind, options, schema, expiresAt }) {
-  return { inputId, prompt, kind, ...given({ options, schema, expiresAt }) };
+function inputOf({ inputId, prompt, kind, options, schema, expiresAt }) {
+  return { inputId, prompt, kind, ...fieldsSet({ options, schema, expiresAt }) };
 }
 
-/** What is set. @template {object} T @param {T} fields @returns {Partial<T>} */
-function given(fields) {
+/** Fields that are neither undefined nor null. @template {object} T @param {T} fields @returns {Partial<T>} */
+function fieldsSet(fields) {
   const entries = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
   return /** @type {Partial<T>} */ (Object.fromEntries(entries));
 }

@@ -1,4 +1,4 @@
-/** The client of Runcast: what agents are doing, in a browser or in Node. */
+/** The client of Runcast: executions of agents, live, in a browser or in Node. */
 export { RuncastClient } from "./api.js";
 export { RuncastError } from "./errors.js";
 export { Fold } from "./fold.js";

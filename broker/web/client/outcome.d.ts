@@ -1,7 +1,7 @@
-/** Whether it goes on, as far as its viewer knows: of one that was just started that is so before anything came.
+/** Whether the execution is under way, as far as is known. One that was just started here is, before its first event.
  * @param {Status} status @param {ExecutionState | null} state @param {boolean} isStarted */
 export function isUnderWay({ phase }: Status, state: ExecutionState | null, isStarted: boolean): boolean;
-/** Why there is nothing to be seen, or the agent failed. What a stream gets over by itself is no failure.
+/** The error of a stream or an agent that failed. An error after which the stream reconnects is not a failure.
  * @param {Status} status @param {ExecutionState | null} state @returns {Error | null} */
 export function failureOf({ phase, error }: Status, state: ExecutionState | null): Error | null;
 /** The agent failed, as opposed to a request or a stream. */

@@ -1,13 +1,12 @@
 /**
- * What became of an execution that is watched. Pure.
+ * Whether a watched execution is under way, and why it failed. Pure.
  *
  * @import { ExecutionState } from "./events.js"
  * @import { Status } from "./stream.js"
  */
 import { TERMINAL_STATES } from "./fold.js";
 
-const OVER = new Set(Object.values(TERMINAL_STATES));
-/** One error for one failure, so that it stays the same object. @type {WeakMap<object, ExecutionFailed>} */
+/** The error of each failed state, so that it stays the same object. @type {WeakMap<object, ExecutionFailed>} */
 const failures = new WeakMap();
 
 /** The agent failed, as opposed to a request or a stream. */
@@ -21,14 +20,14 @@ export class ExecutionFailed extends Error {
   }
 }
 
-/** Whether it goes on, as far as its viewer knows: of one that was just started that is so before anything came.
+/** Whether the execution is under way, as far as is known. One that was just started here is, before its first event.
  * @param {Status} status @param {ExecutionState | null} state @param {boolean} isStarted */
 export function isUnderWay({ phase }, state, isStarted) {
   if (phase === "failed") return false;
-  return state === null ? isStarted && phase !== "ended" : !OVER.has(state.status);
+  return state === null ? isStarted && phase !== "ended" : !TERMINAL_STATES.has(state.status);
 }
 
-/** Why there is nothing to be seen, or the agent failed. What a stream gets over by itself is no failure.
+/** The error of a stream or an agent that failed. An error after which the stream reconnects is not a failure.
  * @param {Status} status @param {ExecutionState | null} state @returns {Error | null} */
 export function failureOf({ phase, error }, state) {
   if (phase === "failed") return error;

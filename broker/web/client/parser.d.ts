@@ -1,22 +1,23 @@
-/** Characters of one frame. An edge's events are far smaller; what is not an edge must not fill the memory. */
+/** Characters of one frame. Events are far smaller; a response that is not from an edge must not fill the memory. */
 export const MAX_FRAME: number;
-/** Give it the bytes of one response with `feed`; a frame that the end of the response cuts is dropped, as it must. */
+/** Parses one response, given by `feed`. An incomplete frame at its end is dropped, as the format requires. */
 export class EventStreamParser {
     /** @param {ParserCallbacks} callbacks */
     constructor(callbacks: ParserCallbacks);
-    /** The last event id, as the format has it: of the last frame that carried one. */
+    /** The last event id of the format: from the last frame with an `id:`. */
     lastEventId: string;
-    /** Take the next bytes, cut anywhere. Throws for a frame over `MAX_FRAME`. @param {Uint8Array} bytes */
+    /** Parse the next bytes, split at any place. Throws if a frame is longer than `MAX_FRAME`.
+     * @param {Uint8Array} bytes */
     feed(bytes: Uint8Array): void;
     #private;
 }
 export type Frame = {
     /**
-     * the frame's own `id:`, undefined when it had none
+     * the frame's own `id:`, undefined if it has none
      */
     id: string | undefined;
     /**
-     * `message` when the frame names none
+     * `message` if the frame names none
      */
     event: string;
     data: string;

@@ -1,11 +1,11 @@
 /**
- * The event stream format (WHATWG HTML, section 9.2.6), read as its bytes come in.
+ * Parser of the event stream format (WHATWG HTML, section 9.2.6), for bytes as they arrive.
  */
 
 /**
  * @typedef {object} Frame
- * @property {string | undefined} id the frame's own `id:`, undefined when it had none
- * @property {string} event `message` when the frame names none
+ * @property {string | undefined} id the frame's own `id:`, undefined if it has none
+ * @property {string} event `message` if the frame names none
  * @property {string} data
  */
 
@@ -18,14 +18,14 @@
  */
 import { clientError } from "./errors.js";
 
-/** Characters of one frame. An edge's events are far smaller; what is not an edge must not fill the memory. */
+/** Characters of one frame. Events are far smaller; a response that is not from an edge must not fill the memory. */
 export const MAX_FRAME = 16 * 1024 * 1024;
 const DIGITS = /^[0-9]+$/;
 
-/** Give it the bytes of one response with `feed`; a frame that the end of the response cuts is dropped, as it must. */
+/** Parses one response, given by `feed`. An incomplete frame at its end is dropped, as the format requires. */
 export class EventStreamParser {
   #callbacks;
-  #decoder = new TextDecoder("utf-8"); // drops one byte order mark at the beginning; keeps what a chunk cut in two
+  #decoder = new TextDecoder("utf-8"); // drops a byte order mark, and keeps a character that is split between chunks
   #rest = "";
   #afterCr = false;
   /** @type {string[]} */
@@ -34,7 +34,7 @@ export class EventStreamParser {
   #event = "";
   /** @type {string | undefined} */
   #id;
-  /** The last event id, as the format has it: of the last frame that carried one. */
+  /** The last event id of the format: from the last frame with an `id:`. */
   lastEventId = "";
 
   /** @param {ParserCallbacks} callbacks */
@@ -42,7 +42,8 @@ export class EventStreamParser {
     this.#callbacks = callbacks;
   }
 
-  /** Take the next bytes, cut anywhere. Throws for a frame over `MAX_FRAME`. @param {Uint8Array} bytes */
+  /** Parse the next bytes, split at any place. Throws if a frame is longer than `MAX_FRAME`.
+   * @param {Uint8Array} bytes */
   feed(bytes) {
     this.#take(this.#decoder.decode(bytes, { stream: true }));
   }
@@ -66,7 +67,7 @@ export class EventStreamParser {
       if (lf !== -1 && lf < start) lf = text.indexOf("\n", start);
     }
     this.#rest += text.slice(start);
-    if (this.#rest.length + this.#size > MAX_FRAME) throw clientError("frame-too-large", "a frame has no end");
+    if (this.#rest.length + this.#size > MAX_FRAME) throw clientError("frame-too-large", "a frame is too large");
   }
 
   /** @param {string} line */

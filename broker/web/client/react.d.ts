@@ -1,8 +1,8 @@
 /**
  * The client that the hooks below it use: `client`, or one for `baseUrl` and `token`.
  *
- * A token function may be a new one at each render; it is asked whenever a token is needed. A new string, baseUrl or
- * client opens the streams again. When another user signs in, give the provider another `key`.
+ * A token function may be a new one at each render; it is called whenever a token is needed. A new string, baseUrl or
+ * client opens the streams again. If another user signs in, give the provider another `key`.
  *
  * @param {object} props
  * @param {RuncastClient} [props.client]
@@ -17,7 +17,7 @@ export function RuncastProvider({ client, baseUrl, token, children }: {
     children?: ReactNode;
 }): import("react").FunctionComponentElement<import("react").ProviderProps<RuncastClient | null>>;
 /**
- * The provider's client, for everything that is not state: `client.agents()`, `client.exportEvents(id)`, …
+ * The provider's client, for requests beyond the hooks: `client.agents()`, `client.exportEvents(id)`, …
  *
  * @returns {RuncastClient}
  */
@@ -25,44 +25,45 @@ export function useRuncast(): RuncastClient;
 /**
  * @typedef {object} AgentSSE
  * @property {string | null} executionId
- * @property {ExecutionState | null} state what the execution looks like now; null until something is known of it
+ * @property {ExecutionState | null} state the current state; null until the first event
  * @property {Status} status of the stream
  * @property {readonly StreamEvent[]} events the last 200
- * @property {Error | null} error why the stream or the agent has failed; what passes by itself is none
- * @property {() => void} reconnect begin again, after the stream has failed
+ * @property {Error | null} error why the stream or the agent failed; null while the stream reconnects by itself
+ * @property {() => void} reconnect start again after the stream has failed
  */
 /**
  * Watch an execution while the component is mounted. Nothing is opened while `executionId` is null.
  *
  * @param {string | null | undefined} executionId
- * @param {SharedWatchOptions & {onEvent?: (event: StreamEvent) => void}} [options] `onEvent` is told each event that
- *   arrives while the component is mounted, once; what another component's stream got before is in `state`
+ * @param {SharedWatchOptions & {onEvent?: (event: StreamEvent) => void}} [options] `onEvent` is called once for
+ *   each event that arrives while the component is mounted; earlier events of a shared stream are in `state` only
  * @returns {AgentSSE}
  */
 export function useAgentSSE(executionId: string | null | undefined, { onEvent, mode, identity, workerUrl, from, cursor }?: SharedWatchOptions & {
     onEvent?: (event: StreamEvent) => void;
 }): AgentSSE;
 /**
- * @typedef {object} ExecutionControls None of the functions raises: what went wrong is `error`.
- * @property {(request: string | ExecuteRequest) => Promise<string | null>} startExecution a task, or all there is to
- *   say; the new execution's id. One that is under way goes on, unwatched
- * @property {(reason?: string) => Promise<boolean>} cancelExecution whether it will be cancelled
- * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this was the answer that counts
- * @property {(executionId: string | null) => void} followExecution show this one; null: none. Nothing is cancelled
+ * @typedef {object} ExecutionControls No function raises; errors are in `error`.
+ * @property {(request: string | ExecuteRequest) => Promise<string | null>} startExecution a task or a whole
+ *   request; the new execution's id, null if it failed. An execution that was shown before continues, unwatched
+ * @property {(reason?: string) => Promise<boolean>} cancelExecution whether the execution will be cancelled
+ * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this answer was accepted
+ * @property {(executionId: string | null) => void} followExecution show this execution; null: none. Nothing is
+ *   cancelled
  * @property {boolean} isStarting
- * @property {boolean} isExecuting from the start until it is over, waiting for people included; of one that was not
- *   started here, as soon as that is known
+ * @property {boolean} isExecuting from the start to the terminal event, also while it waits for input; if the
+ *   execution was not started here, from the first event
  * @property {Error | null} error of the last request, the stream (both `RuncastError`) or the agent (`ExecutionFailed`)
  */
 /**
- * Start an execution, watch it, answer what it asks, cancel it. When the component goes, the execution goes on.
+ * Start an execution, watch it, answer its inputs, cancel it. The execution continues when the component unmounts.
  *
  * @param {SharedWatchOptions & {
  *   agent?: string,
  *   executionId?: string | null,
  *   onEvent?: (event: StreamEvent) => void,
- * }} [options] `agent` is started by a request that names none; `executionId` is one to show from the beginning, and
- *   another one when it changes
+ * }} [options] `agent`: for requests without an agent; `executionId`: which execution to show, until another one is
+ *   started, followed or given here
  * @returns {AgentSSE & ExecutionControls}
  */
 export function useAgentExecution({ agent, executionId: given, ...options }?: SharedWatchOptions & {
@@ -76,13 +77,14 @@ export function useAgentExecution({ agent, executionId: given, ...options }?: Sh
  * @property {boolean} isLoaded
  * @property {Status} status of the feed's stream
  * @property {Error | null} error
- * @property {() => void} reconnect begin again, after the stream has failed
+ * @property {() => void} reconnect start again after the stream has failed
  */
 /**
- * The user's executions, live, on one connection however many they are.
+ * The list of the user's executions, live, over one connection.
  *
- * @param {TransportOptions & {limit?: number, onEvent?: (event: StreamEvent) => void}} [options] `limit`: how many, at
- *   most 200 (50); `onEvent` is told what happens while the component is mounted, but for deltas and `tool:progress`
+ * @param {TransportOptions & {limit?: number, onEvent?: (event: StreamEvent) => void}} [options] `limit`: how
+ *   many executions, 50 by default, at most 200; `onEvent` is called for events that arrive while the component is
+ *   mounted; the feed has no deltas and no `tool:progress`
  * @returns {AgentFeed}
  */
 export function useAgentFeed({ onEvent, mode, identity, workerUrl, limit }?: TransportOptions & {
@@ -93,7 +95,7 @@ export { ExecutionFailed };
 export type AgentSSE = {
     executionId: string | null;
     /**
-     * what the execution looks like now; null until something is known of it
+     * the current state; null until the first event
      */
     state: ExecutionState | null;
     /**
@@ -105,39 +107,40 @@ export type AgentSSE = {
      */
     events: readonly StreamEvent[];
     /**
-     * why the stream or the agent has failed; what passes by itself is none
+     * why the stream or the agent failed; null while the stream reconnects by itself
      */
     error: Error | null;
     /**
-     * begin again, after the stream has failed
+     * start again after the stream has failed
      */
     reconnect: () => void;
 };
 /**
- * None of the functions raises: what went wrong is `error`.
+ * No function raises; errors are in `error`.
  */
 export type ExecutionControls = {
     /**
-     * a task, or all there is to
-     * say; the new execution's id. One that is under way goes on, unwatched
+     * a task or a whole
+     * request; the new execution's id, null if it failed. An execution that was shown before continues, unwatched
      */
     startExecution: (request: string | ExecuteRequest) => Promise<string | null>;
     /**
-     * whether it will be cancelled
+     * whether the execution will be cancelled
      */
     cancelExecution: (reason?: string) => Promise<boolean>;
     /**
-     * whether this was the answer that counts
+     * whether this answer was accepted
      */
     answerInput: (inputId: string, value: unknown) => Promise<boolean>;
     /**
-     * show this one; null: none. Nothing is cancelled
+     * show this execution; null: none. Nothing is
+     * cancelled
      */
     followExecution: (executionId: string | null) => void;
     isStarting: boolean;
     /**
-     * from the start until it is over, waiting for people included; of one that was not
-     * started here, as soon as that is known
+     * from the start to the terminal event, also while it waits for input; if the
+     * execution was not started here, from the first event
      */
     isExecuting: boolean;
     /**
@@ -157,18 +160,18 @@ export type AgentFeed = {
     status: Status;
     error: Error | null;
     /**
-     * begin again, after the stream has failed
+     * start again after the stream has failed
      */
     reconnect: () => void;
 };
 import { RuncastClient } from "./index.js";
 import type { TokenFunction } from "./api.js";
 import type { ReactNode } from "react";
-import type { SharedWatchOptions } from "./sharing.js";
+import type { SharedWatchOptions } from "./ref-count.js";
 import type { StreamEvent } from "./events.js";
-import type { TransportOptions } from "./sharing.js";
+import type { TransportOptions } from "./ref-count.js";
 import { ExecutionFailed } from "./outcome.js";
 import type { ExecutionState } from "./events.js";
 import type { Status } from "./stream.js";
 import type { ExecuteRequest } from "./events.js";
-import type { FeedItem } from "./executions.js";
+import type { FeedItem } from "./execution-list.js";

@@ -1,16 +1,16 @@
 "use client";
 /**
- * Hooks for React 18 and 19: an agent's execution as state that components show.
+ * Hooks for React 18 and 19: an agent's execution as state of a component.
  *
- * Streams are shared by all components under one provider that look at the same thing, opened by the first and closed
- * after the last. The hooks are right under StrictMode and in concurrent renders, and open nothing on a server. They do
- * not need zustand: `useAgentStore` is in `@runcast/client/store`.
+ * Components under one provider that read the same execution share one stream: the first one opens it, the last one
+ * closes it. The hooks work under StrictMode and in concurrent renders, and open nothing on a server. They do not need
+ * zustand: `useAgentStore` is in `@runcast/client/store`.
  *
  * @import { ReactNode } from "react"
  * @import { ExecuteRequest, ExecutionState, StreamEvent } from "./events.js"
  * @import { TokenFunction } from "./api.js"
- * @import { FeedItem } from "./executions.js"
- * @import { Shared, SharedWatchOptions, TransportOptions } from "./sharing.js"
+ * @import { FeedItem } from "./execution-list.js"
+ * @import { RefCounted, SharedWatchOptions, TransportOptions } from "./ref-count.js"
  * @import { Status } from "./stream.js"
  */
 import {
@@ -26,12 +26,12 @@ import {
 } from "react";
 import { RuncastClient } from "./index.js";
 import { ExecutionFailed, failureOf, isUnderWay } from "./outcome.js";
-import { NOTHING_ASKED, Requests } from "./requests.js";
-import { sharedFeed, sharedWatch, UNOPENED, UNOPENED_FEED } from "./sharing.js";
+import { NO_REQUEST, Requests } from "./requests.js";
+import { sharedFeed, sharedWatch, UNOPENED, UNOPENED_FEED } from "./ref-count.js";
 
 export { ExecutionFailed };
 
-const ASKED = Symbol("the token is asked for");
+const BY_FUNCTION = Symbol("a function provides the token");
 /** @type {readonly StreamEvent[]} */
 const NO_EVENTS = Object.freeze([]);
 const Client = createContext(/** @type {RuncastClient | null} */ (null));
@@ -39,8 +39,8 @@ const Client = createContext(/** @type {RuncastClient | null} */ (null));
 /**
  * The client that the hooks below it use: `client`, or one for `baseUrl` and `token`.
  *
- * A token function may be a new one at each render; it is asked whenever a token is needed. A new string, baseUrl or
- * client opens the streams again. When another user signs in, give the provider another `key`.
+ * A token function may be a new one at each render; it is called whenever a token is needed. A new string, baseUrl or
+ * client opens the streams again. If another user signs in, give the provider another `key`.
  *
  * @param {object} props
  * @param {RuncastClient} [props.client]
@@ -50,17 +50,17 @@ const Client = createContext(/** @type {RuncastClient | null} */ (null));
  */
 export function RuncastProvider({ client, baseUrl, token, children }) {
   const latest = useLatest(token);
-  const given = typeof token === "function" ? ASKED : token;
+  const given = typeof token === "function" ? BY_FUNCTION : token;
   const made = useMemo(() => {
     /** @type {TokenFunction} */
     const ask = (asked) => (typeof latest.current === "function" ? latest.current(asked) : latest.current);
-    return client ?? new RuncastClient({ baseUrl, token: given === ASKED ? ask : given });
+    return client ?? new RuncastClient({ baseUrl, token: given === BY_FUNCTION ? ask : given });
   }, [client, baseUrl, given, latest]);
   return createElement(Client.Provider, { value: made }, children);
 }
 
 /**
- * The provider's client, for everything that is not state: `client.agents()`, `client.exportEvents(id)`, …
+ * The provider's client, for requests beyond the hooks: `client.agents()`, `client.exportEvents(id)`, …
  *
  * @returns {RuncastClient}
  */
@@ -73,19 +73,19 @@ export function useRuncast() {
 /**
  * @typedef {object} AgentSSE
  * @property {string | null} executionId
- * @property {ExecutionState | null} state what the execution looks like now; null until something is known of it
+ * @property {ExecutionState | null} state the current state; null until the first event
  * @property {Status} status of the stream
  * @property {readonly StreamEvent[]} events the last 200
- * @property {Error | null} error why the stream or the agent has failed; what passes by itself is none
- * @property {() => void} reconnect begin again, after the stream has failed
+ * @property {Error | null} error why the stream or the agent failed; null while the stream reconnects by itself
+ * @property {() => void} reconnect start again after the stream has failed
  */
 
 /**
  * Watch an execution while the component is mounted. Nothing is opened while `executionId` is null.
  *
  * @param {string | null | undefined} executionId
- * @param {SharedWatchOptions & {onEvent?: (event: StreamEvent) => void}} [options] `onEvent` is told each event that
- *   arrives while the component is mounted, once; what another component's stream got before is in `state`
+ * @param {SharedWatchOptions & {onEvent?: (event: StreamEvent) => void}} [options] `onEvent` is called once for
+ *   each event that arrives while the component is mounted; earlier events of a shared stream are in `state` only
  * @returns {AgentSSE}
  */
 export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, from, cursor } = {}) {
@@ -103,33 +103,34 @@ export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, f
 }
 
 /**
- * @typedef {object} ExecutionControls None of the functions raises: what went wrong is `error`.
- * @property {(request: string | ExecuteRequest) => Promise<string | null>} startExecution a task, or all there is to
- *   say; the new execution's id. One that is under way goes on, unwatched
- * @property {(reason?: string) => Promise<boolean>} cancelExecution whether it will be cancelled
- * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this was the answer that counts
- * @property {(executionId: string | null) => void} followExecution show this one; null: none. Nothing is cancelled
+ * @typedef {object} ExecutionControls No function raises; errors are in `error`.
+ * @property {(request: string | ExecuteRequest) => Promise<string | null>} startExecution a task or a whole
+ *   request; the new execution's id, null if it failed. An execution that was shown before continues, unwatched
+ * @property {(reason?: string) => Promise<boolean>} cancelExecution whether the execution will be cancelled
+ * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this answer was accepted
+ * @property {(executionId: string | null) => void} followExecution show this execution; null: none. Nothing is
+ *   cancelled
  * @property {boolean} isStarting
- * @property {boolean} isExecuting from the start until it is over, waiting for people included; of one that was not
- *   started here, as soon as that is known
+ * @property {boolean} isExecuting from the start to the terminal event, also while it waits for input; if the
+ *   execution was not started here, from the first event
  * @property {Error | null} error of the last request, the stream (both `RuncastError`) or the agent (`ExecutionFailed`)
  */
 
 /**
- * Start an execution, watch it, answer what it asks, cancel it. When the component goes, the execution goes on.
+ * Start an execution, watch it, answer its inputs, cancel it. The execution continues when the component unmounts.
  *
  * @param {SharedWatchOptions & {
  *   agent?: string,
  *   executionId?: string | null,
  *   onEvent?: (event: StreamEvent) => void,
- * }} [options] `agent` is started by a request that names none; `executionId` is one to show from the beginning, and
- *   another one when it changes
+ * }} [options] `agent`: for requests without an agent; `executionId`: which execution to show, until another one is
+ *   started, followed or given here
  * @returns {AgentSSE & ExecutionControls}
  */
 export function useAgentExecution({ agent, executionId: given = null, ...options } = {}) {
   const client = useRuncast();
-  const [own, setOwn] = useState({ ...NOTHING_ASKED, given, executionId: given });
-  if (own.given !== given) setOwn({ ...own, ...NOTHING_ASKED, given, executionId: given });
+  const [own, setOwn] = useState({ ...NO_REQUEST, given, executionId: given });
+  if (own.given !== given) setOwn({ ...own, ...NO_REQUEST, given, executionId: given });
   const [requests] = useState(() => new Requests((change) => setOwn((before) => ({ ...before, ...change }))));
   useInsertionEffect(() => requests.follow(given), [requests, given]);
   const latestAgent = useLatest(agent);
@@ -146,7 +147,7 @@ export function useAgentExecution({ agent, executionId: given = null, ...options
         requests.answer(client, inputId, value),
       followExecution: (/** @type {string | null} */ executionId) => {
         requests.follow(executionId);
-        setOwn((before) => ({ ...before, ...NOTHING_ASKED, executionId }));
+        setOwn((before) => ({ ...before, ...NO_REQUEST, executionId }));
       },
     }),
     [client, requests, latestAgent],
@@ -167,14 +168,15 @@ export function useAgentExecution({ agent, executionId: given = null, ...options
  * @property {boolean} isLoaded
  * @property {Status} status of the feed's stream
  * @property {Error | null} error
- * @property {() => void} reconnect begin again, after the stream has failed
+ * @property {() => void} reconnect start again after the stream has failed
  */
 
 /**
- * The user's executions, live, on one connection however many they are.
+ * The list of the user's executions, live, over one connection.
  *
- * @param {TransportOptions & {limit?: number, onEvent?: (event: StreamEvent) => void}} [options] `limit`: how many, at
- *   most 200 (50); `onEvent` is told what happens while the component is mounted, but for deltas and `tool:progress`
+ * @param {TransportOptions & {limit?: number, onEvent?: (event: StreamEvent) => void}} [options] `limit`: how
+ *   many executions, 50 by default, at most 200; `onEvent` is called for events that arrive while the component is
+ *   mounted; the feed has no deltas and no `tool:progress`
  * @returns {AgentFeed}
  */
 export function useAgentFeed({ onEvent, mode, identity, workerUrl, limit } = {}) {
@@ -189,10 +191,10 @@ export function useAgentFeed({ onEvent, mode, identity, workerUrl, limit } = {})
 }
 
 /**
- * Subscribed while mounted; `before` is shown until then, and on a server.
+ * The snapshot of a source, subscribed while mounted; `before` until then, and on a server.
  *
  * @template S
- * @param {Shared<S> | null} shared
+ * @param {RefCounted<S> | null} shared
  * @param {S} before
  * @param {((event: StreamEvent) => void) | undefined} onEvent
  * @returns {S}
@@ -209,7 +211,7 @@ function useShared(shared, before, onEvent) {
 }
 
 /**
- * What callbacks read that were made in an earlier render.
+ * The value of the latest render, for callbacks that were created in an earlier one.
  *
  * @template T
  * @param {T} value
@@ -217,7 +219,7 @@ function useShared(shared, before, onEvent) {
  */
 function useLatest(value) {
   const latest = useRef(value);
-  // Before every other effect, and silent on a server.
+  // Insertion effects run before all other effects, and give no warning on a server.
   useInsertionEffect(() => {
     latest.current = value;
   });

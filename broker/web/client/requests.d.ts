@@ -1,6 +1,6 @@
 /**
- * What a page asks of one execution: start, cancel, answer. Nothing here raises: what went wrong is part of what the
- * page shows. No framework in here.
+ * Requests of a page about one execution: start, cancel, answer. No function raises: an error is part of the state that
+ * the page shows. This module uses no framework.
  *
  * @import { RuncastClient } from "./api.js"
  * @import { ExecuteRequest } from "./events.js"
@@ -10,25 +10,25 @@
  * @property {string | null} executionId
  * @property {boolean} isStarting
  * @property {Error | null} error of the last request
- * @property {string | null} [startedId] the last that was started, of which an edge said that it is queued
+ * @property {string | null} [startedId] the last execution that was started here and that an edge has accepted
  */
-/** Whatever was started before stays known. @type {Readonly<RequestState>} */
-export const NOTHING_ASKED: Readonly<RequestState>;
+/** Without `startedId`, so that a reset keeps it. @type {Readonly<RequestState>} */
+export const NO_REQUEST: Readonly<RequestState>;
 /** The requests about the execution that a page shows, one at a time. */
 export class Requests {
-    /** @param {(change: Partial<RequestState>) => void} change is told what is different now */
+    /** @param {(change: Partial<RequestState>) => void} change called with the fields that changed */
     constructor(change: (change: Partial<RequestState>) => void);
-    /** It is this one from now on, and not one that is being started. @param {string | null} executionId */
+    /** Show this execution, and ignore the answer of a start that is under way. @param {string | null} executionId */
     follow(executionId: string | null): void;
     /**
-     * The new execution's id; null if there is none. Of several starts at once the page shows the last.
+     * The new execution's id; null if the start failed. With several starts at once, the page shows the last one.
      *
      * @param {RuncastClient} client
      * @param {ExecuteRequest} request
      */
     start(client: RuncastClient, request: ExecuteRequest): Promise<string | null>;
     /**
-     * Whether it will be cancelled. That it is over already is no error.
+     * Whether the execution will be cancelled. It is no error if it is over already.
      *
      * @param {RuncastClient} client
      * @param {string} [reason]
@@ -52,7 +52,7 @@ export type RequestState = {
      */
     error: Error | null;
     /**
-     * the last that was started, of which an edge said that it is queued
+     * the last execution that was started here and that an edge has accepted
      */
     startedId?: string | null | undefined;
 };

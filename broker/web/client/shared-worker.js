@@ -1,5 +1,5 @@
-/** The worker that all tabs share: the script of a `SharedWorker`. */
-import { Hubs } from "./hubs.js";
+/** The script of the `SharedWorker`: one for all tabs of a browser. */
+import { SharedStreams } from "./shared-worker/shared-streams.js";
 
-const hubs = new Hubs();
-/** @type {any} */ (globalThis).onconnect = (/** @type {MessageEvent} */ event) => hubs.connect(event.ports[0]);
+const streams = new SharedStreams();
+/** @type {any} */ (globalThis).onconnect = (/** @type {MessageEvent} */ event) => streams.connect(event.ports[0]);

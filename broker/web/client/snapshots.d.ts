@@ -4,7 +4,7 @@ export class Snapshots<S> {
     constructor(make: () => S);
     /** @param {() => void} listener @returns {() => void} ends the subscription */
     subscribe(listener: () => void): () => void;
-    /** The same object until something changed; while there are listeners, until they are told. @returns {S} */
+    /** The same object until the value changes; with listeners, until they are called. @returns {S} */
     getSnapshot(): S;
     changed(): void;
     #private;

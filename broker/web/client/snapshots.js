@@ -1,5 +1,5 @@
-/** What changes often, shown seldom: snapshots that listeners are told of at most once a frame. */
-import { nextFrame } from "./frames.js";
+/** Snapshots of a value that changes often: listeners are called at most once per animation frame. */
+import { nextFrame } from "./animation-frame.js";
 
 /** `subscribe` and `getSnapshot` fit `useSyncExternalStore`. @template S */
 export class Snapshots {
@@ -19,7 +19,7 @@ export class Snapshots {
 
   /** @param {() => void} listener @returns {() => void} ends the subscription */
   subscribe(listener) {
-    const each = () => listener(); // two subscriptions of one function are two
+    const each = () => listener(); // one function may subscribe twice
     this.#listeners.add(each);
     return () => {
       this.#listeners.delete(each);
@@ -27,10 +27,10 @@ export class Snapshots {
     };
   }
 
-  /** The same object until something changed; while there are listeners, until they are told. @returns {S} */
+  /** The same object until the value changes; with listeners, until they are called. @returns {S} */
   getSnapshot() {
     if (this.#isStale && this.#cancelFrame === null) this.#renew();
-    this.#snapshot ??= this.#make(); // before the first frame; listeners will be told all the same
+    this.#snapshot ??= this.#make(); // before the first frame; listeners are called all the same
     return this.#snapshot;
   }
 

@@ -1,13 +1,13 @@
 /**
- * A store of its own, for pages that show several executions at a time.
+ * Create a store, for pages that show several executions at once.
  *
  * @param {Partial<Limits>} [limits]
  * @returns {UseBoundStore<StoreApi<AgentStore>>}
  */
 export function createAgentStore({ maxSteps, maxText }?: Partial<Limits>): UseBoundStore<StoreApi<AgentStore>>;
 /**
- * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`, where both
- * have the same options.
+ * Let a store follow an execution while the component is mounted. `useAgentSSE` with the same options shares its
+ * stream.
  *
  * @param {string | null | undefined} executionId
  * @param {UseBoundStore<StoreApi<AgentStore>>} [store]
@@ -16,7 +16,7 @@ export function createAgentStore({ maxSteps, maxText }?: Partial<Limits>): UseBo
 export function useStoredExecution(executionId: string | null | undefined, store?: UseBoundStore<StoreApi<AgentStore>>, { mode, identity, workerUrl, from, cursor }?: FollowOptions): void;
 export const MAX_STEPS: 100;
 export const MAX_TEXT: 100000;
-/** The store of pages that show one execution at a time. */
+/** The default store, for pages that show one execution at a time. */
 export const useAgentStore: UseBoundStore<StoreApi<AgentStore>>;
 export type FollowOptions = SharedWatchOptions;
 export type CurrentExecution = {
@@ -35,13 +35,13 @@ export type CurrentExecution = {
 };
 export type AgentStoreState = {
     /**
-     * null until something is known of it
+     * null until the first event
      */
     currentExecution: CurrentExecution | null;
     isStarting: boolean;
     isExecuting: boolean;
     /**
-     * the last ones
+     * the last thoughts
      */
     thinkingSteps: readonly wire.ThoughtState[];
     plan: wire.Plan | null;
@@ -53,7 +53,7 @@ export type AgentStoreState = {
     tools: readonly wire.ToolState[];
     specialists: readonly wire.SpecialistState[];
     /**
-     * its last characters, if there are very many
+     * the last characters, if it is very long
      */
     text: string;
     usage: wire.UsageTotals | null;
@@ -65,29 +65,30 @@ export type AgentStoreState = {
     connection: Status;
 };
 /**
- * None of them raises: what went wrong is `error`.
+ * No function raises; errors are in `error`.
  */
 export type AgentStoreActions = {
     /**
      * show
-     * this one, until another is followed or the returned function is called
+     * this execution until another one is followed or the returned function is called
      */
     followExecution: (client: RuncastClient, executionId: string, options?: FollowOptions) => () => void;
     /**
-     * and follow
-     * it
+     * start
+     * and follow an execution
      */
     startExecution: (client: RuncastClient, request: wire.ExecuteRequest) => Promise<string | null>;
     cancelExecution: (reason?: string) => Promise<boolean>;
     answerInput: (inputId: string, value: unknown) => Promise<boolean>;
     /**
-     * show none; the execution goes on
+     * show no execution; it continues
      */
     clear: () => void;
 };
 export type AgentStore = AgentStoreState & AgentStoreActions;
 /**
- * thoughts and tool calls kept each, characters of text kept
+ * `maxSteps`: thoughts and tool calls each; `maxText`:
+ * characters
  */
 export type Limits = {
     maxSteps: number;
@@ -95,7 +96,7 @@ export type Limits = {
 };
 import type { StoreApi } from "zustand";
 import type { UseBoundStore } from "zustand";
-import type { SharedWatchOptions } from "./sharing.js";
+import type { SharedWatchOptions } from "./ref-count.js";
 import type * as wire from "./events.js";
 import type { Status } from "./stream.js";
 import type { RuncastClient } from "./api.js";

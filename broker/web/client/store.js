@@ -1,13 +1,13 @@
 "use client";
 /**
- * One execution in a zustand store (4 or 5), for pages whose parts each show a little of it: a component renders only
- * when what it selects has changed. Memory is bounded: the last steps are kept, and nothing of executions before.
+ * One execution in a zustand store (4 or 5), for pages with many small parts: a component renders only if its selected
+ * slice has changed. Memory is bounded: only the last steps are kept, and nothing of earlier executions.
  *
  * @import { StoreApi, UseBoundStore } from "zustand"
  * @import { RuncastClient } from "./api.js"
  * @import * as wire from "./events.js"
  * @import { RequestState } from "./requests.js"
- * @import { Shared, SharedWatchOptions } from "./sharing.js"
+ * @import { RefCounted, SharedWatchOptions } from "./ref-count.js"
  * @import { Status } from "./stream.js"
  * @import { Snapshot } from "./watch.js"
  */
@@ -15,8 +15,8 @@ import { useEffect } from "react";
 import { create } from "zustand";
 import { failureOf, isUnderWay } from "./outcome.js";
 import { useRuncast } from "./react.js";
-import { NOTHING_ASKED, Requests } from "./requests.js";
-import { sharedWatch } from "./sharing.js";
+import { NO_REQUEST, Requests } from "./requests.js";
+import { sharedWatch } from "./ref-count.js";
 import { IDLE } from "./stream.js";
 
 export const MAX_STEPS = 100;
@@ -37,29 +37,29 @@ export const MAX_TEXT = 100_000;
  * @property {unknown} result
  *
  * @typedef {object} AgentStoreState
- * @property {CurrentExecution | null} currentExecution null until something is known of it
+ * @property {CurrentExecution | null} currentExecution null until the first event
  * @property {boolean} isStarting
  * @property {boolean} isExecuting
- * @property {readonly wire.ThoughtState[]} thinkingSteps the last ones
+ * @property {readonly wire.ThoughtState[]} thinkingSteps the last thoughts
  * @property {wire.Plan | null} plan
  * @property {readonly wire.PhaseState[]} phases
  * @property {wire.ProgressState | null} progress
  * @property {readonly wire.ToolState[]} tools the last calls
  * @property {readonly wire.SpecialistState[]} specialists
- * @property {string} text its last characters, if there are very many
+ * @property {string} text the last characters, if it is very long
  * @property {wire.UsageTotals | null} usage
  * @property {readonly wire.InputRequired[]} openInputs
  * @property {Error | null} error of the last request, of the stream, or of the agent
  * @property {Status} connection
  *
- * @typedef {object} AgentStoreActions None of them raises: what went wrong is `error`.
+ * @typedef {object} AgentStoreActions No function raises; errors are in `error`.
  * @property {(client: RuncastClient, executionId: string, options?: FollowOptions) => () => void} followExecution show
- *   this one, until another is followed or the returned function is called
- * @property {(client: RuncastClient, request: wire.ExecuteRequest) => Promise<string | null>} startExecution and follow
- *   it
+ *   this execution until another one is followed or the returned function is called
+ * @property {(client: RuncastClient, request: wire.ExecuteRequest) => Promise<string | null>} startExecution start
+ *   and follow an execution
  * @property {(reason?: string) => Promise<boolean>} cancelExecution
  * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput
- * @property {() => void} clear show none; the execution goes on
+ * @property {() => void} clear show no execution; it continues
  *
  * @typedef {AgentStoreState & AgentStoreActions} AgentStore
  */
@@ -82,38 +82,39 @@ const EMPTY = Object.freeze({
   connection: IDLE,
 });
 
-/** @typedef {{maxSteps: number, maxText: number}} Limits thoughts and tool calls kept each, characters of text kept */
+/** @typedef {{maxSteps: number, maxText: number}} Limits `maxSteps`: thoughts and tool calls each; `maxText`:
+ * characters */
 
-/** What a store follows: an execution's watch, and the requests about it. */
-class Following {
+/** The execution that a store shows: its watch, and the requests about it. */
+class FollowedExecution {
   #set;
   #limits;
   #view;
-  #requests = new Requests((change) => this.#requested(change));
-  #asked = NOTHING_ASKED;
+  #requests = new Requests((change) => this.#requestChanged(change));
+  #request = NO_REQUEST;
   /** @type {RuncastClient | null} */
   #client = null;
   /** @type {Snapshot | null} */
-  #seen = null;
+  #snapshot = null;
   #unsubscribe = () => {};
 
   /** @param {StoreApi<AgentStore>["setState"]} set @param {Limits} limits */
   constructor(set, limits) {
     this.#set = set;
     this.#limits = limits;
-    this.#view = new View(limits);
+    this.#view = new StateView(limits);
   }
 
   /** @param {RuncastClient} client @param {string} executionId @param {FollowOptions} [options] */
   follow(client, executionId, options) {
     this.#unsubscribe();
-    this.#view = new View(this.#limits);
+    this.#view = new StateView(this.#limits);
     const watch = sharedWatch(client, executionId, options);
     this.#client = client;
-    this.#asked = { ...this.#asked, ...NOTHING_ASKED, executionId };
+    this.#request = { ...this.#request, ...NO_REQUEST, executionId };
     this.#requests.follow(executionId);
-    const unsubscribe = (this.#unsubscribe = watch.subscribe(() => this.#look(watch)));
-    this.#look(watch);
+    const unsubscribe = (this.#unsubscribe = watch.subscribe(() => this.#update(watch)));
+    this.#update(watch);
     return () => {
       if (this.#unsubscribe === unsubscribe) this.clear();
     };
@@ -139,41 +140,41 @@ class Following {
     this.#unsubscribe();
     this.#unsubscribe = () => {};
     this.#requests.follow(null);
-    this.#asked = NOTHING_ASKED;
-    this.#seen = null;
-    this.#view = new View(this.#limits);
+    this.#request = NO_REQUEST;
+    this.#snapshot = null;
+    this.#view = new StateView(this.#limits);
     this.#set(EMPTY);
   }
 
-  /** @param {Shared<Snapshot>} watch */
-  #look(watch) {
-    this.#seen = watch.getSnapshot() ?? this.#seen;
+  /** @param {RefCounted<Snapshot>} watch */
+  #update(watch) {
+    this.#snapshot = watch.getSnapshot() ?? this.#snapshot;
     this.#show();
-    if (this.#seen?.status.phase === "ended") this.#unsubscribe(); // nothing follows: what it holds may go
+    if (this.#snapshot?.status.phase === "ended") this.#unsubscribe(); // no further event: release its memory
   }
 
   /** @param {Partial<RequestState>} change */
-  #requested(change) {
-    const { executionId: shown } = this.#asked;
-    this.#asked = { ...this.#asked, ...change };
-    const { executionId } = this.#asked;
+  #requestChanged(change) {
+    const { executionId: shown } = this.#request;
+    this.#request = { ...this.#request, ...change };
+    const { executionId } = this.#request;
     if (this.#client !== null && executionId !== null && executionId !== shown) this.follow(this.#client, executionId);
     else this.#show();
   }
 
   #show() {
-    const { isStarting, error, executionId, startedId } = this.#asked;
+    const { isStarting, error, executionId, startedId } = this.#request;
     const isStarted = executionId !== null && executionId === startedId;
-    const seen = this.#seen === null ? {} : this.#view.of(this.#seen);
-    const failure = this.#seen === null ? null : failureOf(this.#seen.status, this.#seen.state);
-    const isUnder = this.#seen !== null && isUnderWay(this.#seen.status, this.#seen.state, isStarted);
+    const seen = this.#snapshot === null ? {} : this.#view.of(this.#snapshot);
+    const failure = this.#snapshot === null ? null : failureOf(this.#snapshot.status, this.#snapshot.state);
+    const isUnder = this.#snapshot !== null && isUnderWay(this.#snapshot.status, this.#snapshot.state, isStarted);
     const isExecuting = isStarting || isUnder;
     this.#set({ ...seen, isStarting, isExecuting, error: error ?? failure });
   }
 }
 
-/** Snapshots as the store shows them: parts that are the same stay the same object. */
-class View {
+/** Maps snapshots to the store's state: an unchanged part stays the same object. */
+class StateView {
   #limits;
   /** @type {CurrentExecution | null} */
   #execution = null;
@@ -183,8 +184,8 @@ class View {
   /** @param {Limits} limits */
   constructor(limits) {
     this.#limits = limits;
-    this.#thoughts = new Tail(limits.maxSteps);
-    this.#tools = new Tail(limits.maxSteps);
+    this.#thoughts = new LastItems(limits.maxSteps);
+    this.#tools = new LastItems(limits.maxSteps);
   }
 
   /** @param {Snapshot} snapshot */
@@ -210,13 +211,13 @@ class View {
   }
 }
 
-/** The last of an array's items; the same array for the same one. */
-class Tail {
+/** The last items of an array; the same result for the same array. */
+class LastItems {
   #limit;
   /** @type {readonly any[]} */
   #items = [];
   /** @type {readonly any[]} */
-  #tail = [];
+  #last = [];
 
   /** @param {number} limit */
   constructor(limit) {
@@ -225,13 +226,13 @@ class Tail {
 
   /** @template T @param {readonly T[]} items @returns {readonly T[]} */
   of(items) {
-    if (items !== this.#items) this.#tail = items.length > this.#limit ? items.slice(-this.#limit) : items;
+    if (items !== this.#items) this.#last = items.length > this.#limit ? items.slice(-this.#limit) : items;
     this.#items = items;
-    return this.#tail;
+    return this.#last;
   }
 }
 
-/** The last characters, none of them cut in half. @param {string} text @param {number} most */
+/** The last characters, without half of a surrogate pair. @param {string} text @param {number} most */
 function lastOf(text, most) {
   return text.length > most ? text.slice(-most).replace(/^[\uDC00-\uDFFF]/, "") : text;
 }
@@ -242,31 +243,31 @@ function isSame(one, other) {
 }
 
 /**
- * A store of its own, for pages that show several executions at a time.
+ * Create a store, for pages that show several executions at once.
  *
  * @param {Partial<Limits>} [limits]
  * @returns {UseBoundStore<StoreApi<AgentStore>>}
  */
 export function createAgentStore({ maxSteps = MAX_STEPS, maxText = MAX_TEXT } = {}) {
   return create((set) => {
-    const following = new Following(set, { maxSteps, maxText });
+    const followed = new FollowedExecution(set, { maxSteps, maxText });
     return {
       ...EMPTY,
-      followExecution: (client, executionId, options) => following.follow(client, executionId, options),
-      startExecution: (client, request) => following.start(client, request),
-      cancelExecution: (reason) => following.cancel(reason),
-      answerInput: (inputId, value) => following.answer(inputId, value),
-      clear: () => following.clear(),
+      followExecution: (client, executionId, options) => followed.follow(client, executionId, options),
+      startExecution: (client, request) => followed.start(client, request),
+      cancelExecution: (reason) => followed.cancel(reason),
+      answerInput: (inputId, value) => followed.answer(inputId, value),
+      clear: () => followed.clear(),
     };
   });
 }
 
-/** The store of pages that show one execution at a time. */
+/** The default store, for pages that show one execution at a time. */
 export const useAgentStore = createAgentStore();
 
 /**
- * Have a store follow an execution while the component is mounted. The stream is shared with `useAgentSSE`, where both
- * have the same options.
+ * Let a store follow an execution while the component is mounted. `useAgentSSE` with the same options shares its
+ * stream.
  *
  * @param {string | null | undefined} executionId
  * @param {UseBoundStore<StoreApi<AgentStore>>} [store]

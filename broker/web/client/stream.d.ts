@@ -7,9 +7,9 @@ export class AgentStream {
     get status(): Status;
     /** Begin, or go on after `close`, or try again after the stream failed. */
     start(): this;
-    /** Leave. The execution goes on; `start` resumes after the last event. */
+    /** Close the stream. The execution continues; `start` resumes after the last event. */
     close(): void;
-    /** The events, from now on; starts the stream, and closes it when the loop is left. Raises when the stream fails.
+    /** Iterates over the events: starts the stream, and closes it when the loop ends. Raises if the stream fails.
      * @returns {AsyncGenerator<StreamEvent, void>} */
     [Symbol.asyncIterator](): AsyncGenerator<StreamEvent, void>;
     #private;
@@ -21,7 +21,7 @@ export type Status = {
     lastEventId: string | null;
     reconnects: number;
     /**
-     * events that had happened before they were asked for
+     * events received before the stream was live
      */
     replayed: number;
     /**
@@ -29,7 +29,7 @@ export type Status = {
      */
     resets: readonly StreamReset[];
     /**
-     * of the last live event: when it came less its `ts`, by two clocks
+     * of the last live event: time of arrival minus its `ts`, which is by another clock
      */
     latencyMs: number | null;
     /**
@@ -45,47 +45,49 @@ export type Status = {
      */
     connectedAt: number | null;
     /**
-     * how the stream is read; `shared` falls back to `fetch`
+     * the transport in use; `shared` may fall back to `fetch`
      */
     mode: Mode;
     /**
-     * why it is not `shared`, where that was asked for
+     * why the mode is not `shared`, although that was requested
      */
     fallback: string | null;
 };
 export type StreamOptions = {
     client: RuncastClient;
     /**
-     * absent: the feed of everything of the user
+     * absent: the feed of all executions of the user
      */
     executionId?: string | undefined;
     /**
-     * of another stream of the edge, instead
+     * of another stream of the edge instead
      */
     path?: string | undefined;
     /**
-     * the id after which to go on
+     * the id after which to resume
      */
     cursor?: string | null | undefined;
     /**
-     * where to begin without a cursor; the feed at `now`, an execution at its `start`
+     * where to start without a cursor; default for the feed: `now`, for an execution:
+     * `start`
      */
     from?: "start" | "now" | undefined;
     /**
-     * only these: `tool:*`
+     * only events of these types, `tool:*` for example
      */
     types?: readonly string[] | undefined;
     mode?: Mode | undefined;
     /**
-     * whose cookie it is: tabs of one identity share a connection (`shared` with a cookie)
+     * the user, for `shared` with a cookie: only tabs of one identity share a connection
      */
     identity?: string | undefined;
     /**
-     * of `shared-worker.js`, where a bundler moved it
+     * of `shared-worker.js`, if a bundler moved it
      */
     workerUrl?: string | URL | undefined;
     /**
-     * of another stream (`path`): {type, data}
+     * `size`: characters of its JSON; with `path` an
+     * event is {type, data}
      */
     onEvent?: ((event: StreamEvent, size: number) => void) | undefined;
     onControl?: ((control: StreamControl) => void) | undefined;
@@ -100,18 +102,18 @@ export type Target = {
     workerUrl?: string | URL;
 };
 /**
- * what a connection tells
+ * the callbacks of a connection
  */
 export type Sink = {
     /**
-     * the next one, and the characters of its JSON
+     * the next event, and the characters of its JSON
      */
     event: (event: any, size: number) => void;
     control: (control: StreamControl) => void;
     change: (change: Partial<Status>) => void;
     opened: (again: boolean) => void;
     /**
-     * all that came at once was told
+     * all events of one read were delivered
      */
     batch: () => void;
 };

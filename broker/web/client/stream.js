@@ -1,5 +1,5 @@
 /**
- * A stream of an edge as its viewer sees it: every event exactly once and in order, whatever breaks in between.
+ * A stream of an edge: every event exactly once and in order, over any number of connections.
  */
 
 /**
@@ -17,28 +17,30 @@
  * @property {Phase} phase
  * @property {string | null} lastEventId
  * @property {number} reconnects
- * @property {number} replayed events that had happened before they were asked for
+ * @property {number} replayed events received before the stream was live
  * @property {readonly StreamReset[]} resets the last few
- * @property {number | null} latencyMs of the last live event: when it came less its `ts`, by two clocks
+ * @property {number | null} latencyMs of the last live event: time of arrival minus its `ts`, which is by another clock
  * @property {number | null} retryAt ms since the epoch, while waiting
  * @property {Error | null} error the last one, until the stream is live again
  * @property {number | null} connectedAt ms since the epoch
- * @property {Mode} mode how the stream is read; `shared` falls back to `fetch`
- * @property {string | null} fallback why it is not `shared`, where that was asked for
+ * @property {Mode} mode the transport in use; `shared` may fall back to `fetch`
+ * @property {string | null} fallback why the mode is not `shared`, although that was requested
  */
 
 /**
  * @typedef {object} StreamOptions
  * @property {RuncastClient} client
- * @property {string} [executionId] absent: the feed of everything of the user
- * @property {string} [path] of another stream of the edge, instead
- * @property {string | null} [cursor] the id after which to go on
- * @property {"start" | "now"} [from] where to begin without a cursor; the feed at `now`, an execution at its `start`
- * @property {readonly string[]} [types] only these: `tool:*`
+ * @property {string} [executionId] absent: the feed of all executions of the user
+ * @property {string} [path] of another stream of the edge instead
+ * @property {string | null} [cursor] the id after which to resume
+ * @property {"start" | "now"} [from] where to start without a cursor; default for the feed: `now`, for an execution:
+ *   `start`
+ * @property {readonly string[]} [types] only events of these types, `tool:*` for example
  * @property {Mode} [mode]
- * @property {string} [identity] whose cookie it is: tabs of one identity share a connection (`shared` with a cookie)
- * @property {string | URL} [workerUrl] of `shared-worker.js`, where a bundler moved it
- * @property {(event: StreamEvent, size: number) => void} [onEvent] of another stream (`path`): {type, data}
+ * @property {string} [identity] the user, for `shared` with a cookie: only tabs of one identity share a connection
+ * @property {string | URL} [workerUrl] of `shared-worker.js`, if a bundler moved it
+ * @property {(event: StreamEvent, size: number) => void} [onEvent] `size`: characters of its JSON; with `path` an
+ *   event is {type, data}
  * @property {(control: StreamControl) => void} [onControl]
  * @property {(status: Status) => void} [onStatus]
  */
@@ -49,24 +51,24 @@
  */
 
 /**
- * @typedef {object} Sink what a connection tells
- * @property {(event: any, size: number) => void} event the next one, and the characters of its JSON
+ * @typedef {object} Sink the callbacks of a connection
+ * @property {(event: any, size: number) => void} event the next event, and the characters of its JSON
  * @property {(control: StreamControl) => void} control
  * @property {(change: Partial<Status>) => void} change
  * @property {(again: boolean) => void} opened
- * @property {() => void} batch all that came at once was told
+ * @property {() => void} batch all events of one read were delivered
  */
 import { executionPath } from "./paths.js";
 import { Connection } from "./connection.js";
 import { Sequence } from "./cursor.js";
-import { SharedConnection } from "./shared.js";
+import { SharedConnection } from "./shared-worker/shared-connection.js";
 
-/** What an iterator may leave untaken before the stream is closed, to go on when it has caught up: events, and the
- * characters of their JSON. */
-const MAX_LAG = 5_000;
-const MAX_LAG_SIZE = 32 * 1024 * 1024;
+/** Limits of an iterator's queue: events, and characters of their JSON. Beyond them the connection is closed until the
+ * iterator has caught up. */
+const MAX_QUEUED = 5_000;
+const MAX_QUEUED_SIZE = 32 * 1024 * 1024;
 const MAX_RESETS = 20;
-const OVER = new Set(["ended", "failed", "closed"]);
+const FINAL_PHASES = new Set(["ended", "failed", "closed"]);
 
 /** @type {Status} */
 export const IDLE = Object.freeze({
@@ -91,13 +93,13 @@ export class AgentStream {
   /** @type {Status} */
   #status;
   /** @type {Partial<Status> | null} */
-  #news = null;
+  #unreported = null;
   /** @type {Connection | SharedConnection | null} */
   #connection = null;
-  /** @type {Set<Lag>} */
+  /** @type {Set<IteratorQueue>} */
   #readers = new Set();
   #isPaused = false;
-  /** What connections before the one in use tell does not count. */
+  /** Callbacks of earlier connections are ignored. */
   #generation = 0;
 
   /** @param {StreamOptions} options */
@@ -107,10 +109,11 @@ export class AgentStream {
     this.#options = options;
     const isFeed = executionId === undefined && path === undefined;
     const query = { from: from ?? null, types: types?.length ? types.join(",") : null };
-    const place = path ?? (isFeed ? "/api/agent/stream" : executionPath(/** @type {string} */ (executionId)) + "/stream");
+    const target =
+      path ?? (isFeed ? "/api/agent/stream" : executionPath(/** @type {string} */ (executionId)) + "/stream");
     const { identity, workerUrl } = options;
     /** @type {Target} */
-    this.#target = { path: place, executionId, query, mode, identity, workerUrl };
+    this.#target = { path: target, executionId, query, mode, identity, workerUrl };
     const isFromNow = (from ?? (isFeed ? "now" : "start")) === "now";
     this.#sequence = new Sequence({ cursor, isFiltered: query.types !== null, isFromNow });
     this.#status = Object.freeze({ ...IDLE, mode, lastEventId: cursor });
@@ -124,11 +127,11 @@ export class AgentStream {
   /** Begin, or go on after `close`, or try again after the stream failed. */
   start() {
     const { phase } = this.#status;
-    if (phase === "idle" || OVER.has(phase)) this.#connect();
+    if (phase === "idle" || FINAL_PHASES.has(phase)) this.#connect();
     return this;
   }
 
-  /** Leave. The execution goes on; `start` resumes after the last event. */
+  /** Close the stream. The execution continues; `start` resumes after the last event. */
   close() {
     if (this.#status.phase === "closed") return;
     this.#isPaused = false;
@@ -136,17 +139,17 @@ export class AgentStream {
     this.#change({ phase: "closed", retryAt: null });
   }
 
-  /** The events, from now on; starts the stream, and closes it when the loop is left. Raises when the stream fails.
+  /** Iterates over the events: starts the stream, and closes it when the loop ends. Raises if the stream fails.
    * @returns {AsyncGenerator<StreamEvent, void>} */
   async *[Symbol.asyncIterator]() {
-    const reader = new Lag();
+    const reader = new IteratorQueue();
     this.#readers.add(reader);
     this.start();
     try {
       for (;;) {
         while (reader.events.length > 0) yield* reader.taken();
         if (this.#status.phase === "failed") throw this.#status.error;
-        if (OVER.has(this.#status.phase)) return;
+        if (FINAL_PHASES.has(this.#status.phase)) return;
         const more = reader.more();
         this.#resume();
         await more;
@@ -163,8 +166,8 @@ export class AgentStream {
   #connect() {
     const { mode } = this.#target;
     if (mode === "shared") {
-      const instead = (/** @type {string} */ reason) => this.#fallBack(reason);
-      this.#connection = new SharedConnection(this.#client, this.#target, this.#sequence, this.#sink(), instead);
+      const onUnavailable = (/** @type {string} */ reason) => this.#fallBack(reason);
+      this.#connection = new SharedConnection(this.#client, this.#target, this.#sequence, this.#sink(), onUnavailable);
     } else {
       this.#connection = new Connection(this.#client, this.#target, this.#sequence, this.#sink());
     }
@@ -187,7 +190,7 @@ export class AgentStream {
     connection?.stop();
   }
 
-  /** What a connection tells counts as long as it is the one in use. @returns {Sink} */
+  /** Callbacks that are ignored once another connection is in use. @returns {Sink} */
   #sink() {
     const mine = this.#generation;
     const isCurrent = () => mine === this.#generation;
@@ -200,14 +203,15 @@ export class AgentStream {
     };
   }
 
-  // --- what comes in ---
+  // --- callbacks of a connection ---
 
   /** @param {any} event @param {number} size */
   #event(event, size) {
     if (event.id === undefined && this.#status.phase !== "live") this.#change({ phase: "live", error: null });
-    if (this.#status.phase === "live") this.#news = { ...this.#news, latencyMs: latencyOf(event) };
-    else this.#news = { ...this.#news, replayed: (this.#news?.replayed ?? this.#status.replayed) + 1 };
-    tell(this.#options.onEvent, event, size);
+    if (this.#status.phase === "live") this.#unreported = { ...this.#unreported, latencyMs: latencyOf(event) };
+    else
+      this.#unreported = { ...this.#unreported, replayed: (this.#unreported?.replayed ?? this.#status.replayed) + 1 };
+    call(this.#options.onEvent, event, size);
     for (const reader of this.#readers) reader.push(event, size);
     if (this.#isLagging()) this.#pause();
   }
@@ -217,7 +221,7 @@ export class AgentStream {
     const { type, data } = control;
     if (type === "stream:live") this.#change({ phase: "live", error: null });
     if (type === "stream:reset") this.#change({ resets: [...this.#status.resets, data].slice(-MAX_RESETS) });
-    tell(this.#options.onControl, control);
+    call(this.#options.onControl, control);
   }
 
   /** @param {boolean} again */
@@ -226,25 +230,25 @@ export class AgentStream {
     this.#change({ phase: "replaying", reconnects, connectedAt: Date.now(), retryAt: null });
   }
 
-  /** Many events at once are one change of the status. */
+  /** Report one change of the status for all events of a batch. */
   #settle() {
-    if (this.#news !== null || this.#sequence.cursor !== this.#status.lastEventId) this.#change({});
+    if (this.#unreported !== null || this.#sequence.cursor !== this.#status.lastEventId) this.#change({});
   }
 
   /** @param {Partial<Status>} change */
   #change(change) {
     const lastEventId = this.#sequence.cursor;
-    const status = Object.freeze({ ...this.#status, ...this.#news, lastEventId, ...change });
-    this.#news = null;
+    const status = Object.freeze({ ...this.#status, ...this.#unreported, lastEventId, ...change });
+    this.#unreported = null;
     if (isSame(status, this.#status)) return;
     this.#status = status;
-    const isOver = OVER.has(status.phase);
-    if (isOver) this.#disconnect(); // one that is shared holds its worker's memory until it is let go
-    tell(this.#options.onStatus, status);
+    const isOver = FINAL_PHASES.has(status.phase);
+    if (isOver) this.#disconnect(); // an open port keeps memory of the shared worker in use
+    call(this.#options.onStatus, status);
     if (isOver) for (const reader of this.#readers) reader.wake();
   }
 
-  // --- iterators that lag ---
+  // --- slow iterators ---
 
   #isLagging() {
     for (const reader of this.#readers) if (reader.isFull) return true;
@@ -256,7 +260,7 @@ export class AgentStream {
     this.#disconnect();
   }
 
-  /** Go on, if none lags any more. */
+  /** Connect again if no iterator lags any more. */
   #resume() {
     if (!this.#isPaused || this.#isLagging()) return;
     this.#isPaused = false;
@@ -264,8 +268,8 @@ export class AgentStream {
   }
 }
 
-/** Events that an iterator has not taken yet. */
-class Lag {
+/** Events that an iterator has not consumed yet. */
+class IteratorQueue {
   /** @type {StreamEvent[]} */
   events = [];
   /** Characters of their JSON. */
@@ -274,7 +278,7 @@ class Lag {
   #wake = null;
 
   get isFull() {
-    return this.events.length >= MAX_LAG || this.size >= MAX_LAG_SIZE;
+    return this.events.length >= MAX_QUEUED || this.size >= MAX_QUEUED_SIZE;
   }
 
   /** @param {any} event @param {number} size */
@@ -311,9 +315,9 @@ function latencyOf({ ts }) {
   return typeof ts === "number" ? Date.now() - ts : null;
 }
 
-/** What a listener raises is its own affair: it is reported, and the stream goes on. @template {unknown[]} A
+/** Call a listener. An exception of it is reported, and the stream continues. @template {unknown[]} A
  * @param {((...args: A) => void) | undefined} listener @param {A} args */
-function tell(listener, ...args) {
+function call(listener, ...args) {
   try {
     listener?.(...args);
   } catch (error) {

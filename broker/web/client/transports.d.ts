@@ -7,11 +7,11 @@ export type Opening = {
     cursor: string | null;
     token: string | null;
     /**
-     * the ticket's, where one is needed
+     * for the ticket, if one is needed
      */
     executionId?: string | undefined;
     /**
-     * its reason is thrown
+     * ends the connection; its reason is thrown
      */
     signal: AbortSignal;
 };
@@ -21,20 +21,20 @@ export type Listener = {
      */
     opened: () => void;
     /**
-     * something came, be it a heartbeat
+     * bytes arrived; a heartbeat counts
      */
     bytes: () => void;
     frame: (frame: Frame) => void;
     /**
      * the cursor moves without an event
      */
-    place: (id: string) => void;
+    position: (id: string) => void;
     retry: (milliseconds: number) => void;
 };
 /**
- * `nothing`: 204, nothing will ever follow the cursor
+ * `finished`: 204, no event will ever follow the cursor
  */
-export type Ending = "nothing" | "closed";
+export type Ending = "finished" | "closed";
 export type Transport = (client: RuncastClient, opening: Opening, listener: Listener) => Promise<Ending>;
 import type { RuncastClient } from "./api.js";
 import type { Frame } from "./parser.js";

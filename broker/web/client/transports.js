@@ -1,5 +1,6 @@
 /**
- * Two ways to read a stream once, from its opening to its end: `fetch`, and `EventSource`. They do not reconnect.
+ * Two transports, `fetch` and `EventSource`: each reads one connection from its opening to its end, and does not
+ * reconnect.
  */
 
 /**
@@ -13,21 +14,21 @@
  * @property {Record<string, string | null>} query
  * @property {string | null} cursor
  * @property {string | null} token
- * @property {string} [executionId] the ticket's, where one is needed
- * @property {AbortSignal} signal its reason is thrown
+ * @property {string} [executionId] for the ticket, if one is needed
+ * @property {AbortSignal} signal ends the connection; its reason is thrown
  */
 
 /**
  * @typedef {object} Listener
  * @property {() => void} opened the edge has answered
- * @property {() => void} bytes something came, be it a heartbeat
+ * @property {() => void} bytes bytes arrived; a heartbeat counts
  * @property {(frame: Frame) => void} frame
- * @property {(id: string) => void} place the cursor moves without an event
+ * @property {(id: string) => void} position the cursor moves without an event
  * @property {(milliseconds: number) => void} retry
  */
 
 /**
- * @typedef {"nothing" | "closed"} Ending `nothing`: 204, nothing will ever follow the cursor
+ * @typedef {"finished" | "closed"} Ending `finished`: 204, no event will ever follow the cursor
  */
 
 /**
@@ -40,14 +41,14 @@ const SSE = "text/event-stream";
 export const CONTROLS = ["stream:open", "stream:live", "stream:reset", "stream:token_expiring", "stream:end"];
 const NAMED = [...CONTROLS, "stream:cursor", "heartbeat", "ops"];
 
-/** With a token in a header, the cursor in `Last-Event-ID`, and heartbeats as comments. @type {Transport} */
+/** With the token in a header, the cursor in `Last-Event-ID`, and heartbeats as comments. @type {Transport} */
 export async function readByFetch(client, opening, listener) {
   const response = await openByFetch(client, opening, opening.token);
-  if (response === null) return "nothing";
+  if (response === null) return "finished";
   listener.opened();
-  const parser = new EventStreamParser({ onEvent: listener.frame, onId: listener.place, onRetry: listener.retry });
+  const parser = new EventStreamParser({ onEvent: listener.frame, onId: listener.position, onRetry: listener.retry });
   const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-  // What broke cannot be cancelled, and need not be.
+  // A broken body cannot be cancelled; that error is not of interest.
   const leave = () => void reader.cancel().catch(() => undefined);
   opening.signal.addEventListener("abort", leave, { once: true });
   try {
@@ -57,17 +58,17 @@ export async function readByFetch(client, opening, listener) {
       if (done) return "closed";
       parser.feed(value);
       listener.bytes();
-      opening.signal.throwIfAborted(); // by what was read; the next read might wait for ever
+      opening.signal.throwIfAborted(); // a frame may have ended the connection; the next read could wait for ever
     }
   } catch (error) {
     if (opening.signal.aborted) throw opening.signal.reason;
-    throw error instanceof RuncastError ? error : clientError("connection-lost", "the connection broke", error);
+    throw error instanceof RuncastError ? error : clientError("connection-lost", "the connection was lost", error);
   } finally {
     leave();
   }
 }
 
-/** The answer with a stream, or null for 204. @param {RuncastClient} client @param {Opening} opening
+/** The response with an event stream, or null for 204. @param {RuncastClient} client @param {Opening} opening
  * @param {string | null} token */
 async function openByFetch(client, { path, query, cursor, signal }, token) {
   const headers = { Accept: SSE, ...(cursor === null ? {} : { "Last-Event-ID": cursor }) };
@@ -77,12 +78,12 @@ async function openByFetch(client, { path, query, cursor, signal }, token) {
   const type = response.headers.get("Content-Type") ?? "";
   if (type.startsWith(SSE) && response.body !== null) return response;
   await response.body?.cancel();
-  throw clientError("no-event-stream", `something on the way answered with ${type || "no content type"}`);
+  throw clientError("no-event-stream", `the answer is not an event stream, but ${type || "without a content type"}`);
 }
 
 /**
- * With the cookie, or a ticket where there is a token. The browser would reconnect by itself, but
- * without backoff, and never after an error status: each `EventSource` is used for one connection.
+ * With the cookie, or with a ticket if there is a token. The browser's own reconnects have no backoff, and do not
+ * happen after an error status: each `EventSource` is used for one connection.
  * @type {Transport}
  */
 export async function readByEventSource(client, opening, listener) {
@@ -92,15 +93,16 @@ export async function readByEventSource(client, opening, listener) {
   const more = { named: "false", heartbeat: "event", lastEventId: cursor, ticket };
   const source = new EventSource(client.url(path, { ...query, ...more }), { withCredentials: token === null });
   const isBroken = await followed(source, signal, listener);
-  if (isBroken) throw clientError("connection-lost", "the connection broke");
-  // Refused, or 204: only a request of our own can see which.
+  if (isBroken) throw clientError("connection-lost", "the connection was lost");
+  // Refused, or 204: `EventSource` does not show the status, so a `fetch` asks for it.
   const response = await openByFetch(client, opening, token);
-  if (response === null) return "nothing";
+  if (response === null) return "finished";
   await response.body?.cancel();
-  throw clientError("connection-lost", "the connection broke");
+  throw clientError("connection-lost", "the connection was lost");
 }
 
-/** Resolves when the source is over: whether its connection broke, rather than was refused. @param {EventSource} source
+/** Resolves when the source has ended: true if its connection was lost, false if it was refused.
+ * @param {EventSource} source
  * @param {AbortSignal} signal @param {Listener} listener @returns {Promise<boolean>} */
 function followed(source, signal, listener) {
   /** @type {(value: boolean) => void} */
@@ -129,7 +131,7 @@ function followed(source, signal, listener) {
 /** @param {MessageEvent<string>} message @param {Listener} listener */
 function frameOf({ type, data, lastEventId }, listener) {
   if (type === "message" && lastEventId !== "") return listener.frame({ id: lastEventId, event: type, data });
-  // The id of an earlier frame, perhaps of one without data, which EventSource does not show.
-  if (lastEventId !== "") listener.place(lastEventId);
+  // The id of an earlier frame, maybe of one without data, which EventSource does not deliver.
+  if (lastEventId !== "") listener.position(lastEventId);
   listener.frame({ id: undefined, event: type, data });
 }

@@ -6,26 +6,27 @@ export class ExecutionWatch {
     stream: AgentStream;
     start(): this;
     close(): void;
-    /** Call when the snapshot has changed, until the returned function is called. @param {() => void} listener */
+    /** Call the listener when the snapshot has changed, until the returned function is called.
+     * @param {() => void} listener */
     subscribe(listener: () => void): () => void;
-    /** The same object until something changed; while there are listeners, until they are told. @returns {Snapshot} */
+    /** The same object until it changes; with listeners, until they are called. @returns {Snapshot} */
     getSnapshot(): Snapshot;
     #private;
 }
 /**
- * `keepEvents`: how many of the last events a snapshot holds
+ * `keepEvents`: how many of the last events a snapshot has
  */
 export type WatchOptions = Partial<Omit<StreamOptions, "client" | "executionId" | "path" | "types">> & {
     keepEvents?: number;
 };
 export type Snapshot = {
     /**
-     * null until something is known
+     * null until the first event
      */
     state: wire.ExecutionState | null;
     status: Status;
     /**
-     * the last `keepEvents`, where that was asked for
+     * the last `keepEvents`, if the option is given
      */
     events?: readonly any[] | undefined;
 };

@@ -1,5 +1,5 @@
 /**
- * An execution, watched: its stream, folded, told to its listeners at most once a frame.
+ * A watched execution: its stream, folded into its state; listeners are called at most once per animation frame.
  */
 
 /**
@@ -10,14 +10,14 @@
 
 /**
  * @typedef {Partial<Omit<StreamOptions, "client" | "executionId" | "path" | "types">> & {keepEvents?: number}}
- *   WatchOptions `keepEvents`: how many of the last events a snapshot holds
+ *   WatchOptions `keepEvents`: how many of the last events a snapshot has
  */
 
 /**
  * @typedef {object} Snapshot
- * @property {wire.ExecutionState | null} state null until something is known
+ * @property {wire.ExecutionState | null} state null until the first event
  * @property {Status} status
- * @property {readonly any[]} [events] the last `keepEvents`, where that was asked for
+ * @property {readonly any[]} [events] the last `keepEvents`, if the option is given
  */
 import { Fold } from "./fold.js";
 import { Snapshots } from "./snapshots.js";
@@ -29,7 +29,7 @@ export class ExecutionWatch {
   /** @type {any[]} */
   #events = [];
   /** @type {Snapshots<Snapshot>} */
-  #snapshots = new Snapshots(() => this.#look());
+  #snapshots = new Snapshots(() => this.#build());
 
   /** @param {RuncastClient} client @param {string} executionId @param {WatchOptions} [options] */
   constructor(client, executionId, { keepEvents = 0, ...options } = {}) {
@@ -56,12 +56,13 @@ export class ExecutionWatch {
     this.stream.close();
   }
 
-  /** Call when the snapshot has changed, until the returned function is called. @param {() => void} listener */
+  /** Call the listener when the snapshot has changed, until the returned function is called.
+   * @param {() => void} listener */
   subscribe(listener) {
     return this.#snapshots.subscribe(listener);
   }
 
-  /** The same object until something changed; while there are listeners, until they are told. @returns {Snapshot} */
+  /** The same object until it changes; with listeners, until they are called. @returns {Snapshot} */
   getSnapshot() {
     return this.#snapshots.getSnapshot();
   }
@@ -83,7 +84,7 @@ export class ExecutionWatch {
   /** @param {wire.StreamControl} control */
   #control(control) {
     if (control.type === "stream:reset" && control.data.reason !== "trimmed") {
-      this.#fold = new Fold(this.executionId); // another history, told from its beginning
+      this.#fold = new Fold(this.executionId); // another history, from its beginning
       this.#events = [];
       this.#snapshots.changed();
     }
@@ -97,7 +98,7 @@ export class ExecutionWatch {
   }
 
   /** @returns {Snapshot} */
-  #look() {
+  #build() {
     const events = this.keepEvents > 0 ? { events: Object.freeze(this.#events.slice(-this.keepEvents)) } : {};
     const state = this.#fold.isEmpty ? null : this.#fold.state();
     return Object.freeze({ state, status: this.stream.status, ...events });

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, mock, test } from "node:test";
 
 const CLIENT = "../../../broker/web/client/";
-const { Hubs } = await import(CLIENT + "hubs.js");
+const { SharedStreams } = await import(CLIENT + "shared-worker/shared-streams.js");
 const { ExecutionFeed } = await import(CLIENT + "feed.js");
 const { RuncastClient } = await import(CLIENT + "index.js");
 
@@ -119,7 +119,7 @@ describe("the reason of stream:end", () => {
   for (const [reason, message] of [
     ["aged", null],
     ["draining", null],
-    ["refused", "the edge takes no stream just now"],
+    ["refused", "the edge accepts no stream at the moment"],
     ["replaced", "the stream was opened a second time"],
     ["failed", "the edge could not show an event"],
   ])
@@ -397,12 +397,12 @@ describe("a worker", () => {
     await Promise.all(ports.map((port) => once(port, "close"))); // by the worker
   });
 
-  /** A tab of these hubs, and all that it was told. */
-  function tab(hubs, token) {
+  /** A tab of these streams, and the messages that it got. */
+  function tab(streams, token) {
     const { port1, port2 } = new MessageChannel();
     const messages = [];
     port1.onmessage = ({ data }) => messages.push(data);
-    hubs.connect(port2);
+    streams.connect(port2);
     port1.postMessage({ ...OPENING, token });
     ports.push(port1);
     return messages;
@@ -419,7 +419,7 @@ describe("a worker", () => {
       };
       return new Response(new ReadableStream({ pull }), { headers: { "Content-Type": "text/event-stream" } });
     });
-    const messages = tab(new Hubs(), "t");
+    const messages = tab(new SharedStreams(), "t");
     await until(() => made > 1_000);
     const sent = messages.flatMap(({ items = [] }) => items).filter((item) => "event" in item).length;
     assert.ok(sent < 400, `${sent} events of 60 KB each`);
@@ -428,7 +428,7 @@ describe("a worker", () => {
   test("does not ping a frozen tab again and again", BOUND, async () => {
     mock.timers.enable({ apis: ["setInterval"] });
     mock.method(globalThis, "fetch", () => new Promise(() => {}));
-    const messages = tab(new Hubs(), "t");
+    const messages = tab(new SharedStreams(), "t");
     await until(() => messages.length > 0);
     for (let tick = 0; tick < 5; tick += 1) mock.timers.tick(10_000);
     mock.timers.reset();
@@ -445,9 +445,9 @@ describe("a worker", () => {
       if (status === 0) throw new TypeError("fetch failed");
       return new Response("{}", { status });
     });
-    const hubs = new Hubs();
-    tab(hubs, "one");
-    const messages = tab(hubs, "other");
+    const streams = new SharedStreams();
+    tab(streams, "one");
+    const messages = tab(streams, "other");
     const items = () => messages.flatMap(({ items: given = [] }) => given);
     await until(() => items().some((item) => "event" in item || "refused" in item));
     assert.deepEqual([answers, items().some((item) => "refused" in item)], [[], false]);

@@ -5,12 +5,13 @@ import { after, afterEach, before, beforeEach, describe, mock, test } from "node
 
 const CLIENT = "../../../broker/web/client/";
 const { backoffMs, CAP_MS } = await import(CLIENT + "backoff.js");
+const { pause } = await import(CLIENT + "clock.js");
 const { Sequence } = await import(CLIENT + "cursor.js");
 const { retryAfterMs } = await import(CLIENT + "errors.js");
-const { Hubs } = await import(CLIENT + "hubs.js");
-const { Recent } = await import(CLIENT + "recent.js");
-const { identityOf } = await import(CLIENT + "shared.js");
-const { pause, Vigil } = await import(CLIENT + "vigil.js");
+const { RecentEvents } = await import(CLIENT + "shared-worker/recent-events.js");
+const { identityOf } = await import(CLIENT + "shared-worker/shared-connection.js");
+const { SharedStreams } = await import(CLIENT + "shared-worker/shared-streams.js");
+const { Watchdog } = await import(CLIENT + "watchdog.js");
 const { RuncastClient } = await import(CLIENT + "index.js");
 
 describe("Sequence", () => {
@@ -35,7 +36,7 @@ describe("Sequence", () => {
 
   test("begins anywhere when it begins now, and is dense from there", () => {
     const sequence = from({ isFromNow: true });
-    sequence.place("5-40");
+    sequence.moveTo("5-40");
     assert.equal(sequence.cursor, "5-40");
     assert.equal(sequence.take("6-42"), "gap");
     assert.equal(sequence.take("6-41"), "next");
@@ -44,11 +45,11 @@ describe("Sequence", () => {
   test("has gaps only where a filter makes them", () => {
     const sequence = from({ isFiltered: true });
     assert.equal(sequence.take("10-4"), "next");
-    sequence.place("11-9");
+    sequence.moveTo("11-9");
     assert.equal(sequence.cursor, "11-9");
     assert.equal(sequence.take("11-8"), "known");
     assert.equal(sequence.take("12-15"), "next");
-    sequence.place("11-9");
+    sequence.moveTo("11-9");
     assert.equal(sequence.cursor, "12-15");
   });
 
@@ -87,17 +88,17 @@ describe("waiting", () => {
   });
 });
 
-describe("Vigil", () => {
-  let doubts;
-  let vigil;
+describe("Watchdog", () => {
+  let stalls;
+  let watchdog;
 
   beforeEach(() => {
     mock.timers.enable({ apis: ["setInterval", "setTimeout", "Date"], now: 1_000_000 });
     const began = Date.now();
     mock.method(performance, "now", () => Date.now() - began);
-    doubts = [];
-    // An interval of the mock goes on when it is cleared by its own callback, so that a doubt is told again here.
-    vigil = new Vigil((doubt) => doubts.includes(doubt) || doubts.push(doubt));
+    stalls = [];
+    // An interval of the mock goes on when it is cleared by its own callback, so that a stall is reported again here.
+    watchdog = new Watchdog((stall) => stalls.includes(stall) || stalls.push(stall));
   });
   const passed = (seconds) => {
     for (let second = 0; second < seconds; second += 1) mock.timers.tick(1000);
@@ -105,46 +106,46 @@ describe("Vigil", () => {
   const slept = (seconds) => mock.timers.setTime(Date.now() + seconds * 1000);
   afterEach(() => mock.reset());
 
-  test("doubts a connection that is silent for two and a half heartbeats", () => {
-    vigil.beatMs = 10_000;
+  test("reports a connection that is silent for two and a half heartbeats", () => {
+    watchdog.heartbeatMs = 10_000;
     passed(25);
-    assert.deepEqual(doubts, []);
-    vigil.heard();
+    assert.deepEqual(stalls, []);
+    watchdog.received();
     passed(25);
-    assert.deepEqual(doubts, []);
+    assert.deepEqual(stalls, []);
     passed(10);
-    assert.deepEqual(doubts, ["silence"]);
+    assert.deepEqual(stalls, ["silence"]);
   });
 
-  test("doubts one that does not open", () => {
+  test("reports one that does not open", () => {
     passed(20);
-    assert.deepEqual(doubts, []);
+    assert.deepEqual(stalls, []);
     passed(1);
-    assert.deepEqual(doubts, ["silence"]);
+    assert.deepEqual(stalls, ["silence"]);
   });
 
   for (const seconds of [20, 600]) {
-    test(`doubts one over which the machine slept for ${seconds} s, longer than a heartbeat, at once`, () => {
-      vigil.beatMs = 15_000;
+    test(`reports one over which the machine slept for ${seconds} s, longer than a heartbeat, at once`, () => {
+      watchdog.heartbeatMs = 15_000;
       slept(seconds);
       passed(1);
-      assert.equal(doubts[0], "sleep");
+      assert.equal(stalls[0], "sleep");
     });
   }
 
   test("trusts one on which something came, however late a page's timers are", () => {
-    vigil.beatMs = 15_000;
+    watchdog.heartbeatMs = 15_000;
     slept(55);
-    vigil.heard();
+    watchdog.received();
     slept(5);
     passed(1);
-    assert.deepEqual(doubts, []);
+    assert.deepEqual(stalls, []);
   });
 
-  test("doubts nothing after its end", () => {
-    vigil.end();
+  test("reports nothing after its stop", () => {
+    watchdog.stop();
     passed(60);
-    assert.deepEqual(doubts, []);
+    assert.deepEqual(stalls, []);
   });
 
   test("a pause does not go on after a sleep", async () => {
@@ -155,11 +156,11 @@ describe("Vigil", () => {
   });
 });
 
-describe("Recent", () => {
+describe("RecentEvents", () => {
   const event = (seq) => ({ id: `${1000 + seq}-${seq}` });
 
   test("knows what is after an id that it has, and of no other id", () => {
-    const recent = new Recent("0-0");
+    const recent = new RecentEvents("0-0");
     for (const seq of [1, 2, 3]) recent.push(event(seq), 10);
     assert.deepEqual([recent.has("0-0"), recent.has("1002-2"), recent.has("7-2")], [true, true, false]);
     assert.deepEqual(recent.after("1001-1").map((kept) => kept.event.id), ["1002-2", "1003-3"]);
@@ -169,10 +170,10 @@ describe("Recent", () => {
   });
 
   test("forgets the oldest, by number and by size", () => {
-    const many = new Recent("0-0");
+    const many = new RecentEvents("0-0");
     for (let seq = 1; seq <= 1500; seq += 1) many.push(event(seq), 10);
     assert.deepEqual([many.has("1499-499"), many.has("1500-500"), many.after("1500-500").length], [false, true, 1000]);
-    const large = new Recent("0-0");
+    const large = new RecentEvents("0-0");
     for (let seq = 1; seq <= 100; seq += 1) large.push(event(seq), 65_536);
     assert.equal(large.after("1068-68").length, 32);
     assert.equal(large.has("1067-67"), false);
@@ -213,7 +214,7 @@ describe("a tab that reads nothing", () => {
 
   test("is sent no more than a few thousand items, and all of them once it reads", { timeout: 30_000 }, async () => {
     const { port1, port2 } = new MessageChannel();
-    new Hubs().connect(port2);
+    new SharedStreams().connect(port2);
     const query = { types: null, from: null };
     const target = { path: "/api/agent/executions/x/stream", executionId: "x", query, mode: "shared" };
     const open = { kind: "open", key: "k", baseUrl: url(), target, cursor: null, isFromNow: false, token: null, lock: null };

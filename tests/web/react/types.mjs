@@ -33,11 +33,8 @@ const asked = process.argv[2] ?? CLIENT;
 const copy = fs.mkdtempSync(path.join(os.tmpdir(), "runcast-types-"));
 
 function declarations() {
-  for (const name of fs.readdirSync(CLIENT)) {
-    if (name.endsWith(".js") || name === "events.d.ts" || name === "package.json") {
-      fs.copyFileSync(path.join(CLIENT, name), path.join(copy, name));
-    }
-  }
+  const isSource = (name) => !name.endsWith(".d.ts") || path.basename(name) === "events.d.ts";
+  fs.cpSync(CLIENT, copy, { recursive: true, filter: isSource });
   const more = { allowJs: true, checkJs: true, declaration: true, emitDeclarationOnly: true, skipLibCheck: true };
   const roots = ROOTS.map((name) => path.join(copy, name + ".js"));
   const program = ts.createProgram(roots, { ...OPTIONS, ...more, paths: PACKAGES, outDir: path.resolve(asked) });

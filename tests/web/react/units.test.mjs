@@ -1,9 +1,9 @@
 // The list of executions, moved on by the feed's events, and what is shared by whom. Pure: `node --test`.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ExecutionList } from "../../../broker/web/client/executions.js";
+import { ExecutionList } from "../../../broker/web/client/execution-list.js";
 import { ExecutionFailed, failureOf } from "../../../broker/web/client/outcome.js";
-import { Shared } from "../../../broker/web/client/sharing.js";
+import { RefCounted } from "../../../broker/web/client/ref-count.js";
 
 let ordinal = 0;
 const event = (executionId, type, data = {}) => ({ id: `1000-${++ordinal}`, type, executionId, ts: 1, data });
@@ -86,6 +86,33 @@ test("an execution too old to be listed is asked for once", () => {
   assert.deepEqual(states(list), ["a running"]);
 });
 
+test("an input that was answered stays answered when a later attempt repeats it", () => {
+  const list = listWith();
+  const steps = [
+    ["execution:queued", { task: "t", agent: "x" }, "queued"],
+    ["execution:started", { task: "t", attempt: 1 }, "running"],
+    ["input:required", { inputId: "q1" }, "waiting_input"],
+    ["input:received", { inputId: "q1" }, "running"],
+    ["execution:superseded", { attempt: 2 }, "queued"],
+    ["execution:started", { task: "t", attempt: 2 }, "running"],
+    ["input:required", { inputId: "q1" }, "running"],
+    ["input:required", { inputId: "q2" }, "waiting_input"],
+  ];
+  for (const [type, data, state] of steps) {
+    list.apply(event("a", type, data));
+    assert.deepEqual(states(list), [`a ${state}`], type);
+  }
+  assert.deepEqual(list.items()[0].openInputs, [{ inputId: "q2" }]);
+});
+
+test("the list is read again if a later attempt may repeat an input that was answered before", () => {
+  const list = listWith({ ...summary("a", "running"), attempt: 2 }, { ...summary("b", "running"), attempt: 1 });
+  assert.equal(list.apply(event("a", "input:required", { inputId: "q1" })), true);
+  assert.equal(list.apply(event("b", "input:required", { inputId: "q1" })), false);
+  list.replace([{ ...summary("a", "running"), attempt: 2 }, summary("b", "waiting_input")]);
+  assert.deepEqual(states(list), ["a running", "b waiting_input"]);
+});
+
 test("an answer to a question that was asked before is a reason to read the list", () => {
   const list = listWith(summary("a", "waiting_input"));
   assert.equal(list.apply(event("a", "input:received", { inputId: "q1" })), true);
@@ -111,7 +138,7 @@ class Source {
 
 test("a source is open once for all who have its key, from the first until after the last", async () => {
   const [client, made] = [{}, []];
-  const share = (key) => new Shared(client, key, () => (made.push(new Source()), made.at(-1)));
+  const share = (key) => new RefCounted(client, key, () => (made.push(new Source()), made.at(-1)));
   assert.equal(share("k").getSnapshot(), undefined);
   const first = share("k").subscribe(() => {});
   const second = share("k").subscribe(() => {});
@@ -129,7 +156,7 @@ test("a source is open once for all who have its key, from the first until after
   assert.deepEqual([made[0].log, made[0].listeners.size], [["start", "close"], 0]);
   assert.equal(share("k").getSnapshot(), undefined);
   share("k").subscribe(() => {});
-  new Shared({}, "k", () => (made.push(new Source()), made.at(-1))).subscribe(() => {});
+  new RefCounted({}, "k", () => (made.push(new Source()), made.at(-1))).subscribe(() => {});
   assert.equal(made.length, 3, "another client shares nothing");
 });
 
@@ -137,7 +164,7 @@ test("what one reader raises does not keep an event from the others", (context) 
   const reports = [];
   context.mock.method(globalThis, "queueMicrotask", (report) => reports.push(report));
   let tell;
-  const shared = new Shared({}, "k", (onEvent) => ((tell = onEvent), new Source()));
+  const shared = new RefCounted({}, "k", (onEvent) => ((tell = onEvent), new Source()));
   const heard = [];
   const raise = () => {
     throw new Error("mine");

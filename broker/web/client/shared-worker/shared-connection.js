@@ -1,65 +1,54 @@
 /**
- * A tab's end of a connection that all tabs share, in a `SharedWorker`: browsers allow six connections of HTTP/1.1 to
- * one origin, over all of its tabs.
+ * The tab's side of a shared stream. One connection, in a `SharedWorker`, serves all tabs: browsers open at most six
+ * connections of HTTP/1.1 to a host, counted over all tabs.
  */
 
 /**
- * @import { RuncastClient } from "./api.js"
- * @import { StreamControl } from "./events.js"
- * @import { Sequence } from "./cursor.js"
- * @import { Sink, Status, Target } from "./stream.js"
- *
- * What a tab says: `open` (once), `ack` for each `items`, `token` for each `ask`, `pong` for each `ping`, `close`.
- * What the worker says: `items`, `ask`, `ping`.
+ * @import { RuncastClient } from "../api.js"
+ * @import { StreamControl } from "../events.js"
+ * @import { Sequence } from "../cursor.js"
+ * @import { Sink, Status, Target } from "../stream.js"
+ * @import { FromTab, FromWorker, Item } from "./messages.js"
  */
+import { backoffMs, RETRY_MS } from "../backoff.js";
+import { pause, since, stamp } from "../clock.js";
+import { RuncastError } from "../errors.js";
+import { VERSION } from "../version.js";
+import { PING_MS } from "./messages.js";
 
-/**
- * @typedef {{kind: "open", key: string, baseUrl: string, target: Target, cursor: string | null, isFromNow: boolean,
- *   token: string | null, lock: string | null}
- *   | {kind: "ack", count: number, size: number}
- *   | {kind: "token", ask: number, token?: string | null, failed?: boolean}
- *   | {kind: "pong"} | {kind: "close"}} FromTab
- * @typedef {{event: any, size: number} | {place: string} | {control: StreamControl}
- *   | {change: Partial<Status>} | {refused: true}} Item
- * @typedef {{kind: "items", items: Item[], size: number} | {kind: "ask", ask: number, than: string | null} | {kind: "ping"}} FromWorker
- */
-import { backoffMs, RETRY_MS } from "./backoff.js";
-import { RuncastError } from "./errors.js";
-import { VERSION } from "./version.js";
-import { pause, since, stamp } from "./vigil.js";
-
-export const PING_MS = 10_000;
 const LOST_MS = 3.5 * PING_MS;
-const HELLO_MS = 5_000;
-const LOOK_MS = 1_000;
-const NOT_LOADED = "the script of the shared worker cannot be loaded; `workerUrl` is its address";
-/** Why a worker cannot be had on this page, by the address that was given for it. @type {Map<string, string>} */
+const FIRST_MESSAGE_MS = 5_000;
+const CHECK_MS = 1_000;
+const NOT_LOADED = "the script of the shared worker cannot be loaded; set its address as `workerUrl`";
+/** Why this page has no worker, by `workerUrl`. @type {Map<string, string>} */
 const unavailable = new Map();
-/** Not spelled out in `new URL`: there a bundler would take the worker for an asset, and not bundle what it imports. */
+/** A constant, because bundlers search for `new URL(…, import.meta.url)`: outside of `new SharedWorker` they would copy
+ * the worker as an asset, without the modules that it imports. */
 const HERE = import.meta.url;
 
-/** From `start` to `stop`, once, as a `Connection`. Calls `instead`, with the reason, when there is no sharing here. */
+/** Used like a `Connection`: one `start`, one `stop`. Calls `onUnavailable`, with the reason, if sharing is not
+ * possible. */
 export class SharedConnection {
   #client;
   #target;
   #sequence;
   #sink;
-  #instead;
+  #onUnavailable;
   #stop = new AbortController();
   /** @type {MessagePort | null} */
   #port = null;
-  #heard = stamp();
-  #isGreeted = false;
+  #received = stamp();
+  #hasAnswered = false;
   #failures = 0;
 
   /** @param {RuncastClient} client @param {Target} target @param {Sequence} sequence @param {Sink} sink
-   * @param {(reason: string) => void} instead */
-  constructor(client, target, sequence, sink, instead) {
+   * @param {(reason: string) => void} onUnavailable */
+  constructor(client, target, sequence, sink, onUnavailable) {
     this.#client = client;
     this.#target = target;
     this.#sequence = sequence;
     this.#sink = sink;
-    this.#instead = instead;
+    this.#onUnavailable = onUnavailable;
   }
 
   start() {
@@ -73,43 +62,43 @@ export class SharedConnection {
 
   async #run() {
     const known = unavailable.get(String(this.#target.workerUrl));
-    if (known !== undefined) return this.#instead(known);
+    if (known !== undefined) return this.#onUnavailable(known);
     try {
-      await this.#stay();
+      await this.#keepOpen();
     } catch (error) {
-      // No worker here: no SharedWorker, a foreign origin, a policy.
+      // The browser has no SharedWorker, the script is of another origin, or a policy forbids it.
       if (!this.#stop.signal.aborted) this.#giveUp(error instanceof Error ? error.message : String(error));
     }
   }
 
-  /** No stream of this page needs to try again. @param {string} reason */
+  /** Remembered, so that no other stream of this page tries it. @param {string} reason */
   #giveUp(reason) {
     unavailable.set(String(this.#target.workerUrl), reason);
-    this.#instead(reason);
+    this.#onUnavailable(reason);
   }
 
-  /** Keep a port open until `stop`; a worker that falls silent is left. */
-  async #stay() {
+  /** Keep a port to the worker open until `stop`; open another one when the worker is silent for too long. */
+  async #keepOpen() {
     const lock = await heldLock(this.#stop.signal);
     while (!this.#stop.signal.aborted) {
-      const token = await this.#token(); // now, for a page may have been frozen for longer than a token lives
+      const token = await this.#token(); // again each time: a page may be frozen for longer than its token is valid
       if (this.#stop.signal.aborted) return;
       const identity = identityOf(token, this.#target.identity);
-      if (this.#client.hasFetch) return this.#instead("the client has a `fetch` of its own");
-      if (identity === null) return this.#instead("whose cookie it is must be given as `identity`");
+      if (this.#client.hasFetch) return this.#onUnavailable("the client has a `fetch` of its own");
+      if (identity === null) return this.#onUnavailable("a shared stream with a cookie needs `identity`");
       this.#open(token, identity, lock);
       await this.#silence();
       if (this.#stop.signal.aborted) return;
       this.#leave();
-      if (!this.#isGreeted) return this.#instead("the shared worker does not answer");
-      this.#isGreeted = false;
+      if (!this.#hasAnswered) return this.#onUnavailable("the shared worker does not answer");
+      this.#hasAnswered = false;
     }
   }
 
-  /** Resolves when the worker has said nothing for too long. */
+  /** Resolves when the worker has been silent for too long. */
   async #silence() {
-    while (!this.#stop.signal.aborted && since(this.#heard) < (this.#isGreeted ? LOST_MS : HELLO_MS)) {
-      await pause(LOOK_MS, this.#stop.signal);
+    while (!this.#stop.signal.aborted && since(this.#received) < (this.#hasAnswered ? LOST_MS : FIRST_MESSAGE_MS)) {
+      await pause(CHECK_MS, this.#stop.signal);
     }
   }
 
@@ -133,14 +122,14 @@ export class SharedConnection {
   #open(token, identity, lock) {
     const { workerUrl, ...target } = this.#target;
     const worker = sharedWorker(workerUrl);
-    worker.onerror = () => this.#isGreeted || this.#stop.signal.aborted || this.#giveUp(NOT_LOADED);
+    worker.onerror = () => this.#hasAnswered || this.#stop.signal.aborted || this.#giveUp(NOT_LOADED);
     const port = (this.#port = worker.port);
     port.onmessage = ({ data }) => port === this.#port && this.#take(data);
-    this.#heard = stamp();
+    this.#received = stamp();
     const { cursor, isFromNow } = this.#sequence;
     const baseUrl = this.#client.url("/");
     const key = JSON.stringify([identity, baseUrl, target.path, target.query.types]);
-    this.#say({ kind: "open", key, baseUrl, target, cursor, isFromNow, token, lock });
+    this.#send({ kind: "open", key, baseUrl, target, cursor, isFromNow, token, lock });
   }
 
   #leave() {
@@ -153,17 +142,17 @@ export class SharedConnection {
   }
 
   /** @param {FromTab} message */
-  #say(message) {
+  #send(message) {
     this.#port?.postMessage(message);
   }
 
   /** @param {FromWorker} message */
   #take(message) {
-    this.#heard = stamp();
-    this.#isGreeted = true;
-    if (message.kind === "ping") return this.#say({ kind: "pong" });
+    this.#received = stamp();
+    this.#hasAnswered = true;
+    if (message.kind === "ping") return this.#send({ kind: "pong" });
     if (message.kind === "ask") return void this.#answer(message.ask, message.than);
-    this.#say({ kind: "ack", count: message.items.length, size: message.size });
+    this.#send({ kind: "ack", count: message.items.length, size: message.size });
     for (const item of message.items) if (!this.#stop.signal.aborted) this.#item(item);
     this.#sink.batch();
   }
@@ -171,26 +160,26 @@ export class SharedConnection {
   /** @param {number} ask @param {string | null} than */
   async #answer(ask, than) {
     try {
-      this.#say({ kind: "token", ask, token: await this.#client.newerToken(than) });
+      this.#send({ kind: "token", ask, token: await this.#client.newerToken(than) });
     } catch {
-      this.#say({ kind: "token", ask, failed: true });
+      this.#send({ kind: "token", ask, failed: true });
     }
   }
 
   /** @param {Item} item */
   #item(item) {
     if ("event" in item) this.#event(item.event, item.size);
-    else if ("place" in item) this.#sequence.place(item.place);
+    else if ("position" in item) this.#sequence.moveTo(item.position);
     else if ("control" in item) this.#control(item.control);
     else if ("change" in item) this.#sink.change(revived(item.change));
-    else this.#instead("the edge did not take the token for that of the other tabs' user");
+    else this.#onUnavailable("the edge did not accept this tab's token");
   }
 
   /** @param {any} event @param {number} size */
   #event(event, size) {
     const verdict = event.id === undefined ? "next" : this.#sequence.take(event.id);
     if (verdict === "next") this.#sink.event(event, size);
-    else if (verdict === "gap") this.#heard = { wall: 0, steady: 0 }; // leave, and come back with our cursor
+    else if (verdict === "gap") this.#received = { wall: 0, steady: 0 }; // long ago: `#keepOpen` opens another port
   }
 
   /** @param {StreamControl} control */
@@ -200,15 +189,16 @@ export class SharedConnection {
   }
 }
 
-/** What the worker says of an error, as an error again. @param {Partial<Status>} change @returns {Partial<Status>} */
+/** The change, with its error as an instance of `RuncastError` again. @param {Partial<Status>} change
+ * @returns {Partial<Status>} */
 function revived(change) {
   if (!change.error) return change;
   return { ...change, error: new RuncastError(change.error.message, change.error) };
 }
 
 /**
- * Who it is, for tabs to know each other by: of a token its claims (a renewed one has the same); with a cookie, which
- * no script can read, what the application says. Null: nobody knows.
+ * The user's identity: tabs of the same identity share a stream. With a token these are its claims, which a renewed
+ * token repeats. A cookie cannot be read by scripts: with one it is the application's `identity`. Null: not known.
  * @param {string | null} token @param {string} [given]
  */
 export function identityOf(token, given) {
@@ -227,8 +217,9 @@ function bytesOf(binary) {
   return Uint8Array.from(binary, (character) => character.charCodeAt(0));
 }
 
-/** A lock that this tab holds until then, or until it dies: how the worker learns of that. Null where there are none, or
- * none are allowed. @param {AbortSignal} signal @returns {Promise<string | null>} */
+/** The name of a lock that this tab holds until `signal` is aborted or the tab dies: the worker notices that it is
+ * released. Null if the browser has no locks, or forbids them. @param {AbortSignal} signal
+ * @returns {Promise<string | null>} */
 async function heldLock(signal) {
   if (globalThis.navigator?.locks === undefined) return null;
   const name = "runcast " + Array.from(crypto.getRandomValues(new Uint32Array(4))).join("-");
@@ -243,22 +234,23 @@ async function heldLock(signal) {
 function sharedWorker(given) {
   if (!("SharedWorker" in globalThis)) throw new Error("this browser has no SharedWorker");
   const options = { type: /** @type {const} */ ("module"), name: "runcast " + VERSION };
-  const url = given ?? (isOnItsOwn() ? new URL("./shared-worker.js", HERE) : undefined);
+  const url = given ?? (isUnbundled() ? new URL("../shared-worker.js", HERE) : undefined);
   if (url !== undefined) return new SharedWorker(trusted(url), options);
-  // In one expression, its options spelled out: this is how bundlers find the worker. The name has `VERSION`.
-  return new SharedWorker(new URL("./shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.1.0" });
+  // Bundlers find the worker by this one expression with literal options. The name contains `VERSION`.
+  return new SharedWorker(new URL("../shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.1.0" });
 }
 
-/** Whether this module is served as it is, its worker beside it, and not part of a bundle. */
-function isOnItsOwn() {
+/** Whether this module is served as a file of its own, with the worker's script at its place, not as part of a bundle.
+ * */
+function isUnbundled() {
   const { origin, pathname } = new URL(HERE);
-  return origin === globalThis.location?.origin && pathname.endsWith("/shared.js");
+  return origin === globalThis.location?.origin && pathname.endsWith("/shared-worker/shared-connection.js");
 }
 
-/** Made once: a page's policy may allow the name `runcast`, and no second of a name. @type {any} */
+/** Created once: a page's policy may allow the name `runcast`, and forbid a second policy of that name. @type {any} */
 let policy;
 
-/** A script's address for pages whose policy asks for such (`require-trusted-types-for`); others take it too.
+/** The script's address as a `TrustedScriptURL`, which some pages require (`require-trusted-types-for`).
  * @param {string | URL} url @returns {any} */
 function trusted(url) {
   const { trustedTypes } = /** @type {any} */ (globalThis);
@@ -266,7 +258,7 @@ function trusted(url) {
   try {
     policy ??= trustedTypes.createPolicy("runcast", { createScriptURL: (/** @type {string} */ given) => given });
   } catch {
-    return url; // a name that the page's policy does not allow; perhaps it does not ask for such addresses
+    return url; // the page forbids the name; it may still accept a plain address
   }
   return policy.createScriptURL(String(url));
 }

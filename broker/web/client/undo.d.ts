@@ -1,6 +1,6 @@
 /**
- * Values that can go back to an earlier ordinal of their log: what `execution:superseded` asks of the fold. The twin of
- * `broker/executions/undo.py`; what one keeps or forgets, the other must too.
+ * Values that can be undone to an earlier ordinal of their log, as `execution:superseded` requires. Same rules as
+ * `broker/executions/undo.py`: both must keep and drop the same.
  */
 /** Characters (code points) kept of one message, thought or artifact. */
 export const MAX_TEXT: 262144;
@@ -10,11 +10,11 @@ export class Text {
     /** @param {number} seq @param {string} chunk */
     add(seq: number, chunk: string): void;
     /** @param {number} after */
-    void(after: number): void;
+    undo(after: number): void;
     toString(): string;
     #private;
 }
-/** Parts by id, in the order they appeared; beyond `limit` the oldest go. @template T */
+/** Parts by id, in order of appearance; beyond `limit` the oldest are dropped. @template T */
 export class Items<T> {
     /** @param {number} limit */
     constructor(limit: number);
@@ -23,8 +23,8 @@ export class Items<T> {
     /** @param {number} seq @param {string} id @param {T} value */
     set(seq: number, id: string, value: T): void;
     /** @param {number} after */
-    void(after: number): void;
-    /** The same array until something changes. @returns {readonly T[]} */
+    undo(after: number): void;
+    /** The same array until a part changes. @returns {readonly T[]} */
     values(): readonly T[];
     #private;
 }

@@ -1,18 +1,17 @@
-/** @typedef {Extract<FromTab, {kind: "open"}>} Open */
-/** Made when a tab opens a stream; `onLeft` is called when it has left. */
+/** Created when a tab opens a stream; `onGone` is called when it has left. */
 export class Tab {
-    /** @param {MessagePort} port @param {Open} open @param {Hub} hub @param {() => void} onLeft */
-    constructor(port: MessagePort, open: Open, hub: Hub, onLeft: () => void);
+    /** @param {MessagePort} port @param {Open} open @param {SharedStream} stream @param {() => void} onGone */
+    constructor(port: MessagePort, open: Open, stream: SharedStream, onGone: () => void);
     isJoined: boolean;
     token: string | null;
     isFromNow: boolean;
-    /** After which event it is. */
+    /** The id of the last event that was sent to the tab. */
     cursor: string | null;
-    /** Aborted when it has left. */
+    /** Aborted when the tab has left. */
     get gone(): AbortSignal;
     get isGone(): boolean;
     get isCatchingUp(): boolean;
-    /** Whether the stream by which it catches up has shown all that was. */
+    /** Whether the stream that catches up is live. */
     get isLive(): boolean;
     ping(): void;
     refuse(): void;
@@ -32,15 +31,12 @@ export class Tab {
     /** @param {Status} status */
     status({ phase, reconnects, retryAt, connectedAt, error, lastEventId }: Status): void;
     catchUp(): void;
-    /** A newer token than this one; undefined if the tab does not say. @param {string | null} than
+    /** A newer token than this one; undefined if the tab does not answer or has none. @param {string | null} than
      * @returns {Promise<string | null | undefined>} */
-    askToken(than: string | null): Promise<string | null | undefined>;
+    requestToken(than: string | null): Promise<string | null | undefined>;
     #private;
 }
-export type Open = Extract<FromTab, {
-    kind: "open";
-}>;
-import type { StreamControl } from "./events.js";
-import type { Status } from "./stream.js";
-import type { Hub } from "./hubs.js";
-import type { FromTab } from "./shared.js";
+import type { StreamControl } from "../events.js";
+import type { Status } from "../stream.js";
+import type { Open } from "./messages.js";
+import type { SharedStream } from "./shared-streams.js";

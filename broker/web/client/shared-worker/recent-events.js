@@ -1,12 +1,12 @@
-/** The last events of a shared stream, for tabs that come later. Pure, and bounded. */
-import { ordinal } from "./cursor.js";
+/** The last events of a shared stream, for tabs that join later. Pure, and bounded. */
+import { ordinal } from "../cursor.js";
 
 const MAX_EVENTS = 1_000;
 const MAX_SIZE = 2 * 1024 * 1024; // characters of JSON
 
-/** @typedef {{event: any, size: number}} Kept */
+/** @typedef {{event: any, size: number}} Kept `size`: characters of its JSON */
 
-export class Recent {
+export class RecentEvents {
   /** The id before the first kept event; null: not known. @type {string | null} */
   #base;
   /** @type {Kept[]} */
@@ -18,7 +18,7 @@ export class Recent {
     this.#base = base;
   }
 
-  /** The id of the last event, or before the first. */
+  /** The id of the last event, or the one before the first. */
   get last() {
     return this.#kept.length === 0 ? this.#base : this.#kept[this.#kept.length - 1].event.id;
   }
@@ -27,44 +27,43 @@ export class Recent {
   push(event, size) {
     this.#kept.push({ event, size });
     this.#size += size;
-    let gone = 0;
-    while (this.#kept.length - gone > MAX_EVENTS || this.#size > MAX_SIZE) {
-      this.#base = this.#kept[gone].event.id;
-      this.#size -= this.#kept[gone].size;
-      gone += 1;
+    let dropped = 0;
+    while (this.#kept.length - dropped > MAX_EVENTS || this.#size > MAX_SIZE) {
+      this.#base = this.#kept[dropped].event.id;
+      this.#size -= this.#kept[dropped].size;
+      dropped += 1;
     }
-    // Many at a time, for each time moves all that stay.
-    if (gone > 0) this.#kept.splice(0, gone);
+    // One splice for all, because each splice moves every event that stays.
+    if (dropped > 0) this.#kept.splice(0, dropped);
   }
 
-  /** Where the stream is, when it moved without an event. @param {string} id */
-  place(id) {
+  /** The stream's cursor moved without an event. @param {string} id */
+  moveTo(id) {
     if (this.#kept.length === 0) this.#base = id;
   }
 
-  /** What was kept is of another history, or does not join on to what comes. */
+  /** Forget everything: another history begins, or there is a gap before the next event. */
   clear() {
     this.#base = null;
     this.#kept = [];
     this.#size = 0;
   }
 
-  /** Whether this very id is among them, so that all after it are known. @param {string} id */
+  /** Whether exactly this id is kept, so that every event after it is known. @param {string} id */
   has(id) {
     return id === this.#base || this.#kept.some(({ event }) => event.id === id);
   }
 
-  /** Whether the ordinal of an id lies among them. @param {string} id */
+  /** Whether the ordinal of an id lies within the kept range. @param {string} id */
   spans(id) {
     const [seq, last] = [ordinal(id), this.last];
     if (this.#base === null || last === null) return false;
     return ordinal(this.#base) <= seq && seq <= ordinal(last);
   }
 
-  /** @param {string} id one that is had or spanned */
+  /** The events after an id. @param {string} id for which `has` or `spans` is true */
   after(id) {
     const seq = ordinal(id);
     return this.#kept.filter(({ event }) => ordinal(event.id) > seq);
   }
 }
-

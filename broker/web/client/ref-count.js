@@ -1,8 +1,9 @@
 /**
- * One stream for all who look at the same thing: what the hooks and the store stand on. No framework in here.
+ * Reference-counted streams, on which the hooks and the store are built: subscribers of the same execution or feed
+ * share one stream. This module uses no framework.
  *
- * A source is open as long as somebody is subscribed to it. It closes a task later, not at once: React's StrictMode,
- * and a page that replaces one component by another, unsubscribe and subscribe again in one go and must not reconnect.
+ * A source is open while it has subscribers. It closes one task after the last one has left: React's StrictMode, and a
+ * page that replaces a component, unsubscribe and subscribe again within one task, which must not reconnect.
  *
  * @import { RuncastClient } from "./api.js"
  * @import * as wire from "./events.js"
@@ -13,39 +14,40 @@
 import { ExecutionFeed } from "./feed.js";
 import { IDLE } from "./stream.js";
 
-/** @typedef {(event: wire.StreamEvent) => void} Reader is told each event that arrives while it is subscribed */
+/** @typedef {(event: wire.StreamEvent) => void} Reader called for each event that arrives while it is subscribed */
 
 /**
  * @template S
- * @typedef {object} Source What can be shared: `ExecutionWatch` and `ExecutionFeed` are such.
+ * @typedef {object} Source An `ExecutionWatch` or an `ExecutionFeed`.
  * @property {() => unknown} start
  * @property {() => void} close
  * @property {(listener: () => void) => () => void} subscribe
- * @property {() => S} getSnapshot the same object until something changed
+ * @property {() => S} getSnapshot the same object until it changes
  */
 
 /** @template S @typedef {(onEvent: Reader) => Source<S>} MakeSource */
 
-/** How many events of one execution are kept at hand. Its state counts all of them. */
+/** How many events of an execution a snapshot has. Its state is folded from all events. */
 export const KEPT_EVENTS = 200;
 
 /**
- * A source that is open, and who is subscribed to it.
+ * An open source and its subscribers.
  *
  * @template S
  */
 class OpenSource {
   #source;
-  #gone;
+  #onClosed;
   #unsubscribe;
   /** @type {Set<{listener: () => void, reader: Reader | undefined}>} */
   #subscribers = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #closing;
 
-  /** @param {MakeSource<S>} make @param {() => void} gone called when it is closed, nobody being subscribed any more */
-  constructor(make, gone) {
-    this.#gone = gone;
+  /** @param {MakeSource<S>} make
+   * @param {() => void} onClosed called when it closes, after the last subscriber has left */
+  constructor(make, onClosed) {
+    this.#onClosed = onClosed;
     this.#source = make((event) => this.#read(event));
     this.#unsubscribe = this.#source.subscribe(() => this.#changed());
     this.#source.start();
@@ -79,19 +81,20 @@ class OpenSource {
 
   /** @param {wire.StreamEvent} event */
   #read(event) {
-    for (const { reader } of [...this.#subscribers]) tell(reader, event);
+    for (const { reader } of [...this.#subscribers]) call(reader, event);
   }
 
   #close() {
-    this.#gone();
+    this.#onClosed();
     this.#unsubscribe();
     this.#source.close();
   }
 }
 
-/** What one reader raises is reported, and is not the others' affair. @param {Reader | undefined} reader
+/** Call a reader. An exception of it is reported, and does not reach the other readers.
+ * @param {Reader | undefined} reader
  * @param {wire.StreamEvent} event */
-function tell(reader, event) {
+function call(reader, event) {
   try {
     reader?.(event);
   } catch (error) {
@@ -102,18 +105,18 @@ function tell(reader, event) {
 }
 
 /**
- * What is open, by client and key: streams are shared by all who have the same client, and go with it.
+ * Open sources by client and key. Only users of the same client share a stream.
  *
  * @type {WeakMap<RuncastClient, Map<string, OpenSource<any>>>}
  */
 const openSources = new WeakMap();
 
 /**
- * A source that may be open or not: it opens when somebody subscribes, unless somebody else had it opened.
+ * A reference-counted source: the first subscriber opens it, the last one closes it.
  *
  * @template S
  */
-export class Shared {
+export class RefCounted {
   #open;
   #key;
   #make;
@@ -132,7 +135,7 @@ export class Shared {
     this.#make = make;
   }
 
-  /** Undefined while nobody is subscribed. */
+  /** Undefined without subscribers. */
   getSnapshot() {
     return this.#open.get(this.#key)?.getSnapshot();
   }
@@ -151,7 +154,7 @@ export class Shared {
     return source.subscribe(listener, reader);
   }
 
-  /** Try again, after a failure that does not pass by itself. */
+  /** Start again after a failure. */
   restart() {
     this.#open.get(this.#key)?.restart();
   }
@@ -159,35 +162,38 @@ export class Shared {
 
 /**
  * @typedef {object} TransportOptions
- * @property {Mode} [mode] `shared`, unless another is asked for: one connection for all of a browser's tabs; where that
- *   cannot work each tab has its own, and `status.fallback` says why
- * @property {string} [identity] whose cookie it is, for `shared` with a cookie
- * @property {string | URL} [workerUrl] of `shared-worker.js`, where a bundler moved it
+ * @property {Mode} [mode] `shared` by default: one connection for all tabs of the browser; where that is not possible
+ *   each tab has its own, and `status.fallback` gives the reason
+ * @property {string} [identity] the user, for `shared` with a cookie
+ * @property {string | URL} [workerUrl] of `shared-worker.js`, if a bundler moved it
  *
  * @typedef {object} PartOptions
  * @property {"start" | "now"} [from]
- * @property {string | null} [cursor] begin after this event
+ * @property {string | null} [cursor] start after this event
  *
- * @typedef {TransportOptions & PartOptions} SharedWatchOptions What makes one stream another: those who ask for the
- *   same share it.
+ * @typedef {TransportOptions & PartOptions} SharedWatchOptions Subscribers share a stream if their options are equal.
  */
 
 /** @param {RuncastClient} client @param {string} executionId @param {SharedWatchOptions} [options]
- * @returns {Shared<Snapshot>} */
+ * @returns {RefCounted<Snapshot>} */
 export function sharedWatch(client, executionId, { mode = "shared", identity, workerUrl, from, cursor } = {}) {
   const key = JSON.stringify(["watch", executionId, mode, identity, from, cursor]);
   const options = { mode, identity, workerUrl, from, cursor, keepEvents: KEPT_EVENTS };
-  return new Shared(client, key, (onEvent) => client.watch(executionId, { ...options, onEvent }));
+  return new RefCounted(client, key, (onEvent) => client.watch(executionId, { ...options, onEvent }));
 }
 
 /** @param {RuncastClient} client @param {TransportOptions & {limit?: number}} [options]
- * @returns {Shared<FeedSnapshot>} */
+ * @returns {RefCounted<FeedSnapshot>} */
 export function sharedFeed(client, { mode = "shared", identity, workerUrl, limit } = {}) {
   const key = JSON.stringify(["feed", limit, mode, identity]);
-  return new Shared(client, key, (onEvent) => new ExecutionFeed(client, { mode, identity, workerUrl, limit, onEvent }));
+  return new RefCounted(
+    client,
+    key,
+    (onEvent) => new ExecutionFeed(client, { mode, identity, workerUrl, limit, onEvent }),
+  );
 }
 
-/** What there is to see before a stream is open, or without any. @type {Snapshot} */
+/** The snapshot without a stream. @type {Snapshot} */
 export const UNOPENED = Object.freeze({ state: null, status: IDLE });
 
 /** @type {FeedSnapshot} */

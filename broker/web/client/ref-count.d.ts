@@ -1,50 +1,49 @@
 /**
  * @typedef {object} TransportOptions
- * @property {Mode} [mode] `shared`, unless another is asked for: one connection for all of a browser's tabs; where that
- *   cannot work each tab has its own, and `status.fallback` says why
- * @property {string} [identity] whose cookie it is, for `shared` with a cookie
- * @property {string | URL} [workerUrl] of `shared-worker.js`, where a bundler moved it
+ * @property {Mode} [mode] `shared` by default: one connection for all tabs of the browser; where that is not possible
+ *   each tab has its own, and `status.fallback` gives the reason
+ * @property {string} [identity] the user, for `shared` with a cookie
+ * @property {string | URL} [workerUrl] of `shared-worker.js`, if a bundler moved it
  *
  * @typedef {object} PartOptions
  * @property {"start" | "now"} [from]
- * @property {string | null} [cursor] begin after this event
+ * @property {string | null} [cursor] start after this event
  *
- * @typedef {TransportOptions & PartOptions} SharedWatchOptions What makes one stream another: those who ask for the
- *   same share it.
+ * @typedef {TransportOptions & PartOptions} SharedWatchOptions Subscribers share a stream if their options are equal.
  */
 /** @param {RuncastClient} client @param {string} executionId @param {SharedWatchOptions} [options]
- * @returns {Shared<Snapshot>} */
-export function sharedWatch(client: RuncastClient, executionId: string, { mode, identity, workerUrl, from, cursor }?: SharedWatchOptions): Shared<Snapshot>;
+ * @returns {RefCounted<Snapshot>} */
+export function sharedWatch(client: RuncastClient, executionId: string, { mode, identity, workerUrl, from, cursor }?: SharedWatchOptions): RefCounted<Snapshot>;
 /** @param {RuncastClient} client @param {TransportOptions & {limit?: number}} [options]
- * @returns {Shared<FeedSnapshot>} */
+ * @returns {RefCounted<FeedSnapshot>} */
 export function sharedFeed(client: RuncastClient, { mode, identity, workerUrl, limit }?: TransportOptions & {
     limit?: number;
-}): Shared<FeedSnapshot>;
-/** @typedef {(event: wire.StreamEvent) => void} Reader is told each event that arrives while it is subscribed */
+}): RefCounted<FeedSnapshot>;
+/** @typedef {(event: wire.StreamEvent) => void} Reader called for each event that arrives while it is subscribed */
 /**
  * @template S
- * @typedef {object} Source What can be shared: `ExecutionWatch` and `ExecutionFeed` are such.
+ * @typedef {object} Source An `ExecutionWatch` or an `ExecutionFeed`.
  * @property {() => unknown} start
  * @property {() => void} close
  * @property {(listener: () => void) => () => void} subscribe
- * @property {() => S} getSnapshot the same object until something changed
+ * @property {() => S} getSnapshot the same object until it changes
  */
 /** @template S @typedef {(onEvent: Reader) => Source<S>} MakeSource */
-/** How many events of one execution are kept at hand. Its state counts all of them. */
+/** How many events of an execution a snapshot has. Its state is folded from all events. */
 export const KEPT_EVENTS: 200;
 /**
- * A source that may be open or not: it opens when somebody subscribes, unless somebody else had it opened.
+ * A reference-counted source: the first subscriber opens it, the last one closes it.
  *
  * @template S
  */
-export class Shared<S> {
+export class RefCounted<S> {
     /**
      * @param {RuncastClient} client
      * @param {string} key
      * @param {MakeSource<S>} make
      */
     constructor(client: RuncastClient, key: string, make: MakeSource<S>);
-    /** Undefined while nobody is subscribed. */
+    /** Undefined without subscribers. */
     getSnapshot(): S | undefined;
     /**
      * @param {() => void} listener
@@ -52,54 +51,53 @@ export class Shared<S> {
      * @returns {() => void} ends the subscription
      */
     subscribe(listener: () => void, reader?: Reader): () => void;
-    /** Try again, after a failure that does not pass by itself. */
+    /** Start again after a failure. */
     restart(): void;
     #private;
 }
-/** What there is to see before a stream is open, or without any. @type {Snapshot} */
+/** The snapshot without a stream. @type {Snapshot} */
 export const UNOPENED: Snapshot;
 /** @type {FeedSnapshot} */
 export const UNOPENED_FEED: FeedSnapshot;
 export type TransportOptions = {
     /**
-     * `shared`, unless another is asked for: one connection for all of a browser's tabs; where that
-     * cannot work each tab has its own, and `status.fallback` says why
+     * `shared` by default: one connection for all tabs of the browser; where that is not possible
+     * each tab has its own, and `status.fallback` gives the reason
      */
     mode?: Mode | undefined;
     /**
-     * whose cookie it is, for `shared` with a cookie
+     * the user, for `shared` with a cookie
      */
     identity?: string | undefined;
     /**
-     * of `shared-worker.js`, where a bundler moved it
+     * of `shared-worker.js`, if a bundler moved it
      */
     workerUrl?: string | URL | undefined;
 };
 export type PartOptions = {
     from?: "start" | "now" | undefined;
     /**
-     * begin after this event
+     * start after this event
      */
     cursor?: string | null | undefined;
 };
 /**
- * What makes one stream another: those who ask for the
- * same share it.
+ * Subscribers share a stream if their options are equal.
  */
 export type SharedWatchOptions = TransportOptions & PartOptions;
 /**
- * is told each event that arrives while it is subscribed
+ * called for each event that arrives while it is subscribed
  */
 export type Reader = (event: wire.StreamEvent) => void;
 /**
- * What can be shared: `ExecutionWatch` and `ExecutionFeed` are such.
+ * An `ExecutionWatch` or an `ExecutionFeed`.
  */
 export type Source<S> = {
     start: () => unknown;
     close: () => void;
     subscribe: (listener: () => void) => () => void;
     /**
-     * the same object until something changed
+     * the same object until it changes
      */
     getSnapshot: () => S;
 };

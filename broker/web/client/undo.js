@@ -1,6 +1,6 @@
 /**
- * Values that can go back to an earlier ordinal of their log: what `execution:superseded` asks of the fold. The twin of
- * `broker/executions/undo.py`; what one keeps or forgets, the other must too.
+ * Values that can be undone to an earlier ordinal of their log, as `execution:superseded` requires. Same rules as
+ * `broker/executions/undo.py`: both must keep and drop the same.
  */
 
 /** Characters (code points) kept of one message, thought or artifact. */
@@ -8,7 +8,7 @@ export const MAX_TEXT = 262_144;
 const MAX_VERSIONS = 8;
 const HIGH_SURROGATE = /[\uD800-\uDBFF]/;
 
-/** A value and those before it, with the ordinals at which they were set: the first and the last few. @template T */
+/** A value and its history, with the ordinals at which it was set: the first and the last few values. @template T */
 class Versions {
   /** @type {[number, T][]} */
   #kept;
@@ -28,8 +28,8 @@ class Versions {
     if (this.#kept.length > MAX_VERSIONS) this.#kept.splice(1, 1);
   }
 
-  /** Forget what was set after this ordinal; whether anything is left. @param {number} after */
-  void(after) {
+  /** Undo all that was set after this ordinal. Returns whether a value is left. @param {number} after */
+  undo(after) {
     while (this.#kept.length > 0 && this.#kept[this.#kept.length - 1][0] > after) this.#kept.pop();
     return this.#kept.length > 0;
   }
@@ -49,7 +49,7 @@ export class Text {
   /** @param {number} seq @param {string} chunk */
   add(seq, chunk) {
     if (chunk === "" || this.truncated) return;
-    // One character over the limit is kept, as the sign that there were more.
+    // One character over the limit is kept, as the mark of a truncated text.
     const [kept, length] = beginning(chunk, MAX_TEXT + 1 - this.#length);
     this.#text += kept;
     this.#length += length;
@@ -57,7 +57,7 @@ export class Text {
   }
 
   /** @param {number} after */
-  void(after) {
+  undo(after) {
     while (this.#chunks.length > 0 && this.#chunks[this.#chunks.length - 1].seq > after) this.#chunks.pop();
     const last = this.#chunks[this.#chunks.length - 1];
     this.#text = last === undefined ? "" : this.#text.slice(0, last.end);
@@ -69,7 +69,7 @@ export class Text {
   }
 }
 
-/** The first `most` code points of a text, and how many they are. @param {string} text @param {number} most
+/** The first `most` code points of a text, and their number. @param {string} text @param {number} most
  * @returns {[string, number]} */
 function beginning(text, most) {
   if (!HIGH_SURROGATE.test(text)) return [text.slice(0, most), Math.min(text.length, most)];
@@ -81,7 +81,7 @@ function beginning(text, most) {
   return [text.slice(0, end), count];
 }
 
-/** Parts by id, in the order they appeared; beyond `limit` the oldest go. @template T */
+/** Parts by id, in order of appearance; beyond `limit` the oldest are dropped. @template T */
 export class Items {
   /** @type {Map<string, Versions<T>>} */
   #byId = new Map();
@@ -109,12 +109,12 @@ export class Items {
   }
 
   /** @param {number} after */
-  void(after) {
+  undo(after) {
     this.#values = null;
-    for (const [id, item] of this.#byId) if (!item.void(after)) this.#byId.delete(id);
+    for (const [id, item] of this.#byId) if (!item.undo(after)) this.#byId.delete(id);
   }
 
-  /** The same array until something changes. @returns {readonly T[]} */
+  /** The same array until a part changes. @returns {readonly T[]} */
   values() {
     this.#values ??= Object.freeze([...this.#byId.values()].map((item) => item.value));
     return this.#values;

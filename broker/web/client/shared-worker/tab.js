@@ -1,64 +1,62 @@
-/** A tab as the worker has it: one stream of one tab, with what waits to be taken by it. */
+/** A tab, as the worker sees it: one stream of one tab, and the items that the tab has not read yet. */
 
 /**
- * @import { StreamControl } from "./events.js"
- * @import { Hub } from "./hubs.js"
- * @import { FromTab, FromWorker, Item } from "./shared.js"
- * @import { AgentStream, Status } from "./stream.js"
+ * @import { StreamControl } from "../events.js"
+ * @import { AgentStream, Status } from "../stream.js"
+ * @import { FromTab, FromWorker, Item, Open } from "./messages.js"
+ * @import { SharedStream } from "./shared-streams.js"
  */
-import { PING_MS } from "./shared.js";
-import { since, stamp } from "./vigil.js";
+import { since, stamp } from "../clock.js";
+import { PING_MS } from "./messages.js";
 
-/** Items that a tab may leave unread, and the characters of the events among them. */
+/** Limits of what a tab may leave unread: items, and characters of the events among them. */
 const MAX_UNREAD = 4_000;
 const MAX_UNREAD_SIZE = 16 * 1024 * 1024;
 const LOW_UNREAD = 500;
-/** A tab without a lock that answers nothing for so long is gone. */
+/** A tab without a lock is gone if it has not answered for this long. */
 const GONE_MS = 6 * PING_MS;
-const ASK_MS = 15_000;
+const TOKEN_MS = 15_000;
 
-/** @typedef {Extract<FromTab, {kind: "open"}>} Open */
-
-/** Made when a tab opens a stream; `onLeft` is called when it has left. */
+/** Created when a tab opens a stream; `onGone` is called when it has left. */
 export class Tab {
   #port;
-  #hub;
-  #onLeft;
+  #stream;
+  #onGone;
   /** @type {Item[]} */
   #items = [];
   #size = 0;
   #unread = 0;
   #unreadSize = 0;
   #isLagging = false;
-  /** Whether it was pinged and has not answered: a frozen tab's pings would wait for it by the thousand. */
+  /** Whether a ping is unanswered. No second one is sent: in the queue of a frozen tab they would pile up. */
   #isPinged = false;
   #answered = stamp();
   #hasLock;
   /** @type {AgentStream | null} */
   #catchUp = null;
-  #isTold = { open: false, live: false };
+  #sentControls = { open: false, live: false };
   #asks = 0;
   /** @type {Map<number, (token: string | null | undefined) => void>} */
   #waiting = new Map();
   #gone = new AbortController();
   isJoined = false;
 
-  /** @param {MessagePort} port @param {Open} open @param {Hub} hub @param {() => void} onLeft */
-  constructor(port, open, hub, onLeft) {
+  /** @param {MessagePort} port @param {Open} open @param {SharedStream} stream @param {() => void} onGone */
+  constructor(port, open, stream, onGone) {
     this.#port = port;
-    this.#hub = hub;
-    this.#onLeft = onLeft;
+    this.#stream = stream;
+    this.#onGone = onGone;
     this.token = open.token;
     this.isFromNow = open.isFromNow;
-    /** After which event it is. */
+    /** The id of the last event that was sent to the tab. */
     this.cursor = open.cursor;
     this.#hasLock = open.lock !== null;
     port.onmessage = ({ data }) => this.#take(data);
-    // It gets the lock when the tab lets go of it, by dying if need be.
+    // The worker gets the lock when the tab releases it, or has died.
     if (open.lock !== null) navigator.locks.request(open.lock, () => this.leave()).catch(() => (this.#hasLock = false));
   }
 
-  /** Aborted when it has left. */
+  /** Aborted when the tab has left. */
   get gone() {
     return this.#gone.signal;
   }
@@ -71,7 +69,7 @@ export class Tab {
     return this.#catchUp !== null;
   }
 
-  /** Whether the stream by which it catches up has shown all that was. */
+  /** Whether the stream that catches up is live. */
   get isLive() {
     return this.#catchUp?.status.phase === "live";
   }
@@ -96,20 +94,20 @@ export class Tab {
     this.#endCatchUp();
     this.#port.close();
     for (const answer of this.#waiting.values()) answer(undefined);
-    this.#onLeft();
-    this.#hub.leave(this);
+    this.#onGone();
+    this.#stream.removeTab(this);
   }
 
-  // --- from the hub ---
+  // --- called by the shared stream ---
 
   /** @param {StreamControl | null} open @param {{event: any, size: number}[]} missed @param {Status} status
    * @param {boolean} isLive */
   join(open, missed, status, isLive) {
     this.#endCatchUp();
     this.isJoined = true;
-    if (open !== null && !this.#isTold.open) this.control(open);
+    if (open !== null && !this.#sentControls.open) this.control(open);
     for (const { event, size } of missed) this.event(event, size);
-    if (isLive && !this.#isTold.live) this.control({ type: "stream:live", data: { replayed: missed.length } });
+    if (isLive && !this.#sentControls.live) this.control({ type: "stream:live", data: { replayed: missed.length } });
     this.status(status);
   }
 
@@ -123,15 +121,15 @@ export class Tab {
   /** @param {string} id */
   moveTo(id) {
     this.cursor = id;
-    this.#items.push({ place: id });
+    this.#items.push({ position: id });
   }
 
   /** @param {StreamControl} control */
   control(control) {
-    if (control.type === "stream:open") this.#isTold.open = true;
-    if (control.type === "stream:live") this.#isTold.live = true;
+    if (control.type === "stream:open") this.#sentControls.open = true;
+    if (control.type === "stream:live") this.#sentControls.live = true;
     this.#items.push({ control });
-    this.#flush(); // no other news may follow for long
+    this.#flush(); // a status, which flushes as well, may not follow for a long time
   }
 
   /** @param {Status} status */
@@ -141,16 +139,16 @@ export class Tab {
     this.#flush();
   }
 
-  // --- on its own ---
+  // --- catching up, on a stream of its own ---
 
   catchUp() {
-    const stream = this.#hub.follow(this.cursor, this.isFromNow, {
+    const stream = this.#stream.newStream(this.cursor, this.isFromNow, {
       onEvent: (event, size) => this.event(event, size),
       onControl: (control) => this.control(control),
       onStatus: (status) => {
         if (this.#catchUp !== stream) return;
         this.status(status);
-        if (!this.#isLagging && this.#catchUp === stream) this.#hub.join(this, status.phase === "live");
+        if (!this.#isLagging && this.#catchUp === stream) this.#stream.join(this, status.phase === "live");
       },
     });
     this.#catchUp = stream;
@@ -170,17 +168,17 @@ export class Tab {
     this.#answered = stamp();
     this.#isPinged = false;
     if (message.kind === "close") this.leave();
-    else if (message.kind === "ack") this.#read(message);
+    else if (message.kind === "ack") this.#acknowledged(message);
     else if (message.kind === "token") this.#waiting.get(message.ask)?.(message.failed ? undefined : message.token);
   }
 
   /** @param {Extract<FromTab, {kind: "ack"}>} ack */
-  #read({ count, size }) {
+  #acknowledged({ count, size }) {
     this.#unread -= count;
     this.#unreadSize -= size;
     if (!this.#isLagging || this.#unread > LOW_UNREAD) return;
     this.#isLagging = false;
-    this.#hub.seat(this);
+    this.#stream.joinOrCatchUp(this);
   }
 
   #flush() {
@@ -197,12 +195,12 @@ export class Tab {
     this.#endCatchUp();
   }
 
-  /** A newer token than this one; undefined if the tab does not say. @param {string | null} than
+  /** A newer token than this one; undefined if the tab does not answer or has none. @param {string | null} than
    * @returns {Promise<string | null | undefined>} */
-  askToken(than) {
+  requestToken(than) {
     const ask = ++this.#asks;
     return new Promise((/** @type {(token: string | null | undefined) => void} */ resolve) => {
-      const timer = setTimeout(() => answer(undefined), ASK_MS);
+      const timer = setTimeout(() => answer(undefined), TOKEN_MS);
       /** @param {string | null | undefined} token */
       const answer = (token) => {
         clearTimeout(timer);
@@ -220,7 +218,8 @@ export class Tab {
   }
 }
 
-/** An error that a port can carry, with what a `RuncastError` has. @param {Error | null} error @returns {any} */
+/** An error in a form that a port can carry, with the fields of a `RuncastError`. @param {Error | null} error
+ * @returns {any} */
 function plain(error) {
   return error === null ? null : { ...error, message: error.message };
 }

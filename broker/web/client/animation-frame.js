@@ -1,8 +1,8 @@
-/** The next moment to show something: an animation frame, or a timer where none comes (hidden pages, Node). */
+/** The next animation frame, or a timer if there is none (hidden pages, Node). */
 const FRAME_MS = 16;
 const HIDDEN_MS = 250;
 
-/** @param {() => void} callback called once; the returned function prevents it @returns {() => void} */
+/** @param {() => void} callback called once; the returned function cancels it @returns {() => void} */
 export function nextFrame(callback) {
   if (typeof requestAnimationFrame !== "function") {
     const timer = setTimeout(callback, FRAME_MS);
@@ -17,6 +17,6 @@ export function nextFrame(callback) {
     callback();
   };
   const frame = requestAnimationFrame(show);
-  const timer = setTimeout(show, HIDDEN_MS); // a hidden page gets no frames, and may be hidden at any time
+  const timer = setTimeout(show, HIDDEN_MS); // a hidden page gets no frames, and a page may become hidden at any time
   return cancel;
 }
