@@ -69,7 +69,7 @@ async def test_its_main_job(app: Page, tmp_path: Path) -> None:
     await app.reload()
     question = app.get_by_role("region", name="Question")
     await expect(question).to_contain_text("Write the report", timeout=30_000)
-    await expect(app.locator(".executions .hint")).to_contain_text("waits for you")
+    await expect(app.locator(".executions .hint")).to_contain_text("needs an answer")
     await expect(app.get_by_role("status")).to_have_text("live")
     await question.get_by_role("button", name="Approve").click()
     await expect(app.locator(".badge")).to_have_text("completed")
@@ -79,11 +79,11 @@ async def test_its_main_job(app: Page, tmp_path: Path) -> None:
     await expect(app.get_by_label("Thinking").get_by_role("listitem").first).to_be_visible()
     await expect(app.locator(".text")).to_contain_text("sums.py")
     await expect(app.get_by_role("button", name="Cancel")).to_have_count(0)
-    await expect(app.get_by_role("status")).to_have_text("over")
+    await expect(app.get_by_role("status")).to_have_text("ended")
 
 
 async def test_cancel_and_the_list(app: Page, web_author: Author) -> None:
-    """What runs is cancelled by a button; what others start appears in the list, and can be looked at."""
+    """A button cancels an execution; executions that others start appear in the list, and can be selected."""
     await app.get_by_label("Agent").select_option("sleeper")
     await app.get_by_label("Task").fill("sleep well")
     await app.get_by_role("button", name="Start").click()
@@ -102,7 +102,7 @@ async def test_cancel_and_the_list(app: Page, web_author: Author) -> None:
 
 
 async def test_what_an_ending_leaves_open(app: Page, web_author: Author) -> None:
-    """Nothing is said to run in an execution that is over."""
+    """Nothing is shown as running after the terminal event."""
     await web_author.begin()
     await web_author.write(
         PhaseStart(phase_id="p", phase_name="Look"),
@@ -130,7 +130,7 @@ async def test_five_tabs_are_live(
 
 
 async def test_a_token_that_is_refused(app: Page, complaints: Complaints) -> None:
-    """Whoever signs in with a token that is none is told so, and may sign in again."""
+    """A sign-in with an invalid token shows an error, and may be repeated."""
     complaints.allow("status of 401")
     await app.get_by_role("button", name="Sign out").click()
     await app.get_by_label("Token").fill("not-a-token")

@@ -4,22 +4,22 @@ import { Executions } from "./Executions.jsx";
 import { useExecutionInAddress, useToken } from "./session.js";
 import { SignIn } from "./SignIn.jsx";
 import { Start } from "./Start.jsx";
-import { Connection, Story } from "./Story.jsx";
+import { Connection, Execution } from "./Execution.jsx";
 
 export function App() {
   const [token, setToken] = useToken();
   if (!token) return <SignIn onToken={setToken} />;
   return (
     <RuncastProvider key={token} token={token}>
-      <Desk onSignOut={() => setToken("")} />
+      <Workspace onSignOut={() => setToken("")} />
     </RuncastProvider>
   );
 }
 
-function Desk({ onSignOut }) {
+function Workspace({ onSignOut }) {
   const [executionId, setExecutionId] = useExecutionInAddress();
   const { startExecution, ...run } = useAgentExecution({ executionId });
-  useStoredExecution(run.executionId); // what the parts of the story show; the stream is the same one
+  useStoredExecution(run.executionId); // for the parts of the page; they share one stream
 
   async function start(request) {
     const started = await startExecution(request);
@@ -27,7 +27,7 @@ function Desk({ onSignOut }) {
   }
 
   return (
-    <div className="desk">
+    <div className="workspace">
       <header>
         <h1>Agents at work</h1>
         {run.executionId && <Connection />}
@@ -45,7 +45,7 @@ function Desk({ onSignOut }) {
             {run.error.message}
           </p>
         )}
-        {run.executionId ? <Story run={run} /> : <Welcome />}
+        {run.executionId ? <Execution run={run} /> : <Welcome />}
       </main>
     </div>
   );
@@ -54,8 +54,8 @@ function Desk({ onSignOut }) {
 function Welcome() {
   return (
     <section className="welcome">
-      <h2>Nothing is shown yet</h2>
-      <p>Start an agent, or choose an execution. Reload the page in the middle: it goes on where it was.</p>
+      <h2>No execution selected</h2>
+      <p>Start an agent, or select an execution. A reload of the page continues where it was.</p>
     </section>
   );
 }

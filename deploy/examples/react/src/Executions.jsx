@@ -1,5 +1,5 @@
 import { useAgentFeed } from "@runcast/client/react";
-import { STATES } from "./words.js";
+import { STATES } from "./labels.js";
 
 export function Executions({ selected, onSelect }) {
   const { executions, isLoaded, error, reconnect } = useAgentFeed({ limit: 30 });

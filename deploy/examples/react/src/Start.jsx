@@ -36,7 +36,7 @@ function useAgents() {
     let isShown = true;
     client.agents().then(
       (answer) => isShown && setAgents(answer.agents),
-      () => {}, // the feed tells what is wrong with the connection
+      () => {}, // the feed shows errors of the connection
     );
     return () => (isShown = false);
   }, [client]);

@@ -3,8 +3,8 @@ import { useCallback, useEffect, useState } from "react";
 const KEY = "runcast-example-token";
 
 /**
- * The token, from earlier in this tab, or on your own machine from `#token=…` (which then disappears from the address).
- * Anybody can send such a link: it replaces nobody who is signed in, and signs nobody in where others can reach the page.
+ * The token: the one stored for this tab, or on localhost the one in `#token=…`, which is then removed from the address.
+ * Anybody can send such a link. It never replaces a user who is signed in, and works on localhost only.
  */
 export function useToken() {
   const [token, setToken] = useState(() => sessionStorage.getItem(KEY) || (isOwnMachine() && tokenInAddress()) || "");
@@ -23,7 +23,7 @@ function tokenInAddress() {
   return new URLSearchParams(location.hash.slice(1)).get("token");
 }
 
-/** The execution that is shown is in the address, so that a reload, the back button and a link find it again. */
+/** The selected execution is in the address, for reloads, the back button and links. */
 export function useExecutionInAddress() {
   const [executionId, setExecutionId] = useState(executionInAddress);
   useEffect(() => {

@@ -1,7 +1,7 @@
 import { useState } from "react";
 
-/** What an agent asks: approval, a choice, a text; a form is answered as JSON here. */
-export function Question({ input, onAnswer }) {
+/** The form for an input of an agent: approval, choice or text; this example answers a form as JSON. */
+export function InputForm({ input, onAnswer }) {
   const [isSent, setIsSent] = useState(false);
 
   async function answer(value) {
@@ -15,7 +15,7 @@ export function Question({ input, onAnswer }) {
       <fieldset disabled={isSent}>
         {input.kind === "approval" && <Approval onAnswer={answer} />}
         {input.kind === "choice" && <Choice options={input.options ?? []} onAnswer={answer} />}
-        {(input.kind === "text" || input.kind === "form") && <Written kind={input.kind} onAnswer={answer} />}
+        {(input.kind === "text" || input.kind === "form") && <TextAnswer kind={input.kind} onAnswer={answer} />}
       </fieldset>
     </section>
   );
@@ -40,7 +40,7 @@ function Choice({ options, onAnswer }) {
   ));
 }
 
-function Written({ kind, onAnswer }) {
+function TextAnswer({ kind, onAnswer }) {
   const [text, setText] = useState("");
   const value = kind === "form" ? parsed(text) : text;
   return (

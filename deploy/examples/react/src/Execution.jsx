@@ -1,8 +1,8 @@
-// Each part selects what it shows from the store, and renders only when that has changed.
+// Each part selects its slice of the store, and renders only if the slice has changed.
 import { useAgentStore } from "@runcast/client/store";
 import { useEffect, useRef } from "react";
-import { Question } from "./Question.jsx";
-import { brief, PHASES, seconds, STATES } from "./words.js";
+import { InputForm } from "./InputForm.jsx";
+import { brief, PHASES, seconds, STATES } from "./labels.js";
 
 export function Connection() {
   const { phase, lastEventId, latencyMs, reconnects, error } = useAgentStore((store) => store.connection);
@@ -17,13 +17,13 @@ export function Connection() {
   );
 }
 
-export function Story({ run }) {
+export function Execution({ run }) {
   return (
     <article>
       <Head run={run} />
       <Plan />
       {run.state?.openInputs.map((input) => (
-        <Question key={input.inputId} input={input} onAnswer={(value) => run.answerInput(input.inputId, value)} />
+        <InputForm key={input.inputId} input={input} onAnswer={(value) => run.answerInput(input.inputId, value)} />
       ))}
       <Specialists />
       <div className="columns">
@@ -137,7 +137,7 @@ function took(status, duration) {
   return status === "running" ? "…" : status;
 }
 
-/** A list that grows shows its end, unless it was scrolled away from there. */
+/** A growing list that stays at its end unless the user scrolls up. */
 function Steps({ title, items, children }) {
   const list = useRef(null);
   const isAway = useRef(false);
@@ -145,14 +145,14 @@ function Steps({ title, items, children }) {
     if (!isAway.current) list.current.scrollTop = list.current.scrollHeight;
   }, [items]);
 
-  function look({ currentTarget: { scrollHeight, scrollTop, clientHeight } }) {
+  function onScroll({ currentTarget: { scrollHeight, scrollTop, clientHeight } }) {
     isAway.current = scrollHeight - scrollTop - clientHeight > 40;
   }
 
   return (
     <section className="card">
       <h3>{title}</h3>
-      <ol className="steps" ref={list} onScroll={look} tabIndex={0} aria-label={title}>
+      <ol className="steps" ref={list} onScroll={onScroll} tabIndex={0} aria-label={title}>
         {children}
       </ol>
     </section>
@@ -164,7 +164,7 @@ function Text() {
   if (!text) return null;
   return (
     <section className="card">
-      <h3>What it says</h3>
+      <h3>Text</h3>
       <div className="text">{text}</div>
     </section>
   );

@@ -1,7 +1,7 @@
 export const STATES = {
   queued: "queued",
   running: "running",
-  waiting_input: "waits for you",
+  waiting_input: "needs an answer",
   completed: "completed",
   failed: "failed",
   cancelled: "cancelled",
@@ -14,7 +14,7 @@ export const PHASES = {
   live: "live",
   waiting: "reconnecting",
   offline: "offline",
-  ended: "over",
+  ended: "ended",
   failed: "no connection",
   closed: "closed",
 };
