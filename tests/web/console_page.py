@@ -1,4 +1,4 @@
-"""The console as its tests see it: what a person finds by name, and a few facts that only a script can ask for."""
+"""A page object of the console: its parts by accessible name, and a few checks that need a script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ expect.set_options(timeout=WAIT_MS)
 
 
 async def start(stand: WebStand, user: str, agent: str, task: str = "Go", **params: Any) -> str:
-    """Start an execution as anybody would; its id."""
+    """Start an execution by the API; its id."""
     body = {"agent": agent, "task": task, "params": params}
     answer = await call(stand.edges[0].port, "POST", "/api/agent/execute", stand.token(user), body)
     assert answer.status == 202, answer
@@ -26,14 +26,14 @@ async def start(stand: WebStand, user: str, agent: str, task: str = "Go", **para
 
 
 class ConsolePage:
-    """A page with the console in it, somebody signed in."""
+    """A page with the console, with a user signed in."""
 
     def __init__(self, page: Page, stand: WebStand, user: str) -> None:
         self.page = page
         self._stand = stand
         self._user = user
         self.list = page.get_by_role("navigation", name="Executions")
-        self.rows = page.get_by_role("list", name="Story")
+        self.rows = page.get_by_role("list", name="Timeline")
         self.raw = page.get_by_role("list", name="Raw events")
         self.questions = page.get_by_role("region", name="Open questions")
         self.state = page.locator(".story-head .state")
@@ -42,16 +42,16 @@ class ConsolePage:
         self.details = page.get_by_role("complementary", name="Details")
 
     async def open(self, path: str = "/") -> ConsolePage:
-        """Sign in by a link, and go where `path` leads."""
+        """Sign in by a link, and go to `path`."""
         await self.page.goto(f"{self._stand.console(self._user)}&to={path}")
-        await expect(self.list.get_by_text("Reading…")).to_have_count(0)
+        await expect(self.list.get_by_text("Loading…")).to_have_count(0)
         return self
 
     async def watch(self, execution_id: str) -> ConsolePage:
         return await self.open(f"/x/{execution_id}")
 
     async def go(self, path: str) -> None:
-        """Where a link of the page would lead."""
+        """The address of a link on the page."""
         await self.page.evaluate("path => void (location.hash = path)", path)
 
     async def show_raw(self) -> None:
@@ -70,7 +70,7 @@ class ConsolePage:
         return [int(text) for text in texts]
 
     async def is_alive(self) -> None:
-        """The page draws, and answers to its keyboard."""
+        """The page renders, and reacts to keys."""
         for _ in range(3):
             await self.page.evaluate(A_FRAME)
         await self.page.keyboard.press("?")

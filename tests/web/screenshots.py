@@ -98,7 +98,7 @@ async def reconnecting(console: ConsolePage, stand: WebStand) -> None:
 
 
 async def many(console: ConsolePage, stand: WebStand) -> None:
-    """Ten executions at once: failed, over, asking, at work."""
+    """Ten executions at once: failed, completed, waiting for input, running."""
     await console.open()
     await start(stand, USER, "analyst", f"Survey {SOURCES}/site")
     await start(stand, USER, "panel", f"What do you make of {source('broker')}?", pace=0, patience=0)
@@ -114,7 +114,7 @@ async def many(console: ConsolePage, stand: WebStand) -> None:
 
 
 async def operations(console: ConsolePage, stand: WebStand) -> None:
-    """Both edges, the worker, Redis, while something runs."""
+    """Both edges, the worker and Redis, while an execution runs."""
     await console.open("/ops")
     for pace in (0.2, 0.5, 1.0):
         await start(stand, USER, "analyst", f"Survey {source('emitter')}", pace=pace)
@@ -123,14 +123,14 @@ async def operations(console: ConsolePage, stand: WebStand) -> None:
 
 
 async def new(console: ConsolePage, stand: WebStand) -> None:
-    """The form of the panel, made from what it says it takes."""
+    """The form of the panel, made from its input schema."""
     await console.open("/new")
     await console.page.get_by_role("radio", name="panel").check()
     await console.page.get_by_label("Task").fill(f"What do you make of {source('emitter')}?")
 
 
 async def idle(console: ConsolePage, stand: WebStand) -> None:
-    """Nothing is chosen; what was done before is in the list."""
+    """No execution is selected; earlier ones are in the list."""
     await console.open()
     await start(stand, USER, "panel", f"What do you make of {source('broker')}?", pace=0, patience=0)
     await start(stand, USER, "analyst", f"Survey {SOURCES}/site")

@@ -20,7 +20,7 @@ pytestmark = needs_chromium
 
 
 async def violations(page: Page) -> list[Any]:
-    """What axe finds that is serious or critical. The debugger runs its script: the page's policy would not."""
+    """Serious and critical violations found by axe. The debugger runs its script, which the page's policy forbids."""
     await page.evaluate(AXE.read_text())
     found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
@@ -31,7 +31,7 @@ async def violations(page: Page) -> list[Any]:
     ]
 
 
-async def fill_story(author: Author) -> None:
+async def fill_timeline(author: Author) -> None:
     await author.begin()
     await author.write(
         ToolStart(call_id="c", tool_name="read", params={"path": "a"}),
@@ -54,12 +54,12 @@ async def fill_story(author: Author) -> None:
 async def test_axe_finds_nothing_serious(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints, scheme: Any
 ) -> None:
-    """On sign-in, the list, a story with open questions, its raw events, the form, the operations, and a dialog."""
+    """On sign-in, the list, an execution with open inputs, its raw events, the form, the operations, and a dialog."""
     await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     await page.goto(stand.url)
     await expect(page.get_by_label("Access token")).to_be_visible()
     assert await violations(page) == []
-    await fill_story(web_author)
+    await fill_timeline(web_author)
     await start(stand, user, "failer", "Fail")
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.questions).to_contain_text("Who?")
@@ -84,7 +84,7 @@ async def test_axe_finds_nothing_serious(
 
 
 async def test_the_keyboard_is_enough(page: Page, stand: WebStand, user: str, complaints: Complaints) -> None:
-    """From the list into a story, its filter and its question, and back."""
+    """From the list to an execution, its filter and its input, and back."""
     console = await ConsolePage(page, stand, user).open()
     for number in range(3):
         await start(stand, user, "asker", f"Task {number}")
@@ -114,7 +114,7 @@ async def test_the_keyboard_is_enough(page: Page, stand: WebStand, user: str, co
 async def test_what_happens_is_said(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """Questions and the end are announced politely, and the page has landmarks and one first heading."""
+    """Inputs and the end are announced politely, and the page has landmarks and one first heading."""
     await web_author.begin()
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.state).to_have_text("Running")
@@ -128,7 +128,7 @@ async def test_what_happens_is_said(
     await expect(page.get_by_role("heading", level=1)).to_have_count(1)
 
 
-async def test_a_narrow_screen_shows_the_list_or_the_story(
+async def test_a_narrow_screen_shows_the_list_or_the_execution(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
     """One at a time, without a scroll bar below, and a way back."""

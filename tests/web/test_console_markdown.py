@@ -13,8 +13,8 @@ from tests.web.browser import Complaints, WebStand, needs_chromium
 pytestmark = needs_chromium
 
 RENDER = """async pieces => {
-    const { Prose } = await import("/console/prose.js");
-    const prose = new Prose();
+    const { MarkdownView } = await import("/console/markdown-view.js");
+    const prose = new MarkdownView();
     let text = "";
     for (const piece of pieces) prose.update(text += piece);
     return prose.node.innerHTML;

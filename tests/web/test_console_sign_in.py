@@ -1,4 +1,4 @@
-"""Who looks at the console: by the demo's link, by a token in a form, and no one else."""
+"""Sign-in to the console: by the demo's link, or by a token in a form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_wrong_token_is_refused_with_the_reason(page: Page, stand: WebSt
     complaints.allow(REFUSED)
     await page.goto(stand.url)
     field = page.get_by_label("Access token")
-    for wrong, said in ((" ", "Paste a token"), ("wrong token", "no token"), ("eyJ.wrong.one", "not accepted")):
+    for wrong, said in ((" ", "Paste a token"), ("wrong token", "not a token"), ("eyJ.wrong.one", "not accepted")):
         await field.fill(wrong)
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("alert")).to_contain_text(said)
@@ -71,7 +71,7 @@ async def test_signing_out_forgets_the_token(page: Page, stand: WebStand, user: 
 async def test_a_session_that_ends_is_renewed_in_place(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """Whoever watches is asked for a newer token, loses nothing of what is shown, and goes on."""
+    """The user is asked for a newer token, keeps the page, and continues."""
     complaints.allow(REFUSED)
     execution_id = await start(stand, user, "counter", count=25, pause=0.3)
     await page.goto(f"{stand.url}/#token={stand.token(user, ttl=8)}&to=/x/{execution_id}")
@@ -96,7 +96,7 @@ async def test_a_link_does_not_replace_somebody_without_a_question(
     """Neither in an open tab nor in one that is loaded: who stays is who they were; who agrees is the other."""
     console = await ConsolePage(page, stand, user).open()
     signed_in = page.get_by_role("button", name="Sign out")
-    dialog = page.get_by_role("dialog", name="Sign in by this link?")
+    dialog = page.get_by_role("dialog", name="Sign in with this link?")
     other = stand.token(user + "-other")
     for follow in (f"location.hash = '#token={other}&to=/new'", f"location.href = '/?1#token={other}'"):
         await page.evaluate(f"void ({follow})")
@@ -142,7 +142,7 @@ async def test_many_links_ask_once(page: Page, stand: WebStand, user: str, compl
 async def test_a_newer_token_of_the_same_person_is_taken(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """No question, since nothing changes but until when."""
+    """No question, as only the expiry of the token changes."""
     await ConsolePage(page, stand, user).open()
     newer = stand.token(user, ttl=7200)
     await page.evaluate(f"void (location.hash = '#token={newer}')")
@@ -156,7 +156,7 @@ async def test_elsewhere_than_on_this_machine_a_link_always_asks(
     """At an address that others can reach, nobody is signed in by having followed a link."""
     complaints.allow("Cross-Origin-Opener-Policy header has been ignored")  # as everywhere without TLS
     address = stand.url.replace("127.0.0.1", "console.runcast.test")
-    dialog = page.get_by_role("dialog", name="Sign in by this link?")
+    dialog = page.get_by_role("dialog", name="Sign in with this link?")
     await page.goto(f"{address}/#token={stand.token(user)}")
     await expect(dialog).to_contain_text(user)
     assert await storage(page) == {}
@@ -169,7 +169,7 @@ async def test_elsewhere_than_on_this_machine_a_link_always_asks(
 
 
 async def test_odd_links_harm_nothing(page: Page, stand: WebStand, user: str, complaints: Complaints) -> None:
-    """What cannot be decoded, is empty or is no token is passed by, and leaves the address."""
+    """A link without a valid token is ignored, and removed from the address."""
     await ConsolePage(page, stand, user).open()
     for odd in ("%", "", "%00", "a%20b", "x&to=%", "x.bnVsbA.x", "%E4%A4"):
         await page.evaluate("odd => void (location.hash = '#token=' + odd)", odd)

@@ -1,4 +1,4 @@
-"""An execution watched in the console, from the form that starts it to its end, whatever happens between."""
+"""The page of an execution, from its start in the form to its end, with every fault in between."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_specialists_stand_side_by_side(
 async def test_nothing_goes_on_in_an_execution_that_is_over(
     page: Page, stand: WebStand, web_author: Author, complaints: Complaints
 ) -> None:
-    """What an execution left open when it was cancelled is not said to run, or to work, for ever."""
+    """After a cancel, phases, specialists and calls that ran are shown as interrupted."""
     plan = Plan(goal="g", phases=[Phase(id=name, name=name) for name in ("first", "second", "third")])
     await web_author.begin()
     await web_author.write(
@@ -116,7 +116,7 @@ async def test_nothing_goes_on_in_an_execution_that_is_over(
     steps = page.get_by_role("list", name="Plan").get_by_role("listitem")
     await expect(steps).to_contain_text(["first1.0 s, complete", "second, interrupted", "third, pending"])
     await expect(console.rows.locator(".member.is-interrupted")).to_contain_text("interrupted")
-    await expect(console.row("search")).to_contain_text("not finished")
+    await expect(console.row("search")).to_contain_text("interrupted")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ async def test_a_text_is_answered_and_a_second_answer_is_told_who_was_first(
 async def test_a_form_is_made_from_its_schema(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """Types, limits, choices, nested objects; what is wrong is said at its field; what is empty is left out."""
+    """Types, limits, choices, nested objects; an error is shown at its field; empty fields are left out."""
     schema = {
         "type": "object",
         "required": ["email"],
@@ -176,7 +176,7 @@ async def test_a_form_is_made_from_its_schema(
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     form, status = console.questions, console.questions.get_by_role("status")
     await form.get_by_role("button", name="Send").click()
-    await expect(status).to_have_text("Email is needed.")
+    await expect(status).to_have_text("Email is required.")
     await form.get_by_label("Email").fill("ada@example.com")
     await form.get_by_label("Copies").fill("9")
     await form.get_by_role("button", name="Send").click()
@@ -196,7 +196,7 @@ async def test_a_form_is_made_from_its_schema(
 async def test_cancelling_asks_first_and_shows_who_and_why(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """A running call is shown as not finished afterwards."""
+    """A call that ran is shown as interrupted afterwards."""
     execution_id = await start(stand, user, "sleeper", "Wait")
     console = await ConsolePage(page, stand, user).watch(execution_id)
     await expect(console.row("I wait")).to_be_visible()
@@ -205,14 +205,14 @@ async def test_cancelling_asks_first_and_shows_who_and_why(
     await dialog.get_by_label("Reason").fill("Not needed")
     await dialog.get_by_role("button", name="Cancel execution").click()
     await expect(console.row("Cancelled")).to_contain_text(re.compile(f"{user}.*Not needed", re.DOTALL))
-    await expect(console.row("sleep").locator(".call")).to_have_class(re.compile("is-open"))
+    await expect(console.row("sleep").locator(".call")).to_have_class(re.compile("is-interrupted"))
     await expect(console.entry("Wait")).to_contain_text("Cancelled")
 
 
 async def test_a_failure_shows_its_error_and_on_demand_its_stack(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """The stack trace is asked for, as it never is in an event."""
+    """The stack trace is loaded on demand, as no event has it."""
     console = await ConsolePage(page, stand, user).watch(await start(stand, user, "failer", "Break <b>it</b>"))
     end = console.row("Failed")
     await expect(end).to_contain_text("Break <b>it</b>")
@@ -223,7 +223,7 @@ async def test_a_failure_shows_its_error_and_on_demand_its_stack(
 async def test_a_superseded_attempt_is_void_but_can_be_seen(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """What a lost attempt wrote is folded away; what slow steps and a sandbox said is shown."""
+    """Rows of a lost attempt are hidden; slow steps and sandbox violations are shown."""
     begin = await web_author.begin()
     await web_author.write(
         Thinking(thought="Before the loss"), ToolStart(call_id="c", tool_name="lost_call", params={})
@@ -243,7 +243,7 @@ async def test_a_superseded_attempt_is_void_but_can_be_seen(
     await expect(console.row("Before the loss")).to_have_count(0)
     await console.row("Attempt 1 was lost").get_by_role("button").click()
     await expect(console.row("Before the loss")).to_have_class(re.compile("is-void"))
-    await expect(console.row("lost_call").locator(".call")).to_have_class(re.compile("is-open"))
+    await expect(console.row("lost_call").locator(".call")).to_have_class(re.compile("is-interrupted"))
 
 
 async def test_an_edge_that_is_killed_and_restarted_costs_nothing(
@@ -274,7 +274,7 @@ async def test_an_edge_that_is_killed_and_restarted_costs_nothing(
 async def test_without_a_network_it_says_so_and_then_goes_on(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """What happened meanwhile is shown once the network is back, each event once. Also where tabs cannot share."""
+    """Events of the time offline are shown when the network is back, each once; with and without sharing."""
     complaints.allow("Failed to load resource", "ERR_")
     await page.add_init_script("delete globalThis.SharedWorker")  # set_offline reaches no worker
     await web_author.begin()
@@ -293,7 +293,7 @@ async def test_without_a_network_it_says_so_and_then_goes_on(
 async def test_many_tabs_are_all_live_over_two_connections(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """Each of four shows the list and a story: a browser would open six connections to one edge at most."""
+    """Four tabs, each with the list and an execution, although a browser opens at most six connections to an edge."""
     await web_author.begin()
     tabs = [page, *[await page.context.new_page() for _ in range(3)]]
     consoles = [await ConsolePage(tab, stand, user).watch(web_author.execution_id) for tab in tabs]
@@ -311,7 +311,7 @@ def open_streams(stand: WebStand) -> float:
 async def test_pausing_holds_the_page_and_not_the_stream(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """What came meanwhile is counted, and shown when it goes on."""
+    """New events are counted, and shown after the pause."""
     await web_author.begin()
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.row("Started")).to_be_visible()
@@ -326,12 +326,12 @@ async def test_pausing_holds_the_page_and_not_the_stream(
 async def test_who_scrolls_up_is_left_there(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """New rows do not move what is read; a button tells how many there are and leads to them."""
+    """New rows do not move the rows in view; a button shows their number and leads to them."""
     await web_author.begin()
     await web_author.say(80)
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.row("80 ")).to_be_in_viewport()
-    await page.get_by_role("region", name="Story").evaluate("node => node.scrollTop = 700")
+    await page.get_by_role("region", name="Timeline").evaluate("node => node.scrollTop = 700")
     jump = page.locator(".jump:visible")
     await expect(jump).to_be_visible()
     top = "node => node.getBoundingClientRect().top"

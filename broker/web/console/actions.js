@@ -1,4 +1,4 @@
-/** What can be done to an execution, and taken from it. */
+/** Actions on an execution: copy, export, cancel. */
 
 import { saveAs } from "./artifacts.js";
 import { copy as toClipboard } from "./curl.js";
@@ -12,13 +12,13 @@ export class Actions {
     this._id = executionId;
   }
 
-  /** To the clipboard; where the page may not, in a dialog to copy from. */
-  async copy(text, said) {
+  /** Copy to the clipboard; if the browser does not allow it, show the text in a dialog. */
+  async copy(text, notice) {
     const isDone = await toClipboard(text);
-    if (isDone) this._page.notify(said);
+    if (isDone) this._page.notify(notice);
     else
       await openDialog("Copy this", () =>
-        h("textarea", { class: "mono", rows: 5, readonly: true, "aria-label": "To copy" }, text),
+        h("textarea", { class: "mono", rows: 5, readonly: true, "aria-label": "Text to copy" }, text),
       );
   }
 
@@ -33,7 +33,7 @@ export class Actions {
     }
   }
 
-  /** A dialog asks for the reason; `button` cannot be pressed again once it was told. */
+  /** Ask for confirmation and a reason; `button` stays disabled after a cancel. */
   askToCancel(button) {
     return openDialog("Cancel this execution?", (close) => {
       const reason = h("input", {
@@ -41,12 +41,12 @@ export class Actions {
         id: "cancel-reason",
         maxlength: 1000,
         autocomplete: "off",
-        placeholder: "Why, for those who read it later",
+        placeholder: "Shown in the timeline",
       });
       const form = h(
         "form",
         { onsubmit: (event) => (event.preventDefault(), close(), this._cancel(reason.value.trim(), button)) },
-        h("p", { class: "muted" }, "The agent is told to stop. What it has done stays in the story."),
+        h("p", { class: "muted" }, "The agent will be stopped. The events so far are kept."),
         h(
           "div",
           { class: "field" },
@@ -73,7 +73,7 @@ export class Actions {
     button.disabled = true;
     try {
       await this._page.client.cancel(this._id, reason || undefined);
-      this._page.notify("Told to stop");
+      this._page.notify("Cancel requested");
     } catch (error) {
       button.disabled = false;
       this._page.notify(`Not cancelled: ${error.detail || error.message}`, true);

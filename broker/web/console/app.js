@@ -1,23 +1,23 @@
-/** The console's life: who is looking, what the address says is to be shown, and what is shown. */
+/** The console's entry: the session, and the page for the address. */
 
 import { ExecutionFeed } from "/client/feed.js";
 import { RuncastClient } from "/client/index.js";
-import { Announcer } from "./announce.js";
 import { h } from "./dom.js";
-import { Ticker } from "./frame.js";
+import { ExecutionList } from "./execution-list.js";
+import { ExecutionPage } from "./execution-page.js";
 import { icon } from "./icons.js";
-import { listen, showHelp } from "./keys.js";
-import { List } from "./list.js";
-import { Ops } from "./ops.js";
+import { listen, showHelp } from "./keyboard.js";
+import { LiveRegion } from "./live-region.js";
+import { OpsPage } from "./ops-page.js";
 import { LINK_QUESTION, Session, askAboutLink, refusedToken, signInPage, takeLink } from "./session.js";
 import { Shell } from "./shell.js";
-import { Start } from "./start.js";
-import { Story } from "./story.js";
+import { StartPage } from "./start-page.js";
+import { Ticker } from "./ticker.js";
 
 const LISTED = 100;
-/** A token that was brought so long ago serves all that ask for a newer one. */
-const NEW_MS = 60_000;
-/** One connection for all tabs: a browser opens six at most to one place. */
+/** A token renewed within this time is used for all streams that request a newer one. */
+const RENEWAL_REUSE_MS = 60_000;
+/** One connection for all tabs: browsers open at most six to a host. */
 const MODE = "shared";
 
 class App {
@@ -33,7 +33,7 @@ class App {
     if (offered) void this._consider(offered);
   }
 
-  /** Another address, or a link that signs in while the page is open. */
+  /** The address changed: another page, or a link with a token. */
   _arrive() {
     const offered = takeLink();
     if (offered && this._session.trusts(offered)) return void this._enter(offered);
@@ -41,7 +41,7 @@ class App {
     if (offered) void this._consider(offered);
   }
 
-  /** One question at a time, however many links there are. */
+  /** One dialog at a time, also with several links. */
   async _consider(offered) {
     if (document.querySelector("." + LINK_QUESTION)) return;
     if (await askAboutLink(offered, this._session.user)) this._enter(offered);
@@ -54,7 +54,7 @@ class App {
   }
 
   _open() {
-    this._visit = new Visit(this._session, (why) => this._leave(why));
+    this._visit = new SignedIn(this._session, (why) => this._leave(why));
   }
 
   _leave(why) {
@@ -71,7 +71,7 @@ class App {
 
   _keys() {
     const visit = (act) => (event) => (this._visit ? act(this._visit, event) : false);
-    const story = (act) => visit((current) => (current.view instanceof Story ? act(current.view) : false));
+    const page = (act) => visit((current) => (current.view instanceof ExecutionPage ? act(current.view) : false));
     return {
       j: visit((current) => current.list.move(1)),
       k: visit((current) => current.list.move(-1)),
@@ -81,18 +81,18 @@ class App {
       "/": visit((current, event) => current.filter(event)),
       n: visit(() => go("/new")),
       o: visit(() => go("/ops")),
-      a: story((view) => view.answer()),
-      p: story((view) => view.togglePause()),
-      r: story((view) => view.toggleRaw()),
-      l: story((view) => view.follow()),
+      a: page((view) => view.answer()),
+      p: page((view) => view.togglePause()),
+      r: page((view) => view.toggleRaw()),
+      l: page((view) => view.follow()),
       t: visit((current) => current.shell.nextTheme()),
       "?": visit(() => void showHelp()),
     };
   }
 }
 
-/** What a signed-in person has before them, until they sign out. */
-class Visit {
+/** Everything between sign-in and sign-out. */
+class SignedIn {
   constructor(session, onLeave) {
     this._session = session;
     this._onLeave = onLeave;
@@ -101,10 +101,10 @@ class Visit {
     this._renewedAt = -Infinity;
     this.client = new RuncastClient({ token: ({ refresh }) => this._token(refresh) });
     this.ticker = new Ticker();
-    this._announcer = new Announcer();
+    this._liveRegion = new LiveRegion();
     this.view = null;
-    this.list = new List(this._page());
-    this.shell = new Shell(this.list.node, this._announcer, { who: session.user, onSignOut: () => onLeave() });
+    this.list = new ExecutionList(this._page());
+    this.shell = new Shell(this.list.node, this._liveRegion, { who: session.user, onSignOut: () => onLeave() });
     this._feed = new ExecutionFeed(this.client, { limit: LISTED, mode: MODE });
     document.body.replaceChildren(this.shell.node);
     this.route();
@@ -121,37 +121,37 @@ class Visit {
     document.title = "Runcast";
   }
 
-  /** Show what the address says. */
+  /** Show the page for the address. */
   route() {
     const path = location.hash.slice(1);
     const execution = /^\/x\/([A-Za-z0-9_-]{1,64})$/.exec(path)?.[1];
     this.view?.end();
     this.view = execution
-      ? new Story(this._page(), execution)
+      ? new ExecutionPage(this._page(), execution)
       : path === "/ops"
-        ? new Ops(this._page())
+        ? new OpsPage(this._page())
         : path === "/new"
-          ? new Start(this._page())
+          ? new StartPage(this._page())
           : null;
-    this._name = execution ? "story" : path === "/ops" ? "ops" : path === "/new" ? "new" : "list";
+    this._name = execution ? "execution" : path === "/ops" ? "ops" : path === "/new" ? "new" : "list";
     this.shell.show(this.view?.node ?? welcome(), this._name);
     this.list.select(execution ?? null);
     this.view?.focus();
     this._showTitle();
   }
 
-  // --- what keys do ---
+  // --- actions of keys ---
 
   inList(target) {
     return this.list.node.contains(target);
   }
 
   filter(event) {
-    if (this.view instanceof Story && !this.inList(event.target)) this.view.focusFilter();
+    if (this.view instanceof ExecutionPage && !this.inList(event.target)) this.view.focusFilter();
     else this.list.focusFilter();
   }
 
-  /** Out of a field first, then back to the list. */
+  /** Leave a field first, then go back to the list. */
   escape({ target }) {
     if (target.matches?.("input, textarea, select")) return void target.blur();
     if (this._name === "list") return false;
@@ -161,23 +161,23 @@ class Visit {
 
   // --- parts ---
 
-  /** What views may use of the rest. */
+  /** What pages may use of the application. */
   _page() {
     return {
       client: this.client,
       mode: MODE,
       ticker: this.ticker,
-      announce: (text) => this._announcer.say(text),
+      announce: (text) => this._liveRegion.say(text),
       notify: (text, isBad) => this.shell.notify(text, isBad),
       open: (executionId) => go(`/x/${executionId}`),
       back: () => go("/"),
     };
   }
 
-  /** Only a person has another token. Until they bring one, whoever asked for it waits, and then goes on. Streams ask
-   * each for itself, and again when it takes long: who asks late gets what was brought, and nobody is asked twice. */
+  /** The user must enter a newer token; streams and requests wait for it. All of them wait for one dialog, and a late
+   * one gets the token that was just entered. */
   async _token(isRefused) {
-    const isNew = Date.now() - this._renewedAt < NEW_MS;
+    const isNew = Date.now() - this._renewedAt < RENEWAL_REUSE_MS;
     if (!isRefused || !this._wasIn || isNew) return this._session.token;
     this._renewal ??= this.shell.askForToken(check).then((token) => this._renewed(token));
     return await this._renewal;
@@ -202,12 +202,12 @@ class Visit {
 
   _showTitle() {
     const waiting = this.list.waiting;
-    const name = { list: "Executions", story: "Execution", ops: "Operations", new: "New execution" }[this._name];
+    const name = { list: "Executions", execution: "Execution", ops: "Operations", new: "New execution" }[this._name];
     document.title = `${waiting ? `(${waiting}) ` : ""}${name} · Runcast`;
   }
 }
 
-/** Rejects where an edge does not take the token. */
+/** Rejects if an edge does not accept the token. */
 function check(token) {
   return new RuncastClient({ token }).executions({ limit: 1 });
 }
@@ -228,9 +228,9 @@ function welcome() {
     "section",
     { class: "welcome", "aria-label": "Welcome" },
     h("h1", {}, "What are your agents doing?"),
-    h("p", { class: "muted" }, "Choose an execution to read its story as it happens, or start one."),
+    h("p", { class: "muted" }, "Select an execution to follow it live, or start one."),
     h("a", { class: "button primary", href: "#/new" }, icon("add"), "New execution"),
-    h("ul", { class: "hints" }, hint("jk", "through the list"), hint("/", "filter"), hint("?", "all keys")),
+    h("ul", { class: "hints" }, hint("jk", "move in the list"), hint("/", "filter"), hint("?", "all keys")),
   );
 }
 

@@ -1,18 +1,18 @@
-/** What an agent has made: links that lead to the web, texts that open, files that are saved. */
+/** The content of artifacts: links, pictures, texts to show or save, values. */
 
 import { h, setAttribute } from "./dom.js";
 import { plural } from "./format.js";
 import { icon } from "./icons.js";
+import { valueView } from "./json-view.js";
+import { MarkdownView } from "./markdown-view.js";
 import { safeUrl } from "./markdown.js";
-import { Prose } from "./prose.js";
 import { block, visible } from "./text.js";
-import { valueView } from "./values.js";
 
 const MAX_ARTIFACT = 4_000;
-/** A picture by value, of the kinds that are nothing but a picture: an SVG is a document. */
+/** A picture as a data URL. SVG is not allowed: it is a document that may contain scripts. */
 const PICTURE = /^data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+=*$/;
 
-/** Nodes for what an artifact holds: an address, a text, a value. */
+/** Nodes for the URL, the text and the value of an artifact. */
 export function artifactContent(item) {
   const nodes = [];
   if (item.url) nodes.push(PICTURE.test(item.url) ? picture(item) : artifactLink(item.url));
@@ -40,7 +40,7 @@ function artifactText(item) {
   const open = () => {
     const text = item.text;
     const isMarkdown = item.mediaType === "text/markdown";
-    const prose = new Prose();
+    const prose = new MarkdownView();
     if (isMarkdown) prose.update(text.replace(/^<!--[^]{0,500}?-->\s*/, ""));
     detail.replaceChildren(isMarkdown ? prose.node : block(text, { tag: "pre", most: MAX_ARTIFACT }));
   };
@@ -67,7 +67,7 @@ function artifactText(item) {
   return h("div", {}, h("div", { class: "artifact-actions" }, button, save), detail);
 }
 
-/** As a file of plain bytes: the type an agent claims never decides what a browser does with it. */
+/** Saved as plain bytes: the media type is the agent's and must not decide what a browser does with the file. */
 function download(item) {
   const name =
     String(item.name ?? item.artifactId)

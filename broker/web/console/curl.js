@@ -1,4 +1,4 @@
-/** Requests of this page as commands to copy. The token is never in them: `$RUNCAST_TOKEN` stands for it. */
+/** Requests of this page as commands. They never contain the token, but `$RUNCAST_TOKEN`. */
 
 const HEADER = '-H "Authorization: Bearer $RUNCAST_TOKEN"';
 
@@ -18,7 +18,7 @@ function quoted(text) {
   return `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-/** Copy, where the page may (https, or this machine). Whether it went well. */
+/** Copy to the clipboard, which browsers allow on https and localhost; whether it succeeded. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);

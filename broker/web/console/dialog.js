@@ -3,7 +3,7 @@
 import { h, setAttribute } from "./dom.js";
 import { icon } from "./icons.js";
 
-/** Open a dialog; resolves when it is closed. `content(close)` makes what is in it. */
+/** Open a dialog; resolves when it is closed. `content(close)` makes its content. */
 export function openDialog(title, content, { className = "" } = {}) {
   return new Promise((resolve) => {
     const close = () => node.close();
@@ -35,7 +35,7 @@ function closer(close) {
   );
 }
 
-/** A button with actions below it: `[label, icon, act]`. */
+/** A button with a menu of actions `[label, icon, act]`. */
 export function menu(label, actions) {
   const button = h(
     "button",

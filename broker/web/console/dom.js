@@ -25,25 +25,25 @@ function fill(node, properties, children) {
   return node;
 }
 
-/** Set the text, only if it is another: nothing is laid out anew for nothing. */
+/** Set the text if it differs, to avoid a needless layout. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Set or (null) remove an attribute, only if it is another. */
+/** Set an attribute if it differs; null removes it. */
 export function setAttribute(node, name, value) {
   if (value === null) node.removeAttribute(name);
   else if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-/** 0 to 100 as the custom property that meters are drawn from. */
+/** Set the custom property that meters are drawn from, 0 to 100. */
 export function setShare(node, percent) {
   node.style.setProperty("--share", String(Math.max(0, Math.min(100, percent))));
 }
 
 /**
- * A parent whose children are views of items, kept by key: what stays is updated where it is, what is new is made,
- * what is gone is removed. A view is `{node, update?(item), end?()}`.
+ * A parent whose children are views of items, by key: views of known items are updated in place, others are created or
+ * removed. A view is `{node, update?(item), end?()}`.
  */
 export class Keyed {
   constructor(parent, keyOf, create) {
@@ -53,7 +53,7 @@ export class Keyed {
     this._views = new Map();
   }
 
-  /** Show exactly these items. `changed(item)` says whether one that stays needs its update. */
+  /** Show exactly these items. `changed(item)`: whether the view of a known item must be updated. */
   show(items, changed = () => true) {
     const gone = new Map(this._views);
     let place = this._parent.firstChild;

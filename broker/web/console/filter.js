@@ -1,26 +1,26 @@
-/** Which rows are shown: by what they are about, and by words. */
+/** The filter of rows: by type and by words. */
 
 import { h, setAttribute } from "./dom.js";
 import { icon } from "./icons.js";
 
-/** Families of what an execution says: kinds of items in the story, types of events in the raw view. */
+/** Groups of types: kinds of items in the timeline, event types in the raw view. */
 const FAMILIES = [
   { id: "thinking", label: "Thinking", kinds: ["thought"], types: /^thinking/ },
   { id: "tools", label: "Tools", kinds: ["tool"], types: /^tool:/ },
   { id: "text", label: "Text", kinds: ["text"], types: /^message:/ },
   { id: "specialists", label: "Specialists", kinds: ["team"], types: /^(specialist:|synthesis)/ },
   { id: "results", label: "Results", kinds: ["result", "artifact"], types: /^(partial:|artifact)/ },
-  { id: "questions", label: "Questions", kinds: ["question"], types: /^input:/ },
+  { id: "inputs", label: "Inputs", kinds: ["input"], types: /^input:/ },
   {
-    id: "course",
-    label: "Course",
+    id: "status",
+    label: "Status",
     kinds: ["mark", "plan", "phase", "note", "custom", "attempt", "end"],
     types: /^(?!thinking|tool:|message:|specialist:|synthesis|partial:|artifact|input:)/,
   },
 ];
 
 export class Filter {
-  /** `onChange()` is called when what passes is another. */
+  /** `onChange()` is called when the filter has changed. */
   constructor(onChange) {
     this._onChange = onChange;
     this._families = new Set();
@@ -75,7 +75,7 @@ export class Filter {
     this._typed();
   }
 
-  /** Whether a story item passes; `wordsOf(item)` is asked only when words are looked for. */
+  /** Whether a timeline item passes; `wordsOf(item)` is called only with a filter by words. */
   passesItem(item, wordsOf) {
     if (this._families.size && !this._some((family) => family.kinds.includes(item.kind))) return false;
     return !this._words || wordsOf(item).includes(this._words);

@@ -1,4 +1,4 @@
-/** Numbers, times and names for people. Pure. */
+/** Numbers, times and names as text. Pure. */
 
 const NUMBER = new Intl.NumberFormat("en");
 const MONEY = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
@@ -33,7 +33,7 @@ function longDuration(seconds) {
   return shown.map(([count, unit]) => `${count} ${unit}`).join(" ");
 }
 
-/** Whole seconds only, for what is still running: `4 s`, `1 min 5 s`. */
+/** Whole seconds, for running times: `4 s`, `1 min 5 s`. */
 export function running(ms) {
   return duration(Math.max(1, Math.floor(ms / 1000)) * 1.0).replace(/\.0 s$/, " s");
 }
@@ -83,7 +83,7 @@ export function label(key) {
     .replace(/[_-]+/g, " ")
     .trim();
   if (!words || words.length > 60) return key;
-  // Two capitals and more are an abbreviation, which stays as it is.
+  // Two or more capitals are an abbreviation, which stays as it is.
   const lower = words.replace(/\b[A-Z](?:[a-z]+|\b)/g, (word) => word.toLowerCase());
   return lower[0].toUpperCase() + lower.slice(1);
 }

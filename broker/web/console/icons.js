@@ -67,7 +67,7 @@ const PATHS = {
   warning: ["M12 4L2.800 19.500h18.400z", "M12 10v4.500M12 17v.01"],
 };
 
-/** An icon; purely decorative, as the text beside it says the same. */
+/** An icon, decorative: the text beside it has the same meaning. */
 export function icon(name, className = "") {
   const paths = PATHS[name] ?? PATHS.info;
   return svg(
@@ -79,13 +79,13 @@ export function icon(name, className = "") {
 
 const SPECIALISTS = new Set(["layers", "gauge", "book", "shield", "pen", "search", "spark", "table", "terminal"]);
 
-/** The icon a specialist asks for by name, if there is such a one. */
+/** The icon of a specialist by its name; a default for unknown names. */
 export function specialistIcon(name) {
   if (name === "check") return icon("checkCircle");
   return icon(SPECIALISTS.has(name) ? name : "spark");
 }
 
-/** Runcast's mark: a point, and what leaves it. */
+/** The logo of Runcast. */
 export function mark() {
   return svg(
     "svg",

@@ -7,8 +7,8 @@ import { h } from "./dom.js";
 import { visible } from "./text.js";
 
 const MAX_INLINE = 8_000;
+/** A longer line is shown as plain text, to bound the time of the patterns below. */
 const MAX_LINE = 2_000;
-/** A longer line is text and nothing else: the patterns below must not meet what takes them long. */
 const MAX_DEPTH = 4;
 const MAX_CELLS = 40;
 
@@ -123,7 +123,7 @@ function readList(text, start, depth) {
   return { end, build: () => listNode(lines, ordered, depth) };
 }
 
-/** Whether a list goes on after a blank line; at the text's end nobody knows yet, so it may. */
+/** Whether a list continues after a blank line; at the end of the text it may. */
 function goesOn(text, at, ordered) {
   if (at >= text.length) return true;
   const { line } = lineAt(text, at);
@@ -211,7 +211,7 @@ function cells(line) {
 const SPAN =
   /(`{1,3})(?!`)([^\n]{1,300}?)(?<!`)\1(?!`)|\*\*(?=\S)([^\n]{1,300}?)(?<=\S)\*\*|(?<![\w*])\*(?=[^\s*])([^*\n]{1,300}?)(?<=\S)\*(?!\*)|(?<!\w)_(?=[^\s_])([^_\n]{1,300}?)(?<=\S)_(?!\w)|~~(?=\S)([^~\n]{1,300}?)~~|!?\[([^\]\n]{0,300})\]\(([^()\s]{1,1000})(?:[ \t]+"[^"\n]{0,200}")?\)|<(https?:\/\/[^\s<>]{1,1000})>|\bhttps?:\/\/[^\s<>"'`|]{1,1000}/g;
 
-/** What a reader takes for an address: with a scheme, or a name with dots that is no file's. */
+/** A text that looks like an address: with a scheme, or a name with dots that is not a file name. */
 const ADDRESS =
   /https?:\/\/([^\s/?#]{1,255})|(?<![\p{L}\p{N}.-])(?:www\.)?((?:[\p{L}\p{N}-]{1,63}\.){1,6}\p{L}{2,24})(?![\p{L}\p{N}])/iu;
 const FILE = /\.(?:md|py|rs|sh|js|ts|jsx|tsx|json|ya?ml|toml|txt|html?|css|go|java|rb|csv|pdf|ipynb)$/i;
@@ -243,7 +243,7 @@ function spanNode(match, depth) {
   return h("span", {}, link(bare, bare, bare, MAX_DEPTH), angled ? "" : visible(whole.slice(bare.length)));
 }
 
-/** Backslashes before punctuation go; two blanks or a backslash at a line's end break it. */
+/** Removes backslashes before punctuation; two blanks or a backslash at the end of a line make a line break. */
 function plain(text) {
   if (!text) return [];
   const parts = text.split(/(?: {2,}|\\)\n/);
@@ -253,7 +253,7 @@ function plain(text) {
   });
 }
 
-/** A link that leads to http or https; anything else is shown as it was written. */
+/** A link to http or https; any other one is shown as its source. */
 function link(target, label, whole, depth) {
   const url = safeUrl(target);
   if (!url) return visible(whole);
@@ -265,7 +265,7 @@ function link(target, label, whole, depth) {
   );
 }
 
-/** Whether a label looks like an address, and not like that to which its link leads. */
+/** Whether a label looks like an address other than the one of its link. */
 function namesAnother(label, url) {
   const text = label.normalize("NFKC").replaceAll("\u3002", ".").replace(MARKS, "");
   const [, authority, name] = ADDRESS.exec(text) ?? [];
@@ -274,7 +274,7 @@ function namesAnother(label, url) {
   return host !== undefined && host.replace(/^www\./, "") !== url.host.replace(/^www\./, "");
 }
 
-/** The address, if it is an absolute one of the web. */
+/** The URL of an absolute http or https address; otherwise null. */
 export function safeUrl(text) {
   try {
     const url = new URL(String(text));

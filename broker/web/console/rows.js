@@ -1,18 +1,18 @@
-/** The rows of a story: a view for each kind of item. */
+/** The rows of the timeline: a view for each kind of item. */
 
 import { artifactContent } from "./artifacts.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { STATES, clock as clockTime, duration, offset, plural } from "./format.js";
 import { icon } from "./icons.js";
-import { Prose } from "./prose.js";
+import { summary, summaryNodes, valueView } from "./json-view.js";
+import { MarkdownView } from "./markdown-view.js";
 import { TeamRow } from "./specialists.js";
-import { Growing, block, line, said, visible } from "./text.js";
-import { ToolRow } from "./tools.js";
-import { summary, summaryNodes, valueView } from "./values.js";
+import { Growing, block, line, isolated, visible } from "./text.js";
+import { ToolRow } from "./tool-row.js";
 
 /**
  * Views for items. `context`: `{clock, startedAt(), isEnded(), toggleAttempt(attempt), isOpen(attempt), stack()}`;
- * `stack()` promises the stack trace, for those who may see it.
+ * `stack()` resolves to the stack trace, or null if there is none or the token has no access to it.
  */
 export function rowView(item, context) {
   const inner = (VIEWS[item.kind] ?? unknown)(item, context);
@@ -53,7 +53,7 @@ const VIEWS = {
       { class: "row-mark-line" },
       item.title,
       item.detail && " ",
-      item.detail && said(line(item.detail, 120)),
+      item.detail && isolated(line(item.detail, 120)),
     );
     return { icon: rowIcon("play"), node };
   },
@@ -71,7 +71,7 @@ const VIEWS = {
     };
   },
 
-  phase(item, { isEnded }) {
+  phase(item) {
     const time = h("span", { class: "phase-time numbers" });
     const glyph = h("span", { class: "row-icon" });
     const view = {
@@ -80,7 +80,7 @@ const VIEWS = {
       update(changed) {
         setText(time, changed.status === "complete" ? duration(changed.duration) : "");
         const isDone = changed.status === "complete";
-        const isBusy = !isDone && !changed.isVoid && !isEnded();
+        const isBusy = changed.status === "running" && !changed.isVoid;
         glyph.replaceChildren(icon(isDone ? "checkCircle" : isBusy ? "target" : "dash"));
         glyph.classList.toggle("good", isDone);
         glyph.classList.toggle("busy", isBusy);
@@ -99,7 +99,7 @@ const VIEWS = {
   },
 
   text(item) {
-    const prose = new Prose();
+    const prose = new MarkdownView();
     prose.update(item.text);
     return { icon: rowIcon("message"), node: prose.node, update: (changed) => prose.update(changed.text) };
   },
@@ -115,7 +115,7 @@ const VIEWS = {
   },
 
   result(item) {
-    const title = item.specialist ? ["Partial result of ", said(line(item.specialist, 60))] : "Partial result";
+    const title = item.specialist ? ["Partial result of ", isolated(line(item.specialist, 60))] : "Partial result";
     return {
       icon: rowIcon("table"),
       node: h("div", { class: "result" }, h("h3", { class: "row-title" }, title), valueView(item.value)),
@@ -132,8 +132,8 @@ const VIEWS = {
         h(
           "h3",
           { class: "row-title" },
-          said(line(item.name ?? item.artifactId, 200)),
-          h("span", { class: "muted mono" }, said(line(item.mediaType, 60))),
+          isolated(line(item.name ?? item.artifactId, 200)),
+          h("span", { class: "muted mono" }, isolated(line(item.mediaType, 60))),
         ),
         content,
       ),
@@ -143,7 +143,7 @@ const VIEWS = {
     return view;
   },
 
-  question(item, { isEnded }) {
+  input(item, { isEnded }) {
     const answer = h("p", { class: "answer" });
     const glyph = rowIcon("question");
     const prompt = block(item.prompt, { className: "prompt" });
@@ -153,7 +153,7 @@ const VIEWS = {
       update(changed) {
         const isOpen = !changed.answer && !changed.isVoid && !isEnded();
         glyph.classList.toggle("waiting", isOpen);
-        prompt.hidden = isOpen; // it stands below, with its controls
+        prompt.hidden = isOpen; // the card of the open input shows it
         answer.replaceChildren(...answerNodes(changed, isOpen));
       },
     };
@@ -190,8 +190,7 @@ const VIEWS = {
 
   attempt(item, { toggleAttempt, isOpen }) {
     const button = h("button", { type: "button", class: "link-button" });
-    const show = () =>
-      setText(button, `${isOpen(item.lost) ? "Hide" : "Show"} what it did (${plural(item.count, "step")})`);
+    const show = () => setText(button, `${isOpen(item.lost) ? "Hide" : "Show"} its ${plural(item.count, "step")}`);
     button.addEventListener("click", () => {
       toggleAttempt(item.lost);
       show();
@@ -201,7 +200,7 @@ const VIEWS = {
       "p",
       {},
       h("strong", {}, `Attempt ${item.lost} was lost.`),
-      ` What it wrote is void; attempt ${item.next} begins again.`,
+      ` Its results are void; attempt ${item.next} starts again.`,
     );
     return { icon: rowIcon("history", "warn"), node: h("div", { class: "note warn" }, text, item.count > 0 && button) };
   },
@@ -213,21 +212,21 @@ const VIEWS = {
 
 const unknown = (item) => ({ icon: rowIcon("info"), node: h("p", {}, line(item.kind, 60)) });
 
-// --- questions -------------------------------------------------------------------------------------------------------
+// --- inputs -------------------------------------------------------------------------------------------------------
 
 function answerNodes({ answer, form }, isOpen) {
-  if (!answer) return [isOpen ? "Asked, and waits for the answer below." : "Not answered."];
-  if (answer.by === "system:expired") return [icon("clock"), "Nobody answered in time."];
+  if (!answer) return [isOpen ? "Waiting for an answer below." : "Not answered."];
+  if (answer.by === "system:expired") return [icon("clock"), "Not answered in time."];
   const value =
     form === "approval" && typeof answer.value === "boolean" ? (answer.value ? "Approved" : "Declined") : null;
   const glyph = icon(answer.value === false ? "cross" : "check");
   return value
-    ? [glyph, `${value} by `, said(line(answer.by, 120))]
+    ? [glyph, `${value} by `, isolated(line(answer.by, 120))]
     : [
         glyph,
-        said(line(answer.by, 120)),
+        isolated(line(answer.by, 120)),
         " answered: ",
-        h("strong", {}, said(summary(answer.value, 300) || "nothing")),
+        h("strong", {}, isolated(summary(answer.value, 300) || "nothing")),
       ];
 }
 
@@ -250,7 +249,7 @@ const ENDS = {
   },
 
   failed(item, stack) {
-    const code = item.code && h("code", { class: "code-tag" }, said(line(item.code, 80)));
+    const code = item.code && h("code", { class: "code-tag" }, isolated(line(item.code, 80)));
     return h(
       "div",
       { class: "end bad" },
@@ -261,7 +260,7 @@ const ENDS = {
   },
 
   cancelled(item) {
-    const by = item.by ? [" by ", said(line(item.by, 120))] : "";
+    const by = item.by ? [" by ", isolated(line(item.by, 120))] : "";
     return h(
       "div",
       { class: "end" },
@@ -275,14 +274,14 @@ function endTitle(text, extra = null) {
   return h("h2", { class: "end-title" }, text, extra);
 }
 
-/** The stack trace is in the record, not in the log: it is asked for when somebody wants it. */
+/** The stack trace is in the record, not in the log: it is loaded on demand. */
 function stackView(stack) {
   const button = h("button", { type: "button", class: "link-button" }, "Show the stack trace");
   const frame = h("div", {}, button);
   button.addEventListener("click", async () => {
     button.disabled = true;
-    const found = await stack().catch((error) => `It could not be had: ${error.message}`);
-    const text = found ?? "There is none, or this token may not see it (scope executions:debug).";
+    const found = await stack().catch((error) => `The stack trace could not be loaded: ${error.message}`);
+    const text = found ?? "There is no stack trace, or this token has no access to it (scope executions:debug).";
     frame.replaceChildren(h("pre", { class: "stack said", tabindex: "0" }, visible(text)));
   });
   return frame;

@@ -1,6 +1,6 @@
 /**
- * Fields from a JSON Schema: what an agent takes, what a form asks. What has no field of its own is written as JSON.
- * The schema comes from an agent: it is read, never run (no patterns), and bounded.
+ * Form fields from a JSON Schema, for the input of an agent and for forms. A value without a field of its own is entered
+ * as JSON. The schema comes from an agent: its patterns are not executed, and its size is bounded.
  */
 
 import { h } from "./dom.js";
@@ -14,7 +14,7 @@ const MAX_DEPTH = 3;
 let numbers = 0;
 const nextId = () => `field-${(numbers += 1)}`;
 
-/** Wrong input; `field` is the node to go to. */
+/** An invalid value; `field`: its node. */
 export class FieldError extends Error {
   constructor(message, field) {
     super(message);
@@ -22,7 +22,7 @@ export class FieldError extends Error {
   }
 }
 
-/** `{node, read()}`: `read` returns the object, without what was left empty, or throws `FieldError`. */
+/** `{node, read()}`: `read` returns the object without empty fields, or throws `FieldError`. */
 export function objectFields(schema, root = schema, depth = 0) {
   const required = new Set(Array.isArray(schema?.required) ? schema.required : []);
   const names = Object.keys(schema?.properties ?? {}).slice(0, MAX_FIELDS);
@@ -43,7 +43,7 @@ export function objectFields(schema, root = schema, depth = 0) {
   };
 }
 
-/** A reference inside the same schema, and what is optional by being possibly null. */
+/** Resolve a reference within the schema, and an optional type (anyOf with null). */
 function resolve(schema, root, hops = 0) {
   if (schema === null || typeof schema !== "object") return {};
   if (typeof schema.$ref === "string" && hops < 8) return resolve(lookUp(schema.$ref, root), root, hops + 1);
@@ -93,7 +93,7 @@ function field(name, schema, isRequired, root, depth) {
 
 function checked(made, name, isRequired) {
   const value = made.read();
-  if (isRequired && value === undefined) throw new FieldError(`${label(name)} is needed.`, made.input);
+  if (isRequired && value === undefined) throw new FieldError(`${label(name)} is required.`, made.input);
   return value;
 }
 
@@ -112,7 +112,7 @@ function group(name, schema, root, depth) {
   };
 }
 
-/** A check box carries its label itself; boxes in a row have a legend. */
+/** A check box has its own label; boxes in a row have a legend. */
 function bare(name, schema, made) {
   const hint = description(schema);
   if (made.isRow) {
@@ -248,7 +248,7 @@ function anything(schema) {
       try {
         return JSON.parse(input.value);
       } catch (error) {
-        throw new FieldError(`This is no JSON: ${error.message}`, input);
+        throw new FieldError(`This is not valid JSON: ${error.message}`, input);
       }
     },
   };

@@ -1,4 +1,4 @@
-/** Who is looking: the token, kept for this tab only, the form that asks for one, and what a link may bring. */
+/** The session: the token, which is kept for this tab only, the sign-in form, and links with a token. */
 
 import { openDialog } from "./dialog.js";
 import { h, setText } from "./dom.js";
@@ -15,8 +15,8 @@ export class Session {
   }
 
   /**
-   * Whether a link's token may sign in without a question. Anybody can send a link, and who follows it would go on in
-   * the sender's account: so it is the same person again, or nobody is signed in and the edge is this machine's own.
+   * Whether a link's token may sign in without confirmation. Anybody can send a link, and its reader would go on in the
+   * sender's account. So it must be the same user, or nobody is signed in and the edge is on this machine.
    */
   trusts(token) {
     return this._token === null ? isThisMachine(location.hostname) : isSamePerson(claims(token), claims(this._token));
@@ -26,7 +26,7 @@ export class Session {
     return this._token;
   }
 
-  /** What the token says of itself; unverified, for show. */
+  /** The name in the token, unverified, for display. */
   get user() {
     return nameOf(this._token);
   }
@@ -42,7 +42,7 @@ export class Session {
   }
 }
 
-/** The token of `#token=…`, which leaves the address bar and the history before anything else happens; or null. */
+/** The token of `#token=…`, or null. It is removed from the address bar and the history first. */
 export function takeLink() {
   const match = /^#token=([^&]*)(?:&to=(.*))?$/.exec(location.hash);
   if (!match) return null;
@@ -51,7 +51,7 @@ export function takeLink() {
   return clean(decode(match[1]));
 }
 
-/** Percent-decoded, or nothing if it cannot be. */
+/** The text, percent-decoded; empty if it cannot be decoded. */
 function decode(text) {
   try {
     return decodeURIComponent(text);
@@ -73,7 +73,7 @@ function nameOf(token) {
   return typeof sub === "string" || typeof sub === "number" ? String(sub) : null;
 }
 
-/** Ask whether a link's token is to sign in; true if so. `user` is who is signed in, if anybody. */
+/** Ask for confirmation to sign in with a link's token; whether it was given. `user`: who is signed in, or null. */
 export async function askAboutLink(token, user) {
   const name = line(nameOf(token) ?? "an unknown user", 80);
   const { org } = claims(token);
@@ -92,7 +92,11 @@ export async function askAboutLink(token, user) {
         typeof org === "string" && org !== "default" ? [" of ", h("strong", {}, line(org, 80))] : null,
         user ? [". You are ", h("strong", {}, line(user, 80)), " now."] : ".",
       ),
-      h("p", { class: "muted" }, "What you start and answer from then on is in that account, and its owner sees it."),
+      h(
+        "p",
+        { class: "muted" },
+        "Everything that you start or answer will belong to that account, and its owner can see it.",
+      ),
       h(
         "div",
         { class: "dialog-actions" },
@@ -101,7 +105,7 @@ export async function askAboutLink(token, user) {
       ),
     ];
   };
-  await openDialog("Sign in by this link?", content, { className: LINK_QUESTION });
+  await openDialog("Sign in with this link?", content, { className: LINK_QUESTION });
   return isWanted;
 }
 
@@ -118,11 +122,11 @@ function store(token) {
     if (token === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, token);
   } catch {
-    // Storage is forbidden: it lives as long as the page.
+    // Storage is forbidden: the token lasts until the page is closed.
   }
 }
 
-/** What somebody pasted as a token, or null if it cannot be one. */
+/** A pasted token without decoration; null if it is not a token. */
 export function clean(text) {
   const token = text
     .trim()
@@ -142,8 +146,8 @@ function claims(token) {
 }
 
 /**
- * The page that asks for a token. `check(token)` rejects when an edge does not take it; then `onDone(token)`. `why` is
- * what happened to the one before.
+ * The sign-in page. `check(token)` rejects if an edge does not accept the token; otherwise `onDone(token)` is called.
+ * `why`: why the last token is gone.
  */
 export function signInPage({ why, check, onDone }) {
   return h(
@@ -159,7 +163,7 @@ export function signInPage({ why, check, onDone }) {
   );
 }
 
-/** The form alone, as it also stands in a dialog. */
+/** The form alone, for a dialog. */
 export function tokenForm({ why, check, onDone }) {
   const input = h("input", {
     type: "password",
@@ -173,7 +177,7 @@ export function tokenForm({ why, check, onDone }) {
   });
   const problem = h("p", { class: "problem", id: "token-problem", role: "alert" }, why ?? "");
   const button = h("button", { type: "submit", class: "button primary wide" }, "Sign in");
-  // For password managers, which keep a name beside a password.
+  // For password managers, which need a name beside the password.
   const name = h("input", { type: "text", name: "username", autocomplete: "username", value: "token", hidden: true });
   const form = h(
     "form",
@@ -190,7 +194,7 @@ export function tokenForm({ why, check, onDone }) {
       h(
         "span",
         {},
-        "It stays in this tab. One for yourself: ",
+        "The token stays in this tab. Create one: ",
         h("code", { class: "nowrap" }, "runcast token --user you"),
       ),
     ),
@@ -202,7 +206,11 @@ export function tokenForm({ why, check, onDone }) {
     event.preventDefault();
     const token = clean(input.value);
     if (!token)
-      return fail(input.value.trim() ? "This is no token: it has characters that none has." : "Paste a token first.");
+      return fail(
+        input.value.trim()
+          ? "This is not a token: it contains characters that tokens never have."
+          : "Paste a token first.",
+      );
     button.disabled = true;
     setText(problem, "");
     try {
@@ -224,5 +232,5 @@ export function tokenForm({ why, check, onDone }) {
 export function refusedToken(error) {
   if (error.status === 401) return `This token was not accepted: ${line(error.detail || error.message, 200)}`;
   if (error.status === 403) return `This token may not read executions: ${line(error.detail || error.message, 200)}`;
-  return `The edge could not be asked: ${line(error.detail || error.message, 200)}`;
+  return `The edge could not be reached: ${line(error.detail || error.message, 200)}`;
 }

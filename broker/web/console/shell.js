@@ -1,22 +1,22 @@
-/** What is around everything: the bar on top, where the list and the stage are, short notices. */
+/** The frame of all pages: the top bar, the list, the stage, notices. */
 
-import { ConnectionPill } from "./connection.js";
+import { ConnectionPill } from "./connection-status.js";
 import { openDialog } from "./dialog.js";
 import { h, setAttribute } from "./dom.js";
 import { icon, mark } from "./icons.js";
-import { showHelp } from "./keys.js";
+import { showHelp } from "./keyboard.js";
 import { tokenForm } from "./session.js";
-import { said } from "./text.js";
+import { isolated } from "./text.js";
 
 const THEMES = ["system", "light", "dark"];
 const ICONS = { system: "theme", light: "sun", dark: "moon" };
 const NOTICE_MS = 3_500;
 
 export class Shell {
-  /** `side` is the list's node; `who` the user's name, `onSignOut()` is called by its button. */
-  constructor(side, announcer, { who, onSignOut }) {
+  /** `side`: the node of the list; `who`: the user's name. */
+  constructor(side, liveRegion, { who, onSignOut }) {
     this.pill = new ConnectionPill();
-    this._announcer = announcer;
+    this._liveRegion = liveRegion;
     this._stage = h("main", { class: "stage", id: "stage", tabindex: "-1" });
     this._links = [
       ["list", h("a", { href: "#/" }, "Executions")],
@@ -28,24 +28,24 @@ export class Shell {
     this.node = h(
       "div",
       { class: "shell" },
-      h("a", { class: "skip", href: "#stage", onclick: (event) => this._skip(event) }, "Skip to the story"),
+      h("a", { class: "skip", href: "#stage", onclick: (event) => this._skip(event) }, "Skip to content"),
       this._bar(who, onSignOut),
       this._work,
       this._notices,
-      announcer.node,
+      liveRegion.node,
     );
     this._showTheme();
   }
 
-  /** Put a view on the stage; `name`: list, story, new or ops. */
+  /** Show a view on the stage; `name`: list, execution, new or ops. */
   show(view, name) {
     this._stage.replaceChildren(...(view ? [view] : []));
     this._work.dataset.view = name;
     for (const [id, link] of this._links)
-      setAttribute(link, "aria-current", id === name || (id === "list" && name === "story") ? "page" : null);
+      setAttribute(link, "aria-current", id === name || (id === "list" && name === "execution") ? "page" : null);
   }
 
-  /** Ask for a newer token, without taking away what is being read; promises one that an edge accepts. */
+  /** Ask for a newer token, and keep the page; resolves to a token that an edge accepts. */
   askForToken(check) {
     return new Promise((resolve) => {
       const open = () =>
@@ -62,7 +62,7 @@ export class Shell {
       const bar = h(
         "div",
         { class: "session-bar", role: "alert" },
-        h("span", {}, "Your session is ending. Sign in again to go on watching."),
+        h("span", {}, "Your session is ending. Sign in again to continue."),
         h("button", { type: "button", class: "button small", onclick: open }, "Sign in"),
       );
       this._work.before(bar);
@@ -83,17 +83,17 @@ export class Shell {
     try {
       localStorage.setItem("runcast:theme", next);
     } catch {
-      // It holds until the page is left.
+      // Storage is forbidden: the theme lasts until the page is closed.
     }
     this._showTheme();
-    this._announcer.say(`Theme: ${next}`);
+    this._liveRegion.say(`Theme: ${next}`);
   }
 
   _bar(who, onSignOut) {
     return h(
       "header",
       { class: "bar" },
-      h("a", { class: "brand", href: "#/", "aria-label": "Runcast, to the list" }, mark(), h("span", {}, "Runcast")),
+      h("a", { class: "brand", href: "#/", "aria-label": "Runcast, executions" }, mark(), h("span", {}, "Runcast")),
       h(
         "nav",
         { class: "bar-links", "aria-label": "Pages" },
@@ -118,7 +118,7 @@ export class Shell {
         h(
           "button",
           { type: "button", class: "button quiet who", title: "Sign out", onclick: onSignOut },
-          who && h("span", { class: "who-name" }, said(who.slice(0, 40))),
+          who && h("span", { class: "who-name" }, isolated(who.slice(0, 40))),
           icon("signOut"),
           h("span", { class: "unseen" }, "Sign out"),
         ),

@@ -1,4 +1,4 @@
-/** A small line of the last values, in SVG. */
+/** A small line chart of the last values, in SVG. */
 
 import { setAttribute, svg } from "./dom.js";
 
@@ -31,7 +31,7 @@ export class Sparkline {
     this._draw();
   }
 
-  /** Over the whole width, however many there are. */
+  /** Any number of values fills the whole width. */
   _draw() {
     const values = this._values.length > 1 ? this._values : [...this._values, ...this._values];
     const top = Math.max(1e-9, ...values) * 1.1;

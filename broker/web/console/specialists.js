@@ -1,15 +1,15 @@
-/** Specialists side by side: who looks at what, how far each is, what each found. */
+/** Cards of specialists side by side: task, progress and findings of each. */
 
 import { Keyed, h, setAttribute, setShare, setText } from "./dom.js";
 import { duration, label } from "./format.js";
 import { icon, specialistIcon } from "./icons.js";
-import { Prose } from "./prose.js";
+import { summary, valueView } from "./json-view.js";
+import { MarkdownView } from "./markdown-view.js";
 import { block, line, visible } from "./text.js";
-import { ToolRow } from "./tools.js";
-import { summary, valueView } from "./values.js";
+import { ToolRow } from "./tool-row.js";
 
 const SHOWN_STEPS = 4;
-const SAID = { active: "working", complete: "done", interrupted: "interrupted", failed: "failed" };
+const STATUS_TEXTS = { active: "working", complete: "done", interrupted: "interrupted", failed: "failed" };
 const GLYPHS = { complete: "check", interrupted: "dash", failed: "cross" };
 
 export class TeamRow {
@@ -98,7 +98,7 @@ class MemberCard {
     this._state.replaceChildren(
       isActive ? "" : icon(GLYPHS[status]),
       h("span", { class: "numbers" }, text),
-      h("span", { class: "unseen" }, `, ${SAID[status]}`),
+      h("span", { class: "unseen" }, `, ${STATUS_TEXTS[status]}`),
     );
   }
 
@@ -106,7 +106,7 @@ class MemberCard {
     const shown = this._isWhole ? member.steps : member.steps.slice(-SHOWN_STEPS);
     const left = member.steps.length - shown.length;
     setAttribute(this._more, "hidden", left ? null : "");
-    setText(this._more, left ? `Show ${left} before` : "");
+    setText(this._more, left ? `Show ${left} earlier` : "");
     this._rows.show(shown);
   }
 
@@ -121,7 +121,7 @@ class MemberCard {
   }
 }
 
-/** What a specialist did or found, small. */
+/** A step of a specialist, in small. */
 function stepView(step, clock) {
   if (step.kind === "tool") return wrapped(new ToolRow(step, clock));
   if (step.kind === "text") return proseStep(step);
@@ -136,12 +136,12 @@ function wrapped(row) {
 }
 
 function proseStep(step) {
-  const prose = new Prose();
+  const prose = new MarkdownView();
   prose.update(step.text);
   return { node: h("li", {}, prose.node), update: (item) => prose.update(item.text) };
 }
 
-/** A partial result in a card: a headline, and all of it when opened. */
+/** A partial result in a card: a title that expands to the whole value. */
 class Finding {
   constructor(value) {
     this._value = value;
@@ -180,10 +180,10 @@ function headline(value) {
           .join(", ") || "Result",
     };
   const others = entries.filter((entry) => entry !== first).slice(0, 3);
-  return { title: line(first[1], 120), rest: others.map(said).join(" · ") };
+  return { title: line(first[1], 120), rest: others.map(entryText).join(" · ") };
 }
 
-/** A word speaks for itself; a number does not. */
-function said([key, value]) {
+/** A number is shown with its key, a word without. */
+function entryText([key, value]) {
   return typeof value === "number" ? `${label(key).toLowerCase()} ${summary(value)}` : summary(value, 40);
 }

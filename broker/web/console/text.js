@@ -1,17 +1,17 @@
-/** Whatever an agent said, shown as text: isolated in direction, with what would be invisible made visible, and clamped. */
+/** Text of agents for the page: isolated in direction, with invisible characters written out, and clamped. */
 
 import { h } from "./dom.js";
 import { bytes } from "./format.js";
 
+/** Characters of a string that are shown without "Show all". */
 export const CLAMP = 1_600;
-/** Characters of one string that are shown before somebody asks for the rest. */
 
-// Controls but tab, LF and CR; direction overrides, embeddings and isolates (which could make a path read as another);
+// Controls except tab, LF and CR; direction overrides, embeddings and isolates, by which a path may read as another one;
 // zero-width and other characters without a glyph; lone surrogates.
 const UNSEEN =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b\u2060-\u206f\u202a-\u202e\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
-/** The text with characters that change how others read, or that nobody sees, written out: `‹U+202E›`. */
+/** The text with invisible characters, and those that reorder others, written out: `‹U+202E›`. */
 export function visible(text) {
   return String(text).replace(UNSEEN, (unseen) => {
     const code = unseen.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
@@ -19,12 +19,12 @@ export function visible(text) {
   });
 }
 
-/** A short piece of it in a line. */
-export function said(text, className = "") {
+/** A short text, isolated in direction from the text around it. */
+export function isolated(text, className = "") {
   return h("bdi", { class: `said ${className}`.trim() }, visible(text));
 }
 
-/** One line, at most so many characters, whatever line ends are in it. */
+/** The text in one line, of at most `most` characters. */
 export function line(text, most = 300) {
   const cut = String(text)
     .slice(0, most * 2)
@@ -33,7 +33,7 @@ export function line(text, most = 300) {
   return visible(cut.length > most ? `${cut.slice(0, most)}…` : cut);
 }
 
-/** A block of it, clamped, with a button for the rest. */
+/** A block of text, clamped, with a button for the rest. */
 export function block(text, { tag = "p", className = "", most = CLAMP } = {}) {
   const whole = String(text);
   const node = h(tag, { class: `said ${className}`.trim(), dir: "auto" });
@@ -57,7 +57,7 @@ export function block(text, { tag = "p", className = "", most = CLAMP } = {}) {
   }
 }
 
-/** Not in the middle of a surrogate pair. */
+/** Where to cut, not within a surrogate pair. */
 function cutAt(text, most) {
   const code = text.charCodeAt(most - 1);
   return code >= 0xd800 && code <= 0xdbff ? most - 1 : most;
@@ -67,7 +67,7 @@ function size(text) {
   return text.length < 10_000 ? `${text.length.toLocaleString("en")} characters` : bytes(text.length);
 }
 
-/** Text that grows: only what is new is added to the page. */
+/** Text that grows: only the new part is added to the page. */
 export class Growing {
   constructor(className = "") {
     this.node = h("p", { class: `said ${className}`.trim(), dir: "auto" });

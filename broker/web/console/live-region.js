@@ -1,17 +1,17 @@
-/** A few words for those who hear the page: polite, and at most one every other second. */
+/** The live region for screen readers: polite, and at most one text every 1.8 seconds. */
 
 import { h } from "./dom.js";
 
 const PAUSE_MS = 1_800;
 
-export class Announcer {
+export class LiveRegion {
   constructor() {
     this.node = h("div", { class: "unseen", role: "status", "aria-live": "polite" });
     this._next = null;
     this._timer = 0;
   }
 
-  /** Say it soon; what was to be said before and was not yet is left out. */
+  /** Announce a text soon. It replaces one that still waits. */
   say(text) {
     this._next = text;
     this._timer ||= setTimeout(() => this._speak(), 60);

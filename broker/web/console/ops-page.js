@@ -1,11 +1,11 @@
-/** The operations page: edges, workers, queues and Redis, as an edge sees them every two seconds. */
+/** The operations page: edges, workers, queues and Redis, from a snapshot every two seconds. */
 
-import { Banner, ConnectionPill } from "./connection.js";
+import { Banner, ConnectionPill } from "./connection-status.js";
 import { Keyed, h, setAttribute, setShare, setText } from "./dom.js";
 import { age, bytes, compact, milliseconds, plural, whole } from "./format.js";
 import { icon } from "./icons.js";
 import { Sparkline } from "./sparkline.js";
-import { line, said, visible } from "./text.js";
+import { isolated, line, visible } from "./text.js";
 
 const TILES = [
   { id: "viewers", label: "Viewers", value: ({ totals }) => totals.viewers, show: compact },
@@ -25,7 +25,7 @@ function slowest(edges) {
   return known.length ? Math.max(...known) : null;
 }
 
-export class Ops {
+export class OpsPage {
   /** `page`: `{client, ticker, announce(text), back()}`. */
   constructor(page) {
     this._snapshot = null;
@@ -135,7 +135,7 @@ const EDGE_COLUMNS = [
   [
     "Edge",
     (edge) => [
-      said(line(edge.id, 24), "mono"),
+      isolated(line(edge.id, 24), "mono"),
       edge.self && h("span", { class: "badge" }, "this one"),
       edge.draining && h("span", { class: "badge warn" }, "draining"),
     ],
@@ -151,7 +151,7 @@ const EDGE_COLUMNS = [
 ];
 
 const WORKER_COLUMNS = [
-  ["Worker", (worker) => said(line(worker.host ? `${worker.host}:${worker.pid}` : worker.id, 40), "mono")],
+  ["Worker", (worker) => isolated(line(worker.host ? `${worker.host}:${worker.pid}` : worker.id, 40), "mono")],
   ["Agents", (worker) => line(worker.agents.join(", "), 300), "wraps"],
   ["Running", (worker) => `${whole(worker.running)} of ${whole(worker.concurrency)}`],
   ["Memory", (worker) => (worker.rssBytes ? bytes(worker.rssBytes) : "–")],
@@ -159,7 +159,7 @@ const WORKER_COLUMNS = [
 ];
 
 const AGENT_COLUMNS = [
-  ["Agent", (agent) => said(line(agent.name, 60))],
+  ["Agent", (agent) => isolated(line(agent.name, 60))],
   ["Workers", (agent) => whole(agent.workers)],
   ["Queued", (agent) => whole(agent.queued)],
   ["Oldest", (agent) => (agent.oldestMs === null || agent.oldestMs === undefined ? "–" : milliseconds(agent.oldestMs))],
@@ -167,7 +167,7 @@ const AGENT_COLUMNS = [
 
 const up = ({ startedAt }, now) => (startedAt ? age(Math.max(0, now - startedAt)).replace("now", "< 1 min") : "–");
 
-/** A table whose cells change where they are. */
+/** A table whose cells are updated in place. */
 class Table {
   constructor(title, columns, keyOf) {
     this._columns = columns;
@@ -238,7 +238,7 @@ class RedisCard {
   show(redis) {
     const isUp = redis.up !== false;
     setAttribute(this._state, "data-tone", isUp ? "good" : "bad");
-    this._state.replaceChildren(h("i", { class: "dot" }), isUp ? "Up" : "Away");
+    this._state.replaceChildren(h("i", { class: "dot" }), isUp ? "Up" : "Down");
     const most = redis.maxMemoryBytes;
     this._meter.hidden = !most;
     if (most) setShare(this._meter, (100 * redis.usedMemoryBytes) / most);

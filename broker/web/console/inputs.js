@@ -1,4 +1,4 @@
-/** Open questions of an execution, answered where they are read: approval, choice, text, form. The first answer wins. */
+/** The open inputs of an execution, each with its form: approval, choice, text or form. The first answer counts. */
 
 import { Keyed, h, setText } from "./dom.js";
 import { duration, running } from "./format.js";
@@ -6,10 +6,10 @@ import { icon } from "./icons.js";
 import { FieldError, objectFields } from "./schema-form.js";
 import { block, line, visible } from "./text.js";
 
-const MANY = 4;
-/** More choices than these, or longer ones, are a list rather than a row of buttons. */
+/** More options, or longer ones, are shown as a list instead of buttons. */
+const MAX_BUTTONS = 4;
 
-export class Approvals {
+export class OpenInputs {
   /** `answer(inputId, value)` sends one, and rejects with a `RuncastError`. */
   constructor(answer, clock) {
     this._cards = h("ul", { class: "questions" });
@@ -17,7 +17,7 @@ export class Approvals {
     this._keyed = new Keyed(
       this._cards,
       (input) => input.inputId,
-      (input) => new Question(input, answer, clock),
+      (input) => new InputCard(input, answer, clock),
     );
   }
 
@@ -27,7 +27,7 @@ export class Approvals {
   }
 
   tick() {
-    for (const question of this._keyed.views()) question.tick();
+    for (const card of this._keyed.views()) card.tick();
   }
 
   focus() {
@@ -35,7 +35,7 @@ export class Approvals {
   }
 }
 
-class Question {
+class InputCard {
   constructor(input, answer, clock) {
     this._input = input;
     this._answer = answer;
@@ -87,7 +87,7 @@ class Question {
     this._say("Sending…");
     try {
       await this._answer(this._input.inputId, value);
-      this._say("Sent. Waiting for the agent to take it.");
+      this._say("Sent. Waiting for the agent.");
     } catch (error) {
       this._disable(error.status === 409);
       this._say(refusal(error), true);
@@ -106,11 +106,11 @@ class Question {
 
 function refusal(error) {
   const by = error.body?.answeredBy ?? error.body?.by;
-  if (error.status === 409 && by) return `${line(by, 120)} was first to answer.`;
+  if (error.status === 409 && by) return `Already answered by ${line(by, 120)}.`;
   return line(error.detail ?? error.title ?? error.message, 400);
 }
 
-/** The controls of a question's kind; a form that is submitted has a `read()`. */
+/** The controls for the kind of an input; a form with a submit button gets a `read()`. */
 function controls(input, send, id) {
   const kinds = { approval, choice, text, form };
   return (kinds[input.kind] ?? text)(input, send, id);
@@ -136,7 +136,7 @@ function approval(_input, send, id) {
 
 function choice(input, send, id) {
   const options = (input.options ?? []).slice(0, 100);
-  if (options.length <= MANY && options.every((option) => option.length <= 60)) {
+  if (options.length <= MAX_BUTTONS && options.every((option) => option.length <= 60)) {
     const buttons = options.map((option) =>
       h(
         "button",
@@ -165,7 +165,7 @@ function choice(input, send, id) {
 function text(_input, _send, id) {
   const area = h("textarea", { rows: 2, "aria-labelledby": id, placeholder: "Your answer" });
   return submitted(area, "Send", () => {
-    if (!area.value.trim()) throw new FieldError("Write an answer first.", area);
+    if (!area.value.trim()) throw new FieldError("Enter an answer.", area);
     return area.value;
   });
 }
@@ -175,7 +175,7 @@ function form(input) {
   return submitted(fields.node, "Send", () => fields.read());
 }
 
-/** The form's own `read` is set when it is put into one. */
+/** `read` becomes a method of the form once the button is part of one. */
 function submitted(content, label, read) {
   const button = h("button", { type: "submit", class: "button primary" }, label);
   queueMicrotask(() => {

@@ -1,13 +1,13 @@
-/** The column beside a story: what it has used, what it made, how it is connected, what it is. */
+/** The details beside the timeline: usage, artifacts, connection, execution. */
 
+import { described, losses } from "./connection-status.js";
 import { Keyed, h, setAttribute, setText } from "./dom.js";
-import { described, losses } from "./connection.js";
 import { compact, milliseconds, moment, money, whole } from "./format.js";
 import { icon } from "./icons.js";
-import { line, said } from "./text.js";
+import { isolated, line } from "./text.js";
 
-export class Overview {
-  /** `onCopy()` copies the id, `onArtifact(artifactId)` shows one in the story. */
+export class Details {
+  /** `onCopy()` copies the id, `onArtifact(artifactId)` shows an artifact in the timeline. */
   constructor(executionId, { onCopy, onArtifact }) {
     this._usage = new Facts("Usage", "usage");
     this._connection = new Facts("Connection", "connection");
@@ -81,7 +81,7 @@ function aboutFacts(state) {
   ];
 }
 
-/** A list of names and values; what is null is left out, and without any the part is not shown. */
+/** A list of names and values. Values that are null are left out; a part without values is hidden. */
 class Facts {
   constructor(title, name) {
     this._values = h("dl", { class: "pairs" });
@@ -124,7 +124,7 @@ function artifactEntry(item, onArtifact) {
         "button",
         { type: "button", class: "link-button", title: line(name, 300), onclick: () => onArtifact(item.artifactId) },
         icon("document"),
-        said(line(short, 60)),
+        isolated(line(short, 60)),
       ),
     ),
   };

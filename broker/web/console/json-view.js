@@ -1,8 +1,8 @@
-/** Any JSON value, as a person would like to read it: facts, small tables, lists; the rest as an indented tree. */
+/** A view of any JSON value: facts, small tables, lists; the rest as an indented tree. */
 
 import { h } from "./dom.js";
 import { label, whole } from "./format.js";
-import { line, said, visible } from "./text.js";
+import { isolated, line, visible } from "./text.js";
 
 const MAX_ROWS = 50;
 const MAX_COLUMNS = 8;
@@ -29,7 +29,7 @@ function number(value) {
   return Number.isInteger(value) && Math.abs(value) < 1e15 ? whole(value) : String(value);
 }
 
-/** A string in a place where strings are short; a long one has a button for the rest. */
+/** A string; a long one is cut, with a button for the rest. */
 function clamped(text) {
   if (text.length <= MAX_STRING) return h("span", { class: "said string", dir: "auto" }, visible(text));
   const node = h("span", { class: "said string", dir: "auto" }, visible(text.slice(0, MAX_STRING)), "… ");
@@ -39,12 +39,12 @@ function clamped(text) {
   return node;
 }
 
-/** Keys that are words are shown as words; others, a path for one, as they are. */
+/** A key that is a word becomes a label; others, such as paths, stay as they are. */
 function keyLabel(key) {
   return /^[A-Za-z][A-Za-z0-9_]{0,40}$/.test(key) ? label(key) : visible(key.slice(0, 200));
 }
 
-/** Short facts first, side by side; then what takes a line of its own. */
+/** Short facts first, side by side; then those that take a line of their own. */
 function facts(value, depth) {
   const keys = Object.keys(value);
   if (!keys.length) return h("span", { class: "literal" }, "nothing");
@@ -153,16 +153,16 @@ export function summary(value, most = 160) {
   );
 }
 
-/** The same for a row that can be opened, with keys quieter than values. The spaces are for who hears it. */
+/** The same as nodes, with keys less prominent than values. The spaces separate them for screen readers. */
 export function summaryNodes(value) {
-  if (value === null || typeof value !== "object" || Array.isArray(value)) return [said(summary(value))];
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return [isolated(summary(value))];
   return parts(value).flatMap(([key, text]) => [
-    h("span", { class: "pair-of" }, h("bdi", { class: "key" }, key), " ", text && said(text)),
+    h("span", { class: "pair-of" }, h("bdi", { class: "key" }, key), " ", text && isolated(text)),
     " ",
   ]);
 }
 
-/** What of an object fits into a line, as keys and texts. */
+/** The members of an object that fit into a line, as keys and texts. */
 function parts(value) {
   const found = Object.entries(value).map(([key, item]) => [line(label(key).toLowerCase(), 40), partText(item)]);
   return found.filter(([, text]) => text !== null).slice(0, MAX_PARTS);

@@ -1,4 +1,4 @@
-/** How a stream is connected, in words: for the bar on top, the story's banner and its details. Pure but for its nodes. */
+/** The connection of a stream in words: for the top bar, the banner, and the details. */
 
 import { h, setAttribute, setText } from "./dom.js";
 import { plural, running } from "./format.js";
@@ -17,9 +17,9 @@ const PHASES = {
 };
 
 const NO_ANSWER =
-  "The edge has not answered yet. A browser opens six connections to a host at most: closing other tabs may help.";
+  "The edge has not answered yet. Browsers open at most six connections to a host: closing other tabs may help.";
 
-/** `{word, tone}` of a status; a first connect is connecting, a later one reconnecting. */
+/** `{word, tone}` of a status. A later connection is "reconnecting". */
 export function described(status) {
   const [word, tone] = PHASES[status.phase] ?? PHASES.idle;
   if (status.phase === "connecting" && (status.reconnects > 0 || status.lastEventId))
@@ -27,12 +27,12 @@ export function described(status) {
   return { word, tone };
 }
 
-/** A sentence on what is not right, or null when all is well. */
+/** A sentence about a problem of the connection; null without one. */
 export function trouble(status, now) {
   const { word } = described(status);
   if (status.phase === "failed" && isMissing(status.error)) return "There is no such execution, or it is not yours.";
   if (status.phase === "failed") return `Not connected: ${reason(status.error)}`;
-  if (status.phase === "offline") return "This device is offline. It goes on by itself once there is a network.";
+  if (status.phase === "offline") return "This device is offline. The stream resumes when the network is back.";
   if (word === "Connecting" && status.error?.type?.endsWith(":no-answer")) return NO_ANSWER;
   if (word !== "Reconnecting") return null;
   const left = status.retryAt ? Math.max(0, status.retryAt - now) : 0;
@@ -40,7 +40,7 @@ export function trouble(status, now) {
   return `${whatHappened(status)}. ${when} ${resumeWord(status)}`;
 }
 
-/** An edge that gives a reason is told of by it; so is one that was never reached. */
+/** The reason is shown if an edge gave it, or if no edge was ever reached. */
 function whatHappened({ error, connectedAt }) {
   const hasReason = error && (error.status > 0 || connectedAt === null);
   return hasReason ? `Not connected: ${reason(error).replace(/\.$/, "")}` : "The connection was lost";
@@ -48,24 +48,24 @@ function whatHappened({ error, connectedAt }) {
 
 function resumeWord({ lastEventId }) {
   if (!lastEventId) return "";
-  return `It resumes after event ${lastEventId.slice(lastEventId.indexOf("-") + 1)}; nothing is missed.`;
+  return `The stream resumes after event ${lastEventId.slice(lastEventId.indexOf("-") + 1)}; no event is lost.`;
 }
 
 const reason = (error) => error?.detail || error?.message || "the edge refused the stream";
 const isMissing = (error) => error?.status === 404;
 
-/** What resets said that cannot be had any more, in a sentence, or null. */
+/** A sentence about lost history, from the last `stream:reset`; null without one. */
 export function losses(resets) {
   const last = resets.at(-1);
   if (!last) return null;
   if (last.lostFrom && last.lostTo) {
-    return `Events ${last.lostFrom} to ${last.lostTo} are no longer kept: the log was ${last.reason === "trimmed" ? "trimmed" : "changed"}.`;
+    return `Events ${last.lostFrom} to ${last.lostTo} are no longer available: the log was ${last.reason === "trimmed" ? "trimmed" : "changed"}.`;
   }
-  if (last.reason === "diverged") return "A failover took back some of the log; this is the log as it is now.";
-  return "The place to resume from was not in the log; it was read again.";
+  if (last.reason === "diverged") return "A failover removed events from the log. The timeline shows the current log.";
+  return "The last event was not in the log. The log was read again from its start.";
 }
 
-/** The dot and the word in the bar on top. */
+/** The dot and the word in the top bar. */
 export class ConnectionPill {
   constructor() {
     this._dot = h("i", { class: "dot" });
@@ -82,7 +82,7 @@ export class ConnectionPill {
   }
 }
 
-/** A line over the story while something is not right. It comes a moment late: a short break needs no words. */
+/** A line above the page while the connection has a problem. It appears with a delay: short interruptions need none. */
 export class Banner {
   constructor(announce) {
     this._announce = announce;

@@ -1,9 +1,9 @@
-/** The head of a story: how it stands, what it is about, how far it is, and what can be done to it. */
+/** The header of an execution page: state, agent, task, progress and actions. */
 
 import { Keyed, h, setAttribute, setShare, setText } from "./dom.js";
 import { STATES, duration, isOver, running } from "./format.js";
 import { icon } from "./icons.js";
-import { line, said, visible } from "./text.js";
+import { isolated, line, visible } from "./text.js";
 
 const GLYPHS = {
   queued: "clock",
@@ -32,8 +32,8 @@ export function stateGlyph(state) {
   return state === "running" ? h("span", { class: "spinner" }) : icon(GLYPHS[state] ?? "info");
 }
 
-export class Headline {
-  /** `actions` are the buttons at its right. */
+export class ExecutionHeader {
+  /** `actions`: the buttons at its right. */
   constructor(executionId, clock, actions, onBack) {
     this._clock = clock;
     this._badge = new StateBadge();
@@ -70,7 +70,7 @@ export class Headline {
     this._badge.show(state.status);
     this._badge.node.classList.toggle("is-unknown", !isBegun(state));
     if (state.task) setText(this._title, visible(line(state.task, 400)));
-    if (state.agent && !this._agent.firstChild) this._agent.append(said(line(state.agent, 60)));
+    if (state.agent && !this._agent.firstChild) this._agent.append(isolated(line(state.agent, 60)));
     setAttribute(this._attempt, "hidden", state.attempt > 1 ? null : "");
     setText(this._attempt, `attempt ${state.attempt}`);
     this._progress.show(state);
@@ -89,7 +89,7 @@ export class Headline {
   }
 }
 
-/** The plan's phases as segments of one bar, and what is being done. */
+/** The phases of the plan as segments of a bar, and the current activity. */
 class Progress {
   constructor() {
     this._steps = h("ol", { class: "steps", "aria-label": "Plan" });
@@ -127,7 +127,7 @@ class Progress {
   }
 }
 
-/** Before its first event came, nothing is known of an execution, not even that it is queued. */
+/** Whether an event has been received: before it not even the state is known. */
 export function isBegun({ cursor }) {
   return cursor !== "0-0";
 }
@@ -135,7 +135,7 @@ export function isBegun({ cursor }) {
 function doing({ status, progress, activity, openInputs }) {
   if (status === "queued") return "Waiting for a worker";
   if (status === "waiting_input")
-    return openInputs.length > 1 ? `Waits for ${openInputs.length} answers` : "Waits for an answer";
+    return openInputs.length > 1 ? `Waiting for ${openInputs.length} answers` : "Waiting for an answer";
   return line(progress?.currentAction ?? activity?.message ?? "", 160);
 }
 
@@ -146,7 +146,7 @@ class Step {
     this.node = h(
       "li",
       { class: "step" },
-      h("span", { class: "step-name" }, said(line(phase.name, 60))),
+      h("span", { class: "step-name" }, isolated(line(phase.name, 60))),
       this._time,
       this._state,
     );

@@ -1,21 +1,21 @@
 /**
- * The story of one execution: its events, in order, as items that a person reads. Pure: no page, no clock.
+ * The timeline of one execution: items made from its events, in order. Pure: no page, no clock.
  *
- * The fold of the client (`watch.getSnapshot().state`) says how things stand; this says how it went: what came when, in
- * which phase, and what a lost attempt had done. An item changes in place; `takeChanges` says which did.
+ * The client's fold (`watch.getSnapshot().state`) has the current state. The timeline has the course: when each item
+ * came, in which phase, and the items of lost attempts. Items change in place; `takeChanges` returns the changed ones.
  */
 
-import { handlerOf, text } from "./happenings.js";
+import { handlerOf, textOf } from "./event-handlers.js";
 
+/** Limits of what is kept: items, their characters, and steps of one specialist. Beyond them the oldest are dropped. */
 const MAX_ITEMS = 12_000;
 const MAX_CHARACTERS = 48_000_000;
 const MAX_STEPS = 200;
-/** Items, and steps of one specialist, that are kept; beyond, the oldest go. */
 
-export class Chronicle {
+export class Timeline {
   constructor() {
     this.items = [];
-    this.forgotten = 0;
+    this.dropped = 0;
     this.count = 0;
     this.attempt = 1;
     this.startedAt = null;
@@ -24,10 +24,10 @@ export class Chronicle {
     this._characters = 0;
     this._second = null;
     this.changed = new Set();
-    this.forget();
+    this.startAttempt();
   }
 
-  /** Take the next event, of so many characters; one that adds nothing to the story changes nothing. */
+  /** Apply the next event; `size`: characters of its JSON. */
   apply(event, size = 0) {
     this.count += 1;
     this._size = size;
@@ -43,16 +43,16 @@ export class Chronicle {
     return changed;
   }
 
-  // --- how items are made and changed ---
+  // --- for event handlers ---
 
-  /** An attempt begins: ids of the one before mean nothing any more. */
-  forget() {
+  /** Another attempt begins, with ids of its own. */
+  startAttempt() {
     this.calls = new Map();
     this.texts = new Map();
     this.phases = new Map();
     this.phase = null;
     this.team = null;
-    this.questions = new Map();
+    this.inputs = new Map();
     this.activity = null;
   }
 
@@ -77,7 +77,7 @@ export class Chronicle {
     return item;
   }
 
-  /** Whether it is the first in its second: the time of the others need not be repeated. */
+  /** Whether the item is the first of its second: only this one shows the time. */
   _isNewSecond(ts) {
     const second = Math.floor((ts - this.startedAt) / 1000);
     const isNew = second !== this._second;
@@ -94,13 +94,13 @@ export class Chronicle {
 
   _drop(item) {
     this._characters -= item.size;
-    this.forgotten += 1;
-    if (item.home?.map.get(item.home.id) === item) item.home.map.delete(item.home.id);
+    this.dropped += 1;
+    if (item.indexed?.map.get(item.indexed.id) === item) item.indexed.map.delete(item.indexed.id);
   }
 
-  /** Find the item again by an id that events of this attempt use. */
-  keep(map, id, item) {
-    item.home = { map, id };
+  /** Make the item known by an id that later events of this attempt use. */
+  index(map, id, item) {
+    item.indexed = { map, id };
     map.set(id, item);
   }
 
@@ -111,32 +111,33 @@ export class Chronicle {
     this.touch(this.team);
   }
 
+  /** The item changed. */
   touch(item) {
     this.changed.add(item.team ?? item);
   }
 
-  /** The item has taken in an event of its own. */
+  /** The item changed, and holds the data of this event, too. */
   grow(item) {
     item.size += this._size;
     this._characters += this._size;
     this.touch(item);
   }
 
-  /** The specialist that this item belongs to: named by the event, or speaking in it. */
+  /** The specialist of an item: named by the event, or its agent. */
   _memberOf(event, item) {
     if (!this.team || item.kind === "team" || item.kind === "end") return null;
     return this.team.members.get(event.data?.specialist) ?? this.team.members.get(event.agent) ?? null;
   }
 }
 
-/** The words of an item that a search looks at, in lower case. */
+/** The text of an item for the filter, in lower case. */
 export function wordsOf(item) {
   const parts = [item.kind, item.name, item.title, item.detail, item.text, item.goal, item.prompt, item.error];
   const values = [item.params, item.result, item.value, item.answer?.value].filter((value) => value !== undefined);
   const members = item.members
     ? [...item.members.values()].flatMap((member) => [member.name, member.task, member.summary])
     : [];
-  return [...parts, ...members, ...values.map((value) => text(value).slice(0, 20_000))]
+  return [...parts, ...members, ...values.map((value) => textOf(value).slice(0, 20_000))]
     .filter(Boolean)
     .join("\n")
     .toLowerCase();

@@ -1,16 +1,16 @@
-/** The events as they came: the last few thousand, one line each, which opens to its JSON. */
+/** The raw events: the last few thousand, a line each that expands to its JSON. */
 
 import { h, setAttribute } from "./dom.js";
 import { clock } from "./format.js";
 import { icon } from "./icons.js";
+import { json } from "./json-view.js";
 import { visible } from "./text.js";
-import { json } from "./values.js";
 
 const MAX_EVENTS = 12_000;
 const MAX_CHARACTERS = 32_000_000;
 const MAX_PREVIEW = 220;
 
-/** The last events, bounded in number and, about, in size. */
+/** The last events, bounded in number and size. */
 export class EventRing {
   constructor() {
     this.items = [];
@@ -18,7 +18,7 @@ export class EventRing {
     this._characters = 0;
   }
 
-  /** Take the next event, of so many characters. */
+  /** Add the next event; `size`: characters of its JSON. */
   add(event, size = 0) {
     this.items.push({ key: event.id, event, size });
     this.count += 1;
@@ -28,7 +28,7 @@ export class EventRing {
   }
 }
 
-/** The words a filter looks at. */
+/** The text of an event for the filter. */
 export function wordsOf(item) {
   return dataOf(item).slice(0, 20_000).toLowerCase();
 }

@@ -1,29 +1,13 @@
-/** When things are drawn: once a frame, and the clock of what is running once a second. */
+/** The tick of running times, once a second, and the clock that they are measured by. */
 
-/** A function that has `draw` called once in the next frame, however often it is called before. */
-export function perFrame(draw) {
-  let pending = 0;
-  const request = () => {
-    pending ||= requestAnimationFrame(() => {
-      pending = 0;
-      draw();
-    });
-  };
-  request.cancel = () => {
-    cancelAnimationFrame(pending);
-    pending = 0;
-  };
-  return request;
-}
-
-/** Calls its listeners once a second, with the time, as long as it has any and the page is seen. */
+/** Calls its listeners once a second, with the time, while the page is visible. */
 export class Ticker {
   constructor() {
     this._listeners = new Set();
     this._timer = 0;
   }
 
-  /** Returns the function that ends it. */
+  /** Returns the function that removes the listener. */
   add(listener) {
     this._listeners.add(listener);
     this._timer ||= setInterval(() => this._tick(), 1000);
@@ -42,7 +26,7 @@ export class Ticker {
   }
 }
 
-/** The emitter's clock, as far as it can be told from here: events cannot come from the future. */
+/** The emitter's clock, estimated: events cannot come from the future. */
 export class Clock {
   constructor() {
     this._ahead = 0;

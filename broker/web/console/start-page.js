@@ -1,12 +1,12 @@
-/** The form that starts an execution, made from what the agents say they take. */
+/** The form that starts an execution, made from the input schema of the agent. */
 
 import { copy, executeCommand } from "./curl.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { FieldError, objectFields } from "./schema-form.js";
-import { line, said, visible } from "./text.js";
+import { isolated, line, visible } from "./text.js";
 
-export class Start {
+export class StartPage {
   /** `page`: `{client, open(executionId), notify(text), back()}`. */
   constructor(page) {
     this._page = page;
@@ -18,7 +18,7 @@ export class Start {
       rows: 3,
       required: true,
       maxlength: 65_536,
-      placeholder: "What shall the agent do?",
+      placeholder: "What should the agent do?",
     });
     this._later = h("input", { type: "datetime-local", id: "later" });
     this._alone = h("input", { type: "number", id: "alone", min: 1, max: 86_400, step: 1, placeholder: "never" });
@@ -63,12 +63,12 @@ export class Start {
       h(
         "details",
         { class: "more" },
-        h("summary", {}, "When"),
+        h("summary", {}, "Options"),
         h(
           "div",
           { class: "fields pair" },
           pair("later", "Not before", this._later),
-          pair("alone", "Cancel when nobody watches for", this._alone, "seconds"),
+          pair("alone", "Cancel if unwatched for", this._alone, "seconds"),
         ),
       ),
       this._problem,
@@ -95,13 +95,13 @@ export class Start {
           h(
             "p",
             { class: "muted" },
-            "No worker announces an agent now. Start one: ",
+            "No agent is available. Start a worker: ",
             h("code", {}, "runcast worker my_package:agents"),
           ),
         );
     } catch (error) {
       this._agents.replaceChildren(
-        h("p", { class: "problem" }, `The agents could not be read: ${line(error.detail || error.message, 200)}`),
+        h("p", { class: "problem" }, `The agents could not be loaded: ${line(error.detail || error.message, 200)}`),
       );
     }
   }
@@ -115,12 +115,12 @@ export class Start {
         checked: index === 0,
         onchange: () => this._choose(agent),
       });
-      const tags = (agent.tags ?? []).slice(0, 6).map((tag) => h("li", {}, said(line(tag, 30))));
+      const tags = (agent.tags ?? []).slice(0, 6).map((tag) => h("li", {}, isolated(line(tag, 30))));
       return h(
         "label",
         { class: "agent" },
         radio,
-        h("span", { class: "agent-name" }, said(line(agent.name, 60))),
+        h("span", { class: "agent-name" }, isolated(line(agent.name, 60))),
         agent.description &&
           h("span", { class: "agent-text said", dir: "auto" }, visible(line(agent.description, 300))),
         tags.length > 0 && h("ul", { class: "values tags" }, tags),
@@ -139,10 +139,10 @@ export class Start {
     );
   }
 
-  /** The request as the form has it. Raises `FieldError`. */
+  /** The request. Raises `FieldError`. */
   _read() {
     const task = this._task.value.trim();
-    if (!task) throw new FieldError("Say what is to be done.", this._task);
+    if (!task) throw new FieldError("Enter a task.", this._task);
     const params = this._fields?.read() ?? {};
     const seconds = this._alone.value ? Number(this._alone.value) : null;
     if (!this._alone.validity.valid) throw new FieldError(this._alone.validationMessage, this._alone);
@@ -173,10 +173,10 @@ export class Start {
     const request = this._try(() => this._read());
     if (!request) return;
     const isDone = await copy(executeCommand(request));
-    this._page.notify(isDone ? "Command copied" : "This page may not copy", !isDone);
+    this._page.notify(isDone ? "Command copied" : "The browser did not allow copying", !isDone);
   }
 
-  /** What it gives, or the problem shown at its field. */
+  /** The result of `read`; null after an error, which is shown at its field. */
   _try(read) {
     setText(this._problem, "");
     try {

@@ -1,24 +1,24 @@
-/** The keyboard: single keys, wherever nobody is typing; and the page that lists them. */
+/** Keyboard shortcuts: single keys outside of text fields, and the dialog that lists them. */
 
 import { openDialog } from "./dialog.js";
 import { h } from "./dom.js";
 
 const HELP = [
   ["j", "k", "Down and up in the list"],
-  ["Enter", "Open what is chosen"],
+  ["Enter", "Open the selected execution"],
   ["Esc", "Back to the list"],
-  ["/", "Filter: the story, or the list where it has the focus"],
+  ["/", "Filter the timeline, or the list if it has the focus"],
   ["n", "New execution"],
-  ["a", "Go to the open question"],
-  ["p", "Pause and resume the page"],
+  ["a", "Go to the open input"],
+  ["p", "Pause or resume the display"],
   ["l", "Jump to the latest"],
-  ["r", "Raw events, and back"],
+  ["r", "Switch between timeline and raw events"],
   ["o", "Operations"],
   ["t", "Theme: system, light, dark"],
-  ["?", "This list"],
+  ["?", "Show this list"],
 ];
 
-/** `actions`: key → function; one that returns false leaves the key to the browser. */
+/** `actions`: key → function; if the function returns false, the browser handles the key. */
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,8 +1,8 @@
-/** The user's executions, newest first, as they go. */
+/** The live list of the user's executions, newest first. */
 
 import { Keyed, h, setAttribute, setShare, setText } from "./dom.js";
+import { stateGlyph } from "./execution-header.js";
 import { STATES, age, isOver, moment, plural } from "./format.js";
-import { stateGlyph } from "./headline.js";
 import { icon } from "./icons.js";
 import { line, visible } from "./text.js";
 
@@ -14,7 +14,7 @@ const VIEWS = [
 ];
 const MAX_OLDER = 1_000;
 
-export class List {
+export class ExecutionList {
   /** `page`: `{client, ticker}`. */
   constructor(page) {
     this._client = page.client;
@@ -72,7 +72,7 @@ export class List {
     this._end();
   }
 
-  /** Show a feed's snapshot. */
+  /** Show a snapshot of the feed. */
   show({ executions, isLoaded, error }) {
     this._executions = executions;
     this._isLoaded = isLoaded;
@@ -80,7 +80,7 @@ export class List {
     this._draw();
   }
 
-  /** Mark the one that is open. */
+  /** Mark the execution that is open. */
   select(executionId) {
     this._current = executionId;
     for (const entry of this._keyed.views()) entry.mark(executionId);
@@ -90,14 +90,14 @@ export class List {
     return this._executions.filter((item) => item.state === "waiting_input").length;
   }
 
-  // --- what keys do ---
+  // --- actions of keys ---
 
   focusFilter() {
     this._search.focus();
     this._search.select();
   }
 
-  /** Move the focus by so many rows; from elsewhere, to the one that is open, or the first. */
+  /** Move the focus by a number of rows; if the list has no focus, to the open execution or the first. */
   move(step) {
     const links = [...this._rows.querySelectorAll("a")];
     const at = links.indexOf(document.activeElement);
@@ -156,14 +156,14 @@ export class List {
     if (shown.length) this._empty.replaceChildren();
     else if (this._error)
       this._empty.replaceChildren(
-        h("p", {}, `The list could not be read: ${line(this._error.detail || this._error.message, 200)}`),
+        h("p", {}, `The list could not be loaded: ${line(this._error.detail || this._error.message, 200)}`),
       );
-    else if (!this._isLoaded) this._empty.replaceChildren(h("p", { class: "muted" }, "Reading…"));
-    else if (all.length) this._empty.replaceChildren(h("p", { class: "muted" }, "None of them."));
+    else if (!this._isLoaded) this._empty.replaceChildren(h("p", { class: "muted" }, "Loading…"));
+    else if (all.length) this._empty.replaceChildren(h("p", { class: "muted" }, "No execution matches."));
     else
       this._empty.replaceChildren(
         h("p", {}, "No executions yet."),
-        h("p", { class: "muted" }, "What agents do for you appears here, as it happens."),
+        h("p", { class: "muted" }, "Executions appear here when they start."),
       );
   }
 
@@ -254,7 +254,7 @@ class Entry {
 function doing({ state, activity, openInputs, attempt }) {
   const tries = attempt > 1 && !isOver(state) ? ` · attempt ${attempt}` : "";
   if (state === "waiting_input")
-    return openInputs.length > 1 ? plural(openInputs.length, "question") : STATES.waiting_input;
+    return openInputs.length > 1 ? `${plural(openInputs.length, "answer")} needed` : STATES.waiting_input;
   if (state === "running" && activity) return line(activity, 120) + tries;
   return STATES[state] + tries;
 }

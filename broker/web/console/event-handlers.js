@@ -1,17 +1,17 @@
-/** What each event does to a chronicle: the item it adds, the item it changes, or nothing. */
+/** Handlers of events for the timeline: each adds an item or changes one. */
 
-/** What an event of this type does to the story, or null for nothing. */
+/** The handler of an event type; null if the timeline does not show it. */
 export function handlerOf(type) {
-  return NOT_IN_STORY.has(type) ? null : (HANDLERS[type] ?? other);
+  return NOT_IN_TIMELINE.has(type) ? null : (HANDLERS[type] ?? other);
 }
 
 /** Totals, which the head of the page shows. */
-const NOT_IN_STORY = new Set(["usage"]);
+const NOT_IN_TIMELINE = new Set(["usage"]);
 
-/** Whatever stands where a text should. */
-export const text = (value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
+/** A value that should be a text, as a text. */
+export const textOf = (value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
 
-/** Types of events → what they do to the story; `this` is the chronicle. */
+/** Handlers by event type; `this` is the timeline. */
 const HANDLERS = {
   "execution:queued"(event, data) {
     this.agent = data.agent ?? null;
@@ -30,24 +30,24 @@ const HANDLERS = {
       item.isVoid = true;
       this.changed.add(item);
     }
-    this.forget();
+    this.startAttempt();
     this.add("attempt", event, { lost: this.attempt, next: data.attempt, count: lost.length });
     this.attempt = data.attempt;
   },
 
   "plan:created"(event, data) {
-    this.add("plan", event, { goal: text(data.plan?.goal ?? ""), phases: data.plan?.phases ?? [] });
+    this.add("plan", event, { goal: textOf(data.plan?.goal ?? ""), phases: data.plan?.phases ?? [] });
   },
 
   "phase:start"(event, data) {
     this.phase = data.phaseId;
     const item = this.add("phase", event, {
       phaseId: data.phaseId,
-      name: text(data.phaseName),
+      name: textOf(data.phaseName),
       status: "running",
       duration: null,
     });
-    this.keep(this.phases, data.phaseId, item);
+    this.index(this.phases, data.phaseId, item);
   },
 
   "phase:complete"(event, data) {
@@ -60,7 +60,7 @@ const HANDLERS = {
 
   thinking(event, data) {
     if (data.visible === false) return;
-    this.add("thought", event, { text: text(data.thought) });
+    this.add("thought", event, { text: textOf(data.thought) });
   },
 
   "thinking:delta"(event, data) {
@@ -81,8 +81,14 @@ const HANDLERS = {
   },
 
   "tool:start"(event, data) {
-    const fields = { name: text(data.toolName), params: data.params, status: "running", progress: null, message: null };
-    this.keep(this.calls, data.callId, this.add("tool", event, fields));
+    const fields = {
+      name: textOf(data.toolName),
+      params: data.params,
+      status: "running",
+      progress: null,
+      message: null,
+    };
+    this.index(this.calls, data.callId, this.add("tool", event, fields));
   },
 
   "tool:progress"(event, data) {
@@ -101,15 +107,15 @@ const HANDLERS = {
 
   "tool:error"(event, data) {
     const item = callOf(this, event, data);
-    Object.assign(item, { status: "error", error: text(data.error), duration: data.duration });
+    Object.assign(item, { status: "error", error: textOf(data.error), duration: data.duration });
     this.grow(item);
   },
 
   status(event, data) {
-    const said = text(data.message || data.status);
-    if (this.activity === said) return;
-    this.activity = said;
-    this.add("note", event, { tone: "plain", title: said, detail: "" });
+    const activity = textOf(data.message || data.status);
+    if (this.activity === activity) return;
+    this.activity = activity;
+    this.add("note", event, { tone: "plain", title: activity, detail: "" });
   },
 
   progress(event, data) {
@@ -142,7 +148,7 @@ const HANDLERS = {
       this.team.synthesis = data;
       this.touch(this.team);
     } else {
-      this.add("note", event, { tone: "plain", title: text(data.message), detail: "" });
+      this.add("note", event, { tone: "plain", title: textOf(data.message), detail: "" });
     }
   },
 
@@ -168,17 +174,17 @@ const HANDLERS = {
       data: data.data,
       isComplete: data.last === true,
     };
-    this.keep(this.texts, `artifact ${artifactId}`, this.add("artifact", event, fields));
+    this.index(this.texts, `artifact ${artifactId}`, this.add("artifact", event, fields));
   },
 
   "input:required"(event, data) {
     const { inputId, prompt, kind, options = null, expiresAt = null } = data;
-    const fields = { inputId, prompt: text(prompt), form: kind, options, expiresAt, answer: null };
-    this.keep(this.questions, inputId, this.add("question", event, fields));
+    const fields = { inputId, prompt: textOf(prompt), form: kind, options, expiresAt, answer: null };
+    this.index(this.inputs, inputId, this.add("input", event, fields));
   },
 
   "input:received"(event, data) {
-    const item = this.questions.get(data.inputId);
+    const item = this.inputs.get(data.inputId);
     if (!item) return;
     item.answer = { by: data.by, value: data.value, at: event.ts };
     this.grow(item);
@@ -186,18 +192,23 @@ const HANDLERS = {
 
   timeout(event, data) {
     const stops = data.action === "stopping";
-    const detail = stops ? "It stops here." : "It goes on.";
-    this.add("note", event, { tone: stops ? "bad" : "warn", label: "Slow step", title: text(data.message), detail });
+    const detail = stops ? "The execution stops." : "The execution goes on.";
+    this.add("note", event, { tone: stops ? "bad" : "warn", label: "Slow step", title: textOf(data.message), detail });
   },
 
   "model:call"(event, data) {
     const tokens = `${data.inputTokens} tokens in, ${data.outputTokens} out, ${data.duration} s`;
-    const detail = data.error ? `${text(data.error)} (${tokens})` : tokens;
-    this.add("note", event, { tone: data.error ? "bad" : "plain", label: "Model call", title: text(data.model), detail });
+    const detail = data.error ? `${textOf(data.error)} (${tokens})` : tokens;
+    this.add("note", event, {
+      tone: data.error ? "bad" : "plain",
+      label: "Model call",
+      title: textOf(data.model),
+      detail,
+    });
   },
 
   "sandbox:violation"(event, data) {
-    const fields = { tone: "bad", label: "Sandbox violation", title: text(data.rule), detail: text(data.detail) };
+    const fields = { tone: "bad", label: "Sandbox violation", title: textOf(data.rule), detail: textOf(data.detail) };
     this.add("note", event, fields);
   },
 
@@ -206,7 +217,7 @@ const HANDLERS = {
   },
 
   "execution:error"(event, data) {
-    end(this, event, { state: "failed", error: text(data.error), code: data.code ?? null });
+    end(this, event, { state: "failed", error: textOf(data.error), code: data.code ?? null });
   },
 
   "execution:cancelled"(event, data) {
@@ -219,25 +230,25 @@ function other(event, data) {
   this.add("custom", event, { name: event.type.replace(/^custom:/, ""), value: data });
 }
 
-function streamed(chronicle, kind, event, data) {
+function streamed(timeline, kind, event, data) {
   const id = `${kind} ${data.messageId}`;
-  let item = chronicle.texts.get(id);
+  let item = timeline.texts.get(id);
   if (!item) {
-    item = chronicle.add(kind, event, { text: "", messageId: data.messageId, isComplete: false });
-    chronicle.keep(chronicle.texts, id, item);
+    item = timeline.add(kind, event, { text: "", messageId: data.messageId, isComplete: false });
+    timeline.index(timeline.texts, id, item);
   }
   item.text += data.delta;
-  chronicle.grow(item);
+  timeline.grow(item);
 }
 
-/** The call that ends; its start may have been trimmed from the log. */
-function callOf(chronicle, event, data) {
-  const known = chronicle.calls.get(data.callId);
-  chronicle.calls.delete(data.callId);
+/** The call that ended; its start may have been trimmed from the log. */
+function callOf(timeline, event, data) {
+  const known = timeline.calls.get(data.callId);
+  timeline.calls.delete(data.callId);
   return (
     known ??
-    chronicle.add("tool", event, {
-      name: text(data.toolName),
+    timeline.add("tool", event, {
+      name: textOf(data.toolName),
       params: undefined,
       status: "running",
       progress: null,
@@ -262,15 +273,20 @@ function newMember(data, event) {
   };
 }
 
-function end(chronicle, event, fields) {
-  chronicle.state = fields.state;
-  for (const item of chronicle.calls.values()) {
-    if (item.status === "running") item.status = "open";
-    chronicle.touch(item);
+/** The terminal event: parts that have not ended are interrupted, as in the folded state. */
+function end(timeline, event, fields) {
+  timeline.state = fields.state;
+  for (const item of timeline.calls.values()) {
+    if (item.status === "running") item.status = "interrupted";
+    timeline.touch(item);
   }
-  for (const member of chronicle.team?.members.values() ?? [])
+  for (const member of timeline.team?.members.values() ?? [])
     if (member.status === "active") Object.assign(member, { status: "interrupted", endedAt: event.ts });
-  for (const item of [...chronicle.phases.values(), ...(chronicle.team ? [chronicle.team] : [])]) chronicle.touch(item);
-  for (const item of chronicle.questions.values()) chronicle.touch(item);
-  chronicle.add("end", event, { ...fields, at: event.ts, total: event.ts - (chronicle.startedAt ?? event.ts) });
+  for (const item of timeline.phases.values()) {
+    if (item.status === "running") item.status = "interrupted";
+    timeline.touch(item);
+  }
+  if (timeline.team) timeline.touch(timeline.team);
+  for (const item of timeline.inputs.values()) timeline.touch(item);
+  timeline.add("end", event, { ...fields, at: event.ts, total: event.ts - (timeline.startedAt ?? event.ts) });
 }

@@ -1,17 +1,17 @@
 /**
- * Markdown as it streams in: DOM nodes only, never HTML. What is finished stays in the page as it is; only what may
- * still become something else, the end of it, is made anew.
+ * A view of Markdown that is streamed: DOM nodes only, never HTML. Finished blocks stay as they are; only the end, which
+ * may still change, is rendered again.
  */
 
 import { h } from "./dom.js";
-import { visible } from "./text.js";
 import { readBlock } from "./markdown.js";
+import { visible } from "./text.js";
 
+/** Characters; the rest is shown as plain text. */
 const MAX_MARKDOWN = 200_000;
-/** Characters after which the rest is shown as plain text. */
 
-/** A message's text. `update` takes all of it again and again, grown or (rarely) replaced. */
-export class Prose {
+/** `update` takes the whole text each time, extended or (rarely) replaced. */
+export class MarkdownView {
   constructor() {
     this.node = h("div", { class: "prose" });
     this._text = "";
@@ -40,13 +40,13 @@ export class Prose {
       const node = build();
       if (node) this.node.append(node);
       at = end;
-      if (this._open.length === 0 && this._isSure(end)) this._settled = end;
+      if (this._open.length === 0 && this._isFinal(end)) this._settled = end;
       else if (node) this._open.push(node);
     }
   }
 
-  /** Whether a whole line follows that belongs to no block before: of half a line nobody knows what it becomes. */
-  _isSure(end) {
+  /** Whether a complete line follows the block: only then the block cannot change any more. */
+  _isFinal(end) {
     const next = end + /^\s*/.exec(this._text.slice(end, end + 10_000))[0].length;
     return this._text.indexOf("\n", next) >= 0;
   }

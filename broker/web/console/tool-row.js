@@ -1,13 +1,13 @@
-/** A tool call: one line, which opens to its parameters and its result. */
+/** The row of a tool call: one line that expands to its parameters and its result. */
 
 import { h, setAttribute, setShare, setText } from "./dom.js";
 import { duration, running } from "./format.js";
 import { icon } from "./icons.js";
-import { block, line, said, visible } from "./text.js";
-import { summaryNodes, valueView } from "./values.js";
+import { summaryNodes, valueView } from "./json-view.js";
+import { block, line, isolated, visible } from "./text.js";
 
-const GLYPHS = { complete: "check", error: "cross", open: "dash" };
-const SAID = { running: "running", complete: "done", error: "failed", open: "not finished" };
+const GLYPHS = { complete: "check", error: "cross", interrupted: "dash" };
+const STATUS_TEXTS = { running: "running", complete: "done", error: "failed", interrupted: "interrupted" };
 
 export class ToolRow {
   constructor(item, clock) {
@@ -43,7 +43,7 @@ export class ToolRow {
     this.tick();
   }
 
-  /** The running time, from the emitter's clock. */
+  /** Show the elapsed time, by the emitter's clock. */
   tick() {
     const item = this._item;
     if (this._status !== "running") return;
@@ -52,7 +52,7 @@ export class ToolRow {
   }
 
   _statusOf(item) {
-    return item.status === "running" && item.isVoid ? "open" : item.status;
+    return item.status === "running" && item.isVoid ? "interrupted" : item.status;
   }
 
   _change(item) {
@@ -61,11 +61,11 @@ export class ToolRow {
     this._glyph.replaceChildren(
       this._status === "running" ? h("span", { class: "spinner" }) : icon(GLYPHS[this._status]),
     );
-    setText(this._state, `, ${SAID[this._status]}`);
+    setText(this._state, `, ${STATUS_TEXTS[this._status]}`);
     setText(this._time, item.duration === undefined ? "" : duration(item.duration));
     this._outcome.replaceChildren(
       ...(this._status === "error"
-        ? [icon("arrow", "call-arrow"), said(line(item.error, 160))]
+        ? [icon("arrow", "call-arrow"), isolated(line(item.error, 160))]
         : outcomeNodes(item.result)),
     );
     if (!this._detail.hidden) this._fill();
@@ -79,7 +79,7 @@ export class ToolRow {
     else this._detail.replaceChildren();
   }
 
-  /** Built only when somebody looks. */
+  /** Built only when the row is expanded. */
   _fill() {
     const { params, result, error, status } = this._item;
     const parts = [

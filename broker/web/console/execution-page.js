@@ -1,41 +1,41 @@
-/** One execution, watched: its events become a chronicle, the chronicle rows; the client's fold says how it stands. */
+/** The page of one execution: rows from its timeline, the rest from the client's folded state. */
 
 import { Fold } from "/client/fold.js";
 import { Actions } from "./actions.js";
-import { Approvals } from "./approvals.js";
-import { Chronicle, wordsOf } from "./chronicle.js";
-import { Banner } from "./connection.js";
+import { Banner } from "./connection-status.js";
 import { streamCommand } from "./curl.js";
+import { Details } from "./details.js";
 import { menu } from "./dialog.js";
 import { h, setAttribute, setText } from "./dom.js";
+import { ExecutionHeader, isBegun } from "./execution-header.js";
 import { Filter } from "./filter.js";
 import { STATES, isOver, plural, whole } from "./format.js";
-import { Clock } from "./frame.js";
-import { Headline, isBegun } from "./headline.js";
 import { icon } from "./icons.js";
-import { Overview } from "./overview.js";
-import { EventRing, rawRow, wordsOf as rawWordsOf } from "./raw.js";
+import { OpenInputs } from "./inputs.js";
+import { EventRing, rawRow, wordsOf as rawWordsOf } from "./raw-events.js";
 import { rowView } from "./rows.js";
-import { Tail } from "./tail.js";
 import { line } from "./text.js";
+import { Clock } from "./ticker.js";
+import { Timeline, wordsOf } from "./timeline.js";
+import { VirtualList } from "./virtual-list.js";
 
-/** What is shown of an execution of which nothing is known yet. */
-const NOTHING = new Fold().state();
+/** The state before the first event. */
+const EMPTY_STATE = new Fold().state();
 
-export class Story {
+export class ExecutionPage {
   /** `page`: `{client, mode, ticker, announce(text), notify(text), back()}`. */
   constructor(page, executionId) {
     this._page = page;
     this._id = executionId;
     this._actions = new Actions(page, executionId);
     this._clock = new Clock();
-    this._chronicle = new Chronicle();
+    this._timeline = new Timeline();
     this._ring = new EventRing();
     this._opened = new Set();
     this._isPaused = false;
     this._isRaw = false;
     this._words = new WeakMap();
-    this._said = { status: null, phase: null };
+    this._announced = { status: null, phase: null };
     this._build();
     this._watch = page.client.watch(executionId, {
       mode: page.mode,
@@ -50,15 +50,15 @@ export class Story {
   end() {
     for (const end of this._ends) end();
     this._watch.close();
-    this._tail.end();
-    this._rawTail.end();
+    this._rows.end();
+    this._rawRows.end();
   }
 
   focus() {
     this._head.focus();
   }
 
-  // --- what keys do ---
+  // --- actions of keys ---
 
   focusFilter() {
     this._filter.focus();
@@ -71,25 +71,25 @@ export class Story {
       h("span", {}, this._isPaused ? "Resume" : "Pause"),
     );
     setAttribute(this._pauseButton, "aria-pressed", String(this._isPaused));
-    this._page.announce(this._isPaused ? "Paused: new events are received, but not shown" : "Resumed");
-    this._pausedAt = this._chronicle.count;
+    this._page.announce(this._isPaused ? "Paused. New events are received, but not shown." : "Resumed");
+    this._pausedAt = this._timeline.count;
     this._draw();
   }
 
   toggleRaw() {
     this._isRaw = !this._isRaw;
     for (const [tab, isRaw] of this._tabs) setAttribute(tab, "aria-pressed", String(isRaw === this._isRaw));
-    this._tail.node.hidden = this._isRaw;
-    this._rawTail.node.hidden = !this._isRaw;
+    this._rows.node.hidden = this._isRaw;
+    this._rawRows.node.hidden = !this._isRaw;
     this._draw(true);
   }
 
   follow() {
-    (this._isRaw ? this._rawTail : this._tail).follow();
+    (this._isRaw ? this._rawRows : this._rows).follow();
   }
 
   answer() {
-    this._approvals.focus();
+    this._inputs.focus();
   }
 
   // --- the page ---
@@ -135,20 +135,26 @@ export class Story {
       ["Copy the id", "copy", () => this._actions.copy(id, "Id copied")],
       ["Export as NDJSON", "download", () => this._actions.exportLog()],
     ]);
-    this._head = new Headline(id, this._clock, [this._pauseButton, this._cancelButton, this._railButton, more], () =>
-      this._page.back(),
+    this._head = new ExecutionHeader(
+      id,
+      this._clock,
+      [this._pauseButton, this._cancelButton, this._railButton, more],
+      () => this._page.back(),
     );
     this._banner = new Banner(this._page.announce);
     this._filter = new Filter(() => this._draw(true));
-    this._tail = new Tail((item) => rowView(item, this._rowContext()), { label: "Story", empty: "Nothing yet." });
-    this._rawTail = new Tail((item) => rawRow(item), {
+    this._rows = new VirtualList((item) => rowView(item, this._rowContext()), {
+      label: "Timeline",
+      empty: "No events yet.",
+    });
+    this._rawRows = new VirtualList((item) => rawRow(item), {
       label: "Raw events",
-      empty: "No event here.",
+      empty: "No events.",
       className: "raw-rows",
     });
-    this._rawTail.node.hidden = true;
-    this._approvals = new Approvals((inputId, value) => this._page.client.answer(id, inputId, value), this._clock);
-    this._overview = new Overview(id, {
+    this._rawRows.node.hidden = true;
+    this._inputs = new OpenInputs((inputId, value) => this._page.client.answer(id, inputId, value), this._clock);
+    this._details = new Details(id, {
       onCopy: () => this._actions.copy(id, "Id copied"),
       onArtifact: (artifact) => this._showArtifact(artifact),
     });
@@ -166,12 +172,12 @@ export class Story {
           { class: "story-column" },
           this._toolbar(),
           this._filter.row,
-          this._tail.node,
-          this._rawTail.node,
+          this._rows.node,
+          this._rawRows.node,
           this._paused,
-          this._approvals.node,
+          this._inputs.node,
         ),
-        this._overview.node,
+        this._details.node,
       ),
     );
   }
@@ -190,7 +196,7 @@ export class Story {
       );
     this._rawCount = h("span", { class: "count numbers" });
     this._tabs = [
-      [tab("Story", false), false],
+      [tab("Timeline", false), false],
       [tab("Raw events", true), true],
     ];
     this._tabs[1][0].append(this._rawCount);
@@ -209,8 +215,8 @@ export class Story {
   _rowContext() {
     return {
       clock: this._clock,
-      startedAt: () => this._chronicle.startedAt,
-      isEnded: () => this._chronicle.state !== null,
+      startedAt: () => this._timeline.startedAt,
+      isEnded: () => this._timeline.state !== null,
       isOpen: (attempt) => this._opened.has(attempt),
       toggleAttempt: (attempt) => {
         if (!this._opened.delete(attempt)) this._opened.add(attempt);
@@ -224,29 +230,29 @@ export class Story {
 
   _take(event, size) {
     this._clock.observe(event.ts);
-    this._chronicle.apply(event, size);
+    this._timeline.apply(event, size);
     this._ring.add(event, size);
   }
 
-  /** After a reset that is no mere loss, another history is told from its beginning. */
+  /** After a reset other than by trimming, another history starts from its beginning. */
   _obey({ type, data }) {
     if (type !== "stream:reset" || data.reason === "trimmed") return;
-    this._chronicle = new Chronicle();
+    this._timeline = new Timeline();
     this._ring = new EventRing();
     this._pausedAt = 0;
     this._draw(true);
   }
 
-  /** Once a frame at most, or (`isOther`) when what passes the filter is another. */
+  /** At most once per frame. `isOther`: another filter or view. */
   _draw(isOther = false) {
     const { state: known, status } = this._watch.getSnapshot();
-    const state = known ?? NOTHING;
+    const state = known ?? EMPTY_STATE;
     this._state = state;
     this._status = status;
     this._head.show(state);
     this._banner.show(status, Date.now());
-    this._overview.show(state, status, this._ring.count);
-    this._approvals.show(state.openInputs);
+    this._details.show(state, status, this._ring.count);
+    this._inputs.show(state.openInputs);
     const isUnderWay = isBegun(state) && !isOver(state.status);
     this._cancelButton.hidden = !isUnderWay;
     this._pauseButton.hidden = !isUnderWay && !this._isPaused;
@@ -259,40 +265,39 @@ export class Story {
   _drawRows(isOther) {
     this._paused.hidden = !this._isPaused;
     if (this._isPaused)
-      setText(this._paused, `Paused. ${plural(this._chronicle.count - this._pausedAt, "new event")} since.`);
+      setText(this._paused, `Paused. ${plural(this._timeline.count - this._pausedAt, "new event")} since.`);
     if (this._isPaused && !isOther) return;
-    const changed = this._chronicle.takeChanges();
+    const changed = this._timeline.takeChanges();
     for (const item of changed) this._words.delete(item);
-    if (this._isRaw) this._rawTail.show(this._rawItems(), undefined, isOther);
-    else this._tail.show(this._items(), (item) => changed.has(item), isOther);
+    if (this._isRaw) this._rawRows.show(this._rawItems(), undefined, isOther);
+    else this._rows.show(this._items(), (item) => changed.has(item), isOther);
     if (this._isRaw && changed.size) this._stale = true;
     else if (this._stale) this._refresh();
     this._beginAtStart();
   }
 
-  /** Rows that changed while the raw events were shown. */
+  /** Update rows that changed while the raw events were shown. */
   _refresh() {
     this._stale = false;
-    this._tail.show(this._items(), () => true);
+    this._rows.show(this._items(), () => true);
   }
 
-  /** A story that was over when it was opened is read from its beginning. */
+  /** An execution that was over when it was opened is shown from its beginning. */
   _beginAtStart() {
     if (
       this._isPlaced ||
-      !this._chronicle.items.length ||
+      !this._timeline.items.length ||
       this._status.phase === "replaying" ||
       this._status.phase === "connecting"
     )
       return;
     this._isPlaced = true;
     const opened = this._status.connectedAt ?? Date.now();
-    if (this._chronicle.state && this._state.endedAt && this._state.endedAt < opened - 1_000)
-      this._tail.readFromStart();
+    if (this._timeline.state && this._state.endedAt && this._state.endedAt < opened - 1_000) this._rows.readFromStart();
   }
 
   _items() {
-    const { items } = this._chronicle;
+    const { items } = this._timeline;
     if (!this._filter.isOn && !items.some((item) => item.isVoid)) return items;
     return items.filter(
       (item) =>
@@ -313,20 +318,20 @@ export class Story {
 
   _tick(now) {
     this._head.tick();
-    this._approvals.tick();
-    this._tail.tick();
+    this._inputs.tick();
+    this._rows.tick();
     this._banner.show(this._status, now);
   }
 
-  /** Only what somebody who does not look would ask for. */
+  /** To the live region: states, inputs and phases only. */
   _announce(state) {
     const phase = state.phases.findLast?.((each) => each.status === "running")?.name ?? null;
-    const before = this._said;
-    this._said = { status: state.status, phase, questions: state.openInputs.length };
+    const before = this._announced;
+    this._announced = { status: state.status, phase, inputs: state.openInputs.length };
     if (before.status === null) return;
     if (state.status !== before.status) this._page.announce(STATES[state.status]);
-    else if (state.openInputs.length > before.questions)
-      this._page.announce(`A question: ${line(state.openInputs.at(-1).prompt, 200)}`);
+    else if (state.openInputs.length > before.inputs)
+      this._page.announce(`Input needed: ${line(state.openInputs.at(-1).prompt, 200)}`);
     else if (phase !== before.phase && phase) this._page.announce(`Phase ${line(phase, 80)}`);
   }
 
@@ -339,7 +344,7 @@ export class Story {
 
   _showArtifact(artifactId) {
     if (this._isRaw) this.toggleRaw();
-    const item = this._chronicle.items.findLast((each) => each.kind === "artifact" && each.artifactId === artifactId);
-    if (item) this._tail.reveal(item.key);
+    const item = this._timeline.items.findLast((each) => each.kind === "artifact" && each.artifactId === artifactId);
+    if (item) this._rows.reveal(item.key);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * A long list of which only a part is in the page: the latest while it is followed, else the part that is read.
- * Reaching an end of the part brings what comes next; however long the list, the page holds `MAX_ROWS` rows at most.
+ * A list of any length of which the page holds a window of at most `MAX_ROWS` rows. While it follows, the window is at
+ * the end of the list; otherwise scrolling to an edge of the window moves it.
  */
 
 import { Keyed, h, setAttribute, setText } from "./dom.js";
@@ -12,8 +12,8 @@ const STEP = 150;
 const NEAR_END_PX = 60;
 const NEAR_EDGE_PX = 500;
 
-export class Tail {
-  /** `create(item)` makes a row's view; `label` names the list; `empty` is shown when there is nothing. */
+export class VirtualList {
+  /** `create(item)` makes the view of a row; `label` is the list's accessible name; `empty` the text without items. */
   constructor(create, { label, empty, className = "" }) {
     this.following = true;
     this._items = [];
@@ -48,7 +48,7 @@ export class Tail {
       icon("arrowDown"),
       this._jumpText,
     );
-    this.node = h("div", { class: "tail" }, this._scroller, this._jump);
+    this.node = h("div", { class: "virtual-list" }, this._scroller, this._jump);
     this._rows = new Keyed(this._list, (item) => item.key, create);
     this._scroller.addEventListener("scroll", () => this._scrolled(), { passive: true });
     this._sizes = new ResizeObserver(() => this.following && this._toEnd());
@@ -61,19 +61,19 @@ export class Tail {
     this._rows.clear();
   }
 
-  /** Show this list, or what came to it; `isChanged(item)` says of which items the row must be updated, `isOther` that
-   * it is not the list before with more at its end. */
+  /** Show these items. `isChanged(item)`: whether the item's row must be updated; `isOther`: the items are not the ones
+   * shown before with more at the end. */
   show(items, isChanged = () => false, isOther = false) {
     const more = items.length - this._length;
     if (more > 0 && !this.following && !isOther) this._unseen += more;
     this._items = items;
     this._length = items.length;
-    this._place(isOther);
+    this._moveWindow(isOther);
     this._draw(isChanged);
     if (this.following) this._toEnd();
   }
 
-  /** Show it from its beginning, and do not follow: for a story that is over. */
+  /** Show the first items, and do not follow: for an execution that is over. */
   readFromStart() {
     this.following = false;
     this._begin = 0;
@@ -85,12 +85,12 @@ export class Tail {
   follow() {
     this.following = true;
     this._unseen = 0;
-    this._place();
+    this._moveWindow();
     this._draw(() => false);
     this._toEnd();
   }
 
-  /** Bring one item's row into sight. */
+  /** Scroll to the row of an item. */
   reveal(key) {
     const index = this._items.findIndex((item) => item.key === key);
     if (index < 0) return;
@@ -111,12 +111,12 @@ export class Tail {
     this._scroller.focus({ preventScroll: true });
   }
 
-  /** Where the part lies: at the end while following, else where it was, as long as the list has it. */
-  _place(isOther = false) {
+  /** Move the window to the end while following; otherwise keep it within the list. */
+  _moveWindow(isOther = false) {
     const length = this._items.length;
     if (this.following) {
       const rows = this._end - this._begin;
-      // The page is cut back seldom, not with every row.
+      // The window is cut to `STEP` rows once it is too long, not shortened with every new row.
       const isTooLong = isOther || length - this._begin > MAX_ROWS || rows > MAX_ROWS;
       this._begin = isTooLong ? Math.max(0, length - STEP) : Math.min(this._begin, Math.max(0, length - STEP));
       this._end = length;
@@ -153,9 +153,9 @@ export class Tail {
     this._scroller.scrollTop = this._scroller.scrollHeight;
   }
 
-  /** A person scrolled up: no longer following. They are at the very end: following again. */
+  /** Scrolling up ends following; scrolling to the end starts it again. */
   _scrolled() {
-    // The list may have grown meanwhile, which is shown in the next frame.
+    // The list may be longer than the window by items that are drawn in the next frame.
     const isAtEnd = this._end >= this._length && this._distance() < NEAR_END_PX;
     if (isAtEnd !== this.following) {
       this.following = isAtEnd;
@@ -168,21 +168,21 @@ export class Tail {
   }
 
   _extendUp() {
-    this._keepingPlace(() => {
+    this._keepingScroll(() => {
       this._begin = Math.max(0, this._begin - STEP);
       this._end = Math.min(this._end, this._begin + MAX_ROWS);
     });
   }
 
   _extendDown() {
-    this._keepingPlace(() => {
+    this._keepingScroll(() => {
       this._end = Math.min(this._items.length, this._end + STEP);
       this._begin = Math.max(this._begin, this._end - MAX_ROWS);
     });
   }
 
-  /** Change the part without moving what the reader looks at. */
-  _keepingPlace(change) {
+  /** Change the window without moving the rows in view. */
+  _keepingScroll(change) {
     const top = this._scroller.getBoundingClientRect().top;
     const anchor = [...this._list.children].find((row) => row.getBoundingClientRect().bottom > top);
     const before = anchor?.getBoundingClientRect().top;
