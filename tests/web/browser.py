@@ -1,4 +1,4 @@
-"""What the tests of the browser side stand on: Chromium, and edges with workers over one Redis, all of them real."""
+"""The base of the browser tests: Chromium, and edges with workers over one Redis, all of them real."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chr
 
 
 def needs_npm(folder: Path) -> pytest.MarkDecorator:
-    """For tests that use what `npm ci` puts into a folder."""
+    """For tests that need the npm packages of a folder (`npm ci`)."""
     is_there = NODE is not None and (folder / "node_modules").is_dir()
     where = folder.relative_to(ROOT)
     return pytest.mark.skipif(not is_there, reason=f"needs node, and `npm ci` in {where} (tests/run does it)")
@@ -75,8 +75,8 @@ class Chromium:
 
 
 class Complaints:
-    """What pages said on their consoles as errors, and errors that no one caught. A test that ends with one it did not
-    declare has failed: `complaints.allow("Failed to load resource")`, a regular expression."""
+    """Errors on the consoles of pages, and uncaught errors. A test fails if it ends with one that it did not declare:
+    `complaints.allow("Failed to load resource")`, a regular expression."""
 
     def __init__(self) -> None:
         self._heard: list[str] = []
@@ -86,7 +86,7 @@ class Complaints:
         self._allowed += [re.compile(pattern) for pattern in patterns]
 
     def hear(self, context: BrowserContext) -> None:
-        """Listen to every page of a context, those to come too."""
+        """Listen to every page of a context, also to later ones."""
         context.on("console", self._on_console)
         context.on("weberror", self._on_error)
 
@@ -109,8 +109,8 @@ class Complaints:
 
 
 class Site:
-    """Some application's web server, of another origin than the edges, which allow it. Serves a folder's files, and
-    pages that a test gives it."""
+    """The web server of an application, with another origin than the edges, which allow it. It serves the files of a
+    folder, and pages that a test sets."""
 
     def __init__(self, port: int) -> None:
         self.origin = f"http://127.0.0.1:{port}"
@@ -122,7 +122,7 @@ class Site:
         self._thread.start()
 
     def page(self, path: str, text: str, type_: str = "text/html; charset=utf-8") -> str:
-        """Put a page at a path; its URL."""
+        """Serve a page at a path; returns its URL."""
         self._pages[path] = (type_, text.encode())
         return self.origin + path
 
@@ -191,7 +191,7 @@ class WebStand:
         return f"{self.urls[edge]}/#token={self.token(user)}"
 
     def mend(self) -> None:
-        """Start again what a test left dead or stopped."""
+        """Start the servers again that a test has killed or stopped."""
         for edge in self.edges:
             if edge.process is not None and edge.process.poll() is not None:
                 edge.start().wait_ready()

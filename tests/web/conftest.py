@@ -43,7 +43,7 @@ def stand(module_stand: WebStand) -> Iterator[WebStand]:
 
 @pytest.fixture
 def user(stand: WebStand) -> str:
-    """Somebody whom no other test of the module knows."""
+    """A user of this test only."""
     return stand.new_user()
 
 
@@ -83,7 +83,7 @@ def complaints() -> Iterator[Complaints]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(browser: Browser, complaints: Complaints) -> AsyncIterator[BrowserContext]:
-    """What one person's browser is: its tabs share storage and connections, and nothing with another test's."""
+    """The browser of one user: its tabs share storage and connections, separate from other tests."""
     context = await browser.new_context()
     context.set_default_timeout(PAGE_MS)
     complaints.hear(context)

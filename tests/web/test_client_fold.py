@@ -1,4 +1,4 @@
-"""The client's fold beside the edge's: the same log comes to the same state, wherever one looks."""
+"""The client's fold and the edge's: the same log gives the same state, after every event."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def recorded(name: str) -> Log:
 
 
 async def assert_same(logs: Sequence[Log], looks: Callable[[Log], list[int]]) -> None:
-    """Both folds of each log, after as many entries as `looks` says."""
+    """Both folds of each log agree, after the numbers of entries that `looks` gives."""
     cases = [(entries, looks(entries)) for entries in logs]
     lines = [
         json.dumps({"entries": [{"id": str(e.id), "event": json.loads(e.json)} for e in entries], "at": at})
@@ -67,8 +67,10 @@ async def assert_same(logs: Sequence[Log], looks: Callable[[Log], list[int]]) ->
 
 async def test_terminal_states() -> None:
     """The states after which the client expects no event are those of the catalogue."""
-    script = "import('../../../broker/web/client/fold.js').then((m) => console.log(JSON.stringify([...m.TERMINAL_STATES])))"
-    assert set(json.loads(await node("-e", script))) == events.TERMINAL_STATES
+    script = (
+        "import('../../../broker/web/client/fold.js').then((m) => console.log(JSON.stringify([...m.TERMINAL_STATES])))"
+    )
+    assert set(json.loads(await node("--input-type=module", "-e", script))) == events.TERMINAL_STATES
 
 
 def as_json(fold: Fold) -> Any:

@@ -1,4 +1,4 @@
-"""The client as a package: what it needs, what it declares, what npm would publish."""
+"""The client as a package: its dependencies, its declarations, and the files that npm publishes."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_the_version_is_the_project_s() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (told,) = re.findall(r'VERSION = "(.*)"', (CLIENT / "version.js").read_text())
     assert PACKAGE["version"] == told == project["version"]
-    # Spelled out there for bundlers.
-    assert re.findall(r'name: "runcast ([0-9].*?)"', (CLIENT / "shared-worker" / "shared-connection.js").read_text()) == [told]
+    connection = (CLIENT / "shared-worker" / "shared-connection.js").read_text()
+    assert re.findall(r'name: "runcast ([0-9].*?)"', connection) == [told]  # a literal there, for bundlers
     assert PACKAGE["license"] == project["license"]
 
 
 def test_what_it_needs() -> None:
-    """Nothing but, for the hooks and the store, what the application has anyway."""
+    """No dependencies, and React and zustand as optional peers for the hooks and the store."""
     assert "dependencies" not in PACKAGE
     assert set(PACKAGE["peerDependencies"]) == set(PACKAGE["peerDependenciesMeta"]) == {"react", "zustand"}
     assert all(meta["optional"] for meta in PACKAGE["peerDependenciesMeta"].values())
@@ -70,18 +70,18 @@ def test_what_it_needs() -> None:
 
 @pytest.mark.parametrize("name", ["react", "store"])
 def test_the_hooks_are_a_browser_s(name: str) -> None:
-    """Frameworks that render on a server learn from a directive that these modules are for the other side."""
+    """A directive tells frameworks that render on a server that these modules are for the browser."""
     assert (CLIENT / f"{name}.js").read_text().startswith('"use client";\n')
 
 
 def test_a_bundler_keeps_the_worker_s_script() -> None:
-    """It is imported for what it does, and nothing else is."""
+    """Only this module is imported for its side effects."""
     assert PACKAGE["sideEffects"] == ["./shared-worker.js"]
 
 
 @needs_npm(HERE)
 async def test_an_application_in_typescript(tmp_path: Path) -> None:
-    """What the package declares is of use to an application: events are told apart by their type."""
+    """An application can use the declarations: an event is narrowed by its type."""
     installed = tmp_path / "node_modules" / "@runcast" / "client"
     shutil.copytree(CLIENT, installed, ignore=shutil.ignore_patterns("*.js"))
     (tmp_path / "app.ts").write_text(CONSUMER)

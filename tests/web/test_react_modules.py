@@ -1,4 +1,4 @@
-"""What the hooks are made of, in Node: pure parts, types, and what is imported."""
+"""The modules behind the hooks, in Node: pure parts, types, imports."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def imports(name: str) -> set[str]:
 
 
 def test_the_pure_parts() -> None:
-    """units.test.mjs: the list of executions, what is shared by whom, what is an error."""
+    """units.test.mjs: the list of executions, reference counts, errors."""
     node("--test", "units.test.mjs")
 
 
@@ -53,7 +53,7 @@ def test_types(tmp_path: Path) -> None:
 
 
 def test_an_application_of_hooks_in_typescript() -> None:
-    """An application in TypeScript can use the hooks and the store, and is told what it gets wrong (usage.tsx)."""
+    """An application in TypeScript can use the hooks and the store, and gets errors for wrong uses (usage.tsx)."""
     node("types.mjs", "usage")
 
 
