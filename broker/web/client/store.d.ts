@@ -87,8 +87,7 @@ export type AgentStoreActions = {
 };
 export type AgentStore = AgentStoreState & AgentStoreActions;
 /**
- * `maxSteps`: thoughts and tool calls each; `maxText`:
- * characters
+ * `maxSteps`: of thoughts, and of calls; `maxText`: characters
  */
 export type Limits = {
     maxSteps: number;

@@ -82,8 +82,7 @@ const EMPTY = Object.freeze({
   connection: IDLE,
 });
 
-/** @typedef {{maxSteps: number, maxText: number}} Limits `maxSteps`: thoughts and tool calls each; `maxText`:
- * characters */
+/** @typedef {{maxSteps: number, maxText: number}} Limits `maxSteps`: of thoughts, and of calls; `maxText`: characters */
 
 /** The execution that a store shows: its watch, and the requests about it. */
 class FollowedExecution {

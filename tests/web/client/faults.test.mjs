@@ -1,4 +1,4 @@
-/** What the client does where something is wrong for long, or is forbidden. Run by tests/web/test_client_units.py. */
+/** The client with faulty edges and forbidden features. Run by tests/web/test_client_units.py. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -15,7 +15,7 @@ const LIVE = 'event: stream:live\ndata: {"replayed":0}\n\n';
 const END = 'event: stream:end\ndata: {"reason":"slow"}\n\n';
 const BOUND = { timeout: 30_000 };
 
-/** An answer with these frames, which goes on for ever unless it `isOver`. */
+/** A response with these frames, which stays open unless it `isOver`. */
 function streamed(text, isOver = false) {
   const start = (controller) => (controller.enqueue(encoder.encode(text)), isOver && controller.close());
   return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
@@ -26,7 +26,7 @@ function events(from, to, thought = "") {
   return Array.from({ length: to - from + 1 }, (_, index) => `id: 1-${from + index}\ndata: ${data}\n\n`).join("");
 }
 
-/** The ordinal after which a request wants to go on. */
+/** The ordinal after which a request resumes. */
 function cursorOf(init) {
   return Number((new Headers(init.headers).get("Last-Event-ID") ?? "0-0").split("-")[1]);
 }
@@ -59,7 +59,7 @@ describe("a stream that is live for a moment only, each time", () => {
     });
   }
 
-  test("is opened at once again where it was live for long", BOUND, async () => {
+  test("is opened again at once if it was live for long", BOUND, async () => {
     mock.method(Math, "random", () => 1 - 1e-9);
     let [now, connects, beat] = [Date.now(), 0, () => {}];
     mock.method(Date, "now", () => now);
@@ -85,7 +85,7 @@ describe("a stream that is live for a moment only, each time", () => {
     assert.equal(waits.length, 3);
   });
 
-  test("is not opened without a pause where `retry:` is 0", BOUND, async () => {
+  test("is not opened again without a pause if `retry:` is 0", BOUND, async () => {
     mock.method(Math, "random", () => 1 - 1e-9);
     let connects = 0;
     const once = async () => ((connects += 1), streamed("retry: 0\n\n", true));
@@ -101,7 +101,7 @@ describe("the reason of stream:end", () => {
   const PROBLEM = { type: "urn:runcast:problem:capacity", title: "full", status: 503, detail: "this edge is full" };
   const end = (reason, problem) => `event: stream:end\ndata: ${JSON.stringify({ reason, problem })}\n\n`;
 
-  /** What a stream does when an edge ends it, once: its statuses, and how often its token was renewed. */
+  /** The statuses of a stream that an edge ends once, and the number of token renewals. */
   async function after(text) {
     mock.method(Math, "random", () => 1 - 1e-9);
     const [statuses, answers] = [[], [LIVE + text, LIVE]];
@@ -123,7 +123,7 @@ describe("the reason of stream:end", () => {
     ["replaced", "the stream was opened a second time"],
     ["failed", "the edge could not show an event"],
   ])
-    test(`${reason}: it waits as long as the edge says, and says why`, BOUND, async () => {
+    test(`${reason}: it waits for the time that the edge gives, with an error`, BOUND, async () => {
       const { waiting, renewals } = await after(end(reason));
       assert.equal(waiting.error?.message ?? null, message);
       assert.ok(waiting.retryAt - Date.now() < 300);
@@ -139,7 +139,7 @@ describe("the reason of stream:end", () => {
       assert.equal(retryAfterMs, 300);
     });
 
-  test("refused: an edge that asks for two minutes is not asked before", BOUND, async () => {
+  test("refused: a wait of two minutes is kept", BOUND, async () => {
     const statuses = [];
     const answer = async () => streamed("retry: 120000\n" + end("refused", PROBLEM));
     const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer });
@@ -157,13 +157,13 @@ describe("the reason of stream:end", () => {
     ["lost_redis", 0],
     ["one of a later version", 0],
   ])
-    test(`${reason}: it goes on at once`, BOUND, async () => {
+    test(`${reason}: it resumes at once`, BOUND, async () => {
       const { waiting, renewals } = await after(end(reason));
       assert.equal(waiting, undefined);
       assert.equal(renewals, expected);
     });
 
-  test("slow, again and again: it says so", BOUND, async () => {
+  test("slow, repeatedly: the status has an error", BOUND, async () => {
     const statuses = [];
     const answer = async () => streamed("retry: 20\n\n" + LIVE + end("slow"));
     const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer });
@@ -180,7 +180,7 @@ describe("the reason of stream:end", () => {
   });
 });
 
-test("a control event of a later version is none of the log's, and may say where that is", BOUND, async () => {
+test("a control event of a later version is no event of the log, and may move the cursor", BOUND, async () => {
   const [seen, cursors] = [[], []];
   const text = OPEN + events(1, 1) + "event: stream:later\ndata: {}\n\n" + "event: stream:place\nid: 1-7\ndata: {}\n\n";
   const answer = async (_url, init) => (cursors.push(cursorOf(init)), streamed(cursors.length === 1 ? text : OPEN, cursors.length === 1));
@@ -194,7 +194,7 @@ test("a control event of a later version is none of the log's, and may say where
 describe("an edge that does not answer", () => {
   const never = () => new Promise(() => {});
 
-  test("is waited for, and the status says so after some seconds", BOUND, async () => {
+  test("is waited for, with an error in the status after some seconds", BOUND, async () => {
     mock.timers.enable({ apis: ["setTimeout"] });
     const client = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: never });
     const stream = client.stream({ executionId: "x" }).start();
@@ -215,7 +215,7 @@ describe("an edge that does not answer", () => {
 describe("several iterators of one stream", () => {
   const COUNT = 12_000;
 
-  test("one that leaves while it lags does not keep the others from the rest", BOUND, async () => {
+  test("one that ends while it lags does not block the others", BOUND, async () => {
     const answer = async (_url, init) => streamed(OPEN + events(cursorOf(init) + 1, COUNT) + LIVE);
     const stream = new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: answer }).stream({
       executionId: "x",
@@ -237,7 +237,7 @@ describe("several iterators of one stream", () => {
     assert.equal(seen, COUNT);
   });
 
-  test("the size of what one leaves counts, not only the number", BOUND, async () => {
+  test("the size of queued events counts, not only their number", BOUND, async () => {
     const thought = "x".repeat(60_000);
     let [sent, isLeft] = [0, false];
     const answer = async (_url, init) => {
@@ -261,7 +261,7 @@ describe("several iterators of one stream", () => {
 });
 
 describe("a token that is refused", () => {
-  test("is renewed once, however many requests and streams had it", BOUND, async () => {
+  test("is renewed once for all requests and streams that had it", BOUND, async () => {
     let asked = 0;
     const token = async ({ refresh }) => {
       if (!refresh) return "old";
@@ -282,7 +282,7 @@ describe("a token that is refused", () => {
     assert.equal(asked, 1);
   });
 
-  test("is asked for again where the newer one is no other, and where asking failed", BOUND, async () => {
+  test("is renewed again if the renewal gave the same token, or failed", BOUND, async () => {
     const answers = ["old", () => assert.fail("no network"), "new"];
     const token = async ({ refresh }) => {
       const answer = refresh ? answers.shift() : "old";
@@ -323,7 +323,7 @@ describe("a shared stream", () => {
       worker.onmessage = ({ data }) => data.kind === kind && resolve(data);
     });
 
-  test("takes no more than a moment where locks are forbidden", BOUND, async () => {
+  test("starts without delay where locks are forbidden", BOUND, async () => {
     const denied = async () => {
       throw new DOMException("denied", "SecurityError");
     };
@@ -336,7 +336,7 @@ describe("a shared stream", () => {
     stream.close();
   });
 
-  test("is not tried again where there can be no worker", BOUND, async () => {
+  test("is not tried again where no worker is available", BOUND, async () => {
     let tried = 0;
     globalThis.SharedWorker = class {
       constructor() {
@@ -355,7 +355,7 @@ describe("a shared stream", () => {
     assert.deepEqual([tried, answer.mock.callCount()], [1, 2]);
   });
 
-  test("comes back with a token of now, after its page was frozen", BOUND, async () => {
+  test("uses the current token after its page was frozen", BOUND, async () => {
     let [late, tokens] = [0, 0];
     const { now } = Date;
     mock.method(Date, "now", () => now() + late);
@@ -408,7 +408,7 @@ describe("a worker", () => {
     return messages;
   }
 
-  test("sends a tab that reads nothing a few megabytes at most", BOUND, async () => {
+  test("sends at most a few megabytes to a tab that reads nothing", BOUND, async () => {
     const thought = "x".repeat(60_000);
     let made = 0;
     mock.method(globalThis, "fetch", async (_url, init) => {
@@ -436,7 +436,7 @@ describe("a worker", () => {
     assert.equal(messages.filter(({ kind }) => kind === "ping").length, 1);
   });
 
-  test("lets a tab in whose token no edge could be asked about at first", BOUND, async () => {
+  test("accepts a tab once an edge has accepted its token, also if no edge answered at first", BOUND, async () => {
     const answers = [503, 0, 200];
     mock.method(Math, "random", () => 0);
     mock.method(globalThis, "fetch", async (url) => {
@@ -454,7 +454,7 @@ describe("a worker", () => {
   });
 });
 
-test("a list that no edge answers with is asked for again", BOUND, async () => {
+test("the list is requested again if no edge answers", BOUND, async () => {
   const { timeout } = AbortSignal;
   mock.method(AbortSignal, "timeout", () => timeout.call(AbortSignal, 30));
   mock.method(Math, "random", () => 0);

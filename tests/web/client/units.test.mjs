@@ -1,4 +1,4 @@
-/** The client's parts that need no edge. Run by tests/web/test_client_units.py. */
+/** The parts of the client that need no edge. Run by tests/web/test_client_units.py. */
 import assert from "node:assert/strict";
 import http from "node:http";
 import { after, afterEach, before, beforeEach, describe, mock, test } from "node:test";
@@ -28,13 +28,13 @@ describe("Sequence", () => {
     assert.equal(sequence.cursor, "12-2");
   });
 
-  test("goes on after a cursor", () => {
+  test("resumes after a cursor", () => {
     const sequence = from({ cursor: "10-7" });
     assert.equal(sequence.take("10-7"), "known");
     assert.equal(sequence.take("11-8"), "next");
   });
 
-  test("begins anywhere when it begins now, and is dense from there", () => {
+  test("starts anywhere with `from: now`, and is dense from there", () => {
     const sequence = from({ isFromNow: true });
     sequence.moveTo("5-40");
     assert.equal(sequence.cursor, "5-40");
@@ -42,7 +42,7 @@ describe("Sequence", () => {
     assert.equal(sequence.take("6-41"), "next");
   });
 
-  test("has gaps only where a filter makes them", () => {
+  test("accepts gaps only with a filter", () => {
     const sequence = from({ isFiltered: true });
     assert.equal(sequence.take("10-4"), "next");
     sequence.moveTo("11-9");
@@ -53,7 +53,7 @@ describe("Sequence", () => {
     assert.equal(sequence.cursor, "12-15");
   });
 
-  test("jumps once where an edge said that history is lost, and never back in the same history", () => {
+  test("jumps once after a reset, and never back in the same history", () => {
     const sequence = from({ cursor: "10-4" });
     sequence.reset("trimmed");
     assert.equal(sequence.take("10-3"), "known");
@@ -65,7 +65,7 @@ describe("Sequence", () => {
     assert.equal(sequence.take("15-2"), "next");
   });
 
-  test("does not trust a cursor that is no id", () => {
+  test("does not trust a cursor that is not an id", () => {
     const sequence = from({ cursor: "rubbish" });
     assert.equal(sequence.take("10-3"), "next");
     assert.equal(sequence.take("10-5"), "gap");
@@ -133,7 +133,7 @@ describe("Watchdog", () => {
     });
   }
 
-  test("trusts one on which something came, however late a page's timers are", () => {
+  test("trusts one that received something, even if timers are late", () => {
     watchdog.heartbeatMs = 15_000;
     slept(55);
     watchdog.received();
@@ -159,7 +159,7 @@ describe("Watchdog", () => {
 describe("RecentEvents", () => {
   const event = (seq) => ({ id: `${1000 + seq}-${seq}` });
 
-  test("knows what is after an id that it has, and of no other id", () => {
+  test("has the events after an id that it keeps, and after no other id", () => {
     const recent = new RecentEvents("0-0");
     for (const seq of [1, 2, 3]) recent.push(event(seq), 10);
     assert.deepEqual([recent.has("0-0"), recent.has("1002-2"), recent.has("7-2")], [true, true, false]);
@@ -169,7 +169,7 @@ describe("RecentEvents", () => {
     assert.deepEqual([recent.has("1002-2"), recent.spans("7-2"), recent.last], [false, false, null]);
   });
 
-  test("forgets the oldest, by number and by size", () => {
+  test("drops the oldest, by number and by size", () => {
     const many = new RecentEvents("0-0");
     for (let seq = 1; seq <= 1500; seq += 1) many.push(event(seq), 10);
     assert.deepEqual([many.has("1499-499"), many.has("1500-500"), many.after("1500-500").length], [false, true, 1000]);
@@ -180,7 +180,7 @@ describe("RecentEvents", () => {
   });
 });
 
-test("tabs know each other by what a token says of its user, not by its time", () => {
+test("tabs are identified by the claims about the user, not by the expiry of the token", () => {
   const token = (claims) => `x.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.y`;
   const alice = { sub: "älice?>", org: "o", scope: "a b", iss: "i", exp: 1 };
   assert.equal(identityOf(token(alice)), identityOf(token({ ...alice, exp: 2, jti: "z" })));
@@ -192,7 +192,7 @@ test("tabs know each other by what a token says of its user, not by its time", (
   assert.equal(identityOf(null, "alice"), "cookie alice");
 });
 
-/** Something on the way that answers as it is told. */
+/** A server with scripted answers. */
 function served(answer) {
   const server = http.createServer(answer);
   before(() => new Promise((resolve) => server.listen(0, "127.0.0.1", resolve)));
@@ -247,7 +247,7 @@ describe("a tab that reads nothing", () => {
   });
 });
 
-test("a watch has something to show at once, and the same until its listeners are told", async () => {
+test("a watch has a snapshot at once, the same one until its listeners are called", async () => {
   const client = new RuncastClient({ token: "t", fetch: () => new Promise(() => {}) });
   const watch = client.watch("x");
   const told = new Promise((resolve) => watch.subscribe(() => resolve(undefined)));
@@ -277,7 +277,7 @@ describe("AgentStream", () => {
   const event = (seq) => `id: 1-${seq}\ndata: {"type":"thinking","executionId":"x","ts":1,"data":{"thought":""}}\n\n`;
   let [stream, ids, statuses] = [null, [], []];
 
-  /** Follow what the script answers, until a status fits. */
+  /** Follow the scripted answers until a status fits. */
   function followed(isEnough) {
     [ids, statuses] = [[], []];
     asked.splice(0);
@@ -290,14 +290,14 @@ describe("AgentStream", () => {
       stream = client.stream({ executionId: "x", onEvent: ({ id }) => ids.push(id), onStatus }).start();
     });
   }
-  /** How long it meant to wait each time, and why. */
+  /** The times that it waits. */
   const waits = () => statuses.filter(({ phase }) => phase === "waiting").map((status) => status.retryAt - Date.now());
   const isWaiting = ({ phase }) => phase === "waiting";
 
   beforeEach(() => mock.method(Math, "random", () => 1 - 1e-9));
   afterEach(() => (mock.restoreAll(), stream?.close()));
 
-  test("waits as long as `retry:` says, twice as long at each failure, and as at first after an event", async () => {
+  test("waits for the time of `retry:`, doubled at each failure, and from the start again after an event", async () => {
     const broken = [200, {}, "retry: 50\n\n"];
     script = [broken, broken, broken, [200, {}, event(1)], [204]];
     const retryAts = [];
@@ -311,7 +311,7 @@ describe("AgentStream", () => {
     assert.deepEqual([ids, asked], [["1-1"], [null, null, null, null, "1-1"]]);
   });
 
-  test("takes the time of `stream:open` as well, and never waits for more than 30 s", async () => {
+  test("uses the time of `stream:open`, too, and never waits for more than 30 s", async () => {
     script = [[200, {}, opened(7000)]];
     await followed(isWaiting);
     assert.equal(Math.round(waits()[0] / 1000), 7);
@@ -321,32 +321,32 @@ describe("AgentStream", () => {
     assert.equal(Math.round(waits()[0] / 1000), 30);
   });
 
-  test("adds its own time to that of Retry-After, so that not all come back at once", async () => {
+  test("adds its backoff to `Retry-After`, so that not all clients come back at once", async () => {
     script = [[503, { "Retry-After": "5" }]];
     await followed(isWaiting);
     assert.equal(Math.round(waits()[0] / 1000), 6);
     assert.equal(statuses.at(-1).error.retryAfterMs, 5000);
   });
 
-  test("ends where an edge answers that nothing follows", async () => {
+  test("ends after 204", async () => {
     script = [[204]];
     await followed(({ phase }) => phase === "ended");
     assert.deepEqual([ids, stream.status.error], [[], null]);
   });
 
-  test("takes nothing but an event stream for one", async () => {
+  test("accepts only event streams", async () => {
     script = [[200, { "Content-Type": "text/html" }, event(1)]];
     await followed(isWaiting);
     assert.deepEqual([ids, statuses.at(-1).error.type], [[], "urn:runcast:problem:no-event-stream"]);
   });
 
-  test("gives no event that is no JSON, and asks for it again", async () => {
+  test("delivers no event that is not JSON, and resumes before it", async () => {
     script = [[200, {}, "retry: 1\n\n", event(1), "id: 1-2\ndata: {\n\n", event(3)], [200, {}, event(2), event(3)], [204]];
     await followed(({ phase }) => phase === "ended");
     assert.deepEqual([ids, asked], [["1-1", "1-2", "1-3"], [null, "1-1", "1-3"]]);
   });
 
-  test("tells what it knows of a lost connection only until it is live again", async () => {
+  test("keeps the error of a lost connection until it is live again", async () => {
     script = [[200, {}, "retry: 1\n\n", event(1)], [200, {}, opened(1), LIVE, LASTING]];
     await followed(({ phase, reconnects }) => phase === "live" && reconnects === 1);
     assert.equal(statuses.find(isWaiting).error.type, "urn:runcast:problem:connection-lost");
@@ -370,7 +370,7 @@ describe("RuncastClient", () => {
   beforeEach(() => seen.splice(0));
   const problem = { type: "urn:runcast:problem:rate-limited", title: "Rate limited", detail: "too many", requestId: "r1", limit: 3 };
 
-  test("tries to start an execution again, as the same one, until there is an answer", async (context) => {
+  test("repeats the start of an execution, with the same key, until there is an answer", async (context) => {
     context.mock.method(Math, "random", () => 0);
     const accepted = { executionId: "ex_1", state: "queued", streamUrl: "/s" };
     script = [[0], [503, { "Retry-After": "0" }, {}], [202, {}, accepted]];
@@ -384,7 +384,7 @@ describe("RuncastClient", () => {
     assert.equal(seen[3]["idempotency-key"], "mine");
   });
 
-  test("says why a request failed, and does not repeat what was refused", async () => {
+  test("reports why a request failed, and does not repeat a refused one", async () => {
     script = [[429, { "Retry-After": "7" }, { ...problem, status: 429 }]];
     const client = new RuncastClient({ baseUrl: url(), token: "t" });
     const error = await client.execute({ task: "t" }).catch((raised) => raised);
@@ -399,7 +399,7 @@ describe("RuncastClient", () => {
     assert.equal(seen.length, 3);
   });
 
-  test("reads again what got no answer, once", async () => {
+  test("repeats a GET without an answer, once", async () => {
     const client = new RuncastClient({ baseUrl: url(), token: "t" });
     script = [[0], [200, {}, { agents: [] }]];
     assert.deepEqual(await client.agents(), { agents: [] });
@@ -408,7 +408,7 @@ describe("RuncastClient", () => {
     assert.equal(seen.length, 4);
   });
 
-  test("asks for a newer token once when one is refused", async () => {
+  test("renews a refused token once", async () => {
     const asked = [];
     const token = ({ refresh }) => (asked.push(refresh), refresh ? "new" : "old");
     const client = new RuncastClient({ baseUrl: url(), token });
@@ -421,7 +421,7 @@ describe("RuncastClient", () => {
     assert.deepEqual(asked, [false, true, false, true]);
   });
 
-  test("sends what its methods say", async () => {
+  test("sends the documented requests", async () => {
     const client = new RuncastClient({ baseUrl: url(), token: "t" });
     script = Array.from({ length: 7 }, () => [200, {}, {}]);
     await client.executions({ state: "running", limit: 5 });

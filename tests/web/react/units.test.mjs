@@ -1,4 +1,4 @@
-// The list of executions, moved on by the feed's events, and what is shared by whom. Pure: `node --test`.
+// The list of executions, and reference-counted sources. Pure: `node --test`.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ExecutionList } from "../../../broker/web/client/execution-list.js";
@@ -51,7 +51,7 @@ test("progress is the execution's own, and ends with the attempt", () => {
   assert.deepEqual([list.items()[0].progress, list.items()[0].activity], [null, null]);
 });
 
-test("the list that was read counts, and what came meanwhile is applied again without harm", () => {
+test("the list of the edge replaces the items, and events since its request may be applied again", () => {
   const list = listWith(summary("a", "running"), summary("b", "running"));
   const asked = event("a", "input:required", { inputId: "q1" });
   const ended = event("b", "execution:complete", { result: 1 });
@@ -78,7 +78,7 @@ test("a new execution is listed at once, and the list is read again for the rest
   assert.deepEqual([states(list)[0], list.items()[0].metadata], ["b running", { k: 1 }]);
 });
 
-test("an execution too old to be listed is asked for once", () => {
+test("the list is read once for an execution that is too old to be in it", () => {
   const list = listWith(summary("a", "running"));
   assert.equal(list.apply(event("old", "thinking")), true);
   list.replace([summary("a", "running")]);
@@ -113,7 +113,7 @@ test("the list is read again if a later attempt may repeat an input that was ans
   assert.deepEqual(states(list), ["a running", "b waiting_input"]);
 });
 
-test("an answer to a question that was asked before is a reason to read the list", () => {
+test("the list is read again after an answer to an unknown input", () => {
   const list = listWith(summary("a", "waiting_input"));
   assert.equal(list.apply(event("a", "input:received", { inputId: "q1" })), true);
 });
@@ -136,7 +136,7 @@ class Source {
   }
 }
 
-test("a source is open once for all who have its key, from the first until after the last", async () => {
+test("a source is open once per key, from the first subscriber until after the last", async () => {
   const [client, made] = [{}, []];
   const share = (key) => new RefCounted(client, key, () => (made.push(new Source()), made.at(-1)));
   assert.equal(share("k").getSnapshot(), undefined);
@@ -160,7 +160,7 @@ test("a source is open once for all who have its key, from the first until after
   assert.equal(made.length, 3, "another client shares nothing");
 });
 
-test("what one reader raises does not keep an event from the others", (context) => {
+test("an exception of one reader does not keep an event from the others", (context) => {
   const reports = [];
   context.mock.method(globalThis, "queueMicrotask", (report) => reports.push(report));
   let tell;
@@ -179,7 +179,7 @@ test("what one reader raises does not keep an event from the others", (context) 
   assert.throws(reports[0], /mine/);
 });
 
-test("a failure is one error however often it is looked at; what a stream gets over is none", () => {
+test("a failure is always the same error; an error after which a stream reconnects is none", () => {
   const state = { executionId: "a", error: { error: "broken", code: "agent_error" } };
   const status = { phase: "ended", error: null };
   const failed = failureOf(status, state);
