@@ -5,7 +5,7 @@ export class AgentStream {
     constructor(options: StreamOptions);
     /** A new object at each change. */
     get status(): Status;
-    /** Begin, or go on after `close`, or try again after the stream failed. */
+    /** Start, resume after `close`, or try again after a failure. */
     start(): this;
     /** Close the stream. The execution continues; `start` resumes after the last event. */
     close(): void;

@@ -124,7 +124,7 @@ export class AgentStream {
     return this.#status;
   }
 
-  /** Begin, or go on after `close`, or try again after the stream failed. */
+  /** Start, resume after `close`, or try again after a failure. */
   start() {
     const { phase } = this.#status;
     if (phase === "idle" || FINAL_PHASES.has(phase)) this.#connect();
