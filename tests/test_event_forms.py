@@ -127,9 +127,9 @@ PLACES = {
         lambda _: types_of(texts._SAID) | types_of(projection._TELLERS),
     ),
     "console": Place(
-        "broker/web/console/happenings.js",
+        "broker/web/console/event-handlers.js",
         "a handler, and a row in rows.js if none fits",
-        lambda _: handlers_in("broker/web/console/happenings.js"),
+        lambda _: handlers_in("broker/web/console/event-handlers.js"),
     ),
     "declarations": Place(
         "broker/web/client/events.d.ts", "it with `runcast openapi --typescript`", lambda _: declared()
@@ -200,7 +200,7 @@ def test_no_place_has_a_form_for_what_is_not_in_the_catalogue() -> None:
 def test_the_client_s_fold_knows_the_types_without_an_effect() -> None:
     """So that the first event of a log begins the execution, whatever it is."""
     assert names_in("broker/web/client/fold.js", "WITHOUT_EFFECT") == set(GENERIC["client fold"])
-    assert names_in("broker/web/console/happenings.js", "NOT_IN_STORY") == set(GENERIC["console"])
+    assert names_in("broker/web/console/event-handlers.js", "NOT_IN_TIMELINE") == set(GENERIC["console"])
 
 
 def test_a_new_type_is_missed_in_every_place() -> None:
@@ -274,12 +274,12 @@ def test_the_state_stays(log: list[Entry]) -> None:
 async def test_the_console_s_story_has_an_item() -> None:
     """With the type and the data, as a plug-in's event has; totals are not in the story."""
     script = f"""
-        import {{ Chronicle }} from {json.dumps((CONSOLE / "chronicle.js").as_uri())};
-        const chronicle = new Chronicle();
-        chronicle.apply({{ id: "1-1", ts: 1, type: "holo:gram", data: {{ points: 2 }} }});
-        chronicle.apply({{ id: "2-2", ts: 2, type: "custom:mood", data: {{ is: "good" }} }});
-        chronicle.apply({{ id: "3-3", ts: 3, type: "usage", data: {{}} }});
-        console.log(JSON.stringify(chronicle.items.map(({{ kind, name, value }}) => [kind, name, value])));
+        import {{ Timeline }} from {json.dumps((CONSOLE / "timeline.js").as_uri())};
+        const timeline = new Timeline();
+        timeline.apply({{ id: "1-1", ts: 1, type: "holo:gram", data: {{ points: 2 }} }});
+        timeline.apply({{ id: "2-2", ts: 2, type: "custom:mood", data: {{ is: "good" }} }});
+        timeline.apply({{ id: "3-3", ts: 3, type: "usage", data: {{}} }});
+        console.log(JSON.stringify(timeline.items.map(({{ kind, name, value }}) => [kind, name, value])));
     """
     assert NODE is not None
     process = await asyncio.create_subprocess_exec(

@@ -347,7 +347,7 @@ async def test_who_scrolls_up_is_left_there(
 async def test_filters_show_only_what_is_asked_for(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """By words and by what rows are about, in the story and in the raw events."""
+    """By words and by types of rows, in the timeline and in the raw events."""
     console = await ConsolePage(page, stand, user).watch(await start(stand, user, "teller"))
     await expect(console.rows.locator(".row-end")).to_be_visible()
     await page.get_by_role("searchbox", name="Filter by words").fill("BY ZERO")
@@ -438,7 +438,7 @@ async def test_what_was_under_way_before_is_listed_with_how_far_it_is(
 async def test_a_question_can_be_answered_on_a_low_screen(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """However long the question and however large the letters: the answers are in sight, and the story's head is."""
+    """With a long prompt and large text, the answers and the header are in view."""
     await page.set_viewport_size({"width": 720, "height": 430})  # a laptop's window at 200 %
     await web_author.begin()
     await web_author.write(InputRequired(input_id="i", prompt="Why? " * 300, kind="approval"))
