@@ -36,9 +36,9 @@ class ConsolePage:
         self.rows = page.get_by_role("list", name="Timeline")
         self.raw = page.get_by_role("list", name="Raw events")
         self.questions = page.get_by_role("region", name="Open questions")
-        self.state = page.locator(".story-head .state")
-        self.title = page.locator(".story-title")
-        self.banner = page.locator(".story .banner")
+        self.state = page.locator(".execution-header .state")
+        self.title = page.locator(".execution-title")
+        self.banner = page.locator(".execution-page .banner")
         self.details = page.get_by_role("complementary", name="Details")
 
     async def open(self, path: str = "/") -> ConsolePage:

@@ -37,10 +37,10 @@ export class ExecutionHeader {
   constructor(executionId, clock, actions, onBack) {
     this._clock = clock;
     this._badge = new StateBadge();
-    this._agent = h("span", { class: "story-agent" });
-    this._attempt = h("span", { class: "story-attempt", hidden: true });
-    this._time = h("span", { class: "story-time numbers" });
-    this._title = h("h1", { class: "story-title said", tabindex: "-1", dir: "auto" }, executionId);
+    this._agent = h("span", { class: "execution-agent" });
+    this._attempt = h("span", { class: "execution-attempt", hidden: true });
+    this._time = h("span", { class: "execution-time numbers" });
+    this._title = h("h1", { class: "execution-title said", tabindex: "-1", dir: "auto" }, executionId);
     this._progress = new Progress();
     const back = h(
       "button",
@@ -49,16 +49,16 @@ export class ExecutionHeader {
     );
     this.node = h(
       "header",
-      { class: "story-head" },
+      { class: "execution-header" },
       h(
         "div",
-        { class: "story-line" },
+        { class: "execution-line" },
         back,
         this._badge.node,
         this._agent,
         this._attempt,
         this._time,
-        h("div", { class: "story-actions" }, actions),
+        h("div", { class: "execution-actions" }, actions),
       ),
       this._title,
       this._progress.node,

@@ -161,15 +161,15 @@ export class ExecutionPage {
     this._paused = h("p", { class: "paused", hidden: true });
     this.node = h(
       "article",
-      { class: "story" },
+      { class: "execution-page" },
       this._head.node,
       this._banner.node,
       h(
         "div",
-        { class: "story-body" },
+        { class: "execution-body" },
         h(
           "div",
-          { class: "story-column" },
+          { class: "execution-column" },
           this._toolbar(),
           this._filter.row,
           this._rows.node,
