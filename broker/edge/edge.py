@@ -367,7 +367,7 @@ class Edge:
         return {**self.heartbeat.ready(), **self.authenticator.ready(), "accepting": not self.streams.draining}
 
     def _describe(self) -> EdgeInfo:
-        pace = self._vitals.pace(time.monotonic())
+        pace = self._vitals.read(time.monotonic())
         return EdgeInfo(
             id=self.id,
             version=self._version,

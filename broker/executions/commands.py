@@ -209,7 +209,7 @@ class Commands:
     async def _pages(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Sequence[Entry]]:
         keys = owner.execution(execution_id)
         while True:
-            page = await self._history.read(keys.log, after, record=keys.record, alone=True)
+            page = await self._history.read(keys.log, after, record=keys.record, shared=False)
             yield page.entries
             if page.end or not page.entries:
                 return
@@ -221,7 +221,7 @@ class Commands:
         head = await self._history.head(keys.record)
         if head is None:
             raise UnknownExecution(execution_id)
-        page = await self._history.read(keys.log, after, record=keys.record, limit=limit, alone=True)
+        page = await self._history.read(keys.log, after, record=keys.record, limit=limit, shared=False)
         entries = page.entries
         more = not page.end
         return EventPage(

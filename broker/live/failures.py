@@ -18,16 +18,16 @@ class Failures:
         self._clock = clock
         self._until: dict[tuple[str, str], float] = {}
 
-    def note(self, log: str, lens: StreamView) -> bool:
+    def note(self, log: str, view: StreamView) -> bool:
         """Remember a failure; whether it is the first for a while."""
-        key, now = (log, lens.name), self._clock()
+        key, now = (log, view.name), self._clock()
         is_first = self._until.pop(key, 0.0) <= now
         if len(self._until) >= MAX_REMEMBERED:
             del self._until[next(iter(self._until))]  # the oldest
         self._until[key] = now + PAUSE_SECONDS
         return is_first
 
-    def seconds_left(self, log: str, lens: StreamView) -> float:
+    def seconds_left(self, log: str, view: StreamView) -> float:
         """How long this is not to be tried; 0 if it may be."""
-        until = self._until.get((log, lens.name)) if self._until else None
+        until = self._until.get((log, view.name)) if self._until else None
         return 0.0 if until is None else max(0.0, until - self._clock())

@@ -32,7 +32,7 @@ class Subscriber(Protocol):
     def fd(self) -> int: ...
 
     @property
-    def lens(self) -> StreamView: ...
+    def view(self) -> StreamView: ...
 
     @property
     def transport(self) -> Transport: ...
@@ -49,52 +49,53 @@ class Failure(NamedTuple, Generic[V]):
 
 
 class Group(Generic[V]):
-    """Live viewers that share one lens, so that their bytes are made once.
+    """Live viewers that share one view, so that their bytes are made once.
 
-    `clear` are those whose transport holds nothing: their bytes go straight to the socket, by its number. A transport's
-    own `write` would do the same after reading a dozen of its attributes, and with thousands of viewers each of those
-    is a cache miss: 1 of 6 µs. What a socket does not take goes to the transport, and its viewer is `clogged`, written
-    to through the transport, until that has nothing left. A viewer is in exactly one of the two.
+    The transport of a `writable` viewer holds nothing, so that its bytes go straight to the socket, by its number. A
+    transport's own `write` would do the same after reading a dozen of its attributes, and with thousands of viewers
+    each of those is a cache miss: 1 of 6 µs. What a socket does not take goes to the transport. Its viewer is
+    `backlogged` then, and written to through the transport until that holds nothing. A viewer is in exactly one of the
+    two.
     """
 
-    __slots__ = ("clear", "clogged", "lens")
+    __slots__ = ("backlogged", "view", "writable")
 
-    def __init__(self, lens: StreamView) -> None:
-        self.lens = lens
-        self.clear: dict[int, V] = {}
-        self.clogged: set[V] = set()
+    def __init__(self, view: StreamView) -> None:
+        self.view = view
+        self.writable: dict[int, V] = {}
+        self.backlogged: set[V] = set()
 
     def __len__(self) -> int:
-        return len(self.clear) + len(self.clogged)
+        return len(self.writable) + len(self.backlogged)
 
     def __iter__(self) -> Iterator[V]:
-        yield from self.clear.values()
-        yield from self.clogged
+        yield from self.writable.values()
+        yield from self.backlogged
 
     def add(self, viewer: V) -> None:
         if viewer.fd >= 0 and viewer.transport.get_write_buffer_size() == 0:
-            self.clear[viewer.fd] = viewer
+            self.writable[viewer.fd] = viewer
         else:
-            self.clogged.add(viewer)
+            self.backlogged.add(viewer)
 
     def remove(self, viewer: V) -> None:
-        if self.clear.get(viewer.fd) is viewer:
-            del self.clear[viewer.fd]
-        self.clogged.discard(viewer)
+        if self.writable.get(viewer.fd) is viewer:
+            del self.writable[viewer.fd]
+        self.backlogged.discard(viewer)
 
-    def clog(self, viewer: V) -> None:
+    def mark_backlogged(self, viewer: V) -> None:
         self.remove(viewer)
-        self.clogged.add(viewer)
+        self.backlogged.add(viewer)
 
     def write(self, data: bytes, failed: list[Failure[V]]) -> None:
         """The same bytes to every viewer, synchronously. Those whose transport raised are added to `failed`."""
-        for viewer in [viewer for viewer in self.clogged if viewer.transport.get_write_buffer_size() == 0]:
-            self.clogged.discard(viewer)
+        for viewer in [viewer for viewer in self.backlogged if viewer.transport.get_write_buffer_size() == 0]:
+            self.backlogged.discard(viewer)
             self.add(viewer)
-        for viewer in self.clogged:
+        for viewer in self.backlogged:
             _write(viewer, data, failed)
         size, send, behind = len(data), os.write, []
-        for fd in self.clear:
+        for fd in self.writable:
             try:
                 sent = send(fd, data)
             except OSError:  # full, or broken: its transport will tell which
@@ -102,8 +103,8 @@ class Group(Generic[V]):
             if sent != size:
                 behind.append((fd, sent))
         for fd, sent in behind:
-            viewer = self.clear[fd]
-            self.clog(viewer)
+            viewer = self.writable[fd]
+            self.mark_backlogged(viewer)
             _write(viewer, data[sent:], failed)
 
 

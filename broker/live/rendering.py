@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from broker.live import view
+from broker.live.view import StreamView
 from emitter.wire.entries import Entry
 from emitter.wire.ids import EventId
 
@@ -34,8 +34,8 @@ class Rendering(Protocol):
         """What of these entries is shown, in frames; empty for nothing."""
 
 
-class RenderedView(view.StreamView):
-    """One viewer's lens through a rendering. It reads the log from its first event: what it shows may depend on it."""
+class RenderedView(StreamView):
+    """One viewer's view through a rendering. It reads the log from its first event: what it shows may depend on it."""
 
     __slots__ = ("_rendering",)
 
@@ -60,10 +60,10 @@ class RenderedView(view.StreamView):
         return self._rendering.open()
 
     @property
-    def is_over(self) -> bool:  # type: ignore[override]  # of a native lens it never changes
+    def is_over(self) -> bool:  # type: ignore[override]  # of a native view it never changes
         return self._rendering.is_over
 
-    def whole(self, entries: Sequence[Entry]) -> bytes:
+    def render_all(self, entries: Sequence[Entry]) -> bytes:
         """All that is shown of a log that has gone but for these, without any coding."""
         return self._rendering.open() + self._rendering.render(entries)
 
@@ -73,5 +73,5 @@ class RenderedView(view.StreamView):
     def control(self, event: str, data: dict[str, object]) -> bytes:  # noqa: ARG002 - it is the native protocol's
         return b""
 
-    def place(self, event_id: EventId) -> bytes:  # noqa: ARG002
+    def position_frame(self, event_id: EventId) -> bytes:  # noqa: ARG002
         return b""

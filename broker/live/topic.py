@@ -29,7 +29,7 @@ class Topic(Generic[V]):
     """One watched log: its hub cursor, its live viewers, and a short tail of recent events.
 
     `last` is the id up to which every live viewer has the log; None until history or a message tells. `tail` is dense
-    and ends at `last`; `floor` is the id before its first, where that is known.
+    and ends at `last`; `tail_start` is the id before its first, where that is known.
     """
 
     __slots__ = (
@@ -39,7 +39,6 @@ class Topic(Generic[V]):
         "behind",
         "end",
         "failed",
-        "floor",
         "groups",
         "is_execution",
         "key",
@@ -47,6 +46,7 @@ class Topic(Generic[V]):
         "last",
         "over",
         "tail",
+        "tail_start",
     )
 
     def __init__(self, key: str, *, is_execution: bool) -> None:
@@ -55,7 +55,7 @@ class Topic(Generic[V]):
         self.last: EventId | None = None
         self.before: EventId | None = None
         """Where it stood before the entries that were accepted last."""
-        self.floor: EventId | None = None
+        self.tail_start: EventId | None = None
         self.end: State | None = None
         """The state that the execution's terminal event left. Any other state is the record's to say."""
         self.groups: dict[tuple[object, ...], Group[V]] = {}
@@ -102,7 +102,7 @@ class Topic(Generic[V]):
 
     def _remember(self, entries: Sequence[Entry]) -> None:
         if not self.tail:
-            self.floor = START if entries[0].seq == 1 else self.last
+            self.tail_start = START if entries[0].seq == 1 else self.last
         self.before = self.last
         self.last = entries[-1].id
         self._rendered.clear()
@@ -122,26 +122,26 @@ class Topic(Generic[V]):
             size -= len(self.tail[drop].json)
             drop += 1
         if drop:
-            self.floor = self.tail[drop - 1].id
+            self.tail_start = self.tail[drop - 1].id
             del self.tail[:drop]
         self._tail_bytes = size
 
-    def settle(self, after: EventId, entries: Sequence[Entry]) -> None:
+    def set_baseline(self, after: EventId, entries: Sequence[Entry]) -> None:
         """History has `entries` after `after`, and then nothing more. A hub that knows nothing stands at `after`; one
         that began with a live event learns what came right before it, so that others can join without asking Redis."""
         if self.last is None:
-            self.last = self.floor = after
-        elif self.floor is None and self.tail:
+            self.last = self.tail_start = after
+        elif self.tail_start is None and self.tail:
             older = [entry for entry in entries if entry.seq < self.tail[0].seq]
             if older and older[-1].seq == self.tail[0].seq - 1:
                 self.tail[:0] = older
                 self._tail_bytes += sum(len(entry.json) for entry in older)
                 self._rendered.clear()
-                self.floor = after
+                self.tail_start = after
 
     def forget(self) -> None:
         """The log is not what it was: know nothing until history tells anew."""
-        self.last = self.before = self.floor = self.end = None
+        self.last = self.before = self.tail_start = self.end = None
         self.tail.clear()
         self._tail_bytes = 0
         self._rendered.clear()
@@ -160,7 +160,7 @@ class Topic(Generic[V]):
             return []
         if not self.tail:
             return None
-        if cursor == self.floor:
+        if cursor == self.tail_start:
             return list(self.tail)
         first = self.tail[0].seq
         at = cursor.seq - first
@@ -168,31 +168,31 @@ class Topic(Generic[V]):
             return self.tail[at + 1 :]
         return None
 
-    def render_tail(self, lens: StreamView, entries: Sequence[Entry]) -> bytes:
+    def render_tail(self, view: StreamView, entries: Sequence[Entry]) -> bytes:
         """The bytes of the tail's end; many viewers that resume at one place share them."""
-        return self._rendered.get(lens, entries)
+        return self._rendered.get(view, entries)
 
-    def rest(self) -> None:
+    def drop_rendered(self) -> None:
         """Nothing has happened for a while: keep no bytes for those who might resume."""
         self._rendered.clear()
 
     def add(self, viewer: V) -> None:
-        group = self.groups.get(viewer.lens.key)
+        group = self.groups.get(viewer.view.key)
         if group is None:
-            group = self.groups[viewer.lens.key] = Group(viewer.lens)
+            group = self.groups[viewer.view.key] = Group(viewer.view)
         group.add(viewer)
 
     def remove(self, viewer: V) -> None:
         """Must have happened before the viewer's socket is closed: its number may be another's a moment later."""
-        group = self.groups.get(viewer.lens.key)
+        group = self.groups.get(viewer.view.key)
         if group is not None:
             group.remove(viewer)
             if not len(group):
-                del self.groups[viewer.lens.key]
+                del self.groups[viewer.view.key]
 
-    def clog(self, viewer: V) -> None:
+    def mark_backlogged(self, viewer: V) -> None:
         """The viewer's transport was written to directly and still holds some of it."""
-        self.groups[viewer.lens.key].clog(viewer)
+        self.groups[viewer.view.key].mark_backlogged(viewer)
 
     def live(self) -> Iterable[V]:
         for group in self.groups.values():
@@ -204,7 +204,7 @@ class Topic(Generic[V]):
         """Write accepted entries to every live viewer: the same bytes, synchronously, no task and no queue each.
 
         A transport that fills up calls its viewer's `pause_writing` from inside `write`, which puts it on `lagging`.
-        A lens or a transport that raises costs its own viewers alone. Viewers who share their bytes with nobody are
+        A view or a transport that raises costs its own viewers alone. Viewers who share their bytes with nobody are
         `behind`, and shown nothing, when there is much to show or, by `is_late`, it has taken too long already.
         """
         viewers = events = size = 0
@@ -212,15 +212,15 @@ class Topic(Generic[V]):
         is_much = len(entries) > EVENTS_AT_ONCE
         is_timed = is_late is not None and len(self.groups) > 1
         for group in self.groups.values():
-            lens = group.lens
-            if (is_much and not lens.is_native) or (late and len(group) == 1):
+            view = group.view
+            if (is_much and not view.is_native) or (late and len(group) == 1):
                 self.behind += group
                 continue
             try:
-                wanted = lens.select(entries)
-                data = lens.encode(wanted) if wanted else b""
-                is_over = lens.is_over
-            except Exception as error:  # whatever it is, it is this lens's
+                wanted = view.select(entries)
+                data = view.encode(wanted) if wanted else b""
+                is_over = view.is_over
+            except Exception as error:  # whatever it is, it is this view's
                 self.failed += [Failure(viewer, error) for viewer in group]
                 continue
             if not wanted:

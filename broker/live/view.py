@@ -30,7 +30,7 @@ class TypeFilter:
 
 
 class StreamView:
-    """How a viewer sees a log: which events, under which name, in which body coding. Equal lenses share their bytes."""
+    """How a viewer sees a log: which events, under which name, in which body coding. Equal views share their bytes."""
 
     __slots__ = ("chunked", "filter", "heartbeat", "heartbeat_seconds", "key", "named")
 
@@ -64,7 +64,7 @@ class StreamView:
         """A control event, as one write."""
         return self.wrap(control_frame(event, data))
 
-    def place(self, event_id: EventId) -> bytes:
+    def position_frame(self, event_id: EventId) -> bytes:
         """What moves the client's cursor, as one write."""
         return self.wrap(cursor_frame(event_id))
 
@@ -83,7 +83,7 @@ class StreamView:
         return self.wrap(b"".join(frames))
 
     def render(self, entries: Sequence[Entry]) -> bytes:
-        """What of the entries this lens shows, as one write; empty when the filter wants none of them."""
+        """What of the entries this view shows, as one write; empty when the filter wants none of them."""
         return self.encode(self.select(entries))
 
 
@@ -92,23 +92,23 @@ CLOSED = StreamView(chunked=False)
 
 
 class RenderedOnce:
-    """What lenses made of the ends of one list of entries, each made once. Bounded: callers choose their lenses."""
+    """What views made of the ends of one list of entries, each made once. Bounded: callers choose their views."""
 
     __slots__ = ("_bytes", "_kept")
 
     MAX_BYTES = 384 * 1024
     OVERHEAD_BYTES = 4096
-    """Of one: the lens's key and what holds it."""
+    """Of one: the view's key and what holds it."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[object, ...], bytes] = {}
         self._bytes = 0
 
-    def get(self, lens: StreamView, entries: Sequence[Entry]) -> bytes:
-        key = (lens.key, len(entries))
+    def get(self, view: StreamView, entries: Sequence[Entry]) -> bytes:
+        key = (view.key, len(entries))
         data = self._kept.get(key)
         if data is None:
-            data = lens.render(entries)
+            data = view.render(entries)
             size = len(data) + self.OVERHEAD_BYTES
             if self._bytes + size > self.MAX_BYTES:
                 self.clear()

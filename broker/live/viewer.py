@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from broker.base.identity import Identity
 from broker.base.unsent import unacknowledged_bytes
 from broker.live.sse import LAST_CHUNK
-from broker.live.view import StreamView
+from broker.live.view import CLOSED, StreamView
 from emitter.wire.ids import START, EventId
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ class ViewerState(Enum):
     REPLAYING = "replaying"
     """A task of its own reads the log for it."""
     LIVE = "live"
-    """The hub writes to it; it costs no task."""
+    """Its topic writes to it. It costs no task."""
     CLOSING = "closing"
+    """It gets nothing more. Its transport may still hold what was written before."""
 
 
 class Departures(Protocol):
-    """Who must know that a viewer's connection is gone."""
+    """What is notified when the connection of a viewer is lost."""
 
     def on_gone(self, viewer: Viewer) -> None: ...
 
@@ -41,100 +42,183 @@ class Departures(Protocol):
 class Viewer(asyncio.Protocol):
     """The protocol of a connection from the moment aiohttp's response head is out.
 
+    The section "life" has its transitions; nothing else assigns `state`, `cursor`, `events` or what goes with them. A
+    viewer starts as replaying. `go_live` and `fall_behind` move it between its own reads of the log and the live path.
+    `close` ends it. `number` is assigned by its service, and the times by the service's timers.
+
     `cursor` is the id of the last event written, while the viewer replays; a live viewer's is its topic's `last`.
     """
 
     __slots__ = (
+        "_writable",
         "aged_at",
         "cursor",
-        "drained",
         "events",
         "expires_at",
         "fd",
+        "has_caught_up",
         "heartbeat_at",
         "identity",
-        "lens",
-        "marked",
+        "is_complete",
+        "last_marked",
         "number",
         "paused",
-        "seen_live",
         "service",
+        "stall_size",
+        "stall_started_at",
         "started_at",
         "state",
-        "stuck_at",
-        "stuck_size",
         "topic",
         "transport",
         "unread",
+        "view",
         "warned",
-        "whole",
     )
 
     def __init__(
-        self, service: Departures, topic: Topic[Viewer], lens: StreamView, identity: Identity, cursor: EventId
+        self, service: Departures, topic: Topic[Viewer], view: StreamView, identity: Identity, cursor: EventId
     ) -> None:
         self.service = service
         self.topic = topic
-        self.lens = lens
+        self.view = view
         self.identity = identity
         self.cursor = cursor
         self.state = ViewerState.REPLAYING
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by take_over, before all else
         self.fd = -1
         self.paused = False
-        self.drained: asyncio.Future[None] | None = None
-        self.marked = START
+        self._writable: asyncio.Future[None] | None = None
+        self.last_marked = START
+        """The last position that a frame of its own moved the client to."""
         self.events = 0
-        self.seen_live = False
+        self.has_caught_up = False
+        self.is_complete = True
+        """Whether it was shown the whole log, without a reset."""
         self.warned = False
-        self.whole = True
         self.unread = 0
         self.number = 0
         self.started_at = self.aged_at = self.heartbeat_at = 0.0
         self.expires_at: float | None = None
-        self.stuck_at = 0.0
-        self.stuck_size = 0
+        self.stall_started_at = 0.0
+        self.stall_size = 0
 
-    def write(self, data: bytes) -> None:
-        if data and self.state is not ViewerState.CLOSING:
-            self.transport.write(data)
-            if self.state is ViewerState.LIVE and self.transport.get_write_buffer_size():
-                self.topic.clog(self)  # what the hub writes next must come after this
+    # --- life ---
 
-    def finish(self, farewell: bytes) -> None:
-        """Say the last, and end the response and the connection in one breath: a client that has read the end of a
-        response takes its connection for the next request, which nobody would read."""
-        with contextlib.suppress(OSError):  # the client is gone
-            # In one packet: the write alone would wake the client, often in this process' place.
-            self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, CORK, 1)
-        self.write(farewell + (LAST_CHUNK if self.lens.chunked else b""))
-        with contextlib.suppress(OSError, NotImplementedError):  # TLS has no such thing
-            self.transport.write_eof()
-        self.transport.close()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # one that writes
+        """The connection is this viewer's, which replays from here on. `take_over` calls this, not asyncio."""
+        self.transport = transport
+        if transport.get_extra_info("sslcontext") is None:
+            self.fd = transport.get_extra_info("socket").fileno()
 
-    def place(self) -> EventId:
+    def advance(self, cursor: EventId, events: int) -> None:
+        """The replay has come to `cursor`, and `events` more were written on the way."""
+        self.cursor = cursor
+        self.events += events
+
+    def lose_history(self) -> None:
+        """Some of the log cannot be shown, or it is another log, in which the same ordinals are other events."""
+        self.is_complete = False
+        self.last_marked = START
+
+    def catch_up(self, rest: bytes = b"") -> bool:
+        """Write the `rest` of the history. After the first replay `stream:live` follows in the same write, since writes
+        are what costs. Returns whether this was the first."""
+        if self.has_caught_up:
+            self.write(rest)
+            return False
+        self.has_caught_up = True
+        self.write(rest + self.view.control("stream:live", {"replayed": self.events}))
+        return True
+
+    def go_live(self) -> None:
+        """From here on the topic writes to it. Its cursor must be the topic's `last`."""
+        self.state = ViewerState.LIVE
+        self.topic.add(self)
+
+    def fall_behind(self, position: EventId) -> None:
+        """Leave the live path at `position`, from where a replay goes on."""
+        self._leave_live(position)
+        self.state = ViewerState.REPLAYING
+
+    def close(self) -> None:
+        """Get nothing more. `cursor` stays where the viewer stood; a replay that waits for its transport goes on."""
+        if self.state is ViewerState.LIVE:
+            self._leave_live(self.position)
+        self.state = ViewerState.CLOSING
+        self.stall_size = -1  # from here on it is the rest that must move
+        self.view = CLOSED  # what it was shown may be large, and its connection may last
+        self._wake()
+
+    def _leave_live(self, position: EventId) -> None:
+        self.events += position.seq - self.cursor.seq
+        self.cursor = position
+        self.topic.remove(self)
+
+    # --- position and progress ---
+
+    @property
+    def position(self) -> EventId:
         """Where in the log this viewer stands now."""
         if self.state is ViewerState.LIVE and self.topic.last is not None:
             return self.topic.last
         return self.cursor
 
-    def stuck_seconds(self, now: float) -> float:
+    def send_position(self) -> None:
+        """Move the client's cursor if its view has a filter: a resume then does not read again what was left out."""
+        if self.view.filter is None:
+            return
+        position = self.position
+        if position.seq > self.last_marked.seq:
+            self.last_marked = position
+            self.write(self.view.position_frame(position))
+
+    def stall_seconds(self, now: float) -> float:
         """Seconds for which no byte has reached the client, of a full transport or of the rest of a stream that has
         ended. Nothing is added then, so that any byte that arrives shows as a smaller rest."""
         if not self.paused and self.state is not ViewerState.CLOSING:
-            self.stuck_at = now
+            self.stall_started_at = now
             return 0.0
         # What the kernel holds counts too: it takes more from us only when a good part of it has gone.
         size = self.transport.get_write_buffer_size() + unacknowledged_bytes(self.transport)
-        if size != self.stuck_size:
-            self.stuck_size = size
-            self.stuck_at = now
-        return now - self.stuck_at
+        if size != self.stall_size:
+            self.stall_size = size
+            self.stall_started_at = now
+        return now - self.stall_started_at
+
+    # --- writing ---
+
+    def write(self, data: bytes) -> None:
+        if data and self.state is not ViewerState.CLOSING:
+            self.transport.write(data)
+            if self.state is ViewerState.LIVE and self.transport.get_write_buffer_size():
+                self.topic.mark_backlogged(self)  # what the topic writes next must come after this
+
+    def finish(self, farewell: bytes) -> None:
+        """Write the last frames, and end the response and the connection at once: a client that has read the end of a
+        response takes its connection for the next request, which nobody would read."""
+        with contextlib.suppress(OSError):  # the client is gone
+            # In one packet: the write alone would wake the client, often in this process' place.
+            self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, CORK, 1)
+        self.write(farewell + (LAST_CHUNK if self.view.chunked else b""))
+        with contextlib.suppress(OSError, NotImplementedError):  # TLS has no half-close
+            self.transport.write_eof()
+        self.transport.close()
 
     @property
     def is_sent(self) -> bool:
         """Whether the transport holds nothing more; then it has closed, or is about to."""
         return self.transport.get_write_buffer_size() == 0
+
+    async def wait_writable(self) -> None:
+        """Wait until the transport has room, or the viewer closes. One task at a time."""
+        if self.paused:
+            self._writable = asyncio.get_running_loop().create_future()
+            await self._writable
+            self._writable = None
+
+    def _wake(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
 
     # --- asyncio.Protocol ---
 
@@ -145,8 +229,7 @@ class Viewer(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
-        if self.drained is not None and not self.drained.done():
-            self.drained.set_result(None)
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         self.unread += len(data)
@@ -156,8 +239,8 @@ class Viewer(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more. It may still listen (`nc -N`), or have left: then what is written first has its
         connection reset, and what is written next fails."""
-        self.write(self.lens.heartbeat)
-        asyncio.get_running_loop().call_later(SECOND_PROBE_SECONDS, self.write, self.lens.heartbeat)
+        self.write(self.view.heartbeat)
+        asyncio.get_running_loop().call_later(SECOND_PROBE_SECONDS, self.write, self.view.heartbeat)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -170,19 +253,18 @@ def take_over(request: Any, viewer: Viewer, high_water: int) -> None:
     """Hand a connection from aiohttp to a viewer, so that a viewer at rest holds no task, request or parser: 1.4 KB
     instead of 11 KB for a suspended handler.
 
-    Call it when the response head is written, then return the response. aiohttp's protocol is told
-    that it lost the connection with its transport already taken away, so it cleans up without closing ours; its task
-    ends when it finds it cannot write the end of the body.
+    Call it when the response head is written, then return the response. aiohttp's protocol is made to lose its
+    connection with its transport already taken away, so it cleans up without closing ours. Its task ends when it cannot
+    write the end of the body.
     """
     protocol, transport = request.protocol, request.transport
-    viewer.transport = transport
-    viewer.paused = protocol.writing_paused  # of a pause that came before, the viewer hears only the end
-    if transport.get_extra_info("sslcontext") is None:
-        viewer.fd = transport.get_extra_info("socket").fileno()
+    viewer.connection_made(transport)
+    if protocol.writing_paused:
+        viewer.pause_writing()  # the transport will report only the end of this pause
     transport.set_protocol(viewer)
     protocol.transport = None
     protocol.connection_lost(None)
     transport.set_write_buffer_limits(high=high_water)
-    transport.resume_reading()  # a viewer must hear that its client leaves
+    transport.resume_reading()  # or a client that leaves would not be noticed
     if getattr(protocol, "has_ended", False):
         viewer.eof_received()

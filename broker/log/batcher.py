@@ -30,7 +30,7 @@ class _Question(NamedTuple):
 
 
 class CommandBatcher:
-    """`await rounds.ask("HMGET", key, "field")`. Its task starts with the first question; `close` ends it."""
+    """`await commands.execute("HMGET", key, "field")`. Its task starts with the first question; `close` ends it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
@@ -41,7 +41,7 @@ class CommandBatcher:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, *arguments: str | bytes | int, weight: int = 1) -> Any:
+    async def execute(self, *arguments: str | bytes | int, weight: int = 1) -> Any:
         """The reply (bytes, as RESP2 has it); `weight` says how large it may be, where 1 is a short one. Raises what
         Redis answered, or `GONE` when it did not; bounded by the client's socket timeout for each round before this one
         and its own."""

@@ -59,9 +59,9 @@ class Page:
         self.closed = closed
         self._rendered = RenderedOnce()
 
-    def render(self, lens: StreamView) -> bytes:
-        """The page's bytes; made once for all viewers that share the page and the lens."""
-        return self._rendered.get(lens, self.entries)
+    def render(self, view: StreamView) -> bytes:
+        """The page's bytes; made once for all viewers that share the page and the view."""
+        return self._rendered.get(view, self.entries)
 
 
 class Head(NamedTuple):
@@ -105,28 +105,28 @@ class History:
     """The log reads of one edge."""
 
     def __init__(self, redis: Redis, metrics: Metrics) -> None:
-        self._rounds = CommandBatcher(redis)
+        self._commands = CommandBatcher(redis)
         self._metrics = metrics
         self._sizes = PageSizes()
         self._log = get_logger()
         self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
 
     async def read(
-        self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS, alone: bool = False
+        self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS, shared: bool = True
     ) -> Page:
         """Up to `limit` events after `cursor`, fewer if they are large. `record` is the execution's hash, which
-        outlives its log. Callers at one place share a read, so it may have begun before the call; one that is `alone`
-        has all that was logged by then.
+        outlives its log. Callers at one place share a read, which may have begun before the call. A read that is not
+        `shared` has all that was logged before the call.
 
         Raises redis errors; `TimeoutError` after `READ_SECONDS`.
         """
         async with asyncio.timeout(READ_SECONDS):
-            if alone:
+            if not shared:
                 self._metrics.history_reads["redis"].inc()
                 return await self._read(log, cursor, record, limit)
-            return await asyncio.shield(self._shared(log, cursor, record, limit))
+            return await asyncio.shield(self._shared_read(log, cursor, record, limit))
 
-    def _shared(self, log: str, cursor: EventId, record: str | None, limit: int) -> asyncio.Task[Page]:
+    def _shared_read(self, log: str, cursor: EventId, record: str | None, limit: int) -> asyncio.Task[Page]:
         key = (log, cursor)
         task = self._reading.get(key)
         if task is None:
@@ -144,26 +144,26 @@ class History:
 
     async def close(self) -> None:
         await tasks.end(self._reading.values())
-        await self._rounds.close()
+        await self._commands.close()
 
     async def head(self, record: str) -> Head | None:
         """State and last id of an execution; None if there is none."""
         with self._metrics.redis_call(RedisOp.RECORD):
-            found = _HEAD.read(await self._rounds.ask("HMGET", record, *_HEAD.names))
+            found = _HEAD.read(await self._commands.execute("HMGET", record, *_HEAD.names))
         if found.log_bytes is not None and found.log_bytes <= SMALL_LOG_BYTES:
             self._sizes.learn_small(record)
         return None if found.state is None else Head(found.state, found.last, found.cancel_after_ms)
 
-    async def epitaph(self, log: str, record: str | None) -> Entry | None:
+    async def terminal_event(self, log: str, record: str | None) -> Entry | None:
         """The last event of an execution that has ended and whose log has gone, as its record keeps it."""
-        if record is None or await self._rounds.ask("EXISTS", log):
+        if record is None or await self._commands.execute("EXISTS", log):
             return None
-        found = _END.read(await self._rounds.ask("HMGET", record, *_END.names))
+        found = _END.read(await self._commands.execute("HMGET", record, *_END.names))
         return None if found.end is None else Entry(found.ms, found.seq, b"", found.end)
 
     async def last(self, log: str) -> EventId:
         """The last id in a log; `START` if it is empty."""
-        rows = await self._rounds.ask("XREVRANGE", log, "+", "-", "COUNT", 1)
+        rows = await self._commands.execute("XREVRANGE", log, "+", "-", "COUNT", 1)
         return parse_event_id(rows[0][0].decode()) if rows else START
 
     async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId | None]:
@@ -183,7 +183,7 @@ class History:
     async def _last(self, log: str, record: str | None) -> EventId:
         if record is None:
             return await self.last(log)
-        return _LAST.read(await self._rounds.ask("HMGET", record, *_LAST.names)).last
+        return _LAST.read(await self._commands.execute("HMGET", record, *_LAST.names)).last
 
     async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
         count = min(limit, self._sizes.at(log, cursor, record))
@@ -212,7 +212,9 @@ class History:
 
     async def _range(self, log: str, first: str, count: int) -> list[Any]:
         with self._metrics.redis_call(RedisOp.HISTORY):
-            rows: list[Any] = await self._rounds.ask("XRANGE", log, first, "+", "COUNT", count + 1, weight=PAGE_WEIGHT)
+            rows: list[Any] = await self._commands.execute(
+                "XRANGE", log, first, "+", "COUNT", count + 1, weight=PAGE_WEIGHT
+            )
         return rows
 
     async def _broken(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:

@@ -45,10 +45,10 @@ class DisconnectPolicy(NamedTuple):
 class _Here:
     """The viewers of one execution on this edge."""
 
-    __slots__ = ("awaited_until", "tether", "viewers")
+    __slots__ = ("awaited_until", "policy", "viewers")
 
-    def __init__(self, tether: DisconnectPolicy) -> None:
-        self.tether = tether
+    def __init__(self, policy: DisconnectPolicy) -> None:
+        self.policy = policy
         self.viewers = 0
         self.awaited_until = 0.0
 
@@ -57,13 +57,13 @@ class _Unsaid(NamedTuple):
     """What Redis is to be told: watched `until` then (loop time; None: as long as this edge renews its word), or, if it
     has `ended`, nothing more of it."""
 
-    tether: DisconnectPolicy
+    policy: DisconnectPolicy
     until: float | None
     ended: bool
 
     def word(self, now: float) -> WatchLease:
         holds = WORD_MS if self.until is None else int((self.until - now) * 1000)
-        return WatchLease(*self.tether, holds)
+        return WatchLease(*self.policy, holds)
 
 
 class WatchLeases:
@@ -83,30 +83,30 @@ class WatchLeases:
 
     # --- for streams ---
 
-    def enter(self, tether: DisconnectPolicy) -> None:
+    def enter(self, policy: DisconnectPolicy) -> None:
         """A viewer has come."""
-        here = self._here.get(tether.name)
+        here = self._here.get(policy.name)
         if here is None:
-            here = self._here[tether.name] = _Here(tether)
-            self._tell(tether, None)
+            here = self._here[policy.name] = _Here(policy)
+            self._tell(policy, None)
         here.viewers += 1
 
-    def leave(self, tether: DisconnectPolicy, reason: CloseReason) -> None:
+    def leave(self, policy: DisconnectPolicy, reason: CloseReason) -> None:
         """A viewer that had entered has left, or its execution has ended (`FINISHED`)."""
         now = asyncio.get_running_loop().time()
-        here = self._here[tether.name]
+        here = self._here[policy.name]
         here.viewers -= 1
         if reason not in LEFT_FOR_GOOD:
             here.awaited_until = now + WORD_SECONDS
         if here.viewers == 0:
-            del self._here[tether.name]
-            self._tell(tether, max(now, here.awaited_until), ended=reason is CloseReason.FINISHED)
+            del self._here[policy.name]
+            self._tell(policy, max(now, here.awaited_until), ended=reason is CloseReason.FINISHED)
 
-    def _tell(self, tether: DisconnectPolicy, until: float | None, *, ended: bool = False) -> None:
-        self._unsaid.pop(tether.name, None)
+    def _tell(self, policy: DisconnectPolicy, until: float | None, *, ended: bool = False) -> None:
+        self._unsaid.pop(policy.name, None)
         if len(self._unsaid) >= MAX_UNSAID:
             del self._unsaid[next(iter(self._unsaid))]  # an earlier word on it ends by itself
-        self._unsaid[tether.name] = _Unsaid(tether, until, ended)
+        self._unsaid[policy.name] = _Unsaid(policy, until, ended)
         self._news.set()
 
     # --- life ---
@@ -143,7 +143,7 @@ class WatchLeases:
 
     def _renew(self) -> None:
         for here in self._here.values():
-            self._tell(here.tether, None)
+            self._tell(here.policy, None)
 
     async def _say_some(self) -> bool:
         """Say a lot of what is unsaid; false if that failed."""
@@ -155,15 +155,15 @@ class WatchLeases:
             return False
         self._failures = 0
         for each in lot:
-            if self._unsaid.get(each.tether.name) is each:  # else there is news of it since
-                del self._unsaid[each.tether.name]
+            if self._unsaid.get(each.policy.name) is each:  # else there is news of it since
+                del self._unsaid[each.policy.name]
         if not self._unsaid:
             self._news.clear()
         return True
 
     async def _say(self, lot: list[_Unsaid]) -> None:
         now = asyncio.get_running_loop().time()
-        if ended := [each.tether.name for each in lot if each.ended]:
+        if ended := [each.policy.name for each in lot if each.ended]:
             await watch_leases.forget(self._redis, *ended)
         if words := [each.word(now) for each in lot if not each.ended]:
             await watch_leases.say(self._redis, self._edge_id, words)

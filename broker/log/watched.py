@@ -59,26 +59,26 @@ class WatchedLog:
         "catching_up",
         "dirty",
         "head",
-        "heard_at",
         "idle_since",
+        "last_message_at",
         "pending",
+        "policy",
         "record",
-        "tether",
         "topic",
         "viewers",
     )
 
-    def __init__(self, topic: Topic[Viewer], record: str | None, tether: DisconnectPolicy | None) -> None:
+    def __init__(self, topic: Topic[Viewer], record: str | None, policy: DisconnectPolicy | None) -> None:
         self.topic = topic
         self.record = record
-        self.tether = tether
+        self.policy = policy
         self.head: Head | None = None
         """What the record said when it was read last."""
         self.viewers = 0
         self.pending: list[Entry] = []
         self.catching_up: asyncio.Task[None] | None = None
         self.dirty = False
-        self.heard_at = 0.0
+        self.last_message_at = 0.0
         self.idle_since = 0.0
 
     def current_head(self) -> Head | None:
@@ -86,7 +86,7 @@ class WatchedLog:
         last reading can have changed the state."""
         topic = self.topic
         if topic.end is not None and topic.last is not None:
-            after = self.tether.cancel_after_ms if self.tether is not None else 0
+            after = self.policy.cancel_after_ms if self.policy is not None else 0
             return Head(topic.end, topic.last, after)
         since = None if self.head is None else topic.missing(self.head.last)
         if self.head is None or since is None or any(may_change_state(entry.type) for entry in since):
@@ -118,13 +118,13 @@ class WatchedLogs:
     def get(self, key: str) -> WatchedLog | None:
         return self._watched.get(key)
 
-    def enter(self, key: str, record: str | None, tether: DisconnectPolicy | None = None) -> WatchedLog:
-        """Count a viewer of a log in; `leave` counts it out. `tether` is that of the log's execution, and is the same
+    def enter(self, key: str, record: str | None, policy: DisconnectPolicy | None = None) -> WatchedLog:
+        """Count a viewer of a log in; `leave` counts it out. `policy` is that of the log's execution, and is the same
         for as long as the log is watched."""
         watched = self._watched.get(key)
         if watched is None:
-            watched = self._watched[key] = WatchedLog(Topic(key, is_execution=record is not None), record, tether)
-            watched.heard_at = time.monotonic()
+            watched = self._watched[key] = WatchedLog(Topic(key, is_execution=record is not None), record, policy)
+            watched.last_message_at = time.monotonic()
         watched.viewers += 1
         return watched
 
@@ -154,7 +154,7 @@ class WatchedLogs:
             watched.pending += parse_message(data)
         except ValueError:
             self._log.warning("message_not_understood", channel=channel, size=len(data))
-            self.doubt(watched)
+            self.resync(watched)
             return
         if not self._flush_soon:
             # Messages read in one go of the loop leave as one write per viewer.
@@ -184,22 +184,22 @@ class WatchedLogs:
             entries, watched.pending = _piece(entries)
         if watched.pending:
             self._flush_soon[watched] = None
-        watched.heard_at = now
+        watched.last_message_at = now
         if watched.catching_up is None and entries:
             try:
-                self._absorb(watched, entries, is_late)
+                self._ingest(watched, entries, is_late)
             except Exception as error:  # it costs the viewers of this log alone
                 self._fail(watched, error)
 
-    def absorb(self, watched: WatchedLog, entries: list[Entry]) -> None:
+    def ingest(self, watched: WatchedLog, entries: list[Entry]) -> None:
         """Events of a log, from history: deliver what is new; on a doubt, read the log again. No events come from a
         viewer that stands at the log's end, beyond the hub: a doubt as well."""
         try:
-            self._absorb(watched, entries)
+            self._ingest(watched, entries)
         except Exception as error:
             self._fail(watched, error)
 
-    def _absorb(self, watched: WatchedLog, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
+    def _ingest(self, watched: WatchedLog, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         topic = watched.topic
         if topic.last is None and entries and not topic.groups:
             # No one is live yet. A short tail lets the viewers that now read history join without another read.
@@ -207,7 +207,7 @@ class WatchedLogs:
             return
         fresh = topic.accept(entries)
         if fresh is None or not entries:
-            self.doubt(watched)
+            self.resync(watched)
         elif fresh:
             self._deliver(topic, fresh, is_late)
 
@@ -263,9 +263,9 @@ class WatchedLogs:
         """Messages of a channel may have been missed."""
         watched = self._watched.get(channel)
         if watched is not None:
-            self.doubt(watched)
+            self.resync(watched)
 
-    def doubt(self, watched: WatchedLog) -> None:
+    def resync(self, watched: WatchedLog) -> None:
         """Read the log from the hub's cursor, once."""
         watched.dirty = True
         if watched.catching_up is None:
@@ -277,7 +277,7 @@ class WatchedLogs:
         try:
             while watched.dirty and watched.topic.last is not None:
                 watched.dirty = False
-                page = await self._patiently(watched)
+                page = await self._read_with_retry(watched)
                 if not self._take(watched, page):
                     return
                 watched.dirty = watched.dirty or not page.end
@@ -287,14 +287,14 @@ class WatchedLogs:
             watched.catching_up = None
             watched.pending.clear()
 
-    async def _patiently(self, watched: WatchedLog) -> Page:
+    async def _read_with_retry(self, watched: WatchedLog) -> Page:
         """The log after the hub's cursor, however long Redis is away; viewers keep their heartbeats meanwhile."""
         failures = 0
         while True:
             topic = watched.topic
             assert topic.last is not None
             try:
-                return await self._history.read(topic.key, topic.last, record=watched.record, alone=True)
+                return await self._history.read(topic.key, topic.last, record=watched.record, shared=False)
             except (RedisError, *GONE) as error:
                 failures += 1
                 self._log.warning("catch_up_failed", error=type(error).__name__, failures=failures)
@@ -311,15 +311,13 @@ class WatchedLogs:
         viewers = list(watched.topic.live())
         for viewer in viewers:
             assert last is not None
-            viewer.cursor = last
-            viewer.state = ViewerState.REPLAYING
-            watched.topic.remove(viewer)
+            viewer.fall_behind(last)
         watched.topic.forget()
         for viewer in viewers:
             self._audience.replay(viewer)
         return False
 
-    async def settled(self, watched: WatchedLog) -> None:
+    async def wait_caught_up(self, watched: WatchedLog) -> None:
         """Wait until no catching up is under way."""
         if watched.catching_up is not None:
             await asyncio.wait([watched.catching_up])
@@ -331,17 +329,17 @@ class WatchedLogs:
         for many logs. Also lets go of logs that nobody watches any more."""
         self._release()
         before = time.monotonic() - idle_seconds
-        idle = [w for w in self._watched.values() if w.topic.last is not None and w.heard_at <= before]
+        idle = [w for w in self._watched.values() if w.topic.last is not None and w.last_message_at <= before]
         for start in range(0, len(idle), RECHECK_CHUNK):
             part = idle[start : start + RECHECK_CHUNK]
             lasts = await self._history.lasts([(w.topic.key, w.record) for w in part])
             for watched, last in zip(part, lasts, strict=True):
                 known = watched.topic.last
-                if known is None or last is None or watched.heard_at > before:
+                if known is None or last is None or watched.last_message_at > before:
                     continue
-                watched.topic.rest()
+                watched.topic.drop_rendered()
                 if last != known:
-                    self.doubt(watched)
+                    self.resync(watched)
 
     def _release(self) -> None:
         assert self.subscription is not None

@@ -36,23 +36,23 @@ class Pace(NamedTuple):
 
 
 class RecentRates:
-    """`pace(now)` compares with what the counts were up to `WINDOW_SECONDS` ago. Call it every second or so."""
+    """`read(now)` compares with what the counts were up to `WINDOW_SECONDS` ago. Call it every second or so."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._readings: deque[Reading] = deque()
 
-    def pace(self, now: float) -> Pace:
+    def read(self, now: float) -> Pace:
         """`now` is a clock that never goes back, in seconds."""
         readings = self._readings
-        readings.append(read(self._metrics, now))
+        readings.append(read_counts(self._metrics, now))
         # The first one is the last that is as old as the window, or older.
         while len(readings) > 1 and readings[1].at <= now - WINDOW_SECONDS:
             readings.popleft()
         return between(readings[0], readings[-1])
 
 
-def read(metrics: Metrics, now: float) -> Reading:
+def read_counts(metrics: Metrics, now: float) -> Reading:
     lag = _samples(metrics.event_loop_lag)
     buckets = _samples(metrics.delivery_latency)
     return Reading(

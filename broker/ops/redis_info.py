@@ -24,7 +24,7 @@ class Told(NamedTuple):
     info: Mapping[str, Any]
 
 
-async def look(redis: Redis) -> OpsRedis:
+async def read(redis: Redis) -> OpsRedis:
     """How all of it is. Raises what `ask` raises."""
     is_cluster = isinstance(redis, RedisCluster)
     is_sentinel = not is_cluster and isinstance(redis.connection_pool, SentinelConnectionPool)

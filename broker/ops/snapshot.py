@@ -71,7 +71,7 @@ class OpsSnapshotBuilder:
 
     async def _health(self) -> OpsRedis:
         try:
-            return await redis_info.look(self._redis)
+            return await redis_info.read(self._redis)
         except ResponseError as error:  # a user that may not ask for INFO can still see who is there
             return OpsRedis(up=True, error=type(error).__name__)
 

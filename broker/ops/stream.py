@@ -22,8 +22,9 @@ from broker.base.metrics import Metrics
 from broker.base.problem import Problem, retry_after
 from broker.base.reasons import CloseReason, StreamProtocol
 from broker.base.settings import Settings
-from broker.live import sse, view
+from broker.live import sse
 from broker.live.topic import Topic
+from broker.live.view import StreamView
 from broker.live.viewer import Viewer, ViewerState, take_over
 from broker.ops.snapshot import OpsSnapshotBuilder
 from broker.ops.types import OpsSnapshot
@@ -75,7 +76,7 @@ class Ops:
 
     async def open(self, request: web.Request, identity: Identity, request_id: str) -> web.StreamResponse:
         """Answer a GET: 200 with the viewer on its way, or a `Problem` before anything was sent."""
-        lens = read_parameters(request, is_feed=True).lens
+        view = read_parameters(request, is_feed=True).view
         who = identity.principal
         own = sum(viewer.identity.principal == who for viewer in self._viewers) + self._opening[who]
         if own >= MAX_VIEWERS_PER_USER or len(self._viewers) + self._opening.total() >= MAX_VIEWERS:
@@ -84,19 +85,19 @@ class Ops:
         self._opening[who] += 1
         try:
             async with self._streams.seat(identity) as seat:
-                response = await self._greet(request, lens)
-                viewer = Viewer(self, self._topic, lens, identity, START)
+                response = await self._greet(request, view)
+                viewer = Viewer(self, self._topic, view, identity, START)
                 take_over(request, viewer, self._settings.viewer_buffer_bytes)
-                seat.is_taken = True
+                seat.is_used = True
         finally:
             self._opening[who] -= 1
             self._opening += Counter()  # whoever is at zero is forgotten
         self._register(viewer, request_id)
         return response
 
-    async def _greet(self, request: web.Request, lens: view.StreamView) -> web.StreamResponse:
+    async def _greet(self, request: web.Request, view: StreamView) -> web.StreamResponse:
         response = web.StreamResponse(headers=STREAM_HEADERS)
-        if lens.chunked:
+        if view.chunked:
             response.enable_chunked_encoding()
         else:
             response.force_close()
@@ -118,7 +119,7 @@ class Ops:
         if self._collecting is None:
             self._collecting = asyncio.create_task(self._collect(), name="ops")
         elif self._latest:
-            viewer.write(viewer.lens.wrap(self._latest))
+            viewer.write(viewer.view.wrap(self._latest))
 
     # --- tell --------------------------------------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class Ops:
         for viewer in list(self._viewers):
             if not viewer.paused:
                 try:
-                    viewer.write(viewer.lens.wrap(self._latest))
+                    viewer.write(viewer.view.wrap(self._latest))
                 except Exception as error:  # one viewer's transport is no other's
                     self._fail(viewer, error)
 
@@ -156,7 +157,7 @@ class Ops:
         if reason is CloseReason.SLOW:
             viewer.transport.abort()
         else:
-            viewer.finish(viewer.lens.wrap(sse.end_frames(reason)))
+            viewer.finish(viewer.view.wrap(sse.end_frames(reason)))
         self._depart(viewer, reason)
 
     def _fail(self, viewer: Viewer, error: Exception) -> None:
@@ -171,8 +172,7 @@ class Ops:
             self._depart(viewer, CloseReason.GONE)
 
     def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
-        viewer.state = ViewerState.CLOSING
-        viewer.stuck_size = -1  # from here on it is the rest that must move
+        viewer.close()
         self._viewers.discard(viewer)
         self._tickets.closed(viewer.identity)
         who = viewer.identity.principal

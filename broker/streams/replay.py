@@ -63,18 +63,16 @@ class Replay:
         """Wait until the transport has room. The timer closes a viewer that makes no progress, which ends the wait."""
         if viewer.paused:
             patience.reschedule(None)
-            viewer.drained = asyncio.get_running_loop().create_future()
-            await viewer.drained
-            viewer.drained = None
-            patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
+            await viewer.wait_writable()
+            self._be_patient(patience)
 
     # --- from the log ---
 
     async def skip(self, viewer: Viewer, watched: WatchedLog) -> None:
         """Put a viewer that wants only what comes at the end of the log, and tell it where that is: else a stream cut
         before its first event would resume at a later end, and lose what came between."""
-        viewer.cursor = await self._end(watched)
-        viewer.write(viewer.lens.place(viewer.cursor))
+        viewer.advance(await self._end(watched), 0)
+        viewer.write(viewer.view.position_frame(viewer.cursor))
 
     async def _end(self, watched: WatchedLog) -> EventId:
         while True:
@@ -94,7 +92,7 @@ class Replay:
         if viewer.state is not ViewerState.REPLAYING:
             return
         self._be_patient(patience)
-        if page.reset is not None and not viewer.lens.is_native and after != START:
+        if page.reset is not None and not viewer.view.is_native and after != START:
             # It was shown a history that is gone: it must come back, and be shown what there is from the start.
             self._close(viewer, CloseReason.LOST_REDIS)
             return
@@ -103,8 +101,8 @@ class Replay:
             self._tell_hub(watched, page, after, hub)
         self._write_reset(viewer, page)
         await self._show(viewer, page, patience)
-        if viewer.state is ViewerState.REPLAYING and (is_last or viewer.lens.is_over):
-            self.done(viewer)
+        if viewer.state is ViewerState.REPLAYING and (is_last or viewer.view.is_over):
+            self._catch_up(viewer)
             self._close(viewer, CloseReason.FINISHED)
 
     async def _try_again_later(self, error: Exception) -> None:
@@ -114,33 +112,32 @@ class Replay:
     def _write_reset(self, viewer: Viewer, page: Page) -> None:
         if page.reset is None:
             return
-        viewer.whole = False
-        viewer.marked = START  # in another history the same ordinal is news
+        viewer.lose_history()
         self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
-        if viewer.lens.is_native:
-            viewer.write(viewer.lens.wrap(self.reset_frame(page.reset, page)))
+        if viewer.view.is_native:
+            viewer.write(viewer.view.wrap(self.reset_frame(page.reset, page)))
         if not page.entries:
             # The cursor must move although nothing is left to send, or every reconnect would be told again.
-            viewer.write(viewer.lens.place(page.cursor))
+            viewer.write(viewer.view.position_frame(page.cursor))
 
     async def _show(self, viewer: Viewer, page: Page, patience: asyncio.Timeout) -> None:
         """Write a page. It ends early where the viewer has seen all, or is closed."""
-        if viewer.lens.is_native:
+        if viewer.view.is_native:
             await self._turns.take(viewer.identity.principal, lambda: self._write_page(viewer, page))
             return
         entries, who = page.entries, viewer.identity.principal
-        while entries and viewer.state is ViewerState.REPLAYING and not viewer.lens.is_over:
+        while entries and viewer.state is ViewerState.REPLAYING and not viewer.view.is_over:
             await self.drained(viewer, patience)
             shown = await self._turns.take(who, lambda: self._render(viewer, entries))  # noqa: B023 - awaited here
             entries = entries[shown:]
             self._be_patient(patience)
         if viewer.state is ViewerState.REPLAYING and not entries:
-            viewer.cursor = page.cursor
+            viewer.advance(page.cursor, 0)
 
     def _write_page(self, viewer: Viewer, page: Page) -> None:
         """Bytes that many viewers may share."""
         if viewer.state is ViewerState.REPLAYING:
-            viewer.write(page.render(viewer.lens))
+            viewer.write(page.render(viewer.view))
             self._has_shown(viewer, page.entries, page.cursor)
 
     def _render(self, viewer: Viewer, entries: Sequence[Entry]) -> int:
@@ -150,19 +147,18 @@ class Replay:
         pieces: list[bytes] = []
         size = shown = 0
         for entry in entries:
-            piece = viewer.lens.render((entry,))
+            piece = viewer.view.render((entry,))
             pieces.append(piece)
             size += len(piece)
             shown += 1
-            if size >= WRITE_BYTES or viewer.lens.is_over or self._turns.is_over:
+            if size >= WRITE_BYTES or viewer.view.is_over or self._turns.is_over:
                 break
         viewer.write(b"".join(pieces))
         self._has_shown(viewer, entries[:shown], entries[shown - 1].id)
         return shown
 
     def _has_shown(self, viewer: Viewer, entries: Sequence[Entry], cursor: EventId) -> None:
-        viewer.cursor = cursor
-        viewer.events += len(entries)
+        viewer.advance(cursor, len(entries))
         self._metrics.replayed_events.inc(len(entries))
 
     def _be_patient(self, patience: asyncio.Timeout) -> None:
@@ -174,15 +170,15 @@ class Replay:
         before the page after `after` was read."""
         topic = watched.topic
         if page.reset is None or not page.entries:
-            topic.settle(page.cursor if page.reset else after, page.entries)
+            topic.set_baseline(page.cursor if page.reset else after, page.entries)
         if hub is not None and not page.entries and hub != page.cursor:
             # The log ends where the hub does not stand: it missed a message, or the log went back. Reading again and
             # again would not bring the two together.
-            self._watch.doubt(watched)
+            self._watch.resync(watched)
         elif topic.last is None or page.cursor.seq > topic.last.seq:
-            self._watch.absorb(watched, list(page.entries))
+            self._watch.ingest(watched, list(page.entries))
         if watched.dirty and watched.catching_up is None and topic.last is not None:
-            self._watch.doubt(watched)  # messages may have been missed while nothing was known of the log
+            self._watch.resync(watched)  # messages may have been missed while nothing was known of the log
 
     def reset_frame(self, reset: Reset, page: Page | None) -> bytes:
         """`stream:reset`, before the page with what there is."""
@@ -222,36 +218,28 @@ class Replay:
         if missing is None:
             return False
         rest = b""
-        if missing and viewer.lens.is_native:
-            rest = topic.render_tail(viewer.lens, missing)
+        if missing and viewer.view.is_native:
+            rest = topic.render_tail(viewer.view, missing)
             self._has_shown(viewer, missing, missing[-1].id)
-        elif missing and self._render(viewer, missing) < len(missing) and not viewer.lens.is_over:
+        elif missing and self._render(viewer, missing) < len(missing) and not viewer.view.is_over:
             return False
         if missing:
             self._metrics.history_reads["tail"].inc()
-        assert topic.last is not None
-        if topic.ended or viewer.lens.is_over:
-            self.done(viewer, rest)
+        if topic.ended or viewer.view.is_over:
+            self._catch_up(viewer, rest)
             self._close(viewer, CloseReason.FINISHED)
             return True
-        viewer.cursor = topic.last
-        self.done(viewer, rest)
+        self._catch_up(viewer, rest)
         if viewer.paused:
             return False  # the tail filled its socket: it drains first, and then joins with what came meanwhile
-        viewer.state = ViewerState.LIVE
-        topic.add(viewer)
+        viewer.go_live()
         return True
 
-    def done(self, viewer: Viewer, rest: bytes = b"") -> None:
-        """Write the rest of what was, and tell a viewer, once, that it has all: in one write, which costs the most."""
-        if viewer.seen_live:
-            viewer.write(rest)
-            return
-        viewer.seen_live = True
-        if viewer.whole:
-            self._metrics.replays["ok"].inc()
-        self._metrics.replay_duration.observe(asyncio.get_running_loop().time() - viewer.started_at)
-        viewer.write(rest + viewer.lens.control("stream:live", {"replayed": viewer.events}))
+    def _catch_up(self, viewer: Viewer, rest: bytes = b"") -> None:
+        if viewer.catch_up(rest):
+            if viewer.is_complete:
+                self._metrics.replays["ok"].inc()
+            self._metrics.replay_duration.observe(asyncio.get_running_loop().time() - viewer.started_at)
 
 
 def _is_last(page: Page, watched: WatchedLog) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aiohttp import HttpVersion11, web
 
 from broker.base.problem import Problem
-from broker.live import view
+from broker.live.view import StreamView, TypeFilter
 from broker.streams.reconnect import wants_event_stream
 from emitter.wire.ids import EventId, parse_event_id
 from emitter.wire.keys import Owner
@@ -35,7 +35,7 @@ class Target(NamedTuple):
 class StreamRequest(NamedTuple):
     """The stream parameters. `cursor` is None when there was none; `malformed` when there was one that is no id."""
 
-    lens: view.StreamView
+    view: StreamView
     cursor: EventId | None
     from_now: bool
     malformed: bool
@@ -55,8 +55,8 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
     start = _one_of(query.get("from"), "from", "start", "now") or ("now" if is_feed else "start")
     beats_as_event, beat_seconds = _heartbeat(query.get("heartbeat"))
     try:
-        lens = view.StreamView(
-            types=view.TypeFilter(query["types"]) if "types" in query else None,
+        view = StreamView(
+            types=TypeFilter(query["types"]) if "types" in query else None,
             named=_one_of(query.get("named"), "named", "true", "false") != "false",
             chunked=request.version >= HttpVersion11,
             heartbeat_event=beats_as_event,
@@ -64,7 +64,7 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
         )
     except ValueError as error:
         raise Problem(400, "invalid-parameter", str(error), path="types") from error
-    return StreamRequest(lens, cursor, start == "now" and not malformed, malformed)
+    return StreamRequest(view, cursor, start == "now" and not malformed, malformed)
 
 
 def _heartbeat(given: str | None) -> tuple[bool, float | None]:

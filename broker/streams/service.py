@@ -23,10 +23,11 @@ from broker.base.reasons import CloseReason
 from broker.base.request_context import trace_of
 from broker.base.settings import Settings
 from broker.base.slices import Turns
-from broker.live import sse, view
+from broker.live import sse
 from broker.live.failures import Failures
 from broker.live.rendering import RenderedView, Rendering
 from broker.live.topic import Topic
+from broker.live.view import StreamView
 from broker.live.viewer import Viewer, ViewerState, take_over
 from broker.log.delivery_spans import Deliveries
 from broker.log.history import Head, History, Reset
@@ -42,12 +43,12 @@ from emitter import tasks
 from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATES
 from emitter.tracing.trace import log_fields
-from emitter.wire.ids import START, EventId
+from emitter.wire.ids import START
 from emitter.wire.keys import member
 
 RETRY_MS = (1000, 3000)
 """Range of a client's reconnection time; each gets its own, so that a broken edge's viewers do not return as one."""
-MAX_SHARED_LENSES = 256
+MAX_SHARED_VIEWS = 256
 CLOSED_AT_ONCE = 32
 """Viewers of a log that ends who are closed at once; more take turns."""
 LAST_BYTES_SECONDS = 5.0
@@ -84,7 +85,7 @@ class Streams:
         self._viewers: dict[int, Viewer] = {}
         self._closing: set[Viewer] = set()
         """Whose streams have ended, and whose connections have not: they keep their seats."""
-        self._lenses: dict[tuple[object, ...], view.StreamView] = {}
+        self._views: dict[tuple[object, ...], StreamView] = {}
         self._gone = asyncio.Event()
         self._last_bytes_by = 0.0
         self._numbers = itertools.count(1)
@@ -105,7 +106,7 @@ class Streams:
     ) -> web.StreamResponse:
         """Answer a GET of a stream: 200 with the viewer on its way, 204 when nothing will ever follow its cursor, or a
         `Problem` before anything was sent."""
-        wanted = self._shared_lens(read_parameters(request, is_feed=target.record is None))
+        wanted = self._shared_view(read_parameters(request, is_feed=target.record is None))
         return await self._admit(request, target, identity, wanted, request_id)
 
     async def open_rendered(
@@ -120,8 +121,8 @@ class Streams:
     ) -> web.StreamResponse:
         """Answer with an execution as another protocol shows it. `seat` is the room that was held for it.
         Raises `Problem` before anything was sent; the request's body must have been read."""
-        lens = RenderedView(rendering, chunked=request.version >= HttpVersion11)
-        wanted = StreamRequest(lens, None, from_now=False, malformed=False)
+        view = RenderedView(rendering, chunked=request.version >= HttpVersion11)
+        wanted = StreamRequest(view, None, from_now=False, malformed=False)
         if seat is None:
             return await self._admit(request, target, identity, wanted, request_id)
         return await self._answer(request, target, identity, wanted, request_id, seat)
@@ -150,34 +151,34 @@ class Streams:
         request_id: str,
         seat: StreamSlot,
     ) -> web.StreamResponse:
-        if not wanted.lens.is_native and (seconds := self._failures.seconds_left(target.log, wanted.lens)) > 0:
+        if not wanted.view.is_native and (seconds := self._failures.seconds_left(target.log, wanted.view)) > 0:
             detail = "this execution could not be shown; it will be tried again later"
             raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
         head = await self._head(target)
         if head is not None and head.state in TERMINAL_STATES:
-            if isinstance(wanted.lens, RenderedView):
-                if end := await self._history.epitaph(target.log, target.record):
-                    with self._noting(target, wanted.lens):
-                        return web.Response(body=wanted.lens.whole([end]), headers=wanted.lens.headers)
+            if isinstance(wanted.view, RenderedView):
+                if end := await self._history.terminal_event(target.log, target.record):
+                    with self._noting(target, wanted.view):
+                        return web.Response(body=wanted.view.render_all([end]), headers=wanted.view.headers)
             elif _nothing_follows(head, wanted):
                 return web.Response(status=204)
         return await self._establish(request, target, identity, wanted, head, request_id, seat)
 
     @contextlib.contextmanager
-    def _noting(self, target: Target, lens: view.StreamView) -> Iterator[None]:
-        """Around what a lens makes before there is a viewer: an error is this request's, and remembered."""
+    def _noting(self, target: Target, view: StreamView) -> Iterator[None]:
+        """Around what a view makes before there is a viewer: an error is this request's, and remembered."""
         try:
             yield
         except Exception:
-            self._failures.note(target.log, lens)
+            self._failures.note(target.log, view)
             raise
 
-    def _shared_lens(self, wanted: StreamRequest) -> StreamRequest:
-        """One lens object for all viewers that ask for the same, up to a sane number of different wishes."""
-        if len(self._lenses) >= MAX_SHARED_LENSES:
-            self._lenses.clear()
-        lens = wanted.lens
-        return wanted._replace(lens=self._lenses.setdefault((*lens.key, lens.heartbeat_seconds), lens))
+    def _shared_view(self, wanted: StreamRequest) -> StreamRequest:
+        """One view object for all viewers that ask for the same, up to a sane number of different wishes."""
+        if len(self._views) >= MAX_SHARED_VIEWS:
+            self._views.clear()
+        view = wanted.view
+        return wanted._replace(view=self._views.setdefault((*view.key, view.heartbeat_seconds), view))
 
     async def _head(self, target: Target) -> Head | None:
         """What is known of an execution; None for a feed. Asks Redis only if the log, as far as this edge watches it,
@@ -203,11 +204,11 @@ class Streams:
         request_id: str,
         seat: StreamSlot,
     ) -> web.StreamResponse:
-        lens = wanted.lens
-        with self._noting(target, lens):
-            opening = lens.open() if isinstance(lens, RenderedView) else self._greeting(target, wanted, head)
-        response = web.StreamResponse(headers=lens.headers if isinstance(lens, RenderedView) else STREAM_HEADERS)
-        if lens.chunked:
+        view = wanted.view
+        with self._noting(target, view):
+            opening = view.open() if isinstance(view, RenderedView) else self._greeting(target, wanted, head)
+        response = web.StreamResponse(headers=view.headers if isinstance(view, RenderedView) else STREAM_HEADERS)
+        if view.chunked:
             response.enable_chunked_encoding()
         else:
             response.force_close()
@@ -216,13 +217,13 @@ class Streams:
             raise ConnectionResetError("the client left while its stream was opened")
         watched = self.watch.enter(target.log, target.record, _tether(target, head))
         watched.head = head
-        viewer = Viewer(self, watched.topic, lens, identity, wanted.cursor or START)
+        viewer = Viewer(self, watched.topic, view, identity, wanted.cursor or START)
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
-        seat.is_taken = True
+        seat.is_used = True
         self._register(viewer, target, {"request_id": request_id, **log_fields(trace_of(request))})
-        viewer.write(lens.wrap(opening))  # not by aiohttp, which would wait for its reader without a bound
-        if watched.tether is not None:
-            self._presence.enter(watched.tether)
+        viewer.write(view.wrap(opening))  # not by aiohttp, which would wait for its reader without a bound
+        if watched.policy is not None:
+            self._presence.enter(watched.policy)
         self._own(self._replay(viewer, watched, wanted), "viewer-replay")
         return response
 
@@ -232,7 +233,7 @@ class Streams:
         if wanted.cursor is not None:
             opened["cursor"] = str(wanted.cursor)
         state = "live" if head is None else head.state
-        beat = self._pulse.heartbeat_seconds(wanted.lens)
+        beat = self._pulse.heartbeat_seconds(wanted.view)
         opened |= {"state": state, "retryMs": retry, "heartbeatSeconds": beat}
         greeting = sse.control_frame("stream:open", opened, retry_ms=retry)
         if wanted.malformed:
@@ -246,7 +247,7 @@ class Streams:
         self._tickets.opened(viewer.identity, partial(self.close, viewer))
         self._metrics.connections.set(len(self._viewers))
         native = "native" if target.execution_id else "feed"
-        protocol = viewer.lens.name if isinstance(viewer.lens, RenderedView) else native
+        protocol = viewer.view.name if isinstance(viewer.view, RenderedView) else native
         self._metrics.connections_opened[protocol].inc()
         self._log.info(
             "stream_opened",
@@ -274,20 +275,15 @@ class Streams:
 
     def on_lagging(self, viewer: Viewer) -> None:
         """Its socket takes no more: it leaves the live path, with its cursor where the hub stands."""
-        self._leave_live(viewer, viewer.place())
-        viewer.stuck_seconds(asyncio.get_running_loop().time())
+        viewer.fall_behind(viewer.position)
+        self.replay(viewer)
+        viewer.stall_seconds(asyncio.get_running_loop().time())
         self._metrics.slow_viewers.inc()
 
     def on_behind(self, viewer: Viewer) -> None:
         """It was not shown what the hub was given last: that takes turns."""
         assert viewer.topic.before is not None, "it was live before"
-        self._leave_live(viewer, viewer.topic.before)
-
-    def _leave_live(self, viewer: Viewer, place: EventId) -> None:
-        viewer.events += place.seq - viewer.cursor.seq
-        viewer.cursor = place
-        viewer.state = ViewerState.REPLAYING
-        viewer.topic.remove(viewer)
+        viewer.fall_behind(viewer.topic.before)
         self.replay(viewer)
 
     async def _replay(self, viewer: Viewer, watched: WatchedLog, wanted: StreamRequest | None) -> None:
@@ -299,7 +295,7 @@ class Streams:
                     await self._steps.skip(viewer, watched)
                 while viewer.state is ViewerState.REPLAYING:
                     await self._steps.drained(viewer, patience)
-                    await self.watch.settled(watched)
+                    await self.watch.wait_caught_up(watched)
                     if await self._steps.join(viewer, patience):
                         return
                     if self._steps.needs_page(viewer, watched):
@@ -342,8 +338,8 @@ class Streams:
         Renderings are not even tried again before: they fail for good, and may cost much until they do."""
         if viewer.state is ViewerState.CLOSING:
             return
-        is_first = self._failures.note(viewer.topic.key, viewer.lens)
-        about = {"viewer": viewer.number, "protocol": viewer.lens.name, "error": type(error).__name__}
+        is_first = self._failures.note(viewer.topic.key, viewer.view)
+        about = {"viewer": viewer.number, "protocol": viewer.view.name, "error": type(error).__name__}
         self._log.error("viewer_failed", **about, exc_info=error if is_first else None)
         self.close(viewer, CloseReason.FAILED)
 
@@ -360,15 +356,15 @@ class Streams:
         self._depart(viewer, reason)
 
     def _say_goodbye(self, viewer: Viewer, reason: CloseReason) -> None:
-        lens = viewer.lens
+        view = viewer.view
         failed = reason is CloseReason.FAILED
-        if reason is CloseReason.SLOW or not (lens.is_native or (lens.is_over and not failed)):
+        if reason is CloseReason.SLOW or not (view.is_native or (view.is_over and not failed)):
             # What it does not read cannot be said to it; and where a clean end means success, there must be none.
             viewer.transport.abort()
             return
         if not failed:  # else it may not have got what lies before the place where it stands
-            self._pulse.mark(viewer)
-        viewer.finish(lens.wrap(sse.end_frames(reason)) if lens.is_native else b"")
+            viewer.send_position()
+        viewer.finish(view.wrap(sse.end_frames(reason)) if view.is_native else b"")
         if reason is CloseReason.REVOKED and not viewer.is_sent:
             viewer.transport.abort()  # who may see no more has no time to take the rest
 
@@ -381,21 +377,14 @@ class Streams:
         self._admission.release(viewer.identity.principal)
 
     def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
-        place = viewer.place()
-        if viewer.state is ViewerState.LIVE:
-            viewer.topic.remove(viewer)
-            viewer.events += max(0, place.seq - viewer.cursor.seq)
-        viewer.state = ViewerState.CLOSING
-        viewer.stuck_size = -1  # from here on it is the rest that must move
-        if viewer.drained is not None and not viewer.drained.done():
-            viewer.drained.set_result(None)
+        why = _why_left(viewer, reason)
+        viewer.close()
         del self._viewers[viewer.number]
         self._tickets.closed(viewer.identity)
         self._closing.add(viewer)
         watched = self.watch.leave(viewer.topic.key)
-        if watched.tether is not None:
-            self._presence.leave(watched.tether, _why_left(viewer, reason))
-        viewer.lens = view.CLOSED  # what it was shown may be large, and its connection may last
+        if watched.policy is not None:
+            self._presence.leave(watched.policy, why)
         self._metrics.connections.set(len(self._viewers))
         self._metrics.connections_closed[reason].inc()
         self._log.info(
@@ -405,7 +394,7 @@ class Streams:
             user=viewer.identity.principal.user,
             org=viewer.identity.principal.org,
             events=viewer.events,
-            cursor=str(place),
+            cursor=str(viewer.cursor),
             seconds=round(asyncio.get_running_loop().time() - viewer.started_at, 3),
         )
 
@@ -461,7 +450,7 @@ def _why_left(viewer: Viewer, reason: CloseReason) -> CloseReason:
     ends its stream to ask something."""
     if viewer.topic.ended:
         return CloseReason.FINISHED
-    return CloseReason.AGED if reason is CloseReason.FINISHED and not viewer.lens.is_native else reason
+    return CloseReason.AGED if reason is CloseReason.FINISHED and not viewer.view.is_native else reason
 
 
 def _tether(target: Target, head: Head | None) -> DisconnectPolicy | None:

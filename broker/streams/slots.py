@@ -19,10 +19,10 @@ from broker.streams.admission import Admission
 class StreamSlot:
     """Room for one stream, held for who is about to open it."""
 
-    __slots__ = ("is_taken",)
+    __slots__ = ("is_used",)
 
     def __init__(self) -> None:
-        self.is_taken = False
+        self.is_used = False
 
 
 class StreamSlots:
@@ -55,7 +55,7 @@ class StreamSlots:
             try:
                 yield seat
             finally:
-                if not seat.is_taken:
+                if not seat.is_used:
                     self._admission.release(identity.principal)
         finally:
             self._held -= 1

@@ -30,7 +30,7 @@ class ViewerTimers:
         self._settings = settings
         self._close = close
         self._fail = fail
-        self._stuck_pause = max(0.25, settings.write_timeout_seconds / 8)
+        self._stall_check_seconds = max(0.25, settings.write_timeout_seconds / 8)
         self._timer: TimerHeap[Viewer] = TimerHeap(self._tick)
 
     def add(self, viewer: Viewer) -> None:
@@ -38,35 +38,26 @@ class ViewerTimers:
         now = asyncio.get_running_loop().time()
         settings = self._settings
         viewer.started_at = now
-        viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.lens) * random.uniform(0.5, 1)
+        viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.view) * random.uniform(0.5, 1)
         age = settings.max_stream_age_seconds
         viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
         if viewer.identity.expires_at is not None:
             viewer.expires_at = now + viewer.identity.expires_at - time.time()
         self._timer.add(viewer, self._next_tick(viewer, now))
 
-    def mark(self, viewer: Viewer) -> None:
-        """Tell a filtered view where it stands, so that a resume does not read again all that it left out."""
-        if viewer.lens.filter is None:
-            return
-        place = viewer.place()
-        if place.seq > viewer.marked.seq:
-            viewer.marked = place
-            viewer.write(viewer.lens.place(place))
-
     def stop(self) -> None:
         self._timer.stop()
 
-    def heartbeat_seconds(self, lens: StreamView) -> float:
+    def heartbeat_seconds(self, view: StreamView) -> float:
         """No further apart than the settings have it: what lies in between counts on that."""
-        return min(lens.heartbeat_seconds or float("inf"), self._settings.heartbeat_seconds)
+        return min(view.heartbeat_seconds or float("inf"), self._settings.heartbeat_seconds)
 
     def _next_tick(self, viewer: Viewer, now: float) -> float:
         due = min(viewer.heartbeat_at, viewer.aged_at)
         if viewer.expires_at is not None:
             due = min(due, viewer.expires_at if viewer.warned else max(now, viewer.expires_at - EXPIRY_NOTICE_SECONDS))
         if viewer.paused:
-            due = min(due, now + self._stuck_pause)
+            due = min(due, now + self._stall_check_seconds)
         return due
 
     def _tick(self, viewer: Viewer, now: float) -> float | None:
@@ -84,7 +75,7 @@ class ViewerTimers:
             return self._last_bytes(viewer, now)
         self._notify_expiry(viewer, now)
         if now >= viewer.heartbeat_at - 0.005:
-            viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.lens)
+            viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.view)
             self._heartbeat(viewer)
         return self._next_tick(viewer, now)
 
@@ -92,14 +83,14 @@ class ViewerTimers:
         """The stream has ended. Its connection may take as long as it likes, as long as it takes something."""
         if viewer.is_sent:
             return None
-        if viewer.stuck_seconds(now) > self._settings.write_timeout_seconds:
+        if viewer.stall_seconds(now) > self._settings.write_timeout_seconds:
             viewer.transport.abort()
             return None
-        return now + self._stuck_pause
+        return now + self._stall_check_seconds
 
     def _overdue(self, viewer: Viewer, now: float) -> CloseReason | None:
         timeout = self._settings.write_timeout_seconds
-        if viewer.stuck_seconds(now) > timeout > 0:
+        if viewer.stall_seconds(now) > timeout > 0:
             return CloseReason.SLOW
         if viewer.expires_at is not None and now >= viewer.expires_at:
             return CloseReason.EXPIRED
@@ -111,9 +102,9 @@ class ViewerTimers:
         viewer.warned = True
         assert viewer.identity.expires_at is not None
         expires = {"expiresAt": int(viewer.identity.expires_at * 1000)}
-        viewer.write(viewer.lens.control("stream:token_expiring", expires))
+        viewer.write(viewer.view.control("stream:token_expiring", expires))
 
     def _heartbeat(self, viewer: Viewer) -> None:
         if not viewer.paused:
-            viewer.write(viewer.lens.heartbeat)
-            self.mark(viewer)
+            viewer.write(viewer.view.heartbeat)
+            viewer.send_position()

@@ -556,6 +556,6 @@ async def test_an_edge_that_stops_waits_a_little_for_the_last_bytes(redis_url: s
 
 
 def test_a_closed_viewer_sees_through_nothing() -> None:
-    """The lens that takes the place of a closed viewer's shows nothing of anybody's."""
+    """The view that takes the place of a closed viewer's shows nothing of anybody's."""
     assert view.CLOSED.filter is None
     assert view.CLOSED.heartbeat == sse.HEARTBEAT

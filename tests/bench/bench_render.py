@@ -103,14 +103,14 @@ def a2a(version: Any) -> Take:
 
 def rendered(rendering: Rendering) -> Take:
     """As an edge does it for one viewer."""
-    lens = RenderedView(rendering, chunked=True)
-    lens.open()
-    return lambda entry: lens.encode([entry])
+    view = RenderedView(rendering, chunked=True)
+    view.open()
+    return lambda entry: view.encode([entry])
 
 
 def native() -> Take:
-    lens = StreamView()
-    return lambda entry: lens.encode([entry])
+    view = StreamView()
+    return lambda entry: view.encode([entry])
 
 
 NATIVE, BARE = "native frame", "json.loads"

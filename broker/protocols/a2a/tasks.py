@@ -101,7 +101,7 @@ class Tasks:
     async def _entries(self, owner: Owner, task_id: str) -> AsyncIterator[Entry]:
         keys, after = owner.execution(task_id), START
         while True:
-            page = await self._history.read(keys.log, after, record=keys.record, alone=True)
+            page = await self._history.read(keys.log, after, record=keys.record, shared=False)
             for entry in page.entries:
                 yield entry
             if page.end or not page.entries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.live.failures import MAX_REMEMBERED, PAUSE_SECONDS, Failures
 from broker.live.view import StreamView
-from tests.broker.live.test_topic import Alone
+from tests.broker.live.viewers import Alone
 
 
 def test_a_failure_is_remembered_for_a_while() -> None:
@@ -27,9 +27,9 @@ def test_a_failure_is_remembered_for_a_while() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """The oldest are forgotten."""
-    failures, lens = Failures(lambda: 1.0), Alone()
+    failures, view = Failures(lambda: 1.0), Alone()
     for number in range(2 * MAX_REMEMBERED):
-        failures.note(str(number), lens)
+        failures.note(str(number), view)
     assert len(failures._until) == MAX_REMEMBERED
-    assert failures.seconds_left("0", lens) == 0
-    assert failures.seconds_left(str(2 * MAX_REMEMBERED - 1), lens) == PAUSE_SECONDS
+    assert failures.seconds_left("0", view) == 0
+    assert failures.seconds_left(str(2 * MAX_REMEMBERED - 1), view) == PAUSE_SECONDS

@@ -14,12 +14,12 @@ import uvloop
 from broker.base.identity import Identity
 from broker.live.topic import Topic
 from broker.live.view import StreamView
-from broker.live.viewer import Viewer, ViewerState
+from broker.live.viewer import Viewer
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START
 from emitter.wire.keys import Owner
 
-LENS = StreamView(chunked=False)
+VIEW = StreamView(chunked=False)
 
 
 class Nobody:
@@ -40,12 +40,9 @@ async def live_viewer(topic: Topic, service: Nobody) -> AsyncIterator[tuple[View
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         end.setblocking(False)
-    viewer = Viewer(service, topic, LENS, Identity(Owner("u"), frozenset()), START)
+    viewer = Viewer(service, topic, VIEW, Identity(Owner("u"), frozenset()), START)
     transport, _ = await asyncio.get_running_loop().create_connection(lambda: viewer, sock=ours)
-    viewer.transport = transport
-    viewer.fd = transport.get_extra_info("socket").fileno()
-    viewer.state = ViewerState.LIVE
-    topic.add(viewer)
+    viewer.go_live()
     try:
         yield viewer, theirs
     finally:
@@ -66,7 +63,7 @@ async def interleave(seed: int) -> None:
         for seq in range(1, 200):
             entries = [entry(seq, rng.randrange(3000))]
             topic.deliver(entries)
-            said += LENS.render(entries)
+            said += VIEW.render(entries)
             if rng.random() < 0.2:
                 viewer.write(b": hb\n")
                 said += b": hb\n"
@@ -95,7 +92,7 @@ async def test_one_that_does_not_read_does_not_keep_the_others() -> None:
         stuck.transport.set_write_buffer_limits(high=20_000)
         loop = asyncio.get_running_loop()
         for seq in range(1, 60):
-            expected = LENS.render([entry(seq, 1000)])
+            expected = VIEW.render([entry(seq, 1000)])
             topic.deliver([entry(seq, 1000)])
             heard = b""
             while len(heard) < len(expected):

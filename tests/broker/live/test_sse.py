@@ -143,9 +143,9 @@ def test_any_split_of_the_bytes_reads_the_same() -> None:
 )
 def test_filters_take_names_and_prefixes(text: str, wanted: set[Entry]) -> None:
     """A filter lets through the named types and those that begin with a prefix, and no others."""
-    lens = plain(types=TypeFilter(text))
-    assert {entry for entry in (TOOL, TEXT, STATUS) if lens.render([entry])} == wanted
-    assert lens.render([TOOL, TEXT, STATUS]) == b"".join(
+    view = plain(types=TypeFilter(text))
+    assert {entry for entry in (TOOL, TEXT, STATUS) if view.render([entry])} == wanted
+    assert view.render([TOOL, TEXT, STATUS]) == b"".join(
         plain().render([entry]) for entry in (TOOL, TEXT, STATUS) if entry in wanted
     )
 
@@ -164,16 +164,16 @@ def test_a_filter_has_a_bounded_number_of_patterns() -> None:
         TypeFilter(",".join(f"custom:a{n}" for n in range(MAX_PATTERNS + 1)))
 
 
-def test_lenses_that_see_the_same_share_a_key() -> None:
-    """Two lenses have one key exactly when they make the same bytes of everything."""
+def test_views_that_see_the_same_share_a_key() -> None:
+    """Two views have one key exactly when they make the same bytes of everything."""
     ways = [
         {"named": named, "types": types, "chunked": chunked, "heartbeat_event": beat}
         for named, types, chunked, beat in itertools.product(
             (True, False), ("", "tool:*", "tool:*,status"), (True, False), (True, False)
         )
     ]
-    lenses = [StreamView(**{**way, "types": TypeFilter(way["types"]) if way["types"] else None}) for way in ways]  # type: ignore[arg-type]
-    assert len({lens.key for lens in lenses}) == len(lenses)
+    views = [StreamView(**{**way, "types": TypeFilter(way["types"]) if way["types"] else None}) for way in ways]  # type: ignore[arg-type]
+    assert len({view.key for view in views}) == len(views)
     assert (
         StreamView(types=TypeFilter("status, tool:*")).key == StreamView(types=TypeFilter("tool:*,status,status")).key
     )

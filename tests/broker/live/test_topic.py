@@ -3,85 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from broker.base.identity import Identity
 from broker.live.topic import EVENTS_AT_ONCE, TAIL_BYTES, TAIL_EVENTS, Topic
 from broker.live.view import RenderedOnce, StreamView, TypeFilter
 from broker.live.viewer import Viewer, ViewerState
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId
-from emitter.wire.keys import Owner
+from tests.broker.live.viewers import BASE_MS, Alone, Transport, entries, entry, ids, topic_with, viewer_of, written
 from tests.broker.sse_reader import parse
-
-ALICE = Identity(Owner("alice"), frozenset())
-BASE_MS = 1_000
-
-
-def entry(seq: int, *, ms: int | None = None, type_: bytes = b"status", size: int = 0) -> Entry:
-    return Entry(BASE_MS + seq if ms is None else ms, seq, type_, b'{"n":%d,"pad":"%b"}' % (seq, b"x" * size))
-
-
-def entries(first: int, last: int) -> list[Entry]:
-    return [entry(seq) for seq in range(first, last + 1)]
-
-
-def topic_with(*seen: Entry) -> Topic:
-    topic = Topic("log", is_execution=True)
-    topic.accept(seen)
-    return topic
-
-
-class Transport:
-    """Records writes. When more than `room` bytes are unsent it pauses its protocol from inside `write`."""
-
-    def __init__(self, room: int = 1 << 30) -> None:
-        self.writes: list[bytes] = []
-        self.room = room
-        self.unsent = 0
-        self.protocol: Viewer | None = None
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent
-
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
-        self.unsent += len(data)
-        if self.unsent > self.room and self.protocol is not None and not self.protocol.paused:
-            self.protocol.pause_writing()
-
-    @property
-    def data(self) -> bytes:
-        return b"".join(self.writes)
-
-
-class Nobody:
-    def on_gone(self, viewer: Viewer) -> None: ...
-
-
-def viewer_of(topic: Topic, lens: StreamView | None = None, *, room: int = 1 << 30, cursor: EventId = START) -> Viewer:
-    viewer = Viewer(Nobody(), topic, lens or StreamView(chunked=False), ALICE, cursor)
-    transport = Transport(room)
-    transport.protocol = viewer
-    viewer.transport = transport  # type: ignore[assignment]
-    return viewer
-
-
-def written(viewer: Viewer) -> Transport:
-    return viewer.transport  # type: ignore[return-value]
-
-
-def go_live(topic: Topic, viewer: Viewer) -> None:
-    viewer.state = ViewerState.LIVE
-    topic.add(viewer)
-
-
-def ids(viewer: Viewer) -> list[str]:
-    return [frame.id for frame in parse(written(viewer).data)]
-
 
 # --- accept ----------------------------------------------------------------------------------------------------------
 
@@ -150,7 +83,7 @@ def test_what_proves_a_loss_or_another_log_changes_nothing(message: list[Entry])
 def test_an_older_log_whose_time_is_unknown_is_told_by_its_lateness() -> None:
     """Without a tail, an old ordinal with a time after the last one still is another log's."""
     topic = Topic("log", is_execution=True)
-    topic.settle(entry(5).id, [])
+    topic.set_baseline(entry(5).id, [])
     assert topic.accept([entry(3, ms=BASE_MS + 6)]) is None
     assert topic.accept([entry(3)]) == []
 
@@ -219,7 +152,7 @@ def test_history_tells_a_hub_that_began_live_what_came_before() -> None:
     topic = Topic("t", is_execution=True)
     topic.accept([entry(8)])
     assert topic.missing(entry(5).id) is None
-    topic.settle(entry(5).id, entries(6, 8))
+    topic.set_baseline(entry(5).id, entries(6, 8))
     assert topic.missing(entry(5).id) == entries(6, 8)
     assert topic.missing(entry(7).id) == [entry(8)]
     assert topic.missing(EventId(1, 5)) is None
@@ -229,11 +162,11 @@ def test_missing_of_a_topic_that_knows_little() -> None:
     """Unknown, only settled and forgotten topics claim nothing beyond where they stand."""
     topic = Topic("log", is_execution=True)
     assert topic.missing(START) is None
-    topic.settle(START, [])
+    topic.set_baseline(START, [])
     assert topic.missing(START) == []
     assert topic.missing(entry(1).id) is None
     topic.accept(entries(1, 2))
-    topic.settle(entry(9).id, [])
+    topic.set_baseline(entry(9).id, [])
     assert topic.last == entry(2).id, "settling never moves a topic that knows where it stands"
     topic.forget()
     assert topic.missing(START) is None
@@ -243,15 +176,15 @@ def test_missing_of_a_topic_that_knows_little() -> None:
 
 def test_the_rendered_tail_is_shared_and_never_stale() -> None:
     """Viewers that resume at one place share the bytes; a new event makes new ones."""
-    topic, lens = topic_with(*entries(1, 5)), StreamView(chunked=False)
+    topic, view = topic_with(*entries(1, 5)), StreamView(chunked=False)
     missing = topic.missing(entry(2).id)
     assert missing is not None
-    assert topic.render_tail(lens, missing) is topic.render_tail(lens, missing)
-    assert [frame.id for frame in parse(topic.render_tail(lens, missing))] == ["1003-3", "1004-4", "1005-5"]
+    assert topic.render_tail(view, missing) is topic.render_tail(view, missing)
+    assert [frame.id for frame in parse(topic.render_tail(view, missing))] == ["1003-3", "1004-4", "1005-5"]
     topic.accept(entries(6, 6))
     longer = topic.missing(entry(3).id)
     assert longer is not None
-    assert [frame.id for frame in parse(topic.render_tail(lens, longer))] == ["1004-4", "1005-5", "1006-6"]
+    assert [frame.id for frame in parse(topic.render_tail(view, longer))] == ["1004-4", "1005-5", "1006-6"]
 
 
 # --- state -----------------------------------------------------------------------------------------------------------
@@ -283,7 +216,7 @@ def test_a_forgotten_log_has_not_ended() -> None:
     """A topic that forgets its log forgets its end too: the log that stands in its place may be running."""
     topic = topic_with(entry(1, type_=b"execution:started"), entry(2, type_=b"execution:complete"))
     topic.forget()
-    topic.settle(entry(1).id, [])
+    topic.set_baseline(entry(1).id, [])
     assert not topic.ended
 
 
@@ -291,12 +224,12 @@ def test_a_forgotten_log_has_not_ended() -> None:
 
 
 def test_one_write_of_the_same_bytes_to_all_of_a_group() -> None:
-    """Viewers with equal lenses get the very same object in one write; others get their own rendering."""
+    """Viewers with equal views get the very same object in one write; others get their own rendering."""
     topic = topic_with(*entries(1, 3))
     same = [viewer_of(topic) for _ in range(50)]
     unnamed = viewer_of(topic, StreamView(chunked=False, named=False))
     for viewer in [*same, unnamed]:
-        go_live(topic, viewer)
+        viewer.go_live()
     delivery = topic.deliver(entries(2, 3))
     assert len({id(written(viewer).writes[0]) for viewer in same}) == 1
     assert all(len(written(viewer).writes) == 1 for viewer in [*same, unnamed])
@@ -310,8 +243,8 @@ def test_filtered_viewers_get_only_what_they_want() -> None:
     """A group whose filter wants nothing of a delivery is not written to."""
     topic = topic_with(*entries(1, 3))
     tools, all_ = viewer_of(topic, StreamView(chunked=False, types=TypeFilter("tool:*"))), viewer_of(topic)
-    go_live(topic, tools)
-    go_live(topic, all_)
+    tools.go_live()
+    all_.go_live()
     assert topic.deliver([entry(1)]).viewers == 1
     topic.deliver([entry(2, type_=b"tool:start"), entry(3)])
     assert ids(tools) == ["1002-2"]
@@ -322,7 +255,7 @@ def test_nobody_watching_costs_nothing() -> None:
     """A delivery without viewers writes nothing, and groups without viewers are gone."""
     topic = topic_with(*entries(1, 1))
     viewer = viewer_of(topic)
-    go_live(topic, viewer)
+    viewer.go_live()
     topic.remove(viewer)
     topic.remove(viewer)
     assert topic.groups == {}
@@ -336,7 +269,7 @@ def test_a_full_transport_makes_its_viewer_lag() -> None:
     topic = topic_with(*entries(1, 3))
     viewers = [viewer_of(topic, room=10 if n % 2 else 1 << 30) for n in range(10)]
     for viewer in viewers:
-        go_live(topic, viewer)
+        viewer.go_live()
     topic.deliver(entries(1, 1))
     topic.deliver(entries(2, 2))
     assert set(topic.lagging) == {viewer for n, viewer in enumerate(viewers) if n % 2}
@@ -347,32 +280,15 @@ def test_a_full_transport_makes_its_viewer_lag() -> None:
 def test_only_live_viewers_lag() -> None:
     """A pause of a viewer that is being replayed or closed is not the hub's business."""
     topic = topic_with(*entries(1, 1))
-    for state in (ViewerState.REPLAYING, ViewerState.CLOSING):
-        viewer = viewer_of(topic)
-        viewer.state = state
+    replaying, closing = viewer_of(topic), viewer_of(topic)
+    closing.close()
+    for viewer in (replaying, closing):
         viewer.pause_writing()
         assert viewer.paused
     assert topic.lagging == []
 
 
 # --- one viewer's error ----------------------------------------------------------------------------------------------
-
-
-class Alone(StreamView):
-    """A view of its own, as of another protocol, that fails at some events."""
-
-    is_native = False
-    name = "alone"
-
-    def __init__(self, *fails_at: int) -> None:
-        super().__init__(chunked=False)
-        self.key = (object(),)
-        self.fails_at = fails_at
-
-    def encode(self, entries: Sequence[Entry]) -> bytes:
-        if any(entry.seq in self.fails_at for entry in entries):
-            raise OverflowError("year 3170843 is out of range")
-        return super().encode(entries)
 
 
 class Broken(Transport):
@@ -383,13 +299,13 @@ class Broken(Transport):
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before the others", "after the others"])
-def test_a_lens_that_fails_costs_its_own_viewer_alone(first: bool) -> None:
+def test_a_view_that_fails_costs_its_own_viewer_alone(first: bool) -> None:
     """Wherever it stands among the groups, the others get every event, and it is named with its error."""
     topic = topic_with(*entries(1, 3))
     failing, other = viewer_of(topic, Alone(3)), viewer_of(topic, Alone())
     native = [viewer_of(topic) for _ in range(3)]
     for viewer in [failing, other, *native] if first else [other, *native, failing]:
-        go_live(topic, viewer)
+        viewer.go_live()
     for seq in (1, 2, 3, 4):
         topic.deliver(entries(seq, seq))
         for viewer, error in topic.failed:
@@ -407,7 +323,7 @@ def test_a_transport_that_fails_costs_its_own_viewer_alone() -> None:
     broken = viewers[2]
     broken.transport = Broken()  # type: ignore[assignment]
     for viewer in viewers:
-        go_live(topic, viewer)
+        viewer.go_live()
     topic.deliver(entries(1, 2))
     assert [viewer for viewer, _ in topic.failed] == [broken]
     assert all(ids(viewer) == ["1001-1", "1002-2"] for viewer in viewers if viewer is not broken)
@@ -423,7 +339,7 @@ def test_what_nobody_shares_waits_when_it_is_late() -> None:
     topic.accept(entries(5, 6))
     singles, shared = [viewer_of(topic, Alone()) for _ in range(5)], [viewer_of(topic) for _ in range(3)]
     for viewer in [*singles, *shared]:
-        go_live(topic, viewer)
+        viewer.go_live()
     answers = iter([False, True])
     topic.deliver(entries(5, 6), lambda: next(answers))
     assert topic.behind == singles[2:]
@@ -436,8 +352,8 @@ def test_many_events_at_once_are_not_rendered_live_for_one() -> None:
     """A burst is rendered in turns for each view that nobody shares, and live for those that do."""
     topic = topic_with(*entries(1, EVENTS_AT_ONCE + 1))
     single, native = viewer_of(topic, Alone()), viewer_of(topic)
-    go_live(topic, single)
-    go_live(topic, native)
+    single.go_live()
+    native.go_live()
     topic.deliver(entries(1, EVENTS_AT_ONCE))
     assert topic.behind == []
     topic.deliver(entries(1, EVENTS_AT_ONCE + 1))
@@ -456,7 +372,7 @@ def test_what_is_kept_rendered_is_bounded() -> None:
     kept = topic._rendered._kept
     assert sum(map(len, kept.values())) <= RenderedOnce.MAX_BYTES
     assert len(kept) <= RenderedOnce.MAX_BYTES / RenderedOnce.OVERHEAD_BYTES
-    topic.rest()
+    topic.drop_rendered()
     assert not topic._rendered._kept
 
 
@@ -474,7 +390,7 @@ class Model:
         self.road: list[list[Entry]] = []
         self.viewers: list[Viewer] = []
         self.replaying: list[Viewer] = []
-        self.lens = StreamView(chunked=False)
+        self.view = StreamView(chunked=False)
 
     def after(self, cursor: EventId) -> list[Entry]:
         assert cursor == START or self.log[cursor.seq - 1].id == cursor, "a cursor is always in the log"
@@ -523,17 +439,15 @@ class Model:
             self.send_back(viewer, self.topic.before or START)
         for viewer in lagging:
             if viewer.state is ViewerState.LIVE:
-                self.send_back(viewer, viewer.place())
+                self.send_back(viewer, viewer.position)
 
     def send_back(self, viewer: Viewer, cursor: EventId) -> None:
-        viewer.cursor = cursor
-        viewer.state = ViewerState.REPLAYING
-        self.topic.remove(viewer)
+        viewer.fall_behind(cursor)
         self.replaying.append(viewer)
 
     def open(self) -> None:
-        lens = self.random.choice([self.lens, Alone()])
-        viewer = viewer_of(self.topic, lens, room=self.random.choice([2_000, 20_000, 1 << 30]))
+        view = self.random.choice([self.view, Alone()])
+        viewer = viewer_of(self.topic, view, room=self.random.choice([2_000, 20_000, 1 << 30]))
         self.viewers.append(viewer)
         self.replaying.append(viewer)
 
@@ -548,23 +462,23 @@ class Model:
             return
         missing = self.topic.missing(viewer.cursor)
         if missing is not None:
-            viewer.write(self.topic.render_tail(self.lens, missing) if missing else b"")
+            viewer.write(self.topic.render_tail(self.view, missing) if missing else b"")
             assert self.topic.last is not None
-            viewer.cursor = self.topic.last
+            viewer.advance(self.topic.last, len(missing))
             if not viewer.paused:
                 self.replaying.remove(viewer)
-                go_live(self.topic, viewer)
+                viewer.go_live()
             return
         whole = self.after(viewer.cursor)
         page = whole[: self.random.randint(1, 30)]
-        viewer.write(self.lens.render(page))
-        viewer.cursor = page[-1].id if page else viewer.cursor
+        viewer.write(self.view.render(page))
+        viewer.advance(page[-1].id if page else viewer.cursor, len(page))
         if len(page) == len(whole):
             self.tell_hub(page, viewer.cursor)
 
     def tell_hub(self, page: list[Entry], cursor: EventId) -> None:
         if self.topic.last is None and not page:
-            self.topic.settle(cursor, [])
+            self.topic.set_baseline(cursor, [])
         elif self.topic.last is None or cursor.seq > self.topic.last.seq:
             fresh = self.topic.accept(page)
             if fresh is None:
@@ -577,9 +491,7 @@ class Model:
         live = list(self.topic.live())
         if live:
             viewer = self.random.choice(live)
-            viewer.cursor = viewer.place()
-            viewer.state = ViewerState.REPLAYING
-            self.topic.remove(viewer)
+            viewer.fall_behind(viewer.position)
             self.replaying.append(viewer)
 
     def settle(self) -> None:

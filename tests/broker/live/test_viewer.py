@@ -21,9 +21,9 @@ from broker.base.settings import Settings
 from broker.edge.edge import Edge
 from broker.live.sse import LAST_CHUNK
 from broker.live.view import StreamView
-from broker.live.viewer import MAX_UNREAD_BYTES, SECOND_PROBE_SECONDS, Viewer, ViewerState, take_over
+from broker.live.viewer import MAX_UNREAD_BYTES, SECOND_PROBE_SECONDS, Viewer, take_over
 from emitter.wire.ids import START
-from tests.broker.live.test_topic import ALICE, entries, entry, go_live, topic_with, viewer_of
+from tests.broker.live.viewers import ALICE, entries, entry, topic_with, viewer_of
 from tests.broker.sse_reader import RawStream, connected, open_stream, request_of
 from tests.edges import SECRET, token_for
 
@@ -43,14 +43,14 @@ class Door:
         self.port = 0
 
     def on_gone(self, viewer: Viewer) -> None:
-        viewer.state = ViewerState.CLOSING
+        viewer.close()
         self.gone.append(viewer)
         self.changed.set()
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        lens = StreamView(chunked=request.version == (1, 1))
-        if lens.chunked:
+        view = StreamView(chunked=request.version == (1, 1))
+        if view.chunked:
             response.enable_chunked_encoding()
         else:
             response.force_close()
@@ -63,7 +63,7 @@ class Door:
         if "deaf" in request.query:
             assert request.transport is not None
             request.transport.pause_reading()  # as aiohttp does when a body outgrows its buffer
-        viewer = Viewer(self, self.topic, lens, ALICE, START)
+        viewer = Viewer(self, self.topic, view, ALICE, START)
         take_over(request, viewer, self.high_water)
         self.viewers.append(viewer)
         self.handlers.append(weakref.ref(request))
@@ -152,7 +152,7 @@ def test_after_the_hand_over_no_task_and_no_request_is_left(run: Run) -> None:
                 assert door.handlers[0]() is None, "nothing holds the request"
                 assert viewer.transport.get_protocol() is viewer
                 assert not viewer.transport.is_closing()
-                viewer.write(viewer.lens.wrap(b"data: 1\n\n"))
+                viewer.write(viewer.view.wrap(b"data: 1\n\n"))
                 assert (await stream.until("message")).data == "1"
                 assert stream.parser.retry == 1
                 viewer.finish(b"")
@@ -230,13 +230,13 @@ def test_a_client_that_says_no_more_still_listens(run: Run) -> None:
             half_close(stream)
             await asyncio.sleep(2 * SECOND_PROBE_SECONDS)
             assert door.gone == []
-            viewer.write(viewer.lens.wrap(b"data: still here\n\n"))
+            viewer.write(viewer.view.wrap(b"data: still here\n\n"))
             async with asyncio.timeout(5):
                 await stream.reader.readuntil(b"data: still here\n\n")
             close(stream)
-            viewer.write(viewer.lens.heartbeat)  # its connection is reset by this, or by the next
+            viewer.write(viewer.view.heartbeat)  # its connection is reset by this, or by the next
             await asyncio.sleep(0.05)
-            viewer.write(viewer.lens.heartbeat)
+            viewer.write(viewer.view.heartbeat)
             await door.until(lambda: door.gone == [viewer])
 
     run(test())
@@ -256,7 +256,7 @@ def test_it_works_on_a_later_request_of_a_connection(run: Run) -> None:
             await stream.head()
             viewer = await door.opened()
             await quiet()
-            viewer.write(viewer.lens.wrap(b"data: 1\n\n"))
+            viewer.write(viewer.view.wrap(b"data: 1\n\n"))
             assert (await stream.until("message")).data == "1"
 
     run(test())
@@ -269,7 +269,7 @@ def test_it_works_with_http_1_0(run: Run) -> None:
         async with a_door() as door, open_stream(door.port, "/stream", {}, version="1.0") as stream:
             viewer = await door.opened()
             assert "transfer-encoding" not in stream.headers
-            viewer.write(viewer.lens.wrap(b"data: 1\n\n"))
+            viewer.write(viewer.view.wrap(b"data: 1\n\n"))
             viewer.transport.close()
             assert [frame.data for frame in await stream.to_end()] == ["1"]
 
@@ -285,7 +285,7 @@ def test_what_a_client_sends_on_a_stream_is_ignored_and_bounded(run: Run) -> Non
             await stream.head()
             viewer = await door.opened()
             await stream.send(request_of("/plain", {}) * 3)
-            viewer.write(viewer.lens.wrap(b"data: 1\n\n"))
+            viewer.write(viewer.view.wrap(b"data: 1\n\n"))
             await stream.until("message")
             with contextlib.suppress(ConnectionError):
                 for _ in range(MAX_UNREAD_BYTES // 1024 + 64):
@@ -393,10 +393,9 @@ def test_a_full_socket_pauses_and_a_read_one_resumes(run: Run) -> None:
             viewer = await door.opened()
             assert viewer.transport.get_write_buffer_limits()[1] == 200_000
             await fill(viewer)
-            viewer.drained = asyncio.get_running_loop().create_future()
             reading = asyncio.create_task(stream.to_end())
             async with asyncio.timeout(5):
-                await viewer.drained
+                await viewer.wait_writable()
             assert not viewer.paused
             viewer.transport.abort()
             with contextlib.suppress(ConnectionError):
@@ -410,7 +409,7 @@ async def fill(viewer: Viewer) -> None:
     for _ in range(1000):
         if viewer.paused:
             return
-        viewer.write(viewer.lens.wrap(b"x" * 100_000))
+        viewer.write(viewer.view.wrap(b"x" * 100_000))
         await asyncio.sleep(0)
     raise AssertionError("never paused")
 
@@ -423,10 +422,9 @@ def test_a_connection_that_is_full_already_begins_paused(run: Run) -> None:
         async with a_door() as door, open_stream(door.port, "/stream?fill=1", {}, version="1.0") as stream:
             viewer = await door.opened()
             assert viewer.paused
-            viewer.drained = asyncio.get_running_loop().create_future()
             reading = asyncio.create_task(stream.to_end())
             async with asyncio.timeout(5):
-                await viewer.drained
+                await viewer.wait_writable()
             assert not viewer.paused
             viewer.transport.abort()
             with contextlib.suppress(ConnectionError):
@@ -441,9 +439,11 @@ def test_a_gone_viewer_wakes_who_waits_for_its_drain() -> None:
     async def test() -> None:
         viewer = viewer_of(topic_with())
         viewer.pause_writing()
-        viewer.drained = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(viewer.wait_writable())
+        await quiet()
+        assert not waiting.done()
         viewer.connection_lost(None)
-        await asyncio.wait_for(viewer.drained, 1)
+        await asyncio.wait_for(waiting, 1)
 
     asyncio.run(test())
 
@@ -455,11 +455,11 @@ def test_a_live_viewer_stands_where_the_hub_stands() -> None:
     """A replaying viewer's place is its own cursor; a live one's is its topic's."""
     topic = topic_with(*entries(1, 5))
     viewer = viewer_of(topic, cursor=entry(2).id)
-    assert viewer.place() == entry(2).id
-    go_live(topic, viewer)
-    assert viewer.place() == entry(5).id
+    assert viewer.position == entry(2).id
+    viewer.go_live()
+    assert viewer.position == entry(5).id
     topic.accept(entries(6, 6))
-    assert viewer.place() == entry(6).id
+    assert viewer.position == entry(6).id
 
 
 def test_a_closing_viewer_writes_nothing() -> None:
@@ -467,7 +467,7 @@ def test_a_closing_viewer_writes_nothing() -> None:
     viewer = viewer_of(topic_with())
     viewer.write(b"")
     viewer.write(b"a")
-    viewer.state = ViewerState.CLOSING
+    viewer.close()
     viewer.write(b"b")
     assert viewer.transport.writes == [b"a"]  # type: ignore[attr-defined]
 
@@ -477,15 +477,15 @@ def test_stuck_is_measured_from_the_last_byte_that_left() -> None:
     viewer = viewer_of(topic_with())
     sizes = iter([900, 900, 500, 500, 500])
     viewer.transport.get_write_buffer_size = lambda: next(sizes)  # type: ignore[method-assign]
-    assert viewer.stuck_seconds(100.0) == 0
+    assert viewer.stall_seconds(100.0) == 0
     viewer.pause_writing()
-    seen = [viewer.stuck_seconds(now) for now in (101.0, 103.0, 104.0, 105.0, 107.5)]
+    seen = [viewer.stall_seconds(now) for now in (101.0, 103.0, 104.0, 105.0, 107.5)]
     assert seen == [0, 2, 0, 1, 3.5]
     viewer.resume_writing()
-    assert viewer.stuck_seconds(120.0) == 0
+    assert viewer.stall_seconds(120.0) == 0
     viewer.pause_writing()
     sizes = iter([500])
-    assert viewer.stuck_seconds(121.0) <= 1
+    assert viewer.stall_seconds(121.0) <= 1
 
 
 def test_a_viewer_has_no_dictionary() -> None:

@@ -184,16 +184,16 @@ async def test_more_than_one_call_holds(redis: Redis) -> None:
     tethers = [DisconnectPolicy(member(Owner("alice"), f"ex_{number}"), LONG_MS) for number in range(950)]
     async with WatchLeases(redis, "e1", renew_seconds=600) as presence:
         before = await calls(redis)
-        for tether in tethers:
-            presence.enter(tether)
-        for tether in tethers:
-            await until_watched(redis, tether.name)
+        for policy in tethers:
+            presence.enter(policy)
+        for policy in tethers:
+            await until_watched(redis, policy.name)
         assert await calls(redis) - before == 10
-        for tether in tethers:
-            presence.leave(tether, CloseReason.GONE)
+        for policy in tethers:
+            presence.leave(policy, CloseReason.GONE)
     assert await redis.zcard(ABANDONED) == len(tethers)
-    for tether in tethers:
-        assert await due_in(redis, tether.name) <= LONG_MS
+    for policy in tethers:
+        assert await due_in(redis, policy.name) <= LONG_MS
 
 
 # --- what breaks -----------------------------------------------------------------------------------------------------
@@ -263,9 +263,9 @@ async def test_the_unsaid_has_a_bound(monkeypatch: pytest.MonkeyPatch, own_redis
         async with WatchLeases(own, "e1") as presence:
             with redis_stopped(own_redis):
                 for number in range(20):
-                    tether = DisconnectPolicy(member(Owner("alice"), f"ex_{number}"), LONG_MS)
-                    presence.enter(tether)
-                    presence.leave(tether, CloseReason.GONE)
+                    policy = DisconnectPolicy(member(Owner("alice"), f"ex_{number}"), LONG_MS)
+                    presence.enter(policy)
+                    presence.leave(policy, CloseReason.GONE)
     names: Any = await own.zrange(ABANDONED, 0, -1)
     assert sorted(names) == [member(Owner("alice"), f"ex_{number}").encode() for number in range(15, 20)]
 

@@ -306,9 +306,9 @@ async def test_callers_at_one_place_share_one_read(redis: Redis, history: Histor
     pages = await asyncio.gather(*(history.read(LOG, id_of(3), record=RECORD) for _ in range(1000)))
     assert await calls(redis, "xrange") - before == 1
     assert len({id(page) for page in pages}) == 1
-    lens = StreamView()
-    assert pages[0].render(lens) is pages[999].render(StreamView())
-    assert pages[0].render(StreamView(named=False)) != pages[0].render(lens)
+    view = StreamView()
+    assert pages[0].render(view) is pages[999].render(StreamView())
+    assert pages[0].render(StreamView(named=False)) != pages[0].render(view)
 
 
 async def test_callers_at_other_places_read_for_themselves(redis: Redis, history: History) -> None:
@@ -324,7 +324,7 @@ async def test_a_reader_that_must_see_the_newest_does_not_share(redis: Redis, hi
     """A read `alone` begins now: it never gets the answer of a read that was sent before something was appended."""
     await write(redis, 1, 20)
     before = await calls(redis, "xrange")
-    pages = await asyncio.gather(*(history.read(LOG, id_of(3), record=RECORD, alone=True) for _ in range(3)))
+    pages = await asyncio.gather(*(history.read(LOG, id_of(3), record=RECORD, shared=False) for _ in range(3)))
     assert await calls(redis, "xrange") - before == 3
     assert [len(page.entries) for page in pages] == [17, 17, 17]
 

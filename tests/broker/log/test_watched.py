@@ -25,7 +25,7 @@ from emitter.store.connection import connect
 from emitter.wire.ids import START, EventId
 from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
-from tests.broker.live.test_topic import Alone, Transport, entry, go_live, ids, viewer_of, written
+from tests.broker.live.viewers import Alone, Transport, entry, ids, viewer_of, written
 from tests.broker.sse_reader import parse
 from tests.edges import eventually
 
@@ -45,24 +45,21 @@ class Audience:
         self.changed = asyncio.Event()
 
     def on_lagging(self, viewer: Viewer) -> None:
-        viewer.cursor, viewer.state = viewer.place(), ViewerState.REPLAYING
-        viewer.topic.remove(viewer)
+        viewer.fall_behind(viewer.position)
         self.lagging.append(viewer)
         self.changed.set()
 
     def on_behind(self, viewer: Viewer) -> None:
         assert viewer.topic.before is not None
-        viewer.cursor, viewer.state = viewer.topic.before, ViewerState.REPLAYING
-        viewer.topic.remove(viewer)
+        viewer.fall_behind(viewer.topic.before)
         self.behind.append(viewer)
         self.changed.set()
 
     def on_over(self, viewer: Viewer) -> None:
-        raise AssertionError("no lens of these tests ends")
+        raise AssertionError("no view of these tests ends")
 
     def on_failed(self, viewer: Viewer, error: Exception) -> None:
-        viewer.topic.remove(viewer)
-        viewer.state = ViewerState.CLOSING
+        viewer.close()
         self.failed.append((viewer, error))
         self.changed.set()
 
@@ -113,7 +110,7 @@ class Place:
         keys = ALICE.execution(execution_id)
         watched = self.watch.enter(keys.log, keys.record)
         await self.watch.subscribed(keys.log)
-        watched.topic.settle(await self.history.last(keys.log) if cursor is None else cursor, [])
+        watched.topic.set_baseline(await self.history.last(keys.log) if cursor is None else cursor, [])
         return watched
 
     def live(self, watched: WatchedLog, count: int = 1) -> list[Viewer]:
@@ -121,7 +118,7 @@ class Place:
         for viewer in viewers:
             viewer.transport = Signal(self.audience.changed)  # type: ignore[assignment]
             written(viewer).protocol = viewer
-            go_live(watched.topic, viewer)
+            viewer.go_live()
         return viewers
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -195,7 +192,7 @@ async def test_what_every_live_viewer_filters_out_is_counted_apart(place: Place)
     last = await place.append(status(1))
     await eventually("the first", lambda: watched.topic.last == last)
     viewer = viewer_of(watched.topic, StreamView(chunked=False, types=TypeFilter("tool:*")), cursor=last)
-    go_live(watched.topic, viewer)
+    viewer.go_live()
     assert unwanted.get() == 0
     last = await place.append(status(2), status(3))
     await eventually("the second and third", lambda: watched.topic.last == last)
@@ -266,7 +263,7 @@ async def test_a_viewer_that_cannot_be_shown_an_event_is_named_and_no_other_miss
     """Neither those of the same log who joined after it, nor those of a log whose message came in the same read."""
     watched, viewers = await two_logs(place)
     failing = viewer_of(watched[0].topic, Alone(2))
-    go_live(watched[0].topic, failing)
+    failing.go_live()
     [later] = place.live(watched[0])
     for seq in (1, 2, 3, 4):
         for each in watched:
@@ -330,7 +327,7 @@ async def test_a_log_that_makes_no_sense_costs_its_viewers_alone(place: Place, m
 
     monkeypatch.setattr(place.history, "read", read_all_but_one)
     for each in watched:
-        place.watch.doubt(each)
+        place.watch.resync(each)
     await place.until(lambda: seqs(viewers[1]) == [1])
     assert [viewer for viewer, _ in place.audience.failed] == [viewers[0]]
     assert (watched[0].catching_up, watched[0].topic.last) == (None, None)
@@ -379,7 +376,7 @@ async def test_a_large_message_is_delivered_in_pieces(place: Place) -> None:
     watched = await place.enter()
     [viewer] = place.live(watched)
     slow = viewer_of(watched.topic, room=1000)
-    go_live(watched.topic, slow)
+    slow.go_live()
     count = 3 * PAGE_BYTES // 50_000
     send(place, watched, *range(1, count + 1), size=50_000)
     send(place, watched, count + 1)
@@ -449,7 +446,7 @@ async def test_a_message_during_a_catch_up_is_not_lost(place: Place, monkeypatch
         return page
 
     monkeypatch.setattr(place.history, "read", read_too_early)
-    place.watch.doubt(watched)
+    place.watch.resync(watched)
     await place.until(lambda: len(seqs(viewer)) >= 3)
     assert seqs(viewer) == [2, 3, 4]
     assert b'"message":"4"' in written(viewer).data, "it comes from the log"
@@ -461,11 +458,11 @@ async def test_many_doubts_are_one_read(place: Place) -> None:
     watched = await place.enter()
     await place.redis.config_resetstat()
     for _ in range(50):
-        place.watch.doubt(watched)
+        place.watch.resync(watched)
     await asyncio.sleep(0)
     for _ in range(50):
-        place.watch.doubt(watched)
-    await place.watch.settled(watched)
+        place.watch.resync(watched)
+    await place.watch.wait_caught_up(watched)
     assert await place.calls("xrange") <= 2
     assert not watched.dirty
 
@@ -476,7 +473,7 @@ async def test_a_long_gap_is_read_page_by_page(place: Place) -> None:
     watched = await place.enter()
     [viewer] = place.live(watched)
     last = await place.append_unheard(*(status(n) for n in range(2, 602)))
-    place.watch.doubt(watched)
+    place.watch.resync(watched)
     await place.until(lambda: watched.topic.last == last)
     assert seqs(viewer) == list(range(2, 602))
 
@@ -501,7 +498,7 @@ async def test_a_viewer_beyond_the_hub_is_a_doubt(place: Place) -> None:
     watched = await place.enter()
     [viewer] = place.live(watched)
     last = await place.append_unheard(status(2))
-    place.watch.absorb(watched, [])
+    place.watch.ingest(watched, [])
     await place.until(lambda: watched.topic.last == last)
     assert seqs(viewer) == [2]
 
@@ -519,7 +516,7 @@ async def test_a_lost_connection_re_reads_each_log_once(place: Place) -> None:
     await place.until(lambda: all(seqs(viewer) == [2] for viewer in viewers))
     await place.until(lambda: len(place.lost) == 6)
     for each in watched:
-        await place.watch.settled(each)
+        await place.watch.wait_caught_up(each)
     assert await place.calls("xrange") == 5
     assert all(seqs(viewer) == [2] for viewer in viewers)
 
@@ -546,7 +543,7 @@ async def test_while_redis_fails_the_catch_up_waits(place: Place) -> None:
     await place.append_unheard(status(2))
     await place.redis.rename(KEYS.log, "hidden")
     await place.redis.set(KEYS.log, "not a stream")
-    place.watch.doubt(watched)
+    place.watch.resync(watched)
     async with asyncio.timeout(5):
         while place.metrics.redis_errors._value.get() < 2:
             await asyncio.sleep(0.01)
@@ -560,8 +557,8 @@ async def test_closing_ends_a_catch_up_that_waits(place: Place) -> None:
     watched = await place.enter()
     await place.redis.delete(KEYS.log)
     await place.redis.set(KEYS.log, "not a stream")
-    place.watch.doubt(watched)
-    waiting = asyncio.create_task(place.watch.settled(watched))
+    place.watch.resync(watched)
+    waiting = asyncio.create_task(place.watch.wait_caught_up(watched))
     await asyncio.sleep(0.02)
     await place.watch.close()
     async with asyncio.timeout(1):
@@ -623,7 +620,7 @@ async def test_a_recheck_of_idle_logs_reads_no_history(place: Place) -> None:
         await place.enter(f"ex_{n}")
     feed = place.watch.enter(ALICE.feed, None)
     await place.watch.subscribed(ALICE.feed)
-    feed.topic.settle(await place.history.last(ALICE.feed), [])
+    feed.topic.set_baseline(await place.history.last(ALICE.feed), [])
     await place.redis.config_resetstat()
     await place.watch.recheck(0)
     assert (await place.calls("hmget"), await place.calls("xrevrange"), await place.calls("xrange")) == (30, 1, 0)
@@ -636,7 +633,7 @@ async def test_a_feed_is_rechecked_like_a_log(place: Place) -> None:
     """A lost message of a feed is found by its stream's last id."""
     watched = place.watch.enter(ALICE.feed, None)
     await place.watch.subscribed(ALICE.feed)
-    watched.topic.settle(START, [])
+    watched.topic.set_baseline(START, [])
     [viewer] = place.live(watched)
     await place.redis.xadd(ALICE.feed, {b"status": b"{}"}, id="1000-1")
     await place.watch.recheck(0)

@@ -24,7 +24,7 @@ async def test_one_server(own_redis: EmbeddedRedis) -> None:
     redis = connect(own_redis.url)
     await redis.config_set("maxmemory", "64mb")
     info: Any = await redis.info()
-    health = await redis_info.look(redis)
+    health = await redis_info.read(redis)
     await redis.aclose()
     assert (health.up, health.mode, health.role, health.error) == (True, "standalone", "primary", None)
     assert health.version == info.get("valkey_version", info["redis_version"])

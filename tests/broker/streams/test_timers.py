@@ -7,9 +7,9 @@ from typing import Any
 
 from broker.base.reasons import CloseReason
 from broker.base.settings import Settings
-from broker.live.viewer import Viewer, ViewerState
+from broker.live.viewer import Viewer
 from broker.streams.timers import ViewerTimers
-from tests.broker.live.test_topic import Transport, topic_with, viewer_of, written
+from tests.broker.live.viewers import Transport, topic_with, viewer_of, written
 
 
 class Ended:
@@ -23,11 +23,11 @@ class Ended:
 
     def close(self, viewer: Viewer, reason: CloseReason) -> None:
         self.closed.append((viewer, reason))
-        viewer.state = ViewerState.CLOSING
+        viewer.close()
 
     def fail(self, viewer: Viewer, error: Exception) -> None:
         self.failed.append((viewer, error))
-        viewer.state = ViewerState.CLOSING
+        viewer.close()
 
 
 class Broken(Transport):
@@ -71,7 +71,7 @@ async def test_the_rest_of_an_ended_stream_may_take_long_but_not_stand_still() -
     rest = Rest(1000)
     viewer.transport = rest  # type: ignore[assignment]
     ended.pulse.add(viewer)
-    viewer.state = ViewerState.CLOSING
+    viewer.close()
     async with asyncio.timeout(10):
         for _ in range(40):  # 2 s, which is twenty times the write timeout
             rest.unsent -= 1
@@ -88,7 +88,7 @@ async def test_who_has_sent_all_is_let_go() -> None:
     viewer = viewer_of(topic_with())
     viewer.transport = rest = Rest(0)  # type: ignore[assignment]
     ended.pulse.add(viewer)
-    viewer.state = ViewerState.CLOSING
+    viewer.close()
     async with asyncio.timeout(5):
         while ended.pulse._timer._heap:
             await asyncio.sleep(0.02)
