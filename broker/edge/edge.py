@@ -199,7 +199,7 @@ class Edge:
                 settings, self.history, self.admission, self.presence, tickets, self.metrics, deliveries
             )
             collector = OpsSnapshotBuilder(self.redis, self._describe)
-            self.ops = Ops(settings, self.streams, self.admission, tickets, collector, self.metrics)
+            self.ops = Ops(self.streams, collector)
             yield
             await self.ops.stop()
             await self.streams.stop()
@@ -351,7 +351,6 @@ class Edge:
 
     def _close_revoked(self) -> None:
         self.streams.close_revoked(self.authenticator.is_revoked)
-        self.ops.close_revoked(self.authenticator.is_revoked)
 
     async def _recheck(self) -> None:
         seconds = min(RECHECK_SECONDS_MAX, self.settings.heartbeat_seconds)

@@ -314,9 +314,9 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def slot(self, request: web.Request, identity: Identity) -> AsyncIterator[StreamSlot]:
-        """A stream slot, taken before the execution is started that the stream shows. Errors of `Streams.seat`."""
+        """A stream slot, taken before the execution is started that the stream shows. Errors of `Streams.slot`."""
         await self.read_body(request)  # a slow sender holds no slot
-        async with self._streams.seat(identity) as slot:
+        async with self._streams.slot(identity) as slot:
             yield slot
 
     async def show(
@@ -332,7 +332,7 @@ class Gateway:
         require_execution(identity, execution_id)
         target = Target.execution(identity.owner, execution_id)
         request_id = request_id_of(request)
-        return await self._streams.open_rendered(request, target, identity, request_id, rendering, seat=slot)
+        return await self._streams.open_rendered(request, target, identity, request_id, rendering, slot=slot)
 
 
 def check_shape(body: bytes) -> None:

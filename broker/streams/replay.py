@@ -115,7 +115,8 @@ class Replay:
         viewer.lose_history()
         self._metrics.replays["gap" if page.reset.reason == "trimmed" else "reset"].inc()
         if viewer.view.is_native:
-            viewer.write(viewer.view.wrap(self.reset_frame(page.reset, page)))
+            self._metrics.resets[page.reset.reason].inc()
+            viewer.write(viewer.view.wrap(reset_frame(page.reset, page)))
         if not page.entries:
             # The cursor must move although nothing is left to send, or every reconnect would be told again.
             viewer.write(viewer.view.position_frame(page.cursor))
@@ -180,17 +181,6 @@ class Replay:
         if watched.dirty and watched.catching_up is None and topic.last is not None:
             self._watch.resync(watched)  # messages may have been missed while nothing was known of the log
 
-    def reset_frame(self, reset: Reset, page: Page | None) -> bytes:
-        """`stream:reset`, before the page with what there is."""
-        self._metrics.resets[reset.reason].inc()
-        data: dict[str, object] = {"reason": reset.reason}
-        if reset.lost is not None:
-            data |= {"lostFrom": reset.lost[0], "lostTo": reset.lost[1]}
-        if page is not None:
-            first = page.entries[0].id if page.entries else page.cursor
-            data["resumedAt"] = str(first)
-        return sse.control_frame("stream:reset", data)
-
     # --- to the hub ---
 
     async def join(self, viewer: Viewer, patience: asyncio.Timeout) -> bool:
@@ -240,6 +230,16 @@ class Replay:
             if viewer.is_complete:
                 self._metrics.replays["ok"].inc()
             self._metrics.replay_duration.observe(asyncio.get_running_loop().time() - viewer.started_at)
+
+
+def reset_frame(reset: Reset, page: Page | None = None) -> bytes:
+    """`stream:reset`, before the page with what there is."""
+    data: dict[str, object] = {"reason": reset.reason}
+    if reset.lost is not None:
+        data |= {"lostFrom": reset.lost[0], "lostTo": reset.lost[1]}
+    if page is not None:
+        data["resumedAt"] = str(page.entries[0].id if page.entries else page.cursor)
+    return sse.control_frame("stream:reset", data)
 
 
 def _is_last(page: Page, watched: WatchedLog) -> bool:

@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 from aiohttp import HttpVersion11, web
 
+from broker.base.identity import Identity
 from broker.base.problem import Problem
+from broker.base.reasons import StreamProtocol
 from broker.live.view import StreamView, TypeFilter
+from broker.log.history import Head
 from broker.streams.reconnect import wants_event_stream
 from emitter.wire.ids import EventId, parse_event_id
 from emitter.wire.keys import Owner
@@ -39,6 +42,33 @@ class StreamRequest(NamedTuple):
     cursor: EventId | None
     from_now: bool
     malformed: bool
+
+
+class Opening(NamedTuple):
+    """A stream that is about to open. `target` is None for snapshots, and `head` for all but an execution."""
+
+    request: web.Request
+    identity: Identity
+    request_id: str
+    wanted: StreamRequest
+    target: Target | None
+    head: Head | None = None
+
+    @property
+    def log(self) -> str:
+        return "" if self.target is None else self.target.log
+
+    @property
+    def execution_id(self) -> str | None:
+        return None if self.target is None else self.target.execution_id
+
+    @property
+    def protocol(self) -> str:
+        """The label of metrics and logs."""
+        if self.target is None:
+            return StreamProtocol.OPS
+        native = StreamProtocol.NATIVE if self.target.execution_id else StreamProtocol.FEED
+        return native if self.wanted.view.is_native else self.wanted.view.name
 
 
 def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:

@@ -1,4 +1,8 @@
-"""The life of a viewer, top to bottom: admission, join, replay, live, close reason."""
+"""The life of a stream, top to bottom: admission, greeting, hand-over to its source, end.
+
+A source (`Source`) shows a log or snapshots. `broker.streams.log_source` has the part of a viewer's life that depends
+on its log: replay, live, behind. `Viewer` has the transitions.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
@@ -22,7 +26,6 @@ from broker.base.problem import Problem, retry_after
 from broker.base.reasons import CloseReason
 from broker.base.request_context import trace_of
 from broker.base.settings import Settings
-from broker.base.slices import Turns
 from broker.live import sse
 from broker.live.failures import Failures
 from broker.live.rendering import RenderedView, Rendering
@@ -31,28 +34,37 @@ from broker.live.view import StreamView
 from broker.live.viewer import Viewer, ViewerState, take_over
 from broker.log.delivery_spans import Deliveries
 from broker.log.history import Head, History, Reset
-from broker.log.watch_leases import DisconnectPolicy, WatchLeases
-from broker.log.watched import WatchedLog, WatchedLogs
+from broker.log.watch_leases import WatchLeases
 from broker.streams.admission import Admission
+from broker.streams.log_source import LogSource
 from broker.streams.reconnect import STREAM_HEADERS
-from broker.streams.replay import LOST_REDIS_SECONDS, Replay
-from broker.streams.request import StreamRequest, Target, read_parameters
+from broker.streams.replay import reset_frame
+from broker.streams.request import Opening, StreamRequest, Target, read_parameters
 from broker.streams.slots import StreamSlot, StreamSlots
 from broker.streams.timers import ViewerTimers
-from emitter import tasks
-from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATES
 from emitter.tracing.trace import log_fields
 from emitter.wire.ids import START
-from emitter.wire.keys import member
 
 RETRY_MS = (1000, 3000)
-"""Range of a client's reconnection time; each gets its own, so that a broken edge's viewers do not return as one."""
+"""Range of a client's reconnection time. Each client gets its own, so that the viewers of a broken edge return spread.
+"""
 MAX_SHARED_VIEWS = 256
-CLOSED_AT_ONCE = 32
-"""Viewers of a log that ends who are closed at once; more take turns."""
 LAST_BYTES_SECONDS = 5.0
-"""How long an edge waits after its drain for those who still read the end of their streams. Meanwhile others stop."""
+"""How long an edge waits after its drain for clients that still read the end of their streams."""
+
+
+class Source(Protocol):
+    """What streams show: logs (`LogSource`) or snapshots (`broker.ops.stream`)."""
+
+    def enter(self, opening: Opening) -> Topic[Viewer]:
+        """Count a viewer in. The topic writes to it while it is live."""
+
+    def start(self, viewer: Viewer, opening: Opening) -> None:
+        """Show what there is. The viewer has its connection and was greeted."""
+
+    def leave(self, viewer: Viewer, reason: CloseReason) -> None:
+        """Count a viewer out, before it closes."""
 
 
 class Streams:
@@ -63,7 +75,7 @@ class Streams:
         settings: Settings,
         history: History,
         admission: Admission,
-        presence: WatchLeases,
+        leases: WatchLeases,
         tickets: Tickets,
         metrics: Metrics,
         deliveries: Deliveries | None = None,
@@ -71,43 +83,41 @@ class Streams:
         self._settings = settings
         self._history = history
         self._admission = admission
-        self._seats = StreamSlots(
+        self._slots = StreamSlots(
             settings.max_connections, admission, metrics, lambda: len(self._viewers) + len(self._closing)
         )
-        self._presence = presence
         self._tickets = tickets
         self._metrics = metrics
-        self.watch = WatchedLogs(history, metrics, self, deliveries)
-        self._turns = Turns()
-        self._steps = Replay(history, self.watch, metrics, self._turns, self.close)
-        self._pulse = ViewerTimers(settings, self.close, self.on_failed)
+        self._logs = LogSource(history, leases, metrics, deliveries, self.close, self.fail)
+        self.watch = self._logs.watch
+        self._timers = ViewerTimers(settings, self.close, self.fail)
         self._failures = Failures()
-        self._viewers: dict[int, Viewer] = {}
+        self._viewers: dict[Viewer, Source] = {}
         self._closing: set[Viewer] = set()
-        """Whose streams have ended, and whose connections have not: they keep their seats."""
+        """Viewers whose stream has ended and whose connection has not. They keep their slots."""
         self._views: dict[tuple[object, ...], StreamView] = {}
         self._gone = asyncio.Event()
         self._last_bytes_by = 0.0
         self._numbers = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
 
     def __len__(self) -> int:
-        return len(self._viewers)
+        """The viewers of logs."""
+        return len(self._logs)
 
     @property
     def draining(self) -> bool:
-        return self._seats.draining
+        return self._slots.draining
 
-    # --- open --------------------------------------------------------------------------------------------------------
+    # --- admission ---------------------------------------------------------------------------------------------------
 
     async def open(
         self, request: web.Request, target: Target, identity: Identity, request_id: str
     ) -> web.StreamResponse:
-        """Answer a GET of a stream: 200 with the viewer on its way, 204 when nothing will ever follow its cursor, or a
+        """Answer a GET of a log's stream: 200 with a viewer, 204 when nothing will ever follow its cursor, or a
         `Problem` before anything was sent."""
         wanted = self._shared_view(read_parameters(request, is_feed=target.record is None))
-        return await self._admit(request, target, identity, wanted, request_id)
+        return await self._admit(Opening(request, identity, request_id, wanted, target))
 
     async def open_rendered(
         self,
@@ -117,96 +127,77 @@ class Streams:
         request_id: str,
         rendering: Rendering,
         *,
-        seat: StreamSlot | None = None,
+        slot: StreamSlot | None = None,
     ) -> web.StreamResponse:
-        """Answer with an execution as another protocol shows it. `seat` is the room that was held for it.
+        """Answer with an execution as another protocol shows it. `slot` was taken for it before, if it is given.
         Raises `Problem` before anything was sent; the request's body must have been read."""
         view = RenderedView(rendering, chunked=request.version >= HttpVersion11)
         wanted = StreamRequest(view, None, from_now=False, malformed=False)
-        if seat is None:
-            return await self._admit(request, target, identity, wanted, request_id)
-        return await self._answer(request, target, identity, wanted, request_id, seat)
+        opening = Opening(request, identity, request_id, wanted, target)
+        return await self._admit(opening) if slot is None else await self._answer(opening, slot)
 
-    async def _admit(
-        self, request: web.Request, target: Target, identity: Identity, wanted: StreamRequest, request_id: str
+    async def open_snapshots(
+        self, request: web.Request, source: Source, identity: Identity, request_id: str
     ) -> web.StreamResponse:
-        try:
-            async with self._seats.take(identity) as seat:
-                return await self._answer(request, target, identity, wanted, request_id, seat)
-        except Exception as error:
-            if is_away(error):
-                self._seats.reject("redis")
-            raise
+        """Answer with the snapshots of a source, which have no cursor. Raises `Problem` before anything was sent."""
+        view = self._shared_view(read_parameters(request, is_feed=True)).view
+        wanted = StreamRequest(view, None, from_now=True, malformed=False)
+        async with self._slots.take(identity) as slot:
+            return await self._establish(source, Opening(request, identity, request_id, wanted, None), slot)
 
-    def seat(self, identity: Identity) -> AbstractAsyncContextManager[StreamSlot]:
+    def slot(self, identity: Identity) -> AbstractAsyncContextManager[StreamSlot]:
         """Room for one stream, before anything is started that is to be shown on it; errors of `StreamSlots.take`."""
-        return self._seats.take(identity)
-
-    async def _answer(
-        self,
-        request: web.Request,
-        target: Target,
-        identity: Identity,
-        wanted: StreamRequest,
-        request_id: str,
-        seat: StreamSlot,
-    ) -> web.StreamResponse:
-        if not wanted.view.is_native and (seconds := self._failures.seconds_left(target.log, wanted.view)) > 0:
-            detail = "this execution could not be shown; it will be tried again later"
-            raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
-        head = await self._head(target)
-        if head is not None and head.state in TERMINAL_STATES:
-            if isinstance(wanted.view, RenderedView):
-                if end := await self._history.terminal_event(target.log, target.record):
-                    with self._noting(target, wanted.view):
-                        return web.Response(body=wanted.view.render_all([end]), headers=wanted.view.headers)
-            elif _nothing_follows(head, wanted):
-                return web.Response(status=204)
-        return await self._establish(request, target, identity, wanted, head, request_id, seat)
-
-    @contextlib.contextmanager
-    def _noting(self, target: Target, view: StreamView) -> Iterator[None]:
-        """Around what a view makes before there is a viewer: an error is this request's, and remembered."""
-        try:
-            yield
-        except Exception:
-            self._failures.note(target.log, view)
-            raise
+        return self._slots.take(identity)
 
     def _shared_view(self, wanted: StreamRequest) -> StreamRequest:
-        """One view object for all viewers that ask for the same, up to a sane number of different wishes."""
+        """One view object for all viewers that ask for the same. Bounded: callers choose their views."""
         if len(self._views) >= MAX_SHARED_VIEWS:
             self._views.clear()
         view = wanted.view
         return wanted._replace(view=self._views.setdefault((*view.key, view.heartbeat_seconds), view))
 
-    async def _head(self, target: Target) -> Head | None:
-        """What is known of an execution; None for a feed. Asks Redis only if the log, as far as this edge watches it,
-        does not tell. Raises `UnknownExecution`."""
-        if target.record is None:
-            return None
-        watched = self.watch.get(target.log)
-        if watched is not None and (known := watched.current_head()) is not None:
-            return known
-        head = await self._history.head(target.record)
-        if head is None:
-            assert target.execution_id is not None
-            raise UnknownExecution(target.execution_id)
-        return head
+    async def _admit(self, opening: Opening) -> web.StreamResponse:
+        try:
+            async with self._slots.take(opening.identity) as slot:
+                return await self._answer(opening, slot)
+        except Exception as error:
+            if is_away(error):
+                self._slots.reject("redis")
+            raise
 
-    async def _establish(
-        self,
-        request: web.Request,
-        target: Target,
-        identity: Identity,
-        wanted: StreamRequest,
-        head: Head | None,
-        request_id: str,
-        seat: StreamSlot,
-    ) -> web.StreamResponse:
-        view = wanted.view
-        with self._noting(target, view):
-            opening = view.open() if isinstance(view, RenderedView) else self._greeting(target, wanted, head)
+    async def _answer(self, opening: Opening, slot: StreamSlot) -> web.StreamResponse:
+        """A log's stream, unless the log has ended and nothing can follow."""
+        view, target = opening.wanted.view, opening.target
+        assert target is not None
+        if not view.is_native and (seconds := self._failures.seconds_left(target.log, view)) > 0:
+            detail = "this execution could not be shown; it will be tried again later"
+            raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
+        head = await self._logs.head(target)
+        if head is not None and head.state in TERMINAL_STATES:
+            if isinstance(view, RenderedView):
+                if end := await self._history.terminal_event(target.log, target.record):
+                    with self._noting(opening):
+                        return web.Response(body=view.render_all([end]), headers=view.headers)
+            elif _nothing_follows(head, opening.wanted):
+                return web.Response(status=204)
+        return await self._establish(self._logs, opening._replace(head=head), slot)
+
+    @contextlib.contextmanager
+    def _noting(self, opening: Opening) -> Iterator[None]:
+        """Around what a view makes before there is a viewer: an error fails this request, and is remembered."""
+        try:
+            yield
+        except Exception:
+            self._failures.note(opening.log, opening.wanted.view)
+            raise
+
+    # --- open --------------------------------------------------------------------------------------------------------
+
+    async def _establish(self, source: Source, opening: Opening, slot: StreamSlot) -> web.StreamResponse:
+        """Send the response head, hand the connection to a viewer, greet it, and let the source show what there is."""
+        request, wanted, view = opening.request, opening.wanted, opening.wanted.view
+        with self._noting(opening):
+            greeting = view.open() if isinstance(view, RenderedView) else self._greeting(opening)
         response = web.StreamResponse(headers=view.headers if isinstance(view, RenderedView) else STREAM_HEADERS)
         if view.chunked:
             response.enable_chunked_encoding()
@@ -215,127 +206,52 @@ class Streams:
         await response.prepare(request)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
-        watched = self.watch.enter(target.log, target.record, _tether(target, head))
-        watched.head = head
-        viewer = Viewer(self, watched.topic, view, identity, wanted.cursor or START)
+        viewer = Viewer(self, source.enter(opening), view, opening.identity, wanted.cursor or START)
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
-        seat.is_used = True
-        self._register(viewer, target, {"request_id": request_id, **log_fields(trace_of(request))})
-        viewer.write(view.wrap(opening))  # not by aiohttp, which would wait for its reader without a bound
-        if watched.policy is not None:
-            self._presence.enter(watched.policy)
-        self._own(self._replay(viewer, watched, wanted), "viewer-replay")
+        slot.is_used = True
+        self._register(viewer, source, opening)
+        viewer.write(view.wrap(greeting))  # not by aiohttp, which would wait for its reader without a bound
+        source.start(viewer, opening)
         return response
 
-    def _greeting(self, target: Target, wanted: StreamRequest, head: Head | None) -> bytes:
-        retry = random.randint(*RETRY_MS)
-        opened: dict[str, object] = {} if target.execution_id is None else {"executionId": target.execution_id}
+    def _greeting(self, opening: Opening) -> bytes:
+        wanted, retry = opening.wanted, random.randint(*RETRY_MS)
+        opened: dict[str, object] = {} if opening.execution_id is None else {"executionId": opening.execution_id}
         if wanted.cursor is not None:
             opened["cursor"] = str(wanted.cursor)
-        state = "live" if head is None else head.state
-        beat = self._pulse.heartbeat_seconds(wanted.view)
+        state = "live" if opening.head is None else opening.head.state
+        beat = self._timers.heartbeat_seconds(wanted.view)
         opened |= {"state": state, "retryMs": retry, "heartbeatSeconds": beat}
         greeting = sse.control_frame("stream:open", opened, retry_ms=retry)
         if wanted.malformed:
-            greeting += self._steps.reset_frame(Reset("unknown"), None)
+            self._metrics.resets["unknown"].inc()
+            greeting += reset_frame(Reset("unknown"))
         return greeting
 
-    def _register(self, viewer: Viewer, target: Target, request: dict[str, str]) -> None:
+    def _register(self, viewer: Viewer, source: Source, opening: Opening) -> None:
         viewer.number = next(self._numbers)
-        self._viewers[viewer.number] = viewer
-        self._pulse.add(viewer)
+        self._viewers[viewer] = source
+        self._timers.add(viewer)
         self._tickets.opened(viewer.identity, partial(self.close, viewer))
-        self._metrics.connections.set(len(self._viewers))
-        native = "native" if target.execution_id else "feed"
-        protocol = viewer.view.name if isinstance(viewer.view, RenderedView) else native
-        self._metrics.connections_opened[protocol].inc()
+        self._metrics.connections.set(len(self))
+        self._metrics.connections_opened[opening.protocol].inc()
         self._log.info(
             "stream_opened",
             viewer=viewer.number,
-            **request,
+            request_id=opening.request_id,
+            **log_fields(trace_of(opening.request)),
             user=viewer.identity.principal.user,
             org=viewer.identity.principal.org,
-            execution=target.execution_id,
-            protocol=protocol,
+            execution=opening.execution_id,
+            protocol=opening.protocol,
             cursor=str(viewer.cursor),
         )
 
-    # --- replay ------------------------------------------------------------------------------------------------------
-
-    def _own(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def replay(self, viewer: Viewer) -> None:
-        """Send a viewer back to the log, to be fed from its cursor until it has caught up."""
-        watched = self.watch.get(viewer.topic.key)
-        assert watched is not None, "a topic with viewers is watched"
-        self._own(self._replay(viewer, watched, None), "viewer-replay")
-
-    def on_lagging(self, viewer: Viewer) -> None:
-        """Its socket takes no more: it leaves the live path, with its cursor where the hub stands."""
-        viewer.fall_behind(viewer.position)
-        self.replay(viewer)
-        viewer.stall_seconds(asyncio.get_running_loop().time())
-        self._metrics.slow_viewers.inc()
-
-    def on_behind(self, viewer: Viewer) -> None:
-        """It was not shown what the hub was given last: that takes turns."""
-        assert viewer.topic.before is not None, "it was live before"
-        viewer.fall_behind(viewer.topic.before)
-        self.replay(viewer)
-
-    async def _replay(self, viewer: Viewer, watched: WatchedLog, wanted: StreamRequest | None) -> None:
-        """Read the log after the viewer's cursor until the hub can take over."""
-        try:
-            async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:
-                await self._steps.subscribed(watched)
-                if wanted is not None and wanted.cursor is None and wanted.from_now:
-                    await self._steps.skip(viewer, watched)
-                while viewer.state is ViewerState.REPLAYING:
-                    await self._steps.drained(viewer, patience)
-                    await self.watch.wait_caught_up(watched)
-                    if await self._steps.join(viewer, patience):
-                        return
-                    if self._steps.needs_page(viewer, watched):
-                        await self._steps.page(viewer, watched, patience)
-        except TimeoutError:
-            self.close(viewer, CloseReason.LOST_REDIS)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # the last resort of this task: nobody awaits it
-            self.on_failed(viewer, error)
-
     # --- close -------------------------------------------------------------------------------------------------------
 
-    def on_ended(self, topic: Topic[Viewer]) -> None:
-        """The terminal event went out."""
-        viewers = list(topic.live())
-        for viewer in viewers[:CLOSED_AT_ONCE]:
-            self.close(viewer, CloseReason.FINISHED)
-        if len(viewers) > CLOSED_AT_ONCE:
-            self._own(self._finish(deque(viewers[CLOSED_AT_ONCE:])), "finish")
-
-    async def _finish(self, viewers: deque[Viewer]) -> None:
-        """Close the viewers of a log that has ended, in turns."""
-
-        def some() -> None:
-            while viewers and not self._turns.is_over:
-                viewer = viewers.popleft()
-                if viewer.state is ViewerState.LIVE:  # or it has gone back to the log, which ends it
-                    self.close(viewer, CloseReason.FINISHED)
-
-        while viewers:
-            await self._turns.take(viewers[0].identity.principal, some)
-
-    def on_over(self, viewer: Viewer) -> None:
-        """It was shown the last of what its protocol shows."""
-        self.close(viewer, CloseReason.FINISHED)
-
-    def on_failed(self, viewer: Viewer, error: Exception) -> None:
-        """It could not be shown something: it is closed, so that it never misses an event, and told to come back later.
-        Renderings are not even tried again before: they fail for good, and may cost much until they do."""
+    def fail(self, viewer: Viewer, error: Exception) -> None:
+        """It could not be shown something: it is closed, so that it never misses an event, and may come back later.
+        Until then renderings are not tried again: they fail for good, and may cost much until they do."""
         if viewer.state is ViewerState.CLOSING:
             return
         is_first = self._failures.note(viewer.topic.key, viewer.view)
@@ -359,14 +275,14 @@ class Streams:
         view = viewer.view
         failed = reason is CloseReason.FAILED
         if reason is CloseReason.SLOW or not (view.is_native or (view.is_over and not failed)):
-            # What it does not read cannot be said to it; and where a clean end means success, there must be none.
+            # It would not read a reason; and to clients for which a clean end means success, there must be none.
             viewer.transport.abort()
             return
-        if not failed:  # else it may not have got what lies before the place where it stands
+        if not failed:  # or it may not have got what lies before its position
             viewer.send_position()
         viewer.finish(view.wrap(sse.end_frames(reason)) if view.is_native else b"")
         if reason is CloseReason.REVOKED and not viewer.is_sent:
-            viewer.transport.abort()  # who may see no more has no time to take the rest
+            viewer.transport.abort()  # it may see no more: it gets no time to take the rest
 
     def on_gone(self, viewer: Viewer) -> None:
         """The connection is lost; unless we closed it ourselves, the viewer left."""
@@ -377,15 +293,11 @@ class Streams:
         self._admission.release(viewer.identity.principal)
 
     def _depart(self, viewer: Viewer, reason: CloseReason) -> None:
-        why = _why_left(viewer, reason)
+        self._viewers.pop(viewer).leave(viewer, reason)
         viewer.close()
-        del self._viewers[viewer.number]
         self._tickets.closed(viewer.identity)
         self._closing.add(viewer)
-        watched = self.watch.leave(viewer.topic.key)
-        if watched.policy is not None:
-            self._presence.leave(watched.policy, why)
-        self._metrics.connections.set(len(self._viewers))
+        self._metrics.connections.set(len(self))
         self._metrics.connections_closed[reason].inc()
         self._log.info(
             "stream_closed",
@@ -400,14 +312,16 @@ class Streams:
 
     def close_revoked(self, is_revoked: Callable[[Identity], bool]) -> None:
         """Close every stream whose identity is refused now."""
-        for viewer in list(self._viewers.values()):
+        for viewer in list(self._viewers):
             if is_revoked(viewer.identity):
                 self.close(viewer, CloseReason.REVOKED)
 
+    # --- stop --------------------------------------------------------------------------------------------------------
+
     async def drain(self, seconds: float) -> None:
         """Close all streams in random order, spread over `seconds`, so that their reconnects are spread as well."""
-        self._seats.draining = True
-        viewers = list(self._viewers.values())
+        self._slots.draining = True
+        viewers = list(self._viewers)
         random.shuffle(viewers)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -416,19 +330,21 @@ class Streams:
             if wait > 0.005:
                 await asyncio.sleep(wait)
             self.close(viewer, CloseReason.DRAINING)
-        for viewer in list(self._viewers.values()):  # those that were being opened meanwhile
-            self.close(viewer, CloseReason.DRAINING)
+        self._close_all()  # those that were being opened meanwhile
         self._last_bytes_by = loop.time() + LAST_BYTES_SECONDS
 
-    async def stop(self) -> None:
-        """End what still runs. The streams are closed before (`drain`); those who still read have some time to."""
-        for viewer in list(self._viewers.values()):
+    def _close_all(self) -> None:
+        for viewer in list(self._viewers):
             self.close(viewer, CloseReason.DRAINING)
-        await tasks.end(self._tasks)
+
+    async def stop(self) -> None:
+        """End what still runs. The streams are closed before (`drain`); clients that still read have some time to."""
+        self._close_all()
+        await self._logs.stop()
         await self._sent()
         await self.watch.close()
         await self._history.close()
-        self._pulse.stop()
+        self._timers.stop()
 
     async def _sent(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -443,19 +359,3 @@ class Streams:
 def _nothing_follows(head: Head, wanted: StreamRequest) -> bool:
     """Whether the cursor lies at the end, of an execution that has ended: such a viewer gets 204."""
     return wanted.from_now if wanted.cursor is None else wanted.cursor == head.last
-
-
-def _why_left(viewer: Viewer, reason: CloseReason) -> CloseReason:
-    """What a closed stream says of its viewer: it was there to the end, or is likely to come back, as where a protocol
-    ends its stream to ask something."""
-    if viewer.topic.ended:
-        return CloseReason.FINISHED
-    return CloseReason.AGED if reason is CloseReason.FINISHED and not viewer.view.is_native else reason
-
-
-def _tether(target: Target, head: Head | None) -> DisconnectPolicy | None:
-    """What the viewers of an execution keep alive by watching, if they do."""
-    if head is None or not head.cancel_after_ms or head.state in TERMINAL_STATES:
-        return None
-    assert target.execution_id is not None
-    return DisconnectPolicy(member(target.owner, target.execution_id), head.cancel_after_ms)

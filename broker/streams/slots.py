@@ -26,7 +26,7 @@ class StreamSlot:
 
 
 class StreamSlots:
-    """The seats of one edge: `limit` of them (0: any number), of which `taken()` have their stream. Users have limits
+    """The slots of one edge: `limit` of them (0: any number), of which `taken()` have their stream. Users have limits
     of their own (`Admission`)."""
 
     def __init__(self, limit: int, admission: Admission, metrics: Metrics, taken: Callable[[], int]) -> None:
@@ -49,13 +49,13 @@ class StreamSlots:
             self.reject(reason)
             raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(random.randint(1, 5)))
         self._held += 1
-        seat = StreamSlot()
+        slot = StreamSlot()
         try:
             await self._count(identity)
             try:
-                yield seat
+                yield slot
             finally:
-                if not seat.is_used:
+                if not slot.is_used:
                     self._admission.release(identity.principal)
         finally:
             self._held -= 1

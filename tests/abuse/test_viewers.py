@@ -384,7 +384,7 @@ async def test_many_viewers_of_a_log_that_ends_are_closed_in_turns(
     own_edge: Edge, author: Author, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many they are: the loop comes round in between, and each has all of the log."""
-    monkeypatch.setattr("broker.streams.service.CLOSED_AT_ONCE", 5)
+    monkeypatch.setattr("broker.streams.log_source.CLOSED_AT_ONCE", 5)
     close, at = own_edge.streams.close, []
 
     def slow_close(*arguments: Any) -> None:

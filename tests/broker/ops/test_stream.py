@@ -265,7 +265,7 @@ async def test_a_viewer_that_reads_nothing_is_closed(redis: Redis, redis_url: st
             await redis.set(keys.edge_info_key(f"e{number}"), json.dumps({"id": f"e{number}", "version": "v" * 2000}))
         async with watching(edge, receive_buffer=1024):
             await settled(lambda: len(edge.ops) == 1)
-            (viewer,) = edge.ops._viewers
+            (viewer,) = edge.ops.topic.live()
             await settled(lambda: viewer.paused)
             held = viewer.transport.get_write_buffer_size()
             await asyncio.sleep(0.15)
@@ -422,7 +422,7 @@ async def test_a_defect_of_the_collector_ends_the_streams(edge: Edge, monkeypatc
         raise ValueError("a defect")
 
     with monkeypatch.context() as patch:
-        patch.setattr(edge.ops._collector, "collect", fail)
+        patch.setattr(edge.ops._builder, "collect", fail)
         async with watching(edge) as response:
             assert await response.end() == "lost_redis"
     async with watching(edge) as response:
