@@ -1,4 +1,4 @@
-"""What could not be shown a moment ago: a client that comes back at once must not make the edge try again at once."""
+"""Logs that could not be shown a moment ago: a client that returns at once must not make the edge try at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Failures:
         self._until: dict[tuple[str, str], float] = {}
 
     def note(self, log: str, view: StreamView) -> bool:
-        """Remember a failure; whether it is the first for a while."""
+        """Remember a failure. Returns whether it is the first within the pause."""
         key, now = (log, view.name), self._clock()
         is_first = self._until.pop(key, 0.0) <= now
         if len(self._until) >= MAX_REMEMBERED:
@@ -28,6 +28,6 @@ class Failures:
         return is_first
 
     def seconds_left(self, log: str, view: StreamView) -> float:
-        """How long this is not to be tried; 0 if it may be."""
+        """How long the log must not be tried in this view; 0 if it may be."""
         until = self._until.get((log, view.name)) if self._until else None
         return 0.0 if until is None else max(0.0, until - self._clock())

@@ -1,4 +1,4 @@
-"""The one place from which live bytes leave: viewers that share one view of a log are written the same bytes."""
+"""The one place where live events are written: viewers that share a view of a log get the same bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from broker.live.view import StreamView
 
 
 class Delivery(NamedTuple):
-    """What one call of `deliver` wrote."""
+    """The sums of one call of `deliver`."""
 
     viewers: int
     events: int
@@ -18,7 +18,7 @@ class Delivery(NamedTuple):
 
 
 class Transport(Protocol):
-    """What is written to: the part of `asyncio.Transport` that the live path needs."""
+    """The part of `asyncio.Transport` that the live path needs."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -26,7 +26,7 @@ class Transport(Protocol):
 
 
 class Subscriber(Protocol):
-    """Who is written to: a `Viewer`. `fd` is the number of its socket, or -1 if that may not be written to directly."""
+    """The part of a `Viewer` that the live path needs. `fd`: its socket, or -1 if that must not be written directly."""
 
     @property
     def fd(self) -> int: ...
@@ -42,7 +42,7 @@ V = TypeVar("V", bound=Subscriber)
 
 
 class Failure(NamedTuple, Generic[V]):
-    """A viewer who could not be shown something, and why."""
+    """A viewer that could not be shown something, and the error."""
 
     viewer: V
     error: Exception
@@ -88,7 +88,7 @@ class Group(Generic[V]):
         self.backlogged.add(viewer)
 
     def write(self, data: bytes, failed: list[Failure[V]]) -> None:
-        """The same bytes to every viewer, synchronously. Those whose transport raised are added to `failed`."""
+        """Write the same bytes to every viewer, synchronously. A viewer whose transport raised is added to `failed`."""
         for viewer in [viewer for viewer in self.backlogged if viewer.transport.get_write_buffer_size() == 0]:
             self.backlogged.discard(viewer)
             self.add(viewer)
@@ -98,7 +98,7 @@ class Group(Generic[V]):
         for fd in self.writable:
             try:
                 sent = send(fd, data)
-            except OSError:  # full, or broken: its transport will tell which
+            except OSError:  # full or broken: its transport finds out
                 sent = 0
             if sent != size:
                 behind.append((fd, sent))
@@ -111,5 +111,5 @@ class Group(Generic[V]):
 def _write(viewer: V, data: bytes, failed: list[Failure[V]]) -> None:
     try:
         viewer.transport.write(data)
-    except Exception as error:  # one viewer's transport is no other's
+    except Exception as error:  # it costs this viewer alone
         failed.append(Failure(viewer, error))

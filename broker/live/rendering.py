@@ -1,4 +1,4 @@
-"""How a log is shown in another protocol: what a renderer is to the edge's streams. Pure."""
+"""How a log is shown in another protocol: the interface of a renderer. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from emitter.wire.ids import EventId
 
 
 class Rendering(Protocol):
-    """What one viewer is shown of an execution. It gets the log's entries in order, each once, from the first there is.
+    """Renders an execution for one viewer. It gets the log's entries in order, each once, from the first.
 
     `headers` are the response's, its Content-Type included. `heartbeat` is written between frames after at most
-    `heartbeat_seconds` of silence. `is_over` says that the protocol's own last message was rendered: the stream is
-    ended right after it, and gets no more entries. One that must be closed before is aborted, since to these clients a
-    clean end means success.
+    `heartbeat_seconds` of silence. `is_over`: the protocol's own last message was rendered. The stream ends right after
+    it, and gets no more entries. A stream that must be closed earlier is aborted, since to these clients a clean end
+    means success.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Rendering(Protocol):
         """The first bytes, before any entry."""
 
     def render(self, entries: Sequence[Entry]) -> bytes:
-        """What of these entries is shown, in frames; empty for nothing."""
+        """The frames for these entries; empty if none is shown."""
 
 
 class RenderedView(StreamView):
-    """One viewer's view through a rendering. It reads the log from its first event: what it shows may depend on it."""
+    """One viewer's view through a rendering. It gets the log from its first event, on which a rendering may depend."""
 
     __slots__ = ("_rendering",)
 
@@ -46,7 +46,7 @@ class RenderedView(StreamView):
         self._rendering = rendering
         self.heartbeat = self.wrap(rendering.heartbeat)
         self.heartbeat_seconds = rendering.heartbeat_seconds
-        self.key = (object(),)  # shared with nobody, and never another's
+        self.key = (object(),)  # shared with nobody
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -64,7 +64,7 @@ class RenderedView(StreamView):
         return self._rendering.is_over
 
     def render_all(self, entries: Sequence[Entry]) -> bytes:
-        """All that is shown of a log that has gone but for these, without any coding."""
+        """The whole body for a log of which only these are left, without any coding."""
         return self._rendering.open() + self._rendering.render(entries)
 
     def encode(self, entries: Sequence[Entry]) -> bytes:

@@ -1,6 +1,6 @@
 """The bytes of `text/event-stream` (WHATWG HTML, section 9.2). Pure.
 
-Every frame ends with LF only, is one write, and its JSON is ASCII on one line: no client's line splitter can be misled.
+Every frame ends with LF only, is one write, and its JSON is ASCII on one line: so every client splits the lines alike.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def chunk(data: bytes) -> bytes:
 
 
 def control_frame(event: str, data: dict[str, Any], *, retry_ms: int | None = None) -> bytes:
-    """A frame that is not in the log and so has no id. `retry_ms`: when the client is to come back, in the same block,
-    since many clients take a block without data for an empty event, or do not read it at all."""
+    """A frame that is not in the log and so has no id. `retry_ms`, the time to reconnect, is in the same block: many
+    clients take a block without data for an empty event, or do not read it at all."""
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
     return retry + b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))
 
@@ -36,17 +36,17 @@ _RETRY_MS = {
     CloseReason.FAILED: (30_000, 45_000),
     CloseReason.REPLACED: (20_000, 30_000),
 }
-"""When a client is to come back. One that was replaced would replace its successor, so it waits."""
+"""When a client is to reconnect. One that was replaced would replace its successor, so it waits."""
 
 
 def end_frames(reason: CloseReason, retry_ms: int | None = None, **about: object) -> bytes:
-    """The last of a stream: when to come back, if that is given or known, and `stream:end` with what is `about` it."""
+    """The last frame of a stream: `stream:end` with its reason and what is `about` it, and the time to reconnect."""
     if retry_ms is None and reason in _RETRY_MS:
         retry_ms = random.randint(*_RETRY_MS[reason])
     return control_frame("stream:end", {"reason": reason, **about}, retry_ms=retry_ms)
 
 
 def cursor_frame(event_id: EventId) -> bytes:
-    """Moves the client's cursor. With data: of a block that has none, many clients make an empty event, or do not keep
+    """Moves the client's cursor. It has data, since many clients make an empty event of a block without, or do not keep
     its id."""
     return b'id: %d-%d\nevent: stream:cursor\ndata: {"cursor":"%d-%d"}\n\n' % (*event_id, *event_id)

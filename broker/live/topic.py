@@ -1,5 +1,5 @@
-"""What an edge knows of the logs it watches, and the one place from which live bytes leave. Pure: no clock, no I/O of
-its own but the transports' synchronous `write`."""
+"""What an edge knows of a watched log, and its live viewers. Pure: no clock, and no I/O but the synchronous writes of
+`fanout`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from emitter.wire.ids import START, EventId
 TAIL_EVENTS = 256
 TAIL_BYTES = 256 * 1024
 EVENTS_AT_ONCE = 16
-"""A viewer who shares its bytes with nobody is shown so many events live. More are rendered in turns (`Topic.behind`).
-"""
+"""A viewer that shares its bytes with nobody gets at most so many events live. More are rendered in turns
+(`Topic.behind`)."""
 
 
 def _is_dense(entries: Sequence[Entry]) -> bool:
-    """Several messages may come as one list: a lost, doubled or late one among them shows in the ordinals."""
+    """Whether the ordinals have no gap. Several messages may come as one list, with one lost, doubled or late."""
     return all(later.seq == earlier.seq + 1 for earlier, later in pairwise(entries))
 
 
 class Topic(Generic[V]):
-    """One watched log: its hub cursor, its live viewers, and a short tail of recent events.
+    """One watched log: its last id, its live viewers, and a short tail of recent events.
 
-    `last` is the id up to which every live viewer has the log; None until history or a message tells. `tail` is dense
-    and ends at `last`; `tail_start` is the id before its first, where that is known.
+    `last` is the id up to which every live viewer has the log; None until a read or a message gives it. `tail` is dense
+    and ends at `last`; `tail_start` is the id before its first event, if that is known.
     """
 
     __slots__ = (
@@ -54,10 +54,10 @@ class Topic(Generic[V]):
         self.is_execution = is_execution
         self.last: EventId | None = None
         self.before: EventId | None = None
-        """Where it stood before the entries that were accepted last."""
+        """The value of `last` before the entries that were accepted last."""
         self.tail_start: EventId | None = None
         self.end: State | None = None
-        """The state that the execution's terminal event left. Any other state is the record's to say."""
+        """The state after the terminal event of the execution. Any other state is in the record."""
         self.groups: dict[tuple[object, ...], Group[V]] = {}
         self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
@@ -65,17 +65,17 @@ class Topic(Generic[V]):
         self.lagging: list[V] = []
         """Viewers whose transport filled up during a delivery."""
         self.over: list[V] = []
-        """Viewers who were shown the last of what they want during a delivery."""
+        """Viewers that a delivery showed the last of what their protocol shows."""
         self.behind: list[V] = []
-        """Viewers who got nothing of a delivery, for want of time: they stand at `before`."""
+        """Viewers that got nothing of a delivery, for lack of time: they are at `before`."""
         self.failed: list[Failure[V]] = []
-        """Viewers who could not be shown a delivery. They may have got none of it, and must get nothing more."""
+        """Viewers that could not be shown a delivery. They may have missed it, and must get nothing more."""
 
     # --- what arrives ---
 
     def accept(self, entries: Sequence[Entry]) -> list[Entry] | None:
-        """The entries that are new here, now counted as seen; None when they prove that something was missed or that
-        the log is another one than before (then nothing changed)."""
+        """The new entries among these, which are part of the topic from here on. None if they prove a gap, or that the
+        log is another one than before; then nothing has changed."""
         if not _is_dense(entries):
             return None
         last = self.last
@@ -90,7 +90,7 @@ class Topic(Generic[V]):
         return list(entries)
 
     def _contradicts(self, entries: Sequence[Entry]) -> bool:
-        """Whether an entry cannot be in the log we know: we have another in its place, or ids would go back."""
+        """Whether an entry cannot be in the known log: another is in its place, or ids would go back."""
         assert self.last is not None
         last, known = self.last, {entry.seq: entry.ms for entry in self.tail}
         return any(
@@ -115,7 +115,7 @@ class Topic(Generic[V]):
             self._shorten()
 
     def _shorten(self) -> None:
-        """Down to the limits, at most: it is called when they are well passed, so that it costs little per event."""
+        """Shorten the tail to its limits. It is called well beyond them, so that it costs little per event."""
         drop = max(0, len(self.tail) - TAIL_EVENTS)
         size = self._tail_bytes - sum(len(entry.json) for entry in self.tail[:drop])
         while size > TAIL_BYTES / 2:
@@ -127,8 +127,8 @@ class Topic(Generic[V]):
         self._tail_bytes = size
 
     def set_baseline(self, after: EventId, entries: Sequence[Entry]) -> None:
-        """History has `entries` after `after`, and then nothing more. A hub that knows nothing stands at `after`; one
-        that began with a live event learns what came right before it, so that others can join without asking Redis."""
+        """The log has `entries` after `after`, and then nothing more. A topic that knows nothing begins at `after`. One
+        that began with a live event gets the events before it, so that other viewers can join without Redis."""
         if self.last is None:
             self.last = self.tail_start = after
         elif self.tail_start is None and self.tail:
@@ -140,7 +140,7 @@ class Topic(Generic[V]):
                 self.tail_start = after
 
     def forget(self) -> None:
-        """The log is not what it was: know nothing until history tells anew."""
+        """The log is another one: know nothing until it is read again."""
         self.last = self.before = self.tail_start = self.end = None
         self.tail.clear()
         self._tail_bytes = 0
@@ -150,10 +150,10 @@ class Topic(Generic[V]):
     def ended(self) -> bool:
         return self.end is not None
 
-    # --- who watches ---
+    # --- viewers ---
 
     def missing(self, cursor: EventId) -> list[Entry] | None:
-        """What lies between a cursor and the hub's, if that is known without asking Redis; None if it is not."""
+        """The events between a cursor and `last`, if they are known without Redis; otherwise None."""
         if self.last is None:
             return None
         if cursor == self.last:
@@ -169,11 +169,11 @@ class Topic(Generic[V]):
         return None
 
     def render_tail(self, view: StreamView, entries: Sequence[Entry]) -> bytes:
-        """The bytes of the tail's end; many viewers that resume at one place share them."""
+        """The bytes of the tail's end. Viewers that resume at the same id share them."""
         return self._rendered.get(view, entries)
 
     def drop_rendered(self) -> None:
-        """Nothing has happened for a while: keep no bytes for those who might resume."""
+        """Drop the bytes that resumed viewers share: the log has been quiet."""
         self._rendered.clear()
 
     def add(self, viewer: V) -> None:
@@ -183,7 +183,7 @@ class Topic(Generic[V]):
         group.add(viewer)
 
     def remove(self, viewer: V) -> None:
-        """Must have happened before the viewer's socket is closed: its number may be another's a moment later."""
+        """Call it before the viewer's socket is closed: the descriptor may be another connection's a moment later."""
         group = self.groups.get(viewer.view.key)
         if group is not None:
             group.remove(viewer)
@@ -191,7 +191,7 @@ class Topic(Generic[V]):
                 del self.groups[viewer.view.key]
 
     def mark_backlogged(self, viewer: V) -> None:
-        """The viewer's transport was written to directly and still holds some of it."""
+        """The viewer's transport still holds bytes of a direct write."""
         self.groups[viewer.view.key].mark_backlogged(viewer)
 
     def live(self) -> Iterable[V]:
@@ -201,11 +201,11 @@ class Topic(Generic[V]):
     # --- the live path ---
 
     def deliver(self, entries: Sequence[Entry], is_late: Callable[[], bool] | None = None) -> Delivery:
-        """Write accepted entries to every live viewer: the same bytes, synchronously, no task and no queue each.
+        """Write accepted entries to every live viewer: the same bytes, synchronously, without a task or a queue each.
 
         A transport that fills up calls its viewer's `pause_writing` from inside `write`, which puts it on `lagging`.
-        A view or a transport that raises costs its own viewers alone. Viewers who share their bytes with nobody are
-        `behind`, and shown nothing, when there is much to show or, by `is_late`, it has taken too long already.
+        A view or a transport that raises costs its own viewers alone. A viewer that shares its bytes with nobody is
+        `behind`, and gets nothing, if there is much to show or `is_late` says that the delivery takes too long.
         """
         viewers = events = size = 0
         late = False
@@ -220,7 +220,7 @@ class Topic(Generic[V]):
                 wanted = view.select(entries)
                 data = view.encode(wanted) if wanted else b""
                 is_over = view.is_over
-            except Exception as error:  # whatever it is, it is this view's
+            except Exception as error:  # it costs the viewers of this view alone
                 self.failed += [Failure(viewer, error) for viewer in group]
                 continue
             if not wanted:
@@ -234,5 +234,5 @@ class Topic(Generic[V]):
             if is_over:
                 self.over += group
             if is_timed and not late:
-                late = is_late()  # type: ignore[misc]  # it is there when it is timed
+                late = is_late()  # type: ignore[misc]  # it is not None if `is_timed`
         return Delivery(viewers, events, size)

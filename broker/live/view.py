@@ -36,9 +36,9 @@ class StreamView:
 
     name = "native"
     is_over = False
-    """Whether nothing more is to be shown, although the log may go on."""
+    """Whether nothing more will be shown, although the log may go on."""
     is_native = True
-    """Whether its clients know the stream's control events, and resume."""
+    """Whether its clients know the control events of the stream, and resume."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class StreamView:
         self.chunked = chunked
         self.heartbeat = self.wrap(HEARTBEAT_EVENT if heartbeat_event else HEARTBEAT)
         self.heartbeat_seconds = heartbeat_seconds
-        """Where it may not be as far apart as the settings say."""
+        """An upper limit, if it is lower than that of the settings."""
         self.key: tuple[object, ...] = (named, types.text if types else "", chunked, heartbeat_event)
 
     def wrap(self, data: bytes) -> bytes:
@@ -65,7 +65,7 @@ class StreamView:
         return self.wrap(control_frame(event, data))
 
     def position_frame(self, event_id: EventId) -> bytes:
-        """What moves the client's cursor, as one write."""
+        """The frame that moves the client's cursor, as one write."""
         return self.wrap(cursor_frame(event_id))
 
     def select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -83,22 +83,22 @@ class StreamView:
         return self.wrap(b"".join(frames))
 
     def render(self, entries: Sequence[Entry]) -> bytes:
-        """What of the entries this view shows, as one write; empty when the filter wants none of them."""
+        """The entries that the filter lets through, as one write; empty for none."""
         return self.encode(self.select(entries))
 
 
 CLOSED = StreamView(chunked=False)
-"""Of a viewer that sees nothing more."""
+"""The view of a closed viewer."""
 
 
 class RenderedOnce:
-    """What views made of the ends of one list of entries, each made once. Bounded: callers choose their views."""
+    """The bytes of the ends of one list of entries in each view, made once. Bounded: callers choose their views."""
 
     __slots__ = ("_bytes", "_kept")
 
     MAX_BYTES = 384 * 1024
     OVERHEAD_BYTES = 4096
-    """Of one: the view's key and what holds it."""
+    """The view's key and the dictionary entry of one."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[object, ...], bytes] = {}

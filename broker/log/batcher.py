@@ -1,7 +1,7 @@
-"""Read commands of one edge, sent in rounds: what came up since the last one goes as one exchange over one connection.
+"""Read commands of one edge in batches: what came up since the last batch goes as one exchange over one connection.
 
-A thousand viewers that arrive at once would else take a thousand connections from the pool, at 100 µs each; in a round
-a command costs a quarter of that. Only for commands that may fail and be asked again by their caller.
+A thousand viewers that arrive at once would otherwise open a thousand connections, at 100 µs each. In a batch a command
+costs a quarter of that. Only for commands that may fail and that their caller may repeat.
 """
 
 from __future__ import annotations
@@ -18,103 +18,103 @@ from redis.exceptions import RedisClusterException, RedisError
 from emitter import tasks
 from emitter.store.connection import GONE, Link, pack
 
-ROUND_WEIGHT = 64
-"""Commands in one exchange at most, each as often as it weighs: so that large replies are few, in memory and before the
-others."""
+BATCH_WEIGHT = 64
+"""The most that the commands of one exchange may weigh together. It bounds the memory for large replies, and the time
+that the others wait for them."""
 
 
-class _Question(NamedTuple):
+class _Command(NamedTuple):
     packed: bytes
-    answer: asyncio.Future[Any]
+    reply: asyncio.Future[Any]
     weight: int
 
 
 class CommandBatcher:
-    """`await commands.execute("HMGET", key, "field")`. Its task starts with the first question; `close` ends it."""
+    """`await commands.execute("HMGET", key, "field")`. Its task starts with the first command; `close` ends it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
         # A cluster's client must find the node of each key, so there each command goes by itself.
         self._link = None if isinstance(redis, RedisCluster) else Link(redis)
         self._heavy: dict[str, asyncio.Semaphore] = {}
-        self._questions: deque[_Question] = deque()
+        self._waiting: deque[_Command] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def execute(self, *arguments: str | bytes | int, weight: int = 1) -> Any:
-        """The reply (bytes, as RESP2 has it); `weight` says how large it may be, where 1 is a short one. Raises what
-        Redis answered, or `GONE` when it did not; bounded by the client's socket timeout for each round before this one
-        and its own."""
+        """The reply: bytes, as in RESP2. `weight` is its size relative to a short one. Raises the error that Redis
+        answered, or one of `GONE` without an answer. Each batch takes at most the client's socket timeout."""
         if self._link is None:
             async with self._room(str(arguments[1]), weight):
                 return await self._redis.execute_command(*arguments)
         if self._task is None:
-            self._task = asyncio.create_task(self._run(self._link), name="rounds")
+            self._task = asyncio.create_task(self._run(self._link), name="command-batcher")
         packed = b"*%d\r\n%b" % (len(arguments), pack(arguments))
-        question = _Question(packed, asyncio.get_running_loop().create_future(), weight)
-        self._questions.append(question)
+        command = _Command(packed, asyncio.get_running_loop().create_future(), weight)
+        self._waiting.append(command)
         self._wake.set()
-        return await question.answer
+        return await command.reply
 
     def _room(self, key: str, weight: int) -> AbstractAsyncContextManager[None]:
-        """In a cluster, room among the large replies of the key's node: one that stands still holds up no other."""
+        """In a cluster, room among the large replies of the key's node: a node that does not answer blocks no other."""
         if weight == 1:
             return contextlib.nullcontext()
         try:
             node = self._redis.get_node_from_key(key).name
         except RedisClusterException:  # it knows no nodes yet, or none that has the key
             node = ""
-        return self._heavy.setdefault(node, asyncio.Semaphore(ROUND_WEIGHT // weight))
+        return self._heavy.setdefault(node, asyncio.Semaphore(BATCH_WEIGHT // weight))
 
     async def _run(self, link: Link) -> None:
         while not tasks.told_to_stop():
             await self._wake.wait()
             self._wake.clear()
-            while self._questions:
-                if lot := self._next_lot():
-                    await self._round(link, lot)
+            while self._waiting:
+                if batch := self._next_batch():
+                    await self._send(link, batch)
 
-    def _next_lot(self) -> list[_Question]:
-        lot: list[_Question] = []
+    def _next_batch(self) -> list[_Command]:
+        batch: list[_Command] = []
         weight = 0
-        while self._questions and weight < ROUND_WEIGHT:
-            question = self._questions.popleft()
-            if not question.answer.done():
-                lot.append(question)
-                weight += question.weight
-        return lot
+        while self._waiting and weight < BATCH_WEIGHT:
+            command = self._waiting.popleft()
+            if not command.reply.done():
+                batch.append(command)
+                weight += command.weight
+        return batch
 
-    async def _round(self, link: Link, lot: list[_Question]) -> None:
+    async def _send(self, link: Link, batch: list[_Command]) -> None:
         try:
-            replies = await self._exchange(link, lot)
+            replies = await self._exchange(link, batch)
         except asyncio.CancelledError:
-            for question in lot:
-                question.answer.cancel()
+            for command in batch:
+                command.reply.cancel()
             raise
-        for question, reply in zip(lot, replies, strict=True):
-            if question.answer.done():
-                continue  # whoever asked has left
+        for command, reply in zip(batch, replies, strict=True):
+            if command.reply.done():
+                continue  # its caller has left
             if isinstance(reply, Exception):
-                question.answer.set_exception(reply)
+                command.reply.set_exception(reply)
             else:
-                question.answer.set_result(reply)
+                command.reply.set_result(reply)
 
-    async def _exchange(self, link: Link, lot: list[_Question]) -> list[Any]:
-        """The replies, or the same error for all. One that broke while it was idle shows it only now: once more."""
-        commands = b"".join([question.packed for question in lot])
+    async def _exchange(self, link: Link, batch: list[_Command]) -> list[Any]:
+        """The replies, or the same error for all. A second try, since a connection that broke while it was idle fails
+        only now."""
+        commands = b"".join([command.packed for command in batch])
         try:
-            return await link.exchange(commands, len(lot))
+            return await link.exchange(commands, len(batch))
         except (RedisError, *GONE):
             pass
         try:
-            return await link.exchange(commands, len(lot))
+            return await link.exchange(commands, len(batch))
         except (RedisError, *GONE) as error:
-            return [error] * len(lot)
+            return [error] * len(batch)
 
     async def close(self) -> None:
         if self._task is not None:
             await tasks.end([self._task])
-        while self._questions:
-            self._questions.popleft().answer.cancel()
+        while self._waiting:
+            self._waiting.popleft().reply.cancel()
         if self._link is not None:
             await self._link.aclose()

@@ -1,11 +1,12 @@
 """The subscription of an edge to a Redis Cluster: sharded pub/sub (Redis 7.0), one connection to each primary.
 
-A Cluster forwards an ordinary message to every node, so that more nodes carry no more of them. A message of `SPUBLISH`
-stays with the node that owns the channel's slot, which is also where the log is. So channels of logs lie where the
-topology says, and move when slots do: a node tells with `sunsubscribe` that a slot has gone, or is gone itself.
+A Cluster forwards an ordinary message to every node, so that more nodes do not carry more messages. A message of
+`SPUBLISH` stays with the node that owns the channel's slot, where the log is as well. So a log's channel is held at the
+node that the topology names, and moves with its slot: a node sends `sunsubscribe` when a slot has left it, or is gone
+itself.
 
-redis-py's `ClusterPubSub` has its nodes polled in turns, and reconnects silently as its `PubSub` does
-(`broker.log.subscription`); so each primary has a connection of ours.
+redis-py's `ClusterPubSub` polls its nodes in turns, and reconnects without a sign as `PubSub` does
+(`broker.log.subscription`). So this module has a connection of its own to each primary.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from emitter import tasks
 from emitter.errors import RedisUnavailable
 from emitter.store.connection import GONE, channels_of
 
-LOOK_SECONDS = 2.0
-"""How often every channel's place is compared with the topology."""
-AGAIN_SECONDS = 0.1
+COMPARE_SECONDS = 2.0
+"""How often the node of every channel is compared with the topology."""
+REFRESH_PAUSE_SECONDS = 0.1
 PING_SECONDS = 3.0
-"""A node that answered nothing between two pings is given up."""
+"""The connection to a node that answered nothing between two pings is given up."""
 
 
 def slot_of(channel: str) -> int:
@@ -52,27 +53,27 @@ class NodeSubscription(Subscription):
     ) -> None:
         super().__init__(node, [], on_message, on_lost, on_reconnect)
         self._on_moved = on_moved
-        self._heard = True
+        self._has_answered = True
         self._connections = self._counted = 0
         self._refused: set[int] = set()
-        """Slots that are elsewhere, by this node's word."""
+        """Slots that this node has reported as moved."""
         self._task = asyncio.create_task(self._run(), name="shard-subscription")
 
     def adopt(self, channel: str) -> None:
-        """Hold a channel that was held elsewhere: its confirmation calls `on_lost`, as messages may be missing."""
+        """Hold a channel that another node held: its confirmation calls `on_lost`, as messages may be missing."""
         self._confirmed.add(channel)
         self._wanted.add(channel)
         self._changed.set()
 
     def abandon(self, channel: str) -> None:
-        """Let go of a channel; whoever waits for it goes on, to look where it is now."""
+        """Release a channel. A caller that waits for it goes on, and finds its new node."""
         self.unsubscribe(channel)
         waiter = self._waiters.pop(channel, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def retry(self) -> None:
-        """Ask again for what the node had refused, or taken away."""
+        """Subscribe again to what the node had refused, or unsubscribed."""
         if self._refused:
             self._sent = {channel for channel in self._sent if slot_of(channel) not in self._refused}
             self._refused.clear()
@@ -85,7 +86,7 @@ class NodeSubscription(Subscription):
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await connection.connect()
-            self._heard = True
+            self._has_answered = True
             self._connections += 1
             pings = asyncio.create_task(self._ping(connection), name="shard-ping")
             try:
@@ -99,15 +100,15 @@ class NodeSubscription(Subscription):
                 await connection.disconnect()
 
     async def _ping(self, connection: Any) -> None:
-        """A node that is cut off without a word is found by its silence."""
+        """Notice a node that is cut off without an error."""
         while not tasks.told_to_stop():
             await asyncio.sleep(PING_SECONDS)
-            if not self._heard:
-                await asyncio.sleep(0.1)  # a busy loop may not have read yet what is here
-            if not self._heard:
+            if not self._has_answered:
+                await asyncio.sleep(0.1)  # a busy loop may not have read an answer that has arrived
+            if not self._has_answered:
                 self.reconnect()
                 return
-            self._heard = False
+            self._has_answered = False
             with contextlib.suppress(RedisError, *GONE):  # the reader meets it too
                 await connection.send_command("PING", check_health=False)
 
@@ -124,14 +125,14 @@ class NodeSubscription(Subscription):
             return b"moved", error.slot_id
 
     def _handle(self, reply: Any) -> None:
-        self._heard = True
+        self._has_answered = True
         match reply:
             case [b"smessage", channel, data]:
                 self._on_message(channel.decode(), data)
             case [b"ssubscribe", channel, _]:
                 self._on_confirmation(channel.decode())
             case [b"sunsubscribe", bytes(channel), _] if channel.decode() in self._sent:
-                self._refuse(slot_of(channel.decode()))  # not asked for: the slot has gone
+                self._refuse(slot_of(channel.decode()))  # not requested: the slot has moved
             case [b"moved", slot]:
                 self._refuse(slot)
 
@@ -147,7 +148,7 @@ class NodeSubscription(Subscription):
 
 
 class ShardedSubscription:
-    """As `Subscription`, for a Cluster: `permanent` channels by ordinary pub/sub, all others by `SSUBSCRIBE`."""
+    """Like `Subscription`, for a Cluster: `permanent` channels by ordinary pub/sub, all others by `SSUBSCRIBE`."""
 
     def __init__(
         self,
@@ -158,13 +159,13 @@ class ShardedSubscription:
         on_reconnect: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis: Any = redis
-        self._told = (on_message, on_lost, on_reconnect)
-        self._common = Subscription(redis, permanent, *self._told)  # type: ignore[arg-type]
+        self._callbacks = (on_message, on_lost, on_reconnect)
+        self._common = Subscription(redis, permanent, *self._callbacks)  # type: ignore[arg-type]
         self._nodes: dict[str, NodeSubscription] = {}
         self._channels: dict[int, set[str]] = {}
-        self._places: dict[int, NodeSubscription] = {}
-        """Channels by slot, and where those of a slot are held."""
-        self._doubted = asyncio.Event()
+        self._node_by_slot: dict[int, NodeSubscription] = {}
+        """Channels by slot, and the node that holds those of a slot."""
+        self._is_stale = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._log = get_logger()
 
@@ -191,10 +192,10 @@ class ShardedSubscription:
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 while True:
-                    node = self._places.get(slot) or self._places.setdefault(slot, self._node_of(slot))
+                    node = self._node_by_slot.get(slot) or self._node_by_slot.setdefault(slot, self._node_of(slot))
                     self._channels.setdefault(slot, set()).add(channel)
                     await node.subscribe(channel)
-                    if self._places.get(slot) is node:
+                    if self._node_by_slot.get(slot) is node:
                         return
         except (RedisError, *GONE) as error:
             raise RedisUnavailable(f"no confirmation of a subscription within {CONFIRM_SECONDS:g} s") from error
@@ -204,59 +205,59 @@ class ShardedSubscription:
         held = self._channels.get(slot, set())
         if channel in held:
             held.discard(channel)
-            self._places[slot].unsubscribe(channel)
+            self._node_by_slot[slot].unsubscribe(channel)
         if not held:
             self._channels.pop(slot, None)
-            self._places.pop(slot, None)
+            self._node_by_slot.pop(slot, None)
 
     def reconnect(self) -> None:
         """Give every connection up for a new one, on which every channel is confirmed again."""
         for part in (self._common, *self._nodes.values()):
             part.reconnect()
 
-    # --- where channels are ------------------------------------------------------------------------------------------
+    # --- nodes of channels ------------------------------------------------------------------------------------------
 
     def _node_of(self, slot: int) -> NodeSubscription:
         """Raises `SlotNotCoveredError`."""
         node = self._redis.nodes_manager.get_node_from_slot(slot)
         if node.name not in self._nodes:
-            self._nodes[node.name] = NodeSubscription(node, *self._told, self._doubted.set)
+            self._nodes[node.name] = NodeSubscription(node, *self._callbacks, self._is_stale.set)
         return self._nodes[node.name]
 
     async def _follow(self) -> None:
-        """Keep every channel where the topology has its slot; ask for the topology when there is doubt."""
+        """Keep every channel at the node of its slot. Read the topology again when it may have changed."""
         while not tasks.told_to_stop():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._doubted.wait()
+                async with asyncio.timeout(COMPARE_SECONDS):
+                    await self._is_stale.wait()
             try:
-                if self._doubted.is_set():
-                    self._doubted.clear()
-                    await asyncio.sleep(AGAIN_SECONDS)  # one look for all doubts of a moment, and no hot loop
+                if self._is_stale.is_set():
+                    self._is_stale.clear()
+                    await asyncio.sleep(REFRESH_PAUSE_SECONDS)  # one read for all reports of a moment, and no hot loop
                     async with asyncio.timeout(CONFIRM_SECONDS):
                         await self._redis.nodes_manager.initialize()
                 await self._move()
             except (RedisError, *GONE) as error:
                 self._log.warning("cluster_unreachable", error=type(error).__name__)
-                self._doubted.set()
-            except Exception:  # the last resort of this task: channels would follow their slots no more
+                self._is_stale.set()
+            except Exception:  # the last resort of this task: without it channels would not follow their slots
                 self._log.exception("cluster_not_followed")
-                self._doubted.set()
+                self._is_stale.set()
 
     async def _move(self) -> None:
-        """Where slots lie elsewhere now, their channels follow. Raises `SlotNotCoveredError`."""
-        for slot, before in self._places.items():
+        """Move the channels of slots that have moved. Raises `SlotNotCoveredError`."""
+        for slot, before in self._node_by_slot.items():
             here = self._node_of(slot)
             if here is before:
                 continue
-            self._places[slot] = here
+            self._node_by_slot[slot] = here
             for channel in self._channels[slot]:
                 here.adopt(channel)
                 before.abandon(channel)
         for node in self._nodes.values():
             node.retry()
         for name, node in list(self._nodes.items()):
-            if node not in self._places.values():  # looked at anew: an end lets others run
+            if node not in self._node_by_slot.values():  # checked again: the end of a node lets other tasks run
                 del self._nodes[name]
                 await node.__aexit__(None, None, None)
 
@@ -271,7 +272,7 @@ def subscription(
     on_lost: Callable[[str], None],
     on_reconnect: Callable[[], None] = lambda: None,
 ) -> AnySubscription:
-    """What suits the client of `emitter.store.connection.connect`."""
+    """The subscription for a client of `emitter.store.connection.connect`."""
     if isinstance(redis, RedisCluster):
         return ShardedSubscription(redis, permanent, on_message, on_lost, on_reconnect)
     suffix = channels_of(redis).suffix

@@ -1,4 +1,4 @@
-"""The traces that requests are part of, and the deliveries that are shown in the traces of executions."""
+"""The deliveries that are shown in the traces of executions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emitter.wire.entries import Entry
 from emitter.wire.envelope import read_traced
 
 SPANS_AT_ONCE, SPANS_PER_SECOND = 50.0, 10.0
-"""Of how many deliveries of one edge traces tell: a busy one makes thousands a second."""
+"""Spans of one edge: a burst, and a rate. A busy edge makes thousands of deliveries a second."""
 
 
 class Deliveries:
@@ -22,7 +22,7 @@ class Deliveries:
         self._allowance = Allowance(SPANS_AT_ONCE, SPANS_PER_SECOND)
 
     def show(self, entries: Sequence[Entry], delivery: Delivery) -> None:
-        """`entries` of one log are with its viewers now."""
+        """`entries` of one log were written to its viewers."""
         last = entries[-1]
         traced = read_traced(last.json)
         trace = None if traced is None else read_trace([traced[1]])

@@ -24,14 +24,14 @@ PAGE_EVENTS = 200
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches this, so that a viewer's buffer holds little more than one page."""
 FIRST_EVENTS = 32
-"""Asked for at a place of which nothing is known: if all are as large as they may be by default, they are 2 MiB."""
+"""Asked for at a place about which nothing is known. Of the largest events that the defaults allow, 2 MiB."""
 SMALL_LOG_BYTES = 1024 * 1024
-"""A log of no more than this is asked for whole pages at once."""
+"""Of a log up to this size the first read asks for a whole page."""
 GROWTH = 4
-"""How many times more events the next page may be asked for: after small events there may be large ones."""
+"""The next read asks for at most so many times more events: after small events there may be large ones."""
 MAX_PLACES = 4096
 PAGE_WEIGHT = 4
-"""Of a read among those of one round: at most 16 pages are under way."""
+"""Weight of a read in a batch of commands: at most 16 pages are under way."""
 READ_SECONDS = 10.0
 _HEAD = Selection(Field.STATE, Field.MS, Field.SEQ, Field.CANCEL_AFTER, Field.BYTES)
 _LAST = Selection(Field.MS, Field.SEQ)
@@ -39,15 +39,18 @@ _END = Selection(Field.MS, Field.SEQ, Field.END)
 
 
 class Reset(NamedTuple):
-    """Some history cannot be had. `lost` are the first and last ordinal that are gone, when that is known."""
+    """Some history is gone. `lost`: its first and last ordinal, if they are known."""
 
     reason: Literal["trimmed", "diverged", "unknown"]
     lost: tuple[int, int] | None = None
 
 
 class Page:
-    """Events after a cursor, in order. `reset` says what came before them is gone; `end`, that the log ended here (for
-    now); `cursor` is where a reader of the page stands; `closed`, that nothing will ever follow."""
+    """Events after a cursor, in order.
+
+    `cursor`: where a reader of the page stands. `end`: the log ended here when it was read. `closed`: nothing will ever
+    follow. `reset`: events before these are gone.
+    """
 
     def __init__(
         self, entries: Sequence[Entry], cursor: EventId, *, end: bool, reset: Reset | None = None, closed: bool = False
@@ -65,8 +68,8 @@ class Page:
 
 
 class Head(NamedTuple):
-    """What an execution's record says of its log. `cancel_after_ms`: how long it goes on when nobody watches it any
-    more; 0: to its end."""
+    """Facts of an execution's record. `cancel_after_ms`: the execution is cancelled after so long without a viewer; 0:
+    never."""
 
     state: State
     last: EventId
@@ -74,8 +77,8 @@ class Head(NamedTuple):
 
 
 class PageSizes:
-    """How many events to ask for at a place in a log, so that Redis sends about as much as a page keeps. What a page
-    held tells it for the next; a record tells it for the first page of a small log."""
+    """How many events to ask for at a place in a log, so that Redis sends about as much as a page keeps. It learns from
+    each page for the next one, and from the record for the first page of a small log."""
 
     def __init__(self) -> None:
         self._places: dict[object, int] = {}
@@ -140,14 +143,14 @@ class History:
     def _read_done(self, key: tuple[str, EventId], task: asyncio.Task[Page]) -> None:
         del self._reading[key]
         if not task.cancelled():
-            task.exception()  # all who waited may have left meanwhile; their errors are not lost, they are unwanted
+            task.exception()  # all callers may have left: nobody wants the error
 
     async def close(self) -> None:
         await tasks.end(self._reading.values())
         await self._commands.close()
 
     async def head(self, record: str) -> Head | None:
-        """State and last id of an execution; None if there is none."""
+        """State and last id of an execution; None if it does not exist."""
         with self._metrics.redis_call(RedisOp.RECORD):
             found = _HEAD.read(await self._commands.execute("HMGET", record, *_HEAD.names))
         if found.log_bytes is not None and found.log_bytes <= SMALL_LOG_BYTES:
@@ -167,7 +170,7 @@ class History:
         return parse_event_id(rows[0][0].decode()) if rows else START
 
     async def lasts(self, watched: Sequence[tuple[str, str | None]]) -> list[EventId | None]:
-        """The last ids of many logs, (log, record or None) each; None where somebody else has written in one."""
+        """The last ids of many logs, (log, record or None) each; None for one that another program has overwritten."""
         with self._metrics.redis_call(RedisOp.TAILS):
             return await asyncio.gather(*(self._readable_last(log, record) for log, record in watched))
 
@@ -176,7 +179,7 @@ class History:
             return await self._last(log, record)
         except (ValueError, ResponseError) as error:
             if isinstance(error, ResponseError) and not str(error).startswith("WRONGTYPE"):
-                raise  # it is not about this key alone
+                raise  # it concerns more than this key
             self._log.error("record_unreadable", key=record or log, error=str(error)[:200])
             return None
 
@@ -193,7 +196,7 @@ class History:
         return page
 
     async def _page_after(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:
-        # Inclusive: only the cursor's own entry proves that the log still is the one the cursor was taken from.
+        # Inclusive: only the cursor's own entry proves that the log still is the one that the cursor comes from.
         at_start = cursor.seq == 0
         rows = await self._range(log, "-" if at_start else str(cursor), count)
         entries = parse_stream(rows)
@@ -202,7 +205,7 @@ class History:
                 return await self._broken(log, cursor, record, count)
             own = entries.pop(0)
             if not entries and record is not None and own.type in TERMINAL_TYPES:
-                # It is known to have ended: a record that says otherwise is from before a failover.
+                # It has ended: a record with another state is from before a failover.
                 return Page([], cursor, end=True, closed=True)
         elif entries and entries[0].seq != 1:
             return _page(entries, cursor, rows, count, Reset("trimmed", (1, entries[0].seq - 1)))
@@ -218,7 +221,7 @@ class History:
         return rows
 
     async def _broken(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:
-        """The cursor's entry is not there: trimmed away, foreign, or lost in a failover."""
+        """The cursor's entry is not there: it was trimmed, is of another log, or was lost in a failover."""
         rows = await self._range(log, "-", count)
         entries = parse_stream(rows)
         if not entries:
@@ -230,7 +233,7 @@ class History:
         return _page(entries, cursor, rows, count, Reset("trimmed", lost) if lost[0] <= lost[1] else None)
 
     async def _empty(self, cursor: EventId, record: str | None) -> Page:
-        """There is no log: nothing was written yet, or it expired and the record still knows how it ended."""
+        """There is no log: nothing was written yet, or it has expired and only the record is left."""
         head = await self.head(record) if record is not None else None
         if head is None or head.last.seq == 0:
             gone = Reset("diverged") if cursor.seq else None
@@ -246,7 +249,7 @@ class History:
 def _page(
     entries: list[Entry], cursor: EventId, rows: Sequence[object], count: int, reset: Reset | None = None
 ) -> Page:
-    """What is kept of a read of `count` events and one more."""
+    """The page from a read of up to `count` + 1 events."""
     kept, size = 0, 0
     while kept < min(len(entries), count) and size < PAGE_BYTES:
         size += len(entries[kept].json)

@@ -1,11 +1,11 @@
 """The one Redis subscription of an edge: every channel of every viewer over one connection (in a Cluster
 `broker.log.cluster_subscription` has one to each primary).
 
-redis-py's PubSub reconnects and resubscribes by itself, without a word, and in whichever task meets the error: a reader
-and a subscriber that met it together read each other's replies, and the edge stayed deaf. So one task here makes a
-connection, uses it until it is lost and makes the next; redis-py finds the server and speaks the protocol. What was
-published meanwhile is gone from this road: `on_lost` tells the edge to read the log of every channel that is confirmed
-again.
+redis-py's PubSub reconnects and resubscribes by itself, without a sign, and in any task that meets the error: a reader
+and a subscriber that met it together read each other's replies, and the edge received nothing any more. So one task
+here makes a connection, uses it until it is lost and makes the next; redis-py finds the server and speaks the protocol.
+Messages published meanwhile are lost: `on_lost` is called for every channel that is confirmed again, and the edge reads
+its log.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from emitter.store.connection import GONE
 
 CONFIRM_SECONDS = 10.0
 YIELD_AFTER = 200
-"""Messages read in one go before other work gets its turn."""
+"""Messages read before other tasks get a turn."""
 
 
 class Subscription:
@@ -87,7 +87,7 @@ class Subscription:
         for waiter in self._waiters.values():
             if not waiter.done():  # never cancelled: that would end the task that waits
                 waiter.set_exception(RedisUnavailable("the subscription has ended"))
-                waiter.exception()  # nobody may wait any more
+                waiter.exception()  # there may be no caller any more
 
     @property
     def channels(self) -> int:
@@ -127,7 +127,7 @@ class Subscription:
                     await self._use(connection)
             except (RedisError, *GONE) as error:
                 self._log.warning("subscription_lost", error=type(error).__name__, failures=failures + 1)
-            except Exception:  # the last resort of this task: an edge that is deaf for ever would be worse
+            except Exception:  # the last resort of this task: without it the edge would receive nothing for ever
                 self._log.exception("subscription_failed")
             failures = 0 if self.connected else failures + 1
             self.connected = False
@@ -147,11 +147,11 @@ class Subscription:
                 await pubsub.aclose()
 
     async def _use(self, connection: Any) -> None:
-        """Hold the wanted channels over one connection until it is lost. Raises why it was."""
+        """Hold the wanted channels over one connection until it is lost. Raises the error that lost it."""
         self._sent = set(self._permanent)
         self._confirmed &= self._wanted
         self._changed.set()
-        # From here on only these use the connection, and none makes a new one.
+        # From here on only these tasks use the connection, and neither makes a new one.
         self._reading = asyncio.create_task(self._read(connection), name="subscription-read")
         users = [self._reading, asyncio.create_task(self._change(connection), name="subscription-change")]
         try:
@@ -171,8 +171,7 @@ class Subscription:
                 self._sent |= added
                 await self._send(connection, self.SUBSCRIBE, added)
             if dropped := self._sent - self._wanted:
-                # Forgotten before it is sent: whoever wants one of them meanwhile must wait for a confirmation that
-                # comes after.
+                # Forgotten before it is sent: a caller that wants one of them again must wait for a later confirmation.
                 self._confirmed -= dropped
                 self._sent -= dropped
                 await self._send(connection, self.UNSUBSCRIBE, dropped)
@@ -190,7 +189,7 @@ class Subscription:
                 await asyncio.sleep(0)
 
     async def _reply(self, connection: Any) -> Any:
-        # Past what the project's connections look for in answers to commands: half of the time of a message.
+        # Skips the checks of the project's connections on replies to commands: half of the time of a message.
         read = AbstractConnection.read_response
         return await read(connection, timeout=math.inf, disconnect_on_error=False, push_request=True)
 

@@ -1,10 +1,10 @@
-"""Which executions are watched here, of those that are cancelled when nobody watches them: told to Redis, kept true.
+"""The watch leases of one edge: which executions are watched here, of those that are cancelled without a viewer.
 
-A viewer counts from the moment its stream is established, also while it replays or is slow. One of a feed watches no
-execution in particular and does not count.
+A viewer counts from the moment its stream is established, also while it replays or is slow. A viewer of a feed watches
+no execution in particular and does not count.
 
-Everything is sent by one task, in order, and of what is to say of an execution only the latest is kept. So words cannot
-overtake each other, and Redis may be away for a while.
+One task sends all changes in order, and keeps only the latest of each execution. So a lease never overtakes a newer
+one, and Redis may be away for a while.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from emitter.backoff import backoff_seconds
 from emitter.store import watch_leases
 from emitter.store.watch_leases import WORD_MS, WatchLease
 
-WORD_SECONDS = WORD_MS / 1000
-RENEW_SECONDS = WORD_SECONDS / 3
-LOT = 100
+LEASE_SECONDS = WORD_MS / 1000
+RENEW_SECONDS = LEASE_SECONDS / 3
+BATCH_SIZE = 100
 """Executions in one call, which holds Redis for about a millisecond."""
-MAX_UNSAID = 100_000
+MAX_PENDING = 100_000
 CLOSE_SECONDS = 3.0
 LEFT_FOR_GOOD = (CloseReason.GONE, CloseReason.REVOKED)
-"""A viewer whose stream ends for any other reason was sent away by its edge. It is likely to come back, here or on
-another edge, and counts for the time of a word."""
+"""A stream that ends for any other reason was closed by its edge. Its viewer is likely to come back, here or on another
+edge, and counts for one more lease."""
 
 
 class DisconnectPolicy(NamedTuple):
-    """An execution (by its `member`) that is cancelled when nobody has watched it for so long."""
+    """The execution `name` (its `member`) is cancelled `cancel_after_ms` after its last viewer left."""
 
     name: str
     cancel_after_ms: int
 
 
-class _Here:
+class _Watched:
     """The viewers of one execution on this edge."""
 
     __slots__ = ("awaited_until", "policy", "viewers")
@@ -53,29 +53,29 @@ class _Here:
         self.awaited_until = 0.0
 
 
-class _Unsaid(NamedTuple):
-    """What Redis is to be told: watched `until` then (loop time; None: as long as this edge renews its word), or, if it
-    has `ended`, nothing more of it."""
+class _Pending(NamedTuple):
+    """A change for Redis: watched `until` then (loop time; None: until this edge stops to renew the lease), or, if the
+    execution has `ended`, no lease any more."""
 
     policy: DisconnectPolicy
     until: float | None
     ended: bool
 
-    def word(self, now: float) -> WatchLease:
+    def lease(self, now: float) -> WatchLease:
         holds = WORD_MS if self.until is None else int((self.until - now) * 1000)
         return WatchLease(*self.policy, holds)
 
 
 class WatchLeases:
-    """`async with Presence(…)`, then `enter` and `leave` for every viewer of a tethered execution."""
+    """`async with WatchLeases(…)`, then `enter` and `leave` for every viewer of an execution with a policy."""
 
     def __init__(self, redis: Redis, edge_id: str, *, renew_seconds: float = RENEW_SECONDS) -> None:
         self._redis = redis
         self._edge_id = edge_id
         self._renew_seconds = renew_seconds
-        self._here: dict[str, _Here] = {}
-        self._unsaid: dict[str, _Unsaid] = {}
-        self._news = asyncio.Event()
+        self._watched: dict[str, _Watched] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._changed = asyncio.Event()
         self._closing = False
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
@@ -85,44 +85,43 @@ class WatchLeases:
 
     def enter(self, policy: DisconnectPolicy) -> None:
         """A viewer has come."""
-        here = self._here.get(policy.name)
+        here = self._watched.get(policy.name)
         if here is None:
-            here = self._here[policy.name] = _Here(policy)
-            self._tell(policy, None)
+            here = self._watched[policy.name] = _Watched(policy)
+            self._queue(policy, None)
         here.viewers += 1
 
     def leave(self, policy: DisconnectPolicy, reason: CloseReason) -> None:
         """A viewer that had entered has left, or its execution has ended (`FINISHED`)."""
         now = asyncio.get_running_loop().time()
-        here = self._here[policy.name]
+        here = self._watched[policy.name]
         here.viewers -= 1
         if reason not in LEFT_FOR_GOOD:
-            here.awaited_until = now + WORD_SECONDS
+            here.awaited_until = now + LEASE_SECONDS
         if here.viewers == 0:
-            del self._here[policy.name]
-            self._tell(policy, max(now, here.awaited_until), ended=reason is CloseReason.FINISHED)
+            del self._watched[policy.name]
+            self._queue(policy, max(now, here.awaited_until), ended=reason is CloseReason.FINISHED)
 
-    def _tell(self, policy: DisconnectPolicy, until: float | None, *, ended: bool = False) -> None:
-        self._unsaid.pop(policy.name, None)
-        if len(self._unsaid) >= MAX_UNSAID:
-            del self._unsaid[next(iter(self._unsaid))]  # an earlier word on it ends by itself
-        self._unsaid[policy.name] = _Unsaid(policy, until, ended)
-        self._news.set()
+    def _queue(self, policy: DisconnectPolicy, until: float | None, *, ended: bool = False) -> None:
+        self._pending.pop(policy.name, None)
+        if len(self._pending) >= MAX_PENDING:
+            del self._pending[next(iter(self._pending))]  # its earlier lease expires by itself
+        self._pending[policy.name] = _Pending(policy, until, ended)
+        self._changed.set()
 
     # --- life ---
 
     async def __aenter__(self) -> WatchLeases:
-        self._task = asyncio.create_task(self._run(), name="presence")
+        self._task = asyncio.create_task(self._run(), name="watch-leases")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Says what is unsaid, as well as that goes in a few seconds; else the words that were heard end by
-        themselves."""
+        """Sends what is pending, for a few seconds at most. Leases that are left expire."""
         assert self._task is not None
         self._closing = True
-        self._news.set()
+        self._changed.set()
         await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
         await tasks.end([self._task])
 
@@ -132,43 +131,43 @@ class WatchLeases:
         while not (self._closing or tasks.told_to_stop()):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(renew_at):
-                    await self._news.wait()
+                    await self._changed.wait()
             if loop.time() >= renew_at:
                 renew_at = loop.time() + self._renew_seconds
                 self._renew()
-            if not await self._say_some():
+            if not await self._send_batch():
                 await asyncio.sleep(backoff_seconds(self._failures, first=0.05, most=1.0))
-        while self._unsaid and await self._say_some():
+        while self._pending and await self._send_batch():
             pass
 
     def _renew(self) -> None:
-        for here in self._here.values():
-            self._tell(here.policy, None)
+        for here in self._watched.values():
+            self._queue(here.policy, None)
 
-    async def _say_some(self) -> bool:
-        """Say a lot of what is unsaid; false if that failed."""
-        lot = list(islice(self._unsaid.values(), LOT))
+    async def _send_batch(self) -> bool:
+        """Send some of what is pending; false if that failed."""
+        batch = list(islice(self._pending.values(), BATCH_SIZE))
         try:
-            await self._say(lot)
-        except Exception as error:  # whatever it is: with this task every word would end, and what is watched with it
+            await self._send(batch)
+        except Exception as error:  # if this task ended, every lease would expire and watched executions be cancelled
             self._note(error)
             return False
         self._failures = 0
-        for each in lot:
-            if self._unsaid.get(each.policy.name) is each:  # else there is news of it since
-                del self._unsaid[each.policy.name]
-        if not self._unsaid:
-            self._news.clear()
+        for each in batch:
+            if self._pending.get(each.policy.name) is each:  # or it has changed since
+                del self._pending[each.policy.name]
+        if not self._pending:
+            self._changed.clear()
         return True
 
-    async def _say(self, lot: list[_Unsaid]) -> None:
+    async def _send(self, batch: list[_Pending]) -> None:
         now = asyncio.get_running_loop().time()
-        if ended := [each.policy.name for each in lot if each.ended]:
+        if ended := [each.policy.name for each in batch if each.ended]:
             await watch_leases.forget(self._redis, *ended)
-        if words := [each.word(now) for each in lot if not each.ended]:
-            await watch_leases.say(self._redis, self._edge_id, words)
+        if leases := [each.lease(now) for each in batch if not each.ended]:
+            await watch_leases.say(self._redis, self._edge_id, leases)
 
     def _note(self, error: Exception) -> None:
         self._failures += 1
         if self._failures == 1:
-            self._log.warning("presence_unsaid", error=type(error).__name__, executions=len(self._unsaid))
+            self._log.warning("presence_unsaid", error=type(error).__name__, executions=len(self._pending))

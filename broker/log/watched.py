@@ -1,7 +1,7 @@
-"""The logs an edge watches: which, up to where, and how a watched log that was missed for a moment is read again.
+"""The logs an edge watches: which, up to where, and how they resync.
 
-Every message and every doubt ends here. A doubt (a gap in the ordinals, a silent reconnect, an idle log whose end is
-elsewhere) has one answer: read the log from the hub's cursor, once for all its viewers.
+Every message arrives here. After a gap in the ordinals, after a reconnect, and if an idle log has another end than is
+known here, the edge reads the log from the topic's last id, once for all its viewers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from emitter.wire.entries import Entry, parse_message
 from emitter.wire.envelope import may_change_state
 
 LINGER_SECONDS = 15.0
-"""How long a log stays watched after its last viewer left: most come back soon, and then need no Redis call."""
+"""How long a log stays watched after its last viewer left. Most viewers return soon, and then need no call to Redis."""
 RECHECK_CHUNK = 200
 
 
 class Audience(Protocol):
-    """Who looks after the viewers of a topic."""
+    """The owner of the viewers of a topic."""
 
     def on_lagging(self, viewer: Viewer) -> None: ...
 
@@ -47,13 +47,13 @@ class Audience(Protocol):
     def on_ended(self, topic: Topic[Viewer]) -> None: ...
 
     def on_failed(self, viewer: Viewer, error: Exception) -> None:
-        """It must be closed, since it may have missed something. Raises nothing."""
+        """The viewer must be closed, since it may have missed something. Raises nothing."""
 
     def replay(self, viewer: Viewer) -> None: ...
 
 
 class WatchedLog:
-    """A topic with what is needed to keep it right."""
+    """A topic, and what is needed to keep it complete."""
 
     __slots__ = (
         "catching_up",
@@ -73,7 +73,7 @@ class WatchedLog:
         self.record = record
         self.policy = policy
         self.head: Head | None = None
-        """What the record said when it was read last."""
+        """The record when it was read last."""
         self.viewers = 0
         self.pending: list[Entry] = []
         self.catching_up: asyncio.Task[None] | None = None
@@ -82,8 +82,8 @@ class WatchedLog:
         self.idle_since = 0.0
 
     def current_head(self) -> Head | None:
-        """What the record says now, if that is known without asking Redis: the log has ended, or no event since the
-        last reading can have changed the state."""
+        """The record as it is now, if that is known without Redis: the log has ended, or no event since the last
+        reading can have changed the state."""
         topic = self.topic
         if topic.end is not None and topic.last is not None:
             after = self.policy.cancel_after_ms if self.policy is not None else 0
@@ -119,8 +119,8 @@ class WatchedLogs:
         return self._watched.get(key)
 
     def enter(self, key: str, record: str | None, policy: DisconnectPolicy | None = None) -> WatchedLog:
-        """Count a viewer of a log in; `leave` counts it out. `policy` is that of the log's execution, and is the same
-        for as long as the log is watched."""
+        """Count a viewer of a log in; `leave` counts it out. `policy` is that of the log's execution, which does not
+        change."""
         watched = self._watched.get(key)
         if watched is None:
             watched = self._watched[key] = WatchedLog(Topic(key, is_execution=record is not None), record, policy)
@@ -135,7 +135,7 @@ class WatchedLogs:
             watched.idle_since = time.monotonic()
         return watched
 
-    async def subscribed(self, key: str) -> None:
+    async def subscribe(self, key: str) -> None:
         """Wait until messages of this log arrive here. Raises `RedisUnavailable`."""
         assert self.subscription is not None
         await self.subscription.subscribe(key)
@@ -148,7 +148,7 @@ class WatchedLogs:
         if watched is None:
             return
         if watched.catching_up is not None:
-            watched.dirty = True  # the read in progress may end before this message; it will look again
+            watched.dirty = True  # the read in progress may end before this message: read again after it
             return
         try:
             watched.pending += parse_message(data)
@@ -162,7 +162,7 @@ class WatchedLogs:
         self._flush_soon[watched] = None
 
     def _flush(self) -> None:
-        """Deliver what has arrived, log by log in the order of its coming. After a slice the loop comes round before
+        """Deliver what has arrived, log by log in the order of arrival. After a slice of time the loop runs once before
         the rest; what arrives meanwhile joins it."""
         now = time.monotonic()
         until = now + SLICE_SECONDS
@@ -173,7 +173,7 @@ class WatchedLogs:
         try:
             while self._flush_soon and time.monotonic() < until:
                 self._flush_one(now, is_late)
-        finally:  # whatever happens, messages go on to be delivered
+        finally:  # an error must not stop the delivery of later messages
             if self._flush_soon:
                 asyncio.get_running_loop().call_soon(self._flush)
 
@@ -181,7 +181,7 @@ class WatchedLogs:
         watched, _ = self._flush_soon.popitem(last=False)
         entries, watched.pending = watched.pending, []
         if len(entries) > 1:
-            entries, watched.pending = _piece(entries)
+            entries, watched.pending = _split(entries)
         if watched.pending:
             self._flush_soon[watched] = None
         watched.last_message_at = now
@@ -192,8 +192,8 @@ class WatchedLogs:
                 self._fail(watched, error)
 
     def ingest(self, watched: WatchedLog, entries: list[Entry]) -> None:
-        """Events of a log, from history: deliver what is new; on a doubt, read the log again. No events come from a
-        viewer that stands at the log's end, beyond the hub: a doubt as well."""
+        """Events of a log, read by a viewer's replay: deliver what is new, and resync after a gap. No events mean that
+        the viewer is at the log's end, and the topic before it: resync as well."""
         try:
             self._ingest(watched, entries)
         except Exception as error:
@@ -202,7 +202,7 @@ class WatchedLogs:
     def _ingest(self, watched: WatchedLog, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         topic = watched.topic
         if topic.last is None and entries and not topic.groups:
-            # No one is live yet. A short tail lets the viewers that now read history join without another read.
+            # Nobody is live yet. A short tail lets the viewers that now replay join without another read.
             topic.accept(entries)
             return
         fresh = topic.accept(entries)
@@ -214,7 +214,7 @@ class WatchedLogs:
     def _deliver(self, topic: Topic[Viewer], entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         delivery = topic.deliver(entries, is_late)
         if topic.failed or topic.behind or topic.lagging or topic.over:
-            self._look_after(topic)
+            self._report(topic)
         if delivery.viewers:
             self._metrics.events_delivered.inc(delivery.events)
             self._metrics.event_bytes.inc(delivery.bytes)
@@ -226,22 +226,22 @@ class WatchedLogs:
         if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
             self._audience.on_ended(topic)
 
-    def _look_after(self, topic: Topic[Viewer]) -> None:
-        """What a delivery found out of its viewers."""
+    def _report(self, topic: Topic[Viewer]) -> None:
+        """Report the viewers that need attention after a delivery."""
         failed, topic.failed = topic.failed, []
         behind, topic.behind = topic.behind, []
         lagging, topic.lagging = topic.lagging, []
         over, topic.over = topic.over, []
         for viewer, error in failed:
             self._audience.on_failed(viewer, error)
-        self._each(behind, self._audience.on_behind)  # before those who lag: who is both has got nothing of it
-        self._each(lagging, self._audience.on_lagging)
-        self._each(over, self._audience.on_over)
+        self._notify_each(behind, self._audience.on_behind)  # before `lagging`: a viewer in both got nothing of it
+        self._notify_each(lagging, self._audience.on_lagging)
+        self._notify_each(over, self._audience.on_over)
 
-    def _each(self, viewers: Iterable[Viewer], do: Callable[[Viewer], None]) -> None:
-        """One viewer's error is no other's."""
+    def _notify_each(self, viewers: Iterable[Viewer], do: Callable[[Viewer], None]) -> None:
+        """An error of one viewer concerns no other."""
         for viewer in viewers:
-            # A heartbeat may have filled its socket long before this: it may have left or be replaying since.
+            # A heartbeat may have filled its socket long before: it may have left, or be replaying by now.
             if viewer.state is ViewerState.LIVE:
                 try:
                     do(viewer)
@@ -249,7 +249,7 @@ class WatchedLogs:
                     self._audience.on_failed(viewer, error)
 
     def _fail(self, watched: WatchedLog, error: Exception) -> None:
-        """Nobody knows what the live viewers of this log got of it: they must come back, and the log be read anew."""
+        """It is unknown what the live viewers of this log got: they must reconnect, and the log is read again."""
         self._log.error("log_failed", log=watched.topic.key, exc_info=error)
         topic = watched.topic
         for viewer in [*topic.live(), *(each for each, _ in topic.failed)]:
@@ -257,7 +257,7 @@ class WatchedLogs:
         topic.failed, topic.lagging, topic.behind, topic.over = [], [], [], []
         topic.forget()
 
-    # --- doubts ---
+    # --- resync ---
 
     def on_lost(self, channel: str) -> None:
         """Messages of a channel may have been missed."""
@@ -266,7 +266,7 @@ class WatchedLogs:
             self.resync(watched)
 
     def resync(self, watched: WatchedLog) -> None:
-        """Read the log from the hub's cursor, once."""
+        """Read the log from the topic's last id, once at a time."""
         watched.dirty = True
         if watched.catching_up is None:
             watched.catching_up = task = asyncio.create_task(self._catch_up(watched), name="catch-up")
@@ -278,7 +278,7 @@ class WatchedLogs:
             while watched.dirty and watched.topic.last is not None:
                 watched.dirty = False
                 page = await self._read_with_retry(watched)
-                if not self._take(watched, page):
+                if not self._apply_page(watched, page):
                     return
                 watched.dirty = watched.dirty or not page.end
         except Exception as error:
@@ -288,7 +288,7 @@ class WatchedLogs:
             watched.pending.clear()
 
     async def _read_with_retry(self, watched: WatchedLog) -> Page:
-        """The log after the hub's cursor, however long Redis is away; viewers keep their heartbeats meanwhile."""
+        """The log after the topic's last id, however long Redis is away. Viewers keep their heartbeats meanwhile."""
         failures = 0
         while True:
             topic = watched.topic
@@ -300,8 +300,9 @@ class WatchedLogs:
                 self._log.warning("catch_up_failed", error=type(error).__name__, failures=failures)
                 await asyncio.sleep(backoff_seconds(failures, first=0.05, most=2.0))
 
-    def _take(self, watched: WatchedLog, page: Page) -> bool:
-        """Deliver a page read for the hub; false if the log is not the one the viewers know, who then read it anew."""
+    def _apply_page(self, watched: WatchedLog, page: Page) -> bool:
+        """Deliver a page that was read for the topic. False if the log is not the one that the viewers know: then they
+        replay."""
         fresh = None if page.reset is not None else watched.topic.accept(page.entries)
         if fresh is not None:
             if fresh:
@@ -322,11 +323,11 @@ class WatchedLogs:
         if watched.catching_up is not None:
             await asyncio.wait([watched.catching_up])
 
-    # --- now and then ---
+    # --- regular checks ---
 
     async def recheck(self, idle_seconds: float) -> None:
-        """Compare idle logs with what their end is in Redis: pub/sub alone is not trusted for the end. One round trip
-        for many logs. Also lets go of logs that nobody watches any more."""
+        """Compare the ends of idle logs with Redis: the last message may have been lost. One round trip for many logs.
+        Also releases logs without viewers."""
         self._release()
         before = time.monotonic() - idle_seconds
         idle = [w for w in self._watched.values() if w.topic.last is not None and w.last_message_at <= before]
@@ -354,8 +355,8 @@ class WatchedLogs:
         await tasks.end(self._tasks)
 
 
-def _piece(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """As much as is delivered in one go, which is what a socket may be left with, and the rest."""
+def _split(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """The entries that one write may carry, and the rest: a full socket is left with no more than that."""
     size = 0
     for number, entry in enumerate(entries, 1):
         size += len(entry.json)

@@ -1,4 +1,4 @@
-"""Operations: the operations stream, probes, rates, and what Redis says of itself.
+"""Operations: the operations stream, probes, rates, and the health of Redis.
 
 `stream.py` serves `GET /api/ops/stream` from `snapshot.py`; `probes.py` has the loopback and the announcement of this
 edge; `redis_info.py` and `redis_metrics.py` ask Redis; `dataset.py` notices that its data was lost; `standby.py` runs a

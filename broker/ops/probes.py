@@ -1,4 +1,4 @@
-"""Is this edge alive, ready, and is its loop on time: the admin listener and the tasks that keep its answers true."""
+"""Liveness, readiness and loop lag of an edge: the admin listener, and the tasks behind its answers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ BEAT_SECONDS = 1.0
 FRESH_SECONDS = 5.0
 """A loopback older than this means that messages do not reach this edge."""
 DEAF_SECONDS = 8.0
-"""After this long without a loopback the subscription's connection is given up and made anew."""
+"""After so long without a loopback the subscription gets a new connection."""
 ANNOUNCE_SECONDS = 10.0
 LAG_SECONDS = 0.5
 LOST_KEPT_MS = 24 * 3600 * 1000
-"""For how long `runcast doctor` can say that Redis came back empty."""
+"""For how long `runcast doctor` can report that Redis came back empty."""
 
 
 class Heartbeat:
-    """Publishes on the edge's own channel and waits to hear itself; announces the edge in Redis, and looks whether that
-    still has the data it had. `on_emptied` is called when it has not."""
+    """Publishes on the edge's own channel and waits for the message; announces the edge in Redis, and checks that Redis
+    still has its data. `on_emptied` is called if it has not."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Heartbeat:
         self._heard = time.monotonic()
 
     def ready(self) -> dict[str, bool]:
-        """What readiness is made of."""
+        """The conditions of readiness."""
         return {"redis": self._redis_ok, "loopback": time.monotonic() - self._heard < FRESH_SECONDS}
 
     async def run(self) -> None:
@@ -90,7 +90,7 @@ class Heartbeat:
         pipe.set(keys.edge_info_key(self.edge_id), msgspec.json.encode(self._describe()), px=lifetime)
         replies = await pipe.execute(raise_on_error=False)
         for reply in replies:
-            # A Redis too full to take the announcement still carries messages, and its viewers are served.
+            # A Redis that is too full for the announcement still carries messages, and viewers are served.
             if isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
                 raise reply
         if not isinstance(replies[0], Exception) and self._dataset.found(replies[0]):
@@ -99,7 +99,7 @@ class Heartbeat:
             await self._redis.set(keys.DATASET_LOST, now, px=LOST_KEPT_MS)
 
     async def leave(self) -> None:
-        """Take the announcement back. Best effort: it expires anyway."""
+        """Delete the announcement, if that works: it expires anyway."""
         try:
             async with asyncio.timeout(1):
                 await self._redis.zrem(keys.EDGES, self.edge_id)
@@ -109,7 +109,7 @@ class Heartbeat:
 
 
 async def measure_lag(metrics: Metrics) -> None:
-    """Observe for ever how much later than asked the loop wakes a sleeper."""
+    """Observe, until cancelled, how late the loop wakes a sleeping task."""
     loop = asyncio.get_running_loop()
     while True:
         asked = loop.time() + LAG_SECONDS
@@ -118,6 +118,6 @@ async def measure_lag(metrics: Metrics) -> None:
 
 
 def new_edge_id() -> str:
-    """Unique per process, and readable: the host (a pod's name) and something random."""
+    """Unique per process, and readable: the host (the name of a pod) and a random suffix."""
     host = "".join(c for c in socket.gethostname() if c.isalnum() or c in "-_")[:40] or "edge"
     return f"{host}-{os.getpid()}-{os.urandom(3).hex()}"

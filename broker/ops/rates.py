@@ -1,4 +1,4 @@
-"""What an edge knows of its own pace: rates and latencies of the last seconds, from what it counts anyway."""
+"""Event rates and latencies of the last seconds, from the metrics of an edge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Reading(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What two readings tell. None where nothing happened between them."""
+    """Rates between two readings. None if nothing happened between them."""
 
     events_per_second: float
     deliveries_per_second: float
@@ -87,8 +87,8 @@ def between(before: Reading, after: Reading) -> Pace:
 
 
 def quantile(q: float, counts: Sequence[tuple[float, float]]) -> float | None:
-    """The value below which a share of `q` lies, by (upper bound, cumulative count); even within a bucket, as
-    Prometheus's `histogram_quantile` has it. What is above the last finite bound counts as that bound."""
+    """The value below which a share of `q` lies, by (upper bound, cumulative count): linear within a bucket, like
+    Prometheus's `histogram_quantile`. A value above the last finite bound counts as that bound."""
     total = counts[-1][1]
     if not total:
         return None

@@ -1,4 +1,4 @@
-"""How Redis is, from what its servers say of themselves."""
+"""The health of Redis, from `INFO` of its servers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from broker.ops.types import OpsRedis, RedisNode
 Mode = Literal["standalone", "sentinel", "cluster"]
 
 
-class Told(NamedTuple):
-    """What one server said of itself."""
+class ServerInfo(NamedTuple):
+    """The answer of one server."""
 
     address: str
     ping_ms: float
@@ -25,39 +25,39 @@ class Told(NamedTuple):
 
 
 async def read(redis: Redis) -> OpsRedis:
-    """How all of it is. Raises what `ask` raises."""
+    """The health of all servers as one value. Raises what `ask` raises."""
     is_cluster = isinstance(redis, RedisCluster)
     is_sentinel = not is_cluster and isinstance(redis.connection_pool, SentinelConnectionPool)
     mode: Mode = "cluster" if is_cluster else "sentinel" if is_sentinel else "standalone"
     return summary(mode, [node_of(*told) for told in await ask(redis)])
 
 
-async def ask(redis: Redis) -> list[Told]:
-    """Ask every primary once; those of a Cluster that do not answer are left out, as long as one does. Raises what a
-    call to Redis raises; bounded by the client's timeouts."""
+async def ask(redis: Redis) -> list[ServerInfo]:
+    """Ask every primary once. Those of a Cluster that do not answer are left out, if at least one answers. Raises what
+    a call to Redis raises; bounded by the client's timeouts."""
     if isinstance(redis, RedisCluster):
         await redis.initialize()  # its client knows no node before its first command
         asked = [_ask_one(redis, partial(str, node.name), node) for node in redis.get_primaries()]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        told = [answer for answer in answers if isinstance(answer, Told)]
+        told = [answer for answer in answers if isinstance(answer, ServerInfo)]
         if not told:
             raise next(answer for answer in answers if isinstance(answer, BaseException))
         return told
-    # Behind Sentinel only a call that was answered tells which server it is.
+    # Behind Sentinel, which server it is is known only after a call was answered.
     return [await _ask_one(redis, partial(address, redis.connection_pool))]
 
 
-async def _ask_one(redis: Any, where: Callable[[], str], node: Any = None) -> Told:
+async def _ask_one(redis: Any, where: Callable[[], str], node: Any = None) -> ServerInfo:
     target = {} if node is None else {"target_nodes": node}
     started = time.perf_counter()
     await redis.execute_command("PING", **target)
     ping_ms = (time.perf_counter() - started) * 1000
     info = await redis.execute_command("INFO", **target)
-    return Told(where(), ping_ms, info)
+    return ServerInfo(where(), ping_ms, info)
 
 
 def address(pool: Any) -> str:
-    """Where a client's server is, as people write it; never its password."""
+    """Host and port of a client's server, for people; never its password."""
     host, port = getattr(pool, "master_address", None) or (None, None)
     given = pool.connection_kwargs
     if host is None:
@@ -68,7 +68,7 @@ def address(pool: Any) -> str:
 
 
 def node_of(name: str, ping_ms: float, info: Mapping[str, Any]) -> RedisNode:
-    """A server's INFO. What a managed service leaves out counts as 0, or as nothing."""
+    """A server's INFO. A field that a managed service leaves out is 0 or None."""
     is_valkey = "valkey_version" in info
     return RedisNode(
         address=name,
@@ -88,7 +88,7 @@ def node_of(name: str, ping_ms: float, info: Mapping[str, Any]) -> RedisNode:
 
 
 def summary(mode: Mode, nodes: Sequence[RedisNode]) -> OpsRedis:
-    """All nodes as one. Without a limit of memory somewhere there is none."""
+    """All nodes as one. If one node has no memory limit, the sum has none."""
     limits = [node.max_memory_bytes for node in nodes]
     return OpsRedis(
         up=True,

@@ -1,5 +1,5 @@
-"""What Redis says of itself, among the metrics of an edge: so nobody needs an exporter beside it to be warned of a full
-server. All edges of an installation tell the same; the label `node` is a server's address."""
+"""Fields of Redis' `INFO` among the metrics of an edge, so that a full server is noticed without an exporter. All edges
+of an installation have the same values; the label `node` is a server's address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from broker.base.metrics import Metrics
-from broker.ops.redis_info import Told, ask
+from broker.ops.redis_info import ServerInfo, ask
 from emitter.store.connection import GONE
 
 EVERY_SECONDS = 10.0
@@ -21,7 +21,7 @@ ANSWER_SECONDS = 3.0
 
 
 class Fact(NamedTuple):
-    """A metric, and the field of `INFO` that it is."""
+    """A metric, and its field of `INFO`."""
 
     name: str
     field: str
@@ -45,13 +45,13 @@ COUNTERS = (
 
 
 class RedisMetrics(Collector):
-    """`run()` asks every primary now and then; what it said last is rendered with the rest. What a server does not tell
-    (it is too old, or a managed one that hides it) has no series, and neither has a server that is away."""
+    """`run()` asks every primary from time to time; the last answers are rendered with other metrics. A field that a
+    server does not have (an old one, or a managed one) has no series, and neither has a server that is away."""
 
     def __init__(self, redis: Redis, metrics: Metrics) -> None:
         self._redis = redis
         self._is_up: bool | None = None
-        self._told: Sequence[Told] = ()
+        self._told: Sequence[ServerInfo] = ()
         metrics.registry.register(self)
 
     async def run(self) -> None:
@@ -60,12 +60,12 @@ class RedisMetrics(Collector):
             await asyncio.sleep(EVERY_SECONDS)
 
     async def look(self) -> None:
-        """Ask once. Never raises what Redis does."""
+        """Ask once. Redis errors are logged, never raised."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 self._told = await ask(self._redis)
             self._is_up = True
-        except ResponseError:  # it answers, but this user may not ask for INFO
+        except ResponseError:  # it answers, but this user must not call INFO
             self._told, self._is_up = (), True
         except (RedisError, *GONE):
             self._told, self._is_up = (), False

@@ -1,4 +1,4 @@
-"""How everything is: what edges and workers announce, what waits for workers, and Redis itself, as one snapshot."""
+"""Builds the operations snapshot: announced edges and workers, the queues of agents, and the health of Redis."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from emitter.wire import keys
 from emitter.wire.ids import now_ms
 
 REDIS_SECONDS = 3.0
-"""How long Redis may take for everything that is asked of it."""
+"""Time limit of all calls to Redis for one snapshot."""
 MAX_EDGES = 200
 MAX_WORKERS = 500
 MAX_AGENTS = 200
 
 
 class OpsSnapshotBuilder:
-    """`await collect()` gives a snapshot, whatever Redis does, within `REDIS_SECONDS` or a little more."""
+    """`await collect()` gives a snapshot within about `REDIS_SECONDS`, even without Redis."""
 
     def __init__(self, redis: Redis, describe: Callable[[], EdgeInfo]) -> None:
         self._redis = redis
@@ -44,7 +44,7 @@ class OpsSnapshotBuilder:
         return self._last
 
     def _without_redis(self, error: Exception) -> OpsSnapshot:
-        """What was known of the others before, and what this edge knows of itself now."""
+        """The other edges as they were known before, and this edge as it is now."""
         me = self._describe()
         others = [edge for edge in self._last.edges if edge.id != me.id]
         edges = with_me(others, me)
@@ -72,14 +72,14 @@ class OpsSnapshotBuilder:
     async def _health(self) -> OpsRedis:
         try:
             return await redis_info.read(self._redis)
-        except ResponseError as error:  # a user that may not ask for INFO can still see who is there
+        except ResponseError as error:  # a Redis user without INFO can still read the announcements
             return OpsRedis(up=True, error=type(error).__name__)
 
     async def _edges(self) -> list[EdgeInfo]:
-        """The edges that announced themselves a moment ago."""
+        """The edges with a current announcement."""
         redis: Any = self._redis
         ids = await redis.zrangebyscore(keys.EDGES, now_ms(), "+inf", start=0, num=MAX_EDGES)
-        # One GET each: in a cluster their keys lie on different nodes.
+        # One GET each: in a cluster the keys are on different nodes.
         pipe = redis.pipeline(transaction=False)
         for id_ in ids:
             pipe.get(keys.edge_info_key(id_.decode()))
@@ -87,7 +87,7 @@ class OpsSnapshotBuilder:
         return [info for text in stored if text is not None and (info := edge_of(text)) is not None]
 
     async def _queues(self, live: Sequence[WorkerInfo]) -> tuple[list[OpsAgent], int]:
-        """The queue of every agent that is known, and how many executions wait for a worker in all."""
+        """The queue of every known agent, and how many executions wait for a worker in total."""
         redis: Any = self._redis
         counts = Counter(agent.name for worker in live for agent in worker.agents)
         names = sorted(await announcements.known_agents(self._redis) | set(counts))[:MAX_AGENTS]
@@ -110,12 +110,12 @@ def _now_ms() -> int:
 
 
 def waiting_ms(first: list[Any], now: int) -> int | None:
-    """How long a stream's first entry has been there."""
+    """Age of the first entry of a stream."""
     return max(0, now - int(first[0][0].partition(b"-")[0])) if first else None
 
 
 def with_me(edges: Sequence[EdgeInfo], me: EdgeInfo) -> list[EdgeInfo]:
-    """All edges by id, with this one as it is now and not as it announced itself."""
+    """All edges by id, with this one as it is now instead of its announcement."""
     others = [edge for edge in edges if edge.id != me.id]
     return sorted([*others, msgspec.structs.replace(me, is_self=True)], key=lambda edge: edge.id)
 
@@ -124,7 +124,7 @@ def edge_of(text: bytes) -> EdgeInfo | None:
     try:
         return msgspec.json.decode(text, type=EdgeInfo)
     except msgspec.MsgspecError:
-        return None  # an edge of another version must not blind us to the others
+        return None  # an edge of another version must not hide the others
 
 
 def worker_of(info: WorkerInfo) -> OpsWorker:

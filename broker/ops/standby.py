@@ -1,8 +1,8 @@
 """Looks after executions while no worker lives.
 
-Workers take what other workers lost, end what a process left behind, and close questions whose time is over. Where all
-of them are dead, or a deployment has none, the edges do it: so viewers hear that an execution waits for another worker,
-instead of `running` and silence. The reaper's lock lets one of all edges at a time do the work.
+Workers take over executions of lost workers, end those that a process left, and close inputs that have expired. If no
+worker lives, or a deployment has none, the edges do it: viewers then see that an execution waits for another worker,
+instead of `running` and silence. The reaper's lock lets one edge at a time do the work.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from emitter.store.reaper import Reaper
 LOOK_SECONDS = 5.0
 STEP_SECONDS = 1.0
 PATIENCE_SECONDS_MIN = 5 * STEP_SECONDS
-"""A reaper that was not at work for half of its patience begins it anew."""
+"""A reaper that was stopped for half of its patience waits the whole of it again."""
 
 
 class Standby:
-    """`run` until cancelled. A worker that comes back, or whose Redis does, has `lease_seconds` to say so before
-    anything is taken from it."""
+    """`run` until cancelled. A worker that comes back, or whose Redis does, has `lease_seconds` to announce itself
+    before anything is taken from it."""
 
     def __init__(
         self, redis: Redis, edge: str, lifecycle: Lifecycle, lease_seconds: float, log: FilteringBoundLogger

@@ -39,7 +39,7 @@ class Ops:
         self._streams = streams
         self._builder = builder
         self.topic: Topic[Viewer] = Topic("ops", is_execution=False)
-        """Of no log: it knows who is live."""
+        """Of no log: it has the live viewers."""
         self._opening: Counter[Owner] = Counter()
         self._latest = b""
         self._collecting: asyncio.Task[None] | None = None

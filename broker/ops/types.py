@@ -1,4 +1,4 @@
-"""What the operations stream says: the values of its snapshots. The API description is made from these types.
+"""The values of the snapshots of the operations stream. The API description is made from these types.
 
 Edges announce an `EdgeInfo` of themselves in Redis. All fields but the ids have defaults, so that edges and workers of
 different versions can be seen side by side.
@@ -41,7 +41,7 @@ class EdgeInfo(_Part, frozen=True, kw_only=True):
     rss_bytes: int | None = None
     started_at: Millis | None = None
     is_self: bool = field(default=False, name="self")
-    """Whether it is the edge that tells."""
+    """Whether it is the edge that made the snapshot."""
 
 
 class OpsWorker(_Part, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ if limit > 0 and asked > 0 then
       if count and tonumber(expires) > now_ms and tonumber(expires) <= now_ms + lifetime then
         open = open + tonumber(count)
       else
-        redis.call('HDEL', KEYS[2], counts[i]) -- that edge died without saying goodbye
+        redis.call('HDEL', KEYS[2], counts[i]) -- that edge died
       end
     end
   end

@@ -1,8 +1,8 @@
 """How many streams a user may have open over all edges, and how fast they may be opened: counts and rates in Redis,
 decided by `admission.lua`.
 
-Each edge writes how many streams a user has on it, never "one more" or "one less": a count that got lost or wrong is
-right again at the next write, and the count of an edge that died expires.
+Each edge writes how many streams a user has on it, never an increment: a lost or wrong count is corrected by the next
+write, and the count of a dead edge expires.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RETRY_SECONDS = 1.0
 REFRESH_SECONDS = 30.0
 LIFETIME_SECONDS = 90.0
 CLOSE_SECONDS = 5.0
-MAX_ROUND = 500
+MAX_BATCH = 500
 TOO_MANY = "too-many-connections"
 TOO_MANY_RETRY_SECONDS = 5
 
@@ -49,8 +49,8 @@ def rate_limited(what: str, per_minute: int, seconds: float) -> Problem:
     return Problem(429, "rate-limited", detail, headers=retry_after(seconds), limit=per_minute)
 
 
-class _Question(NamedTuple):
-    """What one call of the script is about: an owner's streams open here, and those that wait to be."""
+class _Call(NamedTuple):
+    """One call of the script: an owner's streams that are open here, and those that wait for admission."""
 
     owner: Owner
     open: int
@@ -61,8 +61,8 @@ class Admission:
     """`async with Admission(…) as admission:`, then `await admission.admit(owner)` before a stream opens and
     `admission.release(owner)` when it ends. A limit of 0 is off; with both per-user limits off Redis is not asked.
 
-    One task sends everything in rounds, one pipeline each and one at a time: what came up since the last one goes
-    together (a call in a pipeline costs a quarter of a call alone), and a count never overtakes a newer one.
+    One task sends all calls in batches, one pipeline each and one at a time. What came up since the last batch goes
+    together, since a call in a pipeline costs a quarter of a call alone; and a count never overtakes a newer one.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Admission:
             await self._admit(owner)
 
     async def _forget_dead_edges(self, owner: Owner) -> bool:
-        """Take away what edges that announce themselves no more have written; whether there was any. Their counts
-        would expire too, but their viewers come back at once."""
+        """Delete the counts of edges that no longer announce themselves. Returns whether there were any. They would
+        expire, but the viewers of a dead edge return at once."""
         counts: Any = await self._redis.hgetall(owner.connections)
         live = await self._redis.zrangebyscore(EDGES, now_ms(), "+inf")
         dead = counts.keys() - set(live) - {self._edge_id.encode()}
@@ -130,7 +130,7 @@ class Admission:
             refusal = await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled() and waiter.result() is None:
-                self.release(owner)  # admitted in the very moment its client left
+                self.release(owner)  # admitted at the moment when its client left
             raise
         if refusal is not None:
             raise refusal
@@ -150,7 +150,7 @@ class Admission:
     # --- for other rates ---------------------------------------------------------------------------------------------
 
     async def rate(self, owner: Owner, what: str, per_minute: int) -> None:
-        """Count one of `what` (`executes`); `Problem` 429 with Retry-After when the owner's rate is used up."""
+        """Count one of `what` (`executes`). Raises `Problem` 429 with Retry-After when the owner's rate is used up."""
         if per_minute <= 0:
             return
         keys_and_values = (2, owner.rate(what), owner.connections, self._edge_id, 0, 1, 0, per_minute, 0)
@@ -171,12 +171,12 @@ class Admission:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Takes this edge's counts out of Redis, as well as that goes in a few seconds; else they expire."""
+        """Deletes this edge's counts from Redis, for a few seconds at most. Counts that are left expire."""
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         self._closing = True
         for waiters in self._waiting.values():
-            self._answer(waiters, RedisUnavailable("admission is closed"))
+            self._refuse(waiters, RedisUnavailable("admission is closed"))
         self._waiting.clear()
         self._wake.set()
         if self._task is not None:
@@ -194,18 +194,18 @@ class Admission:
             if loop.time() >= refresh_at:
                 refresh_at = loop.time() + self._refresh_seconds
                 self._mark_stale(self._open, 0)
-            await self._round()
-        await self._say_goodbye()
+            await self._send_batch()
+        await self._delete_counts()
 
-    async def _say_goodbye(self) -> None:
+    async def _delete_counts(self) -> None:
         if self._per_user:
             self._stale |= dict.fromkeys(self._open)
         self._open.clear()
-        while self._stale and await self._round():
-            pass  # given up at the first failure
+        while self._stale and await self._send_batch():
+            pass  # until the first failure
 
     def _mark_stale(self, owners: Sequence[Owner] | dict[Owner, int], delay: float) -> None:
-        """Have these owners' counts written in `delay` seconds, or sooner when others are about to be."""
+        """Write these owners' counts in `delay` seconds, or earlier with others."""
         if not self._per_user:
             return
         self._stale |= dict.fromkeys(owners)
@@ -217,82 +217,82 @@ class Admission:
         self._flush_due = True
         self._wake.set()
 
-    # --- rounds ------------------------------------------------------------------------------------------------------
+    # --- batches ------------------------------------------------------------------------------------------------------
 
-    async def _round(self) -> bool:
-        """Ask and report what is due, at most `MAX_ROUND` owners. False when Redis failed."""
-        questions = self._take()
-        if not questions:
+    async def _send_batch(self) -> bool:
+        """Make the calls that are due, for at most `MAX_BATCH` owners. False if Redis failed."""
+        calls = self._take()
+        if not calls:
             return True
         try:
-            replies = await self._call(questions)
-        except Exception as error:  # the last resort of a task: those who wait must hear of it, whatever it is
-            replies = [error] * len(questions)
+            replies = await self._call(calls)
+        except Exception as error:  # the last resort of a task: the waiters must get the error
+            replies = [error] * len(calls)
         except asyncio.CancelledError:
-            for question in questions:
-                self._answer(question.waiters, RedisUnavailable("admission is closed"))
+            for call in calls:
+                self._refuse(call.waiters, RedisUnavailable("admission is closed"))
             raise
         failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
         self._note(failure)
-        for question, reply in zip(questions, replies, strict=True):
-            self._settle(question, reply)
+        for call, reply in zip(calls, replies, strict=True):
+            self._apply(call, reply)
         return failure is None
 
     def _note(self, failure: Exception | None) -> None:
         if failure is not None:
-            self._flush_due = False  # or counts that cannot be written would be tried in a busy loop
+            self._flush_due = False  # or counts that cannot be written would be retried in a busy loop
             if not self._failing:
                 structlog.get_logger("broker.admission").warning("admission_failed", error=str(failure))
         self._failing = failure is not None
 
-    def _take(self) -> list[_Question]:
-        owners = dict.fromkeys(islice(self._waiting, MAX_ROUND))
+    def _take(self) -> list[_Call]:
+        owners = dict.fromkeys(islice(self._waiting, MAX_BATCH))
         if self._flush_due or self._closing:
-            owners |= dict.fromkeys(islice(self._stale, max(0, MAX_ROUND - len(owners))))
-        questions = []
+            owners |= dict.fromkeys(islice(self._stale, max(0, MAX_BATCH - len(owners))))
+        calls = []
         for owner in owners:
             self._stale.pop(owner, None)
             waiters = [waiter for waiter in self._waiting.pop(owner, ()) if not waiter.done()]
-            questions.append(_Question(owner, self.open_for(owner), waiters))
+            calls.append(_Call(owner, self.open_for(owner), waiters))
         self._flush_due = self._flush_due and bool(self._stale)
         if self._waiting or self._flush_due:
-            self._wake.set()  # more than one round holds
-        return questions
+            self._wake.set()  # more than one batch holds
+        return calls
 
-    async def _call(self, questions: Sequence[_Question]) -> list[Any]:
-        """The script's reply, or the exception, for each question."""
-        replies = await self._pipeline("EVALSHA", SCRIPT_SHA, questions)
+    async def _call(self, calls: Sequence[_Call]) -> list[Any]:
+        """The script's reply, or the exception, for each call."""
+        replies = await self._pipeline("EVALSHA", SCRIPT_SHA, calls)
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:  # a new server, or one that was flushed: EVAL also teaches it the script
-            again = await self._pipeline("EVAL", SCRIPT, [questions[at] for at in unknown])
+            again = await self._pipeline("EVAL", SCRIPT, [calls[at] for at in unknown])
             for at, reply in zip(unknown, again, strict=True):
                 replies[at] = reply
         return replies
 
-    async def _pipeline(self, command: str, script: str, questions: Sequence[_Question]) -> list[Any]:
+    async def _pipeline(self, command: str, script: str, calls: Sequence[_Call]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
         limits = (self._per_user, self._per_minute, self._lifetime_ms)
-        for owner, open_, waiters in questions:
+        for owner, open_, waiters in calls:
             keys = (owner.rate("connects"), owner.connections)
             # Not `pipe.evalsha`: a cluster's pipeline refuses that name, though not the command.
             pipe.execute_command(command, script, 2, *keys, self._edge_id, open_, len(waiters), *limits)
         replies: list[Any] = await pipe.execute(raise_on_error=False)
         return replies
 
-    def _settle(self, question: _Question, reply: Any) -> None:
+    def _apply(self, call: _Call, reply: Any) -> None:
         if isinstance(reply, Exception):
             refusal = RedisUnavailable(str(reply)) if is_away(reply) else reply
-            self._answer(question.waiters, refusal)
-            self._mark_stale([question.owner], RETRY_SECONDS)  # the script may have run: write what is true
+            self._refuse(call.waiters, refusal)
+            self._mark_stale([call.owner], RETRY_SECONDS)  # the script may have run: write the true count
             return
         granted, reason, retry_ms = reply
-        admitted = [waiter for waiter in question.waiters if not waiter.done()][:granted]
+        admitted = [waiter for waiter in call.waiters if not waiter.done()][:granted]
         for waiter in admitted:
-            self._count(question.owner)
+            self._count(call.owner)
             waiter.set_result(None)
         if len(admitted) < granted:
-            self._mark_stale([question.owner], FLUSH_SECONDS)  # somebody left while Redis counted him
-        for waiter in question.waiters:
+            self._mark_stale([call.owner], FLUSH_SECONDS)  # a client left while Redis counted it
+        for waiter in call.waiters:
             if not waiter.done():
                 waiter.set_result(self._refusal(reason, retry_ms))
 
@@ -301,7 +301,7 @@ class Admission:
             return too_many(self._per_user)
         return rate_limited("connects", self._per_minute, retry_ms / 1000)
 
-    def _answer(self, waiters: Sequence[asyncio.Future[Exception | None]], refusal: Exception) -> None:
+    def _refuse(self, waiters: Sequence[asyncio.Future[Exception | None]], refusal: Exception) -> None:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(refusal)

@@ -23,7 +23,7 @@ from emitter.events import TERMINAL_STATES
 from emitter.wire.keys import member
 
 CLOSED_AT_ONCE = 32
-"""Viewers of a log that ends who are closed at once; more take turns."""
+"""So many viewers of a log that ends are closed at once. More take turns."""
 
 
 class LogSource:

@@ -1,7 +1,7 @@
-"""What an `EventSource` gets in place of a refusal that will pass.
+"""What an `EventSource` gets in place of a temporary refusal.
 
-It gives up for ever on any status but 200 (WHATWG HTML, section 9.2.3), so on the routes made for it a refusal that
-passes by itself is an empty stream that says when to come back. An error status means: never.
+It gives up for ever on any status but 200 (WHATWG HTML, section 9.2.3). So on its routes a temporary refusal is an
+empty stream with the time to reconnect, and an error status means: never.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STREAM_HEADERS = {
     "X-Accel-Buffering": "no",
 }
 PAUSE_SECONDS = (2.0, 10.0)
-"""How long it waits at least, and at most where the refusal names no time. Spread: many are refused at once."""
+"""The least and, if the refusal names no time, the longest wait. Spread, since many are refused at once."""
 MAX_PAUSE_SECONDS = 120.0
 
 

@@ -1,6 +1,6 @@
-"""The steps of a replay: a viewer that is not live gets pages of the log until the hub knows all after its cursor.
+"""The steps of a replay: a viewer that is not live gets pages of the log until the topic has all after its cursor.
 
-What takes long is done in turns (`broker.base.slices`): a viewer whose log costs much to show keeps no other waiting.
+Slow work takes turns (`broker.base.slices`): a log that costs much to show does not delay the viewers of others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId
 
 WRITE_BYTES = 64 * 1024
-"""What is rendered for one viewer is written when there is so much of it: then its socket tells whether it is full."""
+"""Rendered bytes are written when there are so many. After each write it is known whether the socket is full."""
 LOST_REDIS_SECONDS = 60.0
 """How long a replaying viewer waits for a Redis that does not answer."""
 
 
 class Replay:
-    """What `Streams` does with a replaying viewer, step by step. `close` ends a stream."""
+    """The steps of `LogSource` with a replaying viewer. `close` ends a stream."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Replay:
         """Wait until the log's messages arrive here."""
         while True:
             with contextlib.suppress(RedisUnavailable):
-                await self._watch.subscribed(watched.topic.key)
+                await self._watch.subscribe(watched.topic.key)
                 return
 
     async def drained(self, viewer: Viewer, patience: asyncio.Timeout) -> None:
@@ -69,8 +69,8 @@ class Replay:
     # --- from the log ---
 
     async def skip(self, viewer: Viewer, watched: WatchedLog) -> None:
-        """Put a viewer that wants only what comes at the end of the log, and tell it where that is: else a stream cut
-        before its first event would resume at a later end, and lose what came between."""
+        """Move a viewer that wants only new events to the end of the log, and send it that cursor. Without it, a stream
+        that is cut before its first event would resume at a later end, and lose the events between."""
         viewer.advance(await self._end(watched), 0)
         viewer.write(viewer.view.position_frame(viewer.cursor))
 
@@ -82,8 +82,8 @@ class Replay:
                 await self._try_again_later(error)
 
     async def page(self, viewer: Viewer, watched: WatchedLog, patience: asyncio.Timeout) -> None:
-        """Write what comes next in the log, if Redis tells."""
-        hub, after = watched.topic.last, viewer.cursor
+        """Write the next page of the log, if Redis answers."""
+        known, after = watched.topic.last, viewer.cursor
         try:
             page = await self._history.read(watched.topic.key, after, record=watched.record)
         except (RedisError, *GONE) as error:
@@ -93,12 +93,12 @@ class Replay:
             return
         self._be_patient(patience)
         if page.reset is not None and not viewer.view.is_native and after != START:
-            # It was shown a history that is gone: it must come back, and be shown what there is from the start.
+            # It was shown a history that is gone: it must reconnect, and gets the new one from the start.
             self._close(viewer, CloseReason.LOST_REDIS)
             return
         is_last = _is_last(page, watched)
         if page.end and not is_last:
-            self._tell_hub(watched, page, after, hub)
+            self._update_topic(watched, page, after, known)
         self._write_reset(viewer, page)
         await self._show(viewer, page, patience)
         if viewer.state is ViewerState.REPLAYING and (is_last or viewer.view.is_over):
@@ -118,11 +118,11 @@ class Replay:
             self._metrics.resets[page.reset.reason].inc()
             viewer.write(viewer.view.wrap(reset_frame(page.reset, page)))
         if not page.entries:
-            # The cursor must move although nothing is left to send, or every reconnect would be told again.
+            # The cursor must move although nothing is left to send, or every reconnect would get this reset again.
             viewer.write(viewer.view.position_frame(page.cursor))
 
     async def _show(self, viewer: Viewer, page: Page, patience: asyncio.Timeout) -> None:
-        """Write a page. It ends early where the viewer has seen all, or is closed."""
+        """Write a page. It ends early if the viewer has seen all, or is closed."""
         if viewer.view.is_native:
             await self._turns.take(viewer.identity.principal, lambda: self._write_page(viewer, page))
             return
@@ -142,7 +142,7 @@ class Replay:
             self._has_shown(viewer, page.entries, page.cursor)
 
     def _render(self, viewer: Viewer, entries: Sequence[Entry]) -> int:
-        """Show one viewer as many of the entries as its turn allows; how many. Its cursor goes with them."""
+        """Show one viewer as many of the entries as its turn allows, and move its cursor. Returns how many."""
         if viewer.state is not ViewerState.REPLAYING:
             return 0
         pieces: list[bytes] = []
@@ -163,28 +163,28 @@ class Replay:
         self._metrics.replayed_events.inc(len(entries))
 
     def _be_patient(self, patience: asyncio.Timeout) -> None:
-        """Redis answers, and the replay goes on: wait for the next answer as long as for the first."""
+        """The replay has progressed: wait for the next answer as long as for the first."""
         patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
 
-    def _tell_hub(self, watched: WatchedLog, page: Page, after: EventId, hub: EventId | None) -> None:
-        """What history knows, the hub now knows too: it delivers it to others, or begins here. `hub` is where it stood
+    def _update_topic(self, watched: WatchedLog, page: Page, after: EventId, known: EventId | None) -> None:
+        """Give the topic what was read: it delivers new events to its viewers, or begins here. `known` was its last id
         before the page after `after` was read."""
         topic = watched.topic
         if page.reset is None or not page.entries:
             topic.set_baseline(page.cursor if page.reset else after, page.entries)
-        if hub is not None and not page.entries and hub != page.cursor:
-            # The log ends where the hub does not stand: it missed a message, or the log went back. Reading again and
-            # again would not bring the two together.
+        if known is not None and not page.entries and known != page.cursor:
+            # The log has another end than the topic, which missed a message, or the log went back. More reads by this
+            # viewer would not make them agree.
             self._watch.resync(watched)
         elif topic.last is None or page.cursor.seq > topic.last.seq:
             self._watch.ingest(watched, list(page.entries))
         if watched.dirty and watched.catching_up is None and topic.last is not None:
             self._watch.resync(watched)  # messages may have been missed while nothing was known of the log
 
-    # --- to the hub ---
+    # --- to live ---
 
     async def join(self, viewer: Viewer, patience: asyncio.Timeout) -> bool:
-        """Go live if the hub knows everything after the viewer's cursor; whether the replay is over."""
+        """Go live if the topic has everything after the viewer's cursor. Returns whether the replay is over."""
         before = viewer.cursor
         is_done = await self._turns.take(viewer.identity.principal, lambda: self._join(viewer))
         if viewer.cursor != before:
@@ -192,12 +192,12 @@ class Replay:
         return is_done
 
     def needs_page(self, viewer: Viewer, watched: WatchedLog) -> bool:
-        """Whether only the log can tell what comes next."""
+        """Whether what comes next must be read from the log."""
         is_waiting = viewer.paused or watched.catching_up is not None or viewer.state is not ViewerState.REPLAYING
         return not is_waiting and viewer.topic.missing(viewer.cursor) is None
 
     def _join(self, viewer: Viewer) -> bool:
-        """Synchronous: nothing can come between the last that was missing and what is live."""
+        """Synchronous: no event can come between the last missing one and the first live one."""
         topic = viewer.topic
         watched = self._watch.get(topic.key)
         if viewer.state is not ViewerState.REPLAYING or watched is None or watched.catching_up is not None:

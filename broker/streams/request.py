@@ -1,4 +1,4 @@
-"""What a stream's request asks for: which log, from where, seen how."""
+"""What a request for a stream asks for: which log, from which cursor, in which view."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Target(NamedTuple):
 
 
 class StreamRequest(NamedTuple):
-    """The stream parameters. `cursor` is None when there was none; `malformed` when there was one that is no id."""
+    """The stream parameters. `cursor` is None if none was given; `malformed` if the given one is not an id."""
 
     view: StreamView
     cursor: EventId | None
@@ -72,7 +72,7 @@ class Opening(NamedTuple):
 
 
 def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
-    """Raises `Problem` 400 for what is not understood."""
+    """Raises `Problem` 400 for an invalid parameter."""
     query, headers = request.query, request.headers
     cursor, malformed = None, False
     if text := headers.get("Last-Event-ID") or query.get("lastEventId"):
@@ -109,7 +109,7 @@ def _heartbeat(given: str | None) -> tuple[bool, float | None]:
 
 
 def _one_of(given: str | None, name: str, *known: str) -> str | None:
-    """What was given, if anything. Raises `Problem` 400 for what is not known."""
+    """The value, if one was given. Raises `Problem` 400 for an unknown one."""
     if given is not None and given not in known:
         raise Problem(400, "invalid-parameter", f"{name} is {' or '.join(known)}", path=name)
     return given

@@ -1,4 +1,4 @@
-"""Room on one edge for streams: what must be had before a stream is opened, or anything is started for one."""
+"""Stream slots of one edge: one must be taken before a stream is opened, or anything is started for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from broker.streams.admission import Admission
 
 
 class StreamSlot:
-    """Room for one stream, held for who is about to open it."""
+    """Room for one stream. It is given back unless `is_used`."""
 
     __slots__ = ("is_used",)
 
@@ -26,14 +26,14 @@ class StreamSlot:
 
 
 class StreamSlots:
-    """The slots of one edge: `limit` of them (0: any number), of which `taken()` have their stream. Users have limits
-    of their own (`Admission`)."""
+    """Stream slots of one edge. `limit`: at most so many (0: unlimited). `used()`: how many are open. The limits of a
+    user are in `Admission`."""
 
-    def __init__(self, limit: int, admission: Admission, metrics: Metrics, taken: Callable[[], int]) -> None:
+    def __init__(self, limit: int, admission: Admission, metrics: Metrics, used: Callable[[], int]) -> None:
         self._limit = limit
         self._admission = admission
         self._metrics = metrics
-        self._taken = taken
+        self._used = used
         self._held = 0
         self._log = get_logger()
         self.draining = False
@@ -43,7 +43,7 @@ class StreamSlots:
         """Room for one stream of this caller, given back unless the stream was opened. Raises `Problem` 401, 429 and
         503, `RedisUnavailable` and redis errors."""
         if identity.expires_at is not None and identity.expires_at <= time.time():
-            # Within the leeway other requests still pass, but a stream would end at once, and its viewer come back.
+            # Within the leeway other requests still pass, but a stream would end at once, and its viewer reconnect.
             raise Unauthorized(Reason.EXPIRED, "the token has expired")
         if reason := self._full():
             self.reject(reason)
@@ -63,7 +63,7 @@ class StreamSlots:
     def _full(self) -> str | None:
         if self.draining:
             return "draining"
-        return "capacity" if self._limit and self._taken() + self._held >= self._limit else None
+        return "capacity" if self._limit and self._used() + self._held >= self._limit else None
 
     async def _count(self, identity: Identity) -> None:
         try:
@@ -76,6 +76,6 @@ class StreamSlots:
             raise
 
     def reject(self, reason: str, **who: str) -> None:
-        """Count and log that somebody was turned away."""
+        """Count and log a refusal."""
         self._metrics.rejected[reason].inc()
         self._log.info("stream_refused", reason=reason, **who)

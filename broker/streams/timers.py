@@ -1,5 +1,5 @@
-"""What falls due for viewers, on the one timer of an edge: heartbeats, the notice that a token expires, its end, a
-stream's age, and the end of the patience with a socket that takes nothing."""
+"""What falls due for viewers, on the one timer of an edge: heartbeats, the notice before a token expires, its expiry,
+the age limit, and the write timeout."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ EXPIRY_NOTICE_SECONDS = 60.0
 
 
 class ViewerTimers:
-    """`close` is called with a viewer whose time is over, `fail` with one for whom something raised. A viewer that was
-    closed is watched on until all that was written to it has gone."""
+    """Calls `close` for a viewer that must end, and `fail` for one that raised. A closed viewer keeps its timer until
+    all that was written to it has gone."""
 
     def __init__(
         self,
@@ -43,16 +43,16 @@ class ViewerTimers:
         viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
         if viewer.identity.expires_at is not None:
             viewer.expires_at = now + viewer.identity.expires_at - time.time()
-        self._timer.add(viewer, self._next_tick(viewer, now))
+        self._timer.add(viewer, self._next_due(viewer, now))
 
     def stop(self) -> None:
         self._timer.stop()
 
     def heartbeat_seconds(self, view: StreamView) -> float:
-        """No further apart than the settings have it: what lies in between counts on that."""
+        """At most the interval of the settings: proxies and clients rely on that."""
         return min(view.heartbeat_seconds or float("inf"), self._settings.heartbeat_seconds)
 
-    def _next_tick(self, viewer: Viewer, now: float) -> float:
+    def _next_due(self, viewer: Viewer, now: float) -> float:
         due = min(viewer.heartbeat_at, viewer.aged_at)
         if viewer.expires_at is not None:
             due = min(due, viewer.expires_at if viewer.warned else max(now, viewer.expires_at - EXPIRY_NOTICE_SECONDS))
@@ -61,26 +61,26 @@ class ViewerTimers:
         return due
 
     def _tick(self, viewer: Viewer, now: float) -> float | None:
-        """What is due for one viewer; returns when to look again, None when it is gone."""
+        """Do what is due for one viewer. Returns when it is due again; None if it is gone."""
         try:
             if viewer.state is not ViewerState.CLOSING:
                 return self._due(viewer, now)
-        except Exception as error:  # one viewer's error must not take the timer from it, nor from others
+        except Exception as error:  # an error of one viewer must not stop its timer, nor those of others
             self._fail(viewer, error)
-        return self._last_bytes(viewer, now)
+        return self._check_rest(viewer, now)
 
     def _due(self, viewer: Viewer, now: float) -> float | None:
         if reason := self._overdue(viewer, now):
             self._close(viewer, reason)
-            return self._last_bytes(viewer, now)
+            return self._check_rest(viewer, now)
         self._notify_expiry(viewer, now)
         if now >= viewer.heartbeat_at - 0.005:
             viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.view)
             self._heartbeat(viewer)
-        return self._next_tick(viewer, now)
+        return self._next_due(viewer, now)
 
-    def _last_bytes(self, viewer: Viewer, now: float) -> float | None:
-        """The stream has ended. Its connection may take as long as it likes, as long as it takes something."""
+    def _check_rest(self, viewer: Viewer, now: float) -> float | None:
+        """The stream has ended. Its connection may take any time, as long as bytes move."""
         if viewer.is_sent:
             return None
         if viewer.stall_seconds(now) > self._settings.write_timeout_seconds:

@@ -392,7 +392,7 @@ async def test_many_viewers_of_a_log_that_ends_are_closed_in_turns(
         at.append(rounds)
         close(*arguments)
 
-    monkeypatch.setattr(own_edge.streams, "close", slow_close)
+    monkeypatch.setattr(own_edge.streams._logs, "_close", slow_close)
     rounds = 0
     await author.begin()
     async with contextlib.AsyncExitStack() as stack:

@@ -386,6 +386,19 @@ async def test_it_counts_as_one_of_the_users_streams(redis: Redis, redis_url: st
             assert (one.status, two.status) == (200, 200)
 
 
+async def test_it_takes_a_slot_of_the_edge(redis: Redis, redis_url: str) -> None:
+    """It has a descriptor like any other stream: while it is open the edge has room for one stream less."""
+    alice = token_for("alice")
+    async with edge_on(redis_url, max_connections=1) as edge:
+        async with watching(edge) as operator:
+            await operator.told()
+            async with request(edge.port, "GET", "/api/agent/stream", alice) as feed:
+                assert (feed.status, (await feed.json())["type"]) == (503, "urn:runcast:problem:capacity")
+        await settled(lambda: len(edge.ops) == 0)
+        async with request(edge.port, "GET", "/api/agent/stream", alice, headers=SSE) as feed:
+            assert feed.status == 200
+
+
 async def test_what_is_counted(edge: Edge) -> None:
     """A stream is counted as opened under its protocol, and as closed under its reason."""
     async with watching(edge) as response:
