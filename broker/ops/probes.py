@@ -49,20 +49,20 @@ class Heartbeat:
         self._describe = describe
         self._on_emptied = on_emptied
         self._dataset = Dataset()
-        self._heard = -1e9
+        self._last_heard_at = -1e9
         self._redis_ok = False
         self._log = get_logger()
 
     def hear(self) -> None:
         """Our own message came back."""
-        self._heard = time.monotonic()
+        self._last_heard_at = time.monotonic()
 
     def ready(self) -> dict[str, bool]:
         """The conditions of readiness."""
-        return {"redis": self._redis_ok, "loopback": time.monotonic() - self._heard < FRESH_SECONDS}
+        return {"redis": self._redis_ok, "loopback": time.monotonic() - self._last_heard_at < FRESH_SECONDS}
 
     async def run(self) -> None:
-        self._heard = max(self._heard, time.monotonic() - FRESH_SECONDS)
+        self._last_heard_at = max(self._last_heard_at, time.monotonic() - FRESH_SECONDS)
         while True:
             try:
                 async with asyncio.timeout(BEAT_SECONDS * 3):
@@ -72,11 +72,11 @@ class Heartbeat:
                 if self._redis_ok:
                     self._log.warning("redis_unreachable", error=type(error).__name__, detail=str(error)[:200])
                 self._redis_ok = False
-            silent = time.monotonic() - self._heard
+            silent = time.monotonic() - self._last_heard_at
             if self._redis_ok and silent > DEAF_SECONDS:
                 self._log.warning("subscription_deaf", seconds=round(silent, 1))
                 self._subscription().reconnect()
-                self._heard = time.monotonic() - FRESH_SECONDS
+                self._last_heard_at = time.monotonic() - FRESH_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _beat(self) -> None:

@@ -51,7 +51,7 @@ class RedisMetrics(Collector):
     def __init__(self, redis: Redis, metrics: Metrics) -> None:
         self._redis = redis
         self._is_up: bool | None = None
-        self._told: Sequence[ServerInfo] = ()
+        self._found: Sequence[ServerInfo] = ()
         metrics.registry.register(self)
 
     async def run(self) -> None:
@@ -60,15 +60,15 @@ class RedisMetrics(Collector):
             await asyncio.sleep(EVERY_SECONDS)
 
     async def look(self) -> None:
-        """Ask once. Redis errors are logged, never raised."""
+        """Ask once. Raises no Redis errors."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                self._told = await ask(self._redis)
+                self._found = await ask(self._redis)
             self._is_up = True
         except ResponseError:  # it answers, but this user must not call INFO
-            self._told, self._is_up = (), True
+            self._found, self._is_up = (), True
         except (RedisError, *GONE):
-            self._told, self._is_up = (), False
+            self._found, self._is_up = (), False
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         if self._is_up is None:
@@ -77,7 +77,7 @@ class RedisMetrics(Collector):
         for family, facts in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
             for fact in facts:
                 metric = family(f"runcast_redis_{fact.name}", fact.help, labels=["node"])
-                for told in self._told:
-                    if fact.field in told.info:
-                        metric.add_metric([told.address], float(told.info[fact.field]))
+                for server in self._found:
+                    if fact.field in server.info:
+                        metric.add_metric([server.address], float(server.info[fact.field]))
                 yield metric

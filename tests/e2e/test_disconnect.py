@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
-from broker.log.watch_leases import RENEW_SECONDS, WORD_SECONDS
+from broker.log.watch_leases import LEASE_SECONDS, RENEW_SECONDS
 from emitter.store import watch_leases
 from emitter.store.connection import connect
 from emitter.store.jobs import redis_ms
@@ -278,7 +278,7 @@ async def test_a_departure_is_told_though_connections_to_redis_break(
             await asyncio.sleep(0.5)
     await killer.aclose()
     end = await cancelled(redis, execution_id)
-    assert left_at + 1000 <= end.ms < left_at + 1000 * (WORD_SECONDS - RENEW_SECONDS)
+    assert left_at + 1000 <= end.ms < left_at + 1000 * (LEASE_SECONDS - RENEW_SECONDS)
 
 
 # --- the request -----------------------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ async def test_words_do_not_overtake_each_other(redis: Redis, redis_url: str) ->
 
 async def test_the_unsaid_has_a_bound(monkeypatch: pytest.MonkeyPatch, own_redis: EmbeddedRedis, own: Redis) -> None:
     """Of very many departures while Redis is away the oldest are dropped."""
-    monkeypatch.setattr(module, "MAX_UNSAID", 5)
+    monkeypatch.setattr(module, "MAX_PENDING", 5)
     with structlog.testing.capture_logs():
         async with WatchLeases(own, "e1") as presence:
             with redis_stopped(own_redis):

@@ -109,7 +109,7 @@ class Place:
         """Watch an execution from a cursor, by default its end."""
         keys = ALICE.execution(execution_id)
         watched = self.watch.enter(keys.log, keys.record)
-        await self.watch.subscribed(keys.log)
+        await self.watch.subscribe(keys.log)
         watched.topic.set_baseline(await self.history.last(keys.log) if cursor is None else cursor, [])
         return watched
 
@@ -237,7 +237,7 @@ async def test_a_log_nobody_watches_is_not_touched(place: Place) -> None:
 async def test_messages_before_anyone_is_live_make_a_tail(place: Place) -> None:
     """What arrives while the first viewer still reads history is kept, so that it joins without another read."""
     watched = place.watch.enter(KEYS.log, KEYS.record)
-    await place.watch.subscribed(KEYS.log)
+    await place.watch.subscribe(KEYS.log)
     last = await place.append(status(1), status(2))
     async with asyncio.timeout(5):
         while watched.topic.last != last:
@@ -619,7 +619,7 @@ async def test_a_recheck_of_idle_logs_reads_no_history(place: Place) -> None:
         await place.append(status(1), execution_id=f"ex_{n}")
         await place.enter(f"ex_{n}")
     feed = place.watch.enter(ALICE.feed, None)
-    await place.watch.subscribed(ALICE.feed)
+    await place.watch.subscribe(ALICE.feed)
     feed.topic.set_baseline(await place.history.last(ALICE.feed), [])
     await place.redis.config_resetstat()
     await place.watch.recheck(0)
@@ -632,7 +632,7 @@ async def test_a_recheck_of_idle_logs_reads_no_history(place: Place) -> None:
 async def test_a_feed_is_rechecked_like_a_log(place: Place) -> None:
     """A lost message of a feed is found by its stream's last id."""
     watched = place.watch.enter(ALICE.feed, None)
-    await place.watch.subscribed(ALICE.feed)
+    await place.watch.subscribe(ALICE.feed)
     watched.topic.set_baseline(START, [])
     [viewer] = place.live(watched)
     await place.redis.xadd(ALICE.feed, {b"status": b"{}"}, id="1000-1")

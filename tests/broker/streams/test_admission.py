@@ -367,7 +367,7 @@ async def test_when_redis_is_away_nobody_gets_in_and_counts_come_back(monkeypatc
 
 async def test_counts_that_cannot_be_written_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """With Redis gone and more to report than a round holds, the edge tries once and waits, and does not spin."""
-    monkeypatch.setattr("broker.streams.admission.MAX_ROUND", 1)
+    monkeypatch.setattr("broker.streams.admission.MAX_BATCH", 1)
     monkeypatch.setattr("broker.streams.admission.FLUSH_SECONDS", 0)
     tries = 0
 
