@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from broker.live import viewer as viewer_module
 from broker.live.topic import Topic
 from broker.live.view import CLOSED, StreamView, TypeFilter
 from broker.live.viewer import Viewer, ViewerState
@@ -251,3 +254,32 @@ def test_a_transport_that_has_no_socket_of_its_own_is_not_written_to_directly() 
         viewer.connection_made(Connection(**extra))  # type: ignore[arg-type]
         seen.append(viewer.fd)
     assert seen == [7, -1]
+
+
+# --- who may change it -----------------------------------------------------------------------------------------------
+
+OWNED = {"state", "cursor", "events", "view", "paused", "fd", "transport", "topic", "is_complete", "has_caught_up"}
+OWNED |= {"last_marked", "stall_size", "stall_started_at"}
+
+
+def test_nothing_but_the_viewer_assigns_what_its_transitions_do() -> None:
+    """Other modules of the broker call its methods."""
+    broker = Path(viewer_module.__file__).parents[1]
+    assigned = [
+        f"{path.relative_to(broker)}:{target.lineno}"
+        for folder in ("live", "log", "streams", "ops")
+        for path in (broker / folder).glob("*.py")
+        for statement in ast.walk(ast.parse(path.read_text()))
+        for target in targets_of(statement)
+        if target.attr in OWNED and isinstance(target.value, ast.Name) and target.value.id == "viewer"
+    ]
+    assert assigned == []
+
+
+def targets_of(statement: ast.AST) -> list[ast.Attribute]:
+    """The attributes that a statement assigns."""
+    if not isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign):
+        return []
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    flat = [each for target in targets for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return [target for target in flat if isinstance(target, ast.Attribute)]
