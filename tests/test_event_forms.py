@@ -17,7 +17,7 @@ import pytest
 
 from broker.cli import lines, transcript
 from broker.cli.eventsource import ClientEvent
-from broker.executions import state
+from broker.executions import fold
 from broker.protocols.a2a import projection, texts
 from broker.protocols.a2a.renderer import TaskStream
 from broker.protocols.a2a.v10 import V10
@@ -108,7 +108,7 @@ PLACES = {
     "redaction": Place(
         "emitter/wire/redact/__init__.py", "its fields of type Any or dict to _FREE_FIELDS", looked_through
     ),
-    "state": Place("broker/executions/state.py", "a handler", lambda _: types_of(state._HANDLERS) | TERMINAL),
+    "state": Place("broker/executions/fold.py", "a handler", lambda _: types_of(fold._HANDLERS) | TERMINAL),
     "client fold": Place(
         "broker/web/client/fold.js",
         "a handler",
@@ -124,7 +124,7 @@ PLACES = {
     "A2A": Place(
         "broker/protocols/a2a/texts.py or projection.py",
         "a text, or a teller",
-        lambda _: types_of(texts._SAID) | types_of(projection._TELLERS),
+        lambda _: types_of(texts._SAID) | types_of(projection._HANDLERS),
     ),
     "console": Place(
         "broker/web/console/event-handlers.js",
@@ -266,13 +266,13 @@ def test_the_terminal_prints_type_and_data(log: list[Entry]) -> None:
 
 def test_the_state_stays(log: list[Entry]) -> None:
     """But for the cursor."""
-    before, after = state.fold(log[:1]), state.fold(log[:2])
+    before, after = fold.fold(log[:1]), fold.fold(log[:2])
     assert after == msgspec.structs.replace(before, cursor="1002-2")
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
-async def test_the_console_s_story_has_an_item() -> None:
-    """With the type and the data, as a plug-in's event has; totals are not in the story."""
+async def test_the_consoles_timeline_has_an_item() -> None:
+    """With the type and the data, as a plug-in's event has; totals are not in the timeline."""
     script = f"""
         import {{ Timeline }} from {json.dumps((CONSOLE / "timeline.js").as_uri())};
         const timeline = new Timeline();

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from broker.live.view import StreamView
+from emitter.wire.entries import Entry
 
 
 class Delivery(NamedTuple):
@@ -15,6 +15,22 @@ class Delivery(NamedTuple):
     viewers: int
     events: int
     bytes: int
+
+
+class View(Protocol):
+    """The part of a `StreamView` that the live path needs."""
+
+    key: tuple[object, ...]
+
+    @property
+    def is_native(self) -> bool: ...
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def select(self, entries: Sequence[Entry]) -> Sequence[Entry]: ...
+
+    def encode(self, entries: Sequence[Entry]) -> bytes: ...
 
 
 class Transport(Protocol):
@@ -32,7 +48,7 @@ class Subscriber(Protocol):
     def fd(self) -> int: ...
 
     @property
-    def view(self) -> StreamView: ...
+    def view(self) -> View: ...
 
     @property
     def transport(self) -> Transport: ...
@@ -60,7 +76,7 @@ class Group(Generic[V]):
 
     __slots__ = ("backlogged", "view", "writable")
 
-    def __init__(self, view: StreamView) -> None:
+    def __init__(self, view: View) -> None:
         self.view = view
         self.writable: dict[int, V] = {}
         self.backlogged: set[V] = set()

@@ -74,7 +74,7 @@ def test_an_overlay_of_ones_own_replaces_everything_that_is_marked() -> None:
     text = re.sub(r"https://git\.example\.com/\S+", "../prod", OWN)
     manifests = render_beside(text)
     images = [pod["spec"]["containers"][0]["image"] for _, pod in manifests.pods()]
-    assert sorted(images) == ["registry.internal/agents:7", "registry.internal/runcast:0.1.0"]
+    assert sorted(images) == ["registry.internal/agents:7", "registry.internal/runcast:0.2.0"]
     edge = manifests.environment("runcast-edge")
     assert edge["RUNCAST_PUBLIC_URL"] == "https://agents.internal"
     assert edge["RUNCAST_DRAIN_SECONDS"] == "60"  # merged, not replaced

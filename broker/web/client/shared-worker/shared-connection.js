@@ -237,7 +237,7 @@ function sharedWorker(given) {
   const url = given ?? (isUnbundled() ? new URL("../shared-worker.js", HERE) : undefined);
   if (url !== undefined) return new SharedWorker(trusted(url), options);
   // Bundlers find the worker by this one expression with literal options. The name contains `VERSION`.
-  return new SharedWorker(new URL("../shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.1.0" });
+  return new SharedWorker(new URL("../shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.2.0" });
 }
 
 /** Whether this module is served as a file of its own, with the worker's script at its place, not as part of a bundle.
