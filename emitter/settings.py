@@ -160,12 +160,13 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     lease_seconds: Annotated[
-        float, about("a worker silent for so long has lost its executions", "seconds", ge=1, le=86_400)
+        float,
+        about("a worker that renews no lease for so many seconds loses its executions", "seconds", ge=1, le=86_400),
     ] = 15
     loop_blocked_seconds: Annotated[
         float,
         about(
-            "an agent may block its worker's event loop for so long before the worker has lost its executions",
+            "if an agent blocks its worker's event loop for longer, the worker loses its executions",
             "seconds",
             ge=1,
             le=86_400,

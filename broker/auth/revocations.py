@@ -3,8 +3,8 @@
 A revocation is a member and a score, as they stand in `wire.REVOCATIONS`:
 
 - `jti:<id>`, one token: refused until the score (unix ms).
-- `user:<org>:<user>`: refused is what was issued before a moment, which is the score less `HOLD_MS`; and what does not
-  say when it was issued. What a user logs in for afterwards is taken.
+- `user:<org>:<user>`: a token is refused if it was issued before the score less `HOLD_MS`, or has no `iat`. Later
+  tokens are accepted.
 
 Both hold until they are taken back, unless the caller says when the one token expires. Edges of older versions refuse a
 member until its score, whenever the token was issued. What they wrote, with a score of 30 days later, is understood.

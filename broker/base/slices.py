@@ -1,8 +1,7 @@
 """Long work on the loop, done in turns: between two rounds of work the loop looks at its sockets and timers.
 
-All work waits in one place. A slice of its own for each task would not do: forty tasks that are ready together run one
-after the other before the loop looks at anything else. Users take turns, so that nobody waits for all that one of them
-has asked for.
+All work waits in one place. One slice for each task is not enough: the loop runs all ready tasks before it looks at its
+sockets. Users take turns, so that nobody waits for all the work of one user.
 """
 
 from __future__ import annotations

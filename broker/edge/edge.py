@@ -42,7 +42,7 @@ from broker.log.cluster_subscription import subscription
 from broker.log.delivery_spans import Deliveries
 from broker.log.history import History
 from broker.log.watch_leases import WatchLeases
-from broker.ops.probes import Heartbeat, measure_lag, new_edge_id
+from broker.ops.probes import Loopback, measure_lag, new_edge_id
 from broker.ops.rates import RecentRates
 from broker.ops.redis_metrics import RedisMetrics
 from broker.ops.snapshot import OpsSnapshotBuilder
@@ -114,7 +114,7 @@ class Edge:
                 self._presence(),
                 self._streams(),
                 self._subscription(),
-                self._heartbeat(),
+                self._loopback(),
                 self._background(),
                 self._admin_listener(),
                 self._public_listener(),
@@ -206,10 +206,10 @@ class Edge:
 
     @contextlib.asynccontextmanager
     async def _subscription(self) -> AsyncIterator[None]:
-        self.heartbeat = Heartbeat(
+        self.loopback = Loopback(
             self.id, self.redis, lambda: self.subscription, self._describe, self.metrics.redis_emptied.inc
         )
-        permanent = [self.heartbeat.channel, REVOCATIONS]
+        permanent = [self.loopback.channel, REVOCATIONS]
         listening = subscription(
             self._listening, permanent, self._on_message, self._on_lost, self.metrics.pubsub_reconnects.inc
         )
@@ -222,10 +222,10 @@ class Edge:
                 await tasks.end(self._tasks)
 
     @contextlib.asynccontextmanager
-    async def _heartbeat(self) -> AsyncIterator[None]:
-        async with owned(self.heartbeat.run(), "heartbeat"):
+    async def _loopback(self) -> AsyncIterator[None]:
+        async with owned(self.loopback.run(), "loopback"):
             yield
-        await self.heartbeat.leave()
+        await self.loopback.leave()
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
@@ -322,11 +322,11 @@ class Edge:
         return app
 
     def _on_message(self, channel: str, data: bytes) -> None:
-        if channel == self.heartbeat.channel:
+        if channel == self.loopback.channel:
             if data.startswith(TICKET_MESSAGE):
                 self.authenticator.tickets.on_message(data)
             else:
-                self.heartbeat.hear()
+                self.loopback.hear()
         elif channel == REVOCATIONS:
             if self.authenticator.revocations.on_message(data) is not None:
                 self._close_revoked()
@@ -339,7 +339,7 @@ class Edge:
         if channel == REVOCATIONS:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks.append(asyncio.create_task(self._reload_revocations(), name="revocations"))
-        elif channel != self.heartbeat.channel:
+        elif channel != self.loopback.channel:
             self.streams.watch.on_lost(channel)
 
     async def _reload_revocations(self) -> None:
@@ -363,7 +363,7 @@ class Edge:
                 self._log.warning("recheck_failed", error=type(error).__name__)
 
     def _ready(self) -> dict[str, bool]:
-        return {**self.heartbeat.ready(), **self.authenticator.ready(), "accepting": not self.streams.draining}
+        return {**self.loopback.ready(), **self.authenticator.ready(), "accepting": not self.streams.draining}
 
     def _describe(self) -> EdgeInfo:
         pace = self._vitals.read(time.monotonic())

@@ -1,8 +1,8 @@
 """Files that come with a message, in the one shape in which agents have them, whatever protocol they came by. Pure.
 
 A file is a link (`http`, `https`), which nobody fetches on the way; or the file itself as a `data:` URL; or a handle
-that a model's provider has issued. Of what is asked now, a file that cannot be given is refused. What was said before
-was refused then, or is not the caller's to mend: there it is marked in its place (`omitted`).
+that a model's provider has issued. A file of the new message that cannot be given to the agent is refused. In earlier
+messages such a file is only marked (`omitted`).
 """
 
 from __future__ import annotations

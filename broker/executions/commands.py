@@ -1,4 +1,4 @@
-"""What a caller does to executions: start, look, cancel, answer. No HTTP here; `broker.http.api` speaks that."""
+"""What a caller does to executions: start, look, cancel. Answers are in `inputs`; HTTP is in `broker.http.api`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Streams have slots of their own (`broker.streams.slots`), and viewers are watched by their timers
 (`broker.streams.timers`). Every other request of a known user is an `Exchange`, from `Gateway.identify` until the last
-byte of its answer was handed to the kernel: it has a turn, its bodies count towards a bound, and one task watches all
-of them. So is every long answer that anybody may have.
+byte of its answer was handed to the kernel: it holds a slot, its bodies count towards the byte limit, and one task
+watches all of them. Long answers to callers without a token are watched in the same way.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ LOST_KEPT_MS = 24 * 3600 * 1000
 """For how long `runcast doctor` can report that Redis came back empty."""
 
 
-class Heartbeat:
+class Loopback:
     """Publishes on the edge's own channel and waits for the message; announces the edge in Redis, and checks that Redis
     still has its data. `on_emptied` is called if it has not."""
 

@@ -1,5 +1,5 @@
-"""How many streams a user may have open over all edges, and how fast they may be opened: counts and rates in Redis,
-decided by `admission.lua`.
+"""How many streams a user may have open over all edges, and how often a user may open one, start or cancel an
+execution, answer an input or get a ticket: counts and rates in Redis, decided by `admission.lua`.
 
 Each edge writes how many streams a user has on it, never an increment: a lost or wrong count is corrected by the next
 write, and the count of a dead edge expires.

@@ -1,6 +1,6 @@
 """`panel`: several specialists look at the code in a directory at the same time, and what they say is put together.
 
-One that fails is missed and named; the others go on. One that asks a person waits alone.
+A failed one is listed in the result; the others go on. One that asks a person waits alone.
 """
 
 from __future__ import annotations

@@ -6,5 +6,5 @@
 `publisher.py`, which retries until Redis has answered. `held.py` and `halves.py` hold back the end of a streamed text.
 `input_wait.py` waits for a person's answer.
 Does not belong here: claiming, retrying and ending executions (`worker`, `store.lifecycle`).
-May import: `store`, `wire`, `tracing`, leaves.
+May import: `store`, `settings`, `wire`, `tracing`, leaves.
 """

@@ -5,5 +5,5 @@ an execution besides its agent, `reaper.py` the check of what is due, `holds.py`
 `control.py` the one subscription for wake-ups, `connection.py` the clients. A script decides by the record; Python asks
 and reads.
 Does not belong here: queues in memory, agents, event loops of a worker.
-May import: `wire`, `tracing`, leaves. Edges use this folder as well as emitters.
+May import: `settings`, `wire`, `tracing`, leaves. Edges use this folder as well as emitters.
 """

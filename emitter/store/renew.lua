@@ -1,4 +1,4 @@
--- Prolongs a worker's lease on an execution, and tells it whether it was asked to cancel.
+-- Renews a worker's lease on an execution, and returns a requested cancel.
 --
 -- KEYS  1 record (hash)
 -- ARGV  1 worker id  2 attempt  3 lease ms

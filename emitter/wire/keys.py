@@ -120,7 +120,7 @@ DATASET = PREFIX + ":dataset"
 DATASET_LOST = PREFIX + ":dataset-lost"
 """String: when (ms) an edge last noticed that; kept for a day."""
 REVOCATIONS = PREFIX + ":revocations"
-"""Sorted set and channel: `jti:<id>` or `user:<org>:<user>` by a score (`broker.revocations`)."""
+"""Sorted set and channel: `jti:<id>` or `user:<org>:<user>` by a score (`broker.auth.revocations`)."""
 REVOCATIONS_TAKEN_BACK = PREFIX + ":revocations:taken-back"
 """Sorted set: the same members by the time (ms) at which their revocation was taken back."""
 

@@ -1,7 +1,7 @@
 """What changed in the lists of a run's state, as operations of a JSON Patch (RFC 6902). Pure.
 
-An event changes a part of a list, adds one or takes one away. What it costs to say so, and how much is said, depends on
-that part and not on the length of the list.
+An event changes a part of a list, adds one or removes one. Time and size of the patch depend on that part, not on the
+length of the list.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from broker.cli.doctor.redis import look_at_redis
 from broker.cli.embedded import EmbeddedRedis
 from broker.edge.edge import Edge
 from broker.ops import probes as module
-from broker.ops.probes import Heartbeat, measure_lag, new_edge_id
+from broker.ops.probes import Loopback, measure_lag, new_edge_id
 from emitter.store.connection import connect
 from emitter.wire.ids import now_ms
 from emitter.wire.keys import EDGES, edge_info_key
@@ -257,23 +257,23 @@ async def test_a_deaf_subscription_is_made_anew(redis: Redis) -> None:
     """When Redis answers but the edge's own message does not come back, the subscription is given up, and again when
     that did not help, with time for it to work between."""
     deaf: Any = Deaf()
-    heartbeat = Heartbeat("e1", redis, lambda: deaf, dict)
-    beating = asyncio.create_task(heartbeat.run())
+    loopback = Loopback("e1", redis, lambda: deaf, dict)
+    beating = asyncio.create_task(loopback.run())
     async with asyncio.timeout(5):
         first = await deaf.reconnects.get()
         second = await deaf.reconnects.get()
     assert second - first >= (module.DEAF_SECONDS - module.FRESH_SECONDS) * 0.9
-    assert heartbeat.ready() == {"redis": True, "loopback": False}
-    heartbeat.hear()
-    assert heartbeat.ready() == {"redis": True, "loopback": True}
+    assert loopback.ready() == {"redis": True, "loopback": False}
+    loopback.hear()
+    assert loopback.ready() == {"redis": True, "loopback": True}
     beating.cancel()
     await asyncio.gather(beating, return_exceptions=True)
 
 
 async def test_an_edge_announces_itself_and_leaves(redis: Redis) -> None:
     """A live edge is in Redis with a time at which that ends; one that leaves takes itself out."""
-    heartbeat = Heartbeat("e1", redis, lambda: None, lambda: {"viewers": 3})  # type: ignore[arg-type, return-value]
-    beating = asyncio.create_task(heartbeat.run())
+    loopback = Loopback("e1", redis, lambda: None, lambda: {"viewers": 3})  # type: ignore[arg-type, return-value]
+    beating = asyncio.create_task(loopback.run())
 
     async def announced() -> bool:
         return await redis.zscore(EDGES, "e1") is not None
@@ -285,7 +285,7 @@ async def test_an_edge_announces_itself_and_leaves(redis: Redis) -> None:
     assert 0 < left_ms <= module.ANNOUNCE_SECONDS * 1000
     stored: Any = await redis.get(edge_info_key("e1"))
     assert json.loads(stored) == {"viewers": 3}
-    await heartbeat.leave()
+    await loopback.leave()
     assert (await redis.zcard(EDGES), await redis.exists(edge_info_key("e1"))) == (0, 0)
 
 
@@ -293,13 +293,13 @@ async def test_leaving_takes_no_longer_than_it_may(own_redis: EmbeddedRedis) -> 
     """With Redis away, or frozen, an edge that stops does not wait for it."""
     assert own_redis.process is not None
     client = connect(own_redis.url)
-    heartbeat = Heartbeat("e1", client, lambda: None, dict)  # type: ignore[arg-type, return-value]
+    loopback = Loopback("e1", client, lambda: None, dict)  # type: ignore[arg-type, return-value]
     own_redis.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
-    await heartbeat.leave()
+    await loopback.leave()
     own_redis.process.send_signal(signal.SIGCONT)
     own_redis.stop()
-    await heartbeat.leave()
+    await loopback.leave()
     assert time.monotonic() - began < 3
     await client.aclose()
 
