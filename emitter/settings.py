@@ -105,9 +105,7 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = MAX_EVENT_BYTES
     max_open_inputs: Annotated[
         int,
-        about(
-            "questions of one execution that wait for answers, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0
-        ),
+        about("open inputs of one execution, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0),
     ] = MAX_OPEN_INPUTS
     max_queued_per_user: Annotated[
         int, about("executions of one user that wait for a worker; 0 is no limit", "executions", ge=0, le=10**9)
