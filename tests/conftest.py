@@ -15,18 +15,34 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
-from tests.edges import Author, EdgeProcess, edges
+from tests.edges import ROOT, Author, EdgeProcess, edges
 
 LONG_FOLDERS = ("abuse", "faults", "e2e", "interop", "web", "deploy")
 """Whose tests take the longest."""
+SLOW_FILES = (
+    *("test_all_bytes", "test_all_endings", "test_all_renderers", "test_endings_table", "test_ag_ui_state"),
+    *("test_cluster_subscription", "test_edge_presence", "test_forms", "test_http_connection", "test_http_listener"),
+    *("test_main", "test_openapi", "test_responses", "test_revoking", "test_settings_agree", "test_supervisor"),
+    *("test_demo_analyst", "test_demo_panel", "test_holds", "test_mending", "test_redact", "test_redact_stream"),
+    *("test_temporal", "test_temporal_server", "test_typescript", "test_worker", "test_worker_probes"),
+)
+"""Which `tests/run fast` leaves out besides: each takes seconds, or starts programs."""
+EDGES = {"two_edges", "session_edges"}
+"""Fixtures that start edges."""
 
 _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the files the long ones come first, so that all end at about the same time."""
+    """Mark what `tests/run fast` leaves out. Where several processes share the files the long ones come first, so that
+    all end at about the same time."""
+    is_in_long_folder = {item.path: item.path.relative_to(ROOT).parts[1] in LONG_FOLDERS for item in items}
+    for item in items:
+        is_long = is_in_long_folder[item.path] or item.path.stem in SLOW_FILES
+        if is_long or EDGES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not any(folder in item.path.parts for folder in LONG_FOLDERS))
+        items.sort(key=lambda item: not is_in_long_folder[item.path])
 
 
 def pytest_collection_finish() -> None:
