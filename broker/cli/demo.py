@@ -124,7 +124,7 @@ def welcome(url: str, token: str, *, recorded: bool) -> str:
     lines = [
         "Runcast runs on this machine only, with a made-up secret. Ctrl-C stops everything.",
         "",
-        "Open the console, signed in by what stands behind the #:",
+        "Open the console (the token is in the fragment of the URL, which is never sent to a server):",
         "",
         f"  {url}/#token={token}",
         "",
