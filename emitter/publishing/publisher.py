@@ -7,6 +7,7 @@ publisher can therefore retry without a check; it does so with jittered backoff 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -125,14 +126,15 @@ class Publisher:
         task, self._task, self._closed = self._task, None, True
         if self._timer is not None:
             self._timer.cancel()
-        if task is not None:
-            await tasks.end([task])
-        await self.holds.aclose()
-        await self.control.aclose()
-        if self._link is not None:
-            await self._link.aclose()
-        if self._owns_redis:
-            await self.redis.aclose()
+        async with contextlib.AsyncExitStack() as stack:  # each is closed, also if this is cancelled meanwhile
+            if self._owns_redis:
+                stack.push_async_callback(self.redis.aclose)
+            if self._link is not None:
+                stack.push_async_callback(self._link.aclose)
+            stack.push_async_callback(self.control.aclose)
+            stack.push_async_callback(self.holds.aclose)
+            if task is not None:
+                await tasks.end([task])
 
     def check_open(self) -> None:
         """Raises `EmitterClosed`, and `WrongLoop` on an event loop that sends nothing."""

@@ -144,15 +144,17 @@ class EventRelay:
         if self._workers:
             return
         self._drain()
-        await self._settle_ends()
-        publisher, self._publisher, self._loop = self._publisher, None, None
-        self._outboxes.clear()
-        self._clients.clear()
-        assert publisher is not None
         try:
-            await publisher.__aexit__(None, None, None)
-        except EventsLost as lost:  # must not fail the stop of a worker
-            log.warning("events_lost", count=lost.count)
+            await self._settle_ends()
+        finally:
+            publisher, self._publisher, self._loop = self._publisher, None, None
+            self._outboxes.clear()
+            self._clients.clear()
+            assert publisher is not None
+            try:
+                await publisher.__aexit__(None, None, None)
+            except EventsLost as lost:  # must not fail the stop of a worker
+                log.warning("events_lost", count=lost.count)
 
     async def _settle_ends(self) -> None:
         """Wait for unconfirmed ends, at most `patience` seconds: another worker will find the others."""

@@ -584,3 +584,28 @@ async def test_plain_emitters_honour_the_environment(redis: Redis, redis_url: st
     assert event["data"]["result"] == {"iban": "[redacted]"}
     assert 0 < await redis.ttl(OWNER.execution("ex_1").log) <= 60
     assert Publisher(limits=LogLimits(), redact_keys=()).limits.max_event_bytes == MAX_EVENT_BYTES
+
+
+async def test_a_close_that_is_cancelled_leaves_no_connection(redis_url: str) -> None:
+    """Whatever of it was under way, its connections are closed."""
+    shared = await Publisher(redis_url=redis_url).__aenter__()
+    await append_one(shared)
+    link = shared._link
+    assert link is not None
+    assert link._connection.is_connected
+
+    async def closed_too_slowly() -> None:
+        await asyncio.sleep(60)
+
+    shared.holds.aclose = closed_too_slowly  # type: ignore[method-assign]
+    closing = asyncio.create_task(shared.__aexit__(None, None, None))
+    await asyncio.sleep(0.1)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert not link._connection.is_connected
+
+
+async def append_one(shared: Publisher) -> None:
+    async with AgentEmitter("alice", "ex_1", publisher=shared) as emitter:
+        await emitter.execution_started("t")
