@@ -155,8 +155,10 @@ class Edge:
             await self.redis.ping()
             yield
         finally:
-            await self._listening.aclose()
-            await self.redis.aclose()
+            try:
+                await self._listening.aclose()
+            finally:
+                await self.redis.aclose()
 
     @contextlib.asynccontextmanager
     async def _authentication(self) -> AsyncIterator[None]:
