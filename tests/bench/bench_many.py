@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from figures import Figure, Run, at_least, at_most
 from load import Load, Window, load
-from processes import HERE, ROOT, cpu_seconds
-from servers import Edge, edge, viewer
+from processes import HERE, ROOT, Dialogue, cpu_seconds, dialogue
+from servers import Edge, edge, redis_pid, viewer
 
 TARGET_RATE = 25_000
 
 
-def emit(server: Edge, executions: int, rate: float, seconds: float, kind: str) -> dict[str, float]:
-    """Run the agents' process to its end. It needs the project and this folder on its path."""
-    command = [sys.executable, str(HERE / "traffic.py"), server.redis.url]
+@contextlib.contextmanager
+def traffic(server: Any, executions: int, rate: float, seconds: float, kind: str, road: str = "") -> Iterator[Dialogue]:
+    """The publishers' process, which has published one event to each stream. A line starts the rest; its answer tells
+    `sent`, `seconds` and `cpu`."""
+    command = [sys.executable, HERE / "traffic.py", road or server.road, server.address]
     command += [str(executions), str(rate), str(seconds), kind]
-    environment = {"PYTHONPATH": f"{ROOT}:{HERE}"}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds * 4 + 30, env=environment)
-    answer: dict[str, float] = json.loads(done.stdout)
-    return answer
+    with dialogue(command, env={"PYTHONPATH": f"{ROOT}:{HERE}"}) as publishers:
+        publishers.hear()
+        yield publishers
 
 
 @contextlib.contextmanager
@@ -38,19 +38,20 @@ def watched(run: Run, executions: int, viewers: int, sample: int) -> Iterator[tu
             yield server, client
 
 
-def measure(server: Edge, client: Load, executions: int, rate: float, seconds: float, kind: str) -> tuple[Window, str]:
+def measure(
+    server: Edge, client: Load, executions: int, rate: float, seconds: float, kind: str, road: str = "emitter"
+) -> tuple[Window, str]:
     """One window of traffic. The remark says where the rest of the machine's time went."""
-    assert server.redis.process is not None
     client.zero()
-    emit(server, executions, executions, 1, kind)  # warm: one event each
-    client.wait(1)
-    client.zero()
-    redis = cpu_seconds(server.redis.process.pid)
-    client.begin()
-    agents = emit(server, executions, rate, seconds, kind)
-    client.wait(int(agents["sent"]) // executions)
-    window = client.end()
-    redis = cpu_seconds(server.redis.process.pid) - redis
+    with traffic(server, executions, rate, seconds, kind, road) as publishers:
+        client.wait(1)
+        client.zero()
+        redis = cpu_seconds(redis_pid(server.redis))
+        client.begin()
+        agents = publishers.ask("go")
+        client.wait(int(agents["sent"]) // executions)
+        window = client.end()
+        redis = cpu_seconds(redis_pid(server.redis)) - redis
     sent = agents["sent"]
     note = (
         f"{sent / agents['seconds']:,.0f} events/s; CPU per event: agents {agents['cpu'] / sent * 1e6:.1f} µs, "
@@ -66,10 +67,10 @@ def many(run: Run) -> list[Figure]:
     executions = run.size(2000, 200)
     figures = []
     with watched(run, executions, executions, sample=4) as (server, client):
-        for kind, road, share in (("script", "append script", 0.5), ("event", "emitter", 0.2)):
+        for road, name, share in (("script", "append script", 0.5), ("emitter", "emitter", 0.2)):
             rate = executions * (TARGET_RATE * share // executions)
-            window, note = measure(server, client, executions, rate, run.size(6, 2), kind)
-            title = f"{rate:,.0f} events/s by {road}"
+            window, note = measure(server, client, executions, rate, run.size(6, 2), "event", road)
+            title = f"{rate:,.0f} events/s by {name}"
             per_core = window.deliveries / window.server_cpu
             figures += [
                 at_least(f"{title}: per edge core", per_core, "events/s", TARGET_RATE, note),

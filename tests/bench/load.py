@@ -33,6 +33,8 @@ class Window(NamedTuple):
     client_cpu: float
     p50_ms: float
     p99_ms: float
+    p999_ms: float
+    max_ms: float
     samples: int
 
     @property
@@ -92,6 +94,8 @@ class Load:
             client_cpu=b["cpu"] - a["cpu"],
             p50_ms=b["p50_us"] / 1000,
             p99_ms=b["p99_us"] / 1000,
+            p999_ms=b["p999_us"] / 1000,
+            max_ms=b["max_us"] / 1000,
             samples=int(b["samples"]),
         )
 
@@ -103,10 +107,13 @@ class Load:
         self._client.ask("zero")
 
     def wait(self, events: int, seconds: float = 60.0) -> float:
-        """Wait until every viewer has exactly `events` since `zero` or `resume`; the seconds that took."""
+        """Wait until every viewer has exactly `events` since `zero` or `resume`, numbered ones in order; the seconds
+        that took."""
         answer = self._client.ask(f"await {events} {seconds}")
         if answer["least"] != events or answer["most"] != events:
             raise BenchFailed(f"viewers got {answer['least']} to {answer['most']} of {events} events in {seconds:g} s")
+        if answer["errors"]:
+            raise BenchFailed(f"{answer['errors']} events were not the ones after those before them")
         return float(answer["seconds"])
 
     def drop(self) -> None:
@@ -121,12 +128,16 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(binaries: Path, port: int, targets: Sequence[Target], server_pid: int, *, sample: int = 1) -> Iterator[Load]:
-    """A load client whose connection i asks for `targets[i % len(targets)]`. Every `sample`-th measures latency."""
+def load(
+    binaries: Path, port: int, targets: Sequence[Target], server_pid: int, *, sample: int = 1, marks: bool = False
+) -> Iterator[Load]:
+    """A load client whose connection i asks for `targets[i % len(targets)]`. Every `sample`-th measures latency. With
+    `marks` these are the events, of which one frame may have several."""
     with tempfile.NamedTemporaryFile("w", prefix="targets-") as file:
         file.write("".join(f"{target}\n" for target in targets))
         file.flush()
-        with dialogue([binaries / "load_client", str(port), file.name, str(sample)]) as client:
+        options = [str(sample), *(["marks"] if marks else [])]
+        with dialogue([binaries / "load_client", str(port), file.name, *options]) as client:
             yield Load(client, server_pid)
 
 

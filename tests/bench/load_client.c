@@ -1,20 +1,24 @@
 /* Load client: many Server-Sent Events connections on one epoll loop, counting what arrives.
  *
- *   load_client PORT TARGETS [SAMPLE]
+ *   load_client PORT TARGETS [SAMPLE [marks]]
  *
  * TARGETS is a file of lines `path` or `path<TAB>header`; connection i uses line i modulo the count. Every SAMPLE-th
- * connection (default 1) also measures latency, from a mark `t=<CLOCK_REALTIME nanoseconds>;` inside the event.
+ * connection (default 1) also measures latency, from a mark `t=<CLOCK_REALTIME nanoseconds>;` inside the event. With
+ * `marks` every connection looks for marks, and they are counted instead of lines `id:`, so that several chunks of text
+ * in one event count as several. A mark may then have its number in the stream, `t=<nanoseconds>.<number>;`: each
+ * number that is not the last one + 1 is counted as an error.
  *
  * Commands on stdin, one line each; each is answered by one line of JSON on stdout:
  *   open N        open N connections more; answers when each has its response head, or failed
  *   snap          counters so far, and the latency since the last snap
  *   zero          per-connection event counts start again at 0
- *   await K S     answers when each connection has K events since the last zero/resume, at most S seconds later
+ *   await K S     answers when each connection has K events since the last zero/resume, at most S seconds later, with
+ *                 the least and the most that one has, and the errors in the numbers since then
  *   drop          close every connection
  *   resume        reopen every connection with the Last-Event-ID it saw; answers when each has its response head
  *   quit
  *
- * An event is a line that starts with `id:`. One read(2) per wake-up and connection, one buffer for all connections.
+ * Otherwise an event is a line that starts with `id:`. One read(2) per wake-up and connection, one buffer for all connections.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_CONNECTIONS = 16384, IN_FLIGHT = 128, BUFFER = 1 << 18, ID_MAX = 48, STEPS = 64, BUCKETS = 40 * STEPS };
+enum { MAX_CONNECTIONS = 16384, IN_FLIGHT = 128, BUFFER = 1 << 18, ID_MAX = 48, MARK_MAX = 40, STEPS = 64, BUCKETS = 40 * STEPS };
 
 typedef struct {
     int fd;              /* -1: closed */
@@ -42,19 +46,23 @@ typedef struct {
     int line_matched;    /* how much of "\nid:" was just seen; 4: inside the id */
     int id_length;
     uint64_t events;
+    int64_t number;      /* of the next mark */
+    int tail_length;     /* of what may be the begin of a mark that the last read cut */
     char id[ID_MAX];     /* last complete id */
     char partial[ID_MAX];
+    char tail[MARK_MAX];
 } connection;
 
 static connection connections[MAX_CONNECTIONS];
 static int connection_count, next_to_open, open_until, in_flight, opened, failed, closed_by_server, resuming;
 static char **targets;
-static int target_count, sample = 1;
+static int target_count, sample = 1, count_marks;
 static struct sockaddr_in server, source;
 static int epoll_fd;
-static uint64_t total_events, total_bytes, total_reads, histogram[BUCKETS], latency_count, latency_max;
+static uint64_t total_events, total_bytes, total_reads, histogram[BUCKETS], latency_count, latency_max,
+    errors;
 static double phase_started;
-static char buffer[BUFFER];
+static char buffer[MARK_MAX + BUFFER]; /* a read begins at MARK_MAX; before it is what the last one cut */
 
 static double now(clockid_t clock) {
     struct timespec t;
@@ -91,18 +99,34 @@ static double quantile(double q) {
     return 0;
 }
 
-static void sample_latency(const char *data, size_t length) {
+/* Read the marks in `data`, of which `c->tail_length` bytes before it belong to it; keep what may be a cut one. */
+static void read_marks(connection *c, int sampled, const char *data, const char *end) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     int64_t at = t.tv_sec * 1000000000LL + t.tv_nsec;
-    const char *end = data + length;
-    while ((data = memmem(data, end - data, "t=1", 3)) != NULL) {
+    data -= c->tail_length;
+    memcpy((char *)data, c->tail, c->tail_length);
+    const char *found = data;
+    while ((found = memmem(found, end - found, "t=1", 3)) != NULL) {
         char *stop;
-        data += 2;
-        if (end - data < 20) return; /* the mark is cut by the end of this read */
-        int64_t sent = strtoll(data, &stop, 10);
-        if (stop - data == 19 && *stop == ';' && at >= sent) observe((at - sent) / 1000);
+        found += 2;
+        if (end - found < MARK_MAX && !memchr(found, ';', end - found)) break; /* the end of this read cuts it */
+        int64_t sent = strtoll(found, &stop, 10), number = -1;
+        if (stop - found == 19 && *stop == '.') number = strtoll(stop + 1, &stop, 10);
+        if (stop - found < 19 || *stop != ';') continue;
+        if (number >= 0 && number != c->number++) {
+            errors++;
+            c->number = number + 1;
+        }
+        if (count_marks) {
+            c->events++;
+            total_events++;
+        }
+        if (sampled && at >= sent) observe((at - sent) / 1000);
+        data = found = stop;
     }
+    c->tail_length = end - data < MARK_MAX ? end - data : MARK_MAX - 1;
+    memcpy(c->tail, end - c->tail_length, c->tail_length);
 }
 
 /* --- connections ------------------------------------------------------------------------------------------------ */
@@ -178,8 +202,10 @@ static void read_body(connection *c, const char *data, const char *end) {
             if (*data == '\n') {
                 memcpy(c->id, c->partial, ID_MAX);
                 c->id[c->id_length] = 0;
-                c->events++;
-                total_events++;
+                if (!count_marks) {
+                    c->events++;
+                    total_events++;
+                }
                 c->line_matched = 1; /* this line end may begin the next match */
             } else if (*data != ' ' && *data != '\r' && c->id_length < ID_MAX - 1) {
                 c->partial[c->id_length++] = *data;
@@ -208,7 +234,7 @@ static void on_event(int index, uint32_t flags) {
         send_request(c, index);
         return;
     }
-    ssize_t got = read(c->fd, buffer, BUFFER);
+    ssize_t got = read(c->fd, buffer + MARK_MAX, BUFFER);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) {
         if (c->connecting) failed++;
@@ -218,11 +244,11 @@ static void on_event(int index, uint32_t flags) {
     }
     total_bytes += got;
     total_reads++;
-    const char *data = buffer, *end = buffer + got;
+    const char *data = buffer + MARK_MAX, *end = data + got;
     if (c->connecting) data = read_head(c, data, end);
     if (data < end) {
         read_body(c, data, end);
-        if (index % sample == 0) sample_latency(data, end - data);
+        if (count_marks || index % sample == 0) read_marks(c, index % sample == 0, data, end);
     }
 }
 
@@ -245,15 +271,16 @@ static void drop_all(void) {
 }
 
 static void zero(void) {
-    for (int i = 0; i < connection_count; i++) connections[i].events = 0;
+    for (int i = 0; i < connection_count; i++) connections[i].events = connections[i].number = 0;
+    errors = 0;
     phase_started = now(CLOCK_MONOTONIC);
 }
 
 static void print_snap(void) {
     printf("{\"events\":%lu,\"bytes\":%lu,\"reads\":%lu,\"cpu\":%.6f,\"wall\":%.6f,\"closed\":%d,"
-           "\"samples\":%lu,\"p50_us\":%.0f,\"p99_us\":%.0f,\"max_us\":%lu}\n",
+           "\"samples\":%lu,\"p50_us\":%.0f,\"p99_us\":%.0f,\"p999_us\":%.0f,\"max_us\":%lu}\n",
            total_events, total_bytes, total_reads, cpu_seconds(), now(CLOCK_MONOTONIC), closed_by_server, latency_count,
-           quantile(0.5), quantile(0.99), latency_max);
+           quantile(0.5), quantile(0.99), quantile(0.999), latency_max);
     memset(histogram, 0, sizeof histogram);
     latency_count = latency_max = 0;
 }
@@ -300,8 +327,8 @@ static void check_waiting(void) {
             if (events > most) most = events;
             if (least < await_events && t < await_until) return;
         }
-        printf("{\"done\":%s,\"least\":%lu,\"most\":%lu,\"seconds\":%.6f}\n", least >= await_events ? "true" : "false",
-               least, most, t - phase_started);
+        printf("{\"done\":%s,\"least\":%lu,\"most\":%lu,\"errors\":%lu,\"seconds\":%.6f}\n",
+               least >= await_events ? "true" : "false", least, most, errors, t - phase_started);
         waiting = IDLE;
     }
 }
@@ -329,6 +356,7 @@ int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     read_targets(argv[2]);
     if (argc > 3) sample = atoi(argv[3]);
+    count_marks = argc > 4;
     server.sin_family = source.sin_family = AF_INET;
     server.sin_port = htons(atoi(argv[1]));
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -83,9 +83,9 @@ class Dialogue:
 
 
 @contextlib.contextmanager
-def dialogue(command: Sequence[str | Path], *, on_server_core: bool = False) -> Iterator[Dialogue]:
+def dialogue(command: Sequence[str | Path], *, on_server_core: bool = False, **options: Any) -> Iterator[Dialogue]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with process(command, on_server_core=on_server_core, **pipes) as child:
+    with process(command, on_server_core=on_server_core, **pipes, **options) as child:
         yield Dialogue(child)
 
 

@@ -19,6 +19,7 @@ from bench_emitter import append, emitter, logs, start
 from bench_fanout import burst, fanout
 from bench_many import latency, many
 from bench_render import render
+from bench_shapes import runs, tokens
 from bench_viewers import connects, memory, storm
 from figures import Bench, Run, keep, table
 from processes import OTHER_CORES, compiled, machine
@@ -28,6 +29,8 @@ BENCHES: dict[str, Bench] = {
     "burst": burst,
     "many": many,
     "latency": latency,
+    "runs": runs,
+    "tokens": tokens,
     "memory": memory,
     "connects": connects,
     "storm": storm,

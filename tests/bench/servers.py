@@ -1,5 +1,8 @@
-"""The servers that are measured: the bare send loop, Nchan, and an edge. Each serves one stream named `viewer_path`
-and has `send(rate, count)`, which publishes frames of FRAME_BYTES and returns when the last was handed over."""
+"""The servers that are measured: the bare send loop, Nchan, a hand-made one, and an edge.
+
+For one stream, the first of `targets`: `send(rate, count)` publishes frames of FRAME_BYTES and returns when the last
+was handed over. For many: `watching(number)` is what the viewer of stream `x<number>` asks for, `road` and `address`
+are what `traffic.py` publishes by, and `redis` is the store of its own, if there is one."""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from typing import Any
 
 import jwt
 from load import Target, paced
-from processes import OTHER_CORES, ROOT, BenchFailed, Dialogue, children, dialogue, process, wait_until
+from processes import OTHER_CORES, ROOT, SERVER_CORE, BenchFailed, Dialogue, children, dialogue, process, wait_until
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.publishing import outbox
@@ -33,12 +36,13 @@ FRAME_BYTES = 270
 """One event on the wire: id, event and data lines and the blank line, without the chunk framing around it."""
 SECRET = "bench-secret-of-at-least-32-characters"
 OWNER = keys.Owner("bench")
+NCHAN_OVERHEAD = len("id: 1763682345:0\ndata: \n\n")
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 
-def mark() -> str:
-    """What the load client reads latencies from."""
-    return f"t={time.time_ns()};"
+def mark(ordinal: int | None = None) -> str:
+    """What the load client reads latencies from, and whether an event of a stream is missing or comes twice."""
+    return f"t={time.time_ns()};" if ordinal is None else f"t={time.time_ns()}.{ordinal};"
 
 
 # --- the floor -------------------------------------------------------------------------------------------------------
@@ -95,11 +99,17 @@ class Nchan:
     """nginx with libnginx-mod-nchan: the same product idea in C. One worker; messages are published by HTTP POST."""
 
     name = "Nchan"
+    road = "post"
+    redis = None
 
     def __init__(self, pid: int, port: int) -> None:
         self.pid = pid
         self.port = port
-        self.targets = [Target("/sub/bench")]
+        self.address = str(port)
+        self.targets = [self.watching("bench")]
+
+    def watching(self, stream: str) -> Target:
+        return Target(f"/sub/{stream}")
 
     def send(self, rate: float, count: int) -> None:
         """One POST an event; without a rate they are pipelined, as fast as nginx takes them."""
@@ -117,8 +127,7 @@ class Nchan:
                         read_answer(answers)
 
     def _post(self) -> bytes:
-        overhead = len("id: 1763682345:0\ndata: \n\n")
-        body = mark().ljust(FRAME_BYTES - overhead, "x").encode()
+        body = mark().ljust(FRAME_BYTES - NCHAN_OVERHEAD, "x").encode()
         head = f"POST /pub/bench HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
@@ -155,6 +164,34 @@ def answers_on(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+# --- hand-made -------------------------------------------------------------------------------------------------------
+
+
+class HandMade:
+    """`handmade.py` on a Redis of its own."""
+
+    name = "hand-made"
+    road = "xadd"
+
+    def __init__(self, pid: int, port: int, redis: EmbeddedRedis) -> None:
+        self.pid = pid
+        self.port = port
+        self.redis = redis
+        self.address = redis.url
+
+    def watching(self, stream: str) -> Target:
+        return Target(f"/{stream}")
+
+
+@contextlib.contextmanager
+def hand_made(redis: EmbeddedRedis) -> Iterator[HandMade]:
+    with reserved_ports(1) as (port,):
+        command = [sys.executable, ROOT / "tests" / "bench" / "handmade.py", redis.url, str(port)]
+        with process(command, on_server_core=True) as child:
+            wait_until("the hand-made server", lambda: answers_on(port), 20)
+            yield HandMade(child.pid, port, redis)
+
+
 # --- the edge --------------------------------------------------------------------------------------------------------
 
 
@@ -168,10 +205,10 @@ def viewer(execution_id: str, number: int = 0) -> Target:
     return Target(f"/api/agent/executions/{execution_id}/stream", f"Authorization: Bearer {token(number)}")
 
 
-def bench_event(execution_id: str, type_: str = "tool:progress") -> Prepared:
+def bench_event(execution_id: str, type_: str = "tool:progress", *, ordinal: int | None = None) -> Prepared:
     """An event whose frame has FRAME_BYTES, made by hand so that the publisher costs next to nothing."""
     stamp = ids.now_ms()
-    data = f'{{"callId":"c1","message":"{mark()}'
+    data = f'{{"callId":"c1","message":"{mark(ordinal)}'
     json = f'{{"type":"{type_}","executionId":"{execution_id}","ts":{stamp},"data":{data}'
     overhead = len(f"id: {stamp}-100\nevent: {type_}\ndata: \n\n") + len('"}}')
     return Prepared(type_, (json.ljust(FRAME_BYTES - overhead, "x") + '"}}').encode())
@@ -181,15 +218,20 @@ class Edge:
     """`python -m broker serve` on a Redis of its own."""
 
     name = "Runcast"
+    road = "emitter"
 
     def __init__(self, pid: int, port: int, admin_port: int, redis: EmbeddedRedis) -> None:
         self.pid = pid
         self.port = port
         self.admin_port = admin_port
         self.redis = redis
+        self.address = redis.url
         self.targets = [viewer("bench")]
         self.start_seconds = 0.0
         self._producers = 0
+
+    def watching(self, stream: str) -> Target:
+        return viewer(stream)
 
     def create(self, execution_ids: Sequence[str]) -> None:
         """Executions that have begun: each log has one event."""
@@ -266,11 +308,16 @@ def edge_environment(redis: EmbeddedRedis, port: int, admin_port: int) -> dict[s
 
 
 @contextlib.contextmanager
-def embedded_redis() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as redis:
-        assert redis.process is not None
-        os.sched_setaffinity(redis.process.pid, OTHER_CORES)
+def embedded_redis(*, on_server_core: bool = False, durable: bool = False) -> Iterator[EmbeddedRedis]:
+    """`durable`: with an append-only file, synced every second."""
+    with EmbeddedRedis(*(("--appendonly", "yes", "--appendfsync", "everysec") if durable else ())) as redis:
+        os.sched_setaffinity(redis_pid(redis), SERVER_CORE if on_server_core else OTHER_CORES)
         yield redis
+
+
+def redis_pid(redis: EmbeddedRedis) -> int:
+    assert redis.process is not None
+    return redis.process.pid
 
 
 @contextlib.contextmanager
