@@ -8,13 +8,19 @@ from typing import Any
 
 from figures import Figure, Run, at_least, at_most, median
 from load import Load, Target, load
-from processes import rss_bytes
+from processes import forget_peak, peak_bytes, rss_bytes
 from servers import Edge, bench_event, edge, embedded_redis, nchan, nchan_missing, viewer
 
 SETTLE_SECONDS = 2.0
+AT_REST_SECONDS = 5.0
 
 
 def memory(run: Run) -> list[Figure]:
+    """Of viewers that come one after the other, and of viewers that come all at once, and again."""
+    return [*_paced(run), *_unpaced(run)]
+
+
+def _paced(run: Run) -> list[Figure]:
     viewers = run.size(5000, 1000)
     figures = []
     for title, executions in (("100 executions", 100), ("an execution each", viewers)):
@@ -33,42 +39,111 @@ def memory(run: Run) -> list[Figure]:
 
 def _grown(run: Run, server: Any, targets: list[Target], viewers: int) -> float:
     """KB by which a server grows per viewer, once its first few have made it load what it needs."""
-    with load(run.binaries, server.port, targets[:50], server.pid) as client:
-        client.open(100)
-    time.sleep(0.5)
-    before = rss_bytes(server.pid)
+    before = _warmed(run, server, targets)
     with load(run.binaries, server.port, targets, server.pid) as client:
         client.open(viewers)
         time.sleep(SETTLE_SECONDS)
         return (rss_bytes(server.pid) - before) / viewers / 1024
 
 
+def _warmed(run: Run, server: Any, targets: list[Target]) -> int:
+    """The resident set of a server that has had a few viewers."""
+    with load(run.binaries, server.port, targets[:50], server.pid) as client:
+        client.open(100)
+    time.sleep(0.5)
+    return rss_bytes(server.pid)
+
+
+def _unpaced(run: Run) -> list[Figure]:
+    """Viewers that all connect at once, three times, each time after all have left."""
+    viewers = run.size(5000, 1000)
+    figures = []
+    for title, executions, limit in (("100 executions", 100, 4), ("an execution each", viewers, 5)):
+        with edge() as server:
+            server.create([f"x{number}" for number in range(executions)])
+            targets = [viewer(f"x{number % executions}", number) for number in range(viewers)]
+            before = _warmed(run, server, targets)
+            rounds = [_crowd(run, server, targets, before) for _ in range(3)]
+        rests, peaks = [rest for rest, _ in rounds], [peak for _, peak in rounds]
+        title = f"{viewers:,} viewers of {title} at once"
+        note = f"{AT_REST_SECONDS:g} s after; rounds {', '.join(f'{rest:.1f}' for rest in rests)}"
+        figures += [
+            at_most(f"{title}: at rest", max(rests), "KB/viewer", limit, note),
+            at_most(f"{title}: peak", max(peaks), "KB/viewer", 8, ", ".join(f"{peak:.1f}" for peak in peaks)),
+            at_most(f"{title}: third round / first", rests[-1] / rests[0], "x", 1.1),
+        ]
+    return figures
+
+
+def _crowd(run: Run, server: Edge, targets: list[Target], before: int) -> tuple[float, float]:
+    """KB per viewer above `before`: at rest, and at the most."""
+    forget_peak(server.pid)
+    with load(run.binaries, server.port, targets, server.pid) as client:
+        client.pace(len(targets))
+        client.open(len(targets))
+        client.wait(1)
+        time.sleep(AT_REST_SECONDS)
+        grown = rss_bytes(server.pid) - before, peak_bytes(server.pid) - before
+    time.sleep(1)  # all have left
+    return grown[0] / len(targets) / 1024, grown[1] / len(targets) / 1024
+
+
 def connects(run: Run) -> list[Figure]:
-    """Every open brings a token of its own, which the edge has never seen."""
+    """Opens with tokens that the edge has never seen, each its own, and again with the same; then logs of 300 events
+    that one viewer after the other reads."""
     viewers, executions = run.size(4000, 500), 50
-    rates, walls, shares = [], [], []
+    rates: dict[str, list[float]] = {"a new token": [], "a known token": []}
+    notes: dict[str, str] = {}
     with edge() as server:
         server.create([f"x{number}" for number in range(executions)])
         for round_ in range(run.size(3, 1)):
             first = round_ * viewers
             targets = [viewer(f"x{number % executions}", first + number) for number in range(viewers)]
             with load(run.binaries, server.port, targets, server.pid) as client:
-                client.begin()
-                walls.append(viewers / client.open(viewers))
-                client.wait(1)
-                window = client.end()
-                rates.append(viewers / window.server_cpu)
-                shares.append(window.client_share)
-            time.sleep(1)
-    note = f"{median(walls):,.0f}/s by the clock; load client {median(shares):.0%} of a core"
-    return [at_least("authenticated opens, replay of 1 event included", median(rates), "/s per core", 3000, note)]
+                for which, measured in rates.items():
+                    client.begin()
+                    wall = viewers / client.open(viewers)
+                    client.wait(1)
+                    window = client.end()
+                    measured.append(viewers / window.server_cpu)
+                    notes[which] = f"{wall:,.0f}/s by the clock; load client {window.client_share:.0%} of a core"
+                    client.drop()
+                    time.sleep(1)
+        figures = [
+            at_least(f"authenticated opens, {which}", median(rates[which]), "/s per core", limit, notes[which])
+            for which, limit in (("a new token", 5000), ("a known token", 8000))
+        ]
+        return [*figures, *_reads(run, server)]
+
+
+def _reads(run: Run, server: Edge) -> list[Figure]:
+    events, opens = 300, run.size(200, 20)
+    server.publish([("read", [bench_event("read") for _ in range(100)]) for _ in range(events // 100)])
+    with load(run.binaries, server.port, [viewer("read")], server.pid) as client:
+        client.begin()
+        times = [client.read(events) for _ in range(opens)]
+        cpu = client.end().server_cpu
+    note = f"{opens} opens one after the other; edge CPU {cpu / opens * 1000:.2f} ms each"
+    figures = []
+    for place, what in enumerate(("first byte", f"all {events} events")):
+        millis = sorted(each[place] * 1000 for each in times)
+        p99 = millis[int(len(millis) * 0.99)]
+        figures.append(Figure(f"open to {what}, p50", median(millis), "ms", note=f"p99 {p99:.2f} ms; {note}"))
+    return figures
 
 
 def storm(run: Run) -> list[Figure]:
-    """Viewers drop, miss 100 events, and resume: at the edge they had, and at one that has just started."""
+    """Viewers drop, miss 100 events, and resume: at the edge they had, and at one that has just started; a few at a
+    time, and all at once."""
     viewers, missed = run.size(5000, 500), 100
     figures = []
-    for executions, restart in ((1, False), (100, False), (1, True), (100, True)):
+    for executions, restart, paced in (
+        (1, False, True),
+        (100, False, True),
+        (1, True, True),
+        (100, True, True),
+        (100, False, False),
+    ):
         with embedded_redis() as redis, contextlib.ExitStack() as life:
             first = life.enter_context(edge(redis))
             names = [f"x{number}" for number in range(executions)]
@@ -81,6 +156,9 @@ def storm(run: Run) -> list[Figure]:
                 time.sleep(1)
                 first.publish([(name, [bench_event(name) for _ in range(missed)]) for name in names])
                 title = f"{viewers:,} viewers of {executions}"
+                if not paced:
+                    client.pace(viewers)
+                    title += ", at once"
                 if restart:
                     life.close()
                     first = life.enter_context(edge(redis, first.port))

@@ -72,6 +72,17 @@ class Load:
             raise BenchFailed(f"{answer['failed']} of {count} streams were refused")
         return float(answer["seconds"])
 
+    def read(self, events: int) -> tuple[float, float]:
+        """Open one more viewer: seconds until it has its response head, and until it has `events`, as all have."""
+        answer = self._client.ask(f"open 1 {events}")
+        if answer.get("failed") or answer["least"] != events or answer["most"] != events:
+            raise BenchFailed(f"a viewer could not read {events} events: {answer}")
+        return float(answer["heads"]), float(answer["seconds"])
+
+    def pace(self, at_a_time: int) -> None:
+        """At most so many viewers are being opened at a time."""
+        self._client.ask(f"pace {at_a_time}")
+
     def watch(self, server_pid: int) -> None:
         """Another process is the server now."""
         self._server_pid = server_pid

@@ -9,7 +9,9 @@
  * number that is not the last one + 1 is counted as an error.
  *
  * Commands on stdin, one line each; each is answered by one line of JSON on stdout:
- *   open N        open N connections more; answers when each has its response head, or failed
+ *   pace N        from now on at most N connections are being opened at a time (128 at first)
+ *   open N [K]    open N connections more; answers when each has its response head, or failed; with K, then as `await`
+ *                 does, 60 s long, and `heads` tells when all had their response head
  *   snap          counters so far, and the latency since the last snap
  *   zero          per-connection event counts start again at 0
  *   await K S     answers when each connection has K events since the last zero/resume, at most S seconds later, with
@@ -36,7 +38,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_CONNECTIONS = 16384, IN_FLIGHT = 128, BUFFER = 1 << 18, ID_MAX = 48, MARK_MAX = 40, STEPS = 64, BUCKETS = 40 * STEPS };
+enum { MAX_CONNECTIONS = 16384, BUFFER = 1 << 18, ID_MAX = 48, MARK_MAX = 40, STEPS = 64, BUCKETS = 40 * STEPS };
 
 typedef struct {
     int fd;              /* -1: closed */
@@ -55,6 +57,7 @@ typedef struct {
 
 static connection connections[MAX_CONNECTIONS];
 static int connection_count, next_to_open, open_until, in_flight, opened, failed, closed_by_server, resuming;
+static int in_flight_most = 128;
 static char **targets;
 static int target_count, sample = 1, count_marks;
 static struct sockaddr_in server, source;
@@ -176,7 +179,7 @@ static void start(int index) {
 }
 
 static void open_more(void) {
-    while (next_to_open < open_until && in_flight < IN_FLIGHT) start(next_to_open++);
+    while (next_to_open < open_until && in_flight < in_flight_most) start(next_to_open++);
 }
 
 /* Skip the response head; the rest of `data` belongs to the body. */
@@ -255,8 +258,8 @@ static void on_event(int index, uint32_t flags) {
 /* --- commands --------------------------------------------------------------------------------------------------- */
 
 static enum { IDLE, OPENING, AWAITING } waiting;
-static uint64_t await_events;
-static double await_until;
+static uint64_t await_events, open_events;
+static double await_until, heads;
 
 static void begin_opening(int until) {
     open_until = until < MAX_CONNECTIONS ? until : MAX_CONNECTIONS;
@@ -286,9 +289,10 @@ static void print_snap(void) {
 }
 
 static void command(const char *line) {
-    int number = 0;
+    int number = 0, more = 0;
     double seconds = 0;
-    if (sscanf(line, "open %d", &number) == 1) {
+    if (sscanf(line, "open %d %d", &number, &more) >= 1) {
+        open_events = more;
         connection_count = connection_count + number < MAX_CONNECTIONS ? connection_count + number : MAX_CONNECTIONS;
         begin_opening(connection_count);
     } else if (sscanf(line, "await %d %lf", &number, &seconds) == 2) {
@@ -297,8 +301,12 @@ static void command(const char *line) {
         waiting = AWAITING;
     } else if (!strncmp(line, "resume", 6)) {
         resuming = 1;
+        open_events = 0;
         next_to_open = 0;
         begin_opening(connection_count);
+    } else if (sscanf(line, "pace %d", &number) == 1) {
+        in_flight_most = number;
+        printf("{}\n");
     } else if (!strncmp(line, "snap", 4)) {
         print_snap();
     } else if (!strncmp(line, "zero", 4)) {
@@ -317,6 +325,14 @@ static void check_waiting(void) {
     if (waiting == OPENING) {
         open_more();
         if (next_to_open < open_until || in_flight) return;
+        if (open_events && !failed) {
+            heads = t - phase_started;
+            await_events = open_events;
+            await_until = t + 60;
+            waiting = AWAITING;
+            check_waiting();
+            return;
+        }
         printf("{\"opened\":%d,\"failed\":%d,\"seconds\":%.6f}\n", opened, failed, t - phase_started);
         waiting = IDLE;
     } else if (waiting == AWAITING) {
@@ -327,8 +343,8 @@ static void check_waiting(void) {
             if (events > most) most = events;
             if (least < await_events && t < await_until) return;
         }
-        printf("{\"done\":%s,\"least\":%lu,\"most\":%lu,\"errors\":%lu,\"seconds\":%.6f}\n",
-               least >= await_events ? "true" : "false", least, most, errors, t - phase_started);
+        printf("{\"done\":%s,\"least\":%lu,\"most\":%lu,\"errors\":%lu,\"heads\":%.6f,\"seconds\":%.6f}\n",
+               least >= await_events ? "true" : "false", least, most, errors, heads, t - phase_started);
         waiting = IDLE;
     }
 }

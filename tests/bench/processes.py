@@ -39,6 +39,18 @@ def rss_bytes(pid: int) -> int:
     raise BenchFailed(f"no Rss of process {pid}")
 
 
+def peak_bytes(pid: int) -> int:
+    """The largest resident set since `forget_peak`."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise BenchFailed(f"no VmHWM of process {pid}")
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5)
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
