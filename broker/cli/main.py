@@ -45,6 +45,7 @@ from emitter.store.connection import one_line
 from emitter.wire.ids import parse_event_id
 
 DEFAULT_EDGE = "http://127.0.0.1:8080"
+WORKERS_MAX = 128
 DEV_SCOPES = SCOPES - {"admin"}
 
 
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     each.set_defaults(command=_demo)
 
     each = commands.add_parser("serve", help="run an edge")
-    each.add_argument("--workers", type=int, default=0, metavar="N", help="N supervised processes on one port")
+    each.add_argument("--workers", type=_workers, metavar="N", help="N supervised processes on one port")
     each.add_argument("--dev", action="store_true", help="loopback only, with a generated secret")
     each.set_defaults(command=_serve)
 
@@ -126,9 +127,15 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("settings", help="print every setting").set_defaults(command=_settings)
 
     each = commands.add_parser("edge")  # what the supervisor starts; not for people
-    each.add_argument("fds", type=int, nargs=3)
+    each.add_argument("numbers", type=int, nargs=5)
     each.set_defaults(command=_edge)
     return parser
+
+
+def _workers(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= WORKERS_MAX:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 to {WORKERS_MAX}")
 
 
 def _edge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,8 +167,6 @@ def _serve(arguments: argparse.Namespace) -> int:
         token = minted(settings, "dev", scopes=DEV_SCOPES, ttl=86_400)
         console = f"http://127.0.0.1:{settings.port}/#token={token}"
         print(f"DEVELOPMENT MODE: loopback only. The console of user dev, signed in:\n{console}", file=sys.stderr)
-    if arguments.workers < 0:
-        raise ValueError("--workers is 1 or more")
     if arguments.workers:
         asyncio.run(Supervisor(settings, arguments.workers, environ).run())
     else:
@@ -187,7 +192,7 @@ def _edge(arguments: argparse.Namespace) -> int:
     settings = load_settings(os.environ)
     configure_logs(settings.log_level)
     try:
-        asyncio.run(run_child(settings, *arguments.fds))
+        asyncio.run(run_child(settings, *arguments.numbers))
     except asyncio.CancelledError:
         return 1
     return 0

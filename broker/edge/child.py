@@ -10,18 +10,22 @@ import socket
 from broker.base.settings import Settings
 from broker.edge.edge import Edge, serve
 from broker.edge.supervisor import BEAT_SECONDS
+from broker.http.shares import Shares
 
 
-async def run_child(settings: Settings, public_fd: int, admin_fd: int, beat_fd: int) -> None:
-    """The child's side: serve on inherited sockets, and beat."""
+async def run_child(
+    settings: Settings, number: int, public_fd: int, admin_fd: int, beat_fd: int, shares_fd: int
+) -> None:
+    """The side of the child with this number: serve on inherited sockets, and beat."""
     public, admin = socket.socket(fileno=public_fd), socket.socket(fileno=admin_fd)
+    shares = Shares(shares_fd, number)
     beating: list[asyncio.Task[None]] = []
 
     def ready(_: Edge) -> None:
         beating.append(asyncio.create_task(_beat(beat_fd), name="beat"))
 
     try:
-        await serve(settings, public=public, admin=admin, ready=ready)
+        await serve(settings, public=public, admin=admin, shares=shares, ready=ready)
     finally:
         for task in beating:
             task.cancel()

@@ -37,6 +37,7 @@ from broker.http.connection import Unreadable
 from broker.http.gateway import MAX_BODY_BYTES, Gateway
 from broker.http.listener import SETTLE_SECONDS, Counts, Listener, listen
 from broker.http.responses import WATCH_SECONDS, Responses
+from broker.http.shares import Shares
 from broker.http.static import StaticFiles
 from broker.log.cluster_subscription import subscription
 from broker.log.delivery_spans import Deliveries
@@ -75,12 +76,17 @@ UNREADY_SECONDS = 5.0
 class Edge:
     """One edge process: `async with Edge(settings) as edge:` serves until the block ends, then drains.
 
-    `public` and `admin` are sockets that a supervisor has bound; by default the edge binds the addresses of the
-    settings. `port` and `admin_port` are its ports.
+    `public` and `admin` are sockets that a supervisor has bound, and `shares` knows the other processes that accept
+    from `public`; by default the edge binds the addresses of the settings. `port` and `admin_port` are its ports.
     """
 
     def __init__(
-        self, settings: Settings, *, public: socket.socket | None = None, admin: socket.socket | None = None
+        self,
+        settings: Settings,
+        *,
+        public: socket.socket | None = None,
+        admin: socket.socket | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self._room = descriptors.room(settings, descriptors.limit())
         self._warn_of(settings)
@@ -93,6 +99,7 @@ class Edge:
         self._vitals = RecentRates(self.metrics)
         self._started_at = ids.now_ms()
         self._sockets = (public, admin)
+        self._shares = shares
         self._stack = contextlib.AsyncExitStack()
         self._log = get_logger()
         self._tasks: list[asyncio.Task[None]] = []
@@ -261,9 +268,7 @@ class Edge:
         metrics.sockets_limit.set(self._room.sockets)
         sock = self._sockets[0] or listen(settings.host, settings.port)
         counts = Counts(metrics.sockets, metrics.rejected[RejectReason.SOCKETS])
-        # Other processes accept from a socket that a supervisor has bound.
-        shared = self._room.streams if self._sockets[0] else 0
-        self._public = Listener(sock, self._room.sockets, counts, shared=shared)
+        self._public = Listener(sock, self._room.sockets, counts, shares=self._shares, full=self._room.streams)
         self.port = self._public.port
         self._responses = Responses(settings, self.authenticator.is_revoked)
         settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)
@@ -389,6 +394,7 @@ async def serve(
     *,
     public: socket.socket | None = None,
     admin: socket.socket | None = None,
+    shares: Shares | None = None,
     ready: Callable[[Edge], None] = lambda _: None,
 ) -> None:
     """Run an edge until SIGTERM or SIGINT; a second signal ends it at once."""
@@ -406,6 +412,6 @@ async def serve(
     leave_signals_to_this_process()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with Edge(settings, public=public, admin=admin) as edge:
+    async with Edge(settings, public=public, admin=admin, shares=shares) as edge:
         ready(edge)
         await stop.wait()

@@ -1,8 +1,9 @@
 """`runcast serve --workers N`: N edge processes on one port, replaced when they die or hang, stopped in order.
 
 The supervisor binds the public socket and its children accept from it: what waits in the socket's queue when a child
-dies is accepted by the others. Each child has an admin port of its own (the first is `RUNCAST_ADMIN_PORT`), because a
-shared one would answer for a random child.
+dies is accepted by the others. They share the numbers of their connections, and the least full one accepts. Sockets of
+their own (SO_REUSEPORT) would spread by chance, and leave connections to a child that hangs. Each child has an admin
+port of its own (the first is `RUNCAST_ADMIN_PORT`), because a shared one would answer for a random child.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from collections.abc import Mapping
 
 from broker.base.logging import get_logger
 from broker.base.settings import Settings
+from broker.http import shares as shares_of
 from broker.http.listener import listen
+from broker.http.shares import Shares
 
 BEAT_SECONDS = 1.0
 HUNG_SECONDS = 15.0
@@ -39,6 +42,7 @@ class Child:
         self.heard_at = 0.0
         self.started_at = 0.0
         self.beats = 0
+        self.share: Shares
 
     def hung(self, now: float) -> bool:
         return now - self.heard_at > (HUNG_SECONDS if self.beats else START_SECONDS)
@@ -68,9 +72,14 @@ class Supervisor:
             admins = [sockets.enter_context(self._admin_socket(child.number)) for child in self._children]
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+            shares = shares_of.create(len(self._children))
+            sockets.callback(os.close, shares)
+            for child in self._children:
+                child.share = Shares(shares, child.number)
+            both = zip(self._children, admins, strict=True)
             self._log.info("supervisor_started", workers=len(self._children), port=public.getsockname()[1])
             await asyncio.gather(
-                *(self._keep(child, public, admin) for child, admin in zip(self._children, admins, strict=True)),
+                *(self._keep(child, public, admin, shares) for child, admin in both),
                 self._let_go(public),
             )
         self._log.info("supervisor_stopped")
@@ -94,11 +103,12 @@ class Supervisor:
         """Let the children drain and end; `run` returns when they have."""
         self._stopping.set()
 
-    async def _keep(self, child: Child, public: socket.socket, admin: socket.socket) -> None:
+    async def _keep(self, child: Child, public: socket.socket, admin: socket.socket, shares: int) -> None:
         """One child after another, until the supervisor stops."""
         pause = RESTART_SECONDS[0]
         while not self._stopping.is_set():
-            code = await self._run_child(child, public, admin)
+            code = await self._run_child(child, public, admin, shares)
+            child.share.leave()
             if self._stopping.is_set():
                 return
             lived = time.monotonic() - child.started_at
@@ -108,10 +118,10 @@ class Supervisor:
                 async with asyncio.timeout(pause * random.uniform(0.5, 1)):
                     await self._stopping.wait()
 
-    async def _run_child(self, child: Child, public: socket.socket, admin: socket.socket) -> int:
+    async def _run_child(self, child: Child, public: socket.socket, admin: socket.socket, shares: int) -> int:
         reading, writing = os.pipe()
-        fds = (public.fileno(), admin.fileno(), writing)
-        command = [sys.executable, "-m", "broker", "edge", *map(str, fds)]
+        fds = (public.fileno(), admin.fileno(), writing, shares)
+        command = [sys.executable, "-m", "broker", "edge", *map(str, (child.number, *fds))]
         try:
             child.process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=fds, env=self._environ, start_new_session=True

@@ -21,16 +21,20 @@ from broker.base.logging import Seldom
 from broker.base.problem import Problem
 from broker.http.errors import RESPONSE_HEADERS
 from broker.http.open_connections import SPARED_SECONDS, OpenConnections
+from broker.http.shares import Shares
 from emitter import tasks
 from emitter.errors import InvalidSetting
 
 BACKLOG = 4096
 ACCEPTS = 16
 """Connections accepted in one turn; then other processes on the socket and other work of the loop have theirs."""
-LEAVE_SECONDS = 0.02
-"""How long a nearly full process leaves new connections to its siblings; a half full one waits half as long."""
+LEAVE_SECONDS = 0.01
+"""How long a process leaves new connections to a sibling that has fewer. One that is idle takes them at once; one that
+is busy for longer had better not get them."""
+UNEVEN = 50
+"""By a fiftieth of its connections a process may have more than the least full one."""
 FULL_SECONDS = 0.1
-"""How long a full process does."""
+"""How long a full process leaves new connections to its siblings."""
 SCARCE_SECONDS = 0.01
 """Pause between turns while room is scarce: a flood costs a part of a core."""
 RETRY_SECONDS = 1.0
@@ -89,16 +93,21 @@ class Counts(NamedTuple):
 class Listener:
     """Accepts at most `limit` connections from a socket, and gives each to a protocol that `factory` makes.
 
-    Protocols report their state to `connections`. If other processes accept from the same socket, `shared` is the
-    number of connections at which this process counts as full; the least full process accepts the next.
+    Protocols report their state to `connections`. If other processes accept from the same socket, `shares` knows them:
+    the least full process accepts the next. `full` is the number of connections at which this one does so only when
+    no other does.
     """
 
-    def __init__(self, sock: socket.socket, limit: int, counts: Counts, *, shared: int = 0) -> None:
+    def __init__(
+        self, sock: socket.socket, limit: int, counts: Counts, *, shares: Shares | None = None, full: int = 0
+    ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._limit = limit
         self._counts = counts
-        self._shared = shared
+        self._shares = shares
+        self._full = full or limit
+        self._left_to: int | None = None
         self._opening: set[asyncio.Task[Any]] = set()
         self._turn: asyncio.TimerHandle | None = None
         self._refused = Seldom("connections_refused")
@@ -113,19 +122,21 @@ class Listener:
     async def listening(self, factory: Callable[[], asyncio.Protocol], settle_seconds: float) -> AsyncIterator[None]:
         self._factory = factory
         self._loop = asyncio.get_running_loop()
+        self._report()
         self._loop.add_reader(self._sock, self._wake)
         watch = asyncio.create_task(self._watch(), name="connection-limits")
         try:
             yield
         finally:
             self.draining = True
+            self._report()
             await self._close(settle_seconds)
             await tasks.end([watch, *self._opening])
 
     async def _close(self, settle_seconds: float) -> None:
         """Stop listening. Connections in the kernel's queue may have sent a request: they are answered."""
         for _ in range(BACKLOG):
-            if not self._take():
+            if not self._take(ACCEPTS):
                 break
         if self._turn is not None:
             self._turn.cancel()
@@ -140,22 +151,31 @@ class Listener:
 
     def _wake(self) -> None:
         pause = self._patience()
-        if pause < 0.001:
-            self._take()
-        else:
+        if pause:
             self._pause(pause)
+        else:
+            self._take(self._turn_size())
 
     def _patience(self) -> float:
         """How long to leave new connections to siblings with more room, or to give the loop time for other work."""
-        if not self._shared:
+        self._report()
+        self._left_to = None
+        least = self._least()
+        if least is None:
             return SCARCE_SECONDS if self.open >= self._limit else 0.0
-        return FULL_SECONDS if self.open >= self._shared else LEAVE_SECONDS * self.open / self._shared
+        if self.draining or self.open >= self._full:
+            return FULL_SECONDS
+        if self.open > least + self.open // UNEVEN:
+            self._left_to = least
+            return LEAVE_SECONDS
+        return 0.0
 
     def _turn_size(self) -> int:
-        """How many to accept: with siblings, a fiftieth of `shared`, within the room that is left."""
-        if not self._shared or self.open >= self._shared:
+        """How many to accept: with siblings no more than the least full one has."""
+        least = self._least()
+        if least is None:
             return ACCEPTS
-        return max(1, min(ACCEPTS, self._shared // 50, self._shared - self.open))
+        return max(1, min(ACCEPTS, self._full - self.open, least + 1 + self.open // UNEVEN - self.open))
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock)
@@ -166,11 +186,24 @@ class Listener:
     def _resume(self) -> None:
         self._turn = None
         self._loop.add_reader(self._sock, self._wake)
-        self._take()
+        # A sibling that took nothing of what was left to it hangs, or is busy.
+        if self._left_to is None or self._least() in (None, self._left_to):
+            self._take(ACCEPTS)
 
-    def _take(self) -> bool:
+    def _least(self) -> int | None:
+        return None if self._shares is None else self._shares.least()
+
+    def _report(self) -> None:
+        if self._shares is None:
+            return
+        if self.draining:
+            self._shares.leave()
+        else:
+            self._shares.report(self.open)
+
+    def _take(self, most: int) -> bool:
         """Accept some of the queue; returns whether more may wait."""
-        for _ in range(self._turn_size()):
+        for _ in range(most):
             try:
                 accepted, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -201,6 +234,7 @@ class Listener:
     def _count(self, change: int) -> None:
         self.open += change
         self._counts.open.set(self.open)
+        self._report()
 
     def _refuse(self, accepted: socket.socket) -> None:
         self._counts.refused.inc()

@@ -226,7 +226,11 @@ def test_arguments_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["token"], ["run", "a"], ["run", "a", "t", "--params", "{"], ["serve", "--workers", "x"]]
+    "arguments",
+    [
+        *([], ["fly"], ["token"], ["run", "a"], ["run", "a", "t", "--params", "{"]),
+        *(["serve", "--workers", number] for number in ("x", "", "0", "-1", "1.5", "129")),
+    ],
 )
 def test_what_does_not_parse_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Unknown commands and missing arguments are argparse's business: usage on standard error, and status 2."""

@@ -139,6 +139,19 @@ async def test_a_child_that_dies_or_hangs_is_replaced(redis: Redis, redis_url: s
                 await asyncio.open_connection("127.0.0.1", port)
 
 
+async def test_nothing_is_left_to_a_child_that_is_dead(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the death of a child until another takes its place, the others do not leave it connections."""
+    monkeypatch.setattr(module, "RESTART_SECONDS", (60.0, 60.0))
+    async with running(redis_url, 2) as edges:
+        dying, other = edges.supervisor._children
+        assert other.share.least() == 0
+        os.kill(edges.pids[0], signal.SIGKILL)
+        await eventually("it counts no more", lambda: other.share.least() is None)
+        assert dying.share.least() == 0
+
+
 async def test_the_first_signal_drains_and_the_second_kills(redis: Redis, redis_url: str) -> None:
     """On SIGTERM the children drain, unready and with their streams; on a second one everything ends at once."""
     prepared = [prepare(ExecutionStarted(task="t", started_at=1, attempt=1), "ex_1", redact=Redactor())]

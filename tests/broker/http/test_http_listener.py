@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import socket
@@ -19,8 +20,9 @@ from broker.base.metrics import Metrics
 from broker.base.settings import Settings
 from broker.cli.embedded import EmbeddedRedis
 from broker.edge.edge import Edge
-from broker.http import listener, open_connections
+from broker.http import listener, open_connections, shares
 from broker.http.listener import Counts, Listener, listen
+from broker.http.shares import Shares
 from emitter.errors import InvalidSetting
 from tests.edges import SECRET, SSE, Author, Busy, EdgeProcess, request
 
@@ -54,10 +56,10 @@ class Client(asyncio.Protocol):
 class Stand:
     """A listener on a port of its own, and connections to it."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, sock: socket.socket | None = None, shares: Shares | None = None) -> None:
         self.metrics = Metrics()
         counts = Counts(self.metrics.sockets, self.metrics.rejected["sockets"])
-        self.listener = Listener(listen("127.0.0.1", 0), limit, counts)
+        self.listener = Listener(sock or listen("127.0.0.1", 0), limit, counts, shares=shares)
         self.clients: list[Client] = []
         self.changed = asyncio.Event()
         self._kept = contextlib.ExitStack()
@@ -231,7 +233,58 @@ def test_a_port_that_is_taken_is_blamed_on_the_port() -> None:
     assert caught.value.name == "RUNCAST_ADMIN_PORT"
 
 
-# --- several processes on a port -------------------------------------------------------------------------------------
+# --- several on a port -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[Stand, Stand]]:
+    """Listeners on one socket, as those of two processes."""
+    descriptor, sock = shares.create(2), listen("127.0.0.1", 0)
+    first, second = (Stand(1000, sock.dup(), Shares(descriptor, number)) for number in range(2))
+    sock.close()
+    yield first, second
+    os.close(descriptor)
+
+
+async def test_the_least_full_accepts(two: tuple[Stand, Stand], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who begins later gets every connection until it has as many as the other."""
+    monkeypatch.setattr(listener, "LEAVE_SECONDS", 60.0)
+    first, second = two
+    async with first.open():
+        for count in range(1, 11):
+            await first.connect()
+            await first.until(lambda: len(first.clients) == count)  # noqa: B023
+        async with second.open():
+            for count in range(1, 11):
+                await first.connect()
+                await second.until(lambda: len(second.clients) == count)  # noqa: B023
+            assert len(first.clients) == 10
+
+
+async def test_nothing_is_left_to_who_stops(two: tuple[Stand, Stand], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a process listens, and when it has stopped, the other accepts at once."""
+    monkeypatch.setattr(listener, "LEAVE_SECONDS", 60.0)
+    first, second = two
+    async with first.open():
+        await first.connect()
+        await first.until(lambda: len(first.clients) == 1)
+        async with second.open():
+            pass
+        await first.connect()
+        await first.until(lambda: len(first.clients) == 2)
+
+
+async def test_who_hangs_is_not_waited_for(two: tuple[Stand, Stand]) -> None:
+    """All connections that a less full process does not accept are accepted by the other."""
+    first, second = two
+    assert second.listener._shares is not None
+    second.listener._shares.report(0)
+    async with first.open():
+        for _ in range(40):
+            await first.connect()
+        await first.until(lambda: len(first.clients) == 40)
+    second.listener._sock.close()
+
 
 WORKERS, SEATS, STREAMS = 4, 50, 150
 
@@ -270,6 +323,25 @@ async def test_streams_spread_evenly_over_workers(four: EdgeProcess, redis: Redi
     async with asyncio.timeout(10):
         while any(streams_of(four, port) for port in four.admin_ports):
             await asyncio.sleep(0.05)
+
+
+async def test_few_streams_spread_evenly(redis: Redis, redis_url: str) -> None:
+    """Of a hundred streams that come one by one each of four processes has about a quarter, far below its limit."""
+    author = Author(redis, "few")
+    await author.begin()
+    edges = EdgeProcess(redis_url, "--workers", str(WORKERS), max_connections_per_user=0).start()
+    try:
+        for port in edges.admin_ports:
+            edges.wait_ready(port)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(100):
+                opened = request(edges.port, "GET", author.path, author.token, headers=SSE, seconds=30)
+                assert (await stack.enter_async_context(opened)).status == 200
+            counts = [streams_of(edges, port) for port in edges.admin_ports]
+        assert sum(counts) == 100
+        assert max(counts) <= 1.5 * min(counts), counts
+    finally:
+        edges.close()
 
 
 def streams_of(edges: EdgeProcess, port: int) -> int:
