@@ -132,6 +132,38 @@ def _reads(run: Run, server: Edge) -> list[Figure]:
     return figures
 
 
+def workers(run: Run) -> list[Figure]:
+    """`serve --workers`: opens by the clock of one and of two processes, and how even the streams spread over two. The
+    load client and Redis take their shares of the same cores."""
+    viewers = run.size(4000, 500)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    spreads: dict[int, list[float]] = {20: [], 200: [], viewers: []}
+    with edge(workers=1) as one, edge(workers=2) as two:
+        for server in (one, two):
+            server.create([f"x{number}" for number in range(50)])
+        targets = [viewer(f"x{number % 50}", number) for number in range(viewers)]
+        for _ in range(run.size(3, 1)):
+            for processes, server in ((1, one), (2, two)):
+                with load(run.binaries, server.port, targets, server.pid) as client:
+                    rates[processes].append(viewers / client.open(viewers))
+                time.sleep(1)
+            for count, measured in spreads.items():
+                with load(run.binaries, two.port, targets, two.pid) as client:
+                    client.open(count)
+                    client.wait(1)
+                    measured.append(max(two.streams(0), two.streams(1)) / count)
+                time.sleep(1)
+    gain = [both / single for single, both in zip(rates[1], rates[2], strict=True)]
+    return [
+        *(Figure(f"opens, {count} worker{'s' * (count > 1)}", median(each), "/s") for count, each in rates.items()),
+        Figure("2 workers / 1 worker", median(gain), "x", note=f"rounds {min(gain):.2f} to {max(gain):.2f}"),
+        *(
+            Figure(f"{count:,} streams: share of the fuller worker", median(each), "", note=f"worst {max(each):.3f}")
+            for count, each in spreads.items()
+        ),
+    ]
+
+
 def storm(run: Run) -> list[Figure]:
     """Viewers drop, miss 100 events, and resume: at the edge they had, and at one that has just started; a few at a
     time, and all at once."""

@@ -20,7 +20,7 @@ from bench_fanout import burst, fanout
 from bench_many import latency, many
 from bench_render import render
 from bench_shapes import runs, tokens
-from bench_viewers import connects, memory, storm
+from bench_viewers import connects, memory, storm, workers
 from figures import Bench, Run, keep, table
 from processes import OTHER_CORES, compiled, machine
 
@@ -34,6 +34,7 @@ BENCHES: dict[str, Bench] = {
     "memory": memory,
     "connects": connects,
     "storm": storm,
+    "workers": workers,
     "append": append,
     "logs": logs,
     "emitter": emitter,

@@ -22,7 +22,18 @@ from typing import Any
 
 import jwt
 from load import Target, paced
-from processes import OTHER_CORES, ROOT, SERVER_CORE, BenchFailed, Dialogue, children, dialogue, process, wait_until
+from processes import (
+    CORES,
+    OTHER_CORES,
+    ROOT,
+    SERVER_CORE,
+    BenchFailed,
+    Dialogue,
+    children,
+    dialogue,
+    process,
+    wait_until,
+)
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.publishing import outbox
@@ -279,12 +290,22 @@ class Edge:
             stats = await redis.info("commandstats")
         return sum(each["calls"] for name, each in stats.items() if not command or name == f"cmdstat_{command}")
 
-    def ready(self) -> bool:
+    def ready(self, number: int = 0) -> bool:
+        """Whether the process with this number is."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=2) as answer:
-                return bool(answer.status == 200)
+            self._ask(number, "readyz")
         except OSError:
             return False
+        return True
+
+    def streams(self, number: int) -> int:
+        """Open streams of the process with this number."""
+        lines = self._ask(number, "metrics").splitlines()
+        return int(float(next(line.split()[1] for line in lines if line.startswith("runcast_connections "))))
+
+    def _ask(self, number: int, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port + number}/{path}", timeout=5) as answer:
+            return str(answer.read().decode())
 
 
 def edge_environment(redis: EmbeddedRedis, port: int, admin_port: int) -> dict[str, str]:
@@ -321,26 +342,29 @@ def redis_pid(redis: EmbeddedRedis) -> int:
 
 
 @contextlib.contextmanager
-def edge(redis: EmbeddedRedis | None = None, port: int = 0) -> Iterator[Edge]:
-    """An edge, by default on a Redis of its own. Its log goes to a file, as it would in earnest; the end of it is shown
-    if the edge does not start."""
+def edge(redis: EmbeddedRedis | None = None, port: int = 0, workers: int = 0) -> Iterator[Edge]:
+    """An edge, by default on a Redis of its own; with `workers`, so many on a port, on all cores, and `pid` is their
+    supervisor. Its log goes to a file, as it would in earnest; the end of it is shown if the edge does not start."""
     with contextlib.ExitStack() as stack:
         store = redis or stack.enter_context(embedded_redis())
         log = stack.enter_context(tempfile.TemporaryFile("w+"))
-        free, admin_port = stack.enter_context(reserved_ports(2))
+        free, admin_port, *_ = stack.enter_context(reserved_ports(2 + workers))
         port = port or free
-        command = [sys.executable, "-m", "broker", "serve"]
+        command = [sys.executable, "-m", "broker", "serve", *(["--workers", str(workers)] if workers else [])]
         options = {"env": edge_environment(store, port, admin_port), "cwd": ROOT, "stdout": log, "stderr": log}
         child = stack.enter_context(process(command, on_server_core=True, **options))
         server = Edge(child.pid, port, admin_port, store)
         began = time.monotonic()
         try:
-            wait_until("the edge", server.ready, 20)
+            for number in range(max(1, workers)):
+                wait_until("the edge", lambda: server.ready(number), 20)  # noqa: B023
         except BenchFailed:
             log.seek(0)
             print(log.read()[-2000:])
             raise
         server.start_seconds = time.monotonic() - began
+        for pid in children(server.pid) if workers else ():
+            os.sched_setaffinity(pid, CORES)
         if redis is None:
             server.create(["bench"])
         yield server
