@@ -186,9 +186,10 @@ class Listener:
     def _resume(self) -> None:
         self._turn = None
         self._loop.add_reader(self._sock, self._wake)
-        # A sibling that took nothing of what was left to it hangs, or is busy.
-        if self._left_to is None or self._least() in (None, self._left_to):
+        if self._left_to is None or self._least() is None:
             self._take(ACCEPTS)
+        elif self._least() == self._left_to:  # it took nothing of what was left to it: it hangs, or is busy
+            self._take(max(1, min(ACCEPTS, self.open // 4)))
 
     def _least(self) -> int | None:
         return None if self._shares is None else self._shares.least()

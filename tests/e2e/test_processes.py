@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -112,6 +113,40 @@ async def test_a_dead_child_is_replaced(redis_url: str, author: Author) -> None:
         assert await asyncio.to_thread(boss.stop) == 0
     finally:
         boss.close()
+
+
+async def test_the_children_of_a_supervisor_drain_together(redis_url: str, author: Author) -> None:
+    """On SIGTERM to a supervisor both of its edges send their viewers away, who have exactly the log over another."""
+    await author.begin()
+    boss = EdgeProcess(redis_url, "--workers", "2", drain_seconds=2, heartbeat_seconds=1)
+    try:
+        boss.start()
+        with edge(redis_url, heartbeat_seconds=1) as other:
+            for port in boss.admin_ports:
+                boss.wait_ready(port)
+            async with contextlib.AsyncExitStack() as stack:
+                viewers = [Follower([boss, other], author.path, author.token) for _ in range(8)]
+                for viewer in viewers:
+                    await stack.enter_async_context(viewer)
+                    await viewer.until_live()
+                boss.send_signal(signal.SIGTERM)
+                for port in boss.admin_ports:
+                    await eventually("unready", lambda: boss.admin_status("/readyz", port) == 503, 0.5)  # noqa: B023
+                while not all("draining" in viewer.ends for viewer in viewers):
+                    await author.say()
+                    await asyncio.sleep(0.02)
+                assert await asyncio.to_thread(boss.wait) == 0
+                await author.end()
+                for viewer in viewers:
+                    await viewer.until_done()
+            drained = [line["viewers"] for line in boss.logged("edge_draining")]
+            assert len(drained) == 2
+            assert sum(drained) == 8
+            assert all(drained)
+    finally:
+        boss.close()
+    log = await author.log()
+    assert all(viewer.events == log for viewer in viewers)
 
 
 async def test_a_hung_child_is_replaced(redis_url: str, author: Author) -> None:
