@@ -107,13 +107,19 @@ class Supervisor:
         """One child after another, until the supervisor stops."""
         pause = RESTART_SECONDS[0]
         while not self._stopping.is_set():
-            code = await self._run_child(child, public, admin, shares)
+            child.started_at = time.monotonic()
+            try:
+                code = await self._run_child(child, public, admin, shares)
+            except OSError as error:  # no memory or descriptors for a process now
+                self._log.warning("edge_not_started", worker=child.number, error=str(error))
+                code = None
             child.share.leave()
             if self._stopping.is_set():
                 return
             lived = time.monotonic() - child.started_at
             pause = RESTART_SECONDS[0] if lived > STABLE_SECONDS else min(pause * 2, RESTART_SECONDS[1])
-            self._log.warning("edge_died", worker=child.number, code=code, seconds=round(lived, 1))
+            if code is not None:
+                self._log.warning("edge_died", worker=child.number, code=code, seconds=round(lived, 1))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause * random.uniform(0.5, 1)):
                     await self._stopping.wait()
@@ -126,9 +132,12 @@ class Supervisor:
             child.process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=fds, env=self._environ, start_new_session=True
             )
+        except OSError:
+            os.close(reading)
+            raise
         finally:
             os.close(writing)
-        child.started_at = child.heard_at = time.monotonic()
+        child.heard_at = time.monotonic()
         child.beats = 0
         loop = asyncio.get_running_loop()
         loop.add_reader(reading, self._hear, child, reading)

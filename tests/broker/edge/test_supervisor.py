@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from broker.base.settings import Settings
@@ -222,6 +224,36 @@ async def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly(
     started.supervisor.stop()
     async with asyncio.timeout(2):
         await started.task
+
+
+async def test_a_process_that_cannot_be_made_is_tried_again(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the system refuses a process in a dead child's place, the other serves and nothing is leaked; then one is
+    made."""
+    async with running(redis_url, 2) as edges:
+        first, second = edges.pids
+        python = sys.executable
+        descriptors = open_descriptors()
+        with structlog.testing.capture_logs() as logs:
+            monkeypatch.setattr(module.sys, "executable", "/nowhere")
+            os.kill(first, signal.SIGKILL)
+            await eventually("it is tried twice", lambda: len(of(logs, "edge_not_started")) >= 2)
+            assert open_descriptors() <= descriptors
+            assert is_alive(second)
+            monkeypatch.setattr(module.sys, "executable", python)
+            await edges.another(first, 0)
+        assert edges.pids[1] == second
+        assert [line["code"] for line in of(logs, "edge_died")] == [-signal.SIGKILL]
+        assert "No such file" in of(logs, "edge_not_started")[0]["error"]
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def of(logs: Sequence[MutableMapping[str, Any]], event: str) -> list[MutableMapping[str, Any]]:
+    return [line for line in logs if line["event"] == event]
 
 
 async def test_a_port_that_is_taken_is_a_bad_setting(redis_url: str, ports: list[int]) -> None:
