@@ -26,6 +26,7 @@ from broker.base.metrics import Metrics
 from broker.base.reasons import RejectReason, StreamProtocol
 from broker.base.settings import Settings
 from broker.base.version import version
+from broker.edge import collector
 from broker.edge.admin import admin_app
 from broker.edge.openapi import build_openapi
 from broker.edge.serving import SHUTDOWN_SECONDS, owned, serving
@@ -414,4 +415,6 @@ async def serve(
         loop.add_signal_handler(number, on_signal)
     async with Edge(settings, public=public, admin=admin, shares=shares) as edge:
         ready(edge)
-        await stop.wait()
+        with collector.freezing():
+            async with owned(collector.run(), "collector"):
+                await stop.wait()

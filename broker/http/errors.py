@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -23,7 +25,8 @@ RESPONSE_HEADERS = {
 BODY_CODINGS = ("identity", "gzip", "deflate")
 """Content codings of request bodies that aiohttp decodes."""
 
-_PREPARED = web.RequestKey("prepared", web.StreamResponse)
+_PREPARED: web.RequestKey[weakref.ref[web.StreamResponse]] = web.RequestKey("prepared", weakref.ref)
+"""A weak reference: the response refers to its request, and the cycle would keep both until a full collection."""
 
 
 def setup(app: web.Application) -> None:
@@ -35,7 +38,7 @@ async def _name_response(request: web.Request, response: web.StreamResponse) -> 
     # A signal, not the middleware: a stream's head is sent long before its handler returns.
     response.headers[REQUEST_ID_HEADER] = request_id_of(request)
     response.headers.update(RESPONSE_HEADERS)
-    request[_PREPARED] = response
+    request[_PREPARED] = weakref.ref(response)
 
 
 @web.middleware
@@ -62,10 +65,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _answer(request: web.Request, problem: Problem, request_id: str) -> web.StreamResponse:
-    started: web.StreamResponse | None = request.get(_PREPARED)
-    if started is None:
+    if (prepared := request.get(_PREPARED)) is None:
         return problem_response(problem, request_id)
     # The head is out. Ending the body cleanly would pass for success, so the connection is cut instead.
     if request.transport is not None:
         request.transport.abort()
-    return started
+    return prepared() or web.StreamResponse()  # which nobody gets

@@ -68,6 +68,7 @@ class Viewer(asyncio.Protocol):
         "stall_started_at",
         "started_at",
         "state",
+        "timer",
         "topic",
         "transport",
         "unread",
@@ -101,6 +102,8 @@ class Viewer(asyncio.Protocol):
         self.expires_at: float | None = None
         self.stall_started_at = 0.0
         self.stall_size = 0
+        self.timer: list[Any] | None = None
+        """Its entry on the service's timer."""
 
     # --- life ---
 

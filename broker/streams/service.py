@@ -289,6 +289,7 @@ class Streams:
         if viewer.state is not ViewerState.CLOSING:
             self._depart(viewer, CloseReason.GONE)
         self._closing.discard(viewer)
+        self._timers.forget(viewer)
         self._gone.set()
         self._admission.release(viewer.identity.principal)
 

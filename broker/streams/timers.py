@@ -43,7 +43,13 @@ class ViewerTimers:
         viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
         if viewer.identity.expires_at is not None:
             viewer.expires_at = now + viewer.identity.expires_at - time.time()
-        self._timer.add(viewer, self._next_due(viewer, now))
+        viewer.timer = self._timer.add(viewer, self._next_due(viewer, now))
+
+    def forget(self, viewer: Viewer) -> None:
+        """Its connection is lost: hold neither it nor its transport until it would have been due."""
+        if viewer.timer is not None:
+            self._timer.forget(viewer.timer)
+            viewer.timer = None
 
     def stop(self) -> None:
         self._timer.stop()
