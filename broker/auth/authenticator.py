@@ -135,19 +135,27 @@ def exact_origins(origins: Collection[str]) -> frozenset[str]:
     return frozenset(origins)
 
 
+def cors_headers(request: web.Request, allowed: Collection[str]) -> dict[str, str]:
+    """What a response says about its reader's page, besides `Vary: Origin`."""
+    origin = request.headers.get("Origin")
+    if origin is None or origin not in allowed:
+        return {}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Expose-Headers": "X-Request-ID, Retry-After, ETag, WWW-Authenticate",
+    }
+
+
 def setup_cors(app: web.Application, origins: Collection[str]) -> None:
     """Answer preflights and mark responses for exactly these origins. Call it before `problems.setup`, so that a
     preflight needs neither a route nor a token."""
     allowed = exact_origins(origins)
 
     async def mark(request: web.Request, response: web.StreamResponse) -> None:
-        # A signal, not the middleware: a stream's head is sent long before its handler returns.
+        # A signal, not the middleware: a long response's head is sent long before its handler returns.
         response.headers.add("Vary", "Origin")
-        origin = request.headers.get("Origin")
-        if origin in allowed:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Allow-Credentials"] = "true"
-            response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Retry-After, ETag, WWW-Authenticate"
+        response.headers.update(cors_headers(request, allowed))
 
     refused: set[str] = set()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 
 from aiohttp import web
 
@@ -20,8 +20,15 @@ def request_id_of(request: web.Request) -> str:
     known = request.get(REQUEST_ID)
     if known is None:
         given = request.headers.get(REQUEST_ID_HEADER, "")
-        known = request[REQUEST_ID] = given if _SANE_REQUEST_ID.match(given) else secrets.token_hex(8)
+        outcome = getattr(request.protocol, "outcome", None)  # of `broker.http.connection`
+        made = new_request_id() if outcome is None else outcome.request_id
+        known = request[REQUEST_ID] = given if _SANE_REQUEST_ID.match(given) else made
     return known
+
+
+def new_request_id() -> str:
+    """16 hexadecimal digits, unlikely to be those of another request. It is no secret."""
+    return f"{random.getrandbits(64):016x}"
 
 
 TRACE = web.RequestKey("trace", Trace)

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
@@ -204,9 +205,15 @@ class Edge:
             connects_per_minute=settings.connects_per_minute,
         ) as self.admission:
             deliveries = Deliveries(self._tracer) if self._tracer.is_on else None
-            tickets = self.authenticator.tickets
             self.streams = Streams(
-                settings, self.history, self.admission, self.presence, tickets, self.metrics, deliveries
+                settings,
+                self.history,
+                self.admission,
+                self.presence,
+                self.authenticator.tickets,
+                self.metrics,
+                deliveries,
+                head_fields=self._head_fields,
             )
             collector = OpsSnapshotBuilder(self.redis, self._describe)
             self.ops = Ops(self.streams, collector)
@@ -275,7 +282,7 @@ class Edge:
         settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)
         async with (
             owned(self._responses.run(), "responses"),
-            serving(self._app(), self._public, self._unreadable, settle_seconds),
+            self._serving(settle_seconds),
         ):
             yield
 
@@ -301,7 +308,7 @@ class Edge:
 
     # --- connections between parts -----------------------------------------------------------------------------------
 
-    def _app(self) -> web.Application:
+    def _serving(self, settle_seconds: float) -> AbstractAsyncContextManager[None]:
         settings = self.settings
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         authenticator.setup_cors(app, settings.cors_origins)
@@ -327,7 +334,12 @@ class Edge:
         # An edge on loopback (`serve --dev`, `demo`) is for development.
         static = StaticFiles(fresh=settings.host == LOOPBACK)
         app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *static.routes()])
-        return app
+        return serving(app, self._public, self._unreadable, settle_seconds, open_stream=api.open_stream)
+
+    def _head_fields(self, request: web.Request) -> dict[str, str]:
+        """What `setup_cors` and `errors.setup` add to the head of any other response."""
+        cors = authenticator.cors_headers(request, self.settings.cors_origins)
+        return {**errors.named_headers(request), "Vary": "Origin", **cors}
 
     def _on_message(self, channel: str, data: bytes) -> None:
         if channel == self.loopback.channel:

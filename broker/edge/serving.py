@@ -11,6 +11,7 @@ from aiohttp import web
 
 from broker.http.connection import Connection, Unreadable, announce_end
 from broker.http.listener import Listener
+from broker.http.stream_door import Open, StreamDoor
 from emitter import tasks
 
 SHUTDOWN_SECONDS = 5.0
@@ -29,16 +30,28 @@ async def owned(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[Non
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: web.Application, listener: Listener, unreadable: Unreadable, settle_seconds: float = 0
+    app: web.Application,
+    listener: Listener,
+    unreadable: Unreadable,
+    settle_seconds: float = 0,
+    *,
+    open_stream: Open | None = None,
 ) -> AsyncIterator[None]:
-    """Serve an application to those whom the listener lets in."""
+    """Serve an application to those whom the listener lets in. `open_stream` opens native streams, if it has some."""
     app.on_response_prepare.append(announce_end)
     runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     server = runner.server
     assert server is not None
+
+    def connection() -> Connection:
+        return Connection(server, listener, unreadable)
+
+    door = None if open_stream is None else StreamDoor(listener, open_stream, connection)
     try:
-        async with listener.listening(lambda: Connection(server, listener, unreadable), settle_seconds):
+        async with listener.listening(connection if door is None else door.protocol, settle_seconds):
             yield
     finally:
+        if door is not None:
+            await door.close(SHUTDOWN_SECONDS)
         await runner.cleanup()

@@ -35,6 +35,7 @@ from broker.executions.types import (
     TicketRequest,
     TicketResponse,
 )
+from broker.http.connection import outcome_of
 from broker.http.gateway import (
     MAX_BODY_BYTES,
     PUBLISHES,
@@ -115,12 +116,19 @@ class Api:
     # --- streams -----------------------------------------------------------------------------------------------------
 
     async def stream_execution(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._gateway.identify(request, "executions:read", ticket=True)
-        return await self._gateway.open(request, identity, execution_of(request))
+        if (made := outcome_of(request)) is not None:
+            return made
+        return await self.open_stream(request, execution_of(request))
 
     async def stream_feed(self, request: web.Request) -> web.StreamResponse:
+        if (made := outcome_of(request)) is not None:
+            return made
+        return await self.open_stream(request, None)
+
+    async def open_stream(self, request: web.Request, execution_id: str | None) -> web.StreamResponse:
+        """The native stream of an execution, or the feed (None). Errors of `Gateway.identify` and `Gateway.open`."""
         identity = await self._gateway.identify(request, "executions:read", ticket=True)
-        return await self._gateway.open(request, identity, None)
+        return await self._gateway.open(request, identity, execution_id)
 
     async def stream_ops(self, request: web.Request) -> web.StreamResponse:
         identity = await self._gateway.identify(request, "ops:read", ticket=True)

@@ -7,9 +7,8 @@ aiohttp has no hook for this, so its `RequestHandler` is subclassed; `web.Server
 from __future__ import annotations
 
 import asyncio
-import secrets
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from aiohttp import web
@@ -19,7 +18,7 @@ from aiohttp.streams import StreamReader
 from broker.base.error_mapping import to_problem
 from broker.base.logging import Seldom
 from broker.base.problem import Problem, problem_response, unsupported_coding
-from broker.base.request_context import REQUEST_ID_HEADER, request_id_of
+from broker.base.request_context import REQUEST_ID_HEADER, new_request_id, request_id_of
 from broker.http.errors import RESPONSE_HEADERS
 from broker.http.open_connections import OpenConnections
 
@@ -50,10 +49,17 @@ class Unreadable:
         self._log.say(status=problem.status, detail=problem.detail, remote=remote)
 
 
+class Outcome(NamedTuple):
+    """What came of a request before it got here: its id, and the response or the error."""
+
+    request_id: str
+    result: web.StreamResponse | Exception
+
+
 class Connection(web.RequestHandler):
     """One connection, until it ends or a viewer takes it over."""
 
-    __slots__ = ("_acceptor", "_answered", "_body", "_unreadable", "has_ended")
+    __slots__ = ("_acceptor", "_answered", "_body", "_unreadable", "has_ended", "outcome")
 
     def __init__(self, server: web.Server, acceptor: Acceptor, unreadable: Unreadable) -> None:
         super().__init__(
@@ -71,6 +77,8 @@ class Connection(web.RequestHandler):
         self._body: StreamReader | None = None
         self.has_ended = False
         """Whether the client has closed its sending side."""
+        self.outcome: Outcome | None = None
+        """Of its first request."""
 
     # --- its state for the listener ----------------------------------------------------------------------------------
 
@@ -126,6 +134,7 @@ class Connection(web.RequestHandler):
             return await super().finish_response(request, resp, start_time)
         finally:
             self._answered += 1
+            self.outcome = None
             if not self._is_asked and self.transport is not None:
                 self._acceptor.connections.mark_idle(self, self._loop.time())
 
@@ -138,7 +147,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
-        request_id = secrets.token_hex(8)
+        request_id = new_request_id()
         if isinstance(exc, ConnectionError):
             raise exc  # the client has left
         if isinstance(exc, HttpProcessingError):
@@ -154,6 +163,15 @@ class Connection(web.RequestHandler):
         response.headers.update({**RESPONSE_HEADERS, REQUEST_ID_HEADER: request_id})
         response.force_close()
         return response
+
+
+def outcome_of(request: web.Request) -> web.StreamResponse | None:
+    """The response that was made before, or its error raised; None for a request that is yet to be answered."""
+    outcome: Outcome | None = getattr(request.protocol, "outcome", None)
+    result = None if outcome is None else outcome.result
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 async def announce_end(request: web.Request, response: web.StreamResponse) -> None:

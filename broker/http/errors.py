@@ -25,7 +25,7 @@ RESPONSE_HEADERS = {
 BODY_CODINGS = ("identity", "gzip", "deflate")
 """Content codings of request bodies that aiohttp decodes."""
 
-_PREPARED: web.RequestKey[weakref.ref[web.StreamResponse]] = web.RequestKey("prepared", weakref.ref)
+_PREPARED = web.RequestKey("prepared", weakref.ReferenceType[web.StreamResponse])
 """A weak reference: the response refers to its request, and the cycle would keep both until a full collection."""
 
 
@@ -34,10 +34,13 @@ def setup(app: web.Application) -> None:
     app.on_response_prepare.append(_name_response)
 
 
+def named_headers(request: web.Request) -> dict[str, str]:
+    return {REQUEST_ID_HEADER: request_id_of(request), **RESPONSE_HEADERS}
+
+
 async def _name_response(request: web.Request, response: web.StreamResponse) -> None:
-    # A signal, not the middleware: a stream's head is sent long before its handler returns.
-    response.headers[REQUEST_ID_HEADER] = request_id_of(request)
-    response.headers.update(RESPONSE_HEADERS)
+    # A signal, not the middleware: a long response's head is sent long before its handler returns.
+    response.headers.update(named_headers(request))
     request[_PREPARED] = weakref.ref(response)
 
 

@@ -200,6 +200,12 @@ class ShardedSubscription:
         except (RedisError, *GONE) as error:
             raise RedisUnavailable(f"no confirmation of a subscription within {CONFIRM_SECONDS:g} s") from error
 
+    def holds(self, channel: str) -> bool:
+        """Whether the channel's node has confirmed it, which is held from here on."""
+        slot = slot_of(channel)
+        node = self._node_by_slot.get(slot)
+        return node is not None and channel in self._channels.get(slot, ()) and node.holds(channel)
+
     def unsubscribe(self, channel: str) -> None:
         slot = slot_of(channel)
         held = self._channels.get(slot, set())

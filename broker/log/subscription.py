@@ -108,6 +108,13 @@ class Subscription:
         except TimeoutError:
             raise RedisUnavailable(f"no confirmation of a subscription within {CONFIRM_SECONDS:g} s") from None
 
+    def holds(self, channel: str) -> bool:
+        """Whether Redis has confirmed a channel, which is held from here on."""
+        is_confirmed = channel in self._confirmed
+        if is_confirmed:
+            self._wanted.add(channel)
+        return is_confirmed
+
     def unsubscribe(self, channel: str) -> None:
         self._wanted.discard(channel)
         self._changed.set()

@@ -141,6 +141,11 @@ class WatchedLogs:
         await self.subscription.subscribe(key)
         self._metrics.subscribed_channels.set(self.subscription.channels)
 
+    def is_current(self, watched: WatchedLog) -> bool:
+        """Whether messages of this log arrive here, and its topic has all of them."""
+        assert self.subscription is not None
+        return watched.catching_up is None and self.subscription.holds(watched.topic.key)
+
     # --- live messages ---
 
     def on_message(self, channel: str, data: bytes) -> None:

@@ -80,7 +80,14 @@ class LogSource:
         watched = self._watched(viewer)
         if watched.policy is not None:
             self._leases.enter(watched.policy)
-        self._run(self._replay(viewer, watched, opening.wanted), "viewer-replay")
+        wanted: StreamRequest | None = opening.wanted
+        if viewer.view.is_native and self.watch.is_current(watched):  # then it may go live without a task
+            if opening.wanted.is_from_end and watched.topic.last is not None:
+                self._steps.skip_to(viewer, watched.topic.last)
+                wanted = None
+            if (wanted is None or not wanted.is_from_end) and self._steps.join_now(viewer):
+                return
+        self._run(self._replay(viewer, watched, wanted), "viewer-replay")
 
     # --- replay ------------------------------------------------------------------------------------------------------
 
@@ -89,7 +96,7 @@ class LogSource:
         try:
             async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:
                 await self._steps.subscribed(watched)
-                if wanted is not None and wanted.cursor is None and wanted.from_now:
+                if wanted is not None and wanted.is_from_end:
                     await self._steps.skip(viewer, watched)
                 while viewer.state is ViewerState.REPLAYING:
                     await self._steps.drained(viewer, patience)

@@ -71,8 +71,11 @@ class Replay:
     async def skip(self, viewer: Viewer, watched: WatchedLog) -> None:
         """Move a viewer that wants only new events to the end of the log, and send it that cursor. Without it, a stream
         that is cut before its first event would resume at a later end, and lose the events between."""
-        viewer.advance(await self._end(watched), 0)
-        viewer.write(viewer.view.position_frame(viewer.cursor))
+        self.skip_to(viewer, await self._end(watched))
+
+    def skip_to(self, viewer: Viewer, end: EventId) -> None:
+        viewer.advance(end, 0)
+        viewer.write(viewer.view.position_frame(end))
 
     async def _end(self, watched: WatchedLog) -> EventId:
         while True:
@@ -195,6 +198,10 @@ class Replay:
         """Whether what comes next must be read from the log."""
         is_waiting = viewer.paused or watched.catching_up is not None or viewer.state is not ViewerState.REPLAYING
         return not is_waiting and viewer.topic.missing(viewer.cursor) is None
+
+    def join_now(self, viewer: Viewer) -> bool:
+        """`join` without waiting for a turn."""
+        return self._join(viewer)
 
     def _join(self, viewer: Viewer) -> bool:
         """Synchronous: no event can come between the last missing one and the first live one."""

@@ -43,6 +43,11 @@ class StreamRequest(NamedTuple):
     from_now: bool
     malformed: bool
 
+    @property
+    def is_from_end(self) -> bool:
+        """Whether only what is new is wanted."""
+        return self.from_now and self.cursor is None
+
 
 class Opening(NamedTuple):
     """A stream that is about to open. `target` is None for snapshots, and `head` for all but an execution."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
@@ -40,6 +40,7 @@ from broker.streams.log_source import LogSource
 from broker.streams.reconnect import STREAM_HEADERS
 from broker.streams.replay import reset_frame
 from broker.streams.request import Opening, StreamRequest, Target, read_parameters
+from broker.streams.response_head import TakenOver, response_head
 from broker.streams.slots import StreamSlot, StreamSlots
 from broker.streams.timers import ViewerTimers
 from emitter.events import TERMINAL_STATES
@@ -68,7 +69,7 @@ class Source(Protocol):
 
 
 class Streams:
-    """All open streams of one edge."""
+    """All open streams of one edge. `head_fields` makes the headers that every response has, by its request."""
 
     def __init__(
         self,
@@ -79,8 +80,10 @@ class Streams:
         tickets: Tickets,
         metrics: Metrics,
         deliveries: Deliveries | None = None,
+        head_fields: Callable[[web.Request], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self._settings = settings
+        self._head_fields = head_fields
         self._history = history
         self._admission = admission
         self._slots = StreamSlots(
@@ -143,7 +146,7 @@ class Streams:
         view = self._shared_view(read_parameters(request, is_feed=True)).view
         wanted = StreamRequest(view, None, from_now=True, malformed=False)
         async with self._slots.take(identity) as slot:
-            return await self._establish(source, Opening(request, identity, request_id, wanted, None), slot)
+            return self._establish(source, Opening(request, identity, request_id, wanted, None), slot)
 
     def slot(self, identity: Identity) -> AbstractAsyncContextManager[StreamSlot]:
         """Room for one stream, before anything is started that is to be shown on it; errors of `StreamSlots.take`."""
@@ -180,7 +183,7 @@ class Streams:
                         return web.Response(body=view.render_all([end]), headers=view.headers)
             elif _nothing_follows(head, opening.wanted):
                 return web.Response(status=204)
-        return await self._establish(self._logs, opening._replace(head=head), slot)
+        return self._establish(self._logs, opening._replace(head=head), slot)
 
     @contextlib.contextmanager
     def _noting(self, opening: Opening) -> Iterator[None]:
@@ -193,26 +196,23 @@ class Streams:
 
     # --- open --------------------------------------------------------------------------------------------------------
 
-    async def _establish(self, source: Source, opening: Opening, slot: StreamSlot) -> web.StreamResponse:
-        """Send the response head, hand the connection to a viewer, greet it, and let the source show what there is."""
+    def _establish(self, source: Source, opening: Opening, slot: StreamSlot) -> web.StreamResponse:
+        """Hand the connection to a viewer, write the response head, greet it, and let the source show what there is."""
         request, wanted, view = opening.request, opening.wanted, opening.wanted.view
         with self._noting(opening):
             greeting = view.open() if isinstance(view, RenderedView) else self._greeting(opening)
-        response = web.StreamResponse(headers=view.headers if isinstance(view, RenderedView) else STREAM_HEADERS)
-        if view.chunked:
-            response.enable_chunked_encoding()
-        else:
-            response.force_close()
-        await response.prepare(request)
+        headers = {**(view.headers if isinstance(view, RenderedView) else STREAM_HEADERS), **self._head_fields(request)}
+        head = response_head(request.version, headers, chunked=view.chunked)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         viewer = Viewer(self, source.enter(opening), view, opening.identity, wanted.cursor or START)
         take_over(request, viewer, self._settings.viewer_buffer_bytes)
         slot.is_used = True
         self._register(viewer, source, opening)
-        viewer.write(view.wrap(greeting))  # not by aiohttp, which would wait for its reader without a bound
-        source.start(viewer, opening)
-        return response
+        with viewer.as_one_write():
+            viewer.write(head + view.wrap(greeting))
+            source.start(viewer, opening)
+        return TakenOver()
 
     def _greeting(self, opening: Opening) -> bytes:
         wanted, retry = opening.wanted, random.randint(*RETRY_MS)
