@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import jwt
+from jwt.algorithms import HMACAlgorithm
 
 from broker.auth.claims import SCOPES, UNSCOPED, BadClaim, ClaimNames, Claims, read_claims
 from broker.auth.keys import Keys, VerifyKey, secret_key
@@ -26,9 +27,19 @@ from emitter.wire.subjects import owner_of_token
 MAX_TOKEN_BYTES = 8 * 1024
 MAX_REMEMBERED = 10_000
 MAX_SHOWN = 256
+MAX_HEADERS = 64
+"""Headers of tokens whose key id is remembered."""
 
 DEFAULT_SCOPES = frozenset({"executions:read", "executions:write"})
 """What `mint` grants by default."""
+
+
+class _PreparedHmac(HMACAlgorithm):
+    """HMAC with a secret that `secret_key` has checked, once and not for every token."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        assert isinstance(key, bytes), "a prepared key"
+        return key
 
 
 class Verifier:
@@ -54,6 +65,9 @@ class Verifier:
         self._remembered: OrderedDict[bytes, Identity] = OrderedDict()
         self._generation = keys.generation
         self._jws = jwt.PyJWS()
+        self._jws.unregister_algorithm("HS256")
+        self._jws.register_algorithm("HS256", _PreparedHmac(HMACAlgorithm.SHA256))
+        self._key_ids: dict[str, Any] = {}
 
     def verify(self, token: str, now: float) -> Identity:
         """The token's identity at `now` (unix seconds). Raises `Unauthorized`."""
@@ -104,8 +118,7 @@ class Verifier:
 
     def _payload(self, token: str) -> bytes:
         """The payload, if one of the keys has made the signature. Raises PyJWT's errors and `Unauthorized`."""
-        # Twice through the header, so that only PyJWT ever parses what decides about a signature.
-        key_id = jwt.get_unverified_header(token).get("kid")
+        key_id = self._key_id(token)
         keys = self._keys.find(key_id)
         if not keys:
             raise UnknownKey(key_id)
@@ -113,6 +126,16 @@ class Verifier:
             with suppress(jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                 return self._decode(token, key)
         return self._decode(token, keys[-1])
+
+    def _key_id(self, token: str) -> Any:
+        """What the header says. Only PyJWT parses it, since it decides about a signature; once for each header, which
+        most tokens of an issuer share."""
+        header = token.partition(".")[0]
+        if header not in self._key_ids:
+            if len(self._key_ids) >= MAX_HEADERS:
+                self._key_ids.clear()
+            self._key_ids[header] = jwt.get_unverified_header(token).get("kid")
+        return self._key_ids[header]
 
     def _decode(self, token: str, key: VerifyKey) -> bytes:
         payload: bytes = self._jws.decode(token, key.key, algorithms=list(key.algorithms))

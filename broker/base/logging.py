@@ -6,11 +6,13 @@ everything that is not ASCII, so no value can start a line of its own; on a term
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
@@ -77,7 +79,16 @@ def _renderers(*, console: bool, colours: bool) -> list[Processor]:
     if console:
         renderer = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
         return [structlog.processors.format_exc_info, _escape, renderer]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+
+
+def _json(line: structlog.typing.EventDict, **options: Any) -> str:
+    """msgspec takes a quarter of the time, but leaves what is not ASCII as it is and does not know all types."""
+    try:
+        text = msgspec.json.encode(line).decode()
+    except (TypeError, ValueError, OverflowError):
+        text = ""
+    return text if text.isascii() and text else json.dumps(line, **options)
 
 
 def _escape(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -123,6 +123,8 @@ class Listener:
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._report()
+        # Of asyncio's own loops: what `connect_accepted_socket` does with a task and a future besides.
+        self._make_transport = getattr(self._loop, "_make_socket_transport", None)
         self._loop.add_reader(self._sock, self._wake)
         watch = asyncio.create_task(self._watch(), name="connection-limits")
         try:
@@ -222,7 +224,12 @@ class Listener:
             self._refuse(accepted)
             return
         self._count(1)
-        task = self._loop.create_task(self._open(_Socket(accepted, lambda: self._count(-1))))
+        sock = _Socket(accepted, lambda: self._count(-1))
+        if self._make_transport is not None:
+            sock.setblocking(False)
+            self._make_transport(sock, self._factory())
+            return
+        task = self._loop.create_task(self._open(sock))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 

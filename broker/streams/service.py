@@ -102,7 +102,7 @@ class Streams:
         self._gone = asyncio.Event()
         self._last_bytes_by = 0.0
         self._numbers = itertools.count(1)
-        self._log = get_logger()
+        self._log = get_logger().bind()  # once and not for each line
 
     def __len__(self) -> int:
         """The viewers of logs."""
