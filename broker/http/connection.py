@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod, ContentEncodingError, HttpProcessingError, LineTooLong
 from aiohttp.streams import StreamReader
 
+from broker.base.cycles import end_cycle_of
 from broker.base.error_mapping import to_problem
 from broker.base.logging import Seldom
 from broker.base.problem import Problem, problem_response, unsupported_coding
@@ -88,6 +89,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._acceptor.connections.remove(self)
+        end_cycle_of(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

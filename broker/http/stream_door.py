@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from broker.base.cycles import end_cycle_of
 from broker.base.request_context import request_id_of
 from broker.http.connection import MAX_HEADERS, MAX_LINE_BYTES, Acceptor, Connection, Outcome
 from emitter import tasks
@@ -85,6 +86,7 @@ class NewConnection(BaseProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is lost, or another protocol's."""
         self._door.acceptor.connections.remove(self)
+        end_cycle_of(self.transport)
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:

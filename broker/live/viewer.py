@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from broker.base.cycles import end_cycle_of
 from broker.base.identity import Identity
 from broker.base.unsent import unacknowledged_bytes
 from broker.live.sse import LAST_CHUNK
@@ -270,6 +271,7 @@ class Viewer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.resume_writing()
         self.service.on_gone(self)
+        end_cycle_of(self.transport)
         self.fd = -1  # the number may be another connection's a moment later
 
 
