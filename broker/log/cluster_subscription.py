@@ -118,11 +118,11 @@ class NodeSubscription(Subscription):
             connection.pack_commands([(verb, channel) for channel in channels]), check_health=False
         )
 
-    async def _reply(self, connection: Any) -> Any:
-        try:
-            return await super()._reply(connection)
-        except MovedError as error:
-            return b"moved", error.slot_id
+    def _on_reply(self, reply: Any) -> None:
+        if isinstance(reply, MovedError):
+            self._refuse(reply.slot_id)
+        else:
+            super()._on_reply(reply)
 
     def _handle(self, reply: Any) -> None:
         self._has_answered = True
@@ -133,8 +133,6 @@ class NodeSubscription(Subscription):
                 self._on_confirmation(channel.decode())
             case [b"sunsubscribe", bytes(channel), _] if channel.decode() in self._sent:
                 self._refuse(slot_of(channel.decode()))  # not requested: the slot has moved
-            case [b"moved", slot]:
-                self._refuse(slot)
 
     def _on_confirmation(self, channel: str) -> None:
         if self._connections > max(1, self._counted) and channel in self._confirmed:
