@@ -228,7 +228,12 @@ class Edge:
         )
         permanent = [self.loopback.channel, REVOCATIONS]
         listening = subscription(
-            self._listening, permanent, self._on_message, self._on_lost, self.metrics.pubsub_reconnects.inc
+            self._listening,
+            permanent,
+            self._on_message,
+            self._on_lost,
+            self.metrics.pubsub_reconnects.inc,
+            self.streams.watch.flush,
         )
         async with listening as self.subscription:
             self.streams.watch.subscription = self.subscription

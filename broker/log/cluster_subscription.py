@@ -49,9 +49,10 @@ class NodeSubscription(Subscription):
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
         on_reconnect: Callable[[], None],
+        on_read: Callable[[], None],
         on_moved: Callable[[], None],
     ) -> None:
-        super().__init__(node, [], on_message, on_lost, on_reconnect)
+        super().__init__(node, [], on_message, on_lost, on_reconnect, on_read)
         self._on_moved = on_moved
         self._has_answered = True
         self._connections = self._counted = 0
@@ -155,9 +156,10 @@ class ShardedSubscription:
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
         on_reconnect: Callable[[], None] = lambda: None,
+        on_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis: Any = redis
-        self._callbacks = (on_message, on_lost, on_reconnect)
+        self._callbacks = (on_message, on_lost, on_reconnect, on_read)
         self._common = Subscription(redis, permanent, *self._callbacks)  # type: ignore[arg-type]
         self._nodes: dict[str, NodeSubscription] = {}
         self._channels: dict[int, set[str]] = {}
@@ -275,9 +277,10 @@ def subscription(
     on_message: Callable[[str, bytes], None],
     on_lost: Callable[[str], None],
     on_reconnect: Callable[[], None] = lambda: None,
+    on_read: Callable[[], None] = lambda: None,
 ) -> AnySubscription:
     """The subscription for a client of `emitter.store.connection.connect`."""
     if isinstance(redis, RedisCluster):
-        return ShardedSubscription(redis, permanent, on_message, on_lost, on_reconnect)
+        return ShardedSubscription(redis, permanent, on_message, on_lost, on_reconnect, on_read)
     suffix = channels_of(redis).suffix
-    return Subscription(redis, permanent, on_message, on_lost, on_reconnect, suffix=suffix)
+    return Subscription(redis, permanent, on_message, on_lost, on_reconnect, on_read, suffix=suffix)

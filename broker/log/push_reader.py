@@ -14,11 +14,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 class PushReader(asyncio.Protocol):
     """The protocol of a connection that redis-py has made, and still writes to.
 
-    `on_reply` is called for every reply, errors included; what it raises ends the reading.
+    `on_reply` is called for every reply, errors included, and `on_read` after those of one read of the socket. What
+    they raise ends the reading.
     """
 
-    def __init__(self, on_reply: Callable[[Any], None]) -> None:
+    def __init__(self, on_reply: Callable[[Any], None], on_read: Callable[[], None]) -> None:
         self._on_reply = on_reply
+        self._on_read = on_read
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def read(self, connection: Any) -> None:
@@ -46,6 +48,10 @@ class PushReader(asyncio.Protocol):
             parser.feed(data)
             while (reply := parser.gets()) is not NOT_ENOUGH_DATA:
                 on_reply(reply)
+        except Exception as error:
+            self._end(error)
+        try:
+            self._on_read()
         except Exception as error:
             self._end(error)
 

@@ -35,7 +35,8 @@ class Subscription:
     Channels are named by their keys here; `suffix` is what follows a key on the wire (`wire.channel_suffix`).
 
     on_message(channel, data) is called for every message; on_lost(channel) when messages may have been missed;
-    on_reconnect() once for every connection after the first. They are synchronous and must not raise.
+    on_reconnect() once for every connection after the first; on_read() after each read of a socket, which may have
+    brought many messages. They are synchronous and must not raise.
     """
 
     SUBSCRIBE, UNSUBSCRIBE = "SUBSCRIBE", "UNSUBSCRIBE"
@@ -47,6 +48,7 @@ class Subscription:
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
         on_reconnect: Callable[[], None] = lambda: None,
+        on_read: Callable[[], None] = lambda: None,
         *,
         suffix: str = "",
     ) -> None:
@@ -55,6 +57,7 @@ class Subscription:
         self._on_message = on_message
         self._on_lost = on_lost
         self._on_reconnect = on_reconnect
+        self._on_read = on_read
         self._permanent = permanent
         self._wanted: set[str] = set(permanent)
         self._sent: set[str] = set()
@@ -184,7 +187,7 @@ class Subscription:
         await connection.send_command(verb, *self._names(channels), check_health=False)
 
     async def _read(self, connection: Any) -> None:
-        await PushReader(self._on_reply).read(connection)
+        await PushReader(self._on_reply, self._on_read).read(connection)
 
     def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, Exception):

@@ -109,6 +109,7 @@ class WatchedLogs:
         self._audience = audience
         self._watched: dict[str, WatchedLog] = {}
         self._flush_soon: OrderedDict[WatchedLog, None] = OrderedDict()  # a dict is slow to take the first from
+        self._has_rest = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = get_logger()
 
@@ -161,14 +162,14 @@ class WatchedLogs:
             self._log.warning("message_not_understood", channel=channel, size=len(data))
             self.resync(watched)
             return
-        if not self._flush_soon:
-            # Messages read in one go of the loop leave as one write per viewer.
-            asyncio.get_running_loop().call_soon(self._flush)
         self._flush_soon[watched] = None
 
-    def _flush(self) -> None:
-        """Deliver what has arrived, log by log in the order of arrival. After a slice of time the loop runs once before
-        the rest; what arrives meanwhile joins it."""
+    def flush(self) -> None:
+        """Deliver what has arrived, log by log in the order of arrival. Call it after the messages of one read, which
+        leave as one write per viewer. After a slice of time the loop runs once before the rest; what arrives meanwhile
+        joins it."""
+        if not self._flush_soon or self._has_rest:
+            return
         now = time.monotonic()
         until = now + SLICE_SECONDS
 
@@ -180,7 +181,12 @@ class WatchedLogs:
                 self._flush_one(now, is_late)
         finally:  # an error must not stop the delivery of later messages
             if self._flush_soon:
-                asyncio.get_running_loop().call_soon(self._flush)
+                self._has_rest = True
+                asyncio.get_running_loop().call_soon(self._flush_rest)
+
+    def _flush_rest(self) -> None:
+        self._has_rest = False
+        self.flush()
 
     def _flush_one(self, now: float, is_late: Callable[[], bool]) -> None:
         watched, _ = self._flush_soon.popitem(last=False)

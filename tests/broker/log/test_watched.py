@@ -149,7 +149,9 @@ class Place:
 @pytest.fixture
 async def place(redis: Redis, redis_url: str) -> AsyncIterator[Place]:
     listening, place = connect(redis_url), Place(redis)
-    async with Subscription(listening, ["rc:edge:t"], place.watch.on_message, place.on_lost) as subscription:
+    async with Subscription(
+        listening, ["rc:edge:t"], place.watch.on_message, place.on_lost, on_read=place.watch.flush
+    ) as subscription:
         place.watch.subscription = subscription
         yield place
         await place.watch.close()
@@ -209,7 +211,7 @@ async def test_messages_that_come_together_leave_as_one_write(place: Place) -> N
     [viewer] = place.live(watched)
     for seq in range(1, 6):
         place.watch.on_message(KEYS.log, message(seq))
-    await asyncio.sleep(0)
+    place.watch.flush()
     await place.until(lambda: bool(written(viewer).writes))
     assert [frame.id for frame in parse(written(viewer).writes[0])] == [str(entry(seq).id) for seq in range(1, 6)]
 
@@ -268,7 +270,7 @@ async def test_a_viewer_that_cannot_be_shown_an_event_is_named_and_no_other_miss
     for seq in (1, 2, 3, 4):
         for each in watched:
             send(place, each, seq)
-        await asyncio.sleep(0)
+        place.watch.flush()
     await place.until(lambda: seqs(viewers[1]) == [1, 2, 3, 4])
     assert [(viewer, type(error)) for viewer, error in place.audience.failed] == [(failing, OverflowError)]
     assert all(seqs(viewer) == [1, 2, 3, 4] for viewer in [*viewers, later])
@@ -292,6 +294,7 @@ async def test_an_error_about_one_viewer_skips_no_other(
     monkeypatch.setattr(place.audience, what, fail_for_first)
     monkeypatch.setattr(watched[0].topic, what.removeprefix("on_"), list(viewers))
     send(place, watched[0], 1)
+    place.watch.flush()
     await place.until(lambda: len(done) == 2)
     assert [viewer for viewer, _ in place.audience.failed] == [viewers[0]]
     assert done == viewers[1:]
@@ -309,6 +312,7 @@ async def test_an_error_about_one_log_costs_its_viewers_alone(place: Place, monk
     monkeypatch.setattr(place.audience, "on_ended", fail)
     for each in watched:
         place.watch.on_message(each.topic.key, b"5-1 execution:complete {}\n")
+    place.watch.flush()
     await place.until(lambda: seqs(viewers[1]) == [1])
     assert [viewer for viewer, _ in place.audience.failed] == [viewers[0]]
     assert (watched[0].topic.last, list(watched[0].topic.live())) == (None, [])
@@ -360,12 +364,14 @@ async def test_many_logs_are_delivered_in_slices(place: Place, monkeypatch: pyte
     monkeypatch.setattr(Topic, "deliver", slow)
     for each in watched:
         send(place, each, 1)
+    place.watch.flush()
     rounds = 0
     while not all(written(viewer).writes for viewer in viewers):
         rounds += 1
         if rounds == 3:  # what comes while the rest waits is delivered after it
             for each in watched:
                 send(place, each, 2)
+            place.watch.flush()
         await asyncio.sleep(0)
     assert rounds >= 40 / 4
     await place.until(lambda: all(seqs(viewer) == [1, 2] for viewer in viewers))
@@ -380,6 +386,7 @@ async def test_a_large_message_is_delivered_in_pieces(place: Place) -> None:
     count = 3 * PAGE_BYTES // 50_000
     send(place, watched, *range(1, count + 1), size=50_000)
     send(place, watched, count + 1)
+    place.watch.flush()
     await place.until(lambda: len(seqs(viewer)) == count + 1)
     assert seqs(viewer) == list(range(1, count + 2))
     assert max(map(len, written(viewer).writes)) < 1.5 * PAGE_BYTES
@@ -397,6 +404,7 @@ async def test_a_gap_within_a_large_message_is_read(place: Place) -> None:
     lines = [b"%b %b %b\n" % (id_, *next(iter(fields.items()))) for id_, fields in rows]
     big = [line.replace(b'"s"', b'"%b"' % (b"s" * PAGE_BYTES)) for line in lines]
     place.watch.on_message(KEYS.log, b"".join(big[:2]) + b"".join(big[4:]))
+    place.watch.flush()
     await place.until(lambda: len(seqs(viewer)) == 8)
     assert seqs(viewer) == list(range(1, 9))
 
@@ -426,6 +434,7 @@ async def test_a_silent_loss_in_the_middle_of_many_messages_is_noticed(place: Pl
     lines = [b"%b %b %b\n" % (id_, *next(iter(fields.items()))) for id_, fields in rows]
     place.watch.on_message(KEYS.log, lines[0] + lines[1])
     place.watch.on_message(KEYS.log, lines[4] + lines[5])
+    place.watch.flush()
     await place.until(lambda: watched.topic.last == last)
     assert seqs(viewer) == [1, 2, 3, 4, 5, 6]
 
