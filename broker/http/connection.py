@@ -171,9 +171,12 @@ def outcome_of(request: web.Request) -> web.StreamResponse | None:
     """The response that was made before, or its error raised; None for a request that is yet to be answered."""
     outcome: Outcome | None = getattr(request.protocol, "outcome", None)
     result = None if outcome is None else outcome.result
-    if isinstance(result, Exception):
-        raise result
-    return result
+    try:
+        if isinstance(result, Exception):
+            raise result
+        return result
+    finally:
+        del outcome, result  # or this frame, in the error's traceback, would hold the error
 
 
 async def announce_end(request: web.Request, response: web.StreamResponse) -> None:

@@ -64,7 +64,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             about = {"method": request.method, "path": request.path, **log_fields(trace_of(request))}
             log.exception("request_failed", request_id=request_id, **about)
             problem = Problem(500, "internal-error", "the server failed; its log has more under this requestId")
-        return _answer(request, problem, request_id)
+        try:
+            return _answer(request, problem, request_id)
+        finally:
+            del problem  # which may be the error, whose traceback holds this frame: a cycle
 
 
 def _answer(request: web.Request, problem: Problem, request_id: str) -> web.StreamResponse:

@@ -141,7 +141,7 @@ class Responses:
                 return web.Response()  # to nobody; as an error it would be logged, with a traceback
             finally:
                 if EXCHANGE in request:
-                    self._leave(request[EXCHANGE])
+                    self._leave(request.pop(EXCHANGE))  # it refers to its request: a cycle
 
         return answer
 

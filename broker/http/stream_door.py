@@ -138,13 +138,16 @@ class NewConnection(BaseProtocol):
         return _Asked(request, None if execution_id is None else execution_id.decode())
 
     async def _open(self, asked: _Asked) -> None:
-        outcome: web.StreamResponse | Exception
-        try:
-            outcome = await self._door.open_stream(*asked)
-        except Exception as error:  # its answer is made where those of all others are
-            outcome = error
+        outcome = await self._outcome(asked)
         if self.transport is not None:  # no viewer has it, and the client has not left
             self._hand_over(Outcome(request_id_of(asked.request), outcome))
+
+    async def _outcome(self, asked: _Asked) -> web.StreamResponse | Exception:
+        """What came of it. Not in `_open`, whose frame would be in the error's traceback, and hold the error."""
+        try:
+            return await self._door.open_stream(*asked)
+        except Exception as error:  # its answer is made where those of all others are
+            return error
 
     def _hand_over(self, outcome: Outcome | None) -> None:
         """Make it aiohttp's connection, which gets the bytes."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from broker.streams.timer_heap import TimerHeap
+from broker.streams.timer_heap import MIN_DROPPED, TimerHeap
 
 
 class Ticks:
@@ -159,3 +160,52 @@ async def test_many_that_are_due_together_do_not_hold_the_loop() -> None:
         rounds += 1
         await asyncio.sleep(0)
     assert rounds >= 30 / 4
+
+
+async def test_a_forgotten_subject_is_let_go_at_once() -> None:
+    """It is not due any more, and nothing refers to it, long before it would have been due."""
+
+    class Subject:
+        pass
+
+    ticks = Ticks()
+    subject = Subject()
+    gone = weakref.ref(subject)
+    entry = ticks.timer.add(subject, ticks.loop.time() + 60)
+    ticks.timer.add("other", ticks.loop.time() + 0.01)
+    ticks.timer.forget(entry)
+    ticks.timer.forget(entry)
+    del subject
+    assert gone() is None
+    assert await ticks.until(1) == ["other"]
+    ticks.timer.stop()
+
+
+async def test_forgotten_subjects_do_not_pile_up() -> None:
+    """Thousands that come and leave hold no more than a few entries; those that stay are due in their order."""
+    ticks = Ticks()
+    now = ticks.loop.time()
+    for number in range(5000):
+        ticks.timer.forget(ticks.timer.add(number, now + 100 - number / 100))
+        assert len(ticks.timer) <= 2 * MIN_DROPPED + 2
+    for number in range(3):
+        ticks.timer.add(f"stays {number}", now + 0.01 * (3 - number))
+    assert await ticks.until(3) == ["stays 2", "stays 1", "stays 0"]
+    ticks.timer.stop()
+
+
+async def test_a_subject_that_its_own_tick_forgets_does_not_come_again() -> None:
+    """Whatever the tick returns."""
+    entries = {}
+
+    def again(subject: str, now: float) -> float:
+        if len(ticks.seen) == 2:
+            ticks.timer.forget(entries[subject])
+        return now + 0.02
+
+    ticks = Ticks(again)
+    entries["a"] = ticks.timer.add("a", ticks.loop.time() + 0.01)
+    assert await ticks.until(2) == ["a", "a"]
+    await asyncio.sleep(0.1)
+    assert len(ticks.seen) == 2
+    assert len(ticks.timer) == 0
