@@ -16,6 +16,9 @@ SCOPES: frozenset[str] = frozenset(get_args(Scope))
 UNSCOPED: frozenset[str] = frozenset({"executions:read"})
 """What a token without any claim about scopes may do, unless a setting says otherwise."""
 
+_SAME: dict[frozenset[str], frozenset[str]] = {}
+"""Each set of scopes once: thousands of viewers hold one. There are few, since all are subsets of `SCOPES`."""
+
 MAX_TIME = 32_503_680_000  # the year 3000
 MAX_TOKEN_ID = 256
 T = TypeVar("T")
@@ -113,4 +116,5 @@ def _scopes(claims: dict[str, Any], names: tuple[str, ...]) -> frozenset[str] | 
     name = next((name for name in names if name in claims), None)
     if name is None:
         return None
-    return SCOPES & {scope for text in _texts(claims, name) for scope in text.split()}
+    scopes = SCOPES & {scope for text in _texts(claims, name) for scope in text.split()}
+    return _SAME.setdefault(scopes, scopes)

@@ -71,6 +71,8 @@ from emitter.wire.redact import Redactor
 
 LOOPBACK = "127.0.0.1"
 RECHECK_SECONDS_MAX = 15.0
+MAX_JOINING = 256
+"""Viewers that wait for their first page while more are let in as fast as they come."""
 UNREADY_SECONDS = 5.0
 """How long a stopping edge is unready before it stops listening, if the drain takes at least four times as long."""
 
@@ -282,6 +284,7 @@ class Edge:
         sock = self._sockets[0] or listen(settings.host, settings.port)
         counts = Counts(metrics.sockets, metrics.rejected[RejectReason.SOCKETS])
         self._public = Listener(sock, self._room.sockets, counts, shares=self._shares, full=self._room.streams)
+        self._public.is_crowded = lambda: self.streams.joining >= MAX_JOINING
         self.port = self._public.port
         self._responses = Responses(settings, self.authenticator.is_revoked)
         settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)

@@ -36,7 +36,7 @@ UNEVEN = 50
 FULL_SECONDS = 0.1
 """How long a full process leaves new connections to its siblings."""
 SCARCE_SECONDS = 0.01
-"""Pause between turns while room is scarce: a flood costs a part of a core."""
+"""Pause between turns while room is scarce, or many streams open: a flood costs a part of a core."""
 RETRY_SECONDS = 1.0
 """Pause when the system has no descriptor left."""
 SETTLE_SECONDS = 0.5
@@ -70,17 +70,17 @@ REFUSAL = _refusal()
 class _Socket(socket.socket):
     """A connection's socket that reports its close, also after a viewer has taken over the connection."""
 
-    __slots__ = ("_closed_callback",)
+    __slots__ = ("_listener",)
 
-    def __init__(self, accepted: socket.socket, closed: Callable[[], None]) -> None:
+    def __init__(self, accepted: socket.socket, listener: Listener) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
-        self._closed_callback = closed
+        self._listener = listener
 
     def close(self) -> None:
         was_open = self.fileno() >= 0
         super().close()
         if was_open:
-            self._closed_callback()
+            self._listener.count(-1)
 
 
 class Counts(NamedTuple):
@@ -116,6 +116,9 @@ class Listener:
         self.open = 0
         self.draining = False
         """Whether each response is the last of its connection."""
+        self.is_crowded: Callable[[], bool] = lambda: False
+        """Whether many of the accepted connections wait for something. All of a crowd at once would take several times
+        the memory, most of which stays with the process."""
         self.port: int = sock.getsockname()[1]
 
     @contextlib.asynccontextmanager
@@ -164,13 +167,13 @@ class Listener:
         self._left_to = None
         least = self._least()
         if least is None:
-            return SCARCE_SECONDS if self.open >= self._limit else 0.0
+            return SCARCE_SECONDS if self.open >= self._limit or self.is_crowded() else 0.0
         if self.draining or self.open >= self._full:
             return FULL_SECONDS
         if self.open > least + self.open // UNEVEN:
             self._left_to = least
             return LEAVE_SECONDS
-        return 0.0
+        return SCARCE_SECONDS if self.is_crowded() else 0.0
 
     def _turn_size(self) -> int:
         """How many to accept: with siblings no more than the least full one has."""
@@ -223,8 +226,8 @@ class Listener:
         if self.open >= self._limit and not self._make_room(SPARED_SECONDS if is_silent(accepted) else 0.0):
             self._refuse(accepted)
             return
-        self._count(1)
-        sock = _Socket(accepted, lambda: self._count(-1))
+        self.count(1)
+        sock = _Socket(accepted, self)
         if self._make_transport is not None:
             sock.setblocking(False)
             self._make_transport(sock, self._factory())
@@ -239,7 +242,7 @@ class Listener:
         except OSError:  # the client has left
             sock.close()
 
-    def _count(self, change: int) -> None:
+    def count(self, change: int) -> None:
         self.open += change
         self._counts.open.set(self.open)
         self._report()

@@ -47,6 +47,8 @@ class LogSource:
         self.watch = WatchedLogs(history, metrics, self, deliveries)
         self._steps = Replay(history, self.watch, metrics, self._turns, close)
         self._viewers = 0
+        self.joining = 0
+        """Viewers that wait for their first page of the log."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -93,6 +95,8 @@ class LogSource:
 
     async def _replay(self, viewer: Viewer, watched: WatchedLog, wanted: StreamRequest | None) -> None:
         """Read the log after the viewer's cursor until the topic can take over."""
+        joining = 1
+        self.joining += joining
         try:
             async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:
                 await self._steps.subscribed(watched)
@@ -105,12 +109,16 @@ class LogSource:
                         return
                     if self._steps.needs_page(viewer, watched):
                         await self._steps.page(viewer, watched, patience)
+                        self.joining -= joining
+                        joining = 0
         except TimeoutError:
             self._close(viewer, CloseReason.LOST_REDIS)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # the last resort of this task: nobody awaits it
             self.on_failed(viewer, error)
+        finally:
+            self.joining -= joining
 
     def replay(self, viewer: Viewer) -> None:
         """Feed a viewer from the log again, from its cursor until it has caught up."""

@@ -109,6 +109,11 @@ class Streams:
         return len(self._logs)
 
     @property
+    def joining(self) -> int:
+        """Viewers that wait for their first page of a log."""
+        return self._logs.joining
+
+    @property
     def draining(self) -> bool:
         return self._slots.draining
 
