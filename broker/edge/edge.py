@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
@@ -41,6 +40,7 @@ from broker.http.listener import SETTLE_SECONDS, Counts, Listener, listen
 from broker.http.responses import WATCH_SECONDS, Responses
 from broker.http.shares import Shares
 from broker.http.static import StaticFiles
+from broker.http.stream_door import Open
 from broker.log.cluster_subscription import subscription
 from broker.log.delivery_spans import Deliveries
 from broker.log.history import History
@@ -288,9 +288,10 @@ class Edge:
         self.port = self._public.port
         self._responses = Responses(settings, self.authenticator.is_revoked)
         settle_seconds = min(SETTLE_SECONDS, self._unready_seconds)
+        app, open_stream = self._app()
         async with (
             owned(self._responses.run(), "responses"),
-            self._serving(settle_seconds),
+            serving(app, self._public, self._unreadable, settle_seconds, open_stream=open_stream),
         ):
             yield
 
@@ -316,7 +317,8 @@ class Edge:
 
     # --- connections between parts -----------------------------------------------------------------------------------
 
-    def _serving(self, settle_seconds: float) -> AbstractAsyncContextManager[None]:
+    def _app(self) -> tuple[web.Application, Open]:
+        """What answers requests, and what opens native streams."""
         settings = self.settings
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         authenticator.setup_cors(app, settings.cors_origins)
@@ -342,7 +344,7 @@ class Edge:
         # An edge on loopback (`serve --dev`, `demo`) is for development.
         static = StaticFiles(fresh=settings.host == LOOPBACK)
         app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *static.routes()])
-        return serving(app, self._public, self._unreadable, settle_seconds, open_stream=api.open_stream)
+        return app, api.open_stream
 
     def _head_fields(self, request: web.Request) -> dict[str, str]:
         """What `setup_cors` and `errors.setup` add to the head of any other response."""

@@ -90,7 +90,7 @@ async def test_routes_and_description_agree(document: dict[str, Any], redis: Red
     settings = Settings(redis_url=redis_url, host="127.0.0.1", port=0, admin_host="127.0.0.1", admin_port=0,
                         jwt_secret=SECRET, drain_seconds=0)  # fmt: skip
     async with Edge(settings) as edge:
-        routes = list(edge._app().router.routes())
+        routes = list(edge._app()[0].router.routes())
     served = {(route.method, route.resource.canonical) for route in routes if route.resource is not None}
     assert ("HEAD", "/") in served
     served = {f"{method} {path.rstrip('/')}" for method, path in served if method != "HEAD" and path not in PAGES}
