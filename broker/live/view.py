@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.live.sse import HEARTBEAT, HEARTBEAT_EVENT, chunk, control_frame, cursor_frame
+from emitter.wire.deltas import merged
 from emitter.wire.entries import Entry
 from emitter.wire.ids import EventId
 
@@ -39,6 +40,8 @@ class StreamView:
     """Whether nothing more will be shown, although the log may go on."""
     is_native = True
     """Whether its clients know the control events of the stream, and resume."""
+    is_compact = False
+    """Whether it is a replay in short."""
 
     def __init__(
         self,
@@ -56,6 +59,11 @@ class StreamView:
         self.heartbeat_seconds = heartbeat_seconds
         """An upper limit, if it is lower than that of the settings."""
         self.key: tuple[object, ...] = (named, types.text if types else "", chunked, heartbeat_event)
+
+    @property
+    def live(self) -> StreamView:
+        """The view from `stream:live` on."""
+        return self
 
     def wrap(self, data: bytes) -> bytes:
         return chunk(data) if self.chunked and data else data
@@ -85,6 +93,30 @@ class StreamView:
     def render(self, entries: Sequence[Entry]) -> bytes:
         """The entries that the filter lets through, as one write; empty for none."""
         return self.encode(self.select(entries))
+
+
+class CompactView(StreamView):
+    """A replay in short: of the entries that the filter lets through, neighbours that are chunks of one text are one
+    event, whose id is the last one's. So a client may resume anywhere, in whatever view. What comes live is as in the
+    other view, and shares its bytes. `max_bytes`: the size of an event's block; 0: no limit."""
+
+    __slots__ = ("_live", "_max_bytes")
+
+    is_compact = True
+
+    def __init__(self, live: StreamView, max_bytes: int) -> None:
+        super().__init__(named=live.named, types=live.filter, chunked=live.chunked)
+        self.heartbeat, self.heartbeat_seconds = live.heartbeat, live.heartbeat_seconds
+        self.key = (*live.key, "compact")
+        self._live = live
+        self._max_bytes = max_bytes
+
+    @property
+    def live(self) -> StreamView:
+        return self._live
+
+    def render(self, entries: Sequence[Entry]) -> bytes:
+        return self.encode(merged(self.select(entries), self._max_bytes))
 
 
 CLOSED = StreamView(chunked=False)

@@ -135,6 +135,7 @@ class Viewer(asyncio.Protocol):
             return False
         self.has_caught_up = True
         self.write(rest + self.view.control("stream:live", {"replayed": self.events}))
+        self.view = self.view.live
         return True
 
     def go_live(self) -> None:

@@ -21,6 +21,9 @@ from emitter.wire.ids import START, EventId, parse_event_id
 from emitter.wire.record import Field, Selection
 
 PAGE_EVENTS = 200
+LONG_PAGE_EVENTS = 2000
+LONG_PAGES_LOG_BYTES = 8 * 1024 * 1024
+"""Of a log up to this size, whatever the sizes of its events, Redis may send a long page."""
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches this, so that a viewer's buffer holds little more than one page."""
 FIRST_EVENTS = 32
@@ -69,11 +72,16 @@ class Page:
 
 class Head(NamedTuple):
     """Facts of an execution's record. `cancel_after_ms`: the execution is cancelled after so long without a viewer; 0:
-    never."""
+    never. `log_bytes`: of all events that were ever appended, if it is known."""
 
     state: State
     last: EventId
     cancel_after_ms: int = 0
+    log_bytes: int | None = None
+
+    @property
+    def has_long_pages(self) -> bool:
+        return self.log_bytes is not None and self.log_bytes <= LONG_PAGES_LOG_BYTES
 
 
 class PageSizes:
@@ -93,10 +101,10 @@ class PageSizes:
         """From a page that is not the last, for the next one."""
         size = sum(len(entry.json) for entry in page.entries)
         fitting = -(-PAGE_BYTES * len(page.entries) // max(size, 1))
-        self._expect((log, page.cursor), min(fitting, GROWTH * asked, PAGE_EVENTS))
+        self._expect((log, page.cursor), min(fitting, GROWTH * asked, LONG_PAGE_EVENTS))
 
     def learn_small(self, record: str) -> None:
-        self._expect(record, PAGE_EVENTS)
+        self._expect(record, LONG_PAGE_EVENTS)
 
     def _expect(self, place: object, events: int) -> None:
         self._places[place] = events
@@ -112,14 +120,14 @@ class History:
         self._metrics = metrics
         self._sizes = PageSizes()
         self._log = get_logger()
-        self._reading: dict[tuple[str, EventId], asyncio.Task[Page]] = {}
+        self._reading: dict[tuple[str, EventId, int], asyncio.Task[Page]] = {}
 
     async def read(
         self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS, shared: bool = True
     ) -> Page:
         """Up to `limit` events after `cursor`, fewer if they are large. `record` is the execution's hash, which
-        outlives its log. Callers at one place share a read, which may have begun before the call. A read that is not
-        `shared` has all that was logged before the call.
+        outlives its log. Callers at one place with one limit share a read, which may have begun before the call. A read
+        that is not `shared` has all that was logged before the call.
 
         Raises redis errors; `TimeoutError` after `READ_SECONDS`.
         """
@@ -130,7 +138,7 @@ class History:
             return await asyncio.shield(self._shared_read(log, cursor, record, limit))
 
     def _shared_read(self, log: str, cursor: EventId, record: str | None, limit: int) -> asyncio.Task[Page]:
-        key = (log, cursor)
+        key = (log, cursor, limit)
         task = self._reading.get(key)
         if task is None:
             self._metrics.history_reads["redis"].inc()
@@ -140,7 +148,7 @@ class History:
             self._metrics.history_reads["shared"].inc()
         return task
 
-    def _read_done(self, key: tuple[str, EventId], task: asyncio.Task[Page]) -> None:
+    def _read_done(self, key: tuple[str, EventId, int], task: asyncio.Task[Page]) -> None:
         del self._reading[key]
         if not task.cancelled():
             task.exception()  # all callers may have left: nobody wants the error
@@ -155,7 +163,9 @@ class History:
             found = _HEAD.read(await self._commands.execute("HMGET", record, *_HEAD.names))
         if found.log_bytes is not None and found.log_bytes <= SMALL_LOG_BYTES:
             self._sizes.learn_small(record)
-        return None if found.state is None else Head(found.state, found.last, found.cancel_after_ms)
+        if found.state is None:
+            return None
+        return Head(found.state, found.last, found.cancel_after_ms, found.log_bytes)
 
     async def terminal_event(self, log: str, record: str | None) -> Entry | None:
         """The last event of an execution that has ended and whose log has gone, as its record keeps it."""

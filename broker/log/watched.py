@@ -87,7 +87,7 @@ class WatchedLog:
         topic = self.topic
         if topic.end is not None and topic.last is not None:
             after = self.policy.cancel_after_ms if self.policy is not None else 0
-            return Head(topic.end, topic.last, after)
+            return Head(topic.end, topic.last, after, None if self.head is None else self.head.log_bytes)
         since = None if self.head is None else topic.missing(self.head.last)
         if self.head is None or since is None or any(may_change_state(entry.type) for entry in since):
             return None

@@ -18,7 +18,7 @@ from broker.base.reasons import CloseReason
 from broker.base.slices import Turns
 from broker.live import sse
 from broker.live.viewer import Viewer, ViewerState
-from broker.log.history import History, Page, Reset
+from broker.log.history import LONG_PAGE_EVENTS, PAGE_EVENTS, History, Page, Reset
 from broker.log.watched import WatchedLog, WatchedLogs
 from emitter.errors import RedisUnavailable
 from emitter.events import TERMINAL_TYPES
@@ -88,7 +88,8 @@ class Replay:
         """Write the next page of the log, if Redis answers."""
         known, after = watched.topic.last, viewer.cursor
         try:
-            page = await self._history.read(watched.topic.key, after, record=watched.record)
+            limit = _page_events(viewer, watched)
+            page = await self._history.read(watched.topic.key, after, record=watched.record, limit=limit)
         except (RedisError, *GONE) as error:
             await self._try_again_later(error)
             return
@@ -247,6 +248,12 @@ def reset_frame(reset: Reset, page: Page | None = None) -> bytes:
     if page is not None:
         data["resumedAt"] = str(page.entries[0].id if page.entries else page.cursor)
     return sse.control_frame("stream:reset", data)
+
+
+def _page_events(viewer: Viewer, watched: WatchedLog) -> int:
+    """How many events a page for this viewer has at most: each page costs time, and ends what could be joined."""
+    is_long = viewer.view.is_compact and watched.head is not None and watched.head.has_long_pages
+    return LONG_PAGE_EVENTS if is_long else PAGE_EVENTS
 
 
 def _is_last(page: Page, watched: WatchedLog) -> bool:

@@ -10,7 +10,7 @@ from aiohttp import HttpVersion11, web
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.base.reasons import StreamProtocol
-from broker.live.view import StreamView, TypeFilter
+from broker.live.view import CompactView, StreamView, TypeFilter
 from broker.log.history import Head
 from broker.streams.reconnect import wants_event_stream
 from emitter.wire.ids import EventId, parse_event_id
@@ -76,8 +76,8 @@ class Opening(NamedTuple):
         return native if self.wanted.view.is_native else self.wanted.view.name
 
 
-def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
-    """Raises `Problem` 400 for an invalid parameter."""
+def read_parameters(request: web.Request, *, is_feed: bool, max_event_bytes: int = 0) -> StreamRequest:
+    """Raises `Problem` 400 for an invalid parameter. `max_event_bytes`: of a block in a compact replay."""
     query, headers = request.query, request.headers
     cursor, malformed = None, False
     if text := headers.get("Last-Event-ID") or query.get("lastEventId"):
@@ -99,7 +99,14 @@ def read_parameters(request: web.Request, *, is_feed: bool) -> StreamRequest:
         )
     except ValueError as error:
         raise Problem(400, "invalid-parameter", str(error), path="types") from error
+    if is_compact(request):
+        view = CompactView(view, max_event_bytes)
     return StreamRequest(view, cursor, start == "now" and not malformed, malformed)
+
+
+def is_compact(request: web.Request) -> bool:
+    """Whether chunks of one text are to be joined. Raises `Problem` 400."""
+    return _one_of(request.query.get("compact"), "compact", "true", "false") == "true"
 
 
 def _heartbeat(given: str | None) -> tuple[bool, float | None]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
 
 from emitter.events import Event, MessageDelta, ThinkingDelta
+from emitter.wire.deltas import Run
 from emitter.wire.prepared import Batch, Prepared
 
-MERGED_DELTA_BYTES = 16 * 1024
 OVERHEAD_BYTES = 200
 """The size of an event in the queue besides its text."""
 
@@ -25,28 +25,24 @@ Encode = Callable[[Event, int], Prepared]
 """Makes the stored form of an event, given its time (ms)."""
 
 
-class Delta:
-    """Adjacent chunks of one message, encoded only when they leave the queue. Sizes are those of the encoded text."""
+class Delta(Run[str]):
+    """Adjacent chunks of one message, encoded only when they leave the queue."""
 
-    __slots__ = ("cls", "encode", "message_id", "parts", "size", "ts")
+    __slots__ = ("cls", "encode", "message_id", "ts")
 
     def __init__(self, event: MessageDelta | ThinkingDelta, size: int, ts: int, encode: Encode) -> None:
+        super().__init__(event.delta, size)
         self.cls = type(event)
         self.message_id = event.message_id
-        self.parts = [event.delta]
-        self.size = size
         self.ts = ts
         self.encode = encode
 
     def merge(self, event: MessageDelta | ThinkingDelta, size: int, max_size: int, encode: Encode) -> bool:
-        fits = self.size + size <= max_size
-        if not fits or self.message_id != event.message_id or self.cls is not type(event):
+        if self.message_id != event.message_id or self.cls is not type(event):
             return False
         if self.encode != encode:  # of another speaker
             return False
-        self.parts.append(event.delta)
-        self.size += size
-        return True
+        return self.add(event.delta, size, max_size)
 
     def event(self) -> MessageDelta | ThinkingDelta:
         return self.cls(message_id=self.message_id, delta="".join(self.parts))

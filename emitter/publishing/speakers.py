@@ -9,11 +9,12 @@ from typing import NamedTuple
 from emitter.errors import encodable
 from emitter.events import Event, ExecutionStarted, ThinkingDelta
 from emitter.publishing.async_methods import TEXT_CHUNK
-from emitter.publishing.queue import MERGED_DELTA_BYTES, Encode
+from emitter.publishing.queue import Encode
 from emitter.store.append import prepare_shown, prepare_with
 from emitter.store.endings import STACK_CHARS
 from emitter.tracing.trace import Trace
 from emitter.wire import envelope
+from emitter.wire.deltas import MERGED_DELTA_BYTES
 from emitter.wire.ids import now_ms
 from emitter.wire.mending import words
 from emitter.wire.prepared import Prepared, Redaction

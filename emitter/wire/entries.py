@@ -34,8 +34,10 @@ def parse_message(message: bytes) -> list[Entry]:
 def parse_stream(rows: list[tuple[bytes, dict[bytes, bytes] | list[bytes]]]) -> list[Entry]:
     """The entries of an XRANGE reply, its fields as a flat list or as a dict."""
     entries = []
+    new = tuple.__new__  # `Entry(…)` takes as long as all the rest
     for id_, fields in rows:
-        type_, json = next(iter(fields.items())) if isinstance(fields, dict) else fields[:2]
+        if isinstance(fields, dict):
+            fields = next(iter(fields.items()))
         ms, seq = id_.split(b"-")
-        entries.append(Entry(int(ms), int(seq), type_, json))
+        entries.append(new(Entry, (int(ms), int(seq), fields[0], fields[1])))
     return entries
