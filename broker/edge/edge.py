@@ -199,7 +199,7 @@ class Edge:
     @contextlib.asynccontextmanager
     async def _streams(self) -> AsyncIterator[None]:
         settings = self.settings
-        self.history = History(self.redis, self.metrics)
+        self.history = History(self.redis, self.metrics, self.settings.max_event_bytes)
         async with Admission(
             self.redis,
             self.id,

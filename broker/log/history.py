@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 from redis.asyncio import Redis
@@ -16,14 +19,20 @@ from broker.live.view import RenderedOnce, StreamView
 from broker.log.batcher import CommandBatcher
 from emitter import tasks
 from emitter.events import TERMINAL_STATES, TERMINAL_TYPES, State
+from emitter.wire.deltas import merged
 from emitter.wire.entries import Entry, parse_stream
 from emitter.wire.ids import START, EventId, parse_event_id
 from emitter.wire.record import Field, Selection
 
 PAGE_EVENTS = 200
 LONG_PAGE_EVENTS = 2000
+"""Of a short page, whose events are fewer than those that are read."""
 LONG_PAGES_LOG_BYTES = 8 * 1024 * 1024
 """Of a log up to this size, whatever the sizes of its events, Redis may send a long page."""
+KEPT_PAGES = 64
+KEPT_SECONDS = 60.0
+WORTH_KEEPING = 4
+"""A short page is kept if it has so many times fewer events than were read."""
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches this, so that a viewer's buffer holds little more than one page."""
 FIRST_EVENTS = 32
@@ -36,6 +45,7 @@ MAX_PLACES = 4096
 PAGE_WEIGHT = 4
 """Weight of a read in a batch of commands: at most 16 pages are under way."""
 READ_SECONDS = 10.0
+_JSON = itemgetter(Entry._fields.index("json"))
 _HEAD = Selection(Field.STATE, Field.MS, Field.SEQ, Field.CANCEL_AFTER, Field.BYTES)
 _LAST = Selection(Field.MS, Field.SEQ)
 _END = Selection(Field.MS, Field.SEQ, Field.END)
@@ -52,13 +62,14 @@ class Page:
     """Events after a cursor, in order.
 
     `cursor`: where a reader of the page stands. `end`: the log ended here when it was read. `closed`: nothing will ever
-    follow. `reset`: events before these are gone.
+    follow. `reset`: events before these are gone. `size`: how many events of the log these are.
     """
 
     def __init__(
         self, entries: Sequence[Entry], cursor: EventId, *, end: bool, reset: Reset | None = None, closed: bool = False
     ) -> None:
         self.entries = entries
+        self.size = len(entries)
         self.cursor = cursor
         self.end = end
         self.reset = reset
@@ -68,6 +79,15 @@ class Page:
     def render(self, view: StreamView) -> bytes:
         """The page's bytes; made once for all viewers that share the page and the view."""
         return self._rendered.get(view, self.entries)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no event will be added to it. Of an execution's log."""
+        return not self.end or (bool(self.entries) and self.entries[-1].type in TERMINAL_TYPES)
+
+    def shorten(self, max_event_bytes: int) -> None:
+        """Join neighbours that are chunks of one text."""
+        self.entries = merged(self.entries, max_event_bytes)
 
 
 class Head(NamedTuple):
@@ -99,7 +119,7 @@ class PageSizes:
 
     def learn(self, log: str, page: Page, asked: int) -> None:
         """From a page that is not the last, for the next one."""
-        size = sum(len(entry.json) for entry in page.entries)
+        size = _json_bytes(page.entries)
         fitting = -(-PAGE_BYTES * len(page.entries) // max(size, 1))
         self._expect((log, page.cursor), min(fitting, GROWTH * asked, LONG_PAGE_EVENTS))
 
@@ -112,15 +132,36 @@ class PageSizes:
             del self._places[next(iter(self._places))]
 
 
-class History:
-    """The log reads of one edge."""
+class KeptPages:
+    """Short pages for the next readers: reading a long log takes ten times as long as sending it in short. Each is
+    followed by a read from its cursor, which proves that the log still is the same one."""
 
-    def __init__(self, redis: Redis, metrics: Metrics) -> None:
+    def __init__(self) -> None:
+        self._pages: OrderedDict[tuple[str, EventId], tuple[float, Page]] = OrderedDict()
+
+    def get(self, log: str, cursor: EventId) -> Page | None:
+        kept_at, page = self._pages.get((log, cursor), (0.0, None))
+        return page if time.monotonic() - kept_at < KEPT_SECONDS else None
+
+    def add(self, log: str, cursor: EventId, page: Page) -> None:
+        """Keep a final page if that is worth it. The oldest goes."""
+        if page.size >= WORTH_KEEPING * len(page.entries):
+            self._pages[log, cursor] = time.monotonic(), page
+            if len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+
+
+class History:
+    """The log reads of one edge. `max_event_bytes`: of the block of an event in a stream, 0: no limit."""
+
+    def __init__(self, redis: Redis, metrics: Metrics, max_event_bytes: int = 0) -> None:
         self._commands = CommandBatcher(redis)
         self._metrics = metrics
+        self._max_event_bytes = max_event_bytes
         self._sizes = PageSizes()
+        self._kept = KeptPages()
         self._log = get_logger()
-        self._reading: dict[tuple[str, EventId, int], asyncio.Task[Page]] = {}
+        self._reading: dict[tuple[object, ...], asyncio.Task[Page]] = {}
 
     async def read(
         self, log: str, cursor: EventId, *, record: str | None = None, limit: int = PAGE_EVENTS, shared: bool = True
@@ -135,20 +176,38 @@ class History:
             if not shared:
                 self._metrics.history_reads["redis"].inc()
                 return await self._read(log, cursor, record, limit)
-            return await asyncio.shield(self._shared_read(log, cursor, record, limit))
+            return await self._shared_read((log, cursor, limit), lambda: self._read(log, cursor, record, limit))
 
-    def _shared_read(self, log: str, cursor: EventId, record: str | None, limit: int) -> asyncio.Task[Page]:
-        key = (log, cursor, limit)
+    async def read_short(self, log: str, cursor: EventId, *, record: str, is_long: bool) -> Page:
+        """As `read`, of an execution, with neighbours that are chunks of one text as one event. A page that is not
+        final has all events as they are. `is_long`: the log allows long pages."""
+        if (kept := self._kept.get(log, cursor)) is not None:
+            self._metrics.history_reads["tail"].inc()
+            return kept
+        limit = LONG_PAGE_EVENTS if is_long else PAGE_EVENTS
+        async with asyncio.timeout(READ_SECONDS):
+            return await self._shared_read(
+                (log, cursor, limit, "short"), lambda: self._read_short(log, cursor, record, limit)
+            )
+
+    async def _read_short(self, log: str, cursor: EventId, record: str, limit: int) -> Page:
+        page = await self._read(log, cursor, record, limit)
+        if page.reset is None and page.is_final:
+            page.shorten(self._max_event_bytes)
+            self._kept.add(log, cursor, page)
+        return page
+
+    async def _shared_read(self, key: tuple[object, ...], read: Callable[[], Coroutine[Any, Any, Page]]) -> Page:
         task = self._reading.get(key)
         if task is None:
             self._metrics.history_reads["redis"].inc()
-            task = self._reading[key] = asyncio.create_task(self._read(log, cursor, record, limit), name="history-read")
+            task = self._reading[key] = asyncio.create_task(read(), name="history-read")
             task.add_done_callback(lambda done: self._read_done(key, done))
         else:
             self._metrics.history_reads["shared"].inc()
-        return task
+        return await asyncio.shield(task)
 
-    def _read_done(self, key: tuple[str, EventId, int], task: asyncio.Task[Page]) -> None:
+    def _read_done(self, key: tuple[object, ...], task: asyncio.Task[Page]) -> None:
         del self._reading[key]
         if not task.cancelled():
             task.exception()  # all callers may have left: nobody wants the error
@@ -260,10 +319,16 @@ def _page(
     entries: list[Entry], cursor: EventId, rows: Sequence[object], count: int, reset: Reset | None = None
 ) -> Page:
     """The page from a read of up to `count` + 1 events."""
-    kept, size = 0, 0
-    while kept < min(len(entries), count) and size < PAGE_BYTES:
-        size += len(entries[kept].json)
-        kept += 1
+    kept, size = min(len(entries), count), 0
+    if _json_bytes(entries[:kept]) > PAGE_BYTES:
+        most, kept = kept, 0
+        while kept < most and size < PAGE_BYTES:
+            size += len(entries[kept].json)
+            kept += 1
     end = len(rows) <= count and kept == len(entries)
     entries = entries[:kept]
     return Page(entries, entries[-1].id if entries else cursor, end=end, reset=reset)
+
+
+def _json_bytes(entries: Sequence[Entry]) -> int:
+    return sum(map(len, map(_JSON, entries)))

@@ -18,7 +18,7 @@ from broker.base.reasons import CloseReason
 from broker.base.slices import Turns
 from broker.live import sse
 from broker.live.viewer import Viewer, ViewerState
-from broker.log.history import LONG_PAGE_EVENTS, PAGE_EVENTS, History, Page, Reset
+from broker.log.history import History, Page, Reset
 from broker.log.watched import WatchedLog, WatchedLogs
 from emitter.errors import RedisUnavailable
 from emitter.events import TERMINAL_TYPES
@@ -88,8 +88,7 @@ class Replay:
         """Write the next page of the log, if Redis answers."""
         known, after = watched.topic.last, viewer.cursor
         try:
-            limit = _page_events(viewer, watched)
-            page = await self._history.read(watched.topic.key, after, record=watched.record, limit=limit)
+            page = await self._read(viewer, watched)
         except (RedisError, *GONE) as error:
             await self._try_again_later(error)
             return
@@ -108,6 +107,13 @@ class Replay:
         if viewer.state is ViewerState.REPLAYING and (is_last or viewer.view.is_over):
             self._catch_up(viewer)
             self._close(viewer, CloseReason.FINISHED)
+
+    async def _read(self, viewer: Viewer, watched: WatchedLog) -> Page:
+        log, after, record = watched.topic.key, viewer.cursor, watched.record
+        if not viewer.view.is_compact or record is None:  # no feed has chunks
+            return await self._history.read(log, after, record=record)
+        is_long = watched.head is not None and watched.head.has_long_pages
+        return await self._history.read_short(log, after, record=record, is_long=is_long)
 
     async def _try_again_later(self, error: Exception) -> None:
         self._log.warning("history_read_failed", error=type(error).__name__)
@@ -143,7 +149,7 @@ class Replay:
         """Bytes that many viewers may share."""
         if viewer.state is ViewerState.REPLAYING:
             viewer.write(page.render(viewer.view))
-            self._has_shown(viewer, page.entries, page.cursor)
+            self._has_shown(viewer, page.size, page.cursor)
 
     def _render(self, viewer: Viewer, entries: Sequence[Entry]) -> int:
         """Show one viewer as many of the entries as its turn allows, and move its cursor. Returns how many."""
@@ -159,12 +165,12 @@ class Replay:
             if size >= WRITE_BYTES or viewer.view.is_over or self._turns.is_over:
                 break
         viewer.write(b"".join(pieces))
-        self._has_shown(viewer, entries[:shown], entries[shown - 1].id)
+        self._has_shown(viewer, shown, entries[shown - 1].id)
         return shown
 
-    def _has_shown(self, viewer: Viewer, entries: Sequence[Entry], cursor: EventId) -> None:
-        viewer.advance(cursor, len(entries))
-        self._metrics.replayed_events.inc(len(entries))
+    def _has_shown(self, viewer: Viewer, events: int, cursor: EventId) -> None:
+        viewer.advance(cursor, events)
+        self._metrics.replayed_events.inc(events)
 
     def _be_patient(self, patience: asyncio.Timeout) -> None:
         """The replay has progressed: wait for the next answer as long as for the first."""
@@ -218,7 +224,7 @@ class Replay:
         rest = b""
         if missing and viewer.view.is_native:
             rest = topic.render_tail(viewer.view, missing)
-            self._has_shown(viewer, missing, missing[-1].id)
+            self._has_shown(viewer, len(missing), missing[-1].id)
         elif missing and self._render(viewer, missing) < len(missing) and not viewer.view.is_over:
             return False
         if missing:
@@ -248,12 +254,6 @@ def reset_frame(reset: Reset, page: Page | None = None) -> bytes:
     if page is not None:
         data["resumedAt"] = str(page.entries[0].id if page.entries else page.cursor)
     return sse.control_frame("stream:reset", data)
-
-
-def _page_events(viewer: Viewer, watched: WatchedLog) -> int:
-    """How many events a page for this viewer has at most: each page costs time, and ends what could be joined."""
-    is_long = viewer.view.is_compact and watched.head is not None and watched.head.has_long_pages
-    return LONG_PAGE_EVENTS if is_long else PAGE_EVENTS
 
 
 def _is_last(page: Page, watched: WatchedLog) -> bool:

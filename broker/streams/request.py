@@ -10,7 +10,8 @@ from aiohttp import HttpVersion11, web
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.base.reasons import StreamProtocol
-from broker.live.view import CompactView, StreamView, TypeFilter
+from broker.live.compact_view import CompactView
+from broker.live.view import StreamView, TypeFilter
 from broker.log.history import Head
 from broker.streams.reconnect import wants_event_stream
 from emitter.wire.ids import EventId, parse_event_id

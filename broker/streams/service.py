@@ -125,9 +125,7 @@ class Streams:
         """Answer a GET of a log's stream: 200 with a viewer, 204 when nothing will ever follow its cursor, or a
         `Problem` before anything was sent."""
         max_bytes = self._settings.max_event_bytes
-        wanted = self._shared_view(
-            read_parameters(request, is_feed=target.record is None, max_event_bytes=max_bytes)
-        )
+        wanted = self._shared_view(read_parameters(request, is_feed=target.record is None, max_event_bytes=max_bytes))
         return await self._admit(Opening(request, identity, request_id, wanted, target))
 
     async def open_rendered(

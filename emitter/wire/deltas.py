@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Generic, TypeVar
 
-from emitter.events import DELTAS
 from emitter.wire.entries import Entry
 from emitter.wire.limits import BLOCK_BYTES
 
 MERGED_DELTA_BYTES = 16 * 1024
 """Of the text of one event, as encoded."""
-_TYPES = frozenset(type_.encode() for type_ in DELTAS)
 _STRING = rb'[^"\\]*(?:\\.[^"\\]*)*'
 _TEXT = re.compile(_STRING)
 _CHUNK = re.compile(
-    rb'(\{"type":"[a-z:]+","executionId":"%b","ts":)[0-9]+'
+    rb'(\{"type":"(?:message|thinking):delta","executionId":"%b","ts":)[0-9]+'
     rb'(,(?:"[A-Za-z]+":"%b",)*"data":\{"messageId":"%b","delta":")%b"\}\}' % ((_STRING,) * 4)
 )
 """A stored chunk: its JSON before the time, and from there to the text. Both are equal for chunks of one text: they
@@ -34,7 +32,7 @@ class Run(Generic[P]):
     __slots__ = ("parts", "size")
 
     def __init__(self, part: P, size: int) -> None:
-        self.parts = [part]
+        self.parts: list[P] = [part]
         self.size = size
 
     def add(self, part: P, size: int, max_size: int) -> bool:
@@ -87,7 +85,7 @@ def merged(entries: Sequence[Entry], max_bytes: int) -> list[Entry]:
     while at < len(entries):
         first = entries[at]
         at += 1
-        chunk = _CHUNK.fullmatch(first.json) if first.type in _TYPES else None
+        chunk = _CHUNK.fullmatch(first.json) if first.type.endswith(b":delta") else None
         if chunk is not None:
             run = _StoredRun(first, chunk, max_bytes)
             if count := run.follow(entries, at):

@@ -36,8 +36,7 @@ def parse_stream(rows: list[tuple[bytes, dict[bytes, bytes] | list[bytes]]]) -> 
     entries = []
     new = tuple.__new__  # `Entry(…)` takes as long as all the rest
     for id_, fields in rows:
-        if isinstance(fields, dict):
-            fields = next(iter(fields.items()))
+        type_, json = next(iter(fields.items())) if isinstance(fields, dict) else (fields[0], fields[1])
         ms, seq = id_.split(b"-")
-        entries.append(new(Entry, (int(ms), int(seq), fields[0], fields[1])))
+        entries.append(new(Entry, (int(ms), int(seq), type_, json)))
     return entries

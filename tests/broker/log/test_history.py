@@ -275,9 +275,10 @@ async def test_heads_and_last_ids(redis: Redis, history: History) -> None:
     events = [Status(status="a", message="b"), ExecutionComplete(result=None, duration=1.0)]
     prepared = [prepare(event, "ex_1", redact=Redactor()) for event in events]
     appended = await append(redis, ALICE, "ex_1", prepared)
-    assert await history.head(RECORD) == ("completed", appended.last, 0)
+    size = sum(len(each.json) for each in prepared)
+    assert await history.head(RECORD) == ("completed", appended.last, 0, size)
     await redis.hset(RECORD, "cancelAfter", "2000")
-    assert await history.head(RECORD) == ("completed", appended.last, 2000)
+    assert await history.head(RECORD) == ("completed", appended.last, 2000, size)
     assert await history.last(LOG) == appended.last
     unknown = ALICE.execution("ex_2")
     asked = [(LOG, RECORD), (ALICE.feed, None), (unknown.log, unknown.record), ("rc:{default:bob}:feed", None)]
