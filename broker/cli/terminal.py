@@ -37,6 +37,7 @@ from emitter.events import InputRequired
 from emitter.wire.ids import EventId
 
 EXIT_STATUS: Mapping[str, int] = {"completed": 0, "failed": 1, "cancelled": 130}
+REPLAY: Mapping[str, str] = {"compact": "true"}
 FRAME_SECONDS = 0.125
 PLANNED_ENDS = ("aged", "draining")
 """Reasons of `stream:end` after which a reconnect is part of the day's work and not worth a line."""
@@ -68,7 +69,7 @@ async def watch(
     """
     many = isinstance(target, Feed)
     transcript = Transcript(many=many, plain=not console.is_terminal, answer_hint=_hint(api))
-    path, params = (FEED_PATH, target.params) if isinstance(target, Feed) else (stream_path(target), {})
+    path, params = (FEED_PATH, target.params) if isinstance(target, Feed) else (stream_path(target), REPLAY)
     asker = None if isinstance(target, Feed) else _asker(api, target, console, stdin or sys.stdin)
     async with (
         _Screen(console, transcript, asker) as screen,

@@ -170,6 +170,12 @@ STREAM = (
     query("lastEventId", "resume after this event", **_CURSOR),
     query("from", "where to begin without a cursor", type="string", enum=["start", "now"]),
     query("types", "only these types: `tool:*,execution:*`", type="string", pattern=f"^{_NAMED}(,{_NAMED}){{0,31}}$"),
+    query(
+        "compact",
+        "`true`: until `stream:live`, neighbouring deltas of one text are one event with the id of the last",
+        type="string",
+        enum=["true", "false"],
+    ),
     query("named", "`false`: every event as the default `message`", type="string", enum=["true", "false"]),
     query(
         "heartbeat",

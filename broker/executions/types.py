@@ -225,7 +225,7 @@ class StreamOpen(_Response, frozen=True):
 
 
 class StreamLive(_Response, frozen=True):
-    """The replay is done."""
+    """The replay is done. `replayed`: how many events of the log it has shown, also where several came as one."""
 
     replayed: int
 

@@ -87,12 +87,14 @@ class WatchedLog:
         topic = self.topic
         if topic.end is not None and topic.last is not None:
             after = self.policy.cancel_after_ms if self.policy is not None else 0
-            return Head(topic.end, topic.last, after, None if self.head is None else self.head.log_bytes)
+            is_known = self.head is not None and self.head.last == topic.last
+            return Head(topic.end, topic.last, after, self.head.log_bytes if is_known else None)
         since = None if self.head is None else topic.missing(self.head.last)
         if self.head is None or since is None or any(may_change_state(entry.type) for entry in since):
             return None
         assert topic.last is not None, "or nothing is known to be missing"
-        self.head = self.head._replace(last=topic.last)
+        if since:
+            self.head = self.head._replace(last=topic.last, log_bytes=None)
         return self.head
 
 

@@ -56,14 +56,15 @@ class LogSource:
 
     # --- enter -------------------------------------------------------------------------------------------------------
 
-    async def head(self, target: Target) -> Head | None:
-        """What is known of an execution; None for a feed. Asks Redis only if the watched log does not tell. Raises
-        `UnknownExecution`."""
+    async def head(self, target: Target, *, with_size: bool) -> Head | None:
+        """What is known of an execution, if it matters with the size of its log; None for a feed. Asks Redis only if
+        the watched log does not tell. Raises `UnknownExecution`."""
         if target.record is None:
             return None
         watched = self.watch.get(target.log)
         if watched is not None and (known := watched.current_head()) is not None:
-            return known
+            if known.log_bytes is not None or not with_size:
+                return known
         head = await self._history.head(target.record)
         if head is None:
             assert target.execution_id is not None

@@ -181,7 +181,7 @@ class Streams:
         if not view.is_native and (seconds := self._failures.seconds_left(target.log, view)) > 0:
             detail = "this execution could not be shown; it will be tried again later"
             raise Problem(500, "cannot-be-shown", detail, headers=retry_after(seconds))
-        head = await self._logs.head(target)
+        head = await self._logs.head(target, with_size=view.is_compact)
         if head is not None and head.state in TERMINAL_STATES:
             if isinstance(view, RenderedView):
                 if end := await self._history.terminal_event(target.log, target.record):

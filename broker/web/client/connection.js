@@ -200,7 +200,7 @@ export class Connection {
   /** @param {string} id @param {string} data @param {AbortController} cut */
   #logged(id, data, cut) {
     const envelope = parsed(data);
-    const verdict = this.#sequence.take(id);
+    const verdict = this.#sequence.take(id, envelope.type, this.#live !== null);
     if (verdict === "gap") return cut.abort(new Cut("gap"));
     if (verdict === "known") return;
     this.#failures = 0;

@@ -6,6 +6,9 @@
 const ID = /^([0-9]{1,15})-([0-9]{1,15})$/;
 export const START = "0-0";
 
+/** Types of which neighbouring events may be one event, with the id of the last. */
+export const DELTAS = new Set(["message:delta", "thinking:delta"]);
+
 /** The ordinal of an id; NaN if it is not the id of an event. @param {string} id */
 export function ordinal(id) {
   const match = ID.exec(id);
@@ -15,6 +18,7 @@ export function ordinal(id) {
 /** Takes the ids of a stream in the order of arrival, and decides about each event. */
 export class Sequence {
   #isFiltered;
+  #isCompact;
   #seq = 0;
   #mayJump;
 
@@ -22,10 +26,12 @@ export class Sequence {
    * @param {object} options
    * @param {string | null} options.cursor the id after which the stream resumes; null: it starts at its beginning
    * @param {boolean} options.isFiltered whether the stream leaves events out, so that gaps are expected
+   * @param {boolean} [options.isCompact] whether neighbouring deltas may arrive as one
    * @param {boolean} options.isFromNow whether a stream without a cursor starts at the end of its log
    */
-  constructor({ cursor, isFiltered, isFromNow }) {
+  constructor({ cursor, isFiltered, isCompact = false, isFromNow }) {
     this.#isFiltered = isFiltered;
+    this.#isCompact = isCompact;
     this.#mayJump = cursor === null ? isFromNow : Number.isNaN(ordinal(cursor));
     this.isFromNow = isFromNow;
     /** The id after which to resume; null before the first event. @type {string | null} */
@@ -34,11 +40,13 @@ export class Sequence {
   }
 
   /** An event arrived. `known`: it was delivered before; `gap`: an event before it is missing. @param {string} id
+   * @param {string} type @param {boolean} [isLive] whether it arrived after the replay: no deltas are joined then
    * @returns {"next" | "known" | "gap"} */
-  take(id) {
+  take(id, type, isLive = false) {
     const seq = ordinal(id);
     if (seq <= this.#seq) return "known";
-    if (!this.#mayJump && !this.#isFiltered && seq !== this.#seq + 1) return "gap";
+    const mayJump = this.#mayJump || this.#isFiltered || (this.#isCompact && !isLive && DELTAS.has(type));
+    if (!mayJump && seq !== this.#seq + 1) return "gap";
     this.#move(id, seq);
     return "next";
   }

@@ -773,7 +773,7 @@ export interface StreamEnd {
   problem?: Problem;
 }
 
-/** The replay is done. */
+/** The replay is done. `replayed`: how many events of the log it has shown, also where several came as one. */
 export interface StreamLive {
   replayed: number;
 }

@@ -39,7 +39,7 @@ export function useRuncast(): RuncastClient;
  *   each event that arrives while the component is mounted; earlier events of a shared stream are in `state` only
  * @returns {AgentSSE}
  */
-export function useAgentSSE(executionId: string | null | undefined, { onEvent, mode, identity, workerUrl, from, cursor }?: SharedWatchOptions & {
+export function useAgentSSE(executionId: string | null | undefined, { onEvent, mode, identity, workerUrl, from, cursor, compact }?: SharedWatchOptions & {
     onEvent?: (event: StreamEvent) => void;
 }): AgentSSE;
 /**

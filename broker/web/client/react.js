@@ -88,12 +88,12 @@ export function useRuncast() {
  *   each event that arrives while the component is mounted; earlier events of a shared stream are in `state` only
  * @returns {AgentSSE}
  */
-export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, from, cursor } = {}) {
+export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, from, cursor, compact } = {}) {
   const client = useRuncast();
   const shared = useMemo(() => {
-    const options = { mode, identity, workerUrl, from, cursor };
+    const options = { mode, identity, workerUrl, from, cursor, compact };
     return executionId ? sharedWatch(client, executionId, options) : null;
-  }, [client, executionId, mode, identity, workerUrl, from, cursor]);
+  }, [client, executionId, mode, identity, workerUrl, from, cursor, compact]);
   const { state, status, events = NO_EVENTS } = useShared(shared, UNOPENED, onEvent);
   const reconnect = useCallback(() => shared?.restart(), [shared]);
   return useMemo(

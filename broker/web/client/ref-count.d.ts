@@ -8,12 +8,14 @@
  * @typedef {object} PartOptions
  * @property {"start" | "now"} [from]
  * @property {string | null} [cursor] start after this event
+ * @property {boolean} [compact] whether neighbouring deltas of one text are one event while the log is replayed: it
+ *   opens faster, to the same state
  *
  * @typedef {TransportOptions & PartOptions} SharedWatchOptions Subscribers share a stream if their options are equal.
  */
 /** @param {RuncastClient} client @param {string} executionId @param {SharedWatchOptions} [options]
  * @returns {RefCounted<Snapshot>} */
-export function sharedWatch(client: RuncastClient, executionId: string, { mode, identity, workerUrl, from, cursor }?: SharedWatchOptions): RefCounted<Snapshot>;
+export function sharedWatch(client: RuncastClient, executionId: string, { mode, identity, workerUrl, from, cursor, compact }?: SharedWatchOptions): RefCounted<Snapshot>;
 /** @param {RuncastClient} client @param {TransportOptions & {limit?: number}} [options]
  * @returns {RefCounted<FeedSnapshot>} */
 export function sharedFeed(client: RuncastClient, { mode, identity, workerUrl, limit }?: TransportOptions & {
@@ -80,6 +82,11 @@ export type PartOptions = {
      * start after this event
      */
     cursor?: string | null | undefined;
+    /**
+     * whether neighbouring deltas of one text are one event while the log is replayed: it
+     * opens faster, to the same state
+     */
+    compact?: boolean | undefined;
 };
 /**
  * Subscribers share a stream if their options are equal.

@@ -170,15 +170,17 @@ export class RefCounted {
  * @typedef {object} PartOptions
  * @property {"start" | "now"} [from]
  * @property {string | null} [cursor] start after this event
+ * @property {boolean} [compact] whether neighbouring deltas of one text are one event while the log is replayed: it
+ *   opens faster, to the same state
  *
  * @typedef {TransportOptions & PartOptions} SharedWatchOptions Subscribers share a stream if their options are equal.
  */
 
 /** @param {RuncastClient} client @param {string} executionId @param {SharedWatchOptions} [options]
  * @returns {RefCounted<Snapshot>} */
-export function sharedWatch(client, executionId, { mode = "shared", identity, workerUrl, from, cursor } = {}) {
-  const key = JSON.stringify(["watch", executionId, mode, identity, from, cursor]);
-  const options = { mode, identity, workerUrl, from, cursor, keepEvents: KEPT_EVENTS };
+export function sharedWatch(client, executionId, { mode = "shared", identity, workerUrl, from, cursor, compact } = {}) {
+  const key = JSON.stringify(["watch", executionId, mode, identity, from, cursor, compact]);
+  const options = { mode, identity, workerUrl, from, cursor, compact, keepEvents: KEPT_EVENTS };
   return new RefCounted(client, key, (onEvent) => client.watch(executionId, { ...options, onEvent }));
 }
 

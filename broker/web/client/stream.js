@@ -36,6 +36,8 @@
  * @property {"start" | "now"} [from] where to start without a cursor; default for the feed: `now`, for an execution:
  *   `start`
  * @property {readonly string[]} [types] only events of these types, `tool:*` for example
+ * @property {boolean} [compact] whether neighbouring deltas of one text arrive as one event while the log is replayed:
+ *   a long log opens faster, and its fold is the same; default: no
  * @property {Mode} [mode]
  * @property {string} [identity] the user, for `shared` with a cookie: only tabs of one identity share a connection
  * @property {string | URL} [workerUrl] of `shared-worker.js`, if a bundler moved it
@@ -104,18 +106,22 @@ export class AgentStream {
 
   /** @param {StreamOptions} options */
   constructor(options) {
-    const { client, executionId, path, cursor = null, from, types, mode = "fetch" } = options;
+    const { client, executionId, path, cursor = null, from, types, compact = false, mode = "fetch" } = options;
     this.#client = client;
     this.#options = options;
     const isFeed = executionId === undefined && path === undefined;
-    const query = { from: from ?? null, types: types?.length ? types.join(",") : null };
+    const query = {
+      from: from ?? null,
+      types: types?.length ? types.join(",") : null,
+      compact: compact ? "true" : null,
+    };
     const target =
       path ?? (isFeed ? "/api/agent/stream" : executionPath(/** @type {string} */ (executionId)) + "/stream");
     const { identity, workerUrl } = options;
     /** @type {Target} */
     this.#target = { path: target, executionId, query, mode, identity, workerUrl };
     const isFromNow = (from ?? (isFeed ? "now" : "start")) === "now";
-    this.#sequence = new Sequence({ cursor, isFiltered: query.types !== null, isFromNow });
+    this.#sequence = new Sequence({ cursor, isFiltered: query.types !== null, isCompact: compact, isFromNow });
     this.#status = Object.freeze({ ...IDLE, mode, lastEventId: cursor });
   }
 

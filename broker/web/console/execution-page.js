@@ -39,6 +39,7 @@ export class ExecutionPage {
     this._build();
     this._watch = page.client.watch(executionId, {
       mode: page.mode,
+      compact: true,
       onEvent: (event, size) => this._take(event, size),
       onControl: (control) => this._obey(control),
     });

@@ -1,7 +1,7 @@
 /** @typedef {{event: any, size: number}} Kept `size`: characters of its JSON */
 export class RecentEvents {
-    /** @param {string | null} base */
-    constructor(base: string | null);
+    /** @param {string | null} base @param {boolean} [isCompact] whether neighbouring deltas may be one event */
+    constructor(base: string | null, isCompact?: boolean);
     /** The id of the last event, or the one before the first. */
     get last(): any;
     /** @param {any} event @param {number} size */
@@ -12,7 +12,7 @@ export class RecentEvents {
     clear(): void;
     /** Whether exactly this id is kept, so that every event after it is known. @param {string} id */
     has(id: string): boolean;
-    /** Whether the ordinal of an id lies within the kept range. @param {string} id */
+    /** Whether the ordinal of an id lies within the kept range, and not within an event. @param {string} id */
     spans(id: string): boolean;
     /** The events after an id. @param {string} id for which `has` or `spans` is true */
     after(id: string): Kept[];

@@ -1,5 +1,5 @@
 /** The last events of a shared stream, for tabs that join later. Pure, and bounded. */
-import { ordinal } from "../cursor.js";
+import { DELTAS, ordinal } from "../cursor.js";
 
 const MAX_EVENTS = 1_000;
 const MAX_SIZE = 2 * 1024 * 1024; // characters of JSON
@@ -12,10 +12,12 @@ export class RecentEvents {
   /** @type {Kept[]} */
   #kept = [];
   #size = 0;
+  #isCompact;
 
-  /** @param {string | null} base */
-  constructor(base) {
+  /** @param {string | null} base @param {boolean} [isCompact] whether neighbouring deltas may be one event */
+  constructor(base, isCompact = false) {
     this.#base = base;
+    this.#isCompact = isCompact;
   }
 
   /** The id of the last event, or the one before the first. */
@@ -54,11 +56,17 @@ export class RecentEvents {
     return id === this.#base || this.#kept.some(({ event }) => event.id === id);
   }
 
-  /** Whether the ordinal of an id lies within the kept range. @param {string} id */
+  /** Whether the ordinal of an id lies within the kept range, and not within an event. @param {string} id */
   spans(id) {
     const [seq, last] = [ordinal(id), this.last];
     if (this.#base === null || last === null) return false;
-    return ordinal(this.#base) <= seq && seq <= ordinal(last);
+    return ordinal(this.#base) <= seq && seq <= ordinal(last) && !(this.#isCompact && this.#mayBeWithin(seq));
+  }
+
+  /** Whether the event after this ordinal may have begun before it. @param {number} seq */
+  #mayBeWithin(seq) {
+    const after = this.#kept.find(({ event }) => ordinal(event.id) > seq);
+    return after !== undefined && DELTAS.has(after.event.type);
   }
 
   /** The events after an id. @param {string} id for which `has` or `spans` is true */

@@ -128,7 +128,7 @@ export class SharedConnection {
     this.#received = stamp();
     const { cursor, isFromNow } = this.#sequence;
     const baseUrl = this.#client.url("/");
-    const key = JSON.stringify([identity, baseUrl, target.path, target.query.types]);
+    const key = JSON.stringify([identity, baseUrl, target.path, target.query.types, target.query.compact]);
     this.#send({ kind: "open", key, baseUrl, target, cursor, isFromNow, token, lock });
   }
 
@@ -177,7 +177,7 @@ export class SharedConnection {
 
   /** @param {any} event @param {number} size */
   #event(event, size) {
-    const verdict = event.id === undefined ? "next" : this.#sequence.take(event.id);
+    const verdict = event.id === undefined ? "next" : this.#sequence.take(event.id, event.type);
     if (verdict === "next") this.#sink.event(event, size);
     else if (verdict === "gap") this.#received = { wall: 0, steady: 0 }; // long ago: `#keepOpen` opens another port
   }

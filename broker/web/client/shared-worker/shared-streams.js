@@ -22,7 +22,7 @@ import { Tab } from "./tab.js";
 
 const MAX_TOKENS = 16;
 
-/** All shared streams of the worker, by key: user, edge, path and filter. */
+/** All shared streams of the worker, by key: user, edge, path, filter, and whether deltas are joined. */
 export class SharedStreams {
   /** @type {Map<string, SharedStream>} */
   #streams = new Map();
@@ -89,7 +89,8 @@ export class SharedStream {
     this.#token = open.token;
     this.#rememberToken(open.token);
     this.#client = new RuncastClient({ baseUrl: open.baseUrl, token: ({ refresh }) => this.#currentToken(refresh) });
-    this.#recent = new RecentEvents(open.cursor ?? (open.isFromNow ? null : START));
+    const isCompact = open.target.query.compact === "true";
+    this.#recent = new RecentEvents(open.cursor ?? (open.isFromNow ? null : START), isCompact);
     this.#stream = this.newStream(open.cursor, open.isFromNow, {
       onEvent: (event, size) => this.#event(event, size),
       onControl: (control) => this.#control(control),
@@ -103,7 +104,8 @@ export class SharedStream {
     const { path, executionId, query } = this.#open.target;
     const types = query.types?.split(",");
     const from = isFromNow ? "now" : "start";
-    return new AgentStream({ client: this.#client, path, executionId, cursor, from, types, ...listeners });
+    const compact = query.compact === "true";
+    return new AgentStream({ client: this.#client, path, executionId, cursor, from, types, compact, ...listeners });
   }
 
   // --- tabs ---
