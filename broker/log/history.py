@@ -80,14 +80,17 @@ class Page:
         """The page's bytes; made once for all viewers that share the page and the view."""
         return self._rendered.get(view, self.entries)
 
-    @property
-    def is_final(self) -> bool:
-        """Whether no event will be added to it. Of an execution's log."""
-        return not self.end or (bool(self.entries) and self.entries[-1].type in TERMINAL_TYPES)
+    def shortened(self, max_event_bytes: int) -> Page:
+        """The page of an execution's log with neighbours that are chunks of one text as one event. Where the log ended
+        here without a terminal event, it may have more by now."""
+        page = Page(merged(self.entries, max_event_bytes), self.cursor, end=self.end and self.ends_execution)
+        page.size = self.size
+        return page
 
-    def shorten(self, max_event_bytes: int) -> None:
-        """Join neighbours that are chunks of one text."""
-        self.entries = merged(self.entries, max_event_bytes)
+    @property
+    def ends_execution(self) -> bool:
+        """Whether the last of these events of an execution is its last one."""
+        return bool(self.entries) and self.entries[-1].type in TERMINAL_TYPES
 
 
 class Head(NamedTuple):
@@ -144,7 +147,7 @@ class KeptPages:
         return page if time.monotonic() - kept_at < KEPT_SECONDS else None
 
     def add(self, log: str, cursor: EventId, page: Page) -> None:
-        """Keep a final page if that is worth it. The oldest goes."""
+        """Keep a page if that is worth it. The oldest goes."""
         if page.size >= WORTH_KEEPING * len(page.entries):
             self._pages[log, cursor] = time.monotonic(), page
             if len(self._pages) > KEPT_PAGES:
@@ -179,8 +182,8 @@ class History:
             return await self._shared_read((log, cursor, limit), lambda: self._read(log, cursor, record, limit))
 
     async def read_short(self, log: str, cursor: EventId, *, record: str, is_long: bool) -> Page:
-        """As `read`, of an execution, with neighbours that are chunks of one text as one event. A page that is not
-        final has all events as they are. `is_long`: the log allows long pages."""
+        """As `read`, of an execution, with neighbours that are chunks of one text as one event. The last page of a log
+        that goes on has all events as they are. `is_long`: the log allows long pages."""
         if (kept := self._kept.get(log, cursor)) is not None:
             self._metrics.history_reads["tail"].inc()
             return kept
@@ -192,10 +195,11 @@ class History:
 
     async def _read_short(self, log: str, cursor: EventId, record: str, limit: int) -> Page:
         page = await self._read(log, cursor, record, limit)
-        if page.reset is None and page.is_final:
-            page.shorten(self._max_event_bytes)
-            self._kept.add(log, cursor, page)
-        return page
+        if page.reset is not None or not page.entries:
+            return page
+        short = page.shortened(self._max_event_bytes)
+        self._kept.add(log, cursor, short)
+        return short if short.end is page.end else page
 
     async def _shared_read(self, key: tuple[object, ...], read: Callable[[], Coroutine[Any, Any, Page]]) -> Page:
         task = self._reading.get(key)

@@ -87,8 +87,8 @@ class WatchedLog:
         topic = self.topic
         if topic.end is not None and topic.last is not None:
             after = self.policy.cancel_after_ms if self.policy is not None else 0
-            is_known = self.head is not None and self.head.last == topic.last
-            return Head(topic.end, topic.last, after, self.head.log_bytes if is_known else None)
+            size = self.head.log_bytes if self.head is not None and self.head.last == topic.last else None
+            return Head(topic.end, topic.last, after, size)
         since = None if self.head is None else topic.missing(self.head.last)
         if self.head is None or since is None or any(may_change_state(entry.type) for entry in since):
             return None

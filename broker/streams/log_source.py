@@ -62,9 +62,9 @@ class LogSource:
         if target.record is None:
             return None
         watched = self.watch.get(target.log)
-        if watched is not None and (known := watched.current_head()) is not None:
-            if known.log_bytes is not None or not with_size:
-                return known
+        known = None if watched is None else watched.current_head()
+        if known is not None and (known.log_bytes is not None or not with_size):
+            return known
         head = await self._history.head(target.record)
         if head is None:
             assert target.execution_id is not None
