@@ -81,16 +81,11 @@ class Page:
         return self._rendered.get(view, self.entries)
 
     def shortened(self, max_event_bytes: int) -> Page:
-        """The page of an execution's log with neighbours that are chunks of one text as one event. Where the log ended
-        here without a terminal event, it may have more by now."""
-        page = Page(merged(self.entries, max_event_bytes), self.cursor, end=self.end and self.ends_execution)
+        """The page with neighbours that are chunks of one text as one event. Whether more follows must be read: there
+        may be more by now."""
+        page = Page(merged(self.entries, max_event_bytes), self.cursor, end=False)
         page.size = self.size
         return page
-
-    @property
-    def ends_execution(self) -> bool:
-        """Whether the last of these events of an execution is its last one."""
-        return bool(self.entries) and self.entries[-1].type in TERMINAL_TYPES
 
 
 class Head(NamedTuple):
@@ -182,8 +177,8 @@ class History:
             return await self._shared_read((log, cursor, limit), lambda: self._read(log, cursor, record, limit))
 
     async def read_short(self, log: str, cursor: EventId, *, record: str, is_long: bool) -> Page:
-        """As `read`, of an execution, with neighbours that are chunks of one text as one event. The last page of a log
-        that goes on has all events as they are. `is_long`: the log allows long pages."""
+        """As `read`, of an execution, with neighbours that are chunks of one text as one event. A page that is read to
+        the log's end has all events as they are. `is_long`: the log allows long pages."""
         if (kept := self._kept.get(log, cursor)) is not None:
             self._metrics.history_reads["tail"].inc()
             return kept
@@ -199,7 +194,7 @@ class History:
             return page
         short = page.shortened(self._max_event_bytes)
         self._kept.add(log, cursor, short)
-        return short if short.end is page.end else page
+        return page if page.end else short
 
     async def _shared_read(self, key: tuple[object, ...], read: Callable[[], Coroutine[Any, Any, Page]]) -> Page:
         task = self._reading.get(key)

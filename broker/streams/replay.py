@@ -21,6 +21,7 @@ from broker.live.viewer import Viewer, ViewerState
 from broker.log.history import History, Page, Reset
 from broker.log.watched import WatchedLog, WatchedLogs
 from emitter.errors import RedisUnavailable
+from emitter.events import TERMINAL_TYPES
 from emitter.store.connection import GONE
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId
@@ -257,4 +258,5 @@ def reset_frame(reset: Reset, page: Page | None = None) -> bytes:
 
 def _is_last(page: Page, watched: WatchedLog) -> bool:
     """Whether nothing will ever follow."""
-    return page.closed or (watched.topic.is_execution and page.ends_execution)
+    ends = watched.topic.is_execution and bool(page.entries) and page.entries[-1].type in TERMINAL_TYPES
+    return page.closed or ends

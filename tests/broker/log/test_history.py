@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from broker.base.metrics import Metrics
 from broker.live.view import StreamView
-from broker.log.history import PAGE_BYTES, PAGE_EVENTS, History, Page, Reset
-from emitter.events import ExecutionComplete, Status
+from broker.log import history as history_module
+from broker.log.history import KEPT_PAGES, LONG_PAGE_EVENTS, PAGE_BYTES, PAGE_EVENTS, History, Page, Reset
+from emitter.events import ExecutionComplete, MessageDelta, Status
 from emitter.store.append import append, prepare
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId
@@ -367,3 +368,111 @@ async def test_closing_ends_reads_under_way(redis: Redis, history: History) -> N
         await reader
     assert history._reading == {}
     await history.close()
+
+
+# --- short pages ------------------------------------------------------------------------------------------------------
+
+
+async def chunks(redis: Redis, first: int, last: int, *, apart: bool = False, size: int = 4) -> None:
+    """A log of chunks of one text, or of two in turns."""
+    pipe = redis.pipeline(transaction=False)
+    for seq in range(first, last + 1):
+        event = MessageDelta(message_id="ab"[seq % 2] if apart else "m", delta="x" * size)
+        pipe.xadd(LOG, {b"message:delta": prepare(event, "ex_1", redact=Redactor(), ts=1).json}, id=str(id_of(seq)))
+    pipe.hset(RECORD, mapping={"state": "running", "ms": BASE_MS + last, "seq": last, "bytes": last * (size + 100)})
+    await pipe.execute()
+
+
+async def short(history: History, cursor: EventId = START, *, is_long: bool = True) -> Page:
+    """As a stream does: the record first, which tells how much may be asked for."""
+    await history.head(RECORD)
+    return await history.read_short(LOG, cursor, record=RECORD, is_long=is_long)
+
+
+async def test_short_pages_are_long(redis: Redis, history: History) -> None:
+    """A page with few events left takes many of the log; where the log's size is unknown, or large, as many as any."""
+    await chunks(redis, 1, LONG_PAGE_EVENTS + 500)
+    head = await history.head(RECORD)
+    assert head is not None
+    assert head.has_long_pages
+    assert not head._replace(log_bytes=None).has_long_pages
+    assert not head._replace(log_bytes=1 << 30).has_long_pages
+    page = await short(history)
+    assert (page.size, page.cursor, page.end) == (LONG_PAGE_EVENTS, id_of(LONG_PAGE_EVENTS), False)
+    assert [entry.id for entry in page.entries] == [page.cursor]
+    rest = await short(history, page.cursor)
+    assert (rest.size, len(rest.entries), rest.end) == (500, 500, True), "its events are what the topic begins with"
+    assert (await short(history, id_of(1), is_long=False)).size == PAGE_EVENTS
+
+
+async def test_short_pages_are_kept(redis: Redis, history: History) -> None:
+    """The next reader gets them without Redis, at every place that was read; what follows is read."""
+    await chunks(redis, 1, 500)
+    first = await short(history)
+    assert (first.size, first.end) == (500, True)
+    before = await calls(redis, "xrange")
+    kept = await short(history)
+    assert (kept.size, kept.cursor, kept.end) == (500, id_of(500), False), "there may be more by now"
+    assert await short(history) is kept
+    assert await calls(redis, "xrange") == before
+    await chunks(redis, 501, 600)
+    assert (await short(history, kept.cursor)).cursor == id_of(600)
+    assert (await short(history, id_of(100))).size == 500, "another place"
+
+
+async def test_a_kept_page_of_another_log_is_found_out(redis: Redis, history: History) -> None:
+    """After a kept page comes a read that proves the log: one that went back meanwhile is told, not continued."""
+    await chunks(redis, 1, 500)
+    await short(history)
+    await redis.delete(LOG)
+    await write(redis, 11, 12)
+    kept = await short(history)
+    assert kept.cursor == id_of(500)
+    assert (await short(history, kept.cursor)).reset == Reset("diverged")
+
+
+async def test_few_pages_are_kept_and_not_for_long(
+    redis: Redis, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their number is bounded, their time too, and what is not much shorter than the log is not kept at all."""
+    await chunks(redis, 1, 100)
+    for seq in range(KEPT_PAGES + 1):
+        await short(history, id_of(seq) if seq else START)
+    before = await calls(redis, "xrange")
+    await short(history, id_of(KEPT_PAGES))
+    assert await calls(redis, "xrange") == before
+    await short(history)
+    assert await calls(redis, "xrange") == before + 1, "the oldest is gone"
+    monkeypatch.setattr(history_module, "KEPT_SECONDS", 0.0)
+    await short(history)
+    assert await calls(redis, "xrange") == before + 2
+    monkeypatch.undo()
+    await redis.delete(LOG)
+    await chunks(redis, 1, 100, apart=True)
+    other = History(redis, Metrics("1"))
+    assert [entry.seq for entry in (await short(other)).entries] == list(range(1, 101))
+    before = await calls(redis, "xrange")
+    await short(other)
+    assert await calls(redis, "xrange") == before + 1
+    await other.close()
+
+
+async def test_a_short_page_after_a_reset_is_whole(redis: Redis, history: History) -> None:
+    """What follows a reset begins where the reset says, and is not kept."""
+    await chunks(redis, 1, 300)
+    await trim(redis, 100)
+    for _ in range(2):
+        page = await short(history)
+        assert (page.reset, page.entries[0].id) == (Reset("trimmed", (1, 99)), id_of(100))
+
+
+async def test_short_and_plain_readers_share_no_page(redis: Redis, history: History) -> None:
+    """Readers that ask for one place at once get pages of their own kind, each from one read."""
+    await chunks(redis, 1, 3000)
+    await history.head(RECORD)
+    before = await calls(redis, "xrange")
+    plain = [history.read(LOG, START, record=RECORD) for _ in range(3)]
+    *pages, one, other = await asyncio.gather(*plain, short(history), short(history))
+    assert {len(page.entries) for page in pages} <= {PAGE_EVENTS, 32}
+    assert one is other
+    assert await calls(redis, "xrange") == before + 2
