@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
+from emitter.events import MessageDelta
 from tests.edges import ROOT, Author, eventually
 from tests.web.browser import Complaints, WebStand, needs_chromium, web_stand
 
@@ -19,7 +20,7 @@ pytestmark = needs_chromium
 
 FOLLOW = """async ({token, ttl, options, module, base, cookie}) => {
     const { RuncastClient } = await import(module ?? "/client/index.js");
-    const seen = window.seen = {ids: [], phases: [], controls: [], refreshed: 0, status: null};
+    const seen = window.seen = {ids: [], text: "", phases: [], controls: [], refreshed: 0, status: null};
     let newest = token;
     const given = async ({refresh}) => {
         if (refresh) [seen.refreshed, newest] = [seen.refreshed + 1, await window.fresh()];
@@ -29,7 +30,10 @@ FOLLOW = """async ({token, ttl, options, module, base, cookie}) => {
     const client = new RuncastClient({baseUrl, token: cookie ? undefined : window.fresh ? given : token});
     window.stream = client.stream({
         ...options,
-        onEvent: event => seen.ids.push(event.id),
+        onEvent: event => {
+            seen.ids.push(event.id);
+            seen.text += event.data.delta ?? "";
+        },
         onControl: control => seen.controls.push(control.type),
         onStatus: status => {
             seen.status = {...status, error: status.error && String(status.error.message)};
@@ -220,6 +224,40 @@ async def test_a_late_tab_catches_up_and_joins(
     await web_author.end()
     await asyncio.gather(first.until_phase("ended"), late.until_phase("ended"))
     assert await first.ids() == await late.ids() == await log_ids(web_author)
+
+
+async def test_tabs_share_a_stream_in_short(
+    context: BrowserContext, stand: WebStand, user: str, web_author: Author
+) -> None:
+    """Tabs with `compact` share a connection, which those without do not; whoever comes when has all of the log, and no
+    chunk twice."""
+    await nobody_connected(stand)
+    chunks = [MessageDelta(message_id="m", delta="x") for _ in range(400)]
+    await web_author.begin()
+    await web_author.write(*chunks)
+    options = {"executionId": "ex_1", "mode": "shared"}
+    first = await (await new_tab(context, stand)).follow(stand.token(user), compact=True, **options)
+    await first.until_live()
+    plain = await (await new_tab(context, stand)).follow(stand.token(user), **options)
+    await plain.until_live()
+    await eventually("two connections", lambda: connections(stand) == 2)
+    log = await log_ids(web_author)
+    assert await first.ids() == [log[0], log[400]]
+    assert await plain.ids() == log
+    await web_author.write(*chunks[:30])
+    late = await (await new_tab(context, stand)).follow(stand.token(user), compact=True, **options)
+    await late.until_live()
+    await web_author.write(*chunks[:3])
+    middle = await (await new_tab(context, stand)).follow(stand.token(user), compact=True, cursor=log[200], **options)
+    await middle.until_live()
+    await web_author.write(*chunks[:3])
+    await web_author.end()
+    tabs = [first, plain, late, middle]
+    await asyncio.gather(*(tab.until_phase("ended") for tab in tabs))
+    log = await log_ids(web_author)
+    assert [len((await tab.seen())["text"]) for tab in tabs] == [436, 436, 436, 236]
+    assert await first.ids() == await late.ids() == [log[0], *log[400:]]
+    assert set(await middle.ids()) < set(log[201:])
 
 
 async def test_tabs_of_different_users_share_nothing(

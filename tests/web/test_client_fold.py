@@ -16,6 +16,7 @@ from broker.executions.state import MAX_MESSAGES, MAX_OTHERS, MAX_THOUGHTS, MAX_
 from broker.executions.undo import MAX_TEXT
 from emitter import events
 from emitter.wire import ascii_json, envelope, ids
+from emitter.wire.deltas import merged
 from emitter.wire.entries import Entry
 from tests.web.browser import NODE
 from tests.web.client.viewers import node
@@ -243,6 +244,33 @@ async def test_made_up_logs() -> None:
     makers = {name for name in dir(dice) if name.startswith("make_")}
     assert len(makers) >= len(events.CATALOGUE) - 6  # three ends, one takeover, three in `others`, and a Custom
     await assert_same(logs, lambda entries: sorted({*dice.choices(range(len(entries) + 1), k=4), len(entries)}))
+
+
+async def test_logs_in_short() -> None:
+    """A log whose neighbouring chunks are one event comes to the state of the log, on both sides, also where an attempt
+    is void: one begins and ends with events of its own."""
+    dice, pairs = Dice(8), []
+    for _ in range(60):
+        happened: list[events.Event] = [dice.make_started()]
+        begun = 1
+        for _ in range(dice.randint(1, 40)):
+            made = dice.event(1)
+            happened += [made] * (dice.randint(1, 9) if made.type in events.DELTAS else 1)
+            if dice.random() < 0.05:
+                happened.append(events.ExecutionSuperseded(from_seq=begun, attempt=2))
+                begun = len(happened)
+        long = log(*happened, *([dice.end()] if dice.random() < 0.5 else []))
+        pairs.append((long, merged(long, 0)))
+    assert sum(len(short) for _, short in pairs) < 0.8 * sum(len(long) for long, _ in pairs)
+    for long, short in pairs:
+        states = []
+        for entries in (long, short):
+            fold = Fold()
+            for entry in entries:
+                fold.apply_entry(entry)
+            states.append(as_json(fold))
+        assert states[0] == states[1]
+    await assert_same([short for _, short in pairs], lambda entries: [len(entries)])
 
 
 async def test_events_that_come_again_or_are_not_known() -> None:

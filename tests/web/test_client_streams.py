@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from redis.asyncio import Redis
 
-from emitter.events import ExecutionStarted, Thinking, ToolStart
+from emitter.events import ExecutionStarted, MessageDelta, Thinking, ToolStart
 from tests.edges import Author
 from tests.web.browser import NODE, WebStand, web_stand
 from tests.web.client.viewers import Viewer, node
@@ -233,3 +233,27 @@ async def test_a_watch_and_a_slow_reader(stand: WebStand, user: str, web_author:
     assert seen["connects"] >= 2
     assert seen["isStable"]
     assert 1 <= seen["told"] <= seen["frames"] + 2
+
+
+async def test_a_compact_stream_is_resumed_where_it_was_cut(stand: WebStand, user: str, web_author: Author) -> None:
+    """The client takes a replay in short, over a cut and another edge, and each live event as it was logged; an event
+    that is missing while it is live is still found."""
+    chunks = [MessageDelta(message_id="m", delta="x") for _ in range(300)]
+    await web_author.begin()
+    await web_author.write(*chunks)
+    await web_author.think("x")
+    async with Viewer(stand.urls, stand.token(user), executionId="ex_1", compact=True, faults={"drop": 305}) as viewer:
+        await viewer.until_phase("live")
+        log = await log_ids(web_author)
+        assert viewer.ids == [log[0], log[300], log[301]]
+        await web_author.write(*chunks[:20])
+        await viewer.until("a reconnect", lambda viewer: len(viewer.connects) == 2)
+        await viewer.until_received(6)
+        log = await log_ids(web_author)
+        assert viewer.ids[3:] == [log[302], log[303], log[321]], "two live, the rest in short"
+        assert viewer.connects[1]["cursor"] == log[303]
+        viewer.command("cut")
+        await web_author.end()
+        await viewer.until_phase("ended")
+    assert viewer.ids[6:] == (await log_ids(web_author))[322:]
+    assert not viewer.named("stream:reset")

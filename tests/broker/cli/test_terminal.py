@@ -416,6 +416,13 @@ async def test_an_edge_that_is_not_there_yet_is_said() -> None:
     assert output(shown).splitlines()[:2] == ["~ no stream yet (refused); trying until there is one", "~ connected"]
 
 
+async def test_an_execution_is_replayed_in_short() -> None:
+    """What was streamed chunk by chunk before somebody looked is asked for in whole."""
+    api = FakeApi(DONE)
+    await watch(api, "ex_1", console())
+    assert api.paths == [("/api/agent/executions/ex_1/stream", {"compact": "true"})]
+
+
 async def test_a_feed_is_followed_for_the_user_named() -> None:
     """A feed asks for its own path and names the user only if one is named."""
     api = FakeApi()

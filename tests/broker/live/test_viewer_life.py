@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.live import viewer as viewer_module
+from broker.live.compact_view import CompactView
 from broker.live.topic import Topic
 from broker.live.view import CLOSED, StreamView, TypeFilter
 from broker.live.viewer import Viewer, ViewerState
@@ -40,6 +41,23 @@ def events(viewer: Viewer) -> Iterator[tuple[str, object]]:
 
 
 # --- replaying -------------------------------------------------------------------------------------------------------
+
+
+def test_a_short_replay_ends_in_the_plain_view() -> None:
+    """From `stream:live` on, also when it falls behind, a viewer sees the log as others do, and shares their bytes."""
+    topic = topic_with(*entries(1, 3))
+    plain = StreamView(chunked=False)
+    viewer = viewer_of(topic, CompactView(plain, 0), cursor=entry(3).id)
+    assert viewer.view.is_compact
+    viewer.catch_up()
+    viewer.go_live()
+    other = live_at(topic, StreamView(chunked=False))
+    assert viewer.view is plain
+    assert list(topic.groups) == [plain.key] == [other.view.key]
+    deliver(topic, 4, 4)
+    viewer.fall_behind(entry(4).id)
+    assert not viewer.view.is_compact
+    assert [name for name, _ in events(viewer)] == ["stream:live", "status"]
 
 
 def test_a_viewer_starts_as_replaying() -> None:

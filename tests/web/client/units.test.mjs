@@ -53,6 +53,18 @@ describe("Sequence", () => {
     assert.equal(sequence.cursor, "12-15");
   });
 
+  test("accepts gaps before a delta of a compact replay, and before nothing else", () => {
+    const sequence = from({ isCompact: true });
+    assert.equal(sequence.take("10-4", "message:delta"), "next");
+    assert.equal(sequence.take("10-3", "message:delta"), "known");
+    assert.equal(sequence.take("10-6", "tool:start"), "gap");
+    assert.equal(sequence.take("10-5", "tool:start"), "next");
+    assert.equal(sequence.take("11-9", "thinking:delta"), "next");
+    assert.equal(sequence.take("12-11", "message:delta", true), "gap", "live");
+    assert.equal(sequence.take("12-10", "message:delta", true), "next");
+    assert.equal(from({}).take("10-4", "message:delta"), "gap", "not compact");
+  });
+
   test("jumps once after a reset, and never back in the same history", () => {
     const sequence = from({ cursor: "10-4" });
     sequence.reset("trimmed");
@@ -167,6 +179,17 @@ describe("RecentEvents", () => {
     assert.deepEqual([recent.spans("7-2"), recent.spans("7-4")], [true, false]);
     recent.clear();
     assert.deepEqual([recent.has("1002-2"), recent.spans("7-2"), recent.last], [false, false, null]);
+  });
+
+  test("does not take an ordinal within a delta for a place between events", () => {
+    const recent = new RecentEvents("0-0", true);
+    const [start, delta, end] = ["tool:start", "message:delta", "tool:complete"];
+    for (const [seq, type] of [[1, start], [9, delta], [10, end]]) recent.push({ ...event(seq), type }, 10);
+    assert.deepEqual([recent.has("1009-9"), recent.has("7-5")], [true, false]);
+    assert.deepEqual([1, 5, 8, 9, 10].map((seq) => recent.spans(`7-${seq}`)), [false, false, false, true, true]);
+    const plain = new RecentEvents("0-0");
+    for (const [seq, type] of [[1, start], [9, delta]]) plain.push({ ...event(seq), type }, 10);
+    assert.equal(plain.spans("7-5"), true, "a filter left out what is between");
   });
 
   test("drops the oldest, by number and by size", () => {
