@@ -19,6 +19,7 @@ from bench_emitter import append, emitter, logs, start
 from bench_fanout import burst, fanout
 from bench_many import latency, many
 from bench_render import render
+from bench_replay import replay
 from bench_shapes import runs, tokens
 from bench_viewers import connects, memory, storm, workers
 from figures import Bench, Run, keep, table
@@ -35,6 +36,7 @@ BENCHES: dict[str, Bench] = {
     "connects": connects,
     "storm": storm,
     "workers": workers,
+    "replay": replay,
     "append": append,
     "logs": logs,
     "emitter": emitter,

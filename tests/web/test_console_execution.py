@@ -15,6 +15,7 @@ from emitter.events import (
     ExecutionStarted,
     ExecutionSuperseded,
     InputRequired,
+    MessageDelta,
     ModelCall,
     Phase,
     PhaseComplete,
@@ -460,3 +461,15 @@ async def test_a_story_is_printed_whole(
     await page.emulate_media(media="print")
     assert await page.evaluate("document.documentElement.scrollHeight") > 120 * 20
     await expect(page.get_by_role("button").or_(console.list).filter(visible=True)).to_have_count(0)
+
+
+async def test_a_long_log_opens_in_short(page: Page, stand: WebStand, user: str, web_author: Author) -> None:
+    """The text that was streamed before the page opened came as one event; what follows is added to it."""
+    await web_author.write(ExecutionStarted(task="Tell", started_at=1, attempt=1))
+    await web_author.write(*(MessageDelta(message_id="m", delta=f"{number} ") for number in range(500)))
+    console = await ConsolePage(page, stand, user).watch("ex_1")
+    await expect(console.row("0 1 2 3")).to_contain_text("498 499")
+    await web_author.write(*(MessageDelta(message_id="m", delta=f"more{number} ") for number in range(3)))
+    await expect(console.row("0 1 2 3")).to_contain_text("499 more0 more1 more2")
+    await console.show_raw()
+    assert await console.raw_numbers() == [1, 501, 502, 503, 504]
