@@ -109,11 +109,12 @@ class PageSizes:
     def __init__(self) -> None:
         self._places: dict[object, int] = {}
 
-    def at(self, log: str, cursor: EventId, record: str | None) -> int:
+    def at(self, log: str, cursor: EventId, record: str | None, unknown: int) -> int:
+        """`unknown` is for a place about which nothing is known."""
         known = self._places.get((log, cursor))
         if known is None and record is not None:
             known = self._places.pop(record, None)  # once: the log may have grown by the next time
-        return known or FIRST_EVENTS
+        return known or unknown
 
     def learn(self, log: str, page: Page, asked: int) -> None:
         """From a page that is not the last, for the next one."""
@@ -144,9 +145,15 @@ class KeptPages:
     def add(self, log: str, cursor: EventId, page: Page) -> None:
         """Keep a page if that is worth it. The oldest goes."""
         if page.size >= WORTH_KEEPING * len(page.entries):
+            self._pages.pop((log, cursor), None)
             self._pages[log, cursor] = time.monotonic(), page
             if len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
+
+    def drop_old(self) -> None:
+        before = time.monotonic() - KEPT_SECONDS
+        while self._pages and next(iter(self._pages.values()))[0] <= before:
+            self._pages.popitem(last=False)
 
 
 class History:
@@ -187,6 +194,10 @@ class History:
             return await self._shared_read(
                 (log, cursor, limit, "short"), lambda: self._read_short(log, cursor, record, limit)
             )
+
+    def drop_old(self) -> None:
+        """Free what no reader will be given any more."""
+        self._kept.drop_old()
 
     async def _read_short(self, log: str, cursor: EventId, record: str, limit: int) -> Page:
         page = await self._read(log, cursor, record, limit)
@@ -257,7 +268,9 @@ class History:
         return _LAST.read(await self._commands.execute("HMGET", record, *_LAST.names)).last
 
     async def _read(self, log: str, cursor: EventId, record: str | None, limit: int) -> Page:
-        count = min(limit, self._sizes.at(log, cursor, record))
+        # A log that allows long pages is small: 200 of its events cannot be too much.
+        unknown = FIRST_EVENTS if limit <= PAGE_EVENTS else PAGE_EVENTS
+        count = min(limit, self._sizes.at(log, cursor, record, unknown))
         page = await self._page_after(log, cursor, record, count)
         if not page.end:
             self._sizes.learn(log, page, count)

@@ -340,8 +340,9 @@ class WatchedLogs:
 
     async def recheck(self, idle_seconds: float) -> None:
         """Compare the ends of idle logs with Redis: the last message may have been lost. One round trip for many logs.
-        Also releases logs without viewers."""
+        Also releases logs without viewers, and old pages."""
         self._release()
+        self._history.drop_old()
         before = time.monotonic() - idle_seconds
         idle = [w for w in self._watched.values() if w.topic.last is not None and w.last_message_at <= before]
         for start in range(0, len(idle), RECHECK_CHUNK):

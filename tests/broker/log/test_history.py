@@ -443,10 +443,16 @@ async def test_few_pages_are_kept_and_not_for_long(
     assert await calls(redis, "xrange") == before
     await short(history)
     assert await calls(redis, "xrange") == before + 1, "the oldest is gone"
+    history.drop_old()
+    await short(history)
+    assert await calls(redis, "xrange") == before + 1
     monkeypatch.setattr(history_module, "KEPT_SECONDS", 0.0)
     await short(history)
     assert await calls(redis, "xrange") == before + 2
+    history.drop_old()
     monkeypatch.undo()
+    await short(history)
+    assert await calls(redis, "xrange") == before + 3, "it was freed"
     await redis.delete(LOG)
     await chunks(redis, 1, 100, apart=True)
     other = History(redis, Metrics("1"))
