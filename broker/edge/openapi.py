@@ -304,7 +304,17 @@ def _list_events() -> Json:
         "The log as JSON; as NDJSON all of it (the audit export)",
         "executions:read",
         ok(200, "Events after the cursor.", {JSON: "EventPage", NDJSON: "LoggedEvent"}),
-        parameters=(ID, query("after", "only events after this one", type="string", pattern=api.EVENT_ID), LIMIT),
+        parameters=(
+            ID,
+            query("after", "only events after this one", type="string", pattern=api.EVENT_ID),
+            LIMIT,
+            query(
+                "compact",
+                "`true`: neighbouring deltas of one text are one event with the id of the last; not in NDJSON",
+                type="string",
+                enum=["true", "false"],
+            ),
+        ),
         errors=(400, 404),
     )
 

@@ -35,6 +35,7 @@ from emitter.store import announcements
 from emitter.store.append import LogLimits
 from emitter.store.lifecycle import Lifecycle, Start, check_size
 from emitter.tracing.trace import Trace
+from emitter.wire.deltas import merged
 from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId, new_execution_id, now_ms
 from emitter.wire.keys import Owner
@@ -215,17 +216,20 @@ class Commands:
                 return
             after = page.cursor
 
-    async def events(self, owner: Owner, execution_id: str, *, after: EventId, limit: int) -> EventPage:
-        """One page of the log."""
+    async def events(
+        self, owner: Owner, execution_id: str, *, after: EventId, limit: int, is_compact: bool
+    ) -> EventPage:
+        """One page of the log: up to `limit` events, of which neighbours that are chunks of one text may be one."""
         keys = owner.execution(execution_id)
         head = await self._history.head(keys.record)
         if head is None:
             raise UnknownExecution(execution_id)
         page = await self._history.read(keys.log, after, record=keys.record, limit=limit, shared=False)
         entries = page.entries
+        shown = merged(entries, self._limits.max_event_bytes) if is_compact else entries
         more = not page.end
         return EventPage(
-            events=[LoggedEvent(id=str(entry.id), event=msgspec.Raw(entry.json)) for entry in entries],
+            events=[LoggedEvent(id=str(entry.id), event=msgspec.Raw(entry.json)) for entry in shown],
             state=head.state,
             next_after=str(entries[-1].id) if entries and more else None,
             first_seq=entries[0].seq if page.reset and entries else None,

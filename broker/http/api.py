@@ -48,6 +48,7 @@ from broker.http.gateway import (
 )
 from broker.ops.stream import Ops
 from broker.streams.reconnect import for_event_source
+from broker.streams.request import is_compact
 from broker.streams.service import Streams
 from emitter.errors import UnknownExecution
 from emitter.events import State
@@ -175,7 +176,10 @@ class Api:
             async with self._gateway.exporting(request, identity):
                 return await self._export(request, identity, self._commands.export(identity.owner, execution_id, after))
         async with self._gateway.folding(identity):
-            return _json(await self._commands.events(identity.owner, execution_id, after=after, limit=limit))
+            page = self._commands.events(
+                identity.owner, execution_id, after=after, limit=limit, is_compact=is_compact(request)
+            )
+            return _json(await page)
 
     async def _export(
         self, request: web.Request, identity: Identity, pages: AsyncIterator[bytes]

@@ -34,8 +34,8 @@ export class RuncastClient {
      * @param {string | null} than @returns {Promise<string | null>} */
     newerToken(than: string | null): Promise<string | null>;
     /** The URL of a path; absolute if the page's address is known, so that a worker can use it. @param {string} path
-     * @param {Record<string, string | number | null | undefined>} [query] values that are null are left out */
-    url(path: string, query?: Record<string, string | number | null | undefined>): string;
+     * @param {Record<string, string | number | boolean | null | undefined>} [query] values that are null are left out */
+    url(path: string, query?: Record<string, string | number | boolean | null | undefined>): string;
     /**
      * Start an execution. A request without an answer is repeated with the same idempotency key: nothing starts twice.
      * @param {wire.ExecuteRequest} request
@@ -60,11 +60,13 @@ export class RuncastClient {
     execution(executionId: string, { signal }?: {
         signal?: AbortSignal;
     }): Promise<wire.ExecutionState>;
-    /** A page of the log. @param {string} executionId @param {{after?: string, limit?: number}} [query]
+    /** A page of the log. @param {string} executionId
+     * @param {{after?: string, limit?: number, compact?: boolean}} [query]
      * @returns {Promise<wire.EventPage>} */
     events(executionId: string, query?: {
         after?: string;
         limit?: number;
+        compact?: boolean;
     }): Promise<wire.EventPage>;
     /** The whole log as NDJSON, a `LoggedEvent` on each line. @param {string} executionId
      * @returns {Promise<ReadableStream<string>>} */

@@ -90,7 +90,7 @@ export class RuncastClient {
   }
 
   /** The URL of a path; absolute if the page's address is known, so that a worker can use it. @param {string} path
-   * @param {Record<string, string | number | null | undefined>} [query] values that are null are left out */
+   * @param {Record<string, string | number | boolean | null | undefined>} [query] values that are null are left out */
   url(path, query = {}) {
     const set = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
     const search = new URLSearchParams(set.map(([name, value]) => [name, String(value)])).toString();
@@ -124,7 +124,8 @@ export class RuncastClient {
     return this.#json("GET", executionPath(executionId), { signal });
   }
 
-  /** A page of the log. @param {string} executionId @param {{after?: string, limit?: number}} [query]
+  /** A page of the log. @param {string} executionId
+   * @param {{after?: string, limit?: number, compact?: boolean}} [query]
    * @returns {Promise<wire.EventPage>} */
   events(executionId, query = {}) {
     return this.#json("GET", this.url(executionPath(executionId) + "/events", query));

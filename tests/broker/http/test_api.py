@@ -15,7 +15,15 @@ from broker.base.settings import Settings
 from broker.edge.edge import Edge
 from broker.http import api as module
 from broker.http import gateway
-from emitter.events import Event, ExecutionComplete, ExecutionError, ExecutionStarted, InputRequired, Status
+from emitter.events import (
+    Event,
+    ExecutionComplete,
+    ExecutionError,
+    ExecutionStarted,
+    InputRequired,
+    MessageDelta,
+    Status,
+)
 from emitter.store.append import append, prepare
 from emitter.wire import ids, keys
 from emitter.wire.ids import EventId
@@ -386,6 +394,8 @@ async def test_answers_are_not_cached(ready: Edge) -> None:
         (BASE + "/ex_1/events?after=zz", "after"),
         (BASE + "/ex_1/events?after=1", "after"),
         (BASE + "/ex_1/events?limit=5000", "limit"),
+        (BASE + "/ex_1/events?compact=1", "compact"),
+        (stream_path("ex_1", "compact=yes"), "compact"),
         (stream_path("ex_1", "from=yesterday"), "from"),
         (stream_path("ex_1", "types=A"), "types"),
         (stream_path("ex_1", "types="), "types"),
@@ -447,6 +457,20 @@ async def test_the_log_is_paged_and_exported(ready: Edge, redis: Redis) -> None:
         assert response.whole
     assert [json.loads(line) for line in lines] == found
     assert [int(each["id"].partition("-")[2]) for each in found] == list(range(1, 303))
+
+
+async def test_a_page_of_the_log_in_short(ready: Edge, redis: Redis) -> None:
+    """With `compact` neighbouring chunks of one text are one event with the last one's id, page by page."""
+    await log(redis, "ex_1", *(MessageDelta(message_id="m", delta=f"{n} ") for n in range(100)))
+    path = f"{BASE}/ex_1/events?compact=true&limit=60"
+    first = (await ask(ready, "GET", path)).body
+    plain = (await ask(ready, "GET", f"{BASE}/ex_1/events?limit=60")).body
+    assert [each["id"] for each in first["events"]] == [plain["events"][at]["id"] for at in (0, 1, 59)]
+    assert first["events"][:2] == plain["events"][:2]
+    assert first["events"][2]["event"]["data"]["delta"] == "".join(f"{n} " for n in range(58))
+    assert first["nextAfter"] == plain["nextAfter"] == first["events"][2]["id"]
+    rest = (await ask(ready, "GET", f"{path}&after={first['nextAfter']}")).body
+    assert [each["event"]["data"]["delta"] for each in rest["events"]] == ["".join(f"{n} " for n in range(58, 100))]
 
 
 async def test_a_published_event_is_in_the_log(ready: Edge) -> None:
