@@ -217,7 +217,7 @@ class Commands:
             after = page.cursor
 
     async def events(
-        self, owner: Owner, execution_id: str, *, after: EventId, limit: int, is_compact: bool
+        self, owner: Owner, execution_id: str, *, after: EventId, limit: int, is_compact: bool = False
     ) -> EventPage:
         """One page of the log: up to `limit` events, of which neighbours that are chunks of one text may be one."""
         keys = owner.execution(execution_id)
