@@ -29,7 +29,8 @@ class Opened(NamedTuple):
 
 def replay(run: Run) -> list[Figure]:
     """A log of 10,000 chunks in 40 messages: by the browser client in a fresh Node process, and by a bare socket. Each
-    way opens each log; `first` finds nothing in the edge's memory, `again` comes after it."""
+    way opens each log. `first` finds nothing in the edge's memory, and takes as long as Redis and the edge take for
+    10,000 entries; `again` comes after it."""
     chunks, rounds = run.size(10_000, 2_000), run.size(9, 2)
     client: dict[str, list[Opened]] = {"plain": [], "first": [], "again": []}
     bare: dict[str, list[Opened]] = {name: [] for name in client}
@@ -46,19 +47,19 @@ def replay(run: Run) -> list[Figure]:
     figures = _compared("browser client", client) if client["plain"] else []
     if not figures:
         print("  without the browser client: node is not installed")
-    figures += _compared("bare socket", bare, first_target=None)
+    figures += _compared("bare socket", bare)
     ratio = cpu[True] / cpu[False]
     note = f"{cpu[True] * 1000:.1f} against {cpu[False] * 1000:.1f} ms for an opening"
     return [*figures, at_most("edge CPU, again / plain", ratio, "x", 0.2, note)]
 
 
-def _compared(who: str, ways: dict[str, list[Opened]], first_target: float | None = 0.1) -> list[Figure]:
+def _compared(who: str, ways: dict[str, list[Opened]]) -> list[Figure]:
     """The frames of a short replay, and its time as a part of a plain one's: of each log, then the median."""
     if len({each.text for opened in ways.values() for each in opened}) != 1:
         raise BenchFailed(f"{who}: not the same text each time")
     frames = max(each.frames for each in ways["first"] + ways["again"])
     figures = [at_most(f"{who}: frames", frames, "", 60, f"{ways['plain'][0].frames:,} as logged")]
-    for way, target in (("first", first_target), ("again", 0.1)):
+    for way, target in (("first", None), ("again", 0.1)):
         pairs = zip(ways[way], ways["plain"], strict=True)
         ratio = median([short.seconds / plain.seconds for short, plain in pairs])
         short, plain = (median([each.seconds for each in ways[name]]) * 1000 for name in (way, "plain"))
@@ -85,7 +86,7 @@ def _chunk(execution_id: str, number: int, a_message: int) -> Prepared:
 def _by_client(server: Edge, execution_id: str, compact: bool) -> Opened:
     node = shutil.which("node")
     assert node is not None
-    arguments = [f"http://127.0.0.1:{server.port}", token(), execution_id, str(compact).lower()]
+    arguments = [f"http://127.0.0.1:{server.port}", token(), "bench", execution_id, str(compact).lower()]
     done = subprocess.run(
         [node, HERE / "replay_client.mjs", *arguments], check=True, capture_output=True, text=True, timeout=60
     )
