@@ -16,7 +16,8 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from emitter import tasks
-from emitter.store.connection import GONE, Link, pack
+from emitter.store.connection import GONE, pack
+from emitter.store.link import Link
 
 BATCH_WEIGHT = 64
 """The most that the commands of one exchange may weigh together. It bounds the memory for large replies, and the time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -54,6 +55,8 @@ class Sender(Protocol):
 
     def schedule(self, outbox: Outbox, *, urgent: bool) -> None: ...
 
+    def hurry(self) -> None: ...
+
     def forget(self, outbox: Outbox) -> None: ...
 
     def check_open(self) -> None:
@@ -93,6 +96,9 @@ class Outbox:
         options = publisher.options
         self.queue = EventQueue(options.max_queue_events, options.max_queue_bytes, encode)
         self.batch: Batch | None = None
+        self.sent_at = -math.inf
+        """When its last batch left (loop time)."""
+        self._is_urgent = False
         self.error: Exception | None = None
         self.failures = 0
         self._trouble = ""
@@ -103,8 +109,11 @@ class Outbox:
         self.crowded = 0
 
     def notify(self, *, urgent: bool) -> None:
-        """Schedule what was queued: at once, or (a chunk) after the time in which more chunks may join it."""
-        self._publisher.schedule(self, urgent=urgent)
+        """Schedule what was queued. Not urgent (a chunk): where chunks leave often, more of them may join it."""
+        if self.batch is None:
+            self._publisher.schedule(self, urgent=urgent)
+        elif urgent:  # it follows when the batch has arrived
+            self._is_urgent = True
 
     def check(self) -> None:
         """Raise if nothing can be queued: the log's refusal, or `EmitterClosed`."""
@@ -115,11 +124,13 @@ class Outbox:
 
     # --- sending ---
 
-    def take(self) -> Batch | None:
-        """The batch to send now: the previous one if its arrival is not known, or the next."""
+    def take(self, now: float) -> Batch | None:
+        """The batch to send `now` (loop time): the previous one if its arrival is not known, or the next."""
         if self.batch is None and len(self.queue):
             options = self._publisher.options
             self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
+            self._is_urgent = self.queue.waits
+            self.sent_at = now
         return self.batch
 
     def packed(self, batch: Batch) -> bytes:
@@ -155,8 +166,8 @@ class Outbox:
                     flush.done.set_result(None)
         if not self.queue.full:
             self._room.set()
-        if len(self.queue):
-            self._publisher.schedule(self, urgent=True)
+        if self.queue.waits:
+            self._publisher.schedule(self, urgent=self._is_urgent)
 
     def traced(self, now: float) -> Trace | None:
         """The trace for the span of an append that is done `now`; None: no span. A late append always has one."""
@@ -213,7 +224,8 @@ class Outbox:
         self.check()
         if not len(self.queue):
             return
-        self._publisher.schedule(self, urgent=True)
+        self.notify(urgent=True)
+        self._publisher.hurry()
         seconds = self._publisher.options.flush_timeout if timeout is None else timeout
         loop = asyncio.get_running_loop()
         done = loop.create_future()

@@ -34,12 +34,14 @@ from emitter.events import Event
 from emitter.observer import Observer
 from emitter.publishing.hooks import Hook, hooks_from, name_hooks
 from emitter.publishing.outbox import Outbox, PublisherOptions
+from emitter.publishing.pace import ROUND_TRIP_SECONDS, Pace
 from emitter.settings import SharedSettings, read
 from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
-from emitter.store.connection import DEFAULT_URL, GONE, Link, channels_of, connect
+from emitter.store.connection import DEFAULT_URL, GONE, channels_of, connect
 from emitter.store.control import ControlChannel
 from emitter.store.holds import Holds
 from emitter.store.lifecycle import Lifecycle
+from emitter.store.link import Link
 from emitter.tracing.trace import Trace, Tracer
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import Batch, Prepared
@@ -55,8 +57,10 @@ ROUND_TRIP_BYTES = 8 * 1024 * 1024
 class Publisher:
     """Shared by the emitters of a process: `async with Publisher(redis_url=…) as publisher:`.
 
-    One task sends what waits in all outboxes as one pipeline of script calls, one pipeline at a time. So the order in
-    an outbox never changes, and batches grow with the load. The publisher keeps no reference to an empty outbox.
+    What is due in all outboxes leaves as one round trip of script calls, one at a time: what comes while an answer is
+    awaited leaves with the next. So the order in an outbox never changes, and batches grow with the load. Under load
+    round trips also keep a distance (`emitter.publishing.pace`), unless a caller waits for one. The publisher keeps no
+    reference to an empty outbox.
 
     Defaults come from the environment: `redis_url` from `RUNCAST_REDIS_URL`, `limits` and `redact_keys` from the
     variables of `limits_from`, `hooks` from `RUNCAST_HOOKS`. `hooks=()` means no hooks.
@@ -94,19 +98,26 @@ class Publisher:
         self._resting: dict[Outbox, asyncio.TimerHandle] = {}
         self._sending: list[tuple[Outbox, Batch]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._wake = asyncio.Event()
+        """Ends the wait of chunks."""
+        self._next: asyncio.Handle | None = None
+        """Sends the next round trip."""
+        self._pace = Pace(min(ROUND_TRIP_SECONDS, options.max_wait))
+        self._is_paced = self._is_hurried = False
+        self._started = 0.0
+        self._failures = 0
+        self._has_loaded = False
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._is_open = self._closed = False
 
     # --- life ---
 
     async def __aenter__(self) -> Publisher:
-        if self._closed or self._task is not None:
+        if self._closed or self._is_open:
             raise EmitterClosed("a publisher is opened once")
         if not isinstance(self.redis, RedisCluster):  # there, commands must find their node
             self._link = Link(self.redis)
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.create_task(self._run(), name="publisher")
+        self._is_open = True
         return self
 
     async def __aexit__(
@@ -123,9 +134,10 @@ class Publisher:
             raise EventsLost(lost)
 
     async def _stop(self) -> None:
-        task, self._task, self._closed = self._task, None, True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._is_open, self._closed = False, True
+        for handle in (self._timer, self._next, *self._resting.values()):
+            if handle is not None:
+                handle.cancel()
         async with contextlib.AsyncExitStack() as stack:  # each is closed, also if this is cancelled meanwhile
             if self._owns_redis:
                 stack.push_async_callback(self.redis.aclose)
@@ -133,12 +145,12 @@ class Publisher:
                 stack.push_async_callback(self._link.aclose)
             stack.push_async_callback(self.control.aclose)
             stack.push_async_callback(self.holds.aclose)
-            if task is not None:
-                await tasks.end([task])
+            if self._task is not None:
+                await tasks.end([self._task])
 
     def check_open(self) -> None:
         """Raises `EmitterClosed`, and `WrongLoop` on an event loop that sends nothing."""
-        if self._task is None:
+        if not self._is_open:
             how = (
                 "is closed"
                 if self._closed
@@ -162,22 +174,33 @@ class Publisher:
         return Outbox(self, owner, execution_id, attempt, encode, mode, trace)
 
     def schedule(self, outbox: Outbox, *, urgent: bool) -> None:
-        if outbox in self._resting:
+        """Have an outbox sent: at once, or (chunks of text) once nothing of it was sent for `max_wait`."""
+        if outbox in self._due or outbox in self._resting:
             return
-        if urgent:
+        wait = 0.0 if urgent else outbox.sent_at + self.options.max_wait - self._loop.time()
+        if wait <= 0:
             self._waiting.pop(outbox, None)
             self._due[outbox] = None
-            self._wake.set()
-        elif outbox not in self._due:
+            self._arm()
+        else:
             self._waiting[outbox] = None
             if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self.options.max_wait, self._promote)
+                self._timer = self._loop.call_later(wait, self._promote)
 
     def _promote(self) -> None:
+        """Send all that waits, with what began to wait later: they share the round trip."""
         self._timer = None
         self._due.update(self._waiting)
         self._waiting.clear()
-        self._wake.set()
+        self._arm()
+
+    def hurry(self) -> None:
+        """A caller waits for what is due: the next round trip leaves as soon as there is an answer to the last."""
+        self._is_hurried = True
+        if self._is_paced and self._next is not None:
+            self._next.cancel()
+            self._next = None
+            self._arm()
 
     def _rest(self, outbox: Outbox) -> None:
         """After an error of Redis for one outbox, try it again after a pause; the others do not wait for it."""
@@ -196,45 +219,88 @@ class Publisher:
 
     # --- sending ---
 
-    async def _run(self) -> None:
-        failures = 0
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if await self._send_due():
-                failures = 0
-            else:
-                failures += 1
-                await asyncio.sleep(backoff_seconds(failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX))
+    def _arm(self) -> None:
+        """Send what is due in this turn of the loop, with what else becomes due in it; later, if round trips leave too
+        often. Until the answer to a round trip is there, events wait for the next one."""
+        if self._next is not None or self._sending or not self._due or not self._is_open:
+            return
+        wait = 0.0 if self._is_hurried else self._pace.wait(self._loop.time())
+        self._is_paced = wait > 0
+        self._next = self._loop.call_later(wait, self._send) if wait > 0 else self._loop.call_soon(self._send)
 
-    async def _send_due(self) -> bool:
-        """Send one batch of each outbox that is due; false if Redis could not be reached."""
-        commands = self._take_due()
+    def _send(self) -> None:
+        """Send one batch of each outbox that is due."""
+        self._next, self._is_hurried = None, False
+        now = self._loop.time()
+        commands = self._take_due(now)
         if not commands:
-            return True
-        started = time.perf_counter()
+            return
+        self._pace.count(now)
+        self._started = time.perf_counter()
+        if self._link is not None and self._link.is_ready:
+            self._link.begin(b"".join(commands), len(commands), self._answered)
+        else:
+            self._task = self._loop.create_task(self._round_trip(commands), name="publisher")
+
+    async def _round_trip(self, commands: list[Any]) -> None:
+        """A round trip that needs more than a write: a new connection, or the nodes of a Cluster."""
+        found: list[Any] | Exception
         try:
-            replies = await self._round_trip(commands)
-        except (RedisError, *GONE) as error:
+            found = await self._execute(commands)
+        except Exception as error:
+            found = error
+        self._answered(found)
+
+    def _answered(self, found: list[Any] | Exception) -> None:
+        """The replies, in order; an error of the server takes the place of its reply."""
+        try:
+            if isinstance(found, Exception):
+                self._fail(found)
+            elif not self._has_loaded and any(isinstance(reply, NoScriptError) for reply in found):
+                self._task = self._loop.create_task(self._load_script(), name="publisher")
+            else:
+                self._take_replies(found)
+        except Exception as error:  # last resort: one bad batch must not stop the publisher
+            self._fail(error)
+
+    async def _load_script(self) -> None:
+        """Then all is sent again: batches that are in the log are skipped by their producer sequence."""
+        try:
+            await self.redis.script_load(APPEND_SCRIPT)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._has_loaded = True
+            self._send_again()
+            self._arm()
+
+    def _fail(self, error: Exception) -> None:
+        """No reply came: send the batches again after a pause."""
+        if isinstance(error, (RedisError, *GONE)):
             self._observer.append_failed()
-            log.warning("append_failed", error=type(error).__name__, batches=len(commands))
-            self._send_again(started)
-            return False
-        except Exception:  # last resort: one bad batch must not stop the publisher
-            log.exception("append_crashed")
-            self._send_again(started)
-            return False
+            log.warning("append_failed", error=type(error).__name__, batches=len(self._sending))
+        else:
+            log.error("append_crashed", exc_info=error)
+        self._send_again()
+        self._failures += 1
+        seconds = backoff_seconds(self._failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
+        if self._is_open:
+            self._is_paced = False
+            self._next = self._loop.call_later(seconds, self._send)
+
+    def _take_replies(self, replies: list[Any]) -> None:
+        self._failures, self._has_loaded = 0, False
         sent, self._sending = self._sending, []
-        events = sum(len(batch.events) for _, batch in sent)
-        self._observer.appended(len(sent), events, time.perf_counter() - started)
+        events = sum([len(batch.events) for _, batch in sent])
+        self._observer.appended(len(sent), events, time.perf_counter() - self._started)
         if self._tracer.is_on:
-            self._trace(sent, replies, started)
+            self._trace(sent, replies)
         for (outbox, batch), reply in zip(sent, replies, strict=True):
             if outbox.batch is batch:  # otherwise it was closed meanwhile
                 self._settle(outbox, reply)
-        return True
+        self._arm()
 
-    def _take_due(self) -> list[Any]:
+    def _take_due(self, now: float) -> list[Any]:
         """The commands for the next batches of the due outboxes, up to the size of one round trip."""
         outboxes, self._due = list(self._due), {}
         commands: list[Any] = []
@@ -242,10 +308,9 @@ class Publisher:
         for number, outbox in enumerate(outboxes):
             if size >= ROUND_TRIP_BYTES:
                 self._due = dict.fromkeys(outboxes[number:])
-                self._wake.set()
                 break
             try:
-                batch = outbox.take()
+                batch = outbox.take(now)
                 if batch is not None:
                     commands.append(outbox.command(batch) if self._link is None else outbox.packed(batch))
                     self._sending.append((outbox, batch))
@@ -254,16 +319,16 @@ class Publisher:
                 outbox.fail(error)
         return commands
 
-    def _send_again(self, started: float) -> None:
+    def _send_again(self) -> None:
         sent, self._sending = self._sending, []
         for outbox, batch in sent:
             if outbox.batch is batch:
-                outbox.late_since = outbox.late_since or started
-                self.schedule(outbox, urgent=True)
+                outbox.late_since = outbox.late_since or self._started
+                self._due[outbox] = None
 
-    def _trace(self, sent: Sequence[tuple[Outbox, Batch]], replies: Sequence[Any], started: float) -> None:
+    def _trace(self, sent: Sequence[tuple[Outbox, Batch]], replies: Sequence[Any]) -> None:
         """Record spans of appends, each with the time of earlier tries."""
-        now = time.perf_counter()
+        now, started = time.perf_counter(), self._started
         for (outbox, batch), reply in zip(sent, replies, strict=True):
             if isinstance(reply, Exception):
                 outbox.late_since = outbox.late_since or started
@@ -289,14 +354,6 @@ class Publisher:
             outbox.fail(refusal)
         else:
             outbox.arrived()
-
-    async def _round_trip(self, commands: list[Any]) -> list[Any]:
-        """The replies, in order; an error of the server takes the place of its reply."""
-        replies = await self._execute(commands)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            await self.redis.script_load(APPEND_SCRIPT)
-            return await self._execute(commands)  # batches that are in the log are skipped by their producer sequence
-        return replies
 
     async def _execute(self, commands: list[Any]) -> list[Any]:
         if self._link is not None:

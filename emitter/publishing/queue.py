@@ -68,6 +68,11 @@ class EventQueue:
         return len(self._items) + self._taken
 
     @property
+    def waits(self) -> bool:
+        """Whether there are events besides those of the batch on the way."""
+        return bool(self._items)
+
+    @property
     def last(self) -> int:
         """Position of the last event; `settled` is the last position that the log has."""
         return self.settled + self._taken + len(self._items)

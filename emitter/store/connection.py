@@ -144,7 +144,7 @@ class _Way:
             log.warning("redis_connections_left", error=why[:200])
 
 
-class _Watched(AbstractConnection):
+class Watched(AbstractConnection):
     """Reconnects before it sends, if the connection leads to the wrong server or was dropped on the way. Only for
     connections without subscriptions; the others send with `check_health=False`. `way` belongs to the client."""
 
@@ -174,8 +174,18 @@ class _Watched(AbstractConnection):
                 raise
             raise RedisConnectionError("the connection was closed") from error
 
+    @property
+    def is_on_its_way(self) -> bool:
+        """False if all connections of the client are to be replaced."""
+        return self._turn == self._way.turn
+
+    def note_error(self, error: Exception) -> None:
+        """Redis answered with an error: perhaps it is the wrong server."""
+        if isinstance(error, ResponseError) and _says_look_elsewhere(error):
+            self._way.leave(self._turn, str(error))
+
     async def _is_good(self) -> bool:
-        if self._turn != self._way.turn:
+        if not self.is_on_its_way:
             return False
         return time.monotonic() - self._sent_at < IDLE_SECONDS or await self._answers()
 
@@ -194,8 +204,7 @@ class _Watched(AbstractConnection):
         try:
             return await super().read_response(*args, **kwargs)
         except ResponseError as error:
-            if _says_look_elsewhere(error):
-                self._way.leave(self._turn, str(error))
+            self.note_error(error)
             raise
 
 
@@ -204,28 +213,28 @@ def _says_look_elsewhere(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith("NOREPLICAS")
 
 
-# `_Watched` comes last, because Sentinel's own connection hides some replies from classes before it.
-class _Tcp(Connection, _Watched):
+# `Watched` comes last, because Sentinel's own connection hides some replies from classes before it.
+class _Tcp(Connection, Watched):
     pass
 
 
-class _Tls(SSLConnection, _Watched):
+class _Tls(SSLConnection, Watched):
     pass
 
 
-class _Unix(UnixDomainSocketConnection, _Watched):
+class _Unix(UnixDomainSocketConnection, Watched):
     pass
 
 
-class _ToPrimary(SentinelManagedConnection, _Watched):
+class _ToPrimary(SentinelManagedConnection, Watched):
     pass
 
 
-class _ToPrimaryByTls(SentinelManagedSSLConnection, _Watched):
+class _ToPrimaryByTls(SentinelManagedSSLConnection, Watched):
     pass
 
 
-_WATCHED: dict[type[AbstractConnection], type[_Watched]] = {
+_WATCHED: dict[type[AbstractConnection], type[Watched]] = {
     Connection: _Tcp,
     SSLConnection: _Tls,
     UnixDomainSocketConnection: _Unix,
@@ -284,33 +293,3 @@ def pack(arguments: Sequence[str | bytes | int]) -> bytes:
     """Arguments of a command in the Redis protocol (RESP2 bulk strings), without the leading count."""
     encoded = [item if isinstance(item, bytes) else str(item).encode() for item in arguments]
     return b"".join([b"$%d\r\n%b\r\n" % (len(item), item) for item in encoded])
-
-
-class Link:
-    """A connection beside a client's pool, for many commands at once, one exchange at a time.
-
-    A client's `execute_command` packs arguments one by one, takes a connection from the pool, and sends in a task: that
-    takes five times as long. Every call is bounded by the client's socket timeout; nothing is repeated.
-    """
-
-    def __init__(self, redis: Redis) -> None:
-        pool = redis.connection_pool
-        self._seconds = float(pool.connection_kwargs.get("socket_timeout") or 5.0)
-        self._connection = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._connection.socket_timeout = None  # one timeout for the whole exchange instead of a task for each part
-
-    async def exchange(self, commands: bytes, count: int) -> list[Any]:
-        """Send `count` packed commands; their replies in order, with an error of the server in the place of its reply.
-        Raises `GONE` errors if the connection is lost: then it is not known which commands ran."""
-        async with asyncio.timeout(self._seconds):
-            await self._connection.send_packed_command(commands)
-            return [await self._reply() for _ in range(count)]
-
-    async def _reply(self) -> Any:
-        try:
-            return await self._connection.read_response()
-        except ResponseError as error:
-            return error
-
-    async def aclose(self) -> None:
-        await self._connection.disconnect()

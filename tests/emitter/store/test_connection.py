@@ -20,7 +20,8 @@ from emitter.errors import InvalidEvent
 from emitter.events import Thinking
 from emitter.store import connection
 from emitter.store.append import APPEND_SCRIPT, append, prepare
-from emitter.store.connection import GONE, Link, connect, pack
+from emitter.store.connection import GONE, connect, pack
+from emitter.store.link import Link
 from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
 from tests.clusters import Node, cluster, hand_over, primary_and_replica, sentinels
