@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from emitter.store import connection
-from emitter.store.connection import GONE, Watched
+from emitter.store import watched
+from emitter.store.watched import Watched
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 _NOTHING = object()
@@ -44,7 +44,7 @@ class Link:
         return (
             replies is not None
             and replies.is_open
-            and time.monotonic() - replies.begun_at < connection.IDLE_SECONDS
+            and time.monotonic() - replies.begun_at < watched.IDLE_SECONDS
             and self._is_on_its_way
         )
 
@@ -67,8 +67,8 @@ class Link:
 
     async def _answers(self) -> bool:
         try:
-            await self._exchange(PING, 1, connection.TRY_SECONDS)
-        except (RedisError, *GONE):
+            await self._exchange(PING, 1, watched.TRY_SECONDS)
+        except (RedisError, OSError, TimeoutError):
             return False
         return True
 

@@ -14,7 +14,7 @@ import pytest
 
 from broker.base.settings import Settings
 from broker.edge.edge import Edge
-from emitter.store import connection
+from emitter.store import watched
 from emitter.wire.ids import now_ms
 from emitter.wire.keys import AGENTS_KNOWN
 from tests.clusters import Node, hand_over, primary_and_replica
@@ -146,7 +146,7 @@ BURST = 12
 async def test_a_burst_after_a_quiet_while_is_answered(fate: Fate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that were idle are forgotten on their way (as by NLB, NAT, conntrack), three times: every start and
     every stream of the burst that comes then is answered, soon."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(watched, "IDLE_SECONDS", 0.5)
     with reserved_ports(1) as (port,), Node(port):
         async with road(port) as way:
             settings = Settings(

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from broker.cli.embedded import EmbeddedRedis
 from emitter.errors import InvalidEvent
 from emitter.events import Thinking
-from emitter.store import connection
+from emitter.store import watched
 from emitter.store.append import APPEND_SCRIPT, append, prepare
 from emitter.store.connection import GONE, connect, pack
 from emitter.store.link import Link
@@ -255,7 +255,7 @@ async def test_connections_to_the_wrong_server_are_not_made_too_often(
 
 async def test_a_read_is_repeated_when_its_connection_breaks(tcp_redis: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections in use a moment ago are cut: reads are answered, a write that may have run is not repeated."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 60.0)
+    monkeypatch.setattr(watched, "IDLE_SECONDS", 60.0)
     async with road(tcp_redis.port) as way:
         client: Any = connect(f"redis://127.0.0.1:{way.port}")
         await client.set("n", 1)
@@ -303,8 +303,8 @@ async def test_what_was_forgotten_on_its_way_is_not_used(
 ) -> None:
     """After a quiet while, no command fails because of a connection that a router forgot, whatever the command: it is
     not sent before the connection answered. A road on which bytes vanish costs no more than the try."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.2)
-    monkeypatch.setattr(connection, "TRY_SECONDS", 0.5)
+    monkeypatch.setattr(watched, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(watched, "TRY_SECONDS", 0.5)
     async with road(tcp_redis.port) as way:
         client: Any = connect(f"redis://127.0.0.1:{way.port}")
         link = Link(client)
@@ -323,7 +323,7 @@ async def test_what_was_forgotten_on_its_way_is_not_used(
 
 async def test_a_quiet_connection_that_is_well_is_kept(tcp_redis: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers, so it is used; keepalive holds it open on the way."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(watched, "IDLE_SECONDS", 0.1)
     client: Any = connect(f"redis://127.0.0.1:{tcp_redis.port}")
     first = await client.client_id()
     await asyncio.sleep(0.2)
@@ -347,7 +347,7 @@ async def test_a_connection_that_another_task_closes_is_lost_like_any_other(redi
 
 async def test_connections_to_every_node_of_a_cluster_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those to nodes that the first one named, and when each is tried before it is used."""
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(watched, "IDLE_SECONDS", 0.0)
     with cluster() as made:
         client: Any = connect(made.url)
         await client.initialize()
