@@ -17,6 +17,7 @@ from emitter.events import Event
 from emitter.publishing.queue import EventQueue
 from emitter.store.append import LogLimits, Mode, PackedAppend, append_command
 from emitter.store.connection import Channels
+from emitter.store.plain import PlainProducer
 from emitter.tracing.trace import Allowance, Trace
 from emitter.wire.ids import check_execution_id
 from emitter.wire.keys import Owner
@@ -93,6 +94,9 @@ class Outbox:
         self.attempt = attempt
         self.producer = secrets.token_urlsafe(9)
         self._packed = PackedAppend(self._command((), 1))
+        self.plain = PlainProducer(owner, execution_id, self.producer, attempt)
+        self._may_be_plain = False
+        """Whether the log knows this producer, and was as usual when its last batch arrived."""
         options = publisher.options
         self.queue = EventQueue(options.max_queue_events, options.max_queue_bytes, encode)
         self.batch: Batch | None = None
@@ -133,6 +137,15 @@ class Outbox:
             self.sent_at = now
         return self.batch
 
+    def is_plain(self, batch: Batch) -> bool:
+        """Whether the short script may do."""
+        return batch.is_plain and self._may_be_plain
+
+    def must_decide(self) -> None:
+        """The short script did nothing with the batch, or failed: the long one decides."""
+        self._may_be_plain = False
+        self._publisher.schedule(self, urgent=True)
+
     def packed(self, batch: Batch) -> bytes:
         return self._packed(batch)
 
@@ -158,6 +171,7 @@ class Outbox:
         self.queue.done(self.batch)
         self.batch = None
         self.failures, self._trouble = 0, ""
+        self._may_be_plain = self._mode == "any" or (self._mode == "claimed" and self.attempt > 0)
         for flush in self._flushes:
             if flush.position <= self.queue.settled and not flush.done.done():
                 if refusal is not None and flush.position == self.queue.settled:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -42,6 +42,7 @@ from emitter.store.control import ControlChannel
 from emitter.store.holds import Holds
 from emitter.store.lifecycle import Lifecycle
 from emitter.store.link import Link
+from emitter.store.plain import BATCHES_MAX, plain_call, plain_script
 from emitter.tracing.trace import Trace, Tracer
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import Batch, Prepared
@@ -101,6 +102,10 @@ class Publisher:
         """Ends the wait of chunks."""
         self._next: asyncio.Handle | None = None
         """Sends the next round trip."""
+        self._plain = plain_script(self.limits, self.channels)
+        self._plain_max = BATCHES_MAX
+        self._groups: list[int] = []
+        """What each command on the way appends: so many plain batches, or (0) one by the long script."""
         self._pace = Pace(min(ROUND_TRIP_SECONDS, options.max_wait))
         self._is_paced = self._is_hurried = False
         self._started = 0.0
@@ -266,7 +271,8 @@ class Publisher:
     async def _load_script(self) -> None:
         """Then all is sent again: batches that are in the log are skipped by their producer sequence."""
         try:
-            await self.redis.script_load(APPEND_SCRIPT)
+            for text in (APPEND_SCRIPT, self._plain.text):
+                await self.redis.script_load(text)
         except Exception as error:
             self._fail(error)
         else:
@@ -288,8 +294,22 @@ class Publisher:
             self._is_paced = False
             self._next = self._loop.call_later(seconds, self._send)
 
-    def _take_replies(self, replies: list[Any]) -> None:
+    def _reply_of_each(self, found: list[Any]) -> Iterator[Any]:
+        """The replies by batch. That of a plain one is a number; 0 if the long script must decide."""
+        for size, reply in zip(self._groups, found, strict=True):
+            if size == 0:
+                yield reply
+            elif isinstance(reply, Exception):
+                if size > 1 and str(reply).startswith("CROSSSLOT"):  # a proxy before several servers
+                    self._plain_max = 1
+                log.debug("append_failed", error=str(reply)[:200], batches=size)
+                yield from [0] * size
+            else:
+                yield from reply
+
+    def _take_replies(self, found: list[Any]) -> None:
         self._failures, self._has_loaded = 0, False
+        replies = list(self._reply_of_each(found))
         sent, self._sending = self._sending, []
         events = sum([len(batch.events) for _, batch in sent])
         self._observer.appended(len(sent), events, time.perf_counter() - self._started)
@@ -303,6 +323,7 @@ class Publisher:
     def _take_due(self, now: float) -> list[Any]:
         """The commands for the next batches of the due outboxes, up to the size of one round trip."""
         outboxes, self._due = list(self._due), {}
+        plain: list[tuple[Outbox, Batch]] = []
         commands: list[Any] = []
         size = 0
         for number, outbox in enumerate(outboxes):
@@ -311,12 +332,22 @@ class Publisher:
                 break
             try:
                 batch = outbox.take(now)
-                if batch is not None:
-                    commands.append(outbox.command(batch) if self._link is None else outbox.packed(batch))
-                    self._sending.append((outbox, batch))
-                    size += batch.size
+                if batch is None:
+                    continue
+                size += batch.size
+                if self._link is not None and outbox.is_plain(batch):
+                    plain.append((outbox, batch))
+                    continue
+                commands.append(outbox.command(batch) if self._link is None else outbox.packed(batch))
+                self._sending.append((outbox, batch))
             except (RuncastError, ValueError) as error:  # a merged delta or a field that cannot be stored
                 outbox.fail(error)
+        self._groups = [0] * len(commands)
+        for start in range(0, len(plain), self._plain_max):
+            part = plain[start : start + self._plain_max]
+            commands.append(plain_call(self._plain, [(outbox.plain, batch) for outbox, batch in part]))
+            self._sending += part
+            self._groups.append(len(part))
         return commands
 
     def _send_again(self) -> None:
@@ -339,6 +370,9 @@ class Publisher:
             outbox.late_since = None
 
     def _settle(self, outbox: Outbox, reply: Any) -> None:
+        if type(reply) is int:
+            (outbox.arrived if reply else outbox.must_decide)()
+            return
         if isinstance(reply, Exception):
             log.warning("append_failed", error=str(reply)[:200], execution=outbox.execution_id)
             outbox.note_failure(reply)

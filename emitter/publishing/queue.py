@@ -120,7 +120,7 @@ class EventQueue:
         """The next batch. Its events stay counted until `done`; a retry sends the same `Batch` again. An event that may
         be refused without ending the log is a batch of its own, so that a refusal means this event."""
         events: list[Prepared] = []
-        encoded, queued = 0, 0
+        encoded, queued, is_plain = 0, 0, True
         while self._items and len(events) < max_events and encoded < max_bytes:
             item = self._items[0]
             alone = isinstance(item, Prepared) and item.may_be_refused
@@ -133,11 +133,12 @@ class EventQueue:
             else:
                 queued += len(item.json) + OVERHEAD_BYTES
             encoded += len(item.json)
+            is_plain = is_plain and not item.mark
             events.append(item)
             if alone:
                 break
         self._taken = len(events)
-        return Batch(self.settled + 1, events, queued)
+        return Batch(self.settled + 1, events, queued, is_plain)
 
     def done(self, batch: Batch) -> None:
         self.settled += len(batch.events)

@@ -43,3 +43,5 @@ class Batch(NamedTuple):
     first_seq: int
     events: list[Prepared]
     size: int
+    is_plain: bool = False
+    """Whether only the log takes these events (`append_plain.lua`)."""
