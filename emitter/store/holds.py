@@ -14,10 +14,10 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
 from emitter import tasks
@@ -36,6 +36,8 @@ TICK_SECONDS = 2.0
 """How often an emitter renews, and so how soon it learns of a cancel; a quarter of the lease if that is shorter."""
 FIRST_SECONDS = 0.1
 """How soon after its first event a hold is renewed, together with the holds that begin meanwhile."""
+RECORDS_MAX = 32
+"""Records of one call: while it runs, Redis does nothing else."""
 PLANNED_MS_MAX = 7 * 86_400_000
 """How far ahead a check may be planned."""
 
@@ -46,13 +48,10 @@ class Hold:
     def __init__(self, owner: Owner, execution_id: str) -> None:
         self.owner = owner
         self.execution_id = execution_id
+        self.record = owner.execution(execution_id).record
         self.cancel: Cancel | None = None
         self.cancelled = asyncio.Event()
         self.cancelled_at = 0.0
-
-    @property
-    def record(self) -> str:
-        return self.owner.execution(self.execution_id).record
 
     @property
     def member(self) -> str:
@@ -117,17 +116,15 @@ class Holds:
         groups: dict[str, list[Hold]] = {}  # thousands of emitters may write to one execution
         for hold in holds:
             groups.setdefault(hold.record, []).append(hold)
-        replies = await renew_holds(self._redis, list(groups))
-        renewed = list(zip(groups.values(), replies, strict=True))
-        await plan(
-            self._redis, DUE, {group[0].member: ends for group, (verdict, ends, _) in renewed if verdict == b"ok"}
-        )
-        for group, (verdict, _, words) in renewed:
-            cancel = read_cancel(words)
-            for hold in group:
-                if verdict == b"ended":
+        renewals = await renew_holds(self._redis, list(groups))
+        renewed = list(zip(groups.values(), renewals, strict=True))
+        await plan(self._redis, DUE, {group[0].member: ends for group, (ends, _) in renewed if ends > 0})
+        for group, (ends, words) in renewed:
+            if ends < 0:
+                for hold in group:
                     self.drop(hold)
-                elif cancel is not None:
+            elif words and (cancel := read_cancel(words)) is not None:
+                for hold in group:
                     await self._cancel(hold, cancel)
 
     async def _cancel(self, hold: Hold, cancel: Cancel) -> None:
@@ -137,24 +134,41 @@ class Holds:
             await self._lifecycle.finish_cancel(hold.owner, hold.execution_id, cancel)
 
 
-async def renew_holds(redis: Redis, records: Sequence[str], field: Literal["lease", "seen"] = Field.LEASE) -> list[Any]:
-    """Renew the leases of executions; the script's replies in their order. `seen` is the field for a process that
-    cannot be asked to stop, because it publishes over HTTP."""
-    replies = await _execute(redis, records, field)
+class Renewal(NamedTuple):
+    """When the lease ends (ms; 0: there is none, -1: the execution has ended), and a cancel (JSON or empty)."""
+
+    ends: int
+    cancel: bytes = b""
+
+
+async def renew_holds(
+    redis: Redis, records: Sequence[str], field: Literal["lease", "seen"] = Field.LEASE
+) -> list[Renewal]:
+    """Renew the leases of executions. `seen` is the field for a process that cannot be asked to stop, because it
+    publishes over HTTP."""
+    # Only without a Cluster may one call name records of several owners.
+    together = 1 if isinstance(redis, RedisCluster) else RECORDS_MAX
+    replies = await _execute(redis, records, field, together)
     if any(isinstance(reply, NoScriptError) for reply in replies):
         await redis.script_load(HOLD_SCRIPT)
-        replies = await _execute(redis, records, field)
+        replies = await _execute(redis, records, field, together)
+    if together > 1 and any(isinstance(reply, Exception) for reply in replies):
+        # A record that is none keeps no other from its renewal, nor does a proxy before several servers.
+        replies = await _execute(redis, records, field, 1)
+    renewals: list[Renewal] = []
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return replies
+        renewals += [Renewal(*each) if isinstance(each, list) else Renewal(each) for each in reply]
+    return renewals
 
 
-async def _execute(redis: Redis, records: Sequence[str], field: str) -> list[Any]:
+async def _execute(redis: Redis, records: Sequence[str], field: str, together: int) -> list[Any]:
     client: Any = redis
     async with client.pipeline(transaction=False) as pipe:
-        for record in records:
-            pipe.evalsha(HOLD_SHA, 1, record, field)
+        for start in range(0, len(records), together):
+            part = records[start : start + together]
+            pipe.evalsha(HOLD_SHA, len(part), *part, field)
         return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
 
 
