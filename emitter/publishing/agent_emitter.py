@@ -32,13 +32,13 @@ from emitter.events import (
     Status,
     ThinkingDelta,
 )
-from emitter.publishing.async_methods import TEXT, AsyncEventMethods, cut_chunk
+from emitter.publishing.async_methods import SIMPLE, TEXT, AsyncEventMethods, cut_chunk, has_text
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.publishing.input_wait import InputWait
 from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
-from emitter.publishing.queue import escaped_bytes
+from emitter.publishing.queue import Measured, chunk_bytes
 from emitter.publishing.speakers import Speaker, Speakers
 from emitter.store.append import Mode
 from emitter.store.endings import end_after, stack_of
@@ -51,9 +51,6 @@ from emitter.wire.mending import valid
 from emitter.wire.prepared import Prepared
 from emitter.wire.record import Field
 from emitter.wire.subjects import owner_named
-
-Measured = Sequence[tuple[Event, Prepared | None, int]]
-"""Events with what is stored of them, or, of chunks that may merge, their encoded sizes."""
 
 
 class AgentEmitter(AsyncEventMethods):
@@ -220,11 +217,25 @@ class AgentEmitter(AsyncEventMethods):
             return
         self._check()
         speaker = self._speakers.of(agent, parent_id)
+        if event.type in SIMPLE and not (self._hooks or self._chunks_dropped or self._outbox.is_full):
+            self._put_at_once(event, speaker.encode(event, now_ms()))
+            if not self._calls % 64:
+                await asyncio.sleep(0)
+            return
         if self._halves.waiting:
             for half, its_speaker in self._lone_halves(event):
                 await self._emit(half, its_speaker)
         if (joined := self._joined(event, speaker)) is not None:
             await self._emit(joined, speaker)
+
+    def _put_at_once(self, event: Event, prepared: Prepared) -> None:
+        """What `_emit` comes to for most events: nothing of them can wait, be cut, or change what follows."""
+        if self._hold is None and not self._is_claimed:
+            self._begin_hold()
+        self._held.before(event)
+        self._put(prepared)
+        self._calls += 1
+        self.active_at = time.monotonic()
 
     async def _emit(self, event: Event, speaker: Speaker) -> None:
         if not self._is_claimed:
@@ -252,7 +263,7 @@ class AgentEmitter(AsyncEventMethods):
         for part, prepared, size in measured:
             self.active_at = time.monotonic()
             outbox = self._outbox
-            if (outbox.crowded or outbox.queue.full) and not await self._make_room(part):
+            if outbox.is_full and not await self._make_room(part):
                 return
             if self._chunks_dropped and outbox.queue.roomy:  # otherwise the notices would fill the queue
                 self._put_dropped()
@@ -268,7 +279,7 @@ class AgentEmitter(AsyncEventMethods):
                 await asyncio.sleep(0)  # batches must be sent even if the agent awaits nothing else
 
     def _whole(self, event: Event, speaker: Speaker) -> Measured:
-        if isinstance(event, MessageComplete) and _has_text(event) and not self._strict:
+        if isinstance(event, MessageComplete) and has_text(event) and not self._strict:
             return self._message(event, speaker)
         prepared = speaker.encode(event, now_ms())
         if isinstance(event, Artifact) and (redacted := self._held.follow(event)) is not event:
@@ -317,12 +328,7 @@ class AgentEmitter(AsyncEventMethods):
 
     def _measure(self, event: MessageDelta | ThinkingDelta, speaker: Speaker) -> tuple[Prepared | None, int]:
         """The encoded size of a chunk; for a chunk too large to merge also its stored form."""
-        if not isinstance(event.delta, str) or not isinstance(event.message_id, str):
-            raise InvalidEvent(f"{event.type}: messageId and delta must be text")
-        try:
-            size = escaped_bytes(event.delta) + escaped_bytes(event.message_id)
-        except UnicodeEncodeError as error:
-            raise InvalidEvent(f"{event.type}: {error}") from error
+        size = chunk_bytes(event)
         return (speaker.encode_strictly(event, now_ms()) if size > self._delta_bytes else None), size
 
     async def _make_room(self, event: Event) -> bool:
@@ -333,7 +339,7 @@ class AgentEmitter(AsyncEventMethods):
             if outbox.queue.full and event.type in DELTAS:
                 self._chunks_dropped += 1
                 return False
-        if outbox.crowded or outbox.queue.full:
+        if outbox.is_full:
             with self._waiting():
                 await outbox.room()
             self._check()
@@ -443,7 +449,3 @@ class AgentEmitter(AsyncEventMethods):
         self._encode(request, now_ms())  # an input that cannot be stored raises before any wait for Redis
         with self._waiting():
             return await InputWait(request, self._publisher, self._outbox, self).answer(expires_in)
-
-
-def _has_text(event: MessageComplete) -> bool:
-    return bool(event.text) if isinstance(event.text, str) else event.text is not None

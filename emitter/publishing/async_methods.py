@@ -12,7 +12,19 @@ from typing import Any, Literal
 import msgspec
 
 from emitter.errors import InvalidEvent
-from emitter.events import Event, MessageComplete, MessageDelta, ThinkingDelta
+from emitter.events import (
+    BY_TYPE,
+    DELTAS,
+    TERMINAL_STATE_OF,
+    Artifact,
+    Custom,
+    Event,
+    ExecutionStarted,
+    InputReceived,
+    MessageComplete,
+    MessageDelta,
+    ThinkingDelta,
+)
 from emitter.publishing.event_methods import EventMethods, named
 from emitter.publishing.halves import Halves
 from emitter.publishing.hooks import Named
@@ -24,6 +36,9 @@ from emitter.wire.mending import valid, words
 TEXT_CHUNK = 4 * 1024
 """Characters of a chunk of `text`."""
 TEXT = (MessageDelta, ThinkingDelta)
+_SPECIAL = {each.type for each in (Artifact, ExecutionStarted, InputReceived, MessageComplete)}
+SIMPLE = frozenset({*BY_TYPE, Custom.type}) - {*DELTAS, *TERMINAL_STATE_OF, *_SPECIAL}
+"""Types of events of which nothing waits, is cut, or changes what follows."""
 
 
 class AsyncEventMethods(EventMethods[Coroutine[Any, Any, None]]):
@@ -103,6 +118,10 @@ def _check_text(chunk: str) -> None:
         chunk.encode()
     except UnicodeEncodeError as error:
         raise InvalidEvent(f"text: {error}") from error
+
+
+def has_text(event: MessageComplete) -> bool:
+    return bool(event.text) if isinstance(event.text, str) else event.text is not None
 
 
 def cut_chunk(event: MessageDelta | ThinkingDelta, size: int) -> Iterator[MessageDelta | ThinkingDelta]:

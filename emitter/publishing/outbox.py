@@ -206,6 +206,11 @@ class Outbox:
 
     # --- waiting ---
 
+    @property
+    def is_full(self) -> bool:
+        """Whether an event must wait for room, behind those that wait already."""
+        return self.crowded > 0 or self.queue.full
+
     async def room(self) -> None:
         """Wait, in the order of the calls, until the queue has room. Raises `QueueFull` after `overflow_timeout`, or
         the log's refusal."""

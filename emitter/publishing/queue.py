@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii
 
+from emitter.errors import InvalidEvent
 from emitter.events import Event, MessageDelta, ThinkingDelta
 from emitter.wire.deltas import Run
 from emitter.wire.prepared import Batch, Prepared
@@ -14,11 +15,25 @@ OVERHEAD_BYTES = 200
 """The size of an event in the queue besides its text."""
 
 
+Measured = Sequence[tuple[Event, Prepared | None, int]]
+"""Events with what is stored of them, or, of chunks that may merge, their encoded sizes."""
+
+
 def escaped_bytes(text: str) -> int:
     """Size of a text in ASCII JSON, its quotes included. Raises `UnicodeEncodeError` for one without a UTF-8 form."""
     if not text.isascii():
         text.encode()
     return len(encode_basestring_ascii(text))
+
+
+def chunk_bytes(event: MessageDelta | ThinkingDelta) -> int:
+    """Size of a chunk's texts in ASCII JSON. Raises `InvalidEvent` for what is no text."""
+    if not isinstance(event.delta, str) or not isinstance(event.message_id, str):
+        raise InvalidEvent(f"{event.type}: messageId and delta must be text")
+    try:
+        return escaped_bytes(event.delta) + escaped_bytes(event.message_id)
+    except UnicodeEncodeError as error:
+        raise InvalidEvent(f"{event.type}: {error}") from error
 
 
 Encode = Callable[[Event, int], Prepared]
@@ -123,18 +138,22 @@ class EventQueue:
         encoded, queued, is_plain = 0, 0, True
         while self._items and len(events) < max_events and encoded < max_bytes:
             item = self._items[0]
-            alone = isinstance(item, Prepared) and item.may_be_refused
-            if alone and events:
-                break
-            self._items.popleft()
             if isinstance(item, Delta):
+                alone = False
+                self._items.popleft()
                 queued += item.size + OVERHEAD_BYTES
-                item = item.encode(item.event(), item.ts)
+                event = item.encode(item.event(), item.ts)
             else:
-                queued += len(item.json) + OVERHEAD_BYTES
-            encoded += len(item.json)
-            is_plain = is_plain and not item.mark
-            events.append(item)
+                event = item
+                alone = bool(event.mark) and event.may_be_refused
+                if alone and events:
+                    break
+                self._items.popleft()
+                queued += len(event.json) + OVERHEAD_BYTES
+            encoded += len(event.json)
+            if event.mark:
+                is_plain = False
+            events.append(event)
             if alone:
                 break
         self._taken = len(events)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from emitter.wire.prepared import Prepared, Redaction
 
 ESCAPED_MAX = 12
 """Bytes in JSON that a character of text has at most."""
+_NO_FIELDS: Mapping[str, str] = {}
 SPEAKERS_MAX = 256
 """Sub-agents whose envelope keys are remembered."""
 
@@ -93,21 +94,20 @@ class Speakers:
 
     def encode(self, event: Event, ts: int, keys: bytes | None = None) -> Prepared:
         """An event of time `ts` (ms) as it is stored; mended if allowed. Raises `InvalidEvent`, `PayloadTooLarge`."""
-        if self._strict:
-            return self.encode_strictly(event, ts, keys)
-        return self._prepare(prepare_shown, event, ts, keys)
+        prepare = prepare_with if self._strict else prepare_shown
+        return prepare(
+            event, self._execution_id, self._redact, self._keys if keys is None else keys, ts, self._max_bytes,
+            fields=self._start_fields if event.type == ExecutionStarted.type else _NO_FIELDS,
+        )  # fmt: skip
 
     def encode_strictly(self, event: Event, ts: int, keys: bytes | None = None) -> Prepared:
         """The same, never mended."""
-        return self._prepare(prepare_with, event, ts, keys)
+        fields = self._start_fields if event.type == ExecutionStarted.type else _NO_FIELDS
+        keys = self._keys if keys is None else keys
+        return prepare_with(event, self._execution_id, self._redact, keys, ts, self._max_bytes, fields=fields)
 
     def record_fields(self, fields: Mapping[str, str]) -> dict[str, str]:
         """Texts as the record keeps them: redacted, cut, and valid UTF-8."""
         redact = self._redact.text
         shown = {name: redact(text if isinstance(text, str) else words(text)) for name, text in fields.items()}
         return {name: encodable(text[:STACK_CHARS]) for name, text in shown.items()}
-
-    def _prepare(self, prepare: Callable[..., Prepared], event: Event, ts: int, keys: bytes | None) -> Prepared:
-        keys = self._keys if keys is None else keys
-        fields = self._start_fields if isinstance(event, ExecutionStarted) else {}
-        return prepare(event, self._execution_id, self._redact, keys, ts, self._max_bytes, fields=fields)

@@ -23,7 +23,7 @@ from emitter.events import (
     ModelCall,
     ToolProgress,
 )
-from emitter.values import check_depth, is_heavier
+from emitter.values import MAX_DEPTH, check_depth, is_heavier
 from emitter.wire.ascii_json import ascii_json
 from emitter.wire.ids import INPUT_ID
 from emitter.wire.limits import BLOCK_BYTES, MAX_ATTEMPT, MAX_EVENT_BYTES
@@ -94,13 +94,14 @@ def encode_data(event: Event, max_bytes: int = 0) -> bytes:
         _check_weight(event, max_bytes)
     try:
         data, decoder = _encode(event)
-        check_depth(data)
+        if len(data) > 2 * MAX_DEPTH:  # each level has two brackets
+            check_depth(data)
         decoder.decode(data)  # finds a wrong type before it is stored
         if b"null" in data:
             _refuse_nan(event)
     except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
         raise InvalidEvent(f"{event_type(event)}: {error}") from error
-    return ascii_json(data)
+    return data if data.isascii() else ascii_json(data)
 
 
 def _check_weight(event: Event, max_bytes: int) -> None:
@@ -115,14 +116,14 @@ def _check_weight(event: Event, max_bytes: int) -> None:
 
 def _encode(event: Event) -> tuple[bytes, msgspec.json.Decoder[Any]]:
     """The event's data as JSON, and what reads it."""
+    decoder = _decoders.get(event.type) if isinstance(event, Event) else None
+    if decoder is not None:
+        return _encoder.encode(event), decoder
     if isinstance(event, Custom):
         if not CUSTOM_TYPE.match("custom:" + event.name):
             raise InvalidEvent(f"custom event name {event.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
         return _encoder.encode(event.data), _objects
-    decoder = _decoders.get(event.type) if isinstance(event, Event) else None
-    if decoder is None:
-        raise InvalidEvent(f"{type(event).__name__} is not an event of the catalogue; `custom` takes what is not")
-    return _encoder.encode(event), decoder
+    raise InvalidEvent(f"{type(event).__name__} is not an event of the catalogue; `custom` takes what is not")
 
 
 def _refuse_nan(event: Event) -> None:
@@ -219,9 +220,9 @@ _MARKS = {name: "f" if in_feed(name) else "" for name in BY_TYPE} | {
     name: "s:" + state for name, state in TERMINAL_STATE_OF.items()
 }
 _MARKS |= {ExecutionQueued.type: "s:queued", ExecutionStarted.type: "s:running", Custom.type: "f"}
-_STATELESS = frozenset(name.encode() for name, mark in _MARKS.items() if mark in ("", "f")) - {
-    event.type.encode() for event in (ExecutionSuperseded, InputRequired, InputReceived)
-}
+_MEANT = frozenset(event.type for event in (ExecutionSuperseded, InputRequired, InputReceived))
+"""Types whose marks depend on the event."""
+_STATELESS = frozenset(name.encode() for name, mark in _MARKS.items() if mark in ("", "f") and name not in _MEANT)
 
 
 def may_change_state(type_: bytes) -> bool:
@@ -236,12 +237,13 @@ def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
     `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent, `data` if there is
     none).
     """
+    if event.type not in _MEANT:
+        return _MARKS[event.type]
     if isinstance(event, ExecutionSuperseded):
         if not 1 <= event.attempt <= MAX_ATTEMPT:
             raise InvalidEvent(f"attempt: {event.attempt} is not from 1 to {MAX_ATTEMPT}")
         return f"t:{event.attempt}"
-    if not isinstance(event, InputRequired | InputReceived):
-        return _MARKS[event.type]
+    assert isinstance(event, InputRequired | InputReceived)
     if not INPUT_ID.match(event.input_id):
         raise InvalidEvent(f"inputId: {event.input_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ . -")
     if isinstance(event, InputRequired):
