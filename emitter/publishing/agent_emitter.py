@@ -172,13 +172,12 @@ class AgentEmitter(AsyncEventMethods):
 
     async def until_cancelled(self) -> None:
         """Wait until the execution is cancelled. Not for agents of a worker, which are interrupted."""
-        self._begin_hold()
-        assert self._hold is not None
-        await self._hold.cancelled.wait()
+        await self._begin_hold().cancelled.wait()
 
-    def _begin_hold(self) -> None:
+    def _begin_hold(self) -> Hold:
         if self._hold is None:
             self._hold = self._publisher.holds.add(self.owner, self.execution_id)
+        return self._hold
 
     async def close(self, timeout: float | None = None) -> None:
         """Flush and close. Raises `EventsLost` with the count that Redis did not confirm within `timeout` seconds, or
@@ -216,7 +215,7 @@ class AgentEmitter(AsyncEventMethods):
             await self._terminal(event, {})
             return
         self._check()
-        speaker = self._speakers.of(agent, parent_id)
+        speaker = self._speakers.of(agent, parent_id) if agent or parent_id else self._speakers.own
         if event.type in SIMPLE and not (self._hooks or self._chunks_dropped or self._outbox.is_full):
             self._put_at_once(event, speaker.encode(event, now_ms()))
             if not self._calls % 64:
@@ -260,20 +259,20 @@ class AgentEmitter(AsyncEventMethods):
     async def _queue(self, event: Event, speaker: Speaker) -> None:
         # Encoded first: an event that cannot be stored must not wait for room. No await stands between room and put.
         measured = self._chunks(event, speaker) if isinstance(event, TEXT) else self._whole(event, speaker)
+        queue = self._outbox.queue
         for part, prepared, size in measured:
             self.active_at = time.monotonic()
-            outbox = self._outbox
-            if outbox.is_full and not await self._make_room(part):
+            if self._outbox.is_full and not await self._make_room(part):
                 return
-            if self._chunks_dropped and outbox.queue.roomy:  # otherwise the notices would fill the queue
+            if self._chunks_dropped and queue.roomy:  # otherwise the notices would fill the queue
                 self._put_dropped()
             if not isinstance(part, TEXT):
                 self._held.before(part)
             if prepared is not None:
-                outbox.queue.put(prepared)
+                queue.put(prepared)
             else:
-                outbox.queue.put_delta(cast(MessageDelta, part), size, now_ms(), self._delta_bytes, speaker.encode)
-            outbox.notify(urgent=prepared is not None)
+                queue.put_delta(cast(MessageDelta, part), size, now_ms(), self._delta_bytes, speaker.encode)
+            self._outbox.notify(urgent=prepared is not None)
             self._calls += 1
             if not self._calls % 64:
                 await asyncio.sleep(0)  # batches must be sent even if the agent awaits nothing else

@@ -155,6 +155,8 @@ class Publisher:
 
     def check_open(self) -> None:
         """Raises `EmitterClosed`, and `WrongLoop` on an event loop that sends nothing."""
+        if self._is_open and asyncio.get_running_loop() is self._loop:
+            return
         if not self._is_open:
             how = (
                 "is closed"
@@ -162,8 +164,7 @@ class Publisher:
                 else "was not opened: use `async with`, also for an emitter that has its own"
             )
             raise EmitterClosed(f"the publisher {how}")
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoop
+        raise WrongLoop
 
     # --- outboxes ---
 
@@ -186,7 +187,8 @@ class Publisher:
         if wait <= 0:
             self._waiting.pop(outbox, None)
             self._due[outbox] = None
-            self._arm()
+            if self._next is None:
+                self._arm()
         else:
             self._waiting[outbox] = None
             if self._timer is None:

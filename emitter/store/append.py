@@ -123,7 +123,7 @@ def prepare_with(
     fields: Mapping[str, str] = {},
 ) -> Prepared:
     """`prepare` for many events: `keys` are made by `wire.envelope_keys`, the id is valid."""
-    if isinstance(event, ModelCall) and not RECORD_MODEL_CONTENTS:
+    if not RECORD_MODEL_CONTENTS and isinstance(event, ModelCall):
         event = structs.replace(event, prompt=None, answer=None)
     data = envelope.encode_data(event, max_bytes)
     if max_bytes and len(data) > REDACTED_TIMES * max_bytes:  # redacting it would be in vain

@@ -47,14 +47,13 @@ class PlainProducer:
 
     def arguments(self, batch: Batch) -> bytes:
         """What follows the keys, packed."""
-        events = batch.events
-        return b"".join(
-            [
-                self._lead,
-                pack([batch.first_seq, len(events)]),
-                *[b"%b$%d\r\n%b\r\n" % (_packed_type(event.type), len(event.json), event.json) for event in events],
-            ]
-        )
+        packed = [
+            b"%b$%d\r\n%b\r\n" % (_packed_type(event.type), len(event.json), event.json) for event in batch.events
+        ]
+        first, count = b"%d" % batch.first_seq, b"%d" % len(packed)
+        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+            self._lead, len(first), first, len(count), count, packed[0] if len(packed) == 1 else b"".join(packed),
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=256)

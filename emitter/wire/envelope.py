@@ -92,11 +92,12 @@ def encode_data(event: Event, max_bytes: int = 0) -> bytes:
     that is surely over `max_bytes` (0: no limit), which is not encoded at all."""
     if getattr(event, "type", "") in _FREE_FIELDS:
         _check_weight(event, max_bytes)
+    decoder: msgspec.json.Decoder[Any] | None = _decoders.get(event.type) if isinstance(event, Event) else None
     try:
-        data, decoder = _encode(event)
+        data = _encode_custom(event) if decoder is None else _encoder.encode(event)
         if len(data) > 2 * MAX_DEPTH:  # each level has two brackets
             check_depth(data)
-        decoder.decode(data)  # finds a wrong type before it is stored
+        (decoder or _objects).decode(data)  # finds a wrong type before it is stored
         if b"null" in data:
             _refuse_nan(event)
     except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
@@ -114,16 +115,13 @@ def _check_weight(event: Event, max_bytes: int) -> None:
     raise InvalidEvent(f"{event_type(event)}: too many values - at `$.{free}`")
 
 
-def _encode(event: Event) -> tuple[bytes, msgspec.json.Decoder[Any]]:
-    """The event's data as JSON, and what reads it."""
-    decoder = _decoders.get(event.type) if isinstance(event, Event) else None
-    if decoder is not None:
-        return _encoder.encode(event), decoder
-    if isinstance(event, Custom):
-        if not CUSTOM_TYPE.match("custom:" + event.name):
-            raise InvalidEvent(f"custom event name {event.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
-        return _encoder.encode(event.data), _objects
-    raise InvalidEvent(f"{type(event).__name__} is not an event of the catalogue; `custom` takes what is not")
+def _encode_custom(event: Event) -> bytes:
+    """The data of a custom event as JSON; `InvalidEvent` for one that is none."""
+    if not isinstance(event, Custom):
+        raise InvalidEvent(f"{type(event).__name__} is not an event of the catalogue; `custom` takes what is not")
+    if not CUSTOM_TYPE.match("custom:" + event.name):
+        raise InvalidEvent(f"custom event name {event.name[:80]!r} is not 1 to 64 of a-z 0-9 _ . -")
+    return _encoder.encode(event.data)
 
 
 def _refuse_nan(event: Event) -> None:
