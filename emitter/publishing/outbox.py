@@ -181,7 +181,10 @@ class Outbox:
         if not self.queue.full:
             self._room.set()
         if self.queue.waits:
-            self._publisher.schedule(self, urgent=self._is_urgent)
+            is_full = len(self.queue) >= self._publisher.options.max_batch
+            self._publisher.schedule(self, urgent=self._is_urgent or is_full)
+            if is_full:
+                self._publisher.hurry()
 
     def traced(self, now: float) -> Trace | None:
         """The trace for the span of an append that is done `now`; None: no span. A late append always has one."""
