@@ -30,7 +30,11 @@ SPANS_AT_ONCE, SPANS_PER_SECOND = 20.0, 1.0
 
 
 class PublisherOptions(msgspec.Struct, frozen=True):
-    """How a publisher batches and how much it holds while Redis is away. Times in seconds."""
+    """How a publisher batches and how much it holds while Redis is away. Times in seconds.
+
+    `max_wait`: how long a chunk of text waits at most for others of its execution to be merged with. It waits only if
+    a batch of the execution left less than that ago.
+    """
 
     max_wait: float = 0.010
     max_batch: int = 100

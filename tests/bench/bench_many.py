@@ -84,7 +84,7 @@ def latency(run: Run) -> list[Figure]:
     viewers, executions, rate = run.size(1000, 200), 100, 1000
     with watched(run, executions, viewers, sample=1) as (server, client):
         figures = []
-        for kind, name in (("event", "events"), ("delta", "chunks of text (10 ms window)")):
+        for kind, name in (("event", "events"), ("delta", "chunks of text")):
             window, note = measure(server, client, executions, rate, run.size(8, 2), kind)
             figures += [
                 at_most(f"{name}: p50 emit to receive", window.p50_ms, "ms", 5, note),

@@ -160,6 +160,50 @@ async def test_a_lost_connection_is_made_again(redis: Redis) -> None:
     await link.aclose()
 
 
+async def test_a_link_that_is_ready_sends_without_a_wait(redis: Redis) -> None:
+    """The replies go to a callback, in order, errors in their places; the next exchange may begin there."""
+    link = Link(redis)
+    assert not link.is_ready
+    await link.make_ready()
+    found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def again(replies: list[Any] | Exception) -> None:
+        assert isinstance(replies, list)
+        assert isinstance(replies[1], ResponseError)
+        link.begin(command("ECHO", replies[0]), 1, found.set_result)
+
+    assert link.is_ready
+    link.begin(command("ECHO", "a") + command("NONSENSE"), 2, again)
+    assert await asyncio.wait_for(found, 5) == [b"a"]
+    await link.aclose()
+    assert not link.is_ready
+
+
+async def test_a_link_that_is_closed_or_cut_says_so(tcp_redis: Node) -> None:
+    """It is not ready, and whoever waits for replies hears that there are none."""
+    async with road(tcp_redis.port) as way:
+        client: Any = connect(f"redis://127.0.0.1:{way.port}")
+        link = Link(client)
+        await link.make_ready()
+        found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        link.begin(command("BLPOP", "nothing", 0), 1, found.set_result)
+        way.forget("reset")
+        assert isinstance(await asyncio.wait_for(found, 5), RedisConnectionError)
+        assert not link.is_ready
+        assert await link.exchange(command("PING"), 1) == [b"PONG"]
+        await link.aclose()
+        await client.aclose()
+
+
+async def test_a_reply_that_nobody_asked_for_ends_the_connection(redis: Redis) -> None:
+    """Otherwise all later replies would go to the wrong commands."""
+    link = Link(redis)
+    assert await link.exchange(command("PING") * 2, 1) == [b"PONG"]
+    assert not link.is_ready
+    assert await link.exchange(command("ECHO", "a"), 1) == [b"a"]
+    await link.aclose()
+
+
 async def test_an_exchange_is_bounded(redis_url: str) -> None:
     """A server that takes everything and answers nothing costs the client's timeout, not for ever."""
     client = connect(redis_url, timeout=0.2)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from broker.cli.embedded import EmbeddedRedis
 from broker.executions.publish import publish
@@ -32,7 +33,7 @@ from emitter.events import (
     Status,
 )
 from emitter.store import holds, reaper
-from emitter.store.append import LogLimits, prepare
+from emitter.store.append import LogLimits, append, prepare
 from emitter.store.connection import connect
 from emitter.store.lifecycle import Lifecycle
 from emitter.store.reaper import Reaper
@@ -253,6 +254,31 @@ async def test_a_question_that_nobody_waits_for_is_closed(redis: Redis, redis_ur
         assert await redis.zcard(EXPIRIES) == 0
         with pytest.raises(InputExpired):
             await emitter.ask("Go?", expires_in=1, input_id="q")
+
+
+async def test_many_leases_are_renewed_by_few_calls(redis: Redis) -> None:
+    """Each record has its own answer; one that is no record keeps no other from its renewal."""
+    names = [f"ex_{number}" for number in range(holds.RECORDS_MAX)]
+    for name in names:
+        started = prepare(STARTED, name, redact=Redactor())
+        await append(redis, ALICE, name, [started], producer="p", first_seq=1, fields={"hold": "60000"})
+    records = [ALICE.execution(name).record for name in names]
+    await redis.hset(records[0], "state", "completed")
+    await redis.hset(records[1], "owner", "w1")
+    await redis.hset(records[2], "cancel", '{"by":"alice"}')
+    await redis.script_load(holds.HOLD_SCRIPT)
+    before = (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
+    renewals = await holds.renew_holds(redis, [*records, "none"])
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 2
+    assert [renewal.ends for renewal in (*renewals[:2], renewals[-1])] == [-1, 0, 0]
+    assert min(renewal.ends for renewal in renewals[2:-1]) > now_ms() + 50_000
+    assert [renewal.cancel for renewal in renewals[2:4]] == [b'{"by":"alice"}', b""]
+    assert await redis.hget(records[5], "lease") == str(renewals[5].ends).encode()
+    await redis.set("text", "no record")
+    await redis.hdel(records[5], "lease")
+    with pytest.raises(ResponseError):
+        await holds.renew_holds(redis, ["text", *records])
+    assert await redis.hexists(records[5], "lease")
 
 
 # --- cancels ---
