@@ -106,7 +106,8 @@ class Outbox:
         self.batch: Batch | None = None
         self.sent_at = -math.inf
         """When its last batch left (loop time)."""
-        self._is_urgent = False
+        self._has_rest = False
+        """Whether that batch was full, and the rest is still to be sent."""
         self.error: Exception | None = None
         self.failures = 0
         self._trouble = ""
@@ -118,10 +119,8 @@ class Outbox:
 
     def notify(self, *, urgent: bool) -> None:
         """Schedule what was queued. Not urgent (a chunk): where chunks leave often, more of them may join it."""
-        if self.batch is None:
+        if urgent or self.batch is None:
             self._publisher.schedule(self, urgent=urgent)
-        elif urgent:  # it follows when the batch has arrived
-            self._is_urgent = True
 
     def check(self) -> None:
         """Raise if nothing can be queued: the log's refusal, or `EmitterClosed`."""
@@ -137,7 +136,7 @@ class Outbox:
         if self.batch is None and len(self.queue):
             options = self._publisher.options
             self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
-            self._is_urgent = self.queue.waits
+            self._has_rest = self.queue.waits
             self.sent_at = now
         return self.batch
 
@@ -186,7 +185,7 @@ class Outbox:
             self._room.set()
         if self.queue.waits:
             is_full = len(self.queue) >= self._publisher.options.max_batch
-            self._publisher.schedule(self, urgent=self._is_urgent or is_full)
+            self._publisher.schedule(self, urgent=is_full or self._has_rest)
             if is_full:
                 self._publisher.hurry()
 

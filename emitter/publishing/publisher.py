@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -35,6 +35,7 @@ from emitter.observer import Observer
 from emitter.publishing.hooks import Hook, hooks_from, name_hooks
 from emitter.publishing.outbox import Outbox, PublisherOptions
 from emitter.publishing.pace import ROUND_TRIP_SECONDS, Pace
+from emitter.publishing.trip import PlainError, Trip
 from emitter.settings import SharedSettings, read
 from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.store.connection import DEFAULT_URL, GONE, channels_of, connect
@@ -42,7 +43,7 @@ from emitter.store.control import ControlChannel
 from emitter.store.holds import Holds
 from emitter.store.lifecycle import Lifecycle
 from emitter.store.link import Link
-from emitter.store.plain import BATCHES_MAX, plain_call, plain_script
+from emitter.store.plain import BATCHES_MAX, plain_script
 from emitter.tracing.trace import Trace, Tracer
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import Batch, Prepared
@@ -104,8 +105,7 @@ class Publisher:
         """Sends the next round trip."""
         self._plain = plain_script(self.limits, self.channels)
         self._plain_max = BATCHES_MAX
-        self._groups: list[int] = []
-        """What each command on the way appends: so many plain batches, or (0) one by the long script."""
+        self._trip: Trip[Outbox] | None = None
         self._pace = Pace(min(ROUND_TRIP_SECONDS, options.max_wait))
         self._is_paced = self._is_hurried = False
         self._started = 0.0
@@ -239,9 +239,10 @@ class Publisher:
         """Send one batch of each outbox that is due."""
         self._next, self._is_hurried = None, False
         now = self._loop.time()
-        commands = self._take_due(now)
-        if not commands:
+        trip = self._take_due(now)
+        if not trip.commands:
             return
+        self._trip, self._sending, commands = trip, trip.batches, trip.commands
         self._pace.count(now)
         self._started = time.perf_counter()
         if self._link is not None and self._link.is_ready:
@@ -296,22 +297,11 @@ class Publisher:
             self._is_paced = False
             self._next = self._loop.call_later(seconds, self._send)
 
-    def _reply_of_each(self, found: list[Any]) -> Iterator[Any]:
-        """The replies by batch. That of a plain one is a number; 0 if the long script must decide."""
-        for size, reply in zip(self._groups, found, strict=True):
-            if size == 0:
-                yield reply
-            elif isinstance(reply, Exception):
-                if size > 1 and str(reply).startswith("CROSSSLOT"):  # a proxy before several servers
-                    self._plain_max = 1
-                log.debug("append_failed", error=str(reply)[:200], batches=size)
-                yield from [0] * size
-            else:
-                yield from reply
-
     def _take_replies(self, found: list[Any]) -> None:
         self._failures, self._has_loaded = 0, False
-        replies = list(self._reply_of_each(found))
+        assert self._trip is not None
+        replies = list(self._trip.replies(found))
+        self._trip = None
         sent, self._sending = self._sending, []
         events = sum([len(batch.events) for _, batch in sent])
         self._observer.appended(len(sent), events, time.perf_counter() - self._started)
@@ -322,11 +312,10 @@ class Publisher:
                 self._settle(outbox, reply)
         self._arm()
 
-    def _take_due(self, now: float) -> list[Any]:
-        """The commands for the next batches of the due outboxes, up to the size of one round trip."""
+    def _take_due(self, now: float) -> Trip[Outbox]:
+        """The next batches of the due outboxes, up to the size of one round trip."""
         outboxes, self._due = list(self._due), {}
-        plain: list[tuple[Outbox, Batch]] = []
-        commands: list[Any] = []
+        trip: Trip[Outbox] = Trip(self._plain, self._plain_max)
         size = 0
         for number, outbox in enumerate(outboxes):
             if size >= ROUND_TRIP_BYTES:
@@ -337,22 +326,19 @@ class Publisher:
                 if batch is None:
                     continue
                 size += batch.size
-                if self._link is not None and outbox.is_plain(batch):
-                    plain.append((outbox, batch))
-                    continue
-                commands.append(outbox.command(batch) if self._link is None else outbox.packed(batch))
-                self._sending.append((outbox, batch))
+                if self._link is None:
+                    trip.add(outbox, batch, outbox.command(batch))
+                elif outbox.is_plain(batch):
+                    trip.add_plain(outbox, batch)
+                else:
+                    trip.add(outbox, batch, outbox.packed(batch))
             except (RuncastError, ValueError) as error:  # a merged delta or a field that cannot be stored
                 outbox.fail(error)
-        self._groups = [0] * len(commands)
-        for start in range(0, len(plain), self._plain_max):
-            part = plain[start : start + self._plain_max]
-            commands.append(plain_call(self._plain, [(outbox.plain, batch) for outbox, batch in part]))
-            self._sending += part
-            self._groups.append(len(part))
-        return commands
+        trip.close()
+        return trip
 
     def _send_again(self) -> None:
+        self._trip = None
         sent, self._sending = self._sending, []
         for outbox, batch in sent:
             if outbox.batch is batch:
@@ -372,8 +358,11 @@ class Publisher:
             outbox.late_since = None
 
     def _settle(self, outbox: Outbox, reply: Any) -> None:
-        if type(reply) is int:
-            (outbox.arrived if reply else outbox.must_decide)()
+        if type(reply) is int and reply > 0:
+            outbox.arrived()
+            return
+        if type(reply) is int or isinstance(reply, PlainError):
+            self._must_decide(outbox, reply)
             return
         if isinstance(reply, Exception):
             log.warning("append_failed", error=str(reply)[:200], execution=outbox.execution_id)
@@ -390,6 +379,14 @@ class Publisher:
             outbox.fail(refusal)
         else:
             outbox.arrived()
+
+    def _must_decide(self, outbox: Outbox, reply: int | PlainError) -> None:
+        """The short script did nothing with the batch (0), or failed: the long one decides, for each by itself."""
+        if isinstance(reply, PlainError):
+            log.debug("append_failed", error=str(reply.error)[:200], execution=outbox.execution_id)
+            if reply.size > 1 and str(reply.error).startswith("CROSSSLOT"):  # a proxy before several servers
+                self._plain_max = 1
+        outbox.must_decide()
 
     async def _execute(self, commands: list[Any]) -> list[Any]:
         if self._link is not None:

@@ -13,7 +13,8 @@ from redis.exceptions import ResponseError
 
 from broker.cli.embedded import EmbeddedRedis
 from broker.log.batcher import CommandBatcher
-from emitter.store.connection import GONE, Link, connect
+from emitter.store.connection import GONE, connect
+from emitter.store.link import Link
 from tests.clusters import cluster
 
 

@@ -408,6 +408,32 @@ async def test_plain_events_of_many_lanes_are_one_call(redis: Redis, redis_url: 
     assert await redis.xlen(Owner("u3").execution("ex_3").log) == 2
 
 
+@pytest.mark.parametrize("is_on_the_way", [False, True])
+async def test_two_emitters_of_one_execution_keep_the_order_of_their_calls(
+    redis: Redis, redis_url: str, is_on_the_way: bool
+) -> None:
+    """Plain or not, also while a batch of the first is on its way."""
+    async with Publisher(redis_url=redis_url) as shared:
+        one, two = (AgentEmitter("alice", "ex_1", publisher=shared) for _ in range(2))
+        for emitter in (one, two):
+            await emitter.tool_progress("c", message="0")
+            await emitter.flush()
+        if is_on_the_way:
+            await one.tool_progress("c", message="0")
+            while not shared._sending:
+                await asyncio.sleep(0)
+        await one.tool_progress("c", message="1")
+        await two.status("2", "2")
+        await one.status("3", "3")
+        await two.tool_progress("c", message="4")
+        await asyncio.gather(one.flush(), two.flush())
+        await one.close()
+        await two.close()
+    messages = [event["data"]["message"] for event in await stored(redis)]
+    # What an emitter has waiting leaves as one batch, at the place of its first event.
+    assert [message for message in messages if message != "0"] == ["1", "3", "2", "4"]
+
+
 async def calls(redis: Redis) -> int:
     """Calls of scripts so far."""
     stats = await redis.info("commandstats")

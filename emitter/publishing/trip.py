@@ -1,0 +1,78 @@
+"""The commands of one round trip, and what each of them appends. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from emitter.store.plain import PlainProducer, Script, plain_call
+from emitter.wire.prepared import Batch
+
+
+class Lane(Protocol):
+    """What a trip needs of an outbox."""
+
+    execution_id: str
+    plain: PlainProducer
+
+
+L = TypeVar("L", bound=Lane)
+
+
+class Trip(Generic[L]):
+    """Batches in the order in which they are added, as far as they are of one execution. Plain ones are gathered into
+    calls of `most` at most."""
+
+    def __init__(self, plain: Script, most: int) -> None:
+        self.commands: list[Any] = []
+        self.batches: list[tuple[L, Batch]] = []
+        self._script = plain
+        self._most = most
+        self._sizes: list[int] = []
+        """How many plain batches each command has; 0: one batch that is not plain."""
+        self._gathered: list[tuple[L, Batch]] = []
+        self._names: set[str] = set()
+        """The executions of those."""
+
+    def add(self, outbox: L, batch: Batch, command: Any) -> None:
+        """A batch that is not plain, with its command."""
+        if outbox.execution_id in self._names:
+            self.close()
+        self.commands.append(command)
+        self.batches.append((outbox, batch))
+        self._sizes.append(0)
+
+    def add_plain(self, outbox: L, batch: Batch) -> None:
+        self._gathered.append((outbox, batch))
+        self._names.add(outbox.execution_id)
+        if len(self._gathered) >= self._most:
+            self.close()
+
+    def close(self) -> None:
+        """Make the call of the plain batches that were gathered."""
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self.commands.append(plain_call(self._script, [(outbox.plain, batch) for outbox, batch in gathered]))
+            self.batches += gathered
+            self._sizes.append(len(gathered))
+            self._names.clear()
+
+    def replies(self, found: Sequence[Any]) -> Iterator[Any]:
+        """The reply to each batch, of those to the commands. That to a plain one is a number, or the error of its
+        call as a `PlainError`."""
+        for size, reply in zip(self._sizes, found, strict=True):
+            if size == 0:
+                yield reply
+            elif isinstance(reply, Exception):
+                yield from [PlainError(reply, size)] * size
+            else:
+                yield from reply
+
+
+class PlainError(Exception):
+    """Redis answered a call of `size` plain batches with an error: one of them caused it."""
+
+    def __init__(self, error: Exception, size: int) -> None:
+        super().__init__(error, size)
+        self.error = error
+        self.size = size
