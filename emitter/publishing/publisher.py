@@ -238,12 +238,16 @@ class Publisher:
     def _send(self) -> None:
         """Send one batch of each outbox that is due."""
         self._next, self._is_hurried = None, False
-        now = self._loop.time()
-        trip = self._take_due(now)
-        if not trip.commands:
-            return
-        self._trip, self._sending, commands = trip, trip.batches, trip.commands
-        self._pace.count(now)
+        try:
+            self._trip = self._take_due(self._loop.time())
+            if self._trip.commands:
+                self._begin(self._trip)
+        except Exception as error:  # last resort, as below
+            self._fail(error)
+
+    def _begin(self, trip: Trip[Outbox]) -> None:
+        self._sending, commands = trip.batches, trip.commands
+        self._pace.count(self._loop.time())
         self._started = time.perf_counter()
         if self._link is not None and self._link.is_ready:
             self._link.begin(b"".join(commands), len(commands), self._answered)
@@ -293,6 +297,8 @@ class Publisher:
         self._send_again()
         self._failures += 1
         seconds = backoff_seconds(self._failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
+        if self._next is not None:
+            self._next.cancel()
         if self._is_open:
             self._is_paced = False
             self._next = self._loop.call_later(seconds, self._send)
