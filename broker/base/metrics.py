@@ -64,6 +64,7 @@ class Metrics:
             "events_unwanted", "Events of which every live viewer of the log wants none"
         )
         self.event_bytes = self._counter("event_bytes", "Bytes of events written to viewers")
+        self.event_bytes_saved = self._counter("event_bytes_saved", "Bytes of live events that compression saved")
         self.delivery_latency = self._histogram("delivery_latency_seconds", "From append to socket write")
         self.clock_skew = self._counter("clock_skew", "Deliveries that seemed to precede their append: clocks disagree")
         self.slow_viewers = self._counter("slow_viewers", "Times a full buffer took a viewer off the live path")

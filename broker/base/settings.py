@@ -155,6 +155,10 @@ class Settings(SharedSettings, frozen=True, kw_only=True):
             "a viewer or response is cut as `slow` if no byte of it leaves for this time", "seconds", ge=0.1, le=3600
         ),
     ] = 30
+    compress_streams: Annotated[
+        Literal["auto", "off"],
+        about("whether streams are sent in gzip to clients that take it: once for all viewers of a log"),
+    ] = "auto"
     viewer_buffer_bytes: Annotated[
         int,
         about("unsent bytes above which a viewer is fed from the log instead", "bytes", ge=4096, le=64 * 1024 * 1024),

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from broker.base.accepting import accepts_gzip
 from broker.base.problem import Problem
 
 ROOT = Path(__file__).parents[1] / "web"
@@ -135,12 +136,3 @@ def answer(request: web.Request, page: Page) -> web.Response:
     if is_packed:
         headers["Content-Encoding"] = "gzip"
     return web.Response(body=page.packed if is_packed else page.body, headers=headers)
-
-
-def accepts_gzip(header: str) -> bool:
-    """Whether a client says that it unpacks gzip (RFC 9110, section 12.5.3); what it says of `*` counts for nothing."""
-    for part in header.split(","):
-        coding, _, weight = part.partition(";")
-        if coding.strip().lower() == "gzip":
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False

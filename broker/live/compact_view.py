@@ -19,15 +19,22 @@ class CompactView(StreamView):
     is_compact = True
 
     def __init__(self, live: StreamView, max_bytes: int) -> None:
+        self._live = live
+        self._max_bytes = max_bytes
         super().__init__(named=live.named, types=live.filter, chunked=live.chunked)
         self.heartbeat, self.heartbeat_seconds = live.heartbeat, live.heartbeat_seconds
         self.key = (*live.key, "compact")
-        self._live = live
-        self._max_bytes = max_bytes
+
+    @property
+    def coding(self) -> str | None:  # type: ignore[override]
+        return self._live.coding
 
     @property
     def live(self) -> StreamView:
         return self._live
 
+    def wrap(self, data: bytes) -> bytes:
+        return self._live.wrap(data)
+
     def render(self, entries: Sequence[Entry]) -> bytes:
-        return self.encode(merged(self.select(entries), self._max_bytes))
+        return self._live.render(merged(self._live.select(entries), self._max_bytes))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from emitter.wire.entries import Entry
 
 
 class Delivery(NamedTuple):
-    """The sums of one call of `deliver`."""
+    """The sums of one call of `deliver`. `saved`: bytes that compression kept off the wire."""
 
     viewers: int
     events: int
     bytes: int
+    saved: int = 0
 
 
 class View(Protocol):
@@ -31,6 +32,9 @@ class View(Protocol):
     def select(self, entries: Sequence[Entry]) -> Sequence[Entry]: ...
 
     def encode(self, entries: Sequence[Entry]) -> bytes: ...
+
+    def make_group(self) -> Group[Any] | None:
+        """For the live viewers that share this view; None for a plain `Group`."""
 
 
 class Transport(Protocol):
@@ -103,8 +107,12 @@ class Group(Generic[V]):
         self.remove(viewer)
         self.backlogged.add(viewer)
 
-    def write(self, data: bytes, failed: list[Failure[V]]) -> None:
-        """Write the same bytes to every viewer, synchronously. A viewer whose transport raised is added to `failed`."""
+    def rest(self) -> None:
+        """The log is quiet: keep nothing that only an event needs."""
+
+    def write(self, data: bytes, failed: list[Failure[V]]) -> int:
+        """Write the same bytes to every viewer, synchronously. A viewer whose transport raised is added to `failed`.
+        Returns how many bytes that was for all together."""
         for viewer in [viewer for viewer in self.backlogged if viewer.transport.get_write_buffer_size() == 0]:
             self.backlogged.discard(viewer)
             self.add(viewer)
@@ -122,6 +130,7 @@ class Group(Generic[V]):
             viewer = self.writable[fd]
             self.mark_backlogged(viewer)
             _write(viewer, data[sent:], failed)
+        return size * len(self)
 
 
 def _write(viewer: V, data: bytes, failed: list[Failure[V]]) -> None:

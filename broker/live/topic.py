@@ -37,6 +37,7 @@ class Topic(Generic[V]):
         "_tail_bytes",
         "before",
         "behind",
+        "delivered_at",
         "end",
         "failed",
         "groups",
@@ -59,6 +60,8 @@ class Topic(Generic[V]):
         self.end: State | None = None
         """The state after the terminal event of the execution. Any other state is in the record."""
         self.groups: dict[tuple[object, ...], Group[V]] = {}
+        self.delivered_at = 0.0
+        """When its live viewers were written to last, on the loop's clock. Its owner sets it."""
         self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
         self._rendered = RenderedOnce()
@@ -173,13 +176,17 @@ class Topic(Generic[V]):
         return self._rendered.get(view, entries)
 
     def drop_rendered(self) -> None:
-        """Drop the bytes that resumed viewers share: the log has been quiet."""
+        """The log has been quiet: drop the bytes that resumed viewers share, and the memory of compression."""
         self._rendered.clear()
+        for group in self.groups.values():
+            group.rest()
 
     def add(self, viewer: V) -> None:
         group = self.groups.get(viewer.view.key)
         if group is None:
-            group = self.groups[viewer.view.key] = Group(viewer.view)
+            special = viewer.view.make_group()
+            group = Group(viewer.view) if special is None else special
+            self.groups[viewer.view.key] = group
         group.add(viewer)
 
     def remove(self, viewer: V) -> None:
@@ -207,7 +214,7 @@ class Topic(Generic[V]):
         A view or a transport that raises costs its own viewers alone. A viewer that shares its bytes with nobody is
         `behind`, and gets nothing, if there is much to show or `is_late` says that the delivery takes too long.
         """
-        viewers = events = size = 0
+        viewers = events = size = sent = 0
         late = False
         is_much = len(entries) > EVENTS_AT_ONCE
         is_timed = is_late is not None and len(self.groups) > 1
@@ -230,9 +237,9 @@ class Topic(Generic[V]):
             events += count * len(wanted)
             size += count * len(data)
             if data:
-                group.write(data, self.failed)
+                sent += group.write(data, self.failed)
             if is_over:
                 self.over += group
             if is_timed and not late:
                 late = is_late()  # type: ignore[misc]  # it is not None if `is_timed`
-        return Delivery(viewers, events, size)
+        return Delivery(viewers, events, sent, size - sent)

@@ -41,6 +41,8 @@ class StreamView:
     """Whether its clients know the control events of the stream, and resume."""
     is_compact = False
     """Whether it is a replay in short."""
+    coding: str | None = None
+    """The Content-Encoding of its bodies: None or `gzip`."""
 
     def __init__(
         self,
@@ -64,7 +66,12 @@ class StreamView:
         """The view from `stream:live` on."""
         return self
 
+    def make_group(self) -> Any:
+        """For the live viewers of a log that share this view; None for a plain `Group`."""
+        return None
+
     def wrap(self, data: bytes) -> bytes:
+        """Any bytes of a body, ready to be written."""
         return chunk(data) if self.chunked and data else data
 
     def control(self, event: str, data: dict[str, Any]) -> bytes:
@@ -82,12 +89,16 @@ class StreamView:
         return [entry for entry in entries if entry.type in self.filter]
 
     def encode(self, entries: Sequence[Entry]) -> bytes:
-        """The entries as one write; empty for none."""
+        """The entries as their group takes them, for one write; empty for none."""
+        return self.wrap(self.frames(entries))
+
+    def frames(self, entries: Sequence[Entry]) -> bytes:
+        """The entries before any coding."""
         if self.named:
             frames = [b"id: %d-%d\nevent: %b\ndata: %b\n\n" % entry for entry in entries]
         else:
             frames = [b"id: %d-%d\ndata: %b\n\n" % (ms, seq, json) for ms, seq, _, json in entries]
-        return self.wrap(b"".join(frames))
+        return b"".join(frames)
 
     def render(self, entries: Sequence[Entry]) -> bytes:
         """The entries that the filter lets through, as one write; empty for none."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from broker.base.cycles import end_cycle_of
 from broker.base.identity import Identity
 from broker.base.unsent import unacknowledged_bytes
+from broker.live.gzip_body import GzipBody
 from broker.live.sse import LAST_CHUNK
 from broker.live.view import CLOSED, StreamView
 from emitter.wire.ids import START, EventId
@@ -55,6 +56,7 @@ class Viewer(asyncio.Protocol):
         "_held",
         "_writable",
         "aged_at",
+        "body",
         "cursor",
         "events",
         "expires_at",
@@ -85,6 +87,7 @@ class Viewer(asyncio.Protocol):
         self.service = service
         self.topic = topic
         self.view = view
+        self.body = None if view.coding is None else GzipBody(chunked=view.chunked)
         self.identity = identity
         self.cursor = cursor
         self.state = ViewerState.REPLAYING
@@ -134,7 +137,7 @@ class Viewer(asyncio.Protocol):
             self.write(rest)
             return False
         self.has_caught_up = True
-        self.write(rest + self.view.control("stream:live", {"replayed": self.events}))
+        self.write(rest, self.view.control("stream:live", {"replayed": self.events}))
         self.view = self.view.live
         return True
 
@@ -171,6 +174,12 @@ class Viewer(asyncio.Protocol):
             return self.topic.last
         return self.cursor
 
+    @property
+    def shared_write_at(self) -> float:
+        """When its group wrote to it last, if its view has a coding and no filter; else 0."""
+        is_known = self.body is not None and self.view.filter is None and self.state is ViewerState.LIVE
+        return self.topic.delivered_at if is_known else 0.0
+
     def send_position(self) -> None:
         """Move the client's cursor if its view has a filter: a resume then does not read again what was left out."""
         if self.view.filter is None:
@@ -206,17 +215,42 @@ class Viewer(asyncio.Protocol):
 
     def _release(self) -> None:
         held, self._held = self._held, None
-        if held:
-            self.write(b"".join(held))
+        if held and self.state is not ViewerState.CLOSING:
+            self._send(b"".join(held))
 
-    def write(self, data: bytes) -> None:
-        if data and self.state is not ViewerState.CLOSING:
-            if self._held is not None:
-                self._held.append(data)
-                return
-            self.transport.write(data)
-            if self.state is ViewerState.LIVE and self.transport.get_write_buffer_size():
-                self.topic.mark_backlogged(self)  # what the topic writes next must come after this
+    def write_head(self, head: bytes) -> None:
+        """Write the head of the response, before all else."""
+        self._send(head)
+
+    def write(self, data: bytes, then: bytes = b"") -> None:
+        """Write what its view has made for it, in one write."""
+        if not (data or then) or self.state is ViewerState.CLOSING:
+            return
+        if self.body is None:
+            self._send(data + then if then else data)
+        else:
+            self._send(self._counted(self.body, data, then))
+
+    def _counted(self, body: GzipBody, *pieces: bytes) -> bytes:
+        """Pieces of a coded body, as its next bytes. A live viewer leaves its group for this and joins it again: the
+        group takes all that its viewers get for its own."""
+        is_live = self.state is ViewerState.LIVE
+        if is_live:
+            self.topic.remove(self)
+        begin = b"" if body.size else body.begin()
+        for piece in filter(None, pieces):
+            body.add(piece)
+        if is_live:
+            self.topic.add(self)
+        return b"".join((begin, *pieces))
+
+    def _send(self, data: bytes) -> None:
+        if self._held is not None:
+            self._held.append(data)
+            return
+        self.transport.write(data)
+        if self.state is ViewerState.LIVE and self.transport.get_write_buffer_size():
+            self.topic.mark_backlogged(self)  # what the topic writes next must come after this
 
     def finish(self, farewell: bytes) -> None:
         """Write the last frames, and end the response and the connection at once: a client that has read the end of a
@@ -225,7 +259,12 @@ class Viewer(asyncio.Protocol):
             # In one packet: the write alone would wake the client, often in this process' place.
             self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, CORK, 1)
         self._release()
-        self.write(farewell + (LAST_CHUNK if self.view.chunked else b""))
+        end = LAST_CHUNK if self.view.chunked else b""
+        if self.body is None:
+            self.write(farewell + end)
+        else:
+            self.write(farewell)
+            self.transport.write(self.body.end() + end)
         with contextlib.suppress(OSError, NotImplementedError):  # TLS has no half-close
             self.transport.write_eof()
         self.transport.close()

@@ -226,11 +226,14 @@ class WatchedLogs:
 
     def _deliver(self, topic: Topic[Viewer], entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         delivery = topic.deliver(entries, is_late)
+        topic.delivered_at = time.monotonic()
         if topic.failed or topic.behind or topic.lagging or topic.over:
             self._report(topic)
         if delivery.viewers:
             self._metrics.events_delivered.inc(delivery.events)
             self._metrics.event_bytes.inc(delivery.bytes)
+            if delivery.saved > 0:
+                self._metrics.event_bytes_saved.inc(delivery.saved)
             self._metrics.observe_delivery(time.time() - entries[-1].ms / 1000)
             if self._deliveries is not None:
                 self._deliveries.show(entries, delivery)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from aiohttp import HttpVersion11, web
 
+from broker.base.accepting import accepts_gzip
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.base.reasons import StreamProtocol
 from broker.live.compact_view import CompactView
+from broker.live.gzip_view import GzipView
+from broker.live.packed_group import Packers
 from broker.live.view import StreamView, TypeFilter
 from broker.log.history import Head
 from broker.streams.reconnect import wants_event_stream
@@ -77,8 +82,11 @@ class Opening(NamedTuple):
         return native if self.wanted.view.is_native else self.wanted.view.name
 
 
-def read_parameters(request: web.Request, *, is_feed: bool, max_event_bytes: int = 0) -> StreamRequest:
-    """Raises `Problem` 400 for an invalid parameter. `max_event_bytes`: of a block in a compact replay."""
+def read_parameters(
+    request: web.Request, *, is_feed: bool, max_event_bytes: int = 0, packers: Packers | None = None
+) -> StreamRequest:
+    """`max_event_bytes`: of a block in a compact replay. With `packers`, the view is in gzip if the client takes it.
+    Raises `Problem` 400 for an invalid parameter."""
     query, headers = request.query, request.headers
     cursor, malformed = None, False
     if text := headers.get("Last-Event-ID") or query.get("lastEventId"):
@@ -90,8 +98,11 @@ def read_parameters(request: web.Request, *, is_feed: bool, max_event_bytes: int
             malformed = True
     start = _one_of(query.get("from"), "from", "start", "now") or ("now" if is_feed else "start")
     beats_as_event, beat_seconds = _heartbeat(query.get("heartbeat"))
+    make: Callable[..., StreamView] = StreamView
+    if packers is not None and accepts_gzip(headers.get("Accept-Encoding", "")):
+        make = partial(GzipView, packers)
     try:
-        view = StreamView(
+        view = make(
             types=TypeFilter(query["types"]) if "types" in query else None,
             named=_one_of(query.get("named"), "named", "true", "false") != "false",
             chunked=request.version >= HttpVersion11,

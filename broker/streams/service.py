@@ -28,6 +28,7 @@ from broker.base.request_context import trace_of
 from broker.base.settings import Settings
 from broker.live import sse
 from broker.live.failures import Failures
+from broker.live.packed_group import Packers
 from broker.live.rendering import RenderedView, Rendering
 from broker.live.topic import Topic
 from broker.live.view import StreamView
@@ -101,6 +102,7 @@ class Streams:
         self._views: dict[tuple[object, ...], StreamView] = {}
         self._gone = asyncio.Event()
         self._last_bytes_by = 0.0
+        self._packers = Packers() if settings.compress_streams == "auto" else None
         self._numbers = itertools.count(1)
         self._log = get_logger().bind()  # once and not for each line
 
@@ -124,8 +126,9 @@ class Streams:
     ) -> web.StreamResponse:
         """Answer a GET of a log's stream: 200 with a viewer, 204 when nothing will ever follow its cursor, or a
         `Problem` before anything was sent."""
-        max_bytes = self._settings.max_event_bytes
-        wanted = self._shared_view(read_parameters(request, is_feed=target.record is None, max_event_bytes=max_bytes))
+        max_bytes, is_feed = self._settings.max_event_bytes, target.record is None
+        wanted = read_parameters(request, is_feed=is_feed, max_event_bytes=max_bytes, packers=self._packers)
+        wanted = self._shared_view(wanted)
         return await self._admit(Opening(request, identity, request_id, wanted, target))
 
     async def open_rendered(
@@ -207,8 +210,7 @@ class Streams:
         request, wanted, view = opening.request, opening.wanted, opening.wanted.view
         with self._noting(opening):
             greeting = view.open() if isinstance(view, RenderedView) else self._greeting(opening)
-        headers = {**(view.headers if isinstance(view, RenderedView) else STREAM_HEADERS), **self._head_fields(request)}
-        head = response_head(request.version, headers, chunked=view.chunked)
+        head = response_head(request.version, self._headers(opening), chunked=view.chunked)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         viewer = Viewer(self, source.enter(opening), view, opening.identity, wanted.cursor or START)
@@ -216,9 +218,21 @@ class Streams:
         slot.is_used = True
         self._register(viewer, source, opening)
         with viewer.as_one_write():
-            viewer.write(head + view.wrap(greeting))
+            viewer.write_head(head)
+            viewer.write(view.wrap(greeting))
             source.start(viewer, opening)
         return TakenOver()
+
+    def _headers(self, opening: Opening) -> Mapping[str, str]:
+        view, common = opening.wanted.view, self._head_fields(opening.request)
+        if isinstance(view, RenderedView):
+            return {**view.headers, **common}
+        headers = {**STREAM_HEADERS, **common}
+        if self._packers is not None:
+            headers["Vary"] = ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))
+        if view.coding is not None:
+            headers["Content-Encoding"] = view.coding
+        return headers
 
     def _greeting(self, opening: Opening) -> bytes:
         wanted, retry = opening.wanted, random.randint(*RETRY_MS)

@@ -81,8 +81,12 @@ class ViewerTimers:
             return self._check_rest(viewer, now)
         self._notify_expiry(viewer, now)
         if now >= viewer.heartbeat_at - 0.005:
-            viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.view)
-            self._heartbeat(viewer)
+            pause = self.heartbeat_seconds(viewer.view)
+            # A heartbeat takes a viewer out of step with its group for a while, so events count as heartbeats.
+            viewer.heartbeat_at = viewer.shared_write_at + pause
+            if viewer.heartbeat_at <= now + 0.005:
+                viewer.heartbeat_at = now + pause
+                self._heartbeat(viewer)
         return self._next_due(viewer, now)
 
     def _check_rest(self, viewer: Viewer, now: float) -> float | None:

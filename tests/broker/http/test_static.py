@@ -14,12 +14,13 @@ import pytest
 from aiohttp import web
 
 from broker.auth import authenticator
+from broker.base.accepting import accepts_gzip
 from broker.base.metrics import Metrics
 from broker.edge.serving import serving
 from broker.http import errors
 from broker.http.connection import Unreadable
 from broker.http.listener import Counts, Listener, listen
-from broker.http.static import ROOT, StaticFiles, accepts_gzip
+from broker.http.static import ROOT, StaticFiles
 from tests.edges import Connection, request
 
 ORIGIN = "https://app.example.com"

@@ -236,7 +236,7 @@ def test_one_write_of_the_same_bytes_to_all_of_a_group() -> None:
     assert ids(same[0]) == ids(unnamed) == ["1002-2", "1003-3"]
     assert {frame.event for frame in parse(written(unnamed).data)} == {"message"}
     size = 50 * len(written(same[0]).data) + len(written(unnamed).data)
-    assert delivery == (51, 102, size)
+    assert delivery == (51, 102, size, 0)
 
 
 def test_filtered_viewers_get_only_what_they_want() -> None:
@@ -260,7 +260,7 @@ def test_nobody_watching_costs_nothing() -> None:
     topic.remove(viewer)
     assert topic.groups == {}
     assert list(topic.live()) == []
-    assert topic.deliver(entries(1, 1)) == (0, 0, 0)
+    assert topic.deliver(entries(1, 1)) == (0, 0, 0, 0)
     assert written(viewer).writes == []
 
 
