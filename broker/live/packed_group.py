@@ -15,27 +15,27 @@ from typing import Any, Protocol
 from broker.live.fanout import Failure, Group, Subscriber, View
 from broker.live.gzip_body import GzipBody, deflated, stored
 
-WINDOW_BITS = 12
+WINDOW_BITS = 11
 WINDOW_BYTES = 1 << WINDOW_BITS
-"""4 KiB, some 20 events. Twice as many make an event 3 % smaller, and a viewer out of step for twice as long."""
-MEMORY_LEVEL = 5
-"""With the window 24 KiB for a deflate stream."""
+"""2 KiB, some ten events. Twice as many make an event 3 % smaller, and a viewer out of step for twice as long."""
+MEMORY_LEVEL = 4
+"""With the window, 22 KiB for a deflate stream."""
 LARGE_BYTES = 16 * 1024
 """What is larger is compressed by itself, which is faster, and for all viewers alike."""
 
 
 class Packers:
-    """Room for the deflate streams of one edge. Groups that find none send what they have stored."""
+    """Room for the deflate streams of one edge. A group that finds none stores what it sends."""
 
     MOST = 1024
-    MIN_VIEWERS = 2
-    """Of a group. For fewer the work is not shared."""
+    MANY_VIEWERS = 8
+    """Half of the room is for groups of so many."""
 
     def __init__(self) -> None:
         self.used = 0
 
-    def take(self) -> bool:
-        if self.used >= self.MOST:
+    def take(self, viewers: int) -> bool:
+        if self.used >= (self.MOST if viewers >= self.MANY_VIEWERS else self.MOST // 2):
             return False
         self.used += 1
         return True
@@ -64,7 +64,7 @@ class PackedGroup(Group[Any]):
     that order.
     """
 
-    __slots__ = ("_began", "_deflate", "_in_step", "_joined", "_out_of_step", "_packers", "_view", "crc", "size")
+    __slots__ = ("_deflate", "_in_step", "_joined", "_out_of_step", "_packers", "_view", "crc", "size")
 
     def __init__(self, view: PackedView) -> None:
         super().__init__(view)
@@ -92,7 +92,7 @@ class PackedGroup(Group[Any]):
         viewer.body.leave(self.crc, self.size)
         self._half(viewer).remove(viewer)
         self._joined.pop(viewer, None)
-        if len(self) < self._packers.MIN_VIEWERS:
+        if not len(self):
             self.rest()
 
     def mark_backlogged(self, viewer: PackedSubscriber) -> None:
@@ -102,7 +102,7 @@ class PackedGroup(Group[Any]):
         return self._out_of_step if viewer in self._joined else self._in_step
 
     def rest(self) -> None:
-        """Keep no memory of what was written: it is not worth it, or the log is quiet."""
+        """Keep no memory of what was written: nobody is left, or the log is quiet."""
         if self._deflate is not None:
             self._deflate = None
             self._packers.give_back()
@@ -135,7 +135,7 @@ class PackedGroup(Group[Any]):
         if not joined:
             return
         if len(joined) > len(self._in_step):
-            if len(self) >= self._packers.MIN_VIEWERS and (self._deflate is not None or self._packers.take()):
+            if self._deflate is not None or self._packers.take(len(self)):
                 self._restart()
             return
         enough = self.size - WINDOW_BYTES

@@ -17,9 +17,11 @@ class Target(NamedTuple):
 
     path: str
     header: str = ""
+    more: tuple[str, ...] = ()
+    """Further headers."""
 
     def __str__(self) -> str:
-        return f"{self.path}\t{self.header}" if self.header else self.path
+        return "\t".join([self.path, *filter(None, (self.header, *self.more))])
 
 
 class Window(NamedTuple):

@@ -2,11 +2,11 @@
  *
  *   load_client PORT TARGETS [SAMPLE [marks]]
  *
- * TARGETS is a file of lines `path` or `path<TAB>header`; connection i uses line i modulo the count. Every SAMPLE-th
- * connection (default 1) also measures latency, from a mark `t=<CLOCK_REALTIME nanoseconds>;` inside the event. With
- * `marks` every connection looks for marks, and they are counted instead of lines `id:`, so that several chunks of text
- * in one event count as several. A mark may then have its number in the stream, `t=<nanoseconds>.<number>;`: each
- * number that is not the last one + 1 is counted as an error.
+ * TARGETS is a file of lines `path`, or `path` and headers, separated by tabs; connection i uses line i modulo the
+ * count. Every SAMPLE-th connection (default 1) also measures latency, from a mark `t=<CLOCK_REALTIME nanoseconds>;`
+ * inside the event. With `marks` every connection looks for marks, and they are counted instead of lines `id:`, so that
+ * several chunks of text in one event count as several. A mark may then have its number in the stream,
+ * `t=<nanoseconds>.<number>;`: each number that is not the last one + 1 is counted as an error.
  *
  * Commands on stdin, one line each; each is answered by one line of JSON on stdout:
  *   pace N        from now on at most N connections are being opened at a time (128 at first)
@@ -145,10 +145,17 @@ static void send_request(connection *c, int index) {
     char request[4096], resume[96] = "";
     char *path = targets[index % target_count], *tab = strchr(path, '\t');
     int path_length = tab ? (int)(tab - path) : (int)strlen(path);
+    char headers[3072];
+    int used = 0;
+    for (char *h = tab; h && *h && used < (int)sizeof headers - 3; h++) {
+        if (*h == '\t') used += h == tab ? 0 : sprintf(headers + used, "\r\n");
+        else headers[used++] = *h;
+    }
+    headers[used] = 0;
     if (resuming && c->id[0]) snprintf(resume, sizeof resume, "Last-Event-ID: %s\r\n", c->id);
     int length = snprintf(request, sizeof request,
                           "GET %.*s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n%s%s%s\r\n", path_length,
-                          path, resume, tab ? tab + 1 : "", tab ? "\r\n" : "");
+                          path, resume, headers, tab ? "\r\n" : "");
     if (send(c->fd, request, length, MSG_NOSIGNAL) != length) {
         failed++;
         forget(c);

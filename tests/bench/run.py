@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project, installed or not
 
+from bench_compress import compress
 from bench_control import cancel, replace
 from bench_emitter import append, emitter, logs, start
 from bench_fanout import burst, fanout
@@ -28,6 +29,7 @@ from processes import OTHER_CORES, compiled, machine
 BENCHES: dict[str, Bench] = {
     "fanout": fanout,
     "burst": burst,
+    "compress": compress,
     "many": many,
     "latency": latency,
     "runs": runs,

@@ -119,13 +119,14 @@ def test_an_event_becomes_a_fraction_of_its_size() -> None:
     assert sum(delivery.saved for delivery in deliveries) > 10 * plain * 0.5
 
 
-def test_a_deflate_stream_per_group_that_shares_it() -> None:
-    """One viewer has none; two share one; it ends with the last but one, and when the log is quiet."""
+def test_a_deflate_stream_per_group() -> None:
+    """It begins with an event, and ends with the last viewer and when the log is quiet."""
     packers, topic = Packers(), Topic[Viewer]("log", is_execution=True)
     view = GzipView(packers)
     first = opened(topic, view)
-    topic.deliver([entry(1)])
     assert packers.used == 0
+    topic.deliver([entry(1)])
+    assert packers.used == 1
     second = opened(topic, view)
     topic.deliver([entry(2)])
     assert packers.used == 1
@@ -134,21 +135,20 @@ def test_a_deflate_stream_per_group_that_shares_it() -> None:
     topic.deliver([entry(3)])
     assert packers.used == 1
     second.viewer.close()
-    assert packers.used == 0
-    topic.deliver([entry(4)])
+    assert packers.used == 1
     first.viewer.close()
     assert packers.used == 0
     assert topic.groups == {}
 
 
 def test_without_room_all_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups beyond the number of deflate streams get their events all the same."""
-    monkeypatch.setattr(Packers, "MOST", 1)
+    """Groups beyond the number of deflate streams get their events all the same; half are for large groups."""
+    monkeypatch.setattr(Packers, "MOST", 2)
     packers, rng = Packers(), random.Random(2)
-    for used in (1, 1):
+    for viewers, used in ((3, 1), (3, 1), (10, 2), (10, 2)):
         topic: Topic[Viewer] = Topic("log", is_execution=True)
         view = GzipView(packers, chunked=False)
-        watching = [opened(topic, view) for _ in range(3)]
+        watching = [opened(topic, view) for _ in range(viewers)]
         for seq in range(1, 50):
             event = said(rng, seq)
             topic.deliver([event])
