@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -271,15 +272,35 @@ class Connection:
         self.sse = SseReader()
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.coded_bytes = 0
+        """Bytes in gzip so far."""
         self.whole = False
         """Whether the body ended as its coding says it must, and was not cut off."""
 
     async def _head(self) -> None:
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         self.status = int(lines[0].split(" ")[1])
-        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:-2])}
+        self.headers = {}
+        for name, _, value in (line.partition(":") for line in lines[1:-2]):
+            given = self.headers.get(name.lower())  # of several with one name the values are a list
+            self.headers[name.lower()] = value.strip() if given is None else f"{given}, {value.strip()}"
 
     async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes in, without its coding."""
+        if self.headers.get("content-encoding") != "gzip":
+            async for piece in self.coded_pieces():
+                yield piece
+            return
+        decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        async for piece in self.coded_pieces():
+            self.coded_bytes += len(piece)
+            data = decoder.decompress(piece)
+            assert not decoder.unused_data, "nothing comes after the trailer"
+            if data:
+                yield data
+        self.whole = self.whole and decoder.eof
+
+    async def coded_pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes in, chunk headers taken off."""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             if self.status == 204 or self.headers.get("content-length") == "0":
@@ -433,6 +454,8 @@ class Follower:
         self.controls: list[Control] = []
         self.statuses: list[int] = []
         self.retries: list[int] = []
+        self.whole: list[bool] = []
+        """Of each stream that is over, whether its body had a valid end."""
         self.done = False
         """Whether a 204 said that nothing will ever follow."""
 
@@ -525,6 +548,7 @@ class Follower:
             finally:
                 self._connection = None
                 self.retries += connection.sse.retries
+                self.whole.append(connection.whole)
 
     def _take(self, frame: Frame) -> None:
         if frame.id is not None:

@@ -23,7 +23,7 @@ from emitter.wire.prepared import Prepared
 from emitter.wire.redact import Redactor
 
 VIEWERS = 100
-ROUNDS = 5
+ROUNDS = 3
 RATE = 50
 SECONDS = 4
 ALONE = 500
@@ -166,4 +166,4 @@ def _compare(
 
 
 def _figure(what: str, value: float, limit: float | None, note: str) -> Figure:
-    return Figure(what, value, "×", note=note) if limit is None else at_most(what, value, "×", limit, note)
+    return Figure(what, value, note=note) if limit is None else at_most(what, value, "", limit, note)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from broker.cli.doctor.address import ANSWER_SECONDS, alpn, look_for_cache, sent
 from broker.cli.doctor.findings import Finding, note, problem
 from broker.cli.doctor.proxy import (
     Sent,
+    judge_coding,
     judge_content_types,
     judge_events,
     judge_first_byte,
@@ -34,7 +36,7 @@ from broker.cli.doctor.proxy import (
 )
 from broker.cli.doctor.redis import LIMITS, USER
 from broker.cli.eventsource import Frame, SseParser
-from broker.live import sse
+from broker.live import gzip_body, sse
 from emitter.errors import InvalidEvent, RuncastError
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.publisher import Publisher
@@ -114,12 +116,30 @@ class _Stream:
         self.first_byte: float | None = None
         self.has_comments = False
         self.is_cut = False
+        self.coding = response.headers.get("Content-Encoding", "")
+        self._begin = b""
+        self._gzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._parser = SseParser()
 
     @property
+    def is_edges_gzip(self) -> bool:
+        return self.coding == "gzip" and self._begin.startswith(gzip_body.HEADER)
+
+    @property
     def is_readable(self) -> bool:
-        """A compressed stream is a finding already: its frames are not needed."""
-        return "Content-Encoding" not in self.response.headers
+        """A stream that a proxy compresses is a finding already: its frames are not needed."""
+        return not self.coding or self.is_edges_gzip
+
+    def _decoded(self, chunk: bytes) -> bytes:
+        if not self.coding:
+            return chunk
+        if len(self._begin) < len(gzip_body.HEADER):
+            self._begin = chunk = self._begin + chunk
+        try:
+            return self._gzip.decompress(chunk) if self.is_edges_gzip else b""
+        except zlib.error as error:
+            change = "let a stream that has a Content-Encoding pass as it is, or set RUNCAST_COMPRESS_STREAMS=off"
+            raise _Refused(problem("compression", f"the edge's gzip arrives broken: {error}", change)) from error
 
     async def frames(self, seconds: float) -> AsyncIterator[tuple[float, Frame]]:
         """The frames of the next seconds. `is_cut` if the connection ended before."""
@@ -137,8 +157,9 @@ class _Stream:
                 return
             now = time.monotonic()
             self.first_byte = self.first_byte or now
-            self.has_comments = self.has_comments or sse.HEARTBEAT in chunk
-            for frame in self._parser.feed(chunk) if self.is_readable else ():
+            data = self._decoded(chunk)
+            self.has_comments = self.has_comments or sse.HEARTBEAT in data
+            for frame in self._parser.feed(data):
                 yield now, frame
 
 
@@ -204,6 +225,8 @@ async def _with_events(session: aiohttp.ClientSession, url: str, caller: Caller,
                     headers = stream.response.headers
                     found = [*judge_content_types(headers.getall("Content-Type")), *judge_headers(headers)]
                     found += await _time_events(stream, emitter)
+                    if stream.first_byte is not None:
+                        found.append(judge_coding(stream.coding, stream.is_edges_gzip))
                     readable = stream.is_readable and stream.first_byte is not None
                 if readable:
                     log = caller.owner.execution(execution_id).log

@@ -77,13 +77,18 @@ def judge_query() -> Finding:
     return problem("query", "the query string does not reach the edge", change)
 
 
+def judge_coding(coding: str, is_edges: bool) -> Finding:
+    """`is_edges`: whether an edge has made the coding, which no proxy has touched."""
+    if is_edges:
+        return ok("compression", f"{coding} by the edge, which holds back nothing")
+    if not coding:
+        return ok("compression", "none, although it was offered")
+    change = "leave text/event-stream out of compression (nginx: not in gzip_types; others: honour no-transform)"
+    return problem("compression", f"a proxy makes the stream {coding}: a compressor holds back events", change)
+
+
 def judge_headers(headers: Mapping[str, str]) -> list[Finding]:
     found = []
-    if encoding := headers.get("Content-Encoding", ""):
-        change = "leave text/event-stream out of compression (nginx: not in gzip_types; others: honour no-transform)"
-        found.append(problem("compression", f"the stream is {encoding}: a compressor holds back events", change))
-    else:
-        found.append(ok("compression", "none, although it was offered"))
     if "no-cache" not in headers.get("Cache-Control", ""):
         change = "pass the edge's Cache-Control on: no-cache, no-transform"
         found.append(warning("caching", f"Cache-Control is {headers.get('Cache-Control', 'gone')!r}", change))
