@@ -286,8 +286,9 @@ class Connection:
             self.headers[name.lower()] = value.strip() if given is None else f"{given}, {value.strip()}"
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes in, without its coding."""
-        if self.headers.get("content-encoding") != "gzip":
+        """The body as it comes in; of a stream without its coding."""
+        is_stream = self.headers.get("content-type") == "text/event-stream"
+        if self.headers.get("content-encoding") != "gzip" or not is_stream:
             async for piece in self.coded_pieces():
                 yield piece
             return

@@ -28,6 +28,7 @@ TEXTS: Mapping[str, tuple[list[str], list[str]]] = {
     "public_url": (["https://a.example"], ["a.example", "https://a.example/?a=b"]),
     "cors_origins": (["https://a.example,http://b:1"], ["*", "https://a.example/path", "https://a.example,,"]),
     "default_scopes": (["executions:read,admin"], ["everything"]),
+    "compress_streams": (["auto", "off", "OFF"], ["on", "gzip"]),
     "log_level": (["debug", "error", "INFO"], ["loud", "info,debug"]),
     "worker_admin_port": (["0", "65535"], ["-1", "65536", *WHOLE]),
     "jwt_scope_claim": LISTS,
