@@ -113,6 +113,34 @@ async def nobody_connected(stand: WebStand) -> None:
     await eventually("no connections", lambda: connections(stand) == 0)
 
 
+# --- gzip ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_events_in_gzip_arrive_one_by_one(
+    context: BrowserContext, stand: WebStand, user: str, web_author: Author, mode: str
+) -> None:
+    """Chromium asks for gzip, and has each event before the next is sent; so has a second tab that joins later."""
+    await nobody_connected(stand)
+    await web_author.begin()
+    saved = stand.edges[0].metric("runcast_event_bytes_saved_total")
+    first = await (await new_tab(context, stand)).follow(stand.token(user), executionId="ex_1", mode=mode)
+    await first.until_live()
+    for number in range(15):
+        await web_author.say(size=20_000 if number == 7 else number)
+        await first.until_received(number + 2)
+    second = await (await new_tab(context, stand)).follow(stand.token(user), executionId="ex_1", mode=mode)
+    await second.until_live()
+    for number in range(15, 20):
+        await web_author.say()
+        await asyncio.gather(first.until_received(number + 2), second.until_received(number + 2))
+    await web_author.end()
+    await asyncio.gather(first.until_phase("ended"), second.until_phase("ended"))
+    assert await first.ids() == await second.ids() == await log_ids(web_author)
+    assert (await first.seen())["status"]["reconnects"] == 0
+    assert stand.edges[0].metric("runcast_event_bytes_saved_total") > saved
+
+
 # --- many tabs -------------------------------------------------------------------------------------------------------
 
 
