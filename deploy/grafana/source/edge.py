@@ -79,9 +79,12 @@ EDGE = Dashboard(
                 ),
                 Panel(
                     "Bytes delivered",
-                    "Of events, without heartbeats and heads of HTTP.",
+                    "Of live events, as they were sent; and how many bytes more it would be without compression.",
                     "Bps",
-                    [Query(rate("runcast_event_bytes_total", "instance"), "{{instance}}")],
+                    [
+                        Query(rate("runcast_event_bytes_total", "instance"), "{{instance}}"),
+                        Query(rate("runcast_event_bytes_saved_total", "instance"), "{{instance}} saved"),
+                    ],
                     stack=True,
                 ),
                 Panel(
