@@ -102,43 +102,61 @@ class GzipBody:
 # --- check sums ------------------------------------------------------------------------------------------------------
 
 _POLYNOMIAL = 0xEDB88320
-_ZEROS = memoryview(bytes(8192))
+_LOW_BITS = 10
+_ZEROS = memoryview(bytes(1 << _LOW_BITS))
+_Table = tuple[tuple[int, ...], ...]
 
 
-def _multiply(a: int, b: int) -> int:
-    """Of polynomials over GF(2), modulo that of CRC-32; the highest bit stands for x^0."""
+def _table(power: int) -> _Table:
+    """Multiplication by a polynomial over GF(2), modulo that of CRC-32, whose highest bit stands for x^0: what each
+    half byte of the other factor comes to."""
+    of_bit = [0] * 32
+    for bit in reversed(range(32)):
+        of_bit[bit] = power
+        power = power >> 1 ^ _POLYNOMIAL if power & 1 else power >> 1
+    table = []
+    for first in range(0, 32, 4):
+        sums = [0] * 16
+        for value in range(1, 16):
+            low = value & -value
+            sums[value] = sums[value ^ low] ^ of_bit[first + low.bit_length() - 1]
+        table.append(tuple(sums))
+    return tuple(table)
+
+
+def _multiplied(crc: int, table: _Table) -> int:
     product = 0
-    while a:
-        if a & 0x80000000:
-            product ^= b
-        a = a << 1 & 0xFFFFFFFF
-        b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
+    for sums in table:
+        product ^= sums[crc & 15]
+        crc >>= 4
     return product
 
 
-def _powers(count: int) -> tuple[int, ...]:
-    """x to the power of 8·8192·2^k: what as many bytes do to a check sum."""
-    found: list[int] = []
-    power = 1 << 23  # x^8
-    while len(found) < 13 + count:
-        found.append(power)
-        power = _multiply(power, power)
-    return tuple(found[13:])
+def _tables(count: int) -> tuple[_Table, ...]:
+    """What 2^`_LOW_BITS`, twice as many, four times as many … more bytes do to a check sum."""
+    found: list[_Table] = []
+    power = 1 << 23  # x^8: one byte
+    for _ in range(_LOW_BITS + count):
+        found.append(_table(power))
+        power = _multiplied(power, found[-1])
+    return tuple(found[_LOW_BITS:])
 
 
-_POWERS = _powers(40)
+_TABLES = _tables(32)
 
 
 def appended(crc: int, size: int) -> int:
     """The part that `crc`, of A, has in the check sum of AB, for any B of `size` bytes: crc(AB) = appended(crc(A),
-    size of B) ^ crc(B). Small sizes cost 1 µs, since zlib does them."""
-    zeros = _ZEROS[: size & 8191]
-    crc = zlib.crc32(zeros, crc) ^ zlib.crc32(zeros)
-    size >>= 13
-    for power in _POWERS:
+    size of B) ^ crc(B)."""
+    if not crc:
+        return 0
+    zeros = _ZEROS[: size & len(_ZEROS) - 1]
+    crc = zlib.crc32(zeros, crc) ^ zlib.crc32(zeros)  # for a few bytes the fastest
+    size >>= _LOW_BITS
+    for table in _TABLES:
         if not size:
             break
         if size & 1:
-            crc = _multiply(power, crc)
+            crc = _multiplied(crc, table)
         size >>= 1
     return crc

@@ -203,6 +203,16 @@ def test_check_sums_are_combined(size: int) -> None:
     assert zlib.crc32(first + second) == appended(zlib.crc32(first), size) ^ zlib.crc32(second)
 
 
+def test_check_sums_of_long_streams() -> None:
+    """Sizes that no test writes: what comes after is the sum of its parts, and another size is another check sum."""
+    sizes = (3 * 1024, 5 * 1024**3 + 7, 2**32, 11 * 1024**4)
+    crc = 0x12345678
+    for size in sizes:
+        crc = appended(crc, size)
+    assert crc == appended(0x12345678, sum(sizes))
+    assert crc != appended(0x12345678, sum(sizes) + 1)
+
+
 @pytest.mark.parametrize("size", [1, 127, 128, 65_535, 65_536, 200_000])
 @pytest.mark.parametrize("code", [stored, deflated])
 def test_a_piece_decodes_alone_and_at_once(size: int, code: object) -> None:
