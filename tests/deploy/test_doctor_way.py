@@ -32,6 +32,7 @@ HEAPS = (
 HTTP_11 = "proxy_http_version 1.1; "
 PLAIN = 'proxy_set_header Accept-Encoding ""; '
 """With this, the edge must leave the compression to nginx."""
+COMPRESSING = "gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_proxied any;"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ WRONG = {
     "buffered": ("proxy_http_version 1.0; proxy_ignore_headers X-Accel-Buffering;", "first byte", "X-Accel-Buffering"),
     "heaps": (HEAPS, "events", "proxy_buffering off"),
     "compressed": (
-        HTTP_11 + PLAIN + "gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_proxied any;",
+        HTTP_11 + PLAIN + COMPRESSING,
         "compression",
         "gzip_types",
     ),
@@ -72,6 +73,8 @@ def proxies(edge: EdgeProcess) -> dict[str, Proxy]:
     """All that are looked at, as far as they are installed."""
     wrong = WRONG if "nginx" in HERE else {}
     nginxes = {name: bare_nginx(SERVER % (edge.port, directives)) for name, (directives, _, _) in wrong.items()}
+    if wrong:
+        nginxes["compressing"] = bare_nginx(SERVER % (edge.port, HTTP_11 + COMPRESSING))
     return {name: DEPLOYED[name]([edge]) for name in HERE} | nginxes
 
 
@@ -128,6 +131,14 @@ def test_what_is_wrong_is_found(looks: dict[str, dict[str, Finding]], name: str)
 def test_the_edges_own_compression_is_no_fault(looks: dict[str, dict[str, Finding]], name: str) -> None:
     """Proxies as deployed pass it through, and the doctor reads it."""
     assert "by the edge" in looks[name]["compression"].seen
+
+
+@needs_nginx
+def test_what_an_edge_has_compressed_nobody_compresses_again(looks: dict[str, dict[str, Finding]]) -> None:
+    """An nginx that would compress streams leaves those of clients that take gzip alone."""
+    found = looks["compressing"]
+    assert "by the edge" in found["compression"].seen
+    assert not problems(found)
 
 
 async def test_an_address_where_nothing_is_is_one_finding() -> None:
