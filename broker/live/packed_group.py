@@ -20,6 +20,8 @@ WINDOW_BYTES = 1 << WINDOW_BITS
 """2 KiB, some ten events. Twice as many make an event 3 % smaller, and a viewer out of step for twice as long."""
 MEMORY_LEVEL = 3
 """With the window, 18 KiB for a deflate stream."""
+BYTES_PER_VIEWER = 512
+"""What is larger for each viewer is stored: to deflate it would cost a third of what a delivery does, or more."""
 LARGE_BYTES = 16 * 1024
 """What is larger is compressed by itself, which is faster, and for all viewers alike."""
 
@@ -112,9 +114,9 @@ class PackedGroup(Group[Any]):
 
     def write(self, data: bytes, failed: list[Failure[Any]]) -> int:
         self._bring_into_step()
-        sent = 0
-        if self._deflate is not None and len(data) > LARGE_BYTES:
-            coded = self._view.wrap_coded(deflated(data))
+        sent, is_costly = 0, len(data) > BYTES_PER_VIEWER * len(self)
+        if self._deflate is not None and (is_costly or len(data) > LARGE_BYTES):
+            coded = self._view.wrap_coded(stored(data) if is_costly else deflated(data))
             sent = self._in_step.write(coded, failed) + self._out_of_step.write(coded, failed)
             self._restart()
         else:

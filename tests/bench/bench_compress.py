@@ -25,7 +25,7 @@ from emitter.wire.redact import Redactor
 VIEWERS = 100
 ROUNDS = 3
 RATE = 50
-SECONDS = 4
+SECONDS = 3
 ALONE = 500
 """Logs with one viewer each."""
 ALONE_RATE = 1000
@@ -74,7 +74,9 @@ def compress(run: Run) -> list[Figure]:
     for title, (make, limit) in limits.items():
         sides = _shared(run, make)
         figures += _compare(f"{VIEWERS} viewers of one log, {title}", sides, limit, 1.15 if limit else None)
-    return [*figures, *_compare(f"{run.size(ALONE, 50)} logs of one viewer, text deltas", _alone(run), None, 1.3)]
+    for title, make in (("text deltas", text), ("results of 1 KB of prose", results)):
+        figures += _compare(f"{run.size(ALONE, 50)} logs of one viewer, {title}", _alone(run, make), None, 1.3)
+    return figures
 
 
 def _shared(run: Run, make: Callable[[], Events]) -> dict[bool, list[Window]]:
@@ -83,11 +85,11 @@ def _shared(run: Run, make: Callable[[], Events]) -> dict[bool, list[Window]]:
         return _rounds(run, server, ["bench"], VIEWERS, RATE, make)
 
 
-def _alone(run: Run) -> dict[bool, list[Window]]:
+def _alone(run: Run, make: Callable[[], Events]) -> dict[bool, list[Window]]:
     names = [f"x{number}" for number in range(run.size(ALONE, 50))]
     with edge() as server:
         server.create(names)
-        return _rounds(run, server, names, len(names), ALONE_RATE, text)
+        return _rounds(run, server, names, len(names), ALONE_RATE, make)
 
 
 def _rounds(
@@ -145,7 +147,7 @@ def _read(server: Edge, name: str, *, packed: bool) -> bytes:
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", headers=headers)
     decoder, body = zlib.decompressobj(31), b""
     with urllib.request.urlopen(request, timeout=10) as answer:
-        while b"stream:live" not in body:
+        while b"\nevent: stream:live\n" not in body:
             got = answer.read1(65536)
             body += decoder.decompress(got) if packed else got
     return body

@@ -177,6 +177,25 @@ def test_a_joiner_is_in_step_after_a_window() -> None:
     assert written(new.viewer).writes[-1] is written(old[0].viewer).writes[-1]
 
 
+def test_what_is_large_for_few_viewers_is_stored() -> None:
+    """One viewer gets 3 KB as they are, eight get them deflated; and what comes after is in order for both."""
+    rng = random.Random(5)
+    for viewers, is_stored in ((1, True), (8, False)):
+        topic, view = Topic[Viewer]("log", is_execution=True), GzipView(Packers(), chunked=False)
+        watching = [opened(topic, view) for _ in range(viewers)]
+        for seq, size in enumerate((0, 0, 3_000, 0, 3_000, 0), 1):
+            event = entry(seq, size=size) if size else said(rng, seq)
+            topic.deliver([event])
+            for each in watching:
+                each.expected += PLAIN.encode([event])
+                each.check()
+            if size:
+                assert (event.json in written(watching[0].viewer).writes[-1]) is is_stored
+        for each in watching:
+            each.viewer.fall_behind(each.viewer.position)
+            each.check_end()
+
+
 def test_filtered_viewers_have_a_group_of_their_own() -> None:
     topic, rng, packers = Topic[Viewer]("log", is_execution=True), random.Random(4), Packers()
     view = GzipView(packers, chunked=False)
