@@ -10,7 +10,8 @@ When the parts become too many bytes, those that did not change for longest are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from copy import copy
+from typing import Any, NamedTuple, Self, TypeVar
 
 from msgspec.structs import replace
 
@@ -52,6 +53,11 @@ T = TypeVar("T")
 W = TypeVar("W", MessageState, ArtifactState)
 
 
+_ITEMS = (
+    "facts", "phases", "specialists", "inputs", "partials", "_tools", "_thoughts", "_messages", "_artifacts"
+)  # fmt: skip
+
+
 class Voided(NamedTuple):
     """What `execution:superseded` removed or changed: ids in order, and whether the synthesis is among it."""
 
@@ -72,6 +78,7 @@ class FoldedState:
         self._last = ids.START
         self._max_bytes = max_bytes
         self._bytes = 0
+        self.was_clipped = False
         self._call: str | None = None
         """The call of the sub-agent that emitted the current event. An event with a parent but no agent has none."""
         self._event: tuple[Envelope, events.Event]
@@ -91,6 +98,14 @@ class FoldedState:
         self._thoughts: Texts[ThoughtState] = Texts(MAX_THOUGHTS, short_written)
         self._messages: Texts[MessageState] = Texts(MAX_MESSAGES, short_written)
         self._artifacts: Texts[ArtifactState] = Texts(MAX_OTHERS, short_artifact)
+
+    def fork(self) -> Self:
+        """Another one in the same state."""
+        other = copy(self)
+        other.end = dict(self.end)
+        for name in _ITEMS:
+            setattr(other, name, getattr(self, name).fork())
+        return other
 
     def state(self) -> ExecutionState:
         messages = self.messages()
@@ -178,10 +193,8 @@ class FoldedState:
 
     def _clip(self) -> None:
         """Clip the parts that did not change for longest, down to half of the limit, so that it happens seldom."""
-        collections: tuple[Items[Any], ...] = (
-            self.facts, self.phases, self.specialists, self.inputs, self.partials, self._tools, self._thoughts,
-            self._messages, self._artifacts,
-        )  # fmt: skip
+        self.was_clipped = True
+        collections: tuple[Items[Any], ...] = tuple(getattr(self, name) for name in _ITEMS)
         parts = sorted(
             (part.seq, part.id, index, part.weight) for index, items in enumerate(collections) for part in items.parts()
         )

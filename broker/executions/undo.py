@@ -6,7 +6,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from copy import copy
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 MAX_TEXT = 262_144
 """Characters kept of one message, thought or artifact."""
@@ -42,6 +43,14 @@ class Versions(Generic[T]):
     def seq(self) -> int:
         """Where the value was set."""
         return self._kept[-1][0]
+
+    def fork(self, of: Callable[[T], T] | None = None) -> Versions[T]:
+        """Another one, with what `of` makes of each value."""
+        other: Versions[T] = Versions.__new__(Versions)
+        kept = self._kept
+        other._kept = list(kept) if of is None else [(seq, of(value), weight) for seq, value, weight in kept]
+        other.weight = self.weight
+        return other
 
     def set(self, seq: int, value: T, weight: int) -> None:
         self._kept.append((seq, value, weight))
@@ -110,6 +119,12 @@ class Text:
         self._length = len(self._decoded())
         return True
 
+    def fork(self) -> Text:
+        other = Text()
+        other._bytes, other._seqs, other._ends = self._bytes[:], self._seqs[:], self._ends[:]
+        other._length, other._left_out = self._length, self._left_out
+        return other
+
     def clip(self) -> None:
         """Give up all but the beginning."""
         if self._length > CUT_TEXT and len(self._seqs):
@@ -167,6 +182,18 @@ class Items(Generic[T]):
     def values(self) -> list[T]:
         return [item.value for item in self._by_id.values()]
 
+    def fork(self) -> Self:
+        """Another one with the same parts."""
+        other = copy(self)
+        of = self._fork_of()
+        other._by_id = {id_: item.fork(of) for id_, item in self._by_id.items()}
+        other.changed = dict(self.changed)
+        return other
+
+    def _fork_of(self) -> Callable[[T], T] | None:
+        """What makes another value of one, if values change."""
+        return None
+
     def set(self, seq: int, id_: str, value: T, weight: int = 0) -> None:
         self._newest = seq
         item = self._by_id.get(id_)
@@ -223,6 +250,18 @@ class Texts(Items[tuple[T, Text]]):
     """Parts with a text each, which grows without a new version of the part."""
 
     __slots__ = ()
+
+    def _fork_of(self) -> Callable[[tuple[T, Text]], tuple[T, Text]]:
+        known: dict[int, Text] = {}  # versions of one part have one text
+
+        def of(value: tuple[T, Text]) -> tuple[T, Text]:
+            part, text = value
+            found = known.get(id(text))
+            if found is None:
+                found = known[id(text)] = text.fork()
+            return part, found
+
+        return of
 
     def add(self, seq: int, id_: str, chunk: str) -> bool:
         """More of a part's text; false if there is no such part."""

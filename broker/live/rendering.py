@@ -1,13 +1,19 @@
-"""How a log is shown in another protocol: the interface of a renderer. Pure."""
+"""How a log is shown in another protocol: the interface of a renderer, and how viewers share one. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from broker.live.view import StreamView
 from emitter.wire.entries import Entry
 from emitter.wire.ids import EventId
+
+HOLE = b"\0"
+"""In the bytes of a renderer, the place of its `fill`. JSON has no such byte."""
+MAX_MET = 16
+"""Of so many renderers of a log, the newest, it is looked at whether they are where a viewer is that becomes live."""
 
 
 class Rendering(Protocol):
@@ -17,15 +23,26 @@ class Rendering(Protocol):
     `heartbeat_seconds` of silence. `is_over`: the protocol's own last message was rendered. The stream ends right after
     it, and gets no more entries. A stream that must be closed earlier is aborted, since to these clients a clean end
     means success.
+
+    `fill` is the viewer's own part of what is rendered, for every `HOLE` in it; empty if there are none.
     """
 
     name: str
     headers: Mapping[str, str]
     heartbeat: bytes
     heartbeat_seconds: float
+    fill: bytes
 
     @property
     def is_over(self) -> bool: ...
+
+    @property
+    def state_key(self) -> Hashable:
+        """Renderings of one log with equal keys render the same from here on, but for their `fill`. None: no other one
+        is known to do so. It costs little, and is asked for between two calls of `render`."""
+
+    def fork(self) -> Rendering:
+        """Another one in the same state, which goes on independently. Only where the key is not None."""
 
     def open(self) -> bytes:
         """The first bytes, before any entry."""
@@ -34,44 +51,125 @@ class Rendering(Protocol):
         """The frames for these entries; empty if none is shown."""
 
 
-class RenderedView(StreamView):
-    """One viewer's view through a rendering. It gets the log from its first event, on which a rendering may depend."""
+class Shared:
+    """A rendering, and the live views that show what it makes: of each delivery once, for all of them."""
 
-    __slots__ = ("_rendering",)
+    __slots__ = ("_entries", "_error", "_made", "rendering", "views")
+
+    def __init__(self, rendering: Rendering) -> None:
+        self.rendering = rendering
+        self.views: dict[tuple[bool, bytes], RenderedView] = {}
+        """Live ones, each with all viewers that get the same bytes."""
+        self._entries: Sequence[Entry] = ()
+        self._made = b""
+        self._error: Exception | None = None
+
+    def has_made(self, entries: Sequence[Entry]) -> bool:
+        """Whether these were rendered, for another view of the same delivery."""
+        return self._entries is entries
+
+    def make(self, entries: Sequence[Entry]) -> bytes:
+        if self._error is not None:
+            raise self._error  # of the entries it was rendering some may have been taken
+        if self._entries is entries:
+            return self._made
+        rendering = self.rendering
+        if len(self.views) < 2:
+            return b"" if rendering.is_over else rendering.render(entries)
+        try:
+            made = b"" if rendering.is_over else rendering.render(entries)
+        except Exception as error:
+            self._error = error
+            raise
+        self._entries, self._made = entries, made
+        return made
+
+    def forget(self) -> None:
+        """The delivery is over."""
+        self._entries, self._made = (), b""
+
+
+class RenderedView(StreamView):
+    """A view through a rendering, which gets the log from its first event, on which it may depend.
+
+    Each viewer comes with one of its own. When it becomes live it may `meet` others that render the same, and shares
+    their work, or the very view; when it falls behind them it goes on with a rendering of its own (`apart`).
+    """
+
+    __slots__ = ("_fill", "_shared")
 
     is_native = False
 
-    def __init__(self, rendering: Rendering, *, chunked: bool) -> None:
+    def __init__(self, rendering: Rendering, *, chunked: bool, fill: bytes | None = None) -> None:
         super().__init__(chunked=chunked)
-        self._rendering = rendering
+        self._shared = Shared(rendering)
+        self._fill = rendering.fill if fill is None else fill
         self.heartbeat = self.wrap(rendering.heartbeat)
         self.heartbeat_seconds = rendering.heartbeat_seconds
-        self.key = (object(),)  # shared with nobody
+        self.key = (object(),)
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self._rendering.name
+        return self._shared.rendering.name
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return self._rendering.headers
+        return self._shared.rendering.headers
 
     def open(self) -> bytes:
-        return self._rendering.open()
+        return self._filled(self._shared.rendering.open())
 
     @property
     def is_over(self) -> bool:  # type: ignore[override]  # of a native view it never changes
-        return self._rendering.is_over
+        return self._shared.rendering.is_over
 
     def render_all(self, entries: Sequence[Entry]) -> bytes:
         """The whole body for a log of which only these are left, without any coding."""
-        return self._rendering.open() + self._rendering.render(entries)
+        return self.open() + self._filled(self._shared.make(entries))
 
     def encode(self, entries: Sequence[Entry]) -> bytes:
-        return b"" if self.is_over else self.wrap(self._rendering.render(entries))
+        return self.wrap(self._filled(self._shared.make(entries)))
+
+    def _filled(self, data: bytes) -> bytes:
+        return data.replace(HOLE, self._fill) if self._fill else data
 
     def control(self, event: str, data: dict[str, object]) -> bytes:  # noqa: ARG002 - it is the native protocol's
         return b""
 
     def position_frame(self, event_id: EventId) -> bytes:  # noqa: ARG002
         return b""
+
+    # --- shared ---
+
+    @property
+    def is_shared(self) -> bool:
+        return len(self._shared.views) > 1
+
+    def has_made(self, entries: Sequence[Entry]) -> bool:
+        return self._shared.has_made(entries)
+
+    def meet(self, others: dict[Shared, None]) -> RenderedView:
+        """The view of a viewer that becomes live; `others` are the renderings of the log's live viewers, to which its
+        own may come."""
+        key = self._shared.rendering.state_key
+        if key is not None:
+            for other in islice(reversed(others), MAX_MET):
+                if other.rendering.state_key == key:
+                    self._shared = other
+                    break
+            else:
+                others[self._shared] = None
+        return self._shared.views.setdefault((self.chunked, self._fill), self)
+
+    def part(self, others: dict[Shared, None]) -> None:
+        """No live viewer has this view any more."""
+        shared = self._shared
+        del shared.views[self.chunked, self._fill]
+        if not shared.views:
+            others.pop(shared, None)
+
+    def apart(self) -> RenderedView:
+        """The view of a viewer that is live no more, at the place where the others stand."""
+        if not self._shared.views:
+            return self
+        return RenderedView(self._shared.rendering.fork(), chunked=self.chunked, fill=self._fill)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Generic
+from typing import Any, Generic
 
 from broker.live.fanout import Delivery, Failure, Group, V
 from broker.live.view import RenderedOnce, StreamView
@@ -16,8 +16,8 @@ from emitter.wire.ids import START, EventId
 TAIL_EVENTS = 256
 TAIL_BYTES = 256 * 1024
 EVENTS_AT_ONCE = 16
-"""A viewer that shares its bytes with nobody gets at most so many events live. More are rendered in turns
-(`Topic.behind`)."""
+"""A viewer of another protocol that shares the work with nobody gets at most so many events live. More are rendered in
+turns (`Topic.behind`)."""
 
 
 def _is_dense(entries: Sequence[Entry]) -> bool:
@@ -46,6 +46,7 @@ class Topic(Generic[V]):
         "lagging",
         "last",
         "over",
+        "shared",
         "tail",
         "tail_start",
     )
@@ -62,6 +63,8 @@ class Topic(Generic[V]):
         self.groups: dict[tuple[object, ...], Group[V]] = {}
         self.delivered_at = 0.0
         """When its live viewers were written to last, on the loop's clock. Its owner sets it."""
+        self.shared: dict[Any, None] = {}
+        """The renderings (`broker.live.rendering.Shared`) of live viewers of other protocols that others may join."""
         self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
         self._rendered = RenderedOnce()
@@ -196,6 +199,7 @@ class Topic(Generic[V]):
             group.remove(viewer)
             if not len(group):
                 del self.groups[viewer.view.key]
+                group.view.part(self.shared)
 
     def mark_backlogged(self, viewer: V) -> None:
         """The viewer's transport still holds bytes of a direct write."""
@@ -211,8 +215,8 @@ class Topic(Generic[V]):
         """Write accepted entries to every live viewer: the same bytes, synchronously, without a task or a queue each.
 
         A transport that fills up calls its viewer's `pause_writing` from inside `write`, which puts it on `lagging`.
-        A view or a transport that raises costs its own viewers alone. A viewer that shares its bytes with nobody is
-        `behind`, and gets nothing, if there is much to show or `is_late` says that the delivery takes too long.
+        A view or a transport that raises costs its own viewers alone. Viewers are `behind`, and get nothing, if there
+        is much to show to one that shares the work with nobody, or `is_late` says that the delivery takes too long.
         """
         viewers = events = size = sent = 0
         late = False
@@ -220,7 +224,8 @@ class Topic(Generic[V]):
         is_timed = is_late is not None and len(self.groups) > 1
         for group in self.groups.values():
             view = group.view
-            if (is_much and not view.is_native) or (late and len(group) == 1):
+            # Of views that share a rendering all are behind or none: it can stand at one place only.
+            if (late or (is_much and not view.is_native)) and _can_wait(group, entries, late=late):
                 self.behind += group
                 continue
             try:
@@ -242,4 +247,14 @@ class Topic(Generic[V]):
                 self.over += group
             if is_timed and not late:
                 late = is_late()  # type: ignore[misc]  # it is not None if `is_timed`
+        for shared in self.shared:
+            shared.forget()
         return Delivery(viewers, events, sent, size - sent)
+
+
+def _can_wait(group: Group[V], entries: Sequence[Entry], *, late: bool) -> bool:
+    """Whether a delivery that is much, or `late`, does without these viewers, who are then shown it in turns."""
+    view = group.view
+    if view.is_native or not late:
+        return len(group) == 1 and not view.is_shared
+    return not view.has_made(entries)

@@ -104,6 +104,28 @@ class StreamView:
         """The entries that the filter lets through, as one write; empty for none."""
         return self.encode(self.select(entries))
 
+    # --- what a view keeps of what it has shown: nothing, or see `broker.live.rendering` ---
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other views of the log need what it makes."""
+        return False
+
+    def has_made(self, entries: Sequence[Entry]) -> bool:  # noqa: ARG002
+        """Whether another view has made what it needs for these entries of a delivery."""
+        return False
+
+    def meet(self, others: dict[Any, None]) -> StreamView:  # noqa: ARG002
+        """The view of a viewer that becomes live."""
+        return self
+
+    def part(self, others: dict[Any, None]) -> None:
+        """No live viewer has this view any more."""
+
+    def apart(self) -> StreamView:
+        """The view of a viewer that is live no more."""
+        return self
+
 
 CLOSED = StreamView(chunked=False)
 """The view of a closed viewer."""

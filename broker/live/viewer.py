@@ -144,12 +144,14 @@ class Viewer(asyncio.Protocol):
     def go_live(self) -> None:
         """From here on the topic writes to it. Its cursor must be the topic's `last`."""
         self.state = ViewerState.LIVE
+        self.view = self.view.meet(self.topic.shared)
         self.topic.add(self)
 
     def fall_behind(self, position: EventId) -> None:
         """Leave the live path at `position`, from where a replay goes on."""
         self._leave_live(position)
         self.state = ViewerState.REPLAYING
+        self.view = self.view.apart()
 
     def close(self) -> None:
         """Get nothing more. `cursor` stays where the viewer stood; a replay that waits for its transport goes on."""

@@ -21,7 +21,7 @@ from broker.live.topic import Topic
 from broker.live.viewer import Viewer, ViewerState
 from broker.log.cluster_subscription import AnySubscription
 from broker.log.delivery_spans import Deliveries
-from broker.log.history import PAGE_BYTES, Head, History, Page
+from broker.log.history import PAGE_BYTES, PAGE_EVENTS, Head, History, Page
 from broker.log.watch_leases import DisconnectPolicy
 from emitter import tasks
 from emitter.backoff import backoff_seconds
@@ -194,7 +194,7 @@ class WatchedLogs:
         watched, _ = self._flush_soon.popitem(last=False)
         entries, watched.pending = watched.pending, []
         if len(entries) > 1:
-            entries, watched.pending = _split(entries)
+            entries, watched.pending = _split(entries, PAGE_EVENTS if watched.topic.shared else len(entries))
         if watched.pending:
             self._flush_soon[watched] = None
         watched.last_message_at = now
@@ -372,11 +372,12 @@ class WatchedLogs:
         await tasks.end(self._tasks)
 
 
-def _split(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """The entries that one write may carry, and the rest: a full socket is left with no more than that."""
+def _split(entries: list[Entry], most: int) -> tuple[list[Entry], list[Entry]]:
+    """The entries that one write may carry, `most` at most, and the rest: a full socket is left with no more than
+    that."""
     size = 0
     for number, entry in enumerate(entries, 1):
         size += len(entry.json)
-        if size >= PAGE_BYTES:
+        if size >= PAGE_BYTES or number == most:
             return entries[:number], entries[number:]
     return entries, []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -46,6 +46,14 @@ class Kept(Generic[V]):
         self._chars += chars - (0 if known is None else known[1])
         while len(self._by_id) > self._most or (self._chars > self._room and self._by_id):
             self.pop(next(iter(self._by_id)))
+
+    def fork(self, of: Callable[[V], V] | None = None) -> Kept[V]:
+        """Another one with the same values, or what `of` makes of each."""
+        other: Kept[V] = Kept(self._most, self._room)
+        other._chars = self._chars
+        by_id = self._by_id
+        other._by_id = dict(by_id) if of is None else {id_: (of(value), chars) for id_, (value, chars) in by_id.items()}
+        return other
 
     def pop(self, id_: str) -> V | None:
         found = self._by_id.pop(id_, None)

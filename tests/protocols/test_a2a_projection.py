@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from broker.live.rendering import RenderedView
 from broker.protocols.a2a import bounds, renderer
 from broker.protocols.a2a.bounds import MAX_HISTORY
 from broker.protocols.a2a.codec import Codec, encode
 from broker.protocols.a2a.model import Artifact, ArtifactUpdate, StatusUpdate, Task, TextPart, Update
 from broker.protocols.a2a.projection import TaskProjection
-from broker.protocols.a2a.renderer import SettledTask, TaskStream, rpc_result
+from broker.protocols.a2a.renderer import PLAIN, SettledTask, TaskStream, rpc_result
 from broker.protocols.a2a.simple import Simple
 from broker.protocols.a2a.task_view import Opening
 from broker.protocols.a2a.v03 import V03
@@ -103,10 +104,9 @@ def without_void(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
 @pytest.mark.parametrize("name", CODECS)
 def test_golden(name: str) -> None:
     """A log with every event type is shown in exactly these bytes."""
-    stream = TaskStream(
-        TaskProjection(OPENING), CODECS[name], rpc_result("r-1") if name in ("0.3", "1.0") else encode, is_followed=True
-    )
-    data = stream.open() + stream.render(recorded("every_event.jsonl"))
+    wrap = rpc_result("r-1") if name in ("0.3", "1.0") else PLAIN
+    stream = TaskStream(TaskProjection(OPENING), CODECS[name], wrap, is_followed=True)
+    data = RenderedView(stream, chunked=False).render_all(recorded("every_event.jsonl"))
     assert data.decode("ascii") == (GOLDEN / f"a2a_{name}.txt").read_text()
     assert stream.is_over
     assert b"\r" not in data

@@ -33,6 +33,11 @@ class Repeats:
     def __init__(self) -> None:
         self._bytes = 0
 
+    def fork(self) -> Repeats:
+        other = Repeats()
+        other._bytes = self._bytes
+        return other
+
     def allow(self, size: int) -> bool:
         if size > SMALL_BYTES:
             self._bytes += size

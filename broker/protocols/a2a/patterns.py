@@ -47,7 +47,7 @@ class Patterns:
     def delta(self, moment: Moment) -> bytes:
         """More text of a message."""
         event, head = moment.event, moment.head
-        if not self._projection.has_sent(event.message_id):
+        if not self._projection.is_unfinished(event.message_id):
             return b""
         speaker = (event.message_id, head.agent, head.parent_id)
         if speaker != self._speaker:

@@ -6,7 +6,8 @@ replaced, as far as the protocol can.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from copy import copy
 from typing import Any, NamedTuple
 
 import msgspec
@@ -84,10 +85,27 @@ class TaskProjection(TaskView):
         self._answered: dict[str, None] = {}
         self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
         self._repeats = Repeats()
+        self._forgotten_at = 0
         self._known: Kept[bool] = Kept(MAX_KNOWN)
         """Artifacts that were sent, and whether their last chunk was."""
         self._unfinished: Kept[None] = Kept(MAX_KNOWN)
         """Artifacts of text to which more may be added."""
+
+    @property
+    def state_key(self) -> tuple[Hashable, ...]:
+        """Projections of one log with equal keys give the same updates from here on, once their tasks were shown."""
+        cut = self._forgotten_at if self._fold.was_clipped else 0
+        return (self.task_id, self.context_id, self.first, self.last, cut)
+
+    def fork(self) -> TaskProjection:
+        """Another one in the same state, after its task was shown."""
+        assert self._history is None
+        other = copy(self)
+        other._fold = self._fold.fork()
+        other._answered = dict(self._answered)
+        other._repeats = self._repeats.fork()
+        other._known, other._unfinished = self._known.fork(), self._unfinished.fork()
+        return other
 
     @property
     def answered(self) -> frozenset[str]:
@@ -104,6 +122,7 @@ class TaskProjection(TaskView):
         if entry.seq <= self.last.seq:
             return None
         self.last = id_ = entry.id
+        self.first = self.first or entry.seq
         try:
             head, event = decode_entry(entry)
         except InvalidEvent:
@@ -124,8 +143,15 @@ class TaskProjection(TaskView):
         """Whether a part of this message's text was sent, so that more is appended."""
         return artifacts.message_id(message_id) in self._known
 
+    def is_unfinished(self, message_id: str) -> bool:
+        """Whether more of its text is expected: then more of it changes nothing here but the fold."""
+        id_ = artifacts.message_id(message_id)
+        return self._known.get(id_) is False and id_ in self._unfinished
+
     def forget(self) -> None:
         """The task was shown: keep only what updates need."""
+        if self._history is not None:
+            self._forgotten_at = self.last.seq
         self._history = None
         self._opening = self._opening._replace(parts=())
         self._fold.shrink(MAX_SHOWN_BYTES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from broker.live.rendering import HOLE
 from broker.protocols.a2a.codec import Codec, encode
 from broker.protocols.a2a.model import StatusUpdate, Update
 from broker.protocols.a2a.patterns import Patterns
@@ -30,14 +32,23 @@ MAX_TASK_BYTES = 1024 * 1024
 """Of a larger task its artifacts follow in frames of their own: clients take up to 4 MiB in one."""
 BRIEF_HISTORY = 10
 
-Wrap = Callable[[Any], bytes]
-"""How a binding puts a result on the wire."""
+
+class Wrap(NamedTuple):
+    """How a binding puts a result on the wire: between a head, which is the request's own, and a tail."""
+
+    head: bytes = b""
+    tail: bytes = b""
+
+    def __call__(self, value: Any) -> bytes:
+        return self.head + encode(value) + self.tail
+
+
+PLAIN = Wrap()
 
 
 def rpc_result(id_: Any) -> Wrap:
     """A JSON-RPC response with the request's id, which clients compare with type and all."""
-    head = b'{"jsonrpc":"2.0","id":' + encode(id_) + b',"result":'
-    return lambda value: head + encode(value) + b"}"
+    return Wrap(b'{"jsonrpc":"2.0","id":' + encode(id_) + b',"result":', b"}")
 
 
 class TaskStream:
@@ -55,7 +66,7 @@ class TaskStream:
         self,
         projection: TaskProjection,
         codec: Codec,
-        wrap: Wrap = encode,
+        wrap: Wrap = PLAIN,
         *,
         answered: frozenset[str] = frozenset(),
         is_followed: bool = False,
@@ -65,14 +76,32 @@ class TaskStream:
         `is_followed`: no question does. `is_introduced`: the client has the task already, and wants what follows."""
         self._projection = projection
         self._codec = codec
-        self._wrap = wrap
+        self.fill = wrap.head
+        self._wrap = wrap = wrap._replace(head=HOLE if wrap.head else b"")
         self._answered = answered
         self._is_followed = is_followed
         self._is_introduced = is_introduced
         self._is_over = False
-        self._patterns = Patterns(projection, lambda update: b"data: %b\n\n" % wrap(codec.update(update)))
+        self._patterns = self._make_patterns()
         if is_introduced:
             projection.forget()
+
+    def _make_patterns(self) -> Patterns:
+        wrap, codec = self._wrap, self._codec
+        return Patterns(self._projection, lambda update: b"data: %b\n\n" % wrap(codec.update(update)))
+
+    @property
+    def state_key(self) -> Hashable:
+        if not self._is_introduced:
+            return None
+        form = (self.name, type(self._codec), self._wrap, self._is_followed, self._answered)
+        return (*form, *self._projection.state_key)
+
+    def fork(self) -> TaskStream:
+        other = copy(self)
+        other._projection = self._projection.fork()
+        other._patterns = other._make_patterns()
+        return other
 
     @property
     def is_over(self) -> bool:
@@ -152,6 +181,8 @@ class SettledTask:
     headers: Mapping[str, str] = JSON_HEADERS | LAST
     heartbeat = b" "
     heartbeat_seconds = HEARTBEAT_SECONDS
+    fill = b""
+    state_key: Hashable = None
 
     def __init__(self, projection: TaskProjection, answer: Callable[[TaskProjection], bytes]) -> None:
         projection.limit(MAX_TASK_BYTES)
@@ -162,6 +193,9 @@ class SettledTask:
     @property
     def is_over(self) -> bool:
         return self._is_over
+
+    def fork(self) -> SettledTask:
+        raise NotImplementedError  # it is one viewer's alone
 
     def open(self) -> bytes:
         return b""

@@ -14,7 +14,7 @@ from broker.http.gateway import READS, Gateway, check_shape
 from broker.protocols.a2a.call import Call, Operation, agent_of
 from broker.protocols.a2a.codec import Codec, check_type, encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, PARSE, A2AError, to_a2a
-from broker.protocols.a2a.renderer import JSON_HEADERS
+from broker.protocols.a2a.renderer import JSON_HEADERS, PLAIN
 from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import NEW, OLD, Family, version_of
@@ -69,7 +69,7 @@ class Rest:
             try:
                 version_of(request, SPOKEN[family])
                 params = await self._params(request)
-                return await run(Call(request, identity, CODECS[family], encode, agent_of(request, params)), params)
+                return await run(Call(request, identity, CODECS[family], PLAIN, agent_of(request, params)), params)
             except Exception as error:
                 known = to_a2a(error)
                 if known is None:

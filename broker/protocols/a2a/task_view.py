@@ -53,6 +53,8 @@ class TaskView:
 
     def __init__(self, opening: Opening, *, max_bytes: int) -> None:
         self.task_id, self.context_id = opening.task_id, opening.context_id
+        self.first = 0
+        """The ordinal with which the log began."""
         self.last = START
         self._fold = Fold(opening.task_id, max_bytes=max_bytes)
         self._state: TaskState = "submitted"

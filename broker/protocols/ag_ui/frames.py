@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from copy import copy
 from typing import Any, NamedTuple
 from weakref import WeakMethod
 
@@ -80,6 +81,14 @@ class Frames:
         """With the number of each, 0 for one that is of no entry."""
         self._open: dict[Key, Opened] = {}
         self._open_chars = 0
+
+    def fork(self, on_return: Callable[[], None]) -> Frames:
+        """Another one in the same state, between two entries."""
+        other = copy(self)
+        other._on_return = WeakMethod(on_return)
+        other._events = []
+        other._open = dict(self._open)
+        return other
 
     def begin(self, id_: EventId, timestamp: int) -> None:
         """The next entry of the log."""

@@ -39,6 +39,10 @@ class Listed(Generic[T]):
         self.ids: list[str] = []
         self.place = 0
 
+    def follow(self, other: Listed[T]) -> None:
+        """What was shown of the other one was shown of this."""
+        self.ids, self.place = list(other.ids), other.place
+
     def show(self) -> None:
         """The list as it is was shown."""
         self.ids = self._present()
@@ -96,6 +100,12 @@ class Phases:
         self._others: Listed[PhaseState] = Listed(
             path, fold.phases, lambda id_, phase: phase is not None and id_ not in planned, fold.all_phases
         )
+
+    def follow(self, other: Phases) -> None:
+        """What was shown of the other one was shown of this."""
+        self._plan = other._plan
+        self._planned |= other._planned
+        self._others.follow(other._others)
 
     def show(self) -> None:
         """The list as it is was shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -53,6 +54,11 @@ class Written:
         self._length = 0
         self._digest = hashlib.blake2b()
 
+    def fork(self) -> Written:
+        other = Written()
+        other._digest, other._length = self._digest.copy(), self._length
+        return other
+
     def add(self, text: str) -> None:
         self._digest.update(text.encode("utf-8", "surrogatepass"))
         self._length += len(text)
@@ -76,6 +82,15 @@ class Speech:
         self.first_thought: str | None = None
         self.has_spoken = False
         """Whether anything was said that is part of the conversation."""
+
+    def fork(self, frames: Frames, ids: Ids) -> Speech:
+        """Another one in the same state."""
+        other = copy(self)
+        other._frames, other._ids = frames, ids
+        other._written = self._written.fork(Written.fork)
+        other._thinking, other._steps = self._thinking.fork(), self._steps.fork()
+        other._subagents = self._subagents.fork()
+        return other
 
     def reset(self) -> None:
         """Forget a lost attempt. What it left open is ended by then."""
@@ -221,6 +236,12 @@ class ToolCalls:
         self._frames = frames
         self._ids = ids
         self._unanswered: Kept[None] = Kept(MAX_FOLLOWED)
+
+    def fork(self, frames: Frames, ids: Ids) -> ToolCalls:
+        """Another one in the same state."""
+        other = ToolCalls(frames, ids)
+        other._unanswered = self._unanswered.fork()
+        return other
 
     def reset(self) -> None:
         self._unanswered.clear()

@@ -10,7 +10,9 @@ client had sent them. A client that attaches after that does not see the lost at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -78,6 +80,7 @@ class Renderer:
     headers = HEADERS
     heartbeat = b": hb\n"
     heartbeat_seconds = 10.0
+    fill = b""
 
     def __init__(
         self, view: View, history: Sequence[Message] | None = None, shared: Mapping[str, Any] | None = None
@@ -86,6 +89,7 @@ class Renderer:
         self.execution_id = view.execution_id
         self._view = view
         self._history = None if history is None else [msgspec.Raw(msgspec.json.encode(each)) for each in history]
+        self._history_key: bytes | None = None
         self._shared = shared or {}
         self._frames = Frames(view.after, self._on_return)
         self._board = Board(view.execution_id)
@@ -103,6 +107,32 @@ class Renderer:
         self._spent: events.UsageTotals | None = None
         self._head: Envelope
         self._id = START
+        self._first = 0
+        """The ordinal with which the log began."""
+        self._hidden = 1
+        """The attempts before this one are not shown."""
+
+    @property
+    def state_key(self) -> Hashable:
+        """With all that depends on when and how the viewer came; the rest is made of the log alone."""
+        view = self._view
+        if self._frames.is_muted or self._is_void or self._id.seq < view.known.seq:
+            return None  # it has not come yet to where others are live
+        whose = (self.name, view.execution_id, view.thread_id, view.run_id)
+        given = (self._history_key, msgspec.json.encode(self._shared) if self._shared else b"")
+        shown = (self._goal, msgspec.json.encode(self._plan_patch), self._spent)
+        return (*whose, *given, *shown, self._hidden, self._first, self._id)
+
+    def fork(self) -> Renderer:
+        other = copy(self)
+        other._frames = frames = self._frames.fork(other._on_return)
+        other._board = self._board.fork()
+        other._ids = ids = copy(self._ids)
+        other._speech, other._calls = self._speech.fork(frames, ids), self._calls.fork(frames, ids)
+        other._activities = dict(self._activities)
+        other._plan_patch = None if self._plan_patch is None else list(self._plan_patch)
+        other._pending = set(self._pending)
+        return other
 
     def open(self) -> bytes:
         view = self._view
@@ -114,6 +144,8 @@ class Renderer:
             metadata={"executionId": view.execution_id},
         )
         history, self._history = self._history, _small(self._history)
+        if self._history is not None:
+            self._history_key = hashlib.sha256(b",".join(map(bytes, self._history))).digest()
         if history is None or not view.rewinds:
             return frame(started)
         return frame(started) + frame(event_of("MESSAGES_SNAPSHOT", messages=history))
@@ -128,6 +160,8 @@ class Renderer:
         if self._id == START:
             # Only where the beginning of the present attempt is sure to come: of a trimmed log it may be gone.
             self._is_void = self._view.known.attempt > 1 and self._view.after is None and entry.seq == 1
+            self._hidden = self._view.known.attempt if self._is_void else 1
+            self._first = entry.seq
         self._id = id_
         try:
             self._head, event = decode_entry(entry)

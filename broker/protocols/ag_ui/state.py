@@ -7,6 +7,7 @@ left alone. A patch is made of what an event changed, and of nothing else: state
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -91,10 +92,12 @@ class Board:
     """The state, and what of it was shown last."""
 
     def __init__(self, execution_id: str) -> None:
-        fold = Fold(execution_id, max_bytes=MAX_BOARD_BYTES, is_watched=True)
-        self._fold = fold
         self._shown: dict[str, Any] = {}
         self._moving: Set[str] = frozenset()
+        self._watch(Fold(execution_id, max_bytes=MAX_BOARD_BYTES, is_watched=True))
+
+    def _watch(self, fold: Fold) -> None:
+        self._fold = fold
         self._phases = Phases(ROOT + "/phases", fold)
         self._specialists: Listed[SpecialistState] = Listed(
             ROOT + "/specialists", fold.specialists, lambda _, part: part is not None, fold.specialists.values
@@ -102,6 +105,16 @@ class Board:
         self._inputs: Listed[Input] = Listed(
             ROOT + "/openInputs", fold.inputs, lambda _, part: not fold.end and _is_open(part), fold.open_inputs
         )
+
+    def fork(self) -> Board:
+        """Another one in the same state, of which the same was shown."""
+        other = copy(self)
+        other._shown = dict(self._shown)
+        other._watch(self._fold.fork())
+        other._phases.follow(self._phases)
+        other._specialists.follow(self._specialists)
+        other._inputs.follow(self._inputs)
+        return other
 
     def apply(self, id_: EventId, head: Envelope, event: events.Event) -> bool:
         """Take the next event; whether it is one of those that change the state."""

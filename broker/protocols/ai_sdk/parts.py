@@ -7,30 +7,50 @@ ends when all of them have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from copy import copy
 from typing import Any, Literal
 
+import msgspec
+
 from broker.protocols.kept import Kept
+from emitter.wire.ascii_json import ascii_json
 
 Chunk = dict[str, Any]
-Put = Callable[[Chunk], None]
 Kind = Literal["text", "reasoning"]
 
 MAX_OPEN = 200
 MAX_SAID = 1000
 
 
+_encoder = msgspec.json.Encoder()
+
+
+def frame(chunk: Chunk) -> bytes:
+    return b"data: %b\n\n" % ascii_json(_encoder.encode(chunk))
+
+
 class Parts:
     """Opens a part with its first delta. What somebody (`speaker`) says ends when he does something else, so that the
     parts of a message stand in the order of what happened."""
 
-    def __init__(self, put: Put) -> None:
-        self._put = put
+    def __init__(self, frames: list[bytes]) -> None:
+        """What is to be sent is added to `frames`."""
+        self._frames = frames
         self._open: dict[tuple[Kind, str], str | None] = {}
         self._in_step = False
         self._boundary = False
         self.any_text = False
         self.any_shown = False
+
+    def fork(self, frames: list[bytes]) -> Parts:
+        """Another one in the same state."""
+        other = copy(self)
+        other._frames = frames
+        other._open = dict(self._open)
+        return other
+
+    def _put(self, chunk: Chunk) -> None:
+        self._frames.append(frame(chunk))
 
     def delta(self, kind: Kind, id_: str, text: str, speaker: str | None, parent_id: str | None = None) -> None:
         if (kind, id_) not in self._open:
@@ -97,12 +117,22 @@ class Shown:
         self.length = 0
         self.digest = hashlib.sha256()
 
+    def fork(self) -> Shown:
+        other = Shown()
+        other.length, other.digest = self.length, self.digest.copy()
+        return other
+
 
 class Said:
     """The shown text of each incomplete message: enough to know what its completion adds."""
 
     def __init__(self) -> None:
         self._messages: Kept[Shown] = Kept(MAX_SAID)
+
+    def fork(self) -> Said:
+        other = Said()
+        other._messages = self._messages.fork(Shown.fork)
+        return other
 
     def add(self, message_id: str, delta: str) -> None:
         shown = self._messages.get(message_id)

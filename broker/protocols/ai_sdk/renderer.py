@@ -11,17 +11,18 @@ become `{"superseded": true}`, and a `data-superseded` part follows its void tex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import msgspec
 
 from broker.executions.decoding import decode_entry
-from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, metadata
+from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, frame, metadata
 from broker.protocols.kept import Kept
 from emitter import events
 from emitter.errors import InvalidEvent
-from emitter.wire import ascii_json, ids
+from emitter.wire import ids
 from emitter.wire.entries import Entry
 from emitter.wire.envelope import Envelope
 
@@ -43,10 +44,6 @@ beginning of a text stays, with an ellipsis."""
 _encoder = msgspec.json.Encoder()
 
 
-def frame(chunk: Chunk) -> bytes:
-    return b"data: %b\n\n" % ascii_json.ascii_json(_encoder.encode(chunk))
-
-
 class Renderer:
     """A `Rendering` of one execution. `attempt` is the one that it has reached by now."""
 
@@ -54,14 +51,15 @@ class Renderer:
     headers = HEADERS
     heartbeat = b": hb\n"
     heartbeat_seconds = 10.0
+    fill = b""
 
     def __init__(self, execution_id: str, attempt: int = 1) -> None:
         self.is_over = False
         self._execution_id = execution_id
         self._attempt = attempt
         self._is_void = attempt > 1
-        self._frames = frames = []  # type: list[bytes]
-        self._parts = Parts(lambda chunk: frames.append(frame(chunk)))
+        self._frames: list[bytes] = []
+        self._parts = Parts(self._frames)
         self._said = Said()
         self._calls: Kept[bool] = Kept(MAX_CALLS)
         self._data_shown: Kept[None] = Kept(MAX_DATA)
@@ -71,6 +69,21 @@ class Renderer:
         self._metadata_shown: set[str] = set()
         self._head: Envelope
         self._id = ids.START
+        self._first = 0
+        """The ordinal with which the log began."""
+
+    @property
+    def state_key(self) -> Hashable:
+        return None if self._is_void else (self.name, self._execution_id, self._attempt, self._first, self._id)
+
+    def fork(self) -> Renderer:
+        other = copy(self)
+        other._frames = []
+        other._parts = self._parts.fork(other._frames)
+        other._said = self._said.fork()
+        other._calls, other._data_shown, other._known = self._calls.fork(), self._data_shown.fork(), self._known.fork()
+        other._metadata_shown = set(self._metadata_shown)
+        return other
 
     # --- the rendering -----------------------------------------------------------------------------------------------
 
@@ -92,8 +105,10 @@ class Renderer:
         return shown
 
     def _take(self, entry: Entry) -> None:
-        if self._id == ids.START and entry.seq > 1:
-            self._metadata(lostBefore=entry.seq)
+        if not self._first:
+            self._first = entry.seq
+            if entry.seq > 1:
+                self._metadata(lostBefore=entry.seq)
         self._id = entry.id
         try:
             self._head, event = decode_entry(entry)
