@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from copy import copy
+from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 
 MAX_KEPT_CHARS = 128 * 1024
+
+
+SHORT_TEXT = 200
+"""Characters of a text up to which it is kept as it is; of a longer one, only its digest."""
+
+
+class Shown:
+    """What was shown of a message: enough to know what its completion adds."""
+
+    __slots__ = ("_digest", "_length", "_text")
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._length = 0
+        self._digest: Any = None
+
+    def fork(self) -> Shown:
+        other = copy(self)
+        other._digest = self._digest and self._digest.copy()
+        return other
+
+    def add(self, text: str) -> None:
+        self._length += len(text)
+        if self._digest is not None:
+            self._digest.update(text.encode("utf-8", "surrogatepass"))
+            return
+        self._text += text
+        if self._length > SHORT_TEXT:
+            self._digest, self._text = _digest(self._text), ""
+
+    def rest(self, whole: str) -> str | None:
+        """What `whole` has after it; None if it begins otherwise."""
+        begun = whole[: self._length]
+        is_same = begun == self._text if self._digest is None else _digest(begun).digest() == self._digest.digest()
+        return whole[self._length :] if is_same else None
+
+
+def _digest(text: str) -> Any:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"))
 
 
 class Kept(Generic[V]):
@@ -40,12 +81,13 @@ class Kept(Generic[V]):
 
     def set(self, id_: str, value: V, chars: int = 0) -> None:
         """Keep this value, in the place of an older one of its id, of which `chars` is the size."""
-        known = self._by_id.get(id_)
+        by_id = self._by_id
+        known = by_id.get(id_)
         chars += len(id_)
-        self._by_id[id_] = (value, chars)
-        self._chars += chars - (0 if known is None else known[1])
-        while len(self._by_id) > self._most or (self._chars > self._room and self._by_id):
-            self.pop(next(iter(self._by_id)))
+        by_id[id_] = (value, chars)
+        self._chars += chars if known is None else chars - known[1]
+        while self._chars > self._room or len(by_id) > self._most:
+            self.pop(next(iter(by_id)))
 
     def fork(self, of: Callable[[V], V] | None = None) -> Kept[V]:
         """Another one with the same values, or what `of` makes of each."""

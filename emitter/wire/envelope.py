@@ -190,12 +190,12 @@ def read_traced(encoded: bytes) -> tuple[str, str] | None:
 def decode_event(type_: str, data: bytes | msgspec.Raw) -> Event:
     """An event's data by its type. `InvalidEvent` with the path of the field that does not fit."""
     try:
+        decoder = _decoders.get(type_)
+        if decoder is not None:
+            return decoder.decode(data)
         if CUSTOM_TYPE.match(type_):
             return Custom(name=type_[7:], data=_objects.decode(data))
-        decoder = _decoders.get(type_)
-        if decoder is None:
-            raise InvalidEvent(f"type: {type_[:80]!r} is not in the catalogue")
-        return decoder.decode(data)
+        raise InvalidEvent(f"type: {type_[:80]!r} is not in the catalogue")
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"{type_}: {error}") from error
 

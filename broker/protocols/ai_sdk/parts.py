@@ -6,27 +6,22 @@ ends when all of them have.
 
 from __future__ import annotations
 
-import hashlib
 from copy import copy
 from typing import Any, Literal
 
 import msgspec
 
-from broker.protocols.kept import Kept
-from emitter.wire.ascii_json import ascii_json
+from broker.protocols.kept import Kept, Shown
 
 Chunk = dict[str, Any]
 Kind = Literal["text", "reasoning"]
+_DELTAS: dict[Kind, str] = {"text": "text-delta", "reasoning": "reasoning-delta"}
 
 MAX_OPEN = 200
 MAX_SAID = 1000
 
 
-_encoder = msgspec.json.Encoder()
-
-
-def frame(chunk: Chunk) -> bytes:
-    return b"data: %b\n\n" % ascii_json(_encoder.encode(chunk))
+encode = msgspec.json.Encoder().encode
 
 
 class Parts:
@@ -34,7 +29,7 @@ class Parts:
     parts of a message stand in the order of what happened."""
 
     def __init__(self, frames: list[bytes]) -> None:
-        """What is to be sent is added to `frames`."""
+        """What is to be sent is added to `frames`, as JSON."""
         self._frames = frames
         self._open: dict[tuple[Kind, str], str | None] = {}
         self._in_step = False
@@ -50,12 +45,12 @@ class Parts:
         return other
 
     def _put(self, chunk: Chunk) -> None:
-        self._frames.append(frame(chunk))
+        self._frames.append(encode(chunk))
 
     def delta(self, kind: Kind, id_: str, text: str, speaker: str | None, parent_id: str | None = None) -> None:
         if (kind, id_) not in self._open:
             self._start(kind, id_, speaker, parent_id)
-        self._put({"type": f"{kind}-delta", "id": id_, "delta": text})
+        self._put({"type": _DELTAS[kind], "id": id_, "delta": text})
 
     def _start(self, kind: Kind, id_: str, speaker: str | None, parent_id: str | None) -> None:
         self.interrupt(speaker, but=kind)
@@ -108,21 +103,6 @@ class Parts:
             self._put({"type": "finish-step"})
 
 
-class Shown:
-    """How much of a message was shown, and what."""
-
-    __slots__ = ("digest", "length")
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.digest = hashlib.sha256()
-
-    def fork(self) -> Shown:
-        other = Shown()
-        other.length, other.digest = self.length, self.digest.copy()
-        return other
-
-
 class Said:
     """The shown text of each incomplete message: enough to know what its completion adds."""
 
@@ -139,16 +119,12 @@ class Said:
         if shown is None:
             shown = Shown()
             self._messages.set(message_id, shown)
-        shown.digest.update(delta.encode())
-        shown.length += len(delta)
+        shown.add(delta)
 
     def rest(self, message_id: str, text: str) -> str | None:
         """What of the complete text was not shown yet; None if what was shown is not its beginning."""
         shown = self._messages.pop(message_id)
-        if shown is None:
-            return text
-        begun = hashlib.sha256(text[: shown.length].encode())
-        return text[shown.length :] if begun.digest() == shown.digest.digest() else None
+        return text if shown is None else shown.rest(text)
 
     def forget(self, message_id: str) -> None:
         self._messages.pop(message_id)

@@ -18,11 +18,12 @@ from typing import Any
 import msgspec
 
 from broker.executions.decoding import decode_entry
-from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, frame, metadata
+from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
 from broker.protocols.kept import Kept
 from emitter import events
 from emitter.errors import InvalidEvent
 from emitter.wire import ids
+from emitter.wire.ascii_json import ascii_json
 from emitter.wire.entries import Entry
 from emitter.wire.envelope import Envelope
 
@@ -32,7 +33,7 @@ HEADERS: Mapping[str, str] = {
     "X-Accel-Buffering": "no",
     "X-Vercel-AI-UI-Message-Stream": "v1",
 }
-DONE = b"data: [DONE]\n\n"
+DONE = b"[DONE]"
 VOID = "[Interrupted: what stands above is void, the work begins again.]"
 MAX_CALLS = 1000
 MAX_DATA = 1000
@@ -40,8 +41,6 @@ MAX_KNOWN = 200
 MAX_AGAIN = 1024
 """Characters of a value that are said again when something else in its data part changes, which is sent as a whole. The
 beginning of a text stays, with an ellipsis."""
-
-_encoder = msgspec.json.Encoder()
 
 
 class Renderer:
@@ -59,6 +58,7 @@ class Renderer:
         self._attempt = attempt
         self._is_void = attempt > 1
         self._frames: list[bytes] = []
+        """What is to be sent, as JSON."""
         self._parts = Parts(self._frames)
         self._said = Said()
         self._calls: Kept[bool] = Kept(MAX_CALLS)
@@ -88,19 +88,20 @@ class Renderer:
     # --- the rendering -----------------------------------------------------------------------------------------------
 
     def open(self) -> bytes:
-        return frame(
-            {
-                "type": "start",
-                "messageId": self._execution_id,
-                "messageMetadata": {"executionId": self._execution_id},
-            }
-        )
+        about = {"executionId": self._execution_id}
+        self._put({"type": "start", "messageId": self._execution_id, "messageMetadata": about})
+        return self._shown()
 
     def render(self, entries: Sequence[Entry]) -> bytes:
         for entry in entries:
             if not self.is_over:
                 self._take(entry)
-        shown = b"".join(self._frames)
+        return self._shown()
+
+    def _shown(self) -> bytes:
+        if not self._frames:
+            return b""
+        shown = b"data: %b\n\n" % ascii_json(b"\n\ndata: ".join(self._frames))
         self._frames.clear()
         return shown
 
@@ -133,7 +134,7 @@ class Renderer:
         return not self._is_void
 
     def _put(self, chunk: Chunk) -> None:
-        self._frames.append(frame(chunk))
+        self._frames.append(encode(chunk))
 
     def _metadata(self, **values: Any) -> None:
         self._metadata_shown.update(values)
@@ -141,14 +142,19 @@ class Renderer:
 
     def _data(self, name: str, id_: str, data: Any) -> None:
         """A data part, or the new state of one that was shown."""
-        self._data_shown.set(f"{name} {id_}", None)
-        self._put({"type": "data-" + name, "id": id_, "data": data})
+        shown = f"{name} {id_}"
+        if shown not in self._data_shown:
+            self._data_shown.set(shown, None)
+        self._frames.append(encode({"type": "data-" + name, "id": id_, "data": data}))
 
     def _changed(self, name: str, id_: str, changes: Chunk) -> None:
         """A data part of which more is known than before; what is unset changes nothing."""
         changes = {name: value for name, value in changes.items() if value is not None}
         shown = (self._known.pop(f"{name} {id_}") or {}) | changes
-        kept = {name: _short(value) for name, value in shown.items()}
+        kept = {
+            name: value if type(value) is str and len(value) <= MAX_AGAIN else _short(value)
+            for name, value in shown.items()
+        }
         self._known.set(f"{name} {id_}", kept, sum(len(value) for value in kept.values() if isinstance(value, str)))
         self._data(name, id_, shown)
 
@@ -236,7 +242,7 @@ class Renderer:
         self._parts.step()
         self._calls.set(call_id, True)
         chunk = {"type": "tool-input-available", "toolCallId": call_id, "toolName": tool_name, "input": params}
-        self._put(chunk | _TOOL | metadata(self._head.agent, self._head.parent_id))
+        self._put({**chunk, **_TOOL, **metadata(self._head.agent, self._head.parent_id)})
 
     def _tool_complete(self, event: events.ToolComplete) -> None:
         self._ended(event)
@@ -373,5 +379,5 @@ def _short(value: Any) -> Any:
     """What is kept of a part's value to be said again when another of its values changes."""
     if isinstance(value, str):
         return value if len(value) <= MAX_AGAIN else value[: MAX_AGAIN - 1] + "…"
-    is_large = isinstance(value, dict | list) and len(_encoder.encode(value)) > MAX_AGAIN
+    is_large = isinstance(value, dict | list) and len(encode(value)) > MAX_AGAIN
     return {"clipped": True} if is_large else value
