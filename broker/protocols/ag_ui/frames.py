@@ -29,7 +29,7 @@ Key = tuple[str, str]
 STEP, TEXT, SPAN, REASONING, CALL, SUBAGENT = "step", "text", "span", "reasoning", "call", "subagent"
 
 _PLACE = re.compile(r"(\d{1,15}-\d{1,15})(?:\.([1-9]\d{0,5}))?\Z", re.ASCII)
-_encoder = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 
 
 class Place(NamedTuple):
@@ -61,9 +61,8 @@ class Opened(NamedTuple):
     ending: Event
 
 
-def frame(event: Event, id_: str | None = None) -> bytes:
-    data = ascii_json.ascii_json(_encoder.encode(event))
-    return b"data: %b\n\n" % data if id_ is None else b"id: %b\ndata: %b\n\n" % (id_.encode(), data)
+def frame(event: Event) -> bytes:
+    return b"data: %b\n\n" % ascii_json.ascii_json(_encode(event))
 
 
 class Frames:
@@ -77,8 +76,8 @@ class Frames:
         self._id = START
         self._timestamp = 0
         self._number = 0
-        self._events: list[tuple[int, Event]] = []
-        """With the number of each, 0 for one that is of no entry."""
+        self._events: list[tuple[int, bytes]] = []
+        """As JSON, with the number of each, 0 for one that is of no entry."""
         self._open: dict[Key, Opened] = {}
         self._open_chars = 0
 
@@ -93,20 +92,26 @@ class Frames:
     def begin(self, id_: EventId, timestamp: int) -> None:
         """The next entry of the log."""
         self._id, self._timestamp, self._number = id_, timestamp, 0
-        if id_.seq > self._after.id.seq:
+        if self.is_muted and id_.seq > self._after.id.seq:
             self.show()
 
     def end(self) -> bytes:
         """No more comes of the entry; its frames."""
-        if self._id.seq >= self._after.id.seq:
+        if self.is_muted and self._id.seq >= self._after.id.seq:
             self.show()
         if not self._events:
             return b""
-        shown, (last, event) = b"", self._events.pop()
-        for number, earlier in self._events:
-            shown += frame(earlier, f"{self._id}.{number}" if number else None)
-        self._events.clear()
-        return shown + frame(event, str(self._id) if last else None)
+        ms, seq = self._id
+        last, event = self._events.pop()
+        shown = b"id: %d-%d\ndata: %b\n\n" % (ms, seq, event) if last else b"data: %b\n\n" % event
+        if self._events:
+            pieces = [
+                b"id: %d-%d.%d\ndata: %b\n\n" % (ms, seq, number, each) if number else b"data: %b\n\n" % each
+                for number, each in self._events
+            ]
+            shown = b"".join(pieces) + shown
+            self._events.clear()
+        return ascii_json.ascii_json(shown)
 
     def show(self) -> None:
         """From here on frames are shown."""
@@ -127,18 +132,20 @@ class Frames:
 
     def put(self, type_: str, **fields: Any) -> None:
         """One event; fields that are None are left out, since null would be an error."""
-        self._put(event_of(type_, **fields))
+        self.add(event_of(type_, **fields))
 
-    def _put(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
+        """One event, without None, which is changed."""
         self._number += 1
         if self.is_muted and not self._after.covers(self._id.seq, self._number):
             self.show()
         if not self.is_muted:
-            self._events.append((self._number, {**event, "timestamp": self._timestamp}))
+            event["timestamp"] = self._timestamp
+            self._events.append((self._number, _encode(event)))
 
     def put_known(self, type_: str, **fields: Any) -> None:
         """One event that is of no entry: it has no id, and may come again."""
-        self._events.append((0, event_of(type_, **fields)))
+        self._events.append((0, _encode(event_of(type_, **fields))))
 
     # --- what is open ---
 
@@ -148,7 +155,7 @@ class Frames:
             self._open_chars += len(key[1])
             while self._open and (len(self._open) >= MAX_OPEN or self._open_chars > MAX_OPEN_CHARS):
                 self.finish(next(iter(self._open)))
-            self._put(beginning)
+            self.add(beginning)
             self._open[key] = Opened(beginning if self.is_muted else None, ending)
 
     def is_open(self, key: Key) -> bool:
@@ -158,7 +165,7 @@ class Frames:
         """End something, if it is open. `fields` are added to the event that ends it."""
         opened = self._open.get(key)
         if opened is not None:
-            self._put({**opened.ending, **fields})  # while it is still open: a client that returns here needs both ends
+            self.add({**opened.ending, **fields})  # while it is still open: a client that returns here needs both ends
             del self._open[key]
             self._open_chars -= len(key[1])
 
@@ -169,9 +176,12 @@ class Frames:
 
     def begin_again(self) -> None:
         """Tell of all that is open that it begins."""
-        self._events += [(0, opened.beginning) for opened in self._open.values() if opened.beginning is not None]
+        self._events += [
+            (0, _encode(opened.beginning)) for opened in self._open.values() if opened.beginning is not None
+        ]
         self._open = {key: Opened(None, opened.ending) for key, opened in self._open.items()}
 
 
 def event_of(type_: str, **fields: Any) -> Event:
-    return {"type": type_} | {name: value for name, value in fields.items() if value is not None}
+    event = {"type": type_, **fields}
+    return {name: value for name, value in event.items() if value is not None} if None in event.values() else event

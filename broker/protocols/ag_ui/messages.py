@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from copy import copy
 from typing import Any
 
 import msgspec
 
 from broker.protocols.ag_ui.frames import CALL, REASONING, SPAN, STEP, SUBAGENT, TEXT, Event, Frames, event_of
-from broker.protocols.kept import Kept
+from broker.protocols.kept import Kept, Shown
 from emitter import events
 from emitter.wire import ascii_json
 from emitter.wire.envelope import Envelope
@@ -18,17 +17,19 @@ from emitter.wire.ids import EventId
 MAX_FOLLOWED = 500
 """Messages, speakers and calls that are followed at a time; beyond it the oldest are forgotten."""
 
-SPEAKING = (
-    events.Thinking,
-    events.ThinkingDelta,
-    events.MessageDelta,
-    events.MessageComplete,
-    events.ToolStart,
-    events.PhaseStart,
-    events.PhaseComplete,
-    events.PartialResult,
-    events.Artifact,
-    events.InputRequired,
+SPEAKING = frozenset(
+    {
+        events.Thinking,
+        events.ThinkingDelta,
+        events.MessageDelta,
+        events.MessageComplete,
+        events.ToolStart,
+        events.PhaseStart,
+        events.PhaseComplete,
+        events.PartialResult,
+        events.Artifact,
+        events.InputRequired,
+    }
 )
 """After one of these from the same speaker, its open thought has ended; the log has no event for it."""
 
@@ -37,36 +38,14 @@ class Ids:
     """Mints ids: the same on every edge, other ones for each attempt."""
 
     def __init__(self, execution_id: str) -> None:
-        self._execution_id = execution_id
-        self.attempt = 1
+        self._execution_id = self._prefix = execution_id
+
+    def turn(self, attempt: int) -> None:
+        """What comes is of this attempt; before the first call, of the first."""
+        self._prefix = self._execution_id if attempt == 1 else f"{self._execution_id}.{attempt}"
 
     def of(self, kind: str, id_: str) -> str:
-        attempt = "" if self.attempt == 1 else f".{self.attempt}"
-        return f"{self._execution_id}{attempt}:{kind}:{id_}"
-
-
-class Written:
-    """How much of a message was shown, to know what its completion adds."""
-
-    __slots__ = ("_digest", "_length")
-
-    def __init__(self) -> None:
-        self._length = 0
-        self._digest = hashlib.blake2b()
-
-    def fork(self) -> Written:
-        other = Written()
-        other._digest, other._length = self._digest.copy(), self._length
-        return other
-
-    def add(self, text: str) -> None:
-        self._digest.update(text.encode("utf-8", "surrogatepass"))
-        self._length += len(text)
-
-    def rest(self, whole: str) -> str | None:
-        """What `whole` has after it; None if it begins otherwise."""
-        begun = hashlib.blake2b(whole[: self._length].encode("utf-8", "surrogatepass"))
-        return whole[self._length :] if begun.digest() == self._digest.digest() else None
+        return f"{self._prefix}:{kind}:{id_}"
 
 
 class Speech:
@@ -75,7 +54,7 @@ class Speech:
     def __init__(self, frames: Frames, ids: Ids) -> None:
         self._frames = frames
         self._ids = ids
-        self._written: Kept[Written] = Kept(MAX_FOLLOWED)
+        self._written: Kept[Shown] = Kept(MAX_FOLLOWED)
         self._thinking: Kept[str] = Kept(MAX_FOLLOWED)
         self._steps: Kept[str] = Kept(MAX_FOLLOWED)
         self._subagents: Kept[str] = Kept(MAX_FOLLOWED)
@@ -87,7 +66,7 @@ class Speech:
         """Another one in the same state."""
         other = copy(self)
         other._frames, other._ids = frames, ids
-        other._written = self._written.fork(Written.fork)
+        other._written = self._written.fork(Shown.fork)
         other._thinking, other._steps = self._thinking.fork(), self._steps.fork()
         other._subagents = self._subagents.fork()
         return other
@@ -106,10 +85,10 @@ class Speech:
         message_id = self._ids.of("message", event.message_id)
         self._begin_text(message_id, head)
         if event.delta:
-            self._frames.put("TEXT_MESSAGE_CONTENT", messageId=message_id, delta=event.delta)
+            self._frames.add({"type": "TEXT_MESSAGE_CONTENT", "messageId": message_id, "delta": event.delta})
         written = self._written.get(event.message_id)
         if written is None:
-            written = Written()
+            written = Shown()
             self._written.set(event.message_id, written)
         written.add(event.delta)
 
@@ -142,8 +121,10 @@ class Speech:
 
     def turn(self, head: Envelope, event: events.Event) -> None:
         """Any other event of the speaker ends its open thought."""
+        if type(event) not in SPEAKING:
+            return
         written = self._thinking.get(head.agent or "")
-        if written is not None and isinstance(event, SPEAKING):
+        if written is not None:
             if isinstance(event, events.ThinkingDelta) and event.message_id == written:
                 return
             self._thinking.pop(head.agent or "")
@@ -153,7 +134,7 @@ class Speech:
         message_id = self._ids.of("thought", event.message_id)
         self._begin_thought(message_id, head)
         if event.delta:
-            self._frames.put("REASONING_MESSAGE_CONTENT", messageId=message_id, delta=event.delta)
+            self._frames.add({"type": "REASONING_MESSAGE_CONTENT", "messageId": message_id, "delta": event.delta})
         self._thinking.set(head.agent or "", event.message_id, len(event.message_id))
 
     def thought(self, id_: EventId, head: Envelope, event: events.Thinking) -> None:
@@ -254,7 +235,7 @@ class ToolCalls:
         beginning = event_of("TOOL_CALL_START", toolCallId=call_id, toolCallName=event.tool_name, subagentRunId=who)
         self._frames.start((CALL, call_id), beginning, event_of("TOOL_CALL_END", toolCallId=call_id))
         params = {} if event.params is None else event.params
-        self._frames.put("TOOL_CALL_ARGS", toolCallId=call_id, delta=_json(params))
+        self._frames.add({"type": "TOOL_CALL_ARGS", "toolCallId": call_id, "delta": _json(params)})
         self._frames.finish((CALL, call_id))
         self._unanswered.set(event.call_id, None)
 

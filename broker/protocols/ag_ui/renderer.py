@@ -156,8 +156,8 @@ class Renderer:
     def _render(self, entry: Entry) -> bytes:
         if self.is_over:
             return b""
-        id_, lost = entry.id, (self._id.seq + 1, entry.seq - 1)
-        if self._id == START:
+        id_, next_ = entry.id, self._id.seq + 1
+        if not self._first:
             # Only where the beginning of the present attempt is sure to come: of a trimmed log it may be gone.
             self._is_void = self._view.known.attempt > 1 and self._view.after is None and entry.seq == 1
             self._hidden = self._view.known.attempt if self._is_void else 1
@@ -168,7 +168,7 @@ class Renderer:
         except InvalidEvent:
             return self._raw(entry)
         self._frames.begin(id_, self._head.ts)
-        self._take(event, lost)
+        self._take(event, next_)
         return self._frames.end()
 
     def _raw(self, entry: Entry) -> bytes:
@@ -177,7 +177,8 @@ class Renderer:
         self._frames.put("RAW", event=msgspec.Raw(entry.json), source="runcast")
         return self._frames.end()
 
-    def _take(self, event: events.Event, lost: tuple[int, int]) -> None:
+    def _take(self, event: events.Event, next_: int) -> None:
+        """`next_` is the ordinal that comes after the last one."""
         changes_state = self._board.apply(self._id, self._head, event)
         if self._is_void and not self._reaches(event):
             if self._board.changes > MAX_CHANGES:
@@ -186,8 +187,8 @@ class Renderer:
             return
         if changes_state or not self._has_state:
             self._show_state()  # always the first of an entry: a client that resumes within it gets it as a snapshot
-        if lost[0] <= lost[1]:
-            self._custom("stream:reset", {"reason": "trimmed", "lostFrom": lost[0], "lostTo": lost[1]})
+        if next_ < self._id.seq:
+            self._custom("stream:reset", {"reason": "trimmed", "lostFrom": next_, "lostTo": self._id.seq - 1})
         self._speech.turn(self._head, event)
         _HANDLERS.get(type(event), Renderer._other)(self, event)
 
@@ -196,7 +197,7 @@ class Renderer:
         match event:
             case events.ExecutionSuperseded(attempt=attempt) | events.ExecutionStarted(attempt=attempt):
                 self._is_void = attempt < self._view.known.attempt
-                self._ids.attempt = attempt
+                self._ids.turn(attempt)
                 return not self._is_void and isinstance(event, events.ExecutionStarted)
             case events.ExecutionQueued():
                 return True
@@ -212,7 +213,7 @@ class Renderer:
             if self._view.after is None and not self._is_void:
                 self._shared = {}  # from here on there are patches only
         elif patch := self._board.patch():
-            self._frames.put("STATE_DELTA", delta=patch)
+            self._frames.add({"type": "STATE_DELTA", "delta": patch})
             if self._plan_patch is not None:
                 self._plan_patch += _of_phases(patch)
 
@@ -283,7 +284,7 @@ class Renderer:
         """The state shows it."""
 
     def _custom(self, name: str, value: Any) -> None:
-        self._frames.put("CUSTOM", name=name, value=value)
+        self._frames.add({"type": "CUSTOM", "name": name, "value": value})
 
     def _other(self, event: events.Event) -> None:
         """What the protocol has no word for, under its own name and as it is."""
@@ -301,7 +302,7 @@ class Renderer:
     # --- the life of the execution -----------------------------------------------------------------------------------
 
     def _started(self, event: events.ExecutionStarted) -> None:
-        self._ids.attempt = event.attempt
+        self._ids.turn(event.attempt)
 
     def _superseded(self, event: events.ExecutionSuperseded) -> None:
         void = f"void: attempt {event.attempt} takes over"
@@ -317,7 +318,7 @@ class Renderer:
         self._plan_patch = None
         self._speech.reset()
         self._calls.reset()
-        self._ids.attempt = event.attempt
+        self._ids.turn(event.attempt)
         self._other(event)
 
     def _take_back(self, history: list[msgspec.Raw], void: str) -> None:

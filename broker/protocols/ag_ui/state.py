@@ -93,7 +93,8 @@ class Board:
 
     def __init__(self, execution_id: str) -> None:
         self._shown: dict[str, Any] = {}
-        self._moving: Set[str] = frozenset()
+        self._own: tuple[Any, ...] = ()
+        """The values of `OWN` when a patch was made last."""
         self._watch(Fold(execution_id, max_bytes=MAX_BOARD_BYTES, is_watched=True))
 
     def _watch(self, fold: Fold) -> None:
@@ -177,21 +178,36 @@ class Board:
 
     def patch(self) -> list[Operation]:
         """What has changed since the state was shown (RFC 6902), which is shown by this."""
-        self._moving = {*OWN, *self._fold.end, *self._fold.facts.changed}
-        self._fold.facts.changed.clear()
-        found = self._changes(FIRST)
-        found += self._phases.operations()
-        found += self._specialists.operations()
-        found += self._changes(MIDDLE)
-        found += self._inputs.operations(is_over=bool(self._fold.end and self._inputs.ids))
-        found += self._changes(LAST)
-        return found
+        fold = self._fold
+        moving = self._moved()
+        found = self._changes(FIRST, moving)
+        if fold.phases.changed or fold.facts.get("plan") is not self._phases.plan:
+            found += self._phases.operations()
+        if fold.specialists.changed:
+            found += self._specialists.operations()
+        found += self._changes(MIDDLE, moving)
+        if fold.inputs.changed or fold.end:
+            found += self._inputs.operations(is_over=bool(fold.end and self._inputs.ids))
+        return found + self._changes(LAST, moving) if fold.end else found
 
-    def _changes(self, names: Mapping[str, str]) -> list[Operation]:
-        """Of members that are no lists."""
+    def _moved(self) -> Set[str]:
+        """The members, but for the lists, that may have another value than when a patch was made last."""
+        fold = self._fold
+        moving = {*fold.facts.changed, *fold.end}
+        fold.facts.changed.clear()
+        own = (fold.status, fold.task, fold.agent, fold.attempt)
+        if own != self._own:
+            self._own = own
+            moving.update(OWN)
+        return moving
+
+    def _changes(self, names: Mapping[str, str], moving: Set[str]) -> list[Operation]:
+        """Of those that are `moving`."""
         found: list[Operation] = []
+        if moving.isdisjoint(names):
+            return found
         for name, path in names.items():
-            if name not in self._moving:
+            if name not in moving:
                 continue
             before, after = self._shown[name], self._single(name)
             if before is not after:
