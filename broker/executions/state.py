@@ -36,7 +36,7 @@ from broker.executions.types import (
     ThoughtState,
     ToolState,
 )
-from broker.executions.undo import Items, Texts
+from broker.executions.undo import Items, Part, Texts
 from emitter import events
 from emitter.wire import ids
 from emitter.wire.envelope import Envelope
@@ -56,6 +56,10 @@ W = TypeVar("W", MessageState, ArtifactState)
 _ITEMS = (
     "facts", "phases", "specialists", "inputs", "partials", "_tools", "_thoughts", "_messages", "_artifacts"
 )  # fmt: skip
+
+
+def _age(part: Part) -> tuple[int, str]:
+    return part.seq, part.id
 
 
 class Voided(NamedTuple):
@@ -195,14 +199,12 @@ class FoldedState:
         """Clip the parts that did not change for longest, down to half of the limit, so that it happens seldom."""
         self.was_clipped = True
         collections: tuple[Items[Any], ...] = tuple(getattr(self, name) for name in _ITEMS)
-        parts = sorted(
-            (part.seq, part.id, index, part.weight) for index, items in enumerate(collections) for part in items.parts()
-        )
-        held, enough = sum(weight for *_, weight in parts), self._max_bytes // 2
+        heavy: list[Part] = []
+        held = sum(items.heavy(SMALL_PART_BYTES, heavy) for items in collections)
+        enough = self._max_bytes // 2
         if held > self._max_bytes:
-            for _, id_, index, weight in parts:
-                if weight > SMALL_PART_BYTES:
-                    held += collections[index].clip(id_) - weight
+            for part in sorted(heavy, key=_age):  # those of one event stay in the order of their collections
+                held += part.items.clip(part.id) - part.weight
                 if held <= enough:
                     break
         self._bytes = min(held, enough)

@@ -149,6 +149,7 @@ class Part(NamedTuple):
     seq: int
     id: str
     weight: int
+    items: Items[Any]
 
 
 class Items(Generic[T]):
@@ -197,7 +198,7 @@ class Items(Generic[T]):
     def set(self, seq: int, id_: str, value: T, weight: int = 0) -> None:
         self._newest = seq
         item = self._by_id.get(id_)
-        if self.is_watched:
+        if self.is_watched and id_ not in self.changed:
             self._note(id_, item)
         if item is not None:
             item.set(seq, value, weight)
@@ -221,8 +222,15 @@ class Items(Generic[T]):
                     del self._by_id[id_]
         return gone
 
-    def parts(self) -> list[Part]:
-        return [Part(item.seq, id_, len(id_) + item.weight) for id_, item in self._by_id.items()]
+    def heavy(self, least: int, heavy: list[Part]) -> int:
+        """Add those above this weight to `heavy`; the weight of all."""
+        held = 0
+        for id_, item in self._by_id.items():
+            weight = len(id_) + item.weight
+            held += weight
+            if weight > least:
+                heavy.append(Part(item.seq, id_, weight, self))
+        return held
 
     def clip(self, id_: str) -> int:
         """Give up what was before a part's value, and most of that; the bytes that are left."""
@@ -272,11 +280,15 @@ class Texts(Items[tuple[T, Text]]):
         item.value[1].add(seq, chunk)
         return True
 
-    def parts(self) -> list[Part]:
-        return [
-            Part(max(item.seq, item.value[1].seq), id_, len(id_) + item.weight + item.value[1].weight)
-            for id_, item in self._by_id.items()
-        ]
+    def heavy(self, least: int, heavy: list[Part]) -> int:
+        held = 0
+        for id_, item in self._by_id.items():
+            text = item.value[1]
+            weight = len(id_) + item.weight + text.weight
+            held += weight
+            if weight > least:
+                heavy.append(Part(max(item.seq, text.seq), id_, weight, self))
+        return held
 
     def clip(self, id_: str) -> int:
         left = super().clip(id_)

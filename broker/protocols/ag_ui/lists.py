@@ -158,15 +158,24 @@ def _another(path: str, before: Sequence[Any], after: Sequence[Any]) -> list[Ope
 
 def difference(path: str, before: Any, after: Any) -> list[Operation]:
     """The `replace` operations that make `after` of `before`, as small as they can be where both have one shape."""
-    if before == after:
-        return []
+    found: list[Operation] = []
+    if before != after:
+        _differ(path, before, after, found)
+    return found
+
+
+def _differ(path: str, before: Any, after: Any, found: list[Operation]) -> None:
+    """Add to `found` what makes `after` of `before`, which is another value."""
     if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
-        pairs = [(_escaped(name), before[name], value) for name, value in after.items() if before[name] != value]
+        for name, value in after.items():
+            if before[name] != value:
+                _differ(f"{path}/{_escaped(name)}", before[name], value, found)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        pairs = [(str(index), *pair) for index, pair in enumerate(zip(before, after, strict=True))]
+        for index, value in enumerate(after):
+            if before[index] != value:
+                _differ(f"{path}/{index}", before[index], value, found)
     else:
-        return [{"op": "replace", "path": path, "value": after}]
-    return [found for name, *pair in pairs for found in difference(f"{path}/{name}", *pair)]
+        found.append({"op": "replace", "path": path, "value": after})
 
 
 def _plain(value: Any) -> Any:
@@ -175,4 +184,4 @@ def _plain(value: Any) -> Any:
 
 def _escaped(name: str) -> str:
     """A member's name in a JSON Pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
+    return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name

@@ -86,6 +86,7 @@ FIRST = _paths(
 )
 MIDDLE = _paths("synthesis", "usage")
 LAST = _paths("error", "cancelled")
+_PATHS = {**FIRST, **MIDDLE, **LAST}
 
 
 class Board:
@@ -180,6 +181,8 @@ class Board:
         """What has changed since the state was shown (RFC 6902), which is shown by this."""
         fold = self._fold
         moving = self._moved()
+        if len(moving) == 1 and not self._has_lists_to_show():  # as after most events
+            return self._change(*moving)
         found = self._changes(FIRST, moving)
         if fold.phases.changed or fold.facts.get("plan") is not self._phases.plan:
             found += self._phases.operations()
@@ -189,6 +192,16 @@ class Board:
         if fold.inputs.changed or fold.end:
             found += self._inputs.operations(is_over=bool(fold.end and self._inputs.ids))
         return found + self._changes(LAST, moving) if fold.end else found
+
+    def _has_lists_to_show(self) -> bool:
+        fold = self._fold
+        return bool(
+            fold.phases.changed
+            or fold.specialists.changed
+            or fold.inputs.changed
+            or fold.end
+            or fold.facts.get("plan") is not self._phases.plan
+        )
 
     def _moved(self) -> Set[str]:
         """The members, but for the lists, that may have another value than when a patch was made last."""
@@ -203,17 +216,16 @@ class Board:
 
     def _changes(self, names: Mapping[str, str], moving: Set[str]) -> list[Operation]:
         """Of those that are `moving`."""
-        found: list[Operation] = []
         if moving.isdisjoint(names):
-            return found
-        for name, path in names.items():
-            if name not in moving:
-                continue
-            before, after = self._shown[name], self._single(name)
-            if before is not after:
-                self._shown[name] = after
-                found += difference(path, msgspec.to_builtins(before), msgspec.to_builtins(after))
-        return found
+            return []
+        return [operation for name in names if name in moving for operation in self._change(name)]
+
+    def _change(self, name: str) -> list[Operation]:
+        before, after = self._shown[name], self._single(name)
+        if before is after:
+            return []
+        self._shown[name] = after
+        return difference(_PATHS[name], msgspec.to_builtins(before), msgspec.to_builtins(after))
 
     def _single(self, name: str) -> Any:
         if name in OWN:
