@@ -3,7 +3,10 @@ kind are the same but for a few places, so each kind is made once, with marks th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -13,24 +16,36 @@ from broker.protocols.a2a.model import Update
 from broker.protocols.a2a.projection import Moment, TaskProjection
 from broker.protocols.times import timestamp
 from emitter.wire.ascii_json import ascii_json
+from emitter.wire.envelope import Envelope
 from emitter.wire.ids import EventId
 
 MAX_PATTERNS = 64
 
-Kind = tuple[str | None, ...]
+Kind = tuple[Any, ...]
 """What frames have to have in common to be of one pattern."""
 
-_TEXT = "\ue000text\ue000"
+_ID, _TEXT, _AGENT, _PARENT = "\ue000id\ue000", "\ue000text\ue000", "\ue000agent\ue000", "\ue000parent\ue000"
 _DATA = msgspec.Raw(b'"\\ue000data\\ue000"')
 _PLACE = EventId(1_234_567_890_123, 8_765_432_109_876_543)
-_MARKS = (
-    (encode(_TEXT), b"%(text)b"),
-    (bytes(_DATA), b"%(data)b"),
-    (encode(timestamp(_PLACE.ms)), b'"%(time)b"'),
-    (str(_PLACE).encode(), b"%(cursor)b"),
-    (str(_PLACE.seq).encode(), b"%(seq)d"),
-)
+_MARKS = [
+    str(_PLACE).encode(),  # before the ordinal, which is a part of it
+    str(_PLACE.seq).encode(),
+    encode(_TEXT),
+    encode(_ID)[1:-1],
+    bytes(_DATA),
+    encode(timestamp(_PLACE.ms)),
+    encode(_AGENT),
+    encode(_PARENT),
+]
+_MARK = re.compile(b"|".join(map(re.escape, _MARKS)))
 _LOOKS_LIKE_A_MARK = ("\ue000", str(_PLACE.ms), str(_PLACE.seq), timestamp(_PLACE.ms))
+
+
+class Pattern(NamedTuple):
+    """A frame with places, and what takes those from values in the order of `_MARKS`."""
+
+    frame: bytes
+    places: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
 
 
 class Patterns:
@@ -40,55 +55,70 @@ class Patterns:
     def __init__(self, projection: TaskProjection, encoded: Callable[[Update], bytes]) -> None:
         self._projection = projection
         self._encoded = encoded
-        self._speaker: Kind = ()
-        self._chunk: bytes | None = None
-        self._patterns: dict[Kind, bytes] = {}
+        self._is_unsafe = any(
+            mark in name for mark in _LOOKS_LIKE_A_MARK for name in (projection.task_id, projection.context_id)
+        )
+        self._patterns: dict[Kind, Pattern] = {}
 
     def delta(self, moment: Moment) -> bytes:
-        """More text of a message."""
-        event, head = moment.event, moment.head
-        if not self._projection.is_unfinished(event.message_id):
+        """Text of a message."""
+        if self._is_unsafe:
             return b""
-        speaker = (event.message_id, head.agent, head.parent_id)
-        if speaker != self._speaker:
-            self._speaker, self._chunk = speaker, None
-            return b""  # a message of two chunks is not worth a pattern
-        if self._chunk is None:
-            marked = moment._replace(id=_PLACE, event=replace(event, delta=_TEXT))
-            self._chunk = self._pattern(speaker, lambda: self._projection.updates_for(marked)[0])
-        cursor = b"%d-%d" % moment.id
-        places = {b"text": encode(event.delta), b"cursor": cursor, b"seq": moment.id.seq}
-        return b"id: %b\n%b" % (cursor, self._chunk % places) if self._chunk else b""
+        event, head = moment.event, moment.head
+        append = self._projection.note_text(event.message_id)
+        kind = (append, *_speaker(head))
+        pattern = self._patterns.get(kind) or self._add(
+            kind, lambda: self._projection.text_chunk(_marked(moment), _ID, _TEXT, append=append)
+        )
+        values = _values(moment, encode(event.delta), encode(event.message_id)[1:-1])
+        return pattern.frame % pattern.places(values)
 
     def said(self, moment: Moment) -> bytes:
         """An event that the protocol has no word for."""
         text, head = self._projection.other_text(moment), moment.head
-        if text is None:
+        if text is None or self._is_unsafe:
             return b""
-        kind = (head.type, head.agent, head.parent_id, self._projection.state, "with text" if text else "")
+        kind = (head.type, text == "", self._projection.state, *_speaker(head))
         pattern = self._patterns.get(kind)
         if pattern is None:
-            if len(self._patterns) == MAX_PATTERNS:
-                self._patterns.clear()
-            marked = moment._replace(id=_PLACE, head=msgspec.structs.replace(head, data=_DATA))
-            pattern = self._pattern(kind, lambda: self._projection.text_update(marked, _TEXT if text else ""))
-            self._patterns[kind] = pattern
-        cursor = b"%d-%d" % moment.id
-        places = {
-            b"text": encode(text),
-            b"data": ascii_json(bytes(head.data)),
-            b"time": timestamp(moment.id.ms).encode(),
-            b"cursor": cursor,
-            b"seq": moment.id.seq,
-        }
-        return b"id: %b\n%b" % (cursor, pattern % places) if pattern else b""
+            if any(mark in head.type for mark in _LOOKS_LIKE_A_MARK):
+                return b""
+            pattern = self._add(
+                kind, lambda: self._projection.text_update(_marked(moment, _DATA), _TEXT if text else "")
+            )
+        time = b'"%b"' % timestamp(moment.id.ms).encode()
+        values = _values(moment, encode(text), b"", ascii_json(bytes(head.data)), time)
+        return pattern.frame % pattern.places(values)
 
-    def _pattern(self, kind: Kind, make: Callable[[], Update]) -> bytes:
-        """Empty for a kind in which something looks like a mark."""
-        names = (*kind, self._projection.task_id, self._projection.context_id)
-        if any(mark in name for name in names if name is not None for mark in _LOOKS_LIKE_A_MARK):
-            return b""
-        pattern = self._encoded(make()).replace(b"%", b"%%")
-        for mark, place in _MARKS:
-            pattern = pattern.replace(mark, place)
+    def _add(self, kind: Kind, make: Callable[[], Update]) -> Pattern:
+        if len(self._patterns) == MAX_PATTERNS:
+            self._patterns.clear()
+        made = b"id: %b\n%b" % (_MARKS[0], self._encoded(make()))
+        frame = b"%b".join(piece.replace(b"%", b"%%") for piece in _MARK.split(made))
+        found: Any = itemgetter(*[_MARKS.index(mark) for mark in _MARK.findall(made)])
+        self._patterns[kind] = pattern = Pattern(frame, found)
         return pattern
+
+
+def _speaker(head: Envelope) -> Kind:
+    """Whether it is known who says it, and where; empty names may be left out."""
+    agent, parent = head.agent, head.parent_id
+    return (agent and True, parent and True)
+
+
+def _marked(moment: Moment, data: msgspec.Raw | None = None) -> Moment:
+    head = moment.head
+    marked = replace(
+        head,
+        agent=head.agent and _AGENT,
+        parent_id=head.parent_id and _PARENT,
+        data=head.data if data is None else data,
+    )
+    return moment._replace(id=_PLACE, head=marked)
+
+
+def _values(moment: Moment, text: bytes, id_: bytes, data: bytes = b"", time: bytes = b"") -> tuple[bytes, ...]:
+    (ms, seq), head = moment.id, moment.head
+    agent = encode(head.agent) if head.agent else b""
+    parent = encode(head.parent_id) if head.parent_id else b""
+    return (b"%d-%d" % (ms, seq), b"%d" % seq, text, id_, data, time, agent, parent)

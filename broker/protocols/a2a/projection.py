@@ -143,11 +143,6 @@ class TaskProjection(TaskView):
         """Whether a part of this message's text was sent, so that more is appended."""
         return artifacts.message_id(message_id) in self._known
 
-    def is_unfinished(self, message_id: str) -> bool:
-        """Whether more of its text is expected: then more of it changes nothing here but the fold."""
-        id_ = artifacts.message_id(message_id)
-        return self._known.get(id_) is False and id_ in self._unfinished
-
     def forget(self) -> None:
         """The task was shown: keep only what updates need."""
         if self._history is not None:
@@ -212,9 +207,17 @@ class TaskProjection(TaskView):
         return [*updates, self._status(moment, **facts)]
 
     def _message_delta(self, moment: Moment) -> list[Update]:
-        id_ = artifacts.message_id(moment.event.message_id)
-        artifact = Artifact(artifact_id=id_, parts=(TextPart(text=moment.event.delta),))
-        return [self._chunk(moment, artifact, append=True)]
+        event = moment.event
+        append = self.note_text(event.message_id)
+        return [self.text_chunk(moment, event.message_id, event.delta, append=append)]
+
+    def note_text(self, message_id: str) -> bool:
+        """A chunk of a message's text is sent; whether it is appended to others."""
+        return self._note(artifacts.message_id(message_id), is_text=True, append=True, last=False)
+
+    def text_chunk(self, moment: Moment, message_id: str, text: str, *, append: bool) -> ArtifactUpdate:
+        artifact = Artifact(artifact_id=artifacts.message_id(message_id), parts=(TextPart(text=text),))
+        return self._update(moment, artifact, append=append)
 
     def _message_complete(self, moment: Moment) -> list[Update]:
         """The whole text, unless all of it was streamed."""
@@ -339,14 +342,26 @@ class TaskProjection(TaskView):
         last: bool = False,
         whole: Artifact | None = None,
     ) -> ArtifactUpdate:
-        """The first chunk of an artifact never has `append`: clients treat that as an error."""
-        known = self._known.get(artifact.artifact_id)
+        is_text = isinstance(artifact.parts[-1], TextPart)
+        append = self._note(artifact.artifact_id, is_text=is_text, append=append, last=last)
+        return self._update(moment, artifact, append=append, last=last, whole=whole)
+
+    def _note(self, id_: str, *, is_text: bool, append: bool, last: bool) -> bool:
+        """A chunk of an artifact is sent. Returns `append`, which the first never has: clients treat that as an
+        error."""
+        known = self._known.get(id_)
         append = append and known is not None
-        self._known.set(artifact.artifact_id, last or (append and bool(known)))
+        if known is not False or last or not append:
+            self._known.set(id_, last or (append and bool(known)))
         if last:
-            self._unfinished.pop(artifact.artifact_id)
-        elif isinstance(artifact.parts[-1], TextPart):
-            self._unfinished.set(artifact.artifact_id, None)
+            self._unfinished.pop(id_)
+        elif is_text and id_ not in self._unfinished:
+            self._unfinished.set(id_, None)
+        return append
+
+    def _update(
+        self, moment: Moment, artifact: Artifact, *, append: bool, last: bool = False, whole: Artifact | None = None
+    ) -> ArtifactUpdate:
         return ArtifactUpdate(
             task_id=self.task_id,
             context_id=self.context_id,

@@ -144,18 +144,24 @@ def message(said: Message) -> dict[str, Any]:
 
 
 def _artifact(artifact: Artifact) -> dict[str, Any]:
-    parts = [_part(part) for part in artifact.parts]
-    return compact(artifactId=artifact.artifact_id, name=artifact.name, parts=parts, metadata=artifact.metadata)
+    made: dict[str, Any] = {"artifactId": artifact.artifact_id}
+    if artifact.name is not None:
+        made["name"] = artifact.name
+    made["parts"] = [_part(part) for part in artifact.parts]
+    if artifact.metadata:
+        made["metadata"] = artifact.metadata
+    return made
 
 
 def _part(part: Part) -> dict[str, Any]:
     """Text and data parts have no room for a media type: it goes into their metadata."""
     about = compact(mediaType=part.media_type, filename=part.filename)
+    metadata = {"metadata": about} if about else {}
     match part:
         case TextPart(text=text):
-            return {"kind": "text", "text": text} | compact(metadata=about)
+            return {"kind": "text", "text": text} | metadata
         case DataPart(data=data):
-            return {"kind": "data", "data": data} | compact(metadata=about)
+            return {"kind": "data", "data": data} | metadata
     return {
         "kind": "file",
         "file": compact(uri=part.url, bytes=part.raw, name=part.filename, mimeType=part.media_type),

@@ -154,11 +154,14 @@ class V10:
         return {"task": self.task(task)}
 
     def update(self, update: Update) -> dict[str, Any]:
-        about = {"taskId": update.task_id, "contextId": update.context_id}
+        shape: dict[str, Any] = {"taskId": update.task_id, "contextId": update.context_id}
         if isinstance(update, StatusUpdate):
-            return {"statusUpdate": {**about, "status": _status(update.status), "metadata": update.metadata}}
-        chunk = {"artifact": _artifact(update.artifact), "append": update.append, "lastChunk": update.last}
-        return {"artifactUpdate": {**about, **chunk, "metadata": update.metadata}}
+            shape["status"] = _status(update.status)
+        else:
+            shape["artifact"] = _artifact(update.artifact)
+            shape["append"], shape["lastChunk"] = update.append, update.last
+        shape["metadata"] = update.metadata
+        return {"statusUpdate" if isinstance(update, StatusUpdate) else "artifactUpdate": shape}
 
 
 def _status(status: Status) -> dict[str, Any]:
@@ -180,8 +183,13 @@ def message(said: Message) -> dict[str, Any]:
 
 
 def _artifact(artifact: Artifact) -> dict[str, Any]:
-    parts = [_part(part) for part in artifact.parts]
-    return compact(artifactId=artifact.artifact_id, name=artifact.name, parts=parts, metadata=artifact.metadata)
+    made: dict[str, Any] = {"artifactId": artifact.artifact_id}
+    if artifact.name is not None:
+        made["name"] = artifact.name
+    made["parts"] = [_part(part) for part in artifact.parts]
+    if artifact.metadata:
+        made["metadata"] = artifact.metadata
+    return made
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -193,6 +201,8 @@ def _part(part: Part) -> dict[str, Any]:
             content = {"data": data}
         case FilePart(url=url, raw=raw):
             content = {"url": url} if url is not None else {"raw": raw}
+    if part.filename is None and part.media_type is None:
+        return content
     return content | compact(filename=part.filename, mediaType=part.media_type)
 
 
