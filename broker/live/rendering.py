@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
+from broker.live.sse import chunk
 from broker.live.view import StreamView
 from emitter.wire.entries import Entry
 from emitter.wire.ids import EventId
@@ -69,13 +70,13 @@ class Shared:
         return self._entries is entries
 
     def make(self, entries: Sequence[Entry]) -> bytes:
+        rendering = self.rendering
+        if len(self.views) < 2:
+            return b"" if rendering.is_over else rendering.render(entries)
         if self._error is not None:
             raise self._error  # of the entries it was rendering some may have been taken
         if self._entries is entries:
             return self._made
-        rendering = self.rendering
-        if len(self.views) < 2:
-            return b"" if rendering.is_over else rendering.render(entries)
         try:
             made = b"" if rendering.is_over else rendering.render(entries)
         except Exception as error:
@@ -128,7 +129,12 @@ class RenderedView(StreamView):
         return self.open() + self._filled(self._shared.make(entries))
 
     def encode(self, entries: Sequence[Entry]) -> bytes:
-        return self.wrap(self._filled(self._shared.make(entries)))
+        data = self._shared.make(entries)
+        if not data:
+            return b""
+        if self._fill:
+            data = data.replace(HOLE, self._fill)
+        return chunk(data) if self.chunked else data
 
     def _filled(self, data: bytes) -> bytes:
         return data.replace(HOLE, self._fill) if self._fill else data

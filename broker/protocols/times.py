@@ -12,7 +12,7 @@ _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
 def timestamp(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds. What lies outside of its years is their first or last moment: old logs may
     hold any number."""
-    seconds, rest = divmod(min(max(ms, _FIRST), _LAST), 1000)
+    seconds, rest = divmod(ms if _FIRST <= ms <= _LAST else min(max(ms, _FIRST), _LAST), 1000)
     return f"{_second(seconds)}.{rest:03d}Z"
 
 

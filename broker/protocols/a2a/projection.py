@@ -122,7 +122,8 @@ class TaskProjection(TaskView):
         if entry.seq <= self.last.seq:
             return None
         self.last = id_ = entry.id
-        self.first = self.first or entry.seq
+        if not self.first:
+            self.first = entry.seq
         try:
             head, event = decode_entry(entry)
         except InvalidEvent:

@@ -111,6 +111,8 @@ class TaskStream:
         return self._introduce() if self._projection.last.seq and not self._is_introduced else b""
 
     def render(self, entries: Sequence[Entry]) -> bytes:
+        if len(entries) == 1:  # as most that are live
+            return b"" if self._is_over else self._entry(entries[0])
         frames = []
         for entry in entries:
             if self._is_over:

@@ -94,7 +94,7 @@ class Phases:
         planned: dict[str, int] = {}
         self._path = path
         self._fold = fold
-        self.plan: Plan | None = None
+        self._plan: Plan | None = None
         self._planned = planned
         """The place of each planned phase by id: of several with one id, of the first, which alone ever begins."""
         self._others: Listed[PhaseState] = Listed(
@@ -103,14 +103,14 @@ class Phases:
 
     def follow(self, other: Phases) -> None:
         """What was shown of the other one was shown of this."""
-        self.plan = other.plan
+        self._plan = other._plan
         self._planned |= other._planned
         self._others.follow(other._others)
 
     def show(self) -> None:
         """The list as it is was shown."""
-        self.plan = self._fold.facts.get("plan")
-        phases = [] if self.plan is None else self.plan.phases
+        self._plan = self._fold.facts.get("plan")
+        phases = [] if self._plan is None else self._plan.phases
         self._planned.clear()
         self._planned |= {phase.id: index for index, phase in reversed(list(enumerate(phases)))}
         self._others.place = len(phases)
@@ -118,13 +118,13 @@ class Phases:
 
     def operations(self) -> list[Operation]:
         """What makes the list as it is of what was shown."""
-        if self._fold.facts.get("plan") is not self.plan:
+        if self._fold.facts.get("plan") is not self._plan:
             return self._laid_out_again()
         found: list[Operation] = []
         for id_, before in self._fold.phases.changed.items():
             if (index := self._planned.get(id_)) is not None:
-                assert self.plan is not None
-                waiting = pending(self.plan.phases[index], index)
+                assert self._plan is not None
+                waiting = pending(self._plan.phases[index], index)
                 after = self._fold.phases.get(id_)
                 found += difference(f"{self._path}/{index}", _plain(before or waiting), _plain(after or waiting))
         return found + self._others.operations()
@@ -134,7 +134,7 @@ class Phases:
         changed, now = self._fold.phases.changed, self._fold.phases
         ids = (*self._planned, *self._others.ids)
         shown = ((id_, changed.get(id_) if id_ in changed else now.get(id_)) for id_ in ids)
-        before = laid_out(self.plan, {id_: phase for id_, phase in shown if phase is not None})
+        before = laid_out(self._plan, {id_: phase for id_, phase in shown if phase is not None})
         after = self._fold.all_phases()
         self.show()
         if len(before) == len(after):

@@ -120,10 +120,8 @@ class Speech:
     # --- thoughts ---
 
     def turn(self, head: Envelope, event: events.Event) -> None:
-        """Any other event of the speaker ends its open thought."""
-        if type(event) not in SPEAKING:
-            return
-        written = self._thinking.get(head.agent or "")
+        """Any other event of the speaker, of those that are `SPEAKING`, ends its open thought."""
+        written = self._thinking.get(head.agent or "") if self._thinking else None
         if written is not None:
             if isinstance(event, events.ThinkingDelta) and event.message_id == written:
                 return

@@ -21,7 +21,7 @@ from broker.executions.decoding import decode_entry
 from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
 from broker.protocols.ag_ui.interrupts import interrupt
 from broker.protocols.ag_ui.lists import Operation
-from broker.protocols.ag_ui.messages import Ids, Speech, ToolCalls, event_fields
+from broker.protocols.ag_ui.messages import SPEAKING, Ids, Speech, ToolCalls, event_fields
 from broker.protocols.ag_ui.requests import Message
 from broker.protocols.ag_ui.state import ROOT, STATE_MEMBER, Board
 from emitter import events
@@ -151,6 +151,8 @@ class Renderer:
         return frame(started) + frame(event_of("MESSAGES_SNAPSHOT", messages=history))
 
     def render(self, entries: Sequence[Entry]) -> bytes:
+        if len(entries) == 1:  # as most that are live
+            return self._render(entries[0])
         return b"".join([self._render(entry) for entry in entries])
 
     def _render(self, entry: Entry) -> bytes:
@@ -189,7 +191,8 @@ class Renderer:
             self._show_state()  # always the first of an entry: a client that resumes within it gets it as a snapshot
         if next_ < self._id.seq:
             self._custom("stream:reset", {"reason": "trimmed", "lostFrom": next_, "lostTo": self._id.seq - 1})
-        self._speech.turn(self._head, event)
+        if type(event) in SPEAKING:
+            self._speech.turn(self._head, event)
         _HANDLERS.get(type(event), Renderer._other)(self, event)
 
     def _reaches(self, event: events.Event) -> bool:

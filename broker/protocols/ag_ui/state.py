@@ -181,10 +181,12 @@ class Board:
         """What has changed since the state was shown (RFC 6902), which is shown by this."""
         fold = self._fold
         moving = self._moved()
-        if len(moving) == 1 and not self._has_lists_to_show():  # as after most events
-            return self._change(*moving)
+        if not (fold.phases.changed or fold.specialists.changed or fold.inputs.changed or "plan" in moving or fold.end):
+            if len(moving) == 1:  # as after most events
+                return self._change(*moving)
+            return self._changes(_PATHS, moving)
         found = self._changes(FIRST, moving)
-        if fold.phases.changed or fold.facts.get("plan") is not self._phases.plan:
+        if fold.phases.changed or "plan" in moving:
             found += self._phases.operations()
         if fold.specialists.changed:
             found += self._specialists.operations()
@@ -192,16 +194,6 @@ class Board:
         if fold.inputs.changed or fold.end:
             found += self._inputs.operations(is_over=bool(fold.end and self._inputs.ids))
         return found + self._changes(LAST, moving) if fold.end else found
-
-    def _has_lists_to_show(self) -> bool:
-        fold = self._fold
-        return bool(
-            fold.phases.changed
-            or fold.specialists.changed
-            or fold.inputs.changed
-            or fold.end
-            or fold.facts.get("plan") is not self._phases.plan
-        )
 
     def _moved(self) -> Set[str]:
         """The members, but for the lists, that may have another value than when a patch was made last."""
