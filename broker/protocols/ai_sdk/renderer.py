@@ -22,10 +22,10 @@ from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
 from broker.protocols.kept import Kept
 from emitter import events
 from emitter.errors import InvalidEvent
-from emitter.wire import ids
 from emitter.wire.ascii_json import ascii_json
 from emitter.wire.entries import Entry
 from emitter.wire.envelope import Envelope
+from emitter.wire.ids import START
 
 HEADERS: Mapping[str, str] = {
     "Content-Type": "text/event-stream",
@@ -34,6 +34,7 @@ HEADERS: Mapping[str, str] = {
     "X-Vercel-AI-UI-Message-Stream": "v1",
 }
 DONE = b"[DONE]"
+BEFORE_ALL = Entry(*START, b"", b"")
 VOID = "[Interrupted: what stands above is void, the work begins again.]"
 MAX_CALLS = 1000
 MAX_DATA = 1000
@@ -68,13 +69,13 @@ class Renderer:
         """The same → what is known of it."""
         self._metadata_shown: set[str] = set()
         self._head: Envelope
-        self._id = ids.START
+        self._entry = BEFORE_ALL
         self._first = 0
         """The ordinal with which the log began."""
 
     @property
     def state_key(self) -> Hashable:
-        return None if self._is_void else (self.name, self._execution_id, self._attempt, self._first, self._id)
+        return None if self._is_void else (self.name, self._execution_id, self._attempt, self._first, self._entry.id)
 
     def fork(self) -> Renderer:
         other = copy(self)
@@ -110,7 +111,7 @@ class Renderer:
             self._first = entry.seq
             if entry.seq > 1:
                 self._metadata(lostBefore=entry.seq)
-        self._id = entry.id
+        self._entry = entry
         try:
             self._head, event = decode_entry(entry)
         except InvalidEvent:
@@ -160,7 +161,7 @@ class Renderer:
 
     def _other(self, event: events.Event) -> None:
         """A data part of its own, named after the type: `a:b` is `data-a-b`."""
-        self._data(event.type.replace(":", "-"), str(self._id), event)
+        self._data(event.type.replace(":", "-"), str(self._entry.id), event)
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -201,7 +202,7 @@ class Renderer:
 
     def _thinking(self, event: events.Thinking) -> None:
         if event.visible:
-            self._parts.whole("reasoning", f"thought-{self._id.seq}", event.thought, self._head.agent)
+            self._parts.whole("reasoning", f"thought-{self._entry.seq}", event.thought, self._head.agent)
 
     def _thinking_delta(self, event: events.ThinkingDelta) -> None:
         self._parts.delta("reasoning", event.message_id, event.delta, self._head.agent)
@@ -278,7 +279,7 @@ class Renderer:
     def _artifact(self, event: events.Artifact) -> None:
         """Each chunk is a part; those of one `artifactId` belong together, in order."""
         self._parts.interrupt(self._head.agent)
-        self._data("artifact", f"{event.artifact_id}+{self._id.seq}" if event.append else event.artifact_id, event)
+        self._data("artifact", f"{event.artifact_id}+{self._entry.seq}" if event.append else event.artifact_id, event)
 
     def _input_required(self, event: events.InputRequired) -> None:
         if (self._known.get(f"input {event.input_id}") or {}).get("state") in ("received", "expired"):
@@ -357,7 +358,9 @@ _HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
     events.ModelCall: lambda self, event: self._data("model-call", event.call_id, event),
     events.InputRequired: Renderer._input_required,
     events.InputReceived: Renderer._input_received,
-    events.Custom: lambda self, event: self._data("custom", str(self._id), {"name": event.name, "data": event.data}),
+    events.Custom: lambda self, event: self._data(
+        "custom", str(self._entry.id), {"name": event.name, "data": event.data}
+    ),
     events.ExecutionComplete: Renderer._complete,
     events.ExecutionError: Renderer._error,
     events.ExecutionCancelled: Renderer._cancelled,
