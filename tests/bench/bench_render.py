@@ -1,7 +1,9 @@
 """Rendering: what it costs to show an event in each protocol, as a multiple of a native frame in the same run.
 
-A native frame is made once for all viewers of a log; what is rendered is made for each viewer. `json.loads` of the same
-events says how fast the machine was. Nothing here does I/O.
+A native frame is made once for all viewers of a log. So is what is rendered, for all viewers who are at one place and
+have seen the same: what one viewer alone costs is what all of them cost, and then there is the part that is each
+viewer's own, such as the id of its request. `json.loads` of the same events says how fast the machine was. Nothing here
+does I/O.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import msgspec
 from figures import Figure, Run, at_most, median
 
-from broker.live.rendering import RenderedView, Rendering
+from broker.live.rendering import RenderedView, Rendering, Shared
 from broker.live.view import StreamView
 from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import TaskStream, rpc_result
@@ -97,15 +99,38 @@ def _renamed(event: Any, names: Sequence[str], round_: int) -> Any:
 # --- who shows it ----------------------------------------------------------------------------------------------------
 
 
-def a2a(version: Any) -> Take:
-    return rendered(TaskStream(TaskProjection(Opening(TASK, "ctx")), version, rpc_result("r")))
+Make = Callable[[int], Rendering]
+"""The rendering of the viewer of this number."""
 
 
-def rendered(rendering: Rendering) -> Take:
+def a2a(version: Any) -> Make:
+    return lambda number: TaskStream(TaskProjection(Opening(TASK, "ctx")), version, rpc_result(f"r{number}"))
+
+
+def alone(make: Make) -> Take:
     """As an edge does it for one viewer."""
-    view = RenderedView(rendering, chunked=True)
+    view = RenderedView(make(0), chunked=True)
     view.open()
     return lambda entry: view.encode([entry])
+
+
+def together(make: Make, first: Entry) -> Take:
+    """As an edge does it for many who follow one log."""
+    shared: dict[Shared, None] = {}
+    views = []
+    for number in range(MANY):
+        view = RenderedView(make(number), chunked=True)
+        view.open()
+        view.encode([first])
+        views.append(view.meet(shared))
+    different = list(dict.fromkeys(views))
+
+    def take(entry: Entry) -> None:
+        entries = [entry]
+        for view in different:
+            view.encode(entries)
+
+    return take
 
 
 def native() -> Take:
@@ -114,14 +139,18 @@ def native() -> Take:
 
 
 NATIVE, BARE = "native frame", "json.loads"
+MANY = 100
+RENDERINGS: dict[str, Make] = {
+    "AI SDK": lambda _: AiSdk(TASK),
+    "AG-UI": lambda _: AgUi(View(execution_id=TASK, thread_id="t", run_id="r")),
+    "A2A 0.3": a2a(V03()),
+    "A2A 1.0": a2a(V10()),
+    "A2A simple": a2a(Simple()),
+}
 TAKERS: dict[str, Callable[[], Take]] = {
     BARE: lambda: lambda entry: json.loads(entry.json),
     NATIVE: native,
-    "AI SDK": lambda: rendered(AiSdk(TASK)),
-    "AG-UI": lambda: rendered(AgUi(View(execution_id=TASK, thread_id="t", run_id="r"))),
-    "A2A 0.3": lambda: a2a(V03()),
-    "A2A 1.0": lambda: a2a(V10()),
-    "A2A simple": lambda: a2a(Simple()),
+    **{name: lambda make=make: alone(make) for name, make in RENDERINGS.items()},  # type: ignore[misc]
 }
 
 
@@ -129,14 +158,25 @@ TAKERS: dict[str, Callable[[], Take]] = {
 
 
 def render(run: Run) -> list[Figure]:
-    figures = []
+    figures: list[Figure] = []
     for title, entries in (("text", text(run.size(4000, 400))), ("every event", every(run.size(4000, 400)))):
         costs: dict[str, list[float]] = {name: [] for name in TAKERS}
         for _ in range(run.size(15, 2)):
             for name, make in TAKERS.items():  # taking turns: ratios are those of one moment
                 costs[name].append(cost(make(), entries))
         figures += [figure(title, name, costs) for name in costs if name != BARE]
-    return figures
+    return figures + [shared(name, text(run.size(1000, 100)), run.size(5, 2)) for name in RENDERINGS]
+
+
+def shared(name: str, entries: Sequence[Entry], rounds: int) -> Figure:
+    """What many viewers of text cost, each of them."""
+    found, frames = [], []
+    for _ in range(rounds):
+        found.append(cost(together(RENDERINGS[name], entries[0]), entries[1:]) / MANY)
+        frames.append(cost(native(), entries))
+    note = f"rounds {min(found):.2g} to {max(found):.2g} µs CPU/event and viewer"
+    title = f"text to {MANY} viewers: {name}, each of them / native frame"
+    return at_most(title, median([mine / frame for mine, frame in zip(found, frames, strict=True)]), "x", 2, note)
 
 
 def cost(take: Take, entries: Sequence[Entry]) -> float:
