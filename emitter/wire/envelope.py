@@ -200,12 +200,17 @@ def decode_event(type_: str, data: bytes | msgspec.Raw) -> Event:
         raise InvalidEvent(f"{type_}: {error}") from error
 
 
-def decode_envelope(encoded: bytes) -> tuple[Envelope, Event]:
-    """A stored event: its envelope and its typed data. `InvalidEvent` if it is not one."""
+def decode_head(encoded: bytes) -> Envelope:
+    """The envelope of a stored event. `InvalidEvent` if it is not one."""
     try:
-        head = _envelopes.decode(encoded)
+        return _envelopes.decode(encoded)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidEvent(str(error)) from error
+
+
+def decode_envelope(encoded: bytes) -> tuple[Envelope, Event]:
+    """A stored event: its envelope and its typed data. `InvalidEvent` if it is not one."""
+    head = decode_head(encoded)
     return head, decode_event(head.type, head.data)
 
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from broker.executions.clipping import short_question
-from broker.executions.decoding import decode_entry
+from broker.executions.decoding import decode_shown
 from broker.executions.state import MAX_STATE_BYTES
 from broker.protocols.a2a import artifacts, texts
 from broker.protocols.a2a.bounds import Repeats
@@ -125,7 +125,7 @@ class TaskProjection(TaskView):
         if not self.first:
             self.first = entry.seq
         try:
-            head, event = decode_entry(entry)
+            head, event = decode_shown(entry)
         except InvalidEvent:
             return None
         kind = type(event)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from broker.executions.decoding import decode_entry
+from broker.executions.decoding import decode_shown
 from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
 from broker.protocols.ag_ui.interrupts import interrupt
 from broker.protocols.ag_ui.lists import Operation
@@ -166,7 +166,7 @@ class Renderer:
             self._first = entry.seq
         self._id = id_
         try:
-            self._head, event = decode_entry(entry)
+            self._head, event = decode_shown(entry)
         except InvalidEvent:
             return self._raw(entry)
         self._frames.begin(id_, self._head.ts)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from broker.executions.decoding import decode_entry
+from broker.executions.decoding import decode_shown
 from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
 from broker.protocols.kept import Kept
 from emitter import events
@@ -113,7 +113,7 @@ class Renderer:
                 self._metadata(lostBefore=entry.seq)
         self._entry = entry
         try:
-            self._head, event = decode_entry(entry)
+            self._head, event = decode_shown(entry)
         except InvalidEvent:
             return  # a newer version's
         if self._is_void and not self._reaches(event):
