@@ -57,7 +57,9 @@ def decode_shown(entry: Entry) -> tuple[Envelope, events.Event]:
     twenty times as long as to copy it."""
     json = _within_depth(entry.json)
     head = envelope.decode_head(json)
-    decode = _SHOWN.get(head.type) or (_custom if envelope.CUSTOM_TYPE.match(head.type) else None)
+    decode = _SHOWN.get(head.type)
+    if decode is None and head.type.startswith("custom:") and envelope.CUSTOM_TYPE.match(head.type):
+        decode = _custom
     # What an emitter has not written may be no text, or have lines of its own: decoding finds out.
     if decode is None or not json.isascii() or b"\n" in json or b"\r" in json:
         return head, envelope.decode_event(head.type, head.data)

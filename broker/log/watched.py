@@ -113,6 +113,8 @@ class WatchedLogs:
         self._flush_soon: OrderedDict[WatchedLog, None] = OrderedDict()  # a dict is slow to take the first from
         self._has_rest = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._delivered = self._delivered_bytes = self._saved_bytes = self._unwanted = 0
+        """Events, not yet counted in the metrics (`_count`)."""
         self._log = get_logger()
 
     def __len__(self) -> int:
@@ -185,10 +187,24 @@ class WatchedLogs:
             if self._flush_soon:
                 self._has_rest = True
                 asyncio.get_running_loop().call_soon(self._flush_rest)
+            self._count()
 
     def _flush_rest(self) -> None:
         self._has_rest = False
         self.flush()
+
+    def _count(self) -> None:
+        """Count what was delivered since the last time: once for all deliveries of a flush, since each count takes as
+        long as a viewer's part of a write."""
+        events, size, saved, unwanted = self._delivered, self._delivered_bytes, self._saved_bytes, self._unwanted
+        self._delivered = self._delivered_bytes = self._saved_bytes = self._unwanted = 0
+        if events:
+            self._metrics.events_delivered.inc(events)
+            self._metrics.event_bytes.inc(size)
+        if saved:
+            self._metrics.event_bytes_saved.inc(saved)
+        if unwanted:
+            self._metrics.events_unwanted.inc(unwanted)
 
     def _flush_one(self, now: float, is_late: Callable[[], bool]) -> None:
         watched, _ = self._flush_soon.popitem(last=False)
@@ -211,6 +227,8 @@ class WatchedLogs:
             self._ingest(watched, entries)
         except Exception as error:
             self._fail(watched, error)
+        finally:
+            self._count()
 
     def _ingest(self, watched: WatchedLog, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         topic = watched.topic
@@ -230,15 +248,14 @@ class WatchedLogs:
         if topic.failed or topic.behind or topic.lagging or topic.over:
             self._report(topic)
         if delivery.viewers:
-            self._metrics.events_delivered.inc(delivery.events)
-            self._metrics.event_bytes.inc(delivery.bytes)
-            if delivery.saved > 0:
-                self._metrics.event_bytes_saved.inc(delivery.saved)
+            self._delivered += delivery.events
+            self._delivered_bytes += delivery.bytes
+            self._saved_bytes += max(0, delivery.saved)
             self._metrics.observe_delivery(time.time() - entries[-1].ms / 1000)
             if self._deliveries is not None:
                 self._deliveries.show(entries, delivery)
         elif topic.groups:
-            self._metrics.events_unwanted.inc(len(entries))
+            self._unwanted += len(entries)
         if entries[-1].type in TERMINAL_TYPES and topic.is_execution:
             self._audience.on_ended(topic)
 
@@ -323,6 +340,7 @@ class WatchedLogs:
         if fresh is not None:
             if fresh:
                 self._deliver(watched.topic, fresh)
+                self._count()
             return True
         last = watched.topic.last
         viewers = list(watched.topic.live())

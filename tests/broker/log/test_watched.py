@@ -277,6 +277,23 @@ async def test_a_viewer_that_cannot_be_shown_an_event_is_named_and_no_other_miss
     assert seqs(failing) == [1]
 
 
+async def test_what_comes_at_once_is_counted_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The messages of many logs that were read in one go are one count of events and of bytes, and it is right."""
+    counted: list[tuple[str, float]] = []
+    for name in ("events_delivered", "event_bytes", "events_unwanted"):
+        counter = getattr(place.metrics, name)
+        monkeypatch.setattr(counter, "inc", lambda count, name=name: counted.append((name, count)))
+    watched = [await place.enter(f"ex_{number}") for number in range(6)]
+    viewers = [viewer for each in watched[:4] for viewer in place.live(each, 2)]
+    for each in watched[4:]:
+        viewer_of(each.topic, StreamView(types=TypeFilter("tool:*"), chunked=False)).go_live()
+    for each in watched:
+        send(place, each, 1, 2)
+    await place.until(lambda: len(counted) == 3)
+    size = sum(len(written(viewer).data) for viewer in viewers)
+    assert counted == [("events_delivered", 16), ("event_bytes", size), ("events_unwanted", 4)]
+
+
 @pytest.mark.parametrize("what", ["on_lagging", "on_behind", "on_over"])
 async def test_an_error_about_one_viewer_skips_no_other(
     place: Place, what: str, monkeypatch: pytest.MonkeyPatch
