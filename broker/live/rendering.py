@@ -66,8 +66,8 @@ class Shared:
         self._error: Exception | None = None
 
     def has_made(self, entries: Sequence[Entry]) -> bool:
-        """Whether these were rendered, for another view of the same delivery."""
-        return self._entries is entries
+        """Whether these were rendered, for another view of the same delivery, or it failed: there is no way back."""
+        return self._entries is entries or self._error is not None
 
     def make(self, entries: Sequence[Entry]) -> bytes:
         rendering = self.rendering
@@ -170,7 +170,7 @@ class RenderedView(StreamView):
     def part(self, others: dict[Shared, None]) -> None:
         """No live viewer has this view any more."""
         shared = self._shared
-        del shared.views[self.chunked, self._fill]
+        shared.views.pop((self.chunked, self._fill), None)
         if not shared.views:
             others.pop(shared, None)
 

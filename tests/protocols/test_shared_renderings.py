@@ -42,7 +42,7 @@ Make = Callable[[], Rendering]
 
 LOGS = {
     **{name: recorded(f"{name}.jsonl") for name in ("every_event", "cancelled", "failed")},
-    **{f"made up {seed}": MadeUp(seed, ids=3 + seed).log(60) for seed in range(5)},
+    **{f"made up {seed}": MadeUp(seed, ids=3 + seed).log(60) for seed in range(3)},
 }
 CODECS: dict[str, Codec] = {"0.3": V03(), "1.0": V10(), "0.3 rest": V03Rest(), "simple": Simple()}
 
@@ -356,8 +356,10 @@ def test_an_error_costs_all_that_share() -> None:
     topic = stage.topic
     fresh = topic.accept(log[1:2])
     assert fresh is not None
-    topic.deliver(fresh)
+    late = iter([False, True, True, True])  # once the first has failed
+    topic.deliver(fresh, lambda: next(late))
     assert {failure.viewer for failure in topic.failed} == set(with_ids)
+    assert not topic.behind, "nobody can go on from a rendering that failed"
     assert all(b"word" in written(viewer).data for viewer in others)
 
 

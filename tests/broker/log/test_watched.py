@@ -12,13 +12,15 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.base.metrics import Metrics
+from broker.live.rendering import RenderedView
 from broker.live.topic import Topic
 from broker.live.view import StreamView, TypeFilter
 from broker.live.viewer import Viewer, ViewerState
 from broker.log import watched as module
-from broker.log.history import PAGE_BYTES, History, Page
+from broker.log.history import PAGE_BYTES, PAGE_EVENTS, History, Page
 from broker.log.subscription import Subscription
 from broker.log.watched import WatchedLog, WatchedLogs
+from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
 from emitter.events import Event, ExecutionComplete, Status
 from emitter.store.append import append, prepare
 from emitter.store.connection import connect
@@ -410,6 +412,30 @@ async def test_a_large_message_is_delivered_in_pieces(place: Place) -> None:
     assert place.audience.lagging == [slow]
     assert len(written(slow).data) < 1.5 * PAGE_BYTES
     assert slow.cursor.seq == seqs(slow)[-1], "it goes on from the log where it was left"
+
+
+async def test_much_that_is_rendered_is_delivered_in_pieces(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where viewers share a rendering it is made live, however many events come: not of all of them at once."""
+    watched = await place.enter()
+    [viewer] = place.live(watched)
+    delivered: list[int] = []
+    deliver = Topic.deliver
+
+    def noted(topic: Topic, told: Any, is_late: Any = None) -> Any:
+        delivered.append(len(told))
+        return deliver(topic, told, is_late)
+
+    monkeypatch.setattr(Topic, "deliver", noted)
+    count = 2 * PAGE_EVENTS + 10
+    send(place, watched, *range(1, count + 1))
+    await place.until(lambda: len(seqs(viewer)) == count)
+    for _ in range(2):
+        viewer_of(
+            watched.topic, RenderedView(AiSdk("ex_1"), chunked=False), cursor=watched.topic.last or START
+        ).go_live()
+    send(place, watched, *range(count + 1, 2 * count + 1))
+    await place.until(lambda: len(seqs(viewer)) == 2 * count)
+    assert delivered == [count, PAGE_EVENTS, PAGE_EVENTS, 10]
 
 
 async def test_a_gap_within_a_large_message_is_read(place: Place) -> None:
