@@ -111,6 +111,29 @@ async def test_two_edges_agree_on_what_is_taken_back_and_asked(two_edges: list[E
         assert ("Publish it?" in json.dumps(last)) == at_question, (show.name, last)
 
 
+async def test_viewers_beside_each_other(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Viewers at one edge share their renderings where they can: whenever they come, those who come together are shown
+    the same, and who came in between is shown the rest as those before him were."""
+    turn, told = await begin(two_edges[0], author), one_attempt()
+    some = len(told) // 3
+    edge = two_edges[0]
+    async with contextlib.AsyncExitStack() as stack:
+        waves = []
+        for part in (told[:some], told[some:]):
+            opened = [[await stack.enter_async_context(show.stream(edge, turn)) for _ in range(2)] for show in SHOWS]
+            waves.append([[asyncio.create_task(each.body()) for each in group] for group in opened])
+            await write(turn.author, part)
+        async with asyncio.timeout(20):
+            bodies = [[{*await asyncio.gather(*group)} for group in wave] for wave in waves]
+    for number, show in enumerate(SHOWS):
+        came = [{show.plain(body) for body in wave[number]} for wave in bodies]
+        assert [len(each) for each in came] == [1, 1], show.name
+        [first], [last] = came
+        rest = blocks(last)[1:]
+        assert len(rest) >= some, show.name
+        assert rest[-some:] == blocks(first)[-some:], show.name
+
+
 # --- what no event can do --------------------------------------------------------------------------------------------
 
 HOSTILE = (
