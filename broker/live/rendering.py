@@ -55,12 +55,14 @@ class Rendering(Protocol):
 class Shared:
     """A rendering, and the live views that show what it makes: of each delivery once, for all of them."""
 
-    __slots__ = ("_entries", "_error", "_made", "rendering", "views")
+    __slots__ = ("_entries", "_error", "_made", "rendering", "viewers", "views")
 
     def __init__(self, rendering: Rendering) -> None:
         self.rendering = rendering
         self.views: dict[tuple[bool, bytes], RenderedView] = {}
         """Live ones, each with all viewers that get the same bytes."""
+        self.viewers = 0
+        """Of all of them."""
         self._entries: Sequence[Entry] = ()
         self._made = b""
         self._error: Exception | None = None
@@ -148,8 +150,8 @@ class RenderedView(StreamView):
     # --- shared ---
 
     @property
-    def is_shared(self) -> bool:
-        return len(self._shared.views) > 1
+    def sharers(self) -> int:
+        return self._shared.viewers
 
     def has_made(self, entries: Sequence[Entry]) -> bool:
         return self._shared.has_made(entries)
@@ -165,12 +167,15 @@ class RenderedView(StreamView):
                     break
             else:
                 others[self._shared] = None
+        self._shared.viewers += 1
         return self._shared.views.setdefault((self.chunked, self._fill), self)
 
-    def part(self, others: dict[Shared, None]) -> None:
-        """No live viewer has this view any more."""
+    def part(self, others: dict[Shared, None], *, is_last: bool) -> None:
+        """A viewer of this view is live no more; `is_last`: it was the only one."""
         shared = self._shared
-        shared.views.pop((self.chunked, self._fill), None)
+        shared.viewers -= 1
+        if is_last:
+            shared.views.pop((self.chunked, self._fill), None)
         if not shared.views:
             others.pop(shared, None)
 

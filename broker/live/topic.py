@@ -18,6 +18,8 @@ TAIL_BYTES = 256 * 1024
 EVENTS_AT_ONCE = 16
 """A viewer of another protocol that shares the work with nobody gets at most so many events live. More are rendered in
 turns (`Topic.behind`)."""
+MANY = 8
+"""So many viewers that share the work never wait for it: each on its own would then do it again."""
 
 
 def _is_dense(entries: Sequence[Entry]) -> bool:
@@ -197,9 +199,10 @@ class Topic(Generic[V]):
         group = self.groups.get(viewer.view.key)
         if group is not None:
             group.remove(viewer)
-            if not len(group):
+            is_last = not len(group)
+            group.view.part(self.shared, is_last=is_last)
+            if is_last:
                 del self.groups[viewer.view.key]
-                group.view.part(self.shared)
 
     def mark_backlogged(self, viewer: V) -> None:
         """The viewer's transport still holds bytes of a direct write."""
@@ -255,6 +258,8 @@ class Topic(Generic[V]):
 def _can_wait(group: Group[V], entries: Sequence[Entry], *, late: bool) -> bool:
     """Whether a delivery that is much, or `late`, does without these viewers, who are then shown it in turns."""
     view = group.view
-    if view.is_native or not late:
-        return len(group) == 1 and not view.is_shared
-    return not view.has_made(entries)
+    if view.is_native:
+        return len(group) == 1
+    if late:
+        return view.sharers < MANY and not view.has_made(entries)
+    return view.sharers <= 1

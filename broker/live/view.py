@@ -107,9 +107,9 @@ class StreamView:
     # --- what a view keeps of what it has shown: nothing, or see `broker.live.rendering` ---
 
     @property
-    def is_shared(self) -> bool:
-        """Whether other views of the log need what it makes."""
-        return False
+    def sharers(self) -> int:
+        """Live viewers who need what it makes for this one; 0 if that is not counted."""
+        return 0
 
     def has_made(self, entries: Sequence[Entry]) -> bool:  # noqa: ARG002
         """Whether another view has made what it needs for these entries of a delivery."""
@@ -119,8 +119,8 @@ class StreamView:
         """The view of a viewer that becomes live."""
         return self
 
-    def part(self, others: dict[Any, None]) -> None:
-        """No live viewer has this view any more."""
+    def part(self, others: dict[Any, None], *, is_last: bool) -> None:
+        """A viewer of this view is live no more; `is_last`: it was the only one."""
 
     def apart(self) -> StreamView:
         """The view of a viewer that is live no more."""

@@ -14,6 +14,8 @@ import pytest
 from broker.executions.fold import Fold
 from broker.live.rendering import MAX_MET, RenderedView, Rendering
 from broker.live.topic import EVENTS_AT_ONCE, Topic
+from broker.live.topic import MANY as MANY_SHARERS
+from broker.live.view import StreamView
 from broker.live.viewer import Viewer, ViewerState
 from broker.protocols.a2a.codec import Codec
 from broker.protocols.a2a.projection import MAX_SHOWN_BYTES, TaskProjection
@@ -326,6 +328,26 @@ def test_who_comes_later_joins_in(name: str) -> None:
     assert told == [42]
     stage.tell(5)
     assert told[:6] == [42, 43, 44, 45, 46, 47]
+
+
+@EACH
+@pytest.mark.parametrize("count", [MANY_SHARERS - 1, MANY_SHARERS])
+def test_many_do_not_wait(name: str, count: int) -> None:
+    """In a delivery that takes too long, few who share go back to the log, all of them; many are shown it all the same,
+    since each of them would do the work again."""
+    log, told = run_of(10), list[int]()
+    stage = Stage(log)
+    stage.topic.add(viewer_of(stage.topic, StreamView(named=False)))
+    stage.tell(1)
+    for number in range(count):
+        stage.come(Counted(SAME[name](number), told))  # type: ignore[arg-type]
+    told.clear()
+    stage.tell(1, lambda: True)
+    waited = [viewer.state is ViewerState.REPLAYING for viewer in stage.viewers]
+    assert waited == [count < MANY_SHARERS] * count
+    stage.drain()
+    assert told == [2] * (count if count < MANY_SHARERS else 1)
+    assert all(b"word" in written(viewer).data for viewer in stage.viewers)
 
 
 def test_who_leaves_takes_a_rendering_along() -> None:
