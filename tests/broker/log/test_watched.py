@@ -291,6 +291,7 @@ async def test_what_comes_at_once_is_counted_once(place: Place, monkeypatch: pyt
         viewer_of(each.topic, StreamView(types=TypeFilter("tool:*"), chunked=False)).go_live()
     for each in watched:
         send(place, each, 1, 2)
+    place.watch.flush()
     await place.until(lambda: len(counted) == 3)
     size = sum(len(written(viewer).data) for viewer in viewers)
     assert counted == [("events_delivered", 16), ("event_bytes", size), ("events_unwanted", 4)]
@@ -428,12 +429,14 @@ async def test_much_that_is_rendered_is_delivered_in_pieces(place: Place, monkey
     monkeypatch.setattr(Topic, "deliver", noted)
     count = 2 * PAGE_EVENTS + 10
     send(place, watched, *range(1, count + 1))
+    place.watch.flush()
     await place.until(lambda: len(seqs(viewer)) == count)
     for _ in range(2):
         viewer_of(
             watched.topic, RenderedView(AiSdk("ex_1"), chunked=False), cursor=watched.topic.last or START
         ).go_live()
     send(place, watched, *range(count + 1, 2 * count + 1))
+    place.watch.flush()
     await place.until(lambda: len(seqs(viewer)) == 2 * count)
     assert delivered == [count, PAGE_EVENTS, PAGE_EVENTS, 10]
 
