@@ -176,6 +176,31 @@ async def test_viewers_that_join_at_any_moment_see_the_log(redis_url: str, autho
         assert follower.whole[-1], "of the 200 before the 204"
 
 
+async def test_a_compact_replay_in_gzip_is_both(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Short, coded, and live as ever after it; its ids are good for any other view."""
+    await author.begin()
+    await author.write(*(MessageDelta(message_id="m", delta=f"{number} ") for number in range(500)))
+    path = author.path + "?compact=true"
+    async with (
+        Follower(two_edges, author.path, author.token) as plain,
+        Follower(two_edges, path, author.token, headers=GZIP) as viewer,
+        Follower(two_edges[::-1], path, author.token, headers=GZIP) as other,
+    ):
+        for each in (plain, viewer, other):
+            await each.until_live()
+        assert len(viewer.events) < 10
+        viewer.hang_up()
+        await viewer.until_live(2)
+        await author.say(20)
+        await author.end()
+        for each in (plain, viewer, other):
+            await each.until_done()
+    for each in (viewer, other):
+        assert each.ids[-1] == plain.ids[-1]
+        assert each.events[-21:] == plain.events[-21:]
+        assert each.whole[-1]
+
+
 async def test_a_resume_in_gzip_goes_on_where_another_stopped(two_edges: list[EdgeProcess], author: Author) -> None:
     """A cursor from a stream without gzip, and one from a stream with it."""
     await author.begin()
