@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from emitter.wire.entries import Entry
@@ -67,6 +69,8 @@ class Subscriber(Protocol):
 
 V = TypeVar("V", bound=Subscriber)
 
+NOBODY: Mapping[int, Any] = MappingProxyType({})
+
 
 class Failure(NamedTuple, Generic[V]):
     """A viewer that could not be shown something, and the error."""
@@ -89,8 +93,9 @@ class Group(Generic[V]):
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.writable: dict[int, V] = {}
-        self.backlogged: set[V] = set()
+        # Made for the first member: most logs have one viewer, and an empty set or dict would be a part of its cost.
+        self.writable: Mapping[int, V] = NOBODY
+        self.backlogged: AbstractSet[V] = frozenset()
 
     def __len__(self) -> int:
         return len(self.writable) + len(self.backlogged)
@@ -101,18 +106,26 @@ class Group(Generic[V]):
 
     def add(self, viewer: V) -> None:
         if viewer.fd >= 0 and viewer.transport.get_write_buffer_size() == 0:
+            if not isinstance(self.writable, dict):
+                self.writable = {}
             self.writable[viewer.fd] = viewer
         else:
-            self.backlogged.add(viewer)
+            self._add_backlogged(viewer)
+
+    def _add_backlogged(self, viewer: V) -> None:
+        if not isinstance(self.backlogged, set):
+            self.backlogged = set()
+        self.backlogged.add(viewer)
 
     def remove(self, viewer: V) -> None:
-        if self.writable.get(viewer.fd) is viewer:
+        if isinstance(self.writable, dict) and self.writable.get(viewer.fd) is viewer:
             del self.writable[viewer.fd]
-        self.backlogged.discard(viewer)
+        if isinstance(self.backlogged, set):
+            self.backlogged.discard(viewer)
 
     def mark_backlogged(self, viewer: V) -> None:
         self.remove(viewer)
-        self.backlogged.add(viewer)
+        self._add_backlogged(viewer)
 
     def rest(self) -> None:
         """The log is quiet: keep nothing that only an event needs."""
@@ -120,11 +133,12 @@ class Group(Generic[V]):
     def write(self, data: bytes, failed: list[Failure[V]]) -> int:
         """Write the same bytes to every viewer, synchronously. A viewer whose transport raised is added to `failed`.
         Returns how many bytes that was for all together."""
-        for viewer in [viewer for viewer in self.backlogged if viewer.transport.get_write_buffer_size() == 0]:
-            self.backlogged.discard(viewer)
-            self.add(viewer)
-        for viewer in self.backlogged:
-            _write(viewer, data, failed)
+        if self.backlogged:
+            for viewer in [viewer for viewer in self.backlogged if viewer.transport.get_write_buffer_size() == 0]:
+                self.remove(viewer)
+                self.add(viewer)
+            for viewer in self.backlogged:
+                _write(viewer, data, failed)
         size, send, behind = len(data), os.write, []
         for fd in self.writable:
             try:

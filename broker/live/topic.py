@@ -69,14 +69,15 @@ class Topic(Generic[V]):
         """The renderings (`broker.live.rendering.Shared`) of live viewers of other protocols that others may join."""
         self.tail: list[Entry] = []  # an empty deque has 600 bytes, and most logs that many edges watch are quiet
         self._tail_bytes = 0
-        self._rendered = RenderedOnce()
-        self.lagging: list[V] = []
+        self._rendered: RenderedOnce | None = None
+        # Empty tuples until there is somebody: most logs have one viewer, and four lists would be a part of its cost.
+        self.lagging: Sequence[V] = ()
         """Viewers whose transport filled up during a delivery."""
-        self.over: list[V] = []
+        self.over: Sequence[V] = ()
         """Viewers that a delivery showed the last of what their protocol shows."""
-        self.behind: list[V] = []
+        self.behind: Sequence[V] = ()
         """Viewers that got nothing of a delivery, for lack of time: they are at `before`."""
-        self.failed: list[Failure[V]] = []
+        self.failed: Sequence[Failure[V]] = ()
         """Viewers that could not be shown a delivery. They may have missed it, and must get nothing more."""
 
     # --- what arrives ---
@@ -113,7 +114,7 @@ class Topic(Generic[V]):
             self.tail_start = START if entries[0].seq == 1 else self.last
         self.before = self.last
         self.last = entries[-1].id
-        self._rendered.clear()
+        self._rendered = None
         self.tail += entries
         for entry in entries:
             self._tail_bytes += len(entry.json)
@@ -144,7 +145,7 @@ class Topic(Generic[V]):
             if older and older[-1].seq == self.tail[0].seq - 1:
                 self.tail[:0] = older
                 self._tail_bytes += sum(len(entry.json) for entry in older)
-                self._rendered.clear()
+                self._rendered = None
                 self.tail_start = after
 
     def forget(self) -> None:
@@ -152,7 +153,7 @@ class Topic(Generic[V]):
         self.last = self.before = self.tail_start = self.end = None
         self.tail.clear()
         self._tail_bytes = 0
-        self._rendered.clear()
+        self._rendered = None
 
     @property
     def ended(self) -> bool:
@@ -178,11 +179,13 @@ class Topic(Generic[V]):
 
     def render_tail(self, view: StreamView, entries: Sequence[Entry]) -> bytes:
         """The bytes of the tail's end. Viewers that resume at the same id share them."""
+        if self._rendered is None:
+            self._rendered = RenderedOnce()
         return self._rendered.get(view, entries)
 
     def drop_rendered(self) -> None:
         """The log has been quiet: drop the bytes that resumed viewers share, and the memory of compression."""
-        self._rendered.clear()
+        self._rendered = None
         for group in self.groups.values():
             group.rest()
 
@@ -208,6 +211,12 @@ class Topic(Generic[V]):
         """The viewer's transport still holds bytes of a direct write."""
         self.groups[viewer.view.key].mark_backlogged(viewer)
 
+    def mark_lagging(self, viewer: V) -> None:
+        """Its transport is full."""
+        if not isinstance(self.lagging, list):
+            self.lagging = []
+        self.lagging.append(viewer)
+
     def live(self) -> Iterable[V]:
         for group in self.groups.values():
             yield from group
@@ -221,6 +230,9 @@ class Topic(Generic[V]):
         A view or a transport that raises costs its own viewers alone. Viewers are `behind`, and get nothing, if there
         is much to show to one that shares the work with nobody, or `is_late` says that the delivery takes too long.
         """
+        behind: list[V] = []
+        failed: list[Failure[V]] = []
+        over: list[V] = []
         viewers = events = size = sent = 0
         late = False
         is_much = len(entries) > EVENTS_AT_ONCE
@@ -229,14 +241,14 @@ class Topic(Generic[V]):
             view = group.view
             # Of views that share a rendering all are behind or none: it can stand at one place only.
             if (late or (is_much and not view.is_native)) and _can_wait(group, entries, late=late):
-                self.behind += group
+                behind += group
                 continue
             try:
                 wanted = view.select(entries)
                 data = view.encode(wanted) if wanted else b""
                 is_over = view.is_over
             except Exception as error:  # it costs the viewers of this view alone
-                self.failed += [Failure(viewer, error) for viewer in group]
+                failed += [Failure(viewer, error) for viewer in group]
                 continue
             if not wanted:
                 continue
@@ -245,13 +257,17 @@ class Topic(Generic[V]):
             events += count * len(wanted)
             size += count * len(data)
             if data:
-                sent += group.write(data, self.failed)
+                sent += group.write(data, failed)
             if is_over:
-                self.over += group
+                over += group
             if is_timed and not late:
                 late = is_late()  # type: ignore[misc]  # it is not None if `is_timed`
         for shared in self.shared:
             shared.forget()
+        if behind or failed or over:
+            self.behind = [*self.behind, *behind]
+            self.failed = [*self.failed, *failed]
+            self.over = [*self.over, *over]
         return Delivery(viewers, events, sent, size - sent)
 
 

@@ -292,7 +292,7 @@ class Viewer(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.paused = True
         if self.state is ViewerState.LIVE:
-            self.topic.lagging.append(self)
+            self.topic.mark_lagging(self)
 
     def resume_writing(self) -> None:
         self.paused = False

@@ -261,10 +261,8 @@ class WatchedLogs:
 
     def _report(self, topic: Topic[Viewer]) -> None:
         """Report the viewers that need attention after a delivery."""
-        failed, topic.failed = topic.failed, []
-        behind, topic.behind = topic.behind, []
-        lagging, topic.lagging = topic.lagging, []
-        over, topic.over = topic.over, []
+        failed, behind, lagging, over = topic.failed, topic.behind, topic.lagging, topic.over
+        topic.failed = topic.behind = topic.lagging = topic.over = ()
         for viewer, error in failed:
             self._audience.on_failed(viewer, error)
         self._notify_each(behind, self._audience.on_behind)  # before `lagging`: a viewer in both got nothing of it
@@ -287,7 +285,7 @@ class WatchedLogs:
         topic = watched.topic
         for viewer in [*topic.live(), *(each for each, _ in topic.failed)]:
             self._audience.on_failed(viewer, error)
-        topic.failed, topic.lagging, topic.behind, topic.over = [], [], [], []
+        topic.failed = topic.lagging = topic.behind = topic.over = ()
         topic.forget()
 
     # --- resync ---

@@ -102,7 +102,7 @@ class Ops:
                     viewer.write(viewer.view.wrap(self._latest))
                 except Exception as error:  # it costs this viewer alone
                     self._streams.fail(viewer, error)
-        self.topic.lagging.clear()  # they stay, and get a later snapshot
+        self.topic.lagging = ()  # they stay, and get a later snapshot
 
     # --- stop --------------------------------------------------------------------------------------------------------
 

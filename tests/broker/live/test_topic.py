@@ -285,7 +285,7 @@ def test_only_live_viewers_lag() -> None:
     for viewer in (replaying, closing):
         viewer.pause_writing()
         assert viewer.paused
-    assert topic.lagging == []
+    assert not topic.lagging
 
 
 # --- one viewer's error ----------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_many_events_at_once_are_not_rendered_live_for_one() -> None:
     single.go_live()
     native.go_live()
     topic.deliver(entries(1, EVENTS_AT_ONCE))
-    assert topic.behind == []
+    assert not topic.behind
     topic.deliver(entries(1, EVENTS_AT_ONCE + 1))
     assert topic.behind == [single]
     assert len(ids(native)) == 2 * EVENTS_AT_ONCE + 1
@@ -369,11 +369,12 @@ def test_what_is_kept_rendered_is_bounded() -> None:
     for number in range(300):
         topic.render_tail(StreamView(types=TypeFilter(f"*,x{number}")), missing)
         topic.render_tail(StreamView(types=TypeFilter(f"y{number}")), missing)
+    assert topic._rendered is not None
     kept = topic._rendered._kept
     assert sum(map(len, kept.values())) <= RenderedOnce.MAX_BYTES
     assert len(kept) <= RenderedOnce.MAX_BYTES / RenderedOnce.OVERHEAD_BYTES
     topic.drop_rendered()
-    assert not topic._rendered._kept
+    assert topic._rendered is None
 
 
 # --- a model ---------------------------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def test_what_is_written_to_a_full_live_viewer_keeps_its_order() -> None:
     viewer = live_at(topic)
     (group,) = topic.groups.values()
     group.backlogged.discard(viewer)
-    group.writable[3], viewer.fd = viewer, 3
+    group.writable, viewer.fd = {3: viewer}, 3
     viewer.write(b": hb\n")
     assert (list(group.writable), group.backlogged) == ([], {viewer})
 
