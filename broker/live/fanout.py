@@ -70,6 +70,7 @@ class Subscriber(Protocol):
 V = TypeVar("V", bound=Subscriber)
 
 NOBODY: Mapping[int, Any] = MappingProxyType({})
+NONE: AbstractSet[Any] = frozenset()
 
 
 class Failure(NamedTuple, Generic[V]):
@@ -95,7 +96,7 @@ class Group(Generic[V]):
         self.view = view
         # Made for the first member: most logs have one viewer, and an empty set or dict would be a part of its cost.
         self.writable: Mapping[int, V] = NOBODY
-        self.backlogged: AbstractSet[V] = frozenset()
+        self.backlogged: AbstractSet[V] = NONE
 
     def __len__(self) -> int:
         return len(self.writable) + len(self.backlogged)
