@@ -32,6 +32,7 @@ REFRESH_SECONDS = 30.0
 LIFETIME_SECONDS = 90.0
 CLOSE_SECONDS = 5.0
 MAX_BATCH = 500
+APPLIED_AT_ONCE = 32
 TOO_MANY = "too-many-connections"
 TOO_MANY_RETRY_SECONDS = 5
 
@@ -234,9 +235,21 @@ class Admission:
             raise
         failure = next((reply for reply in replies if isinstance(reply, Exception)), None)
         self._note(failure)
-        for call, reply in zip(calls, replies, strict=True):
-            self._apply(call, reply)
+        await self._apply_each(calls, replies)
         return failure is None
+
+    async def _apply_each(self, calls: Sequence[_Call], replies: Sequence[Any]) -> None:
+        """A few at a time: streams that were admitted open in the next turn of the loop, all in the same one."""
+        applied = 0
+        try:
+            for call, reply in zip(calls, replies, strict=True):
+                if applied % APPLIED_AT_ONCE == APPLIED_AT_ONCE - 1:
+                    await asyncio.sleep(0)
+                self._apply(call, reply)
+                applied += 1
+        finally:
+            for call in calls[applied:]:
+                self._refuse(call.waiters, RedisUnavailable("admission is closed"))
 
     def _note(self, failure: Exception | None) -> None:
         if failure is not None:

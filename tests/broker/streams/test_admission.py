@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from broker.base.error_mapping import to_problem
 from broker.base.problem import Problem
 from broker.cli.embedded import EmbeddedRedis
-from broker.streams.admission import Admission
+from broker.streams.admission import APPLIED_AT_ONCE, Admission
 from emitter.errors import RedisUnavailable
 from emitter.store.connection import connect
 from emitter.wire.ids import now_ms
@@ -120,6 +120,29 @@ async def is_empty(redis: Redis) -> bool:
 
 
 # --- several edges ---------------------------------------------------------------------------------------------------
+
+
+async def test_those_who_are_admitted_together_go_on_in_turns(redis: Redis) -> None:
+    """Each opens a stream then: others' events are delivered between."""
+    async with Admission(redis, "e1", max_connections_per_user=1) as admission:
+        turns: Counter[int] = Counter()
+        turn = 0
+
+        async def count() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        async def admit(owner: Owner) -> None:
+            await admission.admit(owner)
+            turns[turn] += 1
+
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*(admit(Owner(f"u{number}")) for number in range(200)))
+        counting.cancel()
+        assert sum(turns.values()) == 200
+        assert max(turns.values()) <= APPLIED_AT_ONCE
 
 
 async def test_a_user_limit_is_exact_over_edges(redis: Redis, second: Redis, announced: None) -> None:
