@@ -142,6 +142,8 @@ class Plain:
     headers: Mapping[str, str] = {"Content-Type": "text/event-stream"}
     heartbeat = b": hb\n"
     heartbeat_seconds = 10.0
+    fill = b""
+    state_key = None
     is_over = False
     asked = 0
 

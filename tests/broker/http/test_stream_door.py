@@ -112,7 +112,7 @@ async def test_the_head_is_the_same_by_every_way(edge_: EdgeProcess, author: Aut
         "x-request-id": "r1",
         "server": "runcast",
         "x-content-type-options": "nosniff",
-        "vary": "Origin",
+        "vary": "Origin, Accept-Encoding",
         "access-control-allow-origin": ORIGIN,
         "access-control-allow-credentials": "true",
         "access-control-expose-headers": "X-Request-ID, Retry-After, ETag, WWW-Authenticate",
