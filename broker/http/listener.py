@@ -136,6 +136,8 @@ class Listener:
             self.draining = True
             self._report()
             await self._close(settle_seconds)
+            for connection in list(self.connections.silent):  # what they may ask for now, nobody would wait for
+                self._end(connection)
             await tasks.end([watch, *self._opening])
 
     async def _close(self, settle_seconds: float) -> None:
@@ -191,8 +193,8 @@ class Listener:
     def _resume(self) -> None:
         self._turn = None
         self._loop.add_reader(self._sock, self._wake)
-        if self._left_to is None or self._least() is None:
-            self._take(ACCEPTS)
+        if self._left_to is None:
+            self._take(ACCEPTS if self.open >= self._full else self._turn_size())
         elif self._least() == self._left_to:  # it took nothing of what was left to it: it hangs, or is busy
             self._take(max(1, min(ACCEPTS, self.open // 4)))
 
@@ -230,7 +232,10 @@ class Listener:
         sock = _Socket(accepted, self)
         if self._make_transport is not None:
             sock.setblocking(False)
-            self._make_transport(sock, self._factory())
+            try:
+                self._make_transport(sock, self._factory())
+            except OSError:  # the client has left
+                sock.close()
             return
         task = self._loop.create_task(self._open(sock))
         self._opening.add(task)

@@ -19,6 +19,7 @@ from aiohttp.http_parser import HttpRequestParser
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from broker.base.cycles import end_cycle_of
+from broker.base.logging import get_logger
 from broker.base.request_context import request_id_of
 from broker.http.connection import MAX_HEADERS, MAX_LINE_BYTES, Acceptor, Connection, Outcome
 from emitter import tasks
@@ -50,12 +51,14 @@ class StreamDoor:
         self.open_stream = open_stream
         self.connection = connection
         self.opening: set[asyncio.Task[None]] = set()
+        self.is_closed = False
 
     def protocol(self) -> NewConnection:
         return NewConnection(self)
 
     async def close(self, seconds: float) -> None:
         """Wait for streams that open, but not for ever. Call it when the listener has closed."""
+        self.is_closed = True
         if self.opening:
             await asyncio.wait(self.opening, timeout=seconds)
         await tasks.end(self.opening)
@@ -66,6 +69,7 @@ class NewConnection(BaseProtocol):
 
     __slots__ = ("_data", "_door", "_is_opening", "has_ended")
 
+    _log = get_logger()
     ssl_context = peername = sockname = None
     """What aiohttp's requests read of their protocol."""
 
@@ -98,6 +102,10 @@ class NewConnection(BaseProtocol):
             self._data += data
             if len(self._data) > MAX_UNREAD_BYTES and self.transport is not None:
                 self.transport.pause_reading()
+            return
+        if self._door.is_closed:
+            if self.transport is not None:
+                self.transport.abort()
             return
         self._data = data
         if (asked := self._read(data)) is None:
@@ -138,9 +146,16 @@ class NewConnection(BaseProtocol):
         return _Asked(request, None if execution_id is None else execution_id.decode())
 
     async def _open(self, asked: _Asked) -> None:
-        outcome = await self._outcome(asked)
+        try:
+            outcome = await self._outcome(asked)
+        except asyncio.CancelledError:
+            if self.transport is not None:
+                self.transport.abort()
+            raise
         if self.transport is not None:  # no viewer has it, and the client has not left
             self._hand_over(Outcome(request_id_of(asked.request), outcome))
+        elif isinstance(outcome, Exception) and not isinstance(outcome, ConnectionError):
+            self._log.info("stream_not_opened", error=type(outcome).__name__, request_id=request_id_of(asked.request))
 
     async def _outcome(self, asked: _Asked) -> web.StreamResponse | Exception:
         """What came of it. Not in `_open`, whose frame would be in the error's traceback, and hold the error."""

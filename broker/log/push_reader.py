@@ -30,9 +30,12 @@ class PushReader(asyncio.Protocol):
         transport = connection._writer.transport
         self._replaced = transport.get_protocol()
         stream = connection._reader
+        has_ended = stream._eof or transport.is_closing()  # which nobody would report to this protocol
         transport.set_protocol(self)
         stream.feed_eof()
         self.data_received(await stream.read())  # what had arrived before
+        if has_ended:
+            self._end(RedisConnectionError("the connection ended before it was read"))
         transport.resume_reading()
         await self._lost
 

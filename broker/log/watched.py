@@ -266,7 +266,7 @@ class WatchedLogs:
         for viewer, error in failed:
             self._audience.on_failed(viewer, error)
         self._notify_each(behind, self._audience.on_behind)  # before `lagging`: a viewer in both got nothing of it
-        self._notify_each(lagging, self._audience.on_lagging)
+        self._notify_each([viewer for viewer in lagging if viewer.paused], self._audience.on_lagging)
         self._notify_each(over, self._audience.on_over)
 
     def _notify_each(self, viewers: Iterable[Viewer], do: Callable[[Viewer], None]) -> None:

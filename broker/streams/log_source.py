@@ -96,7 +96,7 @@ class LogSource:
 
     async def _replay(self, viewer: Viewer, watched: WatchedLog, wanted: StreamRequest | None) -> None:
         """Read the log after the viewer's cursor until the topic can take over."""
-        joining = 1
+        joining = int(not viewer.has_caught_up)
         self.joining += joining
         try:
             async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:

@@ -214,13 +214,18 @@ class Streams:
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
         viewer = Viewer(self, source.enter(opening), view, opening.identity, wanted.cursor or START)
-        take_over(request, viewer, self._settings.viewer_buffer_bytes)
+        has_ended = take_over(request, viewer, self._settings.viewer_buffer_bytes)
         slot.is_used = True
         self._register(viewer, source, opening)
         with viewer.as_one_write():
             viewer.write_head(head)
             viewer.write(view.wrap(greeting))
-            source.start(viewer, opening)
+            try:
+                source.start(viewer, opening)
+            except Exception as error:  # it is nobody else's any more
+                self.fail(viewer, error)
+        if has_ended:
+            viewer.eof_received()
         return TakenOver()
 
     def _headers(self, opening: Opening) -> Mapping[str, str]:

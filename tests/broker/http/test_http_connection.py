@@ -53,6 +53,17 @@ async def exchange(port: int, data: bytes, *, ends: bool = False) -> bytes:
         writer.transport.abort()
 
 
+def unchunked(body: bytes) -> bytes:
+    pieces = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        pieces.append(body[: int(size, 16)])
+        assert body[int(size, 16) :][:2] == b"\r\n"
+        body = body[int(size, 16) + 2 :]
+    assert pieces.pop() == b"", "the last chunk"
+    return b"".join(pieces)
+
+
 def parsed(raw: bytes) -> Answer:
     head, _, body = raw.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
@@ -167,16 +178,21 @@ async def test_a_half_closed_client_gets_its_answer(edge_: EdgeProcess) -> None:
         assert raw.count(b"HTTP/1.1 200 OK\r\n") == 2, raw
 
 
-async def test_a_half_closed_client_gets_its_stream(edge_: EdgeProcess, redis: Redis) -> None:
-    """To the end of the execution; the probes whether it is still there are comments."""
-    author = Author(redis, "half-closed")
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_a_half_closed_client_gets_its_stream(edge_: EdgeProcess, redis: Redis, coding: str) -> None:
+    """To the end of the execution, after the head; the probes whether it is still there are comments."""
+    author = Author(redis, f"half-closed{coding}")
     await author.begin()
-    task = asyncio.create_task(exchange(edge_.port, get(author.path, author.token), ends=True))
+    asked = get(author.path, author.token).replace(b"\r\n\r\n", f"\r\nAccept-Encoding: {coding}\r\n\r\n".encode())
+    task = asyncio.create_task(exchange(edge_.port, asked, ends=True))
     await eventually("it is there", lambda: edge_.metric("runcast_connections") == 1)
     await asyncio.sleep(1)
     await author.say()
     await author.end()
-    got = await task
+    head, _, body = (await task).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    got = unchunked(body)
+    got = gzip.decompress(got) if coding else got
     ids = re.findall(rb"^id: (\S+)$", got, re.MULTILINE)
     assert [id_.decode() for id_ in ids] == [event.id for event in await author.log()]
     assert b'{"reason":"finished"}' in got

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import json
@@ -22,6 +23,7 @@ from broker.live.viewer import Viewer
 from tests.edges import SECRET, Author, EdgeProcess, call, edge, eventually, token_for
 
 ORIGIN = "https://app.example.com"
+ADDRESSES: Any = {"host": "127.0.0.1", "port": 0, "admin_host": "127.0.0.1", "admin_port": 0}
 _numbers = itertools.count()
 
 
@@ -255,11 +257,10 @@ async def test_a_client_that_leaves_while_its_stream_opens_holds_nothing(redis_s
 async def test_nothing_is_left_for_the_collector(redis_server: Any, redis: Redis) -> None:
     """Streams, refused streams and plain requests leave no transport, request or viewer in a cycle of references:
     what is in one stays until a full collection, 1 to 3 KB a connection."""
-    addresses = {"host": "127.0.0.1", "port": 0, "admin_host": "127.0.0.1", "admin_port": 0}
     ours = (Socket, NewConnection, Connection, Viewer, web.BaseRequest, web.StreamResponse)
     author = Author(redis, "cycles")
     await author.begin()
-    async with Edge(Settings(redis_url=redis_server.url, jwt_secret=SECRET, drain_seconds=0, **addresses)) as here:
+    async with Edge(Settings(redis_url=redis_server.url, jwt_secret=SECRET, drain_seconds=0, **ADDRESSES)) as here:
         gc.collect()
         gc.disable()
         try:
@@ -286,3 +287,36 @@ async def test_nothing_is_left_for_the_collector(redis_server: Any, redis: Redis
             gc.garbage.clear()
             gc.enable()
     assert left == []
+
+
+async def test_connections_that_asked_nothing_end_with_the_edge(redis_server: Any) -> None:
+    """A browser's or a balancer's, in advance: what it would ask for then, nobody would wait for."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with Edge(Settings(redis_url=redis_server.url, jwt_secret=SECRET, drain_seconds=0, **ADDRESSES)) as here:
+            silent = await stack.enter_async_context(Client(here.port))
+            while not here._public.connections.silent:
+                await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                assert await silent.reader.read() == b""
+
+
+async def test_a_history_that_cannot_be_shown_ends_its_stream(
+    redis_server: Any, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens it is told, and holds no slot."""
+    author = Author(redis, "unshown")
+    await author.begin()
+
+    def fail(*_: Any) -> bytes:
+        raise OverflowError("no")
+
+    async with (
+        Edge(Settings(redis_url=redis_server.url, jwt_secret=SECRET, drain_seconds=0, **ADDRESSES)) as here,
+        Client(here.port, get(author.path, author.token)) as first,
+    ):
+        await first.until(b"stream:live")
+        monkeypatch.setattr("broker.live.topic.Topic.render_tail", fail)
+        async with Client(here.port, get(author.path, author.token)) as client:
+            await client.until(b'{"reason":"failed"}')
+        assert len(here.streams) == 1

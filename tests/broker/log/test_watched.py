@@ -313,6 +313,8 @@ async def test_an_error_about_one_viewer_skips_no_other(
 
     monkeypatch.setattr(place.audience, what, fail_for_first)
     monkeypatch.setattr(watched[0].topic, what.removeprefix("on_"), list(viewers))
+    for viewer in viewers:
+        viewer.paused = what == "on_lagging"
     send(place, watched[0], 1)
     place.watch.flush()
     await place.until(lambda: len(done) == 2)
@@ -639,18 +641,20 @@ async def test_a_viewer_that_lags_is_handed_over_once(place: Place) -> None:
 
 @pytest.mark.parametrize("state", [ViewerState.REPLAYING, ViewerState.CLOSING])
 async def test_a_viewer_that_paused_between_deliveries_and_left_stays_gone(place: Place, state: ViewerState) -> None:
-    """A heartbeat may fill a socket too; who has left or is replayed when the next event comes is not taken for
-    lagging, and who still lags is handed over once."""
+    """A heartbeat may fill a socket too; who has left, is replayed or has drained when the next event comes is not
+    taken for lagging, and who still lags is handed over once."""
     watched = await place.enter()
-    left, stays, quick = place.live(watched, 3)
-    for viewer in (left, stays, stays):
+    left, stays, drained, quick = place.live(watched, 4)
+    for viewer in (left, stays, drained):
         viewer.pause_writing()
         viewer.resume_writing()
+    stays.pause_writing()
     left.state = state
     watched.topic.remove(left)
     await place.append(status(1))
     await place.until(lambda: seqs(quick) == [1])
     assert place.audience.lagging == [stays]
+    assert seqs(drained) == [1]
     assert not watched.topic.lagging
 
 
