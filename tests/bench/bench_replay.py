@@ -96,7 +96,7 @@ def _by_client(server: Edge, execution_id: str, compact: bool) -> Opened:
 
 def _by_socket(server: Edge, execution_id: str, compact: bool) -> Opened:
     """Reads and looks at nothing, so that it is the edge's time."""
-    path, header = viewer(execution_id)
+    path, header, *_ = viewer(execution_id)
     query = "?compact=true" if compact else ""
     received = bytearray()
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
