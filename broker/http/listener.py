@@ -31,8 +31,8 @@ ACCEPTS = 16
 LEAVE_SECONDS = 0.01
 """How long a process leaves new connections to a sibling that has fewer. One that is idle takes them at once; one that
 is busy for longer had better not get them."""
-UNEVEN = 50
-"""By a fiftieth of its connections a process may have more than the least full one."""
+UNEVEN = 10
+"""By a tenth of its connections a process may have more than the least full one."""
 FULL_SECONDS = 0.1
 """How long a full process leaves new connections to its siblings."""
 SCARCE_SECONDS = 0.01
