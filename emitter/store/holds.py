@@ -168,7 +168,8 @@ async def _execute(redis: Redis, records: Sequence[str], field: str, together: i
     async with client.pipeline(transaction=False) as pipe:
         for start in range(0, len(records), together):
             part = records[start : start + together]
-            pipe.evalsha(HOLD_SHA, len(part), *part, field)
+            # Not `pipe.evalsha`: a Cluster's pipeline refuses that name, though not the command.
+            pipe.execute_command("EVALSHA", HOLD_SHA, len(part), *part, field)
         return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
 
 

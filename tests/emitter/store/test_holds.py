@@ -42,6 +42,7 @@ from emitter.wire.ids import now_ms
 from emitter.wire.keys import DUE, EXPIRIES, Owner, member
 from emitter.wire.record import Cancel
 from emitter.wire.redact import Redactor
+from tests.clusters import cluster
 
 ALICE = Owner("alice", "acme")
 KEYS = ALICE.execution("ex_1")
@@ -279,6 +280,37 @@ async def test_many_leases_are_renewed_by_few_calls(redis: Redis) -> None:
     with pytest.raises(ResponseError):
         await holds.renew_holds(redis, ["text", *records])
     assert await redis.hexists(records[5], "lease")
+
+
+async def test_in_a_cluster_too_leases_are_renewed() -> None:
+    """Each record at the node that has it, by an emitter and by a client over HTTP; also the first time, when the nodes
+    do not know the script."""
+    with cluster() as made:
+        client: Any = connect(made.url)
+        async with client, Publisher(redis=client) as shared:
+            owners = [Owner(f"user{number}") for number in range(6)]
+            for owner in owners:
+                started = prepare(STARTED, "ex_1", redact=Redactor())
+                await append(client, owner, "ex_1", [started], producer="p", first_seq=1, fields={"hold": "60000"})
+            records = [owner.execution("ex_1").record for owner in owners]
+            assert len({client.get_node_from_key(record).port for record in records}) > 1
+            renewals = await holds.renew_holds(client, [*records, Owner("nobody").execution("ex_1").record])
+            assert min(renewal.ends for renewal in renewals[:-1]) > now_ms() + 50_000
+            assert renewals[-1].ends == 0
+            assert [await client.hget(record, "lease") for record in records] == [
+                b"%d" % each.ends for each in renewals[:-1]
+            ]
+            await over_http(client, STARTED)
+            await over_http(client)
+            assert await client.hexists(KEYS.record, "seen")
+            emitter = AgentEmitter("bob", "ex_2", publisher=shared)
+            await emitter.execution_started("Work")
+            await emitter.flush()
+            record = Owner("bob").execution("ex_2").record
+            async with asyncio.timeout(5):
+                while not await client.hexists(record, "lease"):
+                    await asyncio.sleep(0.05)
+            await emitter.execution_complete(1)
 
 
 # --- cancels ---
