@@ -27,6 +27,9 @@ log = structlog.get_logger("emitter")
 
 SPANS_AT_ONCE, SPANS_PER_SECOND = 20.0, 1.0
 """How many appends of one outbox become spans."""
+REFUSALS_MAX, LONG_ONES = 2, 100
+"""After so many refusals of the short script in a row, so many batches of an outbox are left to the long one: of some
+logs each batch would cost two round trips."""
 
 
 class PublisherOptions(msgspec.Struct, frozen=True):
@@ -87,6 +90,7 @@ class Outbox:
         encode: Callable[[Event, int], Prepared],
         mode: Mode = "any",
         trace: Trace | None = None,
+        producer: str = "",
     ) -> None:
         self._publisher = publisher
         self._mode = mode
@@ -96,11 +100,15 @@ class Outbox:
         self.owner = owner
         self.execution_id = check_execution_id(execution_id)
         self.attempt = attempt
-        self.producer = secrets.token_urlsafe(9)
+        self.producer = producer or secrets.token_urlsafe(9)
         self._packed = PackedAppend(self._command((), 1))
-        self.plain = PlainProducer(owner, execution_id, self.producer, attempt)
+        self.plain = PlainProducer(owner, execution_id, self.producer, attempt, is_exact=mode == "claimed")
         self._may_be_plain = False
         """Whether the log knows this producer, and was as usual when its last batch arrived."""
+        self._refusals = 0
+        """How often in a row the short script did not do."""
+        self._long_ones = 0
+        """How many batches are left to the long script without a try of the short one."""
         options = publisher.options
         self.queue = EventQueue(options.max_queue_events, options.max_queue_bytes, encode)
         self.batch: Batch | None = None
@@ -147,6 +155,9 @@ class Outbox:
     def must_decide(self) -> None:
         """The short script did nothing with the batch, or failed: the long one decides."""
         self._may_be_plain = False
+        self._refusals += 1
+        if self._refusals >= REFUSALS_MAX:
+            self._long_ones, self._refusals = LONG_ONES, REFUSALS_MAX - 1
         self._publisher.schedule(self, urgent=True)
 
     def packed(self, batch: Batch) -> bytes:
@@ -171,10 +182,14 @@ class Outbox:
     def arrived(self, refusal: AppendRefused | None = None) -> None:
         """The batch is in the log, or `refusal` is the reason why its only event is not. The next batch may be sent."""
         assert self.batch is not None
+        if self.is_plain(self.batch):
+            self._refusals = 0
+        self._long_ones = max(0, self._long_ones - 1)
         self.queue.done(self.batch)
         self.batch = None
         self.failures, self._trouble = 0, ""
-        self._may_be_plain = self._mode == "any" or (self._mode == "claimed" and self.attempt > 0)
+        has_plain_mode = self._mode == "any" or (self._mode == "claimed" and self.attempt > 0)
+        self._may_be_plain = has_plain_mode and not self._long_ones
         for flush in self._flushes:
             if flush.position <= self.queue.settled and not flush.done.done():
                 if refusal is not None and flush.position == self.queue.settled:

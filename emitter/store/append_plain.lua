@@ -2,7 +2,7 @@
 -- batches are most of all, and this costs Redis half of `append.lua`.
 --
 -- KEYS  1 record (hash)  2 log (stream, channel)  then those of the next batch, and so on
--- ARGV  per batch: attempt (0: not fenced), producer, producer sequence of the first event, number of events, then type
+-- ARGV  per batch: attempt (0: not fenced; n: exactly this one; -n: none older than n), producer, producer sequence of the first event, number of events, then type
 --       and JSON of each
 -- Reply per batch: events appended; 0: nothing was done, and `append.lua` must decide. That is so unless the log goes on
 --       where this producer left it, and for every rare case: a log that has ended or was taken over, one whose expiries
@@ -22,10 +22,11 @@ for number = 1, #KEYS / 2 do
   local first_event, after = at + 4, at + 4 + count * 2
   local known = call('HMGET', record, 'state', 'ms', 'seq', producer, 'fresh', 'bytes', 'attempt')
   local state, ms_text, reached, bytes = known[1], known[2], known[4], tonumber(known[6])
-  local appended, lines = 0, {}
+  local appended, lines, fence = 0, {}, ARGV[at]
   if reached and reached + 1 == tonumber(ARGV[at + 2]) and bytes and #ms_text == digits
     and state ~= 'completed' and state ~= 'failed' and state ~= 'cancelled'
-    and (ARGV[at] == '0' or ARGV[at] == known[7]) and known[5] and now - known[5] <= fresh_ms then
+    and (fence == '0' or fence == known[7] or (tonumber(fence) < 0 and -fence >= tonumber(known[7] or 0)))
+    and known[5] and now - known[5] <= fresh_ms then
     local part_ends = part_bytes > 0 and bytes - bytes % part_bytes + part_bytes or math.huge
     for event = first_event + 1, after - 1, 2 do bytes = bytes + #ARGV[event] end
     if bytes < part_ends then

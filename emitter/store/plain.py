@@ -38,12 +38,13 @@ def plain_script(limits: LogLimits, channels: Channels) -> Script:
 
 
 class PlainProducer:
-    """A producer of one log. What is the same in each of its batches is packed once."""
+    """A producer of one log. What is the same in each of its batches is packed once. `is_exact`: only while the record
+    has exactly this attempt (mode `claimed`), not also while it has an older one."""
 
-    def __init__(self, owner: Owner, execution_id: str, producer: str, attempt: int) -> None:
+    def __init__(self, owner: Owner, execution_id: str, producer: str, attempt: int, *, is_exact: bool) -> None:
         execution = owner.execution(execution_id)
         self.keys = pack([execution.record, execution.log])
-        self._lead = pack([attempt, producer])
+        self._lead = pack([attempt if is_exact else -attempt, producer])
 
     def arguments(self, batch: Batch) -> bytes:
         """What follows the keys, packed."""

@@ -12,7 +12,7 @@ from emitter.integrations.temporal.execution import Execution
 from emitter.publishing.hooks import Origin, apply_hooks, prepare_end
 from emitter.publishing.outbox import Outbox
 from emitter.publishing.publisher import Publisher
-from emitter.store.append import PackedAppend, prepare_shown
+from emitter.store.append import prepare_shown
 from emitter.tracing.trace import read_trace
 from emitter.wire.envelope import envelope_keys
 from emitter.wire.ids import now_ms
@@ -28,9 +28,7 @@ class SequencedOutbox(Outbox):
     def __init__(
         self, publisher: Publisher, execution: Execution, producer: str, refused: Callable[[Exception], None]
     ) -> None:
-        super().__init__(publisher, execution.owner, execution.id, execution.attempt, self._prepare)
-        self.producer = producer
-        self._packed = PackedAppend(self._command((), 1))  # contains the producer
+        super().__init__(publisher, execution.owner, execution.id, execution.attempt, self._prepare, producer=producer)
         self._shared = publisher
         self._refused = refused
         self._origin = Origin(

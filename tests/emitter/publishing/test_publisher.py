@@ -28,9 +28,10 @@ from emitter.errors import (
     Superseded,
     UnknownInput,
 )
+from emitter.events import ToolProgress
 from emitter.observer import Observer
 from emitter.publishing import publisher
-from emitter.publishing.outbox import PublisherOptions
+from emitter.publishing.outbox import LONG_ONES, PublisherOptions
 from emitter.publishing.pace import FREE
 from emitter.publishing.publisher import Publisher
 from emitter.store.append import LogLimits, PackedAppend, append_command, limits_from
@@ -490,6 +491,57 @@ async def test_the_script_for_plain_events_is_loaded_again(redis: Redis, redis_u
         await emitter.text("c")
         await emitter.flush()
     assert await texts(redis) == "abc"
+
+
+async def test_an_execution_without_a_claim_is_one_call_a_batch(redis: Redis, redis_url: str) -> None:
+    """Its record has no attempt: the short script does all the same."""
+    async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=1) as emitter:
+        await emitter.text("0")
+        await emitter.flush()
+        before = await calls(redis)
+        for word in "1234":
+            await emitter.text(word)
+            await emitter.flush()
+        assert await calls(redis) == before + 4
+        assert await redis.hget(OWNER.execution("ex_1").record, "attempt") is None
+
+
+async def test_a_producer_with_a_name_is_one_call_a_batch(redis: Redis, redis_url: str) -> None:
+    """As Temporal's, whose workers take over from each other."""
+    temporal = pytest.importorskip("emitter.integrations.temporal.sequenced_outbox")
+    execution = temporal.Execution("alice", "ex_1")
+    async with Publisher(redis_url=redis_url) as shared:
+        outbox = temporal.SequencedOutbox(shared, execution, "workflow", lambda error: None)
+        outbox.put(1, ToolProgress(call_id="c"), execution)
+        await outbox.flush()
+        before = await calls(redis)
+        for number in range(2, 6):
+            outbox.put(number, ToolProgress(call_id="c"), execution)
+            await outbox.flush()
+        assert await calls(redis) == before + 4
+        await outbox.close()
+    assert await redis.hget(OWNER.execution("ex_1").record, "p:workflow") == b"5"
+
+
+async def test_of_a_log_that_is_never_usual_batches_cost_one_call(redis: Redis, redis_url: str) -> None:
+    """Each batch ends a part of this log: after two refusals the short script is left alone for many batches, and tried
+    again after those."""
+    shared = Publisher(redis_url=redis_url, limits=LogLimits(log_max_bytes=16))
+    await redis.script_load(shared._plain.text)
+    async with shared, AgentEmitter("alice", "ex_1", publisher=shared) as emitter:
+
+        async def say(batches: int) -> int:
+            before = await calls(redis)
+            for _ in range(batches):
+                await emitter.text("x")
+                await emitter.flush()
+            return await calls(redis) - before
+
+        await emitter.text("x")
+        await emitter.flush()
+        assert await say(2) == 4
+        assert await say(LONG_ONES - 1) == LONG_ONES - 1
+        assert await say(2) == 3
 
 
 async def test_batches_are_no_larger_than_max_batch(redis: Redis, redis_url: str) -> None:

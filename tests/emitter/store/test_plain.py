@@ -41,6 +41,7 @@ async def call(
     redis: Redis,
     *batches: tuple[str, int, Sequence[Prepared]],
     attempt: int = 0,
+    is_exact: bool = True,
     owner: Owner = OWNER,
     limits: LogLimits = LIMITS,
 ) -> list[int]:
@@ -48,7 +49,10 @@ async def call(
     script = plain_script(limits, channels_of(redis))
     await redis.script_load(script.text)
     link = Link(redis)
-    made = [(PlainProducer(owner, id_, "p", attempt), Batch(first, list(new), 0)) for id_, first, new in batches]
+    made = [
+        (PlainProducer(owner, id_, "p", attempt, is_exact=is_exact), Batch(first, list(new), 0))
+        for id_, first, new in batches
+    ]
     (reply,) = await link.exchange(plain_call(script, made), 1)
     await link.aclose()
     assert isinstance(reply, list), reply
@@ -150,6 +154,19 @@ async def test_the_attempt_that_runs_may_append(redis: Redis) -> None:
     await begin(redis)
     await redis.hset(OWNER.execution("ex_1").record, "attempt", "2")
     assert await call(redis, ("ex_1", 2, [delta()]), attempt=2) == [1]
+
+
+@pytest.mark.parametrize(
+    ("known", "attempt", "added"), [(None, 1, 1), ("0", 1, 1), ("1", 2, 1), ("9", 10, 1), ("2", 1, 0), ("10", 9, 0)]
+)
+async def test_without_a_claim_only_an_older_attempt_is_kept_out(
+    redis: Redis, known: str | None, attempt: int, added: int
+) -> None:
+    """As by the long script: a first run, and one that follows another, need no record of their attempt."""
+    await begin(redis)
+    if known is not None:
+        await redis.hset(OWNER.execution("ex_1").record, "attempt", known)
+    assert await call(redis, ("ex_1", 2, [delta()]), attempt=attempt, is_exact=False) == [added]
 
 
 async def test_ids_never_step_back(redis: Redis) -> None:
