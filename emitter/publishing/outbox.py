@@ -153,12 +153,11 @@ class Outbox:
         return batch.is_plain and self._may_be_plain
 
     def must_decide(self) -> None:
-        """The short script did nothing with the batch, or failed: the long one decides."""
+        """The short script did nothing with the batch, or failed: the long one decides. The publisher sends it."""
         self._may_be_plain = False
         self._refusals += 1
         if self._refusals >= REFUSALS_MAX:
             self._long_ones, self._refusals = LONG_ONES, REFUSALS_MAX - 1
-        self._publisher.schedule(self, urgent=True)
 
     def packed(self, batch: Batch) -> bytes:
         return self._packed(batch)

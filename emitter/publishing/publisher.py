@@ -313,9 +313,16 @@ class Publisher:
         self._observer.appended(len(sent), events, time.perf_counter() - self._started)
         if self._tracer.is_on:
             self._trace(sent, replies)
+        again: list[Outbox] = []
         for (outbox, batch), reply in zip(sent, replies, strict=True):
-            if outbox.batch is batch:  # otherwise it was closed meanwhile
+            if outbox.batch is not batch:  # it was closed meanwhile
+                continue
+            if (type(reply) is int and reply == 0) or isinstance(reply, PlainError):
+                self._must_decide(outbox, reply)
+                again.append(outbox)
+            else:
                 self._settle(outbox, reply)
+        self._put_first(again)
         self._arm()
 
     def _take_due(self, now: float) -> Trip[Outbox]:
@@ -325,16 +332,20 @@ class Publisher:
         size = 0
         for number, outbox in enumerate(outboxes):
             if size >= ROUND_TRIP_BYTES:
-                self._due = dict.fromkeys(outboxes[number:])
+                self._due.update(dict.fromkeys(outboxes[number:]))
                 break
             try:
                 batch = outbox.take(now)
                 if batch is None:
                     continue
+                is_plain = self._link is not None and outbox.is_plain(batch)
+                if trip.must_wait(outbox, is_plain=is_plain):
+                    self._due[outbox] = None
+                    continue
                 size += batch.size
                 if self._link is None:
                     trip.add(outbox, batch, outbox.command(batch))
-                elif outbox.is_plain(batch):
+                elif is_plain:
                     trip.add_plain(outbox, batch)
                 else:
                     trip.add(outbox, batch, outbox.packed(batch))
@@ -346,10 +357,16 @@ class Publisher:
     def _send_again(self) -> None:
         self._trip = None
         sent, self._sending = self._sending, []
-        for outbox, batch in sent:
-            if outbox.batch is batch:
-                outbox.late_since = outbox.late_since or self._started
-                self._due[outbox] = None
+        again = [outbox for outbox, batch in sent if outbox.batch is batch]
+        for outbox in again:
+            outbox.late_since = outbox.late_since or self._started
+        self._put_first(again)
+
+    def _put_first(self, outboxes: Sequence[Outbox]) -> None:
+        """Have these sent before those that became due meanwhile: their batches are older."""
+        for outbox in outboxes:
+            self._waiting.pop(outbox, None)
+        self._due = {**dict.fromkeys(outboxes), **self._due}
 
     def _trace(self, sent: Sequence[tuple[Outbox, Batch]], replies: Sequence[Any]) -> None:
         """Record spans of appends, each with the time of earlier tries."""
@@ -364,11 +381,8 @@ class Publisher:
             outbox.late_since = None
 
     def _settle(self, outbox: Outbox, reply: Any) -> None:
-        if type(reply) is int and reply > 0:
+        if type(reply) is int:
             outbox.arrived()
-            return
-        if type(reply) is int or isinstance(reply, PlainError):
-            self._must_decide(outbox, reply)
             return
         if isinstance(reply, Exception):
             log.warning("append_failed", error=str(reply)[:200], execution=outbox.execution_id)

@@ -6,7 +6,8 @@
 --       and JSON of each
 -- Reply per batch: events appended; 0: nothing was done, and `append.lua` must decide. That is so unless the log goes on
 --       where this producer left it, and for every rare case: a log that has ended or was taken over, one whose expiries
---       must be renewed, or of which a part of its bytes ends.
+--       must be renewed, or of which a part of its bytes ends. Then no later batch of that log is appended either: it
+--       would overtake.
 --
 -- Before this text stand its constants: maxlen, part_bytes, fresh_ms, publish, suffix (`emitter.store.plain`).
 
@@ -14,7 +15,7 @@ local call, format = redis.call, string.format
 local time = call('TIME')
 local now_text = format('%d%03d', time[1], time[2] / 1000)
 local now, digits = tonumber(now_text), #now_text
-local reply, at = {}, 1
+local reply, at, refused = {}, 1, nil
 
 for number = 1, #KEYS / 2 do
   local record, log, count = KEYS[number * 2 - 1], KEYS[number * 2], tonumber(ARGV[at + 3])
@@ -24,6 +25,7 @@ for number = 1, #KEYS / 2 do
   local state, ms_text, reached, bytes = known[1], known[2], known[4], tonumber(known[6])
   local appended, lines, fence = 0, {}, ARGV[at]
   if reached and reached + 1 == tonumber(ARGV[at + 2]) and bytes and #ms_text == digits
+    and not (refused and refused[record])
     and state ~= 'completed' and state ~= 'failed' and state ~= 'cancelled'
     and (fence == '0' or fence == known[7] or (tonumber(fence) < 0 and -fence >= tonumber(known[7] or 0)))
     and known[5] and now - known[5] <= fresh_ms then
@@ -48,6 +50,10 @@ for number = 1, #KEYS / 2 do
         'bytes', format('%d', bytes))
       call(publish, log .. suffix, appended == 1 and lines[1] or table.concat(lines))
     end
+  end
+  if appended == 0 then
+    refused = refused or {}
+    refused[record] = true
   end
   reply[number], at = appended, after
 end

@@ -37,6 +37,14 @@ def plain_script(limits: LogLimits, channels: Channels) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+class Part(NamedTuple):
+    """A batch in a call: its keys and its arguments, packed, and how many events it has."""
+
+    keys: bytes
+    arguments: bytes
+    events: int
+
+
 class PlainProducer:
     """A producer of one log. What is the same in each of its batches is packed once. `is_exact`: only while the record
     has exactly this attempt (mode `claimed`), not also while it has an older one."""
@@ -46,15 +54,15 @@ class PlainProducer:
         self.keys = pack([execution.record, execution.log])
         self._lead = pack([attempt if is_exact else -attempt, producer])
 
-    def arguments(self, batch: Batch) -> bytes:
-        """What follows the keys, packed."""
+    def part(self, batch: Batch) -> Part:
         packed = [
             b"%b$%d\r\n%b\r\n" % (_packed_type(event.type), len(event.json), event.json) for event in batch.events
         ]
         first, count = b"%d" % batch.first_seq, b"%d" % len(packed)
-        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+        arguments = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
             self._lead, len(first), first, len(count), count, packed[0] if len(packed) == 1 else b"".join(packed),
         )  # fmt: skip
+        return Part(self.keys, arguments, len(packed))
 
 
 @lru_cache(maxsize=256)
@@ -62,15 +70,15 @@ def _packed_type(type_: str) -> bytes:
     return pack([type_])
 
 
-def plain_call(script: Script, batches: Sequence[tuple[PlainProducer, Batch]]) -> bytes:
+def plain_call(script: Script, parts: Sequence[Part]) -> bytes:
     """The packed command that appends these batches."""
-    count = len(batches)
-    arguments = 3 + 6 * count + 2 * sum([len(batch.events) for _, batch in batches])
+    count = len(parts)
+    arguments = 3 + 6 * count + 2 * sum([part.events for part in parts])
     return b"".join(
         [
             b"*%d\r\n" % arguments,
             pack(["EVALSHA", script.sha, 2 * count]),
-            *[producer.keys for producer, _ in batches],
-            *[producer.arguments(batch) for producer, batch in batches],
+            *[part.keys for part in parts],
+            *[part.arguments for part in parts],
         ]
     )

@@ -435,6 +435,51 @@ async def test_two_emitters_of_one_execution_keep_the_order_of_their_calls(
     assert [message for message in messages if message != "0"] == ["1", "3", "2", "4"]
 
 
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["together", "meanwhile"])
+@pytest.mark.parametrize("loss", ["refusal", "request", "script"])
+async def test_what_is_sent_again_is_not_overtaken_in_its_execution(
+    redis: Redis, road: tuple[Proxy, str], loss: str, meanwhile: bool
+) -> None:
+    """A batch that the short script refuses, or that was lost, is in the log before the end that another emitter says
+    after it, in the same round trip or while it is on its way."""
+    proxy, url = road
+    async with Publisher(redis_url=url) as shared:
+        one, two = (AgentEmitter("alice", "ex_1", publisher=shared) for _ in range(2))
+        for emitter in (one, two):
+            await emitter.tool_progress("c", message="0")
+            await emitter.flush()
+        if loss == "refusal":
+            await redis.hset(OWNER.execution("ex_1").record, "fresh", "1")
+        elif loss == "request":
+            proxy.lose_requests = 1
+        else:
+            await redis.script_flush()
+        await one.tool_progress("c", message="1")
+        while meanwhile and not shared._sending:
+            await asyncio.sleep(0)
+        await two.execution_complete(1)
+        await one.close()
+        await two.close()
+    assert [event["type"] for event in await stored(redis)] == ["tool:progress"] * 3 + ["execution:complete"]
+
+
+async def test_plain_batches_of_one_execution_keep_their_order_across_calls(redis: Redis, redis_url: str) -> None:
+    """More emitters than a call takes batches; only that of the first is refused."""
+    async with Publisher(redis_url=redis_url) as shared:
+        emitters = [AgentEmitter("alice", "ex_1", publisher=shared) for _ in range(BATCHES_MAX + 3)]
+        for emitter in emitters:
+            await emitter.tool_progress("c", message="first")
+        await asyncio.gather(*(emitter.flush() for emitter in emitters))
+        await redis.hdel(OWNER.execution("ex_1").record, f"p:{emitters[0]._outbox.producer}")
+        for number, emitter in enumerate(emitters):
+            await emitter.tool_progress("c", message=str(number))
+        await asyncio.gather(*(emitter.flush() for emitter in emitters))
+        for emitter in emitters:
+            await emitter.close()
+    messages = [event["data"]["message"] for event in await stored(redis)][len(emitters) :]
+    assert messages == [str(number) for number in range(len(emitters))]
+
+
 async def calls(redis: Redis) -> int:
     """Calls of scripts so far."""
     stats = await redis.info("commandstats")
@@ -460,6 +505,29 @@ async def test_one_broken_log_holds_up_no_other_of_its_call(redis: Redis, redis_
                 await emitter.close(timeout=0.1)
     for number in (1, 2):
         assert [event["type"] for event in await stored(redis, f"ex_{number}")] == ["status", "tool:progress"]
+
+
+async def test_a_proxy_that_splits_no_call_gets_one_for_each_batch(redis: Redis, road: tuple[Proxy, str]) -> None:
+    """Once it has said so, as one does that has several servers behind it."""
+    proxy, url = road
+    async with Publisher(redis_url=url) as shared:
+        emitters = [AgentEmitter("alice", f"ex_{number}", publisher=shared) for number in range(3)]
+
+        async def say(word: str) -> int:
+            before = await calls(redis)
+            for emitter in emitters:
+                await emitter.text(word)
+            await asyncio.gather(*(emitter.flush() for emitter in emitters))
+            return await calls(redis) - before
+
+        for word in "01":
+            await say(word)
+        proxy.answers = [b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"]
+        await say("2")
+        assert [await say(word) for word in "34"] == [3, 3]
+        for emitter in emitters:
+            await emitter.close()
+    assert await texts(redis, "ex_2") == "01234"
 
 
 @pytest.mark.parametrize("loss", ["lose_replies", "lose_requests"])

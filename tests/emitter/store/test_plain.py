@@ -50,7 +50,7 @@ async def call(
     await redis.script_load(script.text)
     link = Link(redis)
     made = [
-        (PlainProducer(owner, id_, "p", attempt, is_exact=is_exact), Batch(first, list(new), 0))
+        PlainProducer(owner, id_, "p", attempt, is_exact=is_exact).part(Batch(first, list(new), 0))
         for id_, first, new in batches
     ]
     (reply,) = await link.exchange(plain_call(script, made), 1)
@@ -102,11 +102,12 @@ async def test_what_is_published_is_what_is_stored(redis: Redis) -> None:
 
 
 async def test_batches_of_one_call_are_judged_one_by_one(redis: Redis) -> None:
-    """Also those of one producer, one after the other."""
+    """Also those of one producer, one after the other; behind one that is refused, no other of its log is appended: it
+    would overtake."""
     await begin(redis, "ex_1")
     await begin(redis, "ex_2")
     batches = [("ex_1", 2, [delta()]), ("gone", 2, [delta()]), ("ex_1", 3, [delta()]), ("ex_2", 9, [delta()])]
-    assert await call(redis, *batches, ("ex_2", 2, [delta()] * 2)) == [1, 0, 1, 0, 2]
+    assert await call(redis, *batches, ("ex_2", 2, [delta()] * 2)) == [1, 0, 1, 0, 0]
     assert await redis.exists(OWNER.execution("gone").record, OWNER.execution("gone").log) == 0
     assert len(batches) < BATCHES_MAX
 
