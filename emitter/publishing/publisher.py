@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ClusterCrossSlotError, NoScriptError, RedisError
 
 from emitter import tasks
 from emitter.backoff import backoff_seconds
@@ -404,7 +404,7 @@ class Publisher:
         """The short script did nothing with the batch (0), or failed: the long one decides, for each by itself."""
         if isinstance(reply, PlainError):
             log.debug("append_failed", error=str(reply.error)[:200], execution=outbox.execution_id)
-            if reply.size > 1 and str(reply.error).startswith("CROSSSLOT"):  # a proxy before several servers
+            if reply.size > 1 and isinstance(reply.error, ClusterCrossSlotError):  # a proxy before several servers
                 self._plain_max = 1
         outbox.must_decide()
 
