@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -122,6 +123,7 @@ class Publisher:
         if not isinstance(self.redis, RedisCluster):  # there, commands must find their node
             self._link = Link(self.redis)
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # that of the agent which emits next belongs to it alone
         self._is_open = True
         return self
 
@@ -192,7 +194,7 @@ class Publisher:
         else:
             self._waiting[outbox] = None
             if self._timer is None:
-                self._timer = self._loop.call_later(wait, self._promote)
+                self._timer = self._later(wait, self._promote)
 
     def _promote(self) -> None:
         """Send all that waits, with what began to wait later: they share the round trip."""
@@ -212,7 +214,7 @@ class Publisher:
     def _rest(self, outbox: Outbox) -> None:
         """After an error of Redis for one outbox, try it again after a pause; the others do not wait for it."""
         seconds = backoff_seconds(outbox.failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
-        self._resting[outbox] = asyncio.get_running_loop().call_later(seconds, self._wake_up, outbox)
+        self._resting[outbox] = self._later(seconds, self._wake_up, outbox)
 
     def _wake_up(self, outbox: Outbox) -> None:
         del self._resting[outbox]
@@ -233,7 +235,15 @@ class Publisher:
             return
         wait = 0.0 if self._is_hurried else self._pace.wait(self._loop.time())
         self._is_paced = wait > 0
-        self._next = self._loop.call_later(wait, self._send) if wait > 0 else self._loop.call_soon(self._send)
+        self._next = (
+            self._later(wait, self._send) if wait > 0 else self._loop.call_soon(self._send, context=self._context)
+        )
+
+    def _later(self, seconds: float, callback: Callable[..., None], *arguments: Any) -> asyncio.TimerHandle:
+        return self._loop.call_later(seconds, callback, *arguments, context=self._context)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = self._loop.create_task(work, name="publisher", context=self._context)
 
     def _send(self) -> None:
         """Send one batch of each outbox that is due."""
@@ -252,7 +262,7 @@ class Publisher:
         if self._link is not None and self._link.is_ready:
             self._link.begin(b"".join(commands), len(commands), self._answered)
         else:
-            self._task = self._loop.create_task(self._round_trip(commands), name="publisher")
+            self._start(self._round_trip(commands))
 
     async def _round_trip(self, commands: list[Any]) -> None:
         """A round trip that needs more than a write: a new connection, or the nodes of a Cluster."""
@@ -269,7 +279,7 @@ class Publisher:
             if isinstance(found, Exception):
                 self._fail(found)
             elif not self._has_loaded and any(isinstance(reply, NoScriptError) for reply in found):
-                self._task = self._loop.create_task(self._load_script(), name="publisher")
+                self._start(self._load_script())
             else:
                 self._take_replies(found)
         except Exception as error:  # last resort: one bad batch must not stop the publisher
@@ -301,7 +311,7 @@ class Publisher:
             self._next.cancel()
         if self._is_open:
             self._is_paced = False
-            self._next = self._loop.call_later(seconds, self._send)
+            self._next = self._later(seconds, self._send)
 
     def _take_replies(self, found: list[Any]) -> None:
         self._failures, self._has_loaded = 0, False

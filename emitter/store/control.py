@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ class ControlChannel:
         self._waiters: dict[str, set[_Waiter]] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()  # not that of the first waiter
 
     @contextlib.contextmanager
     def waiting_for(self, channel: str, message: bytes, wake: Callable[[], None]) -> Iterator[None]:
@@ -47,7 +49,8 @@ class ControlChannel:
         self._waiters.setdefault(channel, set()).add(waiter)
         self._changed.set()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="control")
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._run(), name="control", context=self._context)
         try:
             yield
         finally:

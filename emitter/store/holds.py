@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import time
 import weakref
@@ -76,6 +77,7 @@ class Holds:
         self._holds: weakref.WeakSet[Hold] = weakref.WeakSet()
         self._added = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()  # not that of the emitter which comes first
 
     @property
     def fields(self) -> dict[str, str]:
@@ -88,7 +90,8 @@ class Holds:
             self._holds.add(hold)
             self._added.set()
             if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._run(), name="holds")
+                loop = asyncio.get_running_loop()
+                self._task = loop.create_task(self._run(), name="holds", context=self._context)
         return hold
 
     def drop(self, hold: Hold) -> None:

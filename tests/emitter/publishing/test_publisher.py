@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import json
 import os
@@ -753,6 +754,58 @@ async def test_a_publisher_forgets_lanes(redis: Redis, redis_url: str) -> None:
         gc.collect()
         assert [trace() for trace in traces] == [None] * 4
         assert [*shared._due, *shared._waiting, *shared._resting, *shared._sending] == []
+
+
+class Kept:
+    """What an agent has in its context."""
+
+
+CONTEXT: contextvars.ContextVar[Kept | None] = contextvars.ContextVar("of-an-agent", default=None)
+
+
+class InContext(Observer):
+    """In whose context the publisher works."""
+
+    def __init__(self) -> None:
+        self.found: set[Kept | None] = set()
+
+    def appended(self, batches: int, events: int, seconds: float) -> None:
+        self.found.add(CONTEXT.get())
+
+    def append_failed(self) -> None:
+        self.found.add(CONTEXT.get())
+
+
+async def test_a_publisher_works_in_no_agents_context(redis: Redis, road: tuple[Proxy, str]) -> None:
+    """What it logs and traces is not that of the agent which emitted first; and it keeps no agent's context alive, not
+    by its connections, leases and waits for answers either."""
+    proxy, url = road
+    observer = InContext()
+
+    async def agent(number: int) -> tuple[AgentEmitter, weakref.ref[Kept]]:
+        kept = Kept()
+        CONTEXT.set(kept)
+        emitter = AgentEmitter("alice", f"ex_{number}", publisher=shared)
+        await emitter.execution_started("Work")
+        if number == 1:
+            proxy.lose_requests = 1
+        await emitter.text("x")
+        await emitter.text("y")
+        await emitter.flush()
+        waits.enter_context(shared.control.waiting_for("answers", b"x", lambda: None))
+        return emitter, weakref.ref(kept)
+
+    async with Publisher(redis_url=url, observer=observer, options=PublisherOptions(flush_timeout=2)) as shared:
+        waits = contextlib.ExitStack()
+        made = [await asyncio.create_task(agent(number)) for number in range(2)]
+        async with asyncio.timeout(10):
+            while any(kept() for _, kept in made):  # the timers of `flush` are there until their time
+                await asyncio.sleep(0.1)
+                gc.collect()
+        assert observer.found == {None}
+        for emitter, _ in made:
+            await emitter.execution_complete(1)
+        waits.close()
 
 
 async def test_what_was_reported_lost_stays_lost(redis: Redis, road: tuple[Proxy, str]) -> None:
