@@ -213,11 +213,12 @@ class Publisher:
 
     def _rest(self, outbox: Outbox) -> None:
         """After an error of Redis for one outbox, try it again after a pause; the others do not wait for it."""
+        self.forget(outbox)  # it may have become due meanwhile
         seconds = backoff_seconds(outbox.failures, first=RETRY_SECONDS, most=RETRY_SECONDS_MAX)
         self._resting[outbox] = self._later(seconds, self._wake_up, outbox)
 
     def _wake_up(self, outbox: Outbox) -> None:
-        del self._resting[outbox]
+        self._resting.pop(outbox, None)
         self.schedule(outbox, urgent=True)
 
     def forget(self, outbox: Outbox) -> None:

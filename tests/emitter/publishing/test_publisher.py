@@ -234,6 +234,27 @@ async def test_one_broken_log_holds_up_no_other(redis: Redis, redis_url: str) ->
     assert await statuses(redis, "broken") == ["0"]
 
 
+async def test_a_pause_after_an_error_is_one(redis: Redis, redis_url: str) -> None:
+    """What is emitted while the batch is on its way does not send it again at once, nor is there a second timer."""
+    await redis.set(OWNER.execution("broken").log, "not a stream")
+    async with Publisher(redis_url=redis_url) as shared:
+        async with AgentEmitter("alice", "ex_1", publisher=shared) as emitter:  # connects, and loads the script
+            await emitter.status("0", "")
+        broken = AgentEmitter("alice", "broken", publisher=shared)
+        await broken.status("0", "")
+        for number in range(1, 6):
+            while not shared._sending:
+                await asyncio.sleep(0)
+            await broken.status(str(number), "")
+            while shared._sending:
+                await asyncio.sleep(0)
+            assert [*shared._resting] == [broken._outbox]
+            assert [*shared._due] == [*shared._waiting] == []
+        await redis.delete(OWNER.execution("broken").log)
+        await broken.close()
+    assert await statuses(redis, "broken") == list("012345")
+
+
 async def test_redis_away_at_the_start(redis: Redis, road: tuple[Proxy, str]) -> None:
     """Emitting works while nobody answers; everything arrives when somebody does."""
     proxy, url = road
