@@ -315,26 +315,37 @@ class Publisher:
             self._next = self._later(seconds, self._send)
 
     def _take_replies(self, found: list[Any]) -> None:
-        self._failures, self._has_loaded = 0, False
         assert self._trip is not None
-        replies = list(self._trip.replies(found))
-        self._trip = None
-        sent, self._sending = self._sending, []
-        events = sum([len(batch.events) for _, batch in sent])
-        self._observer.appended(len(sent), events, time.perf_counter() - self._started)
-        if self._tracer.is_on:
-            self._trace(sent, replies)
+        sent, replies = self._sending, list(self._trip.replies(found))
+        if len(replies) != len(sent):
+            raise ValueError(f"{len(replies)} replies to {len(sent)} batches")
+        self._failures, self._has_loaded = 0, False
+        self._trip, self._sending = None, []
+        seconds = time.perf_counter() - self._started
+        try:
+            self._observer.appended(len(sent), sum([len(batch.events) for _, batch in sent]), seconds)
+            if self._tracer.is_on:
+                self._trace(sent, replies)
+        finally:
+            self._settle_all(sent, replies)
+        self._arm()
+
+    def _settle_all(self, sent: Sequence[tuple[Outbox, Batch]], replies: Sequence[Any]) -> None:
         again: list[Outbox] = []
         for (outbox, batch), reply in zip(sent, replies, strict=True):
             if outbox.batch is not batch:  # it was closed meanwhile
                 continue
-            if (type(reply) is int and reply == 0) or isinstance(reply, PlainError):
-                self._must_decide(outbox, reply)
-                again.append(outbox)
-            else:
-                self._settle(outbox, reply)
+            try:
+                if (type(reply) is int and reply == 0) or isinstance(reply, PlainError):
+                    self._must_decide(outbox, reply)
+                    again.append(outbox)
+                else:
+                    self._settle(outbox, reply)
+            except Exception as error:  # last resort: the others are settled
+                log.error("append_crashed", exc_info=error, execution=outbox.execution_id)
+                outbox.note_failure(error)
+                self._rest(outbox)
         self._put_first(again)
-        self._arm()
 
     def _take_due(self, now: float) -> Trip[Outbox]:
         """The next batches of the due outboxes, up to the size of one round trip."""
@@ -362,8 +373,16 @@ class Publisher:
                     trip.add(outbox, batch, outbox.packed(batch))
             except (RuncastError, ValueError) as error:  # a merged delta or a field that cannot be stored
                 outbox.fail(error)
+            except Exception as error:  # last resort: the others leave, and its agent hears what is lost
+                self._give_up(outbox, error)
         trip.close()
         return trip
+
+    def _give_up(self, outbox: Outbox, error: Exception) -> None:
+        lost = EventsLost(len(outbox.queue))
+        lost.__cause__ = error
+        log.error("append_crashed", exc_info=error, execution=outbox.execution_id, lost=lost.count)
+        outbox.fail(lost)
 
     def _send_again(self) -> None:
         self._trip = None

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from emitter.errors import (
 from emitter.events import ToolProgress
 from emitter.observer import Observer
 from emitter.publishing import publisher
-from emitter.publishing.outbox import LONG_ONES, PublisherOptions
+from emitter.publishing.outbox import LONG_ONES, Outbox, PublisherOptions
 from emitter.publishing.pace import FREE
 from emitter.publishing.publisher import Publisher
 from emitter.store.append import LogLimits, PackedAppend, append_command, limits_from
@@ -253,6 +253,71 @@ async def test_a_pause_after_an_error_is_one(redis: Redis, redis_url: str) -> No
         await redis.delete(OWNER.execution("broken").log)
         await broken.close()
     assert await statuses(redis, "broken") == list("012345")
+
+
+@contextlib.contextmanager
+def a_bug(place: Any, name: str, found: Callable[[Any], bool] = lambda _: True) -> Iterator[None]:
+    """A function that fails where its first argument is `found`."""
+    original = getattr(place, name)
+
+    def fails(first: Any, *more: Any) -> Any:
+        if found(first):
+            raise TypeError("a bug")
+        return original(first, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, fails)
+        yield
+
+
+@pytest.mark.parametrize("name", ["packed", "is_plain", "take"])
+async def test_a_batch_that_cannot_be_made_is_told_as_lost(redis: Redis, redis_url: str, name: str) -> None:
+    """Whatever the reason: the others of its round trip leave, and its agent hears of it at its next call."""
+    async with Publisher(redis_url=redis_url) as shared:
+        emitters = [AgentEmitter("alice", f"ex_{number}", publisher=shared) for number in range(3)]
+        with a_bug(Outbox, name, lambda outbox: outbox is emitters[1]._outbox):
+            for emitter in emitters:
+                await emitter.status("1", "")
+            await all_arrive([emitters[0], emitters[2]])
+            with pytest.raises(EventsLost) as caught:
+                await emitters[1].status("2", "")
+        assert caught.value.count == 1
+        assert isinstance(caught.value.__cause__, TypeError)
+        for emitter in emitters:
+            await emitter.close()
+    assert [await statuses(redis, f"ex_{number}") for number in range(3)] == [["1"], [], ["1"]]
+
+
+@pytest.mark.parametrize("place", ["reply", "plain", "observer"])
+async def test_a_bug_at_one_reply_strands_no_batch(redis: Redis, redis_url: str, place: str) -> None:
+    """Those that come after it in the round trip are settled; the one itself is sent again, which appends nothing
+    twice."""
+    observer = Counted()
+    async with Publisher(redis_url=redis_url, observer=observer) as shared:
+        emitters = [AgentEmitter("alice", f"ex_{number}", publisher=shared) for number in range(3)]
+
+        async def say() -> None:
+            for emitter in emitters:
+                await (emitter.tool_progress("c") if place == "plain" else emitter.status("1", ""))
+            await all_arrive(emitters)
+
+        await say()
+        bugs = iter([False, True])
+        where = (observer, "appended") if place == "observer" else (Outbox, "arrived")
+        with a_bug(*where, lambda _: next(bugs, False) or place == "observer"):
+            await say()
+        assert next(bugs, None) is None or place == "observer"
+        await say()
+        for emitter in emitters:
+            await emitter.close()
+    assert [len(await stored(redis, f"ex_{number}")) for number in range(3)] == [3, 3, 3]
+
+
+async def all_arrive(emitters: Sequence[AgentEmitter]) -> None:
+    """Without a `flush`, which would send again what was forgotten."""
+    async with asyncio.timeout(5):
+        while any(len(emitter._outbox.queue) for emitter in emitters):
+            await asyncio.sleep(0.01)
 
 
 async def test_redis_away_at_the_start(redis: Redis, road: tuple[Proxy, str]) -> None:
