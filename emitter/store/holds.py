@@ -14,12 +14,20 @@ import hashlib
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 
 from emitter import tasks
 from emitter.store.connection import GONE
@@ -39,6 +47,9 @@ FIRST_SECONDS = 0.1
 """How soon after its first event a hold is renewed, together with the holds that begin meanwhile."""
 RECORDS_MAX = 32
 """Records of one call: while it runs, Redis does nothing else."""
+_OF_SERVER = (BusyLoadingError, ClusterDownError, OutOfMemoryError, ReadOnlyError)
+_OF_SERVER_NOW = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+"""How errors begin that concern all records."""
 PLANNED_MS_MAX = 7 * 86_400_000
 """How far ahead a check may be planned."""
 
@@ -148,29 +159,47 @@ async def renew_holds(
     redis: Redis, records: Sequence[str], field: Literal["lease", "seen"] = Field.LEASE
 ) -> list[Renewal]:
     """Renew the leases of executions. `seen` is the field for a process that cannot be asked to stop, because it
-    publishes over HTTP."""
+    publishes over HTTP. A record that cannot be renewed is logged, and counts as one without a lease. Raises its error
+    if none can be renewed."""
     # Only without a Cluster may one call name records of several owners.
     together = 1 if isinstance(redis, RedisCluster) else RECORDS_MAX
-    replies = await _execute(redis, records, field, together)
+    parts = [records[start : start + together] for start in range(0, len(records), together)]
+    replies = await _execute(redis, parts, field)
     if any(isinstance(reply, NoScriptError) for reply in replies):
         await redis.script_load(HOLD_SCRIPT)
-        replies = await _execute(redis, records, field, together)
-    if together > 1 and any(isinstance(reply, Exception) for reply in replies):
-        # A record that is none keeps no other from its renewal, nor does a proxy before several servers.
-        replies = await _execute(redis, records, field, 1)
-    renewals: list[Renewal] = []
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-        renewals += [Renewal(*each) if isinstance(each, list) else Renewal(each) for each in reply]
-    return renewals
+        replies = await _execute(redis, parts, field)
+    # A record that is none keeps no other from its renewal, nor does a proxy before several servers.
+    split = [[record] for part, reply in zip(parts, replies, strict=True) if _is_of_one(part, reply) for record in part]
+    again = iter(await _execute(redis, split, field) if split else ())
+    found: list[Any] = []
+    for part, reply in zip(parts, replies, strict=True):
+        if _is_of_one(part, reply):
+            found += [each if isinstance(each, Exception) else each[0] for each in islice(again, len(part))]
+        else:
+            found += [reply] * len(part) if isinstance(reply, Exception) else reply
+    failed = [reply for reply in found if isinstance(reply, Exception)]
+    if failed and len(failed) == len(found):
+        raise failed[0]
+    return [_renewal(record, reply) for record, reply in zip(records, found, strict=True)]
 
 
-async def _execute(redis: Redis, records: Sequence[str], field: str, together: int) -> list[Any]:
+def _is_of_one(part: Sequence[str], reply: Any) -> bool:
+    """Whether the reply to a call is an error that may concern only one of its records, and not the whole server."""
+    is_refusal = isinstance(reply, _OF_SERVER) or str(reply).startswith(_OF_SERVER_NOW)
+    return len(part) > 1 and isinstance(reply, Exception) and not is_refusal
+
+
+def _renewal(record: str, reply: Any) -> Renewal:
+    if isinstance(reply, Exception):
+        log.warning("hold_failed", record=record, error=str(reply)[:200])
+        return Renewal(0)
+    return Renewal(*reply) if isinstance(reply, list) else Renewal(reply)
+
+
+async def _execute(redis: Redis, parts: Sequence[Sequence[str]], field: str) -> list[Any]:
     client: Any = redis
     async with client.pipeline(transaction=False) as pipe:
-        for start in range(0, len(records), together):
-            part = records[start : start + together]
+        for part in parts:
             # Not `pipe.evalsha`: a Cluster's pipeline refuses that name, though not the command.
             pipe.execute_command("EVALSHA", HOLD_SHA, len(part), *part, field)
         return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from broker.cli.embedded import EmbeddedRedis
 from broker.executions.publish import publish
@@ -43,6 +43,7 @@ from emitter.wire.keys import DUE, EXPIRIES, Owner, member
 from emitter.wire.record import Cancel
 from emitter.wire.redact import Redactor
 from tests.clusters import cluster
+from tests.emitter.lossy import lossy
 
 ALICE = Owner("alice", "acme")
 KEYS = ALICE.execution("ex_1")
@@ -277,9 +278,53 @@ async def test_many_leases_are_renewed_by_few_calls(redis: Redis) -> None:
     assert await redis.hget(records[5], "lease") == str(renewals[5].ends).encode()
     await redis.set("text", "no record")
     await redis.hdel(records[5], "lease")
-    with pytest.raises(ResponseError):
-        await holds.renew_holds(redis, ["text", *records])
-    assert await redis.hexists(records[5], "lease")
+    renewals = await holds.renew_holds(redis, [*records[:7], "text", *records[7:]])
+    assert await redis.hget(records[5], "lease") == str(renewals[5].ends).encode()
+    assert renewals[7] == holds.Renewal(0)
+    assert [renewal.cancel for renewal in renewals[2:4]] == [b'{"by":"alice"}', b""]
+    assert min(renewal.ends for renewal in (*renewals[2:7], *renewals[8:])) > now_ms() + 50_000
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await holds.renew_holds(redis, ["text"])
+
+
+async def test_a_record_that_is_none_hides_no_cancel(redis: Redis, redis_url: str) -> None:
+    """Of another execution of the process, whose lease and check go on as well."""
+    async with Publisher(redis_url=redis_url) as shared:
+        broken, emitter = (AgentEmitter(user, "ex_1", org="acme", publisher=shared) for user in ("bob", "alice"))
+        for each in (broken, emitter):
+            await each.execution_started("Work")
+            await each.flush()
+        await redis.delete(Owner("bob", "acme").execution("ex_1").record)
+        await redis.set(Owner("bob", "acme").execution("ex_1").record, "no record")
+        await redis.hset(KEYS.record, "cancel", '{"by":"alice"}')
+        await asyncio.wait_for(emitter.until_cancelled(), 10)
+        assert await redis.zscore(DUE, member(ALICE, "ex_1")) is not None
+        await emitter.execution_cancelled(reason="asked")
+        await redis.delete(Owner("bob", "acme").execution("ex_1").record)
+
+
+@pytest.mark.parametrize(
+    ("answer", "lots"),
+    [
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", 0),
+        (b"-READONLY You can't write against a read only replica.\r\n", 0),
+        (b"-BUSY Redis is busy running a script.\r\n", 0),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", 0),
+        (b"-CROSSSLOT Keys in request don't hash to the same slot\r\n", 1),
+    ],
+    ids=lambda each: each[1:].split()[0].decode() if isinstance(each, bytes) else "",
+)
+async def test_what_concerns_the_whole_server_is_not_asked_again_for_each(
+    redis: Redis, redis_server: EmbeddedRedis, tmp_path: Path, answer: bytes, lots: int
+) -> None:
+    """It has enough to do. Where one call is for one server of several, each record is asked for by itself."""
+    await redis.script_load(holds.HOLD_SCRIPT)
+    async with lossy(str(redis_server.socket_path), tmp_path) as (proxy, url), connect(url) as client:
+        proxy.answers = [answer]
+        with contextlib.nullcontext() if lots else pytest.raises(RedisError):
+            await holds.renew_holds(client, ["a", "b", "c"])
+        assert proxy.answers == []
+        assert proxy.lots == lots
 
 
 async def test_in_a_cluster_too_leases_are_renewed() -> None:
