@@ -39,11 +39,13 @@ class Link:
 
     @property
     def is_ready(self) -> bool:
-        """Whether `begin` can send now; otherwise `make_ready` connects, or tests a connection that was quiet."""
+        """Whether `begin` can send now, and no exchange is under way; otherwise `make_ready` connects, or tests a
+        connection that was quiet."""
         replies = self._replies
         return (
             replies is not None
             and replies.is_open
+            and not replies.is_busy
             and time.monotonic() - replies.begun_at < watched.IDLE_SECONDS
             and self._is_on_its_way
         )
@@ -53,7 +55,8 @@ class Link:
         return not isinstance(self._connection, Watched) or self._connection.is_on_its_way
 
     def begin(self, commands: bytes, count: int, done: Done) -> None:
-        """Send `count` packed commands, without a wait: the link is ready and no exchange is under way."""
+        """Send `count` packed commands, without a wait: the link is ready. Raises a `GONE` error if they cannot be
+        sent; `done` is not called then."""
         assert self._replies is not None
         self._replies.begin(commands, count, self._seconds, done)
 
@@ -133,6 +136,10 @@ class _Replies(asyncio.Protocol):
         self._transport.set_protocol(self)
         self.is_open = not self._transport.is_closing()
 
+    @property
+    def is_busy(self) -> bool:
+        return self._done is not None
+
     def begin(self, commands: bytes, count: int, seconds: float, done: Done) -> None:
         assert self._done is None, "an exchange is under way"
         self.begun_at = time.monotonic()
@@ -140,7 +147,11 @@ class _Replies(asyncio.Protocol):
         self._until = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > self._until:
             self._set_timer(self._until)
-        self._transport.write(commands)
+        try:
+            self._transport.write(commands)
+        except Exception as error:
+            self.abort()
+            raise RedisConnectionError(f"the commands could not be sent: {error}") from error
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:

@@ -179,6 +179,34 @@ async def test_a_link_that_is_ready_sends_without_a_wait(redis: Redis) -> None:
     assert not link.is_ready
 
 
+async def test_a_link_is_not_ready_while_it_waits_for_replies(redis: Redis) -> None:
+    link = Link(redis)
+    await link.make_ready()
+    found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    link.begin(command("PING"), 1, found.set_result)
+    assert not link.is_ready
+    assert await asyncio.wait_for(found, 5) == [b"PONG"]
+    assert link.is_ready
+    await link.aclose()
+
+
+async def test_what_cannot_be_written_ends_the_connection(redis: Redis) -> None:
+    """Nobody waits for replies to it, and the next exchange has a new connection."""
+    link = Link(redis)
+    await link.make_ready()
+    found: list[Any] = []
+    nothing: Any = "no bytes"
+    with pytest.raises(RedisConnectionError, match="bytes-like"):
+        link.begin(nothing, 1, found.append)
+    assert not link.is_ready
+    assert await link.exchange(command("PING"), 1) == [b"PONG"]
+    with pytest.raises(RedisConnectionError):
+        await link.exchange(nothing, 1)
+    assert await link.exchange(command("PING"), 1) == [b"PONG"]
+    assert found == []
+    await link.aclose()
+
+
 async def test_a_link_that_is_closed_or_cut_says_so(tcp_redis: Node) -> None:
     """It is not ready, and whoever waits for replies hears that there are none."""
     async with road(tcp_redis.port) as way:
