@@ -207,10 +207,10 @@ class WrongLoop(RuncastError, RuntimeError):
 
 
 class EventsLost(RuncastError):
-    """Closing could not write `count` queued events to the log in time."""
+    """Closing could not write `count` queued events to the log in time; or they cannot be written at all."""
 
-    def __init__(self, count: int) -> None:
-        super().__init__(f"{count} events could not be written before closing")
+    def __init__(self, count: int, why: str = "before closing") -> None:
+        super().__init__(f"{count} events could not be written {why}")
         self.count = count
 
 

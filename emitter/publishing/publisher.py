@@ -253,6 +253,8 @@ class Publisher:
             self._trip = self._take_due(self._loop.time())
             if self._trip.commands:
                 self._begin(self._trip)
+            else:
+                self._arm()
         except Exception as error:  # last resort, as below
             self._fail(error)
 
@@ -379,7 +381,7 @@ class Publisher:
         return trip
 
     def _give_up(self, outbox: Outbox, error: Exception) -> None:
-        lost = EventsLost(len(outbox.queue))
+        lost = EventsLost(len(outbox.queue), f"because of a {type(error).__name__}")
         lost.__cause__ = error
         log.error("append_crashed", exc_info=error, execution=outbox.execution_id, lost=lost.count)
         outbox.fail(lost)

@@ -185,8 +185,9 @@ async def renew_holds(
 
 def _is_of_one(part: Sequence[str], reply: Any) -> bool:
     """Whether the reply to a call is an error that may concern only one of its records, and not the whole server."""
-    is_refusal = isinstance(reply, _OF_SERVER) or str(reply).startswith(_OF_SERVER_NOW)
-    return len(part) > 1 and isinstance(reply, Exception) and not is_refusal
+    if not isinstance(reply, Exception) or len(part) == 1:
+        return False
+    return not (isinstance(reply, _OF_SERVER) or str(reply).startswith(_OF_SERVER_NOW))
 
 
 def _renewal(record: str, reply: Any) -> Renewal:

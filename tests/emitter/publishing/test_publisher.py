@@ -279,7 +279,7 @@ async def test_a_batch_that_cannot_be_made_is_told_as_lost(redis: Redis, redis_u
             for emitter in emitters:
                 await emitter.status("1", "")
             await all_arrive([emitters[0], emitters[2]])
-            with pytest.raises(EventsLost) as caught:
+            with pytest.raises(EventsLost, match="1 events could not be written because of a TypeError") as caught:
                 await emitters[1].status("2", "")
         assert caught.value.count == 1
         assert isinstance(caught.value.__cause__, TypeError)
@@ -311,6 +311,21 @@ async def test_a_bug_at_one_reply_strands_no_batch(redis: Redis, redis_url: str,
         for emitter in emitters:
             await emitter.close()
     assert [len(await stored(redis, f"ex_{number}")) for number in range(3)] == [3, 3, 3]
+
+
+async def test_a_round_trip_of_nothing_strands_no_other(redis: Redis, redis_url: str, monkeypatch: Any) -> None:
+    """Where the batches for which there was room cannot be made, the rest leaves next."""
+    monkeypatch.setattr(publisher, "ROUND_TRIP_BYTES", 1)
+    async with Publisher(redis_url=redis_url) as shared:
+        bad, good = (AgentEmitter("alice", f"ex_{number}", publisher=shared) for number in range(2))
+        with a_bug(Outbox, "packed", lambda outbox: outbox is bad._outbox):
+            for emitter in (bad, good):
+                await emitter.status("1", "")
+            await all_arrive([good])
+        with pytest.raises(EventsLost):
+            await bad.close()
+        await good.close()
+    assert await statuses(redis, "ex_1") == ["1"]
 
 
 async def all_arrive(emitters: Sequence[AgentEmitter]) -> None:
