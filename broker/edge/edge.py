@@ -72,7 +72,7 @@ from emitter.wire.redact import Redactor
 LOOPBACK = "127.0.0.1"
 RECHECK_SECONDS_MAX = 15.0
 MAX_JOINING = 64
-"""Viewers that wait for their first page while more are let in as fast as they come."""
+"""Streams that open or wait for their first page while more are let in as fast as they come."""
 UNREADY_SECONDS = 5.0
 """How long a stopping edge is unready before it stops listening, if the drain takes at least four times as long."""
 

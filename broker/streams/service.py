@@ -112,8 +112,8 @@ class Streams:
 
     @property
     def joining(self) -> int:
-        """Viewers that wait for their first page of a log."""
-        return self._logs.joining
+        """Streams that open, and viewers that wait for their first page of a log."""
+        return self._slots.opening + self._logs.joining
 
     @property
     def draining(self) -> bool:

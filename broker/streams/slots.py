@@ -34,7 +34,8 @@ class StreamSlots:
         self._admission = admission
         self._metrics = metrics
         self._used = used
-        self._held = 0
+        self.opening = 0
+        """Slots of streams that are not open yet, and of exports."""
         self._log = get_logger()
         self.draining = False
 
@@ -48,7 +49,7 @@ class StreamSlots:
         if reason := self._full():
             self.reject(reason)
             raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(random.randint(1, 5)))
-        self._held += 1
+        self.opening += 1
         slot = StreamSlot()
         try:
             await self._count(identity)
@@ -58,12 +59,12 @@ class StreamSlots:
                 if not slot.is_used:
                     self._admission.release(identity.principal)
         finally:
-            self._held -= 1
+            self.opening -= 1
 
     def _full(self) -> str | None:
         if self.draining:
             return "draining"
-        return "capacity" if self._limit and self._used() + self._held >= self._limit else None
+        return "capacity" if self._limit and self._used() + self.opening >= self._limit else None
 
     async def _count(self, identity: Identity) -> None:
         try:
