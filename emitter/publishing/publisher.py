@@ -85,7 +85,8 @@ class Publisher:
         self._tracer = tracer
         found_limits, found_keys = limits_from(os.environ) if limits is None or redact_keys is None else (limits, ())
         self.hooks = hooks_from(os.environ) if hooks is None else name_hooks(hooks)
-        self.redis = redis if redis is not None else connect(redis_url or _redis_url())
+        url = redis_url or read(SharedSettings, os.environ, only={"redis_url"}).redis_url or DEFAULT_URL
+        self.redis = redis if redis is not None else connect(url)
         self._owns_redis = redis is None
         self.channels = channels_of(self.redis)
         self.control = ControlChannel(self.redis)
@@ -446,9 +447,4 @@ class Publisher:
         pipe: Any = self.redis.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command)
-        replies: list[Any] = await pipe.execute(raise_on_error=False)
-        return replies
-
-
-def _redis_url() -> str:
-    return read(SharedSettings, os.environ, only={"redis_url"}).redis_url or DEFAULT_URL
+        return list(await pipe.execute(raise_on_error=False))

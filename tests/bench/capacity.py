@@ -52,7 +52,7 @@ def measured(results: str) -> Measured:
         edge=costs["edge"],
         redis=costs["Redis"],
         agent=costs["agents"],
-        further_viewer=_value(results, "fanout", "1,000 viewers, 100/s: Runcast") * 1e-6,
+        further_viewer=_value(results, "fanout", r"1,000 viewers, \d+/s: Runcast ") * 1e-6,
         open=1 / _value(results, "connects", "authenticated opens"),
         viewer_bytes=_value(results, "memory", "Runcast, 5,000 viewers of an execution each") * 1000,
         event_bytes=_value(results, "logs", "each further event"),
@@ -61,7 +61,8 @@ def measured(results: str) -> Measured:
 
 
 def _row(results: str, section: str, what: str) -> str:
-    found = re.search(rf"<!-- figures: {section} -->.*?(^\| {re.escape(what)}[^|]*\|.*?$)", results, FLAGS)
+    """The first row that begins with `what`, a pattern."""
+    found = re.search(rf"<!-- figures: {section} -->.*?(^\| {what}[^|]*\|.*?$)", results, FLAGS)
     if found is None:
         raise LookupError(f"RESULTS.md has no {what!r} in {section}")
     return found[1]
