@@ -12,6 +12,7 @@ import pytest
 
 from tests.deploy.acl_server import FOLDER, SERVERS, START_SECONDS, AclServer, acl_server
 from tests.edges import Follower, call, edge, stream_path, token_for
+from tests.ports import reserved_ports
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -31,7 +32,10 @@ def cluster() -> Iterator[AclServer]:
     """A cluster of one node that holds every slot, with the users of deploy/redis and these rights."""
     binary = SERVERS["valkey"]
     assert binary is not None
-    with acl_server(binary, "--cluster-enabled", "yes") as started:
+    with (
+        reserved_ports(1) as [bus],  # by default it would be one that the kernel gives to connections
+        acl_server(binary, "--cluster-enabled", "yes", "--cluster-port", f"{bus}") as started,
+    ):
         with started.client("operator") as operator:
             for user in ("edge", "worker"):
                 operator.execute_command("ACL", "SETUSER", user, *rights_in_a_cluster())
