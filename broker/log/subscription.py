@@ -187,7 +187,7 @@ class Subscription:
         await connection.send_command(verb, *self._names(channels), check_health=False)
 
     async def _read(self, connection: Any) -> None:
-        await PushReader(self._on_reply, self._on_read).read(connection)
+        await PushReader(connection, self._on_reply, self._on_read).read()
 
     def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, Exception):

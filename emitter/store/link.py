@@ -15,10 +15,10 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from emitter.store import watched
+from emitter.store.replies import Replies
 from emitter.store.watched import Watched
 
 PING = b"*1\r\n$4\r\nPING\r\n"
-_NOTHING = object()
 Done = Callable[[list[Any] | Exception], None]
 """Takes the replies in order, with an error of the server in the place of its reply, or why there are none."""
 
@@ -35,7 +35,7 @@ class Link:
         pool = redis.connection_pool
         self._seconds = float(pool.connection_kwargs.get("socket_timeout") or 5.0)
         self._connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._replies: _Replies | None = None
+        self._replies: _Exchanges | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -66,7 +66,11 @@ class Link:
             return
         await self._disconnect()
         await self._connection.connect()
-        self._replies = _Replies(self._connection)
+        replies = _Exchanges(self._connection)
+        await replies.take_over()
+        if not replies.is_open:
+            raise RedisConnectionError("the connection was lost as soon as it was made")
+        self._replies = replies
 
     async def _answers(self) -> bool:
         try:
@@ -117,15 +121,12 @@ def _settle(future: asyncio.Future[list[Any] | Exception], found: list[Any] | Ex
         future.set_result(found)
 
 
-class _Replies(asyncio.Protocol):
-    """Takes over the transport of a connection that is logged in, and passes on to the protocol before it what that
-    needs for closing. One timer serves many exchanges: it is set anew only when it has run out."""
+class _Exchanges(Replies):
+    """One timer serves many exchanges: it is set anew only when it has run out."""
 
     def __init__(self, connected: Any) -> None:
+        super().__init__(connected)
         self._connection = connected
-        self._transport = connected._writer.transport
-        self._before = self._transport.get_protocol()
-        self._reader = hiredis.Reader(replyError=connected._parser.parse_error, notEnoughData=_NOTHING)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._until = 0.0
@@ -133,8 +134,7 @@ class _Replies(asyncio.Protocol):
         self._count = 0
         self._done: Done | None = None
         self.begun_at = time.monotonic()
-        self._transport.set_protocol(self)
-        self.is_open = not self._transport.is_closing()
+        self.is_open = True
 
     @property
     def is_busy(self) -> bool:
@@ -148,7 +148,7 @@ class _Replies(asyncio.Protocol):
         if self._timer is None or self._timer.when() > self._until:
             self._set_timer(self._until)
         try:
-            self._transport.write(commands)
+            self.transport.write(commands)
         except Exception as error:
             self.abort()
             raise RedisConnectionError(f"the commands could not be sent: {error}") from error
@@ -165,23 +165,15 @@ class _Replies(asyncio.Protocol):
         if self._loop.time() < self._until:
             self._set_timer(self._until)
         else:
-            self._fail(RedisTimeoutError("Redis has not answered in time"))
+            self.on_lost(RedisTimeoutError("Redis has not answered in time"))
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _NOTHING:
-                self._take(reply)
-        except hiredis.HiredisError as error:
-            self._fail(RedisConnectionError(f"Redis answered nonsense: {error}"))
-
-    def _take(self, reply: Any) -> None:
+    def on_reply(self, reply: Any) -> None:
         if isinstance(reply, RedisConnectionError):  # it is starting, or knows us no more
-            self._fail(reply)
+            self.on_lost(reply)
         elif isinstance(reply, hiredis.PushNotification):
             pass
         elif self._done is None:
-            self._fail(RedisConnectionError("Redis answered what was not asked"))
+            self.on_lost(RedisConnectionError("Redis answered what was not asked"))
         else:
             if isinstance(reply, Exception) and isinstance(self._connection, Watched):
                 self._connection.note_error(reply)
@@ -194,27 +186,16 @@ class _Replies(asyncio.Protocol):
         if done is not None:
             done(found)
 
-    def _fail(self, error: Exception) -> None:
+    def on_lost(self, error: Exception) -> None:
         self.is_open = False
-        self._transport.abort()
+        self.transport.abort()
         self._end(error)
 
     def abort(self) -> None:
         """Nobody hears of the exchange that is under way; without one, nothing happens."""
         if self._done is not None:
             self._done = None
-            self._fail(RedisConnectionError("given up"))
+            self.on_lost(RedisConnectionError("given up"))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.is_open = False
-        self._before.connection_lost(error)
-        self._end(RedisConnectionError(f"the connection to Redis was lost: {error or 'closed by the server'}"))
-
-    def pause_writing(self) -> None:
-        self._before.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._before.resume_writing()

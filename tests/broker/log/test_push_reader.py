@@ -32,7 +32,7 @@ async def test_what_had_arrived_before_is_read_first(connection: Any) -> None:
     for number in range(3):
         await connection.send_command("ECHO", f"{number}", check_health=False)
     await until(lambda: len(connection._reader._buffer) >= 3 * len(b"$1\r\n0\r\n"))
-    reading = asyncio.create_task(PushReader(seen.append, lambda: seen.append("read")).read(connection))
+    reading = asyncio.create_task(PushReader(connection, seen.append, lambda: seen.append("read")).read())
     await until(lambda: len(seen) == 4)
     await connection.send_command("ECHO", "later", check_health=False)
     await until(lambda: len(seen) == 6)
@@ -46,13 +46,13 @@ async def test_a_connection_that_had_ended_is_not_read_for_ever(redis: Redis, co
     await until(lambda: connection._reader._eof)
     async with asyncio.timeout(5):
         with pytest.raises(RedisConnectionError):
-            await PushReader(lambda reply: None, lambda: None).read(connection)
+            await PushReader(connection, lambda reply: None, lambda: None).read()
 
 
 async def test_a_connection_that_ends_ends_the_reading(redis: Redis, connection: Any) -> None:
     """As soon as it does."""
     number = await _id_of(connection)
-    reading = asyncio.create_task(PushReader(lambda reply: None, lambda: None).read(connection))
+    reading = asyncio.create_task(PushReader(connection, lambda reply: None, lambda: None).read())
     await asyncio.sleep(0.05)
     await redis.execute_command("CLIENT", "KILL", "ID", number)
     async with asyncio.timeout(5):
@@ -68,7 +68,7 @@ async def test_an_error_in_a_reply_is_raised_if_its_reader_raises_it(connection:
         if isinstance(reply, Exception):
             raise reply
 
-    reading = asyncio.create_task(PushReader(fail, lambda: reads.append(1)).read(connection))
+    reading = asyncio.create_task(PushReader(connection, fail, lambda: reads.append(1)).read())
     await asyncio.sleep(0)
     await connection.send_command("NO-SUCH-COMMAND", check_health=False)
     async with asyncio.timeout(5):
