@@ -28,6 +28,11 @@ class OpenConnections:
     def add(self, connection: Any, now: float) -> None:
         self.silent[connection] = now
 
+    def replace(self, connection: Any, successor: Any) -> None:
+        """A silent connection has another protocol. Its time goes on: who sends a head in pieces gets no more of it."""
+        if (since := self.silent.pop(connection, None)) is not None:
+            self.silent[successor] = since
+
     def mark_busy(self, connection: Any) -> None:
         """A request has arrived."""
         self.silent.pop(connection, None)

@@ -169,12 +169,12 @@ class NewConnection(BaseProtocol):
         transport, self.transport = self.transport, None
         if transport is None or transport.is_closing():
             return
-        connection = self._door.connection()
+        connections, connection = self._door.acceptor.connections, self._door.connection()
         connection.outcome = outcome
-        self._door.acceptor.connections.remove(self)
         transport.set_protocol(connection)
         transport.resume_reading()
         connection.connection_made(transport)
+        connections.replace(self, connection)
         connection.data_received(self._data)
         if self.has_ended and not connection.eof_received():
             transport.close()

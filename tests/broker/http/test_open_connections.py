@@ -75,3 +75,16 @@ def test_who_takes_nothing_of_an_answer_may_go_and_a_slow_reader_may_not(connect
     assert connections.evictable(STALLED_SECONDS, spared_seconds=0) is deaf
     connections.remove(deaf)
     assert connections.evictable(STALLED_SECONDS, spared_seconds=0) is None
+
+
+def test_another_protocol_gives_a_connection_no_more_time(connections: OpenConnections) -> None:
+    """Of one whose first bytes were no whole request; one that was busy is not silent for it."""
+    first, second, busy, after = (Named() for _ in range(4))
+    connections.add(first, 0)
+    connections.add(second, 10)
+    connections.replace(first, second)
+    assert connections.overdue(FIRST_REQUEST_SECONDS) == [second]
+    connections.add(busy, 0)
+    connections.mark_busy(busy)
+    connections.replace(busy, after)
+    assert connections.overdue(FIRST_REQUEST_SECONDS) == [second]
