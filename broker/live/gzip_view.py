@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from broker.live.gzip_body import Piece, deflated, stored
 from broker.live.packed_group import PackedGroup, Packers
 from broker.live.sse import chunk
-from broker.live.view import StreamView, TypeFilter
+from broker.live.view import StreamView
 from emitter.wire.entries import Entry
 
 
@@ -19,23 +20,9 @@ class GzipView(StreamView):
 
     coding = "gzip"
 
-    def __init__(
-        self,
-        packers: Packers,
-        *,
-        named: bool = True,
-        types: TypeFilter | None = None,
-        chunked: bool = True,
-        heartbeat_event: bool = False,
-        heartbeat_seconds: float | None = None,
-    ) -> None:
-        super().__init__(
-            named=named,
-            types=types,
-            chunked=chunked,
-            heartbeat_event=heartbeat_event,
-            heartbeat_seconds=heartbeat_seconds,
-        )
+    def __init__(self, packers: Packers, **view: Any) -> None:
+        """`view`: what a `StreamView` takes."""
+        super().__init__(**view)
         self.packers = packers
         self.key = (*self.key, self.coding)
 

@@ -33,6 +33,7 @@ LIFETIME_SECONDS = 90.0
 CLOSE_SECONDS = 5.0
 MAX_BATCH = 500
 APPLIED_AT_ONCE = 32
+"""Calls whose streams open in one turn of the loop."""
 TOO_MANY = "too-many-connections"
 TOO_MANY_RETRY_SECONDS = 5
 
@@ -239,7 +240,7 @@ class Admission:
         return failure is None
 
     async def _apply_each(self, calls: Sequence[_Call], replies: Sequence[Any]) -> None:
-        """A few at a time: streams that were admitted open in the next turn of the loop, all in the same one."""
+        """A few at a time: the streams that one call admits open in the next turn of the loop."""
         applied = 0
         try:
             for call, reply in zip(calls, replies, strict=True):

@@ -2,8 +2,8 @@
 -- batches are most of all, and this costs Redis half of `append.lua`.
 --
 -- KEYS  1 record (hash)  2 log (stream, channel)  then those of the next batch, and so on
--- ARGV  per batch: attempt (0: not fenced; n: exactly this one; -n: none older than n), producer, producer sequence of the first event, number of events, then type
---       and JSON of each
+-- ARGV  per batch: attempt (0: not fenced; n: exactly this one; -n: none older than n), producer, producer sequence of
+--       the first event, number of events, then type and JSON of each
 -- Reply per batch: events appended; 0: nothing was done, and `append.lua` must decide. That is so unless the log goes on
 --       where this producer left it, and for every rare case: a log that has ended or was taken over, one whose expiries
 --       must be renewed, or of which a part of its bytes ends. Then no later batch of that log is appended either: it
