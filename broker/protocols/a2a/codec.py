@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from broker.executions.attachments import padded
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
-from broker.protocols.a2a.model import FilePart, ListTasks, Send, Task, TaskPage, TaskQuery, Update
+from broker.protocols.a2a.model import Artifact, FilePart, ListTasks, Part, Send, Task, TaskPage, TaskQuery, Update
 from emitter.wire.ascii_json import ascii_json
 
 MAX_PAGE = 100
@@ -80,6 +81,17 @@ def encode(value: Any) -> bytes:
 def compact(**fields: Any) -> dict[str, Any]:
     """An object without what is unset or empty."""
     return {name: value for name, value in fields.items() if value or not (value is None or value in _EMPTY)}
+
+
+def artifact_object(artifact: Artifact, part_object: Callable[[Part], dict[str, Any]]) -> dict[str, Any]:
+    """What all versions make of an artifact, but for its parts. Not by `compact`, for it comes with each update."""
+    made: dict[str, Any] = {"artifactId": artifact.artifact_id}
+    if artifact.name is not None:
+        made["name"] = artifact.name
+    made["parts"] = [part_object(part) for part in artifact.parts]
+    if artifact.metadata:
+        made["metadata"] = artifact.metadata
+    return made
 
 
 def milliseconds(text: str) -> int:

@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from broker.protocols.a2a.codec import MAX_PARTS, Params, compact, read
+from broker.protocols.a2a.codec import MAX_PARTS, Params, artifact_object, compact, read
 from broker.protocols.a2a.errors import INVALID_PARAMS, METHOD_NOT_FOUND, A2AError
 from broker.protocols.a2a.model import (
-    Artifact,
     DataPart,
     FilePart,
     ListTasks,
@@ -102,7 +101,7 @@ class V03:
             contextId=task.context_id,
             status=_status(task.status),
             history=[message(each) for each in task.history],
-            artifacts=[_artifact(each) for each in task.artifacts],
+            artifacts=[artifact_object(each, _part) for each in task.artifacts],
             metadata=task.metadata,
             kind="task",
         )
@@ -120,7 +119,7 @@ class V03:
         about = {"taskId": update.task_id, "contextId": update.context_id, "metadata": update.metadata}
         if isinstance(update, StatusUpdate):
             return {**about, "kind": "status-update", "status": _status(update.status), "final": update.final}
-        chunk = {"artifact": _artifact(update.artifact), "append": update.append, "lastChunk": update.last}
+        chunk = {"artifact": artifact_object(update.artifact, _part), "append": update.append, "lastChunk": update.last}
         return {**about, "kind": "artifact-update", **chunk}
 
 
@@ -141,16 +140,6 @@ def message(said: Message) -> dict[str, Any]:
         extensions=list(said.extensions),
         referenceTaskIds=list(said.reference_task_ids),
     )
-
-
-def _artifact(artifact: Artifact) -> dict[str, Any]:
-    made: dict[str, Any] = {"artifactId": artifact.artifact_id}
-    if artifact.name is not None:
-        made["name"] = artifact.name
-    made["parts"] = [_part(part) for part in artifact.parts]
-    if artifact.metadata:
-        made["metadata"] = artifact.metadata
-    return made
 
 
 def _part(part: Part) -> dict[str, Any]:

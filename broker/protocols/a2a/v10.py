@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
-from broker.protocols.a2a.codec import MAX_PAGE, MAX_PARTS, Params, compact, milliseconds, read
+from broker.protocols.a2a.codec import MAX_PAGE, MAX_PARTS, Params, artifact_object, compact, milliseconds, read
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import (
-    Artifact,
     DataPart,
     FilePart,
     ListTasks,
@@ -135,7 +134,7 @@ class V10:
             contextId=task.context_id,
             status=_status(task.status),
             history=[message(each) for each in task.history],
-            artifacts=[_artifact(each) for each in task.artifacts],
+            artifacts=[artifact_object(each, _part) for each in task.artifacts],
             metadata=task.metadata,
         )
 
@@ -158,7 +157,7 @@ class V10:
         if isinstance(update, StatusUpdate):
             shape["status"] = _status(update.status)
         else:
-            shape["artifact"] = _artifact(update.artifact)
+            shape["artifact"] = artifact_object(update.artifact, _part)
             shape["append"], shape["lastChunk"] = update.append, update.last
         shape["metadata"] = update.metadata
         return {"statusUpdate" if isinstance(update, StatusUpdate) else "artifactUpdate": shape}
@@ -180,16 +179,6 @@ def message(said: Message) -> dict[str, Any]:
         extensions=list(said.extensions),
         referenceTaskIds=list(said.reference_task_ids),
     )
-
-
-def _artifact(artifact: Artifact) -> dict[str, Any]:
-    made: dict[str, Any] = {"artifactId": artifact.artifact_id}
-    if artifact.name is not None:
-        made["name"] = artifact.name
-    made["parts"] = [_part(part) for part in artifact.parts]
-    if artifact.metadata:
-        made["metadata"] = artifact.metadata
-    return made
 
 
 def _part(part: Part) -> dict[str, Any]:
