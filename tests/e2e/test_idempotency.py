@@ -288,12 +288,15 @@ async def test_broken_connections_to_redis_cost_and_double_nothing(
         raise AssertionError
 
     async def ask(name: int) -> list[str]:
-        return [await insist(f"k{name}-{number}") for number in range(25)]
+        started = []
+        while len(started) < 25 or (503 not in statuses and len(started) < 500):  # until one was hit
+            started.append(await insist(f"k{name}-{len(started)}"))
+        return started
 
     async with normal_connections_killed(client, every_seconds=0.02):
         started = [execution_id for each in await asyncio.gather(*map(ask, range(4))) for execution_id in each]
-    assert len(set(started)) == 100
-    assert set(statuses) <= {202, 503}
+    assert len(set(started)) == len(started) >= 100
+    assert set(statuses) == {202, 503}
     await ended(alice, client, started)
     assert sorted(runs) == sorted(started)
     assert await alice.executions(client) == set(started)
