@@ -47,7 +47,7 @@ class AclServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, or start it again with the data that it left, and wait until it answers."""
+        """Start it, or start it again with the data that it left, and wait until it has read them."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -60,7 +60,8 @@ class AclServer:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
             probe.sendall(b"PING\r\n")
             assert probe.recv(16).startswith(b"-NOAUTH"), "the default user is not off"
-            return True
+            with self.client("operator") as client, contextlib.suppress(redis.BusyLoadingError):
+                return bool(client.ping())
         return False
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
