@@ -22,7 +22,7 @@ LEAVES = {path.stem for path in (ROOT / "emitter").glob("*.py")} - {"__init__", 
 FOR_THE_BROKER = {*LEAVES, "wire", "tracing", "settings", "store", "publishing.hooks"}
 """What of the emitter an edge is made of."""
 EXCEPTIONS = {
-    ("broker.cli.main", "emitter.__main__"),  # `runcast worker` is the emitter's own command
+    ("broker.__main__", "emitter.__main__"),  # `runcast worker` is the emitter's own command
     ("broker.cli.doctor.network_path", "emitter.publishing"),  # it sends events to see them arrive
 }
 MAX_CHAIN = 17

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
-import shlex
-import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 
-from broker.auth.claims import SCOPES
 from broker.base.logging import configure_logs
-from broker.base.settings import Settings, load_settings
-from broker.cli.embedded import EmbeddedRedis
-from broker.edge.signing import minted
-from broker.edge.supervisor import Supervisor
+from broker.base.settings import Settings
+from broker.cli.local import edge, end_process, local, runcast_command, start_worker
 from broker.executions.publish import edge_hooks
 from emitter.errors import InvalidEvent, RuncastError
-from emitter.settings import with_defaults
 from emitter.store.append import append, prepare
 from emitter.store.connection import connect
 from emitter.wire.envelope import decode_envelope
@@ -34,8 +25,6 @@ from emitter.wire.redact import Redactor
 
 USER = "demo"
 AGENTS = "emitter.demo:agents"
-READY_SECONDS = 30.0
-STOP_SECONDS = 15.0
 MAX_GAP_SECONDS = 10.0
 """No pause of a recording is played longer than this."""
 
@@ -47,78 +36,30 @@ async def run(settings: Settings, *, script: str | None, speed: float) -> int:
         raise ValueError("--speed is above 0")
     edge_hooks(settings)
     configure_logs("warning", console=sys.stderr.isatty())
-    async with contextlib.AsyncExitStack() as stack:
-        redis_url = settings.redis_url or stack.enter_context(EmbeddedRedis()).url
-        secret = settings.jwt_secret or secrets.token_urlsafe(32)
-        environ = {
-            **with_defaults(os.environ, drain_seconds="0.5", grace_seconds="3"),
-            "RUNCAST_REDIS_URL": redis_url,
-            "RUNCAST_JWT_SECRET": secret,
-            "RUNCAST_HOST": "127.0.0.1",
-            "RUNCAST_ADMIN_HOST": "127.0.0.1",
-            "RUNCAST_LOG_LEVEL": "warning",
-        }
-        local = load_settings(environ)
-        supervisor = Supervisor(local, 1, environ)
-        edge = asyncio.create_task(supervisor.run(), name="edge")
-        if not recording:
-            await stack.enter_async_context(worker(environ))
-        token = minted(local, USER, scopes=SCOPES, ttl=7 * 86_400)
-        url = f"http://127.0.0.1:{local.port}"
-        try:
-            await asyncio.wait([edge, playing := asyncio.create_task(ready(local))], return_when="FIRST_COMPLETED")
-            if edge.done():
-                playing.cancel()
-                await edge  # raises what kept it from starting
-                return 1
-            await playing
-            print(welcome(url, token, recorded=bool(recording)), flush=True)
+    with local(settings) as where:
+        async with _worker(where.environ, runs=not recording), edge(where) as serving:
+            print(welcome(where.url, where.token(USER), recorded=bool(recording)), flush=True)
             if recording:
-                await play(redis_url, recording, speed, url)
-            await edge
-        finally:
-            supervisor.stop()
-            await asyncio.gather(edge, return_exceptions=True)
+                await play(where.environ["RUNCAST_REDIS_URL"], recording, speed, where.url)
+            await serving
     print("stopped")
     return 0
 
 
-async def ready(settings: Settings) -> None:
-    """Wait until the edge answers. Raises `TimeoutError`."""
-    url = f"http://127.0.0.1:{settings.admin_port}/readyz"
-    async with asyncio.timeout(READY_SECONDS), aiohttp.ClientSession() as session:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(url) as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(0.05)
-
-
 @contextlib.asynccontextmanager
-async def worker(environ: dict[str, str]) -> AsyncIterator[None]:
+async def _worker(environ: Mapping[str, str], *, runs: bool) -> AsyncIterator[None]:
     """A worker process with the demo agents, for the length of a block."""
-    command = [sys.executable, "-m", "emitter", AGENTS]
-    # Its own session: Ctrl-C is for us, and we stop it after the edge.
-    process = await asyncio.create_subprocess_exec(*command, env=environ, start_new_session=True)
+    process = await start_worker(AGENTS, environ) if runs else None
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if process is not None:
+            await end_process(process)
 
 
 def welcome(url: str, token: str, *, recorded: bool) -> str:
     """What a newcomer copies next."""
-    command = shlex.quote(str(Path(sys.argv[0]).absolute())) if os.access(sys.argv[0], os.X_OK) else "runcast"
-    if command.endswith("__main__.py"):
-        command = f"{shlex.quote(sys.executable)} -m broker"
+    command = runcast_command()
     start = f'{command} run analyst "{Path.cwd()}" --follow'
     panel = f'{command} run panel "{Path.cwd()}" --follow'
     lines = [

@@ -22,8 +22,9 @@ from broker.auth.tokens import DEFAULT_SCOPES
 from broker.base.logging import configure_logs
 from broker.base.settings import Settings, describe, load_settings
 from broker.base.version import version
-from broker.cli import demo
+from broker.cli import demo, dev
 from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
+from broker.cli.dev import MissingLibrary
 from broker.cli.doctor.findings import as_text, is_well
 from broker.cli.doctor.network_path import Caller, caller_of, look_at_way
 from broker.cli.doctor.redis import USER as DOCTOR
@@ -38,7 +39,6 @@ from broker.edge.signing import minted, static_key
 from broker.edge.supervisor import Supervisor
 from broker.edge.typescript import build_typescript
 from broker.executions.publish import edge_hooks
-from emitter.__main__ import main as worker_main
 from emitter.errors import InvalidEvent, InvalidSetting
 from emitter.settings import with_defaults
 from emitter.store.connection import one_line
@@ -54,8 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a mark the terminal cannot show must not end the command
-    if arguments[:1] == ["worker"]:
-        return worker_main(arguments[1:])
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RedisError, RedisClusterException) as error:
         print(f"runcast: Redis: {one_line(error)}", file=sys.stderr)
         return 1
-    except (ApiError, EdgeUnreachable, NoServer, NotAStream, OSError) as error:
+    except (ApiError, EdgeUnreachable, MissingLibrary, NoServer, NotAStream, OSError) as error:
         print(f"runcast: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -83,12 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--speed", type=float, default=1.0, help="how many times faster to play it (default 1)")
     each.set_defaults(command=_demo)
 
+    each = commands.add_parser("dev", help="run your agents with all they need on this machine; reload their code")
+    each.add_argument("agents", metavar="MODULE:AGENTS", help="where the Agents object is, e.g. my_package:agents")
+    each.set_defaults(command=_dev)
+
     each = commands.add_parser("serve", help="run an edge")
     each.add_argument("--workers", type=_workers, metavar="N", help="N supervised processes on one port")
     each.add_argument("--dev", action="store_true", help="loopback only, with a generated secret")
     each.set_defaults(command=_serve)
 
-    # `runcast worker` is dispatched before parsing; it stands here to be listed.
+    # `broker.__main__` has run `runcast worker`; it stands here to be listed.
     commands.add_parser("worker", help="run agents: runcast worker MODULE:AGENTS", add_help=False)
 
     each = commands.add_parser("run", help="start an execution, and watch it")
@@ -151,6 +153,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     return asyncio.run(demo.run(load_settings(os.environ), script=arguments.script, speed=arguments.speed))
 
 
+def _dev(arguments: argparse.Namespace) -> int:
+    return asyncio.run(dev.run(load_settings(os.environ), arguments.agents))
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     environ = dict(os.environ)
     if arguments.dev:
@@ -177,7 +183,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _with_redis(settings: Settings) -> Settings:
     if settings.redis_url:
         return settings
-    allowed = "the address of a Redis or Valkey (only `runcast demo` brings its own)"
+    allowed = "the address of a Redis or Valkey (`runcast dev` and `runcast demo` bring their own)"
     raise InvalidSetting("RUNCAST_REDIS_URL", "", allowed)
 
 
