@@ -132,6 +132,11 @@ class EdgeClient:
         """The execution's folded state."""
         return await self._call("GET", execution_path(execution_id))
 
+    async def executions(self, *, state: str | None = None, limit: int = 20) -> dict[str, Any]:
+        """The newest executions: {executions, nextCursor}."""
+        query = {"limit": str(limit)} | ({} if state is None else {"state": state})
+        return await self._call("GET", f"/api/agent/executions?{urlencode(query)}")
+
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:

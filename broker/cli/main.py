@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from redis.exceptions import RedisClusterException, RedisError
@@ -24,6 +24,7 @@ from broker.base.settings import Settings, describe, load_settings
 from broker.base.version import version
 from broker.cli import demo, dev
 from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
+from broker.cli.control import answered, cancelled, listed
 from broker.cli.dev import MissingLibrary
 from broker.cli.doctor.findings import as_text, is_well
 from broker.cli.doctor.network_path import Caller, caller_of, look_at_way
@@ -107,6 +108,25 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--after", metavar="ID", help="begin after this event id")
     _edge_arguments(each)
     each.set_defaults(command=_tail)
+
+    each = commands.add_parser("ls", help="list your newest executions")
+    each.add_argument("--state", help="only these: queued, running, waiting_input, completed, failed or cancelled")
+    each.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default 20)")
+    _edge_arguments(each)
+    each.set_defaults(command=_list)
+
+    each = commands.add_parser("cancel", help="cancel an execution")
+    each.add_argument("execution")
+    each.add_argument("--reason", help="shown to its viewers")
+    _edge_arguments(each)
+    each.set_defaults(command=_cancel)
+
+    each = commands.add_parser("answer", help="answer an execution's question; without a value, list its questions")
+    each.add_argument("execution")
+    each.add_argument("value", nargs="?", help="y or n; an option or its number; a text; or a JSON object for a form")
+    each.add_argument("--input", metavar="ID", help="which question, if there are several")
+    _edge_arguments(each)
+    each.set_defaults(command=_answer)
 
     each = commands.add_parser("token", help="print a token minted with RUNCAST_JWT_SECRET")
     each.add_argument("--user", required=True)
@@ -221,7 +241,11 @@ async def _run_agent(arguments: argparse.Namespace) -> int:
             print(execution_id)
             return 0
         print(execution_id, file=sys.stderr)
-        return await watch(api, execution_id, Console())
+        try:
+            return await watch(api, execution_id, Console())
+        except asyncio.CancelledError:
+            print(f"it goes on: runcast tail {execution_id}, or runcast cancel {execution_id}", file=sys.stderr)
+            raise
 
 
 def _tail(arguments: argparse.Namespace) -> int:
@@ -235,6 +259,31 @@ def _tail(arguments: argparse.Namespace) -> int:
             return await watch(api, target, Console(), cursor=cursor)
 
     return asyncio.run(follow())
+
+
+def _with_edge(arguments: argparse.Namespace, ask: Callable[[EdgeClient], Awaitable[list[str]]]) -> int:
+    """Print the lines that a call to the edge gives."""
+
+    async def call() -> list[str]:
+        async with EdgeClient(arguments.url, arguments.token) as api:
+            return await ask(api)
+
+    for line in asyncio.run(call()):
+        print(line)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    return _with_edge(arguments, lambda api: listed(api, state=arguments.state, limit=arguments.limit))
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    return _with_edge(arguments, lambda api: cancelled(api, arguments.execution, arguments.reason))
+
+
+def _answer(arguments: argparse.Namespace) -> int:
+    given = arguments.execution, arguments.input, arguments.value
+    return _with_edge(arguments, lambda api: answered(api, *given))
 
 
 # --- doctor ----------------------------------------------------------------------------------------------------------
