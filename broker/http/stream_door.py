@@ -147,18 +147,20 @@ class NewConnection(BaseProtocol):
 
     async def _open(self, asked: _Asked) -> None:
         try:
-            outcome = await self._outcome(asked)
+            self._take(asked, await self._outcome(asked))
         except asyncio.CancelledError:
             if self.transport is not None:
                 self.transport.abort()
             raise
+
+    def _take(self, asked: _Asked, outcome: web.StreamResponse | Exception) -> None:
         if self.transport is not None:  # no viewer has it, and the client has not left
             self._hand_over(Outcome(request_id_of(asked.request), outcome))
         elif isinstance(outcome, Exception) and not isinstance(outcome, ConnectionError):
             self._log.info("stream_not_opened", error=type(outcome).__name__, request_id=request_id_of(asked.request))
 
     async def _outcome(self, asked: _Asked) -> web.StreamResponse | Exception:
-        """What came of it. Not in `_open`, whose frame would be in the error's traceback, and hold the error."""
+        """What came of it. `_open`, whose frame the error's traceback holds, must not hold the error."""
         try:
             return await self._door.open_stream(*asked)
         except Exception as error:  # its answer is made where those of all others are

@@ -37,15 +37,23 @@ def for_event_source(handler: Handler) -> Handler:
         except ConnectionResetError:
             raise  # the client left
         except Exception as error:
-            foreseen = to_problem(error)
-            problem = foreseen or Problem(500, "internal-error")
-            if not wants_event_stream(request) or not will_pass(problem):
+            if (postponed := _postponed(request, error)) is None:
                 raise
-            about = {"path": request.path, "request_id": request_id_of(request), "problem": problem.slug}
-            structlog.get_logger("broker.reconnect").info("stream_postponed", **about, exc_info=foreseen is None)
-            return web.Response(body=_later(problem, request_id_of(request)), headers=STREAM_HEADERS)
+            return postponed
 
     return answer
+
+
+def _postponed(request: web.Request, error: Exception) -> web.Response | None:
+    """A stream with nothing but the time to reconnect, where that can help. In a frame of its own: one that is in the
+    error's traceback, and holds the problem, is a cycle."""
+    foreseen = to_problem(error)
+    problem = foreseen or Problem(500, "internal-error")
+    if not wants_event_stream(request) or not will_pass(problem):
+        return None
+    about = {"path": request.path, "request_id": request_id_of(request), "problem": problem.slug}
+    structlog.get_logger("broker.reconnect").info("stream_postponed", **about, exc_info=foreseen is None)
+    return web.Response(body=_later(problem, request_id_of(request)), headers=STREAM_HEADERS)
 
 
 def wants_event_stream(request: web.Request) -> bool:

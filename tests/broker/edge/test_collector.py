@@ -33,10 +33,10 @@ def _quiet() -> Iterator[None]:
 
 def test_what_is_there_is_frozen_and_thawed_at_the_end() -> None:
     """The block freezes what the process has made until then."""
-    assert gc.get_freeze_count() == 0
+    before = gc.get_freeze_count()  # Python 3.12 has some of its own
     with collector.freezing():
-        assert gc.get_freeze_count() > 1000
-    assert gc.get_freeze_count() == 0
+        assert gc.get_freeze_count() > before + 1000
+    assert gc.get_freeze_count() <= before
 
 
 def test_what_survives_a_full_collection_is_frozen() -> None:
