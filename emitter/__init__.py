@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ExecutionEnded,
         HookFailed,
         InputExpired,
+        Interrupted,
         InvalidEvent,
         InvalidSetting,
         PayloadTooLarge,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from emitter.publishing.publisher import Publisher
     from emitter.publishing.sync_emitter import SyncAgentEmitter
     from emitter.store.append import LogLimits
+    from emitter.wire.user_messages import Message
     from emitter.worker.agents import Agents, Context, SyncContext
     from emitter.worker.retries import Fatal, Retry
 
@@ -45,9 +47,11 @@ __all__ = [
     "Hook",
     "HookFailed",
     "InputExpired",
+    "Interrupted",
     "InvalidEvent",
     "InvalidSetting",
     "LogLimits",
+    "Message",
     "Options",
     "Origin",
     "PayloadTooLarge",
@@ -75,9 +79,11 @@ _MODULES = {
     "Hook": "emitter.publishing.hooks",
     "HookFailed": "emitter.errors",
     "InputExpired": "emitter.errors",
+    "Interrupted": "emitter.errors",
     "InvalidEvent": "emitter.errors",
     "InvalidSetting": "emitter.errors",
     "LogLimits": "emitter.store.append",
+    "Message": "emitter.wire.user_messages",
     "Options": "emitter.publishing.outbox",
     "Origin": "emitter.publishing.hooks",
     "PayloadTooLarge": "emitter.errors",

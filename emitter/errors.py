@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
+from typing import Any
 
 LEAVES_MAX = 1000
 """How many exceptions of a group are counted."""
@@ -136,7 +137,11 @@ class NewerRecord(AppendRefused, ValueError):
         self.known = known
 
 
-class AlreadyAnswered(AppendRefused):
+class EventRefused(AppendRefused):
+    """The log refused this event, and may accept the next one."""
+
+
+class AlreadyAnswered(EventRefused):
     """The input has been answered; the first answer counts. `answer` is the stored answer (JSON text)."""
 
     def __init__(self, execution_id: str, answer: str) -> None:
@@ -144,14 +149,14 @@ class AlreadyAnswered(AppendRefused):
         self.answer = answer
 
 
-class UnknownInput(AppendRefused):
+class UnknownInput(EventRefused):
     """The execution has no `input:required` with this id."""
 
     def __init__(self, execution_id: str) -> None:
         super().__init__(execution_id, "no such input was asked for")
 
 
-class TooManyInputs(AppendRefused):
+class TooManyInputs(EventRefused):
     """The input was not opened: too many are open, or they are too large together. `limit` is the number
     (RUNCAST_MAX_OPEN_INPUTS)."""
 
@@ -159,6 +164,54 @@ class TooManyInputs(AppendRefused):
         what = f"too many open inputs; at most {limit} of 1 MiB together wait for answers (RUNCAST_MAX_OPEN_INPUTS)"
         super().__init__(execution_id, what)
         self.limit = limit
+
+
+class AlreadySent(EventRefused):
+    """The execution has a message with this id."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id, "a message with this id was sent before")
+
+
+class UnknownMessage(EventRefused):
+    """The execution has no such message, or nobody waits for it any more."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id, "no such message waits")
+
+
+class MessageTaken(EventRefused):
+    """The agent has taken the message, so it cannot be withdrawn."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(execution_id, "the agent has taken this message")
+
+
+class TooManyMessages(EventRefused):
+    """The message was not sent. `limit` messages wait for the agent (RUNCAST_MAX_WAITING_MESSAGES); 0: the execution
+    has had as many messages as are kept for its later attempts, 1,000 of 4 MiB together."""
+
+    def __init__(self, execution_id: str, limit: int) -> None:
+        waiting = f"{limit} messages wait for the agent already (RUNCAST_MAX_WAITING_MESSAGES)"
+        super().__init__(execution_id, waiting if limit else "it has had 1,000 messages, or 4 MiB of them; no more are kept")
+        self.limit = limit
+
+
+class NotSteerable(AppendRefused):
+    """What runs the execution takes no messages."""
+
+    def __init__(self, execution_id: str, agent: str = "") -> None:
+        who = f"the agent {agent}" if agent else "what runs it"
+        super().__init__(execution_id, f"{who} takes no messages")
+        self.agent = agent
+
+
+class Interrupted(RuncastError):
+    """A person's `message` interrupts the agent (`Context.interruptible`). The agent has taken it."""
+
+    def __init__(self, message: Any) -> None:
+        super().__init__(f"message {message.message_id} interrupts the agent")
+        self.message = message
 
 
 class TooManyQueued(RuncastError):

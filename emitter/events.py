@@ -242,6 +242,36 @@ EXPIRED = "system:expired"
 """`by` of the `input:received` that closes a question which nobody answered in time; no user is shown by that name."""
 
 
+MessageMode = Literal["queue", "interrupt"]
+
+
+class UserMessage(Event, frozen=True):
+    """A person says something to the running agent. `mode` is `interrupt` if the agent should hear it at once."""
+
+    type = "user:message"
+    message_id: str
+    by: str
+    mode: MessageMode
+    text: str | None = None
+    data: Any = None
+
+
+class UserMessageTaken(Event, frozen=True):
+    """An attempt of the agent has taken these messages. A later attempt takes them again."""
+
+    type = "user:message:taken"
+    message_ids: list[str]
+    attempt: Attempt
+
+
+class UserMessageDropped(Event, frozen=True):
+    """No attempt will take this message any more: its sender has withdrawn it, or the execution ends."""
+
+    type = "user:message:dropped"
+    message_id: str
+    reason: Literal["withdrawn", "ended"]
+
+
 class Timeout(Event, frozen=True):
     """A slow step was noticed."""
 
@@ -301,7 +331,7 @@ CATALOGUE: tuple[type[Event], ...] = (
     ExecutionQueued, ExecutionStarted, PlanCreated, PhaseStart, PhaseComplete, Thinking, ThinkingDelta, MessageDelta,
     MessageComplete, ToolStart, ToolProgress, ToolComplete, ToolError, Status, Progress, SpecialistActivated,
     SpecialistComplete, PartialResult, Synthesis, Artifact, UsageTotals, ModelCall, InputRequired, InputReceived,
-    Timeout, SandboxViolation, ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
+    UserMessage, UserMessageTaken, UserMessageDropped, Timeout, SandboxViolation, ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
 )  # fmt: skip
 """Every type with a fixed name, in the order of the documentation; `Custom` stands beside it."""
 

@@ -28,6 +28,7 @@ from emitter.wire.limits import (
     MAX_OPEN_INPUTS,
     MAX_PARAMS_BYTES,
     MAX_QUEUED_PER_USER,
+    MAX_WAITING_MESSAGES,
     UNHELD_LEASE_SECONDS,
 )
 
@@ -107,6 +108,10 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         about("open inputs of one execution, of 1 MiB in all; 0 is no limit", "inputs", le=1000, ge=0),
     ] = MAX_OPEN_INPUTS
+    max_waiting_messages: Annotated[
+        int,
+        about("messages of people to one execution that its agent has not taken; 0 is no limit", "messages", ge=0, le=1000),
+    ] = MAX_WAITING_MESSAGES
     max_queued_per_user: Annotated[
         int, about("executions of one user that wait for a worker; 0 is no limit", "executions", ge=0, le=10**9)
     ] = MAX_QUEUED_PER_USER

@@ -22,13 +22,12 @@ from redis.exceptions import ClusterCrossSlotError, NoScriptError, RedisError
 from emitter import tasks
 from emitter.backoff import backoff_seconds
 from emitter.errors import (
-    AlreadyAnswered,
+    EventRefused,
     AppendRefused,
     EmitterClosed,
     EventsLost,
     RuncastError,
     TooManyInputs,
-    UnknownInput,
     WrongLoop,
 )
 from emitter.events import Event
@@ -424,7 +423,7 @@ class Publisher:
             return
         try:
             read_reply(outbox.execution_id, reply)
-        except (AlreadyAnswered, UnknownInput, TooManyInputs) as refusal:
+        except EventRefused as refusal:
             if isinstance(refusal, TooManyInputs):  # perhaps no caller waits for it
                 log.warning("input_refused", execution=outbox.execution_id, limit=refusal.limit)
             outbox.arrived(refusal)

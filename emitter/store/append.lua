@@ -13,12 +13,18 @@
 --          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
 --          the producer's sequence)
 -- Reply { verdict, last id, events appended, detail }; verdict is ok, or says why the rest was refused: ended, fenced,
---       exists, unknown, newer, owned, answered, noinput, inputs. Events before the refused one stand.
+--       exists, unknown, newer, owned, answered, noinput, inputs, known, messages, nomessage, taken. Events before the
+--       refused one stand.
 --
 -- Inputs: `open` lists the ids of those that the attempt waits for, `void` those that the last attempt waited for, each
 -- with a blank on both sides. `i:<id>` is a question without an answer, `a:<id>` an answer. `answers` has the number of
 -- the oldest answer that is kept, of the newest, and the bytes of all; `n:<number>` is the id of one. An attempt may
 -- wait for 1 MiB of questions; the newest 1,000 answers are kept, of 4 MiB.
+-- Messages of people: `m:<id>` is one, `g:<id>` its data before redaction (until the end), `o:<number>` the id of one,
+-- `y:<id>` the last attempt that took it, `x:<id>` why it was dropped. `inbox` lists the ids that an attempt has not
+-- taken, each with a blank on both sides; `messages` has the number of all, their bytes, and that attempt: for a later
+-- one, all are in `inbox` again that were not dropped. `take` is the last take: attempt, name, ids. What is in `inbox` at
+-- the end is dropped by events before the terminal one. 1,000 messages are kept, of 4 MiB.
 -- Producers: `p:<name>` is the last number of each. `q:<place>` puts those that came after the first into a line, by
 -- name and number; `producers` is the last place. The record knows 4,000 of them.
 -- Bytes: `bytes` counts what was ever appended. The log is cut where a part of it (a sixteenth of the limit) began:
@@ -80,6 +86,7 @@ end
 
 local verdict, detail, appended, taken, terminal, takes_over = 'ok', '', 0, 0, nil, nil
 local open, void, open_count, open_bytes, swept, oldest, newest, answer_bytes = nil, nil, nil, nil, nil, nil, nil, nil
+local lists, inbox, number, size, inbox_of, take = nil, nil, nil, nil, nil, nil
 local dropped = nil -- fields that leave the record in the end
 local lines, to_feed, new_state = {'', nil, nil, nil}, nil, state or 'running'
 local trim = tonumber(ARGV[5])
@@ -87,19 +94,103 @@ local trim = tonumber(ARGV[5])
 local bytes, next_part, part_bytes = tonumber(known[8] or is_first and 0) or -math.huge, math.huge, tonumber(ARGV[14])
 if part_bytes > 0 and bytes >= 0 then next_part = bytes - bytes % part_bytes + part_bytes end
 
-for at = base + skip * 3, #ARGV, 3 do
+local at, final = base + skip * 3, #ARGV
+while at <= final do
   local type, json, mark = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if mark ~= '-' then
-    if mark ~= '' and mark ~= 'f' then
+    if mark ~= '' and mark ~= 'f' and mark ~= 'd' then
       local kind, rest = string.sub(mark, 1, 1), string.sub(mark, 3)
-      if kind == 's' then
+      local is_end = kind == 's' and (rest == 'completed' or rest == 'failed' or rest == 'cancelled')
+      if kind == 's' and not is_end then
         new_state = rest
-        if rest == 'completed' or rest == 'failed' or rest == 'cancelled' then terminal = json end
-      else
-        if not open then
-          local lists = call('HMGET', record, 'open', 'void')
-          open, void, dropped = lists[1] or ' ', lists[2] or ' ', {}
+      elseif is_end or kind == 'm' or kind == 'y' or kind == 'x' then
+        if not lists then lists = call('HMGET', record, 'open', 'void', 'messages', 'inbox') end
+        local blank = string.find(rest, ' ', 1, true) or 0
+        local id, value = string.sub(rest, 1, blank - 1), string.sub(rest, blank + 1)
+        if not number and (lists[3] or not is_end) then
+          number, size, inbox_of = string.match(lists[3] or '0 0 0', '(%d+) (%d+) (%d+)')
+          number, size, inbox_of, inbox = tonumber(number), tonumber(size), tonumber(inbox_of), lists[4] or ' '
+          local current = math.max(tonumber(known[6] or 0), kind == 'y' and tonumber(id) or 0)
+          if current > inbox_of then -- a later attempt takes all of them again
+            local all = {' ', nil, nil, nil}
+            for place = 1, number do
+              local other = call('HGET', record, format('o:%d', place))
+              if other and call('HEXISTS', record, 'x:' .. other) == 0 then all[#all + 1] = other .. ' ' end
+            end
+            inbox, inbox_of = table.concat(all), current
+          end
         end
+        if is_end then
+          local left = {}
+          if inbox and not terminal then
+            for other in string.gmatch(inbox, '%S+') do left[#left + 1] = other end
+          end
+          terminal = json
+          if #left > 0 then -- events come before this one; then it has its turn again
+            local shift = 3 * #left
+            for place = final, at, -1 do ARGV[place + shift] = ARGV[place] end
+            for place = 1, #left do
+              local put = at + 3 * place - 3
+              ARGV[put], ARGV[put + 2] = 'user:message:dropped', 'd'
+              ARGV[put + 1] = format(
+                '{"type":"user:message:dropped","executionId":"%s","ts":%s,"data":{"messageId":"%s","reason":"ended"}}',
+                ARGV[12], now_text, left[place])
+            end
+            final = final + shift
+            type, json, mark = ARGV[at], ARGV[at + 1], 'd'
+          else
+            new_state = rest
+          end
+        elseif kind == 'm' then
+          local most, body = string.match(value, '^(%d+) (.*)$')
+          local given = ARGV[15] ~= '0' and ARGV[16] == 'g:' .. id and ARGV[17] or '' -- before redaction
+          if call('HEXISTS', record, 'm:' .. id) == 1 then
+            verdict = 'known'
+            break
+          end
+          local _, waiting = string.gsub(inbox, '%S+', '')
+          if tonumber(most) > 0 and waiting >= tonumber(most) then
+            waiting = 0 -- what an earlier attempt has taken does not count
+            for other in string.gmatch(inbox, '%S+') do waiting = waiting + 1 - call('HEXISTS', record, 'y:' .. other) end
+          end
+          number, size = number + 1, size + #body + #given
+          if number > 1000 or size > 4194304 or (tonumber(most) > 0 and waiting >= tonumber(most)) then
+            verdict, detail = 'messages', (number > 1000 or size > 4194304) and '0' or most
+            break
+          end
+          call('HSET', record, 'm:' .. id, format('%s-%d ', ms_text, seq + 1) .. body, format('o:%d', number), id)
+          inbox = inbox .. id .. ' '
+          call('PUBLISH', KEYS[6] .. suffix, 'message')
+        elseif kind == 'y' then
+          local left, listed = inbox, string.match(value, ' (.*)$') or ''
+          if tonumber(id) < inbox_of then
+            verdict, detail = 'fenced', format('%d', inbox_of)
+            break
+          end
+          for other in string.gmatch(listed, '%S+') do
+            local from, to = string.find(left, ' ' .. other .. ' ', 1, true)
+            if not from then
+              verdict, detail = 'nomessage', other
+              break
+            end
+            left = string.sub(left, 1, from) .. string.sub(left, to + 1)
+          end
+          if verdict ~= 'ok' then break end
+          for other in string.gmatch(listed, '%S+') do call('HSET', record, 'y:' .. other, id) end
+          inbox, take = left, rest
+        else
+          local from, to = string.find(inbox, ' ' .. id .. ' ', 1, true)
+          local is_taken = call('HEXISTS', record, 'y:' .. id) == 1
+          if is_taken or not from then
+            verdict, detail = is_taken and 'taken' or 'nomessage', id
+            break
+          end
+          inbox = string.sub(inbox, 1, from) .. string.sub(inbox, to + 1)
+          call('HSET', record, 'x:' .. id, value)
+        end
+      else
+        if not lists then lists = call('HMGET', record, 'open', 'void', 'messages', 'inbox') end
+        if not open then open, void, dropped = lists[1] or ' ', lists[2] or ' ', {} end
         local blank = string.find(rest, ' ', 1, true) or 0
         local id, value = string.sub(rest, 1, blank - 1), string.sub(rest, blank + 1)
         local spaced = ' ' .. id .. ' '
@@ -205,14 +296,15 @@ for at = base + skip * 3, #ARGV, 3 do
       if to_feed then to_feed[#to_feed + 1] = at else to_feed = {at} end
     end
   end
-  taken = taken + 1
-  if terminal then
+  if mark ~= 'd' then taken = taken + 1 end
+  if terminal and mark ~= 'd' then
     for next_mark = at + 5, #ARGV, 3 do
       if ARGV[next_mark] ~= '-' then verdict, detail = 'ended', new_state end
     end
     if verdict == 'ok' then taken = count - skip end
     break
   end
+  at = at + 3
 end
 
 local reached = ARGV[2] ~= '' and format('%d', first + skip + taken - 1)
@@ -259,10 +351,8 @@ end
 if terminal then -- nobody waits any more, and credentials were for the agent only
   dropped = dropped or {}
   dropped['given'] = true
-  if not open then
-    local lists = call('HMGET', record, 'open', 'void')
-    open, void = lists[1], lists[2]
-  end
+  if not open then open, void = lists[1], lists[2] end
+  for place = 1, number or 0 do dropped['g:' .. (call('HGET', record, format('o:%d', place)) or '')] = true end
   if open then
     for id in string.gmatch(open .. (void or ''), '%S+') do dropped['i:' .. id] = true end
     open, void = ' ', ' '
@@ -274,6 +364,14 @@ end
 if oldest then
   changes[#changes + 1] = 'answers'
   changes[#changes + 1] = format('%d %d %d', oldest, newest, answer_bytes)
+end
+if number then
+  local counted = format('%d %d %d', number, size, inbox_of)
+  for _, text in ipairs({'inbox', inbox, 'messages', counted}) do changes[#changes + 1] = text end
+end
+if take then
+  changes[#changes + 1] = 'take'
+  changes[#changes + 1] = take
 end
 if takes_over then
   local attempt = math.max(math.min(tonumber(takes_over), 2147483647), tonumber(known[6] or 0))

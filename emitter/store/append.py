@@ -34,6 +34,7 @@ from emitter.wire.limits import (
     MAX_OPEN_INPUTS,
     MAX_PARAMS_BYTES,
     MAX_QUEUED_PER_USER,
+    MAX_WAITING_MESSAGES,
     RECORD_MODEL_CONTENTS,
     TOMBSTONE_TTL_SECONDS,
     UNHELD_LEASE_SECONDS,
@@ -59,6 +60,7 @@ class LogLimits(msgspec.Struct, frozen=True):
     max_event_bytes: int = MAX_EVENT_BYTES
     log_max_bytes: int = LOG_MAX_BYTES
     max_open_inputs: int = MAX_OPEN_INPUTS
+    max_waiting_messages: int = MAX_WAITING_MESSAGES
     max_queued_per_user: int = MAX_QUEUED_PER_USER
     max_params_bytes: int = MAX_PARAMS_BYTES
     max_conversation_bytes: int = MAX_CONVERSATION_BYTES
@@ -251,6 +253,10 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
         "answered": lambda: errors.AlreadyAnswered(execution_id, detail),
         "noinput": lambda: errors.UnknownInput(execution_id),
         "inputs": lambda: errors.TooManyInputs(execution_id, int(detail)),
+        "known": lambda: errors.AlreadySent(execution_id),
+        "messages": lambda: errors.TooManyMessages(execution_id, int(detail)),
+        "nomessage": lambda: errors.UnknownMessage(execution_id),
+        "taken": lambda: errors.MessageTaken(execution_id),
         "newer": lambda: errors.NewerRecord(int(detail), FORMAT, execution_id),
     }
     raise refusals[verdict]()

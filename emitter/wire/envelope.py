@@ -22,11 +22,15 @@ from emitter.events import (
     InputRequired,
     ModelCall,
     ToolProgress,
+    UserMessage,
+    UserMessageDropped,
+    UserMessageTaken,
 )
 from emitter.values import MAX_DEPTH, check_depth, is_heavier
 from emitter.wire.ascii_json import ascii_json
 from emitter.wire.ids import INPUT_ID
 from emitter.wire.limits import BLOCK_BYTES, MAX_ATTEMPT, MAX_EVENT_BYTES
+from emitter.wire.user_messages import message_mark
 
 CUSTOM_TYPE = re.compile(r"custom:[a-z0-9_.-]{1,64}\Z")
 CUSTOM_NAME_MAX = 64
@@ -225,6 +229,8 @@ _MARKS = {name: "f" if in_feed(name) else "" for name in BY_TYPE} | {
 _MARKS |= {ExecutionQueued.type: "s:queued", ExecutionStarted.type: "s:running", Custom.type: "f"}
 _MEANT = frozenset(event.type for event in (ExecutionSuperseded, InputRequired, InputReceived))
 """Types whose marks depend on the event."""
+_OF_MESSAGES = (UserMessage, UserMessageTaken, UserMessageDropped)
+"""Their marks depend on the event too, but change no state."""
 _STATELESS = frozenset(name.encode() for name, mark in _MARKS.items() if mark in ("", "f") and name not in _MEANT)
 
 
@@ -238,8 +244,10 @@ def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
     """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `t:<attempt>` (that
     attempt takes over, and waits for a worker), `w:<inputId> <spec>` (an input opens; the spec is its data),
     `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent, `data` if there is
-    none).
+    none). The marks of people's messages are in `emitter.wire.user_messages`.
     """
+    if isinstance(event, _OF_MESSAGES):
+        return message_mark(event, data)
     if event.type not in _MEANT:
         return _MARKS[event.type]
     if isinstance(event, ExecutionSuperseded):

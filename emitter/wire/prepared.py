@@ -28,9 +28,9 @@ class Prepared(NamedTuple):
 
     @property
     def may_be_refused(self) -> bool:
-        """Whether the log may refuse this event and accept the next one: a second answer, or an input beyond the
-        limit."""
-        return self.mark.startswith(("r:", "w:"))
+        """Whether the log may refuse this event and accept the next one: a second answer, an input beyond the
+        limit, or what concerns a person's message."""
+        return self.mark.startswith(("r:", "w:", "m:", "y:", "x:"))
 
 
 DROPPED = Prepared("", b"", "-")

@@ -78,11 +78,20 @@ class Field:
     OPEN: Final = "open"  # ids of the open inputs of the attempt, each between blanks
     VOID: Final = "void"  # those of the previous attempt
     ANSWERS: Final = "answers"  # numbers of the oldest and the newest answer that are kept, and the bytes of all
+    ACCEPTS: Final = "accepts"  # 1: what runs it takes messages
+    MESSAGES: Final = "messages"  # how many there were, their bytes, and the attempt for which `inbox` is
+    INBOX: Final = "inbox"  # ids of the messages that this attempt has not taken, each between blanks
+    TAKE: Final = "take"  # the last take: its attempt, its name, and the ids of what it took
 
     # Prefixes of names.
     INPUT: Final = "i:"  # with its id: an open input (JSON)
     ANSWER: Final = "a:"  # with the input's id: its answer (JSON)
     NUMBER: Final = "n:"  # with a number: the input of the answer with this number
+    MESSAGE: Final = "m:"  # with its id: a message (the event's id, q or i, and its data)
+    UNREDACTED: Final = "g:"  # with its id: its data before redaction, for the agent, until the end
+    ORDER: Final = "o:"  # with a number: the id of the message with this number
+    TAKEN_BY: Final = "y:"  # with its id: the last attempt that took this message
+    DROPPED: Final = "x:"  # with its id: why this message was dropped
     PRODUCER: Final = "p:"  # with its name: the number of the last event that this producer appended
     PLACE: Final = "q:"  # with a number: the producer in this place of the line, and its number then
     PART: Final = "b:"  # with 0 to 15: the id of the event with which a part of the log began
@@ -138,6 +147,8 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancel: Cancel | None = None
     cancel_ms: int = 0
     open_inputs: tuple[str, ...] = ()
+    accepts: bool = False
+    message_bodies: Mapping[str, bytes] = {}
     inputs: Mapping[str, bytes] = {}
     answers: Mapping[str, bytes] = {}
     producers: Mapping[str, int] = {}
@@ -182,6 +193,11 @@ def open_input(input_id: str) -> str:
 def answer(input_id: str) -> str:
     """The field of an input's answer."""
     return Field.ANSWER + input_id
+
+
+def message(message_id: str) -> str:
+    """The field of a message."""
+    return Field.MESSAGE + message_id
 
 
 def producer(name: str) -> str:
@@ -267,10 +283,12 @@ _COLUMNS = {
     Field.CANCEL: _Column("cancel", read_cancel),
     Field.CANCEL_AT: _Column("cancel_ms", int),
     Field.OPEN: _Column("open_inputs", _ids),
+    Field.ACCEPTS: _Column("accepts", lambda value: value == b"1"),
 }
 _MAPS = {
     Field.INPUT: _Column("inputs", _same),
     Field.ANSWER: _Column("answers", _same),
+    Field.MESSAGE: _Column("message_bodies", _same),
     Field.PRODUCER: _Column("producers", int),
 }
 _KEPT_EMPTY = frozenset(_COLUMNS[name].name for name in (Field.STATE, Field.TASK, Field.STACK, Field.END))

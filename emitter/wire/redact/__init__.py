@@ -31,6 +31,7 @@ _FREE_FIELDS = {
     "partial:result": ("result",),
     "artifact": ("data",),
     "input:received": ("value",),
+    "user:message": ("data",),
     "execution:complete": ("result",),
     "model:call": ("prompt", "answer"),
 }
