@@ -193,7 +193,9 @@ class TooManyMessages(EventRefused):
 
     def __init__(self, execution_id: str, limit: int) -> None:
         waiting = f"{limit} messages wait for the agent already (RUNCAST_MAX_WAITING_MESSAGES)"
-        super().__init__(execution_id, waiting if limit else "it has had 1,000 messages, or 4 MiB of them; no more are kept")
+        super().__init__(
+            execution_id, waiting if limit else "it has had 1,000 messages, or 4 MiB of them; no more are kept"
+        )
         self.limit = limit
 
 

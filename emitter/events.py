@@ -331,7 +331,8 @@ CATALOGUE: tuple[type[Event], ...] = (
     ExecutionQueued, ExecutionStarted, PlanCreated, PhaseStart, PhaseComplete, Thinking, ThinkingDelta, MessageDelta,
     MessageComplete, ToolStart, ToolProgress, ToolComplete, ToolError, Status, Progress, SpecialistActivated,
     SpecialistComplete, PartialResult, Synthesis, Artifact, UsageTotals, ModelCall, InputRequired, InputReceived,
-    UserMessage, UserMessageTaken, UserMessageDropped, Timeout, SandboxViolation, ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
+    UserMessage, UserMessageTaken, UserMessageDropped, Timeout, SandboxViolation, ExecutionSuperseded,
+    ExecutionComplete, ExecutionError, ExecutionCancelled,
 )  # fmt: skip
 """Every type with a fixed name, in the order of the documentation; `Custom` stands beside it."""
 

@@ -110,7 +110,9 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = MAX_OPEN_INPUTS
     max_waiting_messages: Annotated[
         int,
-        about("messages of people to one execution that its agent has not taken; 0 is no limit", "messages", ge=0, le=1000),
+        about(
+            "messages of people to one execution that its agent has not taken; 0 is no limit", "messages", ge=0, le=1000
+        ),
     ] = MAX_WAITING_MESSAGES
     max_queued_per_user: Annotated[
         int, about("executions of one user that wait for a worker; 0 is no limit", "executions", ge=0, le=10**9)

@@ -12,6 +12,7 @@ import msgspec
 
 from emitter.errors import (
     AlreadyAnswered,
+    AlreadySent,
     EmitterClosed,
     ExecutionEnded,
     InputExpired,
@@ -28,14 +29,20 @@ from emitter.events import (
     InputRequired,
     MessageComplete,
     MessageDelta,
+    MessageMode,
     ThinkingDelta,
+    UserMessage,
+    UserMessageDropped,
+    UserMessageTaken,
 )
 from emitter.publishing.async_methods import TEXT_CHUNK, AsyncEventMethods, cut_chunk
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
+from emitter.publishing.inbox import Inbox, SentMessages
 from emitter.store.answers import misfit, prepare_answer
 from emitter.store.append import prepare_shown, prepare_with
 from emitter.store.endings import STACK_CHARS
+from emitter.store.messages import prepare_message
 from emitter.wire.envelope import Envelope, decode_envelope, envelope_keys
 from emitter.wire.ids import check_execution_id, now_ms
 from emitter.wire.inputs import InputKind
@@ -43,6 +50,7 @@ from emitter.wire.mending import valid, words
 from emitter.wire.prepared import Prepared
 from emitter.wire.redact import Redactor
 from emitter.wire.subjects import owner_named
+from emitter.wire.user_messages import Message
 
 
 class RecordingEmitter(AsyncEventMethods):
@@ -54,6 +62,8 @@ class RecordingEmitter(AsyncEventMethods):
     answer that an edge would refuse raises `InvalidEvent` or `PayloadTooLarge`; forms are checked where `jsonschema` is
     installed, as by `runcast[broker]`.
 
+    `messages` are texts that a person has sent before the agent begins; `send_message` sends one while it runs.
+
     `envelopes` holds what stood around each of `events`, such as `agent` and `parent_id`; `records` what is kept beside
     the log, such as an error's `stack`. `hooks` are those to be tested; the environment's are not read.
     """
@@ -64,6 +74,7 @@ class RecordingEmitter(AsyncEventMethods):
         execution_id: str = "ex_test",
         *,
         answers: Mapping[str, Any] | Callable[[InputRequired], Any] | None = None,
+        messages: Sequence[str] = (),
         hooks: Sequence[Hook] = (),
         strict: bool = False,
     ) -> None:
@@ -82,6 +93,9 @@ class RecordingEmitter(AsyncEventMethods):
         self._redact = Redactor()
         self._hooks = name_hooks(hooks)
         self._origin = Origin(user=user_id, org=self.owner.org, execution_id=execution_id, attempt=self.attempt)
+        self._sent = SentMessages(self._take_messages)
+        for text in messages:
+            self.send_message(text)
 
     @property
     def events(self) -> list[tuple[str, Event]]:
@@ -199,6 +213,8 @@ class RecordingEmitter(AsyncEventMethods):
             for half, keys in self._halves.release():
                 self._emit(half, keys)
             await self.end_text()
+        for left in self._sent.left():
+            self._record(self._prepare(UserMessageDropped(message_id=left, reason="ended")))
         if failure is None:
             shown = {name: text if isinstance(text, str) else words(text) for name, text in fields.items()}
             self.records.update({name: self._redact.text(text)[:STACK_CHARS] for name, text in shown.items()})
@@ -256,6 +272,31 @@ class RecordingEmitter(AsyncEventMethods):
             if name in self._answers:
                 return self._answers[name]
         raise InputExpired(request.input_id)
+
+    def send_message(
+        self, text: str | None = None, *, data: Any = None, mode: MessageMode = "queue", message_id: str | None = None
+    ) -> str:
+        """Send the agent a message, as a person does who watches it; its id. Raises as an edge refuses: `InvalidEvent`,
+        `PayloadTooLarge`, `AlreadySent`, `ExecutionEnded`."""
+        self._check()
+        id_ = f"msg_{len(self._sent.ids) + 1}" if message_id is None else message_id
+        event = UserMessage(message_id=id_, by=self.user_id, mode=mode, text=text, data=data)
+        if text is None and data is None:
+            raise InvalidEvent("user:message: text or data - at `$.text`")
+        prepared = prepare_message(event, self.execution_id, redact=self._redact)
+        if id_ in self._sent.ids:
+            raise AlreadySent(self.execution_id)
+        self._record(prepared)
+        self._sent.add(event, now_ms())
+        return id_
+
+    def _take_messages(self, taken: Sequence[Message]) -> None:
+        self._check()
+        event = UserMessageTaken(message_ids=[each.message_id for each in taken], attempt=self.attempt)
+        self._record(self._prepare(event))
+
+    def _new_inbox(self) -> Inbox:
+        return Inbox(self._sent, lambda: self.cancelled)
 
     @property
     def cancelled(self) -> bool:

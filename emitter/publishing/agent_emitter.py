@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from emitter.events import (
 from emitter.publishing.async_methods import SIMPLE, TEXT, AsyncEventMethods, cut_chunk, has_text
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
+from emitter.publishing.inbox import Inbox, RedisSource
 from emitter.publishing.input_wait import InputWait
 from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
@@ -68,6 +69,7 @@ class AgentEmitter(AsyncEventMethods):
         claimed: whether a worker has claimed the attempt; then the log accepts events only while the record says so.
         agent, request_id, parent_id: envelope keys of every event.
         traceparent: the parent span of all events (W3C Trace Context), an envelope key too; ignored if not valid.
+        accepts_messages: whether people may send messages from the beginning, not only from the first take on.
         hooks: applied to every event (`emitter.publishing.hooks`), before the publisher's hooks.
         strict: raise `InvalidEvent` and `PayloadTooLarge` for events that would be mended (`emitter.wire.mending`).
         end_on_error: whether leaving the `async with` block ends an execution that this emitter has started and not
@@ -90,6 +92,7 @@ class AgentEmitter(AsyncEventMethods):
         request_id: str | None = None,
         parent_id: str | None = None,
         traceparent: str | None = None,
+        accepts_messages: bool = False,
         hooks: Sequence[Hook] = (),
         strict: bool = False,
         end_on_error: bool = True,
@@ -108,7 +111,7 @@ class AgentEmitter(AsyncEventMethods):
         )
         self._speakers = Speakers(
             self.execution_id, self._publisher.redact, self.max_event_bytes,
-            {} if claimed else self._publisher.holds.fields,
+            ({} if claimed else self._publisher.holds.fields) | ({Field.ACCEPTS: "1"} if accepts_messages else {}),
             strict=strict, request_id=request_id, agent=agent, parent_id=parent_id, trace=trace,
         )  # fmt: skip
         self._encode = self._speakers.encode
@@ -125,7 +128,6 @@ class AgentEmitter(AsyncEventMethods):
         self._has_started = False
         self._end_on_error = end_on_error
         self._closed = False
-        self._waits = 0
         self.ended = False
         self.active_at = time.monotonic()
 
@@ -196,8 +198,8 @@ class AgentEmitter(AsyncEventMethods):
                 await self._publisher.__aexit__(None, None, None)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything emitted so far is in the log. Raises `RedisUnavailable` after `timeout` seconds; queued
-        events are still sent when Redis is back."""
+        """Wait until all that was emitted is in the log. Raises `RedisUnavailable` after `timeout` seconds; what is
+        queued is still sent when Redis is back."""
         self._put_held()
         await self._outbox.flush(timeout)
 
@@ -339,7 +341,7 @@ class AgentEmitter(AsyncEventMethods):
                 self._chunks_dropped += 1
                 return False
         if outbox.is_full:
-            with self._waiting():
+            with self._idle():
                 await outbox.room()
             self._check()
         return True
@@ -389,20 +391,8 @@ class AgentEmitter(AsyncEventMethods):
         """Set what decides `cancelled`."""
         self._must_stop = must_stop
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a call waits for a person, or for room in the queue while Redis is away. `active_at` is the moment
-        (`time.monotonic`) of the last event, or of the end of such a wait."""
-        return self._waits > 0
-
-    @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self._waits += 1
-        try:
-            yield
-        finally:
-            self._waits -= 1
-            self.active_at = time.monotonic()
+    def _new_inbox(self) -> Inbox:
+        return Inbox(RedisSource(self._publisher, self._outbox, is_claimed=self._is_claimed), lambda: self.cancelled)
 
     def notice(self, event: Event) -> None:
         """Queue an event of the runtime, even if the queue is full. Raises as `emit` does."""
@@ -446,5 +436,5 @@ class AgentEmitter(AsyncEventMethods):
         )
         self._check()
         self._encode(request, now_ms())  # an input that cannot be stored raises before any wait for Redis
-        with self._waiting():
+        with self._idle():
             return await InputWait(request, self._publisher, self._outbox, self).answer(expires_in)

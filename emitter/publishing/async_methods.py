@@ -28,6 +28,7 @@ from emitter.events import (
 from emitter.publishing.event_methods import EventMethods, named
 from emitter.publishing.halves import Halves
 from emitter.publishing.hooks import Named
+from emitter.publishing.message_methods import MessageMethods
 from emitter.publishing.scopes import PhaseScope, ToolScope
 from emitter.wire.inputs import Inputs
 from emitter.wire.limits import MAX_EVENT_BYTES
@@ -41,7 +42,7 @@ SIMPLE = frozenset({*BY_TYPE, Custom.type}) - {*DELTAS, *TERMINAL_STATE_OF, *_SP
 """Types of events of which nothing waits, is cut, or changes what follows."""
 
 
-class AsyncEventMethods(EventMethods[Coroutine[Any, Any, None]]):
+class AsyncEventMethods(MessageMethods, EventMethods[Coroutine[Any, Any, None]]):
     """The catalogue's methods and context managers over an `async def emit`."""
 
     _message_id: str | None = None

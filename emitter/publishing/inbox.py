@@ -11,20 +11,23 @@ import contextlib
 import itertools
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from emitter.errors import ExecutionEnded, Interrupted, RuncastError
+from emitter.errors import ExecutionEnded, Interrupted, RedisUnavailable, RuncastError
+from emitter.events import UserMessage
 from emitter.publishing.outbox import Outbox
 from emitter.store.append import LogLimits
 from emitter.store.connection import GONE
 from emitter.store.control import ControlChannel
 from emitter.store.messages import TAKEN_AT_ONCE, WAKE, take_messages
+from emitter.tasks import told_to_stop
 from emitter.wire.prepared import Redaction
 from emitter.wire.user_messages import Message
 
@@ -50,7 +53,7 @@ class Source(Protocol):
 
 
 class Inbox:
-    """`next`, `all`, `each` and `interruptible` of one emitter. `is_over`: whether the agent was told to stop."""
+    """The messages of one emitter. `is_over`: whether the agent was told to stop."""
 
     def __init__(self, source: Source, is_over: Callable[[], bool]) -> None:
         self._source = source
@@ -66,17 +69,32 @@ class Inbox:
 
     async def next(self, timeout: float | None = None) -> Message | None:
         """The next message; None if none comes within `timeout` seconds, or the agent must stop."""
-        wake = asyncio.Event()
-        with self._source.waking(wake.set), contextlib.suppress(TimeoutError):
+        if timeout is not None and timeout <= 0:
+            return await self._one()
+        try:
             async with asyncio.timeout(timeout) as limit:
-                while not self._is_over():
-                    wake.clear()
-                    if (message := await self._one()) is not None:
-                        limit.reschedule(None)
-                        return message
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(RECHECK_SECONDS):
-                            await wake.wait()
+                return await self._wait_for_one()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        return None
+
+    async def _wait_for_one(self) -> Message | None:
+        wake = asyncio.Event()
+        with self._source.waking(wake.set):
+            while not self._is_over():
+                wake.clear()
+                if (message := await self._one()) is not None:
+                    return message
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RECHECK_SECONDS):
+                        await wake.wait()
+        return None
+
+    async def next_or_end(self) -> Message | None:
+        """As `next`; None also if the execution has ended."""
+        with contextlib.suppress(ExecutionEnded):
+            return await self.next()
         return None
 
     async def all(self) -> list[Message]:
@@ -87,12 +105,6 @@ class Inbox:
             while self._kept:
                 found.append(self._kept.popleft())
         return found
-
-    async def each(self) -> AsyncIterator[Message]:
-        """Every message as it comes, until the agent must stop or the execution ends."""
-        with contextlib.suppress(ExecutionEnded):
-            while (message := await self.next()) is not None:
-                yield message
 
     def interruptible(self) -> Interruptible:
         return Interruptible(self)
@@ -112,12 +124,20 @@ class Inbox:
         """Take into `_kept`. Whoever calls has the lock."""
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._take(most, kinds), name="inbox")
+            self._fetching.add_done_callback(_mark_seen)
         await asyncio.shield(self._fetching)
 
     async def _take(self, most: int, kinds: str) -> None:
         self._name = self._name or f"{self._prefix}.{next(self._names)}"
-        self._kept += await self._source.take(self._name, most, kinds)
+        taken = await self._source.take(self._name, most, kinds)
+        self._kept.extend(taken)
         self._name = ""
+
+
+def _mark_seen(task: asyncio.Task[None]) -> None:
+    """Whoever waited for it may be gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Interruptible:
@@ -206,6 +226,44 @@ class Interruptible:
             return False
 
 
+class SentMessages:
+    """Messages without Redis. `on_take` is called with what is taken."""
+
+    def __init__(self, on_take: Callable[[Sequence[Message]], None]) -> None:
+        self._on_take = on_take
+        self._waiting: list[Message] = []
+        self._wakes: list[Callable[[], None]] = []
+        self.ids: set[str] = set()
+
+    def add(self, sent: UserMessage, at_ms: int) -> None:
+        self.ids.add(sent.message_id)
+        data = msgspec.json.decode(msgspec.json.encode(sent.data))
+        self._waiting.append(
+            Message(message_id=sent.message_id, text=sent.text, data=data, by=sent.by, mode=sent.mode, sent_at=at_ms)
+        )
+        for wake in self._wakes:
+            wake()
+
+    def left(self) -> list[str]:
+        """The ids of those that nobody has taken."""
+        return [message.message_id for message in self._waiting]
+
+    async def take(self, name: str, most: int, kinds: str) -> list[Message]:  # noqa: ARG002 - no reply is lost here
+        wanted = [message for message in self._waiting if not kinds or message.interrupts == (kinds == INTERRUPTS)]
+        if taken := wanted[:most]:
+            self._on_take(taken)
+            self._waiting = [message for message in self._waiting if message not in taken]
+        return taken
+
+    @contextlib.contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        self._wakes.append(wake)
+        try:
+            yield
+        finally:
+            self._wakes.remove(wake)
+
+
 class Connected(Protocol):
     """What a source needs of a `Publisher`."""
 
@@ -232,17 +290,18 @@ class RedisSource:
 
     async def take(self, name: str, most: int, kinds: str) -> list[Message]:
         outbox, publisher = self._outbox, self._publisher
-        await outbox.flush()  # what was emitted before stands before it in the log
-        while True:
+        while not told_to_stop():
             outbox.check()
             try:
+                await outbox.flush()  # what was emitted before stands before it in the log
                 return await take_messages(
                     publisher.redis, outbox.owner, outbox.execution_id, outbox.attempt, take=name, most=most,
                     kinds=kinds, mode="claimed" if self._is_claimed else "existing", redact=publisher.redact,
                     limits=publisher.limits,
                 )  # fmt: skip
-            except (RedisError, *GONE):
+            except (RedisUnavailable, RedisError, *GONE):
                 await asyncio.sleep(RETRY_SECONDS)
+        raise asyncio.CancelledError
 
     def waking(self, wake: Callable[[], None]) -> AbstractContextManager[None]:
         control = self._outbox.owner.execution(self._outbox.execution_id).control

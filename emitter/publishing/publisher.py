@@ -22,9 +22,9 @@ from redis.exceptions import ClusterCrossSlotError, NoScriptError, RedisError
 from emitter import tasks
 from emitter.backoff import backoff_seconds
 from emitter.errors import (
-    EventRefused,
     AppendRefused,
     EmitterClosed,
+    EventRefused,
     EventsLost,
     RuncastError,
     TooManyInputs,

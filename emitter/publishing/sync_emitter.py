@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.event_methods import EventMethods, named
 from emitter.publishing.scopes import SyncPhaseScope, SyncToolScope
 from emitter.wire.keys import Owner
+from emitter.wire.user_messages import Message
 
 T = TypeVar("T")
 
@@ -142,6 +143,19 @@ class SyncAgentEmitter(EventMethods[None]):
     def ask(self, prompt: str, **options: Any) -> Any:
         """Ask a person and block until the answer; arguments and errors of `AgentEmitter.ask`."""
         return self._call(lambda: self._emitter.ask(prompt, **options))
+
+    def next_message(self, timeout: float | None = None) -> Message | None:
+        """Block until the next message of a person; as `AgentEmitter.next_message`."""
+        return self._call(lambda: self._emitter.next_message(timeout))
+
+    def waiting_messages(self) -> list[Message]:
+        """Take the messages that wait now; as `AgentEmitter.waiting_messages`."""
+        return self._call(self._emitter.waiting_messages)
+
+    def messages(self) -> Iterator[Message]:
+        """Every message of a person as it comes, until the execution has ended or must stop."""
+        while (message := self._call(self._emitter._next_or_end)) is not None:
+            yield message
 
     def flush(self, timeout: float | None = None) -> None:
         self._call(lambda: self._emitter.flush(timeout))

@@ -14,7 +14,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from emitter.store.jobs import redis_ms
-from emitter.wire.keys import AGENTS_KNOWN, WORKER_INFO, WORKERS
+from emitter.wire.keys import AGENTS_KNOWN, AGENTS_STEERABLE, WORKER_INFO, WORKERS
 
 ANNOUNCE_TTL_MS = 15_000
 KNOWN_MS = 24 * 3_600_000
@@ -34,6 +34,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     max_attempts: int = 3
     time_limit: float | None = None
     idle_limit: float | None = None
+    accepts_messages: bool = False
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -67,6 +68,11 @@ async def announce(redis: Redis, info: WorkerInfo) -> None:
         pipe.hset(WORKER_INFO, info.id, msgspec.json.encode(info))
         pipe.zadd(WORKERS, {info.id: now + ANNOUNCE_TTL_MS})
         pipe.zadd(AGENTS_KNOWN, {agent.name: now for agent in info.agents})
+        for agent in info.agents:
+            if agent.accepts_messages:
+                pipe.zadd(AGENTS_STEERABLE, {agent.name: now})
+            else:
+                pipe.zrem(AGENTS_STEERABLE, agent.name)
         pipe.zremrangebyscore(AGENTS_KNOWN, 0, now - KNOWN_MS)
         if expired:
             pipe.zrem(WORKERS, *expired)
@@ -110,6 +116,12 @@ async def known_agents(redis: Redis) -> set[str]:
     names: Any = await redis.zrangebyscore(AGENTS_KNOWN, await redis_ms(redis) - KNOWN_MS, "+inf")
     # No worker announces a name that is not ASCII.
     return {name.decode() for name in names if name.isascii()}
+
+
+async def takes_messages(redis: Redis, agent: str) -> bool:
+    """Whether the worker that announced the agent last said that it takes messages, within the last 24 h."""
+    announced: float | None = await redis.zscore(AGENTS_STEERABLE, agent)
+    return announced is not None and announced >= await redis_ms(redis) - KNOWN_MS
 
 
 async def is_known(redis: Redis, agent: str) -> bool:

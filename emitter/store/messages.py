@@ -49,7 +49,7 @@ async def read_waiting(
     `ExecutionEnded`, `Superseded`."""
     record = owner.execution(execution_id).record
     reply = await repeated(lambda: _read(redis, record, attempt, take, most, kinds))
-    state, current, own, is_taken = reply[0].decode(), *reply[1:4]
+    state, (current, own, is_taken) = reply[0].decode(), reply[1:4]
     if not state:
         raise UnknownExecution(execution_id)
     if not is_taken and state in TERMINAL_STATES:
@@ -61,12 +61,13 @@ async def read_waiting(
     return Waiting(own, messages, bool(is_taken))
 
 
-async def _read(redis: Redis, record: str, *arguments: str | int) -> Any:
+async def _read(redis: Redis, record: str, *arguments: str | int) -> list[Any]:
     client: Any = redis
     try:
-        return await client.execute_command("EVALSHA", MESSAGES_SHA, 1, record, *arguments)
+        reply = await client.execute_command("EVALSHA", MESSAGES_SHA, 1, record, *arguments)
     except NoScriptError:
-        return await client.execute_command("EVAL", MESSAGES_SCRIPT, 1, record, *arguments)
+        reply = await client.execute_command("EVAL", MESSAGES_SCRIPT, 1, record, *arguments)
+    return list(reply)
 
 
 async def take_messages(

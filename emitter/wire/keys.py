@@ -97,6 +97,8 @@ WORKER_INFO = JOBS + "worker-info"
 """Hash: worker id → JSON of its announcement."""
 AGENTS_KNOWN = JOBS + "agents"
 """Sorted set: names of agents by the time (ms) a worker last announced them."""
+AGENTS_STEERABLE = JOBS + "agents:steerable"
+"""Sorted set: names of those agents that take messages, as `AGENTS_KNOWN`."""
 DUE = JOBS + "due"
 """Sorted set: `member` of every execution for workers by the time (ms) of its next check: when its lease ends, when it
 may start, or when its job should have been claimed."""

@@ -1,8 +1,8 @@
 """What people say to a running agent: the message as an agent gets it, and the marks by which the append script keeps
 and counts messages. Pure.
 
-Marks: `m:<messageId> <waiting at most> <i|q> <data>` keeps a message (i: it interrupts); `y:<attempt> <take> <messageId>
-…` says which of them an attempt takes, in a take of this name; `x:<messageId> <reason>` drops one.
+Marks: `m:<messageId> <waiting at most> <i|q> <data>` keeps a message (i: it interrupts); `y:<attempt> <take>
+<messageId> …` says which of them an attempt takes, in a take of this name; `x:<messageId> <reason>` drops one.
 """
 
 from __future__ import annotations

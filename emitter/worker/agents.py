@@ -16,14 +16,16 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.inbox import Interruptible
 from emitter.publishing.sync_emitter import SyncAgentEmitter, check_process
 from emitter.store.announcements import MODES, AgentInfo
+from emitter.wire.user_messages import Message
 from emitter.worker.schedule import Schedule, schedule_of
 
 AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
@@ -32,6 +34,7 @@ MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/([a-z0-9][a-z0-9!#$&^
 AgentFunction = Callable[[Any], Any]
 """Takes a `Context` (async) or a `SyncContext` (sync); its return value is the result of the execution."""
 F = TypeVar("F", bound=AgentFunction)
+T = TypeVar("T")
 RetryOn = Sequence[type[BaseException]] | type[BaseException] | None
 
 
@@ -51,6 +54,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     input_schema: dict[str, Any] | None = None
     input_modes: tuple[str, ...] = MODES
     output_modes: tuple[str, ...] = MODES
+    accepts_messages: bool = False
 
     @property
     def info(self) -> AgentInfo:
@@ -64,6 +68,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             max_attempts=self.max_attempts,
             time_limit=self.time_limit,
             idle_limit=self.idle_limit,
+            accepts_messages=self.accepts_messages,
         )
 
 
@@ -87,6 +92,7 @@ class Agents:
         input_schema: dict[str, Any] | None = None,
         input_modes: Sequence[str] = MODES,
         output_modes: Sequence[str] = MODES,
+        accepts_messages: bool = False,
     ) -> Callable[[F], F]:
         """Register the decorated function, and return it unchanged.
 
@@ -101,6 +107,7 @@ class Agents:
                 not idle; the clock starts again after the answer.
             input_schema: JSON Schema of `params`, announced to clients.
             input_modes, output_modes: media types that the agent accepts and produces, announced to clients.
+            accepts_messages: whether people may send messages to it (`Context.messages`), announced to clients.
 
         Raises `ValueError` or `TypeError` for an agent that is not valid.
         """
@@ -120,6 +127,7 @@ class Agents:
                     input_schema=input_schema,
                     input_modes=tuple(input_modes),
                     output_modes=tuple(output_modes),
+                    accepts_messages=accepts_messages,
                 )
             )
             return function
@@ -275,6 +283,23 @@ class Context(_BaseContext):
         """Ask a person and wait for the answer's value; arguments and errors of `AgentEmitter.ask`."""
         return await self.emitter.ask(prompt, **options)
 
+    def messages(self) -> AsyncIterator[Message]:
+        """Every message of a person as it comes, as `AgentEmitter.messages`."""
+        return self.emitter.messages()
+
+    async def next_message(self, timeout: float | None = None) -> Message | None:
+        """The next message of a person; None after `timeout` seconds. As `AgentEmitter.next_message`."""
+        return await self.emitter.next_message(timeout)
+
+    async def waiting_messages(self) -> list[Message]:
+        """Take the messages that wait now, as `AgentEmitter.waiting_messages`."""
+        return await self.emitter.waiting_messages()
+
+    def interruptible(self) -> Interruptible:
+        """`async with`: a message that interrupts raises `Interrupted` in the block, as
+        `AgentEmitter.interruptible`."""
+        return self.emitter.interruptible()
+
 
 class SyncContext(_BaseContext):
     """The context of a sync agent. Its thread cannot be ended from outside, so it must check `cancelled` regularly."""
@@ -292,8 +317,30 @@ class SyncContext(_BaseContext):
 
         Raises `concurrent.futures.CancelledError` when the agent must stop.
         """
-        check_process(self._pid)
-        work: Coroutine[Any, Any, Any] = self._asker.ask(prompt, **options)
+        return self._block(self._asker.ask(prompt, **options))
+
+    def next_message(self, timeout: float | None = None) -> Message | None:
+        """Block until the next message of a person; None after `timeout` seconds. As `AgentEmitter.next_message`, and
+        raises `concurrent.futures.CancelledError` when the agent must stop."""
+        return self._block(self._asker.next_message(timeout))
+
+    def waiting_messages(self) -> list[Message]:
+        """Take the messages that wait now, as `AgentEmitter.waiting_messages`. A sync agent cannot be interrupted: it
+        calls this between its steps, and looks at the `mode` of what it gets."""
+        return self._block(self._asker.waiting_messages())
+
+    def messages(self) -> Iterator[Message]:
+        """Every message of a person as it comes; blocks between them, as `next_message`."""
+        while (message := self._block(self._asker._next_or_end())) is not None:
+            yield message
+
+    def _block(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, and block until it is done or the agent must stop."""
+        try:
+            check_process(self._pid)
+        except RuntimeError:
+            work.close()
+            raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         self._asking.add(future)
         try:

@@ -318,6 +318,7 @@ class Worker:
                 publisher=self._publisher,
                 attempt=job.attempt,
                 claimed=True,
+                accepts_messages=self.agents[job.agent].accepts_messages,
                 agent=job.agent,
                 request_id=job.request_id,
                 traceparent=None if span.trace is None else span.trace.parent,
