@@ -11,9 +11,11 @@ from aiohttp import web
 from broker.base.outage import is_away, lacks_right
 from broker.base.problem import Problem, retry_after
 from emitter import errors
+from emitter.wire.user_messages import KEPT_MESSAGES
 
 RETRY_AFTER_OUTAGE_SECONDS = 2
 RETRY_AFTER_QUEUED_SECONDS = 30
+RETRY_AFTER_MESSAGES_SECONDS = 5
 RETRY_AFTER_UPDATE_SECONDS = 10
 """Until an edge of the newer version may answer, while an update replaces the edges one by one."""
 _AT = re.compile(r"at `(\$[^`]*)`")
@@ -92,6 +94,17 @@ def _from_refusal(error: Exception) -> Problem | None:
             return Problem(429, "too-many-queued", str(error), limit=limit, headers=headers)
         case errors.TooManyInputs(limit=limit):
             return Problem(409, "too-many-inputs", str(error), limit=limit)
+        case errors.NotSteerable():
+            return Problem(409, "not-steerable", str(error))
+        case errors.UnknownMessage():
+            return Problem(404, "unknown-message", str(error))
+        case errors.MessageTaken():
+            return Problem(409, "message-taken", str(error))
+        case errors.AlreadySent():
+            return Problem(409, "already-sent", str(error))
+        case errors.TooManyMessages(limit=limit):
+            headers = retry_after(RETRY_AFTER_MESSAGES_SECONDS) if limit else {}
+            return Problem(429, "too-many-messages", str(error), headers=headers, limit=limit or KEPT_MESSAGES)
         case errors.NewerRecord(found=found, known=known):
             detail = f"the record has format {found}; this edge knows up to {known}"
             return Problem(503, "newer-record", detail, headers=retry_after(RETRY_AFTER_UPDATE_SECONDS))

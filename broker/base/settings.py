@@ -113,7 +113,7 @@ class Settings(SharedSettings, frozen=True, kw_only=True):
         int, about("other reading requests of one user on one edge; 0 is no limit", "per minute", ge=0, le=6_000_000)
     ] = 6000
     answers_per_minute: Annotated[
-        int, about("answers to questions by one user; 0 is no limit", "per minute", ge=0, le=600_000)
+        int, about("answers and messages to agents by one user; 0 is no limit", "per minute", ge=0, le=600_000)
     ] = 600
     cancels_per_minute: Annotated[int, about("cancels by one user; 0 is no limit", "per minute", ge=0, le=600_000)] = (
         600

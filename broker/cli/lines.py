@@ -127,6 +127,23 @@ def _model_call(event: ev.ModelCall) -> list[Text]:
     return [Text.assemble(("  ⋄ ", "dim"), (short(event.model, 60), "dim"), (f" {tokens}", "dim"), (failed, "red"))]
 
 
+def _said(event: ev.UserMessage) -> list[Text]:
+    sign = "‼ " if event.mode == "interrupt" else "» "
+    said = clean(event.text).splitlines() if event.text else []
+    lines = [Text(short(line, 500)) for line in said[:20]] or [Text(short(event.data, 200))]
+    return [Text.assemble((sign, "bold green"), (f"{short(event.by, 40)}: ", "green"), lines[0]), *lines[1:]]
+
+
+def _taken(event: ev.UserMessageTaken) -> list[Text]:
+    count = len(event.message_ids)
+    return [Text(f"  ✓ the agent has taken {'the message' if count == 1 else f'{count} messages'}", "dim")]
+
+
+def _dropped(event: ev.UserMessageDropped) -> list[Text]:
+    why = "withdrawn" if event.reason == "withdrawn" else "not taken before the end"
+    return [Text(f"  ⊘ a message was {why}", "dim yellow")]
+
+
 def _violation(event: ev.SandboxViolation) -> list[Text]:
     return [Text(f"! sandbox: {short(event.rule)}: {short(event.detail, 200)}", "bold red")]
 
@@ -140,6 +157,9 @@ LINES: dict[type[Event], Callable[[Any], list[Text]]] = {
     ev.Synthesis: _synthesis,
     ev.Artifact: _artifact,
     ev.ModelCall: _model_call,
+    ev.UserMessage: _said,
+    ev.UserMessageTaken: _taken,
+    ev.UserMessageDropped: _dropped,
     ev.Timeout: _timeout,
     ev.SandboxViolation: _violation,
 }

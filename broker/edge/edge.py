@@ -325,6 +325,7 @@ class Edge:
         errors.setup(app)
         app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
+        app.on_shutdown.append(lambda _: commands.messages.aclose())
         gateway = Gateway(
             settings,
             self.authenticator,

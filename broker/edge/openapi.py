@@ -13,6 +13,7 @@ import msgspec
 from broker.base.reasons import CloseReason
 from broker.base.settings import Scope
 from broker.executions import types as api
+from broker.http import message_openapi as messages
 from broker.http.openapi_parts import (
     ID,
     JSON,
@@ -78,7 +79,9 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
 
 
 def _schemas() -> Json:
-    _, schemas = msgspec.json.schema_components([*_BODIES, *protocols.BODIES, *CATALOGUE, Envelope], ref_template=REF)
+    _, schemas = msgspec.json.schema_components(
+        [*_BODIES, *protocols.BODIES, *messages.BODIES, *CATALOGUE, Envelope], ref_template=REF
+    )
     schemas = _named(schemas)
     head = schemas.pop("Envelope")
     names = {event.type: event.__name__ + "Event" for event in CATALOGUE}
@@ -257,6 +260,7 @@ def _execution_paths() -> Json:
                 errors=(404, 409),
             )
         },
+        **messages.paths(execution),
         execution + "/input": {
             "post": operation(
                 "answerInput",

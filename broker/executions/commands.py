@@ -15,6 +15,7 @@ from broker.base.problem import Problem
 from broker.executions.fold import Fold
 from broker.executions.inputs import Answers, open_inputs
 from broker.executions.listing import Listing
+from broker.executions.messages import Messages
 from broker.executions.types import (
     CancelResponse,
     EventPage,
@@ -78,6 +79,7 @@ class Commands:
         self._limits = limits
         self._lifecycle = Lifecycle(redis, limits, redact)
         self.answers = Answers(redis, limits, redact)
+        self.messages = Messages(redis, limits, redact)
         self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
         self.listing = Listing(redis)
 

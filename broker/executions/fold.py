@@ -23,6 +23,7 @@ from broker.executions.types import (
     SpecialistState,
     ThoughtState,
     ToolState,
+    UserMessageState,
 )
 from broker.executions.undo import Text
 from emitter import events
@@ -81,6 +82,9 @@ class Fold(FoldedState):
         for input_id, each in self.inputs.void(after).items():
             if isinstance(each, events.InputReceived):  # an answer stays, for the attempt that asks again
                 self.inputs.set(seq, input_id, each)
+        for message in self.user_messages.values():
+            if message.state == "taken":  # the next attempt takes it again
+                self._change(self.user_messages, seq, message.message_id, replace(message, state="queued"))
         self._thoughts.void_texts(after)
         synthesis = self.facts.void(after).get("synthesis")
         self.voided = Voided(
@@ -113,6 +117,10 @@ class Fold(FoldedState):
         for specialist in self.specialists.values():
             if specialist.status == "active":
                 self._change(self.specialists, seq, specialist.specialist, replace(specialist, status="interrupted"))
+        for message in self.user_messages.values():
+            if message.state == "queued":  # of a version that does not say so
+                ended = replace(message, state="dropped", reason="ended")
+                self._change(self.user_messages, seq, message.message_id, ended)
         self._close_texts(seq)
 
     def _close_texts(self, seq: int) -> None:
@@ -247,6 +255,27 @@ class Fold(FoldedState):
         ):
             self.status = "running"
 
+    def _user_message(self, seq: int, event: events.UserMessage) -> None:
+        message = UserMessageState(
+            message_id=event.message_id,
+            by=event.by,
+            mode=event.mode,
+            text=event.text,
+            data=event.data,
+            sent_at=self._event[0].ts,
+        )
+        self._set(self.user_messages, seq, event.message_id, message)
+
+    def _user_messages_taken(self, seq: int, event: events.UserMessageTaken) -> None:
+        for message_id in event.message_ids:
+            if message := self.user_messages.get(message_id):
+                self._change(self.user_messages, seq, message_id, replace(message, state="taken"))
+
+    def _user_message_dropped(self, seq: int, event: events.UserMessageDropped) -> None:
+        if message := self.user_messages.get(event.message_id):
+            dropped = replace(message, state="dropped", reason=event.reason)
+            self._change(self.user_messages, seq, event.message_id, dropped)
+
     def _plan(self, seq: int, event: events.PlanCreated) -> None:
         self._set(self.facts, seq, "plan", event.plan)
 
@@ -284,6 +313,9 @@ _HANDLERS: dict[type[events.Event], Callable[[Fold, int, Any], None]] = {
     events.UsageTotals: Fold._usage,
     events.InputRequired: Fold._input_required,
     events.InputReceived: Fold._input_received,
+    events.UserMessage: Fold._user_message,
+    events.UserMessageTaken: Fold._user_messages_taken,
+    events.UserMessageDropped: Fold._user_message_dropped,
 }
 
 

@@ -35,6 +35,7 @@ from broker.executions.types import (
     SpecialistState,
     ThoughtState,
     ToolState,
+    UserMessageState,
 )
 from broker.executions.undo import Items, Part, Texts
 from emitter import events
@@ -54,7 +55,8 @@ W = TypeVar("W", MessageState, ArtifactState)
 
 
 _ITEMS = (
-    "facts", "phases", "specialists", "inputs", "partials", "_tools", "_thoughts", "_messages", "_artifacts"
+    "facts", "phases", "specialists", "inputs", "partials", "user_messages", "_tools", "_thoughts", "_messages",
+    "_artifacts",
 )  # fmt: skip
 
 
@@ -98,6 +100,7 @@ class FoldedState:
         self.specialists: Items[SpecialistState] = Items(MAX_OTHERS, short, is_watched=is_watched)
         self.inputs: Items[Input] = Items(MAX_OTHERS, short_input, is_watched=is_watched)
         self.partials: Items[PartialState] = Items(MAX_OTHERS, short)
+        self.user_messages: Items[UserMessageState] = Items(MAX_OTHERS, short)
         self._tools: Items[ToolState] = Items(MAX_TOOLS, short)
         self._thoughts: Texts[ThoughtState] = Texts(MAX_THOUGHTS, short_written)
         self._messages: Texts[MessageState] = Texts(MAX_MESSAGES, short_written)
@@ -137,6 +140,7 @@ class FoldedState:
             artifacts=self.artifacts(),
             usage=self.facts.get("usage"),
             open_inputs=self.open_inputs(),
+            user_messages=self.user_messages.values(),
             **self.end,
         )
 

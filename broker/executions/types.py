@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from emitter import events
-from emitter.events import State
+from emitter.events import MessageMode, State
 from emitter.values import MAX_DEPTH, Millis, is_deeper
 
 MAX_TASK = 65_536
@@ -205,6 +205,7 @@ class AgentInfo(_Response, frozen=True):
     input_schema: dict[str, Any] | None = None
     input_modes: list[str] = []
     output_modes: list[str] = []
+    accepts_messages: bool = False
 
 
 class AgentList(_Response, frozen=True):
@@ -368,6 +369,20 @@ class ArtifactState(_Part, frozen=True):
     truncated: bool = False
 
 
+class UserMessageState(_Part, frozen=True, kw_only=True):
+    """A person's message. `taken`: by the attempt that runs now; the next one has it `queued` again. `reason`: why it
+    was dropped."""
+
+    message_id: str
+    by: str
+    mode: MessageMode
+    text: str | None = None
+    data: Any = None
+    sent_at: Millis | None = None
+    state: Literal["queued", "taken", "dropped"] = "queued"
+    reason: Literal["withdrawn", "ended"] | None = None
+
+
 class Failure(_Part, frozen=True):
     """`stack` comes from the execution's record, and only for those who may see it."""
 
@@ -411,6 +426,7 @@ class ExecutionState(_Part, frozen=True):
     artifacts: list[ArtifactState] = []
     usage: events.UsageTotals | None = None
     open_inputs: list[events.InputRequired] = []
+    user_messages: list[UserMessageState] = []
     result: Any = None
     error: Failure | None = None
     cancelled: Cancellation | None = None

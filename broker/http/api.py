@@ -46,16 +46,17 @@ from broker.http.gateway import (
     Gateway,
     idempotency_key,
 )
+from broker.http.message_api import MessageApi
+from broker.http.paths import execution_of
 from broker.ops.stream import Ops
 from broker.streams.reconnect import for_event_source
 from broker.streams.request import is_compact
 from broker.streams.service import Streams
-from emitter.errors import UnknownExecution
 from emitter.events import State
 from emitter.store import announcements
 from emitter.store.append import limits_of
 from emitter.tracing.trace import Trace
-from emitter.wire.ids import EXECUTION_ID, START, EventId, parse_event_id
+from emitter.wire.ids import START, EventId, parse_event_id
 from emitter.wire.prepared import DROPPED
 from emitter.wire.redact import Redactor
 
@@ -107,6 +108,7 @@ class Api:
             web.post(base + "/{id}/events", self.post_events),
             web.post(base + "/{id}/cancel", self.cancel),
             web.post(base + "/{id}/input", self.answer),
+            *MessageApi(self._gateway, self._value_bytes).routes(base),
             web.post("/api/agent/stream-tickets", self.mint_ticket),
             web.get("/api/agent/agents", self.list_agents),
             web.post("/api/admin/revocations", self.revoke),
@@ -260,6 +262,7 @@ class Api:
                 input_schema=agent.input_schema,
                 input_modes=list(agent.input_modes),
                 output_modes=list(agent.output_modes),
+                accepts_messages=agent.accepts_messages,
             )
             for agent in live
         ]
@@ -291,14 +294,6 @@ def start_body_bytes(settings: Settings) -> int:
     """The body that starts an execution must have room for all that the limits of its parts allow."""
     parts = (settings.max_event_bytes, settings.max_params_bytes, settings.max_conversation_bytes)
     return min(MAX_BODY_BYTES, max(VALUE_BODY_BYTES, 2 * sum(parts))) if all(parts) else MAX_BODY_BYTES
-
-
-def execution_of(request: web.Request) -> str:
-    """The path's execution id. One that cannot exist is as unknown as one that does not."""
-    execution_id = request.match_info["id"]
-    if not EXECUTION_ID.match(execution_id):
-        raise UnknownExecution(execution_id[:64])
-    return execution_id
 
 
 def whole_number(request: web.Request, name: str, *, default: int, most: int) -> int:

@@ -27,6 +27,7 @@ from broker.base.reasons import RejectReason, StreamProtocol
 from broker.base.request_context import TRACE, request_id_of, trace_of
 from broker.base.settings import Settings
 from broker.executions.commands import Commands
+from broker.executions.message_types import MessageRequest, MessageResponse
 from broker.executions.types import CancelResponse, ExecuteRequest, ExecuteResponse, InputRequest, InputResponse
 from broker.http.responses import EXCHANGE, Responses
 from broker.live.rendering import Rendering
@@ -281,6 +282,28 @@ class Gateway:
         answer = await self.commands.answers.give(identity, execution_id, given, request_id_of(request))
         self.audit(request, identity, "input_answered", execution=execution_id, input=given.input_id)
         return answer
+
+    async def send_message(
+        self, request: web.Request, identity: Identity, execution_id: str, given: MessageRequest
+    ) -> MessageResponse:
+        """Send a message to a running agent. Errors of `Messages.send`, and `Problem` 429."""
+        await self._within(identity, ANSWERS)
+        answer = await self.commands.messages.send(identity, execution_id, given, request_id_of(request))
+        self.audit(request, identity, "message_sent", execution=execution_id, message=answer.message_id)
+        return answer
+
+    async def withdraw_message(
+        self, request: web.Request, identity: Identity, execution_id: str, message_id: str
+    ) -> MessageResponse:
+        """Errors of `Messages.withdraw`, and `Problem` 429."""
+        await self._within(identity, ANSWERS)
+        answer = await self.commands.messages.withdraw(identity, execution_id, message_id, request_id_of(request))
+        self.audit(request, identity, "message_withdrawn", execution=execution_id, message=message_id)
+        return answer
+
+    def resting(self, request: web.Request) -> AbstractAsyncContextManager[None]:
+        """Around a long wait for something to come: the request holds no turn meanwhile. `Problem` 429, 503."""
+        return self._responses.resting(request)
 
     def audit(self, request: web.Request, identity: Identity, event: str, **fields: Any) -> None:
         """Write the audit line of an action."""

@@ -9,8 +9,9 @@ watches all of them. Long answers to callers without a token are watched in the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import web
@@ -90,6 +91,18 @@ class Responses:
         exchange = request[EXCHANGE] = Exchange(request, identity)
         exchange.moved_at = asyncio.get_running_loop().time()
         self._exchanges.add(exchange)
+
+    @contextlib.asynccontextmanager
+    async def resting(self, request: web.Request) -> AsyncIterator[None]:
+        """Around a wait in which the request does nothing: others of its user have its turn. It ends with the token,
+        and as all others when the edge stops. Raises as `enter`, at the end."""
+        self.end_with_token(request)
+        user = request[EXCHANGE].user
+        self._turns.give_back(user)
+        try:
+            yield
+        finally:
+            await self._turns.take(user, is_patient=True)
 
     def end_with_token(self, request: web.Request) -> None:
         """Of an answer that goes on reading what is new: it ends with the token at the latest."""

@@ -148,7 +148,11 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancel_ms: int = 0
     open_inputs: tuple[str, ...] = ()
     accepts: bool = False
+    message_counts: tuple[int, int, int] = (0, 0, 0)
+    inbox: tuple[str, ...] = ()
     message_bodies: Mapping[str, bytes] = {}
+    message_order: Mapping[str, str] = {}
+    dropped_messages: Mapping[str, str] = {}
     inputs: Mapping[str, bytes] = {}
     answers: Mapping[str, bytes] = {}
     producers: Mapping[str, int] = {}
@@ -236,6 +240,11 @@ def _ids(value: bytes) -> tuple[str, ...]:
     return tuple(_text(value).split())
 
 
+def _three(value: bytes) -> tuple[int, int, int]:
+    number, size, attempt = map(int, value.split())
+    return number, size, attempt
+
+
 def _same(value: bytes) -> bytes:
     return value
 
@@ -283,12 +292,16 @@ _COLUMNS = {
     Field.CANCEL: _Column("cancel", read_cancel),
     Field.CANCEL_AT: _Column("cancel_ms", int),
     Field.OPEN: _Column("open_inputs", _ids),
+    Field.MESSAGES: _Column("message_counts", _three),
+    Field.INBOX: _Column("inbox", _ids),
     Field.ACCEPTS: _Column("accepts", lambda value: value == b"1"),
 }
 _MAPS = {
     Field.INPUT: _Column("inputs", _same),
     Field.ANSWER: _Column("answers", _same),
     Field.MESSAGE: _Column("message_bodies", _same),
+    Field.ORDER: _Column("message_order", _text),
+    Field.DROPPED: _Column("dropped_messages", _text),
     Field.PRODUCER: _Column("producers", int),
 }
 _KEPT_EMPTY = frozenset(_COLUMNS[name].name for name in (Field.STATE, Field.TASK, Field.STACK, Field.END))

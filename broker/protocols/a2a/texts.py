@@ -33,6 +33,9 @@ _SAID: dict[type[events.Event], Callable[[Any], str]] = {
     events.ExecutionError: lambda event: event.error,
     events.ExecutionCancelled: lambda event: event.reason or "",
     events.InputRequired: lambda event: event.prompt,
+    events.UserMessage: lambda event: f"{event.by}: {event.text}" if event.text else f"{event.by} sent data",
+    events.UserMessageTaken: lambda event: f"{len(event.message_ids)} taken",
+    events.UserMessageDropped: lambda event: f"A message was dropped: {event.reason}",
 }
 
 

@@ -16,6 +16,7 @@ export interface AgentInfo {
   inputSchema?: Record<string, unknown>;
   inputModes?: readonly string[];
   outputModes?: readonly string[];
+  acceptsMessages?: boolean;
 }
 
 export interface AgentList {
@@ -125,6 +126,9 @@ export type Event =
   | ModelCallEvent
   | InputRequiredEvent
   | InputReceivedEvent
+  | UserMessageEvent
+  | UserMessageTakenEvent
+  | UserMessageDroppedEvent
   | TimeoutEvent
   | SandboxViolationEvent
   | ExecutionSupersededEvent
@@ -291,6 +295,7 @@ export interface ExecutionState {
   artifacts: readonly ArtifactState[];
   usage: UsageTotals | null;
   openInputs: readonly InputRequired[];
+  userMessages: readonly UserMessageState[];
   result: unknown;
   error: Failure | null;
   cancelled: Cancellation | null;
@@ -1006,6 +1011,77 @@ export interface UsageTotalsEvent {
   agent?: string;
   parentId?: string;
   data: UsageTotals;
+}
+
+/** A person says something to the running agent. `mode` is `interrupt` if the agent should hear it at once. */
+export interface UserMessage {
+  messageId: string;
+  by: string;
+  mode: "interrupt" | "queue";
+  text?: string;
+  data?: unknown;
+}
+
+/** No attempt will take this message any more: its sender has withdrawn it, or the execution ends. */
+export interface UserMessageDropped {
+  messageId: string;
+  reason: "ended" | "withdrawn";
+}
+
+/** No attempt will take this message any more: its sender has withdrawn it, or the execution ends. */
+export interface UserMessageDroppedEvent {
+  type: "user:message:dropped";
+  executionId: string;
+  ts: number;
+  traceparent?: string;
+  requestId?: string;
+  agent?: string;
+  parentId?: string;
+  data: UserMessageDropped;
+}
+
+/** A person says something to the running agent. `mode` is `interrupt` if the agent should hear it at once. */
+export interface UserMessageEvent {
+  type: "user:message";
+  executionId: string;
+  ts: number;
+  traceparent?: string;
+  requestId?: string;
+  agent?: string;
+  parentId?: string;
+  data: UserMessage;
+}
+
+/** A person's message. `taken`: by the attempt that runs now; the next one has it `queued` again. `reason`: why it was dropped. */
+export interface UserMessageState {
+  messageId: string;
+  by: string;
+  mode: "interrupt" | "queue";
+  text: string | null;
+  data: unknown;
+  /** milliseconds since the epoch */
+  sentAt: number | null;
+  state: "dropped" | "queued" | "taken";
+  reason: "ended" | "withdrawn" | null;
+}
+
+/** An attempt of the agent has taken these messages. A later attempt takes them again. */
+export interface UserMessageTaken {
+  messageIds: readonly string[];
+  /** counts from 1 */
+  attempt: number;
+}
+
+/** An attempt of the agent has taken these messages. A later attempt takes them again. */
+export interface UserMessageTakenEvent {
+  type: "user:message:taken";
+  executionId: string;
+  ts: number;
+  traceparent?: string;
+  requestId?: string;
+  agent?: string;
+  parentId?: string;
+  data: UserMessageTaken;
 }
 
 /** An event as a stream gives it. */

@@ -83,6 +83,9 @@ export class Fold {
     usage: (fold, seq, data) => fold.#fact(seq, "usage", usageOf(data)),
     "input:required": (fold, seq, data) => fold.#inputRequired(seq, data),
     "input:received": (fold, seq, data) => fold.#inputReceived(seq, data),
+    "user:message": (fold, seq, data) => fold.#userMessage(seq, data),
+    "user:message:taken": (fold, seq, data) => fold.#userMessagesTaken(seq, data),
+    "user:message:dropped": (fold, seq, data) => fold.#userMessageDropped(seq, data),
   });
 
   #executionId;
@@ -117,6 +120,10 @@ export class Fold {
   #artifacts = new Items(MAX_OTHERS);
   /** Inputs; null if answered. @type {Items<{id: string, input: wire.InputRequired | null}>} */
   #inputs = new Items(MAX_OTHERS);
+  /** @type {Items<wire.UserMessageState>} */
+  #userMessages = new Items(MAX_OTHERS);
+  /** When the current event was emitted. */
+  #ts = 0;
   /** @type {ExecutionState | null} */
   #state = null;
 
@@ -146,6 +153,7 @@ export class Fold {
     if (end !== undefined) this.#finish(seq, end, event.ts, type, data);
     else {
       this.#parentId = event.agent !== undefined && event.parentId !== undefined ? event.parentId : null;
+      this.#ts = event.ts;
       handler?.(this, seq, data);
     }
     return true;
@@ -189,6 +197,7 @@ export class Fold {
       artifacts: joinedAll(this.#artifacts, (part, text) => (part.text === null ? part : withText(part, text))),
       usage: this.#facts.get("usage"),
       openInputs: this.#end === null ? this.#openInputs() : [],
+      userMessages: this.#userMessages.values(),
       result: null,
       error: null,
       cancelled: null,
@@ -227,6 +236,8 @@ export class Fold {
       items.undo(data.fromSeq);
       for (const part of items.values()) part.undo(data.fromSeq);
     }
+    for (const message of this.#userMessages.values()) // the next attempt takes them again
+      if (message.state === "taken") this.#setUserMessage(seq, { ...message, state: "queued" });
     this.#status = "queued"; // until a worker starts the next attempt
   }
 
@@ -249,6 +260,8 @@ export class Fold {
     for (const tool of this.#tools.values()) if (tool.status === "running") this.#setTool(seq, { ...tool, status });
     for (const each of this.#specialists.values())
       if (each.status === "active") this.#setSpecialist(seq, { ...each, status });
+    for (const message of this.#userMessages.values())
+      if (message.state === "queued") this.#setUserMessage(seq, { ...message, state: "dropped", reason: "ended" });
     this.#closeTexts(seq);
   }
 
@@ -265,6 +278,34 @@ export class Fold {
   /** @param {number} seq @param {string} name @param {unknown} value */
   #fact(seq, name, value) {
     this.#facts.set(seq, name, value);
+  }
+
+  // what people say
+
+  /** @param {number} seq @param {wire.UserMessage} data */
+  #userMessage(seq, data) {
+    const { messageId, by, mode, text = null, data: value = null } = data;
+    const message = { messageId, by, mode, text, data: value, sentAt: this.#ts, reason: null };
+    this.#setUserMessage(seq, { ...message, state: "queued" });
+  }
+
+  /** @param {number} seq @param {wire.UserMessageTaken} data */
+  #userMessagesTaken(seq, data) {
+    for (const messageId of data.messageIds) {
+      const message = this.#userMessages.get(messageId);
+      if (message !== null) this.#setUserMessage(seq, { ...message, state: "taken" });
+    }
+  }
+
+  /** @param {number} seq @param {wire.UserMessageDropped} data */
+  #userMessageDropped(seq, data) {
+    const message = this.#userMessages.get(data.messageId);
+    if (message !== null) this.#setUserMessage(seq, { ...message, state: "dropped", reason: data.reason });
+  }
+
+  /** @param {number} seq @param {wire.UserMessageState} message */
+  #setUserMessage(seq, message) {
+    this.#userMessages.set(seq, message.messageId, Object.freeze(message));
   }
 
   // plan and phases

@@ -8,6 +8,9 @@ export function handlerOf(type) {
 /** Totals, which the head of the page shows. */
 const NOT_IN_TIMELINE = new Set(["usage"]);
 
+/** Kinds of items that a lost attempt leaves as they are. */
+const LASTING = new Set(["attempt", "said"]);
+
 /** A value that should be a text, as a text. */
 export const textOf = (value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
 
@@ -25,11 +28,16 @@ const HANDLERS = {
   },
 
   "execution:superseded"(event, data) {
-    const lost = this.items.filter((item) => item.seq > data.fromSeq && !item.isVoid && item.kind !== "attempt");
+    const lost = this.items.filter((item) => item.seq > data.fromSeq && !item.isVoid && !LASTING.has(item.kind));
     for (const item of lost) {
       item.isVoid = true;
       this.changed.add(item);
     }
+    for (const item of this.said.values())
+      if (item.state === "taken") {
+        item.state = "queued"; // the next attempt takes it again
+        this.touch(item);
+      }
     this.startAttempt();
     this.add("attempt", event, { lost: this.attempt, next: data.attempt, count: lost.length });
     this.attempt = data.attempt;
@@ -190,6 +198,19 @@ const HANDLERS = {
     this.grow(item);
   },
 
+  "user:message"(event, data) {
+    const fields = { by: textOf(data.by), mode: data.mode, text: data.text ?? null, value: data.data, state: "queued" };
+    this.index(this.said, data.messageId, this.add("said", { ...event, agent: undefined }, fields));
+  },
+
+  "user:message:taken"(event, data) {
+    for (const id of data.messageIds ?? []) stated(this, id, "taken");
+  },
+
+  "user:message:dropped"(event, data) {
+    stated(this, data.messageId, data.reason === "withdrawn" ? "withdrawn" : "ended");
+  },
+
   timeout(event, data) {
     const stops = data.action === "stopping";
     const detail = stops ? "The execution stops." : "The execution goes on.";
@@ -239,6 +260,14 @@ function streamed(timeline, kind, event, data) {
   }
   item.text += data.delta;
   timeline.grow(item);
+}
+
+/** A person's message is in another state. */
+function stated(timeline, id, state) {
+  const item = timeline.said.get(id);
+  if (!item) return;
+  item.state = state;
+  timeline.touch(item);
 }
 
 /** The call that ended; its start may have been trimmed from the log. */

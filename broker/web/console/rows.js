@@ -161,6 +161,24 @@ const VIEWS = {
     return view;
   },
 
+  said(item) {
+    const state = h("p", { class: "answer" });
+    const glyph = rowIcon("message", item.mode === "interrupt" ? "warn" : "");
+    const view = {
+      icon: glyph,
+      node: h(
+        "div",
+        { class: "asked" },
+        h("h3", { class: "row-title" }, isolated(line(item.by, 120)), item.mode === "interrupt" && " interrupts"),
+        item.text === null ? valueView(item.value) : block(item.text, { className: "prompt" }),
+        state,
+      ),
+      update: (changed) => setText(state, SAID[changed.state]),
+    };
+    view.update(item);
+    return view;
+  },
+
   note(item) {
     const name = { bad: "warning", warn: "clock", plain: "info" }[item.tone];
     const shown = [item.label && h("strong", {}, `${item.label}: `), visible(line(item.title, 1_000))];
@@ -208,6 +226,14 @@ const VIEWS = {
   end(item, { stack }) {
     return { icon: endIcon(item.state), node: ENDS[item.state](item, stack) };
   },
+};
+
+/** State of a person's message → what is said of it. */
+const SAID = {
+  queued: "Waits for the agent.",
+  taken: "The agent has taken it.",
+  withdrawn: "Withdrawn.",
+  ended: "The agent ended before it took it.",
 };
 
 const unknown = (item) => ({ icon: rowIcon("info"), node: h("p", {}, line(item.kind, 60)) });

@@ -24,6 +24,8 @@ export class Timeline {
     this._characters = 0;
     this._second = null;
     this.changed = new Set();
+    /** What people said to the agent, which belongs to no attempt. */
+    this.said = new Map();
     this.startAttempt();
   }
 

@@ -104,7 +104,7 @@ async def test_a_message_interrupts_the_block(source: SlowSource, inbox: Inbox) 
     """At its next await; what does not interrupt waits for the call that asks for it."""
     source.may_take.set()
     source.put("quiet")
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:  # noqa: PT012 - the block is what raises
         async with inbox.interruptible():
             asyncio.get_running_loop().call_later(0.01, lambda: source.put("loud", mode="interrupt"))
             await asyncio.sleep(30)
@@ -167,7 +167,7 @@ async def test_a_timeout_in_the_block_stays_one(source: SlowSource, inbox: Inbox
         finally:
             ended.append("part")
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted):  # noqa: PT012 - the block is what raises
         async with inbox.interruptible(), asyncio.timeout(20), asyncio.TaskGroup() as group:
             group.create_task(part())
             group.create_task(part())
@@ -179,7 +179,7 @@ async def test_the_innermost_block_is_interrupted(source: SlowSource, inbox: Inb
     """And the outer one by the next message."""
     source.may_take.set()
     seen: list[str] = []
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:  # noqa: PT012 - the block is what raises
         async with inbox.interruptible():
             try:
                 async with inbox.interruptible():
@@ -195,7 +195,7 @@ async def test_the_innermost_block_is_interrupted(source: SlowSource, inbox: Inb
 async def test_a_block_that_ends_waits_for_its_take(source: SlowSource, inbox: Inbox) -> None:
     """The message was taken for it, so it is the block that raises."""
     source.put("loud", mode="interrupt")
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted):  # noqa: PT012 - the block is what raises
         async with inbox.interruptible():
             await until(lambda: bool(source.names))
             asyncio.get_running_loop().call_later(0.01, source.may_take.set)
@@ -220,7 +220,7 @@ async def test_a_block_that_raises_keeps_its_own_error(source: SlowSource, inbox
 
 async def test_code_that_swallows_the_interruption_is_interrupted_at_the_end(source: SlowSource, inbox: Inbox) -> None:
     source.may_take.set()
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted):  # noqa: PT012 - the block is what raises
         async with inbox.interruptible():
             source.put("loud", mode="interrupt")
             with contextlib.suppress(asyncio.CancelledError):

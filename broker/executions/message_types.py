@@ -1,0 +1,65 @@
+"""What requests and responses about people's messages hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from broker.executions.types import MAX_TASK, ExecutionId, UserMessageState, _Request, _Response
+from emitter.events import MessageMode
+from emitter.values import MAX_DEPTH, Millis, is_deeper
+
+MESSAGE_ID = "^[A-Za-z0-9_.-]{1,64}$"
+MessageId = Annotated[str, Meta(pattern=MESSAGE_ID, description="id of a message, unique in its execution")]
+
+
+class MessageRequest(_Request, frozen=True):
+    """What a person says to the running agent: a text, or data, or both."""
+
+    text: Annotated[str, Meta(max_length=MAX_TASK)] | None = None
+    data: Any = None
+    message_id: MessageId | None = None
+    mode: MessageMode = "queue"
+
+    def __post_init__(self) -> None:
+        if not self.text and self.data is None:
+            raise ValueError("a message has text or data - at `$.text`")
+        if is_deeper(self.data):
+            raise ValueError(f"nested more than {MAX_DEPTH} deep - at `$.data`")
+
+
+class TakeRequest(_Request, frozen=True):
+    """A take with the same `takeId` as the last one gets the same messages again."""
+
+    take_id: MessageId | None = None
+    max: Annotated[int, Meta(ge=1, le=200, description="messages at most")] = 50
+    wait_seconds: Annotated[float, Meta(ge=0, le=50, description="how long to wait for the first message")] = 0
+
+
+class MessageResponse(_Response, frozen=True):
+    execution_id: ExecutionId
+    message_id: str
+    state: Literal["queued", "dropped"]
+
+
+class MessageList(_Response, frozen=True):
+    """In the order in which they were sent."""
+
+    messages: list[UserMessageState]
+
+
+class TakenMessage(_Response, frozen=True):
+    message_id: str
+    by: str
+    mode: MessageMode
+    sent_at: Millis
+    text: str | None = None
+    data: Any = None
+
+
+class TakeResponse(_Response, frozen=True):
+    """In the order in which they were sent; empty if none came in time."""
+
+    execution_id: ExecutionId
+    messages: list[TakenMessage]

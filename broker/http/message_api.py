@@ -1,0 +1,95 @@
+"""The native HTTP interface to people's messages: routes, scopes, and the form of responses."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from aiohttp import web
+
+from broker.base.problem import Problem
+from broker.executions.message_types import MessageRequest, TakeRequest
+from broker.http.gateway import PUBLISHES, READS, Gateway
+from broker.http.paths import execution_of
+from emitter.errors import ExecutionEnded, UnknownMessage
+from emitter.wire.ids import INPUT_ID
+
+
+class MessageApi:
+    """`value_bytes`: of the body of a message."""
+
+    def __init__(self, gateway: Gateway, value_bytes: int) -> None:
+        self._gateway = gateway
+        self._messages = gateway.commands.messages
+        self._value_bytes = value_bytes
+
+    def routes(self, base: str) -> list[web.RouteDef]:
+        return [
+            web.post(base + "/{id}/messages", self.send),
+            web.get(base + "/{id}/messages", self.list, allow_head=False),
+            web.post(base + "/{id}/messages/take", self.take),
+            web.delete(base + "/{id}/messages/{messageId}", self.withdraw),
+        ]
+
+    async def send(self, request: web.Request) -> web.Response:
+        identity = await self._gateway.identify(request, "executions:write")
+        execution_id = execution_of(request)
+        body = await self._gateway.read_json(request, MessageRequest, self._value_bytes)
+        try:
+            answer = await self._gateway.send_message(request, identity, execution_id, body)
+        except ExecutionEnded as ended:
+            raise _ended(ended) from ended
+        return _json(answer, status=202)
+
+    async def list(self, request: web.Request) -> web.Response:
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
+        async with self._gateway.folding(identity):
+            return _json(await self._messages.list(identity.owner, execution_of(request)))
+
+    async def withdraw(self, request: web.Request) -> web.Response:
+        identity = await self._gateway.identify(request, "executions:write")
+        execution_id, message_id = execution_of(request), request.match_info["messageId"]
+        if not INPUT_ID.match(message_id):
+            raise UnknownMessage(execution_id)
+        try:
+            answer = await self._gateway.withdraw_message(request, identity, execution_id, message_id)
+        except ExecutionEnded as ended:
+            raise _ended(ended) from ended
+        return _json(answer)
+
+    async def take(self, request: web.Request) -> web.Response:
+        """What waits for a message holds no turn of its user."""
+        identity = await self._gateway.identify(request, "events:publish", rate=PUBLISHES)
+        execution_id, attempt = execution_of(request), attempt_of(request)
+        body = await self._gateway.read_json(request, TakeRequest)
+
+        def has_left() -> bool:
+            return request.transport is None or request.transport.is_closing()
+
+        try:
+            async with self._gateway.resting(request):
+                taken = await self._messages.take(identity.owner, execution_id, body, attempt, has_left)
+        except ExecutionEnded as ended:
+            raise _ended(ended) from ended
+        return _json(taken)
+
+
+def attempt_of(request: web.Request) -> int:
+    """The header `Attempt`; 0 if there is none. `Problem` 400."""
+    text = request.headers.get("Attempt")
+    if text is None:
+        return 0
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise Problem(400, "invalid-parameter", "Attempt is a whole number from 1", path="Attempt")
+    return int(text)
+
+
+def _ended(error: ExecutionEnded) -> Problem:
+    return Problem(409, "ended", str(error), state=error.state)
+
+
+def _json(value: msgspec.Struct, *, status: int = 200) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(
+        status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
+    )
