@@ -33,7 +33,7 @@ from tests.web.browser import NODE
 ROOT = Path(__file__).parents[1]
 CONSOLE = ROOT / "broker" / "web" / "console"
 HERE = "tests/test_event_forms.py"
-_HANDLER = re.compile(r'^ +"?([a-z]+(?::[a-z_]+)?)"?(?:\(event, data\) \{|: \(fold, seq, data\) =>)', re.MULTILINE)
+_HANDLER = re.compile(r'^ +"?([a-z]+(?::[a-z_:]+)?)"?(?:\(event, data\) \{|: \(fold, seq, data\) =>)', re.MULTILINE)
 
 
 def types_of(table: Iterable[type[Event]]) -> set[str]:
@@ -138,20 +138,27 @@ PLACES = {
 }
 
 MOMENT = "it only moves the cursor: nothing of it lasts"
+OF_PEOPLE = ("user:message", "user:message:taken", "user:message:dropped")
 PART = "a data part of its own, named after the type"
 GENERIC: dict[str, dict[str, str]] = {
-    "event methods": {"execution:queued": "the edge writes it"},
+    "event methods": {
+        "execution:queued": "the edge writes it",
+        "user:message": "the edge writes it",
+        "user:message:taken": "a call that takes messages writes it",
+        "user:message:dropped": "the edge writes it, or the script that ends the execution",
+    },
     "redaction": {"input:required": "a JSON Schema has its own rules (clean_schema)"},
     "state": dict.fromkeys(("timeout", "sandbox:violation", "model:call"), MOMENT),
     "client fold": dict.fromkeys(("timeout", "sandbox:violation", "model:call"), MOMENT),
     "terminal": {},
-    "AI SDK": dict.fromkeys(("partial:result", "timeout", "sandbox:violation"), PART),
+    "AI SDK": dict.fromkeys(("partial:result", "timeout", "sandbox:violation", *OF_PEOPLE), PART),
     "AG-UI": {
         "artifact": "CUSTOM: the protocol has no word for it",
         "model:call": "CUSTOM: the protocol has no word for it",
         "timeout": "CUSTOM: the protocol has no word for it",
         "sandbox:violation": "CUSTOM: the protocol has no word for it",
         "input:received": "CUSTOM: the state shows that the question is closed",
+        **dict.fromkeys(OF_PEOPLE, "CUSTOM: the protocol has no word for it"),
     },
     "A2A": {},
     "console": {"usage": "not in the story: the overview shows the totals"},

@@ -325,7 +325,6 @@ class Edge:
         errors.setup(app)
         app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
-        app.on_shutdown.append(lambda _: commands.messages.aclose())
         gateway = Gateway(
             settings,
             self.authenticator,
@@ -338,6 +337,7 @@ class Edge:
         )
         openapi = msgspec.json.encode(build_openapi(version()))
         api = Api(settings, self.redis, self.authenticator, self.streams, self.ops, gateway, self.metrics, openapi)
+        app.on_shutdown.append(lambda _: api.aclose())
         app.add_routes(api.routes())
         chat = AiSdk(gateway.for_protocol(StreamProtocol.AI_SDK))
         ag_ui = AgUi(gateway.for_protocol(StreamProtocol.AG_UI), self.redis)

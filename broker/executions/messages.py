@@ -1,11 +1,8 @@
-"""What people say to running agents: send, list, withdraw; and take, for what runs an execution over HTTP."""
+"""What people say to running agents: send, list, withdraw. `broker.executions.takes` is for those who take it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -16,15 +13,11 @@ from broker.executions.message_types import (
     MessageList,
     MessageRequest,
     MessageResponse,
-    TakenMessage,
-    TakeRequest,
-    TakeResponse,
 )
 from broker.executions.types import UserMessageState
 from emitter.errors import (
     AlreadySent,
     ExecutionEnded,
-    ExecutionOwned,
     NotSteerable,
     UnknownExecution,
     UnknownMessage,
@@ -33,9 +26,7 @@ from emitter.events import UserMessage, UserMessageDropped
 from emitter.store import announcements
 from emitter.store.append import LogLimits, append, prepare
 from emitter.store.connection import repeated
-from emitter.store.control import ControlChannel
-from emitter.store.holds import renew_holds
-from emitter.store.messages import WAKE, prepare_message, take_messages
+from emitter.store.messages import prepare_message
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import Prepared, Redaction
 from emitter.wire.record import ExecutionRecord, Field, Selection
@@ -44,12 +35,7 @@ from emitter.wire.user_messages import read_message
 
 log = structlog.get_logger("broker")
 
-RECHECK_SECONDS = 2.0
-"""How often a waiting take looks, if it is not woken."""
-LIVE_SECONDS = 10.0
-"""How often it renews the lease of who waits."""
 _FACTS = Selection(Field.STATE, Field.ATTEMPT, Field.MESSAGES, Field.INBOX)
-_RUNS = Selection(Field.STATE, Field.OWNER)
 
 
 class Messages:
@@ -59,13 +45,6 @@ class Messages:
         self._redis: Any = redis
         self._limits = limits
         self._redact = redact
-        self._control = ControlChannel(redis)
-
-    async def aclose(self) -> None:
-        """End the waits for messages."""
-        await self._control.aclose()
-
-    # --- people ------------------------------------------------------------------------------------------------------
 
     async def send(
         self, identity: Identity, execution_id: str, request: MessageRequest, request_id: str
@@ -158,53 +137,6 @@ class Messages:
 
     async def _append(self, owner: Owner, execution_id: str, event: Prepared) -> None:
         await append(self._redis, owner, execution_id, [event], mode="existing", limits=self._limits)
-
-    # --- what runs it ------------------------------------------------------------------------------------------------
-
-    async def take(
-        self, owner: Owner, execution_id: str, request: TakeRequest, attempt: int, has_left: Callable[[], bool]
-    ) -> TakeResponse:
-        """Take the messages that wait for this attempt (0: the newest); none after `waitSeconds` without one, or when
-        the caller `has_left`. Raises `UnknownExecution`, `ExecutionEnded`, `Superseded`, and `ExecutionOwned` if a
-        worker runs it and no attempt is named."""
-        keys = owner.execution(execution_id)
-        record = _RUNS.read(await self._redis.hmget(keys.record, *_RUNS.names))
-        if record.owner and not attempt:
-            raise ExecutionOwned(execution_id, record.owner)
-        wake = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        until, renewed = loop.time() + request.wait_seconds, -LIVE_SECONDS
-        with self._control.waiting_for(keys.control, WAKE, wake.set) if request.wait_seconds else _nothing():
-            while not has_left():
-                wake.clear()
-                if not record.owner and loop.time() - renewed >= LIVE_SECONDS:
-                    renewed = loop.time()
-                    await renew_holds(self._redis, [keys.record], Field.SEEN)
-                taken = await take_messages(
-                    self._redis, owner, execution_id, attempt, take=request.take_id or "", most=request.max,
-                    mode="claimed" if record.owner else "existing", redact=self._redact, limits=self._limits,
-                )  # fmt: skip
-                if taken or (left := until - loop.time()) <= 0:
-                    return TakeResponse(execution_id=execution_id, messages=[_taken(each) for each in taken])
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, RECHECK_SECONDS)):
-                        await wake.wait()
-        return TakeResponse(execution_id=execution_id, messages=[])
-
-
-def _nothing() -> contextlib.nullcontext[None]:
-    return contextlib.nullcontext()
-
-
-def _taken(message: Any) -> TakenMessage:
-    return TakenMessage(
-        message_id=message.message_id,
-        text=message.text,
-        data=message.data,
-        by=message.by,
-        mode=message.mode,
-        sent_at=message.sent_at,
-    )
 
 
 def _state(id_: str, is_waiting: bool, dropped: Any, facts: ExecutionRecord) -> tuple[Any, Any]:

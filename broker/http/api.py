@@ -24,6 +24,7 @@ from broker.base.reasons import RedisOp
 from broker.base.request_context import request_id_of
 from broker.base.settings import Settings
 from broker.executions.publish import Gate, edge_hooks, exists, may_begin, publish, read_events, read_producer
+from broker.executions.takes import Takes
 from broker.executions.types import (
     AgentInfo,
     AgentList,
@@ -93,7 +94,12 @@ class Api:
         self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
         self._start_bytes = start_body_bytes(settings)
         self._preparations = FairSemaphore("large publishes", PREPARED_AT_ONCE, 1)
+        self._takes = Takes(redis, self._limits, self._redact)
         self._openapi = openapi
+
+    async def aclose(self) -> None:
+        """End what waits."""
+        await self._takes.aclose()
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/executions"
@@ -108,7 +114,7 @@ class Api:
             web.post(base + "/{id}/events", self.post_events),
             web.post(base + "/{id}/cancel", self.cancel),
             web.post(base + "/{id}/input", self.answer),
-            *MessageApi(self._gateway, self._value_bytes).routes(base),
+            *MessageApi(self._gateway, self._takes, self._value_bytes).routes(base),
             web.post("/api/agent/stream-tickets", self.mint_ticket),
             web.get("/api/agent/agents", self.list_agents),
             web.post("/api/admin/revocations", self.revoke),

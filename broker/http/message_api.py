@@ -9,6 +9,7 @@ from aiohttp import web
 
 from broker.base.problem import Problem
 from broker.executions.message_types import MessageRequest, TakeRequest
+from broker.executions.takes import Takes
 from broker.http.gateway import PUBLISHES, READS, Gateway
 from broker.http.paths import execution_of
 from emitter.errors import ExecutionEnded, UnknownMessage
@@ -18,8 +19,9 @@ from emitter.wire.ids import INPUT_ID
 class MessageApi:
     """`value_bytes`: of the body of a message."""
 
-    def __init__(self, gateway: Gateway, value_bytes: int) -> None:
+    def __init__(self, gateway: Gateway, takes: Takes, value_bytes: int) -> None:
         self._gateway = gateway
+        self._takes = takes
         self._messages = gateway.commands.messages
         self._value_bytes = value_bytes
 
@@ -68,7 +70,7 @@ class MessageApi:
 
         try:
             async with self._gateway.resting(request):
-                taken = await self._messages.take(identity.owner, execution_id, body, attempt, has_left)
+                taken = await self._takes.take(identity.owner, execution_id, body, attempt, has_left)
         except ExecutionEnded as ended:
             raise _ended(ended) from ended
         return _json(taken)

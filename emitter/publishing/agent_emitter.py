@@ -35,7 +35,8 @@ from emitter.events import (
 from emitter.publishing.async_methods import SIMPLE, TEXT, AsyncEventMethods, cut_chunk, has_text
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
-from emitter.publishing.inbox import Inbox, RedisSource
+from emitter.publishing.inbox import Inbox
+from emitter.publishing.inbox_source import RedisSource
 from emitter.publishing.input_wait import InputWait
 from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher

@@ -17,24 +17,14 @@ from types import TracebackType
 from typing import Protocol
 
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from emitter.errors import ExecutionEnded, Interrupted, RedisUnavailable, RuncastError
+from emitter.errors import ExecutionEnded, Interrupted, RuncastError
 from emitter.events import UserMessage
-from emitter.publishing.outbox import Outbox
-from emitter.store.append import LogLimits
-from emitter.store.connection import GONE
-from emitter.store.control import ControlChannel
-from emitter.store.messages import TAKEN_AT_ONCE, WAKE, take_messages
-from emitter.tasks import told_to_stop
-from emitter.wire.prepared import Redaction
-from emitter.wire.user_messages import Message
+from emitter.wire.user_messages import TAKEN_AT_ONCE, Message
 
 RECHECK_SECONDS = 2.0
 """How often the record is read without a message on the control channel."""
 RECHECK_INTERRUPTIBLE_SECONDS = 0.75
-RETRY_SECONDS = 0.3
 EXIT_SECONDS = 1.0
 """How long the end of an interruptible block waits for a take that has begun."""
 ALL, INTERRUPTS, OTHERS = "", "i", "q"
@@ -262,47 +252,3 @@ class SentMessages:
             yield
         finally:
             self._wakes.remove(wake)
-
-
-class Connected(Protocol):
-    """What a source needs of a `Publisher`."""
-
-    @property
-    def redis(self) -> Redis: ...
-
-    @property
-    def control(self) -> ControlChannel: ...
-
-    @property
-    def limits(self) -> LogLimits: ...
-
-    @property
-    def redact(self) -> Redaction: ...
-
-
-class RedisSource:
-    """The messages of one emitter's execution. Waits for Redis while it is away."""
-
-    def __init__(self, publisher: Connected, outbox: Outbox, *, is_claimed: bool) -> None:
-        self._publisher = publisher
-        self._outbox = outbox
-        self._is_claimed = is_claimed
-
-    async def take(self, name: str, most: int, kinds: str) -> list[Message]:
-        outbox, publisher = self._outbox, self._publisher
-        while not told_to_stop():
-            outbox.check()
-            try:
-                await outbox.flush()  # what was emitted before stands before it in the log
-                return await take_messages(
-                    publisher.redis, outbox.owner, outbox.execution_id, outbox.attempt, take=name, most=most,
-                    kinds=kinds, mode="claimed" if self._is_claimed else "existing", redact=publisher.redact,
-                    limits=publisher.limits,
-                )  # fmt: skip
-            except (RedisUnavailable, RedisError, *GONE):
-                await asyncio.sleep(RETRY_SECONDS)
-        raise asyncio.CancelledError
-
-    def waking(self, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        control = self._outbox.owner.execution(self._outbox.execution_id).control
-        return self._publisher.control.waiting_for(control, WAKE, wake)

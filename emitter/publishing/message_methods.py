@@ -15,7 +15,7 @@ class MessageMethods:
 
     _made_inbox: Inbox | None = None
     _waits = 0
-    active_at = 0.0
+    active_at: float
 
     def _new_inbox(self) -> Inbox:
         raise NotImplementedError(f"{type(self).__name__} takes no messages")

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from emitter import tasks
 from emitter.errors import EmitterClosed, RuncastError
@@ -156,6 +156,10 @@ class SyncAgentEmitter(EventMethods[None]):
         """Every message of a person as it comes, until the execution has ended or must stop."""
         while (message := self._call(self._emitter._next_or_end)) is not None:
             yield message
+
+    def interruptible(self) -> NoReturn:
+        """Only for async agents: a thread cannot be interrupted safely. Call `waiting_messages` between the steps."""
+        raise NotImplementedError("a thread cannot be interrupted: call waiting_messages() between the steps")
 
     def flush(self, timeout: float | None = None) -> None:
         self._call(lambda: self._emitter.flush(timeout))

@@ -18,16 +18,14 @@ from emitter.errors import ExecutionEnded, Superseded, UnknownExecution, Unknown
 from emitter.events import TERMINAL_STATES, UserMessage, UserMessageTaken
 from emitter.store.append import LogLimits, Mode, append, prepare
 from emitter.store.connection import repeated
-from emitter.wire.envelope import encode_data
+from emitter.wire.envelope import NO_NAME, encode_data, message_mark
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import Prepared, Redaction
 from emitter.wire.record import Field
-from emitter.wire.user_messages import NO_NAME, Message, message_mark, read_message
+from emitter.wire.user_messages import TAKEN_AT_ONCE, Message, read_message
 
 MESSAGES_SCRIPT = Path(__file__).with_name("messages.lua").read_text()
 MESSAGES_SHA = hashlib.sha1(MESSAGES_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-TAKEN_AT_ONCE = 200
-"""Messages of one take: their ids fit an event."""
 WAKE = b"message"
 """What the control channel of an execution says when a message was sent."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -29,11 +30,13 @@ from emitter.events import (
 from emitter.values import MAX_DEPTH, check_depth, is_heavier
 from emitter.wire.ascii_json import ascii_json
 from emitter.wire.ids import INPUT_ID
-from emitter.wire.limits import BLOCK_BYTES, MAX_ATTEMPT, MAX_EVENT_BYTES
-from emitter.wire.user_messages import message_mark
+from emitter.wire.limits import BLOCK_BYTES, MAX_ATTEMPT, MAX_EVENT_BYTES, MAX_WAITING_MESSAGES
 
 CUSTOM_TYPE = re.compile(r"custom:[a-z0-9_.-]{1,64}\Z")
 CUSTOM_NAME_MAX = 64
+LISTED_MESSAGES = 1_000
+NO_NAME = "-"
+"""The name of a take of messages that nobody repeats."""
 NOT_IN_CUSTOM_NAME = re.compile(r"[^a-z0-9_.-]")
 
 
@@ -244,7 +247,7 @@ def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
     """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `t:<attempt>` (that
     attempt takes over, and waits for a worker), `w:<inputId> <spec>` (an input opens; the spec is its data),
     `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent, `data` if there is
-    none). The marks of people's messages are in `emitter.wire.user_messages`.
+    none). The marks of people's messages: `message_mark`.
     """
     if isinstance(event, _OF_MESSAGES):
         return message_mark(event, data)
@@ -260,3 +263,32 @@ def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
     if isinstance(event, InputRequired):
         return f"w:{event.input_id} {data.decode()}"
     return f"r:{event.input_id} {data.decode() if answer is None else answer}"
+
+
+def message_mark(event: Event, data: bytes, most: int = MAX_WAITING_MESSAGES, take: str = NO_NAME) -> str:
+    """The append script's mark of an event about a person's message: `m:<messageId> <most that may wait> <i|q> <data>`
+    keeps it (i: it interrupts), `y:<attempt> <take> <messageId> …` says which of them an attempt takes, in a take of
+    this name, and `x:<messageId> <reason>` drops it. Raises `InvalidEvent`."""
+    match event:
+        case UserMessage():
+            kind = "i" if event.mode == "interrupt" else "q"
+            return f"m:{check_message_id(event.message_id)} {most} {kind} {data.decode()}"
+        case UserMessageTaken():
+            if not 1 <= event.attempt <= MAX_ATTEMPT:
+                raise InvalidEvent(f"attempt: {event.attempt} is not from 1 to {MAX_ATTEMPT}")
+            return f"y:{event.attempt} {take} {_listed(event.message_ids)}"
+        case UserMessageDropped():
+            return f"x:{check_message_id(event.message_id)} {event.reason}"
+    raise InvalidEvent(f"{event.type} is not about a message")
+
+
+def _listed(message_ids: Sequence[str]) -> str:
+    if not 1 <= len(message_ids) <= LISTED_MESSAGES:
+        raise InvalidEvent(f"messageIds: {len(message_ids)} are not 1 to {LISTED_MESSAGES}")
+    return " ".join(map(check_message_id, message_ids))
+
+
+def check_message_id(message_id: str) -> str:
+    if not INPUT_ID.match(message_id):
+        raise InvalidEvent(f"messageId: {message_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ . -")
+    return message_id

@@ -17,7 +17,7 @@ import math
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -328,6 +328,10 @@ class SyncContext(_BaseContext):
         """Take the messages that wait now, as `AgentEmitter.waiting_messages`. A sync agent cannot be interrupted: it
         calls this between its steps, and looks at the `mode` of what it gets."""
         return self._block(self._asker.waiting_messages())
+
+    def interruptible(self) -> NoReturn:
+        """Only for async agents, as `SyncAgentEmitter.interruptible`."""
+        self.emitter.interruptible()
 
     def messages(self) -> Iterator[Message]:
         """Every message of a person as it comes; blocks between them, as `next_message`."""

@@ -133,6 +133,9 @@ CASES: dict[str, Case] = {
         ev.Synthesis(message="Waiting", specialists_complete=["a"], specialists_pending=["b"]), open_in="a2a"
     ),
     "the progress of all": case(ev.Progress(progress=40, current_action="Reading"), open_in="terminal"),
+    "a message to the agent": case(
+        ev.UserMessage(message_id="u", by="alice", mode="queue", text="Shorter"), open_in="state"
+    ),
     "a question in a call in a phase, after half a thought and half a sentence": case(
         PHASE,
         CALL,
@@ -146,6 +149,7 @@ CASES: dict[str, Case] = {
 }
 CLOSE = {
     ev.PhaseComplete, ev.MessageComplete, ev.ToolComplete, ev.ToolError, ev.SpecialistComplete, ev.InputReceived,
+    ev.UserMessageTaken, ev.UserMessageDropped,
 }  # fmt: skip
 LIFE = {
     ev.ExecutionQueued, ev.ExecutionStarted, ev.ExecutionSuperseded, ev.ExecutionComplete, ev.ExecutionError,

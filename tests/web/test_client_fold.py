@@ -196,6 +196,16 @@ class Dice(random.Random):
     def make_input_received(self) -> events.Event:
         return events.InputReceived(input_id=self.choice("ij"), by="alice", value=self.anything())
 
+    def make_user_message(self) -> events.Event:
+        mode, text, data = self.choice(["queue", "interrupt"]), self.maybe(self.text()), self.maybe(self.anything())
+        return events.UserMessage(message_id=self.choice("uvw"), by="alice", mode=mode, text=text, data=data)
+
+    def make_user_message_taken(self) -> events.Event:
+        return events.UserMessageTaken(message_ids=[self.choice("uvw"), self.choice("uvw")], attempt=1)
+
+    def make_user_message_dropped(self) -> events.Event:
+        return events.UserMessageDropped(message_id=self.choice("uvw"), reason=self.choice(["withdrawn", "ended"]))
+
     def make_others(self) -> events.Event:
         return self.choice(
             [

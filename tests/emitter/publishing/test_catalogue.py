@@ -13,8 +13,8 @@ from emitter.errors import InvalidEvent
 from emitter.publishing.event_methods import EventMethods
 from emitter.testing import RecordingEmitter
 
-# Written by the broker, not by an agent.
-NOT_FOR_AGENTS = {"execution:queued"}
+# Written by the broker and by calls that take messages.
+NOT_FOR_AGENTS = {"execution:queued", "user:message", "user:message:taken", "user:message:dropped"}
 CALLS: list[tuple[Callable[[Any], Any], events.Event]] = [
     (lambda e: e.plan_created("g", [("p", "P"), events.Phase("q", "Q")]),
      events.PlanCreated(plan=events.Plan("g", [events.Phase("p", "P"), events.Phase("q", "Q")]))),
@@ -106,7 +106,10 @@ def test_all_emitters_have_the_same_names() -> None:
     attributes = {"owner", "execution_id", "ended"}  # of instances; here properties, there set at birth
     of_agents = public(AgentEmitter) | attributes
     assert public(SyncAgentEmitter) - {"over"} == of_agents
-    assert public(RecordingEmitter) - {"types", "of", "text_emitted", "events", "envelopes"} | attributes == of_agents
+    assert (
+        public(RecordingEmitter) - {"types", "of", "text_emitted", "events", "envelopes", "send_message"} | attributes
+        == of_agents
+    )
 
 
 METHODS = sorted(name for name in public(AgentEmitter) if inspect.isfunction(getattr(AgentEmitter, name)))
