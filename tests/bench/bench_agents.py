@@ -20,3 +20,15 @@ async def busy(context: Context) -> None:
     except asyncio.CancelledError:
         await context.emitter.custom("heard", {"at": time.time()})
         raise
+
+
+@agents.agent("listener", max_attempts=1000, accepts_messages=True)
+async def listener(context: Context) -> int:
+    """Takes as many messages as its task says; the log has when each was heard."""
+    await context.emitter.progress(0)
+    heard = 0
+    while heard < int(context.task):
+        if (message := await context.next_message(timeout=30)) is not None:
+            heard += 1
+            await context.emitter.custom("heard", {"at": time.time(), "id": message.message_id})
+    return heard

@@ -19,6 +19,7 @@ from bench_control import cancel, replace
 from bench_emitter import append, emitter, logs, start
 from bench_fanout import burst, fanout
 from bench_many import latency, many
+from bench_messages import message, talk
 from bench_render import render
 from bench_replay import replay
 from bench_shapes import runs, tokens
@@ -45,6 +46,8 @@ BENCHES: dict[str, Bench] = {
     "start": start,
     "cancel": cancel,
     "replace": replace,
+    "message": message,
+    "talk": talk,
     "render": render,
 }
 
