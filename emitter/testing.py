@@ -62,7 +62,8 @@ class RecordingEmitter(AsyncEventMethods):
     answer that an edge would refuse raises `InvalidEvent` or `PayloadTooLarge`; forms are checked where `jsonschema` is
     installed, as by `runcast[broker]`.
 
-    `messages` are texts that a person has sent before the agent begins; `send_message` sends one while it runs.
+    `messages` are texts that a person has sent before the agent begins; `send_message` sends one while it runs. A graph
+    under test takes messages if they are given, at least as `()`.
 
     `envelopes` holds what stood around each of `events`, such as `agent` and `parent_id`; `records` what is kept beside
     the log, such as an error's `stack`. `hooks` are those to be tested; the environment's are not read.
@@ -74,7 +75,7 @@ class RecordingEmitter(AsyncEventMethods):
         execution_id: str = "ex_test",
         *,
         answers: Mapping[str, Any] | Callable[[InputRequired], Any] | None = None,
-        messages: Sequence[str] = (),
+        messages: Sequence[str] | None = None,
         hooks: Sequence[Hook] = (),
         strict: bool = False,
     ) -> None:
@@ -93,8 +94,9 @@ class RecordingEmitter(AsyncEventMethods):
         self._redact = Redactor()
         self._hooks = name_hooks(hooks)
         self._origin = Origin(user=user_id, org=self.owner.org, execution_id=execution_id, attempt=self.attempt)
+        self.accepts_messages = messages is not None
         self._sent = SentMessages(self._take_messages)
-        for text in messages:
+        for text in messages or ():
             self.send_message(text)
 
     @property

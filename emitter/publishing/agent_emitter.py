@@ -123,7 +123,7 @@ class AgentEmitter(AsyncEventMethods):
         self._chunks_dropped = 0
         self._calls = 0
         self._end: str | None = None
-        self._is_claimed = claimed
+        self._is_claimed, self.accepts_messages = claimed, accepts_messages
         self._hold: Hold | None = None
         self._must_stop: Callable[[], bool] | None = None
         self._has_started = False

@@ -15,6 +15,8 @@ class MessageMethods:
 
     _made_inbox: Inbox | None = None
     _waits = 0
+    accepts_messages = False
+    """Whether people were told that they may send messages."""
     active_at: float
 
     def _new_inbox(self) -> Inbox:

@@ -20,12 +20,14 @@ from emitter.integrations.langgraph.agent import execute_graph, graph_agent, run
 from emitter.integrations.langgraph.inputs import Ask, ask_interrupt
 from emitter.integrations.langgraph.messages import RunningUsage
 from emitter.integrations.langgraph.run import NoCheckpointer, StepRefused
+from emitter.integrations.langgraph.steering import as_human_messages
 
 __all__ = [
     "Ask",
     "NoCheckpointer",
     "RunningUsage",
     "StepRefused",
+    "as_human_messages",
     "ask_interrupt",
     "execute_graph",
     "graph_agent",

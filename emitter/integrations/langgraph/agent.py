@@ -16,6 +16,7 @@ from emitter.integrations.langgraph.inputs import OnInterrupt, ask_interrupt
 from emitter.integrations.langgraph.messages import RunningUsage
 from emitter.integrations.langgraph.publish import Emitter, fitting
 from emitter.integrations.langgraph.run import Graph, GraphRun
+from emitter.integrations.langgraph.steering import OnMessages, as_human_messages
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.testing import RecordingEmitter
 from emitter.worker.agents import Context
@@ -33,6 +34,7 @@ async def stream_graph(
     usage: RunningUsage | None = None,
     on_interrupt: OnInterrupt = ask_interrupt,
     follow_up: Any = None,
+    on_messages: OnMessages | None = as_human_messages,
     **options: Any,
 ) -> Any:
     """Run a compiled graph; what it does goes into the log of `to`, an agent's context or an emitter. Returns what
@@ -45,6 +47,10 @@ async def stream_graph(
         on_interrupt: gets the answer to an interrupt; by default it is put to a person as it is.
         follow_up: the input instead, where the thread has `messages` already: what is new, without the conversation
             before it, which the graph's checkpointer has kept.
+        on_messages: makes of what people say (`emitter.Message`s) an update of the graph's state, where the agent
+            accepts messages; by default they are added to the channel `messages`. They enter between two supersteps,
+            never between a tool call and its result; what comes last is the input of another run of the graph. Needs a
+            checkpointer. None: the graph takes none.
         options: more of `graph.astream`, such as `context`, `durability`, `interrupt_before`.
 
     Raises what the graph raises, `NoCheckpointer`, `StepRefused`, and what emitting and asking raise. It writes no
@@ -52,7 +58,7 @@ async def stream_graph(
     """
     if not isinstance(to, Context | AgentEmitter | RecordingEmitter):
         raise TypeError(f"a graph streams to a Context or an AgentEmitter, not to {type(to).__name__}")
-    run = GraphRun(graph, to, config, usage or RunningUsage(), on_interrupt, follow_up, options)
+    run = GraphRun(graph, to, config, usage or RunningUsage(), on_interrupt, follow_up, on_messages, options)
     return await run.output(input_)
 
 

@@ -23,6 +23,7 @@ from emitter.integrations.langgraph.inputs import InputAsker, OnInterrupt
 from emitter.integrations.langgraph.messages import RunningUsage
 from emitter.integrations.langgraph.payloads import to_event
 from emitter.integrations.langgraph.publish import Emitter, publish
+from emitter.integrations.langgraph.steering import OnMessages, has_breakpoints, may_enter
 from emitter.integrations.langgraph.translation import MODES, Translation
 from emitter.integrations.langgraph.values import storable
 from emitter.integrations.langgraph.watch import Watch
@@ -37,7 +38,8 @@ EXECUTION, ATTEMPT, INPUT = "runcast_execution", "runcast_attempt", "runcast_inp
 
 
 class NoCheckpointer(RuncastError):
-    """The graph asks a person (`prompt`), but cannot go on with an answer: it was compiled without a checkpointer."""
+    """The graph asks a person (`prompt`) or takes messages, but cannot go on with what is said: it was compiled without
+    a checkpointer."""
 
     def __init__(self, prompt: str) -> None:
         super().__init__(f"the graph waits for an answer, but has no checkpointer to go on with: {prompt}")
@@ -63,15 +65,20 @@ class GraphRun:
         usage: RunningUsage,
         on_interrupt: OnInterrupt,
         follow_up: Any,
+        on_messages: OnMessages | None,
         options: Mapping[str, Any],
     ) -> None:
         self._graph = graph
         self._follow_up = follow_up
         self._emitter: Emitter = target.emitter if isinstance(target, Context) else target
         self._options = options
+        self._on_messages = on_messages if self._emitter.accepts_messages else None
+        self._is_steerable = self._on_messages is not None and not has_breakpoints(graph, options)
         self._saver = graph.checkpointer if isinstance(graph.checkpointer, BaseCheckpointSaver) else None
         ordinal = self._emitter.new_id("call").rpartition("_")[2]  # the same in a retry that runs the same graphs
         self._input_asker = InputAsker(target, on_interrupt, ordinal)
+        if self._on_messages is not None and self._saver is None:
+            raise NoCheckpointer("what people say to it")
         loop, self._aside = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
         watch = Watch(lambda payload: loop.call_soon_threadsafe(self._aside.put_nowait, payload))
         self._translation = Translation(watch, usage)
@@ -100,23 +107,37 @@ class GraphRun:
 
     async def _rounds(self, input_: Any) -> None:
         while True:
-            await self._round(input_)
-            if self._translation.asked:
+            update = await self._round(input_)
+            if update is not None:
+                input_ = Command(update=update)
+            elif self._translation.asked:
                 input_ = Command(resume=await self._answers())
             elif self._translation.is_at_breakpoint:
                 await self._pass_breakpoint()
                 input_ = None
-            else:
+            elif (input_ := await self._said()) is None:
                 return
 
-    async def _round(self, input_: Any) -> None:
-        """Stream the graph until it ends or waits."""
+    async def _said(self) -> Any:
+        """The update that the messages which wait make; None: there are none."""
+        if self._on_messages is None or not (messages := await self._emitter.waiting_messages()):
+            return None
+        return self._on_messages(messages)
+
+    async def _round(self, input_: Any) -> Any:
+        """Stream the graph until it ends or waits, or somebody said something, which is to enter its state: then what
+        to update."""
         self._translation.begin_round()
         modes: Any = list(MODES)  # of `tools` its type knows nothing
         stream: Any = self._graph.astream(input_, self._config, stream_mode=modes, subgraphs=True, **self._options)
         async with contextlib.aclosing(stream) as items:  # closing ends the graph's tasks
             async for namespace, mode, data in items:
                 await self._publish(self._translation.take(namespace, mode, data))
+                # The next step has not begun: nothing is lost if the stream is closed here.
+                is_boundary = self._is_steerable and may_enter(namespace, mode, data)
+                if is_boundary and (update := await self._said()) is not None:
+                    return update
+        return None
 
     async def _publish(self, events: Iterable[Event]) -> None:
         for event in events:
