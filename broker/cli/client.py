@@ -16,6 +16,7 @@ import msgspec
 
 from broker.base.egress import proxy_of
 from broker.cli.eventsource import Backoff, ClientEvent, NotAStream, Position, SseParser, retry_after
+from emitter.events import MessageMode
 from emitter.wire.ids import EventId
 
 FIRST_BYTES_SECONDS = 15.0
@@ -127,6 +128,14 @@ class EdgeClient:
         """Answer what an agent asked. Raises `Conflict` if somebody was faster."""
         body = {"inputId": input_id, "value": value}
         return await self._call("POST", execution_path(execution_id) + "/input", body)
+
+    async def send_message(
+        self, execution_id: str, text: str, *, mode: MessageMode = "queue", message_id: str | None = None
+    ) -> dict[str, Any]:
+        """Say something to a running agent. With a `message_id` of one's own it may be repeated. Raises `Conflict` if
+        the agent takes no messages, or has ended."""
+        body = {"text": text, "mode": mode} | ({} if message_id is None else {"messageId": message_id})
+        return await self._call("POST", execution_path(execution_id) + "/messages", body)
 
     async def get(self, execution_id: str) -> dict[str, Any]:
         """The execution's folded state."""

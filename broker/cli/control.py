@@ -1,4 +1,4 @@
-"""Executions by hand: `runcast ls`, `cancel` and `answer`."""
+"""Executions by hand: `runcast ls`, `cancel`, `answer` and `message`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ async def answered(api: EdgeClient, execution_id: str, input_id: str | None, tex
     question = _chosen(questions, input_id)
     await api.answer(execution_id, question.input_id, parse_answer(question, text))
     return [question.input_id]
+
+
+async def sent(api: EdgeClient, execution_id: str, text: str, *, interrupts: bool) -> list[str]:
+    """Say something to the running agent; the id of the message."""
+    answer = await api.send_message(execution_id, text, mode="interrupt" if interrupts else "queue")
+    return [answer["messageId"]]
 
 
 def _shown(question: InputRequired) -> Iterator[str]:

@@ -24,7 +24,7 @@ from broker.base.settings import Settings, describe, load_settings
 from broker.base.version import version
 from broker.cli import demo, dev
 from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
-from broker.cli.control import answered, cancelled, listed
+from broker.cli.control import answered, cancelled, listed, sent
 from broker.cli.dev import MissingLibrary
 from broker.cli.doctor.findings import as_text, is_well
 from broker.cli.doctor.network_path import Caller, caller_of, look_at_way
@@ -127,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--input", metavar="ID", help="which question, if there are several")
     _edge_arguments(each)
     each.set_defaults(command=_answer)
+
+    each = commands.add_parser("message", help="say something to a running agent")
+    each.add_argument("execution")
+    each.add_argument("text")
+    each.add_argument("--interrupt", action="store_true", help="at once, if the agent may be interrupted")
+    _edge_arguments(each)
+    each.set_defaults(command=_message)
 
     each = commands.add_parser("token", help="print a token minted with RUNCAST_JWT_SECRET")
     each.add_argument("--user", required=True)
@@ -284,6 +291,11 @@ def _cancel(arguments: argparse.Namespace) -> int:
 def _answer(arguments: argparse.Namespace) -> int:
     given = arguments.execution, arguments.input, arguments.value
     return _with_edge(arguments, lambda api: answered(api, *given))
+
+
+def _message(arguments: argparse.Namespace) -> int:
+    given = arguments.execution, arguments.text
+    return _with_edge(arguments, lambda api: sent(api, *given, interrupts=arguments.interrupt))
 
 
 # --- doctor ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from broker.cli.embedded import EmbeddedRedis
 from emitter import AgentEmitter, SyncAgentEmitter
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
-from tests.edges import Answer, EdgeProcess, call, edges, read_log, token_for
+from tests.edges import ROOT, Answer, EdgeProcess, call, edges, read_log, token_for
 from tests.faults.outages import redis_stopped
 from tests.workers import WorkerProcess
 
@@ -277,6 +278,32 @@ async def test_a_question_and_messages_at_once(stand: Stand) -> None:
     answer = {"inputId": state["openInputs"][0]["inputId"], "value": True}
     await stand.call("POST", f"executions/{execution_id}/input", answer)
     assert await stand.result(execution_id) == {"answer": True, "heard": ["hello"]}
+
+
+async def test_the_command_says_something(stand: Stand) -> None:
+    """`runcast message`, and the terminal shows it."""
+    stand.add_worker()
+    execution_id = await stand.execute("patient")
+    await stand.status(execution_id, "running")
+
+    async def runcast(*arguments: str) -> tuple[int, str]:
+        where = ("--url", f"http://127.0.0.1:{stand.edges[0].port}", "--token", ALICE)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "broker", *arguments, *where), cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            printed, _ = await process.communicate()
+        return process.returncode or 0, printed.decode()
+
+    status, id_ = await runcast("message", execution_id, "quiet")
+    assert (status, id_[:4]) == (0, "msg_")
+    assert (await runcast("message", execution_id, "stop that", "--interrupt"))[0] == 0
+    await stand.result(execution_id)
+    assert (await runcast("message", execution_id, "late"))[0] == 1
+    _, story = await runcast("tail", execution_id)
+    assert "» alice: quiet" in story
+    assert "‼ alice: stop that" in story
 
 
 # --- when something dies ---
