@@ -116,6 +116,7 @@ async def everything(port: int, execution_id: str) -> dict[str, Any]:
     for message in state.body["messages"]:
         for name in ("complete", "interrupted"):  # 0.2 says of what was left open how the end left it
             message.pop(name, None)
+    assert state.body.pop("userMessages", []) == []  # 0.1 knows of no messages
     return {
         "state": state.body,
         "listed": [each for each in listed.body["executions"] if each["executionId"] == execution_id],
@@ -192,3 +193,29 @@ async def test_a_record_has_the_format_of_who_began_it(redis: Redis, ports: dict
         assert fields.get(b"format") == written
         unknown = {name for name in map(bytes.decode, fields) if name not in FIELDS and name[:2] not in PREFIXES}
         assert unknown == set()
+
+
+async def test_the_old_version_ends_what_has_messages(redis: Redis, ports: dict[str, int]) -> None:
+    """It knows of no messages: they are in its log, and those that wait at the end are shown as dropped by the new
+    version all the same."""
+    execution_id, new, old = "said_before", ports["new"], ports["old"]
+    started = {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "attempt": 1}}
+    assert (await post(old, execution_id, "events", started)).status == 202
+    assert (await post(new, execution_id, "messages/take", {})).body["messages"] == []
+    for id_ in ("a", "b"):
+        assert (await post(new, execution_id, "messages", {"text": id_, "messageId": id_})).status == 202
+    taken = await post(new, execution_id, "messages/take", {"max": 1})
+    assert [message["text"] for message in taken.body["messages"]] == ["a"]
+    status = {"type": "status", "data": {"status": "on", "message": "m"}}
+    assert (await post(old, execution_id, "events", status)).status == 202
+    assert (await post(new, execution_id, "messages", {"text": "c"})).status == 202
+    complete = {"type": "execution:complete", "data": {"result": 1, "duration": 1}}
+    assert (await post(old, execution_id, "events", complete)).status == 202
+    path = f"/api/agent/executions/{execution_id}"
+    listed = (await call(new, "GET", path + "/messages", TOKEN)).body["messages"]
+    folded = (await call(new, "GET", path, TOKEN)).body["userMessages"]
+    for shown in (listed, folded):
+        states = [(message["state"], message["reason"]) for message in shown]
+        assert states == [("taken", None), ("dropped", "ended"), ("dropped", "ended")]
+    assert (await call(old, "GET", path, TOKEN)).body["status"] == "completed"
+    assert (await until(redis, execution_id, lambda found: found.has_ended)).seq == 7

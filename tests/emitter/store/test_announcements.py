@@ -34,8 +34,17 @@ async def test_the_announcement_is_camel_case_json(redis: Redis) -> None:
     await announcements.announce(redis, worker_info("w1", "writer"))
     stored: Any = await redis.hget(WORKER_INFO, "w1")
     agent = msgspec.json.decode(stored)["agents"][0]
-    limits = {"maxAttempts", "timeLimit", "idleLimit"}
-    assert set(agent) == {"name", "description", "tags", "inputSchema", "inputModes", "outputModes", *limits}
+    more = {"maxAttempts", "timeLimit", "idleLimit", "acceptsMessages"}
+    assert set(agent) == {
+        "name",
+        "description",
+        "tags",
+        "inputSchema",
+        "inputModes",
+        "outputModes",
+        "acceptsMessages",
+        *limits,
+    }
 
 
 async def test_a_silent_worker_is_not_live_and_is_swept(redis: Redis) -> None:
