@@ -38,12 +38,13 @@ RETRY_AFTER_SECONDS = 1
 class Exchange:
     """One request, and its answer. `identity` is None where nobody needs to be known."""
 
-    __slots__ = ("body_bytes", "ends_at", "identity", "moved_at", "request", "unsent")
+    __slots__ = ("body_bytes", "ends_at", "has_turn", "identity", "moved_at", "request", "unsent")
 
     def __init__(self, request: web.Request, identity: Identity | None) -> None:
         self.request = request
         self.identity = identity
         self.body_bytes = 0
+        self.has_turn = identity is not None
         self.ends_at: float | None = None
         """When the answer must have ended (unix seconds)."""
         self.unsent = 0
@@ -97,12 +98,14 @@ class Responses:
         """Around a wait in which the request does nothing: others of its user have its turn. It ends with the token,
         and as all others when the edge stops. Raises as `enter`, at the end."""
         self.end_with_token(request)
-        user = request[EXCHANGE].user
-        self._turns.give_back(user)
+        exchange = request[EXCHANGE]
+        self._turns.give_back(exchange.user)
+        exchange.has_turn = False
         try:
             yield
         finally:
-            await self._turns.take(user, is_patient=True)
+            await self._turns.take(exchange.user, is_patient=True)
+            exchange.has_turn = True
 
     def end_with_token(self, request: web.Request) -> None:
         """Of an answer that goes on reading what is new: it ends with the token at the latest."""
@@ -137,7 +140,8 @@ class Responses:
             left = self._bytes_of.pop(user) - exchange.body_bytes
             if left:
                 self._bytes_of[user] = left
-        self._turns.give_back(user)
+        if exchange.has_turn:
+            self._turns.give_back(user)
 
     @property
     def middleware(self) -> Any:

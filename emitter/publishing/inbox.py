@@ -50,6 +50,8 @@ class Inbox:
         self._is_over = is_over
         self._lock = asyncio.Lock()
         self._kept: deque[Message] = deque()
+        self._seen: set[str] = set()
+        """Ids of all that was taken: a failover of Redis may lose a take, but the agent hears no message twice."""
         self._names = itertools.count(1)
         self._prefix = secrets.token_urlsafe(6)
         self._name = ""
@@ -120,7 +122,8 @@ class Inbox:
     async def _take(self, most: int, kinds: str) -> None:
         self._name = self._name or f"{self._prefix}.{next(self._names)}"
         taken = await self._source.take(self._name, most, kinds)
-        self._kept.extend(taken)
+        self._kept.extend(message for message in taken if message.message_id not in self._seen)
+        self._seen.update(message.message_id for message in taken)
         self._name = ""
 
 

@@ -12,9 +12,9 @@
 --       15 number of strings of extra record fields, then those, then per event: type, json, mark
 --          (marks are described at emitter.wire.append_mark; an event with the mark `-` is not stored, only counted in
 --          the producer's sequence)
--- Reply { verdict, last id, events appended, detail }; verdict is ok, or says why the rest was refused: ended, fenced,
---       exists, unknown, newer, owned, answered, noinput, inputs, known, messages, nomessage, taken. Events before the
---       refused one stand.
+-- Reply { verdict, last id, events of the batch that were appended, detail }; verdict is ok, or says why the rest was
+--       refused: ended, fenced, exists, unknown, newer, owned, answered, noinput, inputs, known, messages, nomessage,
+--       taken. Events before the refused one stand.
 --
 -- Inputs: `open` lists the ids of those that the attempt waits for, `void` those that the last attempt waited for, each
 -- with a blank on both sides. `i:<id>` is a question without an answer, `a:<id>` an answer. `answers` has the number of
@@ -87,7 +87,7 @@ end
 local verdict, detail, appended, taken, terminal, takes_over = 'ok', '', 0, 0, nil, nil
 local open, void, open_count, open_bytes, swept, oldest, newest, answer_bytes = nil, nil, nil, nil, nil, nil, nil, nil
 local lists, inbox, number, size, inbox_of, take = nil, nil, nil, nil, nil, nil
-local dropped = nil -- fields that leave the record in the end
+local dropped, own = nil, 0 -- fields that leave the record in the end; events that the script itself adds
 local lines, to_feed, new_state = {'', nil, nil, nil}, nil, state or 'running'
 local trim = tonumber(ARGV[5])
 -- A log that was begun before bytes were counted stays uncounted.
@@ -136,7 +136,7 @@ while at <= final do
                 '{"type":"user:message:dropped","executionId":"%s","ts":%s,"data":{"messageId":"%s","reason":"ended"}}',
                 ARGV[12], now_text, left[place])
             end
-            final = final + shift
+            final, own = final + shift, #left
             type, json, mark = ARGV[at], ARGV[at + 1], 'd'
           else
             new_state = rest
@@ -440,4 +440,4 @@ end
 
 call(ARGV[10], log .. suffix, appended == 1 and lines[1] or table.concat(lines))
 if feed_lines then call(ARGV[10], feed .. suffix, #to_feed == 1 and feed_lines[1] or table.concat(feed_lines)) end
-return {verdict, last, appended, detail}
+return {verdict, last, appended - own, detail}

@@ -73,6 +73,15 @@ async def test_a_cancelled_wait_loses_nothing(source: SlowSource, inbox: Inbox) 
     assert [each.message_id for each in found if each] == ["a", "b"]
 
 
+async def test_no_message_is_heard_twice(source: SlowSource, inbox: Inbox) -> None:
+    """Not even if Redis has lost the take in a failover, and has the message waiting again."""
+    source.may_take.set()
+    source.put("a")
+    assert [each.message_id for each in await inbox.all()] == ["a"]
+    source.put("a", "b")
+    assert [each.message_id for each in await inbox.all()] == ["b"]
+
+
 async def test_a_wait_ends_in_time(source: SlowSource, inbox: Inbox) -> None:
     """Also one of which the take hangs; 0 does not wait for a message."""
     source.may_take.set()
