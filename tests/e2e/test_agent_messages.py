@@ -62,10 +62,12 @@ class Stand:
 
     async def states(self, execution_id: str) -> list[tuple[str, str]]:
         """Text and state of its messages, as listed; the folded state says the same."""
-        listed = (await self.call("GET", f"executions/{execution_id}/messages")).body["messages"]
-        folded = (await self.state(execution_id))["userMessages"]
-        without_time = [{**each, "sentAt": 0} for each in listed]
-        assert [{**each, "sentAt": 0} for each in folded] == without_time
+        path, folded, listed, before = f"executions/{execution_id}/messages", [], [], None
+        while listed != before:  # nothing has changed between the two
+            before = (await self.call("GET", path)).body["messages"]
+            folded = (await self.state(execution_id))["userMessages"]
+            listed = (await self.call("GET", path)).body["messages"]
+        assert [{**each, "sentAt": 0} for each in folded] == [{**each, "sentAt": 0} for each in listed]
         return [(each["text"], each["reason"] or each["state"]) for each in listed]
 
     async def status(self, execution_id: str, *wanted: str) -> dict[str, Any]:
