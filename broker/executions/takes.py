@@ -35,9 +35,11 @@ class Takes:
         self._limits = limits
         self._redact = redact
         self._control = ControlChannel(redis)
+        self._is_closed = False
 
     async def aclose(self) -> None:
         """End the waits for messages."""
+        self._is_closed = True
         await self._control.aclose()
 
     async def take(
@@ -54,7 +56,7 @@ class Takes:
         loop = asyncio.get_running_loop()
         until, renewed = loop.time() + request.wait_seconds, -LIVE_SECONDS
         with self._control.waiting_for(keys.control, WAKE, wake.set) if request.wait_seconds else _nothing():
-            while not has_left():
+            while not (has_left() or self._is_closed):
                 wake.clear()
                 if not record.owner and loop.time() - renewed >= LIVE_SECONDS:
                     renewed = loop.time()

@@ -488,6 +488,21 @@ async def test_messages_are_taken_over_http(stand: Stand) -> None:
     assert (ended.status, slug(ended)) == (409, "ended")
 
 
+async def test_an_edge_that_stops_ends_the_wait(redis_url: str) -> None:
+    """With no messages, soon: the next take goes to another edge."""
+    with edges(redis_url, 1, drain_seconds=0) as (edge,):
+        path = "/api/agent/executions/ex_stop/"
+        started = {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "attempt": 1}}
+        assert (await call(edge.port, "POST", path + "events", ALICE, started)).status == 202
+        waiting = asyncio.create_task(call(edge.port, "POST", path + "messages/take", ALICE, {"waitSeconds": 50}))
+        await asyncio.sleep(0.5)
+        began = asyncio.get_running_loop().time()
+        await asyncio.to_thread(edge.stop)
+        answer = await waiting
+        assert (answer.status, answer.body["messages"]) == (200, [])
+        assert asyncio.get_running_loop().time() - began < 8
+
+
 async def test_a_worker_s_messages_are_not_taken_by_others(stand: Stand) -> None:
     """Who names no attempt, or another one, gets none."""
     stand.add_worker()
