@@ -221,6 +221,15 @@ async def test_a_publisher_writes_logs_and_asks_people(stand: Stand, emitter: Ag
             assert await asking is True
         with pytest.raises(InputExpired):
             await emitter.ask("Quick?", kind="approval", expires_in=0.2)
+        assert await emitter.waiting_messages() == []  # from here on it takes some
+        hearing = asyncio.create_task(emitter.next_message(10))
+        said = await call(
+            stand.port, "POST", "/api/agent/executions/ex_own/messages", token_for("hal"), {"text": "Shorter"}
+        )
+        assert said.status == 202
+        message = await hearing
+        assert message is not None
+        assert message.text == "Shorter"
         await emitter.execution_complete(result={"ok": True})
         await viewer.until_done()
 
