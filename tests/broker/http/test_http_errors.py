@@ -103,6 +103,11 @@ async def test_an_odd_request_id_is_replaced(aiohttp_client: Client, given: str)
         (errors.Superseded("ex_1", 2), 409, "superseded", {"attempt": 2}),
         (errors.TooManyQueued("ex_1", 5), 429, "too-many-queued", {"limit": 5}),
         (errors.TooManyInputs("ex_1", 5), 409, "too-many-inputs", {"limit": 5}),
+        (errors.NotSteerable("ex_1", "deaf"), 409, "not-steerable", {}),
+        (errors.UnknownMessage("ex_1"), 404, "unknown-message", {}),
+        (errors.MessageTaken("ex_1"), 409, "message-taken", {}),
+        (errors.TooManyMessages("ex_1", 50), 429, "too-many-messages", {"limit": 50}),
+        (errors.TooManyMessages("ex_1", 0), 429, "too-many-messages", {"limit": 1000}),
         (errors.InputExpired("i1"), 409, "input-expired", {}),
         (
             errors.AlreadyAnswered("ex_1", '{"value":true,"by":"bob","at":5}'),
