@@ -16,6 +16,8 @@ from emitter.wire.user_messages import KEPT_MESSAGES
 RETRY_AFTER_OUTAGE_SECONDS = 2
 RETRY_AFTER_QUEUED_SECONDS = 30
 RETRY_AFTER_MESSAGES_SECONDS = 5
+RETRY_AFTER_ALL_MESSAGES_SECONDS = 3600
+"""The execution takes no more until its end."""
 RETRY_AFTER_UPDATE_SECONDS = 10
 """Until an edge of the newer version may answer, while an update replaces the edges one by one."""
 _AT = re.compile(r"at `(\$[^`]*)`")
@@ -103,7 +105,7 @@ def _from_refusal(error: Exception) -> Problem | None:
         case errors.AlreadySent():
             return Problem(409, "already-sent", str(error))
         case errors.TooManyMessages(limit=limit):
-            headers = retry_after(RETRY_AFTER_MESSAGES_SECONDS) if limit else {}
+            headers = retry_after(RETRY_AFTER_MESSAGES_SECONDS if limit else RETRY_AFTER_ALL_MESSAGES_SECONDS)
             return Problem(429, "too-many-messages", str(error), headers=headers, limit=limit or KEPT_MESSAGES)
         case errors.NewerRecord(found=found, known=known):
             detail = f"the record has format {found}; this edge knows up to {known}"
