@@ -126,6 +126,11 @@ _HEADERS = (
 )
 _HEADER_NAMES = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]{1,64}([ \t]*,[ \t]*[!#$%&'+.^_`|~0-9A-Za-z-]{1,64}){0,63}\Z")
 MAX_ORIGINS_LOGGED = 100
+EXPOSED = (
+    "X-Request-ID, Retry-After, ETag, WWW-Authenticate, "
+    "X-Workflow-Run-Id, X-Workflow-Stream-Tail-Index"  # the AI SDK's transport asks by them for what it lacks
+)
+"""Headers of responses that pages of other origins may read."""
 
 
 def exact_origins(origins: Collection[str]) -> frozenset[str]:
@@ -143,7 +148,7 @@ def cors_headers(request: web.Request, allowed: Collection[str]) -> dict[str, st
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Expose-Headers": "X-Request-ID, Retry-After, ETag, WWW-Authenticate",
+        "Access-Control-Expose-Headers": EXPOSED,
     }
 
 

@@ -205,11 +205,12 @@ class Commands:
         return open_inputs(found.inputs.values())
 
     async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
-        async for page in self._pages(owner, execution_id, after):
+        async for page in self.pages(owner, execution_id, after):
             for entry in page:
                 yield entry
 
-    async def _pages(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Sequence[Entry]]:
+    async def pages(self, owner: Owner, execution_id: str, after: EventId = START) -> AsyncIterator[Sequence[Entry]]:
+        """The log as it is now."""
         keys = owner.execution(execution_id)
         while True:
             page = await self._history.read(keys.log, after, record=keys.record, shared=False)
@@ -217,6 +218,12 @@ class Commands:
             if page.end or not page.entries:
                 return
             after = page.cursor
+
+    async def has_head(self, owner: Owner, execution_id: str) -> bool:
+        """Whether the log has its first event, or nothing was written yet."""
+        keys = owner.execution(execution_id)
+        page = await self._history.read(keys.log, START, record=keys.record, limit=1, shared=False)
+        return page.reset is None
 
     async def events(
         self, owner: Owner, execution_id: str, *, after: EventId, limit: int, is_compact: bool = False
@@ -241,7 +248,7 @@ class Commands:
         """The log as NDJSON lines `{"id":…,"event":…}`, as many at a time as a read has. Raises `UnknownExecution`."""
         if await self._history.head(owner.execution(execution_id).record) is None:
             raise UnknownExecution(execution_id)
-        async for page in self._pages(owner, execution_id, after):
+        async for page in self.pages(owner, execution_id, after):
             yield b"".join(b'{"id":"%d-%d","event":%b}\n' % (entry.ms, entry.seq, entry.json) for entry in page)
 
     # --- steer -------------------------------------------------------------------------------------------------------

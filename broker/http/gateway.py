@@ -350,12 +350,15 @@ class Gateway:
         rendering: Rendering,
         *,
         slot: StreamSlot | None = None,
+        resumes: bool = False,
     ) -> web.StreamResponse:
         """An execution in another protocol. Errors of `Streams.open_rendered`, and `Problem` 403 as for `open`."""
         require_execution(identity, execution_id)
         target = Target.execution(identity.owner, execution_id)
         request_id = request_id_of(request)
-        return await self._streams.open_rendered(request, target, identity, request_id, rendering, slot=slot)
+        return await self._streams.open_rendered(
+            request, target, identity, request_id, rendering, slot=slot, resumes=resumes
+        )
 
 
 def check_shape(body: bytes) -> None:

@@ -23,16 +23,18 @@ class Rendering(Protocol):
     `headers` are the response's, its Content-Type included. `heartbeat` is written between frames after at most
     `heartbeat_seconds` of silence. `is_over`: the protocol's own last message was rendered. The stream ends right after
     it, and gets no more entries. A stream that must be closed earlier is aborted, since to these clients a clean end
-    means success.
+    means success (but see `RenderedView.resumes`).
 
     `fill` is the viewer's own part of what is rendered, for every `HOLE` in it; empty if there are none.
     """
 
     name: str
-    headers: Mapping[str, str]
     heartbeat: bytes
     heartbeat_seconds: float
     fill: bytes
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
 
     @property
     def is_over(self) -> bool: ...
@@ -59,7 +61,7 @@ class Shared:
 
     def __init__(self, rendering: Rendering) -> None:
         self.rendering = rendering
-        self.views: dict[tuple[bool, bytes], RenderedView] = {}
+        self.views: dict[tuple[bool, bool, bytes], RenderedView] = {}
         """Live ones, each with all viewers that get the same bytes."""
         self.viewers = 0
         """Of all of them."""
@@ -99,12 +101,15 @@ class RenderedView(StreamView):
     their work, or the very view; when it falls behind them it goes on with a rendering of its own (`apart`).
     """
 
-    __slots__ = ("_fill", "_shared")
+    __slots__ = ("_fill", "_shared", "resumes")
 
     is_native = False
 
-    def __init__(self, rendering: Rendering, *, chunked: bool, fill: bytes | None = None) -> None:
+    def __init__(
+        self, rendering: Rendering, *, chunked: bool, fill: bytes | None = None, resumes: bool = False
+    ) -> None:
         super().__init__(chunked=chunked)
+        self.resumes = resumes
         self._shared = Shared(rendering)
         self._fill = rendering.fill if fill is None else fill
         self.heartbeat = self.wrap(rendering.heartbeat)
@@ -150,6 +155,11 @@ class RenderedView(StreamView):
     # --- shared ---
 
     @property
+    def _group(self) -> tuple[bool, bool, bytes]:
+        """In what views of one rendering differ."""
+        return self.chunked, self.resumes, self._fill
+
+    @property
     def sharers(self) -> int:
         return self._shared.viewers
 
@@ -168,14 +178,14 @@ class RenderedView(StreamView):
             else:
                 others[self._shared] = None
         self._shared.viewers += 1
-        return self._shared.views.setdefault((self.chunked, self._fill), self)
+        return self._shared.views.setdefault(self._group, self)
 
     def part(self, others: dict[Shared, None], *, is_last: bool) -> None:
         """A viewer of this view is live no more; `is_last`: it was the only one."""
         shared = self._shared
         shared.viewers -= 1
         if is_last:
-            shared.views.pop((self.chunked, self._fill), None)
+            shared.views.pop(self._group, None)
         if not shared.views:
             others.pop(shared, None)
 
@@ -183,4 +193,4 @@ class RenderedView(StreamView):
         """The view of a viewer that is live no more, at the place where the others stand."""
         if not self._shared.views:
             return self
-        return RenderedView(self._shared.rendering.fork(), chunked=self.chunked, fill=self._fill)
+        return RenderedView(self._shared.rendering.fork(), chunked=self.chunked, fill=self._fill, resumes=self.resumes)

@@ -39,6 +39,8 @@ class StreamView:
     """Whether nothing more will be shown, although the log may go on."""
     is_native = True
     """Whether its clients know the control events of the stream, and resume."""
+    resumes = False
+    """Whether the clients of another protocol take no end but that protocol's own for the end."""
     is_compact = False
     """Whether it is a replay in short."""
     coding: str | None = None

@@ -140,10 +140,12 @@ class Streams:
         rendering: Rendering,
         *,
         slot: StreamSlot | None = None,
+        resumes: bool = False,
     ) -> web.StreamResponse:
-        """Answer with an execution as another protocol shows it. `slot` was taken for it before, if it is given.
-        Raises `Problem` before anything was sent; the request's body must have been read."""
-        view = RenderedView(rendering, chunked=request.version >= HttpVersion11)
+        """Answer with an execution as another protocol shows it. `slot` was taken for it before, if it is given;
+        `resumes` as in `StreamView`. Raises `Problem` before anything was sent; the request's body must have been
+        read."""
+        view = RenderedView(rendering, chunked=request.version >= HttpVersion11, resumes=resumes)
         wanted = StreamRequest(view, None, from_now=False, malformed=False)
         opening = Opening(request, identity, request_id, wanted, target)
         return await self._admit(opening) if slot is None else await self._answer(opening, slot)
@@ -299,7 +301,8 @@ class Streams:
     def _say_goodbye(self, viewer: Viewer, reason: CloseReason) -> None:
         view = viewer.view
         failed = reason is CloseReason.FAILED
-        if reason is CloseReason.SLOW or not (view.is_native or (view.is_over and not failed)):
+        ends = view.is_native or (not failed and (view.is_over or view.resumes))
+        if reason is CloseReason.SLOW or not ends:
             # It would not read a reason; and to clients for which a clean end means success, there must be none.
             viewer.transport.abort()
             return

@@ -61,6 +61,7 @@ class Client:
         self.parts: list[Chunk] = []
         self.metadata: Chunk = {}
         self.over = False
+        self.ending: str | None = None
         self._open: dict[tuple[str, str], Chunk] = {}
         self._calls: dict[str, Chunk] = {}
         self._in_step = False
@@ -68,6 +69,7 @@ class Client:
     def take(self, chunk: Chunk) -> None:
         assert not self.over, "nothing follows the end"
         type_ = chunk["type"]
+        assert self.ending is None or type_ == "finish", "only this follows an error or an abort"
         self.metadata |= chunk.get("messageMetadata") or {}
         if type_.startswith("data-"):
             return self._data(chunk)
@@ -87,7 +89,7 @@ class Client:
             assert not self._open
             assert not self._in_step
             assert all(call["state"] != "input-available" for call in self._calls.values())
-            self.over = True
+            self.ending, self.over = type_, type_ == "finish"
         return None
 
     def _streamed(self, name: str, kind: str, chunk: Chunk) -> None:
@@ -202,13 +204,17 @@ def test_batches_do_not_matter() -> None:
     assert {rendered(entries, size=size) for size in (1, 2, 7, len(entries))} == {rendered(entries)}
 
 
-@pytest.mark.parametrize(("name", "last"), [("failed", "error"), ("cancelled", "abort"), ("every_event", "finish")])
-def test_the_last_chunk(name: str, last: str) -> None:
-    """A response ends as its execution did; nothing is rendered after that."""
+@pytest.mark.parametrize(
+    ("name", "ending", "reason"),
+    [("failed", "error", "error"), ("cancelled", "abort", "other"), ("every_event", "finish-step", "stop")],
+)
+def test_the_last_chunks(name: str, ending: str, reason: str) -> None:
+    """A response ends as its execution did, and always with `finish`; nothing is rendered after that."""
     entries = recorded(f"{name}.jsonl")
     renderer = Renderer(EXECUTION)
     data = renderer.render(entries)
-    assert chunks(data)[-1]["type"] == last
+    before, last = chunks(data)[-2:]
+    assert (before["type"], last["type"], last["finishReason"]) == (ending, "finish", reason)
     assert renderer.is_over
     assert renderer.render(entries) == b""
 
@@ -263,6 +269,16 @@ def test_parts_stand_in_order() -> None:
     client = show(delta("a"), began(), ended(), delta("b"), Thinking(thought="t"), delta("c"))
     assert [part["type"] for part in client.parts] == ["step-start", "text", "tool", "text", "reasoning", "text"]
     assert client.texts() == ["a", "b", "c"]
+
+
+def test_no_two_parts_have_one_id() -> None:
+    """What is said after a call is a part with an id of its own: a client takes a part for a repeat that has the id of
+    one that ended in the same step."""
+    told = [delta("a"), began(), ended(), delta("b"), MessageComplete(message_id="m"), delta("c")]
+    shown = chunks(rendered([entry(number, event) for number, event in enumerate(told, 1)]))
+    ids = [chunk["id"] for chunk in shown if chunk["type"] == "text-start"]
+    assert len(set(ids)) == len(ids) == 3
+    assert [chunk["id"] for chunk in shown if chunk["type"] == "text-end"] == ids[:2]
 
 
 def test_others_do_not_interrupt() -> None:
@@ -330,10 +346,10 @@ def test_who_speaks() -> None:
     shown = chunks(renderer.render([*entries, entry(4, delta("d", "p"), "bob", "c1")]))
     starts = [chunk for chunk in shown if chunk["type"] == "text-start"]
     assert starts == [
-        {"type": "text-start", "id": "m", "providerMetadata": {"runcast": {"agent": "ann"}}},
-        {"type": "text-start", "id": "n"},
-        {"type": "text-start", "id": "o"},
-        {"type": "text-start", "id": "p", "providerMetadata": {"runcast": {"agent": "bob", "parentId": "c1"}}},
+        {"type": "text-start", "id": "m.1", "providerMetadata": {"runcast": {"agent": "ann"}}},
+        {"type": "text-start", "id": "n.2"},
+        {"type": "text-start", "id": "o.3"},
+        {"type": "text-start", "id": "p.4", "providerMetadata": {"runcast": {"agent": "bob", "parentId": "c1"}}},
     ]
 
 

@@ -18,7 +18,7 @@ from broker.base.problem import Problem
 from broker.executions.attachments import MAX_FILES, Found, Taken, Unfit, collect, label_of, linked, referred, too_many
 from broker.executions.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
 from broker.executions.types import CancelResponse, ExecuteRequest
-from emitter.wire.ids import EXECUTION_ID
+from emitter.wire.ids import EXECUTION_ID, new_execution_id
 from emitter.wire.limits import MAX_CONVERSATION_BYTES
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -122,9 +122,10 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A turn of a chat. `agent`, `params` and `metadata` are those of an execute request."""
+    """A turn of a chat; without an `id`, of one of its own. `agent`, `params` and `metadata` are those of an execute
+    request."""
 
-    id: Id
+    id: Id | None = None
     messages: list[Message] | None = None
     message: Message | None = None
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
@@ -225,6 +226,7 @@ def request_of(
     in `max_bytes`. A message of files alone has their names as its task. Raises `msgspec.ValidationError`, `Problem`
     413, 422."""
     asked = question(chat)
+    execution_id = execution_of(chat, asked, agent)
     path, text = _path(chat, asked), asked.text
     data = asked.own(path, is_asked=True)
     files = asked.files(path, room_for_files(text, data, max_bytes))
@@ -234,8 +236,8 @@ def request_of(
         "agent": chat.agent or agent,
         "params": (chat.params or {}) | given(before, turn, max_bytes, omitted),
         "metadata": {**(chat.metadata or {}), **(message_metadata(asked.id) if asked.id else {})} or None,
-        "executionId": execution_of(chat, asked, agent),
-        "conversationId": conversation_of(chat.id),
+        "executionId": execution_id,
+        "conversationId": execution_id if chat.id is None else conversation_of(chat.id),
     }
     return msgspec.convert(wanted, ExecuteRequest)
 
@@ -243,8 +245,10 @@ def request_of(
 def execution_of(chat: ChatRequest, asked: Message, agent: str | None) -> str | None:
     """The id of the execution that answers this message: the same for a request that is sent again, another for a
     message that was edited. A page that wants another answer and does not say instead of which gets a new one each
-    time.
+    time, and so does one that names no chat: another one may have the same ids of messages.
     """
+    if chat.id is None:
+        return new_execution_id()
     if not asked.id or (chat.trigger == "regenerate-message" and chat.message_id in (None, "", asked.id)):
         return None
     who = chat.agent or agent or ""

@@ -26,12 +26,17 @@ encode = msgspec.json.Encoder().encode
 
 class Parts:
     """Opens a part with its first delta. What somebody (`speaker`) says ends when he does something else, so that the
-    parts of a message stand in the order of what happened."""
+    parts of a message stand in the order of what happened.
+
+    Each part has an id that no other one has: `WorkflowChatTransport` (`@ai-sdk/workflow` 2.0.43) leaves out a part
+    with the id of one that ended in the same step."""
 
     def __init__(self, frames: list[bytes]) -> None:
         """What is to be sent is added to `frames`, as JSON."""
         self._frames = frames
-        self._open: dict[tuple[Kind, str], str | None] = {}
+        self._open: dict[tuple[Kind, str], tuple[str, str | None]] = {}
+        """What is written → its id as a part, and who writes it."""
+        self._begun = 0
         self._in_step = False
         self._boundary = False
         self.any_text = False
@@ -50,23 +55,24 @@ class Parts:
     def delta(self, kind: Kind, id_: str, text: str, speaker: str | None, parent_id: str | None = None) -> None:
         if (kind, id_) not in self._open:
             self._start(kind, id_, speaker, parent_id)
-        self._put({"type": _DELTAS[kind], "id": id_, "delta": text})
+        self._put({"type": _DELTAS[kind], "id": self._open[kind, id_][0], "delta": text})
 
     def _start(self, kind: Kind, id_: str, speaker: str | None, parent_id: str | None) -> None:
         self.interrupt(speaker, but=kind)
         self.step()
         if len(self._open) == MAX_OPEN:
             self.end(*next(iter(self._open)))
-        self._open[kind, id_] = speaker
+        self._begun += 1
+        part_id = f"{id_}.{self._begun}"
+        self._open[kind, id_] = (part_id, speaker)
         self.any_shown = True
         self.any_text = self.any_text or kind == "text"
-        self._put({"type": f"{kind}-start", "id": id_, **metadata(speaker, parent_id)})
+        self._put({"type": f"{kind}-start", "id": part_id, **metadata(speaker, parent_id)})
 
     def end(self, kind: Kind, id_: str) -> None:
         """End a part, if it is open."""
-        if (kind, id_) in self._open:
-            del self._open[kind, id_]
-            self._put({"type": f"{kind}-end", "id": id_})
+        if known := self._open.pop((kind, id_), None):
+            self._put({"type": f"{kind}-end", "id": known[0]})
 
     def whole(self, kind: Kind, id_: str, text: str, speaker: str | None) -> None:
         self.delta(kind, id_, text, speaker)
@@ -74,7 +80,7 @@ class Parts:
 
     def interrupt(self, speaker: str | None, but: Kind | None = None) -> None:
         """End what a speaker has open, of all kinds or all but one."""
-        theirs = [key for key, who in self._open.items() if who == speaker and key[0] != but]
+        theirs = [key for key, (_, who) in self._open.items() if who == speaker and key[0] != but]
         for kind, id_ in theirs:
             self.end(kind, id_)
 

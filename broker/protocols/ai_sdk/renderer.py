@@ -33,6 +33,8 @@ HEADERS: Mapping[str, str] = {
     "X-Accel-Buffering": "no",
     "X-Vercel-AI-UI-Message-Stream": "v1",
 }
+RUN_ID = "X-Workflow-Run-Id"
+"""The header that names what `WorkflowChatTransport` asks for when its stream was cut."""
 DONE = b"[DONE]"
 BEFORE_ALL = Entry(*START, b"", b"")
 VOID = "[Interrupted: what stands above is void, the work begins again.]"
@@ -48,7 +50,6 @@ class Renderer:
     """A `Rendering` of one execution. `attempt` is the one that it has reached by now."""
 
     name = "ai_sdk"
-    headers = HEADERS
     heartbeat = b": hb\n"
     heartbeat_seconds = 10.0
     fill = b""
@@ -72,6 +73,10 @@ class Renderer:
         self._entry = BEFORE_ALL
         self._first = 0
         """The ordinal with which the log began."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {**HEADERS, RUN_ID: self._execution_id}
 
     @property
     def state_key(self) -> Hashable:
@@ -300,20 +305,19 @@ class Renderer:
         if isinstance(event.result, str) and event.result and not self._parts.any_text:
             self._parts.whole("text", "result", event.result, None)  # or a page that shows text shows nothing
         self._close("the execution is over")
-        self._put({"type": "finish", "finishReason": "stop", "messageMetadata": event})
-        self._end()
+        self._end("stop", messageMetadata=event)
 
     def _error(self, event: events.ExecutionError) -> None:
         self._close("the execution failed")
         self._metadata(error={"message": event.error} | ({} if event.code is None else {"code": event.code}))
         self._put({"type": "error", "errorText": event.error})
-        self._end()
+        self._end("error")
 
     def _cancelled(self, event: events.ExecutionCancelled) -> None:
         self._close("the execution was cancelled")
         self._metadata(cancelled=event)
         self._put({"type": "abort"})
-        self._end()
+        self._end("other")
 
     def _close(self, why: str) -> None:
         """Leave no call, phase, specialist, question or part open."""
@@ -326,7 +330,9 @@ class Renderer:
                 self._changed(name, id_, {"state": state})
         self._parts.close()
 
-    def _end(self) -> None:
+    def _end(self, reason: str, **more: Any) -> None:
+        """`finish` is the last chunk of every stream: clients that count chunks ask for more until they have it."""
+        self._put({"type": "finish", "finishReason": reason, **more})
         self._frames.append(DONE)
         self.is_over = True
 

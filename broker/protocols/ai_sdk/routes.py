@@ -10,7 +10,6 @@ import msgspec
 from aiohttp import web
 
 from broker.base.identity import Identity
-from broker.base.problem import Problem
 from broker.executions import conversations
 from broker.executions.conversations import Past
 from broker.executions.types import CancelRequest, CancelResponse, ExecutionSummary
@@ -23,6 +22,7 @@ from broker.protocols.ai_sdk.chat import (
     request_of,
     turns_before,
 )
+from broker.protocols.ai_sdk.counted_routes import CountedChats
 from broker.protocols.ai_sdk.renderer import Renderer
 from emitter.errors import ExecutionEnded, ExecutionExists, UnknownExecution
 
@@ -34,6 +34,7 @@ class AiSdk:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._counted = CountedChats(gateway)
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/chat"
@@ -48,11 +49,12 @@ class AiSdk:
         identity = await self._gateway.identify(request, "executions:write", "executions:read")
         async with self._gateway.slot(request, identity) as slot:
             async with self._gateway.starting(identity):
-                execution_id, attempt = await self._start(request, identity)
-            return await self._gateway.show(request, identity, execution_id, Renderer(execution_id, attempt), slot=slot)
+                execution_id = await self._start(request, identity)
+            # From the first attempt on, however often it was tried: chunks are counted from here.
+            return await self._gateway.show(request, identity, execution_id, Renderer(execution_id), slot=slot)
 
-    async def _start(self, request: web.Request, identity: Identity) -> tuple[str, int]:
-        """The execution's id, and the attempt it has reached."""
+    async def _start(self, request: web.Request, identity: Identity) -> str:
+        """The execution's id."""
         chat = await self._gateway.read_json(request, ChatRequest, MAX_BODY_BYTES)
         before, omitted = await self._before(identity, chat)
         most = self._gateway.max_conversation_bytes
@@ -60,18 +62,16 @@ class AiSdk:
         try:
             answer, _ = await self._gateway.execute(request, identity, wanted)
         except ExecutionExists as known:
-            async with self._gateway.folding(identity):
-                state = await self._gateway.commands.state(identity.owner, known.execution_id, with_stack=False)
             self._gateway.accepted(request, identity, known.execution_id, is_new=False)
-            return known.execution_id, state.attempt
-        return answer.execution_id, 1
+            return known.execution_id
+        return answer.execution_id
 
     async def _before(self, identity: Identity, chat: ChatRequest) -> Past:
         """What was said in the chat before its last message: as the page sends it, or as the executions have it."""
         asked = question(chat)
         before = turns_before(chat, asked)
-        if before is not None:
-            return Past(before)
+        if before is not None or chat.id is None:
+            return Past(before or ())
         conversation_id = conversation_of(chat.id)
         async with self._gateway.folding(identity):
             return await conversations.past(
@@ -79,11 +79,11 @@ class AiSdk:
             )
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
-        """The chat's running execution from its first event on; 204 if none runs. Who asks for a part of it would take
-        all for that part, so he is refused."""
-        identity = await self._gateway.identify(request, "executions:read", rate=READS)
+        """What runs in a chat, from its first event on; 204 if nothing does. Another answer to who counts chunks:
+        `CountedChats`."""
         if "startIndex" in request.query:
-            raise Problem(400, "invalid-parameter", "a chat is shown from its first event on", path="startIndex")
+            return await self._counted.resume(request)
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
         running = await self._running(identity, request, limit=1)
         if not running:
             return web.Response(status=204)
