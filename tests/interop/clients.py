@@ -72,6 +72,7 @@ async def running(script: str, *arguments: Any) -> AsyncIterator[asyncio.subproc
         script,
         *texts,
         cwd=HERE,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=2**24,
