@@ -219,6 +219,11 @@ class Commands:
                 return
             after = page.cursor
 
+    async def terminal_event(self, owner: Owner, execution_id: str) -> Entry | None:
+        """How an execution ended whose log has gone."""
+        keys = owner.execution(execution_id)
+        return await self._history.terminal_event(keys.log, keys.record)
+
     async def has_head(self, owner: Owner, execution_id: str) -> bool:
         """Whether the log has its first event, or nothing was written yet."""
         keys = owner.execution(execution_id)

@@ -127,12 +127,8 @@ async def past(commands: Commands, owner: Owner, conversation_id: str, *, instea
     Where a message was answered again (it was edited, or another answer was wanted), its last answer counts, and what
     came between is no part of the conversation any more. `instead_of` is a message that is to be answered again now.
     """
-    valid: list[ExecutionSummary] = []
-    found = await recent(commands, owner, conversation_id, limit=MAX_EXECUTIONS + 1)
-    for summary in reversed(found[:MAX_EXECUTIONS]):
-        valid = [*_before(valid, _message_of(summary)), summary]
+    valid, omitted = await answered(commands, owner, conversation_id, MAX_EXECUTIONS)
     said: list[Turn] = []
-    omitted = len(found[MAX_EXECUTIONS:])
     for summary in reversed(_before(valid, instead_of)):
         try:
             state = await commands.state(owner, summary.execution_id, with_stack=False)
@@ -145,12 +141,25 @@ async def past(commands: Commands, owner: Owner, conversation_id: str, *, instea
     return Past(said, omitted)
 
 
+async def answered(
+    commands: Commands, owner: Owner, conversation_id: str, most: int
+) -> tuple[list[ExecutionSummary], int]:
+    """The executions whose answers are part of a conversation, oldest first, of its newest `most`; and how many older
+    ones there are at least."""
+    valid: list[ExecutionSummary] = []
+    found = await recent(commands, owner, conversation_id, limit=most + 1)
+    for summary in reversed(found[:most]):
+        valid = [*_before(valid, message_of(summary)), summary]
+    return valid, len(found[most:])
+
+
 def message_metadata(message_id: str) -> dict[str, Any]:
     """What an execution's metadata has of the message that it answers."""
     return {"chat": {"messageId": message_id}}
 
 
-def _message_of(summary: ExecutionSummary) -> str | None:
+def message_of(summary: ExecutionSummary) -> str | None:
+    """The id of the message that an execution answers."""
     about = (summary.metadata or {}).get("chat")
     found = about.get("messageId") if isinstance(about, dict) else None
     return found if isinstance(found, str) else None
@@ -158,16 +167,16 @@ def _message_of(summary: ExecutionSummary) -> str | None:
 
 def _before(said: list[ExecutionSummary], message_id: str | None) -> list[ExecutionSummary]:
     """What was said before a message; all of it, for none."""
-    return [*itertools.takewhile(lambda each: message_id is None or _message_of(each) != message_id, said)]
+    return [*itertools.takewhile(lambda each: message_id is None or message_of(each) != message_id, said)]
 
 
 def _turns(state: ExecutionState, summary: ExecutionSummary, params: dict[str, Any]) -> list[Turn]:
     answer = state.text or (state.result if isinstance(state.result, str) else "")
-    asked = [_asked(state.task, summary.metadata or {}, params)] if state.task else []
-    return [*asked, Turn("assistant", answer)] if answer else asked
+    question = [asked(state.task, summary.metadata or {}, params)] if state.task else []
+    return [*question, Turn("assistant", answer)] if answer else question
 
 
-def _asked(task: str, metadata: dict[str, Any], params: dict[str, Any]) -> Turn:
+def asked(task: str, metadata: dict[str, Any], params: dict[str, Any]) -> Turn:
     """What an execution was asked: its task, with what came beside it. A message of files alone has no words, whatever
     its task is called; one of data alone has it as its words."""
     said, about = _last(params), metadata.get("a2a")

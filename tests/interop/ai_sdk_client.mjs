@@ -156,6 +156,22 @@ const scenes = {
     return { ...shown(chat), twice };
   },
 
+  /** A page that is opened again: what the edge has of the chat, and a question that goes on from there. */
+  async reopened() {
+    const left = page();
+    await left.sendMessage({ text: given.text, files: given.files });
+    const response = await fetch(`${given.edges[1]}/api/agent/chat/${encodeURIComponent(given.chatId)}`, {
+      headers: { Authorization: `Bearer ${given.token}` },
+    });
+    const { messages } = await response.json();
+    const valid = await sdk.validateUIMessages({ messages });
+    const opened = page({ messages, body: { agent: "rememberer" } });
+    await opened.resumeStream();
+    const shownFirst = opened.messages;
+    await opened.sendMessage({ text: "and?" });
+    return { ...shown(opened), left: left.messages, opened: shownFirst, valid };
+  },
+
   /** Files with a question, and a question about them. */
   async files() {
     const chat = page();

@@ -326,6 +326,31 @@ async def test_files(page: Page) -> None:
     assert result["messages"][-1] == {"role": "user", "content": "", "attachments": [LINKED, HELD]}
 
 
+async def test_a_chat_is_opened_again(page: Page) -> None:
+    """What the edge has of a chat is valid for the SDK, is what the page had, and goes back to the agent."""
+    files = [{"type": "file", "filename": LINKED["name"], **LINKED}]
+    seen = await page.scene("reopened", chat="a/b ü?", agent="teller", text="Tell", files=files)
+    asked, answer = seen["left"]
+    assert seen["valid"] == seen["opened"]
+    assert [message["role"] for message in seen["opened"]] == ["user", "assistant"]
+    assert seen["opened"][0] == {
+        "id": asked["id"],
+        "role": "user",
+        "parts": [
+            {"type": "file", "url": LINKED["url"], "mediaType": LINKED["mediaType"], "filename": LINKED["name"]},
+            {"type": "text", "text": "Tell"},
+        ],
+    }
+    assert plain(seen["opened"][1]) == plain(answer)
+    assert (seen["status"], text(seen["messages"][-1])) == ("ready", f"user: Tell | assistant: {TEXT} | user: and?")
+
+
+def plain(message: dict[str, Any]) -> dict[str, Any]:
+    """Without ids that only one version of the SDK keeps."""
+    kept = [{**part, "id": None} if part["type"] == "reasoning" else part for part in message["parts"]]
+    return {**message, "parts": kept}
+
+
 async def test_use_chat_sends_a_file(site: Stand) -> None:
     """A file that somebody chose in a React page reaches the agent; one that is too large is an error on the page."""
     file = {"text": "look", "name": "a.png", "mediaType": "image/png"}

@@ -189,6 +189,19 @@ async def test_a_run_that_is_cut_anywhere(site: Site, redis: Redis, name: str) -
     assert seen["requests"] >= len(chunks) - 2, "cut at each chunk"
     paths = {request["path"] for request in seen["whole"]["requests"]}
     assert paths == {"/api/agent/chat"}
+    kept = await call(site.edges[1].port, "GET", "/api/agent/chat/chat-1", run.given["token"])
+    asked, answer = kept.body["messages"]
+    assert (asked["id"], asked["parts"]) == ("u1", [{"type": "text", "text": "t"}])
+    if name != "retry":  # where the lost attempts are left out
+        assert without_ids(answer) == without_ids(seen["whole"]["message"])
+    else:
+        assert [part["text"] for part in answer["parts"] if part["type"] == "text"] == ["At last"]
+
+
+def without_ids(message: dict[str, Any]) -> dict[str, Any]:
+    """A thought's id is that of its chunks, which only this version keeps."""
+    parts = [{**part, "id": None} if part["type"] == "reasoning" else part for part in message["parts"]]
+    return {**message, "parts": parts or [{"type": "step-start"}]}
 
 
 async def test_what_is_said_after_a_call(site: Site, redis: Redis) -> None:

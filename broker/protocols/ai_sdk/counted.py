@@ -1,7 +1,8 @@
 """The stream for clients that count its chunks and ask for those after a number (`startIndex`). Pure.
 
-`WorkflowChatTransport` (`@ai-sdk/workflow` 2.0.43) asks so until it has had a chunk `finish`. Index 0 is the first chunk
-of an execution, as it was shown when it was new, lost attempts included. So a number means the same chunk on every edge.
+`WorkflowChatTransport` (`@ai-sdk/workflow` 2.0.43) asks so until it has had a chunk `finish`. Index 0 is the first
+chunk of an execution, as it was shown when it was new, lost attempts included. So a number means the same chunk on
+every edge.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from broker.protocols.ai_sdk.chat import (
     request_of,
     turns_before,
 )
+from broker.protocols.ai_sdk.conversation import Conversations
 from broker.protocols.ai_sdk.counted_routes import CountedChats
 from broker.protocols.ai_sdk.renderer import Renderer
 from emitter.errors import ExecutionEnded, ExecutionExists, UnknownExecution
@@ -35,11 +36,13 @@ class AiSdk:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._counted = CountedChats(gateway)
+        self._conversations = Conversations(gateway)
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/chat"
         return [
             web.post(base, self.chat),
+            web.get(base + "/{chatId}", self._conversations.get, allow_head=False),
             web.get(base + "/{chatId}/stream", self.resume, allow_head=False),
             web.post(base + "/{chatId}/stop", self.stop),
         ]
