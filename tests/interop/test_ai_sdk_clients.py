@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from clients import NODE_SECONDS, Stand, needs_node, node, running, stand
 from redis.asyncio import Redis
 
-from broker.protocols.ai_sdk.renderer import VOID
+from broker.protocols.ai_sdk.message import MessageBuilder
+from broker.protocols.ai_sdk.renderer import VOID, Renderer
 from emitter.events import (
     ExecutionComplete,
     ExecutionStarted,
@@ -26,7 +28,9 @@ from emitter.events import (
 )
 from emitter.store.connection import connect
 from emitter.wire import ids, keys
+from tests.broker.executions.test_state import recorded
 from tests.edges import Author, call, edge, request, token_for
+from tests.protocols.made_up import EXECUTION, MadeUp
 
 pytestmark = needs_node
 
@@ -343,6 +347,26 @@ async def test_a_chat_is_opened_again(page: Page) -> None:
     }
     assert plain(seen["opened"][1]) == plain(answer)
     assert (seen["status"], text(seen["messages"][-1])) == ("ready", f"user: Tell | assistant: {TEXT} | user: and?")
+
+
+LOGS = {
+    **{name: recorded(f"{name}.jsonl") for name in ("every_event", "failed", "cancelled")},
+    **{f"made up {seed}": MadeUp(seed).log(60) for seed in range(6)},
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_a_message_is_made_as_by_the_client(site: Stand, name: str, attempt: int) -> None:
+    """Of any log, what the edge makes is what the SDK makes of the stream, but for a part that empty messages lack."""
+    renderer, builder = Renderer(EXECUTION, attempt), MessageBuilder(EXECUTION, attempt)
+    body = (renderer.open() + renderer.render(LOGS[name])).decode()
+    seen = await Page(site, "ai7").scene("recorded", body=body)
+    builder.open()
+    builder.add(LOGS[name])
+    made = json.loads(msgspec.json.encode(builder.message))
+    theirs = seen["messages"][-1]
+    assert plain(made) == plain({**theirs, "parts": theirs["parts"] or [{"type": "step-start"}]})
 
 
 def plain(message: dict[str, Any]) -> dict[str, Any]:

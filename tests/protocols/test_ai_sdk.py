@@ -560,3 +560,37 @@ def test_state_is_bounded() -> None:
     renderer.render([entry(next(numbers), delta("x", f"other-{number}")) for number in range(300)])
     assert len(renderer._parts._open) == MAX_OPEN
     assert len(renderer._said._messages) == MAX_SAID
+
+
+# --- names that clients refuse ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"__proto__": 1}, {"(__proto__)": 1}),
+        ({"a": [{"__proto__": {"__proto__": None}}]}, {"a": [{"(__proto__)": {"(__proto__)": None}}]}),
+        ({"constructor": {"prototype": 1}}, {"(constructor)": {"prototype": 1}}),
+        ({"constructor": "x", "prototype": 1}, {"constructor": "x", "prototype": 1}),
+        ({"text": '"__proto__": 1'}, {"text": '"__proto__": 1'}),
+    ],
+)
+def test_names_that_clients_refuse(value: Any, shown: Any) -> None:
+    """A client ends its stream at an object with such a member, anywhere: it has another name, and all else is as it
+    was."""
+    result = ToolComplete(call_id="c", tool_name="t", result=value, duration=0.1)
+    seen = chunks(rendered([entry(1, began()), entry(2, result)]))
+    assert [chunk["output"] for chunk in seen if chunk["type"] == "tool-output-available"] == [shown]
+
+
+def test_a_name_that_is_escaped() -> None:
+    """JSON has many ways to write a name."""
+    log = [entry(1, began()), entry(2, ended(result={"__proto__": 1}))]
+    escaped = log[1].json.replace(b"__proto__", b"\\u005f_pr\\u006fto__")
+    seen = chunks(rendered([log[0], log[1]._replace(json=escaped)]))
+    assert [chunk["output"] for chunk in seen if chunk["type"] == "tool-output-available"] == [{"(__proto__)": 1}]
+
+
+def test_a_call_that_is_called_so() -> None:
+    """Ids become names in the metadata."""
+    assert show(began("__proto__"), ended("__proto__"), DONE).metadata["tools"] == {"(__proto__)": {"duration": 0.5}}

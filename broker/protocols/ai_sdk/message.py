@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from broker.protocols.ai_sdk.parts import encode
 from broker.protocols.ai_sdk.renderer import DONE, Renderer
+from broker.protocols.ai_sdk.safe_keys import with_safe_keys
 from emitter.wire.entries import Entry
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -79,7 +80,7 @@ class MessageBuilder(Renderer):
     def _shown(self) -> bytes:
         for frame in self._frames:
             if frame != DONE:
-                self._add(_chunks.decode(frame), len(frame))
+                self._add(_chunks.decode(with_safe_keys(frame)), len(frame))
         self._frames.clear()
         return b""
 

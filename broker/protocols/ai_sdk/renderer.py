@@ -19,6 +19,7 @@ import msgspec
 
 from broker.executions.decoding import decode_shown
 from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
+from broker.protocols.ai_sdk.safe_keys import with_safe_keys
 from broker.protocols.kept import Kept
 from emitter import events
 from emitter.errors import InvalidEvent
@@ -107,7 +108,7 @@ class Renderer:
     def _shown(self) -> bytes:
         if not self._frames:
             return b""
-        shown = b"data: %b\n\n" % ascii_json(b"\n\ndata: ".join(self._frames))
+        shown = b"data: %b\n\n" % ascii_json(b"\n\ndata: ".join(map(with_safe_keys, self._frames)))
         self._frames.clear()
         return shown
 
