@@ -21,6 +21,7 @@ ERRORS = {
     403: ("Forbidden", "A scope is missing, or the origin is not allowed."),
     404: ("NotFound", "There is no such execution for this user."),
     408: ("RequestTimeout", "The body did not arrive in time."),
+    410: ("Gone", "The oldest events are gone, and with them what was asked for."),
     409: ("Conflict", "It was already done, or is over."),
     500: ("HookFailed", "A hook failed; nothing was stored."),
     413: ("TooLarge", "The body or an event is over its limit."),

@@ -23,13 +23,21 @@ from broker.protocols.a2a import openapi as a2a
 from broker.protocols.a2a.schemas import schemas
 from broker.protocols.ag_ui.requests import RunAgentInput
 from broker.protocols.ai_sdk.chat import ChatRequest, StopResponse
+from broker.protocols.ai_sdk.ui_messages import Conversation
 
 __all__ = ["BODIES", "TAGS", "paths", "schemas"]
 
 TAGS = ("ai-sdk", "ag-ui", "a2a")
-BODIES: tuple[type[msgspec.Struct], ...] = (ChatRequest, StopResponse, RunAgentInput, CancelRequest)
+BODIES: tuple[type[msgspec.Struct], ...] = (
+    ChatRequest,
+    Conversation,
+    StopResponse,
+    RunAgentInput,
+    CancelRequest,
+)
 
 AI_SDK = ("AI SDK, UI message stream", "https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol#ui-message-stream-protocol")
+AI_SDK_MESSAGE = ("AI SDK, UIMessage", "https://ai-sdk.dev/docs/reference/ai-sdk-core/ui-message")
 AG_UI = ("AG-UI 1.0, events", "https://docs.ag-ui.com/concepts/events")
 
 _CHUNKS = (
@@ -38,6 +46,19 @@ _CHUNKS = (
     "more), whose data is the event's. A retry marks what it makes void (`data-superseded`). "
     "A connection that is cut before `[DONE]` is to be resumed."
 )
+_COUNTED = (
+    "With `startIndex`, as `WorkflowChatTransport` asks: of the newest execution of the chat, or the one of this id, "
+    "ended ones too, the chunks from this index on (0 is the first, lost attempts count), or, below 0, so many of the "
+    "last ones, and those before them in their step. Such a stream may end without a `finish`: ask again, from the "
+    "next chunk on"
+)
+_COUNT_HEADERS = {
+    "X-Workflow-Run-Id": {"description": "id of the execution", "schema": {"type": "string"}},
+    "X-Workflow-Stream-Tail-Index": {
+        "description": "with a negative `startIndex`: the first chunk has this index + 1 + `startIndex`",
+        "schema": {"type": "integer"},
+    },
+}
 _EVENTS = (
     "Events from `RUN_STARTED` to `RUN_FINISHED` or `RUN_ERROR`. Each frame has an `id`, which is a cursor. The "
     "state's member `execution` is the folded state of the execution. A connection that is cut before the end is to be "
@@ -61,7 +82,13 @@ def _stream(description: str) -> Json:
 
 def _ai_sdk() -> Json:
     chat = "/api/agent/chat/{chatId}"
-    chat_id = parameter("chatId", "path", "id of the chat, which is the conversation's", type="string")
+    chat_id = parameter(
+        "chatId", "path", "id of the chat, which is the conversation's, or of an execution", type="string"
+    )
+    shown = _stream(_CHUNKS)
+    shown["200"]["headers"] |= {"X-Workflow-Run-Id": _COUNT_HEADERS["X-Workflow-Run-Id"]}
+    counted = _stream(_CHUNKS)
+    counted["200"]["headers"] |= _COUNT_HEADERS
     nothing = {"204": {"description": "Nothing runs in this chat.", "headers": header_refs()}}
     return {
         "/api/agent/chat": {
@@ -70,7 +97,7 @@ def _ai_sdk() -> Json:
                 "What `useChat` sends: start the execution that answers the last message, and follow it. The same "
                 "message again starts nothing new. Leaving cancels nothing",
                 "executions:write",
-                _stream(_CHUNKS),
+                shown,
                 tag="ai-sdk",
                 parameters=(
                     query("agent", "the agent, unless the body names it", type="string"),
@@ -83,12 +110,28 @@ def _ai_sdk() -> Json:
         chat + "/stream": {
             "get": operation(
                 "resumeChat",
-                "What runs in a chat, from its first chunk on",
+                f"What runs in a chat, from its first chunk on. {_COUNTED}",
                 "executions:read",
-                {**_stream(_CHUNKS), **nothing},
+                {**counted, **nothing},
+                tag="ai-sdk",
+                parameters=(
+                    chat_id,
+                    query("startIndex", "index of a chunk, or minus a number of chunks", type="integer"),
+                ),
+                errors=(400, 410),
+                spec=AI_SDK,
+            )
+        },
+        chat: {
+            "get": operation(
+                "getChat",
+                "A chat as UI messages, as long as its logs live. The answer that is being written is not among them: "
+                "the stream of the chat has it",
+                "executions:read",
+                ok(200, "Oldest first.", {JSON: "Conversation"}),
                 tag="ai-sdk",
                 parameters=(chat_id,),
-                spec=AI_SDK,
+                spec=AI_SDK_MESSAGE,
             )
         },
         chat + "/stop": {

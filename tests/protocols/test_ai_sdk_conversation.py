@@ -15,7 +15,8 @@ from broker.executions.attachments import Attachment
 from broker.executions.conversations import Turn
 from broker.protocols.ai_sdk import conversation, message
 from broker.protocols.ai_sdk.conversation import parts_of
-from broker.protocols.ai_sdk.message import MessageBuilder, UiMessage
+from broker.protocols.ai_sdk.message import MessageBuilder
+from broker.protocols.ai_sdk.ui_messages import UiMessage
 from emitter.events import ExecutionComplete, ExecutionError, ExecutionSuperseded, MessageDelta
 from emitter.wire import keys
 from emitter.wire.entries import Entry

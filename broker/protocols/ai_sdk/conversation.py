@@ -20,21 +20,13 @@ from broker.executions.conversations import Turn
 from broker.executions.types import ExecutionSummary
 from broker.http.gateway import READS, SLICE_SECONDS, Gateway
 from broker.protocols.ai_sdk.chat import conversation_of
-from broker.protocols.ai_sdk.message import MessageBuilder, UiMessage, size
+from broker.protocols.ai_sdk.message import MessageBuilder, size
+from broker.protocols.ai_sdk.ui_messages import Conversation, UiMessage
 from emitter.events import TERMINAL_STATES
 
 MAX_TURNS = 50
 MAX_BYTES = 8 * 1024 * 1024
 """Of all messages but the last question and its answer."""
-
-
-class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was said in a chat, oldest first. `omitted`: of so many questions and answers at least, the oldest ones,
-    nothing is here."""
-
-    id: str
-    messages: list[UiMessage]
-    omitted: int = 0
 
 
 class Conversations:

@@ -4,7 +4,7 @@ Pure."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -12,21 +12,13 @@ from msgspec import UNSET, Raw, UnsetType
 from broker.protocols.ai_sdk.parts import encode
 from broker.protocols.ai_sdk.renderer import DONE, Renderer
 from broker.protocols.ai_sdk.safe_keys import with_safe_keys
+from broker.protocols.ai_sdk.ui_messages import UiMessage
 from emitter.wire.entries import Entry
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """Of a longer message this is given, and `truncated` in its metadata."""
 
 Part = dict[str, Any]
-
-
-class UiMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A `UIMessage` of the SDK."""
-
-    id: str
-    role: Literal["user", "assistant"]
-    parts: list[dict[str, Any]]
-    metadata: dict[str, Any] | None = None
 
 
 class _Chunk(msgspec.Struct, rename="camel"):
