@@ -1,4 +1,4 @@
-"""Virtual environments with the A2A clients for Python, one a version: `python tests/interop/pythons.py` makes them."""
+"""Virtual environments with clients and tools for Python: `python tests/interop/pythons.py` makes them all."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent / ".venvs"
 VERSIONS = ("1.3.0", "0.3.26", "0.2.16")
+"""Of a2a-sdk."""
+OPENAPI = "openapi-python-client"
+PACKAGES = {
+    **{version: (f"a2a-sdk=={version}", "httpx") for version in VERSIONS},
+    OPENAPI: ("openapi-python-client==0.29.1",),
+}
+"""What each environment has."""
 INSTALL_SECONDS = 50.0
 
 
-def python_of(version: str) -> Path | None:
-    """The interpreter that has this version, installed now if it was not yet; None where that cannot be had."""
-    folder = HERE / version
+def python_of(name: str) -> Path | None:
+    """The interpreter of an environment, installed now if it was not yet; None where that cannot be had."""
+    folder = HERE / name
     python, done = folder / "bin" / "python", folder / "installed"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         try:
-            subprocess.run(
-                [*install, f"a2a-sdk=={version}", "httpx"], check=True, timeout=INSTALL_SECONDS, capture_output=True
-            )
+            subprocess.run([*install, *PACKAGES[name]], check=True, timeout=INSTALL_SECONDS, capture_output=True)
         except (subprocess.SubprocessError, OSError):
             return None
         done.touch()
@@ -32,5 +37,5 @@ def python_of(version: str) -> Path | None:
 
 
 if __name__ == "__main__":
-    missing = [version for version in VERSIONS if python_of(version) is None]
-    sys.exit(f"could not install a2a-sdk {', '.join(missing)}" if missing else 0)
+    missing = [name for name in PACKAGES if python_of(name) is None]
+    sys.exit(f"could not install {', '.join(missing)}" if missing else 0)
