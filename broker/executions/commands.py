@@ -219,6 +219,10 @@ class Commands:
                 return
             after = page.cursor
 
+    async def open_inputs(self, owner: Owner, execution_id: str) -> ExecutionRecord:
+        """The ids of its open inputs, and where its log ends. Raises `UnknownExecution`."""
+        return await self._record(owner, execution_id, with_stack=False)
+
     async def terminal_event(self, owner: Owner, execution_id: str) -> Entry | None:
         """How an execution ended whose log has gone."""
         keys = owner.execution(execution_id)

@@ -16,13 +16,14 @@ class Chat extends chatOf(sdk) {
 }
 
 /** A chat at one of the edges; `parts` are what its page was told of by `onData`. */
-function page({ edge = 0, id = given.chatId, messages, ...transport } = {}) {
+function page({ edge = 0, id = given.chatId, messages, options = {}, ...transport } = {}) {
   const told = [];
   const chat = new Chat({
     id,
     messages,
     onData: (part) => told.push(part),
     onError: () => {},
+    ...options,
     transport: new sdk.DefaultChatTransport({
       api: `${given.edges[edge]}/api/agent/chat`,
       headers: { Authorization: `Bearer ${given.token}` },
@@ -50,6 +51,8 @@ function answer(chat, value) {
   const { executionId, inputId } = question(chat.lastMessage).data;
   return post(`/api/agent/executions/${executionId}/input`, { inputId, value });
 }
+
+const approval = (message) => message?.parts?.find((part) => part.state === "approval-requested");
 
 /** What the page shows. */
 const shown = (chat) => ({ status: chat.status, error: chat.error?.message, messages: chat.messages });
@@ -170,6 +173,31 @@ const scenes = {
     const shownFirst = opened.messages;
     await opened.sendMessage({ text: "and?" });
     return { ...shown(opened), left: left.messages, opened: shownFirst, valid };
+  },
+
+  /** The agent asks; the page answers as it answers a tool of the SDK, in the page that asked or one that was opened again. */
+  async toolApproval() {
+    const options = { sendAutomaticallyWhen: sdk.lastAssistantMessageIsCompleteWithApprovalResponses };
+    const transport = { body: { agent: given.agent, toolApprovals: true } };
+    let chat = page({ ...transport, options });
+    await chat.sendMessage({ text: given.text });
+    if (given.again) {
+      chat = page({ ...transport, edge: 1, messages: chat.messages.slice(0, 1), options });
+      await chat.resumeStream();
+    }
+    const asked = structuredClone(chat.messages);
+    const waiting = chat.status;
+    for (const approved of given.approved) {
+      await chat.until((message, { status }) => status === "ready" && approval(message));
+      await chat.addToolApprovalResponse({ id: approval(chat.lastMessage).approval.id, approved });
+      await chat.until((message, { status }) => status !== "ready");
+      await chat.until((message, { status }) => status !== "streaming" && status !== "submitted");
+    }
+    const response = await fetch(`${given.edges[1]}/api/agent/chat/${encodeURIComponent(given.chatId)}`, {
+      headers: { Authorization: `Bearer ${given.token}` },
+    });
+    const kept = (await response.json()).messages;
+    return { ...shown(chat), asked, waiting, kept, valid: await sdk.validateUIMessages({ messages: kept }) };
   },
 
   /** Files with a question, and a question about them. */

@@ -21,7 +21,7 @@ function transportOf(options = {}) {
     api: `${proxy.url}/api/agent/chat`,
     prepareSendMessagesRequest: ({ messages }) => ({
       headers,
-      body: given.chatId === undefined ? { messages, agent: given.agent } : { id: given.chatId, messages, agent: given.agent },
+      body: { messages, agent: given.agent, id: given.chatId, toolApprovals: given.toolApprovals },
     }),
     prepareReconnectToStreamRequest: () => ({ headers: { Authorization: headers.Authorization } }),
     onChatEnd: ({ chunkIndex }) => (ended.chunks = chunkIndex),
@@ -36,6 +36,20 @@ async function turn(cuts, options) {
   const { transport, ended } = transportOf(options);
   const chat = new Chat({ id: given.chatId ?? "page", messages: [user], transport, onError: () => {} });
   await chat.sendMessage(undefined);
+  return { status: chat.status, error: chat.error?.message, message: chat.lastMessage, ...ended, requests: proxy.seen };
+}
+
+/** The same of a run that asks for an approval, which is given; the cuts are of what follows. */
+async function approvedTurn(cuts) {
+  Object.assign(proxy, { cuts: [], seen: [], next: 0 });
+  const { transport, ended } = transportOf();
+  const sendAutomaticallyWhen = sdk.lastAssistantMessageIsCompleteWithApprovalResponses;
+  const chat = new Chat({ id: given.chatId, messages: [user], transport, sendAutomaticallyWhen, onError: () => {} });
+  await chat.sendMessage(undefined);
+  const asked = chat.lastMessage.parts.find((part) => part.state === "approval-requested");
+  proxy.cuts = [...cuts];
+  await chat.addToolApprovalResponse({ id: asked.approval.id, approved: true });
+  while (chat.status !== "error" && !(chat.status === "ready" && chat.lastMessage.metadata.duration !== undefined)) await chat.next();
   return { status: chat.status, error: chat.error?.message, message: chat.lastMessage, ...ended, requests: proxy.seen };
 }
 
@@ -63,6 +77,18 @@ const scenes = {
     const once = await turn(Array.from({ length: 1000 }, (_, index) => ({ after: 1, how: index % 2 ? "end" : index ? "end" : "break" })));
     if (!same(once, whole)) differ.push({ how: "at each", ...once });
     return { whole, tried, differ: differ.slice(0, 3), requests: once.requests.length };
+  },
+
+  /** A run with an approval, cut at each chunk of what follows it. */
+  async approval() {
+    const whole = await approvedTurn([]);
+    const differ = [];
+    for (const how of ["break", "end"])
+      for (let after = 0; after < whole.chunks; after++) {
+        const cut = await approvedTurn([{ after, how }]);
+        if (!same(cut, whole)) differ.push({ how, after, ...cut });
+      }
+    return { whole, differ: differ.slice(0, 3) };
   },
 
   /** A run that goes on meanwhile: each response is cut after some chunks, by turns at another edge. */

@@ -44,6 +44,18 @@ async def asker(context: Context) -> dict[str, bool]:
     return {"approved": approved}
 
 
+@agents.agent("careful")
+async def careful(context: Context) -> dict[str, list[bool]]:
+    """Asks twice, once within a call."""
+    await context.emitter.text("Before. ")
+    async with context.emitter.tool("publish", {"what": "it"}) as call:
+        first = await context.ask("Publish it?", kind="approval", expires_in=60)
+        call.result = "published" if first else "left"
+    second = await context.ask("Tell?", kind="approval", expires_in=60)
+    await context.emitter.text("After.")
+    return {"approved": [first, second]}
+
+
 @agents.agent("sleeper")
 async def sleeper(context: Context) -> None:
     await context.emitter.tool_start("c1", "sleep", {})

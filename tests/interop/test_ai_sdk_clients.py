@@ -144,6 +144,30 @@ async def test_a_person_is_asked(page: Page) -> None:
     assert answer["metadata"]["result"] == {"approved": True}
 
 
+@pytest.mark.parametrize("page", ["ai6", "ai7"], indirect=True)  # 5 has no approvals
+@pytest.mark.parametrize("again", [False, True])
+async def test_an_approval_of_the_sdk(page: Page, again: bool) -> None:
+    """Where the page says so, an approval is a call of the SDK that waits for one: the stream ends there, the page's
+    answer is that to the agent's question, and its stream goes on with the same message."""
+    approved = [True, False]
+    seen = await page.scene("toolApproval", agent="careful", again=again, approved=approved)
+    assert seen["waiting"] == "ready"
+    (waiting,) = [part for part in seen["asked"][-1]["parts"] if part.get("state") == "approval-requested"]
+    assert (waiting["toolName"], waiting["input"]["prompt"]) == ("approval", "Publish it?")
+    assert (seen["status"], seen.get("error")) == ("ready", None)
+    assert len(seen["messages"]) == 2
+    answer = seen["messages"][-1]
+    calls = [(part["toolName"], part["state"]) for part in parts(answer, "dynamic-tool")]
+    assert calls == [("publish", "output-available"), ("approval", "output-available"), ("approval", "output-denied")]
+    assert parts(answer, "dynamic-tool")[0]["output"] == "published"
+    assert text(answer) == "Before. After."
+    assert answer["metadata"]["result"] == {"approved": approved}
+    assert len(await page.executions()) == 1
+    assert [message["id"] for message in seen["valid"]] == [message["id"] for message in seen["messages"]]
+    kept = [(part["toolName"], part["state"]) for part in parts(seen["kept"][-1], "dynamic-tool")]
+    assert kept == calls
+
+
 async def test_a_page_is_opened_again_on_another_edge(page: Page) -> None:
     """A page that was left in the middle, and so stopped nothing, has the whole answer after it was opened again."""
     seen = await page.scene("resume", agent="asker")

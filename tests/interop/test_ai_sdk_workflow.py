@@ -159,7 +159,8 @@ async def begin(site: Site, redis: Redis, **given: Any) -> Run:
     user = f"user-{next(_numbers)}"
     given = {"chatId": "chat-1", "agent": "manual", "token": token_for(user), "ports": site.ports, **given}
     message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "t"}]}
-    body = json.dumps({"id": given["chatId"], "messages": [message], "agent": "manual"}).encode()
+    asked = {"id": given["chatId"], "messages": [message], "agent": "manual"}
+    body = json.dumps({**asked, "toolApprovals": "toolApprovals" in given}).encode()
     headers = {"Content-Type": "application/json"}
     async with asyncio.timeout(10):
         while True:
@@ -251,6 +252,22 @@ async def _next_execution(site: Site, redis: Redis, run: Run) -> Author:
                     assert each["conversationId"] == each["executionId"]
                     return Author(redis, run.author.user, each["executionId"])
             await asyncio.sleep(0.05)
+
+
+async def test_an_approval_and_what_follows(site: Site, redis: Redis) -> None:
+    """After an approval of the SDK's own a stream is of what follows it, and its chunks are counted from there: cut at
+    any of them, it goes on."""
+    run = await begin(site, redis, toolApprovals=True)
+    await run.author.write(*RUNS["question"])
+    seen = await node(SCRIPT, "approval", run.given)
+    assert seen["differ"] == []
+    whole = seen["whole"]
+    assert whole["status"] == "ready"
+    texts = [part["text"] for part in whole["message"]["parts"] if part["type"] == "text"]
+    assert "".join(texts) == "Before. After."
+    states = [(part["toolName"], part["state"]) for part in whole["message"]["parts"] if part["type"] == "dynamic-tool"]
+    assert states == [("wait", "output-error"), ("approval", "output-available")]
+    assert [request["path"] for request in whole["requests"]] == ["/api/agent/chat"] * 2
 
 
 # --- edges that come and go ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from broker.base.problem import Problem
 from broker.executions.attachments import MAX_FILES, Found, Taken, Unfit, collect, label_of, linked, referred, too_many
 from broker.executions.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
 from broker.executions.types import CancelResponse, ExecuteRequest
+from broker.protocols.ai_sdk.approvals import ApprovalId, Response
 from emitter.wire.ids import EXECUTION_ID, new_execution_id
 from emitter.wire.limits import MAX_CONVERSATION_BYTES
 
@@ -38,6 +39,16 @@ class Part(msgspec.Struct, frozen=True, rename="camel"):
     id: Any = None
     data: Any = None
     parts: Any = None
+    state: Any = None
+    approval: Any = None
+
+    @property
+    def response(self) -> Response | None:
+        """What its reader said to an approval of ours, if that is what it is."""
+        if self.state != "approval-responded" or not isinstance(self.approval, dict):
+            return None
+        id_, approved = ApprovalId.parse(self.approval.get("id")), self.approval.get("approved")
+        return None if id_ is None or not isinstance(approved, bool) else Response(id_, approved)
 
     @property
     def is_inner(self) -> bool:
@@ -123,7 +134,7 @@ class Message(msgspec.Struct, frozen=True):
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A turn of a chat; without an `id`, of one of its own. `agent`, `params` and `metadata` are those of an execute
-    request."""
+    request. `toolApprovals`: approvals are the SDK's own, too (`ai` 6 and 7)."""
 
     id: Id | None = None
     messages: list[Message] | None = None
@@ -133,6 +144,16 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     agent: str | None = None
     params: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
+    tool_approvals: bool = False
+
+    @property
+    def responses(self) -> list[Response]:
+        """To approvals, of which the page wants to see what follows; none where it asks something."""
+        given = self.messages or [] if self.message is None else [self.message]
+        if not given or given[-1].role != "assistant":
+            return []
+        found = [response for part in given[-1].parts if (response := part.response) is not None]
+        return [response for response in found if response.id.execution_id == found[-1].id.execution_id]
 
 
 class StopResponse(msgspec.Struct, frozen=True):
@@ -235,11 +256,18 @@ def request_of(
         "task": text if text.strip() else label_of(files),
         "agent": chat.agent or agent,
         "params": (chat.params or {}) | given(before, turn, max_bytes, omitted),
-        "metadata": {**(chat.metadata or {}), **(message_metadata(asked.id) if asked.id else {})} or None,
+        "metadata": {**(chat.metadata or {}), **_about(chat, asked)} or None,
         "executionId": execution_id,
         "conversationId": execution_id if chat.id is None else conversation_of(chat.id),
     }
     return msgspec.convert(wanted, ExecuteRequest)
+
+
+def _about(chat: ChatRequest, asked: Message) -> dict[str, Any]:
+    about = message_metadata(asked.id) if asked.id else {}
+    if chat.tool_approvals:
+        about = {"chat": {**about.get("chat", {}), "toolApprovals": True}}
+    return about
 
 
 def execution_of(chat: ChatRequest, asked: Message, agent: str | None) -> str | None:

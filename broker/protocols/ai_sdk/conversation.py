@@ -19,6 +19,7 @@ from broker.executions.attachments import Attachment
 from broker.executions.conversations import Turn
 from broker.executions.types import ExecutionSummary
 from broker.http.gateway import READS, SLICE_SECONDS, Gateway
+from broker.protocols.ai_sdk.approvals import are_wanted
 from broker.protocols.ai_sdk.chat import conversation_of
 from broker.protocols.ai_sdk.message import MessageBuilder, size
 from broker.protocols.ai_sdk.ui_messages import Conversation, UiMessage
@@ -68,7 +69,8 @@ class Conversations:
 
     async def _answer(self, identity: Identity, summary: ExecutionSummary) -> UiMessage:
         commands, owner, execution_id = self._gateway.commands, identity.owner, summary.execution_id
-        builder, slices = MessageBuilder(execution_id, summary.attempt or 1), Slices(SLICE_SECONDS)
+        wanted, slices = are_wanted(summary.metadata), Slices(SLICE_SECONDS)
+        builder = MessageBuilder(execution_id, summary.attempt or 1, with_approvals=wanted)
         builder.open()
         async for entries in commands.pages(owner, execution_id):
             builder.add(entries)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
+from broker.protocols.ai_sdk.approvals import Approvals
 from broker.protocols.ai_sdk.renderer import Renderer
 from emitter.wire.entries import Entry
 
@@ -44,8 +45,8 @@ class Place(NamedTuple):
 class Counted(Renderer):
     """A `Rendering` from a chunk on."""
 
-    def __init__(self, execution_id: str, place: Place) -> None:
-        super().__init__(execution_id)
+    def __init__(self, execution_id: str, place: Place, approvals: Approvals | None = None) -> None:
+        super().__init__(execution_id, approvals=approvals)
         self._tail = place.tail
         self._is_from_start = place.start == 0 or place.tail is not None
         self._ahead = place.start
@@ -75,8 +76,8 @@ class Counted(Renderer):
 class Counting(Renderer):
     """Counts the chunks of a log, to find the last ones. `last` is how many of them are wanted."""
 
-    def __init__(self, execution_id: str, last: int) -> None:
-        super().__init__(execution_id)
+    def __init__(self, execution_id: str, last: int, approvals: Approvals | None = None) -> None:
+        super().__init__(execution_id, approvals=approvals)
         self._last = last
         self._chunks = 1
         """`start` is one."""

@@ -17,11 +17,14 @@ from broker.base.error_mapping import to_problem
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.executions import conversations
+from broker.executions.commands import Commands
+from broker.executions.types import ExecutionSummary
 from broker.http.gateway import READS, Gateway
+from broker.protocols.ai_sdk.approvals import Approvals, are_wanted, parse_run_id
 from broker.protocols.ai_sdk.chat import conversation_of
 from broker.protocols.ai_sdk.counted import LATER, MAX_FROM_END, NOTHING, Counted, Counting, Place
 from broker.protocols.ai_sdk.renderer import HEADERS
-from emitter.wire.ids import EXECUTION_ID
+from emitter.wire.keys import Owner
 
 START_INDEX = re.compile(r"-?[0-9]{1,9}")
 PAUSE_SECONDS = (1.0, 2.0)
@@ -48,23 +51,26 @@ class CountedChats:
         start = _start_index(request)
         identity = await self._gateway.identify(request, "executions:read", rate=READS)
         async with self._gateway.folding(identity):
-            execution_id = await self._find(identity, request.match_info["chatId"])
-            place = None if execution_id is None else await self._place(identity, execution_id, start)
-        if execution_id is None or place is None:
+            found = await self._find(identity, request.match_info["chatId"])
+            place = None if found is None else await self._place(identity, *found, start)
+        if found is None or place is None:
             return web.Response(body=NOTHING, headers=HEADERS)
-        rendering = Counted(execution_id, place)
+        execution_id, approvals = found
+        rendering = Counted(execution_id, place, approvals)
         return await self._gateway.show(request, identity, execution_id, rendering, resumes=True)
 
-    async def _find(self, identity: Identity, named: str) -> str | None:
-        """The execution of this id, or the newest of the chat, whether or not it runs: while no other begins, a client
-        that asks again by its chat's id gets the same one."""
+    async def _find(self, identity: Identity, named: str) -> tuple[str, Approvals | None] | None:
+        """The execution of this id, in the view that a POST of it had; or the newest of the chat, whether or not it
+        runs: while no other begins, a client that asks again by its chat's id gets the same one."""
         commands, owner = self._gateway.commands, identity.owner
-        if EXECUTION_ID.match(named) and await commands.listing.summary(owner, named) is not None:
-            return named
+        if (run := parse_run_id(named)) is not None:
+            summary = await commands.listing.summary(owner, run[0])
+            if summary is not None:
+                return run[0], Approvals(run[1]) if are_wanted(summary.metadata) else None
         newest = await conversations.recent(commands, owner, conversation_of(named), limit=1)
-        return newest[0].execution_id if newest else None
+        return (newest[0].execution_id, await current(commands, owner, newest[0])) if newest else None
 
-    async def _place(self, identity: Identity, execution_id: str, start: int) -> Place:
+    async def _place(self, identity: Identity, execution_id: str, approvals: Approvals | None, start: int) -> Place:
         commands, owner = self._gateway.commands, identity.owner
         if start > 0 and not await commands.has_head(owner, execution_id):
             detail = "the oldest events of this execution are gone, and with them the count of its chunks"
@@ -73,10 +79,18 @@ class CountedChats:
             return Place(start)
         if start < -MAX_FROM_END:
             return Place.back_to(0, -start)
-        counting = Counting(execution_id, -start)
+        counting = Counting(execution_id, -start, approvals)
         async for entries in commands.pages(owner, execution_id):
             counting.add(entries)
         return counting.place
+
+
+async def current(commands: Commands, owner: Owner, summary: ExecutionSummary) -> Approvals | None:
+    """For a stream from the first event on, which ends at what is open now."""
+    if not are_wanted(summary.metadata):
+        return None
+    found = await commands.open_inputs(owner, summary.execution_id)
+    return Approvals(known=found.last.seq, open=frozenset(() if found.has_ended else found.open_inputs))
 
 
 def _start_index(request: web.Request) -> int:

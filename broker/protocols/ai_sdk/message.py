@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from broker.protocols.ai_sdk.approvals import ALL_ANSWERED
 from broker.protocols.ai_sdk.parts import encode
 from broker.protocols.ai_sdk.renderer import DONE, Renderer
 from broker.protocols.ai_sdk.safe_keys import with_safe_keys
@@ -29,6 +30,8 @@ class _Chunk(msgspec.Struct, rename="camel"):
     delta: str = ""
     data: Raw = Raw(b"null")
     tool_call_id: str = ""
+    approval_id: str = ""
+    title: str | UnsetType = UNSET
     tool_name: str = ""
     input: Raw = Raw(b"null")
     output: Raw = Raw(b"null")
@@ -44,8 +47,8 @@ _chunks = msgspec.json.Decoder(_Chunk)
 class MessageBuilder(Renderer):
     """Takes an execution's log, and has what a client would have of its stream."""
 
-    def __init__(self, execution_id: str, attempt: int = 1) -> None:
-        super().__init__(execution_id, attempt)
+    def __init__(self, execution_id: str, attempt: int = 1, *, with_approvals: bool = False) -> None:
+        super().__init__(execution_id, attempt, ALL_ANSWERED if with_approvals else None)
         self._shown_parts: list[Part] = []
         self._texts: dict[str, tuple[Part, list[str]]] = {}
         """Parts that are written, by their ids."""
@@ -53,6 +56,8 @@ class MessageBuilder(Renderer):
         """Data parts, by type and id."""
         self._tools: dict[str, Part] = {}
         """The last part of each call."""
+        self._approvals_of: dict[str, str] = {}
+        """Calls → their approvals."""
         self._of_step: set[str] = set()
         """Calls of this step."""
         self._about: dict[str, Any] = {}
@@ -111,6 +116,8 @@ class MessageBuilder(Renderer):
             about = _about(chunk, "callProviderMetadata")
             called: Part = {"type": "dynamic-tool", "toolName": chunk.tool_name, "toolCallId": chunk.tool_call_id}
             called |= {"state": what, "input": chunk.input, "providerExecuted": chunk.provider_executed, **about}
+            if chunk.title is not UNSET:
+                called["title"] = chunk.title
             if part is not None and chunk.tool_call_id in self._of_step:
                 part.clear()
                 part |= called
@@ -118,11 +125,14 @@ class MessageBuilder(Renderer):
             self._of_step.add(chunk.tool_call_id)
             self._tools[chunk.tool_call_id] = called
             self._shown_parts.append(called)
+        elif what == "approval-request":
+            self._approvals_of[chunk.tool_call_id] = chunk.approval_id
         elif part is not None:
             for name in ("output", "errorText"):
                 part.pop(name, None)
-            more = {"output": chunk.output} if what == "output-available" else {"errorText": chunk.error_text}
-            part |= {"state": what, **more}
+            part |= {"state": what, **_outcome(what, chunk)}
+            if (id_ := self._approvals_of.get(chunk.tool_call_id)) is not None and what != "output-error":
+                part["approval"] = {"id": id_, "approved": what == "output-available"}
 
     def _datum(self, chunk: _Chunk) -> None:
         key = f"{chunk.type} {chunk.id}"
@@ -131,6 +141,15 @@ class MessageBuilder(Renderer):
             return
         part = self._by_key[key] = {"type": chunk.type, "id": chunk.id, "data": chunk.data}
         self._shown_parts.append(part)
+
+
+def _outcome(what: str, chunk: _Chunk) -> Part:
+    match what:
+        case "output-available":
+            return {"output": chunk.output}
+        case "output-error":
+            return {"errorText": chunk.error_text}
+    return {}
 
 
 def merge(known: dict[str, Any], more: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """A log as the UI message stream of the AI SDK (https://ai-sdk.dev, `ai` 5, 6 and 7). Pure.
 
-One execution is one assistant message with the execution's id. Only the chunk types of `ai` 5 are used: a client ends
-the stream at an unknown type, and no client sends its version. An event without a part in the SDK is a data part. Parts
-that change keep their id, so that a client replaces them.
+One execution is one assistant message with the execution's id. Only the chunk types of `ai` 5 are used, but for
+`approvals`: a client ends the stream at an unknown type, and no client sends its version. An event without a part in
+the SDK is a data part. Parts that change keep their id, so that a client replaces them.
 
 Sent parts cannot be removed. When a retry takes over, the calls of the lost attempt become errors, its data parts
 become `{"superseded": true}`, and a `data-superseded` part follows its void text. A stream that opens after that
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from broker.executions.decoding import decode_shown
+from broker.protocols.ai_sdk.approvals import ApprovalId, Approvals, call, outcome, run_id
 from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
 from broker.protocols.ai_sdk.safe_keys import with_safe_keys
 from broker.protocols.kept import Kept
@@ -48,15 +49,17 @@ beginning of a text stays, with an ellipsis."""
 
 
 class Renderer:
-    """A `Rendering` of one execution. `attempt` is the one that it has reached by now."""
+    """A `Rendering` of one execution. `attempt` is the one that it has reached by now; with `approvals` these are the
+    SDK's own."""
 
     name = "ai_sdk"
     heartbeat = b": hb\n"
     heartbeat_seconds = 10.0
     fill = b""
 
-    def __init__(self, execution_id: str, attempt: int = 1) -> None:
+    def __init__(self, execution_id: str, attempt: int = 1, approvals: Approvals | None = None) -> None:
         self.is_over = False
+        self._approvals = approvals
         self._execution_id = execution_id
         self._attempt = attempt
         self._is_void = attempt > 1
@@ -69,6 +72,8 @@ class Renderer:
         """`<name> <id>` of each data part."""
         self._known: Kept[Chunk] = Kept(MAX_KNOWN)
         """The same → what is known of it."""
+        self._asked: Kept[str] = Kept(MAX_KNOWN)
+        """Inputs → the calls by which they ask for an approval."""
         self._metadata_shown: set[str] = set()
         self._head: Envelope
         self._entry = BEFORE_ALL
@@ -77,11 +82,12 @@ class Renderer:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {**HEADERS, RUN_ID: self._execution_id}
+        return {**HEADERS, RUN_ID: run_id(self._execution_id, self._approvals)}
 
     @property
     def state_key(self) -> Hashable:
-        return None if self._is_void else (self.name, self._execution_id, self._attempt, self._first, self._entry.id)
+        about = (self._execution_id, self._attempt, self._approvals)
+        return None if self._is_void else (self.name, about, self._first, self._entry.id)
 
     def fork(self) -> Renderer:
         other = copy(self)
@@ -89,6 +95,7 @@ class Renderer:
         other._parts = self._parts.fork(other._frames)
         other._said = self._said.fork()
         other._calls, other._data_shown, other._known = self._calls.fork(), self._data_shown.fork(), self._known.fork()
+        other._asked = self._asked.fork()
         other._metadata_shown = set(self._metadata_shown)
         return other
 
@@ -125,6 +132,8 @@ class Renderer:
         if self._is_void and not self._reaches(event):
             return
         _HANDLERS.get(type(event), Renderer._other)(self, event)
+        if self._approvals is not None and entry.seq <= self._approvals.after and not self.is_over:
+            self._frames.clear()  # the client has it from the stream before
 
     def _reaches(self, event: events.Event) -> bool:
         """Whether this is shown: it is not of a hidden lost attempt."""
@@ -190,7 +199,7 @@ class Renderer:
         data = {"attempt": event.attempt, "fromSeq": event.from_seq}
         self._put({"type": "data-superseded", "id": f"superseded-{event.attempt}", "data": data})
         self._parts.any_shown = self._parts.any_text = False
-        for memory in (self._calls, self._data_shown, self._known, self._said, self._metadata_shown):
+        for memory in (self._calls, self._asked, self._data_shown, self._known, self._said, self._metadata_shown):
             memory.clear()
 
     # --- plan, thoughts, text ----------------------------------------------------------------------------------------
@@ -292,8 +301,27 @@ class Renderer:
             return  # the answer to the lost attempt's question came before the retry asked
         self._parts.interrupt(self._head.agent)
         self._input(event.input_id, "required", msgspec.to_builtins(event))
+        if self._approvals is not None and event.kind == "approval":
+            self._ask(event, self._approvals)
+
+    def _ask(self, event: events.InputRequired, asked: Approvals) -> None:
+        """In a step of its own: clients answer when no call of the last step is open but approvals."""
+        id_ = ApprovalId(self._execution_id, self._entry.seq, event.input_id)
+        self._parts.close()
+        self._parts.step()
+        self._asked.set(event.input_id, str(id_))
+        self._calls.set(str(id_), True)
+        called, request = call(event, self._execution_id, id_)
+        self._put(called | _TOOL)
+        self._put(request)
+        self._parts.close()
+        if asked.end_at(self._entry.seq, event.input_id):
+            self._end("tool-calls")
 
     def _input_received(self, event: events.InputReceived) -> None:
+        if (call_id := self._asked.pop(event.input_id)) is not None:
+            self._calls.set(call_id, False)
+            self._put(outcome(event, call_id))
         state = "expired" if event.by == events.EXPIRED else "received"
         self._input(event.input_id, state, msgspec.to_builtins(event))
 

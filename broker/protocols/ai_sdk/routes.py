@@ -6,14 +6,18 @@ Questions (`data-input`) are answered at the execution's own input endpoint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from aiohttp import web
 
 from broker.base.identity import Identity
+from broker.base.problem import Problem
 from broker.executions import conversations
 from broker.executions.conversations import Past
-from broker.executions.types import CancelRequest, CancelResponse, ExecutionSummary
+from broker.executions.types import CancelRequest, CancelResponse, ExecutionSummary, InputRequest
 from broker.http.gateway import MAX_BODY_BYTES, READS, Gateway
+from broker.protocols.ai_sdk.approvals import Approvals, Response, are_wanted
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
     StopResponse,
@@ -23,9 +27,9 @@ from broker.protocols.ai_sdk.chat import (
     turns_before,
 )
 from broker.protocols.ai_sdk.conversation import Conversations
-from broker.protocols.ai_sdk.counted_routes import CountedChats
+from broker.protocols.ai_sdk.counted_routes import CountedChats, current
 from broker.protocols.ai_sdk.renderer import Renderer
-from emitter.errors import ExecutionEnded, ExecutionExists, UnknownExecution
+from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, UnknownExecution, UnknownInput
 
 MAX_STOPPED = 20
 
@@ -52,13 +56,16 @@ class AiSdk:
         identity = await self._gateway.identify(request, "executions:write", "executions:read")
         async with self._gateway.slot(request, identity) as slot:
             async with self._gateway.starting(identity):
-                execution_id = await self._start(request, identity)
+                execution_id, approvals = await self._start(request, identity)
             # From the first attempt on, however often it was tried: chunks are counted from here.
-            return await self._gateway.show(request, identity, execution_id, Renderer(execution_id), slot=slot)
+            rendering = Renderer(execution_id, approvals=approvals)
+            return await self._gateway.show(request, identity, execution_id, rendering, slot=slot)
 
-    async def _start(self, request: web.Request, identity: Identity) -> str:
-        """The execution's id."""
+    async def _start(self, request: web.Request, identity: Identity) -> tuple[str, Approvals | None]:
+        """The execution's id, and how its approvals are shown."""
         chat = await self._gateway.read_json(request, ChatRequest, MAX_BODY_BYTES)
+        if responses := chat.responses:
+            return await self._respond(request, identity, responses)
         before, omitted = await self._before(identity, chat)
         most = self._gateway.max_conversation_bytes
         wanted = request_of(chat, request.query.get("agent"), before, max_bytes=most, omitted=omitted)
@@ -66,8 +73,27 @@ class AiSdk:
             answer, _ = await self._gateway.execute(request, identity, wanted)
         except ExecutionExists as known:
             self._gateway.accepted(request, identity, known.execution_id, is_new=False)
-            return known.execution_id
-        return answer.execution_id
+            summary = await self._gateway.commands.listing.summary(identity.owner, known.execution_id)
+            is_so = summary is not None and are_wanted(summary.metadata)
+            return known.execution_id, Approvals() if is_so else None
+        return answer.execution_id, Approvals() if chat.tool_approvals else None
+
+    async def _respond(
+        self, request: web.Request, identity: Identity, responses: Sequence[Response]
+    ) -> tuple[str, Approvals]:
+        """Answer what was asked; what was answered before, or by others, stays as it is. What follows the newest of
+        these approvals is shown. Raises `UnknownExecution`."""
+        execution_id = responses[-1].id.execution_id
+        for response in responses:
+            given = InputRequest(input_id=response.id.input_id, value=response.approved)
+            try:
+                await self._gateway.answer(request, identity, execution_id, given)
+            except (AlreadyAnswered, UnknownInput, ExecutionEnded):
+                continue
+            except Problem as problem:
+                if problem.status != 409:  # its time is over
+                    raise
+        return execution_id, Approvals(max(response.id.seq for response in responses))
 
     async def _before(self, identity: Identity, chat: ChatRequest) -> Past:
         """What was said in the chat before its last message: as the page sends it, or as the executions have it."""
@@ -91,7 +117,8 @@ class AiSdk:
         if not running:
             return web.Response(status=204)
         execution_id, attempt = running[0].execution_id, running[0].attempt or 1
-        return await self._gateway.show(request, identity, execution_id, Renderer(execution_id, attempt))
+        approvals = await current(self._gateway.commands, identity.owner, running[0])
+        return await self._gateway.show(request, identity, execution_id, Renderer(execution_id, attempt, approvals))
 
     async def stop(self, request: web.Request) -> web.Response:
         """Cancel what runs in the chat. A repeat changes nothing."""
