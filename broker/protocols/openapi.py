@@ -53,7 +53,10 @@ _COUNTED = (
     "next chunk on"
 )
 _COUNT_HEADERS = {
-    "X-Workflow-Run-Id": {"description": "id of the execution", "schema": {"type": "string"}},
+    "X-Workflow-Run-Id": {
+        "description": "id of the execution, or of a view of it after an approval",
+        "schema": {"type": "string"},
+    },
     "X-Workflow-Stream-Tail-Index": {
         "description": "with a negative `startIndex`: the first chunk has this index + 1 + `startIndex`",
         "schema": {"type": "integer"},

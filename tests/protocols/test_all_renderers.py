@@ -27,6 +27,7 @@ from broker.protocols.a2a.v03_rest import V03Rest
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.ag_ui.renderer import Known, View
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
+from broker.protocols.ai_sdk.approvals import ALL_ANSWERED
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
 from broker.protocols.times import timestamp
 from emitter import events
@@ -55,6 +56,7 @@ def ag_ui() -> Rendering:
 STREAMS: dict[str, Callable[[], Rendering]] = {
     "ag_ui": ag_ui,
     "ai_sdk": lambda: AiSdk(EXECUTION),
+    "ai_sdk approvals": lambda: AiSdk(EXECUTION, approvals=ALL_ANSWERED),
     "a2a 1.0": task_stream(V10()),
     "a2a 0.3": task_stream(V03()),
     "a2a 0.3 rest": task_stream(V03Rest()),

@@ -29,6 +29,9 @@ from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.renderer import Known, View
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ag_ui.requests import Message
+from broker.protocols.ai_sdk.approvals import ALL_ANSWERED, Approvals
+from broker.protocols.ai_sdk.counted import Counted as AiSdkCounted
+from broker.protocols.ai_sdk.counted import Place as Count
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
 from emitter import events
 from emitter.wire import envelope
@@ -71,6 +74,10 @@ def known_at(log: Sequence[Entry], place: int) -> Known:
 def ai_sdk(log: Sequence[Entry]) -> Iterator[Make]:
     for attempt in (1, 1, known_at(log, len(log)).attempt):
         yield lambda attempt=attempt: AiSdk(EXECUTION, attempt)
+    for approvals in (Approvals(), Approvals(len(log) // 2), ALL_ANSWERED):
+        yield lambda approvals=approvals: AiSdk(EXECUTION, approvals=approvals)
+        for start in (0, 3, 50):
+            yield lambda approvals=approvals, start=start: AiSdkCounted(EXECUTION, Count(start, 9), approvals)
 
 
 def ag_ui(log: Sequence[Entry]) -> Iterator[Make]:
