@@ -583,14 +583,6 @@ def test_names_that_clients_refuse(value: Any, shown: Any) -> None:
     assert [chunk["output"] for chunk in seen if chunk["type"] == "tool-output-available"] == [shown]
 
 
-def test_a_name_that_is_escaped() -> None:
-    """JSON has many ways to write a name."""
-    log = [entry(1, began()), entry(2, ended(result={"__proto__": 1}))]
-    escaped = log[1].json.replace(b"__proto__", b"\\u005f_pr\\u006fto__")
-    seen = chunks(rendered([log[0], log[1]._replace(json=escaped)]))
-    assert [chunk["output"] for chunk in seen if chunk["type"] == "tool-output-available"] == [{"(__proto__)": 1}]
-
-
 def test_a_call_that_is_called_so() -> None:
     """Ids become names in the metadata."""
     assert show(began("__proto__"), ended("__proto__"), DONE).metadata["tools"] == {"(__proto__)": {"duration": 0.5}}

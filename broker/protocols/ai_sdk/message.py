@@ -75,9 +75,9 @@ class MessageBuilder(Renderer):
         return UiMessage(self._execution_id, "assistant", parts, self._about or None)
 
     def _shown(self) -> bytes:
-        for frame in self._frames:
+        for frame in with_safe_keys(self._frames):
             if frame != DONE:
-                self._add(_chunks.decode(with_safe_keys(frame)), len(frame))
+                self._add(_chunks.decode(frame), len(frame))
         self._frames.clear()
         return b""
 

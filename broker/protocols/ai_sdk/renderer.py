@@ -115,7 +115,7 @@ class Renderer:
     def _shown(self) -> bytes:
         if not self._frames:
             return b""
-        shown = b"data: %b\n\n" % ascii_json(b"\n\ndata: ".join(map(with_safe_keys, self._frames)))
+        shown = b"data: %b\n\n" % ascii_json(b"\n\ndata: ".join(with_safe_keys(self._frames)))
         self._frames.clear()
         return shown
 

@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from broker.protocols.ai_sdk.parts import encode
 
-_SUSPECT = re.compile(rb"proto|\\u00[4-7]")
-"""In JSON with such a name; the escapes are of ASCII letters, which few encoders escape."""
+SUSPECT = b"proto"
+"""In JSON with such a name: logs have no escapes of letters."""
 
 
-def with_safe_keys(json: bytes) -> bytes:
+def with_safe_keys(frames: Iterable[bytes]) -> list[bytes]:
     """The same JSON; but `__proto__`, and `constructor` of an object with a `prototype`, is `(__proto__)`."""
-    if _SUSPECT.search(json) is None:
-        return json
+    return [_safe(frame) if SUSPECT in frame else frame for frame in frames]
+
+
+def _safe(json: bytes) -> bytes:
     value = msgspec.json.decode(json)
     return encode(_renamed(value)) if _any_unsafe(value) else json
 
