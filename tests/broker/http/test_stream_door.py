@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
+from broker.auth.authenticator import EXPOSED
 from broker.base.settings import Settings
 from broker.edge.edge import Edge
 from broker.http.connection import Connection
@@ -117,7 +118,7 @@ async def test_the_head_is_the_same_by_every_way(edge_: EdgeProcess, author: Aut
         "vary": "Origin, Accept-Encoding",
         "access-control-allow-origin": ORIGIN,
         "access-control-allow-credentials": "true",
-        "access-control-expose-headers": "X-Request-ID, Retry-After, ETag, WWW-Authenticate",
+        "access-control-expose-headers": EXPOSED,
     }
 
 
