@@ -152,6 +152,16 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
             le=1,
         ),
     ] = 0
+    webhook_url: Annotated[
+        str,
+        about(
+            "every execution's ends and questions are posted here; edges, workers and emitters must agree",
+            "URL",
+            allowed="an https URL (http for hosts in RUNCAST_WEBHOOK_ALLOW_HOSTS)",
+            secret=True,
+            pattern=r"^https?://[^\s]+$",
+        ),
+    ] = ""
     hooks: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         about("installed hooks that every emitted or published event passes, in this order", "comma separated"),

@@ -112,7 +112,8 @@ class AgentEmitter(AsyncEventMethods):
         )
         self._speakers = Speakers(
             self.execution_id, self._publisher.redact, self.max_event_bytes,
-            ({} if claimed else self._publisher.holds.fields) | ({Field.ACCEPTS: "1"} if accepts_messages else {}),
+            ({} if claimed else self._publisher.holds.fields(self.owner, self.execution_id))
+            | ({Field.ACCEPTS: "1"} if accepts_messages else {}),
             strict=strict, request_id=request_id, agent=agent, parent_id=parent_id, trace=trace,
         )  # fmt: skip
         self._encode = self._speakers.encode

@@ -92,9 +92,9 @@ class Publisher:
         self.options = options
         self.limits = found_limits if limits is None else limits
         self.redact = Redactor(found_keys if redact_keys is None else redact_keys)
-        self.holds = Holds(
-            self.redis, Lifecycle(self.redis, self.limits, self.redact), self.limits.unheld_lease_seconds
-        )
+        lifecycle = Lifecycle(self.redis, self.limits, self.redact)
+        has_webhook = bool(self.limits.webhook_url)
+        self.holds = Holds(self.redis, lifecycle, self.limits.unheld_lease_seconds, has_webhook=has_webhook)
         self._link: Link | None = None
         self._due: dict[Outbox, None] = {}
         self._waiting: dict[Outbox, None] = {}

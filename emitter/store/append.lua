@@ -30,6 +30,8 @@
 -- Bytes: `bytes` counts what was ever appended. The log is cut where a part of it (a sixteenth of the limit) began:
 -- `b:<n>` are the ids of the last 16 of those places.
 --
+-- Webhooks: `hooks` says which types somebody waits for, and whom to wake (`emitter.wire.webhooks.Wake`).
+--
 -- Format: a record says by which rules it was written. One of a newer format is refused (newer), once to each producer.
 -- emitter/wire/record.py has the fields, and says what may meet what.
 --
@@ -43,7 +45,7 @@ local producer, first, mode = 'p:' .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local suffix, base = ARGV[11], 16 + ARGV[15]
 local count = (#ARGV - base + 1) / 3
 
-local known = call('HMGET', record, 'state', 'ms', 'seq', producer, 'fresh', 'attempt', 'owner', 'bytes')
+local known = call('HMGET', record, 'state', 'ms', 'seq', producer, 'fresh', 'attempt', 'owner', 'bytes', 'hooks')
 local state, ms_text = known[1], known[2]
 local seq = tonumber(known[3] or 0)
 local is_first = seq == 0
@@ -340,6 +342,10 @@ if bytes >= 0 then
   changes[#changes + 1] = format('%d', bytes)
 end
 for i = 16, base - 1 do changes[#changes + 1] = ARGV[i] end
+if known[9] and base > 16 then -- they stay as the execution began
+  changes[#changes + 1] = 'hooks'
+  changes[#changes + 1] = known[9]
+end
 if new_state ~= state then
   changes[#changes + 1] = 'state'
   changes[#changes + 1] = new_state
@@ -440,4 +446,21 @@ end
 
 call(ARGV[10], log .. suffix, appended == 1 and lines[1] or table.concat(lines))
 if feed_lines then call(ARGV[10], feed .. suffix, #to_feed == 1 and feed_lines[1] or table.concat(feed_lines)) end
+
+local hooks = known[9]
+if not state then -- the log begins, and may have said so just now
+  for i = 16, base - 2, 2 do
+    if ARGV[i] == 'hooks' then hooks = ARGV[i + 1] end
+  end
+end
+if hooks and to_feed then -- the edges wake; whoever hears nothing finds it at the next check
+  for _, at in ipairs(to_feed) do
+    if string.find(hooks, ' ' .. ARGV[at] .. ' ', 1, true) then
+      local channel, names = string.match(hooks, '^(%S+) (%S+ %S+) ')
+      -- An older ACL does not allow the channel.
+      if channel then redis.pcall('PUBLISH', channel .. suffix, names) end
+      break
+    end
+  end
+end
 return {verdict, last, appended - own, detail}

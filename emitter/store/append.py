@@ -50,7 +50,8 @@ Mode = Literal["any", "new", "existing", "unowned", "claimed", "lapsed"]
 
 
 class LogLimits(msgspec.Struct, frozen=True):
-    """How much of an execution is kept and for how long, and the limits of one user. 0 switches a limit off."""
+    """How much of an execution is kept and for how long, and the limits of one user. 0 switches a limit off.
+    `webhook_url`: where the ends and questions of every execution go, if that is wanted."""
 
     log_maxlen: int = LOG_MAXLEN
     feed_maxlen: int = FEED_MAXLEN
@@ -65,6 +66,7 @@ class LogLimits(msgspec.Struct, frozen=True):
     max_params_bytes: int = MAX_PARAMS_BYTES
     max_conversation_bytes: int = MAX_CONVERSATION_BYTES
     unheld_lease_seconds: int = UNHELD_LEASE_SECONDS
+    webhook_url: str = ""
 
 
 def limits_of(settings: SharedSettings) -> LogLimits:

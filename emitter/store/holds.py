@@ -23,6 +23,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -34,8 +35,9 @@ from emitter.store.connection import GONE
 from emitter.store.jobs import CANCEL_GRACE_SECONDS
 from emitter.store.lifecycle import Lifecycle
 from emitter.wire.ids import now_ms
-from emitter.wire.keys import DUE, EXPIRIES, Owner, member
+from emitter.wire.keys import DUE, EXPIRIES, WEBHOOKS, Owner, member
 from emitter.wire.record import Cancel, Field, read_cancel
+from emitter.wire.webhooks import FOR_ALL, Name, start_fields
 
 log = structlog.get_logger("emitter")
 
@@ -45,6 +47,10 @@ TICK_SECONDS = 2.0
 """How often an emitter renews, and so how soon it learns of a cancel; a quarter of the lease if that is shorter."""
 FIRST_SECONDS = 0.1
 """How soon after its first event a hold is renewed, together with the holds that begin meanwhile."""
+HOOKED_MS = 10_000
+"""How long the edges have to hear of an event by its message, before they look by themselves."""
+HOOKED_MAX = 10_000
+"""Webhooks that are remembered while Redis is away."""
 RECORDS_MAX = 32
 """Records of one call: while it runs, Redis does nothing else."""
 _OF_SERVER = (BusyLoadingError, ClusterDownError, OutOfMemoryError, ReadOnlyError)
@@ -78,27 +84,32 @@ class Hold:
 
 class Holds:
     """Renews the leases of one publisher's emitters until they are closed or garbage-collected. `lease_seconds` is the
-    lease of executions that begin here; 0: none."""
+    lease of executions that begin here; 0: none. `has_webhook`: their ends and questions are delivered."""
 
-    def __init__(self, redis: Redis, lifecycle: Lifecycle, lease_seconds: float) -> None:
+    def __init__(self, redis: Redis, lifecycle: Lifecycle, lease_seconds: float, *, has_webhook: bool = False) -> None:
         self._redis: Any = redis
         self._lifecycle = lifecycle
         self.lease_seconds = lease_seconds
+        self._has_webhook = has_webhook
+        self._hooked: set[Name] = set()
         self._tick_seconds = min(TICK_SECONDS, lease_seconds / 4)
         self._holds: weakref.WeakSet[Hold] = weakref.WeakSet()
         self._added = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._context = contextvars.copy_context()  # not that of the emitter which comes first
 
-    @property
-    def fields(self) -> dict[str, str]:
-        """The record's fields for the lease of an execution that begins here."""
-        return {Field.HOLD: str(int(self.lease_seconds * 1000))} if self.lease_seconds else {}
+    def fields(self, owner: Owner, execution_id: str) -> dict[str, str]:
+        """The record's fields for the lease of an execution that begins here, and for its webhook."""
+        hold = {Field.HOLD: str(int(self.lease_seconds * 1000))} if self.lease_seconds else {}
+        return hold | start_fields(owner, execution_id, {}, has_one_for_all=self._has_webhook)
 
     def add(self, owner: Owner, execution_id: str) -> Hold:
         hold = Hold(owner, execution_id)
+        if self._has_webhook:
+            self._hooked.add(Name(owner, execution_id, FOR_ALL))
         if self.lease_seconds:
             self._holds.add(hold)
+        if self.lease_seconds or self._has_webhook:
             self._added.set()
             if self._task is None or self._task.done():
                 loop = asyncio.get_running_loop()
@@ -111,15 +122,31 @@ class Holds:
     async def aclose(self) -> None:
         if self._task is not None:
             await tasks.end([self._task])
+        with contextlib.suppress(RedisError, *GONE):
+            await self._schedule()
+
+    async def _schedule(self) -> None:
+        """Have the webhooks of what has begun here checked. The edges hear of them as well, if they hear anything."""
+        hooked, self._hooked = self._hooked, set()
+        if not hooked:
+            return
+        try:
+            await self._redis.zadd(WEBHOOKS, {name.member: now_ms() + HOOKED_MS for name in hooked}, nx=True)
+        except NoPermissionError as error:  # by an older ACL
+            log.debug("webhooks_not_scheduled", error=str(error)[:200])
+        except (RedisError, *GONE):
+            self._hooked |= hooked if len(self._hooked) < HOOKED_MAX else set()
+            raise
 
     async def _run(self) -> None:
-        while len(self._holds) and not tasks.told_to_stop():
+        while (len(self._holds) or self._hooked) and not tasks.told_to_stop():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._tick_seconds):
                     await self._added.wait()
                     await asyncio.sleep(FIRST_SECONDS)
             self._added.clear()
             try:
+                await self._schedule()
                 await self._step(list(self._holds))
             except (RedisError, *GONE) as error:
                 log.debug("hold_failed", error=type(error).__name__)

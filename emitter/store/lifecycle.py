@@ -35,7 +35,7 @@ from emitter.events import (
     InputReceived,
     State,
 )
-from emitter.store import jobs
+from emitter.store import jobs, webhooks
 from emitter.store.append import Appended, LogLimits, append, prepare
 from emitter.store.connection import channels_of
 from emitter.store.jobs import Given, Job
@@ -44,6 +44,7 @@ from emitter.wire.ids import now_ms
 from emitter.wire.keys import Owner, member
 from emitter.wire.prepared import Prepared, Redaction
 from emitter.wire.record import Cancel, ExecutionRecord, Field, Selection
+from emitter.wire.webhooks import FOR_ALL, Name, Webhook, start_fields
 
 log = structlog.get_logger("emitter.lifecycle")
 
@@ -64,6 +65,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         cancel_after_seconds: how long it goes on after its last viewer has left (`None`: to its end).
         key: identifies the request, so that a repeat differs from another request for the same id.
         trace: the span in which it was accepted.
+        webhooks: by their ids.
     """
 
     task: str
@@ -76,6 +78,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     cancel_after_seconds: float | None = None
     key: str = ""
     trace: Trace | None = None
+    webhooks: dict[str, Webhook] = {}
 
     @property
     def fields(self) -> dict[str, str]:
@@ -135,6 +138,9 @@ class Lifecycle:
         most = self._limits.max_queued_per_user
         if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_CHECK_MS, most):
             raise TooManyQueued(execution_id, most)
+        for_all = [FOR_ALL] if self._limits.webhook_url else []
+        names = [Name(owner, execution_id, hook_id) for hook_id in (*start.webhooks, *for_all)]
+        await webhooks.schedule(self._redis, names)  # first as well
         is_new = await self._begin(owner, execution_id, prepared, start)
         if is_new:
             await self._plan(owner, execution_id, start.agent, start.not_before or 0)
@@ -156,10 +162,14 @@ class Lifecycle:
 
     async def _begin(self, owner: Owner, execution_id: str, queued: Prepared, start: Start) -> bool:
         appended = await append(
-            self._redis, owner, execution_id, [queued], producer="accept", mode="new", fields=self._fields(start),
+            self._redis, owner, execution_id, [queued], producer="accept", mode="new",
+            fields=self._fields(start) | self._hooks(owner, execution_id, start),
             limits=self._limits, conversation_id=start.conversation_id or None,
         )  # fmt: skip
         return appended.added > 0
+
+    def _hooks(self, owner: Owner, execution_id: str, start: Start) -> dict[str, str]:
+        return start_fields(owner, execution_id, start.webhooks, has_one_for_all=bool(self._limits.webhook_url))
 
     def _fields(self, start: Start) -> dict[str, str]:
         """The record's fields. What people see is redacted. The agent may need the original: `given` keeps it until the

@@ -115,6 +115,14 @@ EXPIRIES = JOBS + "expiries"
 SCHEDULES = JOBS + "schedules"
 """Hash: name of a schedule → how far it has come (JSON of `emitter.worker.scheduler.Mark`)."""
 JOBS_GROUP = "workers"
+# Webhooks have a slot of their own as well.
+WEBHOOKS = PREFIX + ":{webhooks}:due"
+"""Sorted set: `hook_member` of every webhook that may have something to deliver by the time (ms) of its next check. Of
+one that an edge holds that is the end of its lease."""
+WEBHOOKS_HELD = PREFIX + ":{webhooks}:held"
+"""Hash: `hook_member` of a webhook → the edge that holds it, or `-` if it waits until its next check."""
+WEBHOOKS_WAKE = PREFIX + ":{webhooks}:wake"
+"""Channel: `member` of an execution whose log has an event for its webhooks, a blank, and their ids."""
 EDGES = PREFIX + ":edges"
 """Sorted set: edge id by the time (ms) its announcement ends."""
 DATASET = PREFIX + ":dataset"
@@ -143,6 +151,11 @@ def parse_member(name: str) -> tuple[Owner, str]:
     if len(parts) != 3:
         raise InvalidEvent(f"{name[:300]!r} is not <org>:<user>:<execution>")
     return Owner(parts[1], parts[0]), check_execution_id(parts[2])
+
+
+def hook_member(owner: Owner, execution_id: str, hook_id: str) -> str:
+    """A webhook's name in `WEBHOOKS`."""
+    return f"{member(owner, execution_id)}:{hook_id}"
 
 
 def waiting_key(name: str) -> str:

@@ -83,6 +83,8 @@ class Field:
     INBOX: Final = "inbox"  # ids of the messages that this attempt has not taken, each between blanks
     TAKE: Final = "take"  # the last take: its attempt, its name, and the ids of what it took
 
+    HOOKS: Final = "hooks"  # what webhooks wait for (`emitter.wire.webhooks.Wake`)
+
     # Prefixes of names.
     INPUT: Final = "i:"  # with its id: an open input (JSON)
     ANSWER: Final = "a:"  # with the input's id: its answer (JSON)
@@ -94,6 +96,8 @@ class Field:
     DROPPED: Final = "x:"  # with its id: why this message was dropped
     PRODUCER: Final = "p:"  # with its name: the number of the last event that this producer appended
     PLACE: Final = "q:"  # with a number: the producer in this place of the line, and its number then
+    WEBHOOK: Final = "w:"  # with its id: a webhook (JSON of `emitter.wire.webhooks.Webhook`)
+    DELIVERY: Final = "d:"  # with the id of a webhook: how far it was delivered (JSON of `Delivery`)
     PART: Final = "b:"  # with 0 to 15: the id of the event with which a part of the log began
 
 
@@ -155,6 +159,9 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     dropped_messages: Mapping[str, str] = {}
     inputs: Mapping[str, bytes] = {}
     answers: Mapping[str, bytes] = {}
+    wake: str = ""
+    webhooks: Mapping[str, bytes] = {}
+    deliveries: Mapping[str, bytes] = {}
     producers: Mapping[str, int] = {}
 
     @classmethod
@@ -202,6 +209,16 @@ def answer(input_id: str) -> str:
 def message(message_id: str) -> str:
     """The field of a message."""
     return Field.MESSAGE + message_id
+
+
+def webhook(hook_id: str) -> str:
+    """The field of a webhook."""
+    return Field.WEBHOOK + hook_id
+
+
+def delivery(hook_id: str) -> str:
+    """The field of what was delivered to a webhook."""
+    return Field.DELIVERY + hook_id
 
 
 def producer(name: str) -> str:
@@ -295,6 +312,7 @@ _COLUMNS = {
     Field.MESSAGES: _Column("message_counts", _three),
     Field.INBOX: _Column("inbox", _ids),
     Field.ACCEPTS: _Column("accepts", lambda value: value == b"1"),
+    Field.HOOKS: _Column("wake", _text),
 }
 _MAPS = {
     Field.INPUT: _Column("inputs", _same),
@@ -303,6 +321,8 @@ _MAPS = {
     Field.ORDER: _Column("message_order", _text),
     Field.DROPPED: _Column("dropped_messages", _text),
     Field.PRODUCER: _Column("producers", int),
+    Field.WEBHOOK: _Column("webhooks", _same),
+    Field.DELIVERY: _Column("deliveries", _same),
 }
 _KEPT_EMPTY = frozenset(_COLUMNS[name].name for name in (Field.STATE, Field.TASK, Field.STACK, Field.END))
 """An empty value of any other field counts as missing."""

@@ -33,7 +33,13 @@ SCRIPTS = scripts(ROOT / "emitter", ROOT / "broker")
 GIVEN = {"hold.lua": {"ARGV[1]": {Field.LEASE, Field.SEEN}}}
 """Fields that a script takes as an argument, which `renew_holds` writes."""
 NAMES = {name: value for name, value in vars(Field).items() if not name.startswith("_")}
-HELPERS = {"input_field": "INPUT", "answer_field": "ANSWER", "producer_field": "PRODUCER"}
+HELPERS = {
+    "input_field": "INPUT",
+    "answer_field": "ANSWER",
+    "producer_field": "PRODUCER",
+    "webhook_field": "WEBHOOK",
+    "delivery_field": "DELIVERY",
+}
 
 ALICE = Owner("alice", "acme")
 KEYS = ALICE.execution("ex_1")
@@ -155,6 +161,7 @@ WHOLE: dict[bytes, bytes] = {
     b"lease": b"13", b"claimedAt": b"14", b"maxAttempts": b"5", b"lost": b"1", b"lostAfter": b"15", b"failed": b"6",
     b"hold": b"16", b"seen": b"17", b"cancel": b'{"reason":"enough","by":"bob"}', b"cancelAt": b"18",
     b"open": b" in_1 in_2 ", b"i:in_1": b"Q", b"a:in_0": b"A", b"p:worker": b"19", b"fresh": b"20", b"n:1": b"in_0",
+    b"hooks": b"c m h t ", b"w:h": b"W", b"d:h": b"D",
     b"unheard-of": b"1", b"\xff": b"1",
 }  # fmt: skip
 
@@ -168,7 +175,7 @@ def test_a_whole_record() -> None:
         cancel_after_ms=12, traceparent="tp", tracestate="ts", attempt=2, from_seq=3, owner="w", lease_ms=13,
         claimed_ms=14, max_attempts=5, lost=1, lost_after_ms=15, failed=6, hold_ms=16, seen_ms=17,
         cancel=Cancel("enough", "bob"), cancel_ms=18, open_inputs=("in_1", "in_2"), inputs={"in_1": b"Q"},
-        answers={"in_0": b"A"}, producers={"worker": 19},
+        answers={"in_0": b"A"}, producers={"worker": 19}, wake="c m h t ", webhooks={"h": b"W"}, deliveries={"h": b"D"},
     )  # fmt: skip
     assert (found.exists, found.has_ended, found.last) == (True, False, EventId(7, 8))
 
