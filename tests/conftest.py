@@ -27,7 +27,15 @@ SLOW_FILES = (
     *("test_temporal", "test_temporal_server", "test_typescript", "test_worker", "test_worker_probes"),
     *("test_api", "test_attempt", "test_connection", "test_input_wait", "test_probes", "test_publish"),
     *("test_publisher", "test_schedule", "test_scheduler", "test_stream", "test_viewer"),
-    *("test_a2a_projection", "test_append", "test_batcher", "test_control", "test_jwks", "test_timers"),
+    *(
+        "test_a2a_projection",
+        "test_append",
+        "test_delivery",
+        "test_batcher",
+        "test_control",
+        "test_jwks",
+        "test_timers",
+    ),
 )
 """Which `tests/run fast` leaves out besides: each takes seconds, or starts programs."""
 EDGES = {"two_edges", "session_edges"}

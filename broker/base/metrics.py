@@ -29,6 +29,7 @@ from broker.base.reasons import (
     ReplayResult,
     ResetReason,
     StreamProtocol,
+    WebhookResult,
 )
 from emitter.errors import RedisUnavailable
 
@@ -45,6 +46,7 @@ class Metrics:
         self._history()
         self._redis()
         self._requests()
+        self._webhooks()
         Info("runcast_build", "What runs here", registry=self.registry).info({"version": version})
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -94,6 +96,12 @@ class Metrics:
         self.auth_failures = self._counters("auth_failures", "Requests refused for who asked", "reason", AuthFailure)
         self.publishes = self._counters("publish", "Publishes over HTTP", "result", PublishResult)
         self.executes = self._counters("executes", "Requests to execute", "result", ExecuteResult)
+
+    def _webhooks(self) -> None:
+        self.webhooks = self._counters("webhooks", "Events for webhooks and their fates", "result", WebhookResult)
+        self.webhooks_held = self._gauge("webhooks_held", "Webhooks that this process looks after just now")
+        self.webhook_duration = self._histogram("webhook_duration_seconds", "Requests to receivers of webhooks")
+        self.webhook_delay = self._histogram("webhook_delay_seconds", "From append to when a receiver took the event")
 
     def _gauge(self, name: str, help_: str) -> Gauge:
         return Gauge("runcast_" + name, help_, registry=self.registry)

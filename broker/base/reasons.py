@@ -120,6 +120,17 @@ class ExecuteResult(StrEnum):
     ERROR = "error"
 
 
+class WebhookResult(StrEnum):
+    """What became of an event for a webhook. `retried`: a try that was not taken; `failed`: its receiver was given up;
+    `gone`: it wants no more; `lost`: a log was trimmed before all of it was read."""
+
+    DELIVERED = "delivered"
+    RETRIED = "retried"
+    FAILED = "failed"
+    GONE = "gone"
+    LOST = "lost"
+
+
 class RedisOp(StrEnum):
     """What a Redis round trip was for."""
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from msgspec import Meta
 
+from broker.base.targets import HOST_FORM, check_secrets
 from emitter.errors import InvalidSetting
 from emitter.settings import PREFIX, SharedSettings, about, is_service_link, read, settings_of
 
@@ -41,6 +42,7 @@ Scope = Literal["executions:read", "executions:write", "events:publish", "execut
 _BASE = "an http or https URL without query, such as https://agents.example.com"
 _ORIGINS = "origins like https://app.example.com, comma separated; never *"
 _Secret = Annotated[str, Meta(min_length=32)]  # RFC 7518, section 3.2: as long as the hash's output
+_WebhookSecret = Annotated[str, Meta(min_length=1)]
 _HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s]+$")]
 _BaseUrl = Annotated[str, Meta(pattern=r"^https?://[^\s?#]+$")]
 _Origin = Annotated[str, Meta(pattern=r"^https?://[^/*,\s]+$")]
@@ -133,6 +135,28 @@ class Settings(SharedSettings, frozen=True, kw_only=True):
     max_buffered_bytes_per_user: Annotated[
         int, about("of these, one user's; a single one always fits; 0 is no limit", "bytes", ge=0)
     ] = 33_554_432
+
+    webhook_secret: Annotated[
+        _WebhookSecret | None,
+        about(
+            "signs webhooks (Standard Webhooks); after a blank, the one before it, while receivers change",
+            "base 64, with or without `whsec_`",
+            allowed="24 to 64 bytes in base 64, with or without whsec_ before it; after a blank, the one before",
+            secret=True,
+            check=check_secrets,
+        ),
+    ] = None
+    webhook_allow_hosts: Annotated[
+        tuple[Annotated[str, Meta(pattern=HOST_FORM)], ...],
+        about(
+            "hosts, or `host:port`, that webhooks may go to whatever their addresses are, also by http",
+            "comma separated",
+            allowed="names or addresses of hosts, each with a port or without, comma separated",
+        ),
+    ] = ()
+    webhook_retry_hours: Annotated[
+        float, about("a webhook whose receiver takes nothing for so long is given up", "hours", ge=0.001, le=168)
+    ] = 24
 
     heartbeat_seconds: Annotated[
         float, about("pause between heartbeats of a quiet stream", "seconds", ge=0.1, le=300)

@@ -31,6 +31,7 @@ from broker.edge.admin import admin_app
 from broker.edge.openapi import build_openapi
 from broker.edge.serving import SHUTDOWN_SECONDS, owned, serving
 from broker.edge.signing import claim_names, static_key
+from broker.edge.webhooks import Webhooks
 from broker.executions.commands import Commands
 from broker.http import descriptors, errors
 from broker.http.api import Api
@@ -66,7 +67,7 @@ from emitter.store.connection import GONE, connect
 from emitter.store.lifecycle import Lifecycle
 from emitter.tracing.setup import tracer_from
 from emitter.wire import ids, limits
-from emitter.wire.keys import PREFIX, REVOCATIONS
+from emitter.wire.keys import PREFIX, REVOCATIONS, WEBHOOKS_WAKE
 from emitter.wire.redact import Redactor
 
 LOOPBACK = "127.0.0.1"
@@ -200,6 +201,7 @@ class Edge:
     async def _streams(self) -> AsyncIterator[None]:
         settings = self.settings
         self.history = History(self.redis, self.metrics, self.settings.max_event_bytes)
+        self.webhooks = Webhooks(settings, self.redis, self.history, self.metrics, self.id, self._version)
         async with Admission(
             self.redis,
             self.id,
@@ -228,7 +230,7 @@ class Edge:
         self.loopback = Loopback(
             self.id, self.redis, lambda: self.subscription, self._describe, self.metrics.redis_emptied.inc
         )
-        permanent = [self.loopback.channel, REVOCATIONS]
+        permanent = [self.loopback.channel, REVOCATIONS, WEBHOOKS_WAKE]
         listening = subscription(
             self._listening,
             permanent,
@@ -291,6 +293,7 @@ class Edge:
         app, open_stream = self._app()
         async with (
             owned(self._responses.run(), "responses"),
+            self.webhooks.delivering(),
             serving(app, self._public, self._unreadable, settle_seconds, open_stream=open_stream),
         ):
             yield
@@ -334,6 +337,7 @@ class Edge:
             self.metrics,
             self._tracer,
             self._responses,
+            self.webhooks.policy,
         )
         openapi = msgspec.json.encode(build_openapi(version()))
         api = Api(settings, self.redis, self.authenticator, self.streams, self.ops, gateway, self.metrics, openapi)
@@ -342,6 +346,7 @@ class Edge:
         chat = AiSdk(gateway.for_protocol(StreamProtocol.AI_SDK))
         ag_ui = AgUi(gateway.for_protocol(StreamProtocol.AG_UI), self.redis)
         a2a = A2A(gateway.for_protocol(StreamProtocol.A2A), self.redis, self.history, version(), settings.public_url)
+        self.webhooks.forms = a2a.webhook_forms
         # An edge on loopback (`serve --dev`, `demo`) is for development.
         static = StaticFiles(fresh=settings.host == LOOPBACK)
         app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *static.routes()])
@@ -361,6 +366,8 @@ class Edge:
         elif channel == REVOCATIONS:
             if self.authenticator.revocations.on_message(data) is not None:
                 self._close_revoked()
+        elif channel == WEBHOOKS_WAKE:
+            self.webhooks.on_message(data)
         else:
             self.metrics.pubsub_messages.inc()
             self.metrics.events_received.inc(data.count(b"\n"))
@@ -370,7 +377,7 @@ class Edge:
         if channel == REVOCATIONS:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._tasks.append(asyncio.create_task(self._reload_revocations(), name="revocations"))
-        elif channel != self.loopback.channel:
+        elif channel not in (self.loopback.channel, WEBHOOKS_WAKE):
             self.streams.watch.on_lost(channel)
 
     async def _reload_revocations(self) -> None:

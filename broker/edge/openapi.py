@@ -12,7 +12,9 @@ import msgspec
 
 from broker.base.reasons import CloseReason
 from broker.base.settings import Scope
+from broker.edge.openapi_webhooks import list_webhooks
 from broker.executions import types as api
+from broker.executions.hooked import WebhookList
 from broker.http import message_openapi as messages
 from broker.http.openapi_parts import (
     ID,
@@ -74,7 +76,7 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     api.ExecuteRequest, api.CancelRequest, api.InputRequest, api.TicketRequest, api.RevocationRequest,
     api.PublishRequest, api.ExecuteResponse, api.ExecutionList, api.EventPage, api.CancelResponse, api.InputResponse,
     api.PublishResponse, api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.ProblemBody,
-    *api.CONTROL_EVENTS.values(), OpsSnapshot,
+    WebhookList, *api.CONTROL_EVENTS.values(), OpsSnapshot,
 )  # fmt: skip
 
 
@@ -248,6 +250,7 @@ def _execution_paths() -> Json:
             )
         },
         execution + "/events": {"get": _list_events(), "post": _publish()},
+        execution + "/webhooks": {"get": list_webhooks()},
         execution + "/cancel": {
             "post": operation(
                 "cancelExecution",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,8 +43,11 @@ from emitter.wire.keys import Owner
 from emitter.wire.prepared import Redaction
 from emitter.wire.record import ExecutionRecord, Field, Selection, read_object
 from emitter.wire.record import open_input as input_field
+from emitter.wire.webhooks import Webhook
 
 IDEMPOTENCY_SECONDS = 86_400
+NEW_FIELDS = ("webhook",)
+"""Of a request. Without them it is the same to edges that do not know them."""
 AGENTS_FRESH_SECONDS = 1.0
 MAX_DELAY_SECONDS = 365 * 86_400
 """How late an execution may start where logs do not expire."""
@@ -60,7 +63,11 @@ class _Key:
     def __init__(self, owner: Owner, key: str, request: ExecuteRequest) -> None:
         self.digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         self.name = owner.idempotency(self.digest)
-        self.body = hashlib.sha256(msgspec.json.encode(request, order="deterministic")).hexdigest()[:32]
+        fields = msgspec.to_builtins(request)
+        for name in NEW_FIELDS:
+            if fields[name] is None:
+                del fields[name]
+        self.body = hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()[:32]
 
     def execution_id(self, stored: bytes) -> str:
         """What was stored with the first request. Raises `Problem` 422 if that was another one."""
@@ -93,6 +100,7 @@ class Commands:
         request_id: str,
         idempotency_key: str | None,
         trace: Trace | None = None,
+        webhooks: Mapping[str, Webhook] = {},
     ) -> tuple[ExecuteResponse, bool]:
         """Accept an execution, as part of `trace`, and queue its job; whether it was new. Raises `Problem` 422 (unknown
         agent, a key used for another request), `ExecutionExists`, `PayloadTooLarge`, `TooManyQueued`."""
@@ -102,7 +110,7 @@ class Commands:
         if key is not None and execution_id is not None and await self._is_first(key, owner, execution_id):
             await self._lifecycle.offer(owner, execution_id)
             return _accepted(execution_id), False  # even if no worker knows the agent any more
-        start = self._start(request, await self._agent(request.agent), request_id, key, trace)
+        start = self._start(request, await self._agent(request.agent), request_id, key, trace, webhooks)
         execution_id = execution_id or request.execution_id or new_execution_id()
         if key is not None:
             execution_id = await self._reserve(key, execution_id)
@@ -118,7 +126,13 @@ class Commands:
         return record.key == key.digest
 
     def _start(
-        self, request: ExecuteRequest, agent: str, request_id: str, key: _Key | None, trace: Trace | None
+        self,
+        request: ExecuteRequest,
+        agent: str,
+        request_id: str,
+        key: _Key | None,
+        trace: Trace | None,
+        webhooks: Mapping[str, Webhook],
     ) -> Start:
         latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 900
         if request.not_before is not None and request.not_before > latest:
@@ -135,6 +149,7 @@ class Commands:
             cancel_after_seconds=request.on_disconnect.cancel_after_seconds if request.on_disconnect else None,
             key="" if key is None else key.digest,
             trace=trace,
+            webhooks=dict(webhooks),
         )
         check_size(start, self._limits)  # before anything is kept of the request
         return start

@@ -32,6 +32,7 @@ from emitter.events import (
     ToolProgress,
 )
 from emitter.publishing.hooks import Named, Origin, apply_hooks, load_hooks
+from emitter.store import webhooks
 from emitter.store.append import LogLimits, Mode, append, prepare
 from emitter.store.holds import plan, renew_holds
 from emitter.store.jobs import redis_ms
@@ -43,6 +44,7 @@ from emitter.wire.prepared import DROPPED, Prepared
 from emitter.wire.record import Field, Selection
 from emitter.wire.record import producer as producer_field
 from emitter.wire.redact import Redactor
+from emitter.wire.webhooks import FOR_ALL, Name, start_fields
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -311,6 +313,9 @@ async def publish(
     if name:
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=mode == "any")
     added, fields = 0, _hold_fields(events, limits)
+    if limits.webhook_url and may_begin(events):
+        await webhooks.schedule(redis, [Name(owner, execution_id, FOR_ALL)])
+        fields |= start_fields(owner, execution_id, {}, has_one_for_all=True)
     for lot in _lots(events):
         appended = await append(
             redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits,

@@ -40,6 +40,15 @@ class OnDisconnect(_Request, frozen=True):
     cancel_after_seconds: Annotated[float, Meta(ge=1, le=86_400)]
 
 
+class WebhookRequest(_Request, frozen=True):
+    """Where events of the execution are posted to, signed by Standard Webhooks. `events`: their types, by default the
+    three ends and `input:required`. `headers` are sent with each message."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=2048)]
+    events: Annotated[list[Annotated[str, Meta(max_length=80)]], Meta(min_length=1, max_length=64)] | None = None
+    headers: dict[str, str] | None = None
+
+
 class ExecuteRequest(_Request, frozen=True):
     task: Annotated[str, Meta(min_length=1, max_length=MAX_TASK, description="what the agent is asked to do")]
     agent: Name | None = None
@@ -49,6 +58,7 @@ class ExecuteRequest(_Request, frozen=True):
     conversation_id: ExecutionId | None = None
     not_before: Annotated[int, Meta(ge=0, description="start no earlier, milliseconds since the epoch")] | None = None
     on_disconnect: OnDisconnect | None = None
+    webhook: WebhookRequest | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("params", self.params), ("metadata", self.metadata)):

@@ -23,6 +23,7 @@ from broker.base.problem import Problem
 from broker.base.reasons import RedisOp
 from broker.base.request_context import request_id_of
 from broker.base.settings import Settings
+from broker.executions import hooked
 from broker.executions.publish import Gate, edge_hooks, exists, may_begin, publish, read_events, read_producer
 from broker.executions.takes import Takes
 from broker.executions.types import (
@@ -112,6 +113,7 @@ class Api:
             web.get(base + "/{id}", self.get_execution),
             web.get(base + "/{id}/events", self.get_events, allow_head=False),
             web.post(base + "/{id}/events", self.post_events),
+            web.get(base + "/{id}/webhooks", self.list_webhooks),
             web.post(base + "/{id}/cancel", self.cancel),
             web.post(base + "/{id}/input", self.answer),
             *MessageApi(self._gateway, self._takes, self._value_bytes).routes(base),
@@ -175,6 +177,10 @@ class Api:
         with_stack = "executions:debug" in identity.scopes
         async with self._gateway.folding(identity):
             return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
+
+    async def list_webhooks(self, request: web.Request) -> web.Response:
+        identity = await self._gateway.identify(request, "executions:read", rate=READS)
+        return _json(await hooked.listed(self._redis, identity.owner, execution_of(request)))
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
         identity = await self._gateway.identify(request, "executions:read", rate=READS)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,7 +35,9 @@ from broker.streams.admission import Admission, rate_limited
 from broker.streams.request import Target
 from broker.streams.service import Streams
 from broker.streams.slots import StreamSlot
+from broker.webhooks.policy import Policy
 from emitter.tracing.trace import Fact, Span, Tracer, log_fields
+from emitter.wire.webhooks import OF_REQUEST, Webhook
 
 BODY_SECONDS = 30.0
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -91,8 +93,10 @@ class Gateway:
         metrics: Metrics,
         tracer: Tracer,
         responses: Responses,
+        webhooks: Policy,
     ) -> None:
         self.commands = commands
+        self.webhooks = webhooks
         self._settings = settings
         self._authenticator = authenticator
         self._admission = admission
@@ -246,13 +250,27 @@ class Gateway:
         await self._within(identity, EXECUTES)
 
     async def execute(
-        self, request: web.Request, identity: Identity, wanted: ExecuteRequest, *, idempotency_key: str | None = None
+        self,
+        request: web.Request,
+        identity: Identity,
+        wanted: ExecuteRequest,
+        *,
+        idempotency_key: str | None = None,
+        webhooks: Mapping[str, Webhook] = {},
     ) -> tuple[ExecuteResponse, bool]:
-        """Accept an execution; whether it was new. Errors of `Commands.execute`."""
+        """Accept an execution, with `webhooks` of a protocol; whether it was new. Errors of `Commands.execute` and
+        `Policy.of_request`."""
+        if wanted.webhook is not None:
+            webhooks = {**webhooks, OF_REQUEST: self.webhooks.of_request(wanted.webhook)}
         request_id = request_id_of(request)
         with self.span(request, "execute", agent=wanted.agent) as span:
             answer, is_new = await self.commands.execute(
-                identity, wanted, request_id=request_id, idempotency_key=idempotency_key, trace=span.trace
+                identity,
+                wanted,
+                request_id=request_id,
+                idempotency_key=idempotency_key,
+                trace=span.trace,
+                webhooks=webhooks,
             )
             span.note(execution=answer.execution_id, repeated=not is_new)
         self.accepted(request, identity, answer.execution_id, is_new=is_new)

@@ -34,6 +34,15 @@ TEXTS: Mapping[str, tuple[list[str], list[str]]] = {
     "jwt_scope_claim": LISTS,
     "redact_keys": LISTS,
     "hooks": LISTS,
+    "webhook_url": (["https://a.example/hook", "http://localhost:1"], ["a.example", "ftp://a.example", "https://a b"]),
+    "webhook_secret": (
+        ["whsec_" + "A" * 32, "A" * 84, "whsec_" + "A" * 32 + " " + "B" * 40],
+        ["A" * 28, "A" * 100, "whsec_not/base_64!" + "A" * 32, " ".join(["A" * 32] * 3)],
+    ),
+    "webhook_allow_hosts": (
+        ["a.example", "10.0.0.1:80,[::1]:80"],
+        ["https://a", "a b", "*", "a,,b"],
+    ),
 } | dict.fromkeys(
     ("host", "admin_host", "jwt_public_key", "jwt_issuer", "jwt_audience", "jwt_org_claim"), (["any"], [])
 )
@@ -68,7 +77,7 @@ def cases(name: str) -> Iterator[tuple[str, bool]]:
 
 
 OF_EMITTERS = {name for name in SHARED if name.startswith(("log_max", "log_ttl", "log_fin", "feed", "max", "unheld"))}
-OF_EMITTERS.add("redact_keys")
+OF_EMITTERS |= {"redact_keys", "webhook_url"}
 
 
 def is_refused(status: int, said: str, name: str, told_by: str = "") -> bool:

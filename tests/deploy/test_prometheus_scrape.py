@@ -30,6 +30,7 @@ from tests.edges import (
     request,
     token_for,
 )
+from tests.receivers import SETTINGS, receiver
 from tests.workers import WorkerProcess
 
 pytestmark = needs_prometheus
@@ -67,8 +68,8 @@ class Stand:
         ports = [int(worker.logged("probes_started")[0]["port"]) for worker in self.workers]
         return Prometheus([edge.admin_ports[0] for edge in self.both], ports)
 
-    async def execute(self, agent: str) -> str:
-        answer = await call(self.port, "POST", "/api/agent/execute", ALICE, {"task": "t", "agent": agent})
+    async def execute(self, agent: str, **more: Any) -> str:
+        answer = await call(self.port, "POST", "/api/agent/execute", ALICE, {"task": "t", "agent": agent, **more})
         assert answer.status == 202, answer
         return str(answer.body["executionId"])
 
@@ -83,21 +84,22 @@ class Stand:
     @contextlib.asynccontextmanager
     async def load(self, author: Author) -> AsyncIterator[None]:
         """Executions that end well and badly, and events from an emitter and over HTTP."""
-        task = asyncio.create_task(self._load(author), name="load")
-        try:
-            yield
-            assert not task.done(), task.exception()
-        finally:
-            await tasks.end([task])
+        async with receiver() as here:
+            task = asyncio.create_task(self._load(author, here.url), name="load")
+            try:
+                yield
+                assert not task.done(), task.exception()
+            finally:
+                await tasks.end([task])
 
-    async def _load(self, author: Author) -> None:
+    async def _load(self, author: Author, hook: str) -> None:
         path = f"/api/agent/executions/{author.execution_id}/events"
         event = {"type": "status", "data": {"status": "s", "message": "m"}}
         while True:
             await author.say(5)
             answer = await call(self.port, "POST", path, token_for(author.user, scopes=ALL_SCOPES), event)
             assert answer.status == 202, answer
-            await self.execute("counter")
+            await self.execute("counter", webhook={"url": hook})
             await self.execute("failer")
             await asyncio.sleep(0.1)
 
@@ -114,7 +116,7 @@ def stand() -> Iterator[Stand]:
             options = {"admin_host": "127.0.0.1", "admin_port": 0, "lease_seconds": 1, "grace_seconds": 1}
             workers.append(WorkerProcess(server.url, f"{module}:agents", AGENTS, **options))
             stack.callback(workers[-1].close)
-        settings = {"heartbeat_seconds": 1, "executes_per_minute": 0, "viewer_buffer_bytes": 65536}
+        settings = {"heartbeat_seconds": 1, "executes_per_minute": 0, "viewer_buffer_bytes": 65536, **SETTINGS}
         yield Stand(server, stack.enter_context(edges(server.url, 2, **settings)), workers)
 
 

@@ -45,8 +45,8 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand() -> Iterator[Stand]:
-    with EmbeddedRedis() as redis, edges(redis.url, 2, heartbeat_seconds=1) as started:
+def stand(**settings: Any) -> Iterator[Stand]:
+    with EmbeddedRedis() as redis, edges(redis.url, 2, heartbeat_seconds=1, **settings) as started:
         worker = WorkerProcess(redis.url, "interop_agents:agents", HERE)
         try:
             asyncio.run(_agents_known(started[0]))

@@ -153,7 +153,9 @@ def test_who_waits(version: Codec, configuration: dict[str, Any], blocks: bool) 
 def test_who_wants_to_be_called(version: Codec, configuration: dict[str, Any]) -> None:
     """A wish for push notifications is seen in every version."""
     params = {V10: NEW, V03: OLD, V03Rest: OLD_REST}[type(version)]  # type: ignore[index]
-    assert version.read_send({**params, "configuration": configuration}).wants_push
+    push = version.read_send({**params, "configuration": configuration}).push
+    assert push is not None
+    assert push.url == "https://e.com"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -11,7 +11,9 @@ from aiohttp import web
 from broker.base.identity import Identity
 from broker.protocols.a2a.codec import Codec
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
+from broker.protocols.a2a.model import PushConfig
 from broker.protocols.a2a.renderer import JSON_HEADERS, Wrap
+from emitter.wire.webhooks import Webhook
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -33,6 +35,14 @@ def agent_of(request: web.Request, params: dict[str, Any]) -> str | None:
     if not isinstance(tenant, str | None):
         raise A2AError(INVALID_PARAMS, "tenant is text")
     return request.match_info.get("agent") or tenant or None
+
+
+class Pushes(Protocol):
+    """Where notifications of tasks go (`push.Push`)."""
+
+    def hooks(self, call: Call, config: PushConfig | None) -> dict[str, Webhook]: ...
+
+    async def add(self, call: Call, task_id: str, hooks: Mapping[str, Webhook]) -> None: ...
 
 
 Operation = Callable[[Call, dict[str, Any]], Awaitable[web.StreamResponse]]

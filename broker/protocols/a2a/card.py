@@ -29,10 +29,11 @@ _PARAMS = "The parameters of each agent, as JSON Schema; they come as a data par
 
 
 class Cards:
-    """Makes cards of what workers announce."""
+    """Makes cards of what workers announce. `pushes`: whether there are push notifications."""
 
-    def __init__(self, redis: Redis, version: str, public_url: str | None) -> None:
+    def __init__(self, redis: Redis, version: str, public_url: str | None, *, pushes: bool = False) -> None:
         self._redis = redis
+        self._pushes = pushes
         self._version = version
         self._public_url = public_url
         self._asked_at = float("-inf")
@@ -89,7 +90,7 @@ class Cards:
             **about,
             "version": self._version,
             **_where(url, wanted),
-            "capabilities": _capabilities(agents, is_extended=is_extended),
+            "capabilities": _capabilities(agents, is_extended=is_extended) | {"pushNotifications": self._pushes},
             "skills": [_skill(agent) for agent in agents],
             **_SECURITY,
             "supportsAuthenticatedExtendedCard": True,
@@ -175,7 +176,6 @@ def _capabilities(agents: list[AgentInfo], *, is_extended: bool) -> dict[str, An
         extensions.append({**about, "params": schemas})
     return {
         "streaming": True,
-        "pushNotifications": False,
         "stateTransitionHistory": False,
         "extendedAgentCard": True,
         "extensions": extensions,

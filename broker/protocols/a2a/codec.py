@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,18 @@ from aiohttp import web
 
 from broker.executions.attachments import padded
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
-from broker.protocols.a2a.model import Artifact, FilePart, ListTasks, Part, Send, Task, TaskPage, TaskQuery, Update
+from broker.protocols.a2a.model import (
+    Artifact,
+    FilePart,
+    ListTasks,
+    Part,
+    PushConfig,
+    Send,
+    Task,
+    TaskPage,
+    TaskQuery,
+    Update,
+)
 from emitter.wire.ascii_json import ascii_json
 
 MAX_PAGE = 100
@@ -39,6 +50,19 @@ class Codec(Protocol):
     def read_query(self, params: Any) -> TaskQuery: ...
 
     def read_list(self, params: Any) -> ListTasks: ...
+
+    def read_push(self, params: Any) -> tuple[str, PushConfig]:
+        """A task and a configuration for it. Of REST the path's task is `taskId`, and its configuration `id`."""
+
+    def read_push_query(self, params: Any) -> tuple[str, str | None]:
+        """A task, and the id of a configuration, if there is one."""
+
+    def push(self, task_id: str, config: PushConfig) -> Any: ...
+
+    def pushes(self, task_id: str, configs: Sequence[PushConfig]) -> Any: ...
+
+    def no_push(self) -> Any:
+        """What a deletion is answered with."""
 
     def task(self, task: Task) -> dict[str, Any]:
         """What gets and cancels are answered with."""

@@ -15,11 +15,10 @@ from broker.executions.conversations import Past
 from broker.executions.types import InputRequest
 from broker.http.gateway import Gateway, idempotency_key
 from broker.live.rendering import Rendering
-from broker.protocols.a2a.call import Call, Operation
+from broker.protocols.a2a.call import Call, Operation, Pushes
 from broker.protocols.a2a.card import Cards
 from broker.protocols.a2a.errors import (
     INVALID_PARAMS,
-    PUSH_NOT_SUPPORTED,
     TASK_NOT_CANCELABLE,
     UNSUPPORTED,
     A2AError,
@@ -32,6 +31,7 @@ from broker.protocols.a2a.tasks import Reached, Tasks
 from emitter.errors import ExecutionEnded, ExecutionExists
 from emitter.events import TERMINAL_STATES
 from emitter.wire.ids import EventId, parse_event_id
+from emitter.wire.webhooks import Webhook
 
 CANCEL_SECONDS = 2.0
 """How long a cancel's answer waits for the worker to obey."""
@@ -40,7 +40,8 @@ CANCEL_SECONDS = 2.0
 class Handlers:
     """The operations, by the gateway of an edge."""
 
-    def __init__(self, gateway: Gateway, tasks: Tasks) -> None:
+    def __init__(self, gateway: Gateway, tasks: Tasks, pushes: Pushes) -> None:
+        self._pushes = pushes
         self._gateway = gateway
         self._commands = gateway.commands
         self._tasks = tasks
@@ -50,17 +51,16 @@ class Handlers:
     async def send(self, call: Call, send: Send, *, streams: bool) -> web.StreamResponse:
         """A message, to start a task or to answer one. Raises `A2AError` and what `Gateway` does."""
         require(call.identity, "executions:write")
-        if send.wants_push:
-            raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
+        hooks = self._pushes.hooks(call, send.push)
         if not (streams or send.blocking):
-            task_id = (await self._deliver(call, send)).task_id
+            task_id = (await self._deliver(call, send, hooks)).task_id
             async with self._gateway.folding(call.identity):
                 projection = await self._tasks.read(call.identity.owner, task_id)
                 return call.respond(call.codec.sent(projection.task(history_length=send.history_length)))
         # Room first: of a task that was started and then not shown, the client would not even know the id.
         async with self._gateway.slot(call.request, call.identity) as slot:
             reached = await self._reached(call, send) if streams else None
-            projection = await self._deliver(call, send)
+            projection = await self._deliver(call, send, hooks)
             if streams:
                 shown = projection if reached is None else reached.then
                 rendering: Rendering = TaskStream(shown, call.codec, call.wrap, answered=projection.answered)
@@ -80,13 +80,13 @@ class Handlers:
             reached = await self._tasks.reach(call.identity.owner, task_id, cursor)
         return None if reached.lost else reached
 
-    async def _deliver(self, call: Call, send: Send) -> TaskProjection:
+    async def _deliver(self, call: Call, send: Send, hooks: Mapping[str, Webhook]) -> TaskProjection:
         if send.message.task_id is not None:
-            return await self._answer(call, send)
+            return await self._answer(call, send, hooks)
         async with self._gateway.starting(call.identity):
-            return await self._start(call, send)
+            return await self._start(call, send, hooks)
 
-    async def _start(self, call: Call, send: Send) -> TaskProjection:
+    async def _start(self, call: Call, send: Send, hooks: Mapping[str, Webhook]) -> TaskProjection:
         """The new task, without any entry taken."""
         owner, context = call.identity.owner, context_of(send.message)
         before, omitted = await self._before(call, context) if send.message.context_id else Past()
@@ -96,7 +96,7 @@ class Handlers:
         most = self._gateway.max_conversation_bytes
         wanted = request_of(send, context, call.agent, before, task_id, max_bytes=most, omitted=omitted)
         try:
-            accepted, _ = await self._gateway.execute(call.request, call.identity, wanted)
+            accepted, _ = await self._gateway.execute(call.request, call.identity, wanted, webhooks=hooks)
         except ExecutionExists as known:
             return await self._repeated(call, send, known.execution_id)
         return TaskProjection(await self._tasks.opening(owner, accepted.execution_id))
@@ -112,7 +112,7 @@ class Handlers:
         self._gateway.accepted(call.request, call.identity, task_id, is_new=False)
         return TaskProjection(opening)
 
-    async def _answer(self, call: Call, send: Send) -> TaskProjection:
+    async def _answer(self, call: Call, send: Send, hooks: Mapping[str, Webhook]) -> TaskProjection:
         """The task up to the answer."""
         message, owner = send.message, call.identity.owner
         assert message.task_id is not None
@@ -125,6 +125,7 @@ class Handlers:
             raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
         question = question_for(state.open_inputs, send)
         answer = InputRequest(input_id=question.input_id, value=answer_of(question, message))
+        await self._pushes.add(call, opening.task_id, hooks)
         await self._gateway.answer(call.request, call.identity, opening.task_id, answer)
         async with self._gateway.folding(call.identity):
             return await self._tasks.read(
@@ -173,9 +174,6 @@ class Handlers:
         rendering = TaskStream(then, call.codec, call.wrap, answered=answered)
         return await self._gateway.show(call.request, call.identity, query.task_id, rendering)
 
-    async def push(self, call: Call, params: Any) -> web.Response:  # noqa: ARG002
-        raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
-
 
 def _sent(call: Call, projection: TaskProjection, history_length: int | None) -> bytes:
     return call.wrap(call.codec.sent(projection.task(history_length=history_length)))
@@ -191,7 +189,7 @@ def _cursor(request: web.Request, metadata: dict[str, Any]) -> EventId | None:
         raise A2AError(INVALID_PARAMS, str(error), cursor=str(text)[:64]) from error
 
 
-def operations(handlers: Handlers, cards: Cards) -> Mapping[str, Operation]:
+def operations(handlers: Handlers, cards: Cards, pushes: Mapping[str, Operation]) -> Mapping[str, Operation]:
     """Each raises what `Handlers` does."""
 
     async def send(call: Call, params: dict[str, Any]) -> web.StreamResponse:
@@ -215,6 +213,5 @@ def operations(handlers: Handlers, cards: Cards) -> Mapping[str, Operation]:
     async def card(call: Call, _: dict[str, Any]) -> web.StreamResponse:
         return call.respond(await cards.extended(call.request, call.agent, is_new=call.codec.is_typed))
 
-    push = dict.fromkeys(("set_push", "get_push", "list_push", "delete_push"), handlers.push)
     named = {"send": send, "stream": stream, "get": get, "list": listing, "cancel": cancel, "subscribe": subscribe}
-    return {**named, **push, "card": card}
+    return {**named, **pushes, "card": card}

@@ -124,6 +124,16 @@ Update = StatusUpdate | ArtifactUpdate
 # --- what clients ask ------------------------------------------------------------------------------------------------
 
 
+class PushConfig(Value, frozen=True):
+    """Where a task's notifications go. `scheme` and `credentials` are those of an `Authorization` header."""
+
+    url: str
+    config_id: str | None = None
+    token: str | None = None
+    scheme: str | None = None
+    credentials: str | None = None
+
+
 class Send(Value, frozen=True):
     """A message to start a task with, or to answer one that waits. `blocking`: the answer comes when it has ended or
     waits again."""
@@ -131,7 +141,7 @@ class Send(Value, frozen=True):
     message: Message
     blocking: bool = True
     history_length: int | None = None
-    wants_push: bool = False
+    push: PushConfig | None = None
     metadata: dict[str, Any] = {}
 
 

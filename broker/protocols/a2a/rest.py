@@ -92,7 +92,12 @@ class Rest:
         if not isinstance(given, dict):
             raise A2AError(INVALID_PARAMS, "the body is an object")
         query = {name: _typed(name, text) for name, text in request.query.items()}
-        return {**query, **given, **request.match_info}
+        path = dict(request.match_info)
+        if "/pushNotificationConfigs" in request.path:  # there `id` is the configuration's, as in the other binding
+            path["taskId"] = path.pop("id")
+            if "config" in path:
+                path["id"] = path.pop("config")
+        return {**query, **given, **path}
 
 
 def _typed(name: str, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -14,6 +15,7 @@ from broker.protocols.a2a.model import (
     ListTasks,
     Message,
     Part,
+    PushConfig,
     Send,
     Status,
     StatusUpdate,
@@ -54,10 +56,32 @@ class _Message(Params, frozen=True):
     reference_task_ids: list[str] | None = None
 
 
+class _Authentication(Params, frozen=True):
+    schemes: tuple[str, ...] = ()
+    credentials: str | None = None
+
+
+class _Push(Params, frozen=True):
+    url: Text
+    id: str | None = None
+    token: str | None = None
+    authentication: _Authentication | None = None
+
+
+class _TaskPush(Params, frozen=True):
+    task_id: Text
+    push_notification_config: _Push
+
+
+class _AskPush(Params, frozen=True):
+    id: Text
+    push_notification_config_id: str | None = None
+
+
 class _Configuration(Params, frozen=True):
     history_length: Count | None = None
     blocking: bool | None = None
-    push_notification_config: dict[str, Any] | None = None
+    push_notification_config: _Push | None = None
 
 
 class _Send(Params, frozen=True):
@@ -84,7 +108,7 @@ class V03:
             message=_message_from(given.message),
             blocking=wanted.blocking is not False,
             history_length=wanted.history_length,
-            wants_push=bool(wanted.push_notification_config),
+            push=None if wanted.push_notification_config is None else _push_from(wanted.push_notification_config),
             metadata=given.metadata or {},
         )
 
@@ -94,6 +118,23 @@ class V03:
 
     def read_list(self, params: Any) -> ListTasks:  # noqa: ARG002
         raise A2AError(METHOD_NOT_FOUND, "tasks are listed since version 1.0")
+
+    def read_push(self, params: Any) -> tuple[str, PushConfig]:
+        given = read(params, _TaskPush)
+        return given.task_id, _push_from(given.push_notification_config)
+
+    def read_push_query(self, params: Any) -> tuple[str, str | None]:
+        given = read(params, _AskPush)
+        return given.id, given.push_notification_config_id or None
+
+    def push(self, task_id: str, config: PushConfig) -> Any:
+        return {"taskId": task_id, "pushNotificationConfig": {"id": config.config_id, "url": config.url}}
+
+    def pushes(self, task_id: str, configs: Sequence[PushConfig]) -> Any:
+        return [self.push(task_id, config) for config in configs]
+
+    def no_push(self) -> Any:
+        return None
 
     def task(self, task: Task) -> dict[str, Any]:
         return compact(
@@ -121,6 +162,19 @@ class V03:
             return {**about, "kind": "status-update", "status": _status(update.status), "final": update.final}
         chunk = {"artifact": artifact_object(update.artifact, _part), "append": update.append, "lastChunk": update.last}
         return {**about, "kind": "artifact-update", **chunk}
+
+
+def _push_from(given: _Push) -> PushConfig:
+    """Of several schemes the first: there is one text of credentials."""
+    about = given.authentication or _Authentication()
+    scheme = about.schemes[0] if about.schemes else None
+    return PushConfig(
+        url=given.url,
+        config_id=given.id or None,
+        token=given.token or None,
+        scheme=scheme,
+        credentials=about.credentials or None,
+    )
 
 
 def _status(status: Status) -> dict[str, Any]:

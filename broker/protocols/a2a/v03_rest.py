@@ -5,13 +5,24 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
 from broker.executions.attachments import padded
 from broker.protocols.a2a.errors import INVALID_PARAMS, METHOD_NOT_FOUND, A2AError
-from broker.protocols.a2a.model import ArtifactUpdate, ListTasks, Send, StatusUpdate, Task, TaskPage, TaskQuery, Update
+from broker.protocols.a2a.model import (
+    ArtifactUpdate,
+    ListTasks,
+    PushConfig,
+    Send,
+    StatusUpdate,
+    Task,
+    TaskPage,
+    TaskQuery,
+    Update,
+)
 from broker.protocols.a2a.v10 import V10
 
 _UNDERSCORE = re.compile(r"_([a-z])")
@@ -32,7 +43,7 @@ class V03Rest:
         configuration = {
             "historyLength": wanted.get("historyLength") or None,  # 0 stands for unset in this proto
             "returnImmediately": not wanted.get("blocking", False),
-            "taskPushNotificationConfig": wanted.get("pushNotification"),
+            "taskPushNotificationConfig": _push_of(wanted.get("pushNotification")),
         }
         said = {"message": _message_from(message), "configuration": configuration, "metadata": given.get("metadata")}
         return _new.read_send(said)
@@ -42,6 +53,26 @@ class V03Rest:
 
     def read_list(self, params: Any) -> ListTasks:  # noqa: ARG002
         raise A2AError(METHOD_NOT_FOUND, "tasks are listed since version 1.0")
+
+    def read_push(self, params: Any) -> tuple[str, PushConfig]:
+        """The SDK for Python sends the proto's request, that for JavaScript only the configuration in it."""
+        given = _camel(params)
+        config = _camel(given["config"]) if "config" in given else given
+        asked = _push_of(config.get("pushNotificationConfig")) or {}
+        return _new.read_push({"id": given.get("configId"), **asked, "taskId": given.get("taskId")})
+
+    def read_push_query(self, params: Any) -> tuple[str, str | None]:
+        return _new.read_push_query(params)
+
+    def push(self, task_id: str, config: PushConfig) -> Any:
+        name = f"tasks/{task_id}/pushNotificationConfigs/{config.config_id}"
+        return {"name": name, "pushNotificationConfig": {"id": config.config_id, "url": config.url}}
+
+    def pushes(self, task_id: str, configs: Sequence[PushConfig]) -> Any:
+        return {"configs": [self.push(task_id, config) for config in configs]}
+
+    def no_push(self) -> Any:
+        return {}
 
     def task(self, task: Task) -> dict[str, Any]:
         return _task(_new.task(task))
@@ -120,6 +151,18 @@ def _message_from(shape: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(parts, list):
         raise A2AError(INVALID_PARAMS, "request.content: parts are missing")
     return {**message, "parts": [_part_from(_camel(part)) for part in parts]}
+
+
+def _push_of(given: Any) -> dict[str, Any] | None:
+    """A configuration as 1.0 has it."""
+    if given is None:
+        return None
+    config = _camel(given)
+    if config.get("authentication") is not None:
+        about = _camel(config["authentication"])
+        schemes = about.get("schemes") or [None]
+        config["authentication"] = {"scheme": schemes[0], "credentials": about.get("credentials")}
+    return config
 
 
 def _raw(coded: Any, media_type: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
@@ -14,6 +15,7 @@ from broker.protocols.a2a.model import (
     ListTasks,
     Message,
     Part,
+    PushConfig,
     Send,
     Status,
     StatusUpdate,
@@ -67,10 +69,28 @@ class _Message(Params, frozen=True):
     reference_task_ids: tuple[str, ...] = ()
 
 
+class _Authentication(Params, frozen=True):
+    scheme: str | None = None
+    credentials: str | None = None
+
+
+class _Push(Params, frozen=True):
+    url: Text
+    id: str | None = None
+    task_id: str | None = None
+    token: str | None = None
+    authentication: _Authentication | None = None
+
+
+class _AskPush(Params, frozen=True):
+    task_id: Text
+    id: str | None = None
+
+
 class _Configuration(Params, frozen=True):
     history_length: Count | None = None
     return_immediately: bool = False
-    task_push_notification_config: dict[str, Any] | None = None
+    task_push_notification_config: _Push | None = None
 
 
 class _Send(Params, frozen=True):
@@ -107,7 +127,7 @@ class V10:
             message=_message_from(given.message),
             blocking=not wanted.return_immediately,
             history_length=wanted.history_length,
-            wants_push=bool(wanted.task_push_notification_config),
+            push=_push_from(asked) if (asked := wanted.task_push_notification_config) is not None else None,
             metadata=given.metadata or {},
         )
 
@@ -127,6 +147,25 @@ class V10:
             since=milliseconds(given.status_timestamp_after) if given.status_timestamp_after else None,
             with_artifacts=given.include_artifacts,
         )
+
+    def read_push(self, params: Any) -> tuple[str, PushConfig]:
+        given = read(usual(params, _Push), _Push)
+        if not given.task_id:
+            raise A2AError(INVALID_PARAMS, "taskId is missing")
+        return given.task_id, _push_from(given)
+
+    def read_push_query(self, params: Any) -> tuple[str, str | None]:
+        given = read(usual(params, _AskPush), _AskPush)
+        return given.task_id, given.id or None
+
+    def push(self, task_id: str, config: PushConfig) -> Any:
+        return {"taskId": task_id, "id": config.config_id, "url": config.url}
+
+    def pushes(self, task_id: str, configs: Sequence[PushConfig]) -> Any:
+        return {"configs": [self.push(task_id, config) for config in configs], "nextPageToken": ""}
+
+    def no_push(self) -> Any:
+        return {}
 
     def task(self, task: Task) -> dict[str, Any]:
         return compact(
@@ -161,6 +200,17 @@ class V10:
             shape["append"], shape["lastChunk"] = update.append, update.last
         shape["metadata"] = update.metadata
         return {"statusUpdate" if isinstance(update, StatusUpdate) else "artifactUpdate": shape}
+
+
+def _push_from(given: _Push) -> PushConfig:
+    about = given.authentication or _Authentication()
+    return PushConfig(
+        url=given.url,
+        config_id=given.id or None,
+        token=given.token or None,
+        scheme=about.scheme or None,
+        credentials=about.credentials or None,
+    )
 
 
 def _status(status: Status) -> dict[str, Any]:

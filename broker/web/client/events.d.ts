@@ -159,6 +159,7 @@ export interface ExecuteRequest {
   /** start no earlier, milliseconds since the epoch */
   notBefore?: number;
   onDisconnect?: OnDisconnect;
+  webhook?: WebhookRequest;
 }
 
 export interface ExecuteResponse {
@@ -1082,6 +1083,13 @@ export interface UserMessageTakenEvent {
   agent?: string;
   parentId?: string;
   data: UserMessageTaken;
+}
+
+/** Where events of the execution are posted to, signed by Standard Webhooks. `events`: their types, by default the three ends and `input:required`. `headers` are sent with each message. */
+export interface WebhookRequest {
+  url: string;
+  events?: readonly string[];
+  headers?: Record<string, string>;
 }
 
 /** An event as a stream gives it. */

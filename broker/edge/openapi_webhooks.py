@@ -1,0 +1,16 @@
+"""Webhooks in the description of the HTTP interface."""
+
+from __future__ import annotations
+
+from broker.http.openapi_parts import ID, JSON, Json, ok, operation
+
+
+def list_webhooks() -> Json:
+    return operation(
+        "listWebhooks",
+        "The webhooks of an execution, and what became of them",
+        "executions:read",
+        ok(200, "Without what is secret of them.", {JSON: "WebhookList"}),
+        parameters=(ID,),
+        errors=(404,),
+    )
