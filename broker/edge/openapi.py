@@ -12,9 +12,8 @@ import msgspec
 
 from broker.base.reasons import CloseReason
 from broker.base.settings import Scope
-from broker.edge.openapi_webhooks import list_webhooks
+from broker.edge.openapi_webhooks import WebhookList, list_webhooks
 from broker.executions import types as api
-from broker.executions.hooked import WebhookList
 from broker.http import message_openapi as messages
 from broker.http.openapi_parts import (
     ID,

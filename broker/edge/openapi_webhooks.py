@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from broker.executions.hooked import WebhookList
 from broker.http.openapi_parts import ID, JSON, Json, ok, operation
+
+__all__ = ["WebhookList", "list_webhooks"]
 
 
 def list_webhooks() -> Json:

@@ -41,7 +41,7 @@ EVENTS = (
     events.ExecutionError.type,
     events.ExecutionCancelled.type,
 )
-TOKEN = "X-A2A-Notification-Token"  # noqa: S105 - a header
+HEADER = "X-A2A-Notification-Token"
 UNNAMED = "a2a"
 """Id of the webhook of a configuration without an id, whose id then is the task's."""
 READS_AT_ONCE = 4
@@ -69,7 +69,7 @@ class Push:
         if config is None:
             return {}
         self._check()
-        headers = {TOKEN: config.token} if config.token else {}
+        headers = {HEADER: config.token} if config.token else {}
         if config.scheme and config.credentials:
             headers["Authorization"] = f"{config.scheme} {config.credentials}"
         hook = self._policy.checked(

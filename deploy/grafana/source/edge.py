@@ -164,6 +164,33 @@ EDGE = Dashboard(
             ],
         ),
         Row(
+            "Webhooks",
+            [
+                Panel(
+                    "Events for webhooks, by result",
+                    "`retried` while a receiver is away. `failed` was given up: see `webhook_failed` in the log.",
+                    "ops",
+                    [Query(rate("runcast_webhooks_total", "result"), "{{result}}")],
+                    stack=True,
+                ),
+                Panel(
+                    "From append to receiver, p99",
+                    "Some ten milliseconds, and the receiver's own time; longer after it was away.",
+                    "s",
+                    [
+                        Query(quantile(0.99, "runcast_webhook_delay_seconds", HERE), "in all"),
+                        Query(quantile(0.99, "runcast_webhook_duration_seconds", HERE), "the receiver's own time"),
+                    ],
+                ),
+                Panel(
+                    "Webhooks looked after",
+                    "At 256 an edge takes no more at a time.",
+                    "short",
+                    [Query(f"sum by (instance) (runcast_webhooks_held{{{HERE}}})", "{{instance}}")],
+                ),
+            ],
+        ),
+        Row(
             "Redis, as edges see it",
             [
                 Panel(
