@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
 START_SECONDS = 20.0
 WAIT_SECONDS = 15.0
-ALL_SCOPES = DEFAULT_SCOPES | {"events:publish", "executions:debug", "ops:read", "admin"}
+ALL_SCOPES = DEFAULT_SCOPES | {"events:publish", "jobs:run", "executions:debug", "ops:read", "admin"}
 
 
 def token_for(user: str, *, org: str = "default", scopes: Collection[str] = DEFAULT_SCOPES, ttl: float = 3600.0) -> str:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FOLDERS = {
-    "broker": ("base", "live auth", "log", "streams executions", "ops webhooks", "http", "protocols", "edge", "cli"),
+    "broker": ("base", "live auth", "log", "streams executions", "ops webhooks jobs", "http", "protocols", "edge", "cli"),
     "emitter": ("wire tracing", "settings", "store", "publishing", "worker testing", "integrations demo", "__main__"),
 }
 """From the lowest to the highest; those on one line are siblings. What else stands in `emitter` itself is a leaf."""

@@ -21,6 +21,8 @@ _SAME: dict[frozenset[str], frozenset[str]] = {}
 
 MAX_TIME = 32_503_680_000  # the year 3000
 MAX_TOKEN_ID = 256
+AGENTS = "runcast_agents"
+"""The claim with the agents whose jobs a token of scope `jobs:run` may run."""
 T = TypeVar("T")
 
 _NUMBER = re.compile(r"\d{1,11}(\.\d{1,9})?\Z", re.ASCII)
@@ -38,7 +40,8 @@ class ClaimNames(msgspec.Struct, frozen=True):
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """Times are unix seconds. `scopes` holds known ones only, and is None where the token has no claim about them."""
+    """Times are unix seconds. `scopes` holds known ones only, and is None where the token has no claim about them.
+    `agents` are those whose jobs it may run; None: all."""
 
     subject: str
     expires_at: float
@@ -49,6 +52,7 @@ class Claims(msgspec.Struct, frozen=True):
     token_id: str | None = None
     issuer: str | None = None
     audiences: tuple[str, ...] = ()
+    agents: frozenset[str] | None = None
 
 
 def read_claims(payload: bytes, names: ClaimNames = ClaimNames()) -> Claims:  # noqa: B008 - frozen
@@ -65,6 +69,7 @@ def read_claims(payload: bytes, names: ClaimNames = ClaimNames()) -> Claims:  # 
         token_id=_token_id(given),
         issuer=_text(given, "iss"),
         audiences=tuple(_texts(given, "aud")),
+        agents=frozenset(_texts(given, AGENTS)) if AGENTS in given else None,
     )
 
 

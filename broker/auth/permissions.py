@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -26,6 +26,14 @@ def require_execution(identity: Identity, execution_id: str | None) -> None:
     if identity.execution_id is not None and identity.execution_id != execution_id:
         headers = {"WWW-Authenticate": CHALLENGE}
         raise Problem(403, "forbidden", "this ticket is for another stream", headers=headers)
+
+
+def require_agents(identity: Identity, agents: Iterable[str]) -> None:
+    """403 unless the identity may run the jobs of these agents."""
+    for agent in agents:
+        if identity.agents is not None and agent not in identity.agents:
+            headers = {"WWW-Authenticate": CHALLENGE}
+            raise Problem(403, "forbidden", f"this token may not run agent {agent[:64]!r}", headers=headers)
 
 
 def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identity:

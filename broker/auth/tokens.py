@@ -16,7 +16,7 @@ from typing import Any
 import jwt
 from jwt.algorithms import HMACAlgorithm
 
-from broker.auth.claims import SCOPES, UNSCOPED, BadClaim, ClaimNames, Claims, read_claims
+from broker.auth.claims import AGENTS, SCOPES, UNSCOPED, BadClaim, ClaimNames, Claims, read_claims
 from broker.auth.keys import Keys, VerifyKey, secret_key
 from broker.auth.refusals import Reason, Unauthorized, UnknownKey
 from broker.base.identity import LEEWAY_SECONDS, Identity
@@ -160,6 +160,7 @@ def _identity(claims: Claims, unscoped: frozenset[str]) -> Identity:
         claims.expires_at,
         issued_at=claims.issued_at,
         subject=_shown(claims.subject, owner),
+        agents=claims.agents,
     )
 
 
@@ -185,6 +186,7 @@ def mint(
     issuer: str | None = None,
     audience: str | None = None,
     names: ClaimNames = ClaimNames(),  # noqa: B008 - frozen
+    agents: Collection[str] | None = None,
 ) -> str:
     """A token for `runcast token` and for tests, good for `ttl` seconds from `now`. `ValueError` for a weak secret or
     an unknown scope, `InvalidEvent` for a user or org that cannot be."""
@@ -201,4 +203,6 @@ def mint(
         "jti": secrets.token_hex(16),
     }
     claims |= {name: value for name, value in (("iss", issuer), ("aud", audience)) if value is not None}
+    if agents is not None:
+        claims[AGENTS] = sorted(agents)
     return jwt.encode(claims, secret, "HS256")

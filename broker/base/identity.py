@@ -15,7 +15,8 @@ class Identity(msgspec.Struct, frozen=True):
     `expires_at` and `issued_at` are the token's `exp` and `iat` (unix seconds). `execution_id` is set by a ticket that
     is good for one execution only; `ticket` is the digest of that ticket, `ticket_use` how often it
     has been used. `actor` is who really asks, when an admin
-    acts for `owner`. `subject` is the token's subject where the owner's name is only its digest.
+    acts for `owner`. `subject` is the token's subject where the owner's name is only its digest. `agents` are those
+    whose jobs it may run; None: all.
     """
 
     owner: Owner
@@ -28,6 +29,7 @@ class Identity(msgspec.Struct, frozen=True):
     ticket_use: int = 0
     issued_at: float | None = None
     subject: str | None = None
+    agents: frozenset[str] | None = None
 
     @property
     def principal(self) -> Owner:

@@ -23,6 +23,7 @@ from broker.base.reasons import (
     CloseReason,
     ExecuteResult,
     HistorySource,
+    JobStep,
     PublishResult,
     RedisOp,
     RejectReason,
@@ -96,6 +97,8 @@ class Metrics:
         self.auth_failures = self._counters("auth_failures", "Requests refused for who asked", "reason", AuthFailure)
         self.publishes = self._counters("publish", "Publishes over HTTP", "result", PublishResult)
         self.executes = self._counters("executes", "Requests to execute", "result", ExecuteResult)
+        self.jobs = self._counters("jobs", "Jobs of workers over HTTP by what became of them", "step", JobStep)
+        self.job_claims = self._gauge("job_claims", "Workers over HTTP that wait for a job here")
 
     def _webhooks(self) -> None:
         self.webhooks = self._counters("webhooks", "Events for webhooks and their fates", "result", WebhookResult)

@@ -131,6 +131,24 @@ class WebhookResult(StrEnum):
     LOST = "lost"
 
 
+class JobStep(StrEnum):
+    """What became of a job of a worker over HTTP."""
+
+    CLAIMED = "claimed"
+    REPEATED = "repeated"
+    """The answer to its claim was lost, and the worker asked again."""
+    ENDED = "ended"
+    """The worker published its end."""
+    RELEASED = "released"
+    RETRYING = "retrying"
+    FAILED = "failed"
+    """The worker gave it back for a failure, and no attempt was left."""
+    LOST = "lost"
+    """The worker renewed it, or gave it back, when it had it no longer."""
+    CUT = "cut"
+    """An edge has ended it, as it was over a limit or did not follow a cancel."""
+
+
 class RedisOp(StrEnum):
     """What a Redis round trip was for."""
 

@@ -36,7 +36,9 @@ class UnknownSetting(InvalidSetting):
         self.allowed = hint
 
 
-Scope = Literal["executions:read", "executions:write", "events:publish", "executions:debug", "ops:read", "admin"]
+Scope = Literal[
+    "executions:read", "executions:write", "events:publish", "jobs:run", "executions:debug", "ops:read", "admin"
+]
 """What a token may let do; README, section Tokens."""
 
 _BASE = "an http or https URL without query, such as https://agents.example.com"

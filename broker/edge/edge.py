@@ -28,6 +28,7 @@ from broker.base.settings import Settings
 from broker.base.version import version
 from broker.edge import collector
 from broker.edge.admin import admin_app
+from broker.edge.job_parts import job_parts
 from broker.edge.openapi import build_openapi
 from broker.edge.serving import SHUTDOWN_SECONDS, owned, serving
 from broker.edge.signing import claim_names, static_key
@@ -128,6 +129,7 @@ class Edge:
                 self._subscription(),
                 self._loopback(),
                 self._background(),
+                self._job_parts(),
                 self._admin_listener(),
                 self._public_listener(),
                 self._drain(),
@@ -269,6 +271,11 @@ class Edge:
             yield
 
     @contextlib.asynccontextmanager
+    async def _job_parts(self) -> AsyncIterator[None]:
+        async with job_parts(self.redis, self.settings, self.metrics) as self._jobs:
+            yield
+
+    @contextlib.asynccontextmanager
     async def _admin_listener(self) -> AsyncIterator[None]:
         metrics, settings = self.metrics, self.settings
         metrics.ready.set_function(lambda: all(self._ready().values()))
@@ -305,6 +312,7 @@ class Edge:
         self._log.info("edge_draining", edge=self.id, viewers=len(self.streams), seconds=self.settings.drain_seconds)
         self._public.draining = True
         self.ops.drain()
+        self._jobs.drain()
         last_seconds = 0.0  # a second signal ends it at once
         try:
             # Also without viewers: proxies must first see that this edge is not ready.
@@ -329,18 +337,13 @@ class Edge:
         app.middlewares.append(self._responses.middleware)
         commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
         gateway = Gateway(
-            settings,
-            self.authenticator,
-            self.admission,
-            self.streams,
-            commands,
-            self.metrics,
-            self._tracer,
+            settings, self.authenticator, self.admission, self.streams, commands, self.metrics, self._tracer,
             self._responses,
             self.webhooks.policy,
-        )
+        )  # fmt: skip
         openapi = msgspec.json.encode(build_openapi(version()))
-        api = Api(settings, self.redis, self.authenticator, self.streams, self.ops, gateway, self.metrics, openapi)
+        of_edge = (self.redis, self.authenticator, self.streams, self.ops)
+        api = Api(settings, *of_edge, gateway, self._jobs.api(gateway), self.metrics, openapi)
         app.on_shutdown.append(lambda _: api.aclose())
         app.add_routes(api.routes())
         chat = AiSdk(gateway.for_protocol(StreamProtocol.AI_SDK))

@@ -14,6 +14,7 @@ from broker.base.reasons import CloseReason
 from broker.base.settings import Scope
 from broker.edge.openapi_webhooks import WebhookList, list_webhooks
 from broker.executions import types as api
+from broker.http import jobs_openapi as jobs
 from broker.http import message_openapi as messages
 from broker.http.openapi_parts import (
     ID,
@@ -37,6 +38,7 @@ from broker.http.openapi_parts import (
     query,
     ref,
 )
+from broker.jobs import types as job_types
 from broker.ops import types as ops_types
 from broker.ops.types import OpsSnapshot
 from broker.protocols import openapi as protocols
@@ -57,8 +59,8 @@ def build_openapi(version: str) -> Json:
             "summary": "Stream what AI agents are doing to the people who wait for them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": name} for name in ("executions", "streams", "operations", *protocols.TAGS)],
-        "paths": {**_execution_paths(), **_stream_paths(), **_operations_paths(), **protocols.paths()},
+        "tags": [{"name": name} for name in ("executions", "streams", jobs.TAG, "operations", *protocols.TAGS)],
+        "paths": _execution_paths() | _stream_paths() | jobs.paths() | _operations_paths() | protocols.paths(),
         "components": {
             "schemas": _plain(_schemas()),
             "parameters": {parameter["name"]: parameter for parameter in (*OWNER, *STREAM, *TRACE)},
@@ -80,9 +82,8 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
 
 
 def _schemas() -> Json:
-    _, schemas = msgspec.json.schema_components(
-        [*_BODIES, *protocols.BODIES, *messages.BODIES, *CATALOGUE, Envelope], ref_template=REF
-    )
+    bodies = (*_BODIES, *jobs.BODIES, *protocols.BODIES, *messages.BODIES, *CATALOGUE, Envelope)
+    _, schemas = msgspec.json.schema_components(bodies, ref_template=REF)
     schemas = _named(schemas)
     head = schemas.pop("Envelope")
     names = {event.type: event.__name__ + "Event" for event in CATALOGUE}
@@ -112,7 +113,7 @@ def _schemas() -> Json:
 def _say_what_is_always_there(schemas: Json) -> None:
     """Structs that leave nothing out have all their members, null where they are unset; requests may leave out what has
     a default, whatever they leave out otherwise."""
-    for module in (api, ops_types, events):
+    for module in (api, job_types, ops_types, events):
         for name in schemas.keys() & vars(module).keys():
             config = getattr(module, name).__struct_config__
             if not (config.omit_defaults or config.forbid_unknown_fields):
@@ -340,6 +341,7 @@ def _publish() -> Json:
                 pattern="^[A-Za-z0-9_.-]{1,64}$",
             ),
             header("Producer-Seq", "the first event's number: from 1, without gaps", type="integer", minimum=1),
+            *jobs.ATTEMPT_HEADERS,
             *parameter_refs(TRACE),
         ),
         body={JSON: "PublishRequest", NDJSON: "PublishRequest"},

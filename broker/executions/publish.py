@@ -16,6 +16,7 @@ from broker.base.fairness import Slices
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.base.settings import Settings
+from broker.executions.attempts import Under, as_attempt, begin
 from broker.executions.types import PublishRequest, PublishResponse
 from emitter.errors import HookFailed, InvalidEvent, PayloadTooLarge
 from emitter.events import (
@@ -70,7 +71,7 @@ _STATE = Selection(Field.STATE)
 
 
 class Gate(NamedTuple):
-    """Which log the events of a request are for, and what they pass on the way."""
+    """Which log the events of a request are for, and what they pass on the way. `under`: the attempt of a worker."""
 
     identity: Identity
     execution_id: str
@@ -79,6 +80,7 @@ class Gate(NamedTuple):
     redact: Redactor
     max_bytes: int
     trace: Trace | None = None
+    under: Under | None = None
 
 
 def edge_hooks(settings: Settings) -> tuple[Named, ...]:
@@ -219,14 +221,14 @@ def _read_event(line: bytes, gate: Gate) -> _Passed:
     if gate.max_bytes and len(line) > 2 * gate.max_bytes:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
-    event = _speak_for_oneself(_decode(request), gate.identity)
+    event = _speak_for_oneself(_decode(request), gate)
     if not gate.hooks:
         return _Passed(request, event)
     origin = Origin(
         user=gate.identity.owner.user,
         org=gate.identity.owner.org,
         execution_id=gate.execution_id,
-        agent=request.agent,
+        agent=_agent(request, gate),
         request_id=request.request_id or gate.request_id,
         source="http",
     )
@@ -265,20 +267,26 @@ def _prepare(passed: _Passed, gate: Gate) -> Prepared:
         redact=gate.redact,
         ts=request.ts,
         request_id=request.request_id or gate.request_id,
-        agent=request.agent,
+        agent=_agent(request, gate),
         parent_id=request.parent_id,
         traceparent=None if gate.trace is None else gate.trace.parent,
         max_bytes=gate.max_bytes,
     )
 
 
-def _speak_for_oneself(event: Event, identity: Identity) -> Event:
+def _agent(request: PublishRequest, gate: Gate) -> str | None:
+    return request.agent or (gate.under.agent if gate.under else None) or None
+
+
+def _speak_for_oneself(event: Event, gate: Gate) -> Event:
     """The event, with the name of who publishes it where it has one. Raises `Problem` 403."""
     if (why := NOT_PUBLISHED.get(event.type)) is not None:
         raise Problem(403, "event-not-publishable", f"{event.type} cannot be published: {why}", event=event.type)
+    if gate.under is not None:
+        return as_attempt(event, gate.under)
     if isinstance(event, ExecutionCancelled):
-        require(identity, "executions:write")
-        return msgspec.structs.replace(event, by=identity.name)
+        require(gate.identity, "executions:write")
+        return msgspec.structs.replace(event, by=gate.identity.name)
     return event
 
 
@@ -292,6 +300,32 @@ async def exists(redis: Redis, owner: Owner, execution_id: str) -> bool:
     client: Any = redis
     row = await client.hmget(owner.execution(execution_id).record, *_STATE.names)
     return _STATE.read(row).exists
+
+
+async def publish_under(
+    redis: Redis,
+    under: Under,
+    gate: Gate,
+    events: Sequence[Prepared],
+    producer: tuple[str, int],
+    limits: LogLimits,
+) -> PublishResponse:
+    """`publish` under an attempt: `Superseded` if a newer one has taken over. Each attempt numbers its events anew."""
+    owner, execution_id = gate.identity.owner, gate.execution_id
+    await begin(redis, owner, execution_id, under, events, limits, gate.redact)
+    name, first_seq = producer
+    if name:
+        name = f"{under.attempt}.{name}"
+        await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=False)
+    fence: dict[str, Any] = {"attempt": under.attempt, "mode": "claimed"}
+    added = 0
+    for lot in _lots(events):
+        appended = await append(
+            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, limits=limits, **fence
+        )
+        added, first_seq = added + appended.added, first_seq + len(lot)
+    await _plan_expiries(redis, member(owner, execution_id), events)
+    return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 
 
 async def publish(
@@ -353,6 +387,11 @@ async def _look_after(
     name = member(owner, execution_id)
     if _hold_fields(events, limits):
         await plan(redis, DUE, {name: await redis_ms(redis) + limits.unheld_lease_seconds * 1000})
+    await _plan_expiries(redis, name, events)
+
+
+async def _plan_expiries(redis: Redis, name: str, events: Sequence[Prepared]) -> None:
+    """Have the reaper close the questions that expire; `name` is the execution's `member`."""
     asked = [found for event in events if (found := _EXPIRES.match(event.mark))]
     await plan(redis, EXPIRIES, {f"{name} {found[1]}": int(found[2]) for found in asked})
 

@@ -24,7 +24,16 @@ from broker.base.reasons import RedisOp
 from broker.base.request_context import request_id_of
 from broker.base.settings import Settings
 from broker.executions import hooked
-from broker.executions.publish import Gate, edge_hooks, exists, may_begin, publish, read_events, read_producer
+from broker.executions.publish import (
+    Gate,
+    edge_hooks,
+    exists,
+    may_begin,
+    publish,
+    publish_under,
+    read_events,
+    read_producer,
+)
 from broker.executions.takes import Takes
 from broker.executions.types import (
     AgentInfo,
@@ -48,13 +57,14 @@ from broker.http.gateway import (
     Gateway,
     idempotency_key,
 )
+from broker.http.jobs import SCOPE, JobsApi
 from broker.http.message_api import MessageApi
 from broker.http.paths import execution_of
 from broker.ops.stream import Ops
 from broker.streams.reconnect import for_event_source
 from broker.streams.request import is_compact
 from broker.streams.service import Streams
-from emitter.events import State
+from emitter.events import TERMINAL_STATE_OF, State
 from emitter.store import announcements
 from emitter.store.append import limits_of
 from emitter.tracing.trace import Trace
@@ -78,6 +88,7 @@ class Api:
         streams: Streams,
         ops: Ops,
         gateway: Gateway,
+        jobs: JobsApi,
         metrics: Metrics,
         openapi: bytes,
     ) -> None:
@@ -88,6 +99,7 @@ class Api:
         self._ops = ops
         self._gateway = gateway
         self._commands = gateway.commands
+        self._jobs = jobs
         self._metrics = metrics
         self._redact = Redactor(settings.redact_keys)
         self._hooks = edge_hooks(settings)
@@ -122,6 +134,7 @@ class Api:
             web.post("/api/admin/revocations", self.revoke),
             web.delete("/api/admin/revocations", self.take_back),
             web.get("/openapi.json", self.openapi),
+            *self._jobs.routes(),
         ]
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -215,26 +228,37 @@ class Api:
             return await anext(pages, None)
 
     async def post_events(self, request: web.Request) -> web.Response:
-        identity = await self._gateway.identify(request, "events:publish", rate=PUBLISHES)
+        is_worker = "Attempt" in request.headers or "Fence" in request.headers
+        identity = await self._gateway.identify(request, SCOPE if is_worker else "events:publish", rate=PUBLISHES)
         execution_id = execution_of(request)
         with self._gateway.span(request, "publish", execution=execution_id) as span:
-            return await self._publish(request, identity, execution_id, span.trace)
+            return await self._publish(request, identity, execution_id, span.trace, is_worker=is_worker)
 
     async def _publish(
-        self, request: web.Request, identity: Identity, execution_id: str, trace: Trace | None
+        self, request: web.Request, identity: Identity, execution_id: str, trace: Trace | None, *, is_worker: bool
     ) -> web.Response:
-        owner, max_bytes = identity.owner, self._limits.max_event_bytes
-        gate = Gate(identity, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace)
+        fenced = under = None
         try:
+            if is_worker:
+                identity, fenced, under = await self._jobs.attempt_of(request, identity, execution_id)
+            owner, max_bytes = identity.owner, self._limits.max_event_bytes
+            gate = Gate(
+                identity, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace, under
+            )
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"
             body = await self._gateway.read_body(request, MAX_BODY_BYTES if ndjson else self._value_bytes)
             async with self._preparing(request, identity, body):
                 events = await read_events(body, gate, ndjson=ndjson)
-            if may_begin(events) and not await exists(self._redis, owner, execution_id):
+            if under is None and may_begin(events) and not await exists(self._redis, owner, execution_id):
                 await self._gateway.count_start(identity)
             with self._metrics.redis_call(RedisOp.APPEND):
-                answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
+                if under is None:
+                    answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
+                else:
+                    answer = await publish_under(self._redis, under, gate, events, producer, self._limits)
+            if fenced is not None and any(event.type in TERMINAL_STATE_OF for event in events):
+                await self._jobs.end(fenced)
         except Exception as error:
             self._metrics.publishes[_publish_result(error)].inc()
             raise

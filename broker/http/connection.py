@@ -179,6 +179,12 @@ def outcome_of(request: web.Request) -> web.StreamResponse | None:
         del outcome, result  # or this frame, in the error's traceback, would hold the error
 
 
+def may_have_left(request: web.Request) -> bool:
+    """Whether the client has closed its sending side at least: it is gone, or still reads the answer."""
+    transport = request.transport
+    return transport is None or transport.is_closing() or bool(getattr(request.protocol, "has_ended", False))
+
+
 async def announce_end(request: web.Request, response: web.StreamResponse) -> None:
     """A signal for `on_response_prepare`: `Connection: close` keeps clients from sending another request."""
     if isinstance(request.protocol, Connection) and request.protocol.is_last:

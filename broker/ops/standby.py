@@ -1,8 +1,8 @@
 """Looks after executions while no worker lives.
 
 Workers take over executions of lost workers, end those that a process left, and close inputs that have expired. If no
-worker lives, or a deployment has none, the edges do it: viewers then see that an execution waits for another worker,
-instead of `running` and silence. The reaper's lock lets one edge at a time do the work.
+such worker lives (workers over HTTP do none of it), the edges do it: viewers then see that an execution waits for
+another worker, instead of `running` and silence. The reaper's lock lets one edge at a time do the work.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ class Standby:
         while True:
             await asyncio.sleep(STEP_SECONDS if is_needed else LOOK_SECONDS)
             try:
-                was_needed, is_needed = is_needed, not await announcements.live_workers(self._redis)
+                was_needed, is_needed = is_needed, not await self._has_reapers()
                 if is_needed:
                     await self._reaper.step()
                 elif was_needed:
                     await self._reaper.release_lock()
             except (RedisError, *GONE) as error:
                 self._log.warning("standby_failed", error=type(error).__name__)
+
+    async def _has_reapers(self) -> bool:
+        return any(not worker.over_http for worker in await announcements.live_workers(self._redis))

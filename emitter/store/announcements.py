@@ -39,7 +39,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a worker announces of itself. `loop_lag_ms` is how late its event loop woke it for this announcement; times
-    are in milliseconds since the epoch."""
+    are in milliseconds since the epoch. `over_http`: an edge announces it, as it has no Redis; it reaps nothing."""
 
     id: str
     host: str
@@ -50,6 +50,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     loop_lag_ms: float | None = None
     rss_bytes: int | None = None
     started_at: int | None = None
+    over_http: bool = False
 
 
 def rss_bytes() -> int | None:
@@ -78,6 +79,14 @@ async def announce(redis: Redis, info: WorkerInfo) -> None:
             pipe.zrem(WORKERS, *expired)
             pipe.hdel(WORKER_INFO, *expired)
         await pipe.execute()
+
+
+async def renew(redis: Redis, worker: str, running: int) -> None:
+    """Announce a worker again as it was announced last, unless that is forgotten."""
+    client: Any = redis
+    stored: bytes | None = await client.hget(WORKER_INFO, worker)
+    if stored is not None and (info := _worker_info(stored)) is not None:
+        await announce(redis, msgspec.structs.replace(info, running=running))
 
 
 async def retire(redis: Redis, worker: str) -> None:

@@ -134,6 +134,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return member(self.owner, self.execution_id)
 
 
+class Lease(NamedTuple):
+    """What is renewed of a job."""
+
+    record: str
+    attempt: int
+
+
 class Renewal(NamedTuple):
     """`ended`: the log is closed; `lost`: another worker or attempt has the execution; `away`: Redis had an error."""
 
@@ -208,10 +215,10 @@ async def waiting(redis: Redis, agents: Sequence[str]) -> dict[str, int]:
         return dict(zip(agents, await pipe.execute(), strict=True))
 
 
-async def read(redis: Redis, agents: Sequence[str], worker: str, *, count: int, block_ms: int) -> list[Entry]:
+async def read(redis: Redis, agents: Sequence[str], worker: str, *, count: int, block_ms: int | None) -> list[Entry]:
     """New jobs, at most `count` of each agent.
 
-    Waits up to `block_ms`, which must be below the client's socket timeout.
+    Waits up to `block_ms`, which must be below the client's socket timeout; not at all if it is `None`.
     """
     streams: dict[Any, Any] = {jobs_key(agent): ">" for agent in agents}
     reply = await redis.xreadgroup(JOBS_GROUP, worker, streams, count=count, block=block_ms)
@@ -344,7 +351,7 @@ async def forget_consumers(redis: Redis, agent: str, worker: str) -> None:
 # --- leases ----------------------------------------------------------------------------------------------------------
 
 
-async def renew(redis: Redis, jobs: Sequence[Job], worker: str, lease_ms: int) -> list[Renewal]:
+async def renew(redis: Redis, jobs: Sequence[Job | Lease], worker: str, lease_ms: int) -> list[Renewal]:
     """Renew the leases of all running executions in one round trip; the renewals are in the order of `jobs`."""
     async with redis.pipeline(transaction=False) as pipe:
         client: Any = pipe

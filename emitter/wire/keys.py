@@ -114,6 +114,8 @@ EXPIRIES = JOBS + "expiries"
 """Sorted set: `member` of an execution, a blank and the id of an input by the time (ms) at which it expires."""
 SCHEDULES = JOBS + "schedules"
 """Hash: name of a schedule → how far it has come (JSON of `emitter.worker.scheduler.Mark`)."""
+FENCE_SECRET = JOBS + "fence-secret"
+"""String: what edges sign the fences of workers over HTTP with."""
 JOBS_GROUP = "workers"
 # Webhooks have a slot of their own as well.
 WEBHOOKS = PREFIX + ":{webhooks}:due"
@@ -138,6 +140,11 @@ REVOCATIONS_TAKEN_BACK = PREFIX + ":revocations:taken-back"
 def jobs_key(agent: str) -> str:
     """Stream of the jobs waiting for one agent; its consumer group is `JOBS_GROUP`."""
     return JOBS + "q:" + agent
+
+
+def held_jobs_key(worker: str) -> str:
+    """Hash: `member` of each execution that a worker over HTTP has → JSON of `broker.jobs.held.HeldJob`."""
+    return JOBS + "held:" + worker
 
 
 def member(owner: Owner, execution_id: str) -> str:

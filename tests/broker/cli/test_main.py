@@ -85,14 +85,14 @@ def test_token_has_the_claims_that_edges_look_for(
 
 
 def test_the_development_token_may_all_but_administer(redis_url: str) -> None:
-    """Whoever tries `serve --dev` can start, publish, debug and see the operations."""
+    """Whoever tries `serve --dev` can start, publish, run jobs, debug and see the operations."""
     edge = EdgeProcess(redis_url, "--dev")
     with contextlib.closing(edge):
         edge.start().wait_ready()
         link = re.search(r"http://127\.0\.0\.1:\d+/#token=(\S+)", edge.log_text())
         assert link is not None
         claims = jwt.decode(link[1], EDGE_SECRET, ["HS256"])
-    expected = {"executions:read", "executions:write", "events:publish", "executions:debug", "ops:read"}
+    expected = {"executions:read", "executions:write", "events:publish", "jobs:run", "executions:debug", "ops:read"}
     assert (claims["sub"], set(claims["scope"].split())) == ("dev", expected)
 
 

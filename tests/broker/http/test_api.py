@@ -37,6 +37,8 @@ STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 DONE = ExecutionComplete(result={"ok": True}, duration=1.0)
 STATUS = {"type": "status", "data": {"status": "s", "message": "m"}}
 
+REF = {"executionId": "ex_1", "attempt": 1, "fence": "f"}
+
 # method, path, scope, a body that is accepted
 ROUTES: list[tuple[str, str, str, Any]] = [
     ("GET", BASE + "/ex_1/stream", "executions:read", None),
@@ -50,6 +52,9 @@ ROUTES: list[tuple[str, str, str, Any]] = [
     ("POST", BASE + "/ex_1/input", "executions:write", {"inputId": "i", "value": "x"}),
     ("POST", "/api/agent/stream-tickets", "executions:read", {}),
     ("GET", "/api/agent/agents", "executions:read", None),
+    ("POST", "/api/agent/jobs/claim", "jobs:run", {"worker": "w", "agents": ["a"], "waitSeconds": 0}),
+    ("POST", "/api/agent/jobs/renew", "jobs:run", {"worker": "w", "jobs": []}),
+    ("POST", "/api/agent/jobs/release", "jobs:run", {"worker": "w", "jobs": [REF]}),
     ("POST", "/api/admin/revocations", "admin", {"jti": "j"}),
     ("DELETE", "/api/admin/revocations", "admin", {"jti": "j"}),
 ]

@@ -1,0 +1,70 @@
+"""Publishing over HTTP under an attempt, as the worker that has claimed the execution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+
+from emitter.errors import UnknownExecution
+from emitter.events import Event, ExecutionCancelled, ExecutionStarted
+from emitter.store.append import LogLimits, append, prepare
+from emitter.wire.ids import now_ms
+from emitter.wire.keys import Owner
+from emitter.wire.prepared import DROPPED, Prepared, Redaction
+from emitter.wire.record import Cancel, Field, Selection
+
+STARTED_PRODUCER = "http-start"
+_UNDER = Selection(Field.STATE, Field.AGENT, Field.TASK, Field.CANCEL)
+
+
+class Under(NamedTuple):
+    """The attempt, and what the record knows of the execution. `is_waiting`: the attempt has not begun."""
+
+    attempt: int
+    agent: str
+    task: str
+    is_waiting: bool
+    cancel: Cancel | None
+
+
+async def read_under(redis: Redis, owner: Owner, execution_id: str, attempt: int) -> Under:
+    """Raises `UnknownExecution`. Whether the attempt is still the newest is for the append to decide."""
+    client: Any = redis
+    record = _UNDER.read(await client.hmget(owner.execution(execution_id).record, *_UNDER.names))
+    if not record.exists:
+        raise UnknownExecution(execution_id)
+    return Under(attempt, record.agent, record.task or "", record.state == "queued", record.cancel)
+
+
+def as_attempt(event: Event, under: Under) -> Event:
+    """The event with what only the record knows: the number of the attempt, and who asked for the cancel."""
+    if isinstance(event, ExecutionStarted):
+        return msgspec.structs.replace(event, attempt=under.attempt)
+    if isinstance(event, ExecutionCancelled):
+        asked = under.cancel or Cancel()
+        return msgspec.structs.replace(event, by=asked.by, reason=event.reason or asked.reason)
+    return event
+
+
+async def begin(
+    redis: Redis,
+    owner: Owner,
+    execution_id: str,
+    under: Under,
+    events: Sequence[Prepared],
+    limits: LogLimits,
+    redact: Redaction,
+) -> None:
+    """Write the `execution:started` of an attempt that begins with another event. Raises the `AppendRefused` family."""
+    first = next((event for event in events if event is not DROPPED), None)
+    if not under.is_waiting or first is None or first.type == ExecutionStarted.type:
+        return
+    event = ExecutionStarted(task=under.task, started_at=now_ms(), attempt=under.attempt)
+    started = prepare(event, execution_id, redact=redact, agent=under.agent or None, max_bytes=limits.max_event_bytes)
+    await append(
+        redis, owner, execution_id, [started], producer=STARTED_PRODUCER, first_seq=under.attempt,
+        attempt=under.attempt, mode="claimed", limits=limits,
+    )  # fmt: skip

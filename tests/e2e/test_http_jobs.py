@@ -1,0 +1,377 @@
+"""Workers over HTTP: claiming, publishing under an attempt, renewing and giving back, over real edges and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from broker.auth.tokens import mint
+from broker.cli.embedded import EmbeddedRedis
+from tests.edges import SECRET, EdgeProcess, call, edges, token_for
+from tests.http_workers import (
+    BASE,
+    HttpWorker,
+    announced,
+    execute,
+    ref,
+    state_of,
+    types_of,
+    until_ended,
+)
+
+LEASE_SECONDS = 2.0
+_agents = (f"agent-{number}" for number in itertools.count(1))
+
+
+@pytest.fixture(scope="module")
+def redis_of_jobs() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pair(redis_of_jobs: EmbeddedRedis) -> Iterator[list[EdgeProcess]]:
+    with edges(redis_of_jobs.url, 2, lease_seconds=LEASE_SECONDS, executes_per_minute=0) as started:
+        yield started
+
+
+@pytest.fixture
+def agent() -> str:
+    """An agent that no other test has."""
+    return next(_agents)
+
+
+# --- claim -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_is_claimed_run_and_ended(pair: list[EdgeProcess], agent: str) -> None:
+    """A worker that only speaks HTTP runs an execution that was started over HTTP: all that the contract says is in the
+    job, and the log has one beginning and one end."""
+    about = {"name": agent, "description": "d", "timeLimit": 60, "maxAttempts": 2, "inputSchema": {"type": "object"}}
+    worker = await announced(pair, about)
+    given = {"params": {"a": 1}, "metadata": {"m": 2}, "conversationId": "c1"}
+    execution_id = await execute(pair[0], agent, **given)
+    job = await worker.one()
+    fence = job.pop("fence")
+    assert len(fence) > 32
+    assert job == {
+        "executionId": execution_id,
+        "owner": {"user": "alice", "org": "default"},
+        "agent": agent,
+        "task": "t",
+        "attempt": 1,
+        "leaseSeconds": LEASE_SECONDS,
+        "limits": {"maxAttempts": 2, "timeLimit": 60.0, "idleLimit": None},
+        "budget": None,
+        "requestId": job["requestId"],
+        "traceparent": job["traceparent"],
+        "failed": 0,
+        "lost": 0,
+        **given,
+    }
+    job["fence"] = fence
+    assert (await worker.start(job)).status == 202
+    assert (await worker.publish(job, "thinking", thought="hm")).status == 202
+    assert [each["state"] for each in await worker.renew(job)] == ["held"]
+    assert (await worker.complete(job, {"ok": True})).status == 202
+    assert await types_of(pair[1], execution_id) == [
+        "execution:queued", "execution:started", "thinking", "execution:complete",
+    ]  # fmt: skip
+    assert (await until_ended(pair[0], execution_id))["result"] == {"ok": True}
+    assert [each["why"] for each in await worker.renew(job)] == ["ended"]
+
+
+async def test_an_agent_is_known_by_its_claim(pair: list[EdgeProcess], agent: str) -> None:
+    """Before a worker claims, its agent is unknown (422); then executions are accepted, and clients see what the worker
+    says of it, and who looks at the workers sees the worker."""
+    refused = await call(pair[0].port, "POST", "/api/agent/execute", token_for("a"), {"task": "t", "agent": agent})
+    assert (refused.status, refused.body["type"]) == (422, "urn:runcast:problem:unknown-agent")
+    await announced(pair, {"name": agent, "description": "Looks things up", "inputModes": ["image/*"]})
+    await execute(pair[0], agent)
+    listed = await call(pair[1].port, "GET", "/api/agent/agents", token_for("a"))
+    (found,) = [each for each in listed.body["agents"] if each["name"] == agent]
+    assert (found["description"], found["inputModes"]) == ("Looks things up", ["image/*"])
+
+
+async def test_a_claim_waits_for_a_job(pair: list[EdgeProcess], agent: str) -> None:
+    """A waiting claim is answered as soon as a job is queued, at whichever edge; without one it ends in time as 204."""
+    worker = await announced(pair, agent)
+    began = time.monotonic()
+    assert await worker.claim(0.5) == []
+    assert 0.4 < time.monotonic() - began < 3
+    waiting = asyncio.create_task(worker.one(10))
+    await asyncio.sleep(0.3)
+    queued_at = time.monotonic()
+    await execute(pair[1], agent)
+    await waiting
+    assert time.monotonic() - queued_at < 1
+
+
+async def test_hundreds_wait_and_each_job_has_one_worker(pair: list[EdgeProcess], agent: str) -> None:
+    """Three hundred workers with one token wait at two edges, and others are answered meanwhile. Of a hundred jobs each
+    goes to one worker."""
+    await announced(pair, agent)
+    workers = [HttpWorker([edge], [agent]) for edge in pair for _ in range(150)]
+    waiting = [asyncio.create_task(worker.claim(8)) for worker in workers]
+    await asyncio.sleep(1)
+    ids = [await execute(pair[number % 2], agent) for number in range(100)]
+    found = [(job["executionId"], job["attempt"]) for jobs in await asyncio.gather(*waiting) for job in jobs]
+    assert len(set(found)) == len(found)  # leases end meanwhile, and the next attempts are others
+    assert {execution_id for execution_id, attempt in found if attempt == 1} == set(ids)
+
+
+async def test_room_for_several(pair: list[EdgeProcess], agent: str) -> None:
+    """A claim brings as many jobs as the worker has room for, of all of its agents, and leaves the others."""
+    other = next(_agents)
+    worker = await announced(pair, agent, other)
+    for number in range(5):
+        await execute(pair[0], [agent, other][number % 2])
+    assert len(await worker.claim(5, max=3)) == 3
+    assert len(await worker.claim(5, max=3)) == 2
+    assert await worker.claim(0, max=3) == []
+
+
+async def test_the_answer_to_a_claim_is_lost(pair: list[EdgeProcess], agent: str) -> None:
+    """A worker that asks again, saying that it has nothing, gets the same attempt with the same fence, from any edge.
+    It is not told again of what it has, nor of what it has begun; and another worker gets nothing."""
+    worker = await announced(pair, agent)
+    await execute(pair[0], agent)
+    lost = await worker.one()
+    assert await HttpWorker(pair, [agent]).claim(0, running=[]) == []
+    (again,) = await worker.claim(0, running=[])
+    assert again == lost
+    assert await worker.claim(0, running=[ref(lost)]) == []
+    assert await worker.claim(0) == []
+    await worker.start(again)
+    assert await worker.claim(0, running=[]) == []
+
+
+async def test_the_edge_dies_while_a_claim_waits(
+    redis_of_jobs: EmbeddedRedis, pair: list[EdgeProcess], agent: str
+) -> None:
+    """The claim breaks off, the worker asks another edge, and the job that came meanwhile is there."""
+    await announced(pair, agent)
+    with edges(redis_of_jobs.url, 1, lease_seconds=LEASE_SECONDS) as (doomed,):
+        worker = HttpWorker([doomed, pair[0]], [agent])
+        waiting = asyncio.create_task(worker.claim(20))
+        await asyncio.sleep(0.5)
+        doomed.kill()
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            await waiting
+        await execute(pair[1], agent)
+        assert (await worker.one())["attempt"] == 1
+
+
+async def test_a_stopping_edge_lets_go(redis_of_jobs: EmbeddedRedis, agent: str) -> None:
+    """An edge that drains answers those who wait at once."""
+    with edges(redis_of_jobs.url, 1, drain_seconds=1) as (edge,):
+        waiting = asyncio.create_task(HttpWorker([edge], [agent]).claim(30))
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        await asyncio.to_thread(edge.stop)
+        assert await waiting == []
+        assert time.monotonic() - began < 6
+
+
+async def test_a_worker_that_hangs_up_takes_no_job(pair: list[EdgeProcess], agent: str) -> None:
+    """A claim whose worker has gone takes nothing: the next worker has the job at once."""
+    worker = await announced(pair, agent)
+    for _ in range(5):
+        leaving = asyncio.create_task(worker.claim(30))
+        await asyncio.sleep(0.2)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    await execute(pair[0], agent)
+    assert (await HttpWorker(pair, [agent]).one(3))["attempt"] == 1
+
+
+# --- fences ----------------------------------------------------------------------------------------------------------
+
+
+async def test_only_the_worker_of_an_attempt_publishes_under_it(pair: list[EdgeProcess], agent: str) -> None:
+    """A fence is good for one execution, attempt and worker's token; anything else is refused, and nothing is in the
+    log."""
+    worker = await announced(pair, agent)
+    ids = [await execute(pair[0], agent) for _ in range(2)]
+    first, second = await worker.claim(5, max=2)
+    stranger = HttpWorker(pair, [agent], token=token_for("stranger", scopes={"jobs:run"}))
+    cases: list[tuple[HttpWorker, dict[str, Any], int, str]] = [
+        (worker, {**first, "fence": second["fence"]}, 403, "bad-fence"),
+        (worker, {**first, "attempt": 2}, 403, "bad-fence"),
+        (worker, {**first, "fence": first["fence"][:-1] + "A" + first["fence"][-1:]}, 403, "bad-fence"),
+        (worker, {**first, "fence": "nonsense"}, 403, "bad-fence"),
+        (stranger, first, 403, "bad-fence"),
+    ]
+    for who, job, status, slug in cases:
+        answer = await who.publish(job, "thinking", thought="mine")
+        assert (answer.status, answer.body["type"]) == (status, "urn:runcast:problem:" + slug), job
+        assert [each["why"] for each in await who.renew(job)] == ["fence"]
+        assert (await who.release(job))["state"] == "lost"
+    headers = {"Attempt": "1"}
+    answer = await call(pair[0].port, "POST", f"{BASE}/{ids[0]}/events", worker.token, {}, headers=headers)
+    assert answer.status == 400
+    assert {(await types_of(pair[0], each))[-1] for each in ids} == {"execution:queued"}
+
+
+async def test_an_attempt_that_was_given_up_is_fenced(pair: list[EdgeProcess], agent: str) -> None:
+    """What is published under an attempt that another one has followed is refused with 409, also its end."""
+    worker, other = await announced(pair, agent), HttpWorker(pair, [agent])
+    execution_id = await execute(pair[0], agent)
+    job = await worker.one()
+    await worker.start(job)
+    assert (await worker.release(job))["state"] == "released"
+    for answer in (await worker.publish(job, "thinking", thought="x"), await worker.complete(job)):
+        assert (answer.status, answer.body["type"]) == (409, "urn:runcast:problem:superseded")
+        assert answer.body["attempt"] == 2
+    assert [each["why"] for each in await worker.renew(job)] == ["superseded"]
+    second = await other.one()
+    assert (second["executionId"], second["attempt"]) == (execution_id, 2)
+    assert (await other.complete(second, 2)).status == 202
+    assert (await until_ended(pair[0], execution_id))["result"] == 2
+    again = await other.complete(second, 3)
+    assert (again.status, again.body["type"]) == (409, "urn:runcast:problem:execution-ended")
+
+
+async def test_scopes_and_agents_of_tokens(pair: list[EdgeProcess], agent: str) -> None:
+    """Jobs need `jobs:run`, which no other scope implies; a token may be limited to some agents."""
+    worker = HttpWorker(pair, [agent], token=token_for("o", scopes={"admin", "events:publish", "executions:write"}))
+    for step, body in (("claim", {"agents": [agent]}), ("renew", {"jobs": []}), ("release", {"jobs": []})):
+        answer = await worker.ask(step, **body)
+        assert (answer.status, answer.body["requiredScope"]) == (403, "jobs:run")
+    limited = mint(SECRET, "o", scopes={"jobs:run"}, ttl=60, now=time.time(), agents=[agent])
+    worker = HttpWorker(pair, [agent], token=limited)
+    assert await worker.claim(0) == []
+    answer = await worker.ask("claim", agents=[agent, "other"], waitSeconds=0)
+    assert (answer.status, answer.body["detail"]) == (403, "this token may not run agent 'other'")
+
+
+# --- publish ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_attempt_begins_without_saying_so(pair: list[EdgeProcess], agent: str) -> None:
+    """If a worker's first event is another one, the edge writes `execution:started` before it, once; and a repeat with
+    the same producer number appends nothing, in each attempt anew."""
+    worker = await announced(pair, agent)
+    execution_id = await execute(pair[0], agent)
+    for attempt in (1, 2):
+        job = await worker.one()
+        producer = {"Producer-Id": "p", "Producer-Seq": "1"}
+        answers = [await worker.publish(job, "thinking", producer, thought="hm") for _ in range(2)]
+        assert [answer.body["appended"] for answer in answers] == [1, 0]
+        if attempt == 1:
+            await worker.release(job)
+    state = await state_of(pair[0], execution_id)
+    assert (state["status"], state["attempt"]) == ("running", 2)
+    assert await types_of(pair[0], execution_id) == [
+        "execution:queued", "execution:started", "thinking", "execution:superseded", "execution:started", "thinking",
+    ]  # fmt: skip
+    await worker.complete(job)
+
+
+async def test_a_worker_cannot_publish_what_is_not_its_own(pair: list[EdgeProcess], agent: str) -> None:
+    """Answers and attempts are written by others."""
+    worker = await announced(pair, agent)
+    await execute(pair[0], agent)
+    job = await worker.one()
+    for type_, data in (
+        ("execution:superseded", {"fromSeq": 1, "attempt": 9}),
+        ("input:received", {"inputId": "i", "value": 1, "by": "me"}),
+    ):
+        answer = await worker.publish(job, type_, **data)
+        assert (answer.status, answer.body["type"]) == (403, "urn:runcast:problem:event-not-publishable")
+    await worker.complete(job)
+
+
+# --- cancel, answers -------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancel_reaches_the_worker_within_a_second(pair: list[EdgeProcess], agent: str) -> None:
+    """A renewal that waits returns with who cancelled and why; the worker's end has both, whatever it says itself."""
+    worker = await announced(pair, agent)
+    execution_id = await execute(pair[0], agent)
+    job = await worker.one()
+    await worker.start(job)
+    waiting = asyncio.create_task(_until(worker, job, "cancel"))
+    await asyncio.sleep(0.2)
+    asked_at = time.monotonic()
+    path, why = f"{BASE}/{execution_id}/cancel", {"reason": "enough"}
+    assert (await call(pair[1].port, "POST", path, token_for("alice"), why)).status == 202
+    renewed = await waiting
+    assert time.monotonic() - asked_at < 1
+    assert renewed["cancel"] == {"by": "alice", "reason": "enough"}
+    assert (await worker.publish(job, "execution:cancelled", by="mallory")).status == 202
+    state = await until_ended(pair[0], execution_id)
+    assert (state["status"], state["cancelled"]) == ("cancelled", {"reason": "enough", "by": "alice"})
+
+
+async def _until(worker: HttpWorker, job: dict[str, Any], state: str) -> dict[str, Any]:
+    while True:
+        (renewed,) = await worker.renew(job, wait_seconds=5)
+        if renewed["state"] == state:
+            return renewed
+
+
+async def test_a_cancel_before_the_claim_ends_it(pair: list[EdgeProcess], agent: str) -> None:
+    """Nobody gets the job of an execution that was cancelled while it waited."""
+    worker = await announced(pair, agent)
+    execution_id = await execute(pair[0], agent)
+    await call(pair[0].port, "POST", f"{BASE}/{execution_id}/cancel", token_for("alice"), {})
+    assert await worker.claim(1) == []
+    assert (await state_of(pair[0], execution_id))["status"] == "cancelled"
+
+
+async def test_the_answer_to_a_question_comes_with_the_renewal(pair: list[EdgeProcess], agent: str) -> None:
+    """A worker that asks a person hears the answer by its renewal, at once, and as often as it asks."""
+    worker = await announced(pair, agent)
+    execution_id = await execute(pair[0], agent)
+    job = await worker.one()
+    await worker.start(job)
+    await worker.publish(job, "input:required", inputId="q1", prompt="Which?", kind="text")
+    waiting = asyncio.create_task(_until_answered(worker, job))
+    await asyncio.sleep(0.2)
+    asked_at = time.monotonic()
+    given = {"inputId": "q1", "value": "blue"}
+    assert (await call(pair[1].port, "POST", f"{BASE}/{execution_id}/input", token_for("alice"), given)).status == 202
+    (answer,) = await waiting
+    assert time.monotonic() - asked_at < 1
+    assert (answer["inputId"], answer["value"], answer["by"]) == ("q1", "blue", "alice")
+    (again,) = await worker.renew(job, waitingFor=["q1", "q2"])
+    assert again["answers"] == [answer]
+    await worker.complete(job)
+
+
+async def _until_answered(worker: HttpWorker, job: dict[str, Any]) -> list[Any]:
+    while True:
+        (renewed,) = await worker.renew(job, wait_seconds=5, waitingFor=["q1"])
+        if renewed["answers"]:
+            return list(renewed["answers"])
+
+
+# --- release, retry --------------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_is_tried_again_and_counts(pair: list[EdgeProcess], agent: str) -> None:
+    """A job that is given back for a failure waits as long as the worker says, then for some seconds, until its
+    attempts are used up: then it fails with the worker's words."""
+    worker = await announced(pair, {"name": agent, "maxAttempts": 3})
+    execution_id = await execute(pair[0], agent)
+    job = await worker.one()
+    released_at = time.monotonic()
+    released = await worker.release(job, error="busy", retryAfterSeconds=1.5)
+    assert (released["state"], released["retryAfterSeconds"]) == ("retrying", 1.5)
+    assert (await worker.release(job, error="busy"))["state"] == "lost"
+    second = await worker.one(15)
+    assert time.monotonic() - released_at > 1.4
+    assert (second["attempt"], second["failed"]) == (2, 1)
+    released = await worker.release(second, error="busy")
+    assert 1 <= released["retryAfterSeconds"] <= 2
+    third = await worker.one(15)
+    assert (await worker.release(third, error="no luck", code="gave_up"))["state"] == "failed"
+    state = await until_ended(pair[0], execution_id)
+    assert (state["status"], state["error"]["error"], state["error"]["code"]) == ("failed", "no luck", "gave_up")
