@@ -1,0 +1,3 @@
+module runcast.example/worker
+
+go 1.21
