@@ -132,7 +132,7 @@ def load_agents(where: str) -> Agents:
     if not isinstance(found, Agents):
         what = f"has no {attribute!r}" if found is None else f"{attribute!r} in it is a {type(found).__name__}"
         raise CannotStart(f"{where!r} is not an Agents object: module {module_name!r} {what}")
-    if not len(found):
+    if not len(found) and not found.schedules:
         raise CannotStart(f"{where!r} has no agents registered")
     return found
 

@@ -37,9 +37,12 @@ class HttpWorker:
         self.jobs += found
         return found
 
-    async def one(self, wait_seconds: float = 10, **body: Any) -> dict[str, Any]:
-        """The next job; there must be one."""
-        (job,) = await self.claim(wait_seconds, **body)
+    async def one(self, seconds: float = 10, **body: Any) -> dict[str, Any]:
+        """The next job; there must be one in time."""
+        async with asyncio.timeout(seconds + 5):
+            while not (found := await self.claim(min(seconds, 5), **body)):
+                pass
+        (job,) = found
         return job
 
     async def publish(self, job: Mapping[str, Any], type_: str, headers: Mapping[str, str] = {}, **data: Any) -> Answer:

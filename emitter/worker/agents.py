@@ -154,6 +154,7 @@ class Agents:
         cron: str | None = None,
         timezone: str | None = None,
         overlap: bool = True,
+        elsewhere: bool = False,
     ) -> None:
         """Start an execution of a registered agent at every tick: one, however many workers have this schedule. Its
         `metadata` is {"schedule": name, "tick": ms since the epoch}.
@@ -167,11 +168,12 @@ class Agents:
                 rules for clock changes.
             timezone: IANA name of the timezone of `cron`; UTC by default.
             overlap: False to skip a tick while the execution of the last one has not ended.
+            elsewhere: True if other workers run the agent, such as those over HTTP: it need not be registered here.
 
         After a time without workers only the latest missed tick is started. Raises `ValueError` for a schedule that is
         not valid, `ImportError` if a library is missing.
         """
-        if agent not in self._agents:
+        if agent not in self._agents and not elsewhere:
             raise ValueError(f"schedule {name!r}: no agent {agent!r} is registered before it")
         if name in self._schedules:
             raise ValueError(f"schedule {name!r} is registered twice")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import deque
@@ -31,7 +32,10 @@ class JobPrefetch:
         self._recovery_due = 0.0
 
     async def fetch(self, free: int) -> None:
-        """Read at most `free` jobs; wait for the first."""
+        """Read at most `free` jobs; wait for the first. A worker that only has schedules waits for none."""
+        if not self._agents:
+            await asyncio.sleep(self._block_ms / 1000)
+            return
         if not self._grouped:
             for agent in self._agents:
                 await jobs.ensure_group(self._redis, agent)

@@ -94,7 +94,7 @@ class Worker:
         observer: Observer = Observer(),  # noqa: B008 - it keeps nothing
         tracer: Tracer = Tracer(),  # noqa: B008 - nor does this one
     ) -> None:
-        if not len(agents):
+        if not len(agents) and not agents.schedules:
             raise ValueError("no agent is registered")
         self.id = _new_worker_id()
         self.agents = agents
