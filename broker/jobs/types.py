@@ -181,8 +181,8 @@ class JobCancel(_Answer, frozen=True):
 
 
 class JobAnswer(_Answer, frozen=True):
-    """The answer to a question: the value, by whom, and when (milliseconds since the epoch). `by` is `expired` for a
-    question whose time is over."""
+    """The answer to a question: the value, by whom, and when (milliseconds since the epoch). `by` is
+    `system:expired` for a question whose time is over."""
 
     input_id: str
     value: Any

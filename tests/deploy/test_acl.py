@@ -21,6 +21,7 @@ from emitter.wire.ids import now_ms
 from emitter.wire.keys import ABANDONED, AGENTS_KNOWN, EDGES, REVOCATIONS, Owner, jobs_key, ticket_key
 from tests.deploy.acl_server import SERVERS, AclServer, Usage, acl_server, granted, users
 from tests.edges import ALL_SCOPES, EdgeProcess, Follower, call, edge, eventually, stream_path, token_for
+from tests.http_workers import HttpWorker
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +35,7 @@ WORKER = {"lease_seconds": 1, "grace_seconds": 0, "admin_port": 0}
 # executions waiting is counted again. Workers look for the job of an execution that waits again. The doctor counts
 # edges over a connection that ends at once, so whose it was may stay unknown.
 APPEND = {"script|load", "xrevrange", "hlen", "hsetnx"}
-SELDOM = {"edge": {"unsubscribe", "exists", "xread", "zcount", "zscore"}, "worker": {"xrange"}, "publisher": set[str]()}
+SELDOM = {"edge": {"unsubscribe", "exists", "zcount", "zscore"}, "worker": {"xrange"}, "publisher": set[str]()}
 # Sent while a connection is made, before anybody can be asked whose it is.
 CONNECTING = {"select", "client", "ping"}
 
@@ -199,6 +200,20 @@ async def test_events_are_published_over_http(stand: Stand) -> None:
         assert answer.status in (200, 201, 202), answer
 
 
+async def test_a_worker_over_http_claims_and_runs(stand: Stand) -> None:
+    """An edge waits for jobs, claims and renews for a worker without Redis, and takes them back."""
+    worker = HttpWorker([stand.edge], ["far"])
+    waiting = asyncio.create_task(worker.one())
+    execution_id = await execute(stand, "far", "ida")
+    job = await waiting
+    await worker.start(job)
+    assert [each["state"] for each in await worker.renew(job, wait_seconds=0.2)] == ["held"]
+    assert (await worker.release(job, error="busy", retryAfterSeconds=0))["state"] == "retrying"
+    again = await worker.one()
+    assert (again["executionId"], again["attempt"]) == (execution_id, 2)
+    assert (await worker.complete(again)).status == 202
+
+
 @pytest.fixture
 async def emitter(stand: Stand) -> AsyncIterator[AgentEmitter]:
     async with AgentEmitter("hal", "ex_own", redis_url=stand.server.url("publisher")) as opened:
@@ -274,7 +289,8 @@ FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
         ("SUBSCRIBE", "news"),
         ("EVAL", "return redis.call('GET', 'session:1')", "0"),
         ("EVAL", "return redis.call('GET', KEYS[1])", "1", "session:1"),
-        ("XREADGROUP", "GROUP", "workers", "me", "STREAMS", jobs_key("counter"), ">"),
+        ("XGROUP", "DESTROY", jobs_key("counter"), "workers"),
+        ("XTRIM", jobs_key("counter"), "MAXLEN", "0"),
     ],
     "worker": [
         ("GET", "session:1"),

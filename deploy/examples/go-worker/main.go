@@ -4,8 +4,8 @@
 //	go run .                                                        # in this folder
 //	runcast run word-count "how many words are these" --follow
 //
-// It is four workers, each with one job at a time. On SIGTERM their jobs go to other workers. broker/jobs/README.md has
-// the protocol.
+// It is four workers, each with one job at a time. On SIGTERM their jobs go to other workers. deploy/WORKERS.md has the
+// protocol.
 package main
 
 import (
