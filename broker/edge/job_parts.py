@@ -17,6 +17,7 @@ from broker.jobs.fences import Fences
 from broker.jobs.held import HeldJobs
 from broker.jobs.leases import Leases
 from broker.jobs.signals import JobSignals
+from broker.jobs.waiting import WaitingJobs
 from emitter.store.append import limits_of
 from emitter.store.control import ControlChannel
 from emitter.store.lifecycle import Lifecycle
@@ -48,6 +49,7 @@ class JobParts:
 @contextlib.asynccontextmanager
 async def job_parts(redis: Redis, settings: Settings, metrics: Metrics) -> AsyncIterator[JobParts]:
     parts = JobParts(redis, settings, metrics)
-    async with owned(parts.signals.run(), "job-signals"):
+    waiting = WaitingJobs(redis, metrics)
+    async with owned(parts.signals.run(), "job-signals"), owned(waiting.run(), "jobs-waiting"):
         yield parts
     await parts.control.aclose()

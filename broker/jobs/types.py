@@ -25,6 +25,7 @@ WorkerId = Annotated[
     str,
     Meta(pattern="^[A-Za-z0-9_.-]{1,128}$", description="name of the process, unique among those with this token"),
 ]
+AgentName = Annotated[str, Meta(pattern="^[a-z0-9_.-]{1,64}$", description="name of an agent")]
 Wait = Annotated[
     float,
     Meta(ge=0, le=MAX_WAIT_SECONDS, description="how long the edge may wait before it answers, seconds"),
@@ -73,13 +74,16 @@ class ClaimRequest(_Request, frozen=True):
     an earlier claim was lost (without `running` they are not: their leases end). `concurrency` and `host` are for
     people who look at the workers."""
 
-    agents: Annotated[list[str | JobAgent], Meta(min_length=1, max_length=MAX_AGENTS)]
+    agents: Annotated[list[AgentName | JobAgent], Meta(min_length=1, max_length=MAX_AGENTS)]
     worker: WorkerId
     max: Annotated[int, Meta(ge=1, le=MAX_JOBS)] = 1
     wait_seconds: Wait = 20.0
     running: Annotated[list[JobRef], Meta(max_length=MAX_HELD)] | None = None
     concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     host: Annotated[str, Meta(max_length=253)] = ""
+
+    def __post_init__(self) -> None:
+        _ = self.described  # names are checked there
 
     @property
     def described(self) -> dict[str, JobAgent]:

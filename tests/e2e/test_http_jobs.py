@@ -191,6 +191,29 @@ async def test_a_worker_that_hangs_up_takes_no_job(pair: list[EdgeProcess], agen
     assert (await HttpWorker(pair, [agent]).one(3))["attempt"] == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"agents": []}, "$.agents"),
+        ({"agents": ["Not a name"]}, "$.agents[0]"),
+        ({"agents": ["name\n"]}, ""),
+        ({"agents": [{"name": "a", "timeLimit": 0}]}, "$.agents[0]"),
+        ({"agents": [{"name": "a", "maxAttempts": 0}]}, "$.agents[0]"),
+        ({"agents": [{"name": "a", "inputModes": ["text"]}]}, "$.agents[0]"),
+        ({"agents": ["a"], "max": 0}, "$.max"),
+        ({"agents": ["a"], "waitSeconds": 61}, "$.waitSeconds"),
+        ({"agents": ["a"], "worker": "a b"}, "$.worker"),
+        ({"agents": ["a"], "wait": 1}, ""),
+    ],
+)
+async def test_a_claim_that_is_wrong(pair: list[EdgeProcess], body: dict[str, Any], path: str) -> None:
+    """422, with the place; members of an agent that an edge does not know are no error."""
+    answer = await HttpWorker(pair, []).ask("claim", **body)
+    assert (answer.status, answer.body.get("path", "")) == (422, path), answer.body
+    known = {"name": "a", "acceptsSomething": True}
+    assert (await HttpWorker(pair, []).ask("claim", agents=[known], waitSeconds=0)).status == 204
+
+
 # --- fences ----------------------------------------------------------------------------------------------------------
 
 

@@ -91,6 +91,28 @@ WORKERS = Dashboard(
             ],
         ),
         Row(
+            "Workers over HTTP, as edges see them",
+            [
+                Panel(
+                    "Jobs, by what became of them",
+                    "`lost`: the worker heard that it has the job no longer. `cut`: an edge has ended it, as it was"
+                    " over a limit or did not follow a cancel.",
+                    "ops",
+                    [Query(rate("runcast_jobs_total", "step", ALL), "{{step}}")],
+                    width=12,
+                    stack=True,
+                ),
+                Panel(
+                    "Claims that wait",
+                    "Workers with room for a job, by edge.",
+                    "short",
+                    [Query(f"sum by (instance) (runcast_job_claims{{{ALL}}})", "{{instance}}")],
+                    width=12,
+                    stack=True,
+                ),
+            ],
+        ),
+        Row(
             "What they write",
             [
                 Panel(
