@@ -110,6 +110,8 @@ class Claims:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, GONE_SECONDS)):
                     await waiter.woken.wait()
+        if not waiter.woken.is_set() and not is_gone():
+            await asyncio.sleep(min(seconds, GONE_SECONDS))  # it asked a draining edge, and will ask again at once
         return False
 
     async def _announce(self, wanted: Wanted) -> None:

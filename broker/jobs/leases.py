@@ -136,6 +136,8 @@ class Leases:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(GONE_SECONDS, ends_at - now, due_at - now)):
                     await woken.wait()
+        if not is_gone():
+            await asyncio.sleep(min(left, GONE_SECONDS))  # a draining edge, which will be asked again at once
         return False
 
     async def _look(self, worker: str, known: Sequence[tuple[HeldRef, Fenced | None]]) -> Seen:

@@ -17,6 +17,7 @@ from redis.crc import key_slot
 
 from emitter import AgentEmitter
 from emitter.wire.keys import Owner
+from tests import http_workers
 from tests.clusters import SLOTS, Node, cluster, sentinels
 from tests.edges import ROOT, EdgeProcess, Follower, call, edges, stream_path, token_for
 
@@ -90,6 +91,25 @@ async def test_an_execution_is_run_watched_answered_and_cancelled(
         assert viewer.events[-1].type == "execution:cancelled"
         listed = await call(both[0].port, "GET", "/a2a/tasks?contextId=c", ALICE, headers={"A2A-Version": "1.0"})
         assert {task["id"] for task in listed.body["tasks"]} == {asking, sleeping}
+
+
+@pytest.mark.parametrize("topology", [sentinel, sharded])
+async def test_workers_over_http(topology: Callable[[], contextlib.AbstractContextManager[str]]) -> None:
+    """Edges find, wait for and renew the jobs of workers over HTTP, whose owners lie on different shards."""
+    with topology() as url, edges(url, 2) as both:
+        over_http = await http_workers.announced(both, "far")
+        for user in ("u1", "u2", "u3", "u4"):
+            waiting = asyncio.create_task(over_http.one(8))
+            await asyncio.sleep(0.2)
+            execution_id = await http_workers.execute(both[0], "far", user)
+            job = await waiting
+            renewing = asyncio.create_task(over_http.renew(job, wait_seconds=4))
+            await asyncio.sleep(0.3)
+            cancel = f"{http_workers.BASE}/{execution_id}/cancel"
+            assert (await call(both[1].port, "POST", cancel, token_for(user), {})).status == 202
+            async with asyncio.timeout(2):
+                assert [each["state"] for each in await renewing] == ["cancel"]
+            assert (await over_http.publish(job, "execution:cancelled")).status == 202
 
 
 class Failing(NamedTuple):
