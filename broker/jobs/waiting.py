@@ -31,8 +31,8 @@ class WaitingJobs(Collector):
 
     async def run(self) -> None:
         while True:
-            await self.look()
             await asyncio.sleep(EVERY_SECONDS)
+            await self.look()
 
     async def look(self) -> None:
         """Ask once. Raises no Redis errors."""

@@ -243,7 +243,7 @@ async def test_bad_json_is_a_400(ready: Edge, method: str, path: str, scope: str
     """What is not JSON, or not UTF-8, is malformed."""
     for body in (b"{", b"nonsense", b"\xff"):
         check_problem(await ask(ready, method, path, body), 400, "malformed")
-    names = ("task", "reason", "inputId", "executionId", "jti", "type")
+    names = ("task", "reason", "inputId", "executionId", "jti", "type", "worker")
     answers = [await ask(ready, method, path, b'{"%b":"\xff"}' % name.encode()) for name in names]
     assert {answer.status for answer in answers} == {400, 422}, "400 where the field is known"
 
