@@ -127,14 +127,15 @@ class Leases:
 
     async def _wait(self, woken: asyncio.Event, left: float, due_in: float | None, is_gone: Callable[[], bool]) -> bool:
         """Wait for news; false if nobody waits for them any more, or it took too long."""
-        ends_at = asyncio.get_running_loop().time() + left
-        due_at = asyncio.get_running_loop().time() + (left if due_in is None else due_in)
+        began = asyncio.get_running_loop().time()
+        ends_at = began + left
+        due_at = ends_at if due_in is None else min(ends_at, began + due_in)
         while not (is_gone() or self.draining.is_set()):
             now = asyncio.get_running_loop().time()
             if woken.is_set() or now >= due_at:
                 return now < ends_at
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(GONE_SECONDS, ends_at - now, due_at - now)):
+                async with asyncio.timeout(min(GONE_SECONDS, due_at - now)):
                     await woken.wait()
         if not is_gone():
             await asyncio.sleep(min(left, GONE_SECONDS))  # a draining edge, which will be asked again at once

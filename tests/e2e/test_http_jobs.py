@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +14,10 @@ import pytest
 
 from broker.auth.tokens import mint
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import SECRET, EdgeProcess, call, edges, token_for
+from tests.edges import ROOT, SECRET, EdgeProcess, call, edges, token_for
 from tests.http_workers import (
     BASE,
+    OPERATOR,
     HttpWorker,
     announced,
     execute,
@@ -340,6 +343,19 @@ async def _until(worker: HttpWorker, job: dict[str, Any], state: str) -> dict[st
             return renewed
 
 
+async def test_a_renewal_waits_for_a_third_of_the_lease(pair: list[EdgeProcess], agent: str) -> None:
+    """Not longer, however long it was told to wait, also for an agent whose limits end much later."""
+    worker = await announced(pair, {"name": agent, "timeLimit": 600, "idleLimit": 500})
+    await execute(pair[0], agent)
+    job = await worker.one()
+    for _ in range(3):
+        began = time.monotonic()
+        (renewed,) = await worker.renew(job, wait_seconds=30)
+        assert renewed["state"] == "held"
+        assert LEASE_SECONDS / 3 - 0.1 < time.monotonic() - began < LEASE_SECONDS
+    await worker.complete(job)
+
+
 async def test_a_cancel_before_the_claim_ends_it(pair: list[EdgeProcess], agent: str) -> None:
     """Nobody gets the job of an execution that was cancelled while it waited."""
     worker = await announced(pair, agent)
@@ -374,6 +390,52 @@ async def _until_answered(worker: HttpWorker, job: dict[str, Any]) -> list[Any]:
         (renewed,) = await worker.renew(job, wait_seconds=5, waitingFor=["q1"])
         if renewed["answers"]:
             return list(renewed["answers"])
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_requests_of_the_page(pair: list[EdgeProcess]) -> None:
+    """The commands of deploy/WORKERS.md, in their order, do what the page says."""
+    page = (ROOT / "deploy" / "WORKERS.md").read_text()
+    lines = [line.removeprefix("    ") for line in page.splitlines() if line.startswith("    ")]
+    helper = next(line for line in lines if line.startswith("post() {"))
+    claim, started, delta, renew, release = commands(lines)
+    await HttpWorker(pair, ["translator"], name="w1").claim(0)
+    await asyncio.sleep(1.1)
+    execution_id = await execute(pair[0], "translator", task="Good morning")
+    job = (await bash(pair[0], helper, claim))["jobs"][0]
+    assert (job["executionId"], job["task"], job["limits"]["timeLimit"]) == (execution_id, "Good morning", 600)
+    given = {"ID": execution_id, "ATTEMPT": str(job["attempt"]), "FENCE": job["fence"]}
+    for publish in (started, delta):
+        assert (await bash(pair[0], helper, publish, **given))["appended"] == 1
+    assert (await bash(pair[0], helper, renew, **given))["jobs"][0]["state"] == "held"
+    assert (await bash(pair[0], helper, release, **given))["jobs"][0]["state"] == "released"
+
+
+def commands(lines: list[str]) -> list[str]:
+    """Those that call `post`, each until its quotes are closed and no line is continued."""
+    found: list[str] = []
+    is_open = False
+    for line in lines:
+        if is_open:
+            found[-1] += "\n" + line
+        elif line.startswith("post "):
+            found.append(line)
+        else:
+            continue
+        is_open = found[-1].count("'") % 2 == 1 or line.endswith("\\")
+    return found
+
+
+async def bash(edge: EdgeProcess, helper: str, command: str, **environ: str) -> Any:
+    """The command's answer."""
+    given = {**os.environ, "URL": f"http://127.0.0.1:{edge.port}", "TOKEN": OPERATOR, **environ}
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f"{helper}\n{command}", env=given, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    return json.loads(output)
 
 
 # --- release, retry --------------------------------------------------------------------------------------------------
