@@ -128,7 +128,7 @@ class Api:
             web.get(base + "/{id}/webhooks", self.list_webhooks),
             web.post(base + "/{id}/cancel", self.cancel),
             web.post(base + "/{id}/input", self.answer),
-            *MessageApi(self._gateway, self._takes, self._value_bytes).routes(base),
+            *MessageApi(self._gateway, self._takes, self._jobs.attempt_of, self._value_bytes).routes(base),
             web.post("/api/agent/stream-tickets", self.mint_ticket),
             web.get("/api/agent/agents", self.list_agents),
             web.post("/api/admin/revocations", self.revoke),

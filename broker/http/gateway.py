@@ -15,7 +15,7 @@ from aiohttp import web
 
 from broker.auth.authenticator import Authenticator
 from broker.auth.permissions import act_for, require, require_execution
-from broker.auth.refusals import Reason, Unauthorized
+from broker.auth.refusals import Unauthorized
 from broker.base.error_mapping import to_problem
 from broker.base.fairness import FairSemaphore, Slices
 from broker.base.identity import Identity
@@ -162,15 +162,6 @@ class Gateway:
         except Problem as problem:
             self._metrics.rejected["requests" if problem.status == 429 else "capacity"].inc()
             raise
-
-    def step_aside(self, request: web.Request) -> None:
-        """The request waits from here on, and keeps nobody from a turn; `check_still_valid` when it has waited."""
-        self._responses.step_aside(request)
-
-    def check_still_valid(self, identity: Identity) -> None:
-        """`Problem` 401 if the token was revoked while its request waited."""
-        if self._authenticator.is_revoked(identity):
-            raise Unauthorized(Reason.REVOKED, "the token or its user was revoked")
 
     def _refused(self, request: web.Request, problem: Problem) -> None:
         reason = str(problem.reason) if isinstance(problem, Unauthorized) else problem.slug

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 from aiohttp import web
@@ -78,9 +78,9 @@ class JobsApi:
         principal = identity.principal
         running = None if body.running is None else await self._members(principal, body.running)
         wanted = Wanted(worker_id(principal, body.worker), agents, body.max, running, body.concurrency, body.host)
-        with self._in_wait(request), self._metrics.job_claims.track_inprogress():
-            found = await self._claims.claim(wanted, body.wait_seconds, _gone(request))
-        self._gateway.check_still_valid(identity)
+        async with self._in_wait(request):
+            with self._metrics.job_claims.track_inprogress():
+                found = await self._claims.claim(wanted, body.wait_seconds, _gone(request))
         if not found:
             return web.Response(status=204, headers={"Cache-Control": "no-store"})
         return _json(ClaimResponse(jobs=found))
@@ -88,9 +88,8 @@ class JobsApi:
     async def renew(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, SCOPE, rate=PUBLISHES)
         body = await self._gateway.read_json(request, RenewRequest, VALUE_BODY_BYTES)
-        with self._in_wait(request):
+        async with self._in_wait(request):
             found = await self._leases.renew(identity.principal, body, _gone(request))
-        self._gateway.check_still_valid(identity)
         return _json(RenewResponse(jobs=found, lease_seconds=self._lease_seconds))
 
     async def release(self, request: web.Request) -> web.Response:
@@ -123,15 +122,15 @@ class JobsApi:
 
     # --- waiting ---
 
-    @contextlib.contextmanager
-    def _in_wait(self, request: web.Request) -> Iterator[None]:
-        """Around what may wait: it is no exchange meanwhile, as hundreds of workers may have one token."""
+    @contextlib.asynccontextmanager
+    async def _in_wait(self, request: web.Request) -> AsyncIterator[None]:
+        """Around what may wait: it holds no turn meanwhile, as hundreds of workers may have one token."""
         if self._waiting >= MAX_WAITING:
             raise Problem(503, "busy", "too many workers wait here", headers=retry_after(RETRY_AFTER_SECONDS))
-        self._gateway.step_aside(request)
         self._waiting += 1
         try:
-            yield
+            async with self._gateway.resting(request):
+                yield
         finally:
             self._waiting -= 1
 

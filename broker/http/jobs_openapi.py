@@ -38,9 +38,9 @@ that it has are answered again, with the same attempt and fence. A worker has on
 _RENEW = """\
 Renews the leases of the worker's jobs, and says what became of each. To be called a few times per `leaseSeconds`, or \
 all the time with `waitSeconds`: it then returns as soon as a job is cancelled, or a question in `waitingFor` is \
-answered; after a third of the lease at the latest. What it has said once it says again, without waiting: take answered \
-questions out of `waitingFor`, and pause a second between renewals of a cancelled job. Without jobs it only keeps the \
-worker announced.
+answered; after a third of the lease at the latest. What it has said once it says again, without waiting: take \
+answered questions out of `waitingFor`, and pause a second between renewals of a cancelled job. Without jobs it only \
+keeps the worker announced.
 
 A worker that does not follow a `cancel` within 10 seconds, or goes on for a second over a limit of the agent, has its \
 job ended by the edge, which it learns as `lost`."""

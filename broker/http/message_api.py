@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.executions.message_types import MessageRequest, TakeRequest
 from broker.executions.takes import Takes
+from broker.http.connection import may_have_left
 from broker.http.gateway import PUBLISHES, READS, Gateway
 from broker.http.paths import execution_of
 from emitter.errors import ExecutionEnded, UnknownMessage
 from emitter.wire.ids import INPUT_ID
 
+Fenced = Callable[[web.Request, Identity, str], Awaitable[tuple[Identity, Any, Any]]]
+
 
 class MessageApi:
-    """`value_bytes`: of the body of a message."""
+    """`fenced`: who takes under the attempt of a request; `value_bytes`: of the body of a message."""
 
-    def __init__(self, gateway: Gateway, takes: Takes, value_bytes: int) -> None:
+    def __init__(self, gateway: Gateway, takes: Takes, fenced: Fenced, value_bytes: int) -> None:
         self._gateway = gateway
+        self._fenced = fenced
         self._takes = takes
         self._messages = gateway.commands.messages
         self._value_bytes = value_bytes
@@ -60,17 +67,18 @@ class MessageApi:
         return _json(answer)
 
     async def take(self, request: web.Request) -> web.Response:
-        """What waits for a message holds no turn of its user."""
-        identity = await self._gateway.identify(request, "events:publish", rate=PUBLISHES)
+        """What waits for a message holds no turn of its user. A worker over HTTP takes those of its attempt."""
+        is_worker = "Fence" in request.headers
+        identity = await self._gateway.identify(request, "jobs:run" if is_worker else "events:publish", rate=PUBLISHES)
         execution_id, attempt = execution_of(request), attempt_of(request)
+        if is_worker:
+            identity = (await self._fenced(request, identity, execution_id))[0]
         body = await self._gateway.read_json(request, TakeRequest)
-
-        def has_left() -> bool:
-            return request.transport is None or request.transport.is_closing()
-
         try:
             async with self._gateway.resting(request):
-                taken = await self._takes.take(identity.owner, execution_id, body, attempt, has_left)
+                taken = await self._takes.take(
+                    identity.owner, execution_id, body, attempt, lambda: may_have_left(request)
+                )
         except ExecutionEnded as ended:
             raise _ended(ended) from ended
         return _json(taken)

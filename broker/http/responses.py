@@ -113,11 +113,6 @@ class Responses:
         assert exchange.identity is not None
         exchange.ends_at = exchange.identity.expires_at
 
-    def step_aside(self, request: web.Request) -> None:
-        """The request waits for something to happen, and is no exchange any more."""
-        if (exchange := request.pop(EXCHANGE, None)) is not None:
-            self._leave(exchange)
-
     def hold(self, request: web.Request, size: int) -> None:
         """Count bytes that this request takes until it is answered. Raises `Problem` 429 and 503. A user's only large
         body always fits its bound: other limits hold for it."""

@@ -385,6 +385,24 @@ async def test_the_answer_to_a_question_comes_with_the_renewal(pair: list[EdgePr
     await worker.complete(job)
 
 
+async def test_people_talk_to_the_agent(pair: list[EdgeProcess], agent: str) -> None:
+    """An agent that takes messages gets those of its execution, under its attempt; nobody else does with its fence."""
+    worker = await announced(pair, {"name": agent, "acceptsMessages": True})
+    execution_id = await execute(pair[0], agent)
+    job = await worker.one()
+    await worker.start(job)
+    path = f"{BASE}/{execution_id}/messages"
+    sent = await call(pair[1].port, "POST", path, token_for("alice"), {"text": "Shorter, please"})
+    assert sent.status == 202, sent
+    under = {"Attempt": "1", "Fence": job["fence"]}
+    taken = await call(pair[0].port, "POST", path + "/take", worker.token, {"waitSeconds": 5}, headers=under)
+    assert [(each["text"], each["by"]) for each in taken.body["messages"]] == [("Shorter, please", "alice")]
+    for headers in ({"Attempt": "1"}, {**under, "Fence": "x"}):
+        refused = await call(pair[0].port, "POST", path + "/take", worker.token, {}, headers=headers)
+        assert refused.status == 403
+    await worker.complete(job)
+
+
 async def _until_answered(worker: HttpWorker, job: dict[str, Any]) -> list[Any]:
     while True:
         (renewed,) = await worker.renew(job, wait_seconds=5, waitingFor=["q1"])
