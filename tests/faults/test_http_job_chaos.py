@@ -20,6 +20,7 @@ from tests.edges import Answer, EdgeProcess, edges, read_log
 from tests.http_workers import HttpWorker, announced, execute
 
 EXECUTIONS = 60
+AGENT = {"name": "chaotic", "maxAttempts": 50}
 WORKERS = 8
 LEASE_SECONDS = 2
 BROKEN = (OSError, asyncio.IncompleteReadError, TimeoutError)
@@ -41,7 +42,7 @@ class Crew:
         self._random = random.Random(seed)
 
     async def work(self) -> None:
-        worker = HttpWorker(self._pool, ["chaotic"])
+        worker = HttpWorker(self._pool, [AGENT])
         while True:
             with contextlib.suppress(*BROKEN):
                 answer = await worker.ask("claim", agents=worker.agents, waitSeconds=2, running=[])
@@ -49,7 +50,7 @@ class Crew:
                     self.claimed[job["executionId"], job["attempt"]].add(worker.name)
                     if not await self._run(worker, job):
                         self.left += 1
-                        worker = HttpWorker(self._pool, ["chaotic"])
+                        worker = HttpWorker(self._pool, [AGENT])
 
     async def _run(self, worker: HttpWorker, job: dict[str, Any]) -> bool:
         """False if it was left. A sentence names who says it."""
@@ -87,7 +88,7 @@ async def kill_edges(pool: list[EdgeProcess], seed: int) -> None:
 async def test_workers_and_edges_die(three: tuple[EmbeddedRedis, list[EdgeProcess]]) -> None:
     """Of sixty executions each ends once; an attempt is one worker's, and so is what the log has of it."""
     server, pool = three
-    await announced(pool, {"name": "chaotic", "maxAttempts": 50})
+    await announced(pool, AGENT)
     ids = [await execute(pool[0], "chaotic") for _ in range(EXECUTIONS)]
     crew, client = Crew(pool, 1), connect(server.url)
     tasks = [asyncio.create_task(crew.work()) for _ in range(WORKERS)]
