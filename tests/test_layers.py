@@ -14,7 +14,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FOLDERS = {
-    "broker": ("base", "live auth", "log", "streams executions", "ops webhooks jobs", "http", "protocols", "edge", "cli"),
+    "broker": (
+        "base",
+        "live auth",
+        "log",
+        "streams executions",
+        "ops webhooks jobs",
+        "http",
+        "protocols",
+        "edge",
+        "cli",
+    ),
     "emitter": ("wire tracing", "settings", "store", "publishing", "worker testing", "integrations demo", "__main__"),
 }
 """From the lowest to the highest; those on one line are siblings. What else stands in `emitter` itself is a leaf."""
@@ -25,7 +35,7 @@ EXCEPTIONS = {
     ("broker.__main__", "emitter.__main__"),  # `runcast worker` is the emitter's own command
     ("broker.cli.doctor.network_path", "emitter.publishing"),  # it sends events to see them arrive
 }
-MAX_CHAIN = 17
+MAX_CHAIN = 18
 """Modules in the longest chain of imports through both packages."""
 MEAN_FLOOR = 4.0
 """Of the broker's modules: how many of its modules one needs below it, on the longest way, itself included."""

@@ -23,25 +23,21 @@ from broker.auth.tickets import Tickets
 from broker.auth.tokens import Verifier
 from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
-from broker.base.reasons import RejectReason, StreamProtocol
+from broker.base.reasons import RejectReason
 from broker.base.settings import Settings
 from broker.base.version import version
 from broker.edge import collector
 from broker.edge.admin import admin_app
+from broker.edge.application import Parts, application
 from broker.edge.job_parts import job_parts
-from broker.edge.openapi import build_openapi
 from broker.edge.serving import SHUTDOWN_SECONDS, owned, serving
 from broker.edge.signing import claim_names, static_key
 from broker.edge.webhooks import Webhooks
-from broker.executions.commands import Commands
 from broker.http import descriptors, errors
-from broker.http.api import Api
 from broker.http.connection import Unreadable
-from broker.http.gateway import MAX_BODY_BYTES, Gateway
 from broker.http.listener import SETTLE_SECONDS, Counts, Listener, listen
 from broker.http.responses import WATCH_SECONDS, Responses
 from broker.http.shares import Shares
-from broker.http.static import StaticFiles
 from broker.http.stream_door import Open
 from broker.log.cluster_subscription import subscription
 from broker.log.delivery_spans import Deliveries
@@ -54,9 +50,6 @@ from broker.ops.snapshot import OpsSnapshotBuilder
 from broker.ops.standby import Standby
 from broker.ops.stream import Ops
 from broker.ops.types import EdgeInfo
-from broker.protocols.a2a.routes import A2A
-from broker.protocols.ag_ui.routes import AgUi
-from broker.protocols.ai_sdk.routes import AiSdk
 from broker.streams.admission import Admission
 from broker.streams.service import Streams
 from emitter import tasks
@@ -71,7 +64,6 @@ from emitter.wire import ids, limits
 from emitter.wire.keys import PREFIX, REVOCATIONS, WEBHOOKS_WAKE
 from emitter.wire.redact import Redactor
 
-LOOPBACK = "127.0.0.1"
 RECHECK_SECONDS_MAX = 15.0
 MAX_JOINING = 64
 """Streams that open or wait for their first page while more are let in as fast as they come."""
@@ -329,31 +321,12 @@ class Edge:
     # --- connections between parts -----------------------------------------------------------------------------------
 
     def _app(self) -> tuple[web.Application, Open]:
-        """What answers requests, and what opens native streams."""
-        settings = self.settings
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        authenticator.setup_cors(app, settings.cors_origins)
-        errors.setup(app)
-        app.middlewares.append(self._responses.middleware)
-        commands = Commands(self.redis, self.history, limits_of(settings), Redactor(settings.redact_keys))
-        gateway = Gateway(
-            settings, self.authenticator, self.admission, self.streams, commands, self.metrics, self._tracer,
-            self._responses,
-            self.webhooks.policy,
+        return application(
+            Parts(
+                self.settings, self.redis, self.history, self.authenticator, self.admission, self.streams, self.ops,
+                self._responses, self._jobs, self.webhooks, self.metrics, self._tracer,
+            )
         )  # fmt: skip
-        openapi = msgspec.json.encode(build_openapi(version()))
-        of_edge = (self.redis, self.authenticator, self.streams, self.ops)
-        api = Api(settings, *of_edge, gateway, self._jobs.api(gateway), self.metrics, openapi)
-        app.on_shutdown.append(lambda _: api.aclose())
-        app.add_routes(api.routes())
-        chat = AiSdk(gateway.for_protocol(StreamProtocol.AI_SDK))
-        ag_ui = AgUi(gateway.for_protocol(StreamProtocol.AG_UI), self.redis)
-        a2a = A2A(gateway.for_protocol(StreamProtocol.A2A), self.redis, self.history, version(), settings.public_url)
-        self.webhooks.forms = a2a.webhook_forms
-        # An edge on loopback (`serve --dev`, `demo`) is for development.
-        static = StaticFiles(fresh=settings.host == LOOPBACK)
-        app.add_routes([*chat.routes(), *ag_ui.routes(), *a2a.routes(), *static.routes()])
-        return app, api.open_stream
 
     def _head_fields(self, request: web.Request) -> dict[str, str]:
         """What `setup_cors` and `errors.setup` add to the head of any other response."""
