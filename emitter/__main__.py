@@ -39,6 +39,7 @@ class CannotStart(Exception):
 FLAGS = {
     "redis_url": "--redis-url",
     "worker_concurrency": "--concurrency",
+    "worker_max_waiting": "--max-waiting",
     "lease_seconds": "--lease-seconds",
     "loop_blocked_seconds": "--blocked-seconds",
     "grace_seconds": "--grace-seconds",
@@ -74,7 +75,7 @@ def _serve_with_probes(agents: Agents, settings: WorkerSettings, tracer: Tracer,
     stalled_seconds = max(STALLED_SECONDS, settings.blocked_seconds)
     metrics = Metrics(agents.names, _version(), stalled_seconds=stalled_seconds)
     worker = Worker(agents, settings, metrics, tracer)
-    metrics.watch(lambda: worker.running, settings.concurrency)
+    metrics.watch(lambda: worker.running, lambda: worker.waiting, settings.concurrency)
     with Probes(host, port, metrics) as probes:
         log.info("probes_started", port=probes.port)
         return asyncio.run(_serve(worker, tracer))
@@ -110,6 +111,7 @@ def worker_settings(given: SharedSettings) -> WorkerSettings:
     return WorkerSettings(
         redis_url=given.redis_url or DEFAULT_URL,
         concurrency=given.worker_concurrency,
+        max_waiting=given.worker_max_waiting,
         lease_seconds=given.lease_seconds,
         blocked_seconds=given.loop_blocked_seconds,
         grace_seconds=given.grace_seconds,

@@ -30,6 +30,7 @@ from emitter.wire.limits import (
     MAX_QUEUED_PER_USER,
     MAX_WAITING_MESSAGES,
     UNHELD_LEASE_SECONDS,
+    WORKER_MAX_WAITING,
 )
 
 PREFIX = "RUNCAST_"
@@ -167,6 +168,16 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
         about("installed hooks that every emitted or published event passes, in this order", "comma separated"),
     ] = ()
     worker_concurrency: Annotated[int, about("executions one worker runs at a time", "executions", ge=1, le=1000)] = 10
+    worker_max_waiting: Annotated[
+        int,
+        about(
+            "executions that wait for a person or a child, and so need no slot of their worker; at this number it takes"
+            " no new job",
+            "executions",
+            ge=1,
+            le=100_000,
+        ),
+    ] = WORKER_MAX_WAITING
     worker_admin_port: Annotated[
         Port | None,
         about(

@@ -135,6 +135,7 @@ def worker_of(info: WorkerInfo) -> OpsWorker:
         agents=[agent.name for agent in info.agents],
         running=info.running,
         concurrency=info.concurrency,
+        waiting=info.waiting,
         loop_lag_ms=info.loop_lag_ms,
         rss_bytes=info.rss_bytes,
         started_at=info.started_at,

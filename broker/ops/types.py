@@ -45,7 +45,8 @@ class EdgeInfo(_Part, frozen=True, kw_only=True):
 
 
 class OpsWorker(_Part, frozen=True, kw_only=True):
-    """A worker as it last announced itself; `agents` are names."""
+    """A worker as it last announced itself; `agents` are names. `waiting` executions wait for a person or a
+    child, beside those that run."""
 
     id: str
     host: str
@@ -53,6 +54,7 @@ class OpsWorker(_Part, frozen=True, kw_only=True):
     agents: list[str]
     running: int
     concurrency: int
+    waiting: int = 0
     loop_lag_ms: float | None = None
     rss_bytes: int | None = None
     started_at: Millis | None = None

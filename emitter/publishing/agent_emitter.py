@@ -343,7 +343,7 @@ class AgentEmitter(AsyncEventMethods):
                 self._chunks_dropped += 1
                 return False
         if outbox.is_full:
-            with self._idle():
+            with self.waits.one():
                 await outbox.room()
             self._check()
         return True
@@ -438,5 +438,5 @@ class AgentEmitter(AsyncEventMethods):
         )
         self._check()
         self._encode(request, now_ms())  # an input that cannot be stored raises before any wait for Redis
-        with self._idle():
-            return await InputWait(request, self._publisher, self._outbox, self).answer(expires_in)
+        async with self.waits.apart("person") as begin:
+            return await InputWait(request, self._publisher, self._outbox, self, begin).answer(expires_in)

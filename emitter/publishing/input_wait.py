@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -69,14 +70,18 @@ class InputState(NamedTuple):
 
 
 class InputWait:
-    """`await InputWait(…).answer(seconds)` is the value of the answer."""
+    """`await InputWait(…).answer(seconds)` is the value of the answer. `begin` is called when it has to be waited
+    for."""
 
-    def __init__(self, request: InputRequired, publisher: Connected, outbox: Outbox, emitter: Emits) -> None:
+    def __init__(
+        self, request: InputRequired, publisher: Connected, outbox: Outbox, emitter: Emits, begin: Callable[[], None]
+    ) -> None:
         self._request = request
         self._id = request.input_id
         self._publisher = publisher
         self._outbox = outbox
         self._emitter = emitter
+        self._begin = begin
         self._keys = outbox.owner.execution(outbox.execution_id)
         self._selection = Selection(answer_field(self._id), input_field(self._id), Field.STATE, Field.ATTEMPT)
         self._is_requested = False
@@ -108,6 +113,7 @@ class InputWait:
         if state.answer is not None:
             return state.answer
         await self._request_input()
+        self._begin()
         wake = asyncio.Event()
         with self._publisher.control.waiting_for(self._keys.control, b"answer " + self._id.encode(), wake.set):
             while (state := await self._wait_for_state()).answer is None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from emitter.publishing.inbox import Inbox, Interruptible
+from emitter.publishing.waits import Waits
 from emitter.wire.user_messages import Message
 
 
@@ -14,28 +13,24 @@ class MessageMethods:
     """Each message is taken once per attempt, in the order of the log. A later attempt takes all of them again."""
 
     _made_inbox: Inbox | None = None
-    _waits = 0
+    _made_waits: Waits | None = None
     accepts_messages = False
     """Whether people were told that they may send messages."""
-    active_at: float
 
     def _new_inbox(self) -> Inbox:
         raise NotImplementedError(f"{type(self).__name__} takes no messages")
 
     @property
-    def waiting(self) -> bool:
-        """Whether a call waits for a person, or for room in the queue while Redis is away. `active_at` is the moment
-        (`time.monotonic`) of the last event, or of the end of such a wait."""
-        return self._waits > 0
+    def waits(self) -> Waits:
+        """The waits of this emitter's calls."""
+        if self._made_waits is None:
+            self._made_waits = Waits()
+        return self._made_waits
 
-    @contextlib.contextmanager
-    def _idle(self) -> Iterator[None]:
-        self._waits += 1
-        try:
-            yield
-        finally:
-            self._waits -= 1
-            self.active_at = time.monotonic()
+    @property
+    def waiting(self) -> bool:
+        """Whether a call waits for a person, or for room in the queue while Redis is away."""
+        return self.waits.any
 
     @property
     def _inbox(self) -> Inbox:
@@ -50,7 +45,7 @@ class MessageMethods:
             yield message
 
     async def _next_or_end(self) -> Message | None:
-        with self._idle():
+        with self.waits.one():
             return await self._inbox.next_or_end()
 
     async def next_message(self, timeout: float | None = None) -> Message | None:
@@ -61,7 +56,7 @@ class MessageMethods:
             ExecutionEnded: the execution has ended.
             Superseded: a newer attempt has taken over.
         """
-        with self._idle():
+        with self.waits.one():
             return await self._inbox.next(timeout)
 
     async def waiting_messages(self) -> list[Message]:

@@ -38,14 +38,16 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a worker announces of itself. `loop_lag_ms` is how late its event loop woke it for this announcement; times
-    are in milliseconds since the epoch. `over_http`: an edge announces it, as it has no Redis; it reaps nothing."""
+    """What a worker announces of itself. `loop_lag_ms` is how late its event loop woke it for this announcement;
+    `waiting` executions wait for a person or a child, and have no slot. Times are in milliseconds since the epoch.
+    `over_http`: an edge announces it, as it has no Redis; it reaps nothing."""
 
     id: str
     host: str
     pid: int
     concurrency: int
     running: int
+    waiting: int = 0
     agents: tuple[AgentInfo, ...]
     loop_lag_ms: float | None = None
     rss_bytes: int | None = None

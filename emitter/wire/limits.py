@@ -21,6 +21,7 @@ MAX_PARAMS_BYTES = 64 * 1024
 MAX_QUEUED_PER_USER = 5_000
 MAX_CONVERSATION_BYTES = 256 * 1024
 UNHELD_LEASE_SECONDS = 60
+WORKER_MAX_WAITING = 500
 MAX_ATTEMPT = 2**31 - 1
 RECORD_MODEL_CONTENTS = os.environ.get("RUNCAST_RECORD_MODEL_CONTENTS", "").strip() == "1"
 """Whether `model:call` is stored with prompt and answer. Fixed when the process starts."""

@@ -36,6 +36,7 @@ from emitter.errors import (
 from emitter.events import Timeout
 from emitter.observer import Outcome
 from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.waits import Slot
 from emitter.store.endings import STACK_CHARS
 from emitter.store.jobs import Job
 from emitter.wire.record import Cancel
@@ -99,14 +100,22 @@ Ending = Returned | Raised | Retried | Refused | Cause
 class Attempt:
     """`await Attempt(…).execute()` runs the agent and ends the execution; it never raises what the agent raises.
 
-    `open_emitter` makes an emitter for the job; a second one is opened if the first is broken at the end.
+    `open_emitter` makes an emitter for the job; a second one is opened if the first is broken at the end. `slot` is the
+    worker's slot that it has, if its number is limited.
     """
 
     def __init__(
-        self, job: Job, agent: Agent, open_emitter: Callable[[], AgentEmitter], cancel_grace_seconds: float
+        self,
+        job: Job,
+        agent: Agent,
+        open_emitter: Callable[[], AgentEmitter],
+        cancel_grace_seconds: float,
+        slot: Slot | None = None,
     ) -> None:
         self.job = job
         self.emitter = open_emitter()
+        if slot is not None:
+            self.emitter.waits.use(slot, self._is_stopped)
         self.end_seen = False
         self.is_closed = False
         self.suspect_until = time.monotonic() + job.apart_seconds
@@ -184,7 +193,8 @@ class Attempt:
         return self._deadlines.over(now, self._active_at(now))
 
     def _active_at(self, now: float) -> float:
-        return now if self.emitter.waiting else max(self.emitter.active_at, self._quiet_since)
+        waits = self.emitter.waits
+        return now if waits.any else max(self.emitter.active_at, waits.ended_at, self._quiet_since)
 
     def _is_stopped(self) -> bool:
         return self._must_stop or self._interrupted.done()

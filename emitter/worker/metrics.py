@@ -37,7 +37,10 @@ class Metrics(Observer):
         self._stalled_seconds = stalled_seconds
         self._beaten_at, self._announced_at, self._is_stopping = time.monotonic(), -1e9, False
         self.registry = registry = CollectorRegistry()
-        self._running = Gauge("runcast_worker_running", "Executions that run here", registry=registry)
+        self._running = Gauge("runcast_worker_running", "Executions that run here and do not wait", registry=registry)
+        self._apart = Gauge(
+            "runcast_worker_waiting", "Executions that wait for a person or a child, without a slot", registry=registry
+        )
         # Read by the thread of the probes, so it grows while an agent blocks the event loop.
         silent = Gauge("runcast_worker_silent_seconds", "Since the event loop last ran the worker", registry=registry)
         silent.set_function(lambda: time.monotonic() - self._beaten_at)
@@ -81,9 +84,10 @@ class Metrics(Observer):
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
-    def watch(self, running: Callable[[], int], concurrency: int) -> None:
-        """Read the number of running executions at each scrape."""
+    def watch(self, running: Callable[[], int], waiting: Callable[[], int], concurrency: int) -> None:
+        """Read the numbers of running and of waiting executions at each scrape."""
         self._running.set_function(running)
+        self._apart.set_function(waiting)
         self._slots.set(concurrency)
 
     @property

@@ -24,27 +24,29 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from emitter.backoff import backoff_seconds
-from emitter.errors import AppendRefused
 from emitter.observer import Observer, Outcome
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.publisher import Publisher
 from emitter.store import announcements, jobs
 from emitter.store.announcements import WorkerInfo
 from emitter.store.connection import DEFAULT_URL, GONE, connect
-from emitter.store.jobs import Apart, Entry, Job, Renewal, UnreadableJob
+from emitter.store.jobs import Entry, Job, Renewal
 from emitter.store.lifecycle import Lifecycle
 from emitter.store.reaper import Reaper
 from emitter.tasks import told_to_stop
 from emitter.tracing.trace import Fact, Span, Tracer, log_fields
+from emitter.wire.limits import WORKER_MAX_WAITING
 from emitter.worker.agents import Agents
 from emitter.worker.attempt import Attempt, HandedOver, LeaseLost
 from emitter.worker.blockers import RUNNING
+from emitter.worker.claims import Claims
 from emitter.worker.leases import Leases, LeaseSettings
 from emitter.worker.prefetch import JobPrefetch
 from emitter.worker.scheduler import Scheduler
+from emitter.worker.slots import Slot, Slots
 
 log = structlog.get_logger("emitter.worker")
 
@@ -62,7 +64,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker works.
 
     Args:
-        concurrency: how many executions run at once.
+        concurrency: how many executions run at once, not counting those that wait for a person or a child.
+        max_waiting: how many of those there may be; at this number no new job is taken.
         grace_seconds: how long running executions may go on after a stop was requested.
         cancel_grace_seconds: how long an interrupted agent may take to stop.
         renew_seconds: how often leases are renewed; a third of the lease if that is shorter.
@@ -72,6 +75,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     redis_url: str = DEFAULT_URL
     concurrency: int = 10
+    max_waiting: int = WORKER_MAX_WAITING
     lease_seconds: float = 15.0
     grace_seconds: float = 30.0
     cancel_grace_seconds: float = 5.0
@@ -128,7 +132,11 @@ class Worker:
             observer=observer,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._claims = Claims(
+            self._redis, self.id, settings.lease_ms, agents, self._attempts, self._lifecycle, observer
+        )
         self._slot_freed = asyncio.Event()
+        self._slots = Slots(settings.concurrency, settings.max_waiting, self._slot_freed.set)
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -151,8 +159,13 @@ class Worker:
 
     @property
     def running(self) -> int:
-        """How many executions run now."""
-        return len(self._attempts)
+        """How many executions run now and do not wait."""
+        return self._slots.running
+
+    @property
+    def waiting(self) -> int:
+        """How many executions wait for a person or a child, or for a slot after that."""
+        return self._slots.waiting
 
     async def run(self) -> None:
         """Work until stopped. Raises only for a defect of the worker itself."""
@@ -251,60 +264,34 @@ class Worker:
 
     async def _fetch(self) -> None:
         """Read and claim jobs for the free slots."""
-        while len(self._attempts) >= self.settings.concurrency and not self._stopping.is_set():
+        while not (self._slots.free or self._stopping.is_set()):
             self._slot_freed.clear()
             await self._slot_freed.wait()
         entries = self._prefetch.entries
         if not entries and not self._stopping.is_set():
-            await self._prefetch.fetch(self.settings.concurrency - len(self._attempts))
+            await self._prefetch.fetch(self._slots.free)
         while entries and not self._stopping.is_set():
-            await self._take(entries[0])
+            if (slot := self._slots.take_new()) is None:  # an agent whose wait ended meanwhile has it
+                await self._prefetch.requeue()
+                break
+            await self._use(slot, entries[0])
 
-    async def _take(self, entry: Entry) -> None:
-        """Claim an entry's execution and start it. If Redis goes away before it answers the claim, the entry is tried
-        again. If it goes away before the entry is acknowledged, a later recovery finds the entry stale."""
-        record = entry.owner.execution(entry.execution_id).record
-        claim = "stale" if record in self._attempts else await self._claim(entry)
-        if claim == "lapsed":
-            await jobs.check_now(self._redis, entry.owner, entry.execution_id)  # the reaper ends the attempt, or waits
-        self._prefetch.entries.popleft()
-        if isinstance(claim, Job):
-            self._observer.claimed(entry.agent, claim.waited_ms / 1000)
-            about = {"agent": entry.agent, "attempt": claim.attempt, **log_fields(claim.trace)}
-            log.info("job_claimed", execution=entry.execution_id, **about)
-            self._start(claim)
-            await jobs.ack(self._redis, entry, claim)
-        elif isinstance(claim, Apart):
-            log.debug("job_put_off", execution=entry.execution_id, agent=entry.agent)
-            await jobs.ack(self._redis, entry, None, check_ms=claim.check_ms)
-        elif claim != "owned":
-            log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
-            await jobs.ack(self._redis, entry, None)
-        # "owned": the entry stays unacknowledged, in case its owner dies before it starts the execution.
-
-    async def _claim(self, entry: Entry) -> Job | jobs.Refused | Apart:
-        max_attempts = self.agents[entry.agent].max_attempts
+    async def _use(self, slot: Slot, entry: Entry) -> None:
+        """Claim an entry's execution for a slot and start it."""
+        claim = None
         try:
-            now = time.monotonic()
-            has_suspect = any(attempt.suspect_until > now for attempt in self._attempts.values())
-            return await jobs.claim(
-                self._redis, entry, self.id, self.settings.lease_ms, max_attempts, has_suspect=has_suspect
-            )
-        except UnreadableJob as error:
-            log.error("job_unreadable", execution=entry.execution_id, agent=entry.agent, error=error.detail[:200])
-            with contextlib.suppress(AppendRefused):
-                await self._lifecycle.fail(
-                    entry.owner, entry.execution_id, error.attempt, error=error.detail[:200], code="invalid_job"
-                )
-            return "stale"
-        except ResponseError as error:
-            # A record that cannot be claimed must not block the others; a later recovery tries it again.
-            log.error("claim_failed", execution=entry.execution_id, agent=entry.agent, error=str(error)[:200])
-            return "owned"
+            claim = await self._claims.take(entry)
+            self._prefetch.entries.popleft()
+            if isinstance(claim, Job):
+                self._start(claim, slot)
+        finally:
+            if not isinstance(claim, Job):
+                slot.end()
+        await self._claims.ack(entry, claim)
 
     # --- one execution ---
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, slot: Slot) -> None:
         about: dict[str, Fact] = {"execution": job.execution_id, "agent": job.agent, "attempt": job.attempt}
         if job.trace is not None:
             self._tracer.record("queue", job.trace, job.waited_ms / 1000, **about)
@@ -324,13 +311,13 @@ class Worker:
                 traceparent=None if span.trace is None else span.trace.parent,
             )
 
-        attempt = Attempt(job, self.agents[job.agent], open_emitter, self.settings.cancel_grace_seconds)
+        attempt = Attempt(job, self.agents[job.agent], open_emitter, self.settings.cancel_grace_seconds, slot)
         self._attempts[job.record] = attempt
-        task = asyncio.create_task(self._run_attempt(attempt, span), name=f"run-{job.execution_id}")
+        task = asyncio.create_task(self._run_attempt(attempt, span, slot), name=f"run-{job.execution_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_attempt(self, attempt: Attempt, span: Span) -> None:
+    async def _run_attempt(self, attempt: Attempt, span: Span, slot: Slot) -> None:
         """Run one attempt to its end, then settle what follows from its outcome."""
         job, started = attempt.job, time.monotonic()
         about = {"agent": job.agent, "attempt": job.attempt, **log_fields(span.trace)}
@@ -347,7 +334,7 @@ class Worker:
             log.exception("execution_crashed")
         finally:
             del self._attempts[job.record]
-            self._slot_freed.set()
+            slot.end()
             self._keep_leftover(attempt)
             self._log_failure(attempt, outcome)
             seconds = time.monotonic() - started
@@ -404,6 +391,7 @@ class Worker:
             pid=os.getpid(),
             concurrency=self.settings.concurrency,
             running=self.running,
+            waiting=self.waiting,
             agents=tuple(agent.info for agent in self.agents),
             loop_lag_ms=round(self._lag_seconds * 1000, 2),
             rss_bytes=announcements.rss_bytes(),

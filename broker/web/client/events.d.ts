@@ -533,7 +533,7 @@ export interface OpsTotals {
   queued: number;
 }
 
-/** A worker as it last announced itself; `agents` are names. */
+/** A worker as it last announced itself; `agents` are names. `waiting` executions wait for a person or a child, beside those that run. */
 export interface OpsWorker {
   id: string;
   host: string;
@@ -541,6 +541,7 @@ export interface OpsWorker {
   agents: readonly string[];
   running: number;
   concurrency: number;
+  waiting: number;
   loopLagMs: number | null;
   rssBytes: number | null;
   /** milliseconds since the epoch */

@@ -154,6 +154,7 @@ const WORKER_COLUMNS = [
   ["Worker", (worker) => isolated(line(worker.host ? `${worker.host}:${worker.pid}` : worker.id, 40), "mono")],
   ["Agents", (worker) => line(worker.agents.join(", "), 300), "wraps"],
   ["Running", (worker) => `${whole(worker.running)} of ${whole(worker.concurrency)}`],
+  ["Waiting", (worker) => whole(worker.waiting ?? 0)],
   ["Memory", (worker) => (worker.rssBytes ? bytes(worker.rssBytes) : "–")],
   ["Up", (worker, now) => up(worker, now)],
 ];

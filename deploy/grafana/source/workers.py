@@ -25,6 +25,13 @@ WORKERS = Dashboard(
                     ],
                     stack=True,
                 ),
+                Panel(
+                    "Executions that wait",
+                    "For a person or a child, by worker. They need no slot.",
+                    "short",
+                    [Query(f"sum by (instance) (runcast_worker_waiting{{{HERE}}})", "{{instance}}")],
+                    stack=True,
+                ),
                 WAITING._replace(queries=[Query(f"max by (agent) (runcast_jobs_waiting{{{WORK}}})", "{{agent}}")]),
                 Panel(
                     "Time in the queue, p90",

@@ -144,10 +144,10 @@ async def test_the_emitter_says_that_it_waits(redis: Redis, emitter: AgentEmitte
     """For as long as a question is open."""
     task = asyncio.create_task(emitter.ask("Go?"))
     (question,) = await asked(redis)
-    assert emitter.waiting
+    assert emitter.waits.any
     await answer(redis, question, True)
     await asyncio.wait_for(task, 5)
-    assert not emitter.waiting
+    assert not emitter.waits.any
 
 
 async def test_a_question_that_cannot_be_stored(redis: Redis, emitter: AgentEmitter) -> None:
