@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emitter.errors import (
         AppendRefused,
+        ChildFailed,
         EmitterClosed,
         EventsLost,
         ExecutionEnded,
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
         RedisUnavailable,
         RuncastError,
         Superseded,
+        TooManyChildren,
         TooManyInputs,
+        UnknownAgent,
         WrongLoop,
     )
     from emitter.publishing.agent_emitter import AgentEmitter
+    from emitter.publishing.children import Child, SyncChild
     from emitter.publishing.hooks import Hook, Origin
     from emitter.publishing.outbox import Options
     from emitter.publishing.publisher import Publisher
@@ -39,6 +43,8 @@ __all__ = [
     "AgentEmitter",
     "Agents",
     "AppendRefused",
+    "Child",
+    "ChildFailed",
     "Context",
     "EmitterClosed",
     "EventsLost",
@@ -62,8 +68,11 @@ __all__ = [
     "RuncastError",
     "Superseded",
     "SyncAgentEmitter",
+    "SyncChild",
     "SyncContext",
+    "TooManyChildren",
     "TooManyInputs",
+    "UnknownAgent",
     "WrongLoop",
 ]
 
@@ -71,6 +80,8 @@ _MODULES = {
     "AgentEmitter": "emitter.publishing.agent_emitter",
     "Agents": "emitter.worker.agents",
     "AppendRefused": "emitter.errors",
+    "Child": "emitter.publishing.children",
+    "ChildFailed": "emitter.errors",
     "Context": "emitter.worker.agents",
     "EmitterClosed": "emitter.errors",
     "EventsLost": "emitter.errors",
@@ -94,8 +105,11 @@ _MODULES = {
     "RuncastError": "emitter.errors",
     "Superseded": "emitter.errors",
     "SyncAgentEmitter": "emitter.publishing.sync_emitter",
+    "SyncChild": "emitter.publishing.children",
     "SyncContext": "emitter.worker.agents",
+    "TooManyChildren": "emitter.errors",
     "TooManyInputs": "emitter.errors",
+    "UnknownAgent": "emitter.errors",
     "WrongLoop": "emitter.errors",
 }
 """Public name → the module that has it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
+from collections.abc import Iterable
 from typing import Any
 
 LEAVES_MAX = 1000
@@ -225,6 +226,39 @@ class TooManyQueued(RuncastError):
         super().__init__(f"execution {execution_id}: {what}")
         self.execution_id = execution_id
         self.limit = limit
+
+
+class TooManyChildren(RuncastError):
+    """The root of an execution has `limit` executions below it already, or this one would be deeper than `limit`
+    (`setting` says which). Nothing was started."""
+
+    def __init__(self, execution_id: str, limit: int, setting: str) -> None:
+        what = "levels are" if setting.endswith("DEPTH") else "executions below its root are"
+        super().__init__(f"execution {execution_id} may start no other: {limit} {what} the limit ({setting})")
+        self.execution_id = execution_id
+        self.limit = limit
+        self.setting = setting
+
+
+class UnknownAgent(RuncastError):
+    """No worker has had the agent for a day. `known` are the names of those that there are."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"no worker knows an agent {name[:80]!r}")
+        self.name = name
+        self.known = sorted(known)
+
+
+class ChildFailed(RuncastError):
+    """A child execution failed or was cancelled (`state`). `error` and `code` are those of its end; `error` of a
+    cancelled one is the reason."""
+
+    def __init__(self, execution_id: str, state: str, error: str, code: str | None = None) -> None:
+        super().__init__(f"child {execution_id} {state}: {error}" if error else f"child {execution_id} {state}")
+        self.execution_id = execution_id
+        self.state = state
+        self.error = error
+        self.code = code
 
 
 class InputExpired(RuncastError):

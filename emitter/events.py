@@ -272,6 +272,29 @@ class UserMessageDropped(Event, frozen=True):
     reason: Literal["withdrawn", "ended"]
 
 
+class ChildStarted(Event, frozen=True):
+    """The execution started another one, in a log of its own. `key` is the name that the agent gave it, `detached` one
+    that goes on when this execution ends. Exactly one per child, over all attempts."""
+
+    type = "child:started"
+    execution_id: str
+    agent: str
+    task: str
+    key: str | None = None
+    detached: bool = False
+
+
+class ChildEnded(Event, frozen=True):
+    """A child has ended before this execution. `summary` is the beginning of its result, or why it failed or was
+    cancelled; `usage` what it and its own children used. At most one per child, over all attempts."""
+
+    type = "child:ended"
+    execution_id: str
+    state: Literal["completed", "failed", "cancelled"]
+    summary: str | None = None
+    usage: Usage | None = None
+
+
 class Timeout(Event, frozen=True):
     """A slow step was noticed."""
 
@@ -331,8 +354,8 @@ CATALOGUE: tuple[type[Event], ...] = (
     ExecutionQueued, ExecutionStarted, PlanCreated, PhaseStart, PhaseComplete, Thinking, ThinkingDelta, MessageDelta,
     MessageComplete, ToolStart, ToolProgress, ToolComplete, ToolError, Status, Progress, SpecialistActivated,
     SpecialistComplete, PartialResult, Synthesis, Artifact, UsageTotals, ModelCall, InputRequired, InputReceived,
-    UserMessage, UserMessageTaken, UserMessageDropped, Timeout, SandboxViolation, ExecutionSuperseded,
-    ExecutionComplete, ExecutionError, ExecutionCancelled,
+    UserMessage, UserMessageTaken, UserMessageDropped, ChildStarted, ChildEnded, Timeout, SandboxViolation,
+    ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
 )  # fmt: skip
 """Every type with a fixed name, in the order of the documentation; `Custom` stands beside it."""
 

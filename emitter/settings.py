@@ -23,6 +23,8 @@ from emitter.wire.limits import (
     LOG_MAX_BYTES,
     LOG_MAXLEN,
     LOG_TTL_SECONDS,
+    MAX_CHILD_DEPTH,
+    MAX_CHILDREN,
     MAX_CONVERSATION_BYTES,
     MAX_EVENT_BYTES,
     MAX_OPEN_INPUTS,
@@ -140,6 +142,18 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
             le=86_400,
         ),
     ] = UNHELD_LEASE_SECONDS
+    max_children: Annotated[
+        int,
+        about(
+            "executions below one root: those that it starts, and those that they start; 0 is no limit",
+            "executions",
+            ge=0,
+            le=100_000,
+        ),
+    ] = MAX_CHILDREN
+    max_child_depth: Annotated[
+        int, about("how deep executions may start others; 0 is no limit", "levels", ge=0, le=1000)
+    ] = MAX_CHILD_DEPTH
     redact_keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         about("more key names whose values are stored as `[redacted]`", "comma separated"),

@@ -6,25 +6,30 @@ import asyncio
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
 from emitter.errors import (
     AlreadyAnswered,
     AlreadySent,
+    ChildFailed,
     EmitterClosed,
     ExecutionEnded,
     InputExpired,
     InvalidEvent,
     PayloadTooLarge,
+    UnknownAgent,
     UnknownInput,
 )
 from emitter.events import (
     EXPIRED,
     TERMINAL_STATE_OF,
     Artifact,
+    ChildEnded,
+    ChildStarted,
     Event,
+    ExecutionComplete,
     InputReceived,
     InputRequired,
     MessageComplete,
@@ -36,11 +41,13 @@ from emitter.events import (
     UserMessageTaken,
 )
 from emitter.publishing.async_methods import TEXT_CHUNK, AsyncEventMethods, cut_chunk
+from emitter.publishing.children import Child, Names, OnParentEnd, check_on_parent_end
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.publishing.inbox import Inbox, SentMessages
 from emitter.store.answers import misfit, prepare_answer
 from emitter.store.append import prepare_shown, prepare_with
+from emitter.store.children import SUMMARY_CHARS, shortened
 from emitter.store.endings import STACK_CHARS
 from emitter.store.messages import prepare_message
 from emitter.wire.envelope import Envelope, decode_envelope, envelope_keys
@@ -67,6 +74,10 @@ class RecordingEmitter(AsyncEventMethods):
 
     `envelopes` holds what stood around each of `events`, such as `agent` and `parent_id`; `records` what is kept beside
     the log, such as an error's `stack`. `hooks` are those to be tested; the environment's are not read.
+
+    `children` are what the executions return that the agent starts (`context.start`), by key or by agent;
+    an exception is raised by `result`, such as `ChildFailed`. Or a function of the `ChildStarted` and the parameters
+    that returns the result or raises.
     """
 
     def __init__(
@@ -76,6 +87,7 @@ class RecordingEmitter(AsyncEventMethods):
         *,
         answers: Mapping[str, Any] | Callable[[InputRequired], Any] | None = None,
         messages: Sequence[str] | None = None,
+        children: Mapping[str, Any] | Callable[[ChildStarted, dict[str, Any]], Any] | None = None,
         hooks: Sequence[Hook] = (),
         strict: bool = False,
     ) -> None:
@@ -91,6 +103,7 @@ class RecordingEmitter(AsyncEventMethods):
         self._received: dict[str, InputReceived] = {}
         self._closed = False
         self._answers = {} if answers is None else answers
+        self.children = RecordedChildren(self, {} if children is None else children)
         self._redact = Redactor()
         self._hooks = name_hooks(hooks)
         self._origin = Origin(user=user_id, org=self.owner.org, execution_id=execution_id, attempt=self.attempt)
@@ -324,6 +337,73 @@ class RecordingEmitter(AsyncEventMethods):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+class RecordedChildren:
+    """What `context.start` uses of a `RecordingEmitter`."""
+
+    def __init__(
+        self, emitter: RecordingEmitter, given: Mapping[str, Any] | Callable[[ChildStarted, dict[str, Any]], Any]
+    ) -> None:
+        self._emitter = emitter
+        self._given = given
+        self._names = Names(emitter.execution_id)
+
+    async def start(
+        self, agent: str, task: str, *, params: dict[str, Any] | None, on_parent_end: OnParentEnd, key: str | None
+    ) -> Child:
+        check_on_parent_end(on_parent_end)
+        execution_id = self._names.next_id(agent, task, key)
+        is_known = callable(self._given) or agent in self._given or (key is not None and key in self._given)
+        if not is_known:
+            raise UnknownAgent(agent, () if callable(self._given) else self._given)
+        started = ChildStarted(
+            execution_id=execution_id, agent=agent, task=task, key=key, detached=on_parent_end == "detach"
+        )
+        if execution_id not in {event.execution_id for event in self._emitter.of(ChildStarted.type)}:
+            await self._emitter.emit(started)
+        return RecordedChild(self._emitter, started, lambda: self._result(started, params or {}))
+
+    def _result(self, started: ChildStarted, params: dict[str, Any]) -> Any:
+        if callable(self._given):
+            return self._given(started, params)
+        return self._given[started.key if started.key in self._given else started.agent]  # type: ignore[index]
+
+
+class RecordedChild(Child):
+    """A child of a recording; it ends when its result is asked for, or when it is cancelled."""
+
+    def __init__(self, emitter: RecordingEmitter, started: ChildStarted, make: Callable[[], Any]) -> None:
+        super().__init__(started.execution_id, started.agent, started.task, started.key)
+        self._emitter = emitter
+        self._make = make
+
+    async def result(self, timeout: float | None = None) -> Any:  # noqa: ARG002 - as a worker's child has it
+        try:
+            result = self._make()
+            if isinstance(result, BaseException):
+                raise result
+        except ChildFailed as error:
+            await self._end("cancelled" if error.state == "cancelled" else "failed", error.error)
+            raise
+        # As it comes out of the child's log.
+        complete = ExecutionComplete(result=result, duration=0)
+        result = decode_envelope(self._emitter._prepare(complete).json)[1].result  # type: ignore[attr-defined]
+        await self._end("completed", result if isinstance(result, str) else msgspec.json.encode(result).decode())
+        return result
+
+    async def cancel(self, reason: str | None = None) -> None:
+        if await self._end("cancelled", reason or ""):
+            self._make = lambda: ChildFailed(self.execution_id, "cancelled", reason or "")
+
+    async def _end(self, state: Literal["completed", "failed", "cancelled"], summary: str) -> bool:
+        """Record the end, once; whether it had not ended."""
+        if self.execution_id in {event.execution_id for event in self._emitter.of(ChildEnded.type)}:
+            return False
+        await self._emitter.emit(
+            ChildEnded(execution_id=self.execution_id, state=state, summary=shortened(summary, SUMMARY_CHARS) or None)
+        )
+        return True
 
 
 def _check_form(request: InputRequired, answer: Any) -> None:

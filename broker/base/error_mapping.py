@@ -94,6 +94,8 @@ def _from_refusal(error: Exception) -> Problem | None:
         case errors.TooManyQueued(limit=limit):
             headers = retry_after(RETRY_AFTER_QUEUED_SECONDS)
             return Problem(429, "too-many-queued", str(error), limit=limit, headers=headers)
+        case errors.TooManyChildren(limit=limit):
+            return Problem(409, "too-many-children", str(error), limit=limit)
         case errors.TooManyInputs(limit=limit):
             return Problem(409, "too-many-inputs", str(error), limit=limit)
         case errors.NotSteerable():

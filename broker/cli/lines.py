@@ -117,6 +117,22 @@ def _artifact(event: ev.Artifact) -> list[Text]:
     return [Text.assemble(("  ▤ ", "blue"), (name, "bold"), (f" ({short(event.media_type, 40)}{size})", "dim"))]
 
 
+def child_started(event: ev.ChildStarted) -> list[Text]:
+    named = f" {short(event.key, 40)}" if event.key else ""
+    about = f"  {short(event.execution_id, 64)}{' (detached)' if event.detached else ''}"
+    who = (short(event.agent, 40), "bold")
+    return [Text.assemble(("↳ ", "cyan"), who, f"{named}: ", short(event.task, 100), (about, "dim"))]
+
+
+def child_ended(event: ev.ChildEnded) -> list[Text]:
+    mark, style = {"completed": ("✓", "green"), "failed": ("✗", "red"), "cancelled": ("■", "yellow")}[event.state]
+    tokens = "" if event.usage is None else f"  {event.usage.total_tokens:,} tokens"
+    said = short(event.summary or event.state, 160)
+    return [
+        Text.assemble(("↲ ", "cyan"), (f"{mark} ", style), (f"{short(event.execution_id, 64)} ", "dim"), said, tokens)
+    ]
+
+
 def _timeout(event: ev.Timeout) -> list[Text]:
     return [Text(f"! slow: {short(event.message, 200)} ({event.action})", "yellow")]
 

@@ -14,6 +14,8 @@ from rich.text import Text
 from broker.cli.eventsource import ClientEvent
 from broker.cli.lines import (
     LINES,
+    child_ended,
+    child_started,
     clean,
     doing,
     interrupted,
@@ -29,6 +31,7 @@ from emitter import events as ev
 MAX_RUNS = 200
 MAX_SHOWN = 4
 MAX_SPECIALISTS = 8
+MAX_CHILDREN = 200
 """That have a bar of their own at the same time."""
 PLAIN_STEP = 10
 MAX_LINE = 8192
@@ -78,6 +81,7 @@ class _Run:
         self.calls: dict[str, _Call] = {}
         self.phases: dict[str, _Phase] = {}
         self.active: dict[str, None] = {}
+        self.children: dict[str, ev.ChildStarted] = {}
         self.partials: dict[str, _Partial] = {}
         self.progress: float | None = None
         self.action = ""
@@ -276,6 +280,16 @@ class Transcript:
         run.active.pop(event.specialist, None)
         return specialist_done(event)
 
+    def _child_started(self, run: _Run, event: ev.ChildStarted) -> list[Text]:
+        while len(run.children) >= MAX_CHILDREN:
+            del run.children[next(iter(run.children))]
+        run.children[event.execution_id] = event
+        return child_started(event)
+
+    def _child_ended(self, run: _Run, event: ev.ChildEnded) -> list[Text]:
+        run.children.pop(event.execution_id, None)
+        return child_ended(event)
+
     def _usage(self, run: _Run, event: ev.UsageTotals) -> list[Text]:
         run.usage = event
         return []
@@ -362,6 +376,10 @@ def _left_open(run: _Run) -> list[Text]:
     """What was under way when the execution ended."""
     lines = [interrupted(f"{call.name} {short(call.params)}", indent="  ") for call in run.calls.values()]
     lines += [interrupted(name) for name in run.active]
+    lines += [
+        interrupted(f"{child.agent} {child.execution_id}", "goes on" if child.detached else "ends with its parent")
+        for child in run.children.values()
+    ]
     lines += [interrupted(phase.name) for phase in run.phases.values()]
     lines += [interrupted(question.prompt, "not answered") for question in run.inputs.values()]
     return lines
@@ -388,6 +406,8 @@ _HANDLERS: dict[type[ev.Event], Callable[[Transcript, _Run, Any], list[Text]]] =
     ev.Progress: Transcript._progress,
     ev.SpecialistActivated: Transcript._specialist_begun,
     ev.SpecialistComplete: Transcript._specialist_done,
+    ev.ChildStarted: Transcript._child_started,
+    ev.ChildEnded: Transcript._child_ended,
     ev.UsageTotals: Transcript._usage,
     ev.InputRequired: Transcript._asked,
     ev.InputReceived: Transcript._answered,

@@ -22,8 +22,10 @@ from broker.http.openapi_parts import (
     LIMIT,
     NDJSON,
     OWNER,
+    PARENT,
     SSE,
     TRACE,
+    TREE,
     Json,
     header,
     header_refs,
@@ -143,9 +145,9 @@ def _execution_paths() -> Json:
                 "getExecution",
                 "The folded state; the stack trace of an error with scope `executions:debug`",
                 "executions:read",
-                ok(200, "The state.", {JSON: "ExecutionState"}),
-                parameters=(ID,),
-                errors=(404,),
+                ok(200, "The state, or the tree.", {JSON: {"anyOf": [ref("ExecutionState"), ref("ExecutionNode")]}}),
+                parameters=(ID, TREE),
+                errors=(400, 404),
             )
         },
         execution + "/events": {"get": _list_events(), "post": _publish()},
@@ -185,7 +187,7 @@ def _execute() -> Json:
         ok(202, "It is queued.", {JSON: "ExecuteResponse"}),
         parameters=(key("a repeat with the same key gets the first answer"), *parameter_refs(TRACE)),
         body={JSON: "ExecuteRequest"},
-        errors=(409,),
+        errors=(404, 409),
     )
 
 
@@ -197,10 +199,11 @@ def _list_executions() -> Json:
         ok(200, "One page.", {JSON: "ExecutionList"}),
         parameters=(
             query("state", "only those in this state", **msgspec.json.schema(State)),
+            PARENT,
             LIMIT,
             query("cursor", "`nextCursor` of the page before", type="string", pattern=api.LISTED),
         ),
-        errors=(400,),
+        errors=(400, 404),
     )
 
 

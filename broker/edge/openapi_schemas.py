@@ -8,10 +8,11 @@ import msgspec
 
 from broker.base.reasons import CloseReason
 from broker.edge.openapi_webhooks import WebhookList
+from broker.executions import tree_types
 from broker.executions import types as api
 from broker.http import jobs_openapi as jobs
 from broker.http import message_openapi as messages
-from broker.http.openapi_parts import REF, Json, ref
+from broker.http.openapi_parts import REF, Json, only, ref
 from broker.jobs import types as job_types
 from broker.ops import types as ops_types
 from broker.ops.types import OpsSnapshot
@@ -24,6 +25,7 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     api.ExecuteRequest, api.CancelRequest, api.InputRequest, api.TicketRequest, api.RevocationRequest,
     api.PublishRequest, api.ExecuteResponse, api.ExecutionList, api.EventPage, api.CancelResponse, api.InputResponse,
     api.PublishResponse, api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.ProblemBody,
+    tree_types.ExecutionNode,
     WebhookList, *api.CONTROL_EVENTS.values(), OpsSnapshot,
 )  # fmt: skip
 
@@ -52,7 +54,7 @@ def schemas() -> Json:
         "type": {"anyOf": [{"enum": list(names)}, custom]},
         "data": {"type": "object"},
     }
-    found["RevocationRequest"]["oneOf"] = [_only("jti", "user"), _only("user", "jti")]
+    found["RevocationRequest"]["oneOf"] = [only("jti", "user"), only("user", "jti")]
     found["StreamEnd"]["properties"]["reason"] = {"type": "string", "enum": list(CloseReason)}
     _say_what_is_always_there(found)
     return _plain(dict(sorted({**found, **protocols.schemas()}.items())))  # type: ignore[no-any-return]
@@ -61,7 +63,7 @@ def schemas() -> Json:
 def _say_what_is_always_there(schemas: Json) -> None:
     """Structs that leave nothing out have all their members, null where they are unset; requests may leave out what has
     a default, whatever they leave out otherwise."""
-    for module in (api, job_types, ops_types, events):
+    for module in (api, job_types, tree_types, ops_types, events):
         for name in schemas.keys() & vars(module).keys():
             config = getattr(module, name).__struct_config__
             if not (config.omit_defaults or config.forbid_unknown_fields):
@@ -98,11 +100,6 @@ def _named(schemas: Json) -> Json:
 def _short(name: str) -> str:
     protocol, _, class_ = name.removeprefix("broker.protocols.").split(".")
     return "".join(word.capitalize() for word in protocol.split("_")) + class_
-
-
-def _only(name: str, other: str) -> Json:
-    """One member of two, the other left out or null."""
-    return {"required": [name], "properties": {name: {"type": "string"}, other: {"type": "null"}}}
 
 
 def _event(head: Json, type_: Json, data: Json, event: type[Event]) -> Json:

@@ -14,8 +14,8 @@ from broker.http.openapi_parts import REF, Json
 from emitter.events import State
 
 ROOTS = (
-    "Event", "ExecutionState", "ExecuteRequest", "ExecuteResponse", "ExecutionList", "EventPage", "CancelResponse",
-    "InputResponse", "TicketResponse", "AgentList", "Problem", "OpsSnapshot",
+    "Event", "ExecutionState", "ExecutionNode", "ExecuteRequest", "ExecuteResponse", "ExecutionList", "EventPage",
+    "CancelResponse", "InputResponse", "TicketResponse", "AgentList", "Problem", "OpsSnapshot",
     *(control.__name__ for control in types.CONTROL_EVENTS.values()),
 )  # fmt: skip
 """What the browser's client takes and gives; what these refer to comes with them."""

@@ -46,11 +46,11 @@ from emitter.wire.record import open_input as input_field
 from emitter.wire.webhooks import Webhook
 
 IDEMPOTENCY_SECONDS = 86_400
-NEW_FIELDS = ("webhook",)
-"""Of a request. Without them it is the same to edges that do not know them."""
 AGENTS_FRESH_SECONDS = 1.0
 MAX_DELAY_SECONDS = 365 * 86_400
 """How late an execution may start where logs do not expire."""
+_LATER = ExecuteRequest.__struct_encode_fields__[ExecuteRequest.__struct_fields__.index("on_disconnect") + 1 :]
+"""Members of a request that 0.2 did not have. A key outlives an update, so they count only where they are set."""
 _KEY = Selection(Field.KEY)
 _PARAMS = Selection(Field.PARAMS)
 _STATE = Selection(Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN)
@@ -63,11 +63,7 @@ class _Key:
     def __init__(self, owner: Owner, key: str, request: ExecuteRequest) -> None:
         self.digest = hashlib.sha256(key.encode()).hexdigest()[:32]
         self.name = owner.idempotency(self.digest)
-        fields = msgspec.to_builtins(request)
-        for name in NEW_FIELDS:
-            if fields[name] is None:
-                del fields[name]
-        self.body = hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()[:32]
+        self.body = hashlib.sha256(_canonical(request)).hexdigest()[:32]
 
     def execution_id(self, stored: bytes) -> str:
         """What was stored with the first request. Raises `Problem` 422 if that was another one."""
@@ -75,6 +71,15 @@ class _Key:
         if body != self.body:
             raise Problem(422, "idempotency-key-reused", "this Idempotency-Key came with another request before")
         return execution_id
+
+
+def _canonical(request: ExecuteRequest) -> bytes:
+    """The same for the same request, whatever members later versions have added."""
+    encoded = msgspec.json.encode(request, order="deterministic")
+    for name in reversed(_LATER):
+        if encoded.endswith(unset := b',"%b":null}' % name.encode()):
+            encoded = encoded.removesuffix(unset) + b"}"
+    return encoded
 
 
 class Commands:
@@ -114,11 +119,29 @@ class Commands:
         execution_id = execution_id or request.execution_id or new_execution_id()
         if key is not None:
             execution_id = await self._reserve(key, execution_id)
-        is_new = await self._lifecycle.accept(owner, execution_id, start)
+        is_new = await self._accept(owner, execution_id, start, request)
         if not is_new and (key is None or not await self._is_first(key, owner, execution_id)):
             head = await self._history.head(owner.execution(execution_id).record)
             raise ExecutionExists(execution_id, head.state if head else "unknown")
         return _accepted(execution_id), is_new
+
+    async def _accept(self, owner: Owner, execution_id: str, start: Start, request: ExecuteRequest) -> bool:
+        """Accept an execution, perhaps one that another starts; whether it is new."""
+        if request.parent_execution_id is None:
+            return await self._lifecycle.accept(owner, execution_id, start)
+        try:
+            above = await self._lifecycle.children.parentage(
+                owner, request.parent_execution_id, on_parent_end=request.on_parent_end or ""
+            )
+        except UnknownExecution:
+            what = "there is no such execution to be its parent"
+            raise Problem(404, "unknown-execution", what, path="$.parentExecutionId") from None
+        start = msgspec.structs.replace(start, above=above)
+        return await self._lifecycle.start_child(owner, execution_id, start)
+
+    async def settle(self, owner: Owner, execution_id: str) -> None:
+        """What follows from the end of an execution that was published."""
+        await self._lifecycle.settle(owner, execution_id)
 
     async def _is_first(self, key: _Key, owner: Owner, execution_id: str) -> bool:
         """Whether this key's first request began the execution; another may have had the same id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from broker.executions.clipping import as_it_is
 from broker.executions.decoding import decode_entry
@@ -14,6 +14,7 @@ from broker.executions.types import (
     Activity,
     ArtifactState,
     Cancellation,
+    ChildState,
     ExecutionState,
     Failure,
     MessageState,
@@ -31,6 +32,7 @@ from emitter.errors import InvalidEvent
 from emitter.wire.entries import Entry
 from emitter.wire.envelope import Envelope
 from emitter.wire.ids import EventId
+from emitter.wire.usage import add_usage
 
 
 class Fold(FoldedState):
@@ -93,6 +95,9 @@ class Fold(FoldedState):
             artifacts=self._artifacts.void_texts(after, as_it_is),
             synthesis=synthesis is not None and synthesis != self.facts.get("synthesis"),
         )
+        self._own_usage.void(after)
+        if self._children_usage is not None:
+            self._total(seq)
         self.status = "queued"  # until a worker starts the next attempt
 
     def _finish(self, head: Envelope, event: events.Event) -> None:
@@ -121,6 +126,10 @@ class Fold(FoldedState):
             if message.state == "queued":  # of a version that does not say so
                 ended = replace(message, state="dropped", reason="ended")
                 self._change(self.user_messages, seq, message.message_id, ended)
+        for child in self.children.values():
+            if child.status == "running":
+                status: Any = "detached" if child.detached else "interrupted"
+                self._change(self.children, seq, child.execution_id, replace(child, status=status))
         self._close_texts(seq)
 
     def _close_texts(self, seq: int) -> None:
@@ -283,7 +292,42 @@ class Fold(FoldedState):
         self._set(self.facts, seq, "synthesis", event)
 
     def _usage(self, seq: int, event: events.UsageTotals) -> None:
-        self._set(self.facts, seq, "usage", event)
+        self._set(self._own_usage, seq, "usage", event)
+        self._total(seq)
+
+    # children, which no attempt of this execution voids
+
+    def _child_started(self, seq: int, event: events.ChildStarted) -> None:
+        if self.children.get(event.execution_id) is None:
+            child = ChildState(
+                execution_id=event.execution_id,
+                agent=event.agent,
+                task=event.task,
+                key=event.key,
+                detached=event.detached,
+            )
+            self._set(self.children, seq, event.execution_id, child)
+
+    def _child_ended(self, seq: int, event: events.ChildEnded) -> None:
+        known = self.children.get(event.execution_id) or ChildState(execution_id=event.execution_id)
+        if known.status != "running":
+            return
+        ended = replace(known, status=event.state, summary=event.summary, usage=event.usage)
+        self._set(self.children, seq, event.execution_id, ended)
+        if event.usage is not None:
+            self._children_usage = add_usage(self._children_usage, event.usage)
+            self._total(seq)
+
+    def _total(self, seq: int) -> None:
+        """Set the usage of the execution and its children."""
+        own, of_children = self._own_usage.get("usage"), self._children_usage
+        if of_children is None:
+            total: events.Usage | None = own
+        else:
+            total = add_usage(None if own is None else events.Usage(**asdict(own)), of_children)
+        if total is not None:
+            usage = total if isinstance(total, events.UsageTotals) else events.UsageTotals(**asdict(total))
+            self._change(self.facts, seq, "usage", usage)
 
 
 # In the module, not in each fold: bound methods would tie every fold into a circle, and keep it until the next full
@@ -311,6 +355,8 @@ _HANDLERS: dict[type[events.Event], Callable[[Fold, int, Any], None]] = {
     events.Synthesis: Fold._synthesis,
     events.Artifact: Fold._artifact,
     events.UsageTotals: Fold._usage,
+    events.ChildStarted: Fold._child_started,
+    events.ChildEnded: Fold._child_ended,
     events.InputRequired: Fold._input_required,
     events.InputReceived: Fold._input_received,
     events.UserMessage: Fold._user_message,

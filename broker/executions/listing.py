@@ -52,7 +52,9 @@ R = TypeVar("R")
 
 _Row = list[bytes | None]
 _FITTING = Selection(Field.STATE, Field.CONVERSATION_ID)
-_BRIEF = Selection(Field.STATE, Field.AGENT, Field.ATTEMPT, Field.MS, Field.SEQ, Field.CONVERSATION_ID)
+_BRIEF = Selection(
+    Field.STATE, Field.AGENT, Field.ATTEMPT, Field.MS, Field.SEQ, Field.CONVERSATION_ID, Field.PARENT, Field.ROOT
+)
 _SUMMARY = Selection(*_BRIEF.names, Field.TASK, Field.METADATA)
 
 
@@ -71,12 +73,14 @@ class Listing:
         limit: int,
         cursor: str | None,
         conversation_id: str | None = None,
+        parent: str | None = None,
         is_brief: bool = False,
     ) -> ExecutionList:
-        """Newest first, of one conversation or of all; without tasks and metadata, if `is_brief`. `cursor` is a former
-        answer's; with a rare `state` or large metadata a page may be short and still continue."""
+        """Newest first, of one conversation, of one parent or of all; without tasks and metadata, if `is_brief`.
+        `cursor` is a former answer's; with a rare `state` or large metadata a page may be short and still continue."""
         after, reached = _listed(cursor), None
         index = owner.index if conversation_id is None else owner.conversation(conversation_id)
+        index = index if parent is None else owner.execution(parent).children
         is_all = state is None and conversation_id is None
         selection = _BRIEF if is_brief else _SUMMARY
         found: list[ExecutionSummary] = []
@@ -183,4 +187,6 @@ def _summary(listed: _Listed, record: ExecutionRecord) -> ExecutionSummary | Non
         conversation_id=record.conversation_id or None,
         metadata=read_object(record.metadata) or None,
         cursor=str(record.last),
+        parent=record.parent or None,
+        root=record.root or None,
     )

@@ -28,6 +28,7 @@ from broker.executions.clipping import (
 )
 from broker.executions.types import (
     ArtifactState,
+    ChildState,
     ExecutionState,
     MessageState,
     PartialState,
@@ -55,8 +56,8 @@ W = TypeVar("W", MessageState, ArtifactState)
 
 
 _ITEMS = (
-    "facts", "phases", "specialists", "inputs", "partials", "user_messages", "_tools", "_thoughts", "_messages",
-    "_artifacts",
+    "facts", "phases", "specialists", "inputs", "partials", "user_messages", "children", "_own_usage", "_tools",
+    "_thoughts", "_messages", "_artifacts",
 )  # fmt: skip
 
 
@@ -101,6 +102,9 @@ class FoldedState:
         self.inputs: Items[Input] = Items(MAX_OTHERS, short_input, is_watched=is_watched)
         self.partials: Items[PartialState] = Items(MAX_OTHERS, short)
         self.user_messages: Items[UserMessageState] = Items(MAX_OTHERS, short)
+        self.children: Items[ChildState] = Items(MAX_OTHERS, short)
+        self._children_usage: events.Usage | None = None
+        self._own_usage: Items[events.UsageTotals] = Items(1, as_it_is)
         self._tools: Items[ToolState] = Items(MAX_TOOLS, short)
         self._thoughts: Texts[ThoughtState] = Texts(MAX_THOUGHTS, short_written)
         self._messages: Texts[MessageState] = Texts(MAX_MESSAGES, short_written)
@@ -138,6 +142,7 @@ class FoldedState:
             synthesis=self.facts.get("synthesis"),
             partial_results=self.partials.values(),
             artifacts=self.artifacts(),
+            children=self.children.values(),
             usage=self.facts.get("usage"),
             open_inputs=self.open_inputs(),
             user_messages=self.user_messages.values(),

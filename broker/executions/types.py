@@ -59,6 +59,8 @@ class ExecuteRequest(_Request, frozen=True):
     not_before: Annotated[int, Meta(ge=0, description="start no earlier, milliseconds since the epoch")] | None = None
     on_disconnect: OnDisconnect | None = None
     webhook: WebhookRequest | None = None
+    parent_execution_id: ExecutionId | None = None
+    on_parent_end: Literal["cancel", "detach"] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("params", self.params), ("metadata", self.metadata)):
@@ -147,6 +149,8 @@ class ExecutionSummary(_Response, frozen=True):
     conversation_id: str | None = None
     metadata: dict[str, Any] | None = None
     cursor: EventIdText | None = None
+    parent: str | None = None
+    root: str | None = None
 
 
 class ExecutionList(_Response, frozen=True):
@@ -359,6 +363,19 @@ class SpecialistState(_Part, frozen=True):
     current_action: str | None = None
 
 
+class ChildState(_Part, frozen=True):
+    """A child. `interrupted`: this execution ended, so it is being cancelled; `detached`: it goes on after that."""
+
+    execution_id: str
+    status: Literal["running", "completed", "failed", "cancelled", "interrupted", "detached"] = "running"
+    agent: str | None = None
+    task: str | None = None
+    key: str | None = None
+    detached: bool = False
+    summary: str | None = None
+    usage: events.Usage | None = None
+
+
 class PartialState(_Part, frozen=True):
     result: Any
     specialist: str | None = None
@@ -434,6 +451,7 @@ class ExecutionState(_Part, frozen=True):
     synthesis: events.Synthesis | None = None
     partial_results: list[PartialState] = []
     artifacts: list[ArtifactState] = []
+    children: list[ChildState] = []
     usage: events.UsageTotals | None = None
     open_inputs: list[events.InputRequired] = []
     user_messages: list[UserMessageState] = []

@@ -35,6 +35,7 @@ from broker.executions.publish import (
     read_producer,
 )
 from broker.executions.takes import Takes
+from broker.executions.trees import Trees
 from broker.executions.types import (
     AgentInfo,
     AgentList,
@@ -59,11 +60,12 @@ from broker.http.gateway import (
 )
 from broker.http.jobs import SCOPE, JobsApi
 from broker.http.message_api import MessageApi
-from broker.http.paths import execution_of
+from broker.http.paths import execution_of, known_form
 from broker.ops.stream import Ops
 from broker.streams.reconnect import for_event_source
 from broker.streams.request import is_compact
 from broker.streams.service import Streams
+from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATE_OF, State
 from emitter.store import announcements
 from emitter.store.append import limits_of
@@ -100,6 +102,7 @@ class Api:
         self._gateway = gateway
         self._commands = gateway.commands
         self._jobs = jobs
+        self._trees = Trees(redis, limits_of(settings), Redactor(settings.redact_keys))
         self._metrics = metrics
         self._redact = Redactor(settings.redact_keys)
         self._hooks = edge_hooks(settings)
@@ -181,14 +184,19 @@ class Api:
         if state is not None and state not in get_args(State):
             raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
         limit = whole_number(request, "limit", default=50, most=MAX_LIST)
-        cursor = request.query.get("cursor")
+        cursor, parent = request.query.get("cursor"), request.query.get("parent")
         async with self._gateway.folding(identity):
-            return _json(await self._commands.listing.page(identity.owner, state=state, limit=limit, cursor=cursor))
+            if parent is not None and not await exists(self._redis, identity.owner, known_form(parent)):
+                raise UnknownExecution(parent[:64])
+            page = self._commands.listing.page(identity.owner, state=state, limit=limit, cursor=cursor, parent=parent)
+            return _json(await page)
 
     async def get_execution(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "executions:read", rate=READS)
         with_stack = "executions:debug" in identity.scopes
         async with self._gateway.folding(identity):
+            if _is_tree(request):
+                return _json(await self._trees.of(identity.owner, execution_of(request)))
             return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
 
     async def list_webhooks(self, request: web.Request) -> web.Response:
@@ -262,6 +270,8 @@ class Api:
         except Exception as error:
             self._metrics.publishes[_publish_result(error)].inc()
             raise
+        if any(event.type in TERMINAL_STATE_OF for event in events):
+            await self._commands.settle(owner, execution_id)
         is_repeat = any(event is not DROPPED for event in events) and not answer.appended
         self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
         return _json(answer, status=202)
@@ -330,6 +340,13 @@ def start_body_bytes(settings: Settings) -> int:
     """The body that starts an execution must have room for all that the limits of its parts allow."""
     parts = (settings.max_event_bytes, settings.max_params_bytes, settings.max_conversation_bytes)
     return min(MAX_BODY_BYTES, max(VALUE_BODY_BYTES, 2 * sum(parts))) if all(parts) else MAX_BODY_BYTES
+
+
+def _is_tree(request: web.Request) -> bool:
+    text = request.query.get("tree", "false")
+    if text not in ("true", "false"):
+        raise Problem(400, "invalid-parameter", "tree is true or false", path="tree")
+    return text == "true"
 
 
 def whole_number(request: web.Request, name: str, *, default: int, most: int) -> int:

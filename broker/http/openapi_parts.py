@@ -73,6 +73,13 @@ TRACE = (
     header("traceparent", "the trace that this is part of (W3C Trace Context); ignored if not valid", type="string"),
     header("tracestate", "what comes with `traceparent`", type="string"),
 )
+TREE = query(
+    "tree",
+    "`true`: the states of this execution and of all that it started, as a tree",
+    type="string",
+    enum=["true", "false"],
+)
+PARENT = query("parent", "only those that this execution started", **ID["schema"])
 LIMIT = query("limit", "most entries of one answer", type="integer", minimum=1, maximum=MAX_PAGE)
 
 
@@ -147,3 +154,8 @@ def content(types: Types) -> Json:
 
 def ok(status: int, description: str, types: Types) -> Json:
     return {str(status): {"description": description, "headers": header_refs(), "content": content(types)}}
+
+
+def only(name: str, other: str) -> Json:
+    """One member of two, the other left out or null."""
+    return {"required": [name], "properties": {name: {"type": "string"}, other: {"type": "null"}}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -130,7 +130,9 @@ class AgentEmitter(AsyncEventMethods):
         self._has_started = False
         self._end_on_error = end_on_error
         self._closed = False
-        self.ended = False
+        self.ended = self.settled = False
+        self.before_end: Callable[[], Awaitable[None]] | None = None
+        """Called before the terminal event is queued."""
         self.active_at = time.monotonic()
 
     @property
@@ -361,6 +363,8 @@ class AgentEmitter(AsyncEventMethods):
     async def _terminal(self, event: Event, fields: Mapping[str, str]) -> None:
         self._check()
         event = self._joined(event) or event
+        if self.before_end is not None:
+            await self.before_end()
         prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._encode(end, now_ms()))
         if failure is None:
             prepared = prepared._replace(fields=self._speakers.record_fields(fields))
@@ -371,6 +375,7 @@ class AgentEmitter(AsyncEventMethods):
         self._end = TERMINAL_STATE_OF[prepared.type]
         await self._outbox.flush()
         self.ended = True
+        self.settled = await self._publisher.holds.settle(self.owner, self.execution_id)
         if failure is not None:
             raise failure
 

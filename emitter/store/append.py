@@ -29,6 +29,8 @@ from emitter.wire.limits import (
     LOG_MAX_BYTES,
     LOG_MAXLEN,
     LOG_TTL_SECONDS,
+    MAX_CHILD_DEPTH,
+    MAX_CHILDREN,
     MAX_CONVERSATION_BYTES,
     MAX_EVENT_BYTES,
     MAX_OPEN_INPUTS,
@@ -67,6 +69,8 @@ class LogLimits(msgspec.Struct, frozen=True):
     max_conversation_bytes: int = MAX_CONVERSATION_BYTES
     unheld_lease_seconds: int = UNHELD_LEASE_SECONDS
     webhook_url: str = ""
+    max_children: int = MAX_CHILDREN
+    max_child_depth: int = MAX_CHILD_DEPTH
 
 
 def limits_of(settings: SharedSettings) -> LogLimits:

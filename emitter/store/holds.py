@@ -31,6 +31,7 @@ from redis.exceptions import (
 )
 
 from emitter import tasks
+from emitter.errors import RuncastError
 from emitter.store.connection import GONE
 from emitter.store.jobs import CANCEL_GRACE_SECONDS
 from emitter.store.lifecycle import Lifecycle
@@ -56,6 +57,7 @@ RECORDS_MAX = 32
 _OF_SERVER = (BusyLoadingError, ClusterDownError, OutOfMemoryError, ReadOnlyError)
 _OF_SERVER_NOW = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 """How errors begin that concern all records."""
+SETTLE_SECONDS = 5.0
 PLANNED_MS_MAX = 7 * 86_400_000
 """How far ahead a check may be planned."""
 
@@ -118,6 +120,15 @@ class Holds:
 
     def drop(self, hold: Hold) -> None:
         self._holds.discard(hold)
+
+    async def settle(self, owner: Owner, execution_id: str) -> bool:
+        """What follows from the end of an execution (`Lifecycle.settle`); false if Redis did not answer or allow it, so
+        that the reaper has to do it."""
+        with contextlib.suppress(RedisError, TimeoutError, RuncastError, *GONE):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._lifecycle.settle(owner, execution_id)
+                return True
+        return False
 
     async def aclose(self) -> None:
         if self._task is not None:

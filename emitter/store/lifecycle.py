@@ -6,6 +6,7 @@ and a step that is repeated after a lost reply changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from redis.asyncio import Redis
 from emitter.errors import (
     AppendRefused,
     ExecutionEnded,
+    ExecutionExists,
     ExecutionOwned,
     InvalidEvent,
     PayloadTooLarge,
@@ -37,6 +39,7 @@ from emitter.events import (
 )
 from emitter.store import jobs, webhooks
 from emitter.store.append import Appended, LogLimits, append, prepare
+from emitter.store.children import PARENT, Children, Parentage
 from emitter.store.connection import channels_of
 from emitter.store.jobs import Given, Job
 from emitter.tracing.trace import Trace, log_fields, read_trace
@@ -51,6 +54,9 @@ log = structlog.get_logger("emitter.lifecycle")
 CANCEL_SCRIPT = Path(__file__).with_name("cancel.lua").read_text()
 _OFFERED = Selection(Field.STATE, Field.OWNER, Field.AGENT, Field.NOT_BEFORE)
 _CANCEL = Selection(Field.CANCEL)
+_CHILD = Selection(Field.STATE, Field.PARENT)
+_FAMILY = Selection(Field.STATE, Field.PARENT, Field.CHILDREN)
+CANCELS_AT_ONCE = 20
 _LOST = Selection(
     Field.AGENT, Field.CANCEL, Field.TRACEPARENT, Field.ATTEMPT, Field.FROM, Field.LOST, Field.FAILED,
     Field.MAX_ATTEMPTS, Field.LEASE, Field.CLAIMED_AT,
@@ -66,6 +72,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         key: identifies the request, so that a repeat differs from another request for the same id.
         trace: the span in which it was accepted.
         webhooks: by their ids.
+        above: the execution that started it.
     """
 
     task: str
@@ -79,6 +86,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     trace: Trace | None = None
     webhooks: dict[str, Webhook] = {}
+    above: Parentage | None = None
 
     @property
     def fields(self) -> dict[str, str]:
@@ -102,7 +110,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
             fields[Field.TRACEPARENT] = self.trace.parent
             if self.trace.state:
                 fields[Field.TRACESTATE] = self.trace.state
-        return fields
+        return fields if self.above is None else {**fields, **self.above.fields}
 
 
 def check_size(start: Start, limits: LogLimits) -> None:
@@ -126,6 +134,7 @@ class Lifecycle:
         self._redis: Any = redis
         self._limits = limits
         self._redact = redact
+        self.children = Children(redis, limits, redact)
 
     async def accept(self, owner: Owner, execution_id: str, start: Start) -> bool:
         """Write `execution:queued` and add the job, or schedule its start; whether the execution is new. A repeat
@@ -306,6 +315,47 @@ class Lifecycle:
         await jobs.end(self._redis, member(owner, execution_id))
         return True
 
+    async def start_child(
+        self, owner: Owner, execution_id: str, start: Start, *, attempt: int = 0, is_claimed: bool = False
+    ) -> bool:
+        """Accept an execution that another one starts (`start.above`); whether it is new. `attempt`: that of the
+        parent, 0 for any. A repeat completes what the first call did not. Raises what `accept` raises, and
+        `UnknownExecution`, `ExecutionEnded`, `Superseded`, `TooManyChildren` for the parent."""
+        above = start.above
+        assert above is not None
+        check_size(start, self._limits)
+        known = await self._read(_CHILD, owner, execution_id)
+        if known.exists and known.parent != above.parent:
+            raise ExecutionExists(execution_id, known.state or "")
+        if known.exists:
+            await self.offer(owner, execution_id)
+            return False
+        most = self._limits.max_queued_per_user
+        if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_CHECK_MS, most):
+            raise TooManyQueued(execution_id, most)
+        await self.children.adopt(owner, above, execution_id, attempt)
+        # Before the child exists, so that the parent's log has its start before its end.
+        options: dict[str, Any] = {"attempt": attempt, "mode": "claimed"} if is_claimed else {}
+        task = self._redact.text(start.task)
+        await self.children.report_start(owner, above, execution_id, start.agent, task, **options)
+        return await self.accept(owner, execution_id, start)
+
+    async def settle(self, owner: Owner, execution_id: str) -> None:
+        """What follows from the end of an execution: its parent is told, and its attached children are cancelled."""
+        found = await self._read(_FAMILY, owner, execution_id)
+        if not found.has_ended:
+            return
+        if found.parent:
+            await self.children.report_end(owner, execution_id)
+        attached = await self.children.attached(owner, execution_id) if found.children else []
+        for at in range(0, len(attached), CANCELS_AT_ONCE):
+            await asyncio.gather(*(self.cancel_orphan(owner, child) for child in attached[at : at + CANCELS_AT_ONCE]))
+
+    async def cancel_orphan(self, owner: Owner, execution_id: str) -> None:
+        """Cancel an execution whose parent has ended."""
+        with contextlib.suppress(AppendRefused):
+            await self.cancel(owner, execution_id, reason="its parent has ended", by=PARENT)
+
     async def expire(self, owner: Owner, execution_id: str, input_id: str) -> None:
         """Close an expired input, unless it was answered or closed meanwhile."""
         event = self._prepare(InputReceived(input_id=input_id, by=EXPIRED), execution_id)
@@ -328,9 +378,15 @@ class Lifecycle:
         )
 
     async def _append(self, owner: Owner, execution_id: str, event: Prepared, **options: Any) -> Appended:
-        """Append to an execution that exists."""
+        """Append to an execution that exists. An end is preceded and followed by what its family is told."""
         options = {"mode": "existing", **options}
-        return await append(self._redis, owner, execution_id, [event], limits=self._limits, **options)
+        is_end = event.type in TERMINAL_STATE_OF
+        if is_end and (await self._read(_FAMILY, owner, execution_id)).children:
+            await self.children.report_ended(owner, execution_id)
+        appended = await append(self._redis, owner, execution_id, [event], limits=self._limits, **options)
+        if is_end:
+            await self.settle(owner, execution_id)
+        return appended
 
 
 def _after(found: ExecutionRecord) -> Event:

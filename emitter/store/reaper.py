@@ -3,7 +3,8 @@
 - A delayed execution is started, and one that lost its job is offered again.
 - An execution whose worker was lost is taken over; one whose agent no worker has for a day is ended.
 - An execution without a worker whose lease has ended is ended.
-- An execution that nobody watches is cancelled, if it was started that way.
+- An execution that nobody watches is cancelled, if it was started that way; so is one that waits for a worker and whose
+  parent has ended.
 - Expired inputs are closed.
 
 Every worker runs a reaper, and every edge while no worker lives. A lock in Redis lets one at a time do the work. Two at
@@ -55,7 +56,7 @@ RELEASE_SCRIPT = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.cal
 # Who runs an execution, and since when.
 _WORKING = Selection(
     Field.STATE, Field.OWNER, Field.AGENT, Field.CANCEL, Field.LEASE, Field.NOT_BEFORE, Field.CREATED_AT,
-    Field.CANCEL_AT, Field.HOLD, Field.SEEN, Field.MS, Field.ATTEMPT,
+    Field.CANCEL_AT, Field.HOLD, Field.SEEN, Field.MS, Field.ATTEMPT, Field.PARENT, Field.ON_PARENT_END,
 )  # fmt: skip
 
 
@@ -145,7 +146,10 @@ class Reaper:
     async def _resolve(self, owner: Owner, execution_id: str, name: str, now: int) -> None:
         found = await self._find(owner, execution_id)
         if not found.exists or found.has_ended:
+            await self._lifecycle.settle(owner, execution_id)  # the process that ended it may have been killed
             await jobs.end(self._redis, name, found.agent, planned_by=now)
+        elif found.cancel is None and await self._lifecycle.children.is_orphan(owner, found):
+            await self._lifecycle.cancel_orphan(owner, execution_id)  # the next check finds its end, or the request
         elif found.owner:
             await self._check_lease(owner, execution_id, name, found, now)
         elif found.state != "queued" or (found.hold_ms and not found.agent):

@@ -29,11 +29,13 @@ def channel_suffix(database: int) -> str:
 
 
 class ExecutionKeys(NamedTuple):
-    """The keys of one execution. `log` and `control` also name pub/sub channels (with `channel_suffix`)."""
+    """The keys of one execution. `log` and `control` also name pub/sub channels (with `channel_suffix`). `children` is
+    a sorted set: the executions that it started by the time (ms) of that."""
 
     record: str
     log: str
     control: str
+    children: str
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ class Owner(msgspec.Struct, frozen=True):
 
     def execution(self, execution_id: str) -> ExecutionKeys:
         record = self.prefix + "x:" + check_execution_id(execution_id)
-        return ExecutionKeys(record, record + ":log", record + ":control")
+        return ExecutionKeys(record, record + ":log", record + ":control", record + ":children")
 
 
 # Keys without an owner. The workers' queues share one slot, so that one read can wait for jobs of every agent.

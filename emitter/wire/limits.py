@@ -22,6 +22,8 @@ MAX_QUEUED_PER_USER = 5_000
 MAX_CONVERSATION_BYTES = 256 * 1024
 UNHELD_LEASE_SECONDS = 60
 WORKER_MAX_WAITING = 500
+MAX_CHILDREN = 500
+MAX_CHILD_DEPTH = 8
 MAX_ATTEMPT = 2**31 - 1
 RECORD_MODEL_CONTENTS = os.environ.get("RUNCAST_RECORD_MODEL_CONTENTS", "").strip() == "1"
 """Whether `model:call` is stored with prompt and answer. Fixed when the process starts."""

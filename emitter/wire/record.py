@@ -58,6 +58,16 @@ class Field:
     TRACEPARENT: Final = "traceparent"
     TRACESTATE: Final = "tracestate"
 
+    # What started it, and what it started.
+    PARENT: Final = "parent"
+    ROOT: Final = "root"  # the execution at the top of its tree, if it is not itself
+    DEPTH: Final = "depth"  # how many are above it
+    ON_PARENT_END: Final = "onParentEnd"  # `detach`: it goes on
+    CHILD_KEY: Final = "childKey"  # the name that its parent gave it
+    CHILDREN: Final = "children"  # how many it has started
+    DESCENDANTS: Final = "descendants"  # of a root: how many are below it
+    USAGE: Final = "usage"  # of an ended child: what it used (JSON), without its own children
+
     # Who runs it.
     ATTEMPT: Final = "attempt"  # older ones are fenced
     TAKEN: Final = "taken"  # the last attempt that a worker has claimed
@@ -137,6 +147,13 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancel_after_ms: int = 0
     traceparent: str = ""
     tracestate: str = ""
+    parent: str = ""
+    root: str = ""
+    depth: int = 0
+    on_parent_end: str = ""
+    child_key: str = ""
+    children: int = 0
+    usage: bytes = b""
     attempt: int = 0
     from_seq: int = 0
     owner: str = ""
@@ -295,6 +312,13 @@ _COLUMNS = {
     Field.CANCEL_AFTER: _Column("cancel_after_ms", int),
     Field.TRACEPARENT: _Column("traceparent", _text),
     Field.TRACESTATE: _Column("tracestate", _text),
+    Field.PARENT: _Column("parent", _text),
+    Field.ROOT: _Column("root", _text),
+    Field.DEPTH: _Column("depth", int),
+    Field.ON_PARENT_END: _Column("on_parent_end", _text),
+    Field.CHILD_KEY: _Column("child_key", _text),
+    Field.CHILDREN: _Column("children", int),
+    Field.USAGE: _Column("usage", _same),
     Field.ATTEMPT: _Column("attempt", int),
     Field.FROM: _Column("from_seq", int),
     Field.OWNER: _Column("owner", _text),

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.children import Child, OnParentEnd, Starter, SyncChild
 from emitter.publishing.inbox import Interruptible
 from emitter.publishing.sync_emitter import SyncAgentEmitter, check_process
 from emitter.store.announcements import MODES, AgentInfo
@@ -255,6 +256,7 @@ class _BaseContext:
         attempt: int = 1,
         conversation_id: str | None = None,
         is_cancelled: Callable[[], bool] = _never,
+        children: Starter | None = None,
     ) -> None:
         self.task = task
         self.execution_id = execution_id
@@ -265,6 +267,13 @@ class _BaseContext:
         self.attempt = attempt
         self.conversation_id = conversation_id
         self._is_cancelled = is_cancelled
+        self._children = children
+
+    @property
+    def _starter(self) -> Starter:
+        if self._children is None:
+            raise RuntimeError("only an agent of a worker starts others; for tests: RecordingEmitter(children=…)")
+        return self._children
 
     @property
     def cancelled(self) -> bool:
@@ -280,6 +289,36 @@ class Context(_BaseContext):
     def __init__(self, emitter: Any, **given: Any) -> None:
         super().__init__(**given)
         self.emitter = emitter
+        self._children = self._children or getattr(emitter, "children", None)
+
+    async def start(
+        self,
+        agent: str,
+        task: str,
+        *,
+        params: dict[str, Any] | None = None,
+        on_parent_end: OnParentEnd = "cancel",
+        key: str | None = None,
+    ) -> Child:
+        """Start another execution of the same user, and return without waiting for it.
+
+        A retry of this agent gets the child that it has started: name it with `key` (1 to 128 characters), otherwise
+        agent, task and how often this attempt has started these decide which one it is.
+
+        Args:
+            on_parent_end: `cancel`: it is cancelled if this execution ends before it, in whatever way; `detach`: it
+                goes on.
+
+        Raises:
+            UnknownAgent: no worker has the agent.
+            TooManyChildren: the tree is too deep, or has too many executions.
+            TooManyQueued: too many executions of the user wait for a worker.
+        """
+        return await self._starter.start(agent, task, params=params, on_parent_end=on_parent_end, key=key)
+
+    async def call(self, agent: str, task: str, *, timeout: float | None = None, **options: Any) -> Any:
+        """Start another execution and wait for its result: `start`, then `Child.result`."""
+        return await (await self.start(agent, task, **options)).result(timeout)
 
     async def ask(self, prompt: str, **options: Any) -> Any:
         """Ask a person and wait for the answer's value; arguments and errors of `AgentEmitter.ask`."""
@@ -309,6 +348,7 @@ class SyncContext(_BaseContext):
     def __init__(self, emitter: AgentEmitter, loop: asyncio.AbstractEventLoop, **given: Any) -> None:
         super().__init__(**given)
         self.emitter = SyncAgentEmitter.over(emitter, loop)
+        self._children = self._children or getattr(emitter, "children", None)
         self._asker = emitter
         self._loop = loop
         self._pid = os.getpid()
@@ -339,6 +379,23 @@ class SyncContext(_BaseContext):
         """Every message of a person as it comes; blocks between them, as `next_message`."""
         while (message := self._block(self._asker._next_or_end())) is not None:
             yield message
+
+    def start(
+        self,
+        agent: str,
+        task: str,
+        *,
+        params: dict[str, Any] | None = None,
+        on_parent_end: OnParentEnd = "cancel",
+        key: str | None = None,
+    ) -> SyncChild:
+        """As `Context.start`; `result` of the child blocks."""
+        work = self._starter.start(agent, task, params=params, on_parent_end=on_parent_end, key=key)
+        return SyncChild(self._block(work), self._block)
+
+    def call(self, agent: str, task: str, *, timeout: float | None = None, **options: Any) -> Any:
+        """Start another execution and block until its result: `start`, then `SyncChild.result`."""
+        return self.start(agent, task, **options).result(timeout)
 
     def _block(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop, and block until it is done or the agent must stop."""

@@ -36,6 +36,7 @@ from emitter.errors import (
 from emitter.events import Timeout
 from emitter.observer import Outcome
 from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.children import Starter
 from emitter.publishing.waits import Slot
 from emitter.store.endings import STACK_CHARS
 from emitter.store.jobs import Job
@@ -101,7 +102,7 @@ class Attempt:
     """`await Attempt(…).execute()` runs the agent and ends the execution; it never raises what the agent raises.
 
     `open_emitter` makes an emitter for the job; a second one is opened if the first is broken at the end. `slot` is the
-    worker's slot that it has, if its number is limited.
+    worker's slot that it has, if its number is limited; `open_children` lets the agent start others.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Attempt:
         open_emitter: Callable[[], AgentEmitter],
         cancel_grace_seconds: float,
         slot: Slot | None = None,
+        open_children: Callable[[AgentEmitter], Starter] | None = None,
     ) -> None:
         self.job = job
         self.emitter = open_emitter()
@@ -132,6 +134,7 @@ class Attempt:
         self._cancel_requested: tuple[float, Cancel] | None = None
         self._deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
         self._quiet_since = 0.0
+        self._children = None if open_children is None else open_children(self.emitter)
         self._context = self._make_context(loop)
         self.emitter.stops_when(self._is_stopped)
 
@@ -309,6 +312,7 @@ class Attempt:
             "attempt": job.attempt,
             "conversation_id": job.conversation_id,
             "is_cancelled": self._is_stopped,
+            "children": self._children,
         }
         if self._agent.is_async:
             return Context(self.emitter, **given)

@@ -19,7 +19,7 @@ from emitter.observer import Observer, Outcome
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
-LOOPS = ("fetch", "renew", "announce", "reap", "schedule")
+LOOPS = ("fetch", "renew", "announce", "reap", "orphans", "schedule")
 TAKEN_OVER = ("superseded", "ended")
 STALLED_SECONDS = 60.0
 """An event loop that has run no step for this long is not expected to recover: restart the process."""

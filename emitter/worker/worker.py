@@ -29,6 +29,7 @@ from redis.exceptions import RedisError
 from emitter.backoff import backoff_seconds
 from emitter.observer import Observer, Outcome
 from emitter.publishing.agent_emitter import AgentEmitter
+from emitter.publishing.children import Children
 from emitter.publishing.publisher import Publisher
 from emitter.store import announcements, jobs
 from emitter.store.announcements import WorkerInfo
@@ -51,6 +52,7 @@ from emitter.worker.slots import Slot, Slots
 log = structlog.get_logger("emitter.worker")
 
 ANNOUNCE_SECONDS = 5.0
+ORPHANS_SECONDS = 10.0
 PAUSE_SECONDS_MAX = 2.0
 STEADY_SECONDS = 10.0
 """After a step that lasted this long, its next failure counts as the first."""
@@ -114,6 +116,7 @@ class Worker:
         self._prefetch = JobPrefetch(
             self._redis, agents.names, self.id, lease_ms=settings.lease_ms, block_ms=settings.block_ms
         )
+        self._orphans_seconds = min(ORPHANS_SECONDS, settings.lease_seconds)
         self._started_at = int(time.time() * 1000)
         self._lag_seconds = 0.0
         self._attempts: dict[str, Attempt] = {}
@@ -182,6 +185,7 @@ class Worker:
         steps = {
             "announce": self._announce,
             "reap": self._reaper.step,
+            "orphans": self._end_orphans,
         }
         if self.agents.schedules:
             steps["schedule"] = self._scheduler.step
@@ -311,7 +315,19 @@ class Worker:
                 traceparent=None if span.trace is None else span.trace.parent,
             )
 
-        attempt = Attempt(job, self.agents[job.agent], open_emitter, self.settings.cancel_grace_seconds, slot)
+        def open_children(emitter: AgentEmitter) -> Children:
+            return Children(
+                emitter,
+                self._publisher,
+                self._lifecycle,
+                known=self.agents.names,
+                request_id=job.request_id,
+                trace=span.trace,
+            )
+
+        attempt = Attempt(
+            job, self.agents[job.agent], open_emitter, self.settings.cancel_grace_seconds, slot, open_children
+        )
         self._attempts[job.record] = attempt
         task = asyncio.create_task(self._run_attempt(attempt, span, slot), name=f"run-{job.execution_id}")
         self._tasks.add(task)
@@ -352,6 +368,8 @@ class Worker:
             elif outcome == "retried":
                 await self._lifecycle.retry(job, attempt.retry_after)
             elif outcome not in ("lost", "unwritten"):
+                if not attempt.emitter.settled:
+                    await self._lifecycle.settle(job.owner, job.execution_id)
                 await jobs.end(self._redis, job.member)
         except (RedisError, *GONE) as error:
             log.warning("lease_left", outcome=outcome, error=type(error).__name__)
@@ -370,6 +388,13 @@ class Worker:
             log.warning("agent_left_behind", agent_task=task.get_name())
             self.leftovers.add(task)
             task.add_done_callback(self.leftovers.discard)
+
+    async def _end_orphans(self) -> None:
+        """Cancel executions here whose parents have ended: what ended those was killed, or is of an older version."""
+        await asyncio.sleep(self._orphans_seconds)
+        here = [(attempt.job.owner, attempt.job.execution_id) for attempt in self._attempts.values()]
+        for owner, execution_id in await self._lifecycle.children.orphans(here) if here else ():
+            await self._lifecycle.cancel_orphan(owner, execution_id)
 
     # --- announce ---
 

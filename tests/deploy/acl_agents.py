@@ -30,4 +30,10 @@ async def sleeper(context: Context) -> None:
     await asyncio.Event().wait()
 
 
+@agents.agent("parent")
+async def parent(context: Context) -> Any:
+    await context.start("sleeper", "Sleep")
+    return await context.call("counter", "Count")
+
+
 agents.schedule("pulse", agent="counter", user_id="ops", task="Count", every=1)

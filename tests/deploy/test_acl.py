@@ -136,6 +136,20 @@ async def test_people_answer_and_cancel(stand: Stand) -> None:
             await asyncio.sleep(0.1)
 
 
+async def test_agents_start_others(stand: Stand) -> None:
+    """A parent gets the result of its child; the one that it left ends with it; the edge shows the tree."""
+    parent, token = await execute(stand, "parent", "fay"), token_for("fay")
+    async with watch(stand, parent, "fay") as viewer:
+        await viewer.until_done()
+    assert json.loads(viewer.events[-1].data)["data"]["result"] == 3
+    path = f"/api/agent/executions/{parent}?tree=true"
+    async with asyncio.timeout(15):
+        while (tree := await call(stand.port, "GET", path, token)).body["children"][0]["state"] != "cancelled":
+            await asyncio.sleep(0.1)
+    assert [child["state"] for child in tree.body["children"]] == ["cancelled", "completed"]
+    assert len((await call(stand.port, "GET", f"/api/agent/executions?parent={parent}", token)).body["executions"]) == 2
+
+
 async def test_what_waits_for_its_time_can_be_cancelled(stand: Stand) -> None:
     """An execution planned for later is accepted, and is taken back before its time."""
     planned = await execute(stand, "counter", "eve", notBefore=int(time.time() * 1000) + 3_600_000)

@@ -14,11 +14,13 @@ from broker.executions.inputs import Answers
 from broker.executions.types import InputRequest
 from emitter.errors import (
     AlreadyAnswered,
+    ChildFailed,
     EmitterClosed,
     ExecutionEnded,
     InputExpired,
     InvalidEvent,
     PayloadTooLarge,
+    UnknownAgent,
     UnknownInput,
 )
 from emitter.events import EXPIRED, ExecutionStarted, InputRequired, Thinking
@@ -26,6 +28,7 @@ from emitter.store.append import LogLimits, append, prepare
 from emitter.testing import RecordingEmitter
 from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
+from emitter.worker.agents import Context
 
 STARTED = ExecutionStarted(task="t", started_at=1, attempt=1)
 
@@ -192,3 +195,40 @@ async def test_whose_an_event_is() -> None:
     await emitter.emit(Thinking(thought="t"), agent="clerk", parent_id="c1")
     await emitter.thinking("u")
     assert [(envelope.agent, envelope.parent_id) for envelope in emitter.envelopes] == [("clerk", "c1"), (None, None)]
+
+
+async def test_children_are_given_their_results() -> None:
+    """By key or by agent, also as a failure; what the parent's log has of them is recorded once."""
+
+    async def supervisor(context: Context) -> dict[str, Any]:
+        draft = await context.start("writer", "Write it", params={"words": 9})
+        checked = await context.start("checker", "Check it", key="facts")
+        try:
+            await checked.result(timeout=5)
+        except ChildFailed as failed:
+            return {"draft": await draft.result(), "facts": failed.error}
+        return {}
+
+    failure = ChildFailed("ch", "failed", "two are wrong", "facts")
+    emitter = RecordingEmitter(children={"writer": {"text": "Once"}, "facts": failure})
+    found = await supervisor(Context(emitter, task="t"))
+    assert found == {"draft": {"text": "Once"}, "facts": "two are wrong"}
+    assert [(event.agent, event.key) for event in emitter.of("child:started")] == [
+        ("writer", None),
+        ("checker", "facts"),
+    ]
+    ended = [(event.state, event.summary) for event in emitter.of("child:ended")]
+    assert ended == [("failed", "two are wrong"), ("completed", '{"text":"Once"}')]
+    with pytest.raises(UnknownAgent):
+        await Context(emitter, task="t").start("nobody", "x")
+
+
+async def test_children_may_be_a_function() -> None:
+    """Of what the agent started; a child that was cancelled fails."""
+    emitter = RecordingEmitter(children=lambda started, params: f"{started.task} {params}")
+    context = Context(emitter, task="t")
+    assert await context.call("any", "Do", params={"n": 1}) == "Do {'n': 1}"
+    child = await context.start("any", "Do more")
+    await child.cancel("enough")
+    with pytest.raises(ChildFailed, match="cancelled: enough"):
+        await child.result()

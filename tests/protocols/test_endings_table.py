@@ -77,6 +77,7 @@ CALL = ev.ToolStart(call_id="c", tool_name="look_up", params={"q": 1})
 TEXT = ev.MessageDelta(message_id="m", delta="Half a sen")
 THOUGHT = ev.ThinkingDelta(message_id="r", delta="Perhaps")
 MEMBER = ev.SpecialistActivated(specialist="writer", task="Write")
+CHILD = ev.ChildStarted(execution_id="ch_1", agent="a", task="Look it up")
 QUESTION = ev.InputRequired(input_id="i", prompt="Publish it?", kind="approval")
 CASES: dict[str, Case] = {
     "a phase": case(PHASE, open_in="state ai_sdk ag_ui terminal"),
@@ -124,6 +125,12 @@ CASES: dict[str, Case] = {
         open_in="state ai_sdk ag_ui a2a terminal",
         calls=["delegate", "look_up"],
     ),
+    "a child": case(CHILD, open_in="state ai_sdk terminal"),
+    "two children, of which one is detached": case(
+        CHILD,
+        ev.ChildStarted(execution_id="ch_2", agent="b", task="t", detached=True),
+        open_in="state ai_sdk terminal",
+    ),
     "a document": case(
         ev.Artifact(artifact_id="a:1", media_type="text/html", text="<h1>"),
         ev.Artifact(artifact_id="a:1", media_type="text/html", text="Hi", append=True),
@@ -150,6 +157,7 @@ CASES: dict[str, Case] = {
 CLOSE = {
     ev.PhaseComplete, ev.MessageComplete, ev.ToolComplete, ev.ToolError, ev.SpecialistComplete, ev.InputReceived,
     ev.UserMessageTaken, ev.UserMessageDropped,
+    ev.ChildEnded,
 }  # fmt: skip
 LIFE = {
     ev.ExecutionQueued, ev.ExecutionStarted, ev.ExecutionSuperseded, ev.ExecutionComplete, ev.ExecutionError,
@@ -315,12 +323,16 @@ def open_in_lines(entries: Sequence[Entry]) -> list[str]:
                 found.append(rest)
             case "◇ ":
                 found.append(rest.split()[0])
+            case "↳ ":
+                found.append(rest.split("  ")[1].removesuffix(" (detached)"))
+            case "↲ ":
+                found = [each for each in found if each not in rest]
             case "? ":
                 found.append(rest.split("  [")[0])
             case "✓ " | "◆ " | "⊘ ":
-                found = [each for each in found if not rest.startswith(each)]
+                found = [each for each in found if not (rest.startswith(each) or f" {each}  " in rest)]
             case "! ":
-                found.clear()  # another attempt
+                found = [each for each in found if each.startswith("ch_")]  # another attempt of the same children
         if line == "  nobody answered in time":  # what was asked first
             asked = [each for each in found if each.endswith("?")][:1]
             found = [each for each in found if each not in asked]

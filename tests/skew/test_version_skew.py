@@ -113,6 +113,7 @@ async def everything(port: int, execution_id: str) -> dict[str, Any]:
     assert_dense(viewer.events)
     assert not viewer.resets
     assert (state.status, listed.status, page.status, task.status) == (200, 200, 200, 200)
+    state.body.pop("children", None)  # 0.1 knows of none
     for message in state.body["messages"]:
         for name in ("complete", "interrupted"):  # 0.2 says of what was left open how the end left it
             message.pop(name, None)
@@ -219,3 +220,31 @@ async def test_the_old_version_ends_what_has_messages(redis: Redis, ports: dict[
         assert states == [("taken", None), ("dropped", "ended"), ("dropped", "ended")]
     assert (await call(old, "GET", path, TOKEN)).body["status"] == "completed"
     assert (await until(redis, execution_id, lambda found: found.has_ended)).seq == 7
+
+
+async def test_children_run_under_workers_of_the_previous_version(
+    server: EmbeddedRedis, roots: Mapping[str, Path], ports: dict[str, int], redis: Redis
+) -> None:
+    """Which tell nobody that a child has ended, and end none with its parent: the parent's worker does, and the log is
+    read by edges of both."""
+    folder = Path(__file__).parent
+    with contextlib.ExitStack() as stack:
+        for root in roots.values():
+            worker = WorkerProcess(server.url, "skew_children:agents", folder, root=root, lease_seconds=1)
+            stack.callback(worker.close)
+        async with asyncio.timeout(20):  # until the old worker has announced its agent
+            while await redis.zscore("rc:{jobs}:agents", "child") is None:
+                await asyncio.sleep(0.02)
+        parent = await execute(ports["old"], "parent")
+        record = await until(redis, parent, lambda found: found.has_ended)
+        assert record.state == "completed"
+        logs = []
+        for port in ports.values():
+            page = await call(port, "GET", f"/api/agent/executions/{parent}/events", TOKEN)
+            logs.append([each["event"] for each in page.body["events"]])
+            assert (await call(port, "GET", f"/api/agent/executions/{parent}", TOKEN)).body["result"] == "old"
+        assert logs[0] == logs[1]
+        types = [event["type"] for event in logs[0]]
+        assert types[2:] == ["child:started", "child:started", "child:ended", "execution:complete"]
+        left = logs[0][2]["data"]["executionId"]
+        assert (await until(redis, left, lambda found: found.has_ended)).state == "cancelled"

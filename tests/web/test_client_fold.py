@@ -100,6 +100,16 @@ class Dice(random.Random):
         tokens = {"input_tokens": self.randint(0, 9), "output_tokens": 1, "total_tokens": 2}
         return tokens | {"cost_usd": self.maybe(self.random()), "model": self.maybe(self.text())}
 
+    def make_child_started(self) -> events.Event:
+        return events.ChildStarted(
+            execution_id=self.id(), agent="a", task=self.text(), key=self.maybe("k"), detached=self.random() < 0.3
+        )
+
+    def make_child_ended(self) -> events.Event:
+        state: Any = self.choice(["completed", "failed", "cancelled"])
+        usage = self.maybe(events.Usage(**self.usage()))
+        return events.ChildEnded(execution_id=self.id(), state=state, summary=self.maybe(self.text()), usage=usage)
+
     def progress(self) -> float:
         return self.choice([0, 0.5, 33.3, 100])
 

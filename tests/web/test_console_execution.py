@@ -473,3 +473,23 @@ async def test_a_long_log_opens_in_short(page: Page, stand: WebStand, user: str,
     await expect(console.row("0 1 2 3")).to_contain_text("499 more0 more1 more2")
     await console.show_raw()
     assert await console.raw_numbers() == [1, 501, 502, 503, 504]
+
+
+async def test_children_are_in_their_parents_story(
+    page: Page, stand: WebStand, user: str, complaints: Complaints
+) -> None:
+    """Each with its state as it changes, its result, and a link to its own page."""
+    console = await ConsolePage(page, stand, user).watch(await start(stand, user, "delegator"))
+    asked, sleeper = console.row("May I?"), console.row("sleeper")
+    await expect(asked).to_contain_text("Needs an answer")
+    await expect(sleeper).to_contain_text("Running")
+    parent = page.url
+    await asked.get_by_role("link", name="asker · asked").click()
+    await expect(console.title).to_have_text("May I?")
+    await console.questions.get_by_role("button", name="Approve").click()
+    await expect(console.state).to_have_text("Completed")
+    await page.goto(parent)
+    await expect(console.state).to_have_text("Completed")
+    await expect(asked).to_contain_text("Completed")
+    await expect(asked).to_contain_text('{"answer":true}')
+    await expect(sleeper).to_contain_text("Cancelled")

@@ -412,6 +412,26 @@ LISTED = """() => seen.feed.executions.map(
 
 
 @newest
+async def test_the_tree(probes: Probes) -> None:
+    """An execution with its children, live over the feed: what begins, waits, ends and is cancelled with its parent."""
+    root = (await probes.server("/api/agent/execute", "POST", {"task": "t", "agent": "delegator"}))["executionId"]
+    await probes.show(
+        {"name": "tree", "use": "useAgentTree", "args": [root, {}]},
+        {"name": "none", "use": "useAgentTree", "args": [None, {}]},
+    )
+    states = "seen.tree?.tree?.children.map(({agent, key, state}) => `${agent} ${key} ${state}`).join()"
+    await probes.until(f"{states} === 'asker asked waiting_input,sleeper null running'")
+    assert await probes.now("seen.none.tree") is None
+    assert await probes.now("seen.tree.tree.state") == "running"
+    asker = await probes.now("seen.tree.tree.children[0].executionId")
+    state = await probes.server(f"/api/agent/executions/{asker}", "GET")
+    answer = {"inputId": state["openInputs"][0]["inputId"], "value": True}
+    await probes.server(f"/api/agent/executions/{asker}/input", "POST", answer)
+    await probes.until(f"{states} === 'asker asked completed,sleeper null cancelled'")
+    assert await probes.now("seen.tree.tree.state") == "completed"
+
+
+@newest
 async def test_the_feed(probes: Probes) -> None:
     """The feed is the edge's list, live: what begins, asks and ends while it is shown, on one stream however many
     executions and components there are."""

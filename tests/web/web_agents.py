@@ -80,3 +80,10 @@ async def sleeper(context: Context) -> None:
 async def failer(context: Context) -> None:
     await context.emitter.text("So far")
     raise RuntimeError(context.task)
+
+
+@agents.agent("delegator", "Starts an asker and a sleeper, and waits for the first", tags=("test",))
+async def delegator(context: Context) -> Any:
+    asker = await context.start("asker", "May I?", key="asked")
+    await context.start("sleeper", "Sleep")
+    return await asker.result()

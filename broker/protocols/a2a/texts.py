@@ -27,6 +27,10 @@ _SAID: dict[type[events.Event], Callable[[Any], str]] = {
     events.ModelCall: lambda event: (
         f"{event.model} failed: {event.error}" if event.error else f"{event.model} answered"
     ),
+    events.ChildStarted: lambda event: f"{event.agent} began: {event.task}",
+    events.ChildEnded: lambda event: (
+        f"{event.execution_id} {event.state}" + (f": {event.summary}" if event.summary else "")
+    ),
     events.Timeout: lambda event: event.message,
     events.SandboxViolation: lambda event: f"{event.rule}: {event.detail}",
     events.Custom: lambda event: event.name,

@@ -32,6 +32,7 @@ FOLDED = frozenset(
         events.ExecutionComplete,
         events.ExecutionError,
         events.ExecutionCancelled,
+        events.ChildEnded,
         events.PlanCreated,
         events.PhaseStart,
         events.PhaseComplete,

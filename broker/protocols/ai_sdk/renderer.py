@@ -188,8 +188,11 @@ class Renderer:
         self._parts.close()
         for call_id in self._calls:
             self._fail_call(call_id, f"superseded by attempt {event.attempt}")
+        children = [(shown, known) for shown, known in self._known.items() if shown.startswith("child ")]
         for shown in self._data_shown:
             name, _, id_ = shown.partition(" ")
+            if name == "child":  # they belong to all attempts
+                continue
             self._put({"type": "data-" + name, "id": id_, "data": {"superseded": True}})
         if self._parts.any_shown:  # a page that shows only text must see it too
             self._parts.whole("text", f"superseded-{event.attempt}", VOID, None)
@@ -201,6 +204,9 @@ class Renderer:
         self._parts.any_shown = self._parts.any_text = False
         for memory in (self._calls, self._asked, self._data_shown, self._known, self._said, self._metadata_shown):
             memory.clear()
+        for shown, known in children:
+            self._known.set(shown, known)
+            self._data_shown.set(shown, None)
 
     # --- plan, thoughts, text ----------------------------------------------------------------------------------------
 
@@ -286,6 +292,13 @@ class Renderer:
     def _specialist_complete(self, event: events.SpecialistComplete) -> None:
         changes = {"specialist": event.specialist, "state": "complete", "summary": event.summary}
         self._changed("specialist", event.specialist, changes)
+
+    def _child_started(self, event: events.ChildStarted) -> None:
+        state = "detached" if event.detached else "running"
+        self._changed("child", event.execution_id, {**msgspec.to_builtins(event), "state": state})
+
+    def _child_ended(self, event: events.ChildEnded) -> None:
+        self._changed("child", event.execution_id, msgspec.to_builtins(event))
 
     def _progress(self, event: events.Progress) -> None:
         """The execution's own, or a specialist's."""
@@ -385,6 +398,8 @@ _HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
     events.ToolError: Renderer._tool_error,
     events.Status: lambda self, event: self._data("status", "status", event),
     events.Progress: Renderer._progress,
+    events.ChildStarted: Renderer._child_started,
+    events.ChildEnded: Renderer._child_ended,
     events.SpecialistActivated: Renderer._specialist_activated,
     events.SpecialistComplete: Renderer._specialist_complete,
     events.Synthesis: lambda self, event: self._data("synthesis", "synthesis", event),
@@ -404,6 +419,7 @@ _HANDLERS: dict[type[events.Event], Callable[[Renderer, Any], None]] = {
 _CLOSED = {
     ("phase", "running"): "interrupted",
     ("specialist", "active"): "interrupted",
+    ("child", "running"): "interrupted",
     ("input", "required"): "closed",
 }
 """A data part and its state, which goes on → the state that the end leaves it in."""

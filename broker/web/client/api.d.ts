@@ -46,10 +46,11 @@ export class RuncastClient {
         idempotencyKey?: string;
         signal?: AbortSignal;
     }): Promise<wire.ExecuteResponse>;
-    /** The caller's executions, newest first. @param {{state?: wire.State, limit?: number, cursor?: string}} [query]
+    /** The caller's executions, newest first. @param {{state?: wire.State, parent?: string, limit?: number, cursor?: string}} [query] `parent`: those that it started
      * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionList>} */
     executions(query?: {
         state?: wire.State;
+        parent?: string;
         limit?: number;
         cursor?: string;
     }, { signal }?: {
@@ -60,6 +61,11 @@ export class RuncastClient {
     execution(executionId: string, { signal }?: {
         signal?: AbortSignal;
     }): Promise<wire.ExecutionState>;
+    /** The states of an execution and of all that it started. @param {string} executionId
+     * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionNode>} */
+    tree(executionId: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<wire.ExecutionNode>;
     /** A page of the log. @param {string} executionId
      * @param {{after?: string, limit?: number, compact?: boolean}} [query]
      * @returns {Promise<wire.EventPage>} */

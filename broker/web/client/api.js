@@ -112,7 +112,7 @@ export class RuncastClient {
     return retried(() => this.#json("POST", "/api/agent/execute", { body: request, headers, signal }), signal);
   }
 
-  /** The caller's executions, newest first. @param {{state?: wire.State, limit?: number, cursor?: string}} [query]
+  /** The caller's executions, newest first. @param {{state?: wire.State, parent?: string, limit?: number, cursor?: string}} [query] `parent`: those that it started
    * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionList>} */
   executions(query = {}, { signal } = {}) {
     return this.#json("GET", this.url("/api/agent/executions", query), { signal });
@@ -122,6 +122,12 @@ export class RuncastClient {
    * @returns {Promise<wire.ExecutionState>} */
   execution(executionId, { signal } = {}) {
     return this.#json("GET", executionPath(executionId), { signal });
+  }
+
+  /** The states of an execution and of all that it started. @param {string} executionId
+   * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionNode>} */
+  tree(executionId, { signal } = {}) {
+    return this.#json("GET", this.url(executionPath(executionId), { tree: true }), { signal });
   }
 
   /** A page of the log. @param {string} executionId

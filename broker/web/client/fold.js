@@ -80,7 +80,9 @@ export class Fold {
     "partial:result": (fold, seq, data) => fold.#partialResult(seq, data),
     synthesis: (fold, seq, data) => fold.#fact(seq, "synthesis", synthesisOf(data)),
     artifact: (fold, seq, data) => fold.#artifact(seq, data),
-    usage: (fold, seq, data) => fold.#fact(seq, "usage", usageOf(data)),
+    usage: (fold, seq, data) => fold.#usage(seq, data),
+    "child:started": (fold, seq, data) => fold.#childStarted(seq, data),
+    "child:ended": (fold, seq, data) => fold.#childEnded(seq, data),
     "input:required": (fold, seq, data) => fold.#inputRequired(seq, data),
     "input:received": (fold, seq, data) => fold.#inputReceived(seq, data),
     "user:message": (fold, seq, data) => fold.#userMessage(seq, data),
@@ -116,6 +118,12 @@ export class Fold {
   #specialists = new Items(MAX_OTHERS);
   /** @type {Items<wire.PartialState>} */
   #partials = new Items(MAX_OTHERS);
+  /** @type {Items<wire.ChildState>} */
+  #children = new Items(MAX_OTHERS);
+  /** What the children that have ended used. @type {wire.Usage | null} */
+  #childrenUsage = null;
+  /** What the execution itself used, by one name. @type {Items<wire.Usage>} */
+  #ownUsage = new Items(1);
   /** @type {Items<TextPart<wire.ArtifactState>>} */
   #artifacts = new Items(MAX_OTHERS);
   /** Inputs; null if answered. @type {Items<{id: string, input: wire.InputRequired | null}>} */
@@ -195,6 +203,7 @@ export class Fold {
       synthesis: this.#facts.get("synthesis"),
       partialResults: this.#partials.values(),
       artifacts: joinedAll(this.#artifacts, (part, text) => (part.text === null ? part : withText(part, text))),
+      children: this.#children.values(),
       usage: this.#facts.get("usage"),
       openInputs: this.#end === null ? this.#openInputs() : [],
       userMessages: this.#userMessages.values(),
@@ -238,6 +247,8 @@ export class Fold {
     }
     for (const message of this.#userMessages.values()) // the next attempt takes them again
       if (message.state === "taken") this.#setUserMessage(seq, { ...message, state: "queued" });
+    this.#ownUsage.undo(data.fromSeq);
+    if (this.#childrenUsage !== null) this.#setTotal(seq);
     this.#status = "queued"; // until a worker starts the next attempt
   }
 
@@ -262,6 +273,8 @@ export class Fold {
       if (each.status === "active") this.#setSpecialist(seq, { ...each, status });
     for (const message of this.#userMessages.values())
       if (message.state === "queued") this.#setUserMessage(seq, { ...message, state: "dropped", reason: "ended" });
+    for (const child of this.#children.values())
+      if (child.status === "running") this.#setChild(seq, { ...child, status: child.detached ? "detached" : status });
     this.#closeTexts(seq);
   }
 
@@ -470,6 +483,42 @@ export class Fold {
     this.#partials.set(seq, `#${seq}`, Object.freeze(partial));
   }
 
+  /** No attempt of this execution voids its children. @param {number} seq @param {wire.ChildStarted} data */
+  #childStarted(seq, data) {
+    if (this.#children.get(data.executionId) !== null) return;
+    const { executionId, agent, task, detached = false } = data;
+    this.#setChild(seq, { ...childPart(executionId), agent, task, key: data.key ?? null, detached });
+  }
+
+  /** @param {number} seq @param {wire.ChildEnded} data */
+  #childEnded(seq, { executionId, state: status, summary, usage: used }) {
+    const known = this.#children.get(executionId) ?? childPart(executionId);
+    if (known.status !== "running") return;
+    const usage = used ? usageOf(used) : null;
+    this.#setChild(seq, { ...known, status, summary: summary ?? null, usage });
+    if (usage === null) return;
+    this.#childrenUsage = addUsage(this.#childrenUsage, usage);
+    this.#setTotal(seq);
+  }
+
+  /** @param {number} seq @param {wire.ChildState} child */
+  #setChild(seq, child) {
+    this.#children.set(seq, child.executionId, Object.freeze(child));
+  }
+
+  /** @param {number} seq @param {wire.Usage} data */
+  #usage(seq, data) {
+    this.#ownUsage.set(seq, "usage", usageOf(data));
+    this.#setTotal(seq);
+  }
+
+  /** The usage of the execution and its children. @param {number} seq */
+  #setTotal(seq) {
+    const own = this.#ownUsage.get("usage");
+    const total = this.#childrenUsage === null ? own : addUsage(own, this.#childrenUsage);
+    if (total !== null) this.#fact(seq, "usage", total);
+  }
+
   /** @param {number} seq @param {wire.InputRequired} data */
   #inputRequired(seq, data) {
     const known = this.#inputs.get(data.inputId);
@@ -527,6 +576,26 @@ function toolPart({ callId, toolName }) {
 function specialistPart(specialist) {
   const rest = { task: null, icon: null, summary: null, progress: null, currentAction: null };
   return { specialist, status: "active", ...rest };
+}
+
+/** @param {string} executionId @returns {wire.ChildState} */
+function childPart(executionId) {
+  const rest = { agent: null, task: null, key: null, detached: false, summary: null, usage: null };
+  return { executionId, status: "running", ...rest };
+}
+
+/** The sum of two; of costs and models what is known. @param {wire.Usage | null} one @param {wire.Usage} other
+ * @returns {wire.Usage} */
+function addUsage(one, other) {
+  if (one === null) return other;
+  const sum = (/** @type {"inputTokens" | "outputTokens" | "totalTokens"} */ name) =>
+    Math.min(one[name] + other[name], Number.MAX_SAFE_INTEGER);
+  const costs = [one.costUsd, other.costUsd].flatMap((cost) => cost ?? []);
+  const costUsd = costs.length > 0 ? costs.reduce((total, cost) => total + cost, 0) : undefined;
+  const models = new Set([one.model, other.model].flatMap((model) => model ?? []));
+  const model = models.size === 1 ? [...models][0] : undefined;
+  const tokens = { inputTokens: sum("inputTokens"), outputTokens: sum("outputTokens"), totalTokens: sum("totalTokens") };
+  return { ...tokens, ...fieldsSet({ costUsd, model }) };
 }
 
 /** @param {wire.Plan} plan @returns {wire.Plan} */

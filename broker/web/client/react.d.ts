@@ -91,6 +91,25 @@ export function useAgentFeed({ onEvent, mode, identity, workerUrl, limit }?: Tra
     limit?: number;
     onEvent?: (event: StreamEvent) => void;
 }): AgentFeed;
+/**
+ * @typedef {object} AgentTree
+ * @property {ExecutionNode | null} tree the execution with its `children`; null until it has been read
+ * @property {Status} status of the feed's stream
+ * @property {Error | null} error
+ * @property {() => void} reconnect start again after the stream has failed
+ */
+/**
+ * An execution and all that it started, as a tree, live. One connection, however large the tree is. Nothing is opened
+ * while `rootId` is null.
+ *
+ * @param {string | null | undefined} rootId any execution: its children and theirs are shown
+ * @param {TransportOptions & {onEvent?: (event: StreamEvent) => void}} [options] `onEvent` is called for events of the
+ *   tree that arrive while the component is mounted, without deltas and `tool:progress`
+ * @returns {AgentTree}
+ */
+export function useAgentTree(rootId: string | null | undefined, { onEvent, mode, identity, workerUrl }?: TransportOptions & {
+    onEvent?: (event: StreamEvent) => void;
+}): AgentTree;
 export { ExecutionFailed };
 export type AgentSSE = {
     executionId: string | null;
@@ -164,6 +183,21 @@ export type AgentFeed = {
      */
     reconnect: () => void;
 };
+export type AgentTree = {
+    /**
+     * the execution with its `children`; null until it has been read
+     */
+    tree: ExecutionNode | null;
+    /**
+     * of the feed's stream
+     */
+    status: Status;
+    error: Error | null;
+    /**
+     * start again after the stream has failed
+     */
+    reconnect: () => void;
+};
 import { RuncastClient } from "./index.js";
 import type { TokenFunction } from "./api.js";
 import type { ReactNode } from "react";
@@ -175,3 +209,4 @@ import type { ExecutionState } from "./events.js";
 import type { Status } from "./stream.js";
 import type { ExecuteRequest } from "./events.js";
 import type { FeedItem } from "./execution-list.js";
+import type { ExecutionNode } from "./events.js";

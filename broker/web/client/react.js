@@ -7,7 +7,7 @@
  * zustand: `useAgentStore` is in `@runcast/client/store`.
  *
  * @import { ReactNode } from "react"
- * @import { ExecuteRequest, ExecutionState, StreamEvent } from "./events.js"
+ * @import { ExecuteRequest, ExecutionNode, ExecutionState, StreamEvent } from "./events.js"
  * @import { TokenFunction } from "./api.js"
  * @import { FeedItem } from "./execution-list.js"
  * @import { RefCounted, SharedWatchOptions, TransportOptions } from "./ref-count.js"
@@ -27,7 +27,7 @@ import {
 import { RuncastClient } from "./index.js";
 import { ExecutionFailed, failureOf, isUnderWay } from "./outcome.js";
 import { NO_REQUEST, Requests } from "./requests.js";
-import { sharedFeed, sharedWatch, UNOPENED, UNOPENED_FEED } from "./ref-count.js";
+import { sharedFeed, sharedTree, sharedWatch, UNOPENED, UNOPENED_FEED, UNOPENED_TREE } from "./ref-count.js";
 
 export { ExecutionFailed };
 
@@ -187,6 +187,34 @@ export function useAgentFeed({ onEvent, mode, identity, workerUrl, limit } = {})
   );
   const snapshot = useShared(shared, UNOPENED_FEED, onEvent);
   const reconnect = useCallback(() => shared.restart(), [shared]);
+  return useMemo(() => ({ ...snapshot, reconnect }), [snapshot, reconnect]);
+}
+
+/**
+ * @typedef {object} AgentTree
+ * @property {ExecutionNode | null} tree the execution with its `children`; null until it has been read
+ * @property {Status} status of the feed's stream
+ * @property {Error | null} error
+ * @property {() => void} reconnect start again after the stream has failed
+ */
+
+/**
+ * An execution and all that it started, as a tree, live. One connection, however large the tree is. Nothing is opened
+ * while `rootId` is null.
+ *
+ * @param {string | null | undefined} rootId any execution: its children and theirs are shown
+ * @param {TransportOptions & {onEvent?: (event: StreamEvent) => void}} [options] `onEvent` is called for events of the
+ *   tree that arrive while the component is mounted, without deltas and `tool:progress`
+ * @returns {AgentTree}
+ */
+export function useAgentTree(rootId, { onEvent, mode, identity, workerUrl } = {}) {
+  const client = useRuncast();
+  const shared = useMemo(
+    () => (rootId ? sharedTree(client, rootId, { mode, identity, workerUrl }) : null),
+    [client, rootId, mode, identity, workerUrl],
+  );
+  const snapshot = useShared(shared, UNOPENED_TREE, onEvent);
+  const reconnect = useCallback(() => shared?.restart(), [shared]);
   return useMemo(() => ({ ...snapshot, reconnect }), [snapshot, reconnect]);
 }
 

@@ -21,6 +21,9 @@ export function sharedWatch(client: RuncastClient, executionId: string, { mode, 
 export function sharedFeed(client: RuncastClient, { mode, identity, workerUrl, limit }?: TransportOptions & {
     limit?: number;
 }): RefCounted<FeedSnapshot>;
+/** @param {RuncastClient} client @param {string} rootId @param {TransportOptions} [options]
+ * @returns {RefCounted<TreeSnapshot>} */
+export function sharedTree(client: RuncastClient, rootId: string, { mode, identity, workerUrl }?: TransportOptions): RefCounted<TreeSnapshot>;
 /** @typedef {(event: wire.StreamEvent) => void} Reader called for each event that arrives while it is subscribed */
 /**
  * @template S
@@ -57,6 +60,7 @@ export class RefCounted<S> {
     restart(): void;
     #private;
 }
+export const UNOPENED_TREE: TreeSnapshot;
 /** The snapshot without a stream. @type {Snapshot} */
 export const UNOPENED: Snapshot;
 /** @type {FeedSnapshot} */
@@ -112,5 +116,6 @@ export type MakeSource<S> = (onEvent: Reader) => Source<S>;
 import type { RuncastClient } from "./api.js";
 import type { Snapshot } from "./watch.js";
 import type { FeedSnapshot } from "./feed.js";
+import type { TreeSnapshot } from "./tree.js";
 import type { Mode } from "./stream.js";
 import type * as wire from "./events.js";

@@ -9,10 +9,12 @@
  * @import * as wire from "./events.js"
  * @import { FeedSnapshot } from "./feed.js"
  * @import { Mode } from "./stream.js"
+ * @import { TreeSnapshot } from "./tree.js"
  * @import { Snapshot } from "./watch.js"
  */
 import { ExecutionFeed } from "./feed.js";
 import { IDLE } from "./stream.js";
+import { ExecutionTree, noTree } from "./tree.js";
 
 /** @typedef {(event: wire.StreamEvent) => void} Reader called for each event that arrives while it is subscribed */
 
@@ -194,6 +196,16 @@ export function sharedFeed(client, { mode = "shared", identity, workerUrl, limit
     (onEvent) => new ExecutionFeed(client, { mode, identity, workerUrl, limit, onEvent }),
   );
 }
+
+/** @param {RuncastClient} client @param {string} rootId @param {TransportOptions} [options]
+ * @returns {RefCounted<TreeSnapshot>} */
+export function sharedTree(client, rootId, { mode = "shared", identity, workerUrl } = {}) {
+  const key = JSON.stringify(["tree", rootId, mode, identity]);
+  const options = { mode, identity, workerUrl };
+  return new RefCounted(client, key, (onEvent) => new ExecutionTree(client, rootId, { ...options, onEvent }));
+}
+
+export const UNOPENED_TREE = noTree(IDLE);
 
 /** The snapshot without a stream. @type {Snapshot} */
 export const UNOPENED = Object.freeze({ state: null, status: IDLE });

@@ -9,7 +9,7 @@ export function handlerOf(type) {
 const NOT_IN_TIMELINE = new Set(["usage"]);
 
 /** Kinds of items that a lost attempt leaves as they are. */
-const LASTING = new Set(["attempt", "said"]);
+const LASTING = new Set(["attempt", "child", "said"]);
 
 /** A value that should be a text, as a text. */
 export const textOf = (value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
@@ -211,6 +211,21 @@ const HANDLERS = {
     stated(this, data.messageId, data.reason === "withdrawn" ? "withdrawn" : "ended");
   },
 
+  "child:started"(event, data) {
+    const { executionId, agent, key = null, detached = false } = data;
+    const fields = { executionId, agent, task: textOf(data.task), key, detached, status: "running" };
+    this.index(this.children, executionId, this.add("child", event, { ...fields, summary: null, usage: null }));
+  },
+
+  "child:ended"(event, data) {
+    const { executionId } = data;
+    const begun = { executionId, agent: null, task: "", key: null, detached: false };
+    const item = this.children.get(executionId) ?? this.add("child", event, begun);
+    const usage = data.usage ?? null;
+    Object.assign(item, { status: data.state, summary: data.summary ?? null, usage, endedAt: event.ts });
+    this.touch(item);
+  },
+
   timeout(event, data) {
     const stops = data.action === "stopping";
     const detail = stops ? "The execution stops." : "The execution goes on.";
@@ -313,6 +328,10 @@ function end(timeline, event, fields) {
     if (member.status === "active") Object.assign(member, { status: "interrupted", endedAt: event.ts });
   for (const item of timeline.phases.values()) {
     if (item.status === "running") item.status = "interrupted";
+    timeline.touch(item);
+  }
+  for (const item of timeline.children.values()) {
+    if (item.status === "running") item.status = item.detached ? "detached" : "interrupted";
     timeline.touch(item);
   }
   if (timeline.team) timeline.touch(timeline.team);

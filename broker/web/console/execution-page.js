@@ -1,6 +1,7 @@
 /** The page of one execution: rows from its timeline, the rest from the client's folded state. */
 
 import { Fold } from "/client/fold.js";
+import { ExecutionTree } from "/client/tree.js";
 import { Actions } from "./actions.js";
 import { Banner } from "./connection-status.js";
 import { streamCommand } from "./curl.js";
@@ -50,6 +51,7 @@ export class ExecutionPage {
 
   end() {
     for (const end of this._ends) end();
+    this._tree?.close();
     this._watch.close();
     this._rows.end();
     this._rawRows.end();
@@ -244,6 +246,19 @@ export class ExecutionPage {
     this._draw(true);
   }
 
+  /** Watch the children, once there are some: their logs have what they do between their beginning and their end. */
+  _followChildren() {
+    if (this._tree || !this._timeline.children.size) return;
+    this._tree = new ExecutionTree(this._page.client, this._id, { mode: this._page.mode });
+    this._ends.push(
+      this._tree.subscribe(() => {
+        const { tree } = this._tree.getSnapshot();
+        if (tree && this._timeline.followTree(tree)) this._draw();
+      }),
+    );
+    this._tree.start();
+  }
+
   /** At most once per frame. `isOther`: another filter or view. */
   _draw(isOther = false) {
     const { state: known, status } = this._watch.getSnapshot();
@@ -259,6 +274,7 @@ export class ExecutionPage {
     this._pauseButton.hidden = !isUnderWay && !this._isPaused;
     this.node.classList.toggle("is-missing", !isBegun(state) && status.phase === "failed");
     setText(this._rawCount, this._ring.count ? whole(this._ring.count) : "");
+    this._followChildren();
     this._drawRows(isOther);
     if (known !== null) this._announce(state);
   }

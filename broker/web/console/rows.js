@@ -2,7 +2,7 @@
 
 import { artifactContent } from "./artifacts.js";
 import { h, setAttribute, setText } from "./dom.js";
-import { STATES, clock as clockTime, duration, offset, plural } from "./format.js";
+import { STATES, clock as clockTime, duration, offset, plural, whole } from "./format.js";
 import { icon } from "./icons.js";
 import { summary, summaryNodes, valueView } from "./json-view.js";
 import { MarkdownView } from "./markdown-view.js";
@@ -45,6 +45,22 @@ function setVoid(node, item) {
 }
 
 const rowIcon = (name, tone = "") => h("span", { class: `row-icon ${tone}` }, icon(name));
+
+/** A child's state in words; of one that its parent's log does not see end, what becomes of it. */
+const childState = (state) =>
+  ({ interrupted: "Ends with this execution", detached: "Goes on" })[state] ?? STATES[state] ?? state;
+
+function childLink({ executionId, agent, key }) {
+  const name = [agent ?? executionId, key].filter(Boolean).join(" · ");
+  return h("a", { class: "child-link", href: `#/x/${executionId}` }, h("bdi", {}, line(name, 100)));
+}
+
+/** A child of a child, with its own. */
+function childNode({ executionId, agent, key, state, children }) {
+  const mark = h("span", { class: "child-state", "data-state": state }, childState(state));
+  const below = children.length ? h("ul", { class: "children" }, children.map(childNode)) : null;
+  return h("li", {}, childLink({ executionId, agent, key }), " ", mark, below);
+}
 
 const VIEWS = {
   mark(item) {
@@ -174,6 +190,38 @@ const VIEWS = {
         state,
       ),
       update: (changed) => setText(state, SAID[changed.state]),
+    };
+    view.update(item);
+    return view;
+  },
+
+  child(item) {
+    const mark = h("span", { class: "child-state" });
+    const said = h("p", { class: "said muted", dir: "auto" });
+    const below = h("ul", { class: "children", hidden: true });
+    const glyph = rowIcon("team");
+    const view = {
+      icon: glyph,
+      node: h(
+        "div",
+        { class: "child", "data-child": item.executionId },
+        h("h3", { class: "row-title" }, childLink(item), mark),
+        item.task && h("p", { class: "said", dir: "auto" }, visible(line(item.task, 400))),
+        said,
+        below,
+      ),
+      update(changed) {
+        const tokens = changed.usage ? ` · ${whole(changed.usage.totalTokens)} tokens` : "";
+        const state = changed.endedAt ? changed.status : (changed.live ?? changed.status);
+        setText(mark, `${childState(state)}${changed.detached ? ", detached" : ""}${tokens}`);
+        mark.dataset.state = state;
+        glyph.classList.toggle("busy", state === "running");
+        glyph.classList.toggle("waiting", state === "waiting_input");
+        glyph.classList.toggle("good", state === "completed");
+        said.replaceChildren(...(changed.summary ? [visible(line(changed.summary, 600))] : []));
+        below.hidden = !changed.below?.length;
+        below.replaceChildren(...(changed.below ?? []).map(childNode));
+      },
     };
     view.update(item);
     return view;

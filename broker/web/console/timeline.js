@@ -26,6 +26,7 @@ export class Timeline {
     this.changed = new Set();
     /** What people said to the agent, which belongs to no attempt. */
     this.said = new Map();
+    this.children = new Map();
     this.startAttempt();
   }
 
@@ -113,6 +114,20 @@ export class Timeline {
     this.touch(this.team);
   }
 
+  /** Take over what the tree says of children: their states now, and their own children. Returns whether it is news. */
+  followTree({ children }) {
+    let isNews = false;
+    for (const node of children) {
+      const item = this.children.get(node.executionId);
+      const shown = JSON.stringify([node.state, node.children]);
+      if (!item || item.shown === shown) continue;
+      Object.assign(item, { shown, live: node.state, below: node.children });
+      this.touch(item);
+      isNews = true;
+    }
+    return isNews;
+  }
+
   /** The item changed. */
   touch(item) {
     this.changed.add(item.team ?? item);
@@ -134,7 +149,7 @@ export class Timeline {
 
 /** The text of an item for the filter, in lower case. */
 export function wordsOf(item) {
-  const parts = [item.kind, item.name, item.title, item.detail, item.text, item.goal, item.prompt, item.error];
+  const parts = [item.kind, item.name, item.title, item.detail, item.task, item.summary, item.key, item.executionId, item.text, item.goal, item.prompt, item.error];
   const values = [item.params, item.result, item.value, item.answer?.value].filter((value) => value !== undefined);
   const members = item.members
     ? [...item.members.values()].flatMap((member) => [member.name, member.task, member.summary])

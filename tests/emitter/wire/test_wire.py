@@ -47,6 +47,13 @@ ALL_EVENTS: list[events.Event] = [
     events.UserMessage(message_id="u", by="alice", mode="interrupt", text="t", data={"any": ["thing"]}),
     events.UserMessageTaken(message_ids=["u", "v"], attempt=2),
     events.UserMessageDropped(message_id="u", reason="ended"),
+    events.ChildStarted(execution_id="ch_1", agent="a", task="t", key="k", detached=True),
+    events.ChildEnded(
+        execution_id="ch_1",
+        state="failed",
+        summary="no",
+        usage=events.Usage(input_tokens=1, output_tokens=2, total_tokens=3),
+    ),
     events.ModelCall(
         call_id="c",
         model="m",

@@ -1,6 +1,13 @@
 // What an application in TypeScript writes; compiled by types.mjs against the declarations, never run.
 import { RuncastClient } from "@runcast/client";
-import { RuncastProvider, useAgentExecution, useAgentFeed, useAgentSSE, useRuncast } from "@runcast/client/react";
+import {
+  RuncastProvider,
+  useAgentExecution,
+  useAgentFeed,
+  useAgentSSE,
+  useAgentTree,
+  useRuncast,
+} from "@runcast/client/react";
 import { createAgentStore, useAgentStore, useStoredExecution } from "@runcast/client/store";
 
 function Story({ executionId }: { executionId: string | null }) {
@@ -12,6 +19,8 @@ function Story({ executionId }: { executionId: string | null }) {
     },
   });
   const { executions } = useAgentFeed({ limit: 10 });
+  const { tree } = useAgentTree(executionId);
+  const below: number | undefined = tree?.children.filter((child) => child.state === "running").length;
   useStoredExecution(run.executionId);
   const text: string = useAgentStore((store) => store.text);
   const names: string[] = useAgentStore((store) => store.tools.map((tool) => tool.toolName));
@@ -22,7 +31,7 @@ function Story({ executionId }: { executionId: string | null }) {
   useAgentStore((store) => store.thoughts);
   return (
     <button onClick={() => run.startExecution({ task: text, params: { pace: 0 } })} disabled={run.isExecuting}>
-      {names} {executions[0]?.openInputs[0]?.prompt} {watched.status.phase} {client.baseUrl} {run.error?.message}
+      {names} {executions[0]?.openInputs[0]?.prompt} {watched.status.phase} {client.baseUrl} {run.error?.message} {below}
     </button>
   );
 }
