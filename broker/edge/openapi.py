@@ -14,6 +14,7 @@ from broker.base.settings import Scope
 from broker.edge.openapi_schemas import schemas
 from broker.edge.openapi_webhooks import list_webhooks
 from broker.executions import types as api
+from broker.executions.control_types import CONTROL_EVENTS
 from broker.http import jobs_openapi as jobs
 from broker.http import message_openapi as messages
 from broker.http.openapi_parts import (
@@ -112,7 +113,7 @@ def _security_schemes() -> Json:
 
 def _stream_answers(*, of_execution: bool) -> Json:
     """The answer of a stream; `x-sse-events` has, for each `event:` field, the schema of its `data:`."""
-    control: Json = {name: ref(struct.__name__) for name, struct in api.CONTROL_EVENTS.items()}
+    control: Json = {name: ref(struct.__name__) for name, struct in CONTROL_EVENTS.items()}
     logged: Json = {event.type: ref(event.__name__ + "Event") for event in CATALOGUE}
     answers: Json = {
         "200": {
@@ -293,7 +294,7 @@ def _stream_paths() -> Json:
 
 def _stream_ops() -> Json:
     names = ("stream:open", "stream:token_expiring", "stream:end")
-    sent = {"ops": ref("OpsSnapshot"), **{name: ref(api.CONTROL_EVENTS[name].__name__) for name in names}}
+    sent = {"ops": ref("OpsSnapshot"), **{name: ref(CONTROL_EVENTS[name].__name__) for name in names}}
     return operation(
         "streamOperations",
         "The state of edges, workers and Redis, every two seconds",

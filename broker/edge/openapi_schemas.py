@@ -10,6 +10,7 @@ from broker.base.reasons import CloseReason
 from broker.edge.openapi_webhooks import WebhookList
 from broker.executions import tree_types
 from broker.executions import types as api
+from broker.executions.control_types import CONTROL_EVENTS
 from broker.http import jobs_openapi as jobs
 from broker.http import message_openapi as messages
 from broker.http.openapi_parts import REF, Json, only, ref
@@ -26,7 +27,7 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     api.PublishRequest, api.ExecuteResponse, api.ExecutionList, api.EventPage, api.CancelResponse, api.InputResponse,
     api.PublishResponse, api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.ProblemBody,
     tree_types.ExecutionNode,
-    WebhookList, *api.CONTROL_EVENTS.values(), OpsSnapshot,
+    WebhookList, *CONTROL_EVENTS.values(), OpsSnapshot,
 )  # fmt: skip
 
 

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from broker.edge.openapi import build_openapi
-from broker.executions import types
+from broker.executions.control_types import CONTROL_EVENTS
 from broker.http.openapi_parts import REF, Json
 from emitter.events import State
 
 ROOTS = (
     "Event", "ExecutionState", "ExecutionNode", "ExecuteRequest", "ExecuteResponse", "ExecutionList", "EventPage",
     "CancelResponse", "InputResponse", "TicketResponse", "AgentList", "Problem", "OpsSnapshot",
-    *(control.__name__ for control in types.CONTROL_EVENTS.values()),
+    *(control.__name__ for control in CONTROL_EVENTS.values()),
 )  # fmt: skip
 """What the browser's client takes and gives; what these refer to comes with them."""
 
@@ -128,9 +128,7 @@ def _literals(values: Iterable[str]) -> str:
 
 
 def _controls() -> str:
-    members = "".join(
-        f'\n  | {{ type: "{name}"; data: {struct.__name__} }}' for name, struct in types.CONTROL_EVENTS.items()
-    )
+    members = "".join(f'\n  | {{ type: "{name}"; data: {struct.__name__} }}' for name, struct in CONTROL_EVENTS.items())
     return f"/** What a stream says of itself. */\nexport type StreamControl ={members};\n"
 
 
