@@ -8,7 +8,7 @@ import pytest
 from broker.cli.main import main
 from broker.edge import typescript
 from broker.edge.typescript import build_typescript
-from broker.executions.types import CONTROL_EVENTS
+from broker.executions.control_types import CONTROL_EVENTS
 from emitter.events import CATALOGUE
 
 COMMITTED = Path(typescript.__file__).parents[1] / "web" / "client" / "events.d.ts"
