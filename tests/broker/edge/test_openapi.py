@@ -16,6 +16,7 @@ from broker.base.settings import Settings
 from broker.edge.edge import Edge
 from broker.edge.openapi import build_openapi
 from broker.executions import types
+from broker.executions.control_types import CONTROL_EVENTS
 from broker.protocols.a2a.card import PATHS
 from emitter import events
 from tests.edges import SECRET
@@ -168,7 +169,7 @@ def test_streams(document: dict[str, Any]) -> None:
     """A stream's description has the control events, every close reason, its parameters, and tickets."""
     operation = operations(document)["GET /api/agent/executions/{id}/stream"]
     sent = operation["responses"]["200"]["content"]["text/event-stream"]["x-sse-events"]
-    assert set(sent) == {*events.BY_TYPE, *types.CONTROL_EVENTS, "custom:*"}
+    assert set(sent) == {*events.BY_TYPE, *CONTROL_EVENTS, "custom:*"}
     end = resolve(document, sent["stream:end"]["$ref"])
     assert end["properties"]["reason"]["enum"] == list(CloseReason)
     parameters = {each["$ref"].rsplit("/", 1)[1] for each in operation["parameters"] if "$ref" in each}
