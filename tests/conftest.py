@@ -17,7 +17,7 @@ from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
 from tests.edges import ROOT, Author, EdgeProcess, edges
 
-LONG_FOLDERS = ("abuse", "faults", "e2e", "interop", "web", "deploy")
+LONG_FOLDERS = ("abuse", "faults", "e2e", "interop", "web", "emitter_js", "deploy")
 """Whose tests take the longest."""
 SLOW_FILES = (
     *("test_all_bytes", "test_all_endings", "test_all_renderers", "test_endings_table", "test_ag_ui_state"),

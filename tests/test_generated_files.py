@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 CLIENT = ROOT / "broker" / "web" / "client"
+EMITTER = ROOT / "emitter" / "js"
 UNMARKED = {
     "settings table in `README.md`": "a part of a page",
     "capacity tables in `deploy/README.md`": "a part of a page",
@@ -26,8 +27,8 @@ UNMARKED = {
 """Rows of CONTRIBUTING that name no file of their own, or one that is to be read in a review."""
 
 
-def declarations(_: Path) -> set[str]:
-    return {f"{module.stem}.d.ts" for module in CLIENT.glob("*.js")} | {"events.d.ts"}
+def declarations(package: Path) -> Callable[[Path], set[str]]:
+    return lambda _: {f"{module.stem}.d.ts" for module in package.glob("*.js")} | {"events.d.ts"}
 
 
 def dashboards(folder: Path) -> set[str]:
@@ -40,9 +41,10 @@ def one(name: str) -> Callable[[Path], set[str]]:
 
 
 MADE: dict[str, Callable[[Path], set[str]]] = {
-    "broker/web/client/*.d.ts": declarations,
+    "broker/web/client/*.d.ts": declarations(CLIENT),
     "constraints.txt": one("constraints.txt"),
     "deploy/grafana/dashboards/*.json": dashboards,
+    "emitter/js/*.d.ts": declarations(EMITTER),
     "k8s/components/monitoring/prometheus-rule.yaml": one("prometheus-rule.yaml"),
 }
 """Pattern → the names of the files that its command writes; it may write them into the folder."""
@@ -75,7 +77,7 @@ def test_what_is_marked_has_its_command() -> None:
     """`.gitattributes`, the table of CONTRIBUTING and the list above name the same files."""
     assert marked() == set(MADE)
     named = {row.strip("`") for row in rows() - set(UNMARKED)}
-    assert named == {*MADE, "broker/web/client/events.d.ts"}
+    assert named == {*MADE, "broker/web/client/events.d.ts", "emitter/js/events.d.ts"}
 
 
 @in_git

@@ -1,0 +1,10 @@
+export { newExecutionId } from "./ids.js";
+export { VERSION } from "./version.js";
+export type EmitterOptions = import("./agent-emitter.js").EmitterOptions;
+export type TokenFunction = import("./edge.js").TokenFunction;
+export type Speaker = import("./event-methods.js").Speaker;
+export type ToolCall = import("./event-methods.js").ToolCall;
+export type AskOptions = import("./inputs.js").AskOptions;
+export type InputKind = import("./inputs.js").InputKind;
+export { AgentEmitter, AgentSSEEmitter } from "./agent-emitter.js";
+export { Cancelled, Conflict, EdgeUnavailable, EmitterClosed, EventsLost, ExecutionEnded, Forbidden, HookFailed, InputExpired, InvalidEvent, PayloadTooLarge, QueueFull, RuncastError, Superseded, TooManyInputs, Unauthorized, UnknownExecution } from "./errors.js";

@@ -1,0 +1,22 @@
+/** @typedef {{over: Promise<void>, end: () => void}} Wait `over` resolves with the answer, and rejects when none can come */
+export class Questions {
+    /** Whether the log has the answer to a question. @param {string} id */
+    has(id: string): boolean;
+    /** The value of the answer. Raises `InputExpired` if that was that nobody answered. @param {string} id */
+    value(id: string): any;
+    /** The log has an answer. @param {any} answer */
+    heard(answer: any): void;
+    /** No answers can come any more. @param {Error} error */
+    fail(error: Error): void;
+    /** @param {string} id @param {number | undefined} expiresAt ms since the epoch
+     * @param {AbortSignal | undefined} signal @returns {Wait} */
+    wait(id: string, expiresAt: number | undefined, signal: AbortSignal | undefined): Wait;
+    #private;
+}
+/**
+ * `over` resolves with the answer, and rejects when none can come
+ */
+export type Wait = {
+    over: Promise<void>;
+    end: () => void;
+};
