@@ -51,6 +51,13 @@ export class AgentEmitter extends EventMethods {
     ask<K extends InputKind = "approval">(prompt: string, { kind, ...options }?: AskOptions & {
         kind?: K;
     }): Promise<K extends "approval" ? boolean : K extends "choice" ? string : K extends "form" ? Record<string, any> : any>;
+    /**
+     * What people say to the running agent, in order, each message once per attempt: `for await (const { text } of
+     * emitter.messages())`. From the first call on the execution takes messages. Ends with the execution.
+     *
+     * @returns {AsyncGenerator<UserMessage, void>}
+     */
+    messages(): AsyncGenerator<UserMessage, void>;
     /** `await using emitter = new AgentEmitter(…)` closes it at the end of the block. */
     [Symbol.asyncDispose](): Promise<void>;
     #private;
@@ -84,6 +91,7 @@ export type EmitterOptions = EdgeOptions & EncoderOptions & OutboxOptions & OwnO
 import { EventMethods } from "./event-methods.js";
 import type { InputKind } from "./inputs.js";
 import type { AskOptions } from "./inputs.js";
+import type { UserMessage } from "./inbox.js";
 import type { JobHold } from "./log-watch.js";
 import type { EdgeOptions } from "./edge.js";
 import type { EncoderOptions } from "./encoder.js";

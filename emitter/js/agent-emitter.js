@@ -14,6 +14,7 @@ import {
 } from "./errors.js";
 import { EventMethods } from "./event-methods.js";
 import { newExecutionId } from "./ids.js";
+import { takeMessages } from "./inbox.js";
 import { Inputs } from "./inputs.js";
 import { LogWatch } from "./log-watch.js";
 import { Outbox } from "./outbox.js";
@@ -23,6 +24,7 @@ import { Questions } from "./questions.js";
  * @import { EdgeOptions } from "./edge.js"
  * @import { EncoderOptions } from "./encoder.js"
  * @import { Speaker } from "./event-methods.js"
+ * @import { UserMessage } from "./inbox.js"
  * @import { AskOptions, InputKind } from "./inputs.js"
  * @import { Heard, JobHold, Watch } from "./log-watch.js"
  * @import { OutboxOptions } from "./outbox.js"
@@ -57,12 +59,17 @@ export class AgentEmitter extends EventMethods {
   #outbox;
   /** @type {Watch} */
   #watch;
+  #edge;
   #options;
   #encoder;
+  /** Headers of a worker's attempt. @type {Record<string, string>} */
+  #attempt;
   #inputs = new Inputs();
   #abort = new AbortController();
   /** @type {(() => void) | null} */
   #signalNeed = null;
+  /** Aborted when nothing more can come from others. */
+  #over = new AbortController();
   /** The state that a terminal event of this emitter left. @type {string | null} */
   #end = null;
   #isClosed = false;
@@ -79,16 +86,15 @@ export class AgentEmitter extends EventMethods {
     this.executionId = executionId;
     this.#options = options;
     this.#encoder = new Encoder(options);
-    const edge = new Edge(options);
-    /** @type {Record<string, string>} */
-    const attempt = job === undefined ? {} : { Attempt: String(job.attempt), Fence: String(job.fence) };
+    this.#edge = new Edge(options);
+    this.#attempt = job === undefined ? {} : { Attempt: String(job.attempt), Fence: String(job.fence) };
     this.attempt = job?.attempt ?? 1;
-    this.#outbox = new Outbox(edge, executionId, attempt, options);
+    this.#outbox = new Outbox(this.#edge, executionId, this.#attempt, options);
     this.#outbox.onRefused = (error) => this.#refused(error);
     this.#outbox.onSent = () => this.#sent();
     this.#outbox.shorten = (spoken, limit, tries) => this.#encoder.shorten(spoken, limit, tries);
     const heard = (/** @type {Heard} */ event) => this.#heard(event);
-    this.#watch = job?.watch(heard) ?? new LogWatch(edge, executionId, heard);
+    this.#watch = job?.watch(heard) ?? new LogWatch(this.#edge, executionId, heard);
     if (job !== undefined) {
       this.#watch.begin();
       this.#follow(job.signal);
@@ -233,6 +239,22 @@ export class AgentEmitter extends EventMethods {
     }
   }
 
+  /**
+   * What people say to the running agent, in order, each message once per attempt: `for await (const { text } of
+   * emitter.messages())`. From the first call on the execution takes messages. Ends with the execution.
+   *
+   * @returns {AsyncGenerator<UserMessage, void>}
+   */
+  async *messages() {
+    this.#check();
+    await this.#flushed(); // before its first event the execution is unknown
+    for (;;) {
+      const taken = await takeMessages(this.#edge, this.executionId, this.#attempt, this.#over.signal);
+      if (taken === null) return;
+      yield* taken;
+    }
+  }
+
   /** Wait, for as long as edges are away, until the log has what was emitted so far. */
   async #flushed() {
     while (!this.#isOver) {
@@ -335,6 +357,7 @@ export class AgentEmitter extends EventMethods {
   #release() {
     if (this.#renewal !== null) clearInterval(this.#renewal);
     this.#renewal = null;
+    this.#over.abort();
     this.#watch.close();
     const over = this.error ?? new EmitterClosed(`the emitter of execution ${this.executionId} is closed`);
     this.#questions.fail(over);

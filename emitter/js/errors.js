@@ -107,6 +107,7 @@ export class Cancelled extends RuncastError {
 const BY_SLUG = {
   "unknown-execution": UnknownExecution,
   "execution-ended": ExecutionEnded,
+  ended: ExecutionEnded,
   superseded: Superseded,
   "too-many-inputs": TooManyInputs,
   "hook-failed": HookFailed,

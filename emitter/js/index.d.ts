@@ -1,6 +1,7 @@
 export { newExecutionId } from "./ids.js";
 export { VERSION } from "./version.js";
 export type EmitterOptions = import("./agent-emitter.js").EmitterOptions;
+export type UserMessage = import("./inbox.js").UserMessage;
 export type TokenFunction = import("./edge.js").TokenFunction;
 export type Speaker = import("./event-methods.js").Speaker;
 export type ToolCall = import("./event-methods.js").ToolCall;

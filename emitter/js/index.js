@@ -2,6 +2,7 @@
 
 /**
  * @typedef {import("./agent-emitter.js").EmitterOptions} EmitterOptions
+ * @typedef {import("./inbox.js").UserMessage} UserMessage
  * @typedef {import("./edge.js").TokenFunction} TokenFunction
  * @typedef {import("./event-methods.js").Speaker} Speaker
  * @typedef {import("./event-methods.js").ToolCall} ToolCall

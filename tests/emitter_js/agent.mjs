@@ -143,6 +143,19 @@ const scenes = {
     say({ done: true });
   },
 
+  async listens() {
+    const emitter = make();
+    await emitter.executionStarted({ task: "listens" });
+    say({ listening: true });
+    for await (const { text, data, by, mode } of emitter.messages()) {
+      say({ [text]: { data, by, mode } });
+      if (text === "stop") break;
+    }
+    if (given.ends) await emitter.executionComplete({ result: "told" });
+    else for await (const { text } of emitter.messages()) say({ late: text }); // until it is cancelled
+    say({ done: true });
+  },
+
   async refusals() {
     const emitter = make();
     const found = await failure(emitter.executionStarted({ task: "t" }).then(() => emitter.flush()));

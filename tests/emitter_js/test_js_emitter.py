@@ -49,7 +49,8 @@ async def test_every_event(js_edge: EdgeProcess, user: str) -> None:
     events = await log_of(js_edge, user, ID)
     types = [event["type"] for event in events]
     by_type = {event["type"]: event for event in events}
-    others = {"execution:queued", "execution:superseded", "input:required", "input:received"}
+    others = {type_ for type_ in BY_TYPE if type_.startswith("user:message")}
+    others |= {"execution:queued", "execution:superseded", "input:required", "input:received"}
     ends = {"execution:error", "execution:cancelled"}
     assert set(BY_TYPE) - others - ends | {"custom:my.own"} == set(types)
     assert types[0] == "execution:started"
@@ -311,6 +312,31 @@ async def test_a_question_needs_a_scope(js_edge: EdgeProcess, user: str) -> None
         assert (await script.until("yes?"))["error"]["kind"] == "Forbidden"
         await script.end()
     assert [event["type"] for event in await log_of(js_edge, user, ID)] == ["execution:started", "execution:complete"]
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+async def test_messages(js_edge: EdgeProcess, user: str) -> None:
+    """The agent hears what people say, in order, each message once, also over an edge that was away; the end of the
+    execution ends the wait."""
+    async with scene("listens", js_edge, user) as script:
+        await script.until("listening")
+        async with asyncio.timeout(15):
+            while await post(js_edge, user, "messages", text="first", data={"n": 1}) != 202:
+                await asyncio.sleep(0.1)  # from its first take on it accepts messages
+        assert await script.until("first") == {"data": {"n": 1}, "by": user, "mode": "queue"}
+        js_edge.kill()
+        await asyncio.sleep(0.3)
+        js_edge.start().wait_ready()
+        assert await post(js_edge, user, "messages", text="second") == 202
+        assert await post(js_edge, user, "messages", text="stop") == 202
+        await script.until("stop")
+        assert await post(js_edge, user, "messages", text="later") == 202
+        assert await script.until("late") == "later"
+        assert await post(js_edge, user, "cancel") == 202
+        said = await script.end()
+    assert [name for line in said for name in line] == ["listening", "first", "second", "stop", "late", "done"]
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

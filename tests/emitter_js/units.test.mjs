@@ -266,3 +266,27 @@ test("the token is renewed once for all who need it", async () => {
   assert.deepEqual(used.slice(0, 2), ["Bearer old", "Bearer new"]);
   assert.equal(asked.filter(Boolean).length, used.filter((each) => each === "Bearer old").length);
 });
+
+test("messages are taken once, also after a lost answer", async () => {
+  const taken = [];
+  const fetch = async (url, { body }) => {
+    if (!url.endsWith("/messages/take"))
+      return Response.json({ executionId: "e", cursor: "1-1", appended: 1 }, { status: 202 });
+    taken.push(JSON.parse(body).takeId);
+    if (taken.length === 1) throw new TypeError("fetch failed");
+    if (taken.length > 3)
+      return Response.json({ type: "urn:runcast:problem:ended", state: "completed" }, { status: 409 });
+    return Response.json({
+      executionId: "e",
+      messages: [{ messageId: String(taken.length), text: "t", by: "u", mode: "queue", sentAt: 1 }],
+    });
+  };
+  const emitter = new AgentEmitter({ url: "http://x", token: "t", fetch, renewSeconds: 0 });
+  await emitter.executionStarted({ task: "t" });
+  const heard = [];
+  for await (const { messageId } of emitter.messages()) heard.push(messageId);
+  assert.deepEqual(heard, ["2", "3"]);
+  assert.equal(taken[0], taken[1]);
+  assert.equal(new Set(taken).size, 3);
+  await emitter.close();
+});
