@@ -6,6 +6,15 @@
  * @param {AgentEmitter} emitter @param {ExitOptions} [options]
  */
 export function endOnExit(emitter: AgentEmitter, { signals, timeoutMs }?: ExitOptions): () => void;
+/**
+ * Stop a worker when the process is told to end: its jobs finish within the worker's `graceSeconds`, or go to others.
+ * `worker.run()` then resolves. A second signal ends the process at once. Returns a function that takes this back.
+ *
+ * @param {Worker} worker @param {{signals?: readonly string[]}} [options]
+ */
+export function stopOnSignal(worker: Worker, { signals }?: {
+    signals?: readonly string[];
+}): () => void;
 export type ExitOptions = {
     /**
      * by default SIGTERM and SIGINT
@@ -17,3 +26,4 @@ export type ExitOptions = {
     timeoutMs?: number | undefined;
 };
 import type { AgentEmitter } from "./agent-emitter.js";
+import type { Worker } from "./worker.js";

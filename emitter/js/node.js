@@ -3,6 +3,7 @@ import { pause } from "./backoff.js";
 
 /**
  * @import { AgentEmitter } from "./agent-emitter.js"
+ * @import { Worker } from "./worker.js"
  *
  * @typedef {object} ExitOptions
  * @property {readonly string[]} [signals] by default SIGTERM and SIGINT
@@ -46,5 +47,25 @@ export function endOnExit(emitter, { signals = SIGNALS, timeoutMs = TIMEOUT_MS }
   };
   for (const name of signals) process.on(name, onSignal);
   process.on("beforeExit", onDone);
+  return takeBack;
+}
+
+/**
+ * Stop a worker when the process is told to end: its jobs finish within the worker's `graceSeconds`, or go to others.
+ * `worker.run()` then resolves. A second signal ends the process at once. Returns a function that takes this back.
+ *
+ * @param {Worker} worker @param {{signals?: readonly string[]}} [options]
+ */
+export function stopOnSignal(worker, { signals = SIGNALS } = {}) {
+  /** @type {any} */
+  const { process } = globalThis;
+  const stop = () => {
+    takeBack();
+    void worker.stop();
+  };
+  const takeBack = () => {
+    for (const name of signals) process.off(name, stop);
+  };
+  for (const name of signals) process.on(name, stop);
   return takeBack;
 }

