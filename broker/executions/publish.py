@@ -21,6 +21,8 @@ from broker.executions.types import PublishRequest, PublishResponse
 from emitter.errors import HookFailed, InvalidEvent, PayloadTooLarge
 from emitter.events import (
     Artifact,
+    ChildEnded,
+    ChildStarted,
     Event,
     ExecutionCancelled,
     ExecutionQueued,
@@ -31,6 +33,9 @@ from emitter.events import (
     Progress,
     ThinkingDelta,
     ToolProgress,
+    UserMessage,
+    UserMessageDropped,
+    UserMessageTaken,
 )
 from emitter.publishing.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.store import webhooks
@@ -59,6 +64,11 @@ NOT_PUBLISHED = {
     InputReceived.type: "answers are given at POST .../input, by the person who gives them",
     ExecutionQueued.type: "executions are queued by POST /api/agent/execute",
     ExecutionSuperseded.type: "attempts follow each other where workers run them",
+    UserMessage.type: "messages are sent at POST .../messages, by the person who writes them",
+    UserMessageTaken.type: "messages are taken at POST .../messages/take",
+    UserMessageDropped.type: "messages are withdrawn at DELETE .../messages/{messageId}",
+    ChildStarted.type: "children are started by POST /api/agent/execute with `parentExecutionId`",
+    ChildEnded.type: "the end of a child is told by what ends it",
 }
 """Events that say what somebody else did, and why publishing may not write them."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")

@@ -71,6 +71,59 @@ export interface Cancellation {
   by: string | null;
 }
 
+/** A child has ended before this execution. `summary` is the beginning of its result, or why it failed or was cancelled; `usage` what it and its own children used. At most one per child, over all attempts. */
+export interface ChildEnded {
+  executionId: string;
+  state: "cancelled" | "completed" | "failed";
+  summary?: string;
+  usage?: Usage;
+}
+
+/** A child has ended before this execution. `summary` is the beginning of its result, or why it failed or was cancelled; `usage` what it and its own children used. At most one per child, over all attempts. */
+export interface ChildEndedEvent {
+  type: "child:ended";
+  executionId: string;
+  ts: number;
+  traceparent?: string;
+  requestId?: string;
+  agent?: string;
+  parentId?: string;
+  data: ChildEnded;
+}
+
+/** The execution started another one, in a log of its own. `key` is the name that the agent gave it, `detached` one that goes on when this execution ends. Exactly one per child, over all attempts. */
+export interface ChildStarted {
+  executionId: string;
+  agent: string;
+  task: string;
+  key?: string;
+  detached?: boolean;
+}
+
+/** The execution started another one, in a log of its own. `key` is the name that the agent gave it, `detached` one that goes on when this execution ends. Exactly one per child, over all attempts. */
+export interface ChildStartedEvent {
+  type: "child:started";
+  executionId: string;
+  ts: number;
+  traceparent?: string;
+  requestId?: string;
+  agent?: string;
+  parentId?: string;
+  data: ChildStarted;
+}
+
+/** A child. `interrupted`: this execution ended, so it is being cancelled; `detached`: it goes on after that. */
+export interface ChildState {
+  executionId: string;
+  status: "cancelled" | "completed" | "detached" | "failed" | "interrupted" | "running";
+  agent: string | null;
+  task: string | null;
+  key: string | null;
+  detached: boolean;
+  summary: string | null;
+  usage: Usage | null;
+}
+
 /** An event of a plug-in: type `custom:<name>`, and any object as its data. */
 export interface CustomEvent {
   type: `custom:${string}`;
@@ -129,6 +182,8 @@ export type Event =
   | UserMessageEvent
   | UserMessageTakenEvent
   | UserMessageDroppedEvent
+  | ChildStartedEvent
+  | ChildEndedEvent
   | TimeoutEvent
   | SandboxViolationEvent
   | ExecutionSupersededEvent
@@ -159,6 +214,10 @@ export interface ExecuteRequest {
   /** start no earlier, milliseconds since the epoch */
   notBefore?: number;
   onDisconnect?: OnDisconnect;
+  webhook?: WebhookRequest;
+  /** id of an execution, unique per user */
+  parentExecutionId?: string;
+  onParentEnd?: "cancel" | "detach";
 }
 
 export interface ExecuteResponse {
@@ -230,6 +289,25 @@ export interface ExecutionList {
   nextCursor?: string;
 }
 
+/** An execution and those below it, by their records. `usage` is what all of these used as far as it is known. `truncated`: it has children that are not there, because the tree has too many executions for one answer. */
+export interface ExecutionNode {
+  executionId: string;
+  state: State;
+  agent: string | null;
+  task: string | null;
+  key: string | null;
+  parent: string | null;
+  root: string | null;
+  detached: boolean;
+  /** milliseconds since the epoch */
+  createdAt: number | null;
+  /** milliseconds since the epoch */
+  updatedAt: number | null;
+  usage: Usage | null;
+  truncated: boolean;
+  children: readonly ExecutionNode[];
+}
+
 /** Written by the broker when it accepts the execution. */
 export interface ExecutionQueued {
   task: string;
@@ -293,6 +371,7 @@ export interface ExecutionState {
   synthesis: Synthesis | null;
   partialResults: readonly PartialState[];
   artifacts: readonly ArtifactState[];
+  children: readonly ChildState[];
   usage: UsageTotals | null;
   openInputs: readonly InputRequired[];
   userMessages: readonly UserMessageState[];
@@ -316,6 +395,8 @@ export interface ExecutionSummary {
   metadata?: Record<string, unknown>;
   /** `<ms>-<seq>`: a place in a log */
   cursor?: string;
+  parent?: string;
+  root?: string;
 }
 
 /** A retry took over: what the old attempt wrote after `from_seq` is void. */
@@ -532,7 +613,7 @@ export interface OpsTotals {
   queued: number;
 }
 
-/** A worker as it last announced itself; `agents` are names. */
+/** A worker as it last announced itself; `agents` are names. `waiting` executions wait for a person or a child, beside those that run. */
 export interface OpsWorker {
   id: string;
   host: string;
@@ -540,6 +621,7 @@ export interface OpsWorker {
   agents: readonly string[];
   running: number;
   concurrency: number;
+  waiting: number;
   loopLagMs: number | null;
   rssBytes: number | null;
   /** milliseconds since the epoch */
@@ -1082,6 +1164,13 @@ export interface UserMessageTakenEvent {
   agent?: string;
   parentId?: string;
   data: UserMessageTaken;
+}
+
+/** Where events of the execution are posted to, signed by Standard Webhooks. `events`: their types, by default the three ends and `input:required`. `headers` are sent with each message. */
+export interface WebhookRequest {
+  url: string;
+  events?: readonly string[];
+  headers?: Record<string, string>;
 }
 
 /** An event as a stream gives it. */

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from broker.cli.embedded import EmbeddedRedis
+from broker.executions.publish import NOT_PUBLISHED
 from emitter.events import BY_TYPE, EXPIRED
 from tests.edges import EdgeProcess, call, edge, token_for
 from tests.emitter_js.stand import Script, log_of, needs_node, text_of, token
@@ -49,10 +50,8 @@ async def test_every_event(js_edge: EdgeProcess, user: str) -> None:
     events = await log_of(js_edge, user, ID)
     types = [event["type"] for event in events]
     by_type = {event["type"]: event for event in events}
-    others = {type_ for type_ in BY_TYPE if type_.startswith("user:message")}
-    others |= {"execution:queued", "execution:superseded", "input:required", "input:received"}
-    ends = {"execution:error", "execution:cancelled"}
-    assert set(BY_TYPE) - others - ends | {"custom:my.own"} == set(types)
+    others = {*NOT_PUBLISHED, "input:required", "execution:error", "execution:cancelled"}
+    assert set(BY_TYPE) - others | {"custom:my.own"} == set(types)
     assert types[0] == "execution:started"
     assert types[-1] == "execution:complete"
     assert by_type["plan:created"]["data"]["plan"]["phases"] == [{"id": "a", "name": "A"}, {"id": "b", "name": "B"}]

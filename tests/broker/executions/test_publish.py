@@ -229,13 +229,19 @@ async def test_an_event_that_is_too_large_is_refused(size: int) -> None:
 RECEIVED = {"type": "input:received", "data": {"inputId": "i", "by": "the-boss", "value": True}}
 QUEUED = {"type": "execution:queued", "data": {"task": "t", "agent": "a"}}
 SUPERSEDED = {"type": "execution:superseded", "data": {"fromSeq": 0, "attempt": 2}}
+SAID = {"type": "user:message", "data": {"messageId": "m", "text": "stop", "by": "the-boss"}}
+TAKEN = {"type": "user:message:taken", "data": {"messageIds": ["m"], "attempt": 1}}
+DROPPED_ONE = {"type": "user:message:dropped", "data": {"messageId": "m", "reason": "withdrawn"}}
+STARTED_ONE = {"type": "child:started", "data": {"executionId": "c", "agent": "a", "task": "t"}}
+ENDED_ONE = {"type": "child:ended", "data": {"executionId": "c", "state": "completed"}}
+OF_OTHERS = (RECEIVED, QUEUED, SUPERSEDED, SAID, TAKEN, DROPPED_ONE, STARTED_ONE, ENDED_ONE)
 CANCELLED = {"type": "execution:cancelled", "data": {"reason": "r", "by": "the-boss"}}
 
 
-@pytest.mark.parametrize("event", [RECEIVED, QUEUED, SUPERSEDED], ids=lambda event: str(event["type"]))
+@pytest.mark.parametrize("event", OF_OTHERS, ids=lambda event: str(event["type"]))
 async def test_what_others_do_is_not_published(event: dict[str, Any]) -> None:
-    """Answers, acceptance and takeovers have doors of their own, whatever the scopes; the type and its line are
-    named."""
+    """Answers, messages, children, acceptance and takeovers have doors of their own, whatever the scopes; the type and
+    its line are named."""
     everything = Identity(ALICE, SCOPES)
     for identity in (PUBLISHER, everything):
         problem = await refusal(lines_of(STATUS, event), ndjson=True, identity=identity)
