@@ -229,7 +229,7 @@ async def test_an_event_that_is_too_large_is_refused(size: int) -> None:
 RECEIVED = {"type": "input:received", "data": {"inputId": "i", "by": "the-boss", "value": True}}
 QUEUED = {"type": "execution:queued", "data": {"task": "t", "agent": "a"}}
 SUPERSEDED = {"type": "execution:superseded", "data": {"fromSeq": 0, "attempt": 2}}
-SAID = {"type": "user:message", "data": {"messageId": "m", "text": "stop", "by": "the-boss"}}
+SAID = {"type": "user:message", "data": {"messageId": "m", "text": "stop", "by": "the-boss", "mode": "queue"}}
 TAKEN = {"type": "user:message:taken", "data": {"messageIds": ["m"], "attempt": 1}}
 DROPPED_ONE = {"type": "user:message:dropped", "data": {"messageId": "m", "reason": "withdrawn"}}
 STARTED_ONE = {"type": "child:started", "data": {"executionId": "c", "agent": "a", "task": "t"}}
