@@ -41,6 +41,7 @@ class StreamProtocol(StrEnum):
     AI_SDK = "ai_sdk"
     A2A = "a2a"
     AG_UI = "ag_ui"
+    MCP = "mcp"
 
 
 class RejectReason(StrEnum):

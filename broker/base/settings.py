@@ -89,6 +89,15 @@ class Settings(SharedSettings, frozen=True, kw_only=True):
         _BaseUrl | None,
         about("where clients find the edges, in A2A cards; unset: where the card was asked for", "URL", allowed=_BASE),
     ] = None
+    mcp_hold_seconds: Annotated[
+        float,
+        about(
+            "how long a call of an MCP tool is held before its client is told to wait again; 0 is as long as it takes",
+            "seconds",
+            ge=0,
+            le=86_400,
+        ),
+    ] = 45
 
     max_connections: Annotated[
         int, about("open streams of one edge process; 0 is what descriptors allow", "streams", ge=0)

@@ -29,6 +29,7 @@ from broker.ops.stream import Ops
 from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
 from broker.protocols.ai_sdk.routes import AiSdk
+from broker.protocols.mcp.routes import Mcp
 from broker.streams.admission import Admission
 from broker.streams.service import Streams
 from emitter.store.append import limits_of
@@ -75,7 +76,8 @@ def application(parts: Parts) -> tuple[web.Application, Open]:
     ag_ui = AgUi(gateway.for_protocol(StreamProtocol.AG_UI), redis)
     a2a = A2A(gateway.for_protocol(StreamProtocol.A2A), redis, parts.history, version(), settings.public_url)
     parts.webhooks.forms = a2a.webhook_forms
+    mcp = Mcp(gateway.for_protocol(StreamProtocol.MCP), redis, parts.history, version(), settings)
     # An edge on loopback (`serve --dev`, `dev`, `demo`) is for development.
     static = StaticFiles(fresh=settings.host == LOOPBACK)
-    app.add_routes([*api.routes(), *chat.routes(), *ag_ui.routes(), *a2a.routes(), *static.routes()])
+    app.add_routes([*api.routes(), *chat.routes(), *ag_ui.routes(), *a2a.routes(), *mcp.routes(), *static.routes()])
     return app, api.open_stream

@@ -37,6 +37,7 @@ from broker.executions.publish import (
 from broker.executions.takes import Takes
 from broker.executions.trees import Trees
 from broker.executions.types import (
+    AgentExample,
     AgentInfo,
     AgentList,
     CancelRequest,
@@ -309,6 +310,7 @@ class Api:
                 input_modes=list(agent.input_modes),
                 output_modes=list(agent.output_modes),
                 accepts_messages=agent.accepts_messages,
+                examples=[AgentExample(task=e.task, name=e.name, description=e.description) for e in agent.examples],
             )
             for agent in live
         ]

@@ -115,6 +115,11 @@ class Gateway:
         """Of the conversation that an execution is given; 0 for no limit."""
         return self._settings.max_conversation_bytes
 
+    @property
+    def draining(self) -> bool:
+        """Whether the edge stops: what goes on for long ends now."""
+        return self._streams.draining
+
     def for_protocol(self, protocol: StreamProtocol) -> Gateway:
         other = copy.copy(self)
         other._protocol = protocol

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, cast
 
 from broker.live.sse import chunk
 from broker.live.view import StreamView
@@ -29,12 +29,14 @@ class Rendering(Protocol):
     """
 
     name: str
-    heartbeat: bytes
     heartbeat_seconds: float
     fill: bytes
 
     @property
     def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def heartbeat(self) -> bytes: ...
 
     @property
     def is_over(self) -> bool: ...
@@ -52,6 +54,25 @@ class Rendering(Protocol):
 
     def render(self, entries: Sequence[Entry]) -> bytes:
         """The frames for these entries; empty if none is shown."""
+
+
+class TimedRendering(Rendering, Protocol):
+    """A rendering that also says something at a time. `heartbeat` is asked for at each one.
+
+    `cancel_after_ms`: how long the execution goes on if its viewer leaves now; 0: what its record says.
+    """
+
+    cancel_after_ms: int
+
+    def begin(self, wake: Callable[[float], None]) -> None:
+        """Its viewer has its connection. `wake` asks for a call of `due` in so many seconds, instead of an earlier."""
+
+    def due(self) -> bytes:
+        """What is to be said now; it may be the protocol's own last message."""
+
+    def farewell(self) -> bytes:
+        """What makes a clean end of a stream that its edge must close early, the last message; empty if nothing
+        does."""
 
 
 class Shared:
@@ -151,6 +172,30 @@ class RenderedView(StreamView):
 
     def position_frame(self, event_id: EventId) -> bytes:  # noqa: ARG002
         return b""
+
+    # --- at a time ---
+
+    @property
+    def _timed(self) -> TimedRendering | None:
+        rendering = self._shared.rendering
+        return cast(TimedRendering, rendering) if hasattr(rendering, "due") else None
+
+    @property
+    def cancel_after_ms(self) -> int:  # type: ignore[override]  # of a native view it never changes
+        return 0 if self._timed is None or self.is_over else self._timed.cancel_after_ms
+
+    def begin(self, wake: Callable[[float], None]) -> None:
+        if self._timed is not None:
+            self._timed.begin(wake)
+
+    def beat(self) -> bytes:
+        return self.heartbeat if self._timed is None else self.wrap(self._timed.heartbeat)
+
+    def due(self) -> bytes:
+        return b"" if self._timed is None or self.is_over else self.wrap(self._timed.due())
+
+    def farewell(self) -> bytes:
+        return b"" if self._timed is None or self.is_over else self.wrap(self._timed.farewell())
 
     # --- shared ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker.live.sse import HEARTBEAT, HEARTBEAT_EVENT, chunk, control_frame, cursor_frame
@@ -105,6 +105,26 @@ class StreamView:
     def render(self, entries: Sequence[Entry]) -> bytes:
         """The entries that the filter lets through, as one write; empty for none."""
         return self.encode(self.select(entries))
+
+    # --- what a view says at a time: nothing, or see `broker.live.rendering` ---
+
+    cancel_after_ms = 0
+    """How long an execution goes on whose viewer left before its end; 0: what its record says."""
+
+    def begin(self, wake: Callable[[float], None]) -> None:
+        """Its viewer has its connection. `wake` asks for a call of `due` in so many seconds, instead of an earlier."""
+
+    def beat(self) -> bytes:
+        """A sign of life, as one write."""
+        return self.heartbeat
+
+    def due(self) -> bytes:
+        """What is to be said now, as one write."""
+        return b""
+
+    def farewell(self) -> bytes:
+        """What makes a clean end of a stream that its edge must close early, as one write; empty if nothing does."""
+        return b""
 
     # --- what a view keeps of what it has shown: nothing, or see `broker.live.rendering` ---
 

@@ -58,6 +58,7 @@ class Viewer(asyncio.Protocol):
         "aged_at",
         "body",
         "cursor",
+        "due_at",
         "events",
         "expires_at",
         "fd",
@@ -106,6 +107,8 @@ class Viewer(asyncio.Protocol):
         self.unread = 0
         self.number = 0
         self.started_at = self.aged_at = self.heartbeat_at = 0.0
+        self.due_at = float("inf")
+        """When its view wants to say something."""
         self.expires_at: float | None = None
         self.stall_started_at = 0.0
         self.stall_size = 0

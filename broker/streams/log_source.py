@@ -20,7 +20,7 @@ from broker.streams.request import Opening, StreamRequest, Target
 from emitter import tasks
 from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATES
-from emitter.wire.keys import member
+from emitter.wire.keys import member, member_of_log
 
 CLOSED_AT_ONCE = 32
 """So many viewers of a log that ends are closed at once. More take turns."""
@@ -176,6 +176,14 @@ class LogSource:
         watched = self.watch.leave(viewer.topic.key)
         if watched.policy is not None:
             self._leases.leave(watched.policy, _why_left(viewer, reason))
+        elif reason is CloseReason.GONE and viewer.view.cancel_after_ms and not viewer.topic.ended:
+            self._abandon(viewer)
+
+    def _abandon(self, viewer: Viewer) -> None:
+        """Its client gave up what it had started: as if the last viewer of an execution with a policy had left."""
+        policy = DisconnectPolicy(member_of_log(viewer.topic.key), viewer.view.cancel_after_ms)
+        self._leases.enter(policy)
+        self._leases.leave(policy, CloseReason.GONE)
 
     async def stop(self) -> None:
         await tasks.end(self._tasks)

@@ -52,6 +52,8 @@ RETRY_MS = (1000, 3000)
 """Range of a client's reconnection time. Each client gets its own, so that the viewers of a broken edge return spread.
 """
 MAX_SHARED_VIEWS = 256
+PLANNED = (CloseReason.AGED, CloseReason.DRAINING, CloseReason.EXPIRED, CloseReason.LOST_REDIS)
+"""Ends of streams at which a rendering may still say its last message."""
 LAST_BYTES_SECONDS = 5.0
 """How long an edge waits after its drain for clients that still read the end of their streams."""
 
@@ -222,6 +224,7 @@ class Streams:
         with viewer.as_one_write():
             viewer.write_head(head)
             viewer.write(view.wrap(greeting))
+            view.begin(partial(self._timers.wake, viewer))
             try:
                 source.start(viewer, opening)
             except Exception as error:  # it is nobody else's any more
@@ -301,6 +304,8 @@ class Streams:
     def _say_goodbye(self, viewer: Viewer, reason: CloseReason) -> None:
         view = viewer.view
         failed = reason is CloseReason.FAILED
+        if reason in PLANNED:
+            viewer.write(view.farewell())
         ends = view.is_native or (not failed and (view.is_over or view.resumes))
         if reason is CloseReason.SLOW or not ends:
             # It would not read a reason; and to clients for which a clean end means success, there must be none.

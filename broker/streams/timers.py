@@ -45,6 +45,15 @@ class ViewerTimers:
             viewer.expires_at = now + viewer.identity.expires_at - time.time()
         viewer.timer = self._timer.add(viewer, self._next_due(viewer, now))
 
+    def wake(self, viewer: Viewer, seconds: float) -> None:
+        """Its view has something to say in so many seconds."""
+        if viewer.timer is None:
+            return
+        now = asyncio.get_running_loop().time()
+        viewer.due_at = now + seconds
+        self._timer.forget(viewer.timer)
+        viewer.timer = self._timer.add(viewer, self._next_due(viewer, now))
+
     def forget(self, viewer: Viewer) -> None:
         """Its connection is lost: hold neither it nor its transport until it would have been due."""
         if viewer.timer is not None:
@@ -59,7 +68,7 @@ class ViewerTimers:
         return min(view.heartbeat_seconds or float("inf"), self._settings.heartbeat_seconds)
 
     def _next_due(self, viewer: Viewer, now: float) -> float:
-        due = min(viewer.heartbeat_at, viewer.aged_at)
+        due = min(viewer.heartbeat_at, viewer.aged_at, viewer.due_at)
         if viewer.expires_at is not None:
             due = min(due, viewer.expires_at if viewer.warned else max(now, viewer.expires_at - EXPIRY_NOTICE_SECONDS))
         if viewer.paused:
@@ -80,6 +89,12 @@ class ViewerTimers:
             self._close(viewer, reason)
             return self._check_rest(viewer, now)
         self._notify_expiry(viewer, now)
+        if now >= viewer.due_at - 0.005:
+            viewer.due_at = float("inf")
+            viewer.write(viewer.view.due())
+            if viewer.view.is_over:
+                self._close(viewer, CloseReason.FINISHED)
+                return self._check_rest(viewer, now)
         if now >= viewer.heartbeat_at - 0.005:
             pause = self.heartbeat_seconds(viewer.view)
             # A heartbeat takes a viewer out of step with its group for a while, so events count as heartbeats.
@@ -116,5 +131,5 @@ class ViewerTimers:
 
     def _heartbeat(self, viewer: Viewer) -> None:
         if not viewer.paused:
-            viewer.write(viewer.view.heartbeat)
+            viewer.write(viewer.view.beat())
             viewer.send_position()

@@ -22,6 +22,24 @@ MODES = ("text/plain", "application/json")
 """Media types of agents that declare none: a task with parameters, text and data."""
 
 
+class ExampleFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A file that goes with an example: `text`, or `data` in base 64. `uri` names it, where it has a name."""
+
+    media_type: str
+    text: str | None = None
+    data: str | None = None
+    uri: str | None = None
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A task that an agent is good at. What stands in braces (`Compare {a} with {b}`) is for the user to fill in."""
+
+    task: str
+    name: str | None = None
+    description: str = ""
+    files: tuple[ExampleFile, ...] = ()
+
+
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a worker announces of one agent. Limits in seconds; modes are media types."""
 
@@ -31,6 +49,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     input_schema: dict[str, Any] | None = None
     input_modes: tuple[str, ...] = MODES
     output_modes: tuple[str, ...] = MODES
+    examples: tuple[Example, ...] = ()
     max_attempts: int = 3
     time_limit: float | None = None
     idle_limit: float | None = None

@@ -149,9 +149,19 @@ def held_jobs_key(worker: str) -> str:
     return JOBS + "held:" + worker
 
 
+MCP_KEY = PREFIX + ":mcp:key"
+"""String: the key with which edges sign what MCP clients keep for them."""
+
+
 def member(owner: Owner, execution_id: str) -> str:
     """An execution's name in sets with executions of all owners."""
     return f"{owner.org}:{owner.user}:{execution_id}"
+
+
+def member_of_log(key: str) -> str:
+    """The `member` of the execution whose log this is."""
+    owner, _, rest = key.partition("{")[2].partition("}:x:")
+    return f"{owner}:{rest.removesuffix(':log')}"
 
 
 def parse_member(name: str) -> tuple[Owner, str]:

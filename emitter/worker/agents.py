@@ -25,7 +25,7 @@ from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.children import Child, OnParentEnd, Starter, SyncChild
 from emitter.publishing.inbox import Interruptible
 from emitter.publishing.sync_emitter import SyncAgentEmitter, check_process
-from emitter.store.announcements import MODES, AgentInfo
+from emitter.store.announcements import MODES, AgentInfo, Example
 from emitter.wire.user_messages import Message
 from emitter.worker.schedule import Schedule, schedule_of
 
@@ -56,6 +56,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     input_modes: tuple[str, ...] = MODES
     output_modes: tuple[str, ...] = MODES
     accepts_messages: bool = False
+    examples: tuple[Example, ...] = ()
 
     @property
     def info(self) -> AgentInfo:
@@ -66,6 +67,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             input_schema=self.input_schema,
             input_modes=self.input_modes,
             output_modes=self.output_modes,
+            examples=self.examples,
             max_attempts=self.max_attempts,
             time_limit=self.time_limit,
             idle_limit=self.idle_limit,
@@ -94,6 +96,7 @@ class Agents:
         input_modes: Sequence[str] = MODES,
         output_modes: Sequence[str] = MODES,
         accepts_messages: bool = False,
+        examples: Sequence[str | Example] = (),
     ) -> Callable[[F], F]:
         """Register the decorated function, and return it unchanged.
 
@@ -109,6 +112,7 @@ class Agents:
             input_schema: JSON Schema of `params`, announced to clients.
             input_modes, output_modes: media types that the agent accepts and produces, announced to clients.
             accepts_messages: whether people may send messages to it (`Context.messages`), announced to clients.
+            examples: tasks that the agent is good at, announced to clients; MCP clients offer them as prompts.
 
         Raises `ValueError` or `TypeError` for an agent that is not valid.
         """
@@ -129,6 +133,7 @@ class Agents:
                     input_modes=tuple(input_modes),
                     output_modes=tuple(output_modes),
                     accepts_messages=accepts_messages,
+                    examples=tuple(Example(task=each) if isinstance(each, str) else each for each in examples),
                 )
             )
             return function

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from broker.base.problem import Problem
+from broker.http.addresses import origin_of
 from broker.protocols.a2a.codec import encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import EVENTS_EXTENSION, PARAMS_EXTENSION
@@ -21,7 +21,6 @@ PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 MAX_AGE_SECONDS = 10
 """How long a card may be kept: agents come and go."""
 FRESH_SECONDS = 1.0
-_HOST = re.compile(r"([A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?\Z", re.ASCII)
 NOBODY = "no live agent has this name"
 DESCRIPTION = "Runs agents; every step of theirs can be followed live, resumed after a lost connection, and answered."
 _EVENTS = "Status messages carry the agent's own events (plans, tools, progress) as a data part"
@@ -129,14 +128,6 @@ _SECURITY: dict[str, Any] = {
 }
 
 
-def origin_of(request: web.Request) -> str:
-    """Scheme and host by which the request came. What a proxy forwarded is not looked at, since anybody can send that:
-    behind one, `public_url` says it. Raises `Problem` 400 for an invalid host."""
-    if not _HOST.match(request.host):
-        raise Problem(400, "invalid-parameter", "Host is a name or an address, with a port or without")
-    return f"{request.scheme}://{request.host}"
-
-
 def _ours() -> dict[str, Any]:
     modes = {"defaultInputModes": list(MODES), "defaultOutputModes": list(MODES)}
     return {"name": "Runcast", "description": DESCRIPTION, **modes}
@@ -190,4 +181,5 @@ def _skill(agent: AgentInfo) -> dict[str, Any]:
         "tags": list(agent.tags) or ["agent"],
         "inputModes": list(agent.input_modes),
         "outputModes": list(agent.output_modes),
+        **({"examples": [each.task for each in agent.examples]} if agent.examples else {}),
     }

@@ -1,0 +1,155 @@
+"""What `tools/list` shows: a tool for each agent, and those for executions, which every host can use. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from broker.protocols.mcp.rpc import Json
+from emitter.store.announcements import AgentInfo
+
+RUN = "run_"
+MAX_NAME = 64
+"""What every host takes."""
+REQUIRES = "x-mcp-requires"
+"""In an agent's input schema: the `ClientCapabilities` without which it cannot be called."""
+_AGENT = re.compile(r"[a-z0-9_.-]{1,64}\Z")
+_READ_ONLY = {"readOnlyHint": True, "openWorldHint": False}
+_EXECUTION = {"type": "string", "description": "id of the execution, as run_* gave it"}
+
+
+def _tool(name: str, title: str, description: str, properties: Json, required: list[str], hints: Json) -> Json:
+    schema: Json = {"type": "object", "properties": properties, "additionalProperties": False}
+    if required:
+        schema["required"] = required
+    about = {"name": name, "title": title, "description": description}
+    return {**about, "inputSchema": schema, "annotations": {"title": title, **hints}}
+
+
+WAIT, GET, ANSWER = "wait_for_execution", "get_execution", "answer_input"
+CANCEL, LIST = "cancel_execution", "list_executions"
+MAX_WAIT_SECONDS = 45
+OWN: Mapping[str, Json] = {
+    WAIT: _tool(
+        WAIT,
+        "Wait for an execution",
+        "Wait until an execution ends or asks something, and get its result. If it still runs after `seconds`, "
+        "the answer says so: call again.",
+        {
+            "executionId": _EXECUTION,
+            "seconds": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "description": "at most so long"},
+        },
+        ["executionId"],
+        _READ_ONLY,
+    ),
+    GET: _tool(
+        GET,
+        "Look at an execution",
+        "How an execution stands now: its state, what it says, its open questions, its result.",
+        {"executionId": _EXECUTION},
+        ["executionId"],
+        _READ_ONLY,
+    ),
+    ANSWER: _tool(
+        ANSWER,
+        "Answer a question",
+        "Give an execution the answer to a question it has asked. Ask the user first: the answer is theirs.",
+        {
+            "executionId": _EXECUTION,
+            "inputId": {"type": "string", "description": "id of the question; by default the oldest open one"},
+            "value": {
+                "description": "true or false for an approval, one of the options for a choice, text, or the form's "
+                "object"
+            },
+        },
+        ["executionId", "value"],
+        {"destructiveHint": False, "openWorldHint": False},
+    ),
+    CANCEL: _tool(
+        CANCEL,
+        "Cancel an execution",
+        "Ask an execution to stop. It may take a moment to.",
+        {"executionId": _EXECUTION, "reason": {"type": "string", "maxLength": 1024}},
+        ["executionId"],
+        {"destructiveHint": True, "idempotentHint": True, "openWorldHint": False},
+    ),
+    LIST: _tool(
+        LIST,
+        "List executions",
+        "The user's executions, newest first.",
+        {
+            "state": {
+                "type": "string",
+                "enum": ["queued", "running", "waiting_input", "completed", "failed", "cancelled"],
+            },
+            "limit": {"type": "integer", "minimum": 1, "maximum": 50},
+            "cursor": {"type": "string", "description": "`nextCursor` of the page before"},
+        },
+        [],
+        _READ_ONLY,
+    ),
+}
+
+
+def tool_name(agent: str) -> str:
+    """The tool of an agent. Of one whose name is too long it ends with a digest."""
+    if len(RUN + agent) <= MAX_NAME:
+        return RUN + agent
+    return f"{RUN}{agent[: MAX_NAME - len(RUN) - 9]}_{hashlib.sha256(agent.encode()).hexdigest()[:8]}"
+
+
+def agent_of(tool: str, agents: Iterable[AgentInfo]) -> str | None:
+    """The agent that a tool runs, also of one that is not live just now; None for what is no agent's name. A name
+    without `run_` is taken, too."""
+    for agent in agents:
+        if tool in (agent.name, tool_name(agent.name)):
+            return agent.name
+    name = tool.removeprefix(RUN)
+    return name if _AGENT.match(name) else None
+
+
+def listed(agents: Iterable[AgentInfo]) -> list[Json]:
+    """The agents' tools by name, and then ours."""
+    return [*(_agent_tool(agent) for agent in agents), *OWN.values()]
+
+
+def _agent_tool(agent: AgentInfo) -> Json:
+    return {
+        "name": tool_name(agent.name),
+        "title": agent.name,
+        "description": agent.description or f"Runs the agent {agent.name}.",
+        "inputSchema": input_schema(agent.input_schema),
+        "annotations": {"title": agent.name, "openWorldHint": True},
+    }
+
+
+_TASK = {"type": "string", "description": "what the agent is asked to do, in words"}
+
+
+def input_schema(params: dict[str, Any] | None) -> Json:
+    """An agent's parameters, with the task beside them if they have none of that name."""
+    if not params or params.get("type", "object") != "object":
+        return {"type": "object", "properties": {"task": _TASK}, "required": ["task"]}
+    given = {name: value for name, value in params.items() if name != REQUIRES}
+    properties = given.get("properties")
+    known = properties if isinstance(properties, dict) else {}
+    return {**given, "type": "object", "properties": known if "task" in known else {"task": _TASK, **known}}
+
+
+def requirements(agents: Iterable[AgentInfo], name: str) -> Json:
+    """What a client must be capable of for this agent."""
+    schema = next((agent.input_schema for agent in agents if agent.name == name), None)
+    wanted = (schema or {}).get(REQUIRES)
+    return wanted if isinstance(wanted, dict) else {}
+
+
+def task_and_params(agent: str, arguments: Json, schema: dict[str, Any] | None) -> tuple[str, Json]:
+    """The task and the parameters of a call. Where the agent's own parameters have a `task`, it is one of them, too."""
+    given = arguments.get("task")
+    task = given if isinstance(given, str) and given else agent
+    own = (schema or {}).get("properties")
+    if isinstance(own, dict) and "task" in own:
+        return task, arguments
+    return task, {name: value for name, value in arguments.items() if name != "task"}
