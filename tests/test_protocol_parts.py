@@ -13,7 +13,7 @@ from broker.base.metrics import Metrics
 from broker.base.reasons import StreamProtocol
 from broker.edge.openapi import build_openapi
 from broker.live.rendering import Rendering
-from tests.protocols.shows import SHOWS
+from tests.protocols.shows import HELD, SHOWS
 from tests.protocols.test_all_renderers import STREAMS
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +41,7 @@ PARTS = {
     StreamProtocol.OPS: Parts("/api/ops/stream", "operations"),
     StreamProtocol.AI_SDK: Parts("/api/agent/chat", "ai-sdk", "ai_sdk"),
     StreamProtocol.AG_UI: Parts("/ag-ui/{name}", "ag-ui", "ag_ui"),
+    StreamProtocol.MCP: Parts("/mcp", "mcp", "mcp"),
     StreamProtocol.A2A: Parts("/a2a/message:stream", "a2a", "a2a"),
 }
 
@@ -75,7 +76,7 @@ def missing(protocols: Iterable[str]) -> list[str]:
             found.append(f"{name} is not measured: add it to TAKERS in tests/bench/bench_render.py")
         if not list((ROOT / "tests" / "golden").glob(f"{parts.golden}_*.txt")):
             found.append(f"{name} has no golden file: add tests/golden/{parts.golden}_every_event.txt")
-        if not any(show.name.split()[0] == name for show in SHOWS):
+        if not any(show.name.split()[0] == name for show in [*SHOWS, *HELD]):
             found.append(f"{name} is asked for by no test: add it to SHOWS in tests/protocols/shows.py")
     return found
 

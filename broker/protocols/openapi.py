@@ -24,10 +24,11 @@ from broker.protocols.a2a.schemas import schemas
 from broker.protocols.ag_ui.requests import RunAgentInput
 from broker.protocols.ai_sdk.chat import ChatRequest, StopResponse
 from broker.protocols.ai_sdk.ui_messages import Conversation
+from broker.protocols.mcp import openapi as mcp
 
 __all__ = ["BODIES", "TAGS", "paths", "schemas"]
 
-TAGS = ("ai-sdk", "ag-ui", "a2a")
+TAGS = ("ai-sdk", "ag-ui", "a2a", "mcp")
 BODIES: tuple[type[msgspec.Struct], ...] = (
     ChatRequest,
     Conversation,
@@ -75,7 +76,7 @@ _CURSORS = (
 
 
 def paths() -> Json:
-    return {**_ai_sdk(), **_ag_ui(), **a2a.paths()}
+    return {**_ai_sdk(), **_ag_ui(), **a2a.paths(), **mcp.paths()}
 
 
 def _stream(description: str) -> Json:

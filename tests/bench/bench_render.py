@@ -29,6 +29,10 @@ from broker.protocols.a2a.v10 import V10
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ag_ui.renderer import View
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
+from broker.protocols.mcp.dialects import Modern
+from broker.protocols.mcp.questions import Asked
+from broker.protocols.mcp.renderer import CallRenderer, Held
+from broker.protocols.mcp.versions import Capabilities
 from emitter import events
 from emitter.wire import envelope
 from emitter.wire.entries import Entry
@@ -107,6 +111,12 @@ def a2a(version: Any) -> Make:
     return lambda number: TaskStream(TaskProjection(Opening(TASK, "ctx")), version, rpc_result(f"r{number}"))
 
 
+def mcp(_: int) -> Rendering:
+    """A call: each viewer has one of its own."""
+    held = Held(execution_id=TASK, asked=Asked(Capabilities(), "", is_modern=True), progress_token="p")
+    return CallRenderer(held, Modern(1, lambda _: "state"))
+
+
 def alone(make: Make) -> Take:
     """As an edge does it for one viewer."""
     view = RenderedView(make(0), chunked=True)
@@ -150,6 +160,7 @@ RENDERINGS: dict[str, Make] = {
 TAKERS: dict[str, Callable[[], Take]] = {
     BARE: lambda: lambda entry: json.loads(entry.json),
     NATIVE: native,
+    "MCP": lambda: alone(mcp),
     **{name: lambda make=make: alone(make) for name, make in RENDERINGS.items()},  # type: ignore[misc]
 }
 

@@ -148,6 +148,12 @@ def _run(turn: Turn) -> bytes:
     return json.dumps({"threadId": CHAT, "runId": turn.id, "messages": [message]}).encode()
 
 
+def _wait(turn: Turn) -> bytes:
+    arguments = {"executionId": turn.id}
+    params = {"name": "wait_for_execution", "arguments": arguments, "_meta": {"progressToken": "p"}}
+    return json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
+
+
 NEW = {"A2A-Version": "1.0"}
 SSE = {"Accept": "text/event-stream"}
 OLD_END, NEW_END = b'"final":true', b'"status":{"state":"TASK_STATE_COMPLETED"'
@@ -175,4 +181,6 @@ WATCHED = [
     Show("a2a 1.0 watched", "GET", WATCH, NEW_END, SSE | NEW),
     Show("a2a simple", "GET", WATCH + "&format=simple", b'"type":"task.completed"', SSE),
 ]
+HELD = [Show("mcp wait", "POST", "/mcp", b'"state":"completed"', body=_wait, resumes=False)]
+"""Calls that show what an execution does, and its text only at its end."""
 SHOWS = [NATIVE, *AI_SDK, *AG_UI, *SUBSCRIBE, *WATCHED]

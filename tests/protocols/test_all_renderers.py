@@ -29,6 +29,10 @@ from broker.protocols.ag_ui.renderer import Known, View
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ai_sdk.approvals import ALL_ANSWERED
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
+from broker.protocols.mcp.dialects import Modern
+from broker.protocols.mcp.questions import Asked
+from broker.protocols.mcp.renderer import CallRenderer, Held
+from broker.protocols.mcp.versions import Capabilities
 from broker.protocols.times import timestamp
 from emitter import events
 from emitter.wire import envelope
@@ -53,8 +57,14 @@ def ag_ui() -> Rendering:
     return AgUi(View(execution_id=EXECUTION, thread_id="t", run_id="r", known=Known(seq=10**6)))  # no question ends it
 
 
+def mcp() -> Rendering:
+    held = Held(execution_id=EXECUTION, asked=Asked(Capabilities(), "", is_modern=True), progress_token="p")
+    return CallRenderer(held, Modern(1, lambda _: "state"))
+
+
 STREAMS: dict[str, Callable[[], Rendering]] = {
     "ag_ui": ag_ui,
+    "mcp": mcp,
     "ai_sdk": lambda: AiSdk(EXECUTION),
     "ai_sdk approvals": lambda: AiSdk(EXECUTION, approvals=ALL_ANSWERED),
     "a2a 1.0": task_stream(V10()),
@@ -63,7 +73,7 @@ STREAMS: dict[str, Callable[[], Rendering]] = {
     "a2a simple": task_stream(Simple()),
 }
 EVERY = pytest.mark.parametrize("name", STREAMS)
-DIFFERENT = pytest.mark.parametrize("name", ["ag_ui", "ai_sdk", "a2a 1.0", "a2a 0.3 rest"])
+DIFFERENT = pytest.mark.parametrize("name", ["ag_ui", "ai_sdk", "mcp", "a2a 1.0", "a2a 0.3 rest"])
 
 
 def entries(told: Sequence[events.Event], first: int = 1) -> list[Entry]:

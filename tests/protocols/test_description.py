@@ -27,7 +27,7 @@ BYTES = {"path": "%ff%00", "query": "%ff%00", "header": "\udc84\xe9"}
 STARTING = {
     "POST /api/agent/execute", "POST /api/agent/chat", "POST /ag-ui", "POST /ag-ui/{name}", "POST /a2a",
     "POST /a2a/{agent}", "POST /a2a/message:send", "POST /a2a/message:stream", "POST /a2a/{agent}/message:send",
-    "POST /a2a/{agent}/message:stream", "POST /a2a/v1/message:send", "POST /a2a/v1/message:stream",
+    "POST /a2a/{agent}/message:stream", "POST /mcp", "POST /a2a/v1/message:send", "POST /a2a/v1/message:stream",
 }  # fmt: skip
 PUBLISHING = "POST /api/agent/executions/{id}/events"
 

@@ -14,6 +14,8 @@ URI = "runcast://executions/"
 PLATFORM_CODES = frozenset({"no_worker", "worker_lost", "producer_lost", "invalid_job"})
 """Failures that are not the agent's: nobody ran it to its end."""
 CUT = "What is above was cut. All of it is in the log: GET /api/agent/executions/{id}/events"
+MAX_TEXT_CHARS, MAX_BLOCK_BYTES = 200_000, 400_000
+"""Of a result: the client for Python takes 1 MiB in one message, in which a character may be six bytes."""
 _DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+);base64,", re.IGNORECASE)
 
 
@@ -48,8 +50,9 @@ def call_result(state: ExecutionState) -> Json:
         return error_result(state.error.error, **about, error=failure)
     if state.result is not None:
         about["result"] = state.result
-    content = [*_texts(state), *blocks(state)]
-    if is_cut(state):
+    texts = _texts(state)
+    content = [*[text(each[:MAX_TEXT_CHARS]) for each in texts], *blocks(state)]
+    if is_cut(state) or any(len(each) > MAX_TEXT_CHARS for each in texts):
         content.append(text(CUT.replace("{id}", state.execution_id)))
     return {"content": content or [text("done")], "structuredContent": about}
 
@@ -60,26 +63,36 @@ def is_cut(state: ExecutionState) -> bool:
     return any(map(any, marks))
 
 
-def _texts(state: ExecutionState) -> list[Json]:
+def _texts(state: ExecutionState) -> list[str]:
     """The last message, and the result if that says something else."""
     said = [message.text for message in state.messages if message.parent_id is None and message.text]
     result = state.result
     told = None if result is None else result if isinstance(result, str) else as_json(result)
     last = said[-1:] if told is None or said[-1:] != [told] else []
-    return [text(each) for each in (*last, told) if each]
+    return [each for each in (*last, told) if each]
 
 
 def blocks(state: ExecutionState) -> list[Json]:
-    """What the agent made, as content."""
-    return [_block(state.execution_id, artifact) for artifact in state.artifacts]
+    """What the agent made, as content; links to it, when that is too much."""
+    room, found = MAX_BLOCK_BYTES, []
+    for artifact in state.artifacts:
+        block = _block(state.execution_id, artifact)
+        size = len(as_json(block))
+        found.append(block if size <= room else _link(artifact_uri(state.execution_id, artifact.artifact_id), artifact))
+        room -= size if size <= room else 0
+    return found
+
+
+def _link(uri: str, artifact: ArtifactState) -> Json:
+    name = artifact.name or artifact.artifact_id
+    return {"type": "resource_link", "uri": uri, "name": name, "mimeType": artifact.media_type}
 
 
 def _block(execution_id: str, artifact: ArtifactState) -> Json:
     uri = artifact_uri(execution_id, artifact.artifact_id)
     kind = artifact.media_type.partition("/")[0]
     if (coded := coded_bytes(artifact)) is None and artifact.url is not None:
-        name = artifact.name or artifact.artifact_id
-        return {"type": "resource_link", "uri": artifact.url, "name": name, "mimeType": artifact.media_type}
+        return _link(artifact.url, artifact)
     if coded is not None and kind in ("image", "audio"):
         return {"type": kind, "data": coded, "mimeType": artifact.media_type}
     return {"type": "resource", "resource": contents(uri, artifact)}

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import msgspec
+from broker.protocols.mcp.rpc import Json, RequestId, encode, error_response, response
 
-from broker.protocols.mcp.rpc import Json, RequestId, error_response, response
-
-_encode = msgspec.json.Encoder().encode
 STREAM_HEADERS: Mapping[str, str] = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache, no-transform",
@@ -34,8 +31,8 @@ class Modern:
     def open(self) -> bytes:
         return b""
 
-    def message(self, message: Json, seq: int) -> bytes:  # noqa: ARG002 - it is in the ids of the other era
-        return b"data: %b\n\n" % _encode(message)
+    def message(self, message: Json, seq: int, *, is_last: bool = True) -> bytes:  # noqa: ARG002 - for the ids
+        return b"data: %b\n\n" % encode(message)
 
     def result(self, result: Json, seq: int, kind: str = "complete") -> bytes:
         return self.message(response(self._request_id, {"resultType": kind, **result}), seq)
@@ -68,11 +65,14 @@ class Legacy:
         """An id at once: who loses the connection now can come back."""
         return b"id: %b.0\ndata: \n\n" % self._name if self._after < 0 else b""
 
-    def message(self, message: Json, seq: int) -> bytes:
-        return b"" if seq <= self._after else self._whole(message, seq)
+    def message(self, message: Json, seq: int, *, is_last: bool = True) -> bytes:
+        """Only the last message of an event has its id: who loses the connection between two gets both again."""
+        if seq <= self._after:
+            return b""
+        return self._whole(message, seq) if is_last else b"data: %b\n\n" % encode(message)
 
     def _whole(self, message: Json, seq: int) -> bytes:
-        return b"id: %b.%d\ndata: %b\n\n" % (self._name, seq, _encode(message))
+        return b"id: %b.%d\ndata: %b\n\n" % (self._name, seq, encode(message))
 
     def result(self, result: Json, seq: int, kind: str = "complete") -> bytes:  # noqa: ARG002 - of the other era
         """The response, which is sent again to a client that asks again."""

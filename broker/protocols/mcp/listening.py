@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import Any
 
-import msgspec
 from aiohttp import web
 from redis.asyncio import Redis
 
@@ -16,7 +15,7 @@ from broker.protocols.mcp.caller import Caller
 from broker.protocols.mcp.dialects import STREAM_HEADERS
 from broker.protocols.mcp.renderer import HEARTBEAT_SECONDS
 from broker.protocols.mcp.resources import named
-from broker.protocols.mcp.rpc import INVALID_PARAMS, Json, McpError, notification, object_param, response
+from broker.protocols.mcp.rpc import INVALID_PARAMS, Json, McpError, encode, notification, object_param, response
 from broker.protocols.mcp.tasks import STATES, TaskReader
 from broker.protocols.mcp.versions import PREFIX, TASKS
 from emitter.errors import UnknownExecution
@@ -132,7 +131,7 @@ class _Stream:
 
     async def write(self, message: Json) -> None:
         message["params"] = {**message["params"], "_meta": self._meta}
-        await self._send(b"data: %b\n\n" % msgspec.json.encode(message))
+        await self._send(b"data: %b\n\n" % encode(message))
 
     async def beat(self) -> None:
         if time.monotonic() - self._written_at > HEARTBEAT_SECONDS:
@@ -144,7 +143,7 @@ class _Stream:
 
     async def end(self) -> web.StreamResponse:
         result = {"resultType": "complete", "_meta": self._meta}
-        await self._send(b"data: %b\n\n" % msgspec.json.encode(response(self._id, result)))
+        await self._send(b"data: %b\n\n" % encode(response(self._id, result)))
         await self._response.write_eof()
         return self._response
 

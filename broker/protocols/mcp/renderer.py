@@ -23,6 +23,8 @@ from emitter.wire.ids import now_ms
 
 HEARTBEAT_SECONDS = 10.0
 """Hosts give up a call that shows no progress for some minutes."""
+MAX_SAID = 500
+HIDDEN = ""
 GATHER_SECONDS = 0.05
 """How long a question waits for others that are asked together with it."""
 TASK_GRACE_SECONDS = 1.0
@@ -69,6 +71,7 @@ class CallRenderer:
         self._fold = Fold(held.execution_id)
         self._wake: Callable[[float], None] = lambda _: None
         self._asked: set[str] = set()
+        self._said: str | None = None
         self._seq = 0
         self._ms = 0
         self._created_ms = 0
@@ -107,7 +110,7 @@ class CallRenderer:
         if self._held.progress_token is None or not self._seq or not self._is_caught_up:
             return b": hb\n"
         passed = max(0, self._clock() - self._ms)
-        message = status_message(self._fold.state()) or "still running"
+        message = self._said or "still running"
         return self._dialect.message(self._progress(self._seq + passed / (passed + 3_600_000), message), self._seq)
 
     def due(self) -> bytes:
@@ -156,11 +159,15 @@ class CallRenderer:
         is_logged = entry.type == b"status" and held.log_level is not None and held.log_level <= LEVELS.index("info")
         if held.progress_token is None and not is_logged:
             return b""
-        message = _said(entry) or status_message(self._fold.state())
+        said = _said(entry)
+        if said == HIDDEN:
+            return b""
+        message = self._said = said or self._said
         shown = b""
         if is_logged:
             about = {"level": "info", "logger": self._fold.agent or "runcast", "data": message}
-            shown = self._dialect.message(notification("notifications/message", about), entry.seq)
+            is_last = held.progress_token is None
+            shown = self._dialect.message(notification("notifications/message", about), entry.seq, is_last=is_last)
         if held.progress_token is not None:
             shown += self._dialect.message(self._progress(entry.seq, message), entry.seq)
         return shown
@@ -220,10 +227,18 @@ def hand_off(state: Any, open_: Sequence[InputRequired]) -> Json:
 
 
 def _said(entry: Entry) -> str | None:
-    """What an event says by itself, in a line."""
-    data = msgspec.json.decode(entry.json).get("data")
+    """What an event says by itself, in a line; `HIDDEN` for what is not for users."""
+    try:
+        data = msgspec.json.decode(entry.json).get("data")
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
     if not isinstance(data, dict):
         return None
-    names = ("message", "currentAction", "phaseName", "toolName", "thought", "specialist", "status")
+    if data.get("visible") is False:
+        return HIDDEN
+    attempt = data.get("attempt")
+    if entry.type == b"execution:started" and isinstance(attempt, int) and attempt > 1:
+        return f"attempt {attempt}"
+    names = ("message", "currentAction", "phaseName", "toolName", "thought", "specialist", "status", "task")
     found = next((data[name] for name in names if isinstance(data.get(name), str) and data[name]), None)
-    return None if found is None else found[:500]
+    return None if found is None else found[:MAX_SAID]

@@ -29,6 +29,7 @@ from broker.protocols.mcp.rpc import (
     Json,
     McpError,
     Message,
+    encode,
     error_response,
     id_of,
     read_message,
@@ -36,10 +37,9 @@ from broker.protocols.mcp.rpc import (
     to_mcp,
 )
 from broker.protocols.mcp.tasks import TaskReader
-from broker.protocols.mcp.versions import is_modern, legacy_client, modern_client
+from broker.protocols.mcp.versions import METADATA, is_modern, legacy_client, modern_client
 
 SCOPES = ("executions:read", "executions:write")
-METADATA = "/.well-known/oauth-protected-resource"
 LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?\Z", re.ASCII)
 
 
@@ -175,5 +175,5 @@ def _decode(body: bytes) -> Any:
 
 def _json(value: Json, *, status: int = 200, session: str | None = None) -> web.Response:
     headers = {"Cache-Control": "no-store"} | ({"Mcp-Session-Id": session} if session else {})
-    body = msgspec.json.encode(value)
+    body = encode(value)
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)

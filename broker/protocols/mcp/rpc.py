@@ -8,10 +8,17 @@ import msgspec
 
 from broker.base.problem import Problem
 from emitter import errors
+from emitter.wire.ascii_json import ascii_json
 
 RequestId = str | int
 Json = dict[str, Any]
 MAX_TEXT = 300
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """JSON on one line whatever its reader takes for the end of a line."""
+    return ascii_json(_encoder.encode(value))
 
 
 class Kind(NamedTuple):

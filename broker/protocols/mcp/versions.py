@@ -26,6 +26,7 @@ LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
 """Newest first."""
 TASKS = "io.modelcontextprotocol/tasks"
 PREFIX = "io.modelcontextprotocol/"
+METADATA = "/.well-known/oauth-protected-resource"
 VERSION_HEADER, METHOD_HEADER, NAME_HEADER = "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"
 NAMED_BY = {
     "tools/call": "name",

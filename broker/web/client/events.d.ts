@@ -8,6 +8,13 @@ export interface Activity {
   message: string;
 }
 
+/** A task that the agent is good at. What stands in braces is for the user to fill in. */
+export interface AgentExample {
+  task: string;
+  name?: string;
+  description?: string;
+}
+
 /** An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types. */
 export interface AgentInfo {
   name: string;
@@ -17,6 +24,7 @@ export interface AgentInfo {
   inputModes?: readonly string[];
   outputModes?: readonly string[];
   acceptsMessages?: boolean;
+  examples?: readonly AgentExample[];
 }
 
 export interface AgentList {

@@ -18,6 +18,7 @@ from broker.edge.openapi import build_openapi
 from broker.executions import types
 from broker.executions.control_types import CONTROL_EVENTS
 from broker.protocols.a2a.card import PATHS
+from broker.protocols.mcp.versions import METADATA
 from emitter import events
 from tests.edges import SECRET
 
@@ -33,7 +34,7 @@ OURS = {
     "POST /a2a/message:send": "A2aSendRequest",
     "POST /a2a/{agent}/message:stream": "A2aSendRequest",
 }
-UNASKED = {"/openapi.json", *PATHS, *("/a2a/{agent}" + path for path in PATHS)}
+UNASKED = {"/openapi.json", *PATHS, *("/a2a/{agent}" + path for path in PATHS), METADATA, METADATA + "/mcp"}
 """For everybody."""
 
 
@@ -196,8 +197,8 @@ def test_security_and_errors(document: dict[str, Any]) -> None:
 def test_other_protocols(document: dict[str, Any]) -> None:
     """What another protocol's specification defines is described with the place where it is; what is ours, in full."""
     found = operations(document)
-    foreign = {name for name, each in found.items() if each["tags"][0] in ("ai-sdk", "ag-ui", "a2a")}
-    assert {name for name in found if re.search("a2a|ag-ui|/chat|well-known| /agent/", name)} == foreign
+    foreign = {name for name, each in found.items() if each["tags"][0] in ("ai-sdk", "ag-ui", "a2a", "mcp")}
+    assert {name for name in found if re.search("a2a|ag-ui|mcp|/chat|well-known| /agent/", name)} == foreign
     told = {name for name in foreign if found[name].get("externalDocs", {}).get("url", "").startswith("https://")}
     assert foreign - told == {"POST /api/agent/chat/{chatId}/stop"}
     bodies = {name: found[name]["requestBody"]["content"]["application/json"]["schema"]["$ref"] for name in OURS}

@@ -60,7 +60,7 @@ async def ask_form(context: Context, prompt: str, input_id: str, schema: dict[st
         Example(task="Use {context}", name="test_input_required_result_prompt"),
     ],
 )
-async def simple_text(context: Context) -> str:  # noqa: ARG001
+async def simple_text(context: Context) -> str:
     return "This is a simple text response for testing."
 
 
@@ -94,7 +94,7 @@ async def resources(context: Context) -> None:
 
 
 @agents.agent("test_error_handling", max_attempts=1)
-async def error_handling(context: Context) -> None:  # noqa: ARG001
+async def error_handling(context: Context) -> None:
     raise RuntimeError("This tool intentionally returns an error for testing")
 
 
@@ -242,7 +242,7 @@ async def asks_all(context: Context) -> str:
 @agents.agent("test_input_required_result_multi_round")
 async def asks_twice(context: Context) -> str:
     name = (await ask_form(context, "Step 1: What is your name?", "step1", NAMED))["name"]
-    color = (await ask_form(context, "Step 2: What is your favorite color?", "step2", fields("color", color=TEXT)))
+    color = await ask_form(context, "Step 2: What is your favorite color?", "step2", fields("color", color=TEXT))
     return f"{name}: {color['color']}"
 
 
@@ -271,7 +271,7 @@ async def slow_compute(context: Context) -> str:
 
 
 @agents.agent("failing_job", max_attempts=1, input_schema={"type": "object", "x-mcp-requires": TASKS})
-async def failing_job(context: Context) -> None:  # noqa: ARG001
+async def failing_job(context: Context) -> None:
     await asyncio.sleep(LATE)
     raise RuntimeError("the job failed")
 
