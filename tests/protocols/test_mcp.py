@@ -30,7 +30,7 @@ from broker.protocols.mcp.versions import Capabilities, legacy_client, modern_cl
 from emitter import events
 from emitter.events import InputRequired
 from emitter.store.announcements import AgentInfo
-from emitter.wire.keys import Owner
+from emitter.wire.keys import MCP_KEY, Owner
 from tests.broker.executions.test_state import recorded
 from tests.edges import SseReader
 from tests.protocols.made_up import EXECUTION
@@ -502,6 +502,11 @@ async def test_states_are_good_for_whom_and_what_they_were_made(redis: Redis) ->
     for who, what, call in wrong:
         with pytest.raises(McpError):
             mine.read(who, what, call)
+    await redis.delete(MCP_KEY)
+    for signer in (mine, theirs):
+        await signer.load()
+    assert theirs.read(alice, mine.sign(alice, "ex_2", digest, []), digest) == "ex_2", "after a loss, too"
+    signed = mine.sign(alice, "ex_1", digest, ["i"])
     now[0] += STATE_SECONDS + 1
     with pytest.raises(McpError, match="expired"):
         mine.read(alice, signed, digest)

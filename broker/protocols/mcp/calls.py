@@ -96,7 +96,8 @@ class Calls:
         call = Call(text_param(caller.params, "name"), object_param(caller.params, "arguments"))
         if "inputResponses" in caller.params and not isinstance(caller.params["inputResponses"], dict):
             raise McpError(INVALID_PARAMS, "params.inputResponses is an object")
-        await self._signer.load()
+        if caller.client.is_modern:
+            await self._signer.load()
         if call.tool == WAIT:
             return await self._told(self._wait(caller, call))
         if (own := self._own.get(call.tool)) is not None:

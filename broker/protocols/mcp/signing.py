@@ -41,12 +41,9 @@ class Signer:
         self._key: bytes | None = None
 
     async def load(self) -> None:
-        """Get the key, or make it. Must have been called before the others."""
-        if self._key is None:
-            made = secrets.token_bytes(32).hex()
-            await self._redis.set(MCP_KEY, made, nx=True)
-            key: bytes = await self._redis.get(MCP_KEY)
-            self._key = key
+        """Get the key, or make it, before each call: a Redis that lost its data has another one, for all edges."""
+        made = secrets.token_bytes(32).hex().encode()
+        self._key = await self._redis.set(MCP_KEY, made, nx=True, get=True) or made
 
     def sign(self, identity: Identity, execution_id: str, digest: str, asked: Sequence[str]) -> str:
         """The state of an execution that has asked these questions."""
