@@ -11,9 +11,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent / ".venvs"
 VERSIONS = ("1.3.0", "0.3.26", "0.2.16")
 """Of a2a-sdk."""
+MCP = "mcp-2.3.0"
 OPENAPI = "openapi-python-client"
 PACKAGES = {
     **{version: (f"a2a-sdk=={version}", "httpx") for version in VERSIONS},
+    MCP: ("mcp==2.3.0",),
     OPENAPI: ("openapi-python-client==0.29.1",),
 }
 """What each environment has."""

@@ -1,7 +1,7 @@
 """The conformance kit against an edge: a proxy before it that adds the token, and the runs of the kit.
 
-The kit cannot send a token, and names resources that no edge has (`test://static-text`): the proxy puts ours in their
-place. Everything else passes as it is.
+The kit cannot send a token, and names resources that no edge has (`test://static-text`), and tools without `run_`: the
+proxy puts ours in their place. Everything else passes as it is.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ async def proxy(port: int, token: str) -> AsyncIterator[str]:
             url = f"http://127.0.0.1:{port}{request.rel_url}"
             async with session.request(request.method, url, headers=headers, data=body) as answer:
                 passed = {name: value for name, value in answer.headers.items() if name.lower() not in DROPPED}
+                if answer.content_type == "application/json":
+                    theirs = (await answer.read()).replace(b'"name":"run_', b'"name":"')
+                    return web.Response(status=answer.status, headers=passed, body=theirs)
                 response = web.StreamResponse(status=answer.status, headers=passed)
                 await response.prepare(request)
                 with contextlib.suppress(ConnectionResetError):  # the kit has what it wanted
@@ -72,6 +75,44 @@ async def proxy(port: int, token: str) -> AsyncIterator[str]:
             yield f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
         finally:
             await runner.cleanup()
+
+
+async def text_of(port: int, token: str, body: Any, headers: dict[str, str]) -> str:
+    """The answer to one message, as text."""
+    given = {**headers, "Authorization": f"Bearer {token}"}
+    url = f"http://127.0.0.1:{port}/mcp"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=given) as answer:
+        return (await answer.text()).strip()
+
+
+@contextlib.asynccontextmanager
+async def balancer(ports: list[int]) -> AsyncIterator[str]:
+    """The address of a balancer of connections: each goes to the first of these ports that takes it."""
+    open_: set[asyncio.StreamWriter] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_.add(writer)
+        for port in ports:
+            with contextlib.suppress(OSError):
+                upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+                await asyncio.gather(copy(reader, downstream), copy(upstream, writer))
+                break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for writer in open_:
+            writer.close()
 
 
 def _ours(body: bytes) -> bytes:

@@ -301,3 +301,11 @@ async def with_task(context: Context) -> str:
     name = (await ask_form(context, "What is your name?", "user_name", NAMED))["name"]
     await asyncio.sleep(LATE)
     return f"Hello, {name}"
+
+
+@agents.agent("late")
+async def late(context: Context) -> str:
+    await context.emitter.status("working", "Once")
+    await asyncio.sleep(2 * LATE)
+    await context.emitter.status("working", "Twice")
+    return "late"
