@@ -154,8 +154,8 @@ async def test_an_edge_that_dies_in_a_task(kit: World) -> None:
         "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
     }
 
-    async def ask(edge: EdgeProcess, method: str, name: str, **params: Any) -> Any:
-        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, "Mcp-Name": name}
+    async def ask(edge: EdgeProcess, method: str, named: str, **params: Any) -> Any:
+        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, "Mcp-Name": named}
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
         raw = await mcp_kit.text_of(edge.port, kit.token, body, headers)
         return json.loads(raw.removeprefix("data: "))["result"]

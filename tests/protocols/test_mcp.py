@@ -374,6 +374,7 @@ def test_tasks() -> None:
     unable = task(ASK, asked=Asked(Capabilities(), "", is_modern=True))
     assert (unable["status"], "Go on?" in unable["statusMessage"]) == ("working", True)
     assert task(DONE)["result"]["content"]
+    assert task(DONE)["result"]["resultType"] == "complete", "as of any result"
     assert task(events.ExecutionError(error="e"))["status"] == "completed"
     assert task(events.ExecutionError(error="e", code="no_worker"))["status"] == "failed"
     assert "result" not in task(events.ExecutionCancelled())

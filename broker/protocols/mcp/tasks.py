@@ -43,7 +43,9 @@ def detailed(state: ExecutionState, asked: Asked, *, created_ms: int, ttl_ms: in
         error = protocol_error(state)
         if state.status != "cancelled" and error is not None:
             return task | {"status": "failed", "error": error}
-        return task | ({} if state.status == "cancelled" else {"result": call_result(state)})
+        return task | (
+            {} if state.status == "cancelled" else {"result": {"resultType": "complete", **call_result(state)}}
+        )
     requests = {each.input_id: asked.request(state.execution_id, each) for each in state.open_inputs}
     able = {input_id: request for input_id, request in requests.items() if request is not None}
     if able:

@@ -34,7 +34,7 @@ async def test_the_announcement_is_camel_case_json(redis: Redis) -> None:
     await announcements.announce(redis, worker_info("w1", "writer"))
     stored: Any = await redis.hget(WORKER_INFO, "w1")
     agent = msgspec.json.decode(stored)["agents"][0]
-    about = {"name", "description", "tags", "inputSchema", "inputModes", "outputModes", "acceptsMessages"}
+    about = {"name", "description", "tags", "inputSchema", "inputModes", "outputModes", "examples", "acceptsMessages"}
     assert set(agent) == about | {"maxAttempts", "timeLimit", "idleLimit"}
 
 

@@ -81,19 +81,19 @@ const clients = {
       };
       const name = request.params?.[names[request.method]];
       if (name !== undefined) headers["Mcp-Name"] = name;
-      const body = JSON.stringify(request);
+      const body = JSON.stringify({ jsonrpc: "2.0", id: String(Math.random()), ...request });
       const response = await fetch(url, { method: "POST", headers, body, signal: options?.signal });
       const text = await response.text();
-      if (!response.headers.get("content-type")?.includes("event-stream")) return JSON.parse(text);
-      const lines = text.split("\n").filter((line) => line.startsWith("data: "));
-      return JSON.parse(lines.at(-1).slice(6));
+      const isStream = response.headers.get("content-type")?.includes("event-stream");
+      const last = text.trim().split("\n").at(-1);
+      const { result, error } = JSON.parse(isStream ? last.slice(6) : text);
+      return error === undefined ? { kind: "result", result } : { kind: "error", error };
     };
     const framing = { protocolVersion: version, clientInfo: info, clientCapabilities: capabilities };
     const session = ext.createTaskSessionFromClient(client, {
       endpointId: "runcast",
       rawDispatch,
       v2RequestFraming: framing,
-      input: { handle: async (request) => elicit(request) },
     });
     const execution = await session.callTool(what, { seconds: 2, label: "it" });
     const { outcome } = await execution.settle();
