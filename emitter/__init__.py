@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from emitter.errors import (
         AppendRefused,
         ChildFailed,
+        Declined,
         EmitterClosed,
         EventsLost,
         ExecutionEnded,
@@ -46,6 +47,7 @@ __all__ = [
     "Child",
     "ChildFailed",
     "Context",
+    "Declined",
     "EmitterClosed",
     "EventsLost",
     "ExecutionEnded",
@@ -89,6 +91,7 @@ _MODULES = {
     "Fatal": "emitter.worker.retries",
     "Hook": "emitter.publishing.hooks",
     "HookFailed": "emitter.errors",
+    "Declined": "emitter.errors",
     "InputExpired": "emitter.errors",
     "Interrupted": "emitter.errors",
     "InvalidEvent": "emitter.errors",

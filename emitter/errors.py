@@ -269,6 +269,14 @@ class InputExpired(RuncastError):
         self.input_id = input_id
 
 
+class Declined(RuncastError):
+    """The person who was asked does not want to answer."""
+
+    def __init__(self, input_id: str) -> None:
+        super().__init__(f"the answer to input {input_id} was declined")
+        self.input_id = input_id
+
+
 class QueueFull(RuncastError):
     """The emitter's queue stayed full for `seconds`: Redis is away for longer than the queue can hold."""
 

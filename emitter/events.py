@@ -230,12 +230,14 @@ class InputRequired(Event, frozen=True):
 
 
 class InputReceived(Event, frozen=True):
-    """Exactly one per input: the first answer wins."""
+    """Exactly one per input: the first answer wins. `declined`: the person does not want to answer; of an approval the
+    value is then false."""
 
     type = "input:received"
     input_id: str
     by: str
     value: Any = None
+    declined: bool = False
 
 
 EXPIRED = "system:expired"

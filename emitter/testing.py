@@ -14,6 +14,7 @@ from emitter.errors import (
     AlreadyAnswered,
     AlreadySent,
     ChildFailed,
+    Declined,
     EmitterClosed,
     ExecutionEnded,
     InputExpired,
@@ -65,9 +66,9 @@ class RecordingEmitter(AsyncEventMethods):
     redacted and decoded again: what is mended or raises there does so here.
 
     `answers` are what `ask` returns, by the question's `input_id` or its prompt; or a function of the question (an
-    `InputRequired`) that returns the answer or raises `InputExpired`. A question without an answer expires at once. An
-    answer that an edge would refuse raises `InvalidEvent` or `PayloadTooLarge`; forms are checked where `jsonschema` is
-    installed, as by `runcast[broker]`.
+    `InputRequired`) that returns the answer or raises `InputExpired` or `Declined`. A question without an answer
+    expires at once. An answer that an edge would refuse raises `InvalidEvent` or `PayloadTooLarge`; forms are checked
+    where `jsonschema` is installed, as by `runcast[broker]`.
 
     `messages` are texts that a person has sent before the agent begins; `send_message` sends one while it runs. A graph
     under test takes messages if they are given, at least as `()`.
@@ -258,6 +259,11 @@ class RecordingEmitter(AsyncEventMethods):
         except InputExpired:
             await self.input_received(request.input_id, by=EXPIRED)
             raise
+        except Declined:
+            is_approval = request.kind == "approval"
+            value = False if is_approval else None
+            await self.input_received(request.input_id, by=self.user_id, value=value, declined=True)
+            return self._first_answer(request.input_id)
         answer = self._as_an_edge_takes_it(request, given)
         await self.input_received(request.input_id, by=self.user_id, value=answer)
         return answer
@@ -267,6 +273,8 @@ class RecordingEmitter(AsyncEventMethods):
         first = self._received[input_id]
         if first.by == EXPIRED:
             raise InputExpired(input_id)
+        if first.declined and first.value is not False:  # an approval that is declined is refused
+            raise Declined(input_id)
         return first.value
 
     def _as_an_edge_takes_it(self, request: InputRequired, given: Any) -> Any:

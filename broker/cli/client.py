@@ -137,6 +137,11 @@ class EdgeClient:
         body = {"text": text, "mode": mode} | ({} if message_id is None else {"messageId": message_id})
         return await self._call("POST", execution_path(execution_id) + "/messages", body)
 
+    async def decline(self, execution_id: str, input_id: str) -> dict[str, Any]:
+        """Decline to answer what an agent asked. Raises `Conflict` if somebody was faster."""
+        body = {"inputId": input_id, "declined": True}
+        return await self._call("POST", execution_path(execution_id) + "/input", body)
+
     async def get(self, execution_id: str) -> dict[str, Any]:
         """The execution's folded state."""
         return await self._call("GET", execution_path(execution_id))

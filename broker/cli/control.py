@@ -32,11 +32,17 @@ async def cancelled(api: EdgeClient, execution_id: str, reason: str | None) -> l
     return [(await api.cancel(execution_id, reason))["state"]]
 
 
-async def answered(api: EdgeClient, execution_id: str, input_id: str | None, text: str | None) -> list[str]:
-    """Answer its question; without `text`, the open questions. A choice may be given by its number, an approval as y
-    or n, a form as a JSON object. Raises `ValueError`."""
+async def answered(
+    api: EdgeClient, execution_id: str, input_id: str | None, text: str | None, *, declined: bool = False
+) -> list[str]:
+    """Answer its question, or decline to; without `text`, the open questions. A choice may be given by its number, an
+    approval as y or n, a form as a JSON object. Raises `ValueError`."""
     state = await api.get(execution_id)
     questions = [msgspec.convert(each, InputRequired) for each in state.get("openInputs", [])]
+    if declined:
+        question = _chosen(questions, input_id)
+        await api.decline(execution_id, question.input_id)
+        return [question.input_id]
     if text is None:
         return [line for question in questions for line in _shown(question)] or ["no open questions"]
     question = _chosen(questions, input_id)

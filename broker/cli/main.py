@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("execution")
     each.add_argument("value", nargs="?", help="y or n; an option or its number; a text; or a JSON object for a form")
     each.add_argument("--input", metavar="ID", help="which question, if there are several")
+    each.add_argument("--decline", action="store_true", help="say that you will not answer; an approval is refused")
     _edge_arguments(each)
     each.set_defaults(command=_answer)
 
@@ -290,7 +291,7 @@ def _cancel(arguments: argparse.Namespace) -> int:
 
 def _answer(arguments: argparse.Namespace) -> int:
     given = arguments.execution, arguments.input, arguments.value
-    return _with_edge(arguments, lambda api: answered(api, *given))
+    return _with_edge(arguments, lambda api: answered(api, *given, declined=arguments.decline))
 
 
 def _message(arguments: argparse.Namespace) -> int:

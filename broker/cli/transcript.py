@@ -310,6 +310,8 @@ class Transcript:
         run.inputs.pop(event.input_id, None)
         if event.by == ev.EXPIRED:
             return [Text("  nobody answered in time", "yellow")]
+        if event.declined:
+            return [Text.assemble(("  declined", "yellow"), (f" by {short(event.by)}", "dim"))]
         return [Text.assemble(("  answered ", "yellow"), short(event.value), (f"  by {short(event.by)}", "dim"))]
 
     def _superseded(self, run: _Run, event: ev.ExecutionSuperseded) -> list[Text]:

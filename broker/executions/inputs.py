@@ -60,8 +60,8 @@ class Answers:
         """Raises `UnknownExecution`, `UnknownInput`, `AlreadyAnswered`, `ExecutionEnded`, `PayloadTooLarge`,
         `InvalidEvent`, and `Problem`: 409 when the time of the question is over, 422 when the value does not fit it."""
         question = _open_question(execution_id, await self._asked(identity.owner, execution_id, request.input_id))
-        event = self._prepare(execution_id, request, identity.name, request_id)
-        checked = await self._check(identity.principal, question, request.value)
+        event = self._prepare(execution_id, question, request, identity.name, request_id)
+        checked = Checked() if request.declined else await self._check(identity.principal, question, request.value)
         await self._append(identity.owner, execution_id, request.input_id, event)
         if checked.unusable is not None:  # said once: no other answer will be taken
             names = {"execution": execution_id, "input": request.input_id}
@@ -80,9 +80,13 @@ class Answers:
             answer=None if answer is None else answer.decode(),
         )
 
-    def _prepare(self, execution_id: str, request: InputRequest, by: str, request_id: str) -> Prepared:
+    def _prepare(
+        self, execution_id: str, question: InputRequired, request: InputRequest, by: str, request_id: str
+    ) -> Prepared:
+        refusal = False if question.kind == "approval" else None
+        value = refusal if request.declined else request.value
         return prepare_answer(
-            InputReceived(input_id=request.input_id, by=by, value=request.value),
+            InputReceived(input_id=request.input_id, by=by, value=value, declined=request.declined),
             execution_id,
             redact=self._redact,
             max_bytes=self._limits.max_event_bytes,

@@ -73,10 +73,15 @@ class CancelRequest(_Request, frozen=True):
 
 
 class InputRequest(_Request, frozen=True):
-    """The answer to an `input:required`."""
+    """The answer to an `input:required`: its value, or that the person declines to give one."""
 
     input_id: Name
-    value: Any
+    value: Any | msgspec.UnsetType = msgspec.UNSET
+    declined: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.value is msgspec.UNSET) != self.declined:
+            raise ValueError("one of value and declined is needed, not both - at `$.value`")
 
 
 class TicketRequest(_Request, frozen=True):

@@ -261,8 +261,8 @@ class EventMethods(Generic[R]):
             )
         )
 
-    def input_received(self, input_id: str, by: str, *, value: Any = None) -> R:
-        return self.emit(events.InputReceived(input_id=input_id, by=by, value=value))
+    def input_received(self, input_id: str, by: str, *, value: Any = None, declined: bool = False) -> R:
+        return self.emit(events.InputReceived(input_id=input_id, by=by, value=value, declined=declined))
 
     def timeout(self, message: str, action: Literal["continuing", "stopping"]) -> R:
         return self.emit(events.Timeout(message=message, action=action))

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from emitter.errors import (
     AlreadyAnswered,
+    Declined,
     ExecutionEnded,
     InputExpired,
     RedisUnavailable,
@@ -87,8 +88,8 @@ class InputWait:
         self._is_requested = False
 
     async def answer(self, seconds: float | None) -> Any:
-        """The first answer's value. Raises `InputExpired` if there is none within `seconds`, `ExecutionEnded` or
-        `Superseded` if none can come any more, and what `emit` raises."""
+        """The first answer's value. Raises `InputExpired` if there is none within `seconds`, `Declined` if somebody
+        gives none, `ExecutionEnded` or `Superseded` if none can come any more, and what `emit` raises."""
         try:
             answer: bytes | str | None
             async with asyncio.timeout(seconds) as time:
@@ -105,6 +106,8 @@ class InputWait:
         given = {"by": EXPIRED} if answer is None else msgspec.json.decode(answer)
         if given.get("by") == EXPIRED:
             raise InputExpired(self._id)
+        if given.get("declined") is True and self._request.kind != "approval":
+            raise Declined(self._id)
         return given.get("value")
 
     async def _first(self) -> bytes:

@@ -141,7 +141,8 @@ def prepare_with(
     moment = ids.now_ms() if ts is None else ts
     json = envelope.envelope(type_, execution_id, data, ts=moment, keys=keys, max_bytes=max_bytes)
     if answer is None and isinstance(event, InputReceived):
-        answer = envelope.encode_value({"value": event.value, "by": event.by, "at": moment}).decode()
+        given = {"value": event.value, "by": event.by, "at": moment} | ({"declined": True} if event.declined else {})
+        answer = envelope.encode_value(given).decode()
     return Prepared(type_, json, envelope.append_mark(event, data, answer), fields)
 
 

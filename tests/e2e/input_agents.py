@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from emitter import Agents, Context, InputExpired
+from emitter import Agents, Context, Declined, InputExpired
 
 agents = Agents()
 
@@ -45,3 +45,12 @@ async def panel(context: Context) -> list[Any]:
     """Specialists who ask at the same time."""
     questions = [f"What does {name} need?" for name in ("ann", "bob", "cy")]
     return list(await asyncio.gather(*(context.ask(question, kind="text") for question in questions)))
+
+
+@agents.agent("shy")
+async def shy(context: Context) -> str:
+    """Goes on without an answer."""
+    try:
+        return str(await context.ask("Who?", kind="text"))
+    except Declined as declined:
+        return f"declined {declined.input_id}"

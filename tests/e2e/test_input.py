@@ -133,6 +133,19 @@ async def test_of_twenty_answers_over_two_edges_one_counts(stand: Stand) -> None
     assert (await stand.answer(execution_id, approval["inputId"], True)).status == 409
 
 
+async def test_a_question_that_is_declined(stand: Stand) -> None:
+    """The agent hears of it, and goes on."""
+    execution_id = await stand.execute("shy")
+    (question,) = await stand.waits(execution_id)
+    async with stand.follow(execution_id) as viewer:
+        declined = {"inputId": question["inputId"], "declined": True}
+        path = f"/api/agent/executions/{execution_id}/input"
+        answer = await call(stand.edges[1].port, "POST", path, token_for("alice"), declined)
+        assert answer.status == 202
+        await viewer.until_done()
+    assert result(viewer) == f"declined {question['inputId']}"
+
+
 async def test_a_form_is_checked_and_its_secret_reaches_the_agent_alone(stand: Stand) -> None:
     """Each field that does not fit is named; what looks secret is the agent's, and not the viewers'."""
     execution_id = await stand.execute("login")

@@ -15,6 +15,7 @@ from broker.executions.types import InputRequest
 from emitter.errors import (
     AlreadyAnswered,
     ChildFailed,
+    Declined,
     EmitterClosed,
     ExecutionEnded,
     InputExpired,
@@ -232,3 +233,17 @@ async def test_children_may_be_a_function() -> None:
     await child.cancel("enough")
     with pytest.raises(ChildFailed, match="cancelled: enough"):
         await child.result()
+
+
+async def test_a_declined_input() -> None:
+    """`ask` raises, and so does a retry; an approval that is declined is refused."""
+
+    def decline(request: InputRequired) -> Any:
+        raise Declined(request.input_id)
+
+    emitter = RecordingEmitter(answers=decline)
+    assert await emitter.ask("Go on?") is False
+    for _ in range(2):
+        with pytest.raises(Declined):
+            await emitter.ask("Which?", kind="text", input_id="i")
+    assert [event.declined for event in emitter.of("input:received")] == [True, True]

@@ -197,13 +197,18 @@ async def test_resume(two_edges: list[EdgeProcess], author: Author) -> None:
 
 
 async def test_a_question_that_is_left(two_edges: list[EdgeProcess], author: Author) -> None:
-    """A question that the user leaves unanswered cancels the execution, if there is no answer that says so."""
-    _, id_ = await asked(two_edges[0], author)
-    data = await got(two_edges[1], author, "POST", "/ag-ui", body("run-2", **resume(id_, "cancelled")))
-    end = events(data)[-1]
-    assert (end["outcome"], end["metadata"]["reason"]) == ({"type": "cancelled"}, "the question was left unanswered")
-    repeated = await got(two_edges[1], author, "POST", "/ag-ui", body("run-3", **resume(id_, "cancelled")))
-    assert events(repeated)[-1]["outcome"] == {"type": "cancelled"}
+    """A question that the user leaves unanswered is declined, and the agent decides what follows."""
+    agent, id_ = await asked(two_edges[0], author)
+    content = body("run-2", **resume(id_, "cancelled"))
+    resumed = asyncio.create_task(got(two_edges[1], author, "POST", "/ag-ui", content))
+    async with asyncio.timeout(10):
+        while (await agent.log())[-1].type != "input:received":
+            await asyncio.sleep(0.02)
+    await agent.write(ExecutionComplete(result=None, duration=1.0))
+    data = await resumed
+    assert events(data)[-1]["outcome"] == {"type": "success"}
+    (received,) = [each["value"] for each in events(data) if each.get("name") == "input:received"]
+    assert received == {"inputId": "i", "by": author.user, "declined": True}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from broker.executions.fold import fold
 from broker.live.rendering import RenderedView
 from broker.protocols.mcp.content import MAX_TEXT_CHARS, call_result, protocol_error
 from broker.protocols.mcp.dialects import Legacy, Modern
-from broker.protocols.mcp.questions import Asked, Declined, LeftOpen, answer_of
+from broker.protocols.mcp.questions import Asked, LeftOpen, answer_of
 from broker.protocols.mcp.renderer import CallRenderer, Held
 from broker.protocols.mcp.resume import Resumed, StreamOf, derived_id, read_id, stream_name
 from broker.protocols.mcp.rpc import McpError, Message, read_message
@@ -28,6 +28,7 @@ from broker.protocols.mcp.tools import OWN, agent_of, input_schema, listed, task
 from broker.protocols.mcp.transcript import transcript
 from broker.protocols.mcp.versions import Capabilities, legacy_client, modern_client, new_session
 from emitter import events
+from emitter.errors import Declined
 from emitter.events import InputRequired
 from emitter.store.announcements import AgentInfo
 from emitter.wire.keys import MCP_KEY, Owner

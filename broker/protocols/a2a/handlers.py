@@ -23,7 +23,7 @@ from broker.protocols.a2a.errors import (
     UNSUPPORTED,
     A2AError,
 )
-from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of
+from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, declines, question_for, request_of
 from broker.protocols.a2a.model import ListTasks, Send, TaskQuery
 from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import SettledTask, TaskStream
@@ -124,7 +124,10 @@ class Handlers:
         if state.status in TERMINAL_STATES:
             raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
         question = question_for(state.open_inputs, send)
-        answer = InputRequest(input_id=question.input_id, value=answer_of(question, message))
+        if declines(message):
+            answer = InputRequest(input_id=question.input_id, declined=True)
+        else:
+            answer = InputRequest(input_id=question.input_id, value=answer_of(question, message))
         await self._pushes.add(call, opening.task_id, hooks)
         await self._gateway.answer(call.request, call.identity, opening.task_id, answer)
         async with self._gateway.folding(call.identity):

@@ -152,6 +152,11 @@ def question_for(open_inputs: Sequence[InputRequired], send: Send) -> InputRequi
     raise A2AError(UNSUPPORTED, "the task is at work and waits for no answer")
 
 
+def declines(message: Message) -> bool:
+    """Whether its data is `{"declined": true}`: the user does not want to answer."""
+    return any(isinstance(part, DataPart) and part.data == {"declined": True} for part in message.parts)
+
+
 def answer_of(question: InputRequired, message: Message) -> Any:
     """The value for the question: what a data part has (alone, or as `value`), or what the text means. Raises
     `A2AError` for what cannot be its answer."""

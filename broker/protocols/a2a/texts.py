@@ -77,7 +77,7 @@ def prompt(task_id: str, context_id: str, question: events.InputRequired) -> Mes
 
 def answer(task_id: str, context_id: str, id_: str, received: events.InputReceived) -> Message:
     """What somebody answered, as a message of the user."""
-    value = received.value
+    value: Any = {"declined": True} if received.declined else received.value
     # As JSON: it is kept for long, and small values take many times their text as objects.
     data = None if isinstance(value, str) else msgspec.Raw(msgspec.json.encode(as_object(value)))
     part = TextPart(text=value) if data is None else DataPart(data=data)

@@ -38,8 +38,6 @@ from emitter.wire.ids import EXECUTION_ID, EventId
 from emitter.wire.keys import Owner
 from emitter.wire.record import Field, Selection, read_object
 
-UNANSWERED = "the question was left unanswered"
-
 _RECORD = Selection(
     Field.STATE, Field.MS, Field.SEQ, Field.ATTEMPT, Field.OPEN, Field.CONVERSATION_ID, Field.METADATA, Field.PARAMS
 )
@@ -169,7 +167,8 @@ class AgUi:
         """Give a question its answer; whether it still wanted one. Errors of `Commands.answer` otherwise."""
         try:
             if entry.status == "cancelled":
-                return await self._leave_unanswered(asked, interrupt)
+                await self._decline(asked, interrupt)
+                return True
             value = None if entry.payload is msgspec.UNSET else entry.payload
             await self._answer(asked, interrupt, value)
         except (AlreadyAnswered, ExecutionEnded):
@@ -184,20 +183,9 @@ class AgUi:
         given = InputRequest(input_id=interrupt.input_id, value=value)
         await self._gateway.answer(asked.request, asked.identity, interrupt.execution_id, given)
 
-    async def _leave_unanswered(self, asked: Asked, interrupt: InterruptId) -> bool:
-        """An approval that is not given is refused. For any other question there is no answer that says so: the
-        execution is cancelled."""
-        execution_id = interrupt.execution_id
-        async with self._gateway.folding(asked.identity):
-            state = await self._gateway.commands.state(asked.identity.owner, execution_id, with_stack=False)
-        question = next((each for each in state.open_inputs if each.input_id == interrupt.input_id), None)
-        if question is None:
-            return False
-        if question.kind == "approval":
-            await self._answer(asked, interrupt, value=False)
-        else:
-            await self._gateway.cancel(asked.request, asked.identity, execution_id, UNANSWERED)
-        return True
+    async def _decline(self, asked: Asked, interrupt: InterruptId) -> None:
+        given = InputRequest(input_id=interrupt.input_id, declined=True)
+        await self._gateway.answer(asked.request, asked.identity, interrupt.execution_id, given)
 
     # --- show --------------------------------------------------------------------------------------------------------
 

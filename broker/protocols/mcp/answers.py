@@ -14,14 +14,13 @@ from broker.executions.decoding import decode_entry
 from broker.executions.types import InputRequest
 from broker.http.gateway import Gateway
 from broker.protocols.mcp.caller import Caller
-from broker.protocols.mcp.questions import Declined, LeftOpen, answer_of
+from broker.protocols.mcp.questions import LeftOpen, answer_of
 from broker.protocols.mcp.rpc import Json
 from broker.protocols.mcp.tasks import TaskReader
-from emitter.errors import AlreadyAnswered, ExecutionEnded, InvalidEvent, UnknownInput
+from emitter.errors import AlreadyAnswered, Declined, ExecutionEnded, InvalidEvent, UnknownInput
 from emitter.events import TERMINAL_TYPES, InputRequired
 from emitter.wire.entries import Entry, parse_stream
 
-DECLINED = "the question was declined"
 AHEAD_SECONDS = 2.0
 AHEAD_AT_ONCE, AHEAD_PER_USER = 16, 4
 
@@ -46,27 +45,13 @@ class Answers:
 
     async def _one(self, caller: Caller, execution_id: str, question: InputRequired, response: Any) -> None:
         try:
-            value = answer_of(question, response)
+            given = InputRequest(input_id=question.input_id, value=answer_of(question, response))
         except LeftOpen:
             return
         except Declined:
-            await self._decline(caller, execution_id, question)
-            return
-        await self._value(caller, execution_id, question, value)
-
-    async def _value(self, caller: Caller, execution_id: str, question: InputRequired, value: Any) -> None:
-        given = InputRequest(input_id=question.input_id, value=value)
+            given = InputRequest(input_id=question.input_id, declined=True)
         with contextlib.suppress(AlreadyAnswered, ExecutionEnded, UnknownInput), _unless_expired():
             await self._gateway.answer(caller.request, caller.identity, execution_id, given)
-
-    async def _decline(self, caller: Caller, execution_id: str, question: InputRequired) -> None:
-        """An approval that is declined is refused. For any other question no answer says so: the execution is
-        cancelled."""
-        if question.kind == "approval":
-            await self._value(caller, execution_id, question, value=False)
-            return
-        with contextlib.suppress(ExecutionEnded):
-            await self._gateway.cancel(caller.request, caller.identity, execution_id, DECLINED)
 
     async def give_ahead(self, caller: Caller, execution_id: str, responses: Json) -> None:
         """Answer the first questions of an execution that has just begun, as they are asked, until one is not among

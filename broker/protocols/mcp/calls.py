@@ -242,14 +242,16 @@ class Calls:
     async def _answer(self, caller: Caller, arguments: Json) -> Json:
         caller.require_write()
         execution_id = _execution(arguments)
-        if "value" not in arguments:
+        declined = arguments.get("declined") is True
+        if "value" not in arguments and not declined:
             raise Problem(422, "invalid", "value is the answer")
         async with self._gateway.folding(caller.identity):
             state = await self._tasks.state(caller.owner, execution_id)
         input_id = arguments.get("inputId") or next((each.input_id for each in state.open_inputs), None)
         if not isinstance(input_id, str):
             raise Problem(422, "invalid", "the execution waits for no answer")
-        given = InputRequest(input_id=input_id, value=arguments["value"])
+        value = msgspec.UNSET if declined else arguments["value"]
+        given = InputRequest(input_id=input_id, value=value, declined=declined)
         await self._gateway.answer(caller.request, caller.identity, execution_id, given)
         return structured_result({"executionId": execution_id, "inputId": input_id, "answered": True})
 

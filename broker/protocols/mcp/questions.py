@@ -10,6 +10,7 @@ import msgspec
 from broker.protocols.mcp.content import as_json
 from broker.protocols.mcp.rpc import INVALID_PARAMS, Json, McpError
 from broker.protocols.mcp.versions import Capabilities
+from emitter.errors import Declined
 from emitter.events import InputRequired
 from emitter.wire.inputs import ANY_JSON
 
@@ -27,10 +28,6 @@ _KEPT = {
 _ALWAYS = {"type", "title", "description", "default"}
 _FORMATS = frozenset({"email", "uri", "date", "date-time"})
 _SECRET = re.compile(r"pass(word|phrase)|secret|token|api.?key|credential|private.?key", re.IGNORECASE)
-
-
-class Declined(Exception):
-    """The person does not want to answer."""
 
 
 class LeftOpen(Exception):
@@ -135,7 +132,7 @@ def answer_of(question: InputRequired, response: Any) -> Any:
     if action == "cancel":
         raise LeftOpen
     if action == "decline":
-        raise Declined
+        raise Declined(question.input_id)
     if action != "accept":
         raise McpError(INVALID_PARAMS, "action is accept, decline or cancel", key=question.input_id)
     if content is None:

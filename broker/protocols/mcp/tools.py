@@ -63,8 +63,9 @@ OWN: Mapping[str, Json] = {
                 "description": "true or false for an approval, one of the options for a choice, text, or the form's "
                 "object"
             },
+            "declined": {"type": "boolean", "description": "true, in place of a value, if the user will not answer"},
         },
-        ["executionId", "value"],
+        ["executionId"],
         {"destructiveHint": False, "openWorldHint": False},
     ),
     CANCEL: _tool(

@@ -83,6 +83,9 @@ export class RuncastClient {
     /** Answer an `input:required`. The first answer counts; a later one is refused with 409. @param {string} executionId
      * @param {string} inputId @param {unknown} value @returns {Promise<wire.InputResponse>} */
     answer(executionId: string, inputId: string, value: unknown): Promise<wire.InputResponse>;
+    /** Decline to answer an `input:required`: an approval is refused, and the agent hears of any other. @param {string}
+     * executionId @param {string} inputId @returns {Promise<wire.InputResponse>} */
+    decline(executionId: string, inputId: string): Promise<wire.InputResponse>;
     /** The agents of the live workers. @returns {Promise<wire.AgentList>} */
     agents(): Promise<wire.AgentList>;
     /** A ticket that opens one stream: of this execution, or the feed. @param {string} [executionId]

@@ -159,6 +159,12 @@ export class RuncastClient {
     return this.#json("POST", executionPath(executionId) + "/input", { body: { inputId, value } });
   }
 
+  /** Decline to answer an `input:required`: an approval is refused, and the agent hears of any other. @param {string}
+   * executionId @param {string} inputId @returns {Promise<wire.InputResponse>} */
+  decline(executionId, inputId) {
+    return this.#json("POST", executionPath(executionId) + "/input", { body: { inputId, declined: true } });
+  }
+
   /** The agents of the live workers. @returns {Promise<wire.AgentList>} */
   agents() {
     return this.#json("GET", "/api/agent/agents");

@@ -433,14 +433,15 @@ export interface Failure {
   stack: string | null;
 }
 
-/** Exactly one per input: the first answer wins. */
+/** Exactly one per input: the first answer wins. `declined`: the person does not want to answer; of an approval the value is then false. */
 export interface InputReceived {
   inputId: string;
   by: string;
   value?: unknown;
+  declined?: boolean;
 }
 
-/** Exactly one per input: the first answer wins. */
+/** Exactly one per input: the first answer wins. `declined`: the person does not want to answer; of an approval the value is then false. */
 export interface InputReceivedEvent {
   type: "input:received";
   executionId: string;

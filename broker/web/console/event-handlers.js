@@ -194,7 +194,7 @@ const HANDLERS = {
   "input:received"(event, data) {
     const item = this.inputs.get(data.inputId);
     if (!item) return;
-    item.answer = { by: data.by, value: data.value, at: event.ts };
+    item.answer = { by: data.by, value: data.value, declined: data.declined === true, at: event.ts };
     this.grow(item);
   },
 

@@ -156,7 +156,11 @@ export class ExecutionPage {
       className: "raw-rows",
     });
     this._rawRows.node.hidden = true;
-    this._inputs = new OpenInputs((inputId, value) => this._page.client.answer(id, inputId, value), this._clock);
+    this._inputs = new OpenInputs(
+      (inputId, value) => this._page.client.answer(id, inputId, value),
+      (inputId) => this._page.client.decline(id, inputId),
+      this._clock,
+    );
     this._details = new Details(id, {
       onCopy: () => this._actions.copy(id, "Id copied"),
       onArtifact: (artifact) => this._showArtifact(artifact),

@@ -10,14 +10,14 @@ import { block, line, visible } from "./text.js";
 const MAX_BUTTONS = 4;
 
 export class OpenInputs {
-  /** `answer(inputId, value)` sends one, and rejects with a `RuncastError`. */
-  constructor(answer, clock) {
+  /** `answer(inputId, value)` sends one, and `decline(inputId)` that there is none; both reject with a `RuncastError`. */
+  constructor(answer, decline, clock) {
     this._cards = h("ul", { class: "questions" });
     this.node = h("section", { class: "dock", "aria-label": "Open questions", hidden: true }, this._cards);
     this._keyed = new Keyed(
       this._cards,
       (input) => input.inputId,
-      (input) => new InputCard(input, answer, clock),
+      (input) => new InputCard(input, answer, decline, clock),
     );
   }
 
@@ -36,9 +36,10 @@ export class OpenInputs {
 }
 
 class InputCard {
-  constructor(input, answer, clock) {
+  constructor(input, answer, decline, clock) {
     this._input = input;
     this._answer = answer;
+    this._decline = decline;
     this._clock = clock;
     this._expiry = h("span", { class: "expiry numbers" });
     this._status = h("p", { class: "question-status", role: "status" });
@@ -46,6 +47,7 @@ class InputCard {
     const form = h("form", { class: "question-form", novalidate: true, onsubmit: (event) => this._submit(event) });
     this._form = form;
     form.append(...controls(input, (value) => this._send(value), id));
+    if (input.kind !== "approval") form.querySelector(".question-actions").append(this._declining(id));
     this.node = h(
       "li",
       { class: "question" },
@@ -82,11 +84,22 @@ class InputCard {
     }
   }
 
-  async _send(value) {
+  /** An approval has a button that says no. */
+  _declining(id) {
+    const onclick = () => this._do(() => this._decline(this._input.inputId));
+    const attributes = { type: "button", class: "button decline", "aria-describedby": id, onclick };
+    return h("button", attributes, icon("cross"), "Decline");
+  }
+
+  _send(value) {
+    return this._do(() => this._answer(this._input.inputId, value));
+  }
+
+  async _do(send) {
     this._disable(true);
     this._say("Sending…");
     try {
-      await this._answer(this._input.inputId, value);
+      await send();
       this._say("Sent. Waiting for the agent.");
     } catch (error) {
       this._disable(error.status === 409);

@@ -293,6 +293,7 @@ function answerNodes({ answer, form }, isOpen) {
   if (answer.by === "system:expired") return [icon("clock"), "Not answered in time."];
   const value =
     form === "approval" && typeof answer.value === "boolean" ? (answer.value ? "Approved" : "Declined") : null;
+  if (answer.declined) return [icon("cross"), "Declined by ", isolated(line(answer.by, 120))];
   const glyph = icon(answer.value === false ? "cross" : "check");
   return value
     ? [glyph, `${value} by `, isolated(line(answer.by, 120))]

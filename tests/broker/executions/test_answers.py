@@ -281,6 +281,25 @@ async def test_the_first_answer_wins(redis: Redis, answers: Answers) -> None:
     assert await types(redis) == ["execution:started", "input:required", "input:received"]
 
 
+@pytest.mark.parametrize(("kind", "value"), [("approval", False), ("text", None), ("choice", None), ("form", None)])
+async def test_a_declined_answer(redis: Redis, answers: Answers, kind: Any, value: Any) -> None:
+    """It closes the question, whatever its kind, and counts as the first answer; an approval is refused by it."""
+    options = ["a"] if kind == "choice" else None
+    await ask(redis, kind=kind, options=options, schema=LOGIN if kind == "form" else None)
+    await answers.give(ALICE, "ex_1", InputRequest(input_id="i", declined=True), "r")
+    rows: Any = await redis.xrange(KEYS.log)
+    data = msgspec.json.decode(rows[-1][1][b"input:received"])["data"]
+    assert (data["by"], data["declined"], data.get("value")) == ("alice", True, value)
+    with pytest.raises(AlreadyAnswered):
+        await give(answers, True)
+
+
+@pytest.mark.parametrize("body", [b'{"inputId":"i"}', b'{"inputId":"i","value":1,"declined":true}'])
+def test_an_answer_is_a_value_or_declined(body: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError, match="one of value and declined"):
+        msgspec.json.decode(body, type=InputRequest)
+
+
 async def test_a_second_answer_need_not_even_fit(redis: Redis, answers: Answers) -> None:
     """What counts is that it comes too late."""
     await ask(redis, kind="approval")
