@@ -155,6 +155,15 @@ async def test_a_text_is_answered_and_a_second_answer_is_told_who_was_first(
     await expect(console.questions).to_be_hidden()
 
 
+async def test_a_question_is_declined(page: Page, stand: WebStand, user: str, complaints: Complaints) -> None:
+    """Who does not want to answer says so, of any question; the story shows who it was."""
+    execution_id = await start(stand, user, "asker", kind="choice", options=["a", "b"], prompt="Where?")
+    console = await ConsolePage(page, stand, user).watch(execution_id)
+    await console.questions.get_by_role("button", name="Decline").click()
+    await expect(console.row("Declined by")).to_contain_text(user)
+    await expect(console.questions).to_be_hidden()
+
+
 async def test_a_form_is_made_from_its_schema(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:

@@ -524,6 +524,12 @@ async def test_two_questions_are_asked_one_after_the_other(keyboard: Keyboard) -
     assert api.answers == [("ex_1", "in_1", False), ("ex_1", "in_2", "x"), ("ex_1", "in_2", "xyz")]
 
 
+def test_a_declined_input_is_shown() -> None:
+    """With who declined."""
+    declined = event("input:received", inputId="in_1", by="bob", declined=True)
+    assert [str(line) for line in Transcript().apply(declined)] == ["  declined by bob"]
+
+
 async def test_what_others_answered_is_not_asked(keyboard: Keyboard) -> None:
     """A question of the replayed past is not asked; one that somebody else answers meanwhile is withdrawn."""
     old = event("input:required", inputId="in_0", prompt="Old?", kind="approval")
