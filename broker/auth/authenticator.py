@@ -128,7 +128,8 @@ _HEADER_NAMES = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]{1,64}([ \t]*,[ \t]*[!#$%&
 MAX_ORIGINS_LOGGED = 100
 EXPOSED = (
     "X-Request-ID, Retry-After, ETag, WWW-Authenticate, "
-    "X-Workflow-Run-Id, X-Workflow-Stream-Tail-Index"  # the AI SDK's transport asks by them for what it lacks
+    "X-Workflow-Run-Id, X-Workflow-Stream-Tail-Index, "  # the AI SDK's transport asks by them for what it lacks
+    "Mcp-Session-Id"
 )
 """Headers of responses that pages of other origins may read."""
 

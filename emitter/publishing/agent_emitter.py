@@ -436,8 +436,7 @@ class AgentEmitter(AsyncEventMethods):
 
         Raises:
             TooManyInputs: too many inputs of the execution are open; this one was not opened.
-            InputExpired: nobody answered in time; the log then has the input as closed.
-            Declined: the person does not want to answer. Of an approval that is false.
+            InputExpired, Declined: nobody answered in time; the person will not answer (an approval is then false).
         """
         request = self._inputs.make(
             prompt, kind, options=options, schema=schema, expires_in=expires_in, input_id=input_id

@@ -24,9 +24,17 @@ from broker.protocols.mcp.resume import Resumed, StreamOf, derived_id, read_id, 
 from broker.protocols.mcp.rpc import McpError, Message, read_message
 from broker.protocols.mcp.signing import STATE_SECONDS, Signer, digest_of
 from broker.protocols.mcp.tasks import detailed
-from broker.protocols.mcp.tools import OWN, agent_of, input_schema, listed, task_and_params, tool_name
+from broker.protocols.mcp.tools import (
+    OWN,
+    agent_of,
+    input_schema,
+    listed,
+    repeated_in_headers,
+    task_and_params,
+    tool_name,
+)
 from broker.protocols.mcp.transcript import transcript
-from broker.protocols.mcp.versions import Capabilities, legacy_client, modern_client, new_session
+from broker.protocols.mcp.versions import Capabilities, check_arguments, legacy_client, modern_client, new_session
 from emitter import events
 from emitter.errors import Declined
 from emitter.events import InputRequired
@@ -452,6 +460,20 @@ def checked(pairs: Sequence[tuple[str, str]], **params: Any) -> int:
 )
 def test_headers_say_what_the_body_says(pairs: Sequence[tuple[str, str]], code: int) -> None:
     assert checked(pairs) == code
+
+
+REGION = {"type": "object", "properties": {"region": {"x-mcp-header": "Region"}, "n": {}}}
+
+
+@pytest.mark.parametrize(("value", "sent"), [("eu", "eu"), (True, "true"), (3, "3"), ("é", "=?base64?w6k=?=")])
+def test_arguments_that_headers_repeat(value: Any, sent: str) -> None:
+    """As the schema of the tool wants it, and only where the argument is there."""
+    assert repeated_in_headers(REGION, {"n": 1}) == {}
+    repeated = repeated_in_headers(REGION, {"region": value, "n": 1})
+    check_arguments(headers(("Mcp-Param-Region", sent)), repeated)
+    for wrong in (headers(), headers(("Mcp-Param-Region", "other"))):
+        with pytest.raises(McpError):
+            check_arguments(wrong, repeated)
 
 
 def test_what_a_request_says_of_its_client() -> None:

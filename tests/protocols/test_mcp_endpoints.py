@@ -230,6 +230,23 @@ async def test_a_declined_approval_is_refused(two_edges: list[EdgeProcess], auth
         assert state.body["openInputs"] == []
 
 
+async def test_a_declined_question_is_the_agents_to_handle(two_edges: list[EdgeProcess], author: Author) -> None:
+    """Of another kind than an approval it has no value; a cancelled form leaves the question open."""
+    question = InputRequired(input_id="i", prompt="Who?", kind="text")
+    first = await held(two_edges[0], author, STARTED, question, can=FORMS)
+    agent = await started(author)
+    state = first["requestState"]
+    left = {**run(), "inputResponses": {"i": {"action": "cancel"}}, "requestState": state}
+    async with calling(two_edges[1], author, left, FORMS) as response:
+        assert (await last(response))["resultType"] == "input_required"
+    declined = {**run(), "inputResponses": {"i": {"action": "decline"}}, "requestState": state}
+    async with calling(two_edges[1], author, declined, FORMS) as response:
+        (received,) = [entry for entry in await agent.log() if entry.type == "input:received"]
+        assert json.loads(received.data)["data"] == {"inputId": "i", "by": author.user, "declined": True}
+        await agent.write(DONE)
+        assert (await last(response))["structuredContent"]["result"] == "fine"
+
+
 # --- tasks -----------------------------------------------------------------------------------------------------------
 
 

@@ -38,10 +38,12 @@ from broker.protocols.mcp.tools import (
     MAX_WAIT_SECONDS,
     WAIT,
     agent_of,
+    repeated_in_headers,
     requirements,
+    schema_of,
     task_and_params,
 )
-from broker.protocols.mcp.versions import Capabilities
+from broker.protocols.mcp.versions import Capabilities, check_arguments
 from broker.streams.slots import StreamSlot
 from emitter.errors import ExecutionExists, UnknownExecution
 from emitter.wire.ids import EXECUTION_ID, now_ms
@@ -124,7 +126,10 @@ class Calls:
         agent = agent_of(call.tool, live)
         if agent is None:
             raise McpError(INVALID_PARAMS, f"there is no tool {call.tool[:80]!r}")
-        caller.client.can.require(requirements(live, agent))
+        schema = schema_of(live, agent)
+        if caller.client.is_modern:
+            check_arguments(caller.request.headers, repeated_in_headers(schema, call.arguments))
+        caller.client.can.require(requirements(schema))
         # Room first: of an execution that was started and then not shown, the client would not even know the id.
         async with self._gateway.slot(caller.request, caller.identity) as slot:
             execution_id = await self._reached(caller, call, agent)
@@ -145,8 +150,7 @@ class Calls:
         return execution_id
 
     async def _start(self, caller: Caller, call: Call, agent: str) -> str:
-        schema = next((each.input_schema for each in await self._agents.get() if each.name == agent), None)
-        task, params = task_and_params(agent, call.arguments, schema)
+        task, params = task_and_params(agent, call.arguments, schema_of(await self._agents.get(), agent))
         derived = derived_id(caller.client.session, caller.request_id)
         about = {"mcp": {"tool": call.tool, "call": call.digest}}
         wanted = {"task": task, "agent": agent, "params": params or None, "metadata": about}

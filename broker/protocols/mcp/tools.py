@@ -15,6 +15,8 @@ MAX_NAME = 64
 """What every host takes."""
 REQUIRES = "x-mcp-requires"
 """In an agent's input schema: the `ClientCapabilities` without which it cannot be called."""
+HEADER = "x-mcp-header"
+"""In a parameter's schema: the header `Mcp-Param-…` that repeats it, for those on the way that read no bodies."""
 _AGENT = re.compile(r"[a-z0-9_.-]{1,64}\Z")
 _READ_ONLY = {"readOnlyHint": True, "openWorldHint": False}
 _EXECUTION = {"type": "string", "description": "id of the execution, as run_* gave it"}
@@ -139,11 +141,25 @@ def input_schema(params: dict[str, Any] | None) -> Json:
     return {**given, "type": "object", "properties": known if "task" in known else {"task": _TASK, **known}}
 
 
-def requirements(agents: Iterable[AgentInfo], name: str) -> Json:
-    """What a client must be capable of for this agent."""
-    schema = next((agent.input_schema for agent in agents if agent.name == name), None)
+def schema_of(agents: Iterable[AgentInfo], name: str) -> dict[str, Any] | None:
+    return next((agent.input_schema for agent in agents if agent.name == name), None)
+
+
+def requirements(schema: dict[str, Any] | None) -> Json:
+    """What a client must be capable of for an agent with this schema."""
     wanted = (schema or {}).get(REQUIRES)
     return wanted if isinstance(wanted, dict) else {}
+
+
+def repeated_in_headers(schema: dict[str, Any] | None, arguments: Json) -> Json:
+    """The arguments that the schema marks with `x-mcp-header`, by the names there."""
+    properties = (schema or {}).get("properties")
+    found: Json = {}
+    for name, each in properties.items() if isinstance(properties, dict) else ():
+        header = each.get(HEADER) if isinstance(each, dict) else None
+        if isinstance(header, str) and isinstance(arguments.get(name), str | int | float):
+            found[header] = arguments[name]
+    return found
 
 
 def task_and_params(agent: str, arguments: Json, schema: dict[str, Any] | None) -> tuple[str, Json]:

@@ -6,9 +6,10 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 from multidict import CIMultiDictProxy
 
 from broker.protocols.mcp.rpc import (
@@ -26,6 +27,7 @@ LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
 """Newest first."""
 TASKS = "io.modelcontextprotocol/tasks"
 PREFIX = "io.modelcontextprotocol/"
+PARAM_HEADER = "Mcp-Param-"
 METADATA = "/.well-known/oauth-protected-resource"
 VERSION_HEADER, METHOD_HEADER, NAME_HEADER = "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"
 NAMED_BY = {
@@ -139,6 +141,14 @@ def _check_header(headers: CIMultiDictProxy[str], name: str, value: object) -> N
         raise McpError(HEADER_MISMATCH, f"{name} is sent once" if found else f"{name} is missing")
     if isinstance(value, str) and _decoded(found[0].strip()) != value:
         raise McpError(HEADER_MISMATCH, f"{name} is not what the body says")
+
+
+def check_arguments(headers: CIMultiDictProxy[str], repeated: Mapping[str, object]) -> None:
+    """Arguments that a tool's schema wants to have repeated in headers `Mcp-Param-…`, by the names of those. Raises
+    `McpError`."""
+    for name, value in repeated.items():
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        _check_header(headers, PARAM_HEADER + name, text)
 
 
 def _decoded(value: str) -> str | None:

@@ -550,7 +550,7 @@ async def test_only_listed_origins_may_read_answers(client: TestClient) -> None:
         assert response.headers["Access-Control-Allow-Credentials"] == "true"
         exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
         assert exposed[:4] == ["X-Request-ID", "Retry-After", "ETag", "WWW-Authenticate"]
-        assert exposed[4:] == ["X-Workflow-Run-Id", "X-Workflow-Stream-Tail-Index"]
+        assert exposed[4:] == ["X-Workflow-Run-Id", "X-Workflow-Stream-Tail-Index", "Mcp-Session-Id"]
         assert response.headers["Vary"] == "Origin"
     for origin in ("https://evil.example", "null", APP + ".evil.example", APP.upper()):
         async with client.get("/", headers={**bearer(), "Origin": origin}) as response:

@@ -152,6 +152,14 @@ async def json_schema(context: Context) -> str:
     return str(context.params)
 
 
+REGION = {"type": "string", "x-mcp-header": "Region"}
+
+
+@agents.agent("test_header", input_schema={"type": "object", "properties": {"region": REGION}})
+async def header(context: Context) -> str:
+    return str(context.params)
+
+
 # --- questions -------------------------------------------------------------------------------------------------------
 
 
