@@ -226,19 +226,38 @@ def hand_off(state: Any, open_: Sequence[InputRequired]) -> Json:
     return structured_result(about) | {"content": [text(said)]}
 
 
+class _Words(msgspec.Struct, rename="camel"):
+    """What of an event's data may be said of it, the first that there is; the rest is not decoded."""
+
+    message: Any = None
+    current_action: Any = None
+    phase_name: Any = None
+    tool_name: Any = None
+    thought: Any = None
+    specialist: Any = None
+    status: Any = None
+    task: Any = None
+    visible: Any = None
+    attempt: Any = None
+
+
+class _Event(msgspec.Struct):
+    data: _Words
+
+
+_events = msgspec.json.Decoder(_Event)
+
+
 def _said(entry: Entry) -> str | None:
     """What an event says by itself, in a line; `HIDDEN` for what is not for users."""
     try:
-        data = msgspec.json.decode(entry.json).get("data")
+        data = _events.decode(entry.json).data
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-    if not isinstance(data, dict):
-        return None
-    if data.get("visible") is False:
+        return None  # of another version, or not by an emitter
+    if data.visible is False:
         return HIDDEN
-    attempt = data.get("attempt")
-    if entry.type == b"execution:started" and isinstance(attempt, int) and attempt > 1:
-        return f"attempt {attempt}"
-    names = ("message", "currentAction", "phaseName", "toolName", "thought", "specialist", "status", "task")
-    found = next((data[name] for name in names if isinstance(data.get(name), str) and data[name]), None)
+    if entry.type == b"execution:started" and isinstance(data.attempt, int) and data.attempt > 1:
+        return f"attempt {data.attempt}"
+    words = (data.message, data.current_action, data.phase_name, data.tool_name, data.thought, data.specialist)
+    found = next((word for word in (*words, data.status, data.task) if isinstance(word, str) and word), None)
     return None if found is None else found[:MAX_SAID]
