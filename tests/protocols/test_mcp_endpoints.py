@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 from shows import AGENT, HELD, begin, known
 
+from broker.cli.embedded import EmbeddedRedis
 from emitter.events import (
     Artifact,
     Event,
@@ -28,7 +30,7 @@ from emitter.store import announcements
 from emitter.store.announcements import AgentInfo, Example, WorkerInfo
 from emitter.wire import keys
 from emitter.wire.ids import now_ms
-from tests.edges import Answer, Author, Connection, EdgeProcess, call, eventually, request, token_for
+from tests.edges import Answer, Author, Connection, EdgeProcess, call, edges, eventually, request, token_for
 
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
@@ -375,6 +377,36 @@ async def test_requests_of_the_old_era(two_edges: list[EdgeProcess], author: Aut
     assert (await call(two_edges[0].port, "GET", "/mcp", author.token)).status == 405
     broken = await call(two_edges[0].port, "GET", "/mcp", author.token, headers={"Last-Event-ID": "1-2"})
     assert broken.status == 400
+
+
+async def test_an_edge_that_stops(own_redis: EmbeddedRedis, own_author: Author) -> None:
+    """It ends a call of the new era with what to call next; one of the old era goes on at another edge, told when to
+    come back. A subscription ends with its result. Nothing is cancelled."""
+    with edges(own_redis.url, 2, drain_seconds=0.5) as (first, second):
+        await known(own_author.redis, [first, second])
+        session = await initialized(second, own_author, {})
+        body, headers = asking("subscriptions/listen", {"notifications": {"promptsListChanged": True}})
+        async with (
+            calling(first, own_author, run()) as new,
+            request(first.port, "POST", "/mcp", own_author.token, headers=headers, body=body) as listening,
+        ):
+            other = await started(own_author)
+            async with old_call(first, own_author, session) as old:
+                agent = await started(own_author)
+                assert agent.execution_id != other.execution_id
+                await agent.write(STARTED)
+                first.send_signal(signal.SIGTERM)
+                assert (await last(new))["structuredContent"]["executionId"] == other.execution_id
+                raw = await old.body()
+            assert messages(await listening.body())[-1]["result"]["resultType"] == "complete"
+        assert old.whole
+        assert b"retry: " in raw
+        ids = [line[4:].decode() for line in raw.split(b"\n") if line.startswith(b"id: ")]
+        await agent.write(DONE)
+        again = {**session, "Last-Event-ID": ids[-1]}
+        async with request(second.port, "GET", "/mcp", own_author.token, headers=again) as response:
+            assert messages(await response.body())[-1]["result"]["content"][0]["text"] == "fine"
+        assert not await own_author.redis.exists(keys.ABANDONED)
 
 
 # --- who may, and what there is --------------------------------------------------------------------------------------

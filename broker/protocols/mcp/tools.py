@@ -62,8 +62,9 @@ OWN: Mapping[str, Json] = {
             "executionId": _EXECUTION,
             "inputId": {"type": "string", "description": "id of the question; by default the oldest open one"},
             "value": {
+                "type": ["boolean", "string", "number", "object", "array", "null"],
                 "description": "true or false for an approval, one of the options for a choice, text, or the form's "
-                "object"
+                "object",
             },
             "declined": {"type": "boolean", "description": "true, in place of a value, if the user will not answer"},
         },
