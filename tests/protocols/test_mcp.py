@@ -16,10 +16,11 @@ from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.executions.fold import fold
 from broker.live.rendering import RenderedView
-from broker.protocols.mcp.content import MAX_TEXT_CHARS, call_result, protocol_error
+from broker.protocols.mcp.content import MAX_TEXT_CHARS, artifact_uri, call_result, protocol_error
 from broker.protocols.mcp.dialects import Legacy, Modern
 from broker.protocols.mcp.questions import Asked, LeftOpen, answer_of
 from broker.protocols.mcp.renderer import CallRenderer, Held
+from broker.protocols.mcp.resources import named
 from broker.protocols.mcp.resume import Resumed, StreamOf, derived_id, read_id, stream_name
 from broker.protocols.mcp.rpc import McpError, Message, read_message
 from broker.protocols.mcp.signing import STATE_SECONDS, Signer, digest_of
@@ -354,6 +355,13 @@ def test_what_an_agent_made(artifact: Any, block: Any) -> None:
     (shown,) = call_result(state(made, events.ExecutionComplete(result=None, duration=1.0)))["content"]
     text = shown["resource"]["text"] if shown["type"] == "resource" else None
     assert (shown if text is None else {"type": "resource", "text": text}) == block
+
+
+def test_what_an_agent_made_has_a_name_that_is_a_uri() -> None:
+    """Whatever the agent called it, and it is found by that."""
+    uri = artifact_uri("ex_1", "a b/?#é")
+    assert uri == "runcast://executions/ex_1/artifacts/a%20b%2F%3F%23%C3%A9"
+    assert named(uri) == ("ex_1", "a b/?#é")
 
 
 def test_a_long_result_says_that_it_is_cut() -> None:

@@ -35,6 +35,7 @@ from tests.edges import Answer, Author, Connection, EdgeProcess, call, edges, ev
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 TASKS = {"extensions": {META + "tasks": {}}}
+FORMS = {"elicitation": {}}
 STARTED = ExecutionStarted(task="hi", started_at=1, attempt=1)
 ASK = InputRequired(input_id="i", prompt="Go on?", kind="approval")
 DONE = ExecutionComplete(result="fine", duration=1.0)
@@ -169,8 +170,13 @@ async def test_a_call_that_is_given_up_is_cancelled_later(two_edges: list[EdgePr
         assert (await last(response))["resultType"] == "task"
     other = keys.member(author.owner, (await started(author)).execution_id)
     assert other != name
+    first = await held(two_edges[0], author, STARTED, ASK, can=FORMS)
+    asking = keys.member(author.owner, (await started(author)).execution_id)
+    async with calling(two_edges[0], author, {**run(), "requestState": first["requestState"]}, FORMS):
+        pass
     await asyncio.sleep(0.3)
-    assert await author.redis.zscore(keys.ABANDONED, other) is None
+    for known_by_id in (other, asking):
+        assert await author.redis.zscore(keys.ABANDONED, known_by_id) is None
 
 
 async def test_tools_for_executions(two_edges: list[EdgeProcess], author: Author) -> None:
@@ -199,8 +205,6 @@ async def test_an_unknown_tool(two_edges: list[EdgeProcess], author: Author) -> 
 
 
 # --- questions -------------------------------------------------------------------------------------------------------
-
-FORMS = {"elicitation": {}}
 
 
 async def test_a_question_ends_the_call_and_the_next_one_answers(two_edges: list[EdgeProcess], author: Author) -> None:
@@ -469,7 +473,7 @@ async def test_resources(two_edges: list[EdgeProcess], author: Author) -> None:
     assert uri == f"runcast://executions/{turn.id}"
     (page,) = (await ask(two_edges[1], author, "resources/read", {"uri": uri}))["contents"]
     assert "fine" in page["text"]
-    (made,) = (await ask(two_edges[1], author, "resources/read", {"uri": uri + "/artifacts/a b"}))["contents"]
+    (made,) = (await ask(two_edges[1], author, "resources/read", {"uri": uri + "/artifacts/a%20b"}))["contents"]
     assert made["text"] == "made"
     for gone in (uri + "x", uri + "/artifacts/c", "file:///etc/passwd"):
         error = await ask(two_edges[1], author, "resources/read", {"uri": gone}, status=400)

@@ -193,7 +193,7 @@ class Calls:
             log_level=caller.client.log_level,
             becomes_task=can.tasks and not is_wait,
             ttl_ms=self._tasks.ttl_ms,
-            cancel_after_ms=GIVEN_UP_MS if is_modern and not is_wait else 0,
+            cancel_after_ms=GIVEN_UP_MS if is_modern and not is_wait and "requestState" not in caller.params else 0,
         )
         dialect: Modern | Legacy
         if is_modern:
@@ -233,6 +233,8 @@ class Calls:
     async def _wait(self, caller: Caller, call: Call) -> web.StreamResponse:
         execution_id = _execution(call.arguments)
         _wait_seconds(call.arguments, None)
+        if "requestState" in caller.params:
+            self._signer.read(caller.identity, text_param(caller.params, "requestState"), call.digest)
         if responses := object_param(caller.params, "inputResponses"):
             caller.require_write()
             await self._give(caller, execution_id, responses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -20,7 +21,7 @@ _DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+);base64,", re.IGNORECAS
 
 
 def artifact_uri(execution_id: str, artifact_id: str) -> str:
-    return f"{URI}{execution_id}/artifacts/{artifact_id}"
+    return f"{URI}{execution_id}/artifacts/{quote(artifact_id, safe='')}"
 
 
 def as_json(value: Any) -> str:

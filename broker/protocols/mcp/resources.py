@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from broker.executions.commands import Commands
 from broker.executions.types import ExecutionSummary
@@ -43,7 +44,7 @@ class Named(NamedTuple):
 
 def named(uri: str) -> Named | None:
     match = _URI.match(uri)
-    return None if match is None else Named(match[1], match[2])
+    return None if match is None else Named(match[1], None if match[2] is None else unquote(match[2]))
 
 
 class Resources:
