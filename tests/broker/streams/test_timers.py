@@ -7,6 +7,7 @@ from typing import Any
 
 from broker.base.reasons import CloseReason
 from broker.base.settings import Settings
+from broker.live.view import StreamView
 from broker.live.viewer import Viewer
 from broker.streams.timers import ViewerTimers
 from tests.broker.live.viewers import Transport, topic_with, viewer_of, written
@@ -93,3 +94,42 @@ async def test_who_has_sent_all_is_let_go() -> None:
         while ended.pulse._timer._heap:
             await asyncio.sleep(0.02)
     assert not rest.aborted
+
+
+class Saying(StreamView):
+    """A view that says something when it is due, and then again a moment later; then it is over."""
+
+    def __init__(self, pulse: ViewerTimers) -> None:
+        super().__init__(chunked=False)
+        self.pulse = pulse
+        self.viewer: Viewer | None = None
+        self.left = 2
+
+    @property
+    def is_over(self) -> bool:  # type: ignore[override]
+        return self.left == 0
+
+    def due(self) -> bytes:
+        assert self.viewer is not None
+        self.left -= 1
+        if self.left:
+            self.pulse.wake(self.viewer, 0.05)
+        return b"due;"
+
+
+async def test_a_view_is_asked_when_it_wants_to_be() -> None:
+    """Before any heartbeat, as often as it asks for, also from within; a later wish replaces an earlier one; and a view
+    that is over then ends its stream."""
+    ended = Ended(heartbeat_seconds=60)
+    view = Saying(ended.pulse)
+    view.viewer = viewer = viewer_of(topic_with(), view)
+    ended.pulse.add(viewer)
+    ended.pulse.wake(viewer, 30)
+    ended.pulse.wake(viewer, 0.05)
+    async with asyncio.timeout(5):
+        while not ended.closed:
+            await asyncio.sleep(0.02)
+    assert b"".join(written(viewer).writes) == b"due;due;"
+    assert ended.closed == [(viewer, CloseReason.FINISHED)]
+    assert ended.failed == []
+    ended.pulse.stop()
