@@ -215,16 +215,9 @@ class RevocationResponse(_Response, frozen=True):
     warning: str | None = None
 
 
-class AgentExample(_Response, frozen=True):
-    """A task that the agent is good at. What stands in braces is for the user to fill in."""
-
-    task: str
-    name: str | None = None
-    description: str = ""
-
-
 class AgentInfo(_Response, frozen=True):
-    """An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types."""
+    """An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types; examples
+    are tasks, in which braces are for the user to fill in."""
 
     name: str
     description: str = ""
@@ -233,7 +226,7 @@ class AgentInfo(_Response, frozen=True):
     input_modes: list[str] = []
     output_modes: list[str] = []
     accepts_messages: bool = False
-    examples: list[AgentExample] = []
+    examples: list[str] = []
 
 
 class AgentList(_Response, frozen=True):

@@ -37,7 +37,6 @@ from broker.executions.publish import (
 from broker.executions.takes import Takes
 from broker.executions.trees import Trees
 from broker.executions.types import (
-    AgentExample,
     AgentInfo,
     AgentList,
     CancelRequest,
@@ -310,7 +309,7 @@ class Api:
                 input_modes=list(agent.input_modes),
                 output_modes=list(agent.output_modes),
                 accepts_messages=agent.accepts_messages,
-                examples=[AgentExample(task=e.task, name=e.name, description=e.description) for e in agent.examples],
+                examples=[example.task for example in agent.examples],
             )
             for agent in live
         ]

@@ -16,9 +16,8 @@ from broker.base.problem import Problem
 from broker.base.settings import Settings
 from broker.http.gateway import READS, Gateway, check_shape
 from broker.log.history import History
-from broker.protocols.mcp.answers import Answers
 from broker.protocols.mcp.caller import Caller, LiveAgents, Method, base_of
-from broker.protocols.mcp.calls import Calls
+from broker.protocols.mcp.calls import Answers, Calls
 from broker.protocols.mcp.listening import Listening
 from broker.protocols.mcp.methods import SESSION, Methods
 from broker.protocols.mcp.resume import read_id

@@ -8,14 +8,7 @@ export interface Activity {
   message: string;
 }
 
-/** A task that the agent is good at. What stands in braces is for the user to fill in. */
-export interface AgentExample {
-  task: string;
-  name?: string;
-  description?: string;
-}
-
-/** An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types. */
+/** An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types; examples are tasks, in which braces are for the user to fill in. */
 export interface AgentInfo {
   name: string;
   description?: string;
@@ -24,7 +17,7 @@ export interface AgentInfo {
   inputModes?: readonly string[];
   outputModes?: readonly string[];
   acceptsMessages?: boolean;
-  examples?: readonly AgentExample[];
+  examples?: readonly string[];
 }
 
 export interface AgentList {
