@@ -23,6 +23,7 @@ from broker.protocols.mcp.content import error_result, status_message, structure
 from broker.protocols.mcp.dialects import Legacy, Modern
 from broker.protocols.mcp.questions import LeftOpen, answer_of
 from broker.protocols.mcp.renderer import TASK_GRACE_SECONDS, CallRenderer, Held
+from broker.protocols.mcp.resources import TaskReader
 from broker.protocols.mcp.resume import Resumed, StreamOf, derived_id, stream_name
 from broker.protocols.mcp.rpc import (
     INVALID_PARAMS,
@@ -34,7 +35,6 @@ from broker.protocols.mcp.rpc import (
     to_mcp,
 )
 from broker.protocols.mcp.signing import Signer, digest_of
-from broker.protocols.mcp.tasks import TaskReader
 from broker.protocols.mcp.tools import (
     ANSWER,
     CANCEL,

@@ -1,18 +1,22 @@
-"""Resources: executions as transcripts, and what their agents made."""
+"""What is read: executions as tasks, as transcripts, and what their agents made."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from redis.asyncio import Redis
+
 from broker.executions.commands import Commands
-from broker.executions.types import ExecutionSummary
+from broker.executions.types import ExecutionState, ExecutionSummary
 from broker.protocols.mcp.content import URI, contents
+from broker.protocols.mcp.questions import Asked
 from broker.protocols.mcp.rpc import Json
-from broker.protocols.mcp.tasks import TaskReader
+from broker.protocols.mcp.tasks import detailed
 from broker.protocols.mcp.transcript import MEDIA_TYPE, transcript
 from emitter.errors import UnknownExecution
+from emitter.wire.ids import EXECUTION_ID, parse_event_id
 from emitter.wire.keys import Owner
 
 PAGE = 50
@@ -45,6 +49,28 @@ class Named(NamedTuple):
 def named(uri: str) -> Named | None:
     match = _URI.match(uri)
     return None if match is None else Named(match[1], None if match[2] is None else unquote(match[2]))
+
+
+class TaskReader:
+    """Reads. Raises `UnknownExecution`, and redis errors."""
+
+    def __init__(self, redis: Redis, commands: Commands, ttl_ms: int | None) -> None:
+        self._redis: Any = redis
+        self._commands = commands
+        self.ttl_ms = ttl_ms
+
+    async def task(self, owner: Owner, task_id: str, asked: Asked) -> Json:
+        state = await self.state(owner, task_id)
+        return detailed(state, asked, created_ms=await self._created_ms(owner, state), ttl_ms=self.ttl_ms)
+
+    async def state(self, owner: Owner, execution_id: str) -> ExecutionState:
+        if not EXECUTION_ID.match(execution_id):
+            raise UnknownExecution(execution_id[:64])
+        return await self._commands.state(owner, execution_id, with_stack=False)
+
+    async def _created_ms(self, owner: Owner, state: ExecutionState) -> int:
+        created = await self._redis.zscore(owner.index, state.execution_id)
+        return int(created) if created is not None else parse_event_id(state.cursor).ms
 
 
 class Resources:

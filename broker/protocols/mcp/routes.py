@@ -18,8 +18,8 @@ from broker.http.gateway import READS, Gateway, check_shape
 from broker.log.history import History
 from broker.protocols.mcp.caller import Caller, LiveAgents, Method, base_of
 from broker.protocols.mcp.calls import Answers, Calls
-from broker.protocols.mcp.listening import Listening
-from broker.protocols.mcp.methods import SESSION, Methods
+from broker.protocols.mcp.methods import SESSION, Listening, Methods
+from broker.protocols.mcp.resources import TaskReader
 from broker.protocols.mcp.resume import read_id
 from broker.protocols.mcp.rpc import (
     INVALID_REQUEST,
@@ -35,7 +35,6 @@ from broker.protocols.mcp.rpc import (
     response,
     to_mcp,
 )
-from broker.protocols.mcp.tasks import TaskReader
 from broker.protocols.mcp.versions import METADATA, is_modern, legacy_client, modern_client
 
 SCOPES = ("executions:read", "executions:write")

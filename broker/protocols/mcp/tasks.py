@@ -1,20 +1,13 @@
-"""Executions as tasks (extension io.modelcontextprotocol/tasks). Pure, but for `TaskReader`."""
+"""Executions as tasks (extension io.modelcontextprotocol/tasks). Pure."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from redis.asyncio import Redis
-
-from broker.executions.commands import Commands
 from broker.executions.types import ExecutionState
 from broker.protocols.mcp.content import call_result, protocol_error, status_message
 from broker.protocols.mcp.questions import Asked
 from broker.protocols.mcp.rpc import Json
 from broker.protocols.times import timestamp
-from emitter.errors import UnknownExecution
-from emitter.wire.ids import EXECUTION_ID, parse_event_id
-from emitter.wire.keys import Owner
+from emitter.wire.ids import parse_event_id
 
 POLL_MS = 2000
 STATES = {"completed": "completed", "failed": "completed", "cancelled": "cancelled"}
@@ -54,25 +47,3 @@ def detailed(state: ExecutionState, asked: Asked, *, created_ms: int, ttl_ms: in
         prompts = "; ".join(each.prompt for each in state.open_inputs)
         return task | {"statusMessage": f"waits for an answer that this client cannot be asked for: {prompts}"}
     return task
-
-
-class TaskReader:
-    """Reads. Raises `UnknownExecution`, and redis errors."""
-
-    def __init__(self, redis: Redis, commands: Commands, ttl_ms: int | None) -> None:
-        self._redis: Any = redis
-        self._commands = commands
-        self.ttl_ms = ttl_ms
-
-    async def task(self, owner: Owner, task_id: str, asked: Asked) -> Json:
-        state = await self.state(owner, task_id)
-        return detailed(state, asked, created_ms=await self._created_ms(owner, state), ttl_ms=self.ttl_ms)
-
-    async def state(self, owner: Owner, execution_id: str) -> ExecutionState:
-        if not EXECUTION_ID.match(execution_id):
-            raise UnknownExecution(execution_id[:64])
-        return await self._commands.state(owner, execution_id, with_stack=False)
-
-    async def _created_ms(self, owner: Owner, state: ExecutionState) -> int:
-        created = await self._redis.zscore(owner.index, state.execution_id)
-        return int(created) if created is not None else parse_event_id(state.cursor).ms
