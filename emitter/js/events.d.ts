@@ -8,7 +8,7 @@ export interface Activity {
   message: string;
 }
 
-/** An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types. */
+/** An agent as its workers announce it. `input_schema` is a JSON Schema of `params`; modes are media types; examples are tasks, in which braces are for the user to fill in. */
 export interface AgentInfo {
   name: string;
   description?: string;
@@ -17,6 +17,7 @@ export interface AgentInfo {
   inputModes?: readonly string[];
   outputModes?: readonly string[];
   acceptsMessages?: boolean;
+  examples?: readonly string[];
 }
 
 export interface AgentList {
@@ -425,14 +426,15 @@ export interface Failure {
   stack: string | null;
 }
 
-/** Exactly one per input: the first answer wins. */
+/** Exactly one per input: the first answer wins. `declined`: the person does not want to answer; of an approval the value is then false. */
 export interface InputReceived {
   inputId: string;
   by: string;
   value?: unknown;
+  declined?: boolean;
 }
 
-/** Exactly one per input: the first answer wins. */
+/** Exactly one per input: the first answer wins. `declined`: the person does not want to answer; of an approval the value is then false. */
 export interface InputReceivedEvent {
   type: "input:received";
   executionId: string;
