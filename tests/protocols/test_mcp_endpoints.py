@@ -30,6 +30,7 @@ from emitter.store import announcements
 from emitter.store.announcements import AgentInfo, Example, WorkerInfo
 from emitter.wire import keys
 from emitter.wire.ids import now_ms
+from emitter.wire.record import Field
 from tests.edges import Answer, Author, Connection, EdgeProcess, call, edges, eventually, request, token_for
 
 MODERN = "2026-07-28"
@@ -196,6 +197,14 @@ async def test_tools_for_executions(two_edges: list[EdgeProcess], author: Author
     assert "no such execution" in await tool("get_execution", executionId="ex_none")
     listed = await tool("list_executions", limit=1)
     assert [each["executionId"] for each in listed["executions"]] == [turn.id]
+    assert "takes no messages" in await tool("send_message", executionId=turn.id, text="faster")
+    await author.redis.hset(author.owner.execution(turn.id).record, Field.ACCEPTS, "1")
+    assert "text or data" in await tool("send_message", executionId=turn.id, text="")
+    for _ in range(2):  # a repeat is the same message
+        sent = await tool("send_message", executionId=turn.id, text="faster", messageId="m1", mode="interrupt")
+        assert (sent["messageId"], sent["state"]) == ("m1", "queued")
+    state = await call(two_edges[0].port, "GET", f"/api/agent/executions/{turn.id}", author.token)
+    assert [(said["text"], said["mode"]) for said in state.body["userMessages"]] == [("faster", "interrupt")]
     assert (await tool("cancel_execution", executionId=turn.id))["executionId"] == turn.id
 
 

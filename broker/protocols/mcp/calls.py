@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from broker.base.fairness import FairSemaphore
 from broker.base.problem import Problem
 from broker.executions.decoding import decode_entry
+from broker.executions.message_types import MessageRequest
 from broker.executions.types import ExecuteRequest, ExecutionState, InputRequest
 from broker.http.gateway import Gateway, idempotency_key
 from broker.log.history import History
@@ -41,6 +42,7 @@ from broker.protocols.mcp.tools import (
     GET,
     LIST,
     MAX_WAIT_SECONDS,
+    SEND,
     WAIT,
     agent_of,
     repeated_in_headers,
@@ -106,6 +108,7 @@ class Calls:
         self._own: dict[str, Callable[[Caller, Json], Awaitable[Json]]] = {
             GET: self._get,
             ANSWER: self._answer,
+            SEND: self._send,
             CANCEL: self._cancel,
             LIST: self._list,
         }
@@ -277,6 +280,14 @@ class Calls:
         given = InputRequest(input_id=input_id, value=value, declined=declined)
         await self._gateway.answer(caller.request, caller.identity, execution_id, given)
         return structured_result({"executionId": execution_id, "inputId": input_id, "answered": True})
+
+    async def _send(self, caller: Caller, arguments: Json) -> Json:
+        caller.require_write()
+        execution_id = _execution(arguments)
+        said = {name: value for name, value in arguments.items() if name != "executionId"}
+        given = msgspec.convert(said, MessageRequest)
+        answer = await self._gateway.send_message(caller.request, caller.identity, execution_id, given)
+        return structured_result(msgspec.to_builtins(answer))
 
     async def _cancel(self, caller: Caller, arguments: Json) -> Json:
         caller.require_write()

@@ -127,6 +127,8 @@ def to_mcp(error: Exception) -> McpError | None:
             return error
         case errors.UnknownExecution():
             return McpError(INVALID_PARAMS, "there is no such execution")
+        case errors.NotSteerable() | errors.TooManyMessages():
+            return McpError(INVALID_PARAMS, str(error)[:MAX_TEXT])
         case errors.UnknownInput() | errors.AlreadyAnswered() | errors.ExecutionEnded() | errors.ExecutionExists():
             return McpError(INVALID_PARAMS, str(error)[:MAX_TEXT])
         case errors.PayloadTooLarge() | errors.InvalidEvent() | msgspec.MsgspecError():

@@ -31,7 +31,7 @@ def _tool(name: str, title: str, description: str, properties: Json, required: l
 
 
 WAIT, GET, ANSWER = "wait_for_execution", "get_execution", "answer_input"
-CANCEL, LIST = "cancel_execution", "list_executions"
+SEND, CANCEL, LIST = "send_message", "cancel_execution", "list_executions"
 MAX_WAIT_SECONDS = 45
 OWN: Mapping[str, Json] = {
     WAIT: _tool(
@@ -69,6 +69,23 @@ OWN: Mapping[str, Json] = {
             "declined": {"type": "boolean", "description": "true, in place of a value, if the user will not answer"},
         },
         ["executionId"],
+        {"destructiveHint": False, "openWorldHint": False},
+    ),
+    SEND: _tool(
+        SEND,
+        "Send a message",
+        "Say something to an agent at work, if it takes messages: it reads it before its next step.",
+        {
+            "executionId": _EXECUTION,
+            "text": {"type": "string", "description": "what the user says"},
+            "mode": {
+                "type": "string",
+                "enum": ["queue", "interrupt"],
+                "description": "interrupt: stop what the agent is doing, where it allows that",
+            },
+            "messageId": {"type": "string", "description": "a repeat with the same id is the same message"},
+        },
+        ["executionId", "text"],
         {"destructiveHint": False, "openWorldHint": False},
     ),
     CANCEL: _tool(
