@@ -44,9 +44,10 @@ class MessageResponse(_Response, frozen=True):
 
 
 class MessageList(_Response, frozen=True):
-    """In the order in which they were sent."""
+    """In the order in which they were sent. `accepts_messages`: whether one more would be accepted now."""
 
     messages: list[UserMessageState]
+    accepts_messages: bool
 
 
 class TakenMessage(_Response, frozen=True):

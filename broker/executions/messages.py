@@ -35,7 +35,7 @@ from emitter.wire.user_messages import read_message
 
 log = structlog.get_logger("broker")
 
-_FACTS = Selection(Field.STATE, Field.ATTEMPT, Field.MESSAGES, Field.INBOX)
+_FACTS = Selection(Field.STATE, Field.AGENT, Field.ACCEPTS, Field.ATTEMPT, Field.MESSAGES, Field.INBOX)
 
 
 class Messages:
@@ -110,9 +110,10 @@ class Messages:
         facts = _FACTS.read(await self._redis.hmget(key, *_FACTS.names))
         if not facts.exists:
             raise UnknownExecution(execution_id)
+        accepts = not facts.has_ended and await self._is_steerable(facts)
         number, _, inbox_of = facts.message_counts
         if not number:
-            return MessageList(messages=[])
+            return MessageList(messages=[], accepts_messages=accepts)
         numbers = Selection(*(f"{Field.ORDER}{place}" for place in range(1, number + 1)))
         ids = list(numbers.read(await self._redis.hmget(key, *numbers.names)).message_order.values())
         each = Selection(*(prefix + id_ for id_ in ids for prefix in (Field.MESSAGE, Field.DROPPED)))
@@ -123,7 +124,8 @@ class Messages:
                 _shown(found.message_bodies[id_], _state(id_, id_ in waiting, found.dropped_messages, facts))
                 for id_ in ids
                 if id_ in found.message_bodies
-            ]
+            ],
+            accepts_messages=accepts,
         )
 
     async def _read(self, owner: Owner, execution_id: str, message_id: str) -> ExecutionRecord:

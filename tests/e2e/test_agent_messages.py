@@ -465,9 +465,12 @@ async def test_messages_are_taken_over_http(stand: Stand) -> None:
     started = {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "attempt": 1}}
     assert (await stand.call("POST", events, started)).status == 202
     assert (await stand.send("ex_http", "early")).status == 409
+    listed = "executions/ex_http/messages"
+    assert (await stand.call("GET", listed)).body == {"messages": [], "acceptsMessages": False}
     take = "executions/ex_http/messages/take"
     empty = await stand.call("POST", take, {})
     assert (empty.status, empty.body["messages"]) == (200, [])
+    assert (await stand.call("GET", listed)).body == {"messages": [], "acceptsMessages": True}
     waiting = asyncio.create_task(stand.call("POST", take, {"waitSeconds": 20, "takeId": "t1"}, edge=1))
     await asyncio.sleep(0.3)
     began = asyncio.get_running_loop().time()
@@ -484,6 +487,7 @@ async def test_messages_are_taken_over_http(stand: Stand) -> None:
     assert [each["text"] for each in second.body["messages"]] == ["two"]
     complete = {"type": "execution:complete", "data": {"result": None, "duration": 1}}
     assert (await stand.call("POST", events, complete)).status == 202
+    assert (await stand.call("GET", listed)).body["acceptsMessages"] is False
     ended = await stand.call("POST", take, {})
     assert (ended.status, slug(ended)) == (409, "ended")
 

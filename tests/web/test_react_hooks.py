@@ -251,6 +251,25 @@ async def test_cancel(probes: Probes, complaints: Complaints) -> None:
 
 
 @newest
+async def test_a_page_talks_to_the_agent(probes: Probes, complaints: Complaints) -> None:
+    """A message waits, is withdrawn, or reaches the agent; what becomes of it is in the state; a refusal is an error."""
+    complaints.allow("status of 409")
+    await probes.show(execution(agent="listener"))
+    await probes.until("seen.run")
+    await probes.now("seen.run.startExecution('x')")
+    await probes.until("seen.run.state?.thinking.length === 1")
+    assert await probes.now("seen.run.sendMessage({text: 'a mistake', messageId: 'm1'})")
+    assert await probes.now("seen.run.withdrawMessage('m1')")
+    assert await probes.now("seen.run.sendMessage({text: 'now', mode: 'interrupt'})")
+    await probes.until("seen.run.state.userMessages.map(each => each.state).join() === 'dropped,taken'")
+    assert await probes.now("seen.run.sendMessage('stop')")
+    await probes.until("seen.run.state.status === 'completed'")
+    assert await probes.now("seen.run.state.result") == ["now", "stop"]
+    assert not await probes.now("seen.run.sendMessage('late')")
+    assert await probes.until("seen.run.error?.status") == 409
+
+
+@newest
 async def test_what_goes_wrong_is_an_error_to_show(probes: Probes, complaints: Complaints) -> None:
     """Nothing raises: a refused request, an agent that failed and a stream that cannot be had are `error`, until the
     next request; a page may follow another execution, or none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from emitter import Context
+from emitter import Context, Interrupted
 from emitter.demo import agents
 
 __all__ = ["agents"]
@@ -87,3 +87,20 @@ async def delegator(context: Context) -> Any:
     asker = await context.start("asker", "May I?", key="asked")
     await context.start("sleeper", "Sleep")
     return await asker.result()
+
+
+@agents.agent("listener", "Works until it is interrupted, then hears people until `stop`", accepts_messages=True)
+async def listener(context: Context) -> list[str]:
+    heard = []
+    await context.emitter.thinking("I work")
+    try:
+        async with context.interruptible():
+            await asyncio.sleep(60)
+    except Interrupted as interrupted:
+        heard.append(interrupted.message.text or "")
+    async for message in context.messages():
+        heard.append(message.text or "")
+        await context.emitter.text(f"Heard {message.text}. ")
+        if message.text == "stop":
+            break
+    return heard

@@ -86,6 +86,16 @@ export class RuncastClient {
     /** Decline to answer an `input:required`: an approval is refused, and the agent hears of any other. @param {string}
      * executionId @param {string} inputId @returns {Promise<wire.InputResponse>} */
     decline(executionId: string, inputId: string): Promise<wire.InputResponse>;
+    /** Say something to the running agent. A request without an answer is repeated with the same `messageId`: the agent
+     * hears it once. @param {string} executionId @param {string | wire.MessageRequest} message a text, or more
+     * @returns {Promise<wire.MessageResponse>} */
+    sendMessage(executionId: string, message: string | wire.MessageRequest): Promise<wire.MessageResponse>;
+    /** What people have said to the agent, and whether it takes more. @param {string} executionId
+     * @returns {Promise<wire.MessageList>} */
+    messages(executionId: string): Promise<wire.MessageList>;
+    /** Withdraw a message that the agent has not taken; otherwise it is refused with 409. Repeating this has no effect.
+     * @param {string} executionId @param {string} messageId @returns {Promise<wire.MessageResponse>} */
+    withdrawMessage(executionId: string, messageId: string): Promise<wire.MessageResponse>;
     /** The agents of the live workers. @returns {Promise<wire.AgentList>} */
     agents(): Promise<wire.AgentList>;
     /** A ticket that opens one stream: of this execution, or the feed. @param {string} [executionId]

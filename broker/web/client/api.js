@@ -165,6 +165,27 @@ export class RuncastClient {
     return this.#json("POST", executionPath(executionId) + "/input", { body: { inputId, declined: true } });
   }
 
+  /** Say something to the running agent. A request without an answer is repeated with the same `messageId`: the agent
+   * hears it once. @param {string} executionId @param {string | wire.MessageRequest} message a text, or more
+   * @returns {Promise<wire.MessageResponse>} */
+  sendMessage(executionId, message) {
+    const body = { messageId: newKey(), ...(typeof message === "string" ? { text: message } : message) };
+    return retried(() => this.#json("POST", executionPath(executionId) + "/messages", { body }));
+  }
+
+  /** What people have said to the agent, and whether it takes more. @param {string} executionId
+   * @returns {Promise<wire.MessageList>} */
+  messages(executionId) {
+    return this.#json("GET", executionPath(executionId) + "/messages");
+  }
+
+  /** Withdraw a message that the agent has not taken; otherwise it is refused with 409. Repeating this has no effect.
+   * @param {string} executionId @param {string} messageId @returns {Promise<wire.MessageResponse>} */
+  withdrawMessage(executionId, messageId) {
+    const path = `${executionPath(executionId)}/messages/${encodeURIComponent(messageId)}`;
+    return retried(() => this.#json("DELETE", path));
+  }
+
   /** The agents of the live workers. @returns {Promise<wire.AgentList>} */
   agents() {
     return this.#json("GET", "/api/agent/agents");

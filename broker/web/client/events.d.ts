@@ -523,6 +523,28 @@ export interface MessageDeltaEvent {
   data: MessageDelta;
 }
 
+/** In the order in which they were sent. `accepts_messages`: whether one more would be accepted now. */
+export interface MessageList {
+  messages: readonly UserMessageState[];
+  acceptsMessages: boolean;
+}
+
+/** What a person says to the running agent: a text, or data, or both. */
+export interface MessageRequest {
+  text?: string;
+  data?: unknown;
+  /** id of a message, unique in its execution */
+  messageId?: string;
+  mode?: "interrupt" | "queue";
+}
+
+export interface MessageResponse {
+  /** id of an execution, unique per user */
+  executionId: string;
+  messageId: string;
+  state: "dropped" | "queued";
+}
+
 /** What was said. `interrupted`: the execution failed or was cancelled before the message was complete. `parent_id` is the call in which a sub-agent said it: that is no part of the state's `text`. */
 export interface MessageState {
   messageId: string;

@@ -48,6 +48,9 @@ export function useAgentSSE(executionId: string | null | undefined, { onEvent, m
  *   request; the new execution's id, null if it failed. An execution that was shown before continues, unwatched
  * @property {(reason?: string) => Promise<boolean>} cancelExecution whether the execution will be cancelled
  * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this answer was accepted
+ * @property {(message: string | MessageRequest) => Promise<boolean>} sendMessage whether the message waits for the
+ *   agent; `state.userMessages` says what becomes of it
+ * @property {(messageId: string) => Promise<boolean>} withdrawMessage whether the agent will not take it
  * @property {(executionId: string | null) => void} followExecution show this execution; null: none. Nothing is
  *   cancelled
  * @property {boolean} isStarting
@@ -56,7 +59,8 @@ export function useAgentSSE(executionId: string | null | undefined, { onEvent, m
  * @property {Error | null} error of the last request, the stream (both `RuncastError`) or the agent (`ExecutionFailed`)
  */
 /**
- * Start an execution, watch it, answer its inputs, cancel it. The execution continues when the component unmounts.
+ * Start an execution, watch it, answer its inputs, talk to its agent, cancel it. The execution continues when the
+ * component unmounts.
  *
  * @param {SharedWatchOptions & {
  *   agent?: string,
@@ -152,6 +156,15 @@ export type ExecutionControls = {
      */
     answerInput: (inputId: string, value: unknown) => Promise<boolean>;
     /**
+     * whether the message waits for the
+     * agent; `state.userMessages` says what becomes of it
+     */
+    sendMessage: (message: string | MessageRequest) => Promise<boolean>;
+    /**
+     * whether the agent will not take it
+     */
+    withdrawMessage: (messageId: string) => Promise<boolean>;
+    /**
      * show this execution; null: none. Nothing is
      * cancelled
      */
@@ -208,5 +221,6 @@ import { ExecutionFailed } from "./outcome.js";
 import type { ExecutionState } from "./events.js";
 import type { Status } from "./stream.js";
 import type { ExecuteRequest } from "./events.js";
+import type { MessageRequest } from "./events.js";
 import type { FeedItem } from "./execution-list.js";
 import type { ExecutionNode } from "./events.js";

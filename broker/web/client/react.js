@@ -7,7 +7,7 @@
  * zustand: `useAgentStore` is in `@runcast/client/store`.
  *
  * @import { ReactNode } from "react"
- * @import { ExecuteRequest, ExecutionNode, ExecutionState, StreamEvent } from "./events.js"
+ * @import { ExecuteRequest, ExecutionNode, ExecutionState, MessageRequest, StreamEvent } from "./events.js"
  * @import { TokenFunction } from "./api.js"
  * @import { FeedItem } from "./execution-list.js"
  * @import { RefCounted, SharedWatchOptions, TransportOptions } from "./ref-count.js"
@@ -108,6 +108,9 @@ export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, f
  *   request; the new execution's id, null if it failed. An execution that was shown before continues, unwatched
  * @property {(reason?: string) => Promise<boolean>} cancelExecution whether the execution will be cancelled
  * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput whether this answer was accepted
+ * @property {(message: string | MessageRequest) => Promise<boolean>} sendMessage whether the message waits for the
+ *   agent; `state.userMessages` says what becomes of it
+ * @property {(messageId: string) => Promise<boolean>} withdrawMessage whether the agent will not take it
  * @property {(executionId: string | null) => void} followExecution show this execution; null: none. Nothing is
  *   cancelled
  * @property {boolean} isStarting
@@ -117,7 +120,8 @@ export function useAgentSSE(executionId, { onEvent, mode, identity, workerUrl, f
  */
 
 /**
- * Start an execution, watch it, answer its inputs, cancel it. The execution continues when the component unmounts.
+ * Start an execution, watch it, answer its inputs, talk to its agent, cancel it. The execution continues when the
+ * component unmounts.
  *
  * @param {SharedWatchOptions & {
  *   agent?: string,
@@ -145,6 +149,8 @@ export function useAgentExecution({ agent, executionId: given = null, ...options
       cancelExecution: (/** @type {string | undefined} */ reason) => requests.cancel(client, reason),
       answerInput: (/** @type {string} */ inputId, /** @type {unknown} */ value) =>
         requests.answer(client, inputId, value),
+      sendMessage: (/** @type {string | MessageRequest} */ message) => requests.say(client, message),
+      withdrawMessage: (/** @type {string} */ messageId) => requests.withdraw(client, messageId),
       followExecution: (/** @type {string | null} */ executionId) => {
         requests.follow(executionId);
         setOwn((before) => ({ ...before, ...NO_REQUEST, executionId }));

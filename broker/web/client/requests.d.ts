@@ -1,9 +1,9 @@
 /**
- * Requests of a page about one execution: start, cancel, answer. No function raises: an error is part of the state that
- * the page shows. This module uses no framework.
+ * Requests of a page about one execution: start, cancel, answer, messages. No function raises: an error is part of the
+ * state that the page shows. This module uses no framework.
  *
  * @import { RuncastClient } from "./api.js"
- * @import { ExecuteRequest } from "./events.js"
+ * @import { ExecuteRequest, MessageRequest } from "./events.js"
  */
 /**
  * @typedef {object} RequestState
@@ -42,6 +42,20 @@ export class Requests {
      * @param {unknown} value
      */
     answer(client: RuncastClient, inputId: string, value: unknown): Promise<boolean>;
+    /**
+     * Whether the message waits for the agent.
+     *
+     * @param {RuncastClient} client
+     * @param {string | MessageRequest} message
+     */
+    say(client: RuncastClient, message: string | MessageRequest): Promise<boolean>;
+    /**
+     * Whether the agent will not take the message.
+     *
+     * @param {RuncastClient} client
+     * @param {string} messageId
+     */
+    withdraw(client: RuncastClient, messageId: string): Promise<boolean>;
     #private;
 }
 export type RequestState = {
@@ -58,3 +72,4 @@ export type RequestState = {
 };
 import type { RuncastClient } from "./api.js";
 import type { ExecuteRequest } from "./events.js";
+import type { MessageRequest } from "./events.js";

@@ -1,9 +1,9 @@
 /**
- * Requests of a page about one execution: start, cancel, answer. No function raises: an error is part of the state that
- * the page shows. This module uses no framework.
+ * Requests of a page about one execution: start, cancel, answer, messages. No function raises: an error is part of the
+ * state that the page shows. This module uses no framework.
  *
  * @import { RuncastClient } from "./api.js"
- * @import { ExecuteRequest } from "./events.js"
+ * @import { ExecuteRequest, MessageRequest } from "./events.js"
  */
 
 /**
@@ -74,6 +74,28 @@ export class Requests {
   async answer(client, inputId, value) {
     const executionId = this.#executionId;
     return executionId !== null && this.#send(client.answer(executionId, inputId, value));
+  }
+
+  /**
+   * Whether the message waits for the agent.
+   *
+   * @param {RuncastClient} client
+   * @param {string | MessageRequest} message
+   */
+  async say(client, message) {
+    const executionId = this.#executionId;
+    return executionId !== null && this.#send(client.sendMessage(executionId, message));
+  }
+
+  /**
+   * Whether the agent will not take the message.
+   *
+   * @param {RuncastClient} client
+   * @param {string} messageId
+   */
+  async withdraw(client, messageId) {
+    const executionId = this.#executionId;
+    return executionId !== null && this.#send(client.withdrawMessage(executionId, messageId));
   }
 
   /** @param {Promise<unknown>} request @param {number} [expected] HTTP status that is no error */

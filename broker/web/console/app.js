@@ -82,6 +82,7 @@ class App {
       n: visit(() => go("/new")),
       o: visit(() => go("/ops")),
       a: page((view) => view.answer()),
+      m: page((view) => view.write()),
       p: page((view) => view.togglePause()),
       r: page((view) => view.toggleRaw()),
       l: page((view) => view.follow()),

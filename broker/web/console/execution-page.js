@@ -13,6 +13,7 @@ import { Filter } from "./filter.js";
 import { STATES, isOver, plural, whole } from "./format.js";
 import { icon } from "./icons.js";
 import { OpenInputs } from "./inputs.js";
+import { MessageLine } from "./message-line.js";
 import { EventRing, rawRow, wordsOf as rawWordsOf } from "./raw-events.js";
 import { rowView } from "./rows.js";
 import { line } from "./text.js";
@@ -95,6 +96,10 @@ export class ExecutionPage {
     this._inputs.focus();
   }
 
+  write() {
+    this._messages.focus();
+  }
+
   // --- the page ---
 
   _build() {
@@ -161,6 +166,7 @@ export class ExecutionPage {
       (inputId) => this._page.client.decline(id, inputId),
       this._clock,
     );
+    this._messages = new MessageLine(this._page, id);
     this._details = new Details(id, {
       onCopy: () => this._actions.copy(id, "Id copied"),
       onArtifact: (artifact) => this._showArtifact(artifact),
@@ -183,6 +189,7 @@ export class ExecutionPage {
           this._rawRows.node,
           this._paused,
           this._inputs.node,
+          this._messages.node,
         ),
         this._details.node,
       ),
@@ -273,6 +280,7 @@ export class ExecutionPage {
     this._banner.show(status, Date.now());
     this._details.show(state, status, this._ring.count);
     this._inputs.show(state.openInputs);
+    this._messages.show(state);
     const isUnderWay = isBegun(state) && !isOver(state.status);
     this._cancelButton.hidden = !isUnderWay;
     this._pauseButton.hidden = !isUnderWay && !this._isPaused;

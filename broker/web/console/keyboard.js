@@ -10,6 +10,7 @@ const HELP = [
   ["/", "Filter the timeline, or the list if it has the focus"],
   ["n", "New execution"],
   ["a", "Go to the open input"],
+  ["m", "Write a message to the agent"],
   ["p", "Pause or resume the display"],
   ["l", "Jump to the latest"],
   ["r", "Switch between timeline and raw events"],

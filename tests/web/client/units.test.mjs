@@ -446,17 +446,21 @@ describe("RuncastClient", () => {
 
   test("sends the documented requests", async () => {
     const client = new RuncastClient({ baseUrl: url(), token: "t" });
-    script = Array.from({ length: 7 }, () => [200, {}, {}]);
+    script = Array.from({ length: 11 }, () => [200, {}, {}]);
     await client.executions({ state: "running", limit: 5 });
     await client.events("a/b", { after: "1-2" });
     await client.cancel("x", "why");
     await client.answer("x", "i", { a: 1 });
     await client.ticket("x");
     await client.ticket();
+    await client.sendMessage("x", "shorter");
+    await client.sendMessage("x", { data: 1, mode: "interrupt", messageId: "m" });
+    await client.messages("x");
+    await client.withdrawMessage("x", "m");
     const lines = await client.exportEvents("x");
     assert.equal((await lines.getReader().read()).value, "{}");
     assert.deepEqual(
-      seen.map(({ method, url: path, body }) => `${method} ${path} ${body}`.trim()),
+      seen.map(({ method, url: path, body }) => `${method} ${path} ${body}`.trim().replace(/[0-9a-f]{32}/, "KEY")),
       [
         "GET /api/agent/executions?state=running&limit=5",
         "GET /api/agent/executions/a%2Fb/events?after=1-2",
@@ -464,9 +468,13 @@ describe("RuncastClient", () => {
         'POST /api/agent/executions/x/input {"inputId":"i","value":{"a":1}}',
         'POST /api/agent/stream-tickets {"executionId":"x"}',
         "POST /api/agent/stream-tickets {}",
+        'POST /api/agent/executions/x/messages {"messageId":"KEY","text":"shorter"}',
+        'POST /api/agent/executions/x/messages {"messageId":"m","data":1,"mode":"interrupt"}',
+        "GET /api/agent/executions/x/messages",
+        "DELETE /api/agent/executions/x/messages/m",
         "GET /api/agent/executions/x/events",
       ],
     );
-    assert.equal(seen[6].accept, "application/x-ndjson");
+    assert.equal(seen[10].accept, "application/x-ndjson");
   });
 });

@@ -25,13 +25,15 @@ function Story({ executionId }: { executionId: string | null }) {
   const text: string = useAgentStore((store) => store.text);
   const names: string[] = useAgentStore((store) => store.tools.map((tool) => tool.toolName));
   const client: RuncastClient = useRuncast();
+  const said: Promise<boolean> = run.sendMessage({ text: "shorter", mode: "interrupt" });
+  const ids: Promise<string> = said.then(() => client.sendMessage("ex_1", "shorter")).then((sent) => sent.messageId);
   // @ts-expect-error: the state is null until something is known of an execution
   watched.state.status;
   // @ts-expect-error: there is no such slice
   useAgentStore((store) => store.thoughts);
   return (
     <button onClick={() => run.startExecution({ task: text, params: { pace: 0 } })} disabled={run.isExecuting}>
-      {names} {executions[0]?.openInputs[0]?.prompt} {watched.status.phase} {client.baseUrl} {run.error?.message} {below}
+      {names} {run.state?.userMessages.length} {executions[0]?.openInputs[0]?.prompt} {watched.status.phase} {client.baseUrl} {run.error?.message} {below}
     </button>
   );
 }
