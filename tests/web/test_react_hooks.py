@@ -252,7 +252,7 @@ async def test_cancel(probes: Probes, complaints: Complaints) -> None:
 
 @newest
 async def test_a_page_talks_to_the_agent(probes: Probes, complaints: Complaints) -> None:
-    """A message waits, is withdrawn, or reaches the agent; what becomes of it is in the state; a refusal is an error."""
+    """A message waits, is withdrawn, or reaches the agent; what becomes of it is in the state; no refusal raises."""
     complaints.allow("status of 409")
     await probes.show(execution(agent="listener"))
     await probes.until("seen.run")
