@@ -142,6 +142,10 @@ class EdgeClient:
         body = {"inputId": input_id, "declined": True}
         return await self._call("POST", execution_path(execution_id) + "/input", body)
 
+    async def messages(self, execution_id: str) -> dict[str, Any]:
+        """What people have said to the agent, and whether it takes more: {messages, acceptsMessages}."""
+        return await self._call("GET", execution_path(execution_id) + "/messages")
+
     async def get(self, execution_id: str) -> dict[str, Any]:
         """The execution's folded state."""
         return await self._call("GET", execution_path(execution_id))

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("agent")
     each.add_argument("task")
     each.add_argument("--params", type=json.loads, metavar="JSON", help="the agent's parameters, a JSON object")
-    each.add_argument("--follow", action="store_true", help="watch it to its end; exit with its status")
+    each.add_argument("--follow", action="store_true", help="watch it to its end, and talk to it; exit with its status")
     _edge_arguments(each)
     each.set_defaults(command=_run)
 

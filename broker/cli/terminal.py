@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.control import Control
 from rich.live import Live
 from rich.segment import ControlType
@@ -33,6 +33,7 @@ from broker.cli.client import (
 from broker.cli.eventsource import ClientEvent
 from broker.cli.lines import clean, short
 from broker.cli.transcript import Transcript
+from broker.cli.writer import Writer
 from emitter.events import InputRequired
 from emitter.wire.ids import EventId
 
@@ -41,6 +42,8 @@ REPLAY: Mapping[str, str] = {"compact": "true"}
 FRAME_SECONDS = 0.125
 PLANNED_ENDS = ("aged", "draining")
 """Reasons of `stream:end` after which a reconnect is part of the day's work and not worth a line."""
+MAY_ACCEPT = ("stream:live", "execution:queued", "execution:started")
+"""Events after which an agent may take messages that took none before."""
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -64,13 +67,15 @@ async def watch(
 ) -> int:
     """Show the execution of this id (or the feed) until it ends, across lost connections.
 
-    What the agent asks is asked here when `stdin` (default: the process's) and the console are terminals. Returns the
-    exit status: 0 completed, 1 failed, 130 cancelled. Raises what `EdgeClient.follow` raises.
+    When `stdin` (default: the process's) and the console are terminals, what the agent asks is asked here, and a line
+    that is typed becomes a message to an agent that takes messages. Returns the exit status: 0 completed, 1 failed, 130
+    cancelled. Raises what `EdgeClient.follow` raises.
     """
     many = isinstance(target, Feed)
     transcript = Transcript(many=many, plain=not console.is_terminal, answer_hint=_hint(api))
     path, params = (FEED_PATH, target.params) if isinstance(target, Feed) else (stream_path(target), REPLAY)
-    asker = None if isinstance(target, Feed) else _asker(api, target, console, stdin or sys.stdin)
+    person = None if isinstance(target, Feed) else _person(console, stdin or sys.stdin)
+    asker = Asker(api, str(target), console, person) if person else None
     async with (
         _Screen(console, transcript, asker) as screen,
         contextlib.aclosing(api.follow(path, cursor, params=params, on_link=screen.on_link)) as events,
@@ -88,10 +93,11 @@ def _hint(api: EdgeClient) -> str:
     return f"answer with: curl -X POST {url} -H \"Authorization: Bearer $RUNCAST_TOKEN\" -d '{{body}}'"
 
 
-def _asker(api: EdgeClient, execution_id: str, console: Console, stdin: TextIO) -> Asker | None:
+def _person(console: Console, stdin: TextIO) -> TextIO | None:
+    """Where somebody types who sees the console."""
     with contextlib.suppress(ValueError, OSError):  # a closed or replaced stdin asks nobody
         if console.is_terminal and stdin.isatty():
-            return Asker(api, execution_id, console, stdin)
+            return stdin
     return None
 
 
@@ -102,6 +108,7 @@ class _Screen:
         self._console = console
         self._transcript = transcript
         self._asker = asker
+        self._writer: Writer | None = None
         self._live: Live | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._lost = False
@@ -110,6 +117,8 @@ class _Screen:
         self._caught_up = False
 
     async def __aenter__(self) -> _Screen:
+        if self._asker is not None:
+            self._writer = self._asker.writer(lambda line: self._print([line]))
         if self._console.is_terminal:
             self._ticker = asyncio.create_task(self._tick(), name="terminal-live")
         return self
@@ -122,6 +131,8 @@ class _Screen:
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
+        if self._writer is not None:
+            await self._writer.stop()
         self._pause()
 
     def show(self, event: ClientEvent) -> None:
@@ -137,6 +148,8 @@ class _Screen:
         self._print(lines)
         if asker is not None:
             asker.look(self._pause)
+            if self._writer is not None and event.type in MAY_ACCEPT:
+                self._writer.look()
 
     def on_link(self, link: Link) -> None:
         if isinstance(link, ConnectionLost):
@@ -172,6 +185,8 @@ class _Screen:
     # --- the live part ---
 
     def _pause(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -190,8 +205,15 @@ class _Screen:
                     redirect_stderr=False,
                 )
                 self._live.start()
-            now_ms = time.time_ns() // 1_000_000
-            self._live.update(self._transcript.live(now_ms, self._console.width), refresh=True)
+            if self._writer is not None:
+                self._writer.take()
+            self._live.update(self._shown(), refresh=True)
+
+    def _shown(self) -> Group:
+        width = self._console.width
+        line = None if self._writer is None else self._writer.line(width)
+        under_way = self._transcript.live(time.time_ns() // 1_000_000, width)
+        return Group(under_way, *([] if line is None else [line]))
 
 
 class Asker:
@@ -207,6 +229,10 @@ class Asker:
         self._reading: InputRequired | None = None
         self._task: asyncio.Task[None] | None = None
         self._abandoned: list[asyncio.Task[None]] = []
+
+    def writer(self, say: Callable[[Text], None]) -> Writer:
+        """For what the same person says to the agent unasked."""
+        return Writer(self._api, self.execution_id, self._stdin, say)
 
     @property
     def busy(self) -> bool:

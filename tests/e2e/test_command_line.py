@@ -1,8 +1,10 @@
-"""`runcast ls`, `answer` and `cancel`, against an edge and a worker."""
+"""`runcast ls`, `answer`, `cancel`, and what is typed at `run --follow`, against an edge and a worker."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -64,3 +66,54 @@ async def test_an_execution_is_listed_answered_and_cancelled(redis_url: str) -> 
             assert (await runcast("cancel", "ex_nothing"))[0] == 1
         finally:
             worker.close()
+
+
+async def test_a_person_types_while_a_run_is_followed(redis_url: str) -> None:
+    """In a terminal of their own: a line reaches the agent, `!` interrupts it, and the run ends with its status."""
+    master, slave = pty.openpty()
+    with edge(redis_url) as started:
+        worker = WorkerProcess(redis_url, "message_agents:agents", HERE, grace_seconds=0)
+        try:
+            async with asyncio.timeout(20):
+                while not (await call(started.port, "GET", "/api/agent/agents", ALICE)).body["agents"]:
+                    await asyncio.sleep(0.05)
+            url = f"http://127.0.0.1:{started.port}"
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "broker", "run", "patient", "work", "--follow", "--url", url, "--token", ALICE),
+                cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            )  # fmt: skip
+            os.close(slave)
+            shown = Shown(master)
+            await shown.until("a message to the agent")
+            os.write(master, "one\n!stop, pl\x7flease\n".encode())
+            async with asyncio.timeout(30):
+                assert await process.wait() == 0
+            await shown.until("completed")
+            assert "interrupted: stop, please" in shown.text
+            assert "one" in shown.text
+        finally:
+            worker.close()
+            os.close(master)
+
+
+class Shown:
+    """What a terminal was given to show."""
+
+    def __init__(self, master: int) -> None:
+        self.text = ""
+        self._master = master
+        self._more = asyncio.Event()
+        asyncio.get_running_loop().add_reader(master, self._read)
+
+    def _read(self) -> None:
+        try:
+            self.text += os.read(self._master, 65536).decode(errors="replace")
+        except OSError:  # nobody writes any more
+            asyncio.get_running_loop().remove_reader(self._master)
+        self._more.set()
+
+    async def until(self, text: str) -> None:
+        async with asyncio.timeout(30):
+            while text not in self.text:
+                self._more.clear()
+                await self._more.wait()

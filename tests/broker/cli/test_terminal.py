@@ -6,19 +6,21 @@ import asyncio
 import io
 import os
 import pty
+import termios
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from broker.cli.client import ApiError, Conflict, Connected, ConnectionLost, EdgeClient, Link
+from broker.cli.client import ApiError, Conflict, Connected, ConnectionLost, EdgeClient, EdgeUnreachable, Link
 from broker.cli.eventsource import ClientEvent
 from broker.cli.lines import LINES, clean, seconds, short
 from broker.cli.terminal import Feed, parse_answer, prompt_for, read_line, watch
 from broker.cli.transcript import _HANDLERS, MAX_SPECIALISTS, Transcript
+from broker.cli.writer import Draft
 from emitter import events as ev
-from emitter.events import InputRequired
+from emitter.events import InputRequired, MessageMode
 from emitter.wire.ids import EventId
 
 
@@ -324,6 +326,10 @@ class FakeApi(EdgeClient):
         self.refusals: list[Exception] = []
         self.answered = asyncio.Event()
         self.paths: list[tuple[str, dict[str, str]]] = []
+        self.accepts = False
+        self.said: list[tuple[str, str]] = []
+        self.message_ids: set[str | None] = set()
+        self.heard = asyncio.Event()
 
     async def follow(
         self,
@@ -349,6 +355,19 @@ class FakeApi(EdgeClient):
         self.answered.set()
         if self.refusals:
             raise self.refusals.pop(0)
+        return {}
+
+    async def messages(self, execution_id: str) -> dict[str, Any]:
+        return {"messages": [], "acceptsMessages": self.accepts}
+
+    async def send_message(
+        self, execution_id: str, text: str, *, mode: MessageMode = "queue", message_id: str | None = None
+    ) -> dict[str, Any]:
+        self.said.append((mode, text))
+        self.message_ids.add(message_id)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.heard.set()
         return {}
 
     async def get(self, execution_id: str) -> dict[str, Any]:
@@ -446,9 +465,14 @@ class Keyboard:
     def __init__(self) -> None:
         self._master, slave = pty.openpty()
         self.stdin = os.fdopen(slave, "r")
+        self._mode = termios.tcgetattr(self.stdin.fileno())
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
+
+    def is_as_before(self) -> bool:
+        """Whether the terminal edits lines and echoes, as it did at first."""
+        return termios.tcgetattr(self.stdin.fileno()) == self._mode
 
     def close(self) -> None:
         self.stdin.close()
@@ -569,6 +593,108 @@ async def test_being_cancelled_leaves_the_terminal_in_order(keyboard: Keyboard) 
     with pytest.raises(asyncio.CancelledError):
         await watching
     assert output(shown).count("\x1b[?25l") == output(shown).count("\x1b[?25h")
+
+
+# --- messages to the agent -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "lines", "left"),
+    [
+        ("shorter\n", ["shorter"], ""),
+        ("a\rb\nc", ["a", "b"], "c"),
+        ("wrong\x7f\x7fte\n", ["wrote"], ""),
+        ("one two three\x17\x17four", [], "one four"),
+        ("all of it\x15none", [], "none"),
+        ("le\x1b[Dft\x1bOP\x1b[3~!\x04\x01", [], "left!"),
+        ("Grüße 🎉\n", ["Grüße 🎉"], ""),
+        ("\x7f\x17\x15\n", [""], ""),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_line_is_edited(typed: str, lines: list[str], left: str, size: int) -> None:
+    """However the bytes come: keys that delete do so, other keys and halves of characters leave nothing behind."""
+    draft, given = Draft(), typed.encode()
+    whole = [line for at in range(0, len(given), size) for line in draft.feed(given[at : at + size])]
+    assert (whole, draft.text) == (lines, left)
+
+
+async def test_what_is_typed_becomes_a_message(keyboard: Keyboard) -> None:
+    """If the agent takes messages: shown while it is typed, sent at Enter; `!` interrupts, and empty lines are none."""
+    api = FakeApi()
+    api.accepts = True
+    interrupted = asyncio.Event()
+    api.script = (LIVE, interrupted, DONE)
+    shown = console(terminal=True)
+    watching = asyncio.create_task(watch(api, "ex_1", shown, stdin=keyboard.stdin))
+    await shows(shown, "a message to the agent")
+    keyboard.type("\nshorter")
+    await shows(shown, "» shorter")
+    assert api.said == []
+    keyboard.type(", please\n! stop now \n!\n")
+    async with asyncio.timeout(5):
+        while len(api.said) < 2:
+            await asyncio.sleep(0.005)
+    interrupted.set()
+    assert await watching == 0
+    assert api.said == [("queue", "shorter, please"), ("interrupt", "stop now")]
+    assert keyboard.is_as_before()
+
+
+async def test_a_message_that_cannot_be_sent_is_shown(keyboard: Keyboard) -> None:
+    """After an answer that was lost it is repeated under its id; a refusal is said, with the text."""
+    api = FakeApi()
+    api.accepts = True
+    api.refusals = [EdgeUnreachable("http://edge", "gone"), ApiError(429, {"detail": "50 messages wait"})]
+    api.script = (LIVE, api.heard, DONE)
+    shown = console(terminal=True)
+    watching = asyncio.create_task(watch(api, "ex_1", shown, stdin=keyboard.stdin))
+    await shows(shown, "a message to the agent")
+    keyboard.type("one\n")
+    await shows(shown, "not sent (429: 50 messages wait): one")
+    keyboard.type("two\n")
+    assert await watching == 0
+    assert api.said == [("queue", "one"), ("queue", "one"), ("queue", "two")]
+    assert len(api.message_ids) == 2
+
+
+async def test_a_question_comes_before_a_message(keyboard: Keyboard) -> None:
+    """While one is open the line belongs to it; half a message that was typed before it is there again afterwards."""
+    api, go = FakeApi(), asyncio.Event()
+    api.accepts = True
+    answered = event("input:received", inputId="in_1", by="me", value=True)
+    api.script = (LIVE, go, ASKED, api.answered, answered, api.heard, DONE)
+    shown = console(terminal=True)
+    watching = asyncio.create_task(watch(api, "ex_1", shown, stdin=keyboard.stdin))
+    await shows(shown, "a message to the agent")
+    keyboard.type("half a ")
+    await shows(shown, "» half a")
+    go.set()
+    await shows(shown, "y/n > ")
+    assert keyboard.is_as_before()
+    keyboard.type("y\n")
+    await api.answered.wait()
+    before = output(shown).count("» half a")
+    await shows(shown, "» half a", before + 1)
+    keyboard.type("message\n")
+    assert await watching == 0
+    assert api.answers == [("ex_1", "in_1", True)]
+    assert api.said == [("queue", "half a message")]
+
+
+async def test_an_agent_that_takes_no_messages_leaves_the_keyboard_alone(keyboard: Keyboard) -> None:
+    """Nothing is read, and nothing sent."""
+    api, go = FakeApi(), asyncio.Event()
+    api.script = (LIVE, event("progress", progress=42), go, DONE)
+    shown = console(terminal=True)
+    watching = asyncio.create_task(watch(api, "ex_1", shown, stdin=keyboard.stdin))
+    await shows(shown, "42 %", times=2)
+    keyboard.type("hello\n")
+    assert keyboard.is_as_before()
+    go.set()
+    assert await watching == 0
+    assert api.said == []
+    assert await read_line(keyboard.stdin) == "hello\n"
 
 
 async def test_the_bar_is_drawn_and_taken_away() -> None:
