@@ -85,7 +85,7 @@ async def test_a_person_types_while_a_run_is_followed(redis_url: str) -> None:
             os.close(slave)
             shown = Shown(master)
             await shown.until("a message to the agent")
-            os.write(master, "one\n!stop, pl\x7flease\n".encode())
+            os.write(master, b"one\n!stop, pl\x7flease\n")
             async with asyncio.timeout(30):
                 assert await process.wait() == 0
             await shown.until("completed")
