@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
+from broker.executions.attachments import Attachment
 from broker.executions.types import MAX_TASK, ExecutionId, UserMessageState, _Request, _Response
 from emitter.events import MessageMode
 from emitter.values import MAX_DEPTH, Millis, is_deeper
@@ -64,3 +69,21 @@ class TakeResponse(_Response, frozen=True):
 
     execution_id: ExecutionId
     messages: list[TakenMessage]
+
+
+def message_id_of(given: str) -> str:
+    """The id of another protocol's message as one of ours: itself, or a digest if it does not match `MESSAGE_ID`."""
+    if re.fullmatch(MESSAGE_ID, given):
+        return given
+    return "msg_" + hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def message_of(
+    given_id: str, text: str, data: dict[str, Any], attachments: Sequence[Attachment], *, interrupts: bool = False
+) -> MessageRequest:
+    """The message of another protocol's client: its files are `attachments` in the data. Raises
+    `msgspec.ValidationError`."""
+    files = {"attachments": msgspec.to_builtins(list(attachments))} if attachments else {}
+    found: dict[str, Any] = {"messageId": message_id_of(given_id), "mode": "interrupt" if interrupts else "queue"}
+    found |= ({"text": text} if text else {}) | ({"data": data | files} if data or files else {})
+    return msgspec.convert(found, MessageRequest)

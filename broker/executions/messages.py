@@ -73,6 +73,10 @@ class Messages:
                 raise
         return answer
 
+    async def has(self, owner: Owner, execution_id: str, message_id: str) -> bool:
+        """Whether a message with this id was sent to the execution."""
+        return message_id in (await self._read(owner, execution_id, message_id)).message_bodies
+
     async def is_steerable(self, owner: Owner, execution_id: str) -> bool:
         """Whether a message to this execution would be taken: it has not ended, and what runs it takes messages."""
         record = await self._read(owner, execution_id, "-")

@@ -165,7 +165,13 @@ out.asked = { state: asked.states.at(-1), prompt: asked.prompt };
 out.mismatch = await errorOf(() => follow(client, request("perhaps", null, about(asked.task))));
 out.answered = (await follow(other, request("Yes!", null, about(asked.task)))).outcome();
 
+const working = await follow(client, request("t", "listener"), (seen) => seen.kinds.length === 2);
+const said = request("shorter", null, about(working.task));
+for (const each of [client, other]) await follow(each, said, () => true); // the second is a repeat
+out.steered = (await follow(other, request("stop", null, about(working.task)))).outcome();
+
 const begun = await follow(client, request("t", "sleeper"), (seen) => seen.kinds.length === 2);
+out.deaf = await errorOf(() => follow(client, request("x", null, about(begun.task))));
 const rest = new Seen();
 const withCursor = { serviceParameters: { "Last-Event-ID": begun.cursor } };
 for await (const event of other.resubscribeTask(one(begun.task.id), withCursor)) {

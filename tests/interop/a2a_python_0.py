@@ -157,7 +157,17 @@ async def main():
         out["mismatch"] = await error_of_stream(follow(client, params("perhaps", **about)))
         out["answered"] = (await follow(other, params("Yes!", **about))).outcome()
 
+        working = await follow(client, params("t", "listener"), lambda seen: len(seen.kinds) == 2)
+        about = {"taskId": working.task.id, "contextId": working.task.context_id}
+        said = params("shorter", **about)
+        for each in (client, other):  # the second is a repeat
+            await follow(each, said, lambda seen: True)
+        out["steered"] = (await follow(other, params("stop", **about))).outcome()
+
         begun = await follow(client, params("t", "sleeper"), lambda seen: len(seen.kinds) == 2)
+
+        about = {"taskId": begun.task.id, "contextId": begun.task.context_id}
+        out["deaf"] = await error_of_stream(follow(client, params("x", **about)))
 
         async def cancel():
             request = CancelTaskRequest(id="c", params=TaskIdParams(id=begun.task.id))

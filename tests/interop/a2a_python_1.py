@@ -136,7 +136,16 @@ async def main():
         out["mismatch"] = await error_of(follow(client, message("perhaps", **about)))
         out["answered"] = (await follow(other, message("Yes!", **about))).outcome()
 
+        working = await follow(client, message("t", "listener"), lambda seen: len(seen.kinds) == 2)
+        about = {"task_id": working.task.id, "context_id": working.task.context_id}
+        said = message("shorter", **about)
+        for each in (client, other):  # the second is a repeat
+            await follow(each, said, lambda seen: True)
+        out["steered"] = (await follow(other, message("stop", **about))).outcome()
+
         begun = await follow(client, message("t", "sleeper"), lambda seen: len(seen.kinds) == 2)
+        about = {"task_id": begun.task.id, "context_id": begun.task.context_id}
+        out["deaf"] = await error_of(follow(client, message("x", **about)))
         parameters = {"Last-Event-ID": begun.cursor}
         rest = Seen()
         subscription = other.subscribe(

@@ -80,3 +80,16 @@ async def rememberer(context: Context) -> str:
 async def keeper(context: Context) -> dict[str, Any]:
     """Gives back what it was given."""
     return {"task": context.task, "messages": context.params.get("messages", [])}
+
+
+@agents.agent("listener", accepts_messages=True)
+async def listener(context: Context) -> dict[str, Any]:
+    """Repeats what it hears, until it hears `stop`."""
+    heard = []
+    await context.emitter.status("listening", "I listen")
+    async for message in context.messages():
+        heard.append(message.text)
+        await context.emitter.text(f"Heard {message.text}. ")
+        if message.text == "stop":
+            break
+    return {"heard": heard}

@@ -94,8 +94,13 @@ def check(toured: dict[str, Any], *, resumes: bool = True, names_files: bool = T
     answered = toured["answered"]
     assert (answered["first"], answered["states"][-1]) == ("task", "completed")
     assert sorted(answered["artifacts"].values(), key=str) == ["Before. After.", {"approved": True}]
+    steered = toured["steered"]
+    assert (steered["first"], steered["states"][-1]) == ("task", "completed")
+    assert steered["artifacts"]["runcast:result"] == {"heard": ["shorter", "stop"]}
+    assert "Heard shorter. Heard stop. " in steered["artifacts"].values()
     assert toured["cancelled"] == "canceled"
     for name, wanted in (
+        ("deaf", "UnsupportedOperation|-32004"),
         ("mismatch", "InvalidParams|RequestMalformed|-32602"),
         ("missing", "TaskNotFound|-32001"),
         ("ended", "TaskNotCancelable|-32002"),

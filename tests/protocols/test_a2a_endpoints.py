@@ -588,6 +588,41 @@ async def test_answers_that_are_none(two_edges: list[EdgeProcess], author: Autho
     assert (await refused())["code"] == -32004
 
 
+@pytest.mark.parametrize("old", [True, False])
+async def test_a_message_to_a_task_at_work(
+    two_edges: list[EdgeProcess], redis: Redis, author: Author, old: bool
+) -> None:
+    """If its agent takes messages it reaches the agent, once however often it is sent, and becomes history; a repeat is
+    no answer to a question that came meanwhile, and no error after the end."""
+    await redis.zadd(keys.AGENTS_STEERABLE, {"manual": now_ms()})
+    task, agent = await begun(two_edges[0], author, STARTED)
+    waiting = {"blocking": False} if old else {"returnImmediately": True}
+    said = message("shorter", old=old, taskId=task["id"], contextId=task["contextId"])
+    params = {"message": said, "metadata": {"mode": "interrupt"}, "configuration": waiting}
+
+    async def sent(edge_: EdgeProcess) -> Any:
+        answer = await rpc(edge_, author, "send", params, old=old)
+        return answer if old else answer["task"]
+
+    shown = await sent(two_edges[0])
+    assert shown["status"]["state"] == ("working" if old else "TASK_STATE_WORKING")
+    assert [(each["messageId"], each["parts"][0]["text"]) for each in shown["history"]][1:] == [
+        (said["messageId"], "shorter")
+    ]
+    async with streaming(two_edges[1], author, "stream", params, old=old) as response:
+        await agent.write(ASK)
+        first, *_, last = await results(response)
+    assert (first if old else first["task"])["status"]["state"] == shown["status"]["state"]
+    assert (last if old else last["statusUpdate"])["status"]["state"] in ("input-required", "TASK_STATE_INPUT_REQUIRED")
+    assert (await sent(two_edges[1]))["status"]["state"] in ("input-required", "TASK_STATE_INPUT_REQUIRED")
+    await agent.write(DONE)
+    assert (await sent(two_edges[1]))["status"]["state"] in ("completed", "TASK_STATE_COMPLETED")
+    stored = [json.loads(event.data)["data"] for event in await agent.log() if event.type == "user:message"]
+    assert stored == [{"messageId": said["messageId"], "text": "shorter", "by": author.user, "mode": "interrupt"}]
+    types = [event.type for event in await agent.log()]
+    assert "input:received" not in types
+
+
 async def test_a_second_question_settles(two_edges: list[EdgeProcess], author: Author) -> None:
     """Who answers one of two questions gets the task at once, which still waits."""
     other = InputRequired(input_id="j", prompt="And?", kind="text")

@@ -11,10 +11,11 @@ import pytest
 
 from broker.base.problem import Problem
 from broker.executions.conversations import Turn
+from broker.executions.message_types import message_id_of
 from broker.protocols.a2a import errors as a2a_errors
 from broker.protocols.a2a.codec import Codec, encode, milliseconds
 from broker.protocols.a2a.errors import A2AError, to_a2a
-from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of
+from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, question_for, request_of, said_of
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Send, TextPart
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v03_rest import V03Rest
@@ -416,7 +417,22 @@ def test_which_question() -> None:
     assert question_for(both, said(TextPart(text="x"), metadata={"inputId": "j"})).input_id == "j"
     other = said(TextPart(text="x"), metadata={"inputId": "k"})
     assert refusal(question_for, both, other) is a2a_errors.INVALID_PARAMS
-    assert refusal(question_for, [], said(TextPart(text="x"))) is a2a_errors.UNSUPPORTED
+    assert question_for([], said(TextPart(text="x"))) is None
+
+
+def test_a_message_to_the_agent_at_work() -> None:
+    """Its text, its data and its files; an id that is none of ours becomes a digest, the same each time."""
+    file = FilePart(url="https://files.example.com/a.pdf", media_type="application/pdf", filename="a.pdf")
+    given = said(TextPart(text="look"), DataPart(data={"n": 1}), file, metadata={"mode": "interrupt"})
+    one = said_of(given)
+    attachment = {"url": "https://files.example.com/a.pdf", "mediaType": "application/pdf", "name": "a.pdf"}
+    assert (one.text, one.data, one.mode) == ("look", {"n": 1, "attachments": [attachment]}, "interrupt")
+    assert one.message_id == message_id_of(given.message.message_id)
+    assert said_of(said(TextPart(text="look"), metadata={"mode": "fast"})).mode == "queue"
+    assert message_id_of("a-uuid") == "a-uuid"
+    assert message_id_of("ä b") == message_id_of("ä b") != message_id_of("ä c")
+    with pytest.raises(msgspec.ValidationError):
+        said_of(said(TextPart(text="")))
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from aiohttp import web
 from broker.auth.permissions import require
 from broker.executions import conversations
 from broker.executions.conversations import Past
+from broker.executions.message_types import message_id_of
 from broker.executions.types import InputRequest
 from broker.http.gateway import Gateway, idempotency_key
 from broker.live.rendering import Rendering
@@ -23,12 +24,20 @@ from broker.protocols.a2a.errors import (
     UNSUPPORTED,
     A2AError,
 )
-from broker.protocols.a2a.inbound import answer_of, context_of, conversation_of, declines, question_for, request_of
-from broker.protocols.a2a.model import ListTasks, Send, TaskQuery
+from broker.protocols.a2a.inbound import (
+    answer_of,
+    context_of,
+    conversation_of,
+    declines,
+    question_for,
+    request_of,
+    said_of,
+)
+from broker.protocols.a2a.model import ListTasks, Message, Send, TaskQuery
 from broker.protocols.a2a.projection import TaskProjection
 from broker.protocols.a2a.renderer import SettledTask, TaskStream
 from broker.protocols.a2a.tasks import Reached, Tasks
-from emitter.errors import ExecutionEnded, ExecutionExists
+from emitter.errors import ExecutionEnded, ExecutionExists, NotSteerable
 from emitter.events import TERMINAL_STATES
 from emitter.wire.ids import EventId, parse_event_id
 from emitter.wire.webhooks import Webhook
@@ -49,7 +58,8 @@ class Handlers:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     async def send(self, call: Call, send: Send, *, streams: bool) -> web.StreamResponse:
-        """A message, to start a task or to answer one. Raises `A2AError` and what `Gateway` does."""
+        """A message, to start a task, to answer one, or to the agent at work on one. Raises `A2AError` and what
+        `Gateway` does."""
         require(call.identity, "executions:write")
         hooks = self._pushes.hooks(call, send.push)
         if not (streams or send.blocking):
@@ -119,11 +129,16 @@ class Handlers:
         opening = await self._tasks.opening(owner, message.task_id)
         if message.context_id not in (None, opening.context_id):
             raise A2AError(INVALID_PARAMS, "the task is of another context", contextId=opening.context_id)
+        if await self._commands.messages.has(owner, opening.task_id, message_id_of(message.message_id)):
+            return await self._until_said(call, opening.task_id, message)  # a repeat
         async with self._gateway.folding(call.identity):
             state = await self._commands.state(owner, opening.task_id, with_stack=False)
         if state.status in TERMINAL_STATES:
             raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
         question = question_for(state.open_inputs, send)
+        if question is None:
+            await self._pushes.add(call, opening.task_id, hooks)
+            return await self._say(call, send, opening.task_id)
         if declines(message):
             answer = InputRequest(input_id=question.input_id, declined=True)
         else:
@@ -133,6 +148,22 @@ class Handlers:
         async with self._gateway.folding(call.identity):
             return await self._tasks.read(
                 owner, opening.task_id, lambda projection: question.input_id in projection.answered
+            )
+
+    async def _say(self, call: Call, send: Send, task_id: str) -> TaskProjection:
+        """A message to the agent at work, and the task up to it."""
+        said = said_of(send, max_bytes=self._gateway.max_conversation_bytes)
+        try:
+            await self._gateway.send_message(call.request, call.identity, task_id, said)
+        except NotSteerable as error:
+            raise A2AError(UNSUPPORTED, "the task is at work, and its agent takes no messages") from error
+        return await self._until_said(call, task_id, send.message)
+
+    async def _until_said(self, call: Call, task_id: str, message: Message) -> TaskProjection:
+        message_id = message_id_of(message.message_id)
+        async with self._gateway.folding(call.identity):
+            return await self._tasks.read(
+                call.identity.owner, task_id, lambda projection: projection.last_said == message_id
             )
 
     # --- tasks -------------------------------------------------------------------------------------------------------

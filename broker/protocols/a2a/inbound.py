@@ -10,9 +10,10 @@ import msgspec
 
 from broker.executions.attachments import Found, Taken, Unfit, as_file, collect, held, label_of, linked
 from broker.executions.conversations import Turn, given, room_for_files
+from broker.executions.message_types import MessageRequest, message_of
 from broker.executions.types import ExecuteRequest
 from broker.protocols.a2a.codec import MAX_CONTEXT_CHARS, encode, is_text, text_of
-from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, UNSUPPORTED, A2AError
+from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
 from broker.protocols.a2a.model import DataPart, FilePart, Message, Part, Send, TextPart
 from emitter.events import InputRequired
 from emitter.store.answers import misfit
@@ -138,18 +139,31 @@ def _file(part: Part) -> Taken:
     raise Unfit("a data part is no file")
 
 
+# --- a message to the agent at work ----------------------------------------------------------------------------------
+
+
+def said_of(send: Send, *, max_bytes: int = MAX_CONVERSATION_BYTES) -> MessageRequest:
+    """What the message says to the agent: its text, and as data its data parts and files. With `metadata.mode`
+    `interrupt` it interrupts. Raises `A2AError`, `Problem` 413, 422, `msgspec.ValidationError`."""
+    text = text_in(send.message)
+    files = [found.attachment for found in files_in(send.message, room_for_files(text, [], max_bytes))]
+    interrupts = _named(send, "mode") == "interrupt"
+    return message_of(send.message.message_id, text, _params(send.message), files, interrupts=interrupts)
+
+
 # --- an answer -------------------------------------------------------------------------------------------------------
 
 
-def question_for(open_inputs: Sequence[InputRequired], send: Send) -> InputRequired:
-    """The question that a message answers: the one it names (`metadata.inputId`), or the oldest. Raises `A2AError`."""
+def question_for(open_inputs: Sequence[InputRequired], send: Send) -> InputRequired | None:
+    """The question that a message answers: the one it names (`metadata.inputId`), or the oldest; None if none is open.
+    Raises `A2AError`."""
     wanted = _named(send, "inputId")
     for question in open_inputs:
         if wanted in (None, question.input_id):
             return question
     if wanted is not None:
         raise A2AError(INVALID_PARAMS, "the task waits for no such input", inputId=str(wanted))
-    raise A2AError(UNSUPPORTED, "the task is at work and waits for no answer")
+    return None
 
 
 def declines(message: Message) -> bool:

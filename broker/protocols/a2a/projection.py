@@ -130,6 +130,8 @@ class TaskProjection(TaskView):
             return None
         kind = type(event)
         was_streamed = kind is events.MessageComplete and self._was_streamed(event)
+        if isinstance(event, events.UserMessage):
+            self.last_said = event.message_id
         if self._history is not None:
             self._remember(id_, event, self._history)
         if kind in FOLDED or self._state == "submitted":  # whatever a log begins with: it may not say that it began

@@ -56,6 +56,8 @@ class TaskView:
         self.first = 0
         """The ordinal with which the log began."""
         self.last = START
+        self.last_said: str | None = None
+        """The id of the last message that a person sent to the agent at work."""
         self._fold = Fold(opening.task_id, max_bytes=max_bytes)
         self._state: TaskState = "submitted"
         self._history: History | None = History()
@@ -168,9 +170,11 @@ class TaskView:
     # --- history ---
 
     def _remember(self, id_: EventId, event: events.Event, history: History) -> None:
-        """Add the first message, and each input with its answer."""
+        """Add the first message, each input with its answer, and each message to the agent at work."""
         if not history.messages:
             self._begin(event, history)
+        if isinstance(event, events.UserMessage):
+            history.add(texts.said(self.task_id, self.context_id, event), len(encode(event)))
         if not isinstance(event, events.InputReceived):
             return
         asked = self._fold.inputs.get(event.input_id)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from broker.protocols.a2a.model import EVENTS_EXTENSION, DataPart, Message, TextPart, as_object
+from broker.protocols.a2a.model import EVENTS_EXTENSION, DataPart, Message, Part, TextPart, as_object
 from emitter import events
 from emitter.wire.envelope import Envelope
 
@@ -88,4 +88,19 @@ def answer(task_id: str, context_id: str, id_: str, received: events.InputReceiv
         context_id=context_id,
         parts=(part,),
         metadata={"inputId": received.input_id, "by": received.by},
+    )
+
+
+def said(task_id: str, context_id: str, event: events.UserMessage) -> Message:
+    """What somebody said to the agent at work."""
+    parts: tuple[Part, ...] = () if event.text is None else (TextPart(text=event.text),)
+    if event.data is not None:
+        parts += (DataPart(data=msgspec.Raw(msgspec.json.encode(as_object(event.data)))),)
+    return Message(
+        role="user",
+        message_id=event.message_id,
+        task_id=task_id,
+        context_id=context_id,
+        parts=parts,
+        metadata={"by": event.by, "mode": event.mode},
     )
