@@ -15,8 +15,8 @@ from emitter.events import State
 
 ROOTS = (
     "Event", "ExecutionState", "ExecutionNode", "ExecuteRequest", "ExecuteResponse", "ExecutionList", "EventPage",
-    "CancelResponse", "InputResponse", "MessageRequest", "MessageResponse", "MessageList", "TicketResponse", "AgentList",
-    "Problem", "OpsSnapshot",
+    "CancelResponse", "InputResponse", "MessageRequest", "MessageResponse", "MessageList", "TicketResponse",
+    "AgentList", "Problem", "OpsSnapshot",
     *(control.__name__ for control in CONTROL_EVENTS.values()),
 )  # fmt: skip
 """What the browser's client takes and gives; what these refer to comes with them."""

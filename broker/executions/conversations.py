@@ -173,6 +173,7 @@ def _before(said: list[ExecutionSummary], message_id: str | None) -> list[Execut
 def _turns(state: ExecutionState, summary: ExecutionSummary, params: dict[str, Any]) -> list[Turn]:
     answer = state.text or (state.result if isinstance(state.result, str) else "")
     question = [asked(state.task, summary.metadata or {}, params)] if state.task else []
+    question += [Turn("user", said.text) for said in state.user_messages if said.text and said.state != "dropped"]
     return [*question, Turn("assistant", answer)] if answer else question
 
 

@@ -223,6 +223,35 @@ const scenes = {
     return { seen };
   },
 
+  /** Two messages to the agent at work, with or without leaving the stream of the answer before; the last one twice. */
+  async steer() {
+    const bodies = [];
+    const chat = page({ fetch: (url, init) => (bodies.push(init.body), fetch(url, init)) });
+    const turns = [chat.sendMessage({ text: given.text })];
+    const leave = async () => given.stops && (await chat.stop(), await turns.at(-1));
+    await chat.until((message) => message?.parts?.some((part) => part.type === "data-status"));
+    await leave();
+    turns.push(chat.sendMessage({ text: "shorter" }));
+    const says = (text) => chat.until((message) => message?.parts?.some((part) => part.text?.includes(text)));
+    await says("Heard shorter.");
+    await leave();
+    turns.push(chat.sendMessage({ text: "stop" }));
+    await Promise.all(turns);
+    const headers = { Authorization: `Bearer ${given.token}`, "Content-Type": "application/json" };
+    const again = await fetch(`${given.edges[1]}/api/agent/chat`, { method: "POST", headers, body: bodies.at(-1) });
+    return { ...shown(chat), again: await again.text() };
+  },
+
+  /** A message that is not for the agent at work. */
+  async unsteered() {
+    const chat = page();
+    chat.sendMessage({ text: given.text });
+    await chat.until((message) => message?.parts?.some((part) => part.type === "data-status"));
+    chat.sendMessage({ text: "another" }, { body: { steer: false } });
+    await chat.until((message, { messages }) => message.parts.some((part) => part.type === "data-status") && messages.length === 4);
+    return shown(chat);
+  },
+
   /** Watches a chat whose events the test writes itself: says when it is in, and what it has in the end. */
   async watch() {
     const chat = page({ messages: given.messages });

@@ -234,6 +234,38 @@ async def test_a_conversation(page: Page, last_only: bool) -> None:
     assert {execution["conversationId"] for execution in executions} == {"chat-1"}
 
 
+@pytest.mark.parametrize("stops", [True, False])
+async def test_a_message_to_the_agent_at_work(page: Page, stops: bool) -> None:
+    """What a page sends while its agent works reaches the agent, and the answer goes on in a message of its own, in the
+    order of the chat; the same request again is no other message, and shows that answer."""
+    seen = await page.scene("steer", agent="listener", stops=stops)
+    assert (seen["status"], seen.get("error")) == ("ready", None)
+    (execution,) = await page.executions()
+    path = f"/api/agent/executions/{execution['executionId']}"
+    state = (await call(page.site.edges[0].port, "GET", path, page.token)).body
+    assert state["result"] == {"heard": ["shorter", "stop"]}
+    asked = [message for message in seen["messages"] if message["role"] == "user"]
+    assert [message["messageId"] for message in state["userMessages"]] == [message["id"] for message in asked[1:]]
+    assert [message["role"] for message in seen["messages"]] == ["user", "assistant"] * 3
+    answers = seen["messages"][1::2]
+    assert [message["id"] for message in answers] == [
+        execution["executionId"], *(f"{execution['executionId']}-{message['id']}" for message in asked[1:])
+    ]  # fmt: skip
+    assert text(answers[2]) == "Heard stop. "
+    assert answers[2]["metadata"]["result"] == state["result"]
+    if stops:
+        assert [text(message) for message in answers] == ["", "Heard shorter. ", "Heard stop. "]
+    assert "Heard stop. " in seen["again"]
+    assert "Heard shorter" not in seen["again"]
+
+
+async def test_a_message_that_is_not_for_the_agent_at_work(page: Page) -> None:
+    """With `steer: false` it is a turn of its own, which another execution answers."""
+    seen = await page.scene("unsteered", agent="listener")
+    assert len(await page.executions()) == 2
+    assert [message["role"] for message in seen["messages"]] == ["user", "assistant", "user", "assistant"]
+
+
 async def test_a_repeated_request_starts_nothing_new(page: Page) -> None:
     """The same message sent again shows the same execution from its beginning."""
     seen = (await page.scene("repeat", agent="teller"))["seen"]

@@ -402,7 +402,7 @@ def test_of_many_different_ones_few_are_looked_at() -> None:
     class Asked(AiSdk):
         @property
         def state_key(self) -> Any:
-            asked.append(self._execution_id)
+            asked.append(self.execution_id)
             return super().state_key
 
     for number in range(200):

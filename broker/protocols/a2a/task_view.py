@@ -173,7 +173,7 @@ class TaskView:
         """Add the first message, each input with its answer, and each message to the agent at work."""
         if not history.messages:
             self._begin(event, history)
-        if isinstance(event, events.UserMessage):
+        if isinstance(event, events.UserMessage) and (event.text is not None or event.data is not None):
             history.add(texts.said(self.task_id, self.context_id, event), len(encode(event)))
         if not isinstance(event, events.InputReceived):
             return

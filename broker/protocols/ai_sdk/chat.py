@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from msgspec import Meta
 from broker.base.problem import Problem
 from broker.executions.attachments import MAX_FILES, Found, Taken, Unfit, collect, label_of, linked, referred, too_many
 from broker.executions.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
+from broker.executions.message_types import MessageRequest, message_of
 from broker.executions.types import CancelResponse, ExecuteRequest
 from broker.protocols.ai_sdk.approvals import ApprovalId, Response
 from emitter.wire.ids import EXECUTION_ID, new_execution_id
@@ -134,7 +136,8 @@ class Message(msgspec.Struct, frozen=True):
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A turn of a chat; without an `id`, of one of its own. `agent`, `params` and `metadata` are those of an execute
-    request. `toolApprovals`: approvals are the SDK's own, too (`ai` 6 and 7)."""
+    request. `toolApprovals`: approvals are the SDK's own, too (`ai` 6 and 7). `steer`: false to start an execution even
+    if the chat's agent is at work and takes messages, `interrupt` for a message that interrupts it."""
 
     id: Id | None = None
     messages: list[Message] | None = None
@@ -145,6 +148,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     params: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     tool_approvals: bool = False
+    steer: Any = None
 
     @property
     def responses(self) -> list[Response]:
@@ -154,6 +158,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             return []
         found = [response for part in given[-1].parts if (response := part.response) is not None]
         return [response for response in found if response.id.execution_id == found[-1].id.execution_id]
+
+    @property
+    def may_steer(self) -> bool:
+        """Whether the last message may be for an agent at work."""
+        return self.id is not None and self.steer is not False and self.trigger == "submit-message"
 
 
 class StopResponse(msgspec.Struct, frozen=True):
@@ -268,6 +277,17 @@ def _about(chat: ChatRequest, asked: Message) -> dict[str, Any]:
     if chat.tool_approvals:
         about = {"chat": {**about.get("chat", {}), "toolApprovals": True}}
     return about
+
+
+def said_of(chat: ChatRequest, *, max_bytes: int = MAX_CONVERSATION_BYTES) -> MessageRequest:
+    """The last message as one to the agent at work. Its files and the app's own parts are `attachments` and `parts` in
+    the data. Raises `msgspec.ValidationError`, `Problem` 413, 422."""
+    asked = question(chat)
+    path, text = _path(chat, asked), asked.text
+    own = asked.own(path, is_asked=True)
+    files = [found.attachment for found in asked.files(path, room_for_files(text, own, max_bytes))]
+    data = {"parts": own} if own else {}
+    return message_of(asked.id or secrets.token_hex(12), text, data, files, interrupts=chat.steer == "interrupt")
 
 
 def execution_of(chat: ChatRequest, asked: Message, agent: str | None) -> str | None:

@@ -45,8 +45,10 @@ class Place(NamedTuple):
 class Counted(Renderer):
     """A `Rendering` from a chunk on."""
 
-    def __init__(self, execution_id: str, place: Place, approvals: Approvals | None = None) -> None:
-        super().__init__(execution_id, approvals=approvals)
+    def __init__(
+        self, execution_id: str, place: Place, approvals: Approvals | None = None, *, after: str | None = None
+    ) -> None:
+        super().__init__(execution_id, approvals=approvals, after=after)
         self._tail = place.tail
         self._is_from_start = place.start == 0 or place.tail is not None
         self._ahead = place.start
@@ -76,8 +78,10 @@ class Counted(Renderer):
 class Counting(Renderer):
     """Counts the chunks of a log, to find the last ones. `last` is how many of them are wanted."""
 
-    def __init__(self, execution_id: str, last: int, approvals: Approvals | None = None) -> None:
-        super().__init__(execution_id, approvals=approvals)
+    def __init__(
+        self, execution_id: str, last: int, approvals: Approvals | None = None, *, after: str | None = None
+    ) -> None:
+        super().__init__(execution_id, approvals=approvals, after=after)
         self._last = last
         self._chunks = 1
         """`start` is one."""

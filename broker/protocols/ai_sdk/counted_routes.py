@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -20,7 +21,7 @@ from broker.executions import conversations
 from broker.executions.commands import Commands
 from broker.executions.types import ExecutionSummary
 from broker.http.gateway import READS, Gateway
-from broker.protocols.ai_sdk.approvals import Approvals, are_wanted, parse_run_id
+from broker.protocols.ai_sdk.approvals import AFTER, Approvals, are_wanted, parse_run_id
 from broker.protocols.ai_sdk.chat import conversation_of
 from broker.protocols.ai_sdk.counted import LATER, MAX_FROM_END, NOTHING, Counted, Counting, Place
 from broker.protocols.ai_sdk.renderer import HEADERS
@@ -28,6 +29,14 @@ from emitter.wire.keys import Owner
 
 START_INDEX = re.compile(r"-?[0-9]{1,9}")
 PAUSE_SECONDS = (1.0, 2.0)
+
+
+class Found(NamedTuple):
+    """What is counted: an execution, or of it what follows a message to its agent (`after`)."""
+
+    execution_id: str
+    approvals: Approvals | None
+    after: str | None = None
 
 
 class CountedChats:
@@ -52,26 +61,26 @@ class CountedChats:
         identity = await self._gateway.identify(request, "executions:read", rate=READS)
         async with self._gateway.folding(identity):
             found = await self._find(identity, request.match_info["chatId"])
-            place = None if found is None else await self._place(identity, *found, start)
+            place = None if found is None else await self._place(identity, found, start)
         if found is None or place is None:
             return web.Response(body=NOTHING, headers=HEADERS)
-        execution_id, approvals = found
-        rendering = Counted(execution_id, place, approvals)
-        return await self._gateway.show(request, identity, execution_id, rendering, resumes=True)
+        rendering = Counted(found.execution_id, place, found.approvals, after=found.after)
+        return await self._gateway.show(request, identity, found.execution_id, rendering, resumes=True)
 
-    async def _find(self, identity: Identity, named: str) -> tuple[str, Approvals | None] | None:
+    async def _find(self, identity: Identity, named: str) -> Found | None:
         """The execution of this id, in the view that a POST of it had; or the newest of the chat, whether or not it
         runs: while no other begins, a client that asks again by its chat's id gets the same one."""
         commands, owner = self._gateway.commands, identity.owner
-        if (run := parse_run_id(named)) is not None:
+        run_id, _, after = named.partition(AFTER)
+        if (run := parse_run_id(run_id)) is not None:
             summary = await commands.listing.summary(owner, run[0])
             if summary is not None:
-                return run[0], Approvals(run[1]) if are_wanted(summary.metadata) else None
+                return Found(run[0], Approvals(run[1]) if are_wanted(summary.metadata) else None, after or None)
         newest = await conversations.recent(commands, owner, conversation_of(named), limit=1)
-        return (newest[0].execution_id, await current(commands, owner, newest[0])) if newest else None
+        return Found(newest[0].execution_id, await current(commands, owner, newest[0])) if newest else None
 
-    async def _place(self, identity: Identity, execution_id: str, approvals: Approvals | None, start: int) -> Place:
-        commands, owner = self._gateway.commands, identity.owner
+    async def _place(self, identity: Identity, found: Found, start: int) -> Place:
+        commands, owner, execution_id = self._gateway.commands, identity.owner, found.execution_id
         if start > 0 and not await commands.has_head(owner, execution_id):
             detail = "the oldest events of this execution are gone, and with them the count of its chunks"
             raise Problem(410, "trimmed", detail, path="startIndex")
@@ -79,7 +88,7 @@ class CountedChats:
             return Place(start)
         if start < -MAX_FROM_END:
             return Place.back_to(0, -start)
-        counting = Counting(execution_id, -start, approvals)
+        counting = Counting(execution_id, -start, found.approvals, after=found.after)
         async for entries in commands.pages(owner, execution_id):
             counting.add(entries)
         return counting.place

@@ -72,7 +72,7 @@ class MessageBuilder(Renderer):
         for part, pieces in self._texts.values():
             part["text"] = "".join(pieces)
         parts = self._shown_parts or [{"type": "step-start"}]
-        return UiMessage(self._execution_id, "assistant", parts, self._about or None)
+        return UiMessage(self.execution_id, "assistant", parts, self._about or None)
 
     def _shown(self) -> bytes:
         for frame in with_safe_keys(self._frames):

@@ -1,8 +1,9 @@
 """A log as the UI message stream of the AI SDK (https://ai-sdk.dev, `ai` 5, 6 and 7). Pure.
 
-One execution is one assistant message with the execution's id. Only the chunk types of `ai` 5 are used, but for
-`approvals`: a client ends the stream at an unknown type, and no client sends its version. An event without a part in
-the SDK is a data part. Parts that change keep their id, so that a client replaces them.
+One execution is one assistant message with the execution's id, and what follows a message to the agent at work may be
+another one (`after`). Only the chunk types of `ai` 5 are used, but for `approvals`: a client ends the stream at an
+unknown type, and no client sends its version. An event without a part in the SDK is a data part. Parts that change keep
+their id, so that a client replaces them.
 
 Sent parts cannot be removed. When a retry takes over, the calls of the lost attempt become errors, its data parts
 become `{"superseded": true}`, and a `data-superseded` part follows its void text. A stream that opens after that
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 
 from broker.executions.decoding import decode_shown
-from broker.protocols.ai_sdk.approvals import ApprovalId, Approvals, call, outcome, run_id
+from broker.protocols.ai_sdk.approvals import AFTER, ApprovalId, Approvals, call, outcome, run_id
 from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
 from broker.protocols.ai_sdk.safe_keys import with_safe_keys
 from broker.protocols.kept import Kept
@@ -50,17 +51,23 @@ beginning of a text stays, with an ellipsis."""
 
 class Renderer:
     """A `Rendering` of one execution. `attempt` is the one that it has reached by now; with `approvals` these are the
-    SDK's own."""
+    SDK's own. With `after`, the id of a message to the agent at work, it is of what follows this message, as an
+    assistant message of its own."""
 
     name = "ai_sdk"
     heartbeat = b": hb\n"
     heartbeat_seconds = 10.0
     fill = b""
 
-    def __init__(self, execution_id: str, attempt: int = 1, approvals: Approvals | None = None) -> None:
+    def __init__(
+        self, execution_id: str, attempt: int = 1, approvals: Approvals | None = None, *, after: str | None = None
+    ) -> None:
         self.is_over = False
+        self.execution_id = execution_id
         self._approvals = approvals
-        self._execution_id = execution_id
+        self._message_id = execution_id if after is None else f"{execution_id}-{after}"
+        self._run_id = run_id(execution_id, approvals) if after is None else f"{execution_id}{AFTER}{after}"
+        self._after = after
         self._attempt = attempt
         self._is_void = attempt > 1
         self._frames: list[bytes] = []
@@ -82,11 +89,11 @@ class Renderer:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {**HEADERS, RUN_ID: run_id(self._execution_id, self._approvals)}
+        return {**HEADERS, RUN_ID: self._run_id}
 
     @property
     def state_key(self) -> Hashable:
-        about = (self._execution_id, self._attempt, self._approvals)
+        about = (self._message_id, self._attempt, self._approvals)
         return None if self._is_void else (self.name, about, self._first, self._entry.id)
 
     def fork(self) -> Renderer:
@@ -102,8 +109,8 @@ class Renderer:
     # --- the rendering -----------------------------------------------------------------------------------------------
 
     def open(self) -> bytes:
-        about = {"executionId": self._execution_id}
-        self._put({"type": "start", "messageId": self._execution_id, "messageMetadata": about})
+        about = {"executionId": self.execution_id}
+        self._put({"type": "start", "messageId": self._message_id, "messageMetadata": about})
         return self._shown()
 
     def render(self, entries: Sequence[Entry]) -> bytes:
@@ -129,11 +136,29 @@ class Renderer:
             self._head, event = decode_shown(entry)
         except InvalidEvent:
             return  # a newer version's
-        if self._is_void and not self._reaches(event):
+        is_before = self._after is not None and self._is_before(event)
+        if (self._is_void and not self._reaches(event)) or is_before:
             return
         _HANDLERS.get(type(event), Renderer._other)(self, event)
         if self._approvals is not None and entry.seq <= self._approvals.after and not self.is_over:
             self._frames.clear()  # the client has it from the stream before
+
+    def _is_before(self, event: events.Event) -> bool:
+        """Whether this comes before what is shown, which begins after the message. Of a text that goes on after it,
+        what was said before is remembered."""
+        match event:
+            case events.MessageDelta():
+                self._said.add(event.message_id, event.delta)
+            case events.MessageComplete():
+                self._said.forget(event.message_id)
+            case events.ExecutionSuperseded():
+                self._said.clear()
+            case events.UserMessage(message_id=message_id) if message_id == self._after:
+                self._after = None
+            case _ if event.type in events.TERMINAL_STATE_OF:  # the message has been trimmed from the log
+                self._after = None
+                return False
+        return True
 
     def _reaches(self, event: events.Event) -> bool:
         """Whether this is shown: it is not of a hidden lost attempt."""
@@ -319,12 +344,12 @@ class Renderer:
 
     def _ask(self, event: events.InputRequired, asked: Approvals) -> None:
         """In a step of its own: clients answer when no call of the last step is open but approvals."""
-        id_ = ApprovalId(self._execution_id, self._entry.seq, event.input_id)
+        id_ = ApprovalId(self.execution_id, self._entry.seq, event.input_id)
         self._parts.close()
         self._parts.step()
         self._asked.set(event.input_id, str(id_))
         self._calls.set(str(id_), True)
-        called, request = call(event, self._execution_id, id_)
+        called, request = call(event, self.execution_id, id_)
         self._put(called | _TOOL)
         self._put(request)
         self._parts.close()
@@ -339,7 +364,7 @@ class Renderer:
         self._input(event.input_id, state, msgspec.to_builtins(event))
 
     def _input(self, input_id: str, state: str, changes: Chunk) -> None:
-        self._changed("input", input_id, {"executionId": self._execution_id, "state": state, **changes})
+        self._changed("input", input_id, {"executionId": self.execution_id, "state": state, **changes})
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 """The AI SDK's endpoints: a turn of a chat is an execution, and the chat's id its conversation.
 
-A POST that is sent again starts nothing new, and shows the same execution. Closing it stops nothing: `stop` does.
+A POST to a chat whose agent is at work and takes messages is a message to it, and shows what follows the message as an
+answer of its own. A POST that is sent again starts nothing new, and shows the same execution. Closing it stops nothing:
+`stop` does.
 Questions (`data-input`) are answered at the execution's own input endpoint.
 """
 
@@ -15,6 +17,7 @@ from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.executions import conversations
 from broker.executions.conversations import Past
+from broker.executions.message_types import message_id_of
 from broker.executions.types import CancelRequest, CancelResponse, ExecutionSummary, InputRequest
 from broker.http.gateway import MAX_BODY_BYTES, READS, Gateway
 from broker.protocols.ai_sdk.approvals import Approvals, Response, are_wanted
@@ -22,14 +25,23 @@ from broker.protocols.ai_sdk.chat import (
     ChatRequest,
     StopResponse,
     conversation_of,
+    execution_of,
     question,
     request_of,
+    said_of,
     turns_before,
 )
 from broker.protocols.ai_sdk.conversation import Conversations
 from broker.protocols.ai_sdk.counted_routes import CountedChats, current
 from broker.protocols.ai_sdk.renderer import Renderer
-from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, UnknownExecution, UnknownInput
+from emitter.errors import (
+    AlreadyAnswered,
+    ExecutionEnded,
+    ExecutionExists,
+    NotSteerable,
+    UnknownExecution,
+    UnknownInput,
+)
 
 MAX_STOPPED = 20
 
@@ -52,18 +64,50 @@ class AiSdk:
         ]
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        """Start the execution that answers the last message, unless that was done, and show it."""
+        """Hand the last message to the agent at work, or start the execution that answers it, unless that was done; and
+        show the answer."""
         identity = await self._gateway.identify(request, "executions:write", "executions:read")
         async with self._gateway.slot(request, identity) as slot:
-            async with self._gateway.starting(identity):
-                execution_id, approvals = await self._start(request, identity)
-            # From the first attempt on, however often it was tried: chunks are counted from here.
-            rendering = Renderer(execution_id, approvals=approvals)
-            return await self._gateway.show(request, identity, execution_id, rendering, slot=slot)
+            chat = await self._gateway.read_json(request, ChatRequest, MAX_BODY_BYTES)
+            rendering = await self._steer(request, identity, chat)
+            if rendering is None:
+                async with self._gateway.starting(identity):
+                    execution_id, approvals = await self._start(request, identity, chat)
+                # From the first attempt on, however often it was tried: chunks are counted from here.
+                rendering = Renderer(execution_id, approvals=approvals)
+            return await self._gateway.show(request, identity, rendering.execution_id, rendering, slot=slot)
 
-    async def _start(self, request: web.Request, identity: Identity) -> tuple[str, Approvals | None]:
+    async def _steer(self, request: web.Request, identity: Identity, chat: ChatRequest) -> Renderer | None:
+        """What follows the message to the agent at work; None if the message is not for it."""
+        if chat.responses or chat.id is None or not chat.may_steer:
+            return None
+        asked, messages = question(chat), self._gateway.commands.messages
+        newest = await self._newest(identity, chat.id)
+        wanted = chat.agent or request.query.get("agent")
+        if newest is None or newest.execution_id == execution_of(chat, asked, wanted):
+            return None
+        execution_id = newest.execution_id
+        approvals = Approvals() if are_wanted(newest.metadata) else None
+        try:
+            if asked.id and await messages.has(identity.owner, execution_id, message_id_of(asked.id)):
+                return Renderer(execution_id, approvals=approvals, after=message_id_of(asked.id))  # a repeat
+            if wanted not in (None, newest.agent) or not await messages.is_steerable(identity.owner, execution_id):
+                return None
+            said = said_of(chat, max_bytes=self._gateway.max_conversation_bytes)
+            answer = await self._gateway.send_message(request, identity, execution_id, said)
+        except (ExecutionEnded, NotSteerable, UnknownExecution):
+            return None  # it was faster
+        return Renderer(execution_id, approvals=approvals, after=answer.message_id)
+
+    async def _newest(self, identity: Identity, chat_id: str) -> ExecutionSummary | None:
+        async with self._gateway.folding(identity):
+            found = await conversations.recent(
+                self._gateway.commands, identity.owner, conversation_of(chat_id), limit=1
+            )
+        return found[0] if found else None
+
+    async def _start(self, request: web.Request, identity: Identity, chat: ChatRequest) -> tuple[str, Approvals | None]:
         """The execution's id, and how its approvals are shown."""
-        chat = await self._gateway.read_json(request, ChatRequest, MAX_BODY_BYTES)
         if responses := chat.responses:
             return await self._respond(request, identity, responses)
         before, omitted = await self._before(identity, chat)
