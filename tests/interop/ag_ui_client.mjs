@@ -131,6 +131,23 @@ const scenes = {
     return kept(it, await run(it, {}));
   },
 
+  /** Messages to the agent at work: by the run's id, by its thread, each again, and one that ends the run. */
+  async steer() {
+    const first = agent({ initialMessages: ask() });
+    const running = run(first, { runId: given.runId });
+    while (!first.state.execution?.activity) await new Promise((done) => setTimeout(done, 10));
+    const others = [];
+    for (const [at, text] of ["shorter", "shorter", "louder", "stop"].entries()) {
+      const messages = [...first.messages, { id: `said-${text}`, role: "user", content: text }];
+      const it = agent({ edge: at % 2, initialMessages: messages });
+      others.push([it, run(it, { runId: at < 2 ? given.runId : `run-${text}`, forwardedProps: given.props })]);
+      while (!it.seen.events.length) await new Promise((done) => setTimeout(done, 10));
+    }
+    const error = await running;
+    const shown = await Promise.all(others.map(async ([it, work]) => kept(it, await work)));
+    return { first: kept(first, error), others: shown };
+  },
+
   /** A recorded response. */
   async recorded() {
     const it = new HttpAgent({ url: "http://recorded", threadId: "t", fetch: async () => new Response(given.body, { headers: { "Content-Type": "text/event-stream" } }) });

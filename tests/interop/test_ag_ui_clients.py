@@ -223,6 +223,41 @@ async def test_every_event_is_understood(app: App) -> None:
     assert last(seen)["result"] == {"url": "https://staging.example.com"}
 
 
+async def test_a_message_to_the_agent_at_work(app: App) -> None:
+    """A run with the id of one that is at work, or of its thread, brings a new message to its agent, once, and shows
+    the whole execution to its end."""
+    seen = await app.scene("steer", agent="listener", runId="run-1")
+    (execution,) = await app.executions()
+    path = f"/api/agent/executions/{execution['executionId']}"
+    state = (await call(app.site.edges[0].port, "GET", path, app.token)).body
+    assert state["result"] == {"heard": ["shorter", "louder", "stop"]}
+    ids = [message["messageId"] for message in state["userMessages"]]
+    assert ids == ["said-shorter", "said-louder", "said-stop"]
+    for kept in (seen["first"], *seen["others"]):
+        assert text(sound(kept)) == "Heard shorter. Heard louder. Heard stop. "
+        assert kept["results"][0]["result"] == state["result"]
+    last_ = seen["others"][-1]
+    assert [message["id"] for message in of_role(last_, "user")] == ["u1", "said-stop"]
+    assert last(last_)["runId"] == "run-stop"
+
+
+async def test_a_message_to_an_agent_that_takes_none(app: App) -> None:
+    """By the run's id it is refused; in its thread it starts a run of its own."""
+    body = {"threadId": "thread-1", "runId": "run-1", "state": {}, "tools": [], "context": [], "forwardedProps": {}}
+    said = [{"id": f"u{number}", "role": "user", "content": "t"} for number in (1, 2)]
+    async with running(SCRIPT, "run", app.given(agent="sleeper", runId="run-1")):
+        async with asyncio.timeout(20):
+            while not [each for each in await app.executions() if each["state"] == "running"]:
+                await asyncio.sleep(0.05)
+        port = app.site.edges[0].port
+        refused = await call(port, "POST", "/ag-ui/sleeper", app.token, body | {"messages": said})
+        assert (refused.status, refused.body["type"].rpartition(":")[2]) == (409, "not-steerable")
+        async with running(SCRIPT, "run", app.given(agent="sleeper", runId="run-2", messages=said)):
+            async with asyncio.timeout(20):
+                while len(await app.executions()) < 2:
+                    await asyncio.sleep(0.05)
+
+
 # --- executions that the tests write ---------------------------------------------------------------------------------
 
 BEGUN: list[Event] = [

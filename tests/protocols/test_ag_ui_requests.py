@@ -42,7 +42,7 @@ def test_the_execution_of_a_run() -> None:
     asked = run(user("old"), {"id": "a", "role": "assistant", "content": "so"}, user("new", "u2"))
     wanted = request_of(asked, "teller")
     assert (wanted.task, wanted.agent, wanted.execution_id, wanted.conversation_id) == ("new", "teller", "r1", "t1")
-    assert wanted.metadata == {"agUi": {"threadId": "t1", "runId": "r1"}}
+    assert wanted.metadata == {"agUi": {"threadId": "t1", "runId": "r1", "messageId": "u2"}}
 
 
 def test_ids_that_are_none_of_ours() -> None:

@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from broker.base.problem import Problem
 from broker.executions.attachments import Found, Taken, Unfit, collect, held, label_of, linked, referred, size
 from broker.executions.conversations import MAX_TURNS, Turn, given, room_for_files
+from broker.executions.message_types import MessageRequest, message_of
 from broker.executions.types import ExecuteRequest
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.state import STATE_MEMBER
@@ -161,17 +162,41 @@ def _digest(text: str) -> str:
 
 
 def request_of(run: RunAgentInput, agent: str | None, max_bytes: int = MAX_CONVERSATION_BYTES) -> ExecuteRequest:
-    """The execution that a run starts. Raises `Problem` 422 without a user's message or for a part of it that no agent
-    would have, 413 for files beyond `max_bytes`, `PayloadTooLarge`, and `msgspec.ValidationError`."""
+    """The execution that a run starts; its metadata has the id of the message that it answers. Raises `Problem` 422
+    without a user's message or for a part of it that no agent would have, 413 for files beyond `max_bytes`,
+    `PayloadTooLarge`, and `msgspec.ValidationError`."""
     wanted = {
         "task": task_of(run.messages),
         "agent": agent,
         "params": params_of(run, max_bytes),
         "executionId": execution_of(run.run_id),
         "conversationId": conversation_of(run.thread_id),
-        "metadata": {"agUi": {"threadId": run.thread_id, "runId": run.run_id}},
+        "metadata": {"agUi": {"threadId": run.thread_id, "runId": run.run_id, "messageId": asked_id(run)}},
     }
     return msgspec.convert(wanted, ExecuteRequest)
+
+
+def asked_id(run: RunAgentInput) -> str | None:
+    """The id of the user's last message."""
+    return next((message.id for message in reversed(run.messages) if message.role == "user"), None)
+
+
+def said_of(run: RunAgentInput, max_bytes: int = MAX_CONVERSATION_BYTES) -> MessageRequest:
+    """The user's last message as one to the agent at work; its files are `attachments` in the data. Raises `Problem`
+    413, 422 as `request_of`, and `msgspec.ValidationError`."""
+    place, asked = _asked(run.messages)
+    files = asked.files(f"$.messages[{place}]", room_for_files(asked.text, [], max_bytes))
+    attachments = [found.attachment for found in files]
+    return message_of(asked.id, asked.text, {}, attachments, interrupts=_steer(run) == "interrupt")
+
+
+def may_steer(run: RunAgentInput) -> bool:
+    """Whether the last message may be for an agent at work: unless `forwardedProps.steer` is false."""
+    return _steer(run) is not False
+
+
+def _steer(run: RunAgentInput) -> Any:
+    return run.forwarded_props.get("steer") if isinstance(run.forwarded_props, dict) else None
 
 
 def task_of(messages: Sequence[Message]) -> str:

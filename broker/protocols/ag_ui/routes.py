@@ -1,7 +1,9 @@
 """AG-UI's endpoints: a run is an execution, or what follows a question in one; a thread is its conversation.
 
-A POST that is sent again starts nothing new, and shows the same execution. Closing it stops nothing: an execution is
-cancelled at its own endpoint. Cursors are ids of frames, in `Last-Event-ID`, `?cursor=` or `forwardedProps.cursor`.
+A POST with a new message of the user, for a run or a thread whose agent is at work and takes messages, is a message to
+it, and shows its execution. A POST that is sent again starts nothing new, and shows the same execution. Closing it
+stops nothing: an execution is cancelled at its own endpoint. Cursors are ids of frames, in `Last-Event-ID`, `?cursor=`
+or `forwardedProps.cursor`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from redis.asyncio import Redis
 
 from broker.base.identity import Identity
 from broker.base.problem import Problem
-from broker.executions.types import InputRequest
+from broker.executions import conversations
+from broker.executions.message_types import message_id_of
+from broker.executions.types import ExecutionSummary, InputRequest
 from broker.http.gateway import MAX_BODY_BYTES, READS, Gateway
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.interrupts import InterruptId
@@ -25,15 +29,19 @@ from broker.protocols.ag_ui.requests import (
     Resume,
     RunAgentInput,
     answered,
+    asked_id,
     before,
     conversation_of,
     cursor_of,
     execution_of,
+    may_steer,
     request_of,
+    said_of,
     shared_of,
 )
 from broker.streams.slots import StreamSlot
-from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, UnknownExecution
+from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, NotSteerable, UnknownExecution
+from emitter.events import TERMINAL_STATES
 from emitter.wire.ids import EXECUTION_ID, EventId
 from emitter.wire.keys import Owner
 from emitter.wire.record import Field, Selection, read_object
@@ -54,6 +62,8 @@ class Record(NamedTuple):
     thread_id: str
     state: str
     shared: dict[str, Any]
+    message_id: str | None
+    """Of the message that the execution answers, as its client called it."""
 
     def is_of(self, thread_id: str) -> bool:
         """Whether a run of this thread may show it: one that was started without a conversation is of none yet."""
@@ -100,6 +110,8 @@ class AgUi:
                 return await self._resume(asked, answered(run.resume))
             execution_id = execution_of(run.run_id)
             record = await self._record(identity.owner, execution_id)
+            if record is None and (steered := await self._steer_thread(asked)) is not None:
+                return await self._show_again(asked, steered, await self._record(identity.owner, steered))
             if record is None:
                 async with self._gateway.starting(identity):
                     record = await self._start(asked)
@@ -107,7 +119,51 @@ class AgUi:
                 raise ExecutionExists(execution_id, record.state)
             else:
                 self._gateway.accepted(request, identity, execution_id, is_new=False)
+                await self._steer_run(asked, execution_id, record)
             return await self._show_again(asked, execution_id, record)
+
+    # --- messages to the agent at work -------------------------------------------------------------------------------
+
+    async def _steer_run(self, asked: Asked, execution_id: str, record: Record) -> None:
+        """Hand the user's last message to the agent that runs this, if it is another than the one it answers. Raises
+        `NotSteerable` and what `Gateway.send_message` does."""
+        if record.state in TERMINAL_STATES or record.message_id in (None, asked_id(asked.run)):
+            return
+        with contextlib.suppress(ExecutionEnded):
+            await self._say(asked, execution_id)
+
+    async def _steer_thread(self, asked: Asked) -> str | None:
+        """Hand the user's last message to the agent at work in this thread; its execution, or None if the message is
+        not for it."""
+        owner, message_id = asked.identity.owner, asked_id(asked.run)
+        newest = await self._newest(asked) if message_id is not None and may_steer(asked.run) else None
+        if newest is None or message_id is None:
+            return None
+        execution_id, messages = newest.execution_id, self._gateway.commands.messages
+        try:
+            if await messages.has(owner, execution_id, message_id_of(message_id)):
+                return execution_id  # a repeat
+            is_for_it = asked.request.match_info.get("name") in (None, newest.agent)
+            if not is_for_it or not await messages.is_steerable(owner, execution_id):
+                return None
+            record = await self._record(owner, execution_id)
+            if record is not None and record.message_id == message_id:
+                return None  # another answer is wanted
+            await self._say(asked, execution_id)
+        except (ExecutionEnded, NotSteerable, UnknownExecution):
+            return None  # it was faster
+        return execution_id
+
+    async def _newest(self, asked: Asked) -> ExecutionSummary | None:
+        async with self._gateway.folding(asked.identity):
+            found = await conversations.recent(
+                self._gateway.commands, asked.identity.owner, conversation_of(asked.run.thread_id), limit=1
+            )
+        return found[0] if found else None
+
+    async def _say(self, asked: Asked, execution_id: str) -> None:
+        said = said_of(asked.run, self._gateway.max_conversation_bytes)
+        await self._gateway.send_message(asked.request, asked.identity, execution_id, said)
 
     async def _start(self, asked: Asked) -> Record | None:
         """What is known of it if another request was faster, else None."""
@@ -219,6 +275,7 @@ class AgUi:
             thread_id=_member(found.metadata, str, "agUi", "threadId") or found.conversation_id,
             state=found.state,
             shared=_member(found.params, dict, "state") or {},
+            message_id=_member(found.metadata, str, "agUi", "messageId"),
         )
 
 
