@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.wire.keys import Owner
-from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, read_log, token_for
+from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, call, read_log, token_for
+from tests.workers import WorkerProcess
 
 EXAMPLES = ROOT / "deploy" / "examples"
 ENDS = ("execution:complete", "execution:error")
@@ -114,3 +115,41 @@ async def test_a_celery_task_says_what_it_does(celery: dict[str, str], own_autho
     assert superseded[0] == {"fromSeq": 0, "attempt": 2}
     assert [each["attempt"] for each in superseded] == list(range(2, 2 + len(superseded)))
     assert events[-1]["data"]["result"] == {"files": 1, "lines": 2}
+
+
+# --- LangGraph, steered ---
+
+
+async def test_a_graph_is_steered_while_it_works(two_edges: list[EdgeProcess], redis_url: str) -> None:
+    """What is said during a section changes those after it, and none before; each section is written once."""
+    token = token_for("alice")
+    worker = WorkerProcess(redis_url, "steered_agent:agents", EXAMPLES, grace_seconds=0)
+    try:
+        execution_id = await started(two_edges[0], {"agent": "writer", "task": "Rome"})
+        path = f"/api/agent/executions/{execution_id}"
+        await until(two_edges[0], path, lambda state: (state["activity"] or {}).get("message") == "Food, as usual")
+        said = await call(two_edges[1].port, "POST", path + "/messages", token, {"text": "shorter"})
+        assert said.status == 202
+        state = await until(two_edges[0], path, lambda state: state["status"] == "completed")
+    finally:
+        worker.close()
+    assert state["result"] == [
+        "History of Rome (as usual).", "Food of Rome (as usual).", "Sights of Rome (shorter).",
+        "Getting there of Rome (shorter).", "Where to stay of Rome (shorter).",
+    ]  # fmt: skip
+    assert [message["state"] for message in state["userMessages"]] == ["taken"]
+
+
+async def started(edge: EdgeProcess, body: dict[str, Any]) -> str:
+    async with asyncio.timeout(45):
+        while (answer := await call(edge.port, "POST", "/api/agent/execute", token_for("alice"), body)).status != 202:
+            await asyncio.sleep(0.1)
+    return str(answer.body["executionId"])
+
+
+async def until(edge: EdgeProcess, path: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The state of the execution once it is so."""
+    async with asyncio.timeout(60):
+        while not condition(state := (await call(edge.port, "GET", path, token_for("alice"))).body):
+            await asyncio.sleep(0.05)
+    return dict(state)
