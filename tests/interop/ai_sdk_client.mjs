@@ -239,7 +239,9 @@ const scenes = {
     await Promise.all(turns);
     const headers = { Authorization: `Bearer ${given.token}`, "Content-Type": "application/json" };
     const again = await fetch(`${given.edges[1]}/api/agent/chat`, { method: "POST", headers, body: bodies.at(-1) });
-    return { ...shown(chat), again: await again.text() };
+    const counted = `${given.edges[0]}/api/agent/chat/${again.headers.get("x-workflow-run-id")}/stream?startIndex=3`;
+    const rest = await fetch(counted, { headers });
+    return { ...shown(chat), again: await again.text(), rest: await rest.text() };
   },
 
   /** A message that is not for the agent at work. */

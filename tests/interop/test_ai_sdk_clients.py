@@ -257,6 +257,8 @@ async def test_a_message_to_the_agent_at_work(page: Page, stops: bool) -> None:
         assert [text(message) for message in answers] == ["", "Heard shorter. ", "Heard stop. "]
     assert "Heard stop. " in seen["again"]
     assert "Heard shorter" not in seen["again"]
+    chunks, rest = ([line for line in seen[name].split("\n") if line[:5] == "data:"] for name in ("again", "rest"))
+    assert rest == chunks[3:], "who counts chunks counts those of this answer"
 
 
 async def test_a_message_that_is_not_for_the_agent_at_work(page: Page) -> None:

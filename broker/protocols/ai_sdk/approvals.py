@@ -18,8 +18,6 @@ from emitter.events import EXPIRED, InputReceived, InputRequired
 from emitter.wire.ids import EXECUTION_ID, INPUT_ID
 
 TOOL = "approval"
-AFTER = "~"
-"""In the id of a run: between the execution and the id of a message, of what follows this message."""
 _SEQ = re.compile(r"[1-9][0-9]{0,14}")
 
 

@@ -21,8 +21,9 @@ from broker.executions import conversations
 from broker.executions.commands import Commands
 from broker.executions.types import ExecutionSummary
 from broker.http.gateway import READS, Gateway
-from broker.protocols.ai_sdk.approvals import AFTER, Approvals, are_wanted, parse_run_id
+from broker.protocols.ai_sdk.approvals import Approvals, are_wanted, parse_run_id
 from broker.protocols.ai_sdk.chat import conversation_of
+from broker.protocols.ai_sdk.continuation import AFTER
 from broker.protocols.ai_sdk.counted import LATER, MAX_FROM_END, NOTHING, Counted, Counting, Place
 from broker.protocols.ai_sdk.renderer import HEADERS
 from emitter.wire.keys import Owner

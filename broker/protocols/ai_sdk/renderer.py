@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from broker.executions.decoding import decode_shown
-from broker.protocols.ai_sdk.approvals import AFTER, ApprovalId, Approvals, call, outcome, run_id
+from broker.protocols.ai_sdk import continuation
+from broker.protocols.ai_sdk.approvals import ApprovalId, Approvals, call, outcome, run_id
 from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
 from broker.protocols.ai_sdk.safe_keys import with_safe_keys
 from broker.protocols.kept import Kept
@@ -65,8 +66,8 @@ class Renderer:
         self.is_over = False
         self.execution_id = execution_id
         self._approvals = approvals
-        self._message_id = execution_id if after is None else f"{execution_id}-{after}"
-        self._run_id = run_id(execution_id, approvals) if after is None else f"{execution_id}{AFTER}{after}"
+        self._message_id = execution_id if after is None else continuation.named(execution_id, after)
+        self._run_id = run_id(execution_id, approvals) if after is None else execution_id + continuation.AFTER + after
         self._after = after
         self._attempt = attempt
         self._is_void = attempt > 1
@@ -136,29 +137,14 @@ class Renderer:
             self._head, event = decode_shown(entry)
         except InvalidEvent:
             return  # a newer version's
-        is_before = self._after is not None and self._is_before(event)
+        is_before = False
+        if self._after is not None:
+            self._after, is_before = continuation.until(self._after, event, self._said)
         if (self._is_void and not self._reaches(event)) or is_before:
             return
         _HANDLERS.get(type(event), Renderer._other)(self, event)
         if self._approvals is not None and entry.seq <= self._approvals.after and not self.is_over:
             self._frames.clear()  # the client has it from the stream before
-
-    def _is_before(self, event: events.Event) -> bool:
-        """Whether this comes before what is shown, which begins after the message. Of a text that goes on after it,
-        what was said before is remembered."""
-        match event:
-            case events.MessageDelta():
-                self._said.add(event.message_id, event.delta)
-            case events.MessageComplete():
-                self._said.forget(event.message_id)
-            case events.ExecutionSuperseded():
-                self._said.clear()
-            case events.UserMessage(message_id=message_id) if message_id == self._after:
-                self._after = None
-            case _ if event.type in events.TERMINAL_STATE_OF:  # the message has been trimmed from the log
-                self._after = None
-                return False
-        return True
 
     def _reaches(self, event: events.Event) -> bool:
         """Whether this is shown: it is not of a hidden lost attempt."""
