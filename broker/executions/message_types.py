@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from broker.executions.attachments import Attachment
 from broker.executions.types import MAX_TASK, ExecutionId, UserMessageState, _Request, _Response
 from emitter.events import MessageMode
 from emitter.values import MAX_DEPTH, Millis, is_deeper
@@ -79,7 +78,7 @@ def message_id_of(given: str) -> str:
 
 
 def message_of(
-    given_id: str, text: str, data: dict[str, Any], attachments: Sequence[Attachment], *, interrupts: bool = False
+    given_id: str, text: str, data: dict[str, Any], attachments: Sequence[msgspec.Struct], *, interrupts: bool = False
 ) -> MessageRequest:
     """The message of another protocol's client: its files are `attachments` in the data. Raises
     `msgspec.ValidationError`."""
