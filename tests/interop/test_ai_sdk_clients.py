@@ -428,7 +428,8 @@ async def test_a_message_is_made_as_by_the_client(site: Stand, name: str, attemp
 
 
 def plain(message: dict[str, Any]) -> dict[str, Any]:
-    """Without ids that only one version of the SDK keeps."""
+    """With numbers as JavaScript has them, and without ids that only one version of the SDK keeps."""
+    message = json.loads(json.dumps(message), parse_int=float)
     kept = [{**part, "id": None} if part["type"] == "reasoning" else part for part in message["parts"]]
     return {**message, "parts": kept}
 
