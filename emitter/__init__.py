@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emitter.budgets import Budget
     from emitter.errors import (
         AppendRefused,
         ChildFailed,
@@ -44,6 +45,7 @@ __all__ = [
     "AgentEmitter",
     "Agents",
     "AppendRefused",
+    "Budget",
     "Child",
     "ChildFailed",
     "Context",
@@ -82,6 +84,7 @@ _MODULES = {
     "AgentEmitter": "emitter.publishing.agent_emitter",
     "Agents": "emitter.worker.agents",
     "AppendRefused": "emitter.errors",
+    "Budget": "emitter.budgets",
     "Child": "emitter.publishing.children",
     "ChildFailed": "emitter.errors",
     "Context": "emitter.worker.agents",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from emitter.budgets import Budget, BudgetState, LimitName
 from emitter.values import Attempt, Integer, Millis, Ordinal
 
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="0 to 100")]
@@ -48,13 +49,17 @@ class ExecutionQueued(Event, frozen=True):
     type = "execution:queued"
     task: str
     agent: str
+    budget: Budget | None = None
 
 
 class ExecutionStarted(Event, frozen=True):
+    """`budget`: the limits that count from now on, and what earlier attempts have spent."""
+
     type = "execution:started"
     task: str
     started_at: Millis
     attempt: Attempt
+    budget: BudgetState | None = None
 
 
 class PlanCreated(Event, frozen=True):
@@ -305,6 +310,17 @@ class Timeout(Event, frozen=True):
     action: Literal["continuing", "stopping"]
 
 
+class BudgetNotice(Event, frozen=True):
+    """80 % of a limit is spent (`continuing`), once for each limit; or all of it (`stopping`), and the execution ends
+    with code `budget_exceeded`."""
+
+    type = "budget"
+    limit: LimitName
+    spent: float
+    max: float
+    action: Literal["continuing", "stopping"]
+
+
 class SandboxViolation(Event, frozen=True):
     type = "sandbox:violation"
     rule: str
@@ -356,8 +372,8 @@ CATALOGUE: tuple[type[Event], ...] = (
     ExecutionQueued, ExecutionStarted, PlanCreated, PhaseStart, PhaseComplete, Thinking, ThinkingDelta, MessageDelta,
     MessageComplete, ToolStart, ToolProgress, ToolComplete, ToolError, Status, Progress, SpecialistActivated,
     SpecialistComplete, PartialResult, Synthesis, Artifact, UsageTotals, ModelCall, InputRequired, InputReceived,
-    UserMessage, UserMessageTaken, UserMessageDropped, ChildStarted, ChildEnded, Timeout, SandboxViolation,
-    ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
+    UserMessage, UserMessageTaken, UserMessageDropped, ChildStarted, ChildEnded, Timeout, BudgetNotice,
+    SandboxViolation, ExecutionSuperseded, ExecutionComplete, ExecutionError, ExecutionCancelled,
 )  # fmt: skip
 """Every type with a fixed name, in the order of the documentation; `Custom` stands beside it."""
 

@@ -26,6 +26,9 @@ class Observer:
     def ended(self, agent: str, outcome: str, seconds: float) -> None:
         """An attempt ended here after `seconds`."""
 
+    def budget_exceeded(self, agent: str, limit: str) -> None:
+        """An execution was ended here because this limit of its budget (`totalTokens`, …) was over."""
+
     def lost_redis(self, loop: str) -> None:
         """A loop of the worker had an error of Redis."""
 
@@ -39,6 +42,8 @@ class Observer:
         """A round trip failed and will be tried again."""
 
 
-Outcome = Literal["completed", "failed", "cancelled", "timeout", "ended", "retried", "handed_over", "lost", "unwritten"]
+Outcome = Literal[
+    "completed", "failed", "cancelled", "timeout", "budget", "ended", "retried", "handed_over", "lost", "unwritten"
+]
 """The outcome of an attempt. `ended`: the log was closed before, by the agent or from elsewhere; `unwritten`: the
 terminal event was not written, so the lease must lapse and the reaper take over."""

@@ -154,6 +154,20 @@ class SharedSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_child_depth: Annotated[
         int, about("how deep executions may start others; 0 is no limit", "levels", ge=0, le=1000)
     ] = MAX_CHILD_DEPTH
+    budget_total_tokens: Annotated[
+        int,
+        about("tokens of models that an execution may use; 0 is no limit", "tokens", ge=0, le=MOST),
+    ] = 0
+    budget_cost_usd: Annotated[
+        float,
+        about("what models may cost an execution; 0 is no limit", "US dollars", ge=0, le=MOST),
+    ] = 0
+    budget_tool_calls: Annotated[
+        int, about("calls of tools that an execution may make; 0 is no limit", "calls", ge=0, le=MOST)
+    ] = 0
+    budget_seconds: Annotated[
+        float, about("time that an execution may have under workers; 0 is no limit", "seconds", ge=0, le=MOST)
+    ] = 0
     redact_keys: Annotated[
         tuple[Annotated[str, Meta(min_length=1)], ...],
         about("more key names whose values are stored as `[redacted]`", "comma separated"),

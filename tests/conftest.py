@@ -24,7 +24,8 @@ SLOW_FILES = (
     *("test_cluster_subscription", "test_edge_presence", "test_forms", "test_http_connection", "test_http_listener"),
     *("test_main", "test_openapi", "test_responses", "test_revoking", "test_settings_agree", "test_supervisor"),
     *("test_demo_analyst", "test_demo_panel", "test_holds", "test_mending", "test_redact", "test_redact_stream"),
-    *("test_temporal", "test_temporal_server", "test_typescript", "test_worker", "test_worker_probes"),
+    *("test_temporal", "test_temporal_server", "test_typescript", "test_worker", "test_worker_budgets"),
+    *("test_worker_probes", "test_spending"),
     *("test_api", "test_attempt", "test_connection", "test_input_wait", "test_probes", "test_publish"),
     *("test_publisher", "test_schedule", "test_scheduler", "test_stream", "test_viewer"),
     *(

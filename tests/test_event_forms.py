@@ -143,6 +143,7 @@ PART = "a data part of its own, named after the type"
 GENERIC: dict[str, dict[str, str]] = {
     "event methods": {
         "execution:queued": "the edge writes it",
+        "budget": "who keeps the budget writes it",
         "user:message": "the edge writes it",
         "user:message:taken": "a call that takes messages writes it",
         "user:message:dropped": "the edge writes it, or the script that ends the execution",
@@ -153,11 +154,12 @@ GENERIC: dict[str, dict[str, str]] = {
     "state": dict.fromkeys(("timeout", "sandbox:violation", "model:call"), MOMENT),
     "client fold": dict.fromkeys(("timeout", "sandbox:violation", "model:call"), MOMENT),
     "terminal": {},
-    "AI SDK": dict.fromkeys(("partial:result", "timeout", "sandbox:violation", *OF_PEOPLE), PART),
+    "AI SDK": dict.fromkeys(("partial:result", "timeout", "budget", "sandbox:violation", *OF_PEOPLE), PART),
     "AG-UI": {
         "artifact": "CUSTOM: the protocol has no word for it",
         "model:call": "CUSTOM: the protocol has no word for it",
         "timeout": "CUSTOM: the protocol has no word for it",
+        "budget": "CUSTOM: the protocol has no word for it",
         "sandbox:violation": "CUSTOM: the protocol has no word for it",
         "input:received": "CUSTOM: the state shows that the question is closed",
         **dict.fromkeys(OF_PEOPLE, "CUSTOM: the protocol has no word for it"),

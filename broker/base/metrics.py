@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from broker.base.reasons import (
     AuthFailure,
+    BudgetLimit,
     CloseReason,
     ExecuteResult,
     HistorySource,
@@ -96,6 +97,8 @@ class Metrics:
         self.unreadable = self._counter("unreadable_requests", "Requests that are no valid HTTP")
         self.auth_failures = self._counters("auth_failures", "Requests refused for who asked", "reason", AuthFailure)
         self.publishes = self._counters("publish", "Publishes over HTTP", "result", PublishResult)
+        what = "Executions that publish over HTTP, ended because a limit of their budget was over"
+        self.budget_exceeded = self._counters("budget_exceeded", what, "limit", BudgetLimit)
         self.executes = self._counters("executes", "Requests to execute", "result", ExecuteResult)
         self.jobs = self._counters("jobs", "Jobs of workers over HTTP by what became of them", "step", JobStep)
         self.job_claims = self._gauge("job_claims", "Workers over HTTP that wait for a job here")

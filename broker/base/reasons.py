@@ -110,6 +110,15 @@ class PublishResult(StrEnum):
     ERROR = "error"
 
 
+class BudgetLimit(StrEnum):
+    """A limit of a budget."""
+
+    TOTAL_TOKENS = "totalTokens"
+    COST_USD = "costUsd"
+    TOOL_CALLS = "toolCalls"
+    SECONDS = "seconds"
+
+
 class ExecuteResult(StrEnum):
     """How a request to execute ended."""
 

@@ -137,6 +137,14 @@ def _timeout(event: ev.Timeout) -> list[Text]:
     return [Text(f"! slow: {short(event.message, 200)} ({event.action})", "yellow")]
 
 
+_SPENT = {"totalTokens": "tokens", "costUsd": "US dollars", "toolCalls": "tool calls", "seconds": "seconds"}
+
+
+def _budget(event: ev.BudgetNotice) -> list[Text]:
+    spent = f"{event.spent:,.10g} of {event.max:,.10g} {_SPENT[event.limit]} spent"
+    return [Text(f"! budget: {spent} ({event.action})", "yellow")]
+
+
 def _model_call(event: ev.ModelCall) -> list[Text]:
     tokens = f"{event.input_tokens:,} → {event.output_tokens:,} tokens, {seconds(event.duration)}"
     failed = f": {short(event.error, 200)}" if event.error else ""
@@ -177,6 +185,7 @@ LINES: dict[type[Event], Callable[[Any], list[Text]]] = {
     ev.UserMessageTaken: _taken,
     ev.UserMessageDropped: _dropped,
     ev.Timeout: _timeout,
+    ev.BudgetNotice: _budget,
     ev.SandboxViolation: _violation,
 }
 """The events whose lines do not depend on earlier events."""

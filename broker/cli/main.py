@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("agent")
     each.add_argument("task")
     each.add_argument("--params", type=json.loads, metavar="JSON", help="the agent's parameters, a JSON object")
+    limits = "what it may spend: totalTokens, costUsd, toolCalls, seconds"
+    each.add_argument("--budget", type=_budget, metavar="LIMIT=NUMBER,…", help=limits)
     each.add_argument("--follow", action="store_true", help="watch it to its end, and talk to it; exit with its status")
     _edge_arguments(each)
     each.set_defaults(command=_run)
@@ -241,9 +243,17 @@ def _run(arguments: argparse.Namespace) -> int:
     return asyncio.run(_run_agent(arguments))
 
 
+def _budget(text: str) -> dict[str, float]:
+    """`toolCalls=20,costUsd=0.5` as a request has it. Raises `ValueError`; the edge checks names and numbers."""
+    parts = [part.partition("=") for part in text.split(",")]
+    return {name.strip(): float(value) if "." in value else int(value) for name, _, value in parts}
+
+
 async def _run_agent(arguments: argparse.Namespace) -> int:
     async with EdgeClient(arguments.url, arguments.token) as api:
-        started = await api.execute(arguments.task, agent=arguments.agent, params=arguments.params)
+        started = await api.execute(
+            arguments.task, agent=arguments.agent, params=arguments.params, budget=arguments.budget
+        )
         execution_id: str = started["executionId"]
         if not arguments.follow:
             print(execution_id)

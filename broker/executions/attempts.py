@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
+from broker.executions.budgets import BUDGET
+from emitter.budgets import BudgetState
 from emitter.errors import UnknownExecution
 from emitter.events import Event, ExecutionCancelled, ExecutionStarted
 from emitter.store.append import LogLimits, append, prepare
@@ -17,17 +19,19 @@ from emitter.wire.prepared import DROPPED, Prepared, Redaction
 from emitter.wire.record import Cancel, Field, Selection
 
 STARTED_PRODUCER = "http-start"
-_UNDER = Selection(Field.STATE, Field.AGENT, Field.TASK, Field.CANCEL)
+_UNDER = Selection(Field.STATE, Field.AGENT, Field.TASK, Field.CANCEL, *BUDGET.names)
 
 
 class Under(NamedTuple):
-    """The attempt, and what the record knows of the execution. `is_waiting`: the attempt has not begun."""
+    """The attempt, and what the record knows of the execution. `is_waiting`: the attempt has not begun. `budget`: its
+    limits, and what was spent before; `None` without a limit."""
 
     attempt: int
     agent: str
     task: str
     is_waiting: bool
     cancel: Cancel | None
+    budget: BudgetState | None = None
 
 
 async def read_under(redis: Redis, owner: Owner, execution_id: str, attempt: int) -> Under:
@@ -36,13 +40,14 @@ async def read_under(redis: Redis, owner: Owner, execution_id: str, attempt: int
     record = _UNDER.read(await client.hmget(owner.execution(execution_id).record, *_UNDER.names))
     if not record.exists:
         raise UnknownExecution(execution_id)
-    return Under(attempt, record.agent, record.task or "", record.state == "queued", record.cancel)
+    budget = BudgetState(record.budget, record.spent) if record.budget else None
+    return Under(attempt, record.agent, record.task or "", record.state == "queued", record.cancel, budget)
 
 
 def as_attempt(event: Event, under: Under) -> Event:
-    """The event with what only the record knows: the number of the attempt, and who asked for the cancel."""
+    """The event with what only the record knows: number and budget of the attempt, and who asked for the cancel."""
     if isinstance(event, ExecutionStarted):
-        return msgspec.structs.replace(event, attempt=under.attempt)
+        return msgspec.structs.replace(event, attempt=under.attempt, budget=under.budget)
     if isinstance(event, ExecutionCancelled):
         asked = under.cancel or Cancel()
         return msgspec.structs.replace(event, by=asked.by, reason=event.reason or asked.reason)
@@ -62,7 +67,7 @@ async def begin(
     first = next((event for event in events if event is not DROPPED), None)
     if not under.is_waiting or first is None or first.type == ExecutionStarted.type:
         return
-    event = ExecutionStarted(task=under.task, started_at=now_ms(), attempt=under.attempt)
+    event = ExecutionStarted(task=under.task, started_at=now_ms(), attempt=under.attempt, budget=under.budget)
     started = prepare(event, execution_id, redact=redact, agent=under.agent or None, max_bytes=limits.max_event_bytes)
     await append(
         redis, owner, execution_id, [started], producer=STARTED_PRODUCER, first_seq=under.attempt,

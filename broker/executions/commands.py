@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from broker.base.identity import Identity
 from broker.base.problem import Problem
+from broker.executions.budgets import BUDGET, budget_of
 from broker.executions.fold import Fold
 from broker.executions.inputs import Answers, open_inputs
 from broker.executions.listing import Listing
@@ -26,6 +27,7 @@ from broker.executions.types import (
     LoggedEvent,
 )
 from broker.log.history import History
+from emitter.budgets import Budget
 from emitter.errors import (
     ExecutionEnded,
     ExecutionExists,
@@ -53,7 +55,7 @@ _LATER = ExecuteRequest.__struct_encode_fields__[ExecuteRequest.__struct_fields_
 """Members of a request that 0.2 did not have. A key outlives an update, so they count only where they are set."""
 _KEY = Selection(Field.KEY)
 _PARAMS = Selection(Field.PARAMS)
-_STATE = Selection(Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN)
+_STATE = Selection(Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN, *BUDGET.names)
 _STATE_AND_STACK = Selection(*_STATE.names, Field.STACK)
 
 
@@ -171,6 +173,7 @@ class Commands:
             not_before=request.not_before,
             cancel_after_seconds=request.on_disconnect.cancel_after_seconds if request.on_disconnect else None,
             key="" if key is None else key.digest,
+            budget=Budget() if request.budget is None else request.budget.limits,
             trace=trace,
             webhooks=dict(webhooks),
         )
@@ -326,6 +329,8 @@ def _completed(state: ExecutionState, record: ExecutionRecord, waits_for: list[I
         changes["agent"] = record.agent or None
     if not record.has_ended:
         changes["open_inputs"] = waits_for
+    if (budget := budget_of(record)) is not None:
+        changes["budget"] = budget
     if record.stack is not None and state.error is not None:
         changes["error"] = Failure(error=state.error.error, code=state.error.code, stack=record.stack)
     return msgspec.structs.replace(state, **changes)

@@ -71,14 +71,17 @@ class Fold(FoldedState):
 
     def _queued(self, _seq: int, event: events.ExecutionQueued) -> None:
         self.status, self.task, self.agent = "queued", event.task, event.agent
+        self.spending.queued(event)
 
     def _started(self, seq: int, event: events.ExecutionStarted) -> None:
         self.status, self.task, self.attempt = "running", event.task, event.attempt
         self._set(self.facts, seq, "started_at", event.started_at)
+        self.spending.started(event)
 
     def _superseded(self, seq: int, event: events.ExecutionSuperseded) -> None:
         after = event.from_seq
         self.attempt = event.attempt
+        self.spending.ended(self._event[0].ts)
         for items in (self.phases, self._tools, self.specialists):
             items.void(after)
         for input_id, each in self.inputs.void(after).items():
@@ -103,6 +106,7 @@ class Fold(FoldedState):
     def _finish(self, head: Envelope, event: events.Event) -> None:
         self.status = events.TERMINAL_STATE_OF[event.type]
         self.end = {"ended_at": head.ts}
+        self.spending.ended(head.ts)
         if isinstance(event, events.ExecutionComplete):
             self.end |= {"result": event.result, "duration": event.duration}
         elif isinstance(event, events.ExecutionError):
@@ -202,6 +206,7 @@ class Fold(FoldedState):
     # tools
 
     def _tool_start(self, seq: int, event: events.ToolStart) -> None:
+        self.spending.called()
         tool = ToolState(call_id=event.call_id, tool_name=event.tool_name, params=event.params)
         self._set(self._tools, seq, event.call_id, tool)
 
@@ -294,6 +299,10 @@ class Fold(FoldedState):
     def _usage(self, seq: int, event: events.UsageTotals) -> None:
         self._set(self._own_usage, seq, "usage", event)
         self._total(seq)
+        self.spending.used(event)
+
+    def _budget(self, _seq: int, event: events.BudgetNotice) -> None:
+        self.spending.reached(event)
 
     # children, which no attempt of this execution voids
 
@@ -357,6 +366,7 @@ _HANDLERS: dict[type[events.Event], Callable[[Fold, int, Any], None]] = {
     events.UsageTotals: Fold._usage,
     events.ChildStarted: Fold._child_started,
     events.ChildEnded: Fold._child_ended,
+    events.BudgetNotice: Fold._budget,
     events.InputRequired: Fold._input_required,
     events.InputReceived: Fold._input_received,
     events.UserMessage: Fold._user_message,

@@ -15,6 +15,7 @@ import structlog
 from redis.asyncio import Redis
 
 from broker.base.problem import Problem
+from broker.executions.budgets import BUDGET, budget_of
 from broker.executions.types import LISTED, ExecutionList, ExecutionSummary
 from emitter.events import State
 from emitter.wire.ids import EXECUTION_ID
@@ -55,7 +56,7 @@ _FITTING = Selection(Field.STATE, Field.CONVERSATION_ID)
 _BRIEF = Selection(
     Field.STATE, Field.AGENT, Field.ATTEMPT, Field.MS, Field.SEQ, Field.CONVERSATION_ID, Field.PARENT, Field.ROOT
 )
-_SUMMARY = Selection(*_BRIEF.names, Field.TASK, Field.METADATA)
+_SUMMARY = Selection(*_BRIEF.names, Field.TASK, Field.METADATA, *BUDGET.names)
 
 
 class Listing:
@@ -189,4 +190,5 @@ def _summary(listed: _Listed, record: ExecutionRecord) -> ExecutionSummary | Non
         cursor=str(record.last),
         parent=record.parent or None,
         root=record.root or None,
+        budget=budget_of(record),
     )

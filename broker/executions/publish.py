@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -17,7 +17,9 @@ from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.base.settings import Settings
 from broker.executions.attempts import Under, as_attempt, begin
+from broker.executions.overspending import limited
 from broker.executions.types import PublishRequest, PublishResponse
+from emitter.budgets import Budget
 from emitter.errors import HookFailed, InvalidEvent, PayloadTooLarge
 from emitter.events import (
     Artifact,
@@ -39,7 +41,7 @@ from emitter.events import (
 )
 from emitter.publishing.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.store import webhooks
-from emitter.store.append import LogLimits, Mode, append, prepare
+from emitter.store.append import Appended, LogLimits, Mode, append, prepare
 from emitter.store.holds import plan, renew_holds
 from emitter.store.jobs import redis_ms
 from emitter.tracing.trace import Trace
@@ -78,10 +80,13 @@ _EXPIRES = re.compile(r'w:(\S+) .*"expiresAt":(\d+)\}\Z', re.DOTALL)
 """Id and time of a question that expires, in the mark that the append script reads."""
 _decoder = msgspec.json.Decoder(PublishRequest)
 _STATE = Selection(Field.STATE)
+OnSpent = Callable[[Appended], Awaitable[object]]
+"""Called with each step that has spent something."""
 
 
 class Gate(NamedTuple):
-    """Which log the events of a request are for, and what they pass on the way. `under`: the attempt of a worker."""
+    """Which log the events of a request are for, and what they pass on the way. `under`: the attempt of a worker.
+    `budget`: the limits of the settings."""
 
     identity: Identity
     execution_id: str
@@ -91,6 +96,7 @@ class Gate(NamedTuple):
     max_bytes: int
     trace: Trace | None = None
     under: Under | None = None
+    budget: Budget = Budget()
 
 
 def edge_hooks(settings: Settings) -> tuple[Named, ...]:
@@ -232,6 +238,8 @@ def _read_event(line: bytes, gate: Gate) -> _Passed:
         raise PayloadTooLarge(len(line), gate.max_bytes)
     request = _decoder.decode(line)
     event = _speak_for_oneself(_decode(request), gate)
+    if isinstance(event, ExecutionStarted):
+        event = limited(event, gate.budget)
     if not gate.hooks:
         return _Passed(request, event)
     origin = Origin(
@@ -319,6 +327,7 @@ async def publish_under(
     events: Sequence[Prepared],
     producer: tuple[str, int],
     limits: LogLimits,
+    on_spent: OnSpent | None = None,
 ) -> PublishResponse:
     """`publish` under an attempt: `Superseded` if a newer one has taken over. Each attempt numbers its events anew."""
     owner, execution_id = gate.identity.owner, gate.execution_id
@@ -334,6 +343,8 @@ async def publish_under(
             redis, owner, execution_id, lot, producer=name, first_seq=first_seq, limits=limits, **fence
         )
         added, first_seq = added + appended.added, first_seq + len(lot)
+        if on_spent is not None and appended.spent is not None:
+            await on_spent(appended)
     await _plan_expiries(redis, member(owner, execution_id), events)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 
@@ -345,12 +356,18 @@ async def publish(
     events: Sequence[Prepared],
     producer: tuple[str, int],
     limits: LogLimits,
+    *,
+    is_new: bool = True,
+    on_spent: OnSpent | None = None,
 ) -> PublishResponse:
     """Append the events, in steps of `LOT_BYTES`. Raises the `AppendRefused` family, and `Problem` 409 for a number too
     high; what was appended before stands.
 
     An event keeps the number that its producer gave it, whatever a hook did to those before it: so a repeat appends
     nothing twice even if the hooks have changed since. An empty list renews the lease.
+
+    `is_new`: no such execution existed; one that exists keeps its budget. `on_spent` is called with each step that has
+    spent something.
     """
     name, first_seq = producer
     mode: Mode = "any" if may_begin(events) else "existing"
@@ -360,12 +377,16 @@ async def publish(
     if limits.webhook_url and may_begin(events):
         await webhooks.schedule(redis, [Name(owner, execution_id, FOR_ALL)])
         fields |= start_fields(owner, execution_id, {}, has_one_for_all=True)
+    if not is_new:
+        events = [event._replace(fields={}) for event in events]
     for lot in _lots(events):
         appended = await append(
             redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits,
             fields=fields,
         )  # fmt: skip
         added, first_seq, mode, fields = added + appended.added, first_seq + len(lot), "existing", {}
+        if on_spent is not None and appended.spent is not None:
+            await on_spent(appended)
     await _look_after(redis, owner, execution_id, events, limits)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 

@@ -26,6 +26,7 @@ from broker.executions.clipping import (
     short_written,
     weight,
 )
+from broker.executions.spending import Spending
 from broker.executions.types import (
     ArtifactState,
     ChildState,
@@ -96,6 +97,7 @@ class FoldedState:
         self.attempt = 1
         self.end: dict[str, Any] = {}
         self.voided = Voided()
+        self.spending = Spending()
         self.facts: Items[Any] = Items(MAX_OTHERS, as_it_is, is_watched=is_watched)
         self.phases: Items[PhaseState] = Items(MAX_OTHERS, short, is_watched=is_watched)
         self.specialists: Items[SpecialistState] = Items(MAX_OTHERS, short, is_watched=is_watched)
@@ -114,6 +116,7 @@ class FoldedState:
         """Another one in the same state."""
         other = copy(self)
         other.end = dict(self.end)
+        other.spending = copy(self.spending)
         for name in _ITEMS:
             setattr(other, name, getattr(self, name).fork())
         return other
@@ -144,6 +147,7 @@ class FoldedState:
             artifacts=self.artifacts(),
             children=self.children.values(),
             usage=self.facts.get("usage"),
+            budget=self.spending.state,
             open_inputs=self.open_inputs(),
             user_messages=self.user_messages.values(),
             **self.end,

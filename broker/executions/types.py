@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from emitter import events
+from emitter.budgets import MOST, Budget, BudgetState
 from emitter.events import MessageMode, State
 from emitter.values import MAX_DEPTH, Millis, is_deeper
 
@@ -49,6 +50,20 @@ class WebhookRequest(_Request, frozen=True):
     headers: dict[str, str] | None = None
 
 
+class BudgetRequest(_Request, frozen=True):
+    """What the execution may spend at most, all attempts together. Of its agent's limits and those of the settings, the
+    smallest counts."""
+
+    total_tokens: Annotated[int, Meta(ge=1, le=MOST)] | None = None
+    cost_usd: Annotated[float, Meta(gt=0, le=MOST)] | None = None
+    tool_calls: Annotated[int, Meta(ge=1, le=MOST)] | None = None
+    seconds: Annotated[float, Meta(gt=0, le=MOST, description="time under a worker, waits included")] | None = None
+
+    @property
+    def limits(self) -> Budget:
+        return Budget(**msgspec.structs.asdict(self))
+
+
 class ExecuteRequest(_Request, frozen=True):
     task: Annotated[str, Meta(min_length=1, max_length=MAX_TASK, description="what the agent is asked to do")]
     agent: Name | None = None
@@ -61,6 +76,7 @@ class ExecuteRequest(_Request, frozen=True):
     webhook: WebhookRequest | None = None
     parent_execution_id: ExecutionId | None = None
     on_parent_end: Literal["cancel", "detach"] | None = None
+    budget: BudgetRequest | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("params", self.params), ("metadata", self.metadata)):
@@ -156,6 +172,7 @@ class ExecutionSummary(_Response, frozen=True):
     cursor: EventIdText | None = None
     parent: str | None = None
     root: str | None = None
+    budget: BudgetState | None = None
 
 
 class ExecutionList(_Response, frozen=True):
@@ -227,6 +244,7 @@ class AgentInfo(_Response, frozen=True):
     output_modes: list[str] = []
     accepts_messages: bool = False
     examples: list[str] = []
+    budget: Budget | None = None
 
 
 class AgentList(_Response, frozen=True):
@@ -403,6 +421,7 @@ class ExecutionState(_Part, frozen=True):
     artifacts: list[ArtifactState] = []
     children: list[ChildState] = []
     usage: events.UsageTotals | None = None
+    budget: BudgetState | None = None
     open_inputs: list[events.InputRequired] = []
     user_messages: list[UserMessageState] = []
     result: Any = None

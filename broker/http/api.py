@@ -24,8 +24,10 @@ from broker.base.reasons import RedisOp
 from broker.base.request_context import request_id_of
 from broker.base.settings import Settings
 from broker.executions import hooked
+from broker.executions.overspending import keep_budget
 from broker.executions.publish import (
     Gate,
+    OnSpent,
     edge_hooks,
     exists,
     may_begin,
@@ -65,10 +67,12 @@ from broker.ops.stream import Ops
 from broker.streams.reconnect import for_event_source
 from broker.streams.request import is_compact
 from broker.streams.service import Streams
+from emitter.budgets import Budget
 from emitter.errors import UnknownExecution
 from emitter.events import TERMINAL_STATE_OF, State
 from emitter.store import announcements
-from emitter.store.append import limits_of
+from emitter.store.append import Appended, limits_of
+from emitter.store.lifecycle import Lifecycle
 from emitter.tracing.trace import Trace
 from emitter.wire.ids import START, EventId, parse_event_id
 from emitter.wire.prepared import DROPPED
@@ -107,6 +111,7 @@ class Api:
         self._redact = Redactor(settings.redact_keys)
         self._hooks = edge_hooks(settings)
         self._limits = limits_of(settings)
+        self._lifecycle = Lifecycle(redis, self._limits, self._redact)
         self._value_bytes = max(VALUE_BODY_BYTES, 2 * settings.max_event_bytes)
         self._start_bytes = start_body_bytes(settings)
         self._preparations = FairSemaphore("large publishes", PREPARED_AT_ONCE, 1)
@@ -250,21 +255,27 @@ class Api:
             if is_worker:
                 identity, fenced, under = await self._jobs.attempt_of(request, identity, execution_id)
             owner, max_bytes = identity.owner, self._limits.max_event_bytes
+            budget = self._limits.budget if under is None else Budget()  # the attempt's record has it
             gate = Gate(
-                identity, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace, under
-            )
+                identity, execution_id, request_id_of(request), self._hooks, self._redact, max_bytes, trace, under,
+                budget,
+            )  # fmt: skip
             producer = read_producer(request.headers)
             ndjson = request.content_type == "application/x-ndjson"
             body = await self._gateway.read_body(request, MAX_BODY_BYTES if ndjson else self._value_bytes)
             async with self._preparing(request, identity, body):
                 events = await read_events(body, gate, ndjson=ndjson)
-            if under is None and may_begin(events) and not await exists(self._redis, owner, execution_id):
+            is_new = under is None and may_begin(events) and not await exists(self._redis, owner, execution_id)
+            if is_new:
                 await self._gateway.count_start(identity)
+            keep = self._keeper(gate)
             with self._metrics.redis_call(RedisOp.APPEND):
                 if under is None:
-                    answer = await publish(self._redis, owner, execution_id, events, producer, self._limits)
+                    answer = await publish(
+                        self._redis, owner, execution_id, events, producer, self._limits, is_new=is_new, on_spent=keep
+                    )
                 else:
-                    answer = await publish_under(self._redis, under, gate, events, producer, self._limits)
+                    answer = await publish_under(self._redis, under, gate, events, producer, self._limits, keep)
             if fenced is not None and any(event.type in TERMINAL_STATE_OF for event in events):
                 await self._jobs.end(fenced)
         except Exception as error:
@@ -275,6 +286,19 @@ class Api:
         is_repeat = any(event is not DROPPED for event in events) and not answer.appended
         self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
         return _json(answer, status=202)
+
+    def _keeper(self, gate: Gate) -> OnSpent:
+        """What keeps the budget of an execution that is published."""
+        attempt = None if gate.under is None else gate.under.attempt
+
+        async def keep(appended: Appended) -> None:
+            limit = await keep_budget(
+                self._lifecycle, gate.identity.owner, gate.execution_id, appended.budget, appended.spent, attempt
+            )
+            if limit is not None:
+                self._metrics.budget_exceeded[limit].inc()
+
+        return keep
 
     def _preparing(self, request: web.Request, identity: Identity, body: bytes) -> AbstractAsyncContextManager[None]:
         """Large bodies of one user are processed one after the other, in slices between the small ones."""
@@ -310,6 +334,7 @@ class Api:
                 output_modes=list(agent.output_modes),
                 accepts_messages=agent.accepts_messages,
                 examples=[example.task for example in agent.examples],
+                budget=agent.budget,
             )
             for agent in live
         ]

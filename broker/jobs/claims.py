@@ -19,6 +19,7 @@ from redis.exceptions import ResponseError
 from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
 from broker.base.reasons import JobStep
+from broker.jobs.budgets import Budgets, state_of
 from broker.jobs.fences import Fenced, Fences
 from broker.jobs.held import HeldJob, HeldJobs
 from broker.jobs.signals import JobSignals, Waiter
@@ -70,6 +71,7 @@ class Claims:
         self._signals = signals
         self._fences = fences
         self._held = held
+        self._budgets = Budgets(redis, lifecycle, metrics)
         self._metrics = metrics
         self._lease_seconds = lease_seconds
         self._lease_ms = int(lease_seconds * 1000)
@@ -201,9 +203,10 @@ class Claims:
         if isinstance(claim, Apart):
             await jobs.ack(self._redis, entry, None, check_ms=claim.check_ms)
         elif isinstance(claim, Job):
+            claim = await jobs.limit(self._redis, claim, wanted.agents[claim.agent].budget)
             await self._hold(wanted, claim)
             await jobs.ack(self._redis, entry, claim)
-            return [] if await self._is_cancelled(wanted, claim) else [claim]
+            return [] if await self._ends_at_once(wanted, claim) else [claim]
         elif claim != "owned":
             self._log.info("job_dropped", reason=claim, execution=entry.execution_id, agent=entry.agent)
             await jobs.ack(self._redis, entry, None)
@@ -246,12 +249,14 @@ class Claims:
         about = {"agent": job.agent, "attempt": job.attempt, "worker": wanted.worker}
         self._log.info("job_claimed", execution=job.execution_id, **about)
 
-    async def _is_cancelled(self, wanted: Wanted, job: Job) -> bool:
-        """End an execution that was cancelled while no worker had it."""
+    async def _ends_at_once(self, wanted: Wanted, job: Job) -> bool:
+        """End an execution that was cancelled while no worker had it, or of whose budget nothing is left."""
         if job.cancel is None:
-            return False
-        with contextlib.suppress(AppendRefused):
-            await self._lifecycle.end(job, ExecutionCancelled(reason=job.cancel.reason, by=job.cancel.by))
+            if not await self._budgets.end_if_used_up(job):
+                return False
+        else:
+            with contextlib.suppress(AppendRefused):
+                await self._lifecycle.end(job, ExecutionCancelled(reason=job.cancel.reason, by=job.cancel.by))
         await self._held.drop(wanted.worker, [job.member])
         return True
 
@@ -275,6 +280,7 @@ class Claims:
             fence=self._fences.make(Fenced(job.owner, job.execution_id, job.attempt, wanted.worker)),
             lease_seconds=self._lease_seconds,
             limits=msgspec.convert(agent, JobLimits, from_attributes=True),
+            budget=state_of(job),
             conversation_id=job.conversation_id,
             request_id=job.request_id,
             traceparent=None if job.trace is None else job.trace.parent,

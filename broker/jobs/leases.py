@@ -17,6 +17,8 @@ from redis.asyncio import Redis
 from broker.base.logging import get_logger
 from broker.base.metrics import Metrics
 from broker.base.reasons import JobStep
+from broker.executions.budgets import BUDGET
+from broker.jobs.budgets import Budgets, used_up
 from broker.jobs.fences import BadFence, Fenced, Fences, worker_id
 from broker.jobs.held import HeldJob, HeldJobs
 from broker.jobs.types import (
@@ -48,8 +50,9 @@ GONE_SECONDS = 1.0
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX = 1.0, 60.0
 _RUNNING = Selection(Field.STATE, Field.MS)
 _HANDED = Selection(
-    Field.OWNER, Field.ATTEMPT, Field.AGENT, Field.FROM, Field.LOST, Field.FAILED, Field.MAX_ATTEMPTS, Field.TRACEPARENT
-)
+    *BUDGET.names, Field.ATTEMPT, Field.AGENT, Field.FROM, Field.LOST, Field.FAILED, Field.MAX_ATTEMPTS,
+    Field.TRACEPARENT,
+)  # fmt: skip
 
 
 class Seen(NamedTuple):
@@ -79,6 +82,7 @@ class Leases:
         self._control = control
         self._fences = fences
         self._held = held
+        self._budgets = Budgets(redis, lifecycle, metrics)
         self._metrics = metrics
         self._lease_seconds = lease_seconds
         self._lease_ms = int(lease_seconds * 1000)
@@ -180,6 +184,9 @@ class Leases:
                 await self._held.put(fenced.worker, {fenced.member: told})
             if await self._enforce(fenced, mine, renewal, now, due):
                 return _lost(ref, "timeout" if renewal.cancel is None else "ended")
+        if renewal.cancel is None and await self._budgets.keep(fenced, now, due.append):
+            self._metrics.jobs[JobStep.CUT].inc()
+            return _lost(ref, "budget")
         answers = await self._answers(ref, fenced)
         cancel = None if renewal.cancel is None else JobCancel(by=renewal.cancel.by, reason=renewal.cancel.reason)
         return RenewedJob(
@@ -260,6 +267,8 @@ class Leases:
                 await self._lifecycle.end(job, ExecutionError(error=failure.error, code=failure.code))
             except AppendRefused:
                 return _released(ref, "lost")
+            return _released(ref, "failed")
+        if await self._budgets.end_over(job, used_up(record, await jobs.redis_ms(self._redis))):
             return _released(ref, "failed")
         seconds = _pause(failure, record.failed)
         if not await self._lifecycle.retry(job, seconds):

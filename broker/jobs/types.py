@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from broker.executions.types import ExecutionId
+from emitter.budgets import BudgetState
 from emitter.store import announcements
 
 AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
@@ -153,7 +154,8 @@ class JobLimits(_Answer, frozen=True):
 class ClaimedJob(_Answer, frozen=True):
     """An execution for the worker to run. `attempt` and `fence` go with everything that is said about it. Its lease
     ends `leaseSeconds` after the claim, and after each renewal. `failed` and `lost` count the attempts before that
-    failed, or lost their worker. `traceparent` is the span in which it was accepted."""
+    failed, or lost their worker. `budget` is what it may spend, and what it has spent before; null without a limit.
+    `traceparent` is the span in which it was accepted."""
 
     execution_id: ExecutionId
     owner: JobOwner
@@ -165,7 +167,7 @@ class ClaimedJob(_Answer, frozen=True):
     fence: str
     lease_seconds: float
     limits: JobLimits
-    budget: dict[str, Any] | None = None
+    budget: BudgetState | None = None
     conversation_id: str | None = None
     request_id: str | None = None
     traceparent: str | None = None
@@ -197,13 +199,14 @@ class JobAnswer(_Answer, frozen=True):
 class RenewedJob(_Answer, frozen=True):
     """What became of a job. `held`: go on. `cancel`: stop, then publish `execution:cancelled`; the lease is renewed.
     `lost`: stop and publish nothing more; `why` is `ended` (its log is closed), `superseded` (another attempt or worker
-    has it), `timeout` (it was over a limit, and the edge has ended it) or `fence` (the fence is not this worker's)."""
+    has it), `timeout` or `budget` (it was over a limit, and the edge has ended it) or `fence` (the fence is not this
+    worker's)."""
 
     execution_id: ExecutionId
     attempt: Attempt
     state: Literal["held", "cancel", "lost"]
     cancel: JobCancel | None = None
-    why: Literal["ended", "superseded", "timeout", "fence"] | None = None
+    why: Literal["ended", "superseded", "timeout", "budget", "fence"] | None = None
     answers: list[JobAnswer] = []
 
 

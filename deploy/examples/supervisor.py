@@ -6,7 +6,8 @@
     runcast run supervisor "Rome in spring" --follow      # and `?tree=true` of its state has the tree
 
 Each child is an execution with a log, a worker and retries of its own. The supervisor holds no slot while it waits. If
-its worker dies, its next attempt finds the children by their keys. If it is cancelled, so are they.
+its worker dies, its next attempt finds the children by their keys. If it is cancelled, so are they. What they spend
+counts to its budget; when that is over, all three end.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from emitter import Agents, ChildFailed, Context
+from emitter import Agents, Budget, ChildFailed, Context
 
 agents = Agents()
 SEASONS = {"winter": 8, "spring": 18, "summer": 31, "autumn": 20}
 
 
-@agents.agent("supervisor", description="Has a trip looked into from two sides")
+@agents.agent("supervisor", description="Has a trip looked into from two sides", budget=Budget(cost_usd=0.5))
 async def supervisor(context: Context) -> dict[str, Any]:
     emitter = context.emitter
     async with emitter.phase("delegate", name="Delegate"):

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from emitter.budgets import Budget, Meter, smallest
 from emitter.errors import (
     AppendRefused,
     EmitterClosed,
@@ -32,7 +33,7 @@ from emitter.events import (
     Status,
     ThinkingDelta,
 )
-from emitter.publishing.async_methods import SIMPLE, TEXT, AsyncEventMethods, cut_chunk, has_text
+from emitter.publishing.async_methods import SIMPLE, TEXT, cut_chunk, has_text
 from emitter.publishing.held import HeldText
 from emitter.publishing.hooks import Hook, Origin, apply_hooks, name_hooks, prepare_end
 from emitter.publishing.inbox import Inbox
@@ -41,10 +42,10 @@ from emitter.publishing.input_wait import InputWait
 from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
 from emitter.publishing.queue import Measured, chunk_bytes
+from emitter.publishing.self_run import SelfRunEmitter
 from emitter.publishing.speakers import Speaker, Speakers
 from emitter.store.append import Mode
 from emitter.store.endings import end_after, stack_of
-from emitter.store.holds import Hold
 from emitter.tracing.trace import read_trace
 from emitter.wire import ids
 from emitter.wire.ids import new_execution_id, now_ms
@@ -55,7 +56,7 @@ from emitter.wire.record import Field
 from emitter.wire.subjects import owner_named
 
 
-class AgentEmitter(AsyncEventMethods):
+class AgentEmitter(SelfRunEmitter):
     """Publishes the events of one execution. Use it with `async with`, or close it.
 
     `await emitter.thinking("…")` returns as soon as the event is queued; the queue travels in batches, in order, and
@@ -76,6 +77,7 @@ class AgentEmitter(AsyncEventMethods):
         end_on_error: whether leaving the `async with` block ends an execution that this emitter has started and not
             ended: an exception as `execution:error`, an interruption or a cancel as `execution:cancelled`. False for
             code that will try again. A worker ends its executions itself.
+        budget: what an execution that no worker runs may spend, besides the limits of the settings.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class AgentEmitter(AsyncEventMethods):
         hooks: Sequence[Hook] = (),
         strict: bool = False,
         end_on_error: bool = True,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(attempt, strict=strict)
         if not isinstance(attempt, int) or attempt < 0:
@@ -106,6 +109,7 @@ class AgentEmitter(AsyncEventMethods):
         trace = None if traceparent is None else read_trace([traceparent])
         self._owns_publisher = publisher is None
         self._publisher = publisher or Publisher(redis_url=redis_url, options=options)
+        self._holds = self._publisher.holds
         self._hooks = (*name_hooks(hooks), *self._publisher.hooks)
         self._origin = Origin(
             user=user_id, org=org, execution_id=self.execution_id, agent=agent, request_id=request_id, attempt=attempt
@@ -123,13 +127,12 @@ class AgentEmitter(AsyncEventMethods):
         self._held = HeldText(self._put_chunk)
         self._chunks_dropped = 0
         self._calls = 0
-        self._end: str | None = None
         self._is_claimed, self.accepts_messages = claimed, accepts_messages
-        self._hold: Hold | None = None
-        self._must_stop: Callable[[], bool] | None = None
         self._has_started = False
         self._end_on_error = end_on_error
-        self._closed = False
+        self.count_with(
+            Meter() if claimed else Meter(smallest(budget, self._publisher.limits.budget), on_change=self._check_budget)
+        )
         self.ended = self.settled = False
         self.before_end: Callable[[], Awaitable[None]] | None = None
         """Called before the terminal event is queued."""
@@ -168,23 +171,6 @@ class AgentEmitter(AsyncEventMethods):
                 async with asyncio.timeout(self._publisher.options.close_timeout):
                     await self._terminal(event, fields)
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether the execution must stop. Without a worker the agent then has 10 s to emit its terminal event, such as
-        `execution_cancelled`; leaving the block emits it."""
-        if self._must_stop is not None:
-            return self._must_stop()
-        return self._hold is not None and self._hold.cancel is not None
-
-    async def until_cancelled(self) -> None:
-        """Wait until the execution is cancelled. Not for agents of a worker, which are interrupted."""
-        await self._begin_hold().cancelled.wait()
-
-    def _begin_hold(self) -> Hold:
-        if self._hold is None:
-            self._hold = self._publisher.holds.add(self.owner, self.execution_id)
-        return self._hold
-
     async def close(self, timeout: float | None = None) -> None:
         """Flush and close. Raises `EventsLost` with the count that Redis did not confirm within `timeout` seconds, or
         the log's refusal of queued events, unless a call has raised it already. Idempotent."""
@@ -192,7 +178,7 @@ class AgentEmitter(AsyncEventMethods):
             return
         self._closed = True
         if self._hold is not None:
-            self._publisher.holds.drop(self._hold)
+            self._holds.drop(self._hold)
         try:
             self._put_held()
             self._put_lone_halves()
@@ -245,6 +231,7 @@ class AgentEmitter(AsyncEventMethods):
     async def _emit(self, event: Event, speaker: Speaker) -> None:
         if not self._is_claimed:
             self._has_started = self._has_started or isinstance(event, ExecutionStarted)
+            event = self._with_limits(event)
             self._begin_hold()
         if self._hooks:
             if (passed := apply_hooks(self._hooks, event, self._origin)) is None:
@@ -368,9 +355,7 @@ class AgentEmitter(AsyncEventMethods):
         prepared, failure = prepare_end(self._hooks, event, self._origin, lambda end: self._encode(end, now_ms()))
         if failure is None:
             prepared = prepared._replace(fields=self._speakers.record_fields(fields))
-        self._put_held()
-        self._put_lone_halves()
-        self._put_completed_text()
+        self._put_open_texts()
         self._put(prepared)  # even if the queue is full: it is the last event
         self._end = TERMINAL_STATE_OF[prepared.type]
         await self._outbox.flush()
@@ -378,6 +363,11 @@ class AgentEmitter(AsyncEventMethods):
         self.settled = await self._publisher.holds.settle(self.owner, self.execution_id)
         if failure is not None:
             raise failure
+
+    def _put_open_texts(self) -> None:
+        self._put_held()
+        self._put_lone_halves()
+        self._put_completed_text()
 
     def _put_lone_halves(self) -> None:
         for half, speaker in self._halves.release():
@@ -393,6 +383,10 @@ class AgentEmitter(AsyncEventMethods):
                 self._put(self._encode(passed, now_ms()))
 
     # --- for the worker runtime ---
+
+    def count_with(self, meter: Meter) -> None:
+        """Set what counts tokens, cost and calls."""
+        self.meter = self._outbox.queue.meter = meter
 
     def stops_when(self, must_stop: Callable[[], bool]) -> None:
         """Set what decides `cancelled`."""

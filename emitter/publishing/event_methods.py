@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 from msgspec.structs import asdict
 
 from emitter import events
+from emitter.budgets import BudgetState
 from emitter.events import Event, Phase, Plan, Usage
 from emitter.publishing.spending import NOTHING_SPENT, count, plus, usage_of
 from emitter.values import percentage
@@ -46,10 +47,10 @@ class EventMethods(Generic[R]):
 
     # --- the execution ---
 
-    def execution_started(self, task: str, *, attempt: int | None = None) -> R:
+    def execution_started(self, task: str, *, attempt: int | None = None, budget: BudgetState | None = None) -> R:
         self._started_ms = now_ms()
         number = max(1, self.attempt if attempt is None else attempt)
-        return self.emit(events.ExecutionStarted(task=task, started_at=self._started_ms, attempt=number))
+        return self.emit(events.ExecutionStarted(task=task, started_at=self._started_ms, attempt=number, budget=budget))
 
     def execution_complete(
         self, result: Any = None, *, duration: float | None = None, tokens_used: int | None = None

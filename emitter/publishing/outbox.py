@@ -15,7 +15,7 @@ import structlog
 from emitter.errors import AppendRefused, EmitterClosed, EventsLost, QueueFull, RedisUnavailable
 from emitter.events import Event
 from emitter.publishing.queue import EventQueue
-from emitter.store.append import LogLimits, Mode, PackedAppend, append_command
+from emitter.store.append import Appended, LogLimits, Mode, PackedAppend, append_command
 from emitter.store.connection import Channels
 from emitter.store.plain import PlainProducer
 from emitter.tracing.trace import Allowance, Trace
@@ -202,6 +202,11 @@ class Outbox:
             self._publisher.schedule(self, urgent=is_full or self._has_rest)
             if is_full:
                 self._publisher.hurry()
+
+    def learn(self, appended: Appended) -> None:
+        """Take what the record has counted, from the reply to the batch."""
+        if appended.spent is not None and self.queue.meter is not None:
+            self.queue.meter.learn(appended.spent, appended.budget)
 
     def traced(self, now: float) -> Trace | None:
         """The trace for the span of an append that is done `now`; None: no span. A late append always has one."""

@@ -422,7 +422,7 @@ class Publisher:
             self._rest(outbox)
             return
         try:
-            read_reply(outbox.execution_id, reply)
+            outbox.learn(read_reply(outbox.execution_id, reply))
         except EventRefused as refusal:
             if isinstance(refusal, TooManyInputs):  # perhaps no caller waits for it
                 log.warning("input_refused", execution=outbox.execution_id, limit=refusal.limit)

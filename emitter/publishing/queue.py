@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii
 
+from emitter.budgets import Meter
 from emitter.errors import InvalidEvent
 from emitter.events import Event, MessageDelta, ThinkingDelta
 from emitter.wire.deltas import Run
@@ -77,6 +78,7 @@ class EventQueue:
         self._taken = 0
         self.settled = 0
         self.size = 0
+        self.meter: Meter | None = None
 
     def __len__(self) -> int:
         """Waiting events, including those of the batch on the way."""
@@ -104,6 +106,8 @@ class EventQueue:
     def put(self, item: Prepared) -> None:
         self._items.append(item)
         self.size += len(item.json) + OVERHEAD_BYTES
+        if item.mark and item.mark[0] in "cu" and self.meter is not None:
+            self.meter.count(item.mark)
 
     def put_delta(
         self, event: MessageDelta | ThinkingDelta, size: int, ts: int, max_size: int, encode: Encode | None = None

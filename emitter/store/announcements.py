@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from emitter.budgets import Budget
 from emitter.store.jobs import redis_ms
 from emitter.wire.keys import AGENTS_KNOWN, AGENTS_STEERABLE, WORKER_INFO, WORKERS
 
@@ -54,6 +55,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     time_limit: float | None = None
     idle_limit: float | None = None
     accepts_messages: bool = False
+    budget: Budget | None = None
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -14,7 +14,8 @@
 --          the producer's sequence)
 -- Reply { verdict, last id, events of the batch that were appended, detail }; verdict is ok, or says why the rest was
 --       refused: ended, fenced, exists, unknown, newer, owned, answered, noinput, inputs, known, messages, nomessage,
---       taken. Events before the refused one stand.
+--       taken. Events before the refused one stand. The detail of ok is `<tokens> <nanos> <calls> <budget>` if the batch
+--       has spent something: what the record has of it then.
 --
 -- Inputs: `open` lists the ids of those that the attempt waits for, `void` those that the last attempt waited for, each
 -- with a blank on both sides. `i:<id>` is a question without an answer, `a:<id>` an answer. `answers` has the number of
@@ -27,6 +28,11 @@
 -- the end is dropped by events before the terminal one. 1,000 messages are kept, of 4 MiB.
 -- Producers: `p:<name>` is the last number of each. `q:<place>` puts those that came after the first into a line, by
 -- name and number; `producers` is the last place. The record knows 4,000 of them.
+-- Budget: `spentMs` counts the time of attempts under a worker, until the end of a lost one's lease. Where the record has
+-- a `budget` or a `root`, `spentTokens`, `spentNanos` (cost, in billionths of a US dollar) and `spentCalls` (of tools)
+-- count the events with marks `u` and `c`. `u:<name>` are a producer's highest totals of usage: what they rise by is
+-- counted. It is added to the record of `root` as well, the first of a tree of executions. `s:<limit>.<action>`: the log
+-- has this `budget`.
 -- Bytes: `bytes` counts what was ever appended. The log is cut where a part of it (a sixteenth of the limit) began:
 -- `b:<n>` are the ids of the last 16 of those places.
 --
@@ -92,6 +98,8 @@ local lists, inbox, number, size, inbox_of, take = nil, nil, nil, nil, nil, nil
 local dropped, own = nil, 0 -- fields that leave the record in the end; events that the script itself adds
 local lines, to_feed, new_state = {'', nil, nil, nil}, nil, state or 'running'
 local trim = tonumber(ARGV[5])
+local tool_calls, total_tokens, total_nanos = 0, -1, 0 -- of this batch
+local counted, root = nil, '' -- the budget, if what is spent is counted; false: it is not
 -- A log that was begun before bytes were counted stays uncounted.
 local bytes, next_part, part_bytes = tonumber(known[8] or is_first and 0) or -math.huge, math.huge, tonumber(ARGV[14])
 if part_bytes > 0 and bytes >= 0 then next_part = bytes - bytes % part_bytes + part_bytes end
@@ -99,11 +107,30 @@ if part_bytes > 0 and bytes >= 0 then next_part = bytes - bytes % part_bytes + p
 local at, final = base + skip * 3, #ARGV
 while at <= final do
   local type, json, mark = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  if type == 'budget' then
+    local said = 's:' .. string.sub(mark, 3)
+    if call('HEXISTS', record, said) == 1 then mark = '-' else call('HSET', record, said, '1') end
+  end
   if mark ~= '-' then
     if mark ~= '' and mark ~= 'f' and mark ~= 'd' then
       local kind, rest = string.sub(mark, 1, 1), string.sub(mark, 3)
       local is_end = kind == 's' and (rest == 'completed' or rest == 'failed' or rest == 'cancelled')
-      if kind == 's' and not is_end then
+      if kind == 'c' or kind == 'u' then
+        if counted == nil then
+          local known_limits = call('HMGET', record, 'budget', 'root')
+          counted, root = known_limits[1], known_limits[2] or ''
+          for i = 16, base - 1, 2 do -- it may begin with this batch
+            if ARGV[i] == 'budget' then counted = ARGV[i + 1] elseif ARGV[i] == 'root' then root = ARGV[i + 1] end
+          end
+          counted = counted or (root ~= '' and '')
+        end
+        if counted and kind == 'c' then
+          tool_calls = tool_calls + 1
+        elseif counted then
+          local tokens, nanos = string.match(rest, '^(%d+) (%d+)$')
+          total_tokens, total_nanos = math.max(total_tokens, tonumber(tokens)), math.max(total_nanos, tonumber(nanos))
+        end
+      elseif kind == 's' and not is_end then
         new_state = rest
       elseif is_end or kind == 'm' or kind == 'y' or kind == 'x' then
         if not lists then lists = call('HMGET', record, 'open', 'void', 'messages', 'inbox') end
@@ -190,7 +217,7 @@ while at <= final do
           inbox = string.sub(inbox, 1, from) .. string.sub(inbox, to + 1)
           call('HSET', record, 'x:' .. id, value)
         end
-      else
+      elseif kind ~= 'b' then
         if not lists then lists = call('HMGET', record, 'open', 'void', 'messages', 'inbox') end
         if not open then open, void, dropped = lists[1] or ' ', lists[2] or ' ', {} end
         local blank = string.find(rest, ' ', 1, true) or 0
@@ -320,6 +347,7 @@ if reached and not known[4] and not is_first and taken > 0 then
     gone[#gone + 1] = head
     if not current or current == number or #gone > 16 then
       gone[#gone + 1] = 'p:' .. (name or '')
+      gone[#gone + 1] = 'u:' .. (name or '')
       break
     end
     call('HSET', record, format('q:%d', place), name .. ' ' .. current)
@@ -385,6 +413,35 @@ if takes_over then
 end
 if terminal then
   for _, text in ipairs({'end', terminal, 'owner', ''}) do changes[#changes + 1] = text end
+end
+if owner ~= '' and (terminal or takes_over) then -- an attempt ends
+  local run = call('HMGET', record, 'claimedAt', 'lease', 'spentMs')
+  local ends = mode == 'lapsed' and math.min(now, tonumber(run[2] or now)) or now
+  changes[#changes + 1] = 'spentMs'
+  changes[#changes + 1] = format('%.0f', (run[3] or 0) + math.max(0, ends - tonumber(run[1] or ends)))
+end
+if counted then
+  local total = 'u:' .. (ARGV[2] == '' and is_exact and ARGV[1] .. '.' or ARGV[2]) -- each attempt begins at 0
+  local had = call('HMGET', record, 'spentTokens', 'spentNanos', 'spentCalls', total)
+  local more_tokens, more_nanos = 0, 0
+  if total_tokens >= 0 then
+    local tokens, nanos = string.match(had[4] or '0 0', '^(%d+) (%d+)$')
+    more_tokens, more_nanos = math.max(0, total_tokens - tokens), math.max(0, total_nanos - nanos)
+    call('HSET', record, total, format('%.0f %.0f', tokens + more_tokens, nanos + more_nanos))
+  end
+  local tokens, nanos = format('%.0f', (had[1] or 0) + more_tokens), format('%.0f', (had[2] or 0) + more_nanos)
+  local calls = format('%.0f', (had[3] or 0) + tool_calls)
+  for _, text in ipairs({'spentTokens', tokens, 'spentNanos', nanos, 'spentCalls', calls}) do changes[#changes + 1] = text end
+  if verdict == 'ok' then detail = tokens .. ' ' .. nanos .. ' ' .. calls .. ' ' .. counted end
+  if root ~= '' and root ~= ARGV[12] then -- of the same owner, and so in the same slot
+    local of_root = string.sub(record, 1, -1 - #ARGV[12]) .. root
+    local root_had = call('HMGET', of_root, 'state', 'spentTokens', 'spentNanos', 'spentCalls')
+    if root_had[1] then
+      call('HSET', of_root, 'spentTokens', format('%.0f', (root_had[2] or 0) + more_tokens),
+        'spentNanos', format('%.0f', (root_had[3] or 0) + more_nanos),
+        'spentCalls', format('%.0f', (root_had[4] or 0) + tool_calls))
+    end
+  end
 end
 -- Expiries are renewed now and then, not at every append: four calls saved for most batches.
 local ttl = tonumber(ARGV[7])

@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from emitter import errors
+from emitter.budgets import Budget, Spent
 from emitter.errors import AppendRefused, InvalidEvent, PayloadTooLarge
-from emitter.events import Event, InputReceived, ModelCall
+from emitter.events import Event, ExecutionStarted, InputReceived, ModelCall
 from emitter.settings import SharedSettings, read
 from emitter.store.connection import Channels, channels_of, pack, repeated
 from emitter.wire import envelope, ids, mending
@@ -42,7 +43,7 @@ from emitter.wire.limits import (
     UNHELD_LEASE_SECONDS,
 )
 from emitter.wire.prepared import Batch, Prepared, Redaction
-from emitter.wire.record import FORMAT
+from emitter.wire.record import FORMAT, Field, read_budget, spent_of
 
 log = structlog.get_logger("emitter")
 
@@ -71,6 +72,20 @@ class LogLimits(msgspec.Struct, frozen=True):
     webhook_url: str = ""
     max_children: int = MAX_CHILDREN
     max_child_depth: int = MAX_CHILD_DEPTH
+    budget_total_tokens: int = 0
+    budget_cost_usd: float = 0
+    budget_tool_calls: int = 0
+    budget_seconds: float = 0
+
+    @property
+    def budget(self) -> Budget:
+        """What every execution may spend."""
+        return Budget(
+            total_tokens=self.budget_total_tokens or None,
+            cost_usd=self.budget_cost_usd or None,
+            tool_calls=self.budget_tool_calls or None,
+            seconds=self.budget_seconds or None,
+        )
 
 
 def limits_of(settings: SharedSettings) -> LogLimits:
@@ -92,10 +107,13 @@ def limits_from(environ: Mapping[str, str]) -> tuple[LogLimits, tuple[str, ...]]
 
 
 class Appended(NamedTuple):
-    """The result of an append: the log's last id, and how many events were new."""
+    """The result of an append: the log's last id, and how many events were new. If they have spent something: what the
+    record has counted (but for time), and its limits."""
 
     last: EventId
     added: int
+    spent: Spent | None = None
+    budget: Budget = Budget()
 
 
 def prepare(
@@ -140,6 +158,8 @@ def prepare_with(
     data = redact(type_, data)
     moment = ids.now_ms() if ts is None else ts
     json = envelope.envelope(type_, execution_id, data, ts=moment, keys=keys, max_bytes=max_bytes)
+    if isinstance(event, ExecutionStarted) and event.budget is not None:
+        fields = {**fields, Field.BUDGET: envelope.encode_value(event.budget.limit).decode()}
     if answer is None and isinstance(event, InputReceived):
         given = {"value": event.value, "by": event.by, "at": moment} | ({"declined": True} if event.declined else {})
         answer = envelope.encode_value(given).decode()
@@ -250,7 +270,8 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
     """The script's reply. Raises the `AppendRefused` of its verdict."""
     verdict, detail = reply[0].decode(), reply[3].decode()
     if verdict == "ok":
-        return Appended(ids.parse_event_id(reply[1].decode()), reply[2])
+        last, added = ids.parse_event_id(reply[1].decode()), reply[2]
+        return Appended(last, added, *_read_spent(detail)) if detail else Appended(last, added)
     refusals: dict[str, Callable[[], AppendRefused]] = {
         "ended": lambda: errors.ExecutionEnded(execution_id, detail),
         "fenced": lambda: errors.Superseded(execution_id, int(detail)),
@@ -267,6 +288,11 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
         "newer": lambda: errors.NewerRecord(int(detail), FORMAT, execution_id),
     }
     raise refusals[verdict]()
+
+
+def _read_spent(detail: str) -> tuple[Spent, Budget]:
+    tokens, nanos, calls, budget = detail.split(" ", 3)
+    return spent_of(int(tokens), int(nanos), int(calls)), read_budget(budget.encode())
 
 
 async def append(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], **options: Any) -> Appended:

@@ -5,7 +5,8 @@
 --       was lost, and that may be the cause
 -- Reply { verdict, attempt, from seq, lease ends (ms), waited (ms), task, params, metadata, request id, conversation id,
 --         cancel, traceparent, tracestate, given (task and params, where the record has them redacted), lost, how long
---         the lost attempt lasted (ms), failed }, the fields of the record as they are (empty: missing);
+--         the lost attempt lasted (ms), failed, budget, spent tokens, nanos, calls and ms }, the fields of the record as they
+--         are (empty: missing);
 --       verdict is ok, stale (it does not wait for a worker, or not yet), owned (a live worker took it and is about to
 --       start it), lapsed (a worker took it and was lost before it started it) or, with the time now (ms), apart (it is
 --       a suspect as well, and two of them are not run together) or newer (and its format, which is beyond this script).
@@ -41,4 +42,6 @@ local job = redis.call('HMGET', record, 'from', 'task', 'params', 'metadata', 'r
   'traceparent', 'tracestate', 'given')
 for i = 2, 10 do job[i] = job[i] or '' end
 job[11], job[12], job[13] = known[9] or '', known[10] or '', known[11] or ''
-return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 13)}
+local budget = redis.call('HMGET', record, 'budget', 'spentTokens', 'spentNanos', 'spentCalls', 'spentMs')
+for i = 1, 5 do job[13 + i] = budget[i] or '' end
+return {'ok', attempt, tonumber(job[1] or 0), ends, waited, unpack(job, 2, 18)}

@@ -18,16 +18,18 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from emitter.budgets import Budget, Spent, smallest
 from emitter.errors import InvalidEvent
 from emitter.store.connection import repeated
 from emitter.tracing.trace import Trace, read_trace
 from emitter.wire.ids import check_execution_id
 from emitter.wire.keys import DUE, JOBS_GROUP, QUEUED, Owner, jobs_key, member, waiting_key
-from emitter.wire.record import FORMAT, Cancel, ExecutionRecord, Field, Selection, read_cancel, read_object
+from emitter.wire.record import FORMAT, Cancel, ExecutionRecord, Field, Selection, read_cancel, read_object, spent_of
 
 log = structlog.get_logger("emitter.jobs")
 
 CLAIM_SCRIPT = Path(__file__).with_name("claim.lua").read_text()
+LIMIT_SCRIPT = Path(__file__).with_name("limit.lua").read_text()
 RENEW_SCRIPT = Path(__file__).with_name("renew.lua").read_text()
 ENQUEUE_SCRIPT = Path(__file__).with_name("enqueue.lua").read_text()
 # KEYS 1 due  2 the owner's waiting executions   ARGV 1 member  2 check in (ms)  3 how many may wait (0: no limit)
@@ -98,6 +100,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         waited_ms: how long it waited for a worker.
         apart_seconds: how long no other suspect may run in the same worker; 0 if this execution is no suspect.
         lost, failed: how many earlier attempts lost their worker, or failed and were tried again.
+        budget, spent: what it may spend, and what earlier attempts have spent.
         cancel: a cancel that was requested before the claim.
         trace: the span in which it was accepted.
     """
@@ -112,6 +115,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     apart_seconds: float = 0.0
     lost: int = 0
     failed: int = 0
+    budget: Budget = Budget()
+    spent: Spent = Spent()
     task: str
     params: dict[str, Any]
     metadata: dict[str, Any]
@@ -142,11 +147,13 @@ class Lease(NamedTuple):
 
 
 class Renewal(NamedTuple):
-    """`ended`: the log is closed; `lost`: another worker or attempt has the execution; `away`: Redis had an error."""
+    """`ended`: the log is closed; `lost`: another worker or attempt has the execution; `away`: Redis had an error.
+    `spent`: what the record has counted, but for the time."""
 
     verdict: Literal["ok", "ended", "lost", "away"]
     lease_ms: int = 0
     cancel: Cancel | None = None
+    spent: Spent = Spent()
 
 
 class UnreadableJob(Exception):
@@ -270,7 +277,7 @@ async def claim(
         refused: Any = reply[0].decode()
         return refused  # type: ignore[no-any-return]
     try:
-        record = _CLAIMED.read([None, *reply[5:17]])  # the script has checked the format
+        record = _CLAIMED.read([None, *reply[5:22]])  # the script has checked the format
         given = _given(record)
         return Job(
             owner=entry.owner,
@@ -284,6 +291,8 @@ async def claim(
             params=given.params,
             lost=record.lost,
             failed=record.failed,
+            budget=record.budget,
+            spent=record.spent,
             apart_seconds=_apart_seconds(record.lost, max_attempts, record.lost_after_ms / 1000),
             metadata=read_object(record.metadata),
             request_id=record.request_id or None,
@@ -295,10 +304,21 @@ async def claim(
         raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error
 
 
+async def limit(redis: Redis, job: Job, of_agent: Budget | None) -> Job:
+    """A job that was just claimed with the limits of its agent as well, which its record then has."""
+    smaller = smallest(job.budget, of_agent)
+    if smaller == job.budget:
+        return job
+    client: Any = redis
+    await client.eval(LIMIT_SCRIPT, 1, job.record, job.attempt, msgspec.json.encode(smaller))
+    return msgspec.structs.replace(job, budget=smaller)
+
+
 # The fields of the record that `claim.lua` returns, in its order.
 _CLAIMED = Selection(
     Field.TASK, Field.PARAMS, Field.METADATA, Field.REQUEST_ID, Field.CONVERSATION_ID, Field.CANCEL, Field.TRACEPARENT,
-    Field.TRACESTATE, Field.GIVEN, Field.LOST, Field.LOST_AFTER, Field.FAILED,
+    Field.TRACESTATE, Field.GIVEN, Field.LOST, Field.LOST_AFTER, Field.FAILED, Field.BUDGET, Field.SPENT_TOKENS,
+    Field.SPENT_NANOS, Field.SPENT_CALLS, Field.SPENT_MS,
 )  # fmt: skip
 
 
@@ -366,7 +386,7 @@ def _renewal(reply: Any) -> Renewal:
         log.warning("renewal_failed", error=str(reply)[:200])
         return Renewal("away")
     verdict: Any = reply[0].decode()
-    return Renewal(verdict, int(reply[1]), read_cancel(reply[2]))
+    return Renewal(verdict, int(reply[1]), read_cancel(reply[2]), spent_of(*(int(text or 0) for text in reply[3:6])))
 
 
 async def end(redis: Redis, name: str, agent: str = "", *, planned_by: int | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
+from emitter.budgets import EXCEEDED, Budget, Reached, exceeded, smallest
 from emitter.errors import (
     AppendRefused,
     ExecutionEnded,
@@ -29,6 +31,7 @@ from emitter.events import (
     EXPIRED,
     TERMINAL_STATE_OF,
     TERMINAL_STATES,
+    BudgetNotice,
     Event,
     ExecutionCancelled,
     ExecutionError,
@@ -59,7 +62,8 @@ _FAMILY = Selection(Field.STATE, Field.PARENT, Field.CHILDREN)
 CANCELS_AT_ONCE = 20
 _LOST = Selection(
     Field.AGENT, Field.CANCEL, Field.TRACEPARENT, Field.ATTEMPT, Field.FROM, Field.LOST, Field.FAILED,
-    Field.MAX_ATTEMPTS, Field.LEASE, Field.CLAIMED_AT,
+    Field.MAX_ATTEMPTS, Field.LEASE, Field.CLAIMED_AT, Field.OWNER, Field.BUDGET, Field.SPENT_TOKENS,
+    Field.SPENT_NANOS, Field.SPENT_CALLS, Field.SPENT_MS,
 )  # fmt: skip
 
 
@@ -70,6 +74,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         not_before: the earliest start, in ms since the epoch.
         cancel_after_seconds: how long it goes on after its last viewer has left (`None`: to its end).
         key: identifies the request, so that a repeat differs from another request for the same id.
+        budget: what it may spend.
         trace: the span in which it was accepted.
         webhooks: by their ids.
         above: the execution that started it.
@@ -84,6 +89,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     not_before: int | None = None
     cancel_after_seconds: float | None = None
     key: str = ""
+    budget: Budget = Budget()
     trace: Trace | None = None
     webhooks: dict[str, Webhook] = {}
     above: Parentage | None = None
@@ -106,6 +112,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
             fields[Field.NOT_BEFORE] = str(self.not_before)
         if self.cancel_after_seconds is not None:
             fields[Field.CANCEL_AFTER] = str(int(self.cancel_after_seconds * 1000))
+        if self.budget:
+            fields[Field.BUDGET] = msgspec.json.encode(self.budget).decode()
         if self.trace is not None:
             fields[Field.TRACEPARENT] = self.trace.parent
             if self.trace.state:
@@ -141,7 +149,8 @@ class Lifecycle:
         completes what the first call did not. Raises `InvalidEvent`, `PayloadTooLarge`, `TooManyQueued`, and
         `ExecutionExists` if events were published under this id before."""
         check_size(start, self._limits)
-        event = ExecutionQueued(task=start.task, agent=start.agent)
+        start = msgspec.structs.replace(start, budget=smallest(start.budget, self._limits.budget))
+        event = ExecutionQueued(task=start.task, agent=start.agent, budget=start.budget or None)
         prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
         # First: whatever happens before the job is added, the reaper will check it.
         most = self._limits.max_queued_per_user
@@ -266,11 +275,30 @@ class Lifecycle:
         await self._append(owner, execution_id, event, attempt=attempt)
         await jobs.end(self._redis, member(owner, execution_id))
 
-    async def end(self, job: Job, event: Event) -> None:
+    async def end(self, job: Job, *events: Event) -> None:
         """End a running execution for a worker whose event loop is blocked. Raises `AppendRefused`."""
-        prepared = self._prepare(event, job.execution_id, job.trace)
-        await self._append(job.owner, job.execution_id, prepared, attempt=job.attempt, mode="claimed")
+        prepared = [self._prepare(event, job.execution_id, job.trace) for event in events]
+        await self._append(job.owner, job.execution_id, *prepared, attempt=job.attempt, mode="claimed")
         await jobs.end(self._redis, job.member)
+
+    async def overspend(self, owner: Owner, execution_id: str, reached: Reached, attempt: int | None = None) -> bool:
+        """End an execution because a limit of its budget is over: one that no worker runs, or this attempt of a worker.
+        False if it was not ended, as it is another's."""
+        prepared = [self._prepare(event, execution_id) for event in overspent(reached)]
+        held: dict[str, Any] = {"mode": "unowned"} if attempt is None else {"mode": "claimed", "attempt": attempt}
+        try:
+            await self._append(owner, execution_id, *prepared, **held)
+        except AppendRefused:
+            return False
+        if attempt is not None:
+            await jobs.end(self._redis, member(owner, execution_id))
+        return True
+
+    async def warn(self, owner: Owner, execution_id: str, reached: Reached) -> None:
+        """Write that most of a limit is spent, unless the log has it."""
+        event = BudgetNotice(**reached._asdict())
+        with contextlib.suppress(AppendRefused):
+            await self._append(owner, execution_id, self._prepare(event, execution_id))
 
     async def give_up(self, owner: Owner, execution_id: str, agent: str) -> None:
         """End an execution whose agent no worker has any more."""
@@ -283,16 +311,16 @@ class Lifecycle:
         """Take an execution from a worker whose lease has ended. The next attempt follows, or the end if no attempt is
         left or a cancel was requested. `kept`: the worker is alive, or another process was faster."""
         found = await self._read(_LOST, owner, execution_id)
-        event, trace = _after(found), read_trace([found.traceparent])
+        before, event, trace = *_after(found), read_trace([found.traceparent])
         lasted_ms = max(0, found.lease_ms - (found.claimed_ms or found.lease_ms))
         fields = {Field.LOST: str(found.lost + 1), Field.LOST_AFTER: str(lasted_ms)}
         try:
-            prepared = self._prepare(event, execution_id, trace)
+            prepared = [self._prepare(each, execution_id, trace) for each in (*before, event)]
         except (InvalidEvent, PayloadTooLarge):  # the cancel reason exceeds the size limit of this process
             event = ExecutionCancelled()
-            prepared = self._prepare(event, execution_id, trace)
+            prepared = [self._prepare(event, execution_id, trace)]
         try:
-            await self._append(owner, execution_id, prepared, attempt=found.attempt, mode="lapsed", fields=fields)
+            await self._append(owner, execution_id, *prepared, attempt=found.attempt, mode="lapsed", fields=fields)
         except AppendRefused:
             return "kept"
         about = {"agent": found.agent, "attempt": found.attempt, **log_fields(trace)}
@@ -377,23 +405,32 @@ class Lifecycle:
             max_bytes=self._limits.max_event_bytes,
         )
 
-    async def _append(self, owner: Owner, execution_id: str, event: Prepared, **options: Any) -> Appended:
+    async def _append(self, owner: Owner, execution_id: str, *events: Prepared, **options: Any) -> Appended:
         """Append to an execution that exists. An end is preceded and followed by what its family is told."""
         options = {"mode": "existing", **options}
-        is_end = event.type in TERMINAL_STATE_OF
+        is_end = any(event.type in TERMINAL_STATE_OF for event in events)
         if is_end and (await self._read(_FAMILY, owner, execution_id)).children:
             await self.children.report_ended(owner, execution_id)
-        appended = await append(self._redis, owner, execution_id, [event], limits=self._limits, **options)
+        appended = await append(self._redis, owner, execution_id, events, limits=self._limits, **options)
         if is_end:
             await self.settle(owner, execution_id)
         return appended
 
 
-def _after(found: ExecutionRecord) -> Event:
-    """The event that follows the loss of a worker."""
+def overspent(reached: Reached) -> tuple[BudgetNotice, ExecutionError]:
+    """How an execution ends of whose budget nothing is left."""
+    reached = reached._replace(action="stopping")
+    return BudgetNotice(**reached._asdict()), ExecutionError(error=reached.message, code=EXCEEDED)
+
+
+def _after(found: ExecutionRecord) -> tuple[Sequence[Event], Event]:
+    """The event that follows the loss of a worker, and what stands before it."""
     if found.cancel is not None:
-        return ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)
+        return (), ExecutionCancelled(reason=found.cancel.reason, by=found.cancel.by)
     if found.lost + found.failed + 1 >= found.max_attempts:
         times = "its worker was lost" if found.lost == 0 else f"its workers were lost {found.lost + 1} times"
-        return ExecutionError(error=times, code="worker_lost")
-    return ExecutionSuperseded(from_seq=found.from_seq, attempt=found.attempt + 1)
+        return (), ExecutionError(error=times, code="worker_lost")
+    if (reached := exceeded(found.budget, found.spent_until(found.lease_ms), at_start=True)) is not None:
+        notice, error = overspent(reached)
+        return (notice,), error
+    return (), ExecutionSuperseded(from_seq=found.from_seq, attempt=found.attempt + 1)

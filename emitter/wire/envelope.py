@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from emitter.budgets import CALL_MARK, usage_mark
 from emitter.errors import InvalidEvent, PayloadTooLarge
 from emitter.events import (
     BY_TYPE,
     DELTAS,
     TERMINAL_STATE_OF,
+    BudgetNotice,
     Custom,
     Event,
     ExecutionQueued,
@@ -23,6 +25,8 @@ from emitter.events import (
     InputRequired,
     ModelCall,
     ToolProgress,
+    ToolStart,
+    UsageTotals,
     UserMessage,
     UserMessageDropped,
     UserMessageTaken,
@@ -230,11 +234,14 @@ _MARKS = {name: "f" if in_feed(name) else "" for name in BY_TYPE} | {
     name: "s:" + state for name, state in TERMINAL_STATE_OF.items()
 }
 _MARKS |= {ExecutionQueued.type: "s:queued", ExecutionStarted.type: "s:running", Custom.type: "f"}
+_MARKS[ToolStart.type] = CALL_MARK
 _MEANT = frozenset(event.type for event in (ExecutionSuperseded, InputRequired, InputReceived))
-"""Types whose marks depend on the event."""
+"""Types whose marks depend on the event, and may change the state."""
 _OF_MESSAGES = (UserMessage, UserMessageTaken, UserMessageDropped)
 """Their marks depend on the event too, but change no state."""
-_STATELESS = frozenset(name.encode() for name, mark in _MARKS.items() if mark in ("", "f") and name not in _MEANT)
+_STATELESS = frozenset(name.encode() for name, mark in _MARKS.items() if mark[:2] != "s:" and name not in _MEANT)
+_COUNTED = frozenset({UsageTotals.type, BudgetNotice.type})
+"""Nor do theirs."""
 
 
 def may_change_state(type_: bytes) -> bool:
@@ -247,12 +254,13 @@ def append_mark(event: Event, data: bytes, answer: str | None = None) -> str:
     """What the append script must do besides storing: `` (log only), `f` (feed too), `s:<state>`, `t:<attempt>` (that
     attempt takes over, and waits for a worker), `w:<inputId> <spec>` (an input opens; the spec is its data),
     `r:<inputId> <answer>` (its first answer closes it; `answer` is JSON text for the waiting agent, `data` if there is
-    none). The marks of people's messages: `message_mark`.
+    none). To the feed go also: `c` (a call of a tool is counted), `u:<tokens> <billionths of a dollar>` (totals of
+    usage are counted), `b:<limit>.<action>` (stored once). The marks of people's messages: `message_mark`.
     """
     if isinstance(event, _OF_MESSAGES):
         return message_mark(event, data)
     if event.type not in _MEANT:
-        return _MARKS[event.type]
+        return _counted_mark(event) if event.type in _COUNTED else _MARKS[event.type]
     if isinstance(event, ExecutionSuperseded):
         if not 1 <= event.attempt <= MAX_ATTEMPT:
             raise InvalidEvent(f"attempt: {event.attempt} is not from 1 to {MAX_ATTEMPT}")
@@ -292,3 +300,10 @@ def check_message_id(message_id: str) -> str:
     if not INPUT_ID.match(message_id):
         raise InvalidEvent(f"messageId: {message_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ . -")
     return message_id
+
+
+def _counted_mark(event: Event) -> str:
+    if isinstance(event, UsageTotals):
+        return usage_mark(event.total_tokens, event.cost_usd)
+    assert isinstance(event, BudgetNotice)
+    return f"b:{event.limit}.{event.action}"

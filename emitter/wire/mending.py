@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from emitter.budgets import Budget, BudgetState
 from emitter.errors import InvalidEvent, PayloadTooLarge
 from emitter.events import BY_TYPE, Artifact, Custom, Event, ExecutionSuperseded, InputReceived, InputRequired
 from emitter.values import MAX_DEPTH, MAX_INTEGER
@@ -77,6 +78,8 @@ def _of_type(hint: Any, value: Any) -> Any:
         return value if isinstance(value, str) and value in get_args(hint) else get_args(hint)[0]
     if get_origin(hint) is list:
         return [_of_type(get_args(hint)[0], each) for each in _items(value)]
+    if isinstance(hint, type) and issubclass(hint, Budget | BudgetState):
+        return value if isinstance(value, hint) and _is_valid(value) else None
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return _struct(hint, value)
     return _truth(value) if hint is bool else plain(value)
@@ -147,6 +150,14 @@ def _struct(kind: type[msgspec.Struct], value: Any) -> msgspec.Struct:
         shown = plain(value)
         found = shown if isinstance(shown, dict) and hints.keys() & shown.keys() else dict.fromkeys(hints, shown)
     return kind(**{name: _of_type(hint, found.get(name)) for name, hint in hints.items()})
+
+
+def _is_valid(value: msgspec.Struct) -> bool:
+    try:
+        msgspec.convert(msgspec.to_builtins(value), type(value))
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        return False
+    return True
 
 
 def _object(value: Any) -> dict[str, Any]:

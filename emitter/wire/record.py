@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from emitter.budgets import NANOS, Budget, Spent
 from emitter.errors import NewerRecord
 from emitter.events import TERMINAL_STATES, State
 from emitter.wire.ids import EventId
@@ -82,6 +83,13 @@ class Field:
     HOLD: Final = "hold"  # the lease without a worker, counted from the last event (ms)
     SEEN: Final = "seen"  # until when a publisher over HTTP counts as alive
 
+    # What it may spend, and has spent.
+    BUDGET: Final = "budget"  # the limits (JSON of `Budget`)
+    SPENT_TOKENS: Final = "spentTokens"
+    SPENT_NANOS: Final = "spentNanos"  # the cost, in billionths of a US dollar
+    SPENT_CALLS: Final = "spentCalls"
+    SPENT_MS: Final = "spentMs"  # under workers, by attempts that have ended
+
     # What people requested and answered.
     CANCEL: Final = "cancel"  # the request to cancel (JSON of `Cancel`)
     CANCEL_AT: Final = "cancelAt"  # when a cancel was requested from a process that is no worker
@@ -108,6 +116,8 @@ class Field:
     PLACE: Final = "q:"  # with a number: the producer in this place of the line, and its number then
     WEBHOOK: Final = "w:"  # with its id: a webhook (JSON of `emitter.wire.webhooks.Webhook`)
     DELIVERY: Final = "d:"  # with the id of a webhook: how far it was delivered (JSON of `Delivery`)
+    USED: Final = "u:"  # with a producer's name: its highest totals of usage (tokens, billionths of a dollar)
+    SAID: Final = "s:"  # with `<limit>.<action>`: the log has this `budget` event
     PART: Final = "b:"  # with 0 to 15: the id of the event with which a part of the log began
 
 
@@ -165,6 +175,11 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     hold_ms: int = 0
     seen_ms: int = 0
+    budget: Budget = Budget()
+    spent_tokens: int = 0
+    spent_nanos: int = 0
+    spent_calls: int = 0
+    spent_ms: int = 0
     cancel: Cancel | None = None
     cancel_ms: int = 0
     open_inputs: tuple[str, ...] = ()
@@ -194,6 +209,16 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_ended(self) -> bool:
         return self.state in TERMINAL_STATES
+
+    @property
+    def spent(self) -> Spent:
+        """What attempts that have ended, and publishers, have spent."""
+        return spent_of(self.spent_tokens, self.spent_nanos, self.spent_calls, self.spent_ms)
+
+    def spent_until(self, now_ms: int) -> Spent:
+        """The same, with the time of the attempt that a worker has, up to then."""
+        running_ms = max(0, now_ms - self.claimed_ms) if self.owner and self.claimed_ms else 0
+        return spent_of(self.spent_tokens, self.spent_nanos, self.spent_calls, self.spent_ms + running_ms)
 
     @property
     def last(self) -> EventId:
@@ -251,6 +276,18 @@ def read_cancel(encoded: bytes) -> Cancel | None:
         return msgspec.json.decode(encoded, type=Cancel)
     except msgspec.MsgspecError:
         return Cancel()  # an unreadable request is still a request
+
+
+def read_budget(encoded: bytes) -> Budget:
+    """The limits in the record. One that cannot be read is no limit."""
+    try:
+        return msgspec.json.decode(encoded, type=Budget) if encoded else Budget()
+    except msgspec.MsgspecError:
+        return Budget()
+
+
+def spent_of(tokens: int, nanos: int, calls: int, ms: int = 0) -> Spent:
+    return Spent(total_tokens=tokens, cost_usd=nanos / NANOS, tool_calls=calls, seconds=ms / 1000)
 
 
 def read_object(encoded: bytes) -> dict[str, Any]:
@@ -330,6 +367,11 @@ _COLUMNS = {
     Field.FAILED: _Column("failed", int),
     Field.HOLD: _Column("hold_ms", int),
     Field.SEEN: _Column("seen_ms", int),
+    Field.BUDGET: _Column("budget", read_budget),
+    Field.SPENT_TOKENS: _Column("spent_tokens", int),
+    Field.SPENT_NANOS: _Column("spent_nanos", int),
+    Field.SPENT_CALLS: _Column("spent_calls", int),
+    Field.SPENT_MS: _Column("spent_ms", int),
     Field.CANCEL: _Column("cancel", read_cancel),
     Field.CANCEL_AT: _Column("cancel_ms", int),
     Field.OPEN: _Column("open_inputs", _ids),

@@ -21,12 +21,14 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from emitter.budgets import Budget, Meter
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.children import Child, OnParentEnd, Starter, SyncChild
 from emitter.publishing.inbox import Interruptible
 from emitter.publishing.sync_emitter import SyncAgentEmitter, check_process
 from emitter.store.announcements import MODES, AgentInfo, Example
 from emitter.wire.user_messages import Message
+from emitter.worker.budget_view import BudgetView
 from emitter.worker.schedule import Schedule, schedule_of
 
 AGENT_NAME = re.compile(r"[a-z0-9_.-]{1,64}\Z")
@@ -52,6 +54,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     retry_on: tuple[type[BaseException], ...] | None = None
     time_limit: float | None = None
     idle_limit: float | None = None
+    budget: Budget | None = None
     input_schema: dict[str, Any] | None = None
     input_modes: tuple[str, ...] = MODES
     output_modes: tuple[str, ...] = MODES
@@ -72,6 +75,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             time_limit=self.time_limit,
             idle_limit=self.idle_limit,
             accepts_messages=self.accepts_messages,
+            budget=self.budget,
         )
 
 
@@ -92,6 +96,7 @@ class Agents:
         retry_on: RetryOn = None,
         time_limit: float | None = None,
         idle_limit: float | None = None,
+        budget: Budget | None = None,
         input_schema: dict[str, Any] | None = None,
         input_modes: Sequence[str] = MODES,
         output_modes: Sequence[str] = MODES,
@@ -109,6 +114,7 @@ class Agents:
             time_limit: seconds after which an attempt is stopped with code `timeout`, including waits for people.
             idle_limit: seconds without an event after which an attempt is stopped in the same way. Waiting in `ask` is
                 not idle; the clock starts again after the answer.
+            budget: what an execution may spend at most, all attempts together; a caller may set less.
             input_schema: JSON Schema of `params`, announced to clients.
             input_modes, output_modes: media types that the agent accepts and produces, announced to clients.
             accepts_messages: whether people may send messages to it (`Context.messages`), announced to clients.
@@ -129,6 +135,7 @@ class Agents:
                     retry_on=_types(retry_on),
                     time_limit=time_limit,
                     idle_limit=idle_limit,
+                    budget=budget,
                     input_schema=input_schema,
                     input_modes=tuple(input_modes),
                     output_modes=tuple(output_modes),
@@ -232,6 +239,8 @@ def _check(agent: Agent) -> None:
         seconds = getattr(agent, name)
         if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
             raise ValueError(f"agent {agent.name!r}: {name} {seconds!r} is not a number of seconds above 0")
+    if agent.budget is not None and not isinstance(agent.budget, Budget):
+        raise TypeError(f"agent {agent.name!r}: budget {agent.budget!r} is no Budget")
     for name in ("input_modes", "output_modes"):
         modes = getattr(agent, name)
         if not modes or not all(isinstance(mode, str) and MEDIA_TYPE.match(mode) for mode in modes):
@@ -262,7 +271,9 @@ class _BaseContext:
         conversation_id: str | None = None,
         is_cancelled: Callable[[], bool] = _never,
         children: Starter | None = None,
+        meter: Meter | None = None,
     ) -> None:
+        self.budget = BudgetView(Meter() if meter is None else meter)
         self.task = task
         self.execution_id = execution_id
         self.params = params or {}

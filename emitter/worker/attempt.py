@@ -19,8 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
+from emitter.budgets import EXCEEDED, Budget, BudgetState, Meter, Reached, smallest
 from emitter.errors import (
     AppendRefused,
     ExecutionEnded,
@@ -33,16 +32,29 @@ from emitter.errors import (
     describe,
     encodable,
 )
-from emitter.events import Timeout
+from emitter.events import BudgetNotice, Event, Timeout
 from emitter.observer import Outcome
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.children import Starter
 from emitter.publishing.waits import Slot
 from emitter.store.endings import STACK_CHARS
-from emitter.store.jobs import Job
+from emitter.store.jobs import Job, Renewal
 from emitter.wire.record import Cancel
 from emitter.worker.agents import Agent, Context, SyncContext
 from emitter.worker.deadlines import Deadlines, Limit, Notice
+from emitter.worker.endings import (
+    Cause,
+    Ending,
+    HandedOver,
+    LeaseLost,
+    Overspent,
+    Raised,
+    Refused,
+    Retried,
+    Returned,
+    TimedOut,
+    outcome_of,
+)
 from emitter.worker.retries import Retry, retry_after
 
 ERROR_CHARS = 2_000
@@ -52,57 +64,12 @@ AWAY_SECONDS = 600.0
 CLOSE_SECONDS = 5.0
 
 
-class Returned(msgspec.Struct, frozen=True):
-    """The agent returned its result."""
-
-    value: Any
-
-
-class Raised(msgspec.Struct, frozen=True):
-    """The agent raised: `Type: message`, and the stack trace for those who may debug."""
-
-    error: str
-    stack: str
-
-
-class Retried(msgspec.Struct, frozen=True):
-    """The agent raised, and is to be tried again in `after` seconds."""
-
-    after: float
-    failure: Raised
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """The agent did not catch `ExecutionEnded` of its emitter: the log is closed."""
-
-
-class TimedOut(msgspec.Struct, frozen=True):
-    """The agent exceeded this limit."""
-
-    limit: Limit
-
-    @property
-    def message(self) -> str:
-        return f"over its {self.limit}"
-
-
-class HandedOver(msgspec.Struct, frozen=True):
-    """The worker stops: another worker takes over."""
-
-
-class LeaseLost(msgspec.Struct, frozen=True):
-    """Another worker or attempt has the execution, or it was ended elsewhere: nothing more may be written."""
-
-
-Cause = Cancel | TimedOut | HandedOver | LeaseLost
-Ending = Returned | Raised | Retried | Refused | Cause
-
-
 class Attempt:
     """`await Attempt(…).execute()` runs the agent and ends the execution; it never raises what the agent raises.
 
     `open_emitter` makes an emitter for the job; a second one is opened if the first is broken at the end. `slot` is the
-    worker's slot that it has, if its number is limited; `open_children` lets the agent start others.
+    worker's slot that it has, if its number is limited; `open_children` lets the agent start others. `budget` is that
+    of every execution here; those of the job and the agent count as well.
     """
 
     def __init__(
@@ -113,6 +80,7 @@ class Attempt:
         cancel_grace_seconds: float,
         slot: Slot | None = None,
         open_children: Callable[[AgentEmitter], Starter] | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
     ) -> None:
         self.job = job
         self.emitter = open_emitter()
@@ -135,6 +103,11 @@ class Attempt:
         self._deadlines = Deadlines(time.monotonic(), time_limit=agent.time_limit, idle_limit=agent.idle_limit)
         self._quiet_since = 0.0
         self._children = None if open_children is None else open_children(self.emitter)
+        self.reached: Reached | None = None
+        self._spent_more: asyncio.Future[None] = loop.create_future()
+        limit = smallest(job.budget, agent.budget, budget)
+        self.meter = Meter(limit, job.spent, since=time.monotonic(), on_change=self._look_at_budget)
+        self.emitter.count_with(self.meter)
         self._context = self._make_context(loop)
         self.emitter.stops_when(self._is_stopped)
 
@@ -158,6 +131,21 @@ class Attempt:
         """Wait no longer for an interrupted agent to stop."""
         if not self._abandoned.done():
             self._abandoned.set_result(None)
+
+    def apply(self, renewal: Renewal) -> None:
+        """Act on the execution's record, as a renewal has read it."""
+        if renewal.verdict == "lost":
+            self.interrupt(LeaseLost())
+        elif renewal.verdict == "ended":
+            # An agent that wrote its own end may go on to clean up. Its emitter learns of the end a moment after the
+            # log has it, so only the second renewal that finds the end counts.
+            if self.end_seen and not self.emitter.ended:
+                self.interrupt(LeaseLost())
+            self.end_seen = True
+        elif renewal.cancel is not None:
+            self.cancel(renewal.cancel)
+        elif renewal.verdict == "ok":
+            self.meter.learn(renewal.spent)
 
     def excuse(self, seconds: float) -> None:
         """Another agent has blocked the event loop for this long, which does not count against the limits."""
@@ -208,8 +196,11 @@ class Attempt:
         """Run the agent until it ends or must stop."""
         if self.job.cancel is not None:
             return self.job.cancel
+        if (reached := self.meter.used_up(time.monotonic())) is not None:
+            return Overspent(reached)
+        limits = BudgetState(self.meter.limit, self.job.spent) if self.meter.limit else None
         try:
-            await self.emitter.execution_started(self.job.task, attempt=self.job.attempt)
+            await self.emitter.execution_started(self.job.task, attempt=self.job.attempt, budget=limits)
         except (InvalidEvent, PayloadTooLarge) as error:
             return Raised(describe(error, ERROR_CHARS), "")
         call = asyncio.create_task(self._call(), name=f"agent-{self.job.execution_id}")
@@ -230,15 +221,36 @@ class Attempt:
             active_at = self._active_at(now)
             for notice in self._deadlines.due(now, active_at):
                 self._report(notice)
-            moment = self._deadlines.next_at(active_at)
-            timeout = None if moment is None else max(0.0, moment - now)
-            await asyncio.wait((call, self._interrupted), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for reached in self.meter.due(now):
+                self._report_spent(reached)
+            moments = [at for at in (self._deadlines.next_at(active_at), self.meter.next_at()) if at is not None]
+            timeout = max(0.0, min(moments) - now) if moments else None
+            self._spent_more = asyncio.get_running_loop().create_future()
+            await asyncio.wait(
+                (call, self._interrupted, self._spent_more), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
 
     def _report(self, notice: Notice) -> None:
         if notice.action == "stopping":
             self.interrupt(TimedOut(notice.limit))
+        self._emit_notice(Timeout(message=notice.message, action=notice.action))
+
+    def _look_at_budget(self) -> None:
+        """The meter has counted something: `_watch` looks at the budget."""
+        if not self._spent_more.done():
+            self._spent_more.set_result(None)
+
+    def _report_spent(self, reached: Reached) -> None:
+        if reached.action == "stopping":
+            self.interrupt(Overspent(reached))
+        self._note(reached)
+
+    def _note(self, reached: Reached) -> None:
+        self._emit_notice(BudgetNotice(**reached._asdict()))
+
+    def _emit_notice(self, event: Event) -> None:
         with contextlib.suppress(RuncastError):  # the log is closed, or Redis is away: the notice is not essential
-            self.emitter.notice(Timeout(message=notice.message, action=notice.action))
+            self.emitter.notice(event)
 
     async def _stop(self, call: asyncio.Task[Ending]) -> Cause:
         for _ in range(2):  # twice: a library may lose a cancellation, as `asyncio.wait_for` of Python 3.11 does
@@ -298,6 +310,8 @@ class Attempt:
         after = retry_after(error, job.failed, self._agent.retry_on)
         if after is None or job.lost + job.failed + 1 >= self._agent.max_attempts:
             return failure
+        if (reached := self.meter.used_up(time.monotonic())) is not None:
+            return Overspent(reached, failure)
         return Retried(after, failure)
 
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Context | SyncContext:
@@ -313,6 +327,7 @@ class Attempt:
             "conversation_id": job.conversation_id,
             "is_cancelled": self._is_stopped,
             "children": self._children,
+            "meter": self.meter,
         }
         if self._agent.is_async:
             return Context(self.emitter, **given)
@@ -333,10 +348,10 @@ class Attempt:
             return "ended"
         except RedisUnavailable:
             await self.emitter.flush(AWAY_SECONDS)  # the end is queued, and sent when Redis is back
-            return _outcome(ending)
+            return outcome_of(ending)
         except RuncastError as error:
             if isinstance(ending, HandedOver | Retried):
-                return _outcome(ending)  # only the last events are lost: the next attempt goes on
+                return outcome_of(ending)  # only the last events are lost: the next attempt goes on
             code = "invalid_result" if isinstance(error, (InvalidEvent, PayloadTooLarge)) else "append_refused"
             return await self._fail(describe(error, ERROR_CHARS), code)
 
@@ -353,6 +368,10 @@ class Attempt:
                 await emitter.flush()
             case TimedOut():
                 await emitter.execution_error(ending.message, code="timeout")
+            case Overspent(reached, failure):
+                self.reached, self.failure = reached, failure
+                self._note(reached)
+                await emitter.execution_error(ending.message, code=EXCEEDED, stack=failure.stack if failure else None)
             case Cancel(reason, by):
                 await emitter.execution_cancelled(reason=reason, by=by)
             case HandedOver():
@@ -361,7 +380,7 @@ class Attempt:
                 await emitter.flush()
             case LeaseLost():
                 pass
-        return _outcome(ending)
+        return outcome_of(ending)
 
     async def _fail(self, error: str, code: str) -> Outcome:
         """End with an error because the intended end could not be written. An emitter that failed earlier, by an event
@@ -381,20 +400,6 @@ def _ending(call: asyncio.Task[Ending]) -> Ending:
     if call.cancelled():
         return Raised(CANCELLED_ITSELF, "")
     return call.result()
-
-
-def _outcome(ending: Ending) -> Outcome:
-    outcomes: dict[type, Outcome] = {
-        Returned: "completed",
-        Raised: "failed",
-        Retried: "retried",
-        Refused: "ended",
-        TimedOut: "timeout",
-        Cancel: "cancelled",
-        HandedOver: "handed_over",
-        LeaseLost: "lost",
-    }
-    return outcomes[type(ending)]
 
 
 def _stack(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -31,9 +31,10 @@ from emitter.observer import Observer
 from emitter.store import announcements, jobs
 from emitter.store.connection import GONE
 from emitter.store.jobs import Job, Renewal
-from emitter.store.lifecycle import Lifecycle
-from emitter.worker.attempt import Attempt, TimedOut
+from emitter.store.lifecycle import Lifecycle, overspent
+from emitter.worker.attempt import Attempt
 from emitter.worker.blockers import Blocker, find_blocker
+from emitter.worker.endings import TimedOut
 
 log = structlog.get_logger("emitter.worker")
 
@@ -235,19 +236,24 @@ class Leases:
     async def _end_blocker(self, lifecycle: Lifecycle, job: Job | None) -> None:
         """End an execution that blocks the loop and exceeds a limit, or does not follow a cancel."""
         attempt = None if job is None else self._attempts.get(job.record)
-        if attempt is None or attempt.is_closed or (event := self._end_of(attempt, time.monotonic())) is None:
+        if attempt is None or attempt.is_closed or not (ending := self._end_of(attempt, time.monotonic())):
             return
         attempt.is_closed = True
         with contextlib.suppress(AppendRefused):
-            await lifecycle.end(attempt.job, event)
-            log.warning("execution_cut", execution=attempt.job.execution_id, agent=attempt.job.agent, then=event.type)
+            await lifecycle.end(attempt.job, *ending)
+            about = {"execution": attempt.job.execution_id, "agent": attempt.job.agent}
+            log.warning("execution_cut", **about, then=ending[-1].type)
 
-    def _end_of(self, attempt: Attempt, now: float) -> Event | None:
+    def _end_of(self, attempt: Attempt, now: float) -> Sequence[Event]:
+        """The events that end it now, if any."""
         if (cancel := attempt.cancel_requested(now - self._settings.cancel_grace_seconds)) is not None:
-            return ExecutionCancelled(reason=cancel.reason, by=cancel.by)
+            return [ExecutionCancelled(reason=cancel.reason, by=cancel.by)]
         if (limit := attempt.limit_over(now - OVER_SECONDS)) is not None:
-            return ExecutionError(error=TimedOut(limit).message, code="timeout")
-        return None
+            return [ExecutionError(error=TimedOut(limit).message, code="timeout")]
+        if (reached := attempt.meter.over(now - OVER_SECONDS)) is not None:
+            self._observer.budget_exceeded(attempt.job.agent, reached.limit)
+            return overspent(reached)
+        return []
 
 
 def _settle(ended: asyncio.Future[None], defect: BaseException | None) -> None:

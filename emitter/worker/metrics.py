@@ -15,6 +15,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from emitter.budgets import LIMITS
 from emitter.observer import Observer, Outcome
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -66,6 +67,11 @@ class Metrics(Observer):
             "runcast_worker_taken_over", "Executions of lost workers that this worker's reaper dealt with", ["verdict"],
             registry=registry,
         )  # fmt: skip
+        over = Counter(
+            "runcast_budget_exceeded", "Executions ended here because a limit of their budget was over",
+            ["agent", "limit"], registry=registry,
+        )  # fmt: skip
+        self._over = {(a, str(limit)): over.labels(a, limit) for a in agents for limit in LIMITS.values()}
         self._outcomes = {(a, o): outcomes.labels(a, o) for a in agents for o in get_args(Outcome)}
         self._queue = {agent: queue.labels(agent) for agent in agents}
         self._run = {agent: run.labels(agent) for agent in agents}
@@ -117,6 +123,9 @@ class Metrics(Observer):
     def ended(self, agent: str, outcome: str, seconds: float) -> None:
         self._outcomes[agent, outcome].inc()
         self._run[agent].observe(seconds)
+
+    def budget_exceeded(self, agent: str, limit: str) -> None:
+        self._over[agent, limit].inc()
 
     def lost_redis(self, loop: str) -> None:
         self._lost[loop].inc()

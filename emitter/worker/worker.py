@@ -6,7 +6,7 @@ is away, every loop tries again with jittered pauses. A thread renews the leases
 async agent that blocks the event loop does not cost the others their leases.
 
 A cancel: an edge writes the request into the record and publishes `cancel` on the execution's control channel. The
-message only wakes the thread (`Leases.renew_now`). The renewal brings the request from the record, and `_apply_renewal`
+message only wakes the thread (`Leases.renew_now`). The renewal brings the request from the record, and `Attempt.apply`
 passes it to `Attempt.cancel`. If the message is lost, the next regular renewal does the same.
 """
 
@@ -34,16 +34,17 @@ from emitter.publishing.publisher import Publisher
 from emitter.store import announcements, jobs
 from emitter.store.announcements import WorkerInfo
 from emitter.store.connection import DEFAULT_URL, GONE, connect
-from emitter.store.jobs import Entry, Job, Renewal
+from emitter.store.jobs import Entry, Job
 from emitter.store.lifecycle import Lifecycle
 from emitter.store.reaper import Reaper
 from emitter.tasks import told_to_stop
 from emitter.tracing.trace import Fact, Span, Tracer, log_fields
 from emitter.wire.limits import WORKER_MAX_WAITING
 from emitter.worker.agents import Agents
-from emitter.worker.attempt import Attempt, HandedOver, LeaseLost
+from emitter.worker.attempt import Attempt
 from emitter.worker.blockers import RUNNING
 from emitter.worker.claims import Claims
+from emitter.worker.endings import HandedOver
 from emitter.worker.leases import Leases, LeaseSettings
 from emitter.worker.prefetch import JobPrefetch
 from emitter.worker.scheduler import Scheduler
@@ -57,7 +58,7 @@ PAUSE_SECONDS_MAX = 2.0
 STEADY_SECONDS = 10.0
 """After a step that lasted this long, its next failure counts as the first."""
 STOP_NOW_SECONDS = 0.5
-FAILURES: tuple[Outcome, ...] = ("failed", "timeout", "unwritten")
+FAILURES: tuple[Outcome, ...] = ("failed", "timeout", "budget", "unwritten")
 """Outcomes that a trace shows as errors."""
 CLOSE_SECONDS = 5.0
 
@@ -131,7 +132,7 @@ class Worker:
             open_redis=lambda: connect(settings.redis_url, max_connections=8),
             open_lifecycle=lambda redis: Lifecycle(redis, self._publisher.limits, self._publisher.redact),
             attempts=self._attempts,
-            apply=_apply_renewal,
+            apply=Attempt.apply,
             observer=observer,
         )
         self._tasks: set[asyncio.Task[None]] = set()
@@ -326,7 +327,13 @@ class Worker:
             )
 
         attempt = Attempt(
-            job, self.agents[job.agent], open_emitter, self.settings.cancel_grace_seconds, slot, open_children
+            job,
+            self.agents[job.agent],
+            open_emitter,
+            self.settings.cancel_grace_seconds,
+            slot,
+            open_children,
+            self._publisher.limits.budget,
         )
         self._attempts[job.record] = attempt
         task = asyncio.create_task(self._run_attempt(attempt, span, slot), name=f"run-{job.execution_id}")
@@ -353,6 +360,8 @@ class Worker:
             slot.end()
             self._keep_leftover(attempt)
             self._log_failure(attempt, outcome)
+            if outcome == "budget" and attempt.reached is not None:
+                self._observer.budget_exceeded(job.agent, attempt.reached.limit)
             seconds = time.monotonic() - started
             self._observer.ended(job.agent, outcome, seconds)
             log.info("execution_ended", outcome=outcome, seconds=round(seconds, 3))
@@ -422,20 +431,6 @@ class Worker:
             rss_bytes=announcements.rss_bytes(),
             started_at=self._started_at,
         )
-
-
-def _apply_renewal(attempt: Attempt, renewal: Renewal) -> None:
-    """Act on the execution's record, as a renewal has read it."""
-    if renewal.verdict == "lost":
-        attempt.interrupt(LeaseLost())
-    elif renewal.verdict == "ended":
-        # An agent that wrote its own end may go on to clean up. Its emitter learns of the end a moment after the log
-        # has it, so only the second renewal that finds the end counts.
-        if attempt.end_seen and not attempt.emitter.ended:
-            attempt.interrupt(LeaseLost())
-        attempt.end_seen = True
-    elif renewal.cancel is not None:
-        attempt.cancel(renewal.cancel)
 
 
 def _new_worker_id() -> str:

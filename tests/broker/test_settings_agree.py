@@ -76,7 +76,9 @@ def cases(name: str) -> Iterator[tuple[str, bool]]:
         yield text, False
 
 
-OF_EMITTERS = {name for name in SHARED if name.startswith(("log_max", "log_ttl", "log_fin", "feed", "max", "unheld"))}
+OF_EMITTERS = {
+    name for name in SHARED if name.startswith(("log_max", "log_ttl", "log_fin", "feed", "max", "unheld", "budget"))
+}
 OF_EMITTERS |= {"redact_keys", "webhook_url"}
 
 

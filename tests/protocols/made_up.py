@@ -11,6 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from emitter import events
+from emitter.budgets import Budget
 from emitter.errors import InvalidEvent
 from emitter.wire import envelope
 from emitter.wire.entries import Entry
@@ -19,6 +20,7 @@ EXECUTION = "ex_1"
 ENDS = tuple(each for each in events.CATALOGUE if each.type in events.TERMINAL_STATE_OF)
 NUMBERS = [0, 1, -1, 2**31, 2**53, -(2**53), 10**17, -(10**17), 2**63 - 1, -(2**63), 253_402_300_800_000]
 FLOATS = [0.0, 0.5, -1.0, 33.3, 100.0, 1e-300, 1e308, -1e308, 5e15]
+BUDGETS = [Budget(), Budget(total_tokens=1000, cost_usd=0.5), Budget(tool_calls=5, seconds=9.5)]
 TEXTS = ["", "x", "two words", "é\U0001f600", "\u2028\n\r", "\0", '{"a":1}', "a/b~c", "runcast:result", "message:m"]
 
 
@@ -82,6 +84,8 @@ class MadeUp(random.Random):
                 return self.choice(list(values))
             case inspect.ListType(item_type=inner):
                 return [self._value(inner, name) for _ in range(self.randint(0, 4))]
+            case inspect.StructType(cls=cls) if cls is Budget:
+                return self.choice(BUDGETS)
             case inspect.StructType(cls=cls):
                 return cls(**{each.name: self._value(each.type, each.name) for each in info.fields})
             case inspect.DictType():

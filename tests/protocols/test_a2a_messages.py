@@ -12,6 +12,7 @@ import pytest
 from broker.base.problem import Problem
 from broker.executions.conversations import Turn
 from broker.executions.message_types import message_id_of
+from broker.executions.types import BudgetRequest
 from broker.protocols.a2a import errors as a2a_errors
 from broker.protocols.a2a.codec import Codec, encode, milliseconds
 from broker.protocols.a2a.errors import A2AError, to_a2a
@@ -283,6 +284,15 @@ def test_what_a_message_starts() -> None:
     assert wanted.params == {"messages": [last], "n": 1}
     assert wanted.conversation_id == "ctx_1"
     assert wanted.metadata == {"trace": "x", "a2a": {"messageId": "m", "referenceTaskIds": ["t0"]}}
+
+
+def test_a_message_with_a_budget() -> None:
+    """In the metadata of request or message, if it is an object of limits; else it is somebody else's and kept."""
+    wanted = request_of(said(TextPart(text="x"), metadata={"budget": {"seconds": 60}}), "c", None, [])
+    assert wanted.budget == BudgetRequest(seconds=60)
+    assert wanted.metadata == {"a2a": {"messageId": "m"}}
+    wanted = request_of(said(TextPart(text="x"), metadata={"budget": "low"}), "c", None, [])
+    assert (wanted.budget, (wanted.metadata or {})["budget"]) == (None, "low")
 
 
 def test_who_is_to_do_it() -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from broker.base.problem import Problem
+from broker.executions.types import BudgetRequest
 from broker.protocols.ag_ui.frames import Place
 from broker.protocols.ag_ui.interrupts import InterruptId
 from broker.protocols.ag_ui.requests import (
@@ -43,6 +44,17 @@ def test_the_execution_of_a_run() -> None:
     wanted = request_of(asked, "teller")
     assert (wanted.task, wanted.agent, wanted.execution_id, wanted.conversation_id) == ("new", "teller", "r1", "t1")
     assert wanted.metadata == {"agUi": {"threadId": "t1", "runId": "r1", "messageId": "u2"}}
+
+
+def test_a_budget_among_the_forwarded_properties() -> None:
+    """An object of limits is the execution's budget; anything else of this name is the agent's parameter."""
+    wanted = request_of(run(forwardedProps={"budget": {"toolCalls": 5}, "n": 1}), None)
+    assert wanted.budget == BudgetRequest(tool_calls=5)
+    assert wanted.params is not None
+    assert (wanted.params["n"], "budget" in wanted.params) == (1, False)
+    for theirs in (500, {"euros": 500}, {}):
+        wanted = request_of(run(forwardedProps={"budget": theirs}), None)
+        assert (wanted.budget, (wanted.params or {})["budget"]) == (None, theirs)
 
 
 def test_ids_that_are_none_of_ours() -> None:

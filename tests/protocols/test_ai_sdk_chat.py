@@ -9,6 +9,7 @@ import pytest
 
 from broker.base.problem import Problem
 from broker.executions.conversations import MAX_TURN_CHARS, MAX_TURNS, Turn, last_turns
+from broker.executions.types import BudgetRequest
 from broker.protocols.ai_sdk.chat import (
     ChatRequest,
     conversation_of,
@@ -39,6 +40,12 @@ def test_the_task_is_the_users_last_text() -> None:
     last = message("two", "user", "u2", file, odd, {"type": "text", "text": "lines"})
     asked = chat(message("one"), message("answer", "assistant"), last, message("half", "assistant"))
     assert request_of(asked, "a", []).task == "two\nlines"
+
+
+def test_a_chat_with_a_budget() -> None:
+    """Is that of the execution."""
+    assert request_of(chat(message("t"), budget={"costUsd": 0.5}), "a", []).budget == BudgetRequest(cost_usd=0.5)
+    assert request_of(chat(message("t")), "a", []).budget is None
 
 
 def test_pages_that_send_one_message() -> None:

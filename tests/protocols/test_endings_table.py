@@ -163,7 +163,16 @@ LIFE = {
     ev.ExecutionQueued, ev.ExecutionStarted, ev.ExecutionSuperseded, ev.ExecutionComplete, ev.ExecutionError,
     ev.ExecutionCancelled,
 }  # fmt: skip
-WHOLE = {ev.Thinking, ev.Status, ev.PartialResult, ev.UsageTotals, ev.ModelCall, ev.Timeout, ev.SandboxViolation}
+WHOLE = {
+    ev.Thinking,
+    ev.Status,
+    ev.PartialResult,
+    ev.UsageTotals,
+    ev.ModelCall,
+    ev.Timeout,
+    ev.BudgetNotice,
+    ev.SandboxViolation,
+}
 """What is over when it is said."""
 
 AGAIN = Said(ev.ExecutionStarted(task="t", started_at=2, attempt=2))

@@ -15,6 +15,7 @@ from broker.executions.fold import Fold
 from broker.executions.state import MAX_MESSAGES, MAX_OTHERS, MAX_THOUGHTS, MAX_TOOLS
 from broker.executions.undo import MAX_TEXT
 from emitter import events
+from emitter.budgets import Budget, BudgetState, Spent
 from emitter.wire import ascii_json, envelope, ids
 from emitter.wire.deltas import merged
 from emitter.wire.entries import Entry
@@ -121,10 +122,13 @@ class Dice(random.Random):
         return made
 
     def make_queued(self) -> events.Event:
-        return events.ExecutionQueued(task=self.text(), agent=self.id())
+        return events.ExecutionQueued(task=self.text(), agent=self.id(), budget=self.maybe(Budget(tool_calls=5)))
 
     def make_started(self) -> events.Event:
-        return events.ExecutionStarted(task=self.text(), started_at=self.randint(0, 99), attempt=self.randint(1, 9))
+        spent = Spent(total_tokens=self.randint(0, 9), cost_usd=self.random(), tool_calls=1, seconds=1.5)
+        budget = self.maybe(BudgetState(Budget(total_tokens=9, cost_usd=0.5), spent))
+        started_at, attempt = self.randint(0, 9999), self.randint(1, 9)
+        return events.ExecutionStarted(task=self.text(), started_at=started_at, attempt=attempt, budget=budget)
 
     def make_plan(self) -> events.Event:
         phases = [events.Phase(id=self.id(), name=self.text()) for _ in range(self.randint(0, 4))]
@@ -190,6 +194,10 @@ class Dice(random.Random):
 
     def make_usage(self) -> events.Event:
         return events.UsageTotals(**self.usage())
+
+    def make_budget(self) -> events.Event:
+        limit = self.choice(["totalTokens", "costUsd", "toolCalls", "seconds"])
+        return events.BudgetNotice(limit=limit, spent=self.choice([0, 5, 9]), max=10, action="continuing")
 
     def make_input_required(self) -> events.Event:
         options, schema, expires = self.maybe([self.text()]), self.maybe({"type": "object"}), self.maybe(7)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
+from emitter.budgets import Budget, BudgetState, Spent
 from emitter.events import (
+    BudgetNotice,
     ExecutionCancelled,
     ExecutionComplete,
     ExecutionQueued,
@@ -28,6 +30,7 @@ from emitter.events import (
     Thinking,
     Timeout,
     ToolStart,
+    UsageTotals,
 )
 from tests.edges import Author, call, eventually
 from tests.web.browser import Complaints, WebStand, needs_chromium
@@ -254,6 +257,30 @@ async def test_a_superseded_attempt_is_void_but_can_be_seen(
     await console.row("Attempt 1 was lost").get_by_role("button").click()
     await expect(console.row("Before the loss")).to_have_class(re.compile("is-void"))
     await expect(console.row("lost_call").locator(".call")).to_have_class(re.compile("is-interrupted"))
+
+
+async def test_the_head_shows_what_is_spent(
+    page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
+) -> None:
+    """Of each limit, with the limit; in another colour once 80 % of one is spent. The notice is a row."""
+    limit, before = Budget(total_tokens=1000, cost_usd=0.5, tool_calls=5), Spent(total_tokens=100)
+    await web_author.begin()
+    await web_author.write(
+        ExecutionStarted(task="t", started_at=1, attempt=2, budget=BudgetState(limit, before)),
+        ToolStart(call_id="c", tool_name="t", params={}),
+        UsageTotals(input_tokens=400, output_tokens=0, total_tokens=400, cost_usd=0.1),
+    )
+    console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
+    spent = page.locator(".execution-budget")
+    await expect(spent).to_have_text("Tokens 500 / 1,000 · Cost $0.10 / $0.50 · Tool calls 1 / 5")
+    await expect(spent).not_to_have_attribute("data-spent", "most")
+    await web_author.write(
+        UsageTotals(input_tokens=750, output_tokens=0, total_tokens=750, cost_usd=0.1),
+        BudgetNotice(limit="totalTokens", spent=850, max=1000, action="continuing"),
+    )
+    await expect(spent).to_contain_text("Tokens 850 / 1,000")
+    await expect(spent).to_have_attribute("data-spent", "most")
+    await expect(console.row("Budget: Tokens: 850 of 1,000")).to_contain_text("goes on")
 
 
 async def test_an_edge_that_is_killed_and_restarted_costs_nothing(

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from broker.executions.attachments import Found, Taken, Unfit, as_file, collect, held, label_of, linked
+from broker.executions.budgets import budget_in
 from broker.executions.conversations import Turn, given, room_for_files
 from broker.executions.message_types import MessageRequest, message_of
 from broker.executions.types import ExecuteRequest
@@ -75,6 +76,7 @@ def request_of(
         "metadata": _kept(send, context_id, has_text=bool(text)),
         "executionId": task_id,
         "conversationId": conversation_of(context_id),
+        "budget": budget_in(_named(send, "budget")),
     }
     return msgspec.convert(wanted, ExecuteRequest)
 
@@ -102,6 +104,8 @@ def _kept(send: Send, context_id: str, *, has_text: bool) -> dict[str, Any]:
     if message.reference_task_ids:
         about["referenceTaskIds"] = list(message.reference_task_ids)
     given = {**(message.metadata or {}), **send.metadata}
+    if budget_in(given.get("budget")) is not None:
+        del given["budget"]
     return {name: value for name, value in given.items() if name not in OURS} | {"a2a": about}
 
 

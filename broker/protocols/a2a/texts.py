@@ -32,6 +32,9 @@ _SAID: dict[type[events.Event], Callable[[Any], str]] = {
         f"{event.execution_id} {event.state}" + (f": {event.summary}" if event.summary else "")
     ),
     events.Timeout: lambda event: event.message,
+    events.BudgetNotice: lambda event: (
+        f"Budget: {event.spent:.12g} of {event.max:.12g} {event.limit} spent ({event.action})"
+    ),
     events.SandboxViolation: lambda event: f"{event.rule}: {event.detail}",
     events.Custom: lambda event: event.name,
     events.ExecutionError: lambda event: event.error,

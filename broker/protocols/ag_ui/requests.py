@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from broker.base.problem import Problem
 from broker.executions.attachments import Found, Taken, Unfit, collect, held, label_of, linked, referred, size
+from broker.executions.budgets import budget_in
 from broker.executions.conversations import MAX_TURNS, Turn, given, room_for_files
 from broker.executions.message_types import MessageRequest, message_of
 from broker.executions.types import ExecuteRequest
@@ -134,8 +135,8 @@ class Resume(_Given, frozen=True):
 
 
 class RunAgentInput(_Given, frozen=True):
-    """The body of a run. The members of `forwarded_props` are parameters of the agent, but for `cursor`: the id of the
-    last frame that the client has of this run."""
+    """The body of a run. The members of `forwarded_props` are parameters of the agent, but for `budget` (limits, as of
+    an execute request) and `cursor`: the id of the last frame that the client has of this run."""
 
     thread_id: Id
     run_id: Id
@@ -172,6 +173,7 @@ def request_of(run: RunAgentInput, agent: str | None, max_bytes: int = MAX_CONVE
         "executionId": execution_of(run.run_id),
         "conversationId": conversation_of(run.thread_id),
         "metadata": {"agUi": {"threadId": run.thread_id, "runId": run.run_id, "messageId": asked_id(run)}},
+        "budget": budget_of(run),
     }
     return msgspec.convert(wanted, ExecuteRequest)
 
@@ -197,6 +199,11 @@ def may_steer(run: RunAgentInput) -> bool:
 
 def _steer(run: RunAgentInput) -> Any:
     return run.forwarded_props.get("steer") if isinstance(run.forwarded_props, dict) else None
+
+
+def budget_of(run: RunAgentInput) -> dict[str, Any] | None:
+    """`forwardedProps.budget`, if it is an object of limits; anything else under this name is a parameter."""
+    return budget_in(run.forwarded_props.get("budget")) if isinstance(run.forwarded_props, dict) else None
 
 
 def task_of(messages: Sequence[Message]) -> str:
@@ -225,7 +232,8 @@ def params_of(run: RunAgentInput, max_bytes: int = MAX_CONVERSATION_BYTES) -> di
     own = {"tools": run.tools, "context": run.context, "state": shared_of(run)}
     for value in (*own.values(), forwarded):
         _check_size(value)
-    params = {name: value for name, value in forwarded.items() if name != "cursor"}
+    ours = {"cursor"} if budget_of(run) is None else {"cursor", "budget"}
+    params = {name: value for name, value in forwarded.items() if name not in ours}
     params |= {name: value for name, value in own.items() if value}
     place, asked = _asked(run.messages)
     after = _turns(run.messages[place + 1 :])

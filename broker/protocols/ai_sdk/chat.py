@@ -19,7 +19,7 @@ from broker.base.problem import Problem
 from broker.executions.attachments import MAX_FILES, Found, Taken, Unfit, collect, label_of, linked, referred, too_many
 from broker.executions.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
 from broker.executions.message_types import MessageRequest, message_of
-from broker.executions.types import CancelResponse, ExecuteRequest
+from broker.executions.types import BudgetRequest, CancelResponse, ExecuteRequest
 from broker.protocols.ai_sdk.approvals import ApprovalId, Response
 from emitter.wire.ids import EXECUTION_ID, new_execution_id
 from emitter.wire.limits import MAX_CONVERSATION_BYTES
@@ -135,9 +135,9 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A turn of a chat; without an `id`, of one of its own. `agent`, `params` and `metadata` are those of an execute
-    request. `toolApprovals`: approvals are the SDK's own, too (`ai` 6 and 7). `steer`: false to start an execution even
-    if the chat's agent is at work and takes messages, `interrupt` for a message that interrupts it."""
+    """A turn of a chat; without an `id`, of one of its own. `agent`, `params`, `metadata` and `budget` are those of an
+    execute request. `toolApprovals`: approvals are the SDK's own, too (`ai` 6 and 7). `steer`: false to start an
+    execution even if the chat's agent is at work and takes messages, `interrupt` for a message that interrupts it."""
 
     id: Id | None = None
     messages: list[Message] | None = None
@@ -149,6 +149,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     metadata: dict[str, Any] | None = None
     tool_approvals: bool = False
     steer: Any = None
+    budget: BudgetRequest | None = None
 
     @property
     def responses(self) -> list[Response]:
@@ -269,7 +270,7 @@ def request_of(
         "executionId": execution_id,
         "conversationId": execution_id if chat.id is None else conversation_of(chat.id),
     }
-    return msgspec.convert(wanted, ExecuteRequest)
+    return msgspec.structs.replace(msgspec.convert(wanted, ExecuteRequest), budget=chat.budget)
 
 
 def _about(chat: ChatRequest, asked: Message) -> dict[str, Any]:

@@ -7,6 +7,7 @@
  * @import * as wire from "./events.js"
  * @import { ExecutionState } from "./events.js"
  */
+import { Spending } from "./spending.js";
 import { Items, Text } from "./undo.js";
 
 export const MAX_THOUGHTS = 200;
@@ -83,6 +84,7 @@ export class Fold {
     usage: (fold, seq, data) => fold.#usage(seq, data),
     "child:started": (fold, seq, data) => fold.#childStarted(seq, data),
     "child:ended": (fold, seq, data) => fold.#childEnded(seq, data),
+    budget: (fold, seq, data) => fold.#spending.reached(data),
     "input:required": (fold, seq, data) => fold.#inputRequired(seq, data),
     "input:received": (fold, seq, data) => fold.#inputReceived(seq, data),
     "user:message": (fold, seq, data) => fold.#userMessage(seq, data),
@@ -100,6 +102,7 @@ export class Fold {
   /** @type {string | null} */
   #agent = null;
   #attempt = 1;
+  #spending = new Spending();
   /** The call whose sub-agent emitted the current event. @type {string | null} */
   #parentId = null;
   /** @type {Partial<ExecutionState> | null} */
@@ -205,6 +208,7 @@ export class Fold {
       artifacts: joinedAll(this.#artifacts, (part, text) => (part.text === null ? part : withText(part, text))),
       children: this.#children.values(),
       usage: this.#facts.get("usage"),
+      budget: this.#spending.state(),
       openInputs: this.#end === null ? this.#openInputs() : [],
       userMessages: this.#userMessages.values(),
       result: null,
@@ -221,6 +225,7 @@ export class Fold {
     this.#status = "queued";
     this.#task = data.task;
     this.#agent = data.agent;
+    this.#spending.queued(data);
   }
 
   /** @param {number} seq @param {wire.ExecutionStarted} data */
@@ -229,11 +234,13 @@ export class Fold {
     this.#task = data.task;
     this.#attempt = data.attempt;
     this.#facts.set(seq, "startedAt", data.startedAt);
+    this.#spending.started(data);
   }
 
   /** @param {number} seq @param {wire.ExecutionSuperseded} data */
   #superseded(seq, data) {
     this.#attempt = data.attempt;
+    this.#spending.ended(this.#ts);
     const plain = [this.#facts, this.#phases, this.#tools, this.#specialists, this.#partials];
     for (const items of plain) items.undo(data.fromSeq);
     const answered = this.#inputs.values().filter(({ input }) => input === null);
@@ -256,6 +263,7 @@ export class Fold {
   #finish(seq, status, ts, type, data) {
     this.#status = status;
     this.#end = { endedAt: ts };
+    this.#spending.ended(ts);
     if (type === "execution:complete")
       Object.assign(this.#end, { result: data.result ?? null, duration: data.duration });
     else if (type === "execution:error") this.#end.error = { error: data.error, code: data.code ?? null, stack: null };
@@ -415,6 +423,7 @@ export class Fold {
 
   /** @param {number} seq @param {wire.ToolStart} data */
   #toolStart(seq, data) {
+    this.#spending.called();
     this.#setTool(seq, { ...toolPart(data), params: data.params ?? null });
   }
 
@@ -510,6 +519,7 @@ export class Fold {
   #usage(seq, data) {
     this.#ownUsage.set(seq, "usage", usageOf(data));
     this.#setTotal(seq);
+    this.#spending.used(data);
   }
 
   /** The usage of the execution and its children. @param {number} seq */

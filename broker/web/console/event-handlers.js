@@ -1,5 +1,7 @@
 /** Handlers of events for the timeline: each adds an item or changes one. */
 
+import { BUDGET_LABELS, amount } from "./format.js";
+
 /** The handler of an event type; null if the timeline does not show it. */
 export function handlerOf(type) {
   return NOT_IN_TIMELINE.has(type) ? null : (HANDLERS[type] ?? other);
@@ -230,6 +232,14 @@ const HANDLERS = {
     const stops = data.action === "stopping";
     const detail = stops ? "The execution stops." : "The execution goes on.";
     this.add("note", event, { tone: stops ? "bad" : "warn", label: "Slow step", title: textOf(data.message), detail });
+  },
+
+  budget(event, data) {
+    const stops = data.action === "stopping";
+    const detail = stops ? "The execution stops." : "The execution goes on.";
+    const spent = `${amount(data.limit, data.spent)} of ${amount(data.limit, data.max)}`;
+    const title = `${BUDGET_LABELS[data.limit] ?? textOf(data.limit)}: ${spent}`;
+    this.add("note", event, { tone: stops ? "bad" : "warn", label: "Budget", title, detail });
   },
 
   "model:call"(event, data) {

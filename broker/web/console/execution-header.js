@@ -1,7 +1,7 @@
 /** The header of an execution page: state, agent, task, progress and actions. */
 
 import { Keyed, h, setAttribute, setShare, setText } from "./dom.js";
-import { STATES, duration, isOver, running } from "./format.js";
+import { BUDGET_LABELS, STATES, amount, duration, isOver, running } from "./format.js";
 import { icon } from "./icons.js";
 import { isolated, line, visible } from "./text.js";
 
@@ -40,6 +40,7 @@ export class ExecutionHeader {
     this._agent = h("span", { class: "execution-agent" });
     this._attempt = h("span", { class: "execution-attempt", hidden: true });
     this._time = h("span", { class: "execution-time numbers" });
+    this._budget = h("span", { class: "execution-budget numbers", hidden: true });
     this._title = h("h1", { class: "execution-title said", tabindex: "-1", dir: "auto" }, executionId);
     this._progress = new Progress();
     const back = h(
@@ -58,6 +59,7 @@ export class ExecutionHeader {
         this._agent,
         this._attempt,
         this._time,
+        this._budget,
         h("div", { class: "execution-actions" }, actions),
       ),
       this._title,
@@ -79,9 +81,25 @@ export class ExecutionHeader {
 
   tick() {
     const { startedAt, endedAt, status, duration: seconds } = this._state ?? {};
+    this._showBudget();
     if (!startedAt) return;
     if (isOver(status)) setText(this._time, duration(seconds ?? (endedAt - startedAt) / 1000));
     else setText(this._time, running(this._clock.now() - startedAt));
+  }
+
+  /** What is spent of each limit; the time of an attempt that runs is counted here. */
+  _showBudget() {
+    const { budget, startedAt, status } = this._state ?? {};
+    setAttribute(this._budget, "hidden", budget ? null : "");
+    if (!budget) return;
+    const runs = startedAt && (status === "running" || status === "waiting_input");
+    const seconds = budget.spent.seconds + (runs ? Math.max(0, this._clock.now() - startedAt) / 1000 : 0);
+    const spent = { ...budget.spent, seconds: Math.floor(seconds * 10) / 10 };
+    const limits = Object.keys(BUDGET_LABELS).filter((name) => budget.limit[name]);
+    const share = (name) => `${amount(name, spent[name])} / ${amount(name, budget.limit[name])}`;
+    setText(this._budget, limits.map((name) => `${BUDGET_LABELS[name]} ${share(name)}`).join(" · "));
+    const isLow = limits.some((name) => spent[name] >= 0.8 * budget.limit[name]);
+    setAttribute(this._budget, "data-spent", isLow ? "most" : null);
   }
 
   focus() {

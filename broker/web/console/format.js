@@ -72,6 +72,14 @@ export function money(usd) {
   return usd < 0.01 && usd > 0 ? `$${usd.toFixed(4)}` : MONEY.format(usd);
 }
 
+export const BUDGET_LABELS = { totalTokens: "Tokens", costUsd: "Cost", toolCalls: "Tool calls", seconds: "Time" };
+
+/** What is spent of a limit, or the limit itself. */
+export function amount(limit, value) {
+  if (limit === "costUsd") return money(value);
+  return limit === "seconds" ? duration(value) || "0 s" : compact(value);
+}
+
 export function plural(count, one, many = `${one}s`) {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }

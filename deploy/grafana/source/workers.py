@@ -77,6 +77,18 @@ WORKERS = Dashboard(
                     stack=True,
                 ),
                 Panel(
+                    "Over their budget",
+                    "Executions that were ended because a limit of their budget was over, by limit.",
+                    "short",
+                    [
+                        Query(
+                            f"sum by (limit) (increase(runcast_budget_exceeded_total{{{HERE}}}{RATE}))",
+                            "{{limit}}",
+                        )
+                    ],
+                    stack=True,
+                ),
+                Panel(
                     "How long they run, p50",
                     "From claimed to ended, by agent.",
                     "s",

@@ -13,7 +13,7 @@ from langgraph.graph.state import CompiledStateGraph
 from emitter.errors import describe
 from emitter.integrations.langgraph.files import with_blocks
 from emitter.integrations.langgraph.inputs import OnInterrupt, ask_interrupt
-from emitter.integrations.langgraph.messages import RunningUsage
+from emitter.integrations.langgraph.messages import EmitterUsage, RunningUsage
 from emitter.integrations.langgraph.publish import Emitter, fitting
 from emitter.integrations.langgraph.run import Graph, GraphRun
 from emitter.integrations.langgraph.steering import OnMessages, as_human_messages
@@ -43,7 +43,7 @@ async def stream_graph(
     Args:
         config: the graph's config: `callbacks`, `recursion_limit`, `configurable` … A graph with a checkpointer gets a
             `thread_id` of its own for the execution, unless it is given one.
-        usage: one for all the graphs of an execution makes `usage` events count all of them.
+        usage: what `usage` events count; by default all that the emitter has reported, this graph's models included.
         on_interrupt: gets the answer to an interrupt; by default it is put to a person as it is.
         follow_up: the input instead, where the thread has `messages` already: what is new, without the conversation
             before it, which the graph's checkpointer has kept.
@@ -58,7 +58,8 @@ async def stream_graph(
     """
     if not isinstance(to, Context | AgentEmitter | RecordingEmitter):
         raise TypeError(f"a graph streams to a Context or an AgentEmitter, not to {type(to).__name__}")
-    run = GraphRun(graph, to, config, usage or RunningUsage(), on_interrupt, follow_up, on_messages, options)
+    counted = EmitterUsage(to.emitter if isinstance(to, Context) else to) if usage is None else usage
+    run = GraphRun(graph, to, config, counted, on_interrupt, follow_up, on_messages, options)
     return await run.output(input_)
 
 

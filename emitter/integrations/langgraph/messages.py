@@ -14,6 +14,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, UsageMetadata
 from langchain_core.messages.ai import add_usage
+from msgspec.structs import asdict, replace
 
 from emitter.events import (
     Artifact,
@@ -28,6 +29,8 @@ from emitter.events import (
 from emitter.integrations.langgraph.blocks import Media, Part, Piece, pieces
 from emitter.integrations.langgraph.recent import Recent
 from emitter.integrations.langgraph.server_calls import ServerCalls
+from emitter.publishing.event_methods import EventMethods
+from emitter.publishing.spending import plus
 from emitter.wire.storable import text
 
 NAME_CHARS = 200
@@ -51,6 +54,19 @@ class RunningUsage:
             total_tokens=self._total,
             model=usage.model if len(self._models) == 1 else None,
         )
+
+
+class EmitterUsage(RunningUsage):
+    """The running totals of an emitter: all that it has reported counts, also of several runs at a time."""
+
+    def __init__(self, emitter: EventMethods[Any]) -> None:
+        super().__init__()
+        self._emitter = emitter
+
+    def add(self, usage: Usage) -> UsageTotals:
+        model = super().add(usage).model
+        total = self._emitter._spent = plus(self._emitter._spent, usage)
+        return UsageTotals(**asdict(replace(total, model=model)))
 
 
 class Stream:

@@ -16,7 +16,7 @@ import pytest
 
 from broker.auth.tokens import DEFAULT_SCOPES
 from broker.base.settings import Settings, describe
-from broker.cli.main import main
+from broker.cli.main import _budget, main
 from tests.edges import SECRET as EDGE_SECRET
 from tests.edges import EdgeProcess
 
@@ -229,6 +229,8 @@ def test_arguments_that_make_no_sense_are_refused(capsys: pytest.CaptureFixture[
     "arguments",
     [
         *([], ["fly"], ["token"], ["run", "a"], ["run", "a", "t", "--params", "{"]),
+        ["run", "a", "t", "--budget", "toolCalls=x"],
+        ["run", "a", "t", "--budget", "toolCalls"],
         *(["serve", "--workers", number] for number in ("x", "", "0", "-1", "1.5", "129")),
     ],
 )
@@ -252,3 +254,8 @@ def test_the_module_is_the_command() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("runcast: RUNCAST_REDIS_URL")
+
+
+def test_a_budget_on_the_command_line() -> None:
+    """Limits by their names on the wire; whole numbers stay whole."""
+    assert _budget("toolCalls=20, costUsd=0.5") == {"toolCalls": 20, "costUsd": 0.5}

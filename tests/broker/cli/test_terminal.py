@@ -103,6 +103,16 @@ def test_every_event_of_the_catalogue_has_a_form() -> None:
     assert not set(LINES) & set(_HANDLERS)
 
 
+def test_a_budget_is_one_line() -> None:
+    """With what is spent, and what happens."""
+    assert render(event("budget", limit="totalTokens", spent=85_000, max=100_000, action="continuing")) == (
+        "! budget: 85,000 of 100,000 tokens spent (continuing)"
+    )
+    assert render(event("budget", limit="costUsd", spent=0.52, max=0.5, action="stopping")) == (
+        "! budget: 0.52 of 0.5 US dollars spent (stopping)"
+    )
+
+
 def test_a_run_reads_as_a_story() -> None:
     """Phases have marks and durations, tools their parameters, results and times, text flows in lines."""
     story = render(

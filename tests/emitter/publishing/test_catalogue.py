@@ -13,9 +13,10 @@ from emitter.errors import InvalidEvent
 from emitter.publishing.event_methods import EventMethods
 from emitter.testing import RecordingEmitter
 
-# Written by the broker and by calls that take messages or start children.
+# Written by the broker, by who keeps a budget, and by calls that take messages or start children.
 NOT_FOR_AGENTS = {
-    "execution:queued", "user:message", "user:message:taken", "user:message:dropped", "child:started", "child:ended",
+    "execution:queued", "budget", "user:message", "user:message:taken", "user:message:dropped", "child:started",
+    "child:ended",
 }  # fmt: skip
 CALLS: list[tuple[Callable[[Any], Any], events.Event]] = [
     (lambda e: e.plan_created("g", [("p", "P"), events.Phase("q", "Q")]),
@@ -95,7 +96,16 @@ async def test_the_start_tells_time_and_attempt() -> None:
     assert 1.5 <= emitter.of("execution:complete")[0].duration < 10
 
 
-FOR_THE_RUNTIME = {"waits", "accepts_messages", "notice", "disown", "waiting", "max_event_bytes", "stops_when"}
+FOR_THE_RUNTIME = {
+    "waits",
+    "accepts_messages",
+    "notice",
+    "disown",
+    "waiting",
+    "max_event_bytes",
+    "stops_when",
+    "count_with",
+}
 
 
 def public(cls: type) -> set[str]:

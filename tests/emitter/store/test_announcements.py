@@ -35,7 +35,7 @@ async def test_the_announcement_is_camel_case_json(redis: Redis) -> None:
     stored: Any = await redis.hget(WORKER_INFO, "w1")
     agent = msgspec.json.decode(stored)["agents"][0]
     about = {"name", "description", "tags", "inputSchema", "inputModes", "outputModes", "examples", "acceptsMessages"}
-    assert set(agent) == about | {"maxAttempts", "timeLimit", "idleLimit"}
+    assert set(agent) == about | {"maxAttempts", "timeLimit", "idleLimit", "budget"}
 
 
 async def test_a_silent_worker_is_not_live_and_is_swept(redis: Redis) -> None:

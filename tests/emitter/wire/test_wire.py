@@ -68,6 +68,7 @@ ALL_EVENTS: list[events.Event] = [
         error="e",
     ),
     events.Timeout(message="m", action="stopping"),
+    events.BudgetNotice(limit="toolCalls", spent=8, max=10, action="continuing"),
     events.SandboxViolation(rule="r", detail="d"),
     events.ExecutionSuperseded(from_seq=3, attempt=2),
     events.ExecutionComplete(result={"a": 1}, duration=2, tokens_used=5),
@@ -336,6 +337,9 @@ def test_marks() -> None:
         "execution:complete": "s:completed",
         "execution:error": "s:failed",
         "execution:cancelled": "s:cancelled",
+        "tool:start": "c",
+        "usage": "u:3 100000000",
+        "budget": "b:toolCalls.continuing",
         "thinking:delta": "",
         "message:delta": "",
         "tool:progress": "",
@@ -351,7 +355,9 @@ def test_marks() -> None:
 def test_what_may_change_the_state() -> None:
     """Exactly the types whose mark tells the append script of a state or an input; and those of a later version."""
     marks = {envelope.event_type(each): envelope.append_mark(each, b"{}") for each in ALL_EVENTS}
-    changing = {type_ for type_, mark in marks.items() if mark[1:2] == ":" and not type_.startswith("user:message")}
+    counting = tuple(type_ for type_, mark in marks.items() if mark[:2] in ("u:", "b:"))
+    changing = {type_ for type_, mark in marks.items() if mark[1:2] == ":"} - {*counting}
+    changing = {type_ for type_ in changing if not type_.startswith("user:message")}
     assert {
         each.type for each in ALL_EVENTS if envelope.may_change_state(envelope.event_type(each).encode())
     } == changing

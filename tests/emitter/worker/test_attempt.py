@@ -28,7 +28,8 @@ from emitter.wire.keys import Owner
 from emitter.wire.record import Cancel
 from emitter.wire.redact import Redactor
 from emitter.worker.agents import Agents, Context, SyncContext
-from emitter.worker.attempt import Attempt, HandedOver, LeaseLost
+from emitter.worker.attempt import Attempt
+from emitter.worker.endings import HandedOver, LeaseLost
 from tests.faults.outages import redis_stopped
 
 ALICE = Owner("alice", "acme")
