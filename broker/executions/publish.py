@@ -23,6 +23,7 @@ from emitter.budgets import Budget
 from emitter.errors import HookFailed, InvalidEvent, PayloadTooLarge
 from emitter.events import (
     Artifact,
+    BudgetNotice,
     ChildEnded,
     ChildStarted,
     Event,
@@ -71,6 +72,7 @@ NOT_PUBLISHED = {
     UserMessageDropped.type: "messages are withdrawn at DELETE .../messages/{messageId}",
     ChildStarted.type: "children are started by POST /api/agent/execute with `parentExecutionId`",
     ChildEnded.type: "the end of a child is told by what ends it",
+    BudgetNotice.type: "an edge counts what is spent, and tells it",
 }
 """Events that say what somebody else did, and why publishing may not write them."""
 _PRODUCER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")

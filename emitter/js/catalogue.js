@@ -142,7 +142,7 @@ const millis = integer(0, MAX_MILLIS);
 
 /** The fields of each type that may be published. @type {Record<string, Record<string, Field>>} */
 export const CATALOGUE = {
-  "execution:started": fields({ task: text, startedAt: millis, attempt: integer(0, MAX_ATTEMPT) }),
+  "execution:started": fields({ task: text, startedAt: millis, attempt: integer(0, MAX_ATTEMPT) }, { budget: object }),
   "plan:created": fields({ plan }),
   "phase:start": fields({ phaseId: text, phaseName: text }, { phaseIndex: integer() }),
   "phase:complete": fields({ phaseId: text, phaseName: text }, { duration: seconds }),

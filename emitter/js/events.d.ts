@@ -18,6 +18,7 @@ export interface AgentInfo {
   outputModes?: readonly string[];
   acceptsMessages?: boolean;
   examples?: readonly string[];
+  budget?: Budget;
 }
 
 export interface AgentList {
@@ -59,6 +60,49 @@ export interface ArtifactState {
   complete: boolean;
   interrupted: boolean;
   truncated: boolean;
+}
+
+/** What an execution may spend at most, all attempts together; `None`: no limit. Args: total_tokens: tokens of models, as `usage` reports them. cost_usd: their cost in US dollars, as `usage` reports it. tool_calls: calls of tools (`tool:start`). seconds: time under a worker, waits for people and children included. */
+export interface Budget {
+  totalTokens?: number;
+  costUsd?: number;
+  toolCalls?: number;
+  seconds?: number;
+}
+
+/** 80 % of a limit is spent (`continuing`), once for each limit; or all of it (`stopping`), and the execution ends with code `budget_exceeded`. */
+export interface BudgetNotice {
+  limit: "costUsd" | "seconds" | "toolCalls" | "totalTokens";
+  spent: number;
+  max: number;
+  action: "continuing" | "stopping";
+}
+
+/** 80 % of a limit is spent (`continuing`), once for each limit; or all of it (`stopping`), and the execution ends with code `budget_exceeded`. */
+export interface BudgetNoticeEvent {
+  type: "budget";
+  executionId: string;
+  ts: number;
+  traceparent?: string;
+  requestId?: string;
+  agent?: string;
+  parentId?: string;
+  data: BudgetNotice;
+}
+
+/** What the execution may spend at most, all attempts together. Of its agent's limits and those of the settings, the smallest counts. */
+export interface BudgetRequest {
+  totalTokens?: number;
+  costUsd?: number;
+  toolCalls?: number;
+  /** time under a worker, waits included */
+  seconds?: number;
+}
+
+/** The limits of an execution, and what it has spent. */
+export interface BudgetState {
+  limit: Budget;
+  spent: Spent;
 }
 
 export interface CancelResponse {
@@ -186,6 +230,7 @@ export type Event =
   | ChildStartedEvent
   | ChildEndedEvent
   | TimeoutEvent
+  | BudgetNoticeEvent
   | SandboxViolationEvent
   | ExecutionSupersededEvent
   | ExecutionCompleteEvent
@@ -219,6 +264,7 @@ export interface ExecuteRequest {
   /** id of an execution, unique per user */
   parentExecutionId?: string;
   onParentEnd?: "cancel" | "detach";
+  budget?: BudgetRequest;
 }
 
 export interface ExecuteResponse {
@@ -313,6 +359,7 @@ export interface ExecutionNode {
 export interface ExecutionQueued {
   task: string;
   agent: string;
+  budget?: Budget;
 }
 
 /** Written by the broker when it accepts the execution. */
@@ -327,14 +374,17 @@ export interface ExecutionQueuedEvent {
   data: ExecutionQueued;
 }
 
+/** `budget`: the limits that count from now on, and what earlier attempts have spent. */
 export interface ExecutionStarted {
   task: string;
   /** milliseconds since the epoch */
   startedAt: number;
   /** counts from 1 */
   attempt: number;
+  budget?: BudgetState;
 }
 
+/** `budget`: the limits that count from now on, and what earlier attempts have spent. */
 export interface ExecutionStartedEvent {
   type: "execution:started";
   executionId: string;
@@ -374,6 +424,7 @@ export interface ExecutionState {
   artifacts: readonly ArtifactState[];
   children: readonly ChildState[];
   usage: UsageTotals | null;
+  budget: BudgetState | null;
   openInputs: readonly InputRequired[];
   userMessages: readonly UserMessageState[];
   result: unknown;
@@ -398,6 +449,7 @@ export interface ExecutionSummary {
   cursor?: string;
   parent?: string;
   root?: string;
+  budget?: BudgetState;
 }
 
 /** A retry took over: what the old attempt wrote after `from_seq` is void. */
@@ -521,6 +573,28 @@ export interface MessageDeltaEvent {
   agent?: string;
   parentId?: string;
   data: MessageDelta;
+}
+
+/** In the order in which they were sent. `accepts_messages`: whether one more would be accepted now. */
+export interface MessageList {
+  messages: readonly UserMessageState[];
+  acceptsMessages: boolean;
+}
+
+/** What a person says to the running agent: a text, or data, or both. */
+export interface MessageRequest {
+  text?: string;
+  data?: unknown;
+  /** id of a message, unique in its execution */
+  messageId?: string;
+  mode?: "interrupt" | "queue";
+}
+
+export interface MessageResponse {
+  /** id of an execution, unique per user */
+  executionId: string;
+  messageId: string;
+  state: "dropped" | "queued";
 }
 
 /** What was said. `interrupted`: the execution failed or was cancelled before the message was complete. `parent_id` is the call in which a sub-agent said it: that is no part of the state's `text`. */
@@ -832,6 +906,14 @@ export interface SpecialistState {
   /** 0 to 100 */
   progress: number | null;
   currentAction: string | null;
+}
+
+/** What an execution has spent, all attempts together. */
+export interface Spent {
+  totalTokens?: number;
+  costUsd?: number;
+  toolCalls?: number;
+  seconds?: number;
 }
 
 export interface Status {

@@ -13,6 +13,7 @@ import pytest
 
 from broker.edge.typescript import build_typescript
 from broker.executions.publish import NOT_PUBLISHED
+from emitter.budgets import BudgetState
 from emitter.events import BY_TYPE, TERMINAL_STATE_OF
 from emitter.values import MAX_INTEGER
 from tests.edges import ROOT
@@ -21,7 +22,7 @@ from tests.emitter_js.stand import EMITTER, NODE, needs_node, needs_packages, no
 WORKER = EMITTER.parent / "worker-js"
 PACKAGE: dict[str, Any] = json.loads((EMITTER / "package.json").read_text())
 WORKER_PACKAGE: dict[str, Any] = json.loads((WORKER / "package.json").read_text())
-KINDS = {str: "text", float: "number", int: "integer", bool: "flag", Any: "any"}
+KINDS = {str: "text", float: "number", int: "integer", bool: "flag", Any: "any", BudgetState: "object"}
 
 CONSUMER = """
 import { AgentEmitter, AgentSSEEmitter, Cancelled, ExecutionEnded, type EmitterOptions } from "@runcast/emitter";

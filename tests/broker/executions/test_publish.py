@@ -234,7 +234,8 @@ TAKEN = {"type": "user:message:taken", "data": {"messageIds": ["m"], "attempt": 
 DROPPED_ONE = {"type": "user:message:dropped", "data": {"messageId": "m", "reason": "withdrawn"}}
 STARTED_ONE = {"type": "child:started", "data": {"executionId": "c", "agent": "a", "task": "t"}}
 ENDED_ONE = {"type": "child:ended", "data": {"executionId": "c", "state": "completed"}}
-OF_OTHERS = (RECEIVED, QUEUED, SUPERSEDED, SAID, TAKEN, DROPPED_ONE, STARTED_ONE, ENDED_ONE)
+SPENT = {"type": "budget", "data": {"limit": "toolCalls", "spent": 9, "max": 10, "action": "continuing"}}
+OF_OTHERS = (RECEIVED, QUEUED, SUPERSEDED, SAID, TAKEN, DROPPED_ONE, STARTED_ONE, ENDED_ONE, SPENT)
 CANCELLED = {"type": "execution:cancelled", "data": {"reason": "r", "by": "the-boss"}}
 
 
