@@ -202,7 +202,7 @@ class Leases:
             return []
         asked = Selection(*map(answer_field, ref.waiting_for))
         found = asked.read(await self._redis.hmget(fenced.record, *asked.names)).answers
-        return [JobAnswer(input_id=id_, **msgspec.json.decode(text)) for id_, text in found.items()]
+        return [msgspec.convert({**msgspec.json.decode(text), "inputId": id_}, JobAnswer) for id_, text in found.items()]
 
     # --- limits ------------------------------------------------------------------------------------------------------
 

@@ -188,12 +188,13 @@ class JobCancel(_Answer, frozen=True):
 
 class JobAnswer(_Answer, frozen=True):
     """The answer to a question: the value, by whom, and when (milliseconds since the epoch). `by` is
-    `system:expired` for a question whose time is over."""
+    `system:expired` for a question whose time is over; `declined`: the person does not want to answer."""
 
     input_id: str
     value: Any
     by: str | None = None
     at: int | None = None
+    declined: bool = False
 
 
 class RenewedJob(_Answer, frozen=True):

@@ -385,6 +385,22 @@ async def test_the_answer_to_a_question_comes_with_the_renewal(pair: list[EdgePr
     await worker.complete(job)
 
 
+async def test_a_question_is_declined(pair: list[EdgeProcess], agent: str) -> None:
+    """A worker hears that the person does not want to answer, and of its other jobs as before."""
+    worker = await announced(pair, agent)
+    execution_id = await execute(pair[0], agent)
+    job = await worker.one()
+    await worker.start(job)
+    await worker.publish(job, "input:required", inputId="q1", prompt="Which?", kind="text")
+    given = {"inputId": "q1", "declined": True}
+    said = await call(pair[1].port, "POST", f"{BASE}/{execution_id}/input", token_for("alice"), given)
+    assert said.status == 202, said
+    (renewed,) = await worker.renew(job, waitingFor=["q1"])
+    (answer,) = renewed["answers"]
+    assert (answer["inputId"], answer["value"], answer["by"], answer["declined"]) == ("q1", None, "alice", True)
+    await worker.complete(job)
+
+
 async def test_people_talk_to_the_agent(pair: list[EdgeProcess], agent: str) -> None:
     """An agent that takes messages gets those of its execution, under its attempt; nobody else does with its fence."""
     worker = await announced(pair, {"name": agent, "acceptsMessages": True})
