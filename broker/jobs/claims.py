@@ -23,7 +23,7 @@ from broker.jobs.budgets import Budgets, state_of
 from broker.jobs.fences import Fenced, Fences
 from broker.jobs.held import HeldJob, HeldJobs
 from broker.jobs.signals import JobSignals, Waiter
-from broker.jobs.types import ClaimedJob, JobAgent, JobLimits, JobOwner
+from broker.jobs.types import MAX_HELD, ClaimedJob, JobAgent, JobLimits, JobOwner
 from emitter.errors import AppendRefused
 from emitter.events import ExecutionCancelled
 from emitter.store import announcements, jobs
@@ -98,8 +98,6 @@ class Claims:
                 left = deadline - loop.time()
                 if found or left <= 0 or not await self._wait(waiter, min(left, AGAIN_SECONDS), is_gone):
                     break
-            if found:
-                waiter.woken.clear()
         return await self._described(wanted, found)
 
     async def _wait(self, waiter: Waiter, seconds: float, is_gone: Callable[[], bool]) -> bool:
@@ -132,14 +130,30 @@ class Claims:
     # --- jobs that the worker has without knowing ---
 
     async def _claim_again(self, wanted: Wanted) -> list[Job]:
-        """The jobs that were claimed for the worker, but whose claim it got no answer to."""
-        if wanted.running is None:
-            return []
+        """The jobs that were claimed for the worker, but whose claim it got no answer to; of the agents that it asks
+        for, as another token with its name may run others."""
+        held = await self._held.all(wanted.worker)
+        if len(held) > MAX_HELD:
+            await self._forget_lost(wanted.worker, held)
         found: list[Job] = []
-        for name, held in (await self._held.all(wanted.worker)).items():
-            if name not in wanted.running and len(found) < wanted.most:
-                found += await self._claim_one_again(wanted, name, held)
+        for name, each in held.items() if wanted.running is not None else ():
+            if each.agent in wanted.agents and name not in (wanted.running or ()) and len(found) < wanted.most:
+                found += await self._claim_one_again(wanted, name, each)
         return found
+
+    async def _forget_lost(self, worker: str, held: Mapping[str, HeldJob]) -> None:
+        """A worker that neither renews nor says what it has is not told of what it has lost."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in held:
+                owner, execution_id = parse_member(name)
+                pipe.hmget(owner.execution(execution_id).record, *_WAITS.names)
+            records = [_WAITS.read(row) for row in await pipe.execute()]
+        gone = [
+            name
+            for (name, each), record in zip(held.items(), records, strict=True)
+            if (record.owner, record.attempt) != (worker, each.attempt)
+        ]
+        await self._held.drop(worker, gone)
 
     async def _claim_one_again(self, wanted: Wanted, name: str, held: HeldJob) -> list[Job]:
         owner, execution_id = parse_member(name)
@@ -162,7 +176,6 @@ class Claims:
     async def _take(self, wanted: Wanted) -> list[Job]:
         """What can be claimed now. Raises redis errors."""
         try:
-            await self._prepare(wanted.agents)
             return await self._take_each(wanted)
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
@@ -179,7 +192,9 @@ class Claims:
     async def _take_each(self, wanted: Wanted) -> list[Job]:
         waiting = await jobs.waiting(self._redis, list(wanted.agents))
         found: list[Job] = []
-        for agent in [agent for agent, count in waiting.items() if count]:
+        agents = [agent for agent, count in waiting.items() if count]
+        await self._prepare(agents)  # of no others: a stream without jobs would stay
+        for agent in agents:
             if room := wanted.most - len(found):
                 for entry in await self._read(agent, room):
                     found += await self._claim(wanted, entry, found)

@@ -202,7 +202,8 @@ class Leases:
             return []
         asked = Selection(*map(answer_field, ref.waiting_for))
         found = asked.read(await self._redis.hmget(fenced.record, *asked.names)).answers
-        return [msgspec.convert({**msgspec.json.decode(text), "inputId": id_}, JobAnswer) for id_, text in found.items()]
+        told = ({**msgspec.json.decode(text), "inputId": id_} for id_, text in found.items())
+        return [msgspec.convert(each, JobAnswer) for each in told]
 
     # --- limits ------------------------------------------------------------------------------------------------------
 
