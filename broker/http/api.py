@@ -276,13 +276,13 @@ class Api:
                     )
                 else:
                     answer = await publish_under(self._redis, under, gate, events, producer, self._limits, keep)
-            if fenced is not None and any(event.type in TERMINAL_STATE_OF for event in events):
-                await self._jobs.end(fenced)
         except Exception as error:
             self._metrics.publishes[_publish_result(error)].inc()
             raise
         if any(event.type in TERMINAL_STATE_OF for event in events):
             await self._commands.settle(owner, execution_id)
+            if fenced is not None:  # last: until then the reaper does what this edge leaves undone
+                await self._jobs.end(fenced)
         is_repeat = any(event is not DROPPED for event in events) and not answer.appended
         self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
         return _json(answer, status=202)

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from broker.auth.tokens import mint
 from broker.cli.embedded import EmbeddedRedis
+from emitter.wire.keys import DUE, Owner, member
 from tests.edges import ROOT, SECRET, EdgeProcess, call, edges, token_for
 from tests.http_workers import (
     BASE,
@@ -28,6 +30,7 @@ from tests.http_workers import (
 )
 
 LEASE_SECONDS = 2.0
+ALICE = Owner("alice")
 _agents = (f"agent-{number}" for number in itertools.count(1))
 
 
@@ -243,6 +246,30 @@ async def test_only_the_worker_of_an_attempt_publishes_under_it(pair: list[EdgeP
     answer = await call(pair[0].port, "POST", f"{BASE}/{ids[0]}/events", worker.token, {}, headers=headers)
     assert answer.status == 400
     assert {(await types_of(pair[0], each))[-1] for each in ids} == {"execution:queued"}
+
+
+async def test_what_an_end_leaves_undone_is_done_later(
+    pair: list[EdgeProcess], agent: str, redis_of_jobs: EmbeddedRedis
+) -> None:
+    """An edge that cannot tell the parent of an end, or dies before it does, leaves that to the reaper."""
+    worker = await announced(pair, agent)
+    parent = await execute(pair[0], agent)
+    above = await worker.one()
+    await worker.start(above)
+    child = await execute(pair[0], agent, parentExecutionId=parent)
+    job = await worker.one()
+    keys = ALICE.execution(parent)
+    async with Redis.from_url(redis_of_jobs.url) as redis:
+        await redis.rename(keys.log, keys.log + ":aside")
+        await redis.set(keys.log, "no log")
+        assert (await worker.complete(job)).status >= 500
+        assert await redis.zscore(DUE, member(ALICE, child)) is not None
+        await redis.rename(keys.log + ":aside", keys.log)
+    async with asyncio.timeout(10):
+        while "child:ended" not in await types_of(pair[1], parent):
+            await worker.renew(above)
+            await asyncio.sleep(0.2)
+    await worker.complete(above)
 
 
 async def test_an_attempt_that_was_given_up_is_fenced(pair: list[EdgeProcess], agent: str) -> None:
