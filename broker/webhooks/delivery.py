@@ -53,6 +53,10 @@ Make = Callable[[Owner, str, Entry], Awaitable[bytes]]
 """Makes the body for an event of an execution, in another protocol's form."""
 
 
+class _Replaced(Exception):
+    """Somebody has replaced or removed the webhook since it was read."""
+
+
 class Deliveries:
     """Owned by an edge: `async with` it, and give `on_message` what comes on `WEBHOOKS_WAKE`. `url`: where the events
     of every execution go. `forms`: the bodies of other protocols."""
@@ -82,6 +86,8 @@ class Deliveries:
         self._log = get_logger()
         self._lanes = Lanes()
         self._held: dict[str, asyncio.Task[None]] = {}
+        self._known: dict[str, bytes] = {}
+        """Those that are held, as they were read: what becomes of them is saved for these."""
         self._woken: dict[str, None] = {}
         """Of these something was logged since they were read."""
         self._wanted: dict[str, None] = {}
@@ -150,6 +156,7 @@ class Deliveries:
 
     def _done(self, name: str) -> None:
         del self._held[name]
+        self._known.pop(name, None)
         if name in self._woken:  # since it has read its log for the last time
             del self._woken[name]
             self._wanted[name] = None
@@ -175,6 +182,7 @@ class Deliveries:
             name = Name.parse(member)
             found = await webhooks.read(self._redis, name.owner, name.execution_id, [name.hook_id])
             hook = self._hook(name, found)
+            self._known[member] = found.webhooks.get(name.hook_id, b"*")
             if hook is None or not found.exists:
                 await webhooks.forget(self._redis, self._edge, member)
             else:
@@ -182,6 +190,8 @@ class Deliveries:
         except (RedisError, *GONE, TimeoutError) as error:
             self._log.warning("webhook_not_looked_after", error=type(error).__name__)
             await self._give_back(member, AWAY_MS)
+        except _Replaced:
+            await self._give_back(member, 0)
         except InvalidEvent:
             await webhooks.forget(self._redis, self._edge, member)
         except Exception:  # the last resort: one record must not end the others' deliveries
@@ -191,6 +201,11 @@ class Deliveries:
     async def _give_back(self, member: str, after_ms: int) -> None:
         with contextlib.suppress(RedisError, *GONE):  # then its lease ends
             await webhooks.release(self._redis, self._edge, member, after_ms, waits=True)
+
+    async def _save(self, name: Name, progress: Delivery, kept: Webhook | None = None) -> None:
+        """Raises `_Replaced`: nothing was written."""
+        if not await webhooks.save(self._redis, name, progress, kept, known=self._known[name.member]):
+            raise _Replaced
 
     def _hook(self, name: Name, found: ExecutionRecord) -> Webhook | None:
         if name.hook_id == FOR_ALL:
@@ -224,7 +239,7 @@ class Deliveries:
             if page.end and name.member not in self._woken:
                 break
         if progress != start:
-            await webhooks.save(self._redis, name, progress)
+            await self._save(name, progress)
         await webhooks.release(self._redis, self._edge, name.member, webhooks.CHECK_MS)
 
     async def _entries(self, name: Name, page: Page) -> list[Entry]:
@@ -252,7 +267,7 @@ class Deliveries:
             await self._postpone(name, hook, waiting, int(wait * 1000), target.host)
             return None
         if later := await _enter(mine):
-            await webhooks.save(self._redis, name, progress)
+            await self._save(name, progress)
             await webhooks.release(self._redis, self._edge, name.member, int(later * 1000), waits=True)
             return None
         started = time.monotonic()
@@ -291,7 +306,7 @@ class Deliveries:
             self._metrics.webhooks[WebhookResult.DELIVERED].inc()
             self._metrics.webhook_delay.observe(max(0, now_ms() - entry.ms) / 1000)
             taken = Delivery(cursor=str(entry.id), from_seq=progress.from_seq, delivered=progress.delivered + 1)
-            await webhooks.save(self._redis, name, taken)
+            await self._save(name, taken)
             return taken
         about = {"execution": name.execution_id, "webhook": name.hook_id, "host": host, "error": outcome.error}
         if outcome.is_gone:
@@ -326,13 +341,13 @@ class Deliveries:
             )
             await self._finish(name, hook, replace(progress, state="failed"))
             return
-        await webhooks.save(self._redis, name, progress)
+        await self._save(name, progress)
         await webhooks.release(self._redis, self._edge, name.member, min(ms, left + 1), waits=True)
 
     async def _finish(self, name: Name, hook: Webhook, progress: Delivery) -> None:
         """Nothing more is delivered: its secrets go."""
         kept = None if name.hook_id == FOR_ALL else replace(hook, headers={}, url=origin_of(hook.url))
-        await webhooks.save(self._redis, name, progress, kept)
+        await self._save(name, progress, kept)
         await webhooks.forget(self._redis, self._edge, name.member)
 
 

@@ -84,13 +84,13 @@ if ARGV[4] == '1' then redis.call('HSET', KEYS[2], ARGV[2], '-') else redis.call
 return 1
 """
 )
-# KEYS 1 an execution's record   ARGV 1 what its field `hooks` must be (empty: missing; `*`: anything)  then fields and
+# KEYS 1 an execution's record   ARGV 1 a field  2 what it must be (empty: missing; `*`: anything)  then fields and
 # values in turn; an empty value removes the field   Reply 1: written, 0: changed meanwhile, -1: no such execution
 CHANGE_SCRIPT = """
-local known = redis.call('HMGET', KEYS[1], 'state', 'hooks')
+local known = redis.call('HMGET', KEYS[1], 'state', ARGV[1])
 if not known[1] then return -1 end
-if ARGV[1] ~= '*' and (known[2] or '') ~= ARGV[1] then return 0 end
-for i = 2, #ARGV, 2 do
+if ARGV[2] ~= '*' and (known[2] or '') ~= ARGV[2] then return 0 end
+for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == '' then
     redis.call('HDEL', KEYS[1], ARGV[i])
   else
@@ -191,12 +191,15 @@ async def listed(redis: Redis, owner: Owner, execution_id: str) -> ExecutionReco
     return await read(redis, owner, execution_id, ids) if (ids := Wake.parse(found.wake).ids) else found
 
 
-async def save(redis: Redis, name: Name, progress: Delivery, hook: Webhook | None = None) -> None:
-    """Write how far a webhook has come, if its execution still exists. `hook` takes the place of the webhook."""
+async def save(
+    redis: Redis, name: Name, progress: Delivery, hook: Webhook | None = None, *, known: str | bytes = "*"
+) -> bool:
+    """Write how far a webhook has come, if its execution still exists; false if the webhook is not as it was `known`,
+    because somebody has replaced or removed it. `hook` takes the place of the webhook."""
     changes = {Field.DELIVERY + name.hook_id: msgspec.json.encode(progress).decode()}
     if hook is not None:
         changes[Field.WEBHOOK + name.hook_id] = msgspec.json.encode(hook).decode()
-    await _change(redis, name.owner, name.execution_id, "*", changes)
+    return await _change(redis, name, Field.WEBHOOK + name.hook_id, known, changes)
 
 
 async def add(redis: Redis, name: Name, hook: Webhook) -> None:
@@ -217,7 +220,7 @@ async def add(redis: Redis, name: Name, hook: Webhook) -> None:
             Field.WEBHOOK + name.hook_id: msgspec.json.encode(hook).decode(),
             Field.DELIVERY + name.hook_id: msgspec.json.encode(start).decode(),
         }
-        if await _change(redis, name.owner, name.execution_id, found.wake, changes):
+        if await _change(redis, name, Field.HOOKS, found.wake, changes):
             break
     await schedule(redis, [name], 0, sooner=True)
 
@@ -236,17 +239,17 @@ async def remove(redis: Redis, name: Name) -> bool:
             Field.WEBHOOK + name.hook_id: "",
             Field.DELIVERY + name.hook_id: "",
         }
-        if await _change(redis, name.owner, name.execution_id, found.wake, changes):
+        if await _change(redis, name, Field.HOOKS, found.wake, changes):
             await drop(redis, name)
             return True
 
 
 async def _change(
-    redis: Redis, owner: Owner, execution_id: str, expected: Literal["*"] | str, changes: Mapping[str, str]
+    redis: Redis, name: Name, field: str, expected: Literal["*"] | str | bytes, changes: Mapping[str, str]
 ) -> bool:
     fields = [text for pair in changes.items() for text in pair]
-    record = owner.execution(execution_id).record
-    return await _eval(redis, CHANGE_SCRIPT, (record,), expected, *fields) != 0  # type: ignore[no-any-return]
+    record = name.owner.execution(name.execution_id).record
+    return await _eval(redis, CHANGE_SCRIPT, (record,), field, expected, *fields) != 0  # type: ignore[no-any-return]
 
 
 async def _eval(redis: Redis, script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:

@@ -173,6 +173,32 @@ async def test_who_has_lost_it_stops(redis: Redis) -> None:
         assert await redis.hget(WEBHOOKS_HELD, name.member) == b"another"  # type: ignore[misc]
 
 
+async def test_it_is_replaced_while_its_receiver_answers(redis: Redis) -> None:
+    """What the old receiver says (it wants no more) is not said of the new one, which gets all from then on."""
+    async with receiver() as old, receiver() as new, delivering(redis):
+        old.delay, old.answer = 0.5, lambda _: web.Response(status=410)
+        name = await begin(redis, "ex_1", old.url, *thoughts(1))
+        await old.until_count(1)
+        await webhooks.add(redis, name, Webhook(url=new.url, events=TYPES))
+        await say(redis, "ex_1", ENDED)
+        await new.until_count(1, 5)
+        await until_empty(redis)
+        found = await progress(redis, name)
+        assert (len(old.got), new.got[0].type, found.state, found.delivered) == (1, "execution:complete", "done", 1)
+
+
+async def test_it_is_removed_while_its_receiver_answers(redis: Redis) -> None:
+    """It leaves nothing in the record, and no receiver gets more."""
+    async with receiver() as here, delivering(redis):
+        here.delay = 0.3
+        name = await begin(redis, "ex_1", here.url, *thoughts(3))
+        await here.until_count(1)
+        await webhooks.remove(redis, name)
+        await asyncio.sleep(0.8)
+        record = await redis.hgetall(ALICE.execution("ex_1").record)  # type: ignore[misc]
+        assert (len(here.got), [field for field in record if b"request" in field]) == (1, [])
+
+
 async def test_an_edge_that_stops_gives_back_at_once(redis: Redis) -> None:
     async with receiver() as here:
         here.delay = 5.0
