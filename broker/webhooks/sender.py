@@ -9,10 +9,12 @@ choose the address.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -20,7 +22,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from aiohttp.resolver import DefaultResolver
 from standardwebhooks import Webhook as Signer
 from yarl import URL
 
@@ -31,6 +32,8 @@ CONNECT_SECONDS = 5.0
 ANSWER_BYTES = 16 * 1024
 """A connection with a longer response is closed instead of being used again."""
 BODY_SECONDS = 1.0
+LOOKUPS = 64
+"""Names that are looked up at a time: more than one user has deliveries under way."""
 RETRY_AFTER_MAX = 3600.0
 GONE = 410
 BUSY = (429, 503)
@@ -46,6 +49,35 @@ class Outcome(NamedTuple):
     is_away: bool = False
     retry_after: float = 0.0
     error: str = ""
+
+
+class SystemNames(AbstractResolver):
+    """Asks the system, in threads of its own: users choose the names, and one that is answered after half a minute
+    keeps a thread for so long. Those of the loop find Redis."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="webhook-names")
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[Any]:
+        ask = functools.partial(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            {
+                "hostname": host,
+                "host": address[0],
+                "port": address[1],
+                "family": kind,
+                "proto": protocol,
+                "flags": flags,
+            }
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class GuardedResolver(AbstractResolver):
@@ -85,11 +117,11 @@ class Sender:
 
     async def __aenter__(self) -> Sender:
         tls = ssl.create_default_context()
-        resolver = self._resolver or DefaultResolver()
+        self._names = self._resolver or SystemNames()
         common: dict[str, Any] = {"use_dns_cache": False, "limit": 0, "ssl": tls, "keepalive_timeout": 15.0}
-        guarded = aiohttp.TCPConnector(resolver=GuardedResolver(resolver), socket_factory=_guarded_socket, **common)
+        guarded = aiohttp.TCPConnector(resolver=GuardedResolver(self._names), socket_factory=_guarded_socket, **common)
         self._guarded = self._session(guarded)
-        self._open = self._session(aiohttp.TCPConnector(resolver=resolver, **common))
+        self._open = self._session(aiohttp.TCPConnector(resolver=self._names, **common))
         return self
 
     async def __aexit__(
@@ -97,6 +129,7 @@ class Sender:
     ) -> None:
         await self._guarded.close()
         await self._open.close()
+        await self._names.close()
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

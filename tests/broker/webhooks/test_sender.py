@@ -9,6 +9,7 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -211,6 +212,29 @@ async def test_a_name_that_changes_its_address(monkeypatch: pytest.MonkeyPatch) 
                 first, second = [await post(sender, f"https://hooks.example:{port}/") for _ in range(2)]
             assert (first.is_away, second.error) == (True, "forbidden")
             assert (names.asked, allowed, private) == (["hooks.example"] * 2, [1], [])
+
+
+async def test_names_that_are_slow_keep_only_their_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user names hosts whose name servers do not answer: the loop's threads, by which edges find Redis, are free."""
+    ask, answered = socket.getaddrinfo, threading.Event()
+
+    def slow(host: Any, *given: Any, **named: Any) -> Any:
+        if str(host).endswith(".example"):
+            answered.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return ask(host, *given, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    loop = asyncio.get_running_loop()
+    async with Sender(SECRET, [], "r") as sender:
+        posts = [asyncio.create_task(post(sender, f"https://h{number}.example/")) for number in range(40)]
+        await asyncio.sleep(0.2)
+        try:
+            async with asyncio.timeout(3):
+                assert await loop.getaddrinfo("127.0.0.1", 80)
+        finally:
+            answered.set()
+        assert {(await each).error for each in posts} == {"dns"}
 
 
 async def test_the_address_of_the_socket_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
