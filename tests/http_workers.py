@@ -15,16 +15,16 @@ _numbers = itertools.count(1)
 
 
 class HttpWorker:
-    """`claim`, `publish`, `renew` and `release` at one edge after the other; `jobs` are those that it knows of."""
+    """`claim`, `publish`, `renew` and `release` at one edge (or port) after the other. `jobs` are what it knows of."""
 
     def __init__(
-        self, edges: Sequence[EdgeProcess], agents: Collection[Any], *, name: str = "", token: str = OPERATOR
+        self, edges: Sequence[EdgeProcess | int], agents: Collection[Any], *, name: str = "", token: str = OPERATOR
     ) -> None:
         self.name = name or f"worker-{next(_numbers)}"
         self.agents = list(agents)
         self.token = token
         self.jobs: list[dict[str, Any]] = []
-        self._ports = itertools.cycle([edge.port for edge in edges])
+        self._ports = itertools.cycle([edge if isinstance(edge, int) else edge.port for edge in edges])
 
     async def ask(self, step: str, **body: Any) -> Answer:
         value = {"worker": self.name, **body}

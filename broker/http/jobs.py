@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
@@ -35,6 +36,8 @@ from emitter.wire.keys import Owner
 SCOPE = "jobs:run"
 MAX_WAITING = 4096
 """Requests of workers that may wait at once: each is a socket, and little else."""
+MAX_WAITING_OF_ONE = 3072
+"""Of them, with tokens of one subject: others must be able to renew their leases."""
 RETRY_AFTER_SECONDS = 2
 
 
@@ -60,7 +63,7 @@ class JobsApi:
         self._held = held
         self._metrics = metrics
         self._lease_seconds = lease_seconds
-        self._waiting = 0
+        self._waiting: Counter[Owner] = Counter()
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/jobs"
@@ -78,7 +81,7 @@ class JobsApi:
         principal = identity.principal
         running = None if body.running is None else await self._members(principal, body.running)
         wanted = Wanted(worker_id(principal, body.worker), agents, body.max, running, body.concurrency, body.host)
-        async with self._in_wait(request):
+        async with self._in_wait(request, identity.principal):
             with self._metrics.job_claims.track_inprogress():
                 found = await self._claims.claim(wanted, body.wait_seconds, _gone(request))
         if not found:
@@ -88,7 +91,7 @@ class JobsApi:
     async def renew(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, SCOPE, rate=PUBLISHES)
         body = await self._gateway.read_json(request, RenewRequest, VALUE_BODY_BYTES)
-        async with self._in_wait(request):
+        async with self._in_wait(request, identity.principal):
             found = await self._leases.renew(identity.principal, body, _gone(request))
         return _json(RenewResponse(jobs=found, lease_seconds=self._lease_seconds))
 
@@ -123,16 +126,18 @@ class JobsApi:
     # --- waiting ---
 
     @contextlib.asynccontextmanager
-    async def _in_wait(self, request: web.Request) -> AsyncIterator[None]:
+    async def _in_wait(self, request: web.Request, principal: Owner) -> AsyncIterator[None]:
         """Around what may wait: it holds no turn meanwhile, as hundreds of workers may have one token."""
-        if self._waiting >= MAX_WAITING:
+        if self._waiting.total() >= MAX_WAITING or self._waiting[principal] >= MAX_WAITING_OF_ONE:
             raise Problem(503, "busy", "too many workers wait here", headers=retry_after(RETRY_AFTER_SECONDS))
-        self._waiting += 1
+        self._waiting[principal] += 1
         try:
             async with self._gateway.resting(request):
                 yield
         finally:
-            self._waiting -= 1
+            self._waiting[principal] -= 1
+            if not self._waiting[principal]:
+                del self._waiting[principal]
 
     async def _members(self, principal: Owner, running: Sequence[JobRef]) -> frozenset[str]:
         """The executions that a worker says it has. A fence that is no good names none."""

@@ -14,7 +14,9 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.auth.tokens import mint
+from broker.base.settings import Settings
 from broker.cli.embedded import EmbeddedRedis
+from broker.edge.edge import Edge
 from emitter.wire.keys import DUE, Owner, member
 from tests.edges import ROOT, SECRET, EdgeProcess, call, edges, token_for
 from tests.http_workers import (
@@ -28,6 +30,7 @@ from tests.http_workers import (
     types_of,
     until_ended,
 )
+from tests.ports import reserved_ports
 
 LEASE_SECONDS = 2.0
 ALICE = Owner("alice")
@@ -129,6 +132,24 @@ async def test_hundreds_wait_and_each_job_has_one_worker(pair: list[EdgeProcess]
     found = [(job["executionId"], job["attempt"]) for jobs in await asyncio.gather(*waiting) for job in jobs]
     assert len(set(found)) == len(found)  # leases end meanwhile, and the next attempts are others
     assert {execution_id for execution_id, attempt in found if attempt == 1} == set(ids)
+
+
+async def test_who_waits_too_often_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tokens of one subject no more than three of four that may wait at an edge; others go on renewing."""
+    monkeypatch.setattr("broker.http.jobs.MAX_WAITING", 4)
+    monkeypatch.setattr("broker.http.jobs.MAX_WAITING_OF_ONE", 3)
+    with EmbeddedRedis() as server, reserved_ports(2) as (port, admin_port):
+        settings = Settings(redis_url=server.url, jwt_secret=SECRET, host="127.0.0.1", admin_host="127.0.0.1",
+                            port=port, admin_port=admin_port, drain_seconds=0)  # fmt: skip
+        async with Edge(settings):
+            workers = [HttpWorker([port], ["a"]) for _ in range(4)]
+            waiting = [asyncio.create_task(worker.claim()) for worker in workers[:3]]
+            await asyncio.sleep(0.5)
+            more = await workers[3].ask("claim", agents=["a"])
+            assert (more.status, more.body["type"]) == (503, "urn:runcast:problem:busy")
+            assert await HttpWorker([port], ["a"], token=token_for("other", scopes={"jobs:run"})).renew() == []
+            assert await asyncio.gather(*waiting) == [[], [], []]
+            assert await workers[3].claim(0) == []
 
 
 async def test_room_for_several(pair: list[EdgeProcess], agent: str) -> None:
