@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,6 +43,9 @@ from emitter.wire.webhooks import FOR_ALL, Delivery, Form, Name, Webhook, origin
 AT_ONCE = 256
 """Webhooks that one edge has at a time."""
 BATCH = 64
+"""Of them, for what is due: however many are woken."""
+WANTED = 10_000
+"""Of which one edge remembers that they were woken. More are found at their next check."""
 LEASE_MS = 30_000
 RENEW_SECONDS = 8.0
 TICK_SECONDS = 1.0
@@ -114,7 +118,7 @@ class Deliveries:
         for name in woken(message):
             if name.member in self._held:
                 self._woken[name.member] = None
-            elif len(self._wanted) < AT_ONCE:
+            elif len(self._wanted) < WANTED:
                 self._wanted[name.member] = None
                 self._look.set()
 
@@ -137,16 +141,18 @@ class Deliveries:
     async def _take_some(self) -> bool:
         """Whether there may be more."""
         self._look.clear()
-        wanted, self._wanted = list(self._wanted), {}
+        wanted = list(itertools.islice(self._wanted, max(0, AT_ONCE - BATCH - len(self._held))))
         if wanted:
             self._start(await webhooks.take(self._redis, self._edge, self._lease_ms, wanted))
+            for name in wanted:
+                del self._wanted[name]
         room = min(BATCH, AT_ONCE - len(self._held))
         if room <= 0:
             return False
         found = await webhooks.take_due(self._redis, self._edge, self._lease_ms, room)
         self._start(found)
         self._metrics.webhooks_held.set(len(self._held))
-        return len(found) == room
+        return len(found) == room or (bool(self._wanted) and len(self._held) < AT_ONCE - BATCH)
 
     def _start(self, names: list[str]) -> None:
         for name in names:
@@ -165,15 +171,15 @@ class Deliveries:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(min(RENEW_SECONDS, self._lease_ms / 4000))
-            held = list(self._held)
+            held = dict(self._held)
             try:
-                lost = await webhooks.renew(self._redis, self._edge, self._lease_ms, held) if held else []
+                lost = await webhooks.renew(self._redis, self._edge, self._lease_ms, list(held)) if held else []
             except (RedisError, *GONE) as error:
                 self._log.warning("webhooks_not_renewed", error=type(error).__name__)
                 continue
             for name in lost:
-                if (task := self._held.get(name)) is not None and name in held:
-                    task.cancel()  # another edge has it
+                if self._held.get(name) is held[name]:  # and not given back, and taken again
+                    held[name].cancel()  # another edge has it
 
     # --- one webhook -------------------------------------------------------------------------------------------------
 

@@ -272,6 +272,23 @@ async def test_a_user_s_flood_slows_no_other_user(redis: Redis) -> None:
             assert len(here.got) < 300
 
 
+async def test_many_are_woken_together(redis: Redis) -> None:
+    """An edge has so many at a time, and forgets none of the others."""
+    async with receiver() as here, delivering(redis) as (deliveries, _):
+        names = [Name(Owner(f"u{number % 10}"), f"ex_{number}", "request") for number in range(800)]
+        await webhooks.schedule(redis, names, 600_000)
+        for name in names:
+            await begin(redis, name.execution_id, here.url, ENDED, owner=name.owner)
+        for name in names:
+            deliveries.on_message(f"default:{name.owner.user}:{name.execution_id} request".encode())
+        most = 0
+        async with asyncio.timeout(30):
+            while len(here.got) < len(names):
+                most = max(most, len(deliveries._held))
+                await asyncio.sleep(0)
+        assert most <= delivery.AT_ONCE
+
+
 async def test_what_a_receiver_says_is_not_logged(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
     """Only its status."""
     async with receiver() as here, delivering(redis):
