@@ -211,8 +211,9 @@ export class AgentEmitter extends EventMethods {
    * (any JSON if `schema` is `{}`), or an object that fits the `schema` of a `form`. The first answer counts. A later
    * attempt that asks the same gets the earlier answer. Needs the scope `executions:read`.
    *
-   * Raises `InputExpired` if nobody answers within `expiresIn` seconds, `TooManyInputs` if too many are open, and the
-   * reason of `signal` or of `emitter.signal` once that is aborted.
+   * Raises `InputExpired` if nobody answers within `expiresIn` seconds, `Declined` if the person does not want to (an
+   * approval is false then), `TooManyInputs` if too many are open, and the reason of `signal` or of `emitter.signal`
+   * once that is aborted.
    *
    * @template {InputKind} [K="approval"]
    * @param {string} prompt
@@ -232,7 +233,7 @@ export class AgentEmitter extends EventMethods {
         await Promise.race([this.#require(request), wait.over]);
         await wait.over;
       }
-      return this.#questions.value(request.inputId);
+      return this.#questions.value(request.inputId, request.kind);
     } finally {
       wait.end();
       done();

@@ -74,6 +74,9 @@ export class HookFailed extends RuncastError {}
 /** Nobody answered the question in time. */
 export class InputExpired extends RuncastError {}
 
+/** The person who was asked does not want to answer. */
+export class Declined extends RuncastError {}
+
 /** No edge answered within the bound. What is queued is still sent. */
 export class EdgeUnavailable extends RuncastError {}
 

@@ -94,8 +94,8 @@ export class HeldJob {
 
   /** What the edge says of it; whether that is news. @param {any} found */
   renewed({ state, cancel, why, answers = [] }) {
-    for (const { inputId, by, value } of answers)
-      this.#onEvent({ type: "input:received", data: { inputId, by, value } });
+    for (const { inputId, by, value, declined } of answers)
+      this.#onEvent({ type: "input:received", data: { inputId, by, value, declined } });
     if (state === "lost") this.cut(new Cut("lost", `the job is no longer this worker's: ${why ?? "lost"}`));
     if (state === "cancel") {
       const cancelled = new Cancelled(cancel?.reason ?? null, cancel?.by ?? null);

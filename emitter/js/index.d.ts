@@ -8,4 +8,4 @@ export type ToolCall = import("./event-methods.js").ToolCall;
 export type AskOptions = import("./inputs.js").AskOptions;
 export type InputKind = import("./inputs.js").InputKind;
 export { AgentEmitter, AgentSSEEmitter } from "./agent-emitter.js";
-export { Cancelled, Conflict, EdgeUnavailable, EmitterClosed, EventsLost, ExecutionEnded, Forbidden, HookFailed, InputExpired, InvalidEvent, PayloadTooLarge, QueueFull, RuncastError, Superseded, TooManyInputs, Unauthorized, UnknownExecution } from "./errors.js";
+export { Cancelled, Conflict, Declined, EdgeUnavailable, EmitterClosed, EventsLost, ExecutionEnded, Forbidden, HookFailed, InputExpired, InvalidEvent, PayloadTooLarge, QueueFull, RuncastError, Superseded, TooManyInputs, Unauthorized, UnknownExecution } from "./errors.js";

@@ -13,6 +13,7 @@ export { AgentEmitter, AgentSSEEmitter } from "./agent-emitter.js";
 export {
   Cancelled,
   Conflict,
+  Declined,
   EdgeUnavailable,
   EmitterClosed,
   EventsLost,

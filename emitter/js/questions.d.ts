@@ -2,8 +2,9 @@
 export class Questions {
     /** Whether the log has the answer to a question. @param {string} id */
     has(id: string): boolean;
-    /** The value of the answer. Raises `InputExpired` if that was that nobody answered. @param {string} id */
-    value(id: string): any;
+    /** The value of the answer. Raises `InputExpired` if that was that nobody answered, and `Declined`; an approval that
+     * was declined is false. @param {string} id @param {string} kind */
+    value(id: string, kind: string): any;
     /** The log has an answer. @param {any} answer */
     heard(answer: any): void;
     /** No answers can come any more. @param {Error} error */

@@ -1,5 +1,5 @@
 /** The questions that an agent waits for, and the answers that the log has. */
-import { InputExpired } from "./errors.js";
+import { Declined, InputExpired } from "./errors.js";
 
 /** After the time of a question is over, the edge closes it: so long is that waited for. */
 const EXPIRY_GRACE_MS = 15_000;
@@ -10,7 +10,7 @@ const EXPIRED = new Set(["system:expired", "expired"]);
 /** @typedef {{over: Promise<void>, end: () => void}} Wait `over` resolves with the answer, and rejects when none can come */
 
 export class Questions {
-  /** @type {Map<string, {by?: string, value?: any}>} */
+  /** @type {Map<string, {by?: string, value?: any, declined?: boolean}>} */
   #answers = new Map();
   /** @type {Map<string, Set<(error: Error | null) => void>>} */
   #waiting = new Map();
@@ -20,10 +20,12 @@ export class Questions {
     return this.#answers.has(id);
   }
 
-  /** The value of the answer. Raises `InputExpired` if that was that nobody answered. @param {string} id */
-  value(id) {
-    const { by = "", value } = this.#answers.get(id) ?? {};
+  /** The value of the answer. Raises `InputExpired` if that was that nobody answered, and `Declined`; an approval that
+   * was declined is false. @param {string} id @param {string} kind */
+  value(id, kind) {
+    const { by = "", value, declined = false } = this.#answers.get(id) ?? {};
     if (EXPIRED.has(by)) throw expired(id);
+    if (declined && kind !== "approval") throw new Declined(`the answer to input ${id} was declined`);
     return value;
   }
 

@@ -97,6 +97,21 @@ async def test_a_question(job_edge: EdgeProcess) -> None:
         assert (await until_ended(job_edge, asking, "carol"))["result"] == {"answer": "quite"}
 
 
+async def test_a_declined_question(job_edge: EdgeProcess) -> None:
+    """The agent does not take what is no answer for one."""
+    async with worker(job_edge):
+        await known(job_edge, "js-ask")
+        asking = await execute(job_edge, "js-ask", "dora")
+        async with asyncio.timeout(15):
+            while not (asked := (await state_of(job_edge, asking, "dora"))["openInputs"]):
+                await asyncio.sleep(0.05)
+        path = f"/api/agent/executions/{asking}/input"
+        body = {"inputId": asked[0]["inputId"], "declined": True}
+        assert (await call(job_edge.port, "POST", path, token("dora"), body)).status == 202
+        ended = await until_ended(job_edge, asking, "dora")
+        assert (ended["status"], ended["error"]["error"].partition(":")[0]) == ("failed", "Declined")
+
+
 async def test_messages(job_edge: EdgeProcess, running: Script) -> None:
     """People talk to an agent of a worker as to any other."""
     await known(job_edge, "js-listens")
