@@ -58,3 +58,11 @@ async def test_the_secret_is_lost(fences: Fences, redis: Redis) -> None:
     await other.load()
     fence = other.make(FENCED)
     assert await fences.check(fence, **GIVEN) == FENCED
+
+
+async def test_an_edge_that_has_just_started_takes_no_forged_fence(redis: Redis) -> None:
+    """Before it has read the secret it checks nothing without: a fence that was signed with no secret is none."""
+    fenced = Fenced(Owner("alice"), "ex_1", 1, worker_id(Owner("mallory"), "w"))
+    forged = Fences(redis).make(fenced)
+    with pytest.raises(BadFence):
+        await Fences(redis).check(forged, principal=Owner("mallory"), execution_id="ex_1", attempt=1)
