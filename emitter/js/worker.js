@@ -58,7 +58,7 @@ const CLAIM_SECONDS = 20;
 const LATE_MS = 10_000;
 const RETRY_FIRST_MS = 200;
 const RETRY_MOST_MS = 5_000;
-const MAX_CLAIM = 100;
+const [MAX_CLAIM, MAX_HELD] = [100, 1000]; // of which one request may tell, those that wait for people included
 const GRACE_SECONDS = 20;
 /** The edge ends a job that does not follow a cancel within 10 s, or a limit within 1 s. */
 const CANCEL_MS = 8_000;
@@ -175,7 +175,7 @@ export class Worker {
   async #claimAll() {
     const { signal } = this.#stop;
     for (let failures = 0; !signal.aborted;) {
-      const free = this.#concurrency - this.#busy;
+      const free = Math.min(this.#concurrency - this.#busy, MAX_HELD - this.#jobs.size);
       if (free <= 0) {
         await this.#change();
         continue;

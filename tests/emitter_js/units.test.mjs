@@ -11,6 +11,7 @@ import { EventQueue, MERGED_BYTES } from "../../emitter/js/queue.js";
 import { FrameParser } from "../../emitter/js/sse.js";
 import { asciiBytes, clip, storable } from "../../emitter/js/storable.js";
 import { plus, usageOf } from "../../emitter/js/usage.js";
+import { createWorker } from "../../emitter/js/worker.js";
 
 const chunk = (delta, messageId = "m", agent) => ({ type: "message:delta", ts: 1, agent, data: { messageId, delta } });
 const event = (name) => ({ spoken: { type: name, ts: 1, data: {} }, line: JSON.stringify({ type: name }), size: 20 });
@@ -289,4 +290,30 @@ test("messages are taken once, also after a lost answer", async () => {
   assert.equal(taken[0], taken[1]);
   assert.equal(new Set(taken).size, 3);
   await emitter.close();
+});
+
+test("a worker has no more jobs than it can renew", async () => {
+  const told = [];
+  let made = 0;
+  const fetch = async (url, { body, signal }) => {
+    const json = (value) => new Response(JSON.stringify(value), { status: 200 });
+    if (url.endsWith("/events")) return json({ executionId: "x", cursor: "1-1", appended: 1 });
+    if (url.endsWith("/release")) return json({ jobs: [] });
+    const asked = JSON.parse(body);
+    if (url.endsWith("/claim")) {
+      told.push(asked.running.length);
+      const jobs = Array.from({ length: asked.max }, () => ({ executionId: `ex_${++made}`, attempt: 1, agent: "a" }));
+      return json({ jobs: jobs.map((job) => ({ ...job, fence: "f", task: "t", leaseSeconds: 15 })) });
+    }
+    told.push(asked.jobs.length);
+    return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  };
+  const agents = { a: ({ signal }) => new Promise((_, reject) => signal.addEventListener("abort", reject)) };
+  const worker = createWorker({ url: "http://x", token: "t", fetch, agents, concurrency: 5000 });
+  const running = worker.run().catch(() => {});
+  while (made < 1000) await new Promise((resolve) => setTimeout(resolve, 20));
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.deepEqual([made, worker.running, Math.max(...told) <= 1000], [1000, 1000, true]);
+  await worker.stop({ graceSeconds: 0 });
+  await running;
 });
