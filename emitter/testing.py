@@ -361,15 +361,15 @@ class RecordedChildren:
         self, agent: str, task: str, *, params: dict[str, Any] | None, on_parent_end: OnParentEnd, key: str | None
     ) -> Child:
         check_on_parent_end(on_parent_end)
-        execution_id = self._names.next_id(agent, task, key)
-        is_known = callable(self._given) or agent in self._given or (key is not None and key in self._given)
-        if not is_known:
-            raise UnknownAgent(agent, () if callable(self._given) else self._given)
-        started = ChildStarted(
-            execution_id=execution_id, agent=agent, task=task, key=key, detached=on_parent_end == "detach"
-        )
-        if execution_id not in {event.execution_id for event in self._emitter.of(ChildStarted.type)}:
-            await self._emitter.emit(started)
+        with self._names.naming(agent, task, key) as execution_id:
+            is_known = callable(self._given) or agent in self._given or (key is not None and key in self._given)
+            if not is_known:
+                raise UnknownAgent(agent, () if callable(self._given) else self._given)
+            started = ChildStarted(
+                execution_id=execution_id, agent=agent, task=task, key=key, detached=on_parent_end == "detach"
+            )
+            if execution_id not in {event.execution_id for event in self._emitter.of(ChildStarted.type)}:
+                await self._emitter.emit(started)
         return RecordedChild(self._emitter, started, lambda: self._result(started, params or {}))
 
     def _result(self, started: ChildStarted, params: dict[str, Any]) -> Any:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import heapq
 from collections import Counter
-from collections.abc import Callable, Collection
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Any, Literal, Protocol, TypeVar
 
-from redis.exceptions import RedisError
+import msgspec
+from redis.exceptions import BusyLoadingError, ClusterDownError, ReadOnlyError, RedisError
 
-from emitter.errors import ChildFailed, InvalidEvent, RuncastError, UnknownAgent, UnknownExecution
+from emitter.errors import (
+    ChildFailed,
+    InvalidEvent,
+    RedisUnavailable,
+    RuncastError,
+    UnknownAgent,
+    UnknownExecution,
+)
 from emitter.events import Event, ExecutionCancelled, ExecutionComplete, ExecutionError
 from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.publisher import Publisher
@@ -28,7 +37,10 @@ RECHECK_SECONDS = 2.0
 """How often a child's record is read without a message on the control channel."""
 REPORT_SECONDS = 5.0
 """How long the end of a parent may wait for what is left to say of its children."""
+RETRY_SECONDS = 0.3
 KEY_CHARS = 128
+AWAY = (RedisUnavailable, BusyLoadingError, ClusterDownError, ReadOnlyError, *GONE)
+T = TypeVar("T")
 _RESULT = Selection(Field.STATE, Field.END)
 
 
@@ -66,19 +78,34 @@ class Names:
     def __init__(self, parent: str) -> None:
         self._parent = parent
         self._started: Counter[tuple[str, str]] = Counter()
+        self._failed: dict[tuple[str, str], list[int]] = {}
 
-    def next_id(self, agent: str, task: str, key: str | None) -> str:
-        """Raises `InvalidEvent`."""
+    @contextlib.contextmanager
+    def naming(self, agent: str, task: str, key: str | None) -> Iterator[str]:
+        """The id of the next child. If its start fails, the next child of this agent and task has this id: it may be
+        there all the same, and another attempt may start it at its first try. Raises `InvalidEvent`."""
         for name, value, most in (("agent", agent, None), ("task", task, None), ("key", key, KEY_CHARS)):
             if value is None and name == "key":
                 continue
             if not isinstance(value, str) or not value or (most and len(value) > most):
                 raise InvalidEvent(f"{name}: {str(value)[:80]!r} is not a text" + (f" of 1 to {most}" if most else ""))
         if key is not None:
-            named = ("key", key)
-        else:
-            self._started[agent, task] += 1
-            named = (f"{self._started[agent, task]}", f"{agent} {task}")
+            yield self._id("key", key)
+            return
+        number = self._next_number(agent, task)
+        try:
+            yield self._id(f"{number}", f"{agent} {task}")
+        except BaseException:
+            heapq.heappush(self._failed.setdefault((agent, task), []), number)
+            raise
+
+    def _next_number(self, agent: str, task: str) -> int:
+        if failed := self._failed.get((agent, task)):
+            return heapq.heappop(failed)
+        self._started[agent, task] += 1
+        return self._started[agent, task]
+
+    def _id(self, *named: str) -> str:
         text = "\n".join((self._parent, *named))
         return "ch_" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -119,19 +146,22 @@ class Children:
         self, agent: str, task: str, *, params: dict[str, Any] | None, on_parent_end: OnParentEnd, key: str | None
     ) -> Child:
         check_on_parent_end(on_parent_end)
-        execution_id = self._names.next_id(agent, task, key)
-        await self._check(agent)
+        with self._names.naming(agent, task, key) as execution_id:
+            start = Start(task=task, agent=agent, params=params, request_id=self._request_id or "", trace=self._trace)
+            await patiently(lambda: self.begin(execution_id, start, on_parent_end, key))
+            return _Child(self, execution_id, agent, task, key)
+
+    async def begin(self, execution_id: str, start: Start, on_parent_end: OnParentEnd, key: str | None) -> None:
+        """Start a child, unless it is there."""
         emitter = self.emitter
+        await self._check(start.agent)
         await emitter.flush()  # what was emitted before stands before it in the log
         above = await self.lifecycle.children.parentage(
             emitter.owner, emitter.execution_id, on_parent_end=on_parent_end, key=key or ""
         )
-        start = Start(
-            task=task, agent=agent, params=params, request_id=self._request_id or "", trace=self._trace, above=above
-        )
         emitter.before_end = self._report
+        start = msgspec.structs.replace(start, above=above)
         await self.lifecycle.start_child(emitter.owner, execution_id, start, attempt=emitter.attempt, is_claimed=True)
-        return _Child(self, execution_id, agent, task, key)
 
     async def _check(self, agent: str) -> None:
         if agent not in self._known:
@@ -146,6 +176,16 @@ class Children:
                 await self.lifecycle.children.report_ended(self.emitter.owner, self.emitter.execution_id)
 
 
+async def patiently(step: Callable[[], Awaitable[T]]) -> T:
+    """Take a step that may be repeated; waits for Redis while it is away."""
+    while not told_to_stop():
+        try:
+            return await step()
+        except AWAY:
+            await asyncio.sleep(RETRY_SECONDS)
+    raise asyncio.CancelledError
+
+
 class _Child(Child):
     def __init__(self, siblings: Children, execution_id: str, agent: str, task: str, key: str | None) -> None:
         super().__init__(execution_id, agent, task, key)
@@ -158,7 +198,8 @@ class _Child(Child):
             return result_of(self.execution_id, end_of(await self._ended(begin)))
 
     async def cancel(self, reason: str | None = None) -> None:
-        await self._lifecycle.cancel(self._emitter.owner, self.execution_id, reason=reason, by=self._emitter.owner.user)
+        owner = self._emitter.owner
+        await patiently(lambda: self._lifecycle.cancel(owner, self.execution_id, reason=reason, by=owner.user))
 
     async def _ended(self, begin: Callable[[], None]) -> ExecutionRecord:
         """The child's record, once it has ended and the parent's log says so."""

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from broker.cli.embedded import EmbeddedRedis
 from emitter import ChildFailed, TooManyChildren, UnknownAgent
 from emitter.events import ChildEnded, ChildStarted, ExecutionComplete, Usage
 from emitter.store.append import LogLimits
+from emitter.store.connection import connect
 from emitter.store.lifecycle import Lifecycle, Start
 from emitter.wire.redact import Redactor
 from emitter.worker.agents import Agents, Context, SyncContext
@@ -212,6 +214,51 @@ async def test_a_retried_parent_finds_its_children(redis: Redis, redis_url: str)
     assert sorted(runs) == ["attempt 1", "same", "same"]
     types = [type_ for type_ in await types_of(redis) if type_.startswith("child:")]
     assert sorted(types) == ["child:ended"] * 3 + ["child:started"] * 3
+
+
+async def test_a_start_that_failed_has_no_number(redis: Redis, redis_url: str) -> None:
+    """An attempt that started a child at its second try, and one that did so at its first, have the same child."""
+
+    async def parent(context: Context) -> Any:
+        if context.attempt == 1:
+            with pytest.raises(TypeError):
+                await context.start("echo", "same", params={"n": object()})
+        child = await context.start("echo", "same")
+        other = await context.start("echo", "same")
+        assert (await child.result())["task"] == "same"
+        if context.attempt == 1:
+            raise ConnectionError("again")
+        return [child.execution_id, other.execution_id]
+
+    agents = family(parent)
+    await accept(redis, "agent")
+    async with working(agents, redis_url, concurrency=1):
+        found = (await end_of(redis)).result
+    started = [event for event in of_children(await events_of(redis)) if isinstance(event, ChildStarted)]
+    assert sorted(event.execution_id for event in started) == sorted(found)
+
+
+async def test_a_start_waits_for_redis(own_redis: EmbeddedRedis) -> None:
+    """Also longer than for one reply; the child is started once."""
+    back = asyncio.Event()
+
+    async def parent(context: Context) -> Any:
+        await back.wait()
+        child = await context.start("echo", "same")
+        return [(await child.result())["task"], context.attempt]
+
+    client = connect(own_redis.url, timeout=20)
+    try:
+        await accept(client, "agent")
+        async with working(family(parent), own_redis.url, concurrency=1, lease_seconds=20):
+            await until(client, "execution:started")
+            await client.execute_command("CLIENT", "PAUSE", "7000", "ALL")
+            back.set()
+            assert (await end_of(client)).result == ["same", 1]
+        types = [type_ for type_ in await types_of(client) if type_.startswith("child:")]
+        assert types == ["child:started", "child:ended"]
+    finally:
+        await client.aclose()
 
 
 async def test_a_child_that_ended_unseen_is_told_before_its_parents_end(redis: Redis, redis_url: str) -> None:
