@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Literal, Protocol
 
@@ -35,7 +36,7 @@ class Waits:
     def __init__(self) -> None:
         self.ended_at = 0.0
         self._open = 0
-        self._apart = 0
+        self._apart: Counter[WaitsFor] = Counter()
         self._slot: Slot | None = None
         self._must_stop: Callable[[], bool] = bool
 
@@ -67,23 +68,31 @@ class Waits:
             nonlocal began
             if not began:
                 began = True
-                self._apart += 1
-            if self._slot is not None:
-                self._slot.give_back(waits_for)
+                self._apart[waits_for] += 1
+            self._give_back()
 
         with self.one():
             try:
                 yield begin
             finally:
                 if began:
-                    self._apart -= 1
-                    await self._take()
+                    self._apart[waits_for] -= 1
+                    if self._apart.total():
+                        self._give_back()
+                    else:
+                        await self._take()
+
+    def _give_back(self) -> None:
+        """An agent that waits for a person and for another execution waits for the latter: the worker must let that
+        one run."""
+        if self._slot is not None:
+            self._slot.give_back("child" if self._apart["child"] else "person")
 
     async def _take(self) -> None:
         """Take a slot again, unless another call waits. A caller that is cancelled, for example by a timeout of its
         own, goes on as well, so it needs one first."""
         cancelled: asyncio.CancelledError | None = None
-        while self._slot is not None and not self._apart and not self._must_stop():
+        while self._slot is not None and not self._apart.total() and not self._must_stop():
             try:
                 if await self._slot.take():
                     break

@@ -111,6 +111,21 @@ def test_what_an_ended_execution_leaves_behind_takes_no_slot() -> None:
     assert (slots.running, slots.waiting, slots.free) == (0, 0, 1)
 
 
+async def test_who_waits_on_for_a_person_does_not_count_as_waiting_for_another_execution() -> None:
+    """Beyond its limit a worker takes jobs for those that wait for other executions only."""
+    slots, waits = Slots(1, 1, lambda: None), Waits()
+    waits.use(new(slots), never)
+    async with waits.apart("person") as begin_person:
+        begin_person()
+        assert slots.free == 0
+        async with waits.apart("child") as begin_child:
+            begin_child()
+            begin_person()
+            assert slots.free == 1
+        assert slots.free == 0
+    assert (slots.running, slots.waiting) == (1, 0)
+
+
 async def test_the_slot_is_taken_again_after_the_last_of_several_waits() -> None:
     """A `gather` of children at concurrency 1 must not keep the slot that the second child needs."""
     slots, waits = Slots(1, 10, lambda: None), Waits()
