@@ -93,9 +93,11 @@ class Inbox:
         """What waits now, in order."""
         found: list[Message] = []
         async with self._lock:
+            if self._fetching is not None and not self._fetching.done():
+                await self._fetch(1, self._kinds)  # one that was begun for less
             await self._fetch(TAKEN_AT_ONCE, self._kinds)
-            while self._kept:
-                found.append(self._kept.popleft())
+            while (message := self._next_kept()) is not None:
+                found.append(message)
         return found
 
     def interruptible(self) -> Interruptible:
@@ -103,9 +105,16 @@ class Inbox:
 
     async def _one(self) -> Message | None:
         async with self._lock:
-            if not self._kept:
+            if (message := self._next_kept()) is None:
                 await self._fetch(1, self._kinds)
-            return self._kept.popleft() if self._kept else None
+                message = self._next_kept()
+            return message
+
+    def _next_kept(self) -> Message | None:
+        message = next((each for each in self._kept if not (self._blocks and each.interrupts)), None)
+        if message is not None:
+            self._kept.remove(message)
+        return message
 
     @property
     def _kinds(self) -> str:

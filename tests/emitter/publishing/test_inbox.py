@@ -184,6 +184,35 @@ async def test_a_timeout_in_the_block_stays_one(source: SlowSource, inbox: Inbox
     assert ended == ["part", "part"]
 
 
+async def test_what_interrupts_is_not_taken_by_a_call_in_the_block(source: SlowSource, inbox: Inbox) -> None:
+    """Also not one that an earlier call has left."""
+    source.put("loud", mode="interrupt")
+    call = asyncio.create_task(inbox.next())
+    await until(lambda: bool(source.names))
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    source.may_take.set()
+    await until(lambda: not source.waiting)
+    source.put("quiet")
+    found = []
+    with pytest.raises(Interrupted) as caught:  # noqa: PT012 - the block is what raises
+        async with inbox.interruptible():
+            found += [await inbox.next(0)]
+            found += await inbox.all()
+            await asyncio.sleep(30)
+    assert [each.message_id for each in found if each] == ["quiet"]
+    assert caught.value.message.message_id == "loud"
+
+
+async def test_all_that_wait_are_all_after_a_wait_that_was_cancelled(source: SlowSource, inbox: Inbox) -> None:
+    """The take of one message that had begun is not the whole answer."""
+    source.put("a", "b", "c")
+    assert await inbox.next(0.01) is None
+    source.may_take.set()
+    assert [each.message_id for each in await inbox.all()] == ["a", "b", "c"]
+
+
 async def test_the_innermost_block_is_interrupted(source: SlowSource, inbox: Inbox) -> None:
     """And the outer one by the next message."""
     source.may_take.set()
