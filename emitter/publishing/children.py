@@ -148,10 +148,14 @@ class Children:
         check_on_parent_end(on_parent_end)
         with self._names.naming(agent, task, key) as execution_id:
             start = Start(task=task, agent=agent, params=params, request_id=self._request_id or "", trace=self._trace)
-            await patiently(lambda: self.begin(execution_id, start, on_parent_end, key))
-            return _Child(self, execution_id, agent, task, key)
 
-    async def begin(self, execution_id: str, start: Start, on_parent_end: OnParentEnd, key: str | None) -> None:
+            async def begin() -> None:
+                await self._begin(execution_id, start, on_parent_end, key)
+
+            await patiently(begin)
+            return _Child(self, execution_id, agent, task, key, begin)
+
+    async def _begin(self, execution_id: str, start: Start, on_parent_end: OnParentEnd, key: str | None) -> None:
         """Start a child, unless it is there."""
         emitter = self.emitter
         await self._check(start.agent)
@@ -187,8 +191,19 @@ async def patiently(step: Callable[[], Awaitable[T]]) -> T:
 
 
 class _Child(Child):
-    def __init__(self, siblings: Children, execution_id: str, agent: str, task: str, key: str | None) -> None:
+    """`begin` starts it, unless it is there."""
+
+    def __init__(
+        self,
+        siblings: Children,
+        execution_id: str,
+        agent: str,
+        task: str,
+        key: str | None,
+        begin: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(execution_id, agent, task, key)
+        self._begin = begin
         self._emitter = siblings.emitter
         self._publisher = siblings.publisher
         self._lifecycle = siblings.lifecycle
@@ -207,18 +222,26 @@ class _Child(Child):
         control = owner.execution(self._emitter.execution_id).control
         with self._publisher.control.waiting_for(control, wake_word(self.execution_id), wake.set):
             while not told_to_stop():
-                with contextlib.suppress(RedisError, *GONE):
+                with contextlib.suppress(RedisUnavailable, RedisError, *GONE):
                     if (found := await self._read()).has_ended:
                         await self._lifecycle.children.report_end(owner, self.execution_id)
                         return found
                     if not found.exists:
-                        raise UnknownExecution(self.execution_id)
+                        await self._restore()
                 begin()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RECHECK_SECONDS):
                         await wake.wait()
                 wake.clear()
         raise asyncio.CancelledError
+
+    async def _restore(self) -> None:
+        """Start the child again that a failover of Redis has lost. Raises `UnknownExecution` if it has expired."""
+        if await self._lifecycle.children.is_end_reported(
+            self._emitter.owner, self._emitter.execution_id, self.execution_id
+        ):
+            raise UnknownExecution(self.execution_id)
+        await self._begin()
 
     async def _read(self) -> ExecutionRecord:
         client: Any = self._publisher.redis

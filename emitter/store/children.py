@@ -154,6 +154,11 @@ class Children:
         await self._redis.publish(channel, wake_word(child))
         return True
 
+    async def is_end_reported(self, owner: Owner, parent: str, child: str) -> bool:
+        """Whether the parent's log has `child:ended`."""
+        written = (await self._read(Selection(producer_field(PRODUCER + child)), owner, parent)).producers
+        return written.get(PRODUCER + child, 0) >= ENDED
+
     async def report_ended(self, owner: Owner, parent: str) -> None:
         """Write `child:ended` for all children that have ended: what a process that was killed left undone."""
         for children in await self._pages(owner, parent):

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter import ChildFailed, TooManyChildren, UnknownAgent
+from emitter.errors import UnknownExecution
 from emitter.events import ChildEnded, ChildStarted, ExecutionComplete, Usage
 from emitter.store.append import LogLimits
 from emitter.store.connection import connect
@@ -259,6 +260,24 @@ async def test_a_start_waits_for_redis(own_redis: EmbeddedRedis) -> None:
         assert types == ["child:started", "child:ended"]
     finally:
         await client.aclose()
+
+
+async def test_a_child_that_a_failover_lost_is_started_again(redis: Redis, redis_url: str) -> None:
+    """One whose record has expired after its end is not."""
+
+    async def parent(context: Context) -> Any:
+        child = await context.start("echo", "same")
+        keys = ALICE.execution(child.execution_id)
+        await redis.delete(keys.record, keys.log)
+        found = await child.result()
+        await redis.delete(keys.record, keys.log)
+        with pytest.raises(UnknownExecution):
+            await child.result()
+        return found["task"]
+
+    assert (await run(parent, redis, redis_url)).result == "same"
+    types = [type_ for type_ in await types_of(redis) if type_.startswith("child:")]
+    assert types == ["child:started", "child:ended"]
 
 
 async def test_a_child_that_ended_unseen_is_told_before_its_parents_end(redis: Redis, redis_url: str) -> None:
