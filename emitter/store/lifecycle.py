@@ -150,8 +150,7 @@ class Lifecycle:
         `ExecutionExists` if events were published under this id before."""
         check_size(start, self._limits)
         start = msgspec.structs.replace(start, budget=smallest(start.budget, self._limits.budget))
-        event = ExecutionQueued(task=start.task, agent=start.agent, budget=start.budget or None)
-        prepared = self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
+        prepared = self._queued(execution_id, start)
         # First: whatever happens before the job is added, the reaper will check it.
         most = self._limits.max_queued_per_user
         if not await jobs.admit(self._redis, owner, execution_id, jobs.ACCEPT_CHECK_MS, most):
@@ -165,6 +164,10 @@ class Lifecycle:
         else:
             await self.offer(owner, execution_id)
         return is_new
+
+    def _queued(self, execution_id: str, start: Start) -> Prepared:
+        event = ExecutionQueued(task=start.task, agent=start.agent, budget=start.budget or None)
+        return self._prepare(event, execution_id, start.trace, request_id=start.request_id or None)
 
     async def offer(self, owner: Owner, execution_id: str) -> None:
         """Add a job for an execution that waits for a worker, unless it has one; any other stays as it is."""
@@ -352,6 +355,7 @@ class Lifecycle:
         above = start.above
         assert above is not None
         check_size(start, self._limits)
+        self._queued(execution_id, start)  # what cannot be stored is refused before the parent has the child
         known = await self._read(_CHILD, owner, execution_id)
         if known.exists and known.parent != above.parent:
             raise ExecutionExists(execution_id, known.state or "")

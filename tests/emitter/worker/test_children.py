@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter import ChildFailed, TooManyChildren, UnknownAgent
-from emitter.errors import UnknownExecution
+from emitter.errors import PayloadTooLarge, UnknownExecution
 from emitter.events import ChildEnded, ChildStarted, ExecutionComplete, Usage
 from emitter.store.append import LogLimits
 from emitter.store.connection import connect
@@ -182,6 +182,19 @@ async def test_what_cannot_be_started_says_why(redis: Redis, redis_url: str) -> 
         "InvalidEvent: on_parent_end: 'stay' is not cancel or detach",
     ]
     assert of_children(await events_of(redis)) == []
+
+
+async def test_a_child_that_cannot_be_stored_leaves_nothing_with_its_parent(redis: Redis, redis_url: str) -> None:
+    """Neither in its log, where it would never end, nor in its number of children."""
+
+    async def parent(context: Context) -> str:
+        with pytest.raises(PayloadTooLarge):
+            await context.start("echo", "x" * (LogLimits().max_event_bytes + 1))
+        return "refused"
+
+    assert (await run(parent, redis, redis_url)).result == "refused"
+    assert of_children(await events_of(redis)) == []
+    assert await field(redis, "children") == ""
 
 
 def test_an_unknown_agent_says_which_there_are() -> None:
