@@ -98,6 +98,7 @@ class Leases:
         wait_seconds = min(request.wait_seconds, self._lease_seconds / 3)
         ends_at = asyncio.get_running_loop().time() + wait_seconds
         woken = asyncio.Event()
+        await self._end_orphans([fenced for _, fenced in known if fenced is not None])
         with contextlib.ExitStack() as stack:
             if wait_seconds:
                 self._listen(stack, known, woken)
@@ -109,6 +110,12 @@ class Leases:
                     break
         await announcements.renew(self._redis, worker, sum(job.state != "lost" for job in seen.jobs))
         return seen.jobs
+
+    async def _end_orphans(self, own: Sequence[Fenced]) -> None:
+        """Cancel those whose parents have ended: what ended a parent may have been killed before it did."""
+        both = [(fenced.owner, fenced.execution_id) for fenced in own]
+        for owner, execution_id in await self._lifecycle.children.orphans(both) if both else ():
+            await self._lifecycle.cancel_orphan(owner, execution_id)
 
     async def _check(self, principal: Owner, worker: str, ref: JobRef) -> tuple[Any, Fenced | None]:
         """The job and what its fence says; `None`: it is no fence of this worker."""

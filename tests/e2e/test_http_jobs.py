@@ -17,7 +17,11 @@ from broker.auth.tokens import mint
 from broker.base.settings import Settings
 from broker.cli.embedded import EmbeddedRedis
 from broker.edge.edge import Edge
+from emitter.events import ExecutionCancelled
+from emitter.store.append import append, prepare
+from emitter.store.connection import connect
 from emitter.wire.keys import DUE, Owner, member
+from emitter.wire.redact import Redactor
 from tests.edges import ROOT, SECRET, EdgeProcess, call, edges, token_for
 from tests.http_workers import (
     BASE,
@@ -389,6 +393,24 @@ async def _until(worker: HttpWorker, job: dict[str, Any], state: str) -> dict[st
         (renewed,) = await worker.renew(job, wait_seconds=5)
         if renewed["state"] == state:
             return renewed
+
+
+async def test_a_child_whose_parent_has_ended_is_cancelled(
+    pair: list[EdgeProcess], redis_of_jobs: EmbeddedRedis, agent: str
+) -> None:
+    """By its next renewal, if what ended the parent was killed before it did so."""
+    worker = await announced(pair, agent)
+    parent = await execute(pair[0], agent)
+    await worker.one()
+    await execute(pair[0], agent, parentExecutionId=parent)
+    child = await worker.one()
+    assert [each["state"] for each in await worker.renew(child)] == ["held"]
+    redis = connect(redis_of_jobs.url)
+    end = prepare(ExecutionCancelled(), parent, redact=Redactor(), max_bytes=0)
+    await append(redis, Owner(org="default", user="alice"), parent, [end])
+    await redis.aclose()
+    (told,) = await worker.renew(child)
+    assert (told["state"], told["cancel"]["by"]) == ("cancel", "system:parent")
 
 
 async def test_a_renewal_waits_for_a_third_of_the_lease(pair: list[EdgeProcess], agent: str) -> None:
