@@ -181,13 +181,14 @@ class Children:
 
 
 async def patiently(step: Callable[[], Awaitable[T]]) -> T:
-    """Take a step that may be repeated; waits for Redis while it is away."""
-    while not told_to_stop():
+    """Take a step that may be repeated; waits for Redis while it is away, unless the caller was cancelled."""
+    while True:
         try:
             return await step()
         except AWAY:
-            await asyncio.sleep(RETRY_SECONDS)
-    raise asyncio.CancelledError
+            if told_to_stop():
+                raise
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 class _Child(Child):

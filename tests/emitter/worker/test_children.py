@@ -341,6 +341,24 @@ async def test_attached_children_end_with_their_parent(redis: Redis, redis_url: 
         await end_of(redis, detached)
 
 
+async def test_a_cancelled_parent_may_cancel_its_children_itself(redis: Redis, redis_url: str) -> None:
+    """In its `finally`, with words of its own."""
+
+    async def parent(context: Context) -> None:
+        child = await context.start("forever", "x")
+        try:
+            await child.result()
+        finally:
+            await child.cancel("not needed")
+
+    await accept(redis, "agent")
+    async with working(family(parent), redis_url, concurrency=2):
+        child = await child_of(redis)
+        await until(redis, "execution:started", execution_id=child)
+        await request_cancel(redis, "ex_1")
+        assert (await end_of(redis, child)).reason == "not needed"
+
+
 async def test_children_of_a_lost_parent_end_with_it(redis: Redis, redis_url: str) -> None:
     """The reaper ends the parent, whose workers were lost too often, and then its children."""
     lifecycle = Lifecycle(redis, LogLimits(), Redactor())
