@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Literal, Protocol
 
 WaitsFor = Literal["person", "child"]
+PRESSING_SECONDS = 0.75
+"""How long an agent waits for a slot whose wait was broken off: by a time limit, by a message that interrupts."""
 
 
 class Slot(Protocol):
@@ -24,6 +26,9 @@ class Slot(Protocol):
 
     async def take(self) -> bool:
         """Wait for a slot; true if it is held now, false if the request was withdrawn. Idempotent."""
+
+    def press(self) -> None:
+        """Hold a slot more than there are."""
 
 
 class Waits:
@@ -62,7 +67,7 @@ class Waits:
     @contextlib.asynccontextmanager
     async def apart(self, waits_for: WaitsFor) -> AsyncIterator[Callable[[], None]]:
         """A wait that gives the slot back once the function that it yields is called."""
-        began = False
+        began = is_pressing = False
 
         def begin() -> None:
             nonlocal began
@@ -74,13 +79,16 @@ class Waits:
         with self.one():
             try:
                 yield begin
+            except (asyncio.CancelledError, TimeoutError):
+                is_pressing = True
+                raise
             finally:
                 if began:
                     self._apart[waits_for] -= 1
                     if self._apart.total():
                         self._give_back()
                     else:
-                        await self._take()
+                        await self._take(is_pressing)
 
     def _give_back(self) -> None:
         """An agent that waits for a person and for another execution waits for the latter: the worker must let that
@@ -88,15 +96,19 @@ class Waits:
         if self._slot is not None:
             self._slot.give_back("child" if self._apart["child"] else "person")
 
-    async def _take(self) -> None:
+    async def _take(self, is_pressing: bool) -> None:
         """Take a slot again, unless another call waits. A caller that is cancelled, for example by a timeout of its
-        own, goes on as well, so it needs one first."""
+        own, goes on as well, so it needs one first; but not for long: the slot may be that of the very execution that
+        it will not wait for any more."""
         cancelled: asyncio.CancelledError | None = None
         while self._slot is not None and not self._apart.total() and not self._must_stop():
             try:
-                if await self._slot.take():
-                    break
+                async with asyncio.timeout(PRESSING_SECONDS if is_pressing else None):
+                    if await self._slot.take():
+                        break
+            except TimeoutError:
+                self._slot.press()
             except asyncio.CancelledError as error:
-                cancelled = error
+                cancelled, is_pressing = error, True
         if cancelled is not None:
             raise cancelled

@@ -2,7 +2,8 @@
 
 An execution that waits for a person or for another execution has no slot. When it goes on, it takes the next one that
 is free, in the order in which their waits ended, and before any new job: what has begun ends first. So at most
-`concurrency` agents run, beside those that wait.
+`concurrency` agents run, beside those that wait. One whose wait was broken off does not stay in the line for long: it
+may have to end the very execution that has the slot.
 
 Waiting executions take memory and connections. At `max_waiting` of them no new job is taken, until one goes on. If some
 of them wait for other executions and no agent runs, jobs are taken one at a time all the same: the job that they wait
@@ -71,6 +72,17 @@ class Slots:
         self._line.append(slot)
         self._pass_on()
 
+    def press(self, slot: Slot) -> None:
+        """Let an execution run beyond the limit, which is again kept as soon as one of them ends or waits."""
+        if slot.is_held or slot.has_ended:
+            return
+        slot.is_held = True
+        self._held += 1
+        self._apart.pop(slot, None)
+        if slot in self._line:
+            self._line.remove(slot)
+        slot.answer(True)
+
     def end(self, slot: Slot) -> None:
         """The execution has ended."""
         slot.has_ended = True
@@ -116,6 +128,9 @@ class Slot:
             self._asked = asyncio.get_running_loop().create_future()
             self._slots.line_up(self)
         return await asyncio.shield(self._asked)
+
+    def press(self) -> None:
+        self._slots.press(self)
 
     def answer(self, is_held: bool) -> None:
         """What those who asked for the slot are told."""

@@ -150,18 +150,19 @@ async def test_the_failure_of_a_child_is_raised_with_its_error(redis: Redis, red
     }
 
 
-async def test_a_wait_may_have_a_limit(redis: Redis, redis_url: str) -> None:
-    """`TimeoutError`; the child goes on, and can be waited for again."""
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_wait_may_have_a_limit(redis: Redis, redis_url: str, concurrency: int) -> None:
+    """`TimeoutError`; the child goes on, and can be waited for again. Also if the child has the only slot."""
 
     async def parent(context: Context) -> str:
         child = await context.start("forever", "x")
         try:
-            await child.result(timeout=0.2)
+            await child.result(timeout=2)
         except TimeoutError:
             return "late"
         return "early"
 
-    assert (await run(parent, redis, redis_url, concurrency=2)).result == "late"
+    assert (await run(parent, redis, redis_url, concurrency=concurrency)).result == "late"
 
 
 async def test_what_cannot_be_started_says_why(redis: Redis, redis_url: str) -> None:

@@ -111,6 +111,37 @@ def test_what_an_ended_execution_leaves_behind_takes_no_slot() -> None:
     assert (slots.running, slots.waiting, slots.free) == (0, 0, 1)
 
 
+async def test_a_wait_that_is_broken_off_does_not_wait_for_long() -> None:
+    """Nor one that ended, if its caller is cancelled while it is in the line. The limit holds again after it."""
+    slots, waits = Slots(1, 10, lambda: None), Waits()
+    own = new(slots)
+    waits.use(own, never)
+
+    async def wait(*, is_broken_off: bool) -> None:
+        async with waits.apart("child") as begin:
+            begin()
+            other = new(slots)
+            others.append(other)
+            if is_broken_off:
+                raise TimeoutError
+
+    for is_broken_off in (True, False):
+        others: list[Slot] = []
+        waiting = asyncio.create_task(wait(is_broken_off=is_broken_off))
+        await asyncio.sleep(0.05)
+        if not is_broken_off:
+            waiting.cancel()
+        done, _ = await asyncio.wait((waiting,), timeout=5)
+        assert done
+        with pytest.raises((TimeoutError, asyncio.CancelledError)):
+            waiting.result()
+        assert (slots.running, slots.waiting, slots.free) == (2, 0, 0)
+        others[0].end()
+        assert (slots.running, slots.free) == (1, 0)
+    own.end()
+    assert (slots.running, slots.free) == (0, 1)
+
+
 async def test_who_waits_on_for_a_person_does_not_count_as_waiting_for_another_execution() -> None:
     """Beyond its limit a worker takes jobs for those that wait for other executions only."""
     slots, waits = Slots(1, 1, lambda: None), Waits()
