@@ -18,9 +18,9 @@ local most = tonumber(ARGV[3])
 local wanted = ARGV[4] ~= '' and '^%S+ ' .. ARGV[4] .. ' '
 if known[1] and known[6] ~= '1' then redis.call('HSET', record, 'accepts', '1') end
 
-local function add(id)
+local function add(id, is_taken)
   local found = redis.call('HMGET', record, 'm:' .. id, 'g:' .. id)
-  if found[1] and (not wanted or string.find(found[1], wanted)) then
+  if found[1] and (is_taken or not wanted or string.find(found[1], wanted)) then
     reply[#reply + 1] = id
     reply[#reply + 1] = found[1]
     reply[#reply + 1] = found[2] or ''
@@ -31,7 +31,7 @@ end
 local by, name, taken = string.match(known[5] or '', '^(%d+) (%S+) (.*)$')
 if name and name == ARGV[2] and tonumber(by) == attempt then
   reply[4] = 1
-  for id in string.gmatch(taken, '%S+') do add(id) end
+  for id in string.gmatch(taken, '%S+') do add(id, true) end -- of whatever kind
 elseif attempt > inbox_of then -- a later attempt takes all of them again
   for place = 1, number do
     if most <= 0 then break end

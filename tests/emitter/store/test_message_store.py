@@ -87,6 +87,14 @@ async def test_a_repeated_take_gets_the_same(redis: Redis) -> None:
     assert types.count("user:message:taken") == 2
 
 
+async def test_a_take_that_is_repeated_for_another_kind_gets_the_same(redis: Redis) -> None:
+    """An agent that has left an interruptible block meanwhile asks for others: what was taken for it is not lost."""
+    await begin(redis)
+    await send(redis, "loud", mode="interrupt")
+    assert await take(redis, take="t1", kinds="i") == ["loud"]
+    assert await take(redis, take="t1", kinds="q") == ["loud"]
+
+
 async def test_a_later_attempt_takes_all_again(redis: Redis) -> None:
     """From the first, but not what was withdrawn; the attempt before takes nothing more."""
     await begin(redis)
