@@ -81,7 +81,11 @@ class AiSdk:
         """What follows the message to the agent at work; None if the message is not for it."""
         if chat.responses or chat.id is None or not chat.may_steer:
             return None
-        asked, messages = question(chat), self._gateway.commands.messages
+        messages = self._gateway.commands.messages
+        try:
+            asked = question(chat)
+        except Problem:
+            return None  # it is refused as a start, and counted
         newest = await self._newest(identity, chat.id)
         wanted = chat.agent or request.query.get("agent")
         if newest is None or newest.execution_id == execution_of(chat, asked, wanted):
