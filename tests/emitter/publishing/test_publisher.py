@@ -696,7 +696,7 @@ async def test_a_producer_with_a_name_is_one_call_a_batch(redis: Redis, redis_ur
 async def test_of_a_log_that_is_never_usual_batches_cost_one_call(redis: Redis, redis_url: str) -> None:
     """Each batch ends a part of this log: after two refusals the short script is left alone for many batches, and tried
     again after those."""
-    shared = Publisher(redis_url=redis_url, limits=LogLimits(log_max_bytes=16))
+    shared = Publisher(redis_url=redis_url, limits=LogLimits(log_max_bytes=16, unheld_lease_seconds=0))
     await redis.script_load(shared._plain.text)
     async with shared, AgentEmitter("alice", "ex_1", publisher=shared) as emitter:
 

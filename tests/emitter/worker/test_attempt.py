@@ -344,7 +344,8 @@ async def test_an_end_of_the_agents_own_arrives_however_late(
     ready, stopped, written, client = asyncio.Event(), asyncio.Event(), asyncio.Event(), connect(own_redis.url)
 
     async def agent(context: Context) -> str:
-        await context.emitter.flush()
+        with contextlib.suppress(RedisUnavailable):  # a busy machine may need longer than `flush_timeout`
+            await context.emitter.flush()
         ready.set()
         await stopped.wait()
         with contextlib.suppress(RedisUnavailable):
