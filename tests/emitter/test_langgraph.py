@@ -497,7 +497,7 @@ async def test_what_nodes_write_is_an_event_by_its_type() -> None:
     assert (progress.progress, progress.current_action) == (5, "reading")
     assert partial.result == {"at": [1]}
     assert [data for type_, data in found if type_.startswith("custom:")] == [
-        {"input_id": "in_1", "by": "me", "value": None},
+        {"input_id": "in_1", "by": "me", "value": None, "declined": False},
         {"type": "progress", "progress": 500},
         {"type": "execution:complete", "result": 1, "duration": 1},
         {"type": "input:received", "inputId": "in_1", "by": "me"},

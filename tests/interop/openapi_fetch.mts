@@ -23,6 +23,7 @@ client.GET("/api/agent/nothing").catch(() => {});
 async function state(): Promise<components["schemas"]["ExecutionState"]> {
   const { data, error } = await client.GET("/api/agent/executions/{id}", { params: { path: { id } } });
   if (error) throw new Error(error.title);
+  if (!("status" in data)) throw new Error("a tree, which was not asked for");
   return data;
 }
 
