@@ -20,9 +20,10 @@ PACKAGES = {
 }
 """What each environment has."""
 INSTALL_SECONDS = 50.0
+"""Within a test."""
 
 
-def python_of(name: str) -> Path | None:
+def python_of(name: str, seconds: float = INSTALL_SECONDS) -> Path | None:
     """The interpreter of an environment, installed now if it was not yet; None where that cannot be had."""
     folder = HERE / name
     python, done = folder / "bin" / "python", folder / "installed"
@@ -31,7 +32,7 @@ def python_of(name: str) -> Path | None:
         venv.create(folder, with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         try:
-            subprocess.run([*install, *PACKAGES[name]], check=True, timeout=INSTALL_SECONDS, capture_output=True)
+            subprocess.run([*install, *PACKAGES[name]], check=True, timeout=seconds, capture_output=True)
         except (subprocess.SubprocessError, OSError):
             return None
         done.touch()
@@ -39,5 +40,5 @@ def python_of(name: str) -> Path | None:
 
 
 if __name__ == "__main__":
-    missing = [name for name in PACKAGES if python_of(name) is None]
+    missing = [name for name in PACKAGES if python_of(name, 300) is None]
     sys.exit(f"could not install {', '.join(missing)}" if missing else 0)

@@ -215,13 +215,13 @@ const HANDLERS = {
 
   "child:started"(event, data) {
     const { executionId, agent, key = null, detached = false } = data;
-    const fields = { executionId, agent, task: textOf(data.task), key, detached, status: "running" };
+    const fields = { executionId, agent, task: textOf(data.task), childKey: key, detached, status: "running" };
     this.index(this.children, executionId, this.add("child", event, { ...fields, summary: null, usage: null }));
   },
 
   "child:ended"(event, data) {
     const { executionId } = data;
-    const begun = { executionId, agent: null, task: "", key: null, detached: false };
+    const begun = { executionId, agent: null, task: "", childKey: null, detached: false };
     const item = this.children.get(executionId) ?? this.add("child", event, begun);
     const usage = data.usage ?? null;
     Object.assign(item, { status: data.state, summary: data.summary ?? null, usage, endedAt: event.ts });

@@ -8,14 +8,14 @@ const FAMILIES = [
   { id: "thinking", label: "Thinking", kinds: ["thought"], types: /^thinking/ },
   { id: "tools", label: "Tools", kinds: ["tool"], types: /^tool:/ },
   { id: "text", label: "Text", kinds: ["text"], types: /^message:/ },
-  { id: "specialists", label: "Specialists", kinds: ["team"], types: /^(specialist:|synthesis)/ },
+  { id: "specialists", label: "Specialists", kinds: ["team", "child"], types: /^(specialist:|synthesis|child:)/ },
   { id: "results", label: "Results", kinds: ["result", "artifact"], types: /^(partial:|artifact)/ },
-  { id: "inputs", label: "Inputs", kinds: ["input"], types: /^input:/ },
+  { id: "inputs", label: "Inputs", kinds: ["input", "said"], types: /^(input:|user:)/ },
   {
     id: "status",
     label: "Status",
     kinds: ["mark", "plan", "phase", "note", "custom", "attempt", "end"],
-    types: /^(?!thinking|tool:|message:|specialist:|synthesis|partial:|artifact|input:)/,
+    types: /^(?!thinking|tool:|message:|specialist:|synthesis|child:|partial:|artifact|input:|user:)/,
   },
 ];
 

@@ -205,7 +205,7 @@ const VIEWS = {
       node: h(
         "div",
         { class: "child", "data-child": item.executionId },
-        h("h3", { class: "row-title" }, childLink(item), mark),
+        h("h3", { class: "row-title" }, childLink({ ...item, key: item.childKey }), mark),
         item.task && h("p", { class: "said", dir: "auto" }, visible(line(item.task, 400))),
         said,
         below,

@@ -149,7 +149,7 @@ export class Timeline {
 
 /** The text of an item for the filter, in lower case. */
 export function wordsOf(item) {
-  const parts = [item.kind, item.name, item.title, item.detail, item.task, item.summary, item.key, item.executionId, item.text, item.goal, item.prompt, item.error];
+  const parts = [item.kind, item.name, item.title, item.detail, item.task, item.summary, item.childKey, item.executionId, item.text, item.goal, item.prompt, item.error];
   const values = [item.params, item.result, item.value, item.answer?.value].filter((value) => value !== undefined);
   const members = item.members
     ? [...item.members.values()].flatMap((member) => [member.name, member.task, member.summary])
