@@ -113,7 +113,8 @@ async def everything(port: int, execution_id: str) -> dict[str, Any]:
     assert_dense(viewer.events)
     assert not viewer.resets
     assert (state.status, listed.status, page.status, task.status) == (200, 200, 200, 200)
-    state.body.pop("children", None)  # 0.1 knows of none
+    for name in ("children", "budget"):  # 0.1 knows of none
+        state.body.pop(name, None)
     for message in state.body["messages"]:
         for name in ("complete", "interrupted"):  # 0.2 says of what was left open how the end left it
             message.pop(name, None)
