@@ -39,12 +39,13 @@ class Got(NamedTuple):
 
 
 class Receiver:
-    """`answer` decides the status (and headers) of each; None: 204."""
+    """`answer` decides the status (and headers) of each; None: 204. The connection of what `cuts` is cut off."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.got: list[Got] = []
         self.answer: Callable[[Got], web.Response | None] = lambda _: None
+        self.cuts: Callable[[Got], bool] = lambda _: False
         self.delay = 0.0
         self.scheme = "http"
         self._news = asyncio.Event()
@@ -73,6 +74,8 @@ class Receiver:
         got = Got(headers["webhook-id"], headers, json.loads(raw), raw, request.path, time.monotonic())
         self.got.append(got)
         self._news.set()
+        if self.cuts(got) and request.transport is not None:
+            request.transport.abort()
         if self.delay:
             await asyncio.sleep(self.delay)
         return self.answer(got) or web.Response(status=204)

@@ -267,8 +267,9 @@ class Deliveries:
         except ForbiddenTarget as error:
             outcome = Outcome(taken=False, error=f"forbidden: {error}")
             return await self._judge(name, hook, progress, entry, outcome, "")
-        receiver, mine = self._lanes_of(name.owner, target)
-        if wait := receiver.closed_for(time.monotonic()):
+        mine = self._lanes_of(name.owner, target)
+        at_receiver = mine[0]  # what hangs for one user is closed for no other: many have addresses at one host
+        if wait := at_receiver.closed_for(time.monotonic()):
             waiting = replace(progress, since_ms=progress.since_ms or now_ms(), error="its receiver is away")
             await self._postpone(name, hook, waiting, int(wait * 1000), target.host)
             return None
@@ -282,15 +283,15 @@ class Deliveries:
         finally:
             for lane in mine:
                 lane.leave(time.monotonic() - started)
-        receiver.note(time.monotonic(), is_away=outcome.is_away)
+        at_receiver.note(time.monotonic(), is_away=outcome.is_away)
         self._metrics.webhook_duration.observe(time.monotonic() - started)
         return await self._judge(name, hook, progress, entry, outcome, target.host)
 
-    def _lanes_of(self, owner: Owner, target: Target) -> tuple[Lane, list[Lane]]:
-        """That of the receiver, and all through which a delivery goes."""
-        receiver, user = self._lanes.of("receiver", target.origin), f"{owner.org}:{owner.user}"
-        at_receiver = self._lanes.of("user at receiver", f"{user}:{target.origin}")
-        return receiver, [at_receiver, receiver, self._lanes.of("user", user)]
+    def _lanes_of(self, owner: Owner, target: Target) -> list[Lane]:
+        """All through which a delivery goes; that of the user at the receiver is the first."""
+        user = f"{owner.org}:{owner.user}"
+        names = {"user at receiver": f"{user}:{target.origin}", "receiver": target.origin, "user": user}
+        return [self._lanes.of(kind, name) for kind, name in names.items()]
 
     async def _post(self, name: Name, hook: Webhook, entry: Entry) -> Outcome:
         try:

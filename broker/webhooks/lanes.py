@@ -1,5 +1,5 @@
-"""How many deliveries one receiver, and one user, may have under way, and how long a receiver that is away is left
-alone. Pure but for waiting: the time is passed in.
+"""How many deliveries one receiver, and one user, may have under way, and how long a user's receiver that is away is
+left alone. Pure but for waiting: the time is passed in.
 
 A lane has a few places, and some that wait for them a moment. Whoever finds no place comes again later: the more come,
 the later, at the pace at which the lane moves. So the deliveries to a slow receiver cost a few places, however many
@@ -39,7 +39,7 @@ class Lane:
 
     @property
     def is_idle(self) -> bool:
-        return not (self._used or self._waiting or self._failures)
+        return not (self._used or self._waiting)
 
     async def enter(self, now: float) -> float:
         """Take a place: 0, or after how many seconds to come again."""
@@ -68,7 +68,7 @@ class Lane:
         return max(self._next_at - now, 0.05)
 
     def closed_for(self, now: float) -> float:
-        """For how many seconds the receiver is left alone. The first who comes after that tries it for all."""
+        """For how many seconds the user's receiver is left alone. The first who comes after that tries it for all."""
         if self._failures < FAILURES:
             return 0.0
         if now < self._closed_until:

@@ -272,6 +272,25 @@ async def test_a_user_s_flood_slows_no_other_user(redis: Redis) -> None:
             assert len(here.got) < 300
 
 
+async def test_what_hangs_for_one_user_is_closed_for_no_other(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a host that many have, as of a chat: a user whose own address there does not answer is left alone, and another
+    user's message comes at once."""
+    monkeypatch.setattr(lanes, "FIRST_PAUSE", 30.0)
+    async with receiver() as here:
+        here.cuts = lambda got: got.execution != "ex_of_bob"
+        for number in range(20):
+            await begin(redis, f"ex_{number}", here.url, ENDED)
+        async with delivering(redis) as (_, metrics):
+            async with asyncio.timeout(20):
+                while count_of(metrics, "retried") < lanes.FAILURES:
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)
+            tried = len(here.got)
+            await begin(redis, "ex_of_bob", here.url, ENDED, owner=Owner("bob"))
+            await here.until("bob's", lambda got: got[-1].execution == "ex_of_bob", 10)
+            assert len(here.got) == tried + 1
+
+
 async def test_many_are_woken_together(redis: Redis) -> None:
     """An edge has so many at a time, and forgets none of the others."""
     async with receiver() as here, delivering(redis) as (deliveries, _):

@@ -32,7 +32,7 @@ async def test_a_place_that_is_given_back_goes_to_the_next() -> None:
 
 def test_a_receiver_that_is_away_is_left_alone() -> None:
     """After a few failures in a row; one at a time tries it for all, and its answer opens the lane."""
-    lane = Lanes().of("receiver", "a")
+    lane = Lanes().of("user at receiver", "a")
     for _ in range(FAILURES - 1):
         lane.note(10.0, is_away=True)
     assert lane.closed_for(10.0) == 0
@@ -51,11 +51,11 @@ def test_a_receiver_that_is_away_is_left_alone() -> None:
 
 
 async def test_lanes_are_forgotten() -> None:
-    """But not one that somebody is in."""
+    """But not one that somebody is in; those of receivers that are away, too, which users may name without an end."""
     many = Lanes()
     used = many.of("receiver", "used")
     await used.enter(0.0)
     for number in range(MAX_LANES + 500):
-        many.of("receiver", str(number))
+        many.of("user at receiver", str(number)).note(0.0, is_away=True)
     assert len(many) <= MAX_LANES + 1
     assert many.of("receiver", "used") is used
