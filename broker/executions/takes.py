@@ -47,11 +47,11 @@ class Takes:
     ) -> TakeResponse:
         """Take the messages that wait for this attempt (0: the newest); none after `waitSeconds` without one, or when
         the caller `has_left`. Raises `UnknownExecution`, `ExecutionEnded`, `Superseded`, and `ExecutionOwned` if a
-        worker runs it and no attempt is named."""
+        worker runs it, or is waited for, and no attempt is named."""
         keys = owner.execution(execution_id)
         record = _RUNS.read(await self._redis.hmget(keys.record, *_RUNS.names))
-        if record.owner and not attempt:
-            raise ExecutionOwned(execution_id, record.owner)
+        if not attempt and (record.owner or record.state == "queued"):
+            raise ExecutionOwned(execution_id, record.owner or "to come")
         wake = asyncio.Event()
         loop = asyncio.get_running_loop()
         until, renewed = loop.time() + request.wait_seconds, -LIVE_SECONDS

@@ -35,8 +35,12 @@ class HeldJobs:
         self._redis: Any = redis
 
     async def all(self, worker: str) -> dict[str, HeldJob]:
-        """By `member`."""
-        rows = await self._redis.hgetall(held_jobs_key(worker))
+        """By `member`. Whoever asks keeps them: a worker with long jobs may claim nothing for days."""
+        key = held_jobs_key(worker)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(key)
+            pipe.pexpire(key, KEPT_SECONDS * 1000)
+            rows, _ = await pipe.execute()
         return {name.decode(): held for name, text in rows.items() if (held := _read(text)) is not None}
 
     async def put(self, worker: str, jobs: Mapping[str, HeldJob]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -515,5 +516,22 @@ async def test_a_worker_s_messages_are_not_taken_by_others(stand: Stand) -> None
     await stand.send(execution_id, "one")
     answer = await stand.call("POST", f"executions/{execution_id}/messages/take", {})
     assert (answer.status, slug(answer)) == (409, "execution-owned")
+    await stand.send(execution_id, "now", mode="interrupt")
+    assert await stand.result(execution_id) == {"interrupted": "now", "others": ["one"]}
+
+
+async def test_what_waits_for_its_worker_is_not_taken_by_others(stand: Stand) -> None:
+    """Before the first attempt as well: it would never hear of what was taken."""
+    stand.add_worker()
+    known = await stand.execute("listener")
+    await stand.send(known, "stop")
+    await stand.result(known)
+    later = int(time.time() * 1000) + 2_000
+    body = {"task": "t", "agent": "patient", "notBefore": later}
+    execution_id = (await stand.call("POST", "execute", body)).body["executionId"]
+    await stand.send(execution_id, "one")
+    answer = await stand.call("POST", f"executions/{execution_id}/messages/take", {})
+    assert (answer.status, slug(answer)) == (409, "execution-owned")
+    await stand.status(execution_id, "running")
     await stand.send(execution_id, "now", mode="interrupt")
     assert await stand.result(execution_id) == {"interrupted": "now", "others": ["one"]}

@@ -66,3 +66,17 @@ async def test_an_edge_that_has_just_started_takes_no_forged_fence(redis: Redis)
     forged = Fences(redis).make(fenced)
     with pytest.raises(BadFence):
         await Fences(redis).check(forged, principal=Owner("mallory"), execution_id="ex_1", attempt=1)
+
+
+async def test_many_that_do_not_fit_cost_redis_nothing(fences: Fences, redis: Redis) -> None:
+    """The secret is read again for the first of them."""
+
+    async def reads() -> int:
+        return int((await redis.info("commandstats")).get("cmdstat_set", {"calls": 0})["calls"])
+
+    told = fences.make(FENCED).partition(".")[0]
+    before = await reads()
+    for _ in range(50):
+        with pytest.raises(BadFence):
+            await fences.check(f"{told}.AAAA", **GIVEN)
+    assert await reads() == before + 1

@@ -18,7 +18,7 @@ from emitter import tasks
 from emitter.store.append import LogLimits
 from emitter.store.jobs import Job
 from emitter.store.lifecycle import Lifecycle, Start
-from emitter.wire.keys import Owner, jobs_key
+from emitter.wire.keys import Owner, held_jobs_key, jobs_key
 from emitter.wire.redact import Redactor
 
 ALICE = Owner("alice")
@@ -95,3 +95,12 @@ async def test_what_a_worker_has_lost_is_forgotten(claims: SlowClaims, redis: Re
     assert await claims.ask("a") == ["ex_1"]
     assert await claims.ask("a") == []
     assert list(await held.all(WORKER)) == ["default:alice:ex_1"]
+
+
+async def test_what_a_worker_has_is_known_as_long_as_it_renews(redis: Redis) -> None:
+    """Also of one that claims nothing for longer than this is kept."""
+    held = HeldJobs(redis)
+    await held.put(WORKER, {"default:alice:ex_1": HeldJob(agent="a", attempt=1, claimed_at=1)})
+    await redis.pexpire(held_jobs_key(WORKER), 5_000)
+    assert list(await held.all(WORKER)) == ["default:alice:ex_1"]
+    assert await redis.pttl(held_jobs_key(WORKER)) > 3_600_000
