@@ -249,6 +249,11 @@ def _budget(text: str) -> dict[str, float]:
     return {name.strip(): float(value) if "." in value else int(value) for name, _, value in parts}
 
 
+def _ends_in_order() -> None:
+    """SIGTERM ends a command that has a terminal as Ctrl-C does: the terminal gets its lines and its echo back."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 async def _run_agent(arguments: argparse.Namespace) -> int:
     async with EdgeClient(arguments.url, arguments.token) as api:
         started = await api.execute(
@@ -259,6 +264,7 @@ async def _run_agent(arguments: argparse.Namespace) -> int:
             print(execution_id)
             return 0
         print(execution_id, file=sys.stderr)
+        _ends_in_order()
         try:
             return await watch(api, execution_id, Console())
         except asyncio.CancelledError:
@@ -271,6 +277,8 @@ def _tail(arguments: argparse.Namespace) -> int:
         raise ValueError("name an execution, or --user")
     cursor = parse_event_id(arguments.after) if arguments.after else None
     target = arguments.execution or Feed(user=arguments.user)
+
+    _ends_in_order()
 
     async def follow() -> int:
         async with EdgeClient(arguments.url, arguments.token) as api:

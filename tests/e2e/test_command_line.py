@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+import termios
+import tty
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 
 from tests.edges import ROOT, call, edge, token_for
 from tests.workers import WorkerProcess
@@ -68,8 +75,25 @@ async def test_an_execution_is_listed_answered_and_cancelled(redis_url: str) -> 
             worker.close()
 
 
-async def test_a_person_types_while_a_run_is_followed(redis_url: str) -> None:
-    """In a terminal of their own: a line reaches the agent, `!` interrupts it, and the run ends with its status."""
+class Terminal(NamedTuple):
+    """A terminal in which `runcast run patient --follow` runs, and takes messages."""
+
+    master: int
+    shown: Shown
+    process: asyncio.subprocess.Process
+
+    @property
+    def edits_lines(self) -> bool:
+        flags = termios.tcgetattr(self.master)[tty.LFLAG]
+        return bool(flags & termios.ICANON and flags & termios.ECHO)
+
+    async def ends_with(self, status: int) -> None:
+        async with asyncio.timeout(30):
+            assert await self.process.wait() == status
+
+
+@contextlib.asynccontextmanager
+async def following(redis_url: str) -> AsyncIterator[Terminal]:
     master, slave = pty.openpty()
     with edge(redis_url) as started:
         worker = WorkerProcess(redis_url, "message_agents:agents", HERE, grace_seconds=0)
@@ -82,18 +106,34 @@ async def test_a_person_types_while_a_run_is_followed(redis_url: str) -> None:
                 *(sys.executable, "-m", "broker", "run", "patient", "work", "--follow", "--url", url, "--token", ALICE),
                 cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             )  # fmt: skip
-            os.close(slave)
             shown = Shown(master)
             await shown.until("a message to the agent")
-            os.write(master, b"one\n!stop, pl\x7flease\n")
-            async with asyncio.timeout(30):
-                assert await process.wait() == 0
-            await shown.until("completed")
-            assert "interrupted: stop, please" in shown.text
-            assert "one" in shown.text
+            yield Terminal(master, shown, process)
         finally:
             worker.close()
+            os.close(slave)
             os.close(master)
+
+
+async def test_a_person_types_while_a_run_is_followed(redis_url: str) -> None:
+    """In a terminal of their own: a line reaches the agent, `!` interrupts it, and the run ends with its status."""
+    async with following(redis_url) as terminal:
+        os.write(terminal.master, b"one\n!stop, pl\x7flease\n")
+        await terminal.ends_with(0)
+        await terminal.shown.until("completed")
+        assert "interrupted: stop, please" in terminal.shown.text
+        assert "one" in terminal.shown.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_whoever_stops_to_follow_has_the_terminal_back(redis_url: str, number: signal.Signals) -> None:
+    """With its lines and its echo, and the run goes on."""
+    async with following(redis_url) as terminal:
+        assert not terminal.edits_lines
+        terminal.process.send_signal(number)
+        await terminal.ends_with(130)
+        assert terminal.edits_lines
+        await terminal.shown.until("it goes on")
 
 
 class Shown:
