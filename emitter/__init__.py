@@ -3,7 +3,8 @@
 Public names are loaded when they are first used: `import emitter.wire` loads neither redis-py nor the worker.
 """
 
-from importlib import import_module
+import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -124,8 +125,17 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    with _outside_of_workflows():
+        module = __import__(_MODULES[name], fromlist=[name])
+    value = globals()[name] = getattr(module, name)
     return value
+
+
+def _outside_of_workflows() -> Any:
+    """The file of a Temporal workflow may name what its activities use: the sandbox, which runs such files again, would
+    load all of it a second time, and refuse what that needs."""
+    temporal = sys.modules.get("temporalio.workflow")
+    return temporal.unsafe.imports_passed_through() if temporal else nullcontext()
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ The class attribute `type` is the name on the wire. Fields that default to `None
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -20,7 +20,8 @@ Seconds = Annotated[float, msgspec.Meta(description="seconds")]
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of every event's data."""
 
-    type: ClassVar[str]
+    if TYPE_CHECKING:  # in the sandbox of Temporal's workflows msgspec cannot tell a ClassVar, and takes it for a field
+        type: ClassVar[str]
 
 
 class Phase(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from redis.asyncio.connection import parse_url
 
@@ -23,12 +23,13 @@ be repeated, or belong to another client."""
 
 
 class Address(NamedTuple):
-    """`options` are redis-py's, including TLS; `sentinels` and `master` are set for a Sentinel address only."""
+    """`options` are redis-py's, including TLS, for a Cluster without host and port. `hosts` are the Sentinels, or nodes
+    of the Cluster; `master` is set for a Sentinel address only."""
 
     kind: Literal["server", "sentinel", "cluster"]
     has_tls: bool
     options: dict[str, Any]
-    sentinels: list[tuple[str, int]]
+    hosts: list[tuple[str, int]]
     master: str
     sentinel_password: str | None
 
@@ -43,9 +44,11 @@ def read_url(url: str) -> Address:
         _check_options(parts.query)
         if kind == "sentinel":
             return _sentinel(scheme, parts.netloc, parts.path, parts.query)
+        if kind == "cluster":
+            return _cluster(scheme, parts)
         options: dict[str, Any] = dict(parse_url(parts._replace(scheme=scheme).geturl()))
         options.pop("sentinel_password", None)
-        return Address("cluster" if kind == "cluster" else "server", scheme == "rediss", options, [], "", None)
+        return Address("server", scheme == "rediss", options, [], "", None)
     except ValueError:  # its text may contain a part of an unencoded password
         hint = "the characters /?#@:% of a password are written %2F %3F %23 %40 %3A %25"
         raise InvalidEvent(f"redis url: its port or a number among its options is none ({hint})") from None
@@ -64,12 +67,26 @@ def _sentinel(scheme: str, netloc: str, path: str, query: str) -> Address:
     options: dict[str, Any] = dict(parse_url(f"{scheme}://{credentials}{at}sentinels/{database}?{query}"))
     del options["host"]
     password = options.pop("sentinel_password", None)
-    sentinels = [_host_and_port(host) for host in hosts.split(",")]
+    sentinels = [_host_and_port(host, "a Sentinel") for host in hosts.split(",")]
     return Address("sentinel", scheme == "rediss", options, sentinels, master or "mymaster", password)
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def _cluster(scheme: str, parts: SplitResult) -> Address:
+    """`cluster://user:password@host:port,host:port`: any of these nodes tells the others. Of a single one the port may
+    be left out."""
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    first, _, others = hosts.partition(",")
+    options: dict[str, Any] = dict(
+        parse_url(parts._replace(scheme=scheme, netloc=f"{credentials}{at}{first}").geturl())
+    )
+    options.pop("sentinel_password", None)
+    nodes = [(options.pop("host", "127.0.0.1"), options.pop("port", 6379))]
+    nodes += [_host_and_port(host, "a node of a Cluster") for host in others.split(",") if others]
+    return Address("cluster", scheme == "rediss", options, nodes, "", None)
+
+
+def _host_and_port(text: str, what: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal():
-        raise InvalidEvent("redis url: a Sentinel is not host:port")
+        raise InvalidEvent(f"redis url: {what} is not host:port")
     return host.strip("[]"), int(port)

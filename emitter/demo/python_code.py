@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,10 @@ import msgspec
 from emitter.demo.survey import SourceFile
 
 LONG_FUNCTION_LINES = 60
+
+_parsing = threading.Lock()
+"""One thread parses at a time. Python 3.11 counts the depth of the tree that it builds for all threads together: with
+another that parses at the same time, `ast.parse` raises SystemError. `catch_warnings` sets filters for all threads."""
 
 
 class Function(NamedTuple):
@@ -39,7 +44,7 @@ def parse(source: SourceFile, package: str = "") -> Module | None:
     """A file; `None` for one that Python does not parse. `package` is the dotted name of the directory that paths begin
     in, if that is a package itself."""
     try:
-        with warnings.catch_warnings():
+        with _parsing, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in the code that is surveyed
             tree = ast.parse(source.text)
         return _module(source, tree, package)

@@ -44,7 +44,7 @@ from emitter.publishing.publisher import Publisher
 from emitter.publishing.queue import Measured, chunk_bytes
 from emitter.publishing.self_run import SelfRunEmitter
 from emitter.publishing.speakers import Speaker, Speakers
-from emitter.store.append import Mode
+from emitter.store.append import Mode, claimed_by
 from emitter.store.endings import end_after, stack_of
 from emitter.tracing.trace import read_trace
 from emitter.wire import ids
@@ -68,7 +68,8 @@ class AgentEmitter(SelfRunEmitter):
         execution_id: 1 to 64 of A-Z a-z 0-9 _ -; a new one by default.
         redis_url, or publisher: its own connection, or one shared by all emitters of the process.
         attempt: the attempt this worker runs; appends of an older one are refused. 0: not fenced.
-        claimed: whether a worker has claimed the attempt; then the log accepts events only while the record says so.
+        claimed: the worker that has claimed the attempt (True: any); then the log accepts events only while the record
+            says so.
         agent, request_id, parent_id: envelope keys of every event.
         traceparent: the parent span of all events (W3C Trace Context), an envelope key too; ignored if not valid.
         accepts_messages: whether people may send messages from the beginning, not only from the first take on.
@@ -90,7 +91,7 @@ class AgentEmitter(SelfRunEmitter):
         publisher: Publisher | None = None,
         options: PublisherOptions = PublisherOptions(),  # noqa: B008 - frozen
         attempt: int = 0,
-        claimed: bool = False,
+        claimed: str | bool = False,
         agent: str | None = None,
         request_id: str | None = None,
         parent_id: str | None = None,
@@ -121,13 +122,13 @@ class AgentEmitter(SelfRunEmitter):
             strict=strict, request_id=request_id, agent=agent, parent_id=parent_id, trace=trace,
         )  # fmt: skip
         self._encode = self._speakers.encode
-        mode: Mode = "claimed" if claimed else "any"
+        mode: Mode = claimed_by(claimed) if isinstance(claimed, str) else "claimed" if claimed else "any"
         self._outbox = self._publisher.outbox(self.owner, self.execution_id, attempt, self._encode, mode, trace)
         self._text_chunk, self._delta_bytes = self._speakers.text_limits()
         self._held = HeldText(self._put_chunk)
         self._chunks_dropped = 0
         self._calls = 0
-        self._is_claimed, self.accepts_messages = claimed, accepts_messages
+        self._is_claimed, self.accepts_messages = bool(claimed), accepts_messages
         self._has_started = False
         self._end_on_error = end_on_error
         self.count_with(

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
-from redis.exceptions import BusyLoadingError, ClusterDownError, ReadOnlyError, RedisError
+from redis.exceptions import RedisError
 
 from emitter.errors import (
     ChildFailed,
@@ -26,7 +26,7 @@ from emitter.publishing.agent_emitter import AgentEmitter
 from emitter.publishing.publisher import Publisher
 from emitter.store import announcements
 from emitter.store.children import end_of, wake_word
-from emitter.store.connection import GONE
+from emitter.store.connection import AWAY, GONE
 from emitter.store.lifecycle import Lifecycle, Start
 from emitter.tasks import told_to_stop
 from emitter.tracing.trace import Trace
@@ -39,7 +39,7 @@ REPORT_SECONDS = 5.0
 """How long the end of a parent may wait for what is left to say of its children."""
 RETRY_SECONDS = 0.3
 KEY_CHARS = 128
-AWAY = (RedisUnavailable, BusyLoadingError, ClusterDownError, ReadOnlyError, *GONE)
+WAITS_FOR = (RedisUnavailable, *AWAY)
 T = TypeVar("T")
 _RESULT = Selection(Field.STATE, Field.END)
 
@@ -120,6 +120,7 @@ class Children:
     """The children of one attempt of a worker's execution.
 
     Args:
+        worker: who has claimed it.
         known: agents of this worker, which may not be announced yet.
         request_id, trace: those of the parent.
     """
@@ -130,6 +131,7 @@ class Children:
         publisher: Publisher,
         lifecycle: Lifecycle,
         *,
+        worker: str,
         known: Collection[str] = (),
         request_id: str | None = None,
         trace: Trace | None = None,
@@ -137,6 +139,7 @@ class Children:
         self.emitter = emitter
         self.publisher = publisher
         self.lifecycle = lifecycle
+        self._worker = worker
         self._known = known
         self._request_id = request_id
         self._trace = trace
@@ -165,7 +168,9 @@ class Children:
         )
         emitter.before_end = self._report
         start = msgspec.structs.replace(start, above=above)
-        await self.lifecycle.start_child(emitter.owner, execution_id, start, attempt=emitter.attempt, is_claimed=True)
+        await self.lifecycle.start_child(
+            emitter.owner, execution_id, start, attempt=emitter.attempt, worker=self._worker
+        )
 
     async def _check(self, agent: str) -> None:
         if agent not in self._known:
@@ -185,7 +190,7 @@ async def patiently(step: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await step()
-        except AWAY:
+        except WAITS_FOR:
             if told_to_stop():
                 raise
         await asyncio.sleep(RETRY_SECONDS)

@@ -55,7 +55,7 @@ class RedisSource:
                 await outbox.flush()  # what was emitted before stands before it in the log
                 return await take_messages(
                     publisher.redis, outbox.owner, outbox.execution_id, outbox.attempt, take=name, most=most,
-                    kinds=kinds, mode="claimed" if self._is_claimed else "existing", redact=publisher.redact,
+                    kinds=kinds, mode=outbox.mode if self._is_claimed else "existing", redact=publisher.redact,
                     limits=publisher.limits,
                 )  # fmt: skip
             except (RedisUnavailable, RedisError, *GONE):

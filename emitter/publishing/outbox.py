@@ -93,7 +93,9 @@ class Outbox:
         producer: str = "",
     ) -> None:
         self._publisher = publisher
-        self._mode = mode
+        self.mode: Mode = mode
+        is_claimed = mode.startswith("claimed")
+        self._has_plain_mode = mode == "any" or (is_claimed and attempt > 0)
         self.trace = trace
         self._spans = None if trace is None else Allowance(SPANS_AT_ONCE, SPANS_PER_SECOND)
         self.late_since: float | None = None
@@ -102,7 +104,7 @@ class Outbox:
         self.attempt = attempt
         self.producer = producer or secrets.token_urlsafe(9)
         self._packed = PackedAppend(self._command((), 1))
-        self.plain = PlainProducer(owner, execution_id, self.producer, attempt, is_exact=mode == "claimed")
+        self.plain = PlainProducer(owner, execution_id, self.producer, attempt, is_exact=is_claimed)
         self._may_be_plain = False
         """Whether the log knows this producer, and was as usual when its last batch arrived."""
         self._refusals = 0
@@ -173,7 +175,7 @@ class Outbox:
             producer=self.producer,
             first_seq=first_seq,
             attempt=self.attempt,
-            mode=self._mode,
+            mode=self.mode,
             limits=self._publisher.limits,
             channels=self._publisher.channels,
         )
@@ -187,8 +189,7 @@ class Outbox:
         self.queue.done(self.batch)
         self.batch = None
         self.failures, self._trouble = 0, ""
-        has_plain_mode = self._mode == "any" or (self._mode == "claimed" and self.attempt > 0)
-        self._may_be_plain = has_plain_mode and not self._long_ones
+        self._may_be_plain = self._has_plain_mode and not self._long_ones
         for flush in self._flushes:
             if flush.position <= self.queue.settled and not flush.done.done():
                 if refusal is not None and flush.position == self.queue.settled:

@@ -38,7 +38,7 @@ from emitter.publishing.pace import ROUND_TRIP_SECONDS, Pace
 from emitter.publishing.trip import PlainError, Trip
 from emitter.settings import SharedSettings, read
 from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
-from emitter.store.connection import DEFAULT_URL, GONE, channels_of, connect
+from emitter.store.connection import DEFAULT_URL, GONE, channels_of, connect, each_reply
 from emitter.store.control import ControlChannel
 from emitter.store.holds import Holds
 from emitter.store.lifecycle import Lifecycle
@@ -324,6 +324,8 @@ class Publisher:
         self._failures, self._has_loaded = 0, False
         self._trip, self._sending = None, []
         seconds = time.perf_counter() - self._started
+        if any(isinstance(reply, GONE) for reply in replies):  # a node of a Cluster is away
+            self._observer.append_failed()
         try:
             self._observer.appended(len(sent), sum([len(batch.events) for _, batch in sent]), seconds)
             if self._tracer.is_on:
@@ -443,7 +445,4 @@ class Publisher:
     async def _execute(self, commands: list[Any]) -> list[Any]:
         if self._link is not None:
             return await self._link.exchange(b"".join(commands), len(commands))
-        pipe: Any = self.redis.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return list(await pipe.execute(raise_on_error=False))
+        return await each_reply(self.redis, commands)

@@ -97,7 +97,8 @@ async def announce(redis: Redis, info: WorkerInfo) -> None:
                 pipe.zadd(AGENTS_STEERABLE, {agent.name: now})
             else:
                 pipe.zrem(AGENTS_STEERABLE, agent.name)
-        pipe.zremrangebyscore(AGENTS_KNOWN, 0, now - KNOWN_MS)
+        for names in (AGENTS_KNOWN, AGENTS_STEERABLE):
+            pipe.zremrangebyscore(names, 0, now - KNOWN_MS)
         if expired:
             pipe.zrem(WORKERS, *expired)
             pipe.hdel(WORKER_INFO, *expired)

@@ -3,8 +3,9 @@
 -- KEYS  1 record (hash)  2 log (stream, channel)  3 feed (stream, channel)  4 feed ordinal  5 index (sorted set)
 --       6 control (channel)  7 index of the conversation (sorted set), if the execution begins in one
 -- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
---       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt),
---       lapsed (of exactly this attempt, once its worker's lease has ended, or that of the process which runs it)
+--       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt;
+--       followed by a blank and a worker: while that one has it), lapsed (of exactly this attempt, once its worker's
+--       lease has ended, or that of the process which runs it)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms
 --       10 what publishes the batch on log and feed: PUBLISH, or SPUBLISH in a Cluster
 --       11 what follows a key in its channel's name  12 execution id  13 open inputs at most (0: no limit)
@@ -48,7 +49,8 @@ local record_format = 1
 local call, format = redis.call, string.format
 local record, log, feed = KEYS[1], KEYS[2], KEYS[3]
 local producer, first, mode = 'p:' .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local suffix, base = ARGV[11], 16 + ARGV[15]
+local suffix, base, worker = ARGV[11], 16 + ARGV[15], nil
+if string.sub(mode, 1, 8) == 'claimed ' then mode, worker = 'claimed', string.sub(mode, 9) end
 local count = (#ARGV - base + 1) / 3
 
 local known = call('HMGET', record, 'state', 'ms', 'seq', producer, 'fresh', 'attempt', 'owner', 'bytes', 'hooks')
@@ -74,6 +76,13 @@ if ARGV[1] ~= '0' and tonumber(ARGV[1]) < tonumber(known[6] or 0) then return {'
 -- A record that went back to before the claim, in a failover, waits for another worker: this one must not go on.
 local is_exact = mode == 'claimed' or mode == 'lapsed'
 if is_exact and ARGV[1] ~= (known[6] or '0') then return {'fenced', last, 0, known[6] or '0'} end
+-- So it does if the number is that of the claim already, because the end of the attempt before has raised it.
+if mode == 'claimed' and ARGV[1] ~= '0' and state == 'queued' and owner == ''
+  and call('HEXISTS', record, 'hold') == 0 then
+  return {'fenced', last, 0, known[6]}
+end
+-- A worker that has claimed it since got the same number.
+if worker and worker ~= owner then return {'fenced', last, 0, known[6] or '0'} end
 
 local time = call('TIME')
 local now_text = format('%d%03d', time[1], time[2] / 1000)

@@ -52,6 +52,11 @@ APPEND_SHA = hashlib.sha1(APPEND_SCRIPT.encode(), usedforsecurity=False).hexdige
 Mode = Literal["any", "new", "existing", "unowned", "claimed", "lapsed"]
 
 
+def claimed_by(worker: str) -> Mode:
+    """The mode `claimed`, while this worker has the execution."""
+    return f"claimed {worker}"  # type: ignore[return-value]
+
+
 class LogLimits(msgspec.Struct, frozen=True):
     """How much of an execution is kept and for how long, and the limits of one user. 0 switches a limit off.
     `webhook_url`: where the ends and questions of every execution go, if that is wanted."""

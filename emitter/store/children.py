@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
-from emitter.errors import AppendRefused, ExecutionEnded, InvalidEvent, Superseded, TooManyChildren, UnknownExecution
+from emitter.errors import (
+    AppendRefused,
+    ExecutionEnded,
+    InvalidEvent,
+    NewerRecord,
+    Superseded,
+    TooManyChildren,
+    UnknownExecution,
+)
 from emitter.events import (
     ChildEnded,
     ChildStarted,
@@ -190,13 +198,18 @@ class Children:
         return parent.has_ended or not parent.exists
 
     async def orphans(self, executions: Sequence[tuple[Owner, str]]) -> list[tuple[Owner, str]]:
-        """Of these executions those that are to end because their parents have."""
+        """Of these executions those that are to end because their parents have. Those of a newer format are not."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for owner, execution_id in executions:
                 pipe.hmget(owner.execution(execution_id).record, *_OPEN.names)
-            found = [_OPEN.read(row) for row in await pipe.execute()]
-        both = list(zip(executions, found, strict=True))
-        return [each for each, record in both if not record.has_ended and await self.is_orphan(each[0], record)]
+            rows = await pipe.execute()
+        found = []
+        for each, row in zip(executions, rows, strict=True):
+            with contextlib.suppress(NewerRecord):
+                record = _OPEN.read(row)
+                if not record.has_ended and await self.is_orphan(each[0], record):
+                    found.append(each)
+        return found
 
     async def _pages(self, owner: Owner, parent: str) -> Iterable[list[str]]:
         names = await self._redis.zrange(owner.execution(parent).children, 0, -1)

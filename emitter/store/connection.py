@@ -3,11 +3,14 @@ connections to a dead or wrong server."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode, PipelineCommand
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -18,12 +21,22 @@ from redis.asyncio.connection import (
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import (
+    AskError,
+    ClusterError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from emitter.errors import InvalidEvent, InvalidSetting
 from emitter.redis_url import Address, read_url
+from emitter.store.cluster_client import ClusterClient
 from emitter.store.watched import Watched, Way
 from emitter.wire import keys
 
@@ -31,6 +44,9 @@ DEFAULT_URL = "redis://127.0.0.1:6379/0"
 # Raised by an interrupted call. A retry is only safe for idempotent calls, so callers decide.
 # `RedisClusterException` is no `RedisError`: no node of the Cluster answers, or none has the slot.
 GONE = (RedisConnectionError, RedisTimeoutError, RedisClusterException, ConnectionError, TimeoutError, OSError)
+# The same, or Redis answers that it cannot do it now: a Cluster is down or moves the slot, a server was demoted, or is
+# full. It says nothing of the key that was asked for.
+AWAY = (*GONE, ClusterError, AskError, TryAgainError, ReadOnlyError, OutOfMemoryError)
 
 T = TypeVar("T")
 
@@ -55,7 +71,8 @@ async def publish(redis: Redis, key: str, message: bytes) -> None:
 
 def connect(url: str = DEFAULT_URL, *, retries: int = 0, timeout: float = 5.0, max_connections: int = 256) -> Redis:
     """A client for `redis://`, `rediss://`, `unix://`, `redis+sentinel://host:port,host:port/<master>[/<db>]` or
-    `redis+cluster://host:port`; the last two with TLS as `rediss+…`. Raises `InvalidEvent` for another address.
+    `redis+cluster://host:port,host:port`; the last two with TLS as `rediss+…`. Raises `InvalidEvent` for another
+    address.
 
     redis-py by default repeats every command ten times, which would append an event twice if a reply is lost. Here a
     read is repeated once if its connection breaks, and other commands only with `retries`. The client of a Cluster
@@ -105,6 +122,46 @@ async def repeated(call: Callable[[], Awaitable[T]]) -> T:
         return await call()
     except (RedisConnectionError, ConnectionError):
         return await call()
+
+
+async def each_reply(redis: Redis, calls: Sequence[Sequence[Any]]) -> list[Any]:
+    """The replies to calls of scripts, in order, each with its error in the place of its reply. In a Cluster every node
+    is asked by itself, so one that is away costs only its own. Raises if all of several nodes are away.
+
+    The pipeline of a Cluster's client fails as a whole, and for seconds closes all connections again and again.
+    """
+    client: Any = redis
+    if not isinstance(redis, RedisCluster):
+        async with client.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.execute_command(*call)
+            return list(await pipe.execute(raise_on_error=False))
+    await client.initialize()
+    parts: dict[Any, list[PipelineCommand]] = {}
+    commands = [PipelineCommand(number, *call) for number, call in enumerate(calls)]
+    for command in commands:
+        parts.setdefault(client.get_node_from_key(command.args[3]), []).append(command)
+    await asyncio.gather(*(_ask(client, node, part) for node, part in parts.items()))
+    replies = [command.result for command in commands]
+    if len(parts) > 1 and all(isinstance(reply, GONE) for reply in replies):
+        raise replies[0]
+    return replies
+
+
+async def _ask(client: Any, node: ClusterNode, commands: list[PipelineCommand]) -> None:
+    """Fill in the results of commands for a node of a Cluster. What has moved is asked for where it is."""
+    try:
+        await node.execute_pipeline(commands)
+    except GONE as error:
+        for command in commands:
+            command.result = error
+    if any(isinstance(command.result, GONE) for command in commands):  # perhaps another has taken its place
+        with contextlib.suppress(*GONE):
+            await client.find_nodes(node.name)
+    for command in commands:
+        if isinstance(command.result, (MovedError, AskError, TryAgainError)):
+            with contextlib.suppress(RedisError, *GONE):
+                command.result = await client.execute_command(*command.args)
 
 
 class _Client(Redis):
@@ -169,7 +226,7 @@ def _sentinel_master(address: Address, options: dict[str, Any]) -> Redis:
         "ssl": address.has_tls,
         **tls,
     }
-    sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(address.hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
     options["connection_class"] = _ToPrimaryByTls if address.has_tls else _ToPrimary
     client: Redis = sentinel.master_for(address.master, redis_class=_SentinelMaster, **options)
     return client
@@ -180,7 +237,8 @@ def _cluster(address: Address, options: dict[str, Any]) -> Redis:
         options.pop(name, None)
     watched = {"way": options.pop("way")}
     try:
-        client: Any = RedisCluster(**options, ssl=address.has_tls)
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        client: Any = ClusterClient(startup_nodes=nodes, **options, ssl=address.has_tls)
     except RedisClusterException as error:
         raise InvalidEvent(f"redis url: {str(error).splitlines()[0]}") from None
     kind = _Tls if address.has_tls else _Tcp

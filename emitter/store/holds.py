@@ -32,11 +32,11 @@ from redis.exceptions import (
 
 from emitter import tasks
 from emitter.errors import RuncastError
-from emitter.store.connection import GONE
+from emitter.store.connection import GONE, each_reply
 from emitter.store.jobs import CANCEL_GRACE_SECONDS
 from emitter.store.lifecycle import Lifecycle
 from emitter.wire.ids import now_ms
-from emitter.wire.keys import DUE, EXPIRIES, WEBHOOKS, Owner, member
+from emitter.wire.keys import DUE, WEBHOOKS, Owner, member
 from emitter.wire.record import Cancel, Field, read_cancel
 from emitter.wire.webhooks import FOR_ALL, Name, start_fields
 
@@ -94,8 +94,10 @@ class Holds:
         self.lease_seconds = lease_seconds
         self._has_webhook = has_webhook
         self._hooked: set[Name] = set()
-        self._tick_seconds = min(TICK_SECONDS, lease_seconds / 4)
+        self._tick_seconds = min(TICK_SECONDS, lease_seconds / 4) or TICK_SECONDS
         self._holds: weakref.WeakSet[Hold] = weakref.WeakSet()
+        self._begun: set[str] = set()
+        """Those that the reaper does not know yet, by `member`."""
         self._added = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._context = contextvars.copy_context()  # not that of the emitter which comes first
@@ -111,6 +113,7 @@ class Holds:
             self._hooked.add(Name(owner, execution_id, FOR_ALL))
         if self.lease_seconds:
             self._holds.add(hold)
+            self._begun.add(hold.member)
         if self.lease_seconds or self._has_webhook:
             self._added.set()
             if self._task is None or self._task.done():
@@ -134,6 +137,7 @@ class Holds:
         if self._task is not None:
             await tasks.end([self._task])
         with contextlib.suppress(RedisError, *GONE):
+            await self._plan_begun()
             await self._schedule()
 
     async def _schedule(self) -> None:
@@ -150,19 +154,28 @@ class Holds:
             raise
 
     async def _run(self) -> None:
-        while (len(self._holds) or self._hooked) and not tasks.told_to_stop():
+        while (len(self._holds) or self._begun or self._hooked) and not tasks.told_to_stop():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._tick_seconds):
                     await self._added.wait()
-                    await asyncio.sleep(FIRST_SECONDS)
-            self._added.clear()
             try:
+                if self._added.is_set():
+                    self._added.clear()
+                    await self._plan_begun()
+                    await asyncio.sleep(FIRST_SECONDS)
                 await self._schedule()
                 await self._step(list(self._holds))
             except (RedisError, *GONE) as error:
                 log.debug("hold_failed", error=type(error).__name__)
             except Exception:  # last resort: the next renewal may succeed
                 log.exception("hold_crashed")
+
+    async def _plan_begun(self) -> None:
+        """Have the reaper check what begins here, at the same time as it begins: its process may be killed before the
+        first renewal, which plans the check by the clock of Redis."""
+        begun, self._begun = self._begun, set()
+        ends = now_ms() + int(self.lease_seconds * 1000)
+        await plan(self._redis, DUE, dict.fromkeys(begun, ends))
 
     async def _step(self, holds: Sequence[Hold]) -> None:
         groups: dict[str, list[Hold]] = {}  # thousands of emitters may write to one execution
@@ -236,12 +249,7 @@ def _renewal(record: str, reply: Any) -> Renewal:
 
 
 async def _execute(redis: Redis, parts: Sequence[Sequence[str]], field: str) -> list[Any]:
-    client: Any = redis
-    async with client.pipeline(transaction=False) as pipe:
-        for part in parts:
-            # Not `pipe.evalsha`: a Cluster's pipeline refuses that name, though not the command.
-            pipe.execute_command("EVALSHA", HOLD_SHA, len(part), *part, field)
-        return await pipe.execute(raise_on_error=False)  # type: ignore[no-any-return]
+    return await each_reply(redis, [("EVALSHA", HOLD_SHA, len(part), *part, field) for part in parts])
 
 
 async def plan(redis: Redis, key: str, times: Mapping[str, int]) -> None:
@@ -251,6 +259,6 @@ async def plan(redis: Redis, key: str, times: Mapping[str, int]) -> None:
     if not times:
         return
     try:
-        await redis.zadd(key, times, lt=key == EXPIRIES, nx=key == DUE)
+        await redis.zadd(key, times, lt=True)
     except (RedisError, *GONE) as error:
         log.debug("plan_failed", key=key, error=str(error)[:200])

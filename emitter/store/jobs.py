@@ -15,12 +15,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from emitter.budgets import Budget, Spent, smallest
 from emitter.errors import InvalidEvent
-from emitter.store.connection import repeated
+from emitter.store.connection import AWAY, GONE, each_reply, repeated
 from emitter.tracing.trace import Trace, read_trace
 from emitter.wire.ids import check_execution_id
 from emitter.wire.keys import DUE, JOBS_GROUP, QUEUED, Owner, jobs_key, member, waiting_key
@@ -65,8 +65,12 @@ CONSUMER_IDLE_MS = 3_600_000
 QUEUED_CHECK_MS = 60_000
 """How often the reaper checks whether a waiting execution still has its job."""
 APART_CHECK_MS = 1_000
-"""How soon a suspect is offered again after a worker with another suspect has refused it."""
+"""How soon a job is offered again that a worker has refused for now."""
 APART_SECONDS = 5.0
+ALONE_SECONDS = 300.0
+"""Longer than most last attempts: two suspects in their last attempts would fail together, whichever crashes."""
+SUSPECT_PLACES = 8
+"""A worker's places for suspects. What was lost once takes one: most workers are lost for reasons of their own."""
 NEWER_CHECK_MS = 5_000
 """How soon an execution is offered again that needs the worker of a newer version."""
 ACCEPT_CHECK_MS = 10_000
@@ -95,10 +99,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A claimed execution.
 
     Args:
+        worker: who has claimed it.
         from_seq: the log's ordinal before this attempt.
         lease_ms: when the lease ends, by the clock of Redis.
         waited_ms: how long it waited for a worker.
-        apart_seconds: how long no other suspect may run in the same worker; 0 if this execution is no suspect.
+        suspect_places: how many of a worker's `SUSPECT_PLACES` it takes, for `apart_seconds`; 0 if it is no suspect.
         lost, failed: how many earlier attempts lost their worker, or failed and were tried again.
         budget, spent: what it may spend, and what earlier attempts have spent.
         cancel: a cancel that was requested before the claim.
@@ -108,11 +113,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     owner: Owner
     execution_id: str
     agent: str
+    worker: str
     attempt: int
     from_seq: int
     lease_ms: int
     waited_ms: int = 0
     apart_seconds: float = 0.0
+    suspect_places: int = 0
     lost: int = 0
     failed: int = 0
     budget: Budget = Budget()
@@ -166,8 +173,8 @@ class UnreadableJob(Exception):
 
 
 class Apart(NamedTuple):
-    """The claim was refused because this worker runs another suspect, or is too old for the record. `check_ms` is when
-    to offer the job again."""
+    """The claim was refused for now: the execution may not start yet, or its node of a Cluster is away; or this worker
+    runs other suspects or an older attempt, or is too old for the record. `check_ms` is when to offer the job again."""
 
     check_ms: int
 
@@ -262,12 +269,19 @@ async def _discard(redis: Redis, agent: str, entry_id: bytes) -> None:
 
 
 async def claim(
-    redis: Redis, entry: Entry, worker: str, lease_ms: int, max_attempts: int, *, has_suspect: bool = False
+    redis: Redis, entry: Entry, worker: str, lease_ms: int, max_attempts: int, *, taken_places: int = 0
 ) -> Job | Refused | Apart:
-    """Claim the execution if it still waits. A repeat after a lost reply gets the same attempt. `has_suspect`: this
-    worker runs a suspect. Raises `UnreadableJob` for a record that can never run."""
-    key = entry.owner.execution(entry.execution_id).record
-    reply: Any = await _eval(redis, CLAIM_SCRIPT, (key,), worker, lease_ms, max_attempts, int(has_suspect))
+    """Claim the execution if it still waits. A repeat after a lost reply gets the same attempt. `taken_places`: how
+    many of its `SUSPECT_PLACES` this worker has given away. Raises `UnreadableJob` for a record that can never run."""
+    key, arguments = entry.owner.execution(entry.execution_id).record, (worker, lease_ms, max_attempts, taken_places)
+    try:
+        reply: Any = await _eval(redis, CLAIM_SCRIPT, (key,), *arguments, SUSPECT_PLACES)
+    except AWAY as error:
+        if not isinstance(redis, RedisCluster):
+            raise
+        # Perhaps only its node is away: the jobs of others do not wait. If that of the queue is away too, this raises.
+        log.warning("claim_failed", execution=entry.execution_id, agent=entry.agent, error=type(error).__name__)
+        return await later(redis)
     if reply[0] == b"apart":
         return Apart(reply[1] + APART_CHECK_MS)
     if reply[0] == b"newer":
@@ -283,6 +297,7 @@ async def claim(
             owner=entry.owner,
             execution_id=entry.execution_id,
             agent=entry.agent,
+            worker=worker,
             attempt=reply[1],
             from_seq=reply[2],
             lease_ms=int(reply[3]),
@@ -293,7 +308,8 @@ async def claim(
             failed=record.failed,
             budget=record.budget,
             spent=record.spent,
-            apart_seconds=_apart_seconds(record.lost, max_attempts, record.lost_after_ms / 1000),
+            apart_seconds=_apart_seconds(record, max_attempts),
+            suspect_places=reply[22],
             metadata=read_object(record.metadata),
             request_id=record.request_id or None,
             conversation_id=record.conversation_id or None,
@@ -302,6 +318,11 @@ async def claim(
         )
     except (msgspec.MsgspecError, ValueError) as error:
         raise UnreadableJob(reply[1], f"{type(error).__name__}: {error}") from error
+
+
+async def later(redis: Redis) -> Apart:
+    """Refuse a job for now."""
+    return Apart(await redis_ms(redis) + APART_CHECK_MS)
 
 
 async def limit(redis: Redis, job: Job, of_agent: Budget | None) -> Job:
@@ -328,13 +349,15 @@ def _given(record: ExecutionRecord) -> Given:
     return Given(record.task or "", read_object(record.params))
 
 
-def _apart_seconds(lost: int, max_attempts: int, lasted: float) -> float:
-    """How long a suspect is kept apart from other suspects. An execution that crashes its worker usually does so soon.
-    For its last attempt it is kept apart for as long as the lost attempt `lasted`, so that it cannot fail because of
-    another suspect. Before that the time is short, because a lost machine may have run a hundred executions."""
-    if not lost:
+def _apart_seconds(record: ExecutionRecord, max_attempts: int) -> float:
+    """How long a suspect takes its places. An execution that crashes its worker usually does so soon, so the time is
+    short: a lost machine may have run a hundred executions. In its last attempt it is alone until its end, but for
+    `ALONE_SECONDS` or as long as the lost attempt lasted, so that it cannot fail because of another suspect."""
+    if not record.lost:
         return 0.0
-    return lasted if lost + 1 >= max_attempts else min(lasted, APART_SECONDS)
+    lasted = record.lost_after_ms / 1000
+    is_last = record.lost + record.failed + 1 >= max_attempts
+    return max(lasted, ALONE_SECONDS) if is_last else min(lasted, APART_SECONDS)
 
 
 async def ack(redis: Redis, entry: Entry, job: Job | None, *, check_ms: int | None = None) -> None:
@@ -373,11 +396,10 @@ async def forget_consumers(redis: Redis, agent: str, worker: str) -> None:
 
 async def renew(redis: Redis, jobs: Sequence[Job | Lease], worker: str, lease_ms: int) -> list[Renewal]:
     """Renew the leases of all running executions in one round trip; the renewals are in the order of `jobs`."""
-    async with redis.pipeline(transaction=False) as pipe:
-        client: Any = pipe
-        for job in jobs:
-            client.eval(RENEW_SCRIPT, 1, job.record, worker, job.attempt, lease_ms)
-        replies = await pipe.execute(raise_on_error=False)
+    calls = [("EVAL", RENEW_SCRIPT, 1, job.record, worker, job.attempt, lease_ms) for job in jobs]
+    replies = await each_reply(redis, calls)
+    if replies and all(isinstance(reply, GONE) for reply in replies):
+        raise replies[0]
     return [_renewal(reply) for reply in replies]
 
 

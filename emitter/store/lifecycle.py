@@ -41,7 +41,7 @@ from emitter.events import (
     State,
 )
 from emitter.store import jobs, webhooks
-from emitter.store.append import Appended, LogLimits, append, prepare
+from emitter.store.append import Appended, LogLimits, append, claimed_by, prepare
 from emitter.store.children import PARENT, Children, Parentage
 from emitter.store.connection import channels_of
 from emitter.store.jobs import Given, Job
@@ -77,6 +77,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         budget: what it may spend.
         trace: the span in which it was accepted.
         webhooks: by their ids.
+        by: who requested it.
         above: the execution that started it.
     """
 
@@ -92,6 +93,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget = Budget()
     trace: Trace | None = None
     webhooks: dict[str, Webhook] = {}
+    by: str = ""
     above: Parentage | None = None
 
     @property
@@ -108,6 +110,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         }
         if self.key:
             fields[Field.KEY] = self.key
+        if self.by:
+            fields[Field.BY] = self.by
         if self.not_before is not None:
             fields[Field.NOT_BEFORE] = str(self.not_before)
         if self.cancel_after_seconds is not None:
@@ -254,7 +258,7 @@ class Lifecycle:
     async def _pass_on(self, job: Job, fields: dict[str, str], not_before: int) -> bool:
         event = ExecutionSuperseded(from_seq=job.from_seq, attempt=job.attempt + 1)
         prepared = self._prepare(event, job.execution_id, job.trace)
-        options: dict[str, Any] = {"attempt": job.attempt, "mode": "claimed", "fields": fields}
+        options: dict[str, Any] = {"attempt": job.attempt, "mode": claimed_by(job.worker), "fields": fields}
         try:
             await self._append(job.owner, job.execution_id, prepared, **options)
         except AppendRefused:
@@ -281,7 +285,7 @@ class Lifecycle:
     async def end(self, job: Job, *events: Event) -> None:
         """End a running execution for a worker whose event loop is blocked. Raises `AppendRefused`."""
         prepared = [self._prepare(event, job.execution_id, job.trace) for event in events]
-        await self._append(job.owner, job.execution_id, *prepared, attempt=job.attempt, mode="claimed")
+        await self._append(job.owner, job.execution_id, *prepared, attempt=job.attempt, mode=claimed_by(job.worker))
         await jobs.end(self._redis, job.member)
 
     async def overspend(self, owner: Owner, execution_id: str, reached: Reached, attempt: int | None = None) -> bool:
@@ -347,11 +351,11 @@ class Lifecycle:
         return True
 
     async def start_child(
-        self, owner: Owner, execution_id: str, start: Start, *, attempt: int = 0, is_claimed: bool = False
+        self, owner: Owner, execution_id: str, start: Start, *, attempt: int = 0, worker: str = ""
     ) -> bool:
         """Accept an execution that another one starts (`start.above`); whether it is new. `attempt`: that of the
-        parent, 0 for any. A repeat completes what the first call did not. Raises what `accept` raises, and
-        `UnknownExecution`, `ExecutionEnded`, `Superseded`, `TooManyChildren` for the parent."""
+        parent, 0 for any; `worker`: who has claimed it. A repeat completes what the first call did not. Raises what
+        `accept` raises, and `UnknownExecution`, `ExecutionEnded`, `Superseded`, `TooManyChildren` for the parent."""
         above = start.above
         assert above is not None
         check_size(start, self._limits)
@@ -367,7 +371,7 @@ class Lifecycle:
             raise TooManyQueued(execution_id, most)
         await self.children.adopt(owner, above, execution_id, attempt)
         # Before the child exists, so that the parent's log has its start before its end.
-        options: dict[str, Any] = {"attempt": attempt, "mode": "claimed"} if is_claimed else {}
+        options: dict[str, Any] = {"attempt": attempt, "mode": claimed_by(worker)} if worker else {}
         task = self._redact.text(start.task)
         await self.children.report_start(owner, above, execution_id, start.agent, task, **options)
         return await self.accept(owner, execution_id, start)

@@ -3,11 +3,14 @@
 -- KEYS  1 record (hash)
 -- ARGV  1 worker id  2 attempt  3 lease ms
 -- Reply { verdict, lease ends (ms), cancel (JSON or empty), spent tokens, nanos and calls (empty: none) }; verdict
---       is ok, ended (the log is closed) or lost (another worker or attempt has it).
+--       is ok, ended (the log is closed), lost (another worker or attempt has it) or away (the record is of a newer
+--       format: a worker over HTTP has claimed it by a newer edge, which renews it).
 
-local record = KEYS[1]
+local record, record_format = KEYS[1], 1
 local known = redis.call('HMGET', record, 'state', 'owner', 'attempt', 'cancel', 'spentTokens',
-  'spentNanos', 'spentCalls')
+  'spentNanos', 'spentCalls', 'format')
+local written = tonumber(string.match(known[8] or '', '^%d+'))
+if written and written > record_format then return {'away', '0', '', '', '', ''} end
 local state = known[1]
 if state == 'completed' or state == 'failed' or state == 'cancelled' then return {'ended', '0', '', '', '', ''} end
 if known[2] ~= ARGV[1] or known[3] ~= ARGV[2] then return {'lost', '0', '', '', '', ''} end

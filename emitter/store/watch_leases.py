@@ -49,7 +49,7 @@ for i = 2, #KEYS do
 end
 """
 )
-# KEYS 1 abandoned  2 asked   ARGV 1 how many  2 gap (ms)  3 patience (ms)
+# KEYS 1 abandoned  2 asked   ARGV 1 how many  2 gap (ms)  3 patience (ms)  4 how many of them are passed over
 ABANDONED_SCRIPT = (
     _NOW
     + """
@@ -58,7 +58,7 @@ local since = tonumber(asked[2] or 0)
 if asked[1] and math.abs(now - asked[1]) > tonumber(ARGV[2]) then since = now end
 redis.call('HSET', KEYS[2], 'at', text(now), 'since', text(since))
 if now - since < tonumber(ARGV[3]) then return {} end
-return redis.call('ZRANGE', KEYS[1], '-inf', text(now), 'BYSCORE', 'LIMIT', 0, ARGV[1])
+return redis.call('ZRANGE', KEYS[1], '-inf', text(now), 'BYSCORE', 'LIMIT', ARGV[4], ARGV[1])
 """
 )
 
@@ -88,11 +88,13 @@ async def forget(redis: Redis, *names: str) -> None:
         await pipe.execute()
 
 
-async def abandoned(redis: Redis, count: int) -> list[tuple[Owner, str, str]]:
-    """Owner, execution id and `member` of executions that were unwatched for longer than they allow. They stay listed
-    until `forget`. Call this every few seconds: after a longer pause it returns nothing for `PATIENCE_MS`."""
+async def abandoned(redis: Redis, count: int, *, offset: int = 0) -> list[tuple[Owner, str, str]]:
+    """Owner, execution id and `member` of executions that were unwatched for longer than they allow, from the
+    `offset`th on. They stay listed until `forget`. Call this every few seconds: after a longer pause it returns nothing
+    for `PATIENCE_MS`."""
     client: Any = redis
-    names: list[bytes] = await client.eval(ABANDONED_SCRIPT, 2, ABANDONED, ABANDONED_ASKED, count, GAP_MS, PATIENCE_MS)
+    patience = (GAP_MS, PATIENCE_MS)
+    names: list[bytes] = await client.eval(ABANDONED_SCRIPT, 2, ABANDONED, ABANDONED_ASKED, count, *patience, offset)
     found = []
     for raw in names:
         name = raw.decode("utf-8", "replace")

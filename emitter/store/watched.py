@@ -60,10 +60,14 @@ class Watched(AbstractConnection):
                 # Sending would connect as well, but without a query to Sentinel.
                 await self.connect()  # type: ignore[no-untyped-call]
         self._sent_at = time.monotonic()
+        await self._send(command, check_health)
+
+    async def _send(self, command: Any, check_health: bool) -> None:
         try:
             await super().send_packed_command(command, check_health)
-        except AttributeError as error:  # another task has disconnected it meanwhile, as a Cluster's client does
-            if self.is_connected:
+        except (AttributeError, TypeError) as error:
+            # Another task has disconnected it meanwhile, or begun to, as a Cluster's client does.
+            if self._writer is not None and not self._writer.is_closing():
                 raise
             raise RedisConnectionError("the connection was closed") from error
 
@@ -85,7 +89,7 @@ class Watched(AbstractConnection):
     async def _answers(self) -> bool:
         try:
             async with asyncio.timeout(TRY_SECONDS):
-                await super().send_packed_command(self.pack_command("PING"), False)
+                await self._send(self.pack_command("PING"), False)
                 await super().read_response()
         except ResponseError:
             return True

@@ -75,6 +75,11 @@ class Owner(msgspec.Struct, frozen=True):
             raise InvalidEvent(f"conversationId: {conversation_id[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -")
         return self.prefix + "conversation:" + conversation_id
 
+    def found(self, day: int) -> str:
+        """Hash: id of an ended execution that was created on this day (since 1970) → what a search reads of it
+        (`broker.executions.search`)."""
+        return self.prefix + f"found:{day}"
+
     def idempotency(self, digest: str) -> str:
         return self.prefix + "idem:" + digest
 
@@ -85,6 +90,10 @@ class Owner(msgspec.Struct, frozen=True):
     def connections(self) -> str:
         """Hash: edge id → `<count> <expires ms>`, this owner's open streams on each edge."""
         return self.prefix + "connections"
+
+    def shares(self, execution_id: str) -> str:
+        """Hash: id of a share link of this execution → what its owner is shown of it (JSON)."""
+        return self.prefix + "shares:" + check_execution_id(execution_id)
 
     def execution(self, execution_id: str) -> ExecutionKeys:
         record = self.prefix + "x:" + check_execution_id(execution_id)
@@ -118,6 +127,8 @@ SCHEDULES = JOBS + "schedules"
 """Hash: name of a schedule → how far it has come (JSON of `emitter.worker.scheduler.Mark`)."""
 FENCE_SECRET = JOBS + "fence-secret"
 """String: what edges sign the fences of workers over HTTP with."""
+HISTORIES = JOBS + "histories"
+"""Hash: replication id of a primary of a Cluster → when (ms) all records were swept (`emitter.store.sweep`)."""
 JOBS_GROUP = "workers"
 # Webhooks have a slot of their own as well.
 WEBHOOKS = PREFIX + ":{webhooks}:due"
@@ -172,6 +183,12 @@ def parse_member(name: str) -> tuple[Owner, str]:
     return Owner(parts[1], parts[0]), check_execution_id(parts[2])
 
 
+def parse_record(key: str) -> tuple[Owner, str]:
+    """Owner and execution id of a record's key. Raises `InvalidEvent` for another key."""
+    owner, _, execution_id = key.partition("{")[2].partition("}:x:")
+    return parse_member(f"{owner}:{execution_id}")
+
+
 def hook_member(owner: Owner, execution_id: str, hook_id: str) -> str:
     """A webhook's name in `WEBHOOKS`."""
     return f"{member(owner, execution_id)}:{hook_id}"
@@ -191,6 +208,11 @@ def viewers_key(name: str) -> str:
 def ticket_key(digest: str) -> str:
     """The stream that a ticket opens (JSON)."""
     return PREFIX + ":ticket:" + digest
+
+
+def share_key(digest: str) -> str:
+    """Whom a share link stands for (JSON)."""
+    return PREFIX + ":share:" + digest
 
 
 def ticket_holder_key(digest: str) -> str:

@@ -21,6 +21,7 @@ import msgspec
 from emitter.budgets import NANOS, Budget, Spent
 from emitter.errors import NewerRecord
 from emitter.events import TERMINAL_STATES, State
+from emitter.wire.entries import Entry
 from emitter.wire.ids import EventId
 
 FORMAT = 1
@@ -53,6 +54,7 @@ class Field:
     REQUEST_ID: Final = "requestId"
     CONVERSATION_ID: Final = "conversationId"
     CREATED_AT: Final = "createdAt"
+    BY: Final = "by"  # who requested it
     KEY: Final = "key"  # digest of the Idempotency-Key
     NOT_BEFORE: Final = "notBefore"  # also of a later attempt
     CANCEL_AFTER: Final = "cancelAfter"  # how long it goes on unwatched (ms)
@@ -101,6 +103,7 @@ class Field:
     INBOX: Final = "inbox"  # ids of the messages that this attempt has not taken, each between blanks
     TAKE: Final = "take"  # the last take: its attempt, its name, and the ids of what it took
 
+    SHARED: Final = "shared"  # what its share links name: another execution with this id, later, has another
     HOOKS: Final = "hooks"  # what webhooks wait for (`emitter.wire.webhooks.Wake`)
 
     # Prefixes of names.
@@ -123,6 +126,13 @@ class Field:
 
 FIELDS = frozenset(value for name, value in vars(Field).items() if not name.startswith("_"))
 PREFIXES = frozenset(name for name in FIELDS if name.endswith(":"))
+
+
+class _Typed(msgspec.Struct, frozen=True):
+    type: str
+
+
+_typed = msgspec.json.Decoder(_Typed)
 
 
 class Cancel(msgspec.Struct, frozen=True):
@@ -152,6 +162,8 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     conversation_id: str = ""
     created_ms: int = 0
+    shared: str = ""
+    by: str = ""
     key: str = ""
     not_before_ms: int = 0
     cancel_after_ms: int = 0
@@ -209,6 +221,17 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_ended(self) -> bool:
         return self.state in TERMINAL_STATES
+
+    @property
+    def terminal_event(self) -> Entry | None:
+        """The last event of a log that has ended, which may be gone. Without a type if it cannot be read."""
+        if self.end is None:
+            return None
+        try:
+            type_ = _typed.decode(self.end).type.encode()
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            type_ = b""
+        return Entry(self.ms, self.seq, type_, self.end)
 
     @property
     def spent(self) -> Spent:
@@ -344,7 +367,9 @@ _COLUMNS = {
     Field.REQUEST_ID: _Column("request_id", _text),
     Field.CONVERSATION_ID: _Column("conversation_id", _text),
     Field.CREATED_AT: _Column("created_ms", int),
+    Field.BY: _Column("by", _text),
     Field.KEY: _Column("key", _text),
+    Field.SHARED: _Column("shared", _text),
     Field.NOT_BEFORE: _Column("not_before_ms", int),
     Field.CANCEL_AFTER: _Column("cancel_after_ms", int),
     Field.TRACEPARENT: _Column("traceparent", _text),

@@ -116,7 +116,8 @@ class Agents:
                 not idle; the clock starts again after the answer.
             budget: what an execution may spend at most, all attempts together; a caller may set less.
             input_schema: JSON Schema of `params`, announced to clients.
-            input_modes, output_modes: media types that the agent accepts and produces, announced to clients.
+            input_modes, output_modes: media types that the agent accepts and produces, announced to clients. A part of
+                an A2A message that states another type is refused.
             accepts_messages: whether people may send messages to it (`Context.messages`), announced to clients.
             examples: tasks that the agent is good at, announced to clients; MCP clients offer them as prompts.
 

@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from emitter.errors import AppendRefused
 from emitter.observer import Observer
 from emitter.store import jobs
+from emitter.store.connection import AWAY
 from emitter.store.jobs import Apart, Entry, Job, Refused, UnreadableJob
 from emitter.store.lifecycle import Lifecycle
 from emitter.tracing.trace import log_fields
@@ -37,7 +38,8 @@ class Claims(NamedTuple):
     async def take(self, entry: Entry) -> Job | Refused | Apart:
         """Claim an entry's execution, or say why not. Redis errors pass through: the entry is then tried again."""
         record = entry.owner.execution(entry.execution_id).record
-        claim = "stale" if record in self.attempts else await self._claim(entry)
+        # An attempt here that has lost its lease may take its time to end, and this may be the only worker.
+        claim = await jobs.later(self.redis) if record in self.attempts else await self._claim(entry)
         if claim == "lapsed":
             await jobs.check_now(self.redis, entry.owner, entry.execution_id)  # the reaper ends the attempt, or waits
         if isinstance(claim, Job):
@@ -62,10 +64,9 @@ class Claims(NamedTuple):
         max_attempts = self.agents[entry.agent].max_attempts
         try:
             now = time.monotonic()
-            has_suspect = any(attempt.suspect_until > now for attempt in self.attempts.values())
-            return await jobs.claim(
-                self.redis, entry, self.worker, self.lease_ms, max_attempts, has_suspect=has_suspect
-            )
+            suspects = (attempt.job for attempt in self.attempts.values() if attempt.suspect_until > now)
+            taken = sum(job.suspect_places for job in suspects)
+            return await jobs.claim(self.redis, entry, self.worker, self.lease_ms, max_attempts, taken_places=taken)
         except UnreadableJob as error:
             log.error("job_unreadable", execution=entry.execution_id, agent=entry.agent, error=error.detail[:200])
             with contextlib.suppress(AppendRefused):
@@ -73,6 +74,8 @@ class Claims(NamedTuple):
                     entry.owner, entry.execution_id, error.attempt, error=error.detail[:200], code="invalid_job"
                 )
             return "stale"
+        except AWAY:
+            raise
         except ResponseError as error:
             # A record that cannot be claimed must not block the others; a later recovery tries it again.
             log.error("claim_failed", execution=entry.execution_id, agent=entry.agent, error=str(error)[:200])

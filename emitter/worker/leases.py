@@ -5,9 +5,9 @@ every task on it. Leases that were renewed there would lapse, and other workers 
 nothing wrong. This thread goes on: it renews leases, reads requests to cancel, and logs which agent blocks the loop.
 
 It does so for `blocked_seconds`. If the loop is blocked for longer, the worker is given up: the thread renews no lease
-and hands the other executions over, if another worker lives. A hand-over does not count as a lost attempt; the loss of
-the execution that blocks does. An execution that blocks the loop, and exceeds a limit or does not follow a cancel, is
-ended from here.
+and hands the other executions over, as soon as another worker lives. A hand-over does not count as a lost attempt; the
+loss of the execution that blocks does. An execution that blocks the loop, and exceeds a limit or does not follow a
+cancel, is ended from here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from emitter.errors import AppendRefused
-from emitter.events import Event, ExecutionCancelled, ExecutionError
+from emitter.events import BudgetNotice, Event, ExecutionCancelled, ExecutionError
 from emitter.observer import Observer
 from emitter.store import announcements, jobs
 from emitter.store.connection import GONE
@@ -95,6 +95,8 @@ class Leases:
         self._beat_at: float | None = None
         self._block: Block | None = None
         self._given_up = False
+        self._handed_over: Block | None = None
+        """Because of what the other executions were handed over last."""
         self._stopped = False
         self._own: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
@@ -219,30 +221,32 @@ class Leases:
         return silent
 
     async def _give_up(self, redis: Redis, lifecycle: Lifecycle, attempts: Iterable[Attempt], silent: float) -> None:
-        """Let the leases lapse, and hand over every execution but the one that blocks, if another worker lives."""
-        if self._given_up:
-            return
-        self._given_up = True
-        blocker = None if self._block is None else self._block.blocker
-        log.error("loop_given_up", **({} if blocker is None else blocker.fields), seconds=round(silent, 3))
-        if blocker is None or blocker.job is None:
+        """Let the leases lapse, and hand over every execution but the one that blocks, once another worker lives."""
+        block = self._block
+        if not self._given_up:
+            self._given_up = True
+            log.error("loop_given_up", **({} if block is None else block.blocker.fields), seconds=round(silent, 3))
+        if block is None or block.blocker.job is None or block is self._handed_over:
             return
         if not [info for info in await announcements.live_workers(redis) if info.id != self._worker]:
             return
         for attempt in attempts:
-            if attempt.job is not blocker.job:
+            if attempt.job is not block.blocker.job:
                 await lifecycle.hand_over(attempt.job)
+        self._handed_over = block
 
     async def _end_blocker(self, lifecycle: Lifecycle, job: Job | None) -> None:
         """End an execution that blocks the loop and exceeds a limit, or does not follow a cancel."""
         attempt = None if job is None else self._attempts.get(job.record)
         if attempt is None or attempt.is_closed or not (ending := self._end_of(attempt, time.monotonic())):
             return
-        attempt.is_closed = True
         with contextlib.suppress(AppendRefused):
             await lifecycle.end(attempt.job, *ending)
             about = {"execution": attempt.job.execution_id, "agent": attempt.job.agent}
             log.warning("execution_cut", **about, then=ending[-1].type)
+            if isinstance(notice := ending[0], BudgetNotice):
+                self._observer.budget_exceeded(attempt.job.agent, notice.limit)
+        attempt.is_closed = True
 
     def _end_of(self, attempt: Attempt, now: float) -> Sequence[Event]:
         """The events that end it now, if any."""
@@ -251,7 +255,6 @@ class Leases:
         if (limit := attempt.limit_over(now - OVER_SECONDS)) is not None:
             return [ExecutionError(error=TimedOut(limit).message, code="timeout")]
         if (reached := attempt.meter.over(now - OVER_SECONDS)) is not None:
-            self._observer.budget_exceeded(attempt.job.agent, reached.limit)
             return overspent(reached)
         return []
 

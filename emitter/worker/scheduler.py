@@ -26,7 +26,7 @@ import structlog
 from redis.asyncio import Redis
 
 from emitter.errors import InvalidEvent, RuncastError, describe
-from emitter.store.connection import GONE
+from emitter.store.connection import AWAY
 from emitter.store.lifecycle import Lifecycle, Start
 from emitter.wire.keys import SCHEDULES, member, parse_member
 from emitter.wire.limits import TOMBSTONE_TTL_SECONDS
@@ -79,7 +79,7 @@ class Scheduler:
         await asyncio.sleep(self._pause_seconds(now, time.monotonic() - looked))
 
     async def start_due(self) -> int:
-        """Start what is due; the time (ms) by which it was due. Raises `GONE` errors of Redis."""
+        """Start what is due; the time (ms) by which it was due. Raises `AWAY` errors of Redis."""
         now, marks = await self._look()
         found = list(zip(self._schedules, marks, strict=True))
         random.shuffle(found)  # if a node of a Redis Cluster is away, the schedules on others get their turn
@@ -101,7 +101,7 @@ class Scheduler:
     async def _try(self, schedule: Schedule, stored: bytes, now: int) -> None:
         try:
             await self._advance(schedule, stored, now)
-        except GONE:
+        except AWAY:
             raise
         except Exception:  # last resort: one schedule must not block the others, or the worker
             log.exception("schedule_failed", schedule=schedule.name)

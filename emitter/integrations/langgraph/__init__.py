@@ -13,7 +13,7 @@
 Nodes become phases; text and reasoning of models stream as they come; tools, tokens and errors are events; what nodes
 write with `get_stream_writer()` is mapped by its `type`; `interrupt()`, or LangChain's middleware for human approval,
 asks a person and goes on with the answer. Nodes may be sync or async, models stream or not, subgraphs as deep as they
-like. Agents that tools run are named in the envelopes of their events. `emitter/README.md` has more.
+like. Agents that tools run are named in the envelopes of their events. `docs/agents/langgraph.md` has more.
 """
 
 from emitter.integrations.langgraph.agent import execute_graph, graph_agent, run_graph, stream_graph

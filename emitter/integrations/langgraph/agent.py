@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, get_type_hints
 
 from langchain_core.runnables import RunnableConfig
@@ -51,16 +51,24 @@ async def stream_graph(
             accepts messages; by default they are added to the channel `messages`. They enter between two supersteps,
             never between a tool call and its result; what comes last is the input of another run of the graph. Needs a
             checkpointer. None: the graph takes none.
-        options: more of `graph.astream`, such as `context`, `durability`, `interrupt_before`.
+        options: more of `graph.astream`, such as `context`, `durability`, `interrupt_before`; not the form of its
+            stream (`version`, `stream_mode`).
 
     Raises what the graph raises, `NoCheckpointer`, `StepRefused`, and what emitting and asking raise. It writes no
     terminal event: the worker does, or the code that made the emitter.
     """
+    _check(options)
     if not isinstance(to, Context | AgentEmitter | RecordingEmitter):
         raise TypeError(f"a graph streams to a Context or an AgentEmitter, not to {type(to).__name__}")
     counted = EmitterUsage(to.emitter if isinstance(to, Context) else to) if usage is None else usage
     run = GraphRun(graph, to, config, counted, on_interrupt, follow_up, on_messages, options)
     return await run.output(input_)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """The stream is read in one form, with all modes that become events."""
+    if ours := sorted({"stream_mode", "subgraphs", "version", "output_keys"} & options.keys()):
+        raise TypeError(f"`{ours[0]}` cannot be given: the stream of the graph is read in one form")
 
 
 async def run_graph(
@@ -89,9 +97,10 @@ def graph_agent(
             `lambda context: {"configurable": {"thread_id": context.conversation_id}}`.
         options: as of `run_graph` and `stream_graph`.
 
-    Raises `TypeError` if the graph's input has no place for a task.
+    Raises `TypeError` if the graph's input has no place for a task, or an option cannot be given.
     """
     make = make_input or default_input(graph)
+    _check(options)
 
     async def agent(context: Context) -> Any:
         given = config(context) if callable(config) else config

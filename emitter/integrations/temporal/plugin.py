@@ -107,11 +107,11 @@ def _publisher(redis_url: str | None, patience: float) -> Publisher:
 
 
 def _with_emitter(runner: WorkflowRunner | None) -> WorkflowRunner:
-    """Let the sandbox share this package between workflows: it has no state that changes."""
+    """Let the sandbox share these packages between workflows: they have no state that changes."""
     runner = runner or SandboxedWorkflowRunner()
     if not isinstance(runner, SandboxedWorkflowRunner):
         return runner
-    return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules("emitter"))
+    return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules("emitter", "runcast"))
 
 
 class RuncastInterceptor(ClientInterceptor, WorkerInterceptor):
