@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 V = TypeVar("V")
 
 MAX_KEPT_CHARS = 128 * 1024
-
+MAX_SAID = 1000
+"""Messages that are not complete."""
 
 SHORT_TEXT = 200
 """Characters of a text up to which it is kept as it is; of a longer one, only its digest."""
@@ -107,3 +108,33 @@ class Kept(Generic[V]):
     def clear(self) -> None:
         self._by_id.clear()
         self._chars = 0
+
+
+class Said:
+    """The shown text of each incomplete message: enough to know what its completion adds."""
+
+    def __init__(self) -> None:
+        self._messages: Kept[Shown] = Kept(MAX_SAID)
+
+    def fork(self) -> Said:
+        other = Said()
+        other._messages = self._messages.fork(Shown.fork)
+        return other
+
+    def add(self, message_id: str, delta: str) -> None:
+        shown = self._messages.get(message_id)
+        if shown is None:
+            shown = Shown()
+            self._messages.set(message_id, shown)
+        shown.add(delta)
+
+    def rest(self, message_id: str, text: str) -> str | None:
+        """What of the complete text was not shown yet; None if what was shown is not its beginning."""
+        shown = self._messages.pop(message_id)
+        return text if shown is None else shown.rest(text)
+
+    def forget(self, message_id: str) -> None:
+        self._messages.pop(message_id)
+
+    def clear(self) -> None:
+        self._messages.clear()

@@ -22,17 +22,20 @@ from broker.http.openapi_parts import (
 from broker.protocols.a2a import openapi as a2a
 from broker.protocols.a2a.schemas import schemas
 from broker.protocols.ag_ui.requests import RunAgentInput
-from broker.protocols.ai_sdk.chat import ChatRequest, StopResponse
+from broker.protocols.ai_sdk.chat import ChatRequest, StopResponse, StreamUrl
 from broker.protocols.ai_sdk.ui_messages import Conversation
+from broker.protocols.durable_streams import openapi as durable_streams
 from broker.protocols.mcp import openapi as mcp
+from broker.protocols.responses import openapi as responses
 
 __all__ = ["BODIES", "TAGS", "paths", "schemas"]
 
-TAGS = ("ai-sdk", "ag-ui", "a2a", "mcp")
+TAGS = ("ai-sdk", "ag-ui", "a2a", "mcp", "durable-streams", "responses")
 BODIES: tuple[type[msgspec.Struct], ...] = (
     ChatRequest,
     Conversation,
     StopResponse,
+    StreamUrl,
     RunAgentInput,
     CancelRequest,
 )
@@ -76,7 +79,8 @@ _CURSORS = (
 
 
 def paths() -> Json:
-    return {**_ai_sdk(), **_ag_ui(), **a2a.paths(), **mcp.paths()}
+    ours = (a2a, mcp, durable_streams, responses)
+    return {**_ai_sdk(), **_ag_ui()} | {path: item for each in ours for path, item in each.paths().items()}
 
 
 def _stream(description: str) -> Json:

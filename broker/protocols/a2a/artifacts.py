@@ -67,6 +67,11 @@ TRUNCATED = {"truncated": True}
 """Metadata of an artifact that is shorter than what was said."""
 
 
+def chunk(id_: str, said: str) -> Artifact:
+    """A piece of text of this artifact."""
+    return Artifact(artifact_id=id_, parts=(TextPart(text=said),))
+
+
 def text(message: MessageState) -> Artifact:
     metadata = TRUNCATED if message.truncated else None
     id_ = message_id(message.message_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterable
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
@@ -13,7 +15,8 @@ from broker.base.problem import Problem
 from broker.http.addresses import origin_of
 from broker.protocols.a2a.codec import encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, A2AError
-from broker.protocols.a2a.model import EVENTS_EXTENSION, PARAMS_EXTENSION
+from broker.protocols.a2a.model import EVENTS_EXTENSION, PARAMS_EXTENSION, Part
+from broker.protocols.a2a.modes import check_modes
 from emitter.store import announcements
 from emitter.store.announcements import MODES, AgentInfo
 
@@ -21,6 +24,8 @@ PATHS = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 MAX_AGE_SECONDS = 10
 """How long a card may be kept: agents come and go."""
 FRESH_SECONDS = 1.0
+MAX_SEEN = 1000
+"""Cards of which it is known since when they are as they are."""
 NOBODY = "no live agent has this name"
 DESCRIPTION = "Runs agents; every step of theirs can be followed live, resumed after a lost connection, and answered."
 _EVENTS = "Status messages carry the agent's own events (plans, tools, progress) as a data part"
@@ -37,6 +42,7 @@ class Cards:
         self._public_url = public_url
         self._asked_at = float("-inf")
         self._agents: list[AgentInfo] | None = None
+        self._seen: dict[str, tuple[str, str]] = {}
 
     async def public(self, request: web.Request) -> web.Response:
         """The card; 304 for one that the client has. Raises `Problem` 404."""
@@ -47,6 +53,7 @@ class Cards:
         etag = '"' + hashlib.sha256(document).hexdigest()[:32] + '"'
         headers = {
             "ETag": etag,
+            "Last-Modified": self._changed_at(request, etag),
             "Cache-Control": f"public, max-age={MAX_AGE_SECONDS}",
             "Content-Type": "application/json",
         }
@@ -56,6 +63,24 @@ class Cards:
         if etag in known or "*" in known:
             return web.Response(status=304, headers=headers)
         return web.Response(body=document, headers=headers)
+
+    def _changed_at(self, request: web.Request, etag: str) -> str:
+        """When this edge first had this card. Each edge has its own time, so only the tag tells whether one is new."""
+        path = request.path
+        known = self._seen.get(path)
+        if known is None or known[0] != etag:
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
+            known = self._seen[path] = (etag, formatdate(usegmt=True))
+        return known[1]
+
+    async def check_modes(self, parts: Iterable[Part], name: Any) -> None:
+        """Raises `A2AError` if the agent of this name, or without one the only agent, does not take one of the parts.
+        Of an agent without a live worker nothing is known."""
+        if any(part.media_type for part in parts):
+            agents = [agent for agent in await self._live() if name in (None, agent.name)]
+            if len(agents) == 1:
+                check_modes(parts, agents[0].input_modes)
 
     async def _live(self) -> list[AgentInfo]:
         """The live agents, as they were within the last second: anybody may ask, as often as he likes."""

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from broker.executions.attachments import padded
-from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
+from broker.protocols.a2a.errors import INVALID_PARAMS, MEDIA_TYPE, A2AError, Malformed
 from broker.protocols.a2a.model import (
     Artifact,
     FilePart,
@@ -30,7 +30,8 @@ from emitter.wire.ascii_json import ascii_json
 
 MAX_PAGE = 100
 MAX_PARTS = 64
-MAX_CONTEXT_CHARS = 512
+MAX_CONTEXT_CHARS = 8192
+"""As long as it may be in the URL of a list. Every update repeats it."""
 
 P = TypeVar("P")
 _EMPTY: tuple[Any, ...] = ((), [], {})
@@ -44,6 +45,10 @@ class Codec(Protocol):
     @property
     def is_typed(self) -> bool:
         """Whether errors carry typed details (since 1.0)."""
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether it shows `ArtifactUpdate.whole`."""
 
     def read_send(self, params: Any) -> Send: ...
 
@@ -82,7 +87,7 @@ def check_type(request: web.Request) -> None:
     """Raises `A2AError` for a body that says that it is no JSON."""
     said = request.headers.get("Content-Type")
     if said is not None and not re.fullmatch(r"[\w.-]+/([\w.-]+\+)?json", request.content_type):
-        raise A2AError(CONTENT_TYPE, f"a request is application/json, not {said[:64]!r}")
+        raise Malformed(MEDIA_TYPE, f"a request is application/json, not {said[:64]!r}")
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -94,7 +99,7 @@ def read(params: Any, type_: type[P]) -> P:
     try:
         return msgspec.convert(params, type_, strict=True)
     except (msgspec.ValidationError, ValueError) as error:
-        raise A2AError(INVALID_PARAMS, str(error)) from error
+        raise Malformed(INVALID_PARAMS, str(error)) from error
 
 
 def encode(value: Any) -> bytes:

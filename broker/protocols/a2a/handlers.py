@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ import msgspec
 from aiohttp import web
 
 from broker.auth.permissions import require
+from broker.base.fairness import FairSemaphore
+from broker.base.problem import Problem
 from broker.executions import conversations
 from broker.executions.conversations import Past
 from broker.executions.message_types import message_id_of
@@ -25,6 +28,7 @@ from broker.protocols.a2a.errors import (
     A2AError,
 )
 from broker.protocols.a2a.inbound import (
+    agent_for,
     answer_of,
     context_of,
     conversation_of,
@@ -44,16 +48,20 @@ from emitter.wire.webhooks import Webhook
 
 CANCEL_SECONDS = 2.0
 """How long a cancel's answer waits for the worker to obey."""
+CANCELS_AT_ONCE, CANCELS_PER_USER = 32, 8
+"""That wait so: each does on a Redis connection of its own, of which an edge has 256."""
 
 
 class Handlers:
     """The operations, by the gateway of an edge."""
 
-    def __init__(self, gateway: Gateway, tasks: Tasks, pushes: Pushes) -> None:
+    def __init__(self, gateway: Gateway, tasks: Tasks, cards: Cards, pushes: Pushes) -> None:
         self._pushes = pushes
+        self._cards = cards
         self._gateway = gateway
         self._commands = gateway.commands
         self._tasks = tasks
+        self._cancels = FairSemaphore("cancels", CANCELS_AT_ONCE, CANCELS_PER_USER, wait_seconds=CANCEL_SECONDS)
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -99,6 +107,7 @@ class Handlers:
     async def _start(self, call: Call, send: Send, hooks: Mapping[str, Webhook]) -> TaskProjection:
         """The new task, without any entry taken."""
         owner, context = call.identity.owner, context_of(send.message)
+        await self._cards.check_modes(send.message.parts, agent_for(send, call.agent))
         before, omitted = await self._before(call, context) if send.message.context_id else Past()
         # A repeat finds more said before it than the first did, so its request is another: its id tells that it is one.
         key = idempotency_key(call.request)
@@ -137,6 +146,7 @@ class Handlers:
             raise A2AError(UNSUPPORTED, f"the task has ended: {state.status}")
         question = question_for(state.open_inputs, send)
         if question is None:
+            await self._cards.check_modes(message.parts, state.agent)
             await self._pushes.add(call, opening.task_id, hooks)
             return await self._say(call, send, opening.task_id)
         if declines(message):
@@ -179,17 +189,21 @@ class Handlers:
             return call.respond(call.codec.page(await self._tasks.page(call.identity.owner, wanted)))
 
     async def cancel(self, call: Call, query: TaskQuery) -> web.Response:
-        """The task, cancelled; as it is, if its agent takes longer than `CANCEL_SECONDS`."""
+        """The task, cancelled; as it is, if its agent takes longer than `CANCEL_SECONDS`, or too many wait so."""
         require(call.identity, "executions:write")
         owner = call.identity.owner
-        await self._tasks.opening(owner, query.task_id)
+        opening = await self._tasks.opening(owner, query.task_id)
+        if opening.state in TERMINAL_STATES:  # a cancelled one too: 1.0, section 3.1.5, and 0.3, section 8.2
+            raise _not_cancelable(opening.state)
         try:
             await self._gateway.cancel(call.request, call.identity, query.task_id, None)
         except ExecutionEnded as error:
-            raise A2AError(TASK_NOT_CANCELABLE, f"the task has ended: {error.state}", state=error.state) from error
+            raise _not_cancelable(error.state) from error
         async with self._gateway.folding(call.identity):
             projection = await self._tasks.read(owner, query.task_id)
-        await self._tasks.until_ended(owner, projection, CANCEL_SECONDS)
+        with contextlib.suppress(Problem):
+            async with self._cancels.turn(call.identity.principal):
+                await self._tasks.until_ended(owner, projection, CANCEL_SECONDS)
         return call.respond(call.codec.task(projection.task(history_length=query.history_length)))
 
     async def subscribe(self, call: Call, query: TaskQuery) -> web.StreamResponse:
@@ -207,6 +221,10 @@ class Handlers:
         # Only what follows its place: a projection takes no entry twice.
         rendering = TaskStream(then, call.codec, call.wrap, answered=answered)
         return await self._gateway.show(call.request, call.identity, query.task_id, rendering)
+
+
+def _not_cancelable(state: str) -> A2AError:
+    return A2AError(TASK_NOT_CANCELABLE, f"it has ended ({state})", state=state)
 
 
 def _sent(call: Call, projection: TaskProjection, history_length: int | None) -> bytes:

@@ -12,6 +12,7 @@ from broker.executions.attachments import Found, Taken, Unfit, as_file, collect,
 from broker.executions.budgets import budget_in
 from broker.executions.conversations import Turn, given, room_for_files
 from broker.executions.message_types import MessageRequest, message_of
+from broker.executions.spoken import spoken
 from broker.executions.types import ExecuteRequest
 from broker.protocols.a2a.codec import MAX_CONTEXT_CHARS, encode, is_text, text_of
 from broker.protocols.a2a.errors import CONTENT_TYPE, INVALID_PARAMS, A2AError
@@ -23,8 +24,6 @@ from emitter.wire.limits import MAX_CONVERSATION_BYTES
 
 OURS = ("agent", "skillId", "cursor", "inputId")
 """Metadata of a request that is meant for us, and not kept."""
-YES = frozenset({"yes", "y", "true", "ok", "okay", "approve", "approved", "accept"})
-NO = frozenset({"no", "n", "false", "deny", "denied", "reject", "rejected", "decline"})
 
 
 # --- a new task ------------------------------------------------------------------------------------------------------
@@ -71,7 +70,7 @@ def request_of(
         params = given(before, turn, max_bytes, omitted) | data
     wanted = {
         "task": text or (encode(data).decode() if data else label_of(files)),
-        "agent": agent or _named(send, "agent") or _named(send, "skillId"),
+        "agent": agent_for(send, agent),
         "params": params or None,
         "metadata": _kept(send, context_id, has_text=bool(text)),
         "executionId": task_id,
@@ -79,6 +78,11 @@ def request_of(
         "budget": budget_in(_named(send, "budget")),
     }
     return msgspec.convert(wanted, ExecuteRequest)
+
+
+def agent_for(send: Send, agent: str | None) -> Any:
+    """The agent that a message starts: of its path or tenant (`agent`), or the one that it names."""
+    return agent or _named(send, "agent") or _named(send, "skillId")
 
 
 def _named(send: Send, name: str) -> Any:
@@ -181,7 +185,7 @@ def answer_of(question: InputRequired, message: Message) -> Any:
     if any(isinstance(part, FilePart) and not is_text(part) for part in message.parts):
         raise A2AError(CONTENT_TYPE, "an answer is text or data: files are not taken with it")
     data = next((part.data for part in message.parts if isinstance(part, DataPart)), None)
-    value = _spoken(question, text_in(message)) if data is None else _given(question, data)
+    value = spoken(question, text_in(message)) if data is None else _given(question, data)
     if (allowed := misfit(question, value)) is not None:
         options = {"options": encode(question.options).decode()} if question.options else {}
         message_ = f"the answer to this {question.kind} is {allowed}"
@@ -194,22 +198,3 @@ def _given(question: InputRequired, data: Any) -> Any:
     if is_wrapped and not (question.kind == "form" and not isinstance(data["value"], dict)):
         return data["value"]
     return data
-
-
-def _spoken(question: InputRequired, text: str) -> Any:
-    word = text.strip().rstrip(".!").casefold()
-    if question.kind == "approval":
-        return True if word in YES else False if word in NO else text
-    if question.kind == "choice":
-        fitting = [option for option in question.options or [] if option.casefold() == word]
-        return fitting[0] if len(fitting) == 1 and text not in fitting else text
-    if question.kind == "form":
-        return _object_in(text)
-    return text
-
-
-def _object_in(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return text

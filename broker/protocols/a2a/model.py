@@ -55,9 +55,9 @@ class FilePart(Value, frozen=True):
 Part = TextPart | DataPart | FilePart
 
 
-def as_object(value: Any) -> dict[str, Any]:
+def as_object(value: Any) -> Any:
     """The old versions' data parts hold objects only."""
-    return value if isinstance(value, dict) else {"value": value}
+    return value if isinstance(value, dict | msgspec.Raw) else {"value": value}
 
 
 class Message(Value, frozen=True):

@@ -62,9 +62,11 @@ _LISTED = (
 
 
 def paths() -> Json:
-    new = _Rest("/a2a", "a2a", "A2aSendRequest", "A2aTask", _NEW, ("A2A 1.0, section 11", NEW))
+    new = _Rest("/a2a", "a2a", "A2aSendRequest", "A2aTask", "A2aPushConfig", _NEW, ("A2A 1.0, section 11", NEW))
     own = new._replace(base="/a2a/{agent}", id="a2aAgent", about=(_AGENT,))
-    old = _Rest("/a2a/v1", "a2aOld", "A2aOldRequest", "A2aOldTask", _OLD, ("A2A 0.3, section 3.2.3", OLD))
+    old = _Rest(
+        "/a2a/v1", "a2aOld", "A2aOldRequest", "A2aOldTask", "A2aOldPushConfig", _OLD, ("A2A 0.3, section 3.2.3", OLD)
+    )
     card, name = "The agent card for those who are let in: with the agents' parameters", "ExtendedCard"
     return {
         **{path: {"get": _card(f"a2aCard{n or ''}")} for n, path in enumerate(PATHS)},
@@ -91,6 +93,7 @@ class _Rest(NamedTuple):
     id: str
     send: str
     task: str
+    config: str
     version: Json
     spec: tuple[str, str]
     about: tuple[Json, ...] = ()
@@ -107,13 +110,21 @@ class _Rest(NamedTuple):
             task: {"get": self.does("GetTask", "A task", answer, _TASK, _HISTORY)},
             task + ":cancel": {"post": self.does("CancelTask", "Cancel a task", answer, _TASK, scope=WRITE)},
             task + ":subscribe": {"get": by[0], "post": by[1]},
-            task + "/pushNotificationConfigs": {
-                "get": self.refuses("ListPushConfigs", _TASK),
-                "post": self.refuses("CreatePushConfig", _TASK),
+            **self.pushes(task + "/pushNotificationConfigs"),
+        }
+
+    def pushes(self, configs: str) -> Json:
+        """Refused where the edge signs no webhooks, as its card says."""
+        config, listed = _answer(self.config), _answer({"type": "object", "properties": _configs(self.config)})
+        set_, gone = "Have a task's notifications posted to a URL", "Post no more of them there"
+        return {
+            configs: {
+                "get": self.does("ListPushConfigs", "Where a task's notifications are posted", listed, _TASK),
+                "post": self.does("CreatePushConfig", set_, config, _TASK, scope=WRITE, body=self.config),
             },
-            task + "/pushNotificationConfigs/{config}": {
-                "get": self.refuses("GetPushConfig", _TASK, _CONFIG),
-                "delete": self.refuses("DeletePushConfig", _TASK, _CONFIG),
+            configs + "/{config}": {
+                "get": self.does("GetPushConfig", "One of these", config, _TASK, _CONFIG),
+                "delete": self.does("DeletePushConfig", gone, _answer({"type": "object"}), _TASK, _CONFIG, scope=WRITE),
             },
         }
 
@@ -123,10 +134,6 @@ class _Rest(NamedTuple):
     def sends(self, name: str, and_then: str, answer: Json) -> Json:
         summary = f"Start a task, or answer one, and {and_then}"
         return self.does(name, summary, answer, _KEY, *parameter_refs(TRACE), scope=WRITE, body=self.send)
-
-    def refuses(self, name: str, *parameters: Json) -> Json:
-        """As the card says."""
-        return self.does(name, "Refused: push notifications are not supported", _refused(), *parameters)
 
     def does(
         self, name: str, summary: str, answer: Json, *parameters: Json, scope: str = READ, body: str | None = None
@@ -145,8 +152,12 @@ class _Rest(NamedTuple):
         return {**described, "responses": {**described["responses"], **errors}}
 
 
-def _answer(name: str) -> Json:
-    return ok(200, "As the specification has it.", {JSON: name})
+def _answer(schema: str | Json) -> Json:
+    return ok(200, "As the specification has it.", {JSON: schema})
+
+
+def _configs(name: str) -> Json:
+    return {"configs": {"type": "array", "items": ref(name)}, "nextPageToken": {"type": "string"}}
 
 
 def _updates() -> Json:

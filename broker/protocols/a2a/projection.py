@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -65,9 +65,11 @@ FOLDED = frozenset(
     }
 )
 """The events that a task is made of. The others only cause updates."""
+OF_UPDATES = FOLDED - {events.Status, events.Progress, events.SpecialistActivated, events.SpecialistComplete}
+"""Those on which updates depend, once the task was shown."""
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True):
     """The event that the projection has reached. `was_streamed`: it completes a message whose whole text was sent
     before."""
 
@@ -86,6 +88,9 @@ class TaskProjection(TaskView):
         self._reminded: tuple[events.InputRequired, Message, Message, int] | None = None
         self._repeats = Repeats()
         self._forgotten_at = 0
+        self._folded: frozenset[type[Any]] = FOLDED
+        self.with_whole = True
+        """Whether the last chunk of an artifact comes with all of it."""
         self._known: Kept[bool] = Kept(MAX_KNOWN)
         """Artifacts that were sent, and whether their last chunk was."""
         self._unfinished: Kept[None] = Kept(MAX_KNOWN)
@@ -134,7 +139,8 @@ class TaskProjection(TaskView):
             self.last_said = event.message_id
         if self._history is not None:
             self._remember(id_, event, self._history)
-        if kind in FOLDED or self._state == "submitted":  # whatever a log begins with: it may not say that it began
+        # Whatever a log begins with counts: it may not say that it began.
+        if kind in self._folded or self._state == "submitted":
             self._fold.apply(id_, head, event)
             self._state = STATES[self._fold.status]
         return Moment(id_, head, event, was_streamed)
@@ -151,6 +157,7 @@ class TaskProjection(TaskView):
         if self._history is not None:
             self._forgotten_at = self.last.seq
         self._history = None
+        self._folded = OF_UPDATES
         self._opening = self._opening._replace(parts=())
         self._fold.shrink(MAX_SHOWN_BYTES)
 
@@ -165,10 +172,9 @@ class TaskProjection(TaskView):
     def _started(self, moment: Moment) -> list[Update]:
         return [self._status(moment)]
 
-    def other_text(self, moment: Moment) -> str | None:
+    def other_text(self, event: Any) -> str | None:
         """The text of an event without a form in the protocol, for `text_update`; None for other events."""
-        is_other = type(moment.event) not in _HANDLERS and self._state != "input-required"
-        return texts.text(moment.event) if is_other else None
+        return None if type(event) in _HANDLERS or self._state == "input-required" else texts.text(event)
 
     def text_update(self, moment: Moment, text: str) -> StatusUpdate:
         return self._status(moment, texts.message(self.task_id, self.context_id, str(moment.id), moment.head, text))
@@ -211,24 +217,28 @@ class TaskProjection(TaskView):
 
     def _message_delta(self, moment: Moment) -> list[Update]:
         event = moment.event
-        append = self.note_text(event.message_id)
-        return [self.text_chunk(moment, event.message_id, event.delta, append=append)]
+        id_ = artifacts.message_id(event.message_id)
+        append = self.note_text(id_)
+        return [self.chunk(moment, artifacts.chunk(id_, event.delta), append=append, last=False)]
 
-    def note_text(self, message_id: str) -> bool:
-        """A chunk of a message's text is sent; whether it is appended to others."""
-        return self._note(artifacts.message_id(message_id), is_text=True, append=True, last=False)
+    def note_text(self, artifact_id: str, *, append: bool = True, last: bool = False) -> bool:
+        """A chunk of an artifact of text is sent; whether it is appended to others."""
+        return self._note(artifact_id, is_text=True, append=append, last=last)
 
-    def text_chunk(self, moment: Moment, message_id: str, text: str, *, append: bool) -> ArtifactUpdate:
-        artifact = Artifact(artifact_id=artifacts.message_id(message_id), parts=(TextPart(text=text),))
-        return self._update(moment, artifact, append=append)
+    def note_piece(self, artifact_id: str, *, is_text: bool, append: bool, last: bool) -> bool:
+        """As `note_text`, for any artifact. `is_text`: its last part is text."""
+        return self._note(artifact_id, is_text=is_text, append=append, last=last)
+
+    def chunk(self, moment: Moment, artifact: Artifact, *, append: bool, last: bool) -> ArtifactUpdate:
+        """A chunk that was noted."""
+        return self._update(moment, artifact, append=append, last=last)
 
     def _message_complete(self, moment: Moment) -> list[Update]:
         """The whole text, unless all of it was streamed."""
         id_ = artifacts.message_id(moment.event.message_id)
         if not moment.was_streamed:
-            text = TextPart(text=moment.event.text or "")
-            return [self._chunk(moment, Artifact(artifact_id=id_, parts=(text,)), last=True)]
-        end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
+            return [self._chunk(moment, artifacts.chunk(id_, moment.event.text or ""), last=True)]
+        end = artifacts.chunk(id_, "")
         return [self._chunk(moment, end, append=True, last=True, whole=self._whole(id_))]
 
     def _partial(self, moment: Moment) -> list[Update]:
@@ -275,7 +285,7 @@ class TaskProjection(TaskView):
         """The last chunks of unfinished texts. Other artifacts are always sent whole, and stay unchanged."""
         updates: list[Update] = []
         for id_ in list(self._unfinished):
-            end = Artifact(artifact_id=id_, parts=(TextPart(text=""),))
+            end = artifacts.chunk(id_, "")
             updates.append(self._chunk(moment, end, append=True, last=True, whole=self._whole(id_)))
         synthesis = self._fold.facts.get("synthesis")
         if synthesis is not None and self._known.get(artifacts.SYNTHESIS) is False:
@@ -283,8 +293,8 @@ class TaskProjection(TaskView):
         return updates
 
     def _whole(self, id_: str) -> Artifact | None:
-        """The whole text, if this is its first last chunk; None if it is not known."""
-        if self._known.get(id_) is not False:
+        """The whole text, if this is its first last chunk; None if it is not known, or not wanted."""
+        if not self.with_whole or self._known.get(id_) is not False:
             return None
         if (message_id := artifacts.message_of(id_)) is not None:
             other_text = self._fold.message(message_id)

@@ -31,7 +31,7 @@ from emitter.store import webhooks
 from emitter.store.webhooks import TooManyWebhooks
 from emitter.wire.entries import Entry
 from emitter.wire.keys import Owner
-from emitter.wire.webhooks import MAX_PER_EXECUTION, Name, Wake, Webhook
+from emitter.wire.webhooks import MAX_PER_EXECUTION, Name, Wake, Webhook, origin_of
 
 EVENTS = (
     events.ExecutionStarted.type,
@@ -103,8 +103,7 @@ class Push:
     async def get(self, call: Call, params: dict[str, Any]) -> web.Response:
         self._check()
         task_id, wanted = call.codec.read_push_query(params)
-        found = await self._found(call.identity.owner, task_id)
-        for config in found:
+        for config in await self._found(call, task_id):
             if wanted in (None, config.config_id):
                 return call.respond(call.codec.push(task_id, config))
         raise A2AError(TASK_NOT_FOUND, "the task has no such configuration")
@@ -120,24 +119,26 @@ class Push:
         await webhooks.remove(self._redis, Name(owner, task_id, hook_id))
         return call.respond(call.codec.no_push())
 
-    async def _found(self, owner: Owner, task_id: str) -> list[PushConfig]:
+    async def _found(self, call: Call, task_id: str) -> list[PushConfig]:
+        """Their URLs are whole only for who may set them: paths may be secrets."""
+        owner, may_set = call.identity.owner, "executions:write" in call.identity.scopes
         await self._opening(owner, task_id)
         record = await webhooks.listed(self._redis, owner, task_id)
         found = []
         for hook_id in Wake.parse(record.wake).ids:
             hook = msgspec.json.decode(record.webhooks[hook_id], type=Webhook) if hook_id in record.webhooks else None
             if hook is not None and hook.form != "runcast":
-                found.append(_shown(task_id, hook.url, hook.name))
+                found.append(_shown(task_id, hook.url if may_set else origin_of(hook.url), hook.name))
         return found
 
     async def list(self, call: Call, params: dict[str, Any]) -> web.Response:
         self._check()
         task_id, _ = call.codec.read_push_query(params)
-        return call.respond(call.codec.pushes(task_id, await self._found(call.identity.owner, task_id)))
+        return call.respond(call.codec.pushes(task_id, await self._found(call, task_id)))
 
     def _check(self) -> None:
         if not self._policy.is_on:
-            raise A2AError(PUSH_NOT_SUPPORTED, "push notifications are not supported")
+            raise A2AError(PUSH_NOT_SUPPORTED)
 
     # --- bodies ---
 

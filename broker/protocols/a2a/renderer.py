@@ -8,23 +8,14 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from broker.live.rendering import HOLE
+from broker.live.rendering import HOLE, LAST, SSE_HEADERS
 from broker.protocols.a2a.codec import Codec, encode
 from broker.protocols.a2a.model import StatusUpdate, Update
 from broker.protocols.a2a.patterns import Patterns
 from broker.protocols.a2a.projection import TaskProjection
-from emitter import events
 from emitter.wire.entries import Entry
 
-STREAM_HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
 JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-LAST = {"Keep-Alive": "timeout=0"}
-"""Of a response after which nothing is read from its connection, as a viewer has it. Not `Connection: close`: with that
-Node's fetch takes a connection that was cut for one that has ended."""
 HEARTBEAT_SECONDS = 2.0
 """Of the SDK for Python the default client gives up after 5 s of silence."""
 
@@ -58,7 +49,7 @@ class TaskStream:
     """
 
     name = "a2a"
-    headers: Mapping[str, str] = STREAM_HEADERS | LAST
+    headers: Mapping[str, str] = SSE_HEADERS
     heartbeat = b": hb\n"
     heartbeat_seconds = HEARTBEAT_SECONDS
 
@@ -82,6 +73,7 @@ class TaskStream:
         self._is_followed = is_followed
         self._is_introduced = is_introduced
         self._is_over = False
+        projection.with_whole = codec.takes_whole
         self._patterns = self._make_patterns()
         if is_introduced:
             projection.forget()
@@ -124,11 +116,8 @@ class TaskStream:
         moment = self._projection.advance(entry)
         if moment is None:
             return b"" if self._is_introduced or self._projection.last.seq != entry.seq else self._introduce()
-        if self._is_introduced:
-            is_delta = type(moment.event) is events.MessageDelta
-            shown = self._patterns.delta(moment) if is_delta else self._patterns.said(moment)
-            if shown:
-                return shown
+        if self._is_introduced and (shown := self._patterns.frame(moment)):
+            return shown
         updates = [self._closing(update) for update in self._projection.updates_for(moment)]
         if self._is_introduced:
             return self._frames(entry, updates)
@@ -177,14 +166,16 @@ def _is_final(update: Update) -> bool:
 
 
 class SettledTask:
-    """The task as one JSON document, once it has ended or waits for an answer; until then blanks, which JSON allows."""
+    """A `TimedRendering`: the task as one JSON document, once it has ended or waits for an answer, or as it is if its
+    edge must close it earlier. Until then blanks, which JSON allows."""
 
     name = "a2a"
-    headers: Mapping[str, str] = JSON_HEADERS | LAST
+    headers: Mapping[str, str] = {**JSON_HEADERS, **LAST}
     heartbeat = b" "
     heartbeat_seconds = HEARTBEAT_SECONDS
     fill = b""
     state_key: Hashable = None
+    cancel_after_ms = 0
 
     def __init__(self, projection: TaskProjection, answer: Callable[[TaskProjection], bytes]) -> None:
         projection.limit(MAX_TASK_BYTES)
@@ -205,6 +196,15 @@ class SettledTask:
     def render(self, entries: Sequence[Entry]) -> bytes:
         for entry in entries:
             if self._projection.take(entry) and self._projection.is_settled:
-                self._is_over = True
-                return self._answer(self._projection)
+                return self.farewell()
         return b""
+
+    def begin(self, wake: Callable[[float], None]) -> None:
+        """It has no time of its own."""
+
+    def due(self) -> bytes:
+        return b""
+
+    def farewell(self) -> bytes:
+        self._is_over = True
+        return self._answer(self._projection)

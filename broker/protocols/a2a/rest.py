@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from broker.http.gateway import READS, Gateway, check_shape
+from broker.http.body_shape import check_shape
+from broker.http.gateway import READS, Gateway
 from broker.protocols.a2a.call import Call, Operation, agent_of
 from broker.protocols.a2a.codec import Codec, check_type, encode
 from broker.protocols.a2a.errors import INVALID_PARAMS, PARSE, A2AError, to_a2a
@@ -22,7 +23,7 @@ from broker.protocols.a2a.versions import NEW, OLD, Family, version_of
 CODECS: dict[Family, Codec] = {OLD: V03Rest(), NEW: V10()}
 SPOKEN: dict[Family, tuple[str, ...]] = {OLD: ("0.2", "0.3"), NEW: ("1.0",)}
 _NUMBERS = ("historyLength", "pageSize")
-_FLAGS = ("includeArtifacts",)
+_FLAGS = ("includeArtifacts", "include_artifacts")
 
 _TASK = "/tasks/{id:[^/:]+}"
 _PUSH = _TASK + "/pushNotificationConfigs"

@@ -32,7 +32,7 @@ class A2A:
         push = Push(redis, gateway.webhooks, tasks.opening, partial(tasks.read, max_bytes=MAX_TASK_BYTES))
         self.webhook_forms: Mapping[Form, Make] = {"a2a-0.3": push.old_body, "a2a-1.0": push.new_body}
         self._cards = Cards(redis, version, public_url, pushes=gateway.webhooks.is_on)
-        table = operations(Handlers(gateway, tasks, push), self._cards, push.operations())
+        table = operations(Handlers(gateway, tasks, self._cards, push), self._cards, push.operations())
         self._rpc = Rpc(gateway, table)
         self._rest = Rest(gateway, table)
         self._watching = Watching(gateway, tasks)

@@ -9,7 +9,9 @@ import msgspec
 from aiohttp import web
 
 from broker.base.identity import Identity
-from broker.http.gateway import READS, Gateway, check_shape
+from broker.http.body_shape import check_shape
+from broker.http.gateway import READS, Gateway
+from broker.live.rendering import SSE_HEADERS
 from broker.protocols.a2a.call import Call, Operation, agent_of
 from broker.protocols.a2a.codec import Codec, check_type, encode
 from broker.protocols.a2a.errors import (
@@ -19,9 +21,10 @@ from broker.protocols.a2a.errors import (
     PARSE,
     VERSION,
     A2AError,
+    Malformed,
     to_a2a,
 )
-from broker.protocols.a2a.renderer import JSON_HEADERS, STREAM_HEADERS, rpc_result
+from broker.protocols.a2a.renderer import JSON_HEADERS, rpc_result
 from broker.protocols.a2a.v03 import V03
 from broker.protocols.a2a.v10 import V10
 from broker.protocols.a2a.versions import HEADER, METHODS, NEW, OLD, Family, version_of
@@ -69,12 +72,12 @@ class Rpc:
         spoken = version_of(request)
         method = self._methods.get(asked.method)
         if method is None:
-            raise A2AError(METHOD_NOT_FOUND, f"no method {asked.method[:64]!r}")
+            raise Malformed(METHOD_NOT_FOUND, f"no method {asked.method[:64]!r}")
         if method.family != spoken:
             detail = f"{asked.method} is of version {method.family}; the header {HEADER} says {spoken}"
             raise A2AError(VERSION, detail, supportedVersions=method.family)
         if not isinstance(asked.params, dict):
-            raise A2AError(INVALID_PARAMS, "params is an object")
+            raise Malformed(INVALID_PARAMS, "params is an object")
         agent = agent_of(request, asked.params)
         return await method.run(Call(request, identity, CODECS[spoken], rpc_result(asked.id), agent), asked.params)
 
@@ -85,18 +88,18 @@ def decode(body: bytes) -> dict[str, Any]:
     try:
         envelope = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise A2AError(PARSE, f"the body is no JSON: {error}") from error
+        raise Malformed(PARSE, f"the body is no JSON: {error}") from error
     if not isinstance(envelope, dict):
-        raise A2AError(INVALID_REQUEST, "a request is one object; batches are not taken")
+        raise Malformed(INVALID_REQUEST, "a request is one object; batches are not taken")
     return envelope
 
 
 def _request_of(envelope: dict[str, Any]) -> RpcRequest:
     id_, method, params = envelope.get("id"), envelope.get("method"), envelope.get("params")
     if not _is_id(id_):
-        raise A2AError(INVALID_REQUEST, "id is text or a number")
+        raise Malformed(INVALID_REQUEST, "id is text or a number")
     if envelope.get("jsonrpc") != "2.0" or not isinstance(method, str):
-        raise A2AError(INVALID_REQUEST, 'jsonrpc is "2.0", and method is text')
+        raise Malformed(INVALID_REQUEST, 'jsonrpc is "2.0", and method is text')
     return RpcRequest(id_, method, {} if params is None else params)
 
 
@@ -116,7 +119,9 @@ def _refuse(request: web.Request, envelope: dict[str, Any], error: A2AError) -> 
     id_ = envelope.get("id")
     refusal = {"jsonrpc": "2.0", "id": id_ if _is_id(id_) else None, "error": error.rpc(typed=_is_new(request))}
     body = encode(refusal)
-    # Clients from before there was a version to say take even the errors of streams as streams only, whatever is wrong.
-    if envelope.get("method") in OLD_STREAMS and HEADER not in request.headers:
-        return web.Response(body=b"data: " + body + b"\n\n", headers=STREAM_HEADERS)
+    # SDKs from before there was a version to say take even the errors of streams as streams only. They send nothing
+    # malformed: a client that does so needs no SDK's form, and may not read streams at all.
+    is_old = envelope.get("method") in OLD_STREAMS and HEADER not in request.headers
+    if is_old and not isinstance(error, Malformed):
+        return web.Response(body=b"data: " + body + b"\n\n", headers=SSE_HEADERS)
     return web.Response(body=body, headers=JSON_HEADERS)

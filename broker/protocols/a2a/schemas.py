@@ -52,6 +52,12 @@ def schemas() -> Json:
             "Tasks, those that were last active first.", NEW, "3",
             tasks={"type": "array", "items": ref("A2aTask")}, nextPageToken=_TEXT, pageSize=_COUNT, totalSize=_COUNT,
         ) | {"required": ["tasks", "nextPageToken", "pageSize", "totalSize"]},
+        "A2aPushConfig": _of(
+            "Where a task's notifications are posted, signed as webhooks are. `token` and `authentication` are not "
+            "shown again.",
+            NEW, "4",
+            id=_TEXT, taskId=_TEXT, url=_NAME, token=_TEXT, authentication=_authentication(),
+        ) | {"required": ["url"]},
         "A2aOldRequest": _of(
             "A message of 0.3 for REST (in the ProtoJSON of its `a2a.proto`), with its configuration.", OLD, "7",
             request=_old_message(), configuration=_OBJECT, metadata=_OBJECT,
@@ -59,6 +65,10 @@ def schemas() -> Json:
         "A2aOldTask": _of(
             "A task of 0.3.", OLD, "6", id=_TEXT, contextId=_TEXT, status=_OBJECT,
         ) | {"required": ["id", "contextId", "status"]},
+        "A2aOldPushConfig": _of(
+            "The same in 0.3: by `name` when it is shown, as `config` with its `configId` when it is set.", OLD, "6",
+            name=_TEXT, configId=_TEXT, config=_OBJECT, pushNotificationConfig=_OBJECT,
+        ),
         "A2aRpcRequest": _rpc_request(),
         "A2aRpcResponse": _of(
             "JSON-RPC 2.0: a result, or an error with A2A's code.", NEW, "9",
@@ -98,7 +108,11 @@ def _parts() -> Json:
 def _configuration() -> Json:
     counted = {**_COUNT, "maximum": MAX_COUNT}
     wanted = {"historyLength": counted, "returnImmediately": {"type": "boolean"}, "acceptedOutputModes": _TEXTS}
-    return {"type": "object", "properties": wanted}
+    return {"type": "object", "properties": wanted | {"taskPushNotificationConfig": ref("A2aPushConfig")}}
+
+
+def _authentication() -> Json:
+    return {"type": "object", "properties": {"scheme": _TEXT, "credentials": _TEXT}}
 
 
 def _rpc_request() -> Json:

@@ -27,7 +27,8 @@ from emitter.wire.ids import START, EventId
 
 class Opening(NamedTuple):
     """The first message of a task, from the record. `message_id` is the client's; `text` is used if the log no longer
-    has it; `parts` are the parts besides text. Without `has_text` the message had no text of its own."""
+    has it; `parts` are the parts besides text. Without `has_text` the message had no text of its own. `state` is that
+    of the execution when the record was read."""
 
     task_id: str
     context_id: str
@@ -36,6 +37,7 @@ class Opening(NamedTuple):
     metadata: dict[str, Any] | None = None
     parts: tuple[Part, ...] = ()
     has_text: bool = True
+    state: str = ""
 
 
 def within(opening: Opening, max_bytes: int) -> tuple[Opening, bool]:

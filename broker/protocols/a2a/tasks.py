@@ -26,7 +26,7 @@ from broker.protocols.a2a.task_view import Opening
 from emitter.errors import InvalidEvent, UnknownExecution
 from emitter.events import InputReceived
 from emitter.wire.entries import Entry, parse_stream
-from emitter.wire.ids import EXECUTION_ID, START, EventId
+from emitter.wire.ids import EXECUTION_ID, START, EventId, parse_event_id
 from emitter.wire.keys import Owner
 from emitter.wire.record import Field, Selection, read_object
 
@@ -78,6 +78,7 @@ class Tasks:
             metadata=given or None,
             parts=parts_of(_object(task_id, record.params), is_ours=bool(known)),
             has_text=known.get("text") is not False,
+            state=record.state or "",
         )
 
     async def read(
@@ -111,21 +112,23 @@ class Tasks:
     async def _recall(self, owner: Owner, task_id: str, projection: TaskProjection) -> None:
         """Where the log is gone, the record still has its last event, or at least how the execution stands."""
         record = _STANDING.read(await self._redis.hmget(owner.execution(task_id).record, *_STANDING.names))
-        if record.end is not None:
-            projection.take(Entry(record.ms, record.seq, b"", record.end))
+        if (end := record.terminal_event) is not None:
+            projection.take(end)
         elif record.state is not None:
             projection.recall(state_of(record.state), record.last)
 
     async def reach(self, owner: Owner, task_id: str, cursor: EventId) -> Reached:
         """Raises `UnknownExecution`, and `A2AError` for a cursor that is not of this task."""
-        projection, answered, is_foreign = TaskProjection(await self.opening(owner, task_id)), set(), False
+        projection, answered = TaskProjection(await self.opening(owner, task_id)), set()
+        is_gone, is_foreign = True, False
         async for entry in self._entries(owner, task_id):
+            is_gone = False
             if projection.last != cursor:
                 projection.take(entry)
                 is_foreign = is_foreign or (entry.seq == cursor.seq and entry.ms != cursor.ms)
             elif entry.type == InputReceived.type.encode():
                 answered.add(_answered(entry))
-        if projection.last == START:
+        if is_gone:
             await self._recall(owner, task_id, projection)
         if projection.last == cursor:
             return Reached(projection, projection.answered | answered)
@@ -181,11 +184,15 @@ class Tasks:
         return found
 
     async def _task(self, owner: Owner, summary: ExecutionSummary, wanted: ListTasks, max_bytes: int) -> Task:
-        """Without its history, unless that is asked for: then, and for artifacts, its log is read. What does not fit
-        into `max_bytes` says that it is truncated, and is whole where the task alone is asked for."""
+        """Without its history, unless that is asked for: then, and for artifacts, its log is read, up to where it was
+        when the task was found: it may not fit any more. What is too much for `max_bytes` says that it is truncated,
+        and is whole where the task alone is asked for."""
         if wanted.with_artifacts or wanted.history_length:
+            found_at = parse_event_id(summary.cursor or str(START)).seq
             try:
-                projection = await self.read(owner, summary.execution_id, max_bytes=max_bytes)
+                projection = await self.read(
+                    owner, summary.execution_id, lambda read: read.last.seq >= found_at, max_bytes=max_bytes
+                )
                 return projection.task(history_length=wanted.history_length or 0, with_artifacts=wanted.with_artifacts)
             except UnknownExecution:
                 pass  # it expired just now

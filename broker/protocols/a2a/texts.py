@@ -11,11 +11,11 @@ from broker.protocols.a2a.model import EVENTS_EXTENSION, DataPart, Message, Part
 from emitter import events
 from emitter.wire.envelope import Envelope
 
-_SAID: dict[type[events.Event], Callable[[Any], str]] = {
+_SAID: dict[type[events.Event], Callable[[Any], str | None]] = {
     events.PlanCreated: lambda event: f"Plan: {event.plan.goal}",
     events.PhaseStart: lambda event: f"Phase {event.phase_name} began",
     events.PhaseComplete: lambda event: f"Phase {event.phase_name} is complete",
-    events.Thinking: lambda event: event.thought,
+    events.Thinking: lambda event: event.thought if event.visible else None,
     events.ToolStart: lambda event: f"Calling {event.tool_name}",
     events.ToolProgress: lambda event: event.message or _percent(event.progress),
     events.ToolComplete: lambda event: f"{event.tool_name} is done",
@@ -52,8 +52,6 @@ def _percent(progress: float | None) -> str:
 
 def text(event: events.Event) -> str | None:
     """The text of an event; of a type that is not in the table, its name. None: the event is not shown."""
-    if isinstance(event, events.Thinking) and not event.visible:
-        return None
     said = _SAID.get(type(event))
     return event.type if said is None else said(event)
 

@@ -100,6 +100,7 @@ class V03:
     """See `Wire`."""
 
     is_typed = False
+    takes_whole = False
 
     def read_send(self, params: Any) -> Send:
         given = read(params, _Send)

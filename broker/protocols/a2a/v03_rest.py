@@ -33,6 +33,7 @@ class V03Rest:
     """See `Wire`."""
 
     is_typed = False
+    takes_whole = True
 
     def read_send(self, params: Any) -> Send:
         given = _camel(params)

@@ -119,6 +119,7 @@ class V10:
     """See `Wire`."""
 
     is_typed = True
+    takes_whole = False
 
     def read_send(self, params: Any) -> Send:
         given = read(usual(params, _Send), _Send)

@@ -13,12 +13,17 @@ import msgspec
 
 from broker.executions.fold import Fold
 from broker.executions.state import laid_out, pending
-from broker.executions.types import PhaseState
+from broker.executions.types import Activity, Cancellation, Failure, PhaseState, ProgressState, SpecialistState
 from broker.executions.undo import Items
-from emitter.events import Plan
+from emitter.events import Phase, Plan
 
 Operation = dict[str, Any]
 T = TypeVar("T")
+_MEMBERS = {
+    kind: tuple(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
+    for kind in (PhaseState, SpecialistState, Activity, ProgressState, Failure, Cancellation, Plan, Phase)
+}
+"""Attributes and members of the structs that leave none out; the others are compared as objects."""
 
 
 class Listed(Generic[T]):
@@ -57,7 +62,7 @@ class Listed(Generic[T]):
             was_in, is_in = self._is_in(id_, before), self._is_in(id_, after)
             if was_in and is_in:
                 index = self.place + self.ids.index(id_)
-                found += difference(f"{self._path}/{index}", _plain(before), _plain(after))
+                found += difference(f"{self._path}/{index}", before, after)
             elif was_in or is_in:
                 (gone if was_in else come).append(id_)
         self._items.changed.clear()
@@ -67,7 +72,7 @@ class Listed(Generic[T]):
         """Parts that are not in the list any more, and such as are now; all of it again where that is no more."""
         if len(gone) + len(come) >= self.place + len(self.ids) - len(gone) + len(come):
             self.ids = self._present()
-            return [{"op": "replace", "path": self._path, "value": _plain(self._whole())}]
+            return [{"op": "replace", "path": self._path, "value": self._whole()}]
         found: list[Operation] = []
         for id_ in gone:
             index = self.ids.index(id_)
@@ -80,7 +85,7 @@ class Listed(Generic[T]):
         return [*found, self._added(len(self.ids) - 1)]
 
     def _added(self, index: int) -> Operation:
-        part = _plain(self._items.get(self.ids[index]))
+        part = self._items.get(self.ids[index])
         return {"op": "add", "path": f"{self._path}/{self.place + index}", "value": part}
 
     def _present(self) -> list[str]:
@@ -126,7 +131,7 @@ class Phases:
                 assert self._plan is not None
                 waiting = pending(self._plan.phases[index], index)
                 after = self._fold.phases.get(id_)
-                found += difference(f"{self._path}/{index}", _plain(before or waiting), _plain(after or waiting))
+                found += difference(f"{self._path}/{index}", before or waiting, after or waiting)
         return found + self._others.operations()
 
     def _laid_out_again(self) -> list[Operation]:
@@ -138,7 +143,7 @@ class Phases:
         after = self._fold.all_phases()
         self.show()
         if len(before) == len(after):
-            return difference(self._path, _plain(before), _plain(after))
+            return difference(self._path, before, after)
         return _another(self._path, before, after)
 
 
@@ -149,15 +154,16 @@ def _another(path: str, before: Sequence[Any], after: Sequence[Any]) -> list[Ope
     end = next((index for index in range(least - same) if before[-1 - index] != after[-1 - index]), least - same)
     gone, come = len(before) - same - end, len(after) - same - end
     if gone + come >= len(after):
-        return [{"op": "replace", "path": path, "value": _plain(after)}]
+        return [{"op": "replace", "path": path, "value": after}]
     removed: list[Operation] = [{"op": "remove", "path": f"{path}/{same}"}] * gone
     return removed + [
-        {"op": "add", "path": f"{path}/{index}", "value": _plain(after[index])} for index in range(same, same + come)
+        {"op": "add", "path": f"{path}/{index}", "value": after[index]} for index in range(same, same + come)
     ]
 
 
 def difference(path: str, before: Any, after: Any) -> list[Operation]:
-    """The `replace` operations that make `after` of `before`, as small as they can be where both have one shape."""
+    """The `replace` operations that make `after` of `before`, as small as they can be where both have one shape. Values
+    are structs, or what JSON has; in operations they stay as they are."""
     found: list[Operation] = []
     if before != after:
         _differ(path, before, after, found)
@@ -166,6 +172,15 @@ def difference(path: str, before: Any, after: Any) -> list[Operation]:
 
 def _differ(path: str, before: Any, after: Any, found: list[Operation]) -> None:
     """Add to `found` what makes `after` of `before`, which is another value."""
+    kind = type(after)
+    if isinstance(after, msgspec.Struct):
+        if type(before) is kind and kind in _MEMBERS:
+            for name, encoded in _MEMBERS[kind]:
+                was, is_ = getattr(before, name), getattr(after, name)
+                if was is not is_ and was != is_:
+                    _differ(f"{path}/{encoded}", was, is_, found)
+            return
+        before, after = msgspec.to_builtins(before), msgspec.to_builtins(after)
     if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
         for name, value in after.items():
             if before[name] != value:
@@ -176,10 +191,6 @@ def _differ(path: str, before: Any, after: Any, found: list[Operation]) -> None:
                 _differ(f"{path}/{index}", before[index], value, found)
     else:
         found.append({"op": "replace", "path": path, "value": after})
-
-
-def _plain(value: Any) -> Any:
-    return msgspec.to_builtins(value)
 
 
 def _escaped(name: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from broker.executions.decoding import decode_shown
+from broker.live.rendering import SSE_HEADERS
 from broker.protocols.ag_ui.frames import Frames, Place, event_of, frame
 from broker.protocols.ag_ui.interrupts import interrupt
 from broker.protocols.ag_ui.lists import Operation
@@ -32,11 +33,6 @@ from emitter.wire.envelope import Envelope
 from emitter.wire.ids import START
 
 PROTOCOL_VERSION = "1.0"
-HEADERS: Mapping[str, str] = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
 MAX_ACTIVITIES = 200
 MAX_HISTORY_BYTES = 256 * 1024
 """Of a longer conversation, the text of a lost attempt is not removed, only marked as void."""
@@ -77,7 +73,7 @@ class Renderer:
     the client's state, which stay as they are."""
 
     name = "ag_ui"
-    headers = HEADERS
+    headers = SSE_HEADERS
     heartbeat = b": hb\n"
     heartbeat_seconds = 10.0
     fill = b""

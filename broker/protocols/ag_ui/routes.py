@@ -42,6 +42,7 @@ from broker.protocols.ag_ui.requests import (
 from broker.streams.slots import StreamSlot
 from emitter.errors import AlreadyAnswered, ExecutionEnded, ExecutionExists, NotSteerable, UnknownExecution
 from emitter.events import TERMINAL_STATES
+from emitter.wire.entries import parse_stream
 from emitter.wire.ids import EXECUTION_ID, EventId
 from emitter.wire.keys import Owner
 from emitter.wire.record import Field, Selection, read_object
@@ -186,11 +187,12 @@ class AgUi:
         record = await self._record(identity.owner, execution_id) if EXECUTION_ID.match(execution_id) else None
         if record is None:
             raise UnknownExecution(execution_id[:64])
+        cursor = _cursor(request, request.query.get("cursor"))
         view = View(
             execution_id=execution_id,
             thread_id=request.query.get("threadId") or record.thread_id or execution_id,
             run_id=request.query.get("runId") or execution_id,
-            after=_within(_cursor(request, request.query.get("cursor")), record),
+            after=await self._within(identity.owner, execution_id, cursor, record),
             known=record.known,
         )
         return await self._gateway.show(request, identity, execution_id, Renderer(view, shared=record.shared))
@@ -213,7 +215,7 @@ class AgUi:
             execution_id=execution_id,
             thread_id=run.thread_id,
             run_id=run.run_id,
-            after=_within(Place(place), record),
+            after=await self._within(owner, execution_id, Place(place), record),
             known=record.known,
             is_resumed=True,
         )
@@ -247,7 +249,7 @@ class AgUi:
 
     async def _show_again(self, asked: Asked, execution_id: str, record: Record | None) -> web.StreamResponse:
         """A run to a client that may have parts of it; `record` is None for one that was started just now."""
-        after = _within(asked.cursor, record)
+        after = await self._within(asked.identity.owner, execution_id, asked.cursor, record)
         view = View(
             execution_id=execution_id,
             thread_id=asked.run.thread_id,
@@ -261,6 +263,19 @@ class AgUi:
     async def _show(self, asked: Asked, view: View) -> web.StreamResponse:
         renderer = Renderer(view, before(asked.run.messages, view.execution_id), shared_of(asked.run))
         return await self._gateway.show(asked.request, asked.identity, view.execution_id, renderer, slot=asked.slot)
+
+    async def _within(
+        self, owner: Owner, execution_id: str, place: Place | None, record: Record | None
+    ) -> Place | None:
+        """The cursor, unless it lies beyond the log's end, or another event has its ordinal: it is then of another log,
+        and all is shown again."""
+        if place is None or record is None or place.id.seq > record.last.seq:
+            return None
+        log, id_ = owner.execution(execution_id).log, str(place.id)
+        if place.id.seq == 0 or await self._redis.xrange(log, id_, id_):
+            return place
+        rest = parse_stream(await self._redis.xrange(log, count=1))
+        return place if not rest or rest[0].seq > place.id.seq else None
 
     async def _record(self, owner: Owner, execution_id: str) -> Record | None:
         """Read at one moment, so that `known` is what was true then."""
@@ -298,8 +313,3 @@ def _cursor(request: web.Request, given: Any) -> Place | None:
         return Place.parse(str(text))
     except ValueError as error:
         raise Problem(400, "malformed-cursor", str(error), path="cursor") from error
-
-
-def _within(place: Place | None, record: Record | None) -> Place | None:
-    """The cursor, unless it lies beyond the log's end: it is then of another one, and all is shown again."""
-    return None if place is None or record is None or place.id.seq > record.last.seq else place

@@ -218,7 +218,7 @@ class Board:
         if before is after:
             return []
         self._shown[name] = after
-        return difference(_PATHS[name], msgspec.to_builtins(before), msgspec.to_builtins(after))
+        return difference(_PATHS[name], before, after)
 
     def _single(self, name: str) -> Any:
         if name in OWN:

@@ -7,43 +7,23 @@ Version 5 does not know these chunks: an execution has them if the page that sta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from broker.protocols.ai_sdk.parts import Chunk
+from broker.protocols.question_ids import SEQ, QuestionId
 from emitter.events import EXPIRED, InputReceived, InputRequired
-from emitter.wire.ids import EXECUTION_ID, INPUT_ID
+from emitter.wire.ids import EXECUTION_ID
 
 TOOL = "approval"
-_SEQ = re.compile(r"[1-9][0-9]{0,14}")
-
-
-class ApprovalId(NamedTuple):
-    """`<execution>:<ordinal>:<input>`; the ordinal is that of the event that asks."""
-
-    execution_id: str
-    seq: int
-    input_id: str
-
-    def __str__(self) -> str:
-        return f"{self.execution_id}:{self.seq}:{self.input_id}"
-
-    @classmethod
-    def parse(cls, text: Any) -> ApprovalId | None:
-        """None for what is not one of ours."""
-        execution_id, _, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
-        seq, _, input_id = rest.partition(":")
-        is_ours = EXECUTION_ID.match(execution_id) and _SEQ.fullmatch(seq) and INPUT_ID.match(input_id)
-        return cls(execution_id, int(seq), input_id) if is_ours else None
 
 
 class Response(NamedTuple):
     """What a person said to an approval."""
 
-    id: ApprovalId
+    id: QuestionId
     approved: bool
 
 
@@ -59,6 +39,8 @@ class Approvals(NamedTuple):
         return seq > self.after and (seq > self.known or input_id in self.open)
 
 
+OPEN = "open"
+"""Of a parameter `approvals`: those that were answered by now end no stream."""
 ALL_ANSWERED = Approvals(known=10**15)
 
 
@@ -70,7 +52,7 @@ def run_id(execution_id: str, approvals: Approvals | None) -> str:
 def parse_run_id(text: str) -> tuple[str, int] | None:
     """The execution, and the ordinal after which it is shown."""
     execution_id, _, seq = text.partition(".")
-    if not EXECUTION_ID.match(execution_id) or not (seq == "" or _SEQ.fullmatch(seq)):
+    if not EXECUTION_ID.match(execution_id) or not (seq == "" or SEQ.fullmatch(seq)):
         return None
     return execution_id, int(seq or 0)
 
@@ -81,7 +63,7 @@ def are_wanted(metadata: Mapping[str, Any] | None) -> bool:
     return isinstance(about, dict) and about.get("toolApprovals") is True
 
 
-def call(event: InputRequired, execution_id: str, approval: ApprovalId) -> list[Chunk]:
+def call(event: InputRequired, execution_id: str, approval: QuestionId) -> list[Chunk]:
     id_ = str(approval)
     asked = {"executionId": execution_id, **msgspec.to_builtins(event)}
     return [

@@ -20,7 +20,8 @@ from broker.executions.attachments import MAX_FILES, Found, Taken, Unfit, collec
 from broker.executions.conversations import MAX_TURNS, Turn, given, message_metadata, room_for_files
 from broker.executions.message_types import MessageRequest, message_of
 from broker.executions.types import BudgetRequest, CancelResponse, ExecuteRequest
-from broker.protocols.ai_sdk.approvals import ApprovalId, Response
+from broker.protocols.ai_sdk.approvals import Response
+from broker.protocols.question_ids import QuestionId
 from emitter.wire.ids import EXECUTION_ID, new_execution_id
 from emitter.wire.limits import MAX_CONVERSATION_BYTES
 
@@ -49,7 +50,7 @@ class Part(msgspec.Struct, frozen=True, rename="camel"):
         """What its reader said to an approval of ours, if that is what it is."""
         if self.state != "approval-responded" or not isinstance(self.approval, dict):
             return None
-        id_, approved = ApprovalId.parse(self.approval.get("id")), self.approval.get("approved")
+        id_, approved = QuestionId.parse(self.approval.get("id")), self.approval.get("approved")
         return None if id_ is None or not isinstance(approved, bool) else Response(id_, approved)
 
     @property
@@ -161,6 +162,12 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return [response for response in found if response.id.execution_id == found[-1].id.execution_id]
 
     @property
+    def last_id(self) -> str | None:
+        """Of the last message."""
+        given = self.messages or [] if self.message is None else [self.message]
+        return given[-1].id if given else None
+
+    @property
     def may_steer(self) -> bool:
         """Whether the last message may be for an agent at work."""
         return self.id is not None and self.steer is not False and self.trigger == "submit-message"
@@ -170,6 +177,12 @@ class StopResponse(msgspec.Struct, frozen=True):
     """The executions that were asked to stop, with the state each is in; none if nothing ran."""
 
     executions: list[CancelResponse]
+
+
+class StreamUrl(msgspec.Struct, frozen=True, rename="camel"):
+    """Where the chunks of an answer are to be read; it may be relative to the URL of the request."""
+
+    stream_url: str
 
 
 def conversation_of(chat_id: str) -> str:

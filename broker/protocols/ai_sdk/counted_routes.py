@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from typing import NamedTuple
 
 from aiohttp import web
 
@@ -18,26 +17,16 @@ from broker.base.error_mapping import to_problem
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.executions import conversations
-from broker.executions.commands import Commands
-from broker.executions.types import ExecutionSummary
 from broker.http.gateway import READS, Gateway
-from broker.protocols.ai_sdk.approvals import Approvals, are_wanted, parse_run_id
 from broker.protocols.ai_sdk.chat import conversation_of
-from broker.protocols.ai_sdk.continuation import AFTER
 from broker.protocols.ai_sdk.counted import LATER, MAX_FROM_END, NOTHING, Counted, Counting, Place
 from broker.protocols.ai_sdk.renderer import HEADERS
-from emitter.wire.keys import Owner
+from broker.protocols.ai_sdk.runs import Found, current, found_run
 
 START_INDEX = re.compile(r"-?[0-9]{1,9}")
 PAUSE_SECONDS = (1.0, 2.0)
-
-
-class Found(NamedTuple):
-    """What is counted: an execution, or of it what follows a message to its agent (`after`)."""
-
-    execution_id: str
-    approvals: Approvals | None
-    after: str | None = None
+PAUSED_AT_ONCE = 256
+"""Who cannot be let in may be anybody, and holds a connection."""
 
 
 class CountedChats:
@@ -45,6 +34,7 @@ class CountedChats:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._pauses = asyncio.Semaphore(PAUSED_AT_ONCE)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """Raises `Problem` 400, 401, 403, and 410 where the log has lost its head."""
@@ -54,7 +44,9 @@ class CountedChats:
             problem = to_problem(error)
             if problem is None or problem.status not in (429, 503):
                 raise
-        await asyncio.sleep(random.uniform(*PAUSE_SECONDS))
+        if not self._pauses.locked():
+            async with self._pauses:
+                await asyncio.sleep(random.uniform(*PAUSE_SECONDS))
         return web.Response(body=LATER, headers={**HEADERS, "Connection": "close"})  # the next may reach another edge
 
     async def _resume(self, request: web.Request) -> web.StreamResponse:
@@ -72,11 +64,8 @@ class CountedChats:
         """The execution of this id, in the view that a POST of it had; or the newest of the chat, whether or not it
         runs: while no other begins, a client that asks again by its chat's id gets the same one."""
         commands, owner = self._gateway.commands, identity.owner
-        run_id, _, after = named.partition(AFTER)
-        if (run := parse_run_id(run_id)) is not None:
-            summary = await commands.listing.summary(owner, run[0])
-            if summary is not None:
-                return Found(run[0], Approvals(run[1]) if are_wanted(summary.metadata) else None, after or None)
+        if (found := await found_run(commands, owner, named)) is not None:
+            return found
         newest = await conversations.recent(commands, owner, conversation_of(named), limit=1)
         return Found(newest[0].execution_id, await current(commands, owner, newest[0])) if newest else None
 
@@ -93,14 +82,6 @@ class CountedChats:
         async for entries in commands.pages(owner, execution_id):
             counting.add(entries)
         return counting.place
-
-
-async def current(commands: Commands, owner: Owner, summary: ExecutionSummary) -> Approvals | None:
-    """For a stream from the first event on, which ends at what is open now."""
-    if not are_wanted(summary.metadata):
-        return None
-    found = await commands.open_inputs(owner, summary.execution_id)
-    return Approvals(known=found.last.seq, open=frozenset(() if found.has_ended else found.open_inputs))
 
 
 def _start_index(request: web.Request) -> int:

@@ -11,17 +11,24 @@ from typing import Any, Literal
 
 import msgspec
 
-from broker.protocols.kept import Kept, Shown
-
 Chunk = dict[str, Any]
 Kind = Literal["text", "reasoning"]
 _DELTAS: dict[Kind, str] = {"text": "text-delta", "reasoning": "reasoning-delta"}
 
 MAX_OPEN = 200
-MAX_SAID = 1000
-
+MAX_AGAIN = 1024
+"""Characters of a value that are said again when something else in its data part changes, which is sent as a whole. The
+beginning of a text stays, with an ellipsis."""
 
 encode = msgspec.json.Encoder().encode
+
+
+def short(value: Any) -> Any:
+    """What is kept of a part's value to be said again when another of its values changes."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_AGAIN else value[: MAX_AGAIN - 1] + "…"
+    is_large = isinstance(value, dict | list) and len(encode(value)) > MAX_AGAIN
+    return {"clipped": True} if is_large else value
 
 
 class Parts:
@@ -107,36 +114,6 @@ class Parts:
         if self._in_step:
             self._in_step = False
             self._put({"type": "finish-step"})
-
-
-class Said:
-    """The shown text of each incomplete message: enough to know what its completion adds."""
-
-    def __init__(self) -> None:
-        self._messages: Kept[Shown] = Kept(MAX_SAID)
-
-    def fork(self) -> Said:
-        other = Said()
-        other._messages = self._messages.fork(Shown.fork)
-        return other
-
-    def add(self, message_id: str, delta: str) -> None:
-        shown = self._messages.get(message_id)
-        if shown is None:
-            shown = Shown()
-            self._messages.set(message_id, shown)
-        shown.add(delta)
-
-    def rest(self, message_id: str, text: str) -> str | None:
-        """What of the complete text was not shown yet; None if what was shown is not its beginning."""
-        shown = self._messages.pop(message_id)
-        return text if shown is None else shown.rest(text)
-
-    def forget(self, message_id: str) -> None:
-        self._messages.pop(message_id)
-
-    def clear(self) -> None:
-        self._messages.clear()
 
 
 def metadata(agent: str | None, parent_id: str | None = None) -> Chunk:

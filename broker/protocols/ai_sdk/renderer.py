@@ -19,11 +19,13 @@ from typing import Any
 import msgspec
 
 from broker.executions.decoding import decode_shown
+from broker.live.rendering import SSE_HEADERS
 from broker.protocols.ai_sdk import continuation
-from broker.protocols.ai_sdk.approvals import ApprovalId, Approvals, call, outcome, run_id
-from broker.protocols.ai_sdk.parts import Chunk, Parts, Said, encode, metadata
+from broker.protocols.ai_sdk.approvals import Approvals, call, outcome, run_id
+from broker.protocols.ai_sdk.parts import MAX_AGAIN, Chunk, Parts, encode, metadata, short
 from broker.protocols.ai_sdk.safe_keys import with_safe_keys
-from broker.protocols.kept import Kept
+from broker.protocols.kept import Kept, Said
+from broker.protocols.question_ids import QuestionId
 from emitter import events
 from emitter.errors import InvalidEvent
 from emitter.wire.ascii_json import ascii_json
@@ -32,9 +34,7 @@ from emitter.wire.envelope import Envelope
 from emitter.wire.ids import START
 
 HEADERS: Mapping[str, str] = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
+    **SSE_HEADERS,
     "X-Vercel-AI-UI-Message-Stream": "v1",
 }
 RUN_ID = "X-Workflow-Run-Id"
@@ -45,9 +45,6 @@ VOID = "[Interrupted: what stands above is void, the work begins again.]"
 MAX_CALLS = 1000
 MAX_DATA = 1000
 MAX_KNOWN = 200
-MAX_AGAIN = 1024
-"""Characters of a value that are said again when something else in its data part changes, which is sent as a whole. The
-beginning of a text stays, with an ellipsis."""
 
 
 class Renderer:
@@ -67,8 +64,8 @@ class Renderer:
         self.execution_id = execution_id
         self._approvals = approvals
         self._message_id = execution_id if after is None else continuation.named(execution_id, after)
-        self._run_id = run_id(execution_id, approvals) if after is None else execution_id + continuation.AFTER + after
-        self._after = after
+        self._run_id = run_id(execution_id, approvals) + ("" if after is None else continuation.AFTER + after)
+        self._before = None if after is None else continuation.Before(after)
         self._attempt = attempt
         self._is_void = attempt > 1
         self._frames: list[bytes] = []
@@ -101,6 +98,7 @@ class Renderer:
         other = copy(self)
         other._frames = []
         other._parts = self._parts.fork(other._frames)
+        other._before = self._before and self._before.fork()
         other._said = self._said.fork()
         other._calls, other._data_shown, other._known = self._calls.fork(), self._data_shown.fork(), self._known.fork()
         other._asked = self._asked.fork()
@@ -128,23 +126,29 @@ class Renderer:
         return shown
 
     def _take(self, entry: Entry) -> None:
-        if not self._first:
-            self._first = entry.seq
-            if entry.seq > 1:
-                self._metadata(lostBefore=entry.seq)
+        if not self._first and entry.seq > 1:
+            self._is_void = False  # the attempt's beginning may be gone, too: what is left is shown
+            self._metadata(lostBefore=entry.seq)
+        self._first = self._first or entry.seq
         self._entry = entry
         try:
             self._head, event = decode_shown(entry)
         except InvalidEvent:
             return  # a newer version's
-        is_before = False
-        if self._after is not None:
-            self._after, is_before = continuation.until(self._after, event, self._said)
+        is_before = self._before is not None and self._is_before(self._before, event)
         if (self._is_void and not self._reaches(event)) or is_before:
             return
         _HANDLERS.get(type(event), Renderer._other)(self, event)
         if self._approvals is not None and entry.seq <= self._approvals.after and not self.is_over:
             self._frames.clear()  # the client has it from the stream before
+
+    def _is_before(self, before: continuation.Before, event: events.Event) -> bool:
+        is_before = before.covers(event, self._said)
+        if before.is_over:
+            self._before = None
+            if before.approvals and self._approvals is not None:
+                self._ask(before.approvals, self._approvals)
+        return is_before
 
     def _reaches(self, event: events.Event) -> bool:
         """Whether this is shown: it is not of a hidden lost attempt."""
@@ -179,7 +183,7 @@ class Renderer:
         changes = {name: value for name, value in changes.items() if value is not None}
         shown = (self._known.pop(f"{name} {id_}") or {}) | changes
         kept = {
-            name: value if type(value) is str and len(value) <= MAX_AGAIN else _short(value)
+            name: value if type(value) is str and len(value) <= MAX_AGAIN else short(value)
             for name, value in shown.items()
         }
         self._known.set(f"{name} {id_}", kept, sum(len(value) for value in kept.values() if isinstance(value, str)))
@@ -324,23 +328,29 @@ class Renderer:
         if (self._known.get(f"input {event.input_id}") or {}).get("state") in ("received", "expired"):
             return  # the answer to the lost attempt's question came before the retry asked
         self._parts.interrupt(self._head.agent)
-        self._input(event.input_id, "required", msgspec.to_builtins(event))
         if self._approvals is not None and event.kind == "approval":
-            self._ask(event, self._approvals)
+            self._ask([event], self._approvals)
+        else:
+            self._input(event.input_id, "required", msgspec.to_builtins(event))
 
-    def _ask(self, event: events.InputRequired, asked: Approvals) -> None:
-        """In a step of its own: clients answer when no call of the last step is open but approvals."""
-        id_ = ApprovalId(self.execution_id, self._entry.seq, event.input_id)
+    def _ask(self, inputs: Sequence[events.InputRequired], asked: Approvals) -> None:
+        """In a step of their own: clients answer when no call of the last step is open but approvals."""
+        seq = self._entry.seq
+        for event in inputs:
+            self._input(event.input_id, "required", msgspec.to_builtins(event))
         self._parts.close()
         self._parts.step()
-        self._asked.set(event.input_id, str(id_))
-        self._calls.set(str(id_), True)
-        called, request = call(event, self.execution_id, id_)
-        self._put(called | _TOOL)
-        self._put(request)
+        for event in inputs:
+            id_ = QuestionId(self.execution_id, seq, event.input_id)
+            self._asked.set(event.input_id, str(id_))
+            self._calls.set(str(id_), True)
+            called, request = call(event, self.execution_id, id_)
+            self._frames += [encode(called | _TOOL), encode(request)]
         self._parts.close()
-        if asked.end_at(self._entry.seq, event.input_id):
+        if any(asked.end_at(seq, event.input_id) for event in inputs):
             self._end("tool-calls")
+        elif seq <= asked.after:
+            self._frames.clear()  # the client has it from the stream before
 
     def _input_received(self, event: events.InputReceived) -> None:
         if (call_id := self._asked.pop(event.input_id)) is not None:
@@ -438,11 +448,3 @@ _OF_ATTEMPT = {"usage", "tools", "messages"}
 """Metadata of what one attempt did."""
 # `dynamic`: of a kind that the page need not know; `providerExecuted`: it is not for the page to run it.
 _TOOL: Chunk = {"dynamic": True, "providerExecuted": True}
-
-
-def _short(value: Any) -> Any:
-    """What is kept of a part's value to be said again when another of its values changes."""
-    if isinstance(value, str):
-        return value if len(value) <= MAX_AGAIN else value[: MAX_AGAIN - 1] + "…"
-    is_large = isinstance(value, dict | list) and len(encode(value)) > MAX_AGAIN
-    return {"clipped": True} if is_large else value

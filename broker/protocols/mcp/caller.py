@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from aiohttp import web
-from redis.asyncio import Redis
 
 from broker.auth.permissions import require
 from broker.base.identity import Identity
@@ -15,11 +13,7 @@ from broker.http.addresses import origin_of
 from broker.protocols.mcp.questions import Asked
 from broker.protocols.mcp.rpc import Json, Message, RequestId
 from broker.protocols.mcp.versions import Client
-from emitter.store import announcements
-from emitter.store.announcements import AgentInfo
 from emitter.wire.keys import Owner
-
-FRESH_SECONDS = 1.0
 
 
 class Caller(NamedTuple):
@@ -57,21 +51,6 @@ Result = Json | web.StreamResponse
 Method = Callable[[Caller], Awaitable[Result]]
 Give = Callable[[Caller, str, Json], Awaitable[None]]
 """Answers questions of an execution: the client's responses by input id."""
-
-
-class LiveAgents:
-    """The agents that live workers announce, by name, as they were within the last second."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._agents: list[AgentInfo] = []
-        self._asked_at = float("-inf")
-
-    async def get(self) -> list[AgentInfo]:
-        if time.monotonic() - self._asked_at > FRESH_SECONDS:
-            self._agents = await announcements.live_agents(self._redis)
-            self._asked_at = time.monotonic()
-        return self._agents
 
 
 def base_of(request: web.Request, public_url: str | None) -> str:

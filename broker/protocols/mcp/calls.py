@@ -19,7 +19,8 @@ from broker.executions.message_types import MessageRequest
 from broker.executions.types import ExecuteRequest, ExecutionState, InputRequest
 from broker.http.gateway import Gateway, idempotency_key
 from broker.log.history import History
-from broker.protocols.mcp.caller import Caller, Give, LiveAgents, Result
+from broker.protocols.live_agents import LiveAgents
+from broker.protocols.mcp.caller import Caller, Give, Result
 from broker.protocols.mcp.content import error_result, status_message, structured_result
 from broker.protocols.mcp.dialects import Legacy, Modern
 from broker.protocols.mcp.questions import LeftOpen, answer_of
@@ -48,7 +49,7 @@ from broker.protocols.mcp.tools import (
     repeated_in_headers,
     requirements,
     schema_of,
-    task_and_params,
+    wanted_of,
 )
 from broker.protocols.mcp.versions import Capabilities, check_arguments
 from broker.streams.slots import StreamSlot
@@ -170,11 +171,11 @@ class Calls:
         return execution_id
 
     async def _start(self, caller: Caller, call: Call, agent: str) -> str:
-        task, params = task_and_params(agent, call.arguments, schema_of(await self._agents.get(), agent))
+        wanted = wanted_of(agent, call.arguments, schema_of(await self._agents.get(), agent))
         derived = derived_id(caller.client.session, caller.request_id)
         about = {"mcp": {"tool": call.tool, "call": call.digest}}
-        wanted = {"task": task, "agent": agent, "params": params or None, "metadata": about}
-        asked = msgspec.convert({**wanted, "executionId": derived}, ExecuteRequest)
+        given = {"task": wanted.task, "agent": agent, "params": wanted.params or None, "budget": wanted.budget}
+        asked = msgspec.convert({**given, "metadata": about, "executionId": derived}, ExecuteRequest)
         key = idempotency_key(caller.request)
         try:
             answer, _ = await self._gateway.execute(caller.request, caller.identity, asked, idempotency_key=key)
@@ -340,7 +341,7 @@ def _wait_seconds(arguments: Json, hold_seconds: float | None) -> float:
     seconds = arguments.get("seconds", hold_seconds if hold_seconds is not None else MAX_WAIT_SECONDS)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise Problem(422, "invalid", f"seconds is a number from 0 to {MAX_WAIT_SECONDS}")
-    return min(float(seconds), MAX_WAIT_SECONDS)
+    return float(min(seconds, MAX_WAIT_SECONDS))
 
 
 def _token(token: Any) -> RequestId | None:

@@ -10,12 +10,6 @@ from collections.abc import Callable, Mapping
 
 from broker.protocols.mcp.rpc import Json, RequestId, encode, error_response, response
 
-STREAM_HEADERS: Mapping[str, str] = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-    "Keep-Alive": "timeout=0",  # nothing more is read from a connection that a stream has had
-}
 RETRY_MS = 1000
 
 
@@ -33,6 +27,8 @@ class Modern:
 
     def message(self, message: Json, seq: int, *, is_last: bool = True) -> bytes:  # noqa: ARG002 - for the ids
         return b"data: %b\n\n" % encode(message)
+
+    beat = message
 
     def result(self, result: Json, seq: int, kind: str = "complete") -> bytes:
         return self.message(response(self._request_id, {"resultType": kind, **result}), seq)
@@ -70,6 +66,10 @@ class Legacy:
         if seq <= self._after:
             return b""
         return self._whole(message, seq) if is_last else b"data: %b\n\n" % encode(message)
+
+    def beat(self, message: Json, seq: int) -> bytes:
+        """What no event came with, whether the client has the last one or not."""
+        return self._whole(message, seq)
 
     def _whole(self, message: Json, seq: int) -> bytes:
         return b"id: %b.%d\ndata: %b\n\n" % (self._name, seq, encode(message))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from broker.base.fairness import FairSemaphore
 from broker.http.gateway import Gateway
-from broker.protocols.mcp.caller import Caller, Give, LiveAgents, Method, Result
-from broker.protocols.mcp.dialects import STREAM_HEADERS
+from broker.live.rendering import SSE_HEADERS
+from broker.protocols.live_agents import LiveAgents
+from broker.protocols.mcp.caller import Caller, Give, Method, Result
 from broker.protocols.mcp.prompts import ARGUMENTS, prompt_named, prompts_of
 from broker.protocols.mcp.renderer import HEARTBEAT_SECONDS
 from broker.protocols.mcp.resources import TEMPLATES, Resources, TaskReader, named
@@ -277,25 +278,26 @@ class Listening:
             changed = await self._changed(logs, places)
         return await stream.end()
 
-    async def _ends(self, places: dict[str, str]) -> dict[str, str]:
+    async def _ends(self, logs: Iterable[str]) -> dict[str, str]:
         """Where the logs end now. What is shown next is read after that."""
         ends = {}
-        for log in places:
+        for log in logs:
             newest = await self._redis.xrevrange(log, count=1)
             ends[log] = newest[0][0].decode() if newest else "0-0"
         return ends
 
     async def _changed(self, logs: dict[str, str], places: dict[str, str]) -> set[str]:
-        """The executions that have new events, waited for up to two seconds."""
+        """The executions that have new events, waited for up to two seconds. One event of each is read, however large
+        and many they are."""
         if not places:
             await asyncio.sleep(BLOCK_MS / 1000)
             return set()
-        if not (found := await self._redis.xread(places, block=BLOCK_MS, count=1000)):
+        if not (found := await self._redis.xread(places, block=BLOCK_MS, count=1)):
             return set()
-        for log, rows in found:
-            places[log.decode()] = rows[-1][0].decode()
         await asyncio.sleep(SETTLE_SECONDS)
-        return {logs[log.decode()] for log, _ in found}
+        changed = [log.decode() for log, _ in found]
+        places |= await self._ends(changed)
+        return {logs[log] for log in changed}
 
     async def _show(self, caller: Caller, stream: _Stream, shown: dict[str, Json | None], task_id: str) -> None:
         try:
@@ -323,7 +325,7 @@ class _Stream:
         self._request = caller.request
         self._id = caller.request_id
         self._meta = {PREFIX + "subscriptionId": caller.request_id}
-        self._response = web.StreamResponse(headers=STREAM_HEADERS)
+        self._response = web.StreamResponse(headers=SSE_HEADERS)
         self._written_at = time.monotonic()
 
     async def begin(self, honoured: Json, uris: list[str]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from broker.executions.fold import Fold
-from broker.live.rendering import Rendering
+from broker.live.rendering import SSE_HEADERS, Rendering
 from broker.protocols.mcp.content import call_result, protocol_error, status_message, structured_result, text
-from broker.protocols.mcp.dialects import STREAM_HEADERS, Legacy, Modern
+from broker.protocols.mcp.dialects import Legacy, Modern
 from broker.protocols.mcp.questions import Asked
 from broker.protocols.mcp.rpc import Json, RequestId, notification
 from broker.protocols.mcp.tasks import task_of
@@ -19,7 +19,7 @@ from broker.protocols.mcp.versions import LEVELS
 from emitter import events
 from emitter.events import InputRequired
 from emitter.wire.entries import Entry
-from emitter.wire.ids import now_ms
+from emitter.wire.ids import EventId, now_ms
 
 HEARTBEAT_SECONDS = 10.0
 """Hosts give up a call that shows no progress for some minutes."""
@@ -38,6 +38,15 @@ QUIET = frozenset(
     )
 )
 """Events that are no progress: too many, or shown in another way."""
+FOLDED = frozenset(
+    name.encode()
+    for name in (
+        *("execution:queued", "execution:started", "execution:superseded", *events.TERMINAL_STATE_OF),
+        *("message:delta", "message:complete", "artifact", "input:required", "input:received"),
+        *("plan:created", "phase:start", "phase:complete", "progress", "status"),
+    )
+)
+"""What a call's result is made of. The others are at most said as progress."""
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +68,7 @@ class CallRenderer:
     """See `TimedRendering`. It is one viewer's alone."""
 
     name = "mcp"
-    headers: Mapping[str, str] = STREAM_HEADERS
+    headers: Mapping[str, str] = SSE_HEADERS
     heartbeat_seconds = HEARTBEAT_SECONDS
     fill = b""
     state_key: Hashable = None
@@ -111,7 +120,7 @@ class CallRenderer:
             return b": hb\n"
         passed = max(0, self._clock() - self._ms)
         message = self._said or "still running"
-        return self._dialect.message(self._progress(self._seq + passed / (passed + 3_600_000), message), self._seq)
+        return self._dialect.beat(self._progress(self._seq + passed / (passed + 3_600_000), message), self._seq)
 
     def due(self) -> bytes:
         """Ask what is open, or end the wait."""
@@ -144,7 +153,8 @@ class CallRenderer:
             self._wake(max(0.0, (self._ends_at - self._clock()) / 1000))
 
     def _entry(self, entry: Entry) -> bytes:
-        self._fold.apply_entry(entry)
+        if entry.type in FOLDED or not self._seq:  # whatever a log begins with counts: it may not say that it began
+            self._fold.apply_entry(entry)
         self._seq, self._ms = entry.seq, entry.ms
         self._created_ms = self._created_ms or entry.ms
         if self._fold.end:
@@ -203,8 +213,8 @@ class CallRenderer:
     def _hand_off(self) -> bytes:
         """The call ends, and the execution goes on: as a task, or named by its id."""
         self._is_over = True
-        held, state = self._held, self._fold.state()
-        state = msgspec.structs.replace(state, execution_id=held.execution_id)
+        held, place = self._held, str(EventId(self._ms, self._seq))
+        state = msgspec.structs.replace(self._fold.state(), execution_id=held.execution_id, cursor=place)
         if held.becomes_task:
             task = task_of(state, created_ms=self._created_ms or self._clock(), ttl_ms=held.ttl_ms)
             return self._dialect.result(task, self._seq, "task")

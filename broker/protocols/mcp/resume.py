@@ -6,8 +6,10 @@ import base64
 import binascii
 import hashlib
 import re
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from broker.base.problem import Problem
 from broker.protocols.mcp.rpc import RequestId
@@ -22,7 +24,7 @@ class StreamOf(msgspec.Struct, frozen=True, array_like=True):
     request_id: RequestId
     progress_token: RequestId | None
     can: str
-    hold_until: int
+    hold_until: Annotated[int, Meta(ge=0, lt=10**15)]
     is_wait: bool = False
 
 

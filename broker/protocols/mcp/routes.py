@@ -14,9 +14,11 @@ from redis.asyncio import Redis
 from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.base.settings import Settings
-from broker.http.gateway import READS, Gateway, check_shape
+from broker.http.body_shape import check_shape
+from broker.http.gateway import READS, Gateway
 from broker.log.history import History
-from broker.protocols.mcp.caller import Caller, LiveAgents, Method, base_of
+from broker.protocols.live_agents import LiveAgents
+from broker.protocols.mcp.caller import Caller, Method, base_of
 from broker.protocols.mcp.calls import Answers, Calls
 from broker.protocols.mcp.methods import SESSION, Listening, Methods
 from broker.protocols.mcp.resources import TaskReader

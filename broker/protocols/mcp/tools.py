@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.protocols.mcp.rpc import Json
+from emitter.budgets import LIMITS
 from emitter.store.announcements import AgentInfo
 
 RUN = "run_"
@@ -62,7 +63,8 @@ OWN: Mapping[str, Json] = {
             "executionId": _EXECUTION,
             "inputId": {"type": "string", "description": "id of the question; by default the oldest open one"},
             "value": {
-                "type": ["boolean", "string", "number", "object", "array", "null"],
+                # Not a list of types: clients that know schemas with one type each would refuse the tool.
+                "anyOf": [{"type": each} for each in ("boolean", "string", "number", "object", "array", "null")],
                 "description": "true or false for an approval, one of the options for a choice, text, or the form's "
                 "object",
             },
@@ -147,16 +149,25 @@ def _agent_tool(agent: AgentInfo) -> Json:
 
 
 _TASK = {"type": "string", "description": "what the agent is asked to do, in words"}
+BUDGET = "budget"
+_BUDGET = {
+    "type": "object",
+    "description": "what the run may spend at most, if the user sets a limit",
+    "properties": {name: {"type": "number", "exclusiveMinimum": 0} for name in LIMITS.values()},
+    "additionalProperties": False,
+}
 
 
 def input_schema(params: dict[str, Any] | None) -> Json:
-    """An agent's parameters, with the task beside them if they have none of that name."""
+    """An agent's parameters, with the task before and the budget after them if they have none of that name."""
     if not params or params.get("type", "object") != "object":
-        return {"type": "object", "properties": {"task": _TASK}, "required": ["task"]}
+        return {"type": "object", "properties": {"task": _TASK, BUDGET: _BUDGET}, "required": ["task"]}
     given = {name: value for name, value in params.items() if name != REQUIRES}
     properties = given.get("properties")
     known = properties if isinstance(properties, dict) else {}
-    return {**given, "type": "object", "properties": known if "task" in known else {"task": _TASK, **known}}
+    ours = {} if "task" in known else {"task": _TASK}
+    rest = {} if BUDGET in known else {BUDGET: _BUDGET}
+    return {**given, "type": "object", "properties": {**ours, **known, **rest}}
 
 
 def schema_of(agents: Iterable[AgentInfo], name: str) -> dict[str, Any] | None:
@@ -180,11 +191,19 @@ def repeated_in_headers(schema: dict[str, Any] | None, arguments: Json) -> Json:
     return found
 
 
-def task_and_params(agent: str, arguments: Json, schema: dict[str, Any] | None) -> tuple[str, Json]:
-    """The task and the parameters of a call. Where the agent's own parameters have a `task`, it is one of them, too."""
+class Wanted(NamedTuple):
+    """What a call of an agent's tool asks for. `budget` as it was given."""
+
+    task: str
+    params: Json
+    budget: Any = None
+
+
+def wanted_of(agent: str, arguments: Json, schema: dict[str, Any] | None) -> Wanted:
+    """If the agent's own parameters have a `task`, it is one of them, too; if they have a `budget`, it is no limit."""
     given = arguments.get("task")
     task = given if isinstance(given, str) and given else agent
-    own = (schema or {}).get("properties")
-    if isinstance(own, dict) and "task" in own:
-        return task, arguments
-    return task, {name: value for name, value in arguments.items() if name != "task"}
+    properties = (schema or {}).get("properties")
+    own = properties if isinstance(properties, dict) else {}
+    params = {name: value for name, value in arguments.items() if name in own or name not in ("task", BUDGET)}
+    return Wanted(task, params, None if BUDGET in own else arguments.get(BUDGET))
