@@ -8,6 +8,7 @@
  * @property {string} [baseUrl] of the edges; same origin if absent
  * @property {string | TokenFunction} [token] absent: the cookie `runcast_token`
  * @property {typeof fetch} [fetch]
+ * @property {{user?: string, org?: string}} [as] whose executions these are: of another user, with scope `admin`, or `org:read` in one's org
  */
 /**
  * @typedef {object} RequestOptions
@@ -19,8 +20,12 @@
 /** Requests and streams of one user. */
 export class RuncastClient {
     /** @param {ClientOptions} [options] */
-    constructor({ baseUrl, token, fetch }?: ClientOptions);
+    constructor({ baseUrl, token, fetch, as }?: ClientOptions);
     baseUrl: string;
+    as: {
+        user?: string;
+        org?: string;
+    };
     /** Whether the application gave a `fetch` of its own, which a worker cannot call. */
     get hasFetch(): boolean;
     /** Whether a newer token can be requested. */
@@ -46,10 +51,17 @@ export class RuncastClient {
         idempotencyKey?: string;
         signal?: AbortSignal;
     }): Promise<wire.ExecuteResponse>;
-    /** The caller's executions, newest first. @param {{state?: wire.State, parent?: string, limit?: number, cursor?: string}} [query] `parent`: those that it started
+    /** The caller's executions, newest first. A page may be short, or empty, and still have a `nextCursor`.
+     * @param {{q?: string, agent?: string, state?: wire.State, since?: number, until?: number, parent?: string, limit?: number, cursor?: string}} [query]
+     * `q`: words in task, result, error, agent or id; `since` and `until`: when it was created, in ms; `parent`: those
+     * that it started
      * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionList>} */
     executions(query?: {
+        q?: string;
+        agent?: string;
         state?: wire.State;
+        since?: number;
+        until?: number;
         parent?: string;
         limit?: number;
         cursor?: string;
@@ -61,6 +73,21 @@ export class RuncastClient {
     execution(executionId: string, { signal }?: {
         signal?: AbortSignal;
     }): Promise<wire.ExecutionState>;
+    /** A link that shows this execution, and nothing else, to whoever has it; a day, unless it says otherwise.
+     * @param {string} executionId @param {{expiresInSeconds?: number}} [body] @returns {Promise<wire.ShareResponse>} */
+    share(executionId: string, body?: {
+        expiresInSeconds?: number;
+    }): Promise<wire.ShareResponse>;
+    /** The links to an execution that still work. @param {string} executionId @returns {Promise<wire.ShareList>} */
+    shares(executionId: string): Promise<wire.ShareList>;
+    /** End a link, and the streams that were opened with it. @param {string} executionId @param {string} shareId
+     * @returns {Promise<void>} */
+    revokeShare(executionId: string, shareId: string): Promise<void>;
+    /** What an execution was started with, and by whom: without credentials. @param {string} executionId
+     * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.AcceptedRequest>} */
+    acceptedRequest(executionId: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<wire.AcceptedRequest>;
     /** The states of an execution and of all that it started. @param {string} executionId
      * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionNode>} */
     tree(executionId: string, { signal }?: {
@@ -134,6 +161,13 @@ export type ClientOptions = {
      */
     token?: string | TokenFunction | undefined;
     fetch?: typeof fetch | undefined;
+    /**
+     * whose executions these are: of another user, with scope `admin`, or `org:read` in one's org
+     */
+    as?: {
+        user?: string;
+        org?: string;
+    } | undefined;
 };
 export type RequestOptions = {
     /**

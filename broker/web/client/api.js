@@ -34,6 +34,7 @@ const RENEWAL_REUSE_MS = 15_000;
  * @property {string} [baseUrl] of the edges; same origin if absent
  * @property {string | TokenFunction} [token] absent: the cookie `runcast_token`
  * @property {typeof fetch} [fetch]
+ * @property {{user?: string, org?: string}} [as] whose executions these are: of another user, with scope `admin`, or `org:read` in one's org
  */
 
 /**
@@ -53,8 +54,9 @@ export class RuncastClient {
   #renewal = null;
 
   /** @param {ClientOptions} [options] */
-  constructor({ baseUrl = "", token, fetch } = {}) {
+  constructor({ baseUrl = "", token, fetch, as = {} } = {}) {
     this.baseUrl = baseUrl.replace(/\/+$/, "");
+    this.as = as;
     this.#token = token;
     this.#fetch = fetch;
   }
@@ -92,7 +94,7 @@ export class RuncastClient {
   /** The URL of a path; absolute if the page's address is known, so that a worker can use it. @param {string} path
    * @param {Record<string, string | number | boolean | null | undefined>} [query] values that are null are left out */
   url(path, query = {}) {
-    const set = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+    const set = Object.entries({ ...this.as, ...query }).filter(([, value]) => value !== undefined && value !== null);
     const search = new URLSearchParams(set.map(([name, value]) => [name, String(value)])).toString();
     const url = this.baseUrl + path + (search && (path.includes("?") ? "&" : "?") + search);
     const base = globalThis.location?.href;
@@ -112,7 +114,10 @@ export class RuncastClient {
     return retried(() => this.#json("POST", "/api/agent/execute", { body: request, headers, signal }), signal);
   }
 
-  /** The caller's executions, newest first. @param {{state?: wire.State, parent?: string, limit?: number, cursor?: string}} [query] `parent`: those that it started
+  /** The caller's executions, newest first. A page may be short, or empty, and still have a `nextCursor`.
+   * @param {{q?: string, agent?: string, state?: wire.State, since?: number, until?: number, parent?: string, limit?: number, cursor?: string}} [query]
+   * `q`: words in task, result, error, agent or id; `since` and `until`: when it was created, in ms; `parent`: those
+   * that it started
    * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.ExecutionList>} */
   executions(query = {}, { signal } = {}) {
     return this.#json("GET", this.url("/api/agent/executions", query), { signal });
@@ -122,6 +127,29 @@ export class RuncastClient {
    * @returns {Promise<wire.ExecutionState>} */
   execution(executionId, { signal } = {}) {
     return this.#json("GET", executionPath(executionId), { signal });
+  }
+
+  /** A link that shows this execution, and nothing else, to whoever has it; a day, unless it says otherwise.
+   * @param {string} executionId @param {{expiresInSeconds?: number}} [body] @returns {Promise<wire.ShareResponse>} */
+  share(executionId, body = {}) {
+    return this.#json("POST", executionPath(executionId) + "/shares", { body });
+  }
+
+  /** The links to an execution that still work. @param {string} executionId @returns {Promise<wire.ShareList>} */
+  shares(executionId) {
+    return this.#json("GET", executionPath(executionId) + "/shares");
+  }
+
+  /** End a link, and the streams that were opened with it. @param {string} executionId @param {string} shareId
+   * @returns {Promise<void>} */
+  async revokeShare(executionId, shareId) {
+    await this.request("DELETE", `${executionPath(executionId)}/shares/${encodeURIComponent(shareId)}`);
+  }
+
+  /** What an execution was started with, and by whom: without credentials. @param {string} executionId
+   * @param {{signal?: AbortSignal}} [options] @returns {Promise<wire.AcceptedRequest>} */
+  acceptedRequest(executionId, { signal } = {}) {
+    return this.#json("GET", executionPath(executionId) + "/request", { signal });
   }
 
   /** The states of an execution and of all that it started. @param {string} executionId

@@ -2,6 +2,32 @@
 
 export type State = "cancelled" | "completed" | "failed" | "queued" | "running" | "waiting_input";
 
+/** The request that started an execution. Credentials in it are `"[redacted]"`. `by`: who sent it; an execution that another started has a `parent` instead. `budget`: the smallest of the limits that were given and those of the settings. An execution that was never requested, but published, has only its id, state and owner. */
+export interface AcceptedRequest {
+  /** id of an execution, unique per user */
+  executionId: string;
+  state: State;
+  user: string;
+  org: string;
+  by?: string;
+  task?: string;
+  agent?: string;
+  params?: Record<string, unknown>;
+  metadata?: Record<string, unknown>;
+  conversationId?: string;
+  /** milliseconds since the epoch */
+  notBefore?: number;
+  onDisconnect?: OnDisconnect;
+  budget?: Budget;
+  /** milliseconds since the epoch */
+  createdAt?: number;
+  attempt?: number;
+  parent?: string;
+  root?: string;
+  onParentEnd?: string;
+  key?: string;
+}
+
 /** The last `status` event. */
 export interface Activity {
   status: string;
@@ -396,13 +422,14 @@ export interface ExecutionStartedEvent {
   data: ExecutionStarted;
 }
 
-/** An execution according to its log up to `cursor`. `text` is every message joined, in order of their beginning. It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}` in the place of values. The log has all. */
+/** An execution according to its log up to `cursor`. `text` is every message joined, in order of their beginning. It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}` in the place of values. The log has all. `params` comes from the execution's record: what it was started with, without credentials; of very large ones the largest members are clipped, and `GET …/request` has all. */
 export interface ExecutionState {
   executionId: string;
   status: State;
   cursor: string;
   task: string | null;
   agent: string | null;
+  params: Record<string, unknown> | null;
   attempt: number;
   /** milliseconds since the epoch */
   startedAt: number | null;
@@ -863,6 +890,32 @@ export interface SandboxViolationEvent {
   data: SandboxViolation;
 }
 
+export interface ShareInfo {
+  shareId: string;
+  /** milliseconds since the epoch */
+  createdAt: number;
+  /** milliseconds since the epoch */
+  expiresAt: number;
+  by: string;
+}
+
+/** Those that have neither expired nor been revoked, oldest first. */
+export interface ShareList {
+  shares: readonly ShareInfo[];
+}
+
+/** `token` is a bearer token; it is shown this once. `url` opens the console with it. */
+export interface ShareResponse {
+  shareId: string;
+  /** milliseconds since the epoch */
+  createdAt: number;
+  /** milliseconds since the epoch */
+  expiresAt: number;
+  by: string;
+  token: string;
+  url: string;
+}
+
 export interface SpecialistActivated {
   specialist: string;
   task?: string;
@@ -969,6 +1022,7 @@ export interface StreamReset {
   resumedAt?: string;
 }
 
+/** The token of the stream expires at this time, and the stream ends. It comes a minute before, or at once. */
 export interface StreamTokenExpiring {
   /** milliseconds since the epoch */
   expiresAt: number;

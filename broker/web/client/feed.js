@@ -99,10 +99,11 @@ export class ExecutionFeed {
     if (type === "stream:reset") {
       this.#isComplete = false;
       this.#list.eventsLost();
-    }
-    if (type !== "stream:live") return;
+    } else if (type !== "stream:live") return;
+    const { phase, lastEventId } = this.#stream.status;
+    if (phase !== "live") return;
     // Without a cursor the feed could not resume: only the list has what happened meanwhile.
-    if (!this.#isComplete || !this.#stream.status.lastEventId) this.#refreshIn(0);
+    if (!this.#isComplete || !lastEventId) this.#refreshIn(0);
     this.#isComplete = true;
   }
 

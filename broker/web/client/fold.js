@@ -190,6 +190,7 @@ export class Fold {
       cursor: this.#cursor,
       task: this.#task,
       agent: this.#agent,
+      params: null,
       attempt: this.#attempt,
       startedAt: this.#facts.get("startedAt"),
       endedAt: null,

@@ -13,7 +13,7 @@ export function createAgentStore({ maxSteps, maxText }?: Partial<Limits>): UseBo
  * @param {UseBoundStore<StoreApi<AgentStore>>} [store]
  * @param {FollowOptions} [options]
  */
-export function useStoredExecution(executionId: string | null | undefined, store?: UseBoundStore<StoreApi<AgentStore>>, { mode, identity, workerUrl, from, cursor }?: FollowOptions): void;
+export function useStoredExecution(executionId: string | null | undefined, store?: UseBoundStore<StoreApi<AgentStore>>, { mode, identity, workerUrl, from, cursor, compact }?: FollowOptions): void;
 export const MAX_STEPS: 100;
 export const MAX_TEXT: 100000;
 /** The default store, for pages that show one execution at a time. */
@@ -59,6 +59,10 @@ export type AgentStoreState = {
     usage: wire.UsageTotals | null;
     openInputs: readonly wire.InputRequired[];
     /**
+     * what people have said to the agent
+     */
+    userMessages: readonly wire.UserMessageState[];
+    /**
      * of the last request, of the stream, or of the agent
      */
     error: Error | null;
@@ -80,6 +84,15 @@ export type AgentStoreActions = {
     startExecution: (client: RuncastClient, request: wire.ExecuteRequest) => Promise<string | null>;
     cancelExecution: (reason?: string) => Promise<boolean>;
     answerInput: (inputId: string, value: unknown) => Promise<boolean>;
+    /**
+     * whether the message waits for the
+     * agent; `userMessages` says what becomes of it
+     */
+    sendMessage: (message: string | wire.MessageRequest) => Promise<boolean>;
+    /**
+     * whether the agent will not take it
+     */
+    withdrawMessage: (messageId: string) => Promise<boolean>;
     /**
      * show no execution; it continues
      */

@@ -49,6 +49,7 @@ export const MAX_TEXT = 100_000;
  * @property {string} text the last characters, if it is very long
  * @property {wire.UsageTotals | null} usage
  * @property {readonly wire.InputRequired[]} openInputs
+ * @property {readonly wire.UserMessageState[]} userMessages what people have said to the agent
  * @property {Error | null} error of the last request, of the stream, or of the agent
  * @property {Status} connection
  *
@@ -59,6 +60,9 @@ export const MAX_TEXT = 100_000;
  *   and follow an execution
  * @property {(reason?: string) => Promise<boolean>} cancelExecution
  * @property {(inputId: string, value: unknown) => Promise<boolean>} answerInput
+ * @property {(message: string | wire.MessageRequest) => Promise<boolean>} sendMessage whether the message waits for the
+ *   agent; `userMessages` says what becomes of it
+ * @property {(messageId: string) => Promise<boolean>} withdrawMessage whether the agent will not take it
  * @property {() => void} clear show no execution; it continues
  *
  * @typedef {AgentStoreState & AgentStoreActions} AgentStore
@@ -78,6 +82,7 @@ const EMPTY = Object.freeze({
   text: "",
   usage: null,
   openInputs: [],
+  userMessages: [],
   error: null,
   connection: IDLE,
 });
@@ -135,6 +140,16 @@ class FollowedExecution {
     return this.#client !== null && this.#requests.answer(this.#client, inputId, value);
   }
 
+  /** @param {string | wire.MessageRequest} message */
+  async say(message) {
+    return this.#client !== null && this.#requests.say(this.#client, message);
+  }
+
+  /** @param {string} messageId */
+  async withdraw(messageId) {
+    return this.#client !== null && this.#requests.withdraw(this.#client, messageId);
+  }
+
   clear() {
     this.#unsubscribe();
     this.#unsubscribe = () => {};
@@ -190,14 +205,14 @@ class StateView {
   /** @param {Snapshot} snapshot */
   of({ state, status }) {
     if (state === null) return { ...EMPTY, connection: status };
-    const { plan, phases, progress, specialists, usage, openInputs } = state;
+    const { plan, phases, progress, specialists, usage, openInputs, userMessages } = state;
     return {
       currentExecution: this.#current(state),
       thinkingSteps: this.#thoughts.of(state.thinking),
       tools: this.#tools.of(state.tools),
       text: lastOf(state.text, this.#limits.maxText),
       connection: status,
-      ...{ plan, phases, progress, specialists, usage, openInputs },
+      ...{ plan, phases, progress, specialists, usage, openInputs, userMessages },
     };
   }
 
@@ -256,6 +271,8 @@ export function createAgentStore({ maxSteps = MAX_STEPS, maxText = MAX_TEXT } = 
       startExecution: (client, request) => followed.start(client, request),
       cancelExecution: (reason) => followed.cancel(reason),
       answerInput: (inputId, value) => followed.answer(inputId, value),
+      sendMessage: (message) => followed.say(message),
+      withdrawMessage: (messageId) => followed.withdraw(messageId),
       clear: () => followed.clear(),
     };
   });
@@ -275,11 +292,11 @@ export const useAgentStore = createAgentStore();
 export function useStoredExecution(
   executionId,
   store = useAgentStore,
-  { mode, identity, workerUrl, from, cursor } = {},
+  { mode, identity, workerUrl, from, cursor, compact } = {},
 ) {
   const client = useRuncast();
   useEffect(() => {
-    const options = { mode, identity, workerUrl, from, cursor };
+    const options = { mode, identity, workerUrl, from, cursor, compact };
     return executionId ? store.getState().followExecution(client, executionId, options) : undefined;
-  }, [client, executionId, store, mode, identity, workerUrl, from, cursor]);
+  }, [client, executionId, store, mode, identity, workerUrl, from, cursor, compact]);
 }

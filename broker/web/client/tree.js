@@ -44,7 +44,8 @@ export class ExecutionTree {
   #ids;
   /** @type {Error | null} */
   #error = null;
-  /** States by events since the tree was requested; null: no request is under way. @type {Map<string, State> | null} */
+  /** Executions of which something was said since the tree was requested, and their states by that, also of those that
+   * are not known before the answer; null: no request is under way. @type {Map<string, State | undefined> | null} */
   #meanwhile = null;
   /** Whether the tree must be read again after the current request. */
   #isStale = false;
@@ -101,11 +102,11 @@ export class ExecutionTree {
   /** Whether an event belongs to the tree. @param {StreamEvent} event */
   #take(event) {
     const { executionId, type } = event;
+    const state = STATE_AFTER[type];
+    if (REFRESHING.has(type)) this.#meanwhile?.set(executionId, state ?? this.#meanwhile.get(executionId));
     if (!this.#ids.has(executionId)) return false;
     if (type === "child:started") this.#ids.add(event.data.executionId);
-    const state = STATE_AFTER[type];
     if (state !== undefined) {
-      this.#meanwhile?.set(executionId, state);
       if (this.#tree !== null) this.#tree = withState(this.#tree, executionId, state);
       this.#snapshots.changed();
     }
@@ -125,15 +126,17 @@ export class ExecutionTree {
   }
 
   async #refresh() {
-    /** @type {Map<string, State>} */
+    /** @type {Map<string, State | undefined>} */
     const meanwhile = (this.#meanwhile = new Map());
     this.#timer = undefined;
     this.#isStale = false;
     try {
       let tree = await this.#client.tree(this.#rootId, { signal: AbortSignal.timeout(REQUEST_MS) });
-      for (const [executionId, state] of meanwhile) tree = withState(tree, executionId, state);
+      for (const [executionId, state] of meanwhile) if (state) tree = withState(tree, executionId, state);
       this.#tree = tree;
-      this.#ids = new Set([...this.#ids, ...idsOf(tree)]);
+      const ids = idsOf(tree);
+      if (ids.some((id) => meanwhile.has(id))) this.#isStale = true;
+      this.#ids = new Set([...this.#ids, ...ids]);
       this.#error = null;
       this.#failures = 0;
       this.#meanwhile = null;

@@ -1,2 +1,2 @@
 /** The same as the edge's, which serves this client. */
-export const VERSION = "0.2.0";
+export const VERSION = "0.3.0";

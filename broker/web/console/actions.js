@@ -41,7 +41,7 @@ export class Actions {
         id: "cancel-reason",
         maxlength: 1000,
         autocomplete: "off",
-        placeholder: "Shown in the timeline",
+        placeholder: "Shown in the story",
       });
       const form = h(
         "form",

@@ -61,7 +61,7 @@ export function losses(resets) {
   if (last.lostFrom && last.lostTo) {
     return `Events ${last.lostFrom} to ${last.lostTo} are no longer available: the log was ${last.reason === "trimmed" ? "trimmed" : "changed"}.`;
   }
-  if (last.reason === "diverged") return "A failover removed events from the log. The timeline shows the current log.";
+  if (last.reason === "diverged") return "A failover removed events from the log. The story shows the current log.";
   return "The last event was not in the log. The log was read again from its start.";
 }
 

@@ -2,9 +2,9 @@
 
 const HEADER = '-H "Authorization: Bearer $RUNCAST_TOKEN"';
 
-/** Follow an execution's stream. */
-export function streamCommand(executionId) {
-  return `curl -N ${HEADER} ${quoted(`${location.origin}/api/agent/executions/${executionId}/stream`)}`;
+/** Follow an execution's stream; `client`: the one that shows it. */
+export function streamCommand(client, executionId) {
+  return `curl -N ${HEADER} ${quoted(client.url(`/api/agent/executions/${executionId}/stream`))}`;
 }
 
 /** Start an execution. */

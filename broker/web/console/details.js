@@ -1,17 +1,25 @@
-/** The details beside the timeline: usage, artifacts, connection, execution. */
+/** The details beside the story: the run, its input, usage, artifacts, and, folded, the connection. */
 
 import { described, losses } from "./connection-status.js";
 import { Keyed, h, setAttribute, setText } from "./dom.js";
-import { compact, milliseconds, moment, money, whole } from "./format.js";
+import { compact, label, milliseconds, money, whole } from "./format.js";
 import { icon } from "./icons.js";
-import { isolated, line } from "./text.js";
+import { summary } from "./json-view.js";
+import { runFacts } from "./run-facts.js";
+import { isolated, line, visible } from "./text.js";
+
+/** Parameters that are listed; above the story are all. */
+const MAX_PARAMS = 8;
 
 export class Details {
-  /** `onCopy()` copies the id, `onArtifact(artifactId)` shows an artifact in the timeline. */
-  constructor(executionId, { onCopy, onArtifact }) {
+  /** `onCopy()` copies the id, `onArtifact(artifactId)` shows an artifact in the story, `onInput()` the input. */
+  constructor(executionId, { onCopy, onArtifact, onInput }) {
+    this._run = new Facts("Run", "run");
+    this._input = new Facts("Input", "input");
     this._usage = new Facts("Usage", "usage");
-    this._connection = new Facts("Connection", "connection");
-    this._about = new Facts("Execution", "about");
+    this._connection = new Facts("Connection", "connection", { isFolded: true });
+    const all = { type: "button", class: "link-button", onclick: onInput };
+    this._input.node.append(h("button", all, "Show all"));
     this._list = h("ul", { class: "artifact-list" });
     this._artifacts = h("section", { class: "rail-part", hidden: true }, h("h2", {}, "Artifacts"), this._list);
     this._keyed = new Keyed(
@@ -28,20 +36,23 @@ export class Details {
     this.node = h(
       "aside",
       { class: "rail", "aria-label": "Details" },
+      this._run.node,
+      this._input.node,
       this._usage.node,
       this._artifacts,
       this._connection.node,
-      this._about.node,
     );
-    this._about.node.append(this._id);
+    this._run.node.append(this._id);
   }
 
-  show(state, status, events) {
+  /** `request` and `waits` as in `runFacts`; `events`: how many were received. */
+  show({ state, status, request, waits, events, now }) {
+    this._run.show(runFacts(state, request, waits, now));
+    this._input.show(inputFacts(request));
     this._showUsage(state);
     this._artifacts.hidden = !state.artifacts.length;
     this._keyed.show(state.artifacts, () => false);
     this._connection.show(connectionFacts(status, events));
-    this._about.show(aboutFacts(state));
   }
 
   _showUsage({ usage, messages }) {
@@ -68,24 +79,23 @@ function connectionFacts(status, events) {
     ["Replayed", compact(status.replayed)],
     ["Latency", status.latencyMs === null ? null : milliseconds(status.latencyMs)],
     ["Reconnects", whole(status.reconnects)],
-    ["Lost", losses(status.resets)],
+    ["Lost", losses(status.resets), "warn"],
   ];
 }
 
-function aboutFacts(state) {
-  return [
-    ["Agent", state.agent ? line(state.agent, 80) : null],
-    ["Attempt", state.attempt > 1 ? whole(state.attempt) : null],
-    ["Started", state.startedAt ? moment(state.startedAt) : null],
-    ["Ended", state.endedAt ? moment(state.endedAt) : null],
-  ];
+function inputFacts(request) {
+  const params = Object.entries(request?.params ?? {}).slice(0, MAX_PARAMS);
+  return params.map(([name, value]) => [visible(line(label(name), 60)), summary(value, 80) || "…"]);
 }
 
-/** A list of names and values. Values that are null are left out; a part without values is hidden. */
+/** A list of names and values. Values that are null are left out; a part without values is hidden. `isFolded`: it is
+ * opened by its title. */
 class Facts {
-  constructor(title, name) {
+  constructor(title, name, { isFolded = false } = {}) {
     this._values = h("dl", { class: "pairs" });
-    this.node = h("section", { class: `rail-part rail-${name}` }, h("h2", {}, title), this._values);
+    this.node = isFolded
+      ? h("details", { class: `rail-part rail-${name}` }, h("summary", {}, h("h2", {}, title)), this._values)
+      : h("section", { class: `rail-part rail-${name}` }, h("h2", {}, title), this._values);
     this._keyed = new Keyed(
       this._values,
       ([key]) => key,
@@ -108,8 +118,14 @@ class Fact {
   }
 
   update([, value, tone = null]) {
-    setText(this._value, value);
+    if (value.href) this._link(value);
+    else setText(this._value, value);
     setAttribute(this._value, "data-tone", tone);
+  }
+
+  _link({ text, href }) {
+    if (this._value.textContent === text) return;
+    this._value.replaceChildren(h("a", { class: "link", href }, text));
   }
 }
 

@@ -71,6 +71,17 @@ export class Keyed {
     return this._views.get(key);
   }
 
+  /** The key of the view that has this node. */
+  keyOf(node) {
+    for (const [key, view] of this._views) if (view.node === node) return key;
+    return undefined;
+  }
+
+  /** Make the view of an item that is to be shown next. */
+  make(item) {
+    this._view(this._keyOf(item), item, () => false);
+  }
+
   views() {
     return this._views.values();
   }

@@ -1,14 +1,15 @@
-/** Handlers of events for the timeline: each adds an item or changes one. */
+/** Handlers of events for the story: each adds an item or changes one. */
 
 import { BUDGET_LABELS, amount } from "./format.js";
+import { settle, streamed } from "./streamed-text.js";
 
-/** The handler of an event type; null if the timeline does not show it. */
+/** The handler of an event type; null if the story does not show it. */
 export function handlerOf(type) {
-  return NOT_IN_TIMELINE.has(type) ? null : (HANDLERS[type] ?? other);
+  return NOT_IN_STORY.has(type) ? null : (HANDLERS[type] ?? other);
 }
 
 /** Totals, which the head of the page shows. */
-const NOT_IN_TIMELINE = new Set(["usage"]);
+const NOT_IN_STORY = new Set(["usage"]);
 
 /** Kinds of items that a lost attempt leaves as they are. */
 const LASTING = new Set(["attempt", "child", "said"]);
@@ -16,23 +17,26 @@ const LASTING = new Set(["attempt", "child", "said"]);
 /** A value that should be a text, as a text. */
 export const textOf = (value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));
 
-/** Handlers by event type; `this` is the timeline. */
+/** Handlers by event type; `this` is the story. */
 const HANDLERS = {
   "execution:queued"(event, data) {
     this.agent = data.agent ?? null;
-    this.add("mark", event, { title: "Queued", detail: data.agent ? `for ${data.agent}` : "" });
+    const detail = data.agent ? `for ${data.agent}` : "";
+    waits(this, event, this.add("mark", event, { mark: "queued", title: "Queued", detail }));
   },
 
   "execution:started"(event, data) {
     this.attempt = data.attempt ?? this.attempt;
     this.agent ??= event.agent ?? null;
-    this.add("mark", event, { title: this.attempt > 1 ? `Attempt ${this.attempt} started` : "Started", detail: "" });
+    waits(this, event, null);
+    const title = this.attempt > 1 ? `Attempt ${this.attempt} started` : "Started";
+    this.add("mark", event, { mark: "started", title, detail: "" });
   },
 
   "execution:superseded"(event, data) {
     const lost = this.items.filter((item) => item.seq > data.fromSeq && !item.isVoid && !LASTING.has(item.kind));
     for (const item of lost) {
-      item.isVoid = true;
+      Object.assign(item, { isVoid: true, voidedAt: event.ts });
       this.changed.add(item);
     }
     for (const item of this.said.values())
@@ -41,7 +45,9 @@ const HANDLERS = {
         this.touch(item);
       }
     this.startAttempt();
-    this.add("attempt", event, { lost: this.attempt, next: data.attempt, count: lost.length });
+    this.attemptEnds.set(this.attempt, event.ts);
+    const fields = { lost: this.attempt, next: data.attempt, count: lost.length };
+    waits(this, event, this.add("attempt", event, fields));
     this.attempt = data.attempt;
   },
 
@@ -65,6 +71,7 @@ const HANDLERS = {
     if (this.phase === data.phaseId) this.phase = null;
     if (!item) return;
     Object.assign(item, { status: "complete", duration: data.duration ?? (event.ts - item.at) / 1000 });
+    item.endedAt = event.ts;
     this.touch(item);
   },
 
@@ -85,7 +92,7 @@ const HANDLERS = {
     const known = this.texts.get(`text ${data.messageId}`);
     if (!known && !data.text) return;
     const item = known ?? this.add("text", event, { text: "" });
-    if (typeof data.text === "string" && data.text !== item.text) item.text = data.text;
+    if (typeof data.text === "string") settle(this, item, data.text);
     Object.assign(item, { isComplete: true, usage: data.usage ?? null });
     this.grow(item);
   },
@@ -111,13 +118,13 @@ const HANDLERS = {
 
   "tool:complete"(event, data) {
     const item = callOf(this, event, data);
-    Object.assign(item, { status: "complete", result: data.result, duration: data.duration });
+    Object.assign(item, { status: "complete", result: data.result, duration: data.duration, endedAt: event.ts });
     this.grow(item);
   },
 
   "tool:error"(event, data) {
     const item = callOf(this, event, data);
-    Object.assign(item, { status: "error", error: textOf(data.error), duration: data.duration });
+    Object.assign(item, { status: "error", error: textOf(data.error), duration: data.duration, endedAt: event.ts });
     this.grow(item);
   },
 
@@ -250,6 +257,7 @@ const HANDLERS = {
       label: "Model call",
       title: textOf(data.model),
       detail,
+      seconds: data.duration,
     });
   },
 
@@ -276,32 +284,28 @@ function other(event, data) {
   this.add("custom", event, { name: event.type.replace(/^custom:/, ""), value: data });
 }
 
-function streamed(timeline, kind, event, data) {
-  const id = `${kind} ${data.messageId}`;
-  let item = timeline.texts.get(id);
-  if (!item) {
-    item = timeline.add(kind, event, { text: "", messageId: data.messageId, isComplete: false });
-    timeline.index(timeline.texts, id, item);
-  }
-  item.text += data.delta;
-  timeline.grow(item);
+/** A wait for a worker begins with an item, or ends. */
+function waits(story, event, item) {
+  const last = story.waits.at(-1);
+  if (last && last.until === null) last.until = event.ts;
+  if (item) story.waits.push({ from: event.ts, until: null, key: item.key });
 }
 
 /** A person's message is in another state. */
-function stated(timeline, id, state) {
-  const item = timeline.said.get(id);
+function stated(story, id, state) {
+  const item = story.said.get(id);
   if (!item) return;
   item.state = state;
-  timeline.touch(item);
+  story.touch(item);
 }
 
 /** The call that ended; its start may have been trimmed from the log. */
-function callOf(timeline, event, data) {
-  const known = timeline.calls.get(data.callId);
-  timeline.calls.delete(data.callId);
+function callOf(story, event, data) {
+  const known = story.calls.get(data.callId);
+  story.calls.delete(data.callId);
   return (
     known ??
-    timeline.add("tool", event, {
+    story.add("tool", event, {
       name: textOf(data.toolName),
       params: undefined,
       status: "running",
@@ -328,23 +332,25 @@ function newMember(data, event) {
 }
 
 /** The terminal event: parts that have not ended are interrupted, as in the folded state. */
-function end(timeline, event, fields) {
-  timeline.state = fields.state;
-  for (const item of timeline.calls.values()) {
+function end(story, event, fields) {
+  story.state = fields.state;
+  story.endedAt = event.ts;
+  waits(story, event, null);
+  for (const item of story.calls.values()) {
     if (item.status === "running") item.status = "interrupted";
-    timeline.touch(item);
+    story.touch(item);
   }
-  for (const member of timeline.team?.members.values() ?? [])
+  for (const member of story.team?.members.values() ?? [])
     if (member.status === "active") Object.assign(member, { status: "interrupted", endedAt: event.ts });
-  for (const item of timeline.phases.values()) {
+  for (const item of story.phases.values()) {
     if (item.status === "running") item.status = "interrupted";
-    timeline.touch(item);
+    story.touch(item);
   }
-  for (const item of timeline.children.values()) {
+  for (const item of story.children.values()) {
     if (item.status === "running") item.status = item.detached ? "detached" : "interrupted";
-    timeline.touch(item);
+    story.touch(item);
   }
-  if (timeline.team) timeline.touch(timeline.team);
-  for (const item of timeline.inputs.values()) timeline.touch(item);
-  timeline.add("end", event, { ...fields, at: event.ts, total: event.ts - (timeline.startedAt ?? event.ts) });
+  if (story.team) story.touch(story.team);
+  for (const item of story.inputs.values()) story.touch(item);
+  story.add("end", event, { ...fields, at: event.ts, total: event.ts - (story.startedAt ?? event.ts) });
 }

@@ -4,18 +4,20 @@ import { Keyed, h, setAttribute, setShare, setText } from "./dom.js";
 import { stateGlyph } from "./execution-header.js";
 import { STATES, age, isOver, moment, plural } from "./format.js";
 import { icon } from "./icons.js";
+import { Search, itemOf } from "./search.js";
 import { line, visible } from "./text.js";
 
 const VIEWS = [
   { id: "all", label: "All", test: () => true },
   { id: "active", label: "Active", test: (item) => !isOver(item.state) },
   { id: "waiting", label: "Needs you", test: (item) => item.state === "waiting_input" },
+  { id: "failed", label: "Failed", test: (item) => item.state === "failed", state: "failed" },
   { id: "over", label: "Ended", test: (item) => isOver(item.state) },
 ];
 const MAX_OLDER = 1_000;
 
 export class ExecutionList {
-  /** `page`: `{client, ticker}`. */
+  /** `page`: `{client, ticker, isReadOnly}`. */
   constructor(page) {
     this._client = page.client;
     this._executions = [];
@@ -33,12 +35,14 @@ export class ExecutionList {
     this._search = h("input", {
       type: "search",
       class: "search",
-      placeholder: "Filter",
-      "aria-label": "Filter executions",
+      placeholder: "Search",
+      "aria-label": "Search executions",
+      title: "Words of the task, result, error, agent or id",
       autocomplete: "off",
       spellcheck: "false",
-      oninput: () => this._draw(),
+      oninput: () => this._onSearch(),
     });
+    this._found = new Search(page.client, () => this._draw());
     this._more = h(
       "button",
       { type: "button", class: "button small quiet rows-edge", hidden: true, onclick: () => this._showOlder() },
@@ -51,7 +55,9 @@ export class ExecutionList {
         "div",
         { class: "side-head" },
         h("h2", {}, "Executions"),
-        h("a", { class: "button primary small", href: "#/new", title: "Start an execution (n)" }, icon("add"), "New"),
+        page.isReadOnly
+          ? null
+          : h("a", { class: "button primary small", href: "#/new", title: "Start an execution (n)" }, icon("add"), "New"),
       ),
       h(
         "div",
@@ -127,13 +133,19 @@ export class ExecutionList {
 
   _choose(view) {
     this._view = view;
+    if (view.state) void this._load(view.state);
+    this._found.look(this._search.value.trim(), view.state);
     for (const [each, { button }] of this._counts) setAttribute(button, "aria-pressed", String(each === view));
     this._draw();
   }
 
   _all() {
-    const known = new Set(this._executions.map((item) => item.executionId));
-    return [...this._executions, ...this._older.filter((item) => !known.has(item.executionId))];
+    return merged(this._executions, this._older);
+  }
+
+  _onSearch() {
+    this._found.look(this._search.value.trim(), this._view.state);
+    this._draw();
   }
 
   _draw() {
@@ -143,10 +155,16 @@ export class ExecutionList {
       setText(count, number ? String(number) : "");
     }
     const words = this._search.value.trim().toLowerCase();
-    const shown = all.filter((item) => this._view.test(item) && matches(item, words));
+    const found = words ? this._found.executions : [];
+    const listed = merged(all, found);
+    const isFound = new Set(found.map((item) => item.executionId));
+    const shown = listed.filter(
+      (item) => this._view.test(item) && (isFound.has(item.executionId) || matches(item, words)),
+    );
     this._keyed.show(shown);
     this.select(this._current);
-    this._more.hidden = !this._isLoaded || this._isAllShown || all.length < 50 || this._older.length >= MAX_OLDER;
+    const hasMore = words ? this._found.hasMore : !this._isAllShown && all.length >= 50 && this._older.length < MAX_OLDER;
+    this._more.hidden = !this._isLoaded || !hasMore;
     this._showEmpty(all, shown);
     this._tick(Date.now());
   }
@@ -159,6 +177,9 @@ export class ExecutionList {
         h("p", {}, `The list could not be loaded: ${line(this._error.detail || this._error.message, 200)}`),
       );
     else if (!this._isLoaded) this._empty.replaceChildren(h("p", { class: "muted" }, "Loading…"));
+    else if (this._found.isBusy) this._empty.replaceChildren(h("p", { class: "muted" }, "Searching…"));
+    else if (this._found.error)
+      this._empty.replaceChildren(h("p", {}, `The search failed: ${line(this._found.error, 200)}`));
     else if (all.length) this._empty.replaceChildren(h("p", { class: "muted" }, "No execution matches."));
     else
       this._empty.replaceChildren(
@@ -167,18 +188,29 @@ export class ExecutionList {
       );
   }
 
+  /** The newest in a state: there may be none among those that are in the list. */
+  async _load(state) {
+    const { executions } = await this._client.executions({ state, limit: 100 }).catch(() => ({ executions: [] }));
+    const known = new Set(this._older.map((item) => item.executionId));
+    this._addOlder(executions.filter((item) => !known.has(item.executionId)));
+    this._draw();
+  }
+
+  _addOlder(executions) {
+    this._older.push(...executions.map(itemOf));
+  }
+
   async _showOlder() {
     this._more.disabled = true;
     try {
+      if (this._search.value.trim()) return await this._found.more();
       this._cursor ??=
         (await this._client.executions({ limit: Math.max(1, Math.min(200, this._executions.length)) })).nextCursor ??
         null;
       const page = this._cursor
         ? await this._client.executions({ limit: 100, cursor: this._cursor })
         : { executions: [] };
-      this._older.push(
-        ...page.executions.map((summary) => ({ ...summary, progress: null, activity: null, openInputs: [] })),
-      );
+      this._addOlder(page.executions);
       this._cursor = page.nextCursor ?? null;
       this._isAllShown = this._cursor === null;
     } finally {
@@ -190,6 +222,13 @@ export class ExecutionList {
   _tick(now) {
     for (const entry of this._keyed.views()) entry.tick(now);
   }
+}
+
+/** The first, then those of the second that are not among them, newest first. */
+function merged(first, second) {
+  const more = new Map(second.map((each) => [each.executionId, each]));
+  for (const { executionId } of first) more.delete(executionId);
+  return [...first, ...[...more.values()].sort((one, other) => other.createdAt - one.createdAt)];
 }
 
 function matches(item, words) {

@@ -1,44 +1,40 @@
-/** The page of one execution: rows from its timeline, the rest from the client's folded state. */
+/** The page of one execution: its events in three views, the rest from the client's folded state. */
 
 import { Fold } from "/client/fold.js";
 import { ExecutionTree } from "/client/tree.js";
 import { Actions } from "./actions.js";
+import { attemptsPath } from "./compare-page.js";
 import { Banner } from "./connection-status.js";
 import { streamCommand } from "./curl.js";
 import { Details } from "./details.js";
 import { menu } from "./dialog.js";
-import { h, setAttribute, setText } from "./dom.js";
+import { h, setAttribute } from "./dom.js";
+import { EventViews } from "./event-views.js";
 import { ExecutionHeader, isBegun } from "./execution-header.js";
-import { Filter } from "./filter.js";
-import { STATES, isOver, plural, whole } from "./format.js";
+import { STATES, isOver } from "./format.js";
 import { icon } from "./icons.js";
 import { OpenInputs } from "./inputs.js";
 import { MessageLine } from "./message-line.js";
-import { EventRing, rawRow, wordsOf as rawWordsOf } from "./raw-events.js";
-import { rowView } from "./rows.js";
+import { openShareDialog } from "./share-dialog.js";
+import { Summary } from "./summary.js";
 import { line } from "./text.js";
 import { Clock } from "./ticker.js";
-import { Timeline, wordsOf } from "./timeline.js";
-import { VirtualList } from "./virtual-list.js";
+import { VIEWS } from "./toolbar.js";
 
 /** The state before the first event. */
 const EMPTY_STATE = new Fold().state();
 
 export class ExecutionPage {
-  /** `page`: `{client, mode, ticker, announce(text), notify(text), back()}`. */
-  constructor(page, executionId) {
+  /** `page`: `{client, mode, ticker, announce(text), notify(text), back(), go(path), isReadOnly, isShared}`; `query`: of
+   * the address. `isReadOnly`: its person may change nothing; `isShared`: and see nothing but this. */
+  constructor(page, executionId, query = new URLSearchParams()) {
     this._page = page;
     this._id = executionId;
     this._actions = new Actions(page, executionId);
     this._clock = new Clock();
-    this._timeline = new Timeline();
-    this._ring = new EventRing();
-    this._opened = new Set();
-    this._isPaused = false;
-    this._isRaw = false;
-    this._words = new WeakMap();
+    this._request = null;
     this._announced = { status: null, phase: null };
-    this._build();
+    this._build(VIEWS.some(([view]) => view === query.get("view")) ? query.get("view") : "story");
     this._watch = page.client.watch(executionId, {
       mode: page.mode,
       compact: true,
@@ -52,10 +48,10 @@ export class ExecutionPage {
 
   end() {
     for (const end of this._ends) end();
+    this._isEnded = true;
     this._tree?.close();
     this._watch.close();
-    this._rows.end();
-    this._rawRows.end();
+    this._events.end();
   }
 
   focus() {
@@ -65,31 +61,20 @@ export class ExecutionPage {
   // --- actions of keys ---
 
   focusFilter() {
-    this._filter.focus();
+    this._events.focusFilter();
   }
 
-  togglePause() {
-    this._isPaused = !this._isPaused;
-    this._pauseButton.replaceChildren(
-      icon(this._isPaused ? "play" : "pause"),
-      h("span", {}, this._isPaused ? "Resume" : "Pause"),
-    );
-    setAttribute(this._pauseButton, "aria-pressed", String(this._isPaused));
-    this._page.announce(this._isPaused ? "Paused. New events are received, but not shown." : "Resumed");
-    this._pausedAt = this._timeline.count;
-    this._draw();
+  toggleFreeze() {
+    this._events.toggleFreeze();
   }
 
-  toggleRaw() {
-    this._isRaw = !this._isRaw;
-    for (const [tab, isRaw] of this._tabs) setAttribute(tab, "aria-pressed", String(isRaw === this._isRaw));
-    this._rows.node.hidden = this._isRaw;
-    this._rawRows.node.hidden = !this._isRaw;
-    this._draw(true);
+  /** A view, or the story if it is shown already. */
+  toggleView(view) {
+    this._events.show(this._events.view === view ? "story" : view);
   }
 
   follow() {
-    (this._isRaw ? this._rawRows : this._rows).follow();
+    this._events.follow();
   }
 
   answer() {
@@ -102,20 +87,57 @@ export class ExecutionPage {
 
   // --- the page ---
 
-  _build() {
-    const { page: _, _id: id } = this;
-    this._pauseButton = h(
-      "button",
-      {
-        type: "button",
-        class: "button pause",
-        "aria-pressed": "false",
-        title: "Pause the page (p)",
-        onclick: () => this.togglePause(),
+  _build(view) {
+    const id = this._id;
+    this._head = new ExecutionHeader(id, this._clock, this._headActions(), () => this._page.back());
+    this._banner = new Banner(this._page.announce);
+    this._summary = new Summary();
+    this._events = new EventViews({
+      clock: this._clock,
+      head: this._summary.node,
+      announce: this._page.announce,
+      view,
+      onView: (chosen) => this._keepView(chosen),
+      context: {
+        isNews: (item) => item.at >= (this._openedAt ?? Date.now()) - 1_000,
+        comparePath: (one, other) => (this._page.isShared ? null : attemptsPath(id, one, other)),
+        stack: async () => (await this._page.client.execution(id)).error?.stack ?? null,
       },
-      icon("pause"),
-      h("span", {}, "Pause"),
+    });
+    this._inputs = new OpenInputs(
+      (inputId, value) => this._page.client.answer(id, inputId, value),
+      (inputId) => this._page.client.decline(id, inputId),
+      this._clock,
     );
+    this._inputs.node.classList.toggle("read-only", Boolean(this._page.isReadOnly)); // the answer is somebody else's
+    this._messages = new MessageLine(this._page, id);
+    this._details = new Details(id, {
+      onCopy: () => this._actions.copy(id, "Id copied"),
+      onArtifact: (artifact) => this._events.showArtifact(artifact),
+      onInput: () => this._events.toTop(),
+    });
+    this.node = h(
+      "article",
+      { class: "execution-page" },
+      this._head.node,
+      this._banner.node,
+      h(
+        "div",
+        { class: "execution-body" },
+        h(
+          "div",
+          { class: "execution-column" },
+          this._events.nodes,
+          this._inputs.node,
+          this._page.isReadOnly ? null : this._messages.node,
+        ),
+        this._details.node,
+      ),
+    );
+  }
+
+  _headActions() {
+    const id = this._id;
     this._cancelButton = h(
       "button",
       {
@@ -126,6 +148,12 @@ export class ExecutionPage {
       },
       icon("stop"),
       h("span", {}, "Cancel"),
+    );
+    this._againLink = h(
+      "a",
+      { class: "button", href: `#/new?from=${id}`, title: "Start it again, with the same input or another" },
+      icon("again"),
+      h("span", {}, "Run again"),
     );
     this._railButton = h(
       "button",
@@ -138,218 +166,102 @@ export class ExecutionPage {
       },
       icon("panel"),
     );
-    const more = menu("More", [
-      ["Copy as curl", "terminal", () => this._actions.copy(streamCommand(id), "Command copied")],
-      ["Copy the id", "copy", () => this._actions.copy(id, "Id copied")],
-      ["Export as NDJSON", "download", () => this._actions.exportLog()],
-    ]);
-    this._head = new ExecutionHeader(
-      id,
-      this._clock,
-      [this._pauseButton, this._cancelButton, this._railButton, more],
-      () => this._page.back(),
+    const { client, isReadOnly, isShared } = this._page;
+    const more = menu(
+      "More",
+      [
+        isReadOnly ? null : ["Share…", "share", () => openShareDialog(this._page.client, id)],
+        isShared ? null : ["Copy link", "link", () => this._actions.copy(location.href, "Link copied")],
+        ["Copy the id", "copy", () => this._actions.copy(id, "Id copied")],
+        isShared ? null : ["Copy as curl", "terminal", () => this._actions.copy(streamCommand(client, id), "Command copied")],
+        isReadOnly ? null : ["Run again…", "again", () => this._page.go(`/new?from=${id}`)],
+        isShared ? null : ["Compare with…", "columns", () => this._page.go(`/compare/${id}`)],
+        ["Export as NDJSON", "download", () => this._actions.exportLog()],
+        ["Print", "document", () => print()],
+      ].filter((action) => action !== null),
     );
-    this._banner = new Banner(this._page.announce);
-    this._filter = new Filter(() => this._draw(true));
-    this._rows = new VirtualList((item) => rowView(item, this._rowContext()), {
-      label: "Timeline",
-      empty: "No events yet.",
-    });
-    this._rawRows = new VirtualList((item) => rawRow(item), {
-      label: "Raw events",
-      empty: "No events.",
-      className: "raw-rows",
-    });
-    this._rawRows.node.hidden = true;
-    this._inputs = new OpenInputs(
-      (inputId, value) => this._page.client.answer(id, inputId, value),
-      (inputId) => this._page.client.decline(id, inputId),
-      this._clock,
-    );
-    this._messages = new MessageLine(this._page, id);
-    this._details = new Details(id, {
-      onCopy: () => this._actions.copy(id, "Id copied"),
-      onArtifact: (artifact) => this._showArtifact(artifact),
-    });
-    this._paused = h("p", { class: "paused", hidden: true });
-    this.node = h(
-      "article",
-      { class: "execution-page" },
-      this._head.node,
-      this._banner.node,
-      h(
-        "div",
-        { class: "execution-body" },
-        h(
-          "div",
-          { class: "execution-column" },
-          this._toolbar(),
-          this._filter.row,
-          this._rows.node,
-          this._rawRows.node,
-          this._paused,
-          this._inputs.node,
-          this._messages.node,
-        ),
-        this._details.node,
-      ),
-    );
+    return isReadOnly ? [this._railButton, more] : [this._againLink, this._cancelButton, this._railButton, more];
   }
 
-  _toolbar() {
-    const tab = (label, isRaw) =>
-      h(
-        "button",
-        {
-          type: "button",
-          class: "tab",
-          "aria-pressed": String(isRaw === this._isRaw),
-          onclick: () => isRaw !== this._isRaw && this.toggleRaw(),
-        },
-        label,
-      );
-    this._rawCount = h("span", { class: "count numbers" });
-    this._tabs = [
-      [tab("Timeline", false), false],
-      [tab("Raw events", true), true],
-    ];
-    this._tabs[1][0].append(this._rawCount);
-    return h(
-      "div",
-      { class: "toolbar" },
-      h(
-        "div",
-        { class: "tabs", role: "group", "aria-label": "View" },
-        this._tabs.map(([node]) => node),
-      ),
-      this._filter.box,
-    );
-  }
-
-  _rowContext() {
-    return {
-      clock: this._clock,
-      startedAt: () => this._timeline.startedAt,
-      isEnded: () => this._timeline.state !== null,
-      isOpen: (attempt) => this._opened.has(attempt),
-      toggleAttempt: (attempt) => {
-        if (!this._opened.delete(attempt)) this._opened.add(attempt);
-        this._draw(true);
-      },
-      stack: async () => (await this._page.client.execution(this._id)).error?.stack ?? null,
-    };
+  /** In the address, without another entry in the history: a copied link and a reload show the same. */
+  _keepView(view) {
+    if (this._page.isShared) return;
+    history.replaceState(null, "", `${this._page.base ?? "#"}/x/${this._id}${view === "story" ? "" : `?view=${view}`}`);
   }
 
   // --- events ---
 
   _take(event, size) {
     this._clock.observe(event.ts);
-    this._timeline.apply(event, size);
-    this._ring.add(event, size);
+    this._events.take(event, size);
   }
 
   /** After a reset other than by trimming, another history starts from its beginning. */
   _obey({ type, data }) {
     if (type !== "stream:reset" || data.reason === "trimmed") return;
-    this._timeline = new Timeline();
-    this._ring = new EventRing();
-    this._pausedAt = 0;
-    this._draw(true);
+    this._events.restart();
+    this._draw();
   }
 
   /** Watch the children, once there are some: their logs have what they do between their beginning and their end. */
   _followChildren() {
-    if (this._tree || !this._timeline.children.size) return;
+    if (this._tree || this._page.isShared || !this._events.story.children.size) return;
     this._tree = new ExecutionTree(this._page.client, this._id, { mode: this._page.mode });
     this._ends.push(
       this._tree.subscribe(() => {
         const { tree } = this._tree.getSnapshot();
-        if (tree && this._timeline.followTree(tree)) this._draw();
+        if (tree && this._events.story.followTree(tree)) this._draw();
       }),
     );
     this._tree.start();
   }
 
-  /** At most once per frame. `isOther`: another filter or view. */
-  _draw(isOther = false) {
+  /** What the execution was started with; an older edge cannot tell. */
+  async _loadRequest() {
+    this._asked = true;
+    this._request = await this._page.client.acceptedRequest(this._id).catch(() => null);
+    if (!this._isEnded) this._draw();
+  }
+
+  // --- drawing ---
+
+  /** Once per frame at most. */
+  _draw() {
     const { state: known, status } = this._watch.getSnapshot();
     const state = known ?? EMPTY_STATE;
+    const now = this._clock.now();
     this._state = state;
     this._status = status;
+    this._openedAt ??= status.connectedAt;
+    if (isBegun(state) && !this._asked) void this._loadRequest();
     this._head.show(state);
     this._banner.show(status, Date.now());
-    this._details.show(state, status, this._ring.count);
+    this._showDetails(now);
+    this._summary.show(state, this._request);
     this._inputs.show(state.openInputs);
-    this._messages.show(state);
-    const isUnderWay = isBegun(state) && !isOver(state.status);
-    this._cancelButton.hidden = !isUnderWay;
-    this._pauseButton.hidden = !isUnderWay && !this._isPaused;
+    if (!this._page.isReadOnly) this._messages.show(state);
+    const isRunning = isBegun(state) && !isOver(state.status);
+    this._cancelButton.hidden = !isRunning;
+    this._againLink.hidden = !isOver(state.status);
     this.node.classList.toggle("is-missing", !isBegun(state) && status.phase === "failed");
-    setText(this._rawCount, this._ring.count ? whole(this._ring.count) : "");
     this._followChildren();
-    this._drawRows(isOther);
+    const isSettled = status.phase !== "replaying" && status.phase !== "connecting";
+    this._events.draw(now, { isRunning, openedAt: this._openedAt, isSettled });
     if (known !== null) this._announce(state);
   }
 
-  _drawRows(isOther) {
-    this._paused.hidden = !this._isPaused;
-    if (this._isPaused)
-      setText(this._paused, `Paused. ${plural(this._timeline.count - this._pausedAt, "new event")} since.`);
-    if (this._isPaused && !isOther) return;
-    const changed = this._timeline.takeChanges();
-    for (const item of changed) this._words.delete(item);
-    if (this._isRaw) this._rawRows.show(this._rawItems(), undefined, isOther);
-    else this._rows.show(this._items(), (item) => changed.has(item), isOther);
-    if (this._isRaw && changed.size) this._stale = true;
-    else if (this._stale) this._refresh();
-    this._beginAtStart();
-  }
-
-  /** Update rows that changed while the raw events were shown. */
-  _refresh() {
-    this._stale = false;
-    this._rows.show(this._items(), () => true);
-  }
-
-  /** An execution that was over when it was opened is shown from its beginning. */
-  _beginAtStart() {
-    if (
-      this._isPlaced ||
-      !this._timeline.items.length ||
-      this._status.phase === "replaying" ||
-      this._status.phase === "connecting"
-    )
-      return;
-    this._isPlaced = true;
-    const opened = this._status.connectedAt ?? Date.now();
-    if (this._timeline.state && this._state.endedAt && this._state.endedAt < opened - 1_000) this._rows.readFromStart();
-  }
-
-  _items() {
-    const { items } = this._timeline;
-    if (!this._filter.isOn && !items.some((item) => item.isVoid)) return items;
-    return items.filter(
-      (item) =>
-        (!item.isVoid || this._opened.has(item.attempt)) &&
-        this._filter.passesItem(item, (each) => this._wordsOf(each)),
-    );
-  }
-
-  _rawItems() {
-    if (!this._filter.isOn) return this._ring.items;
-    return this._ring.items.filter((item) => this._filter.passesEvent(item.event.type, () => rawWordsOf(item)));
-  }
-
-  _wordsOf(item) {
-    if (!this._words.has(item)) this._words.set(item, wordsOf(item));
-    return this._words.get(item);
+  _showDetails(now) {
+    const { _state: state, _status: status, _request: request } = this;
+    const { story, ring } = this._events;
+    this._details.show({ state, status, request, waits: story.waits, events: ring.count, now });
   }
 
   _tick(now) {
     this._head.tick();
     this._inputs.tick();
-    this._rows.tick();
+    this._events.tick(this._clock.now());
     this._banner.show(this._status, now);
+    if (!isOver(this._state.status)) this._showDetails(this._clock.now());
   }
 
   /** To the live region: states, inputs and phases only. */
@@ -364,16 +276,8 @@ export class ExecutionPage {
     else if (phase !== before.phase && phase) this._page.announce(`Phase ${line(phase, 80)}`);
   }
 
-  // --- actions ---
-
   _toggleRail() {
     const isOpen = this.node.classList.toggle("has-rail");
     setAttribute(this._railButton, "aria-expanded", String(isOpen));
-  }
-
-  _showArtifact(artifactId) {
-    if (this._isRaw) this.toggleRaw();
-    const item = this._timeline.items.findLast((each) => each.kind === "artifact" && each.artifactId === artifactId);
-    if (item) this._rows.reveal(item.key);
   }
 }

@@ -3,8 +3,9 @@
 import { h, setAttribute } from "./dom.js";
 import { icon } from "./icons.js";
 
-/** Groups of types: kinds of items in the timeline, event types in the raw view. */
+/** Groups of types: kinds of items in the story (or `test`), event types in the raw view. */
 const FAMILIES = [
+  { id: "failed", label: "Failed", test: hasFailed, types: /^(tool:error|execution:error|sandbox:violation)$/ },
   { id: "thinking", label: "Thinking", kinds: ["thought"], types: /^thinking/ },
   { id: "tools", label: "Tools", kinds: ["tool"], types: /^tool:/ },
   { id: "text", label: "Text", kinds: ["text"], types: /^message:/ },
@@ -18,6 +19,13 @@ const FAMILIES = [
     types: /^(?!thinking|tool:|message:|specialist:|synthesis|child:|partial:|artifact|input:|user:)/,
   },
 ];
+
+/** A call, a child, a step of a specialist or the execution that failed, or a note of something bad. */
+function hasFailed(item) {
+  const { status, state, tone, members } = item;
+  if (members) return [...members.values()].some(({ steps }) => steps.some(hasFailed));
+  return status === "error" || status === "failed" || state === "failed" || tone === "bad";
+}
 
 export class Filter {
   /** `onChange()` is called when the filter has changed. */
@@ -75,9 +83,10 @@ export class Filter {
     this._typed();
   }
 
-  /** Whether a timeline item passes; `wordsOf(item)` is called only with a filter by words. */
+  /** Whether a story item passes; `wordsOf(item)` is called only with a filter by words. */
   passesItem(item, wordsOf) {
-    if (this._families.size && !this._some((family) => family.kinds.includes(item.kind))) return false;
+    if (this._families.size && !this._some((family) => family.test?.(item) ?? family.kinds.includes(item.kind)))
+      return false;
     return !this._words || wordsOf(item).includes(this._words);
   }
 

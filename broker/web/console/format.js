@@ -3,12 +3,19 @@
 const NUMBER = new Intl.NumberFormat("en");
 const MONEY = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const EXACT = new Intl.DateTimeFormat("en-GB", {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  fractionalSecondDigits: 3,
+});
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 export const whole = (value) => NUMBER.format(value);
 export const compact = (value) => (value < 10_000 ? NUMBER.format(Math.round(value)) : COMPACT.format(value));
 export const clock = (ms) => CLOCK.format(ms);
+export const exactClock = (ms) => EXACT.format(ms);
 export const moment = (ms) => MOMENT.format(ms);
 
 /** `0.4 ms`, `38 ms`, `1.2 s`, `47 s`, `3 min 20 s`, `2 h 5 min`: two significant parts at most. */
@@ -47,8 +54,9 @@ export function age(ms) {
   return `${Math.round(seconds / 86_400)} d`;
 }
 
-/** Minutes and seconds since the beginning, for a column of times: `0:07`, `12:40`, `1:02:03`. */
+/** The time since the beginning, for a column of times: `0.4 s`, `12.0 s`, `1:40`, `1:02:03`. */
 export function offset(ms) {
+  if (ms < 59_950) return `${Math.max(0, ms / 1000).toFixed(1)} s`;
   const seconds = Math.max(0, Math.floor(ms / 1000));
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
   const tail = `${String(seconds % 60).padStart(2, "0")}`;

@@ -3,8 +3,9 @@
 import { Keyed, h, setText } from "./dom.js";
 import { duration, running } from "./format.js";
 import { icon } from "./icons.js";
+import { MarkdownView } from "./markdown-view.js";
 import { FieldError, objectFields } from "./schema-form.js";
-import { block, line, visible } from "./text.js";
+import { line, visible } from "./text.js";
 
 /** More options, or longer ones, are shown as a list instead of buttons. */
 const MAX_BUTTONS = 4;
@@ -55,7 +56,7 @@ class InputCard {
         "div",
         { class: "question-head" },
         icon("question"),
-        h("div", { id, class: "question-prompt" }, block(input.prompt, { most: 1_200 })),
+        h("div", { id, class: "question-prompt" }, prose(input.prompt)),
         this._expiry,
       ),
       form,
@@ -115,6 +116,12 @@ class InputCard {
     setText(this._status, visible(text));
     this._status.classList.toggle("bad", isBad);
   }
+}
+
+function prose(text) {
+  const view = new MarkdownView();
+  view.update(String(text));
+  return view.node;
 }
 
 function refusal(error) {

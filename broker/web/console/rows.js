@@ -1,8 +1,8 @@
-/** The rows of the timeline: a view for each kind of item. */
+/** The rows of the story: a view for each kind of item. */
 
 import { artifactContent } from "./artifacts.js";
 import { h, setAttribute, setText } from "./dom.js";
-import { STATES, clock as clockTime, duration, offset, plural, whole } from "./format.js";
+import { STATES, duration, exactClock, offset, plural, whole } from "./format.js";
 import { icon } from "./icons.js";
 import { summary, summaryNodes, valueView } from "./json-view.js";
 import { MarkdownView } from "./markdown-view.js";
@@ -11,17 +11,15 @@ import { Growing, block, line, isolated, visible } from "./text.js";
 import { ToolRow } from "./tool-row.js";
 
 /**
- * Views for items. `context`: `{clock, startedAt(), isEnded(), toggleAttempt(attempt), isOpen(attempt), stack()}`;
- * `stack()` resolves to the stack trace, or null if there is none or the token has no access to it.
+ * Views for items. `context`: `{clock, startedAt(), isEnded(), isNews(item), toggleAttempt(attempt), isOpen(attempt),
+ * toTop(), comparePath(one, other), stack()}`; `isNews`: it came while the page was open; `toTop` shows the input and the
+ * result; `comparePath`: the address that compares two attempts, or null; `stack()` resolves to the stack trace, or null
+ * if there is none or the token has no access to it.
  */
 export function rowView(item, context) {
   const inner = (VIEWS[item.kind] ?? unknown)(item, context);
   const elapsed = offset(item.at - (context.startedAt() ?? item.at));
-  const time = h(
-    "time",
-    { class: `row-time ${item.isNewSecond ? "" : "is-same"}`, title: clockTime(item.at) },
-    elapsed,
-  );
+  const time = h("time", { class: `row-time ${item.isNewTime ? "" : "is-same"}`, title: exactClock(item.at) }, elapsed);
   const node = h(
     "li",
     { class: `row row-${item.kind}`, "data-seq": item.seq },
@@ -162,7 +160,9 @@ const VIEWS = {
   input(item, { isEnded }) {
     const answer = h("p", { class: "answer" });
     const glyph = rowIcon("question");
-    const prompt = block(item.prompt, { className: "prompt" });
+    const prose = new MarkdownView();
+    prose.update(item.prompt);
+    const prompt = h("div", { class: "prompt" }, prose.node);
     const view = {
       icon: glyph,
       node: h("div", { class: "asked" }, prompt, answer),
@@ -254,7 +254,7 @@ const VIEWS = {
     return { icon: null, node: h("div", { class: "call" }, rowIcon("spark"), button, detail) };
   },
 
-  attempt(item, { toggleAttempt, isOpen }) {
+  attempt(item, { toggleAttempt, isOpen, comparePath }) {
     const button = h("button", { type: "button", class: "link-button" });
     const show = () => setText(button, `${isOpen(item.lost) ? "Hide" : "Show"} its ${plural(item.count, "step")}`);
     button.addEventListener("click", () => {
@@ -268,11 +268,14 @@ const VIEWS = {
       h("strong", {}, `Attempt ${item.lost} was lost.`),
       ` Its results are void; attempt ${item.next} starts again.`,
     );
-    return { icon: rowIcon("history", "warn"), node: h("div", { class: "note warn" }, text, item.count > 0 && button) };
+    const path = comparePath(item.lost, item.next);
+    const link = path && h("a", { class: "link", href: path }, `Compare it with attempt ${item.next}`);
+    const actions = h("p", {}, item.count > 0 && button, item.count > 0 && path && " · ", link);
+    return { icon: rowIcon("history", "warn"), node: h("div", { class: "note warn" }, text, actions) };
   },
 
-  end(item, { stack }) {
-    return { icon: endIcon(item.state), node: ENDS[item.state](item, stack) };
+  end(item, context) {
+    return { icon: endIcon(item.state), node: ENDS[item.state](item, context) };
   },
 };
 
@@ -313,17 +316,18 @@ const endIcon = (state) =>
   ];
 
 const ENDS = {
-  completed(item) {
+  completed(item, { isNews, toTop }) {
     const hasResult = item.result !== null && item.result !== undefined;
+    const above = () => h("button", { type: "button", class: "link-button", onclick: toTop }, "Show the result");
     return h(
       "div",
       { class: "end good" },
       endTitle(`Completed in ${duration(item.duration)}`),
-      hasResult && valueView(item.result),
+      hasResult && (isNews(item) ? valueView(item.result) : above()),
     );
   },
 
-  failed(item, stack) {
+  failed(item, { stack }) {
     const code = item.code && h("code", { class: "code-tag" }, isolated(line(item.code, 80)));
     return h(
       "div",

@@ -22,7 +22,8 @@ export class FieldError extends Error {
   }
 }
 
-/** `{node, read()}`: `read` returns the object without empty fields, or throws `FieldError`. */
+/** `{node, read(), fill(values)}`: `read` returns the object without empty fields, or throws `FieldError`; `fill` returns
+ * those values for which there is no field. */
 export function objectFields(schema, root = schema, depth = 0) {
   const required = new Set(Array.isArray(schema?.required) ? schema.required : []);
   const names = Object.keys(schema?.properties ?? {}).slice(0, MAX_FIELDS);
@@ -40,8 +41,27 @@ export function objectFields(schema, root = schema, depth = 0) {
       const values = fields.map(([name, made]) => [name, made.read()]).filter(([, value]) => value !== undefined);
       return Object.fromEntries(values);
     },
+    fill(values) {
+      const left = { ...values };
+      for (const [name, made] of fields) if (name in left && made.fill(left[name])) delete left[name];
+      return left;
+    },
   };
 }
+
+/** Set a control to a value, if that gives the value back; whether it did. */
+function filled(made, value) {
+  made.set(value);
+  try {
+    if (isSame(made.read(), value)) return true;
+  } catch (error) {
+    if (!(error instanceof FieldError)) throw error;
+  }
+  made.set(undefined);
+  return false;
+}
+
+const isSame = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 /** Resolve a reference within the schema, and an optional type (anyOf with null). */
 function resolve(schema, root, hops = 0) {
@@ -67,7 +87,8 @@ function lookUp(reference, root) {
 function field(name, schema, isRequired, root, depth) {
   if (schema.type === "object" && schema.properties && depth < MAX_DEPTH) return group(name, schema, root, depth);
   const made = control(schema, isRequired, root);
-  if (made.isBare) return { ...made, node: bare(name, schema, made) };
+  const fill = (value) => filled(made, value);
+  if (made.isBare) return { read: made.read, fill, node: bare(name, schema, made) };
   const id = nextId();
   const hint = description(schema);
   made.input.id = id;
@@ -80,6 +101,7 @@ function field(name, schema, isRequired, root, depth) {
     !isRequired && h("span", { class: "optional" }, "optional"),
   );
   return {
+    fill,
     read: () => checked(made, name, isRequired),
     node: h(
       "div",
@@ -109,6 +131,11 @@ function group(name, schema, root, depth) {
       const value = inner.read();
       return Object.keys(value).length ? value : undefined;
     },
+    /** All of an object or nothing of it. */
+    fill(value) {
+      if (value === null || typeof value !== "object" || Array.isArray(value)) return false;
+      return Object.keys(inner.fill(value)).length === 0;
+    },
   };
 }
 
@@ -132,7 +159,8 @@ function bare(name, schema, made) {
   );
 }
 
-/** The control for one value: `{input, read, isBare?, isRow?}`; `read` gives undefined for nothing. */
+/** The control for one value: `{input, read, set, isBare?, isRow?}`; `read` gives undefined for nothing, and `set` takes
+ * it. */
 function control(schema, isRequired, root) {
   if (schema.const !== undefined) return constant(schema.const);
   if (isChoice(schema.enum)) return select(schema, isRequired);
@@ -147,7 +175,7 @@ const isChoice = (values) => Array.isArray(values) && values.length > 0 && value
 
 function constant(value) {
   const input = h("input", { type: "text", readonly: true, value: String(value) });
-  return { input, read: () => value };
+  return { input, read: () => value, set() {} };
 }
 
 function select(schema, isRequired) {
@@ -160,12 +188,19 @@ function select(schema, isRequired) {
       h("option", { value: index, selected: value === schema.default }, visible(line(value, 120))),
     ),
   );
-  return { input, read: () => (input.value === "" ? undefined : schema.enum[Number(input.value)]) };
+  const set = (value) => {
+    const index = schema.enum.findIndex((each) => isSame(each, value));
+    input.value = index < 0 ? "" : String(index);
+  };
+  return { input, set, read: () => (input.value === "" ? undefined : schema.enum[Number(input.value)]) };
 }
 
 function box(schema) {
   const input = h("input", { type: "checkbox", checked: schema.default === true });
-  return { input, isBare: true, read: () => input.checked };
+  const set = (value) => {
+    input.checked = value === true;
+  };
+  return { input, isBare: true, set, read: () => input.checked };
 }
 
 function number(schema) {
@@ -180,12 +215,17 @@ function number(schema) {
   });
   return {
     input,
+    set: (value) => setValue(input, typeof value === "number" ? value : ""),
     read() {
       if (input.value.trim() === "" && !input.validity.badInput) return undefined;
       if (!input.validity.valid) throw new FieldError(input.validationMessage, input);
       return Number(input.value);
     },
   };
+}
+
+function setValue(input, value) {
+  input.value = value ?? "";
 }
 
 const INPUT_TYPES = { email: "email", date: "date", "date-time": "datetime-local", uri: "url" };
@@ -197,12 +237,19 @@ function string(schema) {
   const input = isLong ? h("textarea", { rows: 4, ...limits }) : h("input", { type, ...limits });
   return {
     input,
+    set: (value) => setValue(input, typeof value === "string" ? toInput(value, type) : ""),
     read() {
       if (input.value === "") return undefined;
       if (!input.validity.valid) throw new FieldError(input.validationMessage, input);
       return type === "datetime-local" ? new Date(input.value).toISOString() : input.value;
     },
   };
+}
+
+/** A moment in the form of its input: the local time. */
+function toInput(value, type) {
+  const ms = type === "datetime-local" ? Date.parse(value) : NaN;
+  return Number.isNaN(ms) ? value : new Date(ms - new Date(ms).getTimezoneOffset() * 60_000).toISOString().slice(0, 23);
 }
 
 function array(schema, root) {
@@ -221,13 +268,17 @@ function boxes(schema, values) {
     made.map(([value, node]) => h("label", { class: "box" }, node, h("span", {}, visible(line(value, 80))))),
   );
   const read = () => made.filter(([, node]) => node.checked).map(([value]) => value);
-  return { input, isBare: true, isRow: true, read: () => (read().length ? read() : undefined) };
+  const set = (value) => {
+    for (const [each, node] of made) node.checked = Array.isArray(value) && value.includes(each);
+  };
+  return { input, isBare: true, isRow: true, set, read: () => (read().length ? read() : undefined) };
 }
 
 function lines(schema) {
   const input = h("textarea", { rows: 3, placeholder: (schema.default ?? []).join?.("\n") || "one per line" });
   return {
     input,
+    set: (value) => setValue(input, Array.isArray(value) ? value.join("\n") : ""),
     read() {
       const found = input.value
         .split("\n")
@@ -243,6 +294,7 @@ function anything(schema) {
   const input = h("textarea", { rows: 3, class: "mono", placeholder: example, spellcheck: "false" });
   return {
     input,
+    set: (value) => setValue(input, value === undefined ? "" : JSON.stringify(value, null, 2)),
     read() {
       if (!input.value.trim()) return undefined;
       try {

@@ -5,16 +5,16 @@ import { openDialog } from "./dialog.js";
 import { h, setAttribute } from "./dom.js";
 import { icon, mark } from "./icons.js";
 import { showHelp } from "./keyboard.js";
-import { tokenForm } from "./session.js";
-import { isolated } from "./text.js";
+import { providerButton, tokenForm } from "./session.js";
+import { isolated, line } from "./text.js";
 
 const THEMES = ["system", "light", "dark"];
 const ICONS = { system: "theme", light: "sun", dark: "moon" };
 const NOTICE_MS = 3_500;
 
 export class Shell {
-  /** `side`: the node of the list; `who`: the user's name. */
-  constructor(side, liveRegion, { who, onSignOut }) {
+  /** `side`: the node of the list; `who`: the user's name; `bell`: the button for notifications. */
+  constructor(side, liveRegion, { who, bell, onSignOut }) {
     this.pill = new ConnectionPill();
     this._liveRegion = liveRegion;
     this._stage = h("main", { class: "stage", id: "stage", tabindex: "-1" });
@@ -29,7 +29,7 @@ export class Shell {
       "div",
       { class: "shell" },
       h("a", { class: "skip", href: "#stage", onclick: (event) => this._skip(event) }, "Skip to content"),
-      this._bar(who, onSignOut),
+      this._bar(who, bell, onSignOut),
       this._work,
       this._notices,
       liveRegion.node,
@@ -45,11 +45,24 @@ export class Shell {
       setAttribute(link, "aria-current", id === name || (id === "list" && name === "execution") ? "page" : null);
   }
 
+  /** Whose executions are shown, and the way back to one's own. */
+  sayWhose(user) {
+    this._work.before(
+      h(
+        "div",
+        { class: "session-bar", role: "status" },
+        h("span", {}, "Executions of ", h("strong", {}, line(user, 80))),
+        h("a", { class: "button small", href: "#/as/" }, "Back to mine"),
+      ),
+    );
+  }
+
   /** Ask for a newer token, and keep the page; resolves to a token that an edge accepts. */
-  askForToken(check) {
+  askForToken(check, provider = null) {
     return new Promise((resolve) => {
       const open = () =>
-        openDialog("Sign in again", (close) =>
+        openDialog("Sign in again", (close) => [
+          provider === null ? null : providerButton(provider),
           tokenForm({
             check,
             onDone: (token) => {
@@ -58,7 +71,7 @@ export class Shell {
               resolve(token);
             },
           }),
-        );
+        ]);
       const bar = h(
         "div",
         { class: "session-bar", role: "alert" },
@@ -89,7 +102,7 @@ export class Shell {
     this._liveRegion.say(`Theme: ${next}`);
   }
 
-  _bar(who, onSignOut) {
+  _bar(who, bell, onSignOut) {
     return h(
       "header",
       { class: "bar" },
@@ -103,6 +116,7 @@ export class Shell {
       h(
         "div",
         { class: "bar-actions" },
+        bell,
         this._theme,
         h(
           "button",

@@ -4,12 +4,14 @@
  * A tab sends `open` (once), `ack` for each `items`, `token` for each `ask`, `pong` for each `ping`, and `close`.
  * The worker sends `items`, `ask` and `ping`.
  *
+ * @import { ClientOptions } from "../api.js"
  * @import { StreamControl } from "../events.js"
  * @import { Status, Target } from "../stream.js"
  */
 /**
- * @typedef {{kind: "open", key: string, baseUrl: string, target: Target, cursor: string | null, isFromNow: boolean,
- *   token: string | null, lock: string | null}} Open `lock`: held by the tab as long as it lives
+ * @typedef {{kind: "open", key: string, baseUrl: string, as: ClientOptions["as"], target: Target,
+ *   cursor: string | null, isFromNow: boolean, token: string | null, lock: string | null}} Open
+ *   `lock`: held by the tab as long as it lives
  *
  * @typedef {Open
  *   | {kind: "ack", count: number, size: number}
@@ -31,6 +33,7 @@ export type Open = {
     kind: "open";
     key: string;
     baseUrl: string;
+    as: ClientOptions["as"];
     target: Target;
     cursor: string | null;
     isFromNow: boolean;
@@ -80,6 +83,7 @@ export type FromWorker = {
 } | {
     kind: "ping";
 };
+import type { ClientOptions } from "../api.js";
 import type { Target } from "../stream.js";
 import type { StreamControl } from "../events.js";
 import type { Status } from "../stream.js";

@@ -127,9 +127,10 @@ export class SharedConnection {
     port.onmessage = ({ data }) => port === this.#port && this.#take(data);
     this.#received = stamp();
     const { cursor, isFromNow } = this.#sequence;
-    const baseUrl = this.#client.url("/");
-    const key = JSON.stringify([identity, baseUrl, target.path, target.query.types, target.query.compact]);
-    this.#send({ kind: "open", key, baseUrl, target, cursor, isFromNow, token, lock });
+    const { as } = this.#client;
+    const baseUrl = this.#client.url("/", { user: null, org: null });
+    const key = JSON.stringify([identity, baseUrl, as, target.path, target.query.types, target.query.compact]);
+    this.#send({ kind: "open", key, baseUrl, as, target, cursor, isFromNow, token, lock });
   }
 
   #leave() {
@@ -237,7 +238,7 @@ function sharedWorker(given) {
   const url = given ?? (isUnbundled() ? new URL("../shared-worker.js", HERE) : undefined);
   if (url !== undefined) return new SharedWorker(trusted(url), options);
   // Bundlers find the worker by this one expression with literal options. The name contains `VERSION`.
-  return new SharedWorker(new URL("../shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.2.0" });
+  return new SharedWorker(new URL("../shared-worker.js", import.meta.url), { type: "module", name: "runcast 0.3.0" });
 }
 
 /** Whether this module is served as a file of its own, with the worker's script at its place, not as part of a bundle.

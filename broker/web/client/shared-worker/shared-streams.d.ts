@@ -1,4 +1,4 @@
-/** All shared streams of the worker, by key: user, edge, path, filter, and whether deltas are joined. */
+/** All shared streams of the worker, by key: user, edge, whose, path, filter, and whether deltas are joined. */
 export class SharedStreams {
     /** A tab has connected; its first message is `open`. @param {MessagePort} port */
     connect(port: MessagePort): void;

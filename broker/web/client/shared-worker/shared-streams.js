@@ -22,7 +22,7 @@ import { Tab } from "./tab.js";
 
 const MAX_TOKENS = 16;
 
-/** All shared streams of the worker, by key: user, edge, path, filter, and whether deltas are joined. */
+/** All shared streams of the worker, by key: user, edge, whose, path, filter, and whether deltas are joined. */
 export class SharedStreams {
   /** @type {Map<string, SharedStream>} */
   #streams = new Map();
@@ -88,7 +88,8 @@ export class SharedStream {
     this.#onOver = onOver;
     this.#token = open.token;
     this.#rememberToken(open.token);
-    this.#client = new RuncastClient({ baseUrl: open.baseUrl, token: ({ refresh }) => this.#currentToken(refresh) });
+    const { baseUrl, as } = open;
+    this.#client = new RuncastClient({ baseUrl, as, token: ({ refresh }) => this.#currentToken(refresh) });
     const isCompact = open.target.query.compact === "true";
     this.#recent = new RecentEvents(open.cursor ?? (open.isFromNow ? null : START), isCompact);
     this.#stream = this.newStream(open.cursor, open.isFromNow, {

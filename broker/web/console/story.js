@@ -1,28 +1,36 @@
 /**
- * The timeline of one execution: items made from its events, in order. Pure: no page, no clock.
+ * The story of one execution: items made from its events, in order. Pure: no page, no clock.
  *
- * The client's fold (`watch.getSnapshot().state`) has the current state. The timeline has the course: when each item
+ * The client's fold (`watch.getSnapshot().state`) has the current state. The story has the course: when each item
  * came, in which phase, and the items of lost attempts. Items change in place; `takeChanges` returns the changed ones.
  */
 
 import { handlerOf, textOf } from "./event-handlers.js";
+import { offset } from "./format.js";
 
 /** Limits of what is kept: items, their characters, and steps of one specialist. Beyond them the oldest are dropped. */
 const MAX_ITEMS = 12_000;
 const MAX_CHARACTERS = 48_000_000;
 const MAX_STEPS = 200;
 
-export class Timeline {
+export class Story {
   constructor() {
     this.items = [];
     this.dropped = 0;
     this.count = 0;
     this.attempt = 1;
+    /** When the attempts ended that others replaced, by their numbers. */
+    this.attemptEnds = new Map();
     this.startedAt = null;
     this.agent = null;
     this.state = null;
+    this.endedAt = null;
+    /** Waits for a worker: `{from, until, key}`, with the key of the item with which it began. */
+    this.waits = [];
     this._characters = 0;
-    this._second = null;
+    this._shownTime = null;
+    /** Rows of an agent besides texts and thoughts: a text that goes on after one is another row. */
+    this._breaks = new Map();
     this.changed = new Set();
     /** What people said to the agent, which belongs to no attempt. */
     this.said = new Map();
@@ -34,6 +42,7 @@ export class Timeline {
   apply(event, size = 0) {
     this.count += 1;
     this._size = size;
+    this._at = event.ts;
     this.startedAt ??= event.ts;
     const handler = handlerOf(event.type);
     handler?.call(this, event, event.data ?? {});
@@ -69,10 +78,14 @@ export class Timeline {
       phase: this.phase,
       attempt: this.attempt,
       isVoid: false,
-      isNewSecond: this._isNewSecond(event.ts),
+      until: event.ts,
+      isNewTime: this._isNewTime(event.ts),
       size: this._size,
       ...fields,
     };
+    const speaker = item.agent ?? "";
+    if (kind !== "text" && kind !== "thought") this._breaks.set(speaker, this.breaksOf(speaker) + 1);
+    item.breaks = this.breaksOf(speaker);
     const member = this._memberOf(event, item);
     if (member) this._addStep(member, item);
     else this._append(item);
@@ -80,12 +93,31 @@ export class Timeline {
     return item;
   }
 
-  /** Whether the item is the first of its second: only this one shows the time. */
-  _isNewSecond(ts) {
-    const second = Math.floor((ts - this.startedAt) / 1000);
-    const isNew = second !== this._second;
-    this._second = second;
+  /** Whether the time of the item differs from that of the item before it: only then it is shown. */
+  _isNewTime(ts) {
+    const time = offset(ts - this.startedAt);
+    const isNew = time !== this._shownTime;
+    this._shownTime = time;
     return isNew;
+  }
+
+  breaksOf(agent) {
+    return this._breaks.get(agent ?? "") ?? 0;
+  }
+
+  /** Leave these items out: what they said stands in another one. */
+  remove(items) {
+    const gone = new Set(items);
+    for (const list of [this.items, ...this._stepsOf(items)]) {
+      const kept = list.filter((item) => !gone.has(item));
+      list.splice(0, list.length, ...kept);
+    }
+    for (const item of items) this._characters -= item.size;
+  }
+
+  _stepsOf(items) {
+    const teams = new Set(items.map((item) => item.team).filter(Boolean));
+    return [...teams].flatMap((team) => [...team.members.values()].map((member) => member.steps));
   }
 
   _append(item) {
@@ -130,6 +162,7 @@ export class Timeline {
 
   /** The item changed. */
   touch(item) {
+    item.until = this._at ?? item.until;
     this.changed.add(item.team ?? item);
   }
 
@@ -149,7 +182,20 @@ export class Timeline {
 
 /** The text of an item for the filter, in lower case. */
 export function wordsOf(item) {
-  const parts = [item.kind, item.name, item.title, item.detail, item.task, item.summary, item.childKey, item.executionId, item.text, item.goal, item.prompt, item.error];
+  const parts = [
+    item.kind,
+    item.name,
+    item.title,
+    item.detail,
+    item.task,
+    item.summary,
+    item.childKey,
+    item.executionId,
+    item.text,
+    item.goal,
+    item.prompt,
+    item.error,
+  ];
   const values = [item.params, item.result, item.value, item.answer?.value].filter((value) => value !== undefined);
   const members = item.members
     ? [...item.members.values()].flatMap((member) => [member.name, member.task, member.summary])
