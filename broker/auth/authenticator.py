@@ -14,6 +14,7 @@ from broker.auth.jwks import Jwks
 from broker.auth.permissions import origin_allowed
 from broker.auth.refusals import CHALLENGE, Reason, Unauthorized, UnknownKey
 from broker.auth.revocation_store import KnownRevocations
+from broker.auth.shares import Shares, is_share
 from broker.auth.tickets import Tickets
 from broker.auth.tokens import Verifier
 from broker.base.identity import Identity
@@ -35,10 +36,11 @@ class Authenticator:
         origins: Collection[str] = (),
         jwks: Jwks | None = None,
         clock: Callable[[], float] = time.time,
-        on_revoked: Callable[[], None] = lambda: None,
+        on_revoked: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.tickets = tickets
         self.revocations = KnownRevocations(redis, clock=clock, on_revoked=on_revoked)
+        self.shares = Shares(redis, self.revocations, clock=clock)
         self._redis = redis
         self._verifier = verifier
         self._origins = exact_origins(origins)
@@ -59,8 +61,10 @@ class Authenticator:
         """
         if ticket and "Authorization" not in request.headers and "ticket" in request.query:
             identity = await self.tickets.redeem(request.query["ticket"])
+        elif is_share(token := self._token(request)):
+            identity = await self.shares.redeem(token)
         else:
-            identity = await self._verify(self._token(request))
+            identity = await self._verify(token)
         if self.is_revoked(identity):
             raise Unauthorized(Reason.REVOKED, "the token or its user was revoked")
         return identity
@@ -129,7 +133,8 @@ MAX_ORIGINS_LOGGED = 100
 EXPOSED = (
     "X-Request-ID, Retry-After, ETag, WWW-Authenticate, "
     "X-Workflow-Run-Id, X-Workflow-Stream-Tail-Index, "  # the AI SDK's transport asks by them for what it lacks
-    "Mcp-Session-Id"
+    "Mcp-Session-Id, "
+    "Location, Stream-Next-Offset, Stream-Up-To-Date, Stream-Closed, Stream-Cursor"
 )
 """Headers of responses that pages of other origins may read."""
 

@@ -21,6 +21,14 @@ def require(identity: Identity, scope: str) -> None:
         raise Problem(403, "forbidden", f"needs scope {scope}", headers=headers, requiredScope=scope)
 
 
+def require_account(identity: Identity, shared: str | None) -> None:
+    """403 when a share link is used for anything but its execution (`shared`: the execution that the request is about,
+    where share links may be used)."""
+    if identity.is_share and identity.execution_id != shared:
+        headers = {"WWW-Authenticate": CHALLENGE}
+        raise Problem(403, "forbidden", "this link shows one execution and nothing else", headers=headers)
+
+
 def require_execution(identity: Identity, execution_id: str | None) -> None:
     """403 when a ticket for one execution is used for another, or for the feed (None)."""
     if identity.execution_id is not None and identity.execution_id != execution_id:
@@ -37,7 +45,8 @@ def require_agents(identity: Identity, agents: Iterable[str]) -> None:
 
 
 def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identity:
-    """The identity that a request with `?user=&org=` acts for. Another user needs scope admin (403)."""
+    """The identity that a request with `?user=&org=` acts for. Another user needs scope admin; one of the same org can
+    be read with scope org:read as well (403)."""
     if user is None and org is None:
         return identity
     try:
@@ -46,6 +55,9 @@ def act_for(identity: Identity, *, user: str | None, org: str | None) -> Identit
         raise Problem(422, "invalid", error.detail) from error
     if owner == identity.owner:
         return identity
+    if "admin" not in identity.scopes and "org:read" in identity.scopes and owner.org == identity.owner.org:
+        scopes = identity.scopes & {"executions:read", "executions:debug"}
+        return msgspec.structs.replace(identity, owner=owner, actor=identity.principal, scopes=scopes)
     require(identity, "admin")
     return msgspec.structs.replace(identity, owner=owner, actor=identity.principal)
 

@@ -21,6 +21,7 @@ class Reason(enum.StrEnum):
     ISSUER = "issuer"
     AUDIENCE = "audience"
     TICKET = "ticket"
+    SHARE = "share"
     REVOKED = "revoked"
 
 

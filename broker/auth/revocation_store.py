@@ -37,10 +37,14 @@ class KnownRevocations:
     """Every edge holds all revocations in memory, so looking one up costs no call to Redis: `load()` at the start and
     whenever the subscription was lost, `on_message()` for what arrives on it, `settle()` every few seconds.
 
-    `on_revoked` is called when streams may have to be closed for a revocation that is made here."""
+    `on_revoked` is called with the member when streams may have to be closed for a revocation that is made here."""
 
     def __init__(
-        self, redis: Redis, *, clock: Callable[[], float] = time.time, on_revoked: Callable[[], None] = lambda: None
+        self,
+        redis: Redis,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_revoked: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._redis = redis
         self._clock = clock
@@ -70,7 +74,7 @@ class KnownRevocations:
         score = user_score(now_ms) if jti is None else token_score(now_ms, expires_at_ms)
         self._revocations.add(member, score, now_ms)
         self._unsaved[member] = score
-        self._on_revoked()  # before anything that Redis may hold up
+        self._on_revoked(member)  # before anything that Redis may hold up
         # Stored before it is published: an edge that misses the message finds it when it resubscribes and loads.
         await self._store()
         is_stored = member not in self._unsaved

@@ -4,7 +4,7 @@ A revocation is a member and a score, as they stand in `wire.REVOCATIONS`:
 
 - `jti:<id>`, one token: refused until the score (unix ms).
 - `user:<org>:<user>`: a token is refused if it was issued before the score less `HOLD_MS`, or has no `iat`. Later
-  tokens are accepted.
+  tokens are accepted. It refuses the shares as well that were made before, of executions of this user or by this user.
 
 Both hold until they are taken back, unless the caller says when the one token expires. Edges of older versions refuse a
 member until its score, whenever the token was issued. What they wrote, with a score of 30 days later, is understood.
@@ -25,6 +25,11 @@ NEVER = 0
 
 def token_member(token_id: str) -> str:
     return "jti:" + token_id
+
+
+def token_of(member: str) -> str | None:
+    """The token that a member is about; None for a user."""
+    return member.removeprefix("jti:") if member.startswith("jti:") else None
 
 
 def user_member(owner: Owner) -> str:
@@ -77,7 +82,11 @@ class Revocations:
     def refuses(self, identity: Identity, now_ms: int) -> bool:
         if identity.token_id is not None and self._scores.get(token_member(identity.token_id), 0) > now_ms:
             return True
-        score = self._scores.get(user_member(identity.principal), 0)
+        users = (identity.owner, identity.maker or identity.owner) if identity.is_share else (identity.principal,)
+        return any(self._refuses_user(user, identity.issued_at, now_ms) for user in users)
+
+    def _refuses_user(self, user: Owner, issued_at: float | None, now_ms: int) -> bool:
+        score = self._scores.get(user_member(user), 0)
         if score <= now_ms:
             return False
-        return identity.issued_at is None or identity.issued_at * 1000 < moment_of(score)
+        return issued_at is None or issued_at * 1000 < moment_of(score)

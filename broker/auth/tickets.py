@@ -79,8 +79,8 @@ class Tickets:
         if execution_id is not None:
             ids.check_execution_id(execution_id)
         ticket = secrets.token_urlsafe(16)
-        # It is for its owner's streams: with scope admin it would open anybody's, by `?user=`.
-        scopes, digest = identity.scopes - {"admin"}, _digest(ticket)
+        # It is for its owner's streams: with these scopes it would open those of others, by `?user=`.
+        scopes, digest = identity.scopes - {"admin", "org:read"}, _digest(ticket)
         bound = msgspec.structs.replace(identity, scopes=scopes, execution_id=execution_id, ticket=digest)
         await self._redis.set(keys.ticket_key(digest), msgspec.json.encode(bound), ex=FIRST_USE_SECONDS)
         use_by = self._clock() + FIRST_USE_SECONDS

@@ -13,10 +13,10 @@ class Identity(msgspec.Struct, frozen=True):
     """The owner of the executions that a request is about, and what it may do with them.
 
     `expires_at` and `issued_at` are the token's `exp` and `iat` (unix seconds). `execution_id` is set by a ticket that
-    is good for one execution only; `ticket` is the digest of that ticket, `ticket_use` how often it
-    has been used. `actor` is who really asks, when an admin
-    acts for `owner`. `subject` is the token's subject where the owner's name is only its digest. `agents` are those
-    whose jobs it may run; None: all.
+    is good for one execution only, and by a share (`is_share`); `maker` is who made that share, if not the owner.
+    `ticket` is the digest of a ticket, `ticket_use` how often it has been used. `actor` is who really asks, when
+    another acts for `owner`. `subject` is the token's subject where the owner's name is only its digest. `agents` are
+    those whose jobs it may run; None: all.
     """
 
     owner: Owner
@@ -30,11 +30,18 @@ class Identity(msgspec.Struct, frozen=True):
     issued_at: float | None = None
     subject: str | None = None
     agents: frozenset[str] | None = None
+    is_share: bool = False
+    maker: Owner | None = None
 
     @property
     def principal(self) -> Owner:
         """Who asks: the one to count, to limit, and to revoke."""
         return self.actor or self.owner
+
+    @property
+    def is_visitor(self) -> bool:
+        """Whether the executions are another's, and may only be looked at: that changes nothing, nor does leaving."""
+        return self.actor is not None and self.scopes.isdisjoint(("executions:write", "admin"))
 
     @property
     def name(self) -> str:

@@ -57,6 +57,7 @@ class Metrics:
     def _streams(self) -> None:
         self.connections = self._gauge("connections", "Open streams")
         self.connections_limit = self._gauge("connections_limit", "Streams that may be open at once")
+        self.waits = self._gauge("waits", "Requests that hold a stream slot and wait for a log to go on")
         self.sockets = self._gauge("sockets", "Open connections of the public port")
         self.sockets_limit = self._gauge("sockets_limit", "Connections that the public port may have")
         self.admin_sockets = self._gauge("admin_sockets", "Open connections of the admin port")

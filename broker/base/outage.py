@@ -11,7 +11,7 @@ _REDIS_AWAY = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
     redis_errors.ReadOnlyError,
-    redis_errors.ClusterDownError,
+    redis_errors.ClusterError,  # it is down, or keys of one user lie on two nodes while their slot moves
     redis_errors.RedisClusterException,
     redis_errors.TryAgainError,
     redis_errors.OutOfMemoryError,

@@ -42,6 +42,8 @@ class StreamProtocol(StrEnum):
     A2A = "a2a"
     AG_UI = "ag_ui"
     MCP = "mcp"
+    DURABLE_STREAMS = "durable_streams"
+    RESPONSES = "responses"
 
 
 class RejectReason(StrEnum):
@@ -71,6 +73,7 @@ class AuthFailure(StrEnum):
     EXPIRED = "expired"
     REVOKED = "revoked"
     TICKET = "ticket"
+    SHARE = "share"
     ORIGIN = "origin"
     SCOPE = "scope"
 

@@ -1,7 +1,7 @@
 """The settings of an edge: one frozen struct, read once from `RUNCAST_*` environment variables.
 
-Those that workers and emitters read as well stand in `emitter.settings`. The README's table and `runcast settings` are
-made from both.
+Those that workers and emitters read as well stand in `emitter.settings`. The table of `docs/reference/settings.md`
+and `runcast settings` are made from both.
 """
 
 from __future__ import annotations
@@ -37,9 +37,16 @@ class UnknownSetting(InvalidSetting):
 
 
 Scope = Literal[
-    "executions:read", "executions:write", "events:publish", "jobs:run", "executions:debug", "ops:read", "admin"
+    "executions:read",
+    "executions:write",
+    "events:publish",
+    "jobs:run",
+    "executions:debug",
+    "org:read",
+    "ops:read",
+    "admin",
 ]
-"""What a token may let do; README, section Tokens."""
+"""What a token may let do; `docs/run/tokens.md`."""
 
 _BASE = "an http or https URL without query, such as https://agents.example.com"
 _ORIGINS = "origins like https://app.example.com, comma separated; never *"
@@ -85,10 +92,41 @@ class Settings(SharedSettings, frozen=True, kw_only=True):
         about("browser origins that may call with credentials", "comma separated", allowed=_ORIGINS),
     ] = ()
 
+    oidc_issuer: Annotated[
+        _HttpUrl | None,
+        about("OpenID provider at which people sign in to the console; unset: they paste a token", "URL"),
+    ] = None
+    oidc_client_id: Annotated[str, about("the console's client id at that provider, a public client")] = "runcast"
+    oidc_scope: Annotated[str, about("scopes that the console asks for", "blank separated")] = "openid profile"
+    oidc_audience: Annotated[
+        str | None, about("`audience` of the request, where the provider needs one for an access token that is a JWT")
+    ] = None
+    oidc_origins: Annotated[
+        tuple[_Origin, ...],
+        about(
+            "further origins of that provider which the console may call, such as the one of its token endpoint",
+            "comma separated",
+            allowed=_ORIGINS,
+        ),
+    ] = ()
+
     public_url: Annotated[
         _BaseUrl | None,
-        about("where clients find the edges, in A2A cards; unset: where the card was asked for", "URL", allowed=_BASE),
+        about(
+            "where clients find the edges, in A2A cards, MCP and share links; unset: where the request was sent",
+            "URL",
+            allowed=_BASE,
+        ),
     ] = None
+    share_max_seconds: Annotated[
+        int,
+        about(
+            "the longest life of a link that shares an execution; 0 lets nobody make one",
+            "seconds",
+            ge=0,
+            le=31_536_000,
+        ),
+    ] = 7 * 86_400
     mcp_hold_seconds: Annotated[
         float,
         about(
@@ -132,7 +170,7 @@ class Settings(SharedSettings, frozen=True, kw_only=True):
         600
     )
     tickets_per_minute: Annotated[
-        int, about("stream tickets of one user; 0 is no limit", "per minute", ge=0, le=600_000)
+        int, about("stream tickets of one user, and share links; 0 is no limit", "per minute", ge=0, le=600_000)
     ] = 600
     max_requests: Annotated[
         int, about("requests that one edge answers at once, streams apart; 0 is no limit", "requests", ge=0)
@@ -251,3 +289,11 @@ def settings_table() -> str:
         default = "" if row.default == "unset" else f"`{row.default}`"
         rows.append(f"| `{row.name}` | {default} | {row.unit} | {row.meaning} |")
     return "\n".join(rows) + "\n"
+
+
+def with_redis(settings: Settings) -> Settings:
+    """Settings with the address of a Redis. Raises `InvalidSetting` without one."""
+    if settings.redis_url:
+        return settings
+    allowed = "the address of a Redis or Valkey (`runcast dev` and `runcast demo` bring their own)"
+    raise InvalidSetting("RUNCAST_REDIS_URL", "", allowed)

@@ -150,10 +150,19 @@ class EdgeClient:
         """The execution's folded state."""
         return await self._call("GET", execution_path(execution_id))
 
-    async def executions(self, *, state: str | None = None, limit: int = 20) -> dict[str, Any]:
-        """The newest executions: {executions, nextCursor}."""
-        query = {"limit": str(limit)} | ({} if state is None else {"state": state})
-        return await self._call("GET", f"/api/agent/executions?{urlencode(query)}")
+    async def request_of(self, execution_id: str) -> dict[str, Any]:
+        """What it was started with: {agent, task, params, metadata, conversationId, …}, credentials redacted."""
+        return await self._call("GET", execution_path(execution_id) + "/request")
+
+    async def executions(self, *, limit: int = 20, **query: str | None) -> dict[str, Any]:
+        """A page of the newest executions: {executions, nextCursor}. `query`: q, agent, state, cursor."""
+        given = {"limit": str(limit)} | {name: value for name, value in query.items() if value is not None}
+        return await self._call("GET", f"/api/agent/executions?{urlencode(given)}")
+
+    async def share(self, execution_id: str, lifetime: float | None = None) -> dict[str, Any]:
+        """A link that shows the execution, for `lifetime` seconds: {url, token, shareId, expiresAt}."""
+        body = {} if lifetime is None else {"expiresInSeconds": int(lifetime)}
+        return await self._call("POST", execution_path(execution_id) + "/shares", body)
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None

@@ -1,4 +1,4 @@
-"""Executions by hand: `runcast ls`, `cancel`, `answer` and `message`."""
+"""Executions by hand: `runcast ls`, `share`, `cancel`, `retry`, `answer` and `message`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,25 @@ from broker.cli.client import EdgeClient
 from broker.cli.lines import clean, seconds, short
 from broker.cli.terminal import parse_answer
 from emitter.events import InputRequired
+from emitter.wire.redact.texts import REDACTED
 
 
-async def listed(api: EdgeClient, *, state: str | None, limit: int) -> list[str]:
-    """The newest executions, a line each: id, state, how long ago it began, agent, task."""
-    found = await api.executions(state=state, limit=limit)
+async def listed(api: EdgeClient, *, limit: int, **sought: str | None) -> list[str]:
+    """The newest executions, a line each: id, state, how long ago it began, agent, task. `sought`: q, agent, state."""
+    found: list[Mapping[str, Any]] = []
+    cursor = None
+    while len(found) < limit:  # a page may be empty and still continue
+        page = await api.executions(limit=min(200, limit - len(found)), cursor=cursor, **sought)
+        found += page["executions"]
+        if (cursor := page.get("nextCursor")) is None:
+            break
     now = time.time() * 1000
-    return [_line(each, now) for each in found["executions"]]
+    return [_line(each, now) for each in found]
+
+
+async def shared(api: EdgeClient, execution_id: str, lifetime: float | None) -> list[str]:
+    """A link that shows the execution to whoever has it, for `lifetime` seconds."""
+    return [(await api.share(execution_id, lifetime))["url"]]
 
 
 def _line(execution: Mapping[str, Any], now: float) -> str:
@@ -30,6 +42,23 @@ def _line(execution: Mapping[str, Any], now: float) -> str:
 async def cancelled(api: EdgeClient, execution_id: str, reason: str | None) -> list[str]:
     """Cancel it; its state after that."""
     return [(await api.cancel(execution_id, reason))["state"]]
+
+
+async def retried(
+    api: EdgeClient, execution_id: str, *, task: str | None, params: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Start it again as a new execution, outside of its conversation; `task` replaces its own, members of `params`
+    those of the same name. What `execute` returns. Raises `ValueError` if what it was started with is not known, or had
+    credentials."""
+    given = await api.request_of(execution_id)
+    if given.get("agent") is None:
+        raise ValueError(f"{execution_id} was not started by a request, so it cannot be started again")
+    merged = {**(given.get("params") or {}), **(params or {})}
+    task = given.get("task") or "" if task is None else task
+    if REDACTED in msgspec.json.encode([task, merged]).decode():
+        raise ValueError("its credentials are not kept: give them again, with --params or --task")
+    more = {name: given[name] for name in ("budget", "onDisconnect") if given.get(name)}
+    return await api.execute(task, agent=given["agent"], params=merged or None, **more)
 
 
 async def answered(

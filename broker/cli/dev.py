@@ -13,6 +13,7 @@ import aiohttp
 
 from broker.base.logging import configure_logs
 from broker.base.settings import Settings
+from broker.cli.embedded import MissingLibrary
 from broker.cli.local import Local, edge, end_process, local, runcast_command, start_worker
 from broker.executions.publish import edge_hooks
 
@@ -21,10 +22,6 @@ ANNOUNCED_SECONDS = 10.0
 """How long the welcome waits for the names of the agents."""
 OTHER_ENVIRONMENTS = ("venv", "env", "site-packages", ".venv-demo", ".nox")
 KILLED_PAUSE_SECONDS = 1.0
-
-
-class MissingLibrary(Exception):
-    """A library of an extra that is not installed; the message names the extra."""
 
 
 async def run(settings: Settings, agents: str) -> int:

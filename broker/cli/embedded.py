@@ -14,6 +14,10 @@ from types import TracebackType
 START_SECONDS = 10.0
 
 
+class MissingLibrary(Exception):
+    """A library of an extra that is not installed; the message names the extra."""
+
+
 class NoServer(Exception):
     """No Redis or Valkey binary was found."""
 

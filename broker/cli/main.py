@@ -11,7 +11,8 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from redis.exceptions import RedisClusterException, RedisError
@@ -20,26 +21,14 @@ from rich.console import Console
 from broker.auth.claims import SCOPES
 from broker.auth.tokens import DEFAULT_SCOPES
 from broker.base.logging import configure_logs
-from broker.base.settings import Settings, describe, load_settings
+from broker.base.settings import describe, load_settings, with_redis
 from broker.base.version import version
-from broker.cli import demo, dev
 from broker.cli.client import ApiError, EdgeClient, EdgeUnreachable
-from broker.cli.control import answered, cancelled, listed, sent
-from broker.cli.dev import MissingLibrary
-from broker.cli.doctor.findings import as_text, is_well
-from broker.cli.doctor.network_path import Caller, caller_of, look_at_way
-from broker.cli.doctor.redis import USER as DOCTOR
-from broker.cli.doctor.redis import list_live, look_at_redis
-from broker.cli.embedded import NoServer
+from broker.cli.control import answered, cancelled, listed, retried, sent, shared
+from broker.cli.embedded import MissingLibrary, NoServer
 from broker.cli.eventsource import NotAStream
 from broker.cli.terminal import Feed, watch
-from broker.edge.child import run_child
-from broker.edge.edge import serve
-from broker.edge.openapi import build_openapi
 from broker.edge.signing import minted, static_key
-from broker.edge.supervisor import Supervisor
-from broker.edge.typescript import build_typescript
-from broker.executions.publish import edge_hooks
 from emitter.errors import InvalidEvent, InvalidSetting
 from emitter.settings import with_defaults
 from emitter.store.connection import one_line
@@ -95,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("worker", help="run agents: runcast worker MODULE:AGENTS", add_help=False)
 
     each = commands.add_parser("run", help="start an execution, and watch it")
-    each.add_argument("agent")
-    each.add_argument("task")
+    each.add_argument("agent", help="its name; `GET /api/agent/agents` lists them")
+    each.add_argument("task", help="what it is asked to do")
     each.add_argument("--params", type=json.loads, metavar="JSON", help="the agent's parameters, a JSON object")
     limits = "what it may spend: totalTokens, costUsd, toolCalls, seconds"
     each.add_argument("--budget", type=_budget, metavar="LIMIT=NUMBER,…", help=limits)
@@ -105,26 +94,42 @@ def _parser() -> argparse.ArgumentParser:
     each.set_defaults(command=_run)
 
     each = commands.add_parser("tail", help="follow an execution, or all executions of a user")
-    each.add_argument("execution", nargs="?")
-    each.add_argument("--user", help="all executions of this user (yourself; any user with scope admin)")
+    each.add_argument("execution", nargs="?", help="its id")
+    each.add_argument("--user", help="all executions of this user (yourself; another with scope admin or org:read)")
     each.add_argument("--after", metavar="ID", help="begin after this event id")
     _edge_arguments(each)
     each.set_defaults(command=_tail)
 
-    each = commands.add_parser("ls", help="list your newest executions")
+    each = commands.add_parser("ls", help="list your newest executions, or search in them")
+    each.add_argument("words", nargs="*", help="only those with these words in their task, result, error or id")
+    each.add_argument("--agent", help="only those of this agent")
     each.add_argument("--state", help="only these: queued, running, waiting_input, completed, failed or cancelled")
     each.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default 20)")
     _edge_arguments(each)
     each.set_defaults(command=_list)
 
+    each = commands.add_parser("share", help="make a link that shows an execution to whoever has it")
+    each.add_argument("execution", help="its id")
+    each.add_argument("--hours", type=float, help="how long it works (default 24)")
+    _edge_arguments(each)
+    each.set_defaults(command=_share)
+
     each = commands.add_parser("cancel", help="cancel an execution")
-    each.add_argument("execution")
+    each.add_argument("execution", help="its id")
     each.add_argument("--reason", help="shown to its viewers")
     _edge_arguments(each)
     each.set_defaults(command=_cancel)
 
+    each = commands.add_parser("retry", help="start an execution again, as a new one: its agent, task and parameters")
+    each.add_argument("execution", help="its id")
+    each.add_argument("--task", help="another task")
+    each.add_argument("--params", type=json.loads, metavar="JSON", help="parameters to add or replace, a JSON object")
+    each.add_argument("--follow", action="store_true", help="watch it to its end, and talk to it; exit with its status")
+    _edge_arguments(each)
+    each.set_defaults(command=_retry)
+
     each = commands.add_parser("answer", help="answer an execution's question; without a value, list its questions")
-    each.add_argument("execution")
+    each.add_argument("execution", help="its id")
     each.add_argument("value", nargs="?", help="y or n; an option or its number; a text; or a JSON object for a form")
     each.add_argument("--input", metavar="ID", help="which question, if there are several")
     each.add_argument("--decline", action="store_true", help="say that you will not answer; an approval is refused")
@@ -132,17 +137,21 @@ def _parser() -> argparse.ArgumentParser:
     each.set_defaults(command=_answer)
 
     each = commands.add_parser("message", help="say something to a running agent")
-    each.add_argument("execution")
-    each.add_argument("text")
+    each.add_argument("execution", help="its id")
+    each.add_argument("text", help="what is said")
     each.add_argument("--interrupt", action="store_true", help="at once, if the agent may be interrupted")
     _edge_arguments(each)
     each.set_defaults(command=_message)
 
     each = commands.add_parser("token", help="print a token minted with RUNCAST_JWT_SECRET")
-    each.add_argument("--user", required=True)
-    each.add_argument("--org", default="default")
-    each.add_argument("--scope", default=" ".join(sorted(DEFAULT_SCOPES)), help="space separated")
+    each.add_argument("--user", required=True, help="whose token it is")
+    each.add_argument("--org", default="default", help="the user's organisation (default: default)")
+    scopes = " ".join(sorted(DEFAULT_SCOPES))
+    known = f"what it may do, space separated: {', '.join(sorted(SCOPES))} (default {scopes})"
+    each.add_argument("--scope", default=scopes, help=known)
     each.add_argument("--ttl", type=float, default=3600, help="seconds (default 3600)")
+    workers = "of a worker over HTTP (scope jobs:run): only jobs of these; may be given several times"
+    each.add_argument("--agent", action="append", metavar="NAME", help=workers)
     each.set_defaults(command=_token)
 
     each = commands.add_parser("doctor", help="check Redis, and the network path from an edge to its viewers")
@@ -176,18 +185,26 @@ def _edge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", default=os.environ.get("RUNCAST_TOKEN"), help="your token (RUNCAST_TOKEN)")
 
 
-# --- servers ---------------------------------------------------------------------------------------------------------
+# --- commands whose modules take a second to import ------------------------------------------------------------------
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from broker.cli import demo
+
     return asyncio.run(demo.run(load_settings(os.environ), script=arguments.script, speed=arguments.speed))
 
 
 def _dev(arguments: argparse.Namespace) -> int:
+    from broker.cli import dev
+
     return asyncio.run(dev.run(load_settings(os.environ), arguments.agents))
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from broker.edge.edge import serve
+    from broker.edge.supervisor import Supervisor
+    from broker.executions.publish import edge_hooks
+
     environ = dict(os.environ)
     if arguments.dev:
         environ |= {"RUNCAST_HOST": "127.0.0.1", "RUNCAST_ADMIN_HOST": "127.0.0.1"}
@@ -195,7 +212,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         environ = with_defaults(environ, jwt_secret=secrets.token_urlsafe(32), drain_seconds=quick)
     settings = load_settings(environ)
     configure_logs(settings.log_level)
-    settings = _with_redis(settings)
+    settings = with_redis(settings)
     edge_hooks(settings)  # refuse to start before anything is bound
     if not settings.jwks_url:
         static_key(settings)
@@ -206,23 +223,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.workers:
         asyncio.run(Supervisor(settings, arguments.workers, environ).run())
     else:
-        _run_edge(settings)
+        with contextlib.suppress(asyncio.CancelledError):  # a second signal: the drain was cut short, as asked
+            asyncio.run(serve(settings))
     return 0
 
 
-def _with_redis(settings: Settings) -> Settings:
-    if settings.redis_url:
-        return settings
-    allowed = "the address of a Redis or Valkey (`runcast dev` and `runcast demo` bring their own)"
-    raise InvalidSetting("RUNCAST_REDIS_URL", "", allowed)
-
-
-def _run_edge(settings: Settings) -> None:
-    with contextlib.suppress(asyncio.CancelledError):  # a second signal: the drain was cut short, as asked
-        asyncio.run(serve(settings))
-
-
 def _edge(arguments: argparse.Namespace) -> int:
+    from broker.edge.child import run_child
+
     # Ctrl-C goes to the supervisor, which stops its children in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = load_settings(os.environ)
@@ -234,13 +242,41 @@ def _edge(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from broker.cli.doctor import command
+
+    return command.look(arguments)
+
+
+def _openapi(parsed: argparse.Namespace) -> int:
+    from broker.edge.openapi import build_openapi
+    from broker.edge.typescript import build_typescript
+
+    if parsed.typescript:
+        print(build_typescript(), end="")
+        return 0
+    print(msgspec.json.format(msgspec.json.encode(build_openapi(version())), indent=2).decode())
+    return 0
+
+
 # --- clients ---------------------------------------------------------------------------------------------------------
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    _check_params(arguments)
+    given = {"agent": arguments.agent, "params": arguments.params, "budget": arguments.budget}
+    return asyncio.run(_run_agent(arguments, lambda api: api.execute(arguments.task, **given)))
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    _check_params(arguments)
+    given = {"task": arguments.task, "params": arguments.params}
+    return asyncio.run(_run_agent(arguments, lambda api: retried(api, arguments.execution, **given)))
+
+
+def _check_params(arguments: argparse.Namespace) -> None:
     if arguments.params is not None and not isinstance(arguments.params, dict):
         raise ValueError("--params is a JSON object")
-    return asyncio.run(_run_agent(arguments))
 
 
 def _budget(text: str) -> dict[str, float]:
@@ -249,17 +285,21 @@ def _budget(text: str) -> dict[str, float]:
     return {name.strip(): float(value) if "." in value else int(value) for name, _, value in parts}
 
 
+def _api(arguments: argparse.Namespace) -> EdgeClient:
+    """The edge as the user of the token. Raises `ValueError` without one: what the edge would say is for browsers."""
+    if not arguments.token:
+        raise ValueError("set RUNCAST_TOKEN (or --token) to your token; `runcast dev` and `runcast demo` print one")
+    return EdgeClient(arguments.url, arguments.token)
+
+
 def _ends_in_order() -> None:
     """SIGTERM ends a command that has a terminal as Ctrl-C does: the terminal gets its lines and its echo back."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-async def _run_agent(arguments: argparse.Namespace) -> int:
-    async with EdgeClient(arguments.url, arguments.token) as api:
-        started = await api.execute(
-            arguments.task, agent=arguments.agent, params=arguments.params, budget=arguments.budget
-        )
-        execution_id: str = started["executionId"]
+async def _run_agent(arguments: argparse.Namespace, start: Callable[[EdgeClient], Awaitable[Mapping[str, Any]]]) -> int:
+    async with _api(arguments) as api:
+        execution_id: str = (await start(api))["executionId"]
         if not arguments.follow:
             print(execution_id)
             return 0
@@ -281,7 +321,7 @@ def _tail(arguments: argparse.Namespace) -> int:
     _ends_in_order()
 
     async def follow() -> int:
-        async with EdgeClient(arguments.url, arguments.token) as api:
+        async with _api(arguments) as api:
             return await watch(api, target, Console(), cursor=cursor)
 
     return asyncio.run(follow())
@@ -291,7 +331,7 @@ def _with_edge(arguments: argparse.Namespace, ask: Callable[[EdgeClient], Awaita
     """Print the lines that a call to the edge gives."""
 
     async def call() -> list[str]:
-        async with EdgeClient(arguments.url, arguments.token) as api:
+        async with _api(arguments) as api:
             return await ask(api)
 
     for line in asyncio.run(call()):
@@ -300,7 +340,13 @@ def _with_edge(arguments: argparse.Namespace, ask: Callable[[EdgeClient], Awaita
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    return _with_edge(arguments, lambda api: listed(api, state=arguments.state, limit=arguments.limit))
+    sought = {"q": " ".join(arguments.words) or None, "agent": arguments.agent, "state": arguments.state}
+    return _with_edge(arguments, lambda api: listed(api, limit=arguments.limit, **sought))
+
+
+def _share(arguments: argparse.Namespace) -> int:
+    lifetime = None if arguments.hours is None else arguments.hours * 3600
+    return _with_edge(arguments, lambda api: shared(api, arguments.execution, lifetime))
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
@@ -317,37 +363,6 @@ def _message(arguments: argparse.Namespace) -> int:
     return _with_edge(arguments, lambda api: sent(api, *given, interrupts=arguments.interrupt))
 
 
-# --- doctor ----------------------------------------------------------------------------------------------------------
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    settings = load_settings(os.environ)
-    caller = _caller(arguments.token, settings) if arguments.url else None
-    if caller is None:
-        _with_redis(settings)
-    return asyncio.run(_look(settings.redis_url, arguments.url, caller, arguments.idle))
-
-
-def _caller(token: str | None, settings: Settings) -> Caller:
-    if token:
-        return caller_of(token, settings.jwt_org_claim)
-    if not settings.jwt_secret:
-        raise ValueError("a token is needed for streams: --token, RUNCAST_TOKEN, or RUNCAST_JWT_SECRET to mint one")
-    return caller_of(minted(settings, DOCTOR, scopes=DEFAULT_SCOPES, ttl=600), settings.jwt_org_claim)
-
-
-async def _look(redis_url: str, url: str | None, caller: Caller | None, idle_seconds: float) -> int:
-    found = []
-    if redis_url:
-        found += [*await look_at_redis(redis_url), *await list_live(redis_url)]
-        print(as_text(found), flush=True)
-    if url and caller is not None:
-        print(f"looking at {url}, which takes about {idle_seconds + 10:.0f} s ...", file=sys.stderr)
-        print(as_text(seen := await look_at_way(url, caller, redis_url, idle_seconds)))
-        found += seen
-    return 0 if is_well(found) else 1
-
-
 # --- prints ----------------------------------------------------------------------------------------------------------
 
 
@@ -356,15 +371,10 @@ def _token(arguments: argparse.Namespace) -> int:
     if not settings.jwt_secret:
         raise InvalidSetting("RUNCAST_JWT_SECRET", "", "the secret that the edges verify tokens with")
     scopes = arguments.scope.split()
-    print(minted(settings, arguments.user, arguments.org, scopes=scopes, ttl=arguments.ttl))
-    return 0
-
-
-def _openapi(parsed: argparse.Namespace) -> int:
-    if parsed.typescript:
-        print(build_typescript(), end="")
-        return 0
-    print(msgspec.json.format(msgspec.json.encode(build_openapi(version())), indent=2).decode())
+    if arguments.agent and "jobs:run" not in scopes:
+        raise ValueError("--agent is for tokens of workers: --scope jobs:run")
+    given = arguments.user, arguments.org
+    print(minted(settings, *given, scopes=scopes, ttl=arguments.ttl, agents=arguments.agent))
     return 0
 
 

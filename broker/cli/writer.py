@@ -75,19 +75,22 @@ class Writer:
         self._say = say
         self._draft = Draft()
         self._mode: list[Any] | None = None
-        self._accepts = False
+        self._accepts = self._is_stale = False
         self._looking: asyncio.Task[None] | None = None
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         self._sending = asyncio.create_task(self._send_all(), name="terminal-messages")
 
     def look(self) -> None:
         """Find out whether the agent takes messages: called when an attempt has begun or the stream is live."""
+        self._is_stale = True
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(), name="terminal-accepts")
 
     async def _look(self) -> None:
-        with contextlib.suppress(ApiError, EdgeUnreachable):  # an edge that knows no messages
-            self._accepts = (await self._api.messages(self._execution_id)).get("acceptsMessages", False)
+        while self._is_stale:  # an answer on its way may be from before the attempt began
+            self._is_stale = False
+            with contextlib.suppress(ApiError, EdgeUnreachable):  # an edge that knows no messages
+                self._accepts = (await self._api.messages(self._execution_id)).get("acceptsMessages", False)
 
     # --- the keyboard ---
 

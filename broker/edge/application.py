@@ -22,14 +22,22 @@ from broker.http import errors
 from broker.http.api import Api
 from broker.http.gateway import MAX_BODY_BYTES, Gateway
 from broker.http.responses import Responses
-from broker.http.static import StaticFiles
+from broker.http.static import StaticFiles, sign_in_of
 from broker.http.stream_door import Open
 from broker.log.history import History
 from broker.ops.stream import Ops
 from broker.protocols.a2a.routes import A2A
 from broker.protocols.ag_ui.routes import AgUi
+from broker.protocols.ai_sdk.chunk_items import ChunkForms
+from broker.protocols.ai_sdk.durable_routes import CHUNKS, DurableChats
 from broker.protocols.ai_sdk.routes import AiSdk
+from broker.protocols.durable_streams.items import EventForms
+from broker.protocols.durable_streams.reading import EVENTS
+from broker.protocols.durable_streams.routes import DurableStreams
+from broker.protocols.item_streams import Forms
 from broker.protocols.mcp.routes import Mcp
+from broker.protocols.responses.errors import error_response
+from broker.protocols.responses.routes import ResponsesApi
 from broker.streams.admission import Admission
 from broker.streams.service import Streams
 from emitter.store.append import limits_of
@@ -61,7 +69,7 @@ def application(parts: Parts) -> tuple[web.Application, Open]:
     settings, redis = parts.settings, parts.redis
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     authenticator.setup_cors(app, settings.cors_origins)
-    errors.setup(app)
+    errors.setup(app, {"/v1/": error_response})
     app.middlewares.append(parts.responses.middleware)
     commands = Commands(redis, parts.history, limits_of(settings), Redactor(settings.redact_keys))
     gateway = Gateway(
@@ -77,7 +85,15 @@ def application(parts: Parts) -> tuple[web.Application, Open]:
     a2a = A2A(gateway.for_protocol(StreamProtocol.A2A), redis, parts.history, version(), settings.public_url)
     parts.webhooks.forms = a2a.webhook_forms
     mcp = Mcp(gateway.for_protocol(StreamProtocol.MCP), redis, parts.history, version(), settings)
+    forms: dict[str, Forms] = {
+        EVENTS: EventForms(parts.history, settings.max_event_bytes),
+        CHUNKS: ChunkForms(commands, parts.history),
+    }
+    ds = DurableStreams(gateway.for_protocol(StreamProtocol.DURABLE_STREAMS), forms)
+    ds_chats = DurableChats(gateway.for_protocol(StreamProtocol.AI_SDK))
+    responses = ResponsesApi(gateway.for_protocol(StreamProtocol.RESPONSES), redis)
     # An edge on loopback (`serve --dev`, `dev`, `demo`) is for development.
-    static = StaticFiles(fresh=settings.host == LOOPBACK)
-    app.add_routes([*api.routes(), *chat.routes(), *ag_ui.routes(), *a2a.routes(), *mcp.routes(), *static.routes()])
+    static = StaticFiles(fresh=settings.host == LOOPBACK, sign_in=sign_in_of(settings))
+    protocols = (chat, ag_ui, a2a, mcp, ds, ds_chats, responses)
+    app.add_routes([*api.routes(), *(route for each in protocols for route in each.routes()), *static.routes()])
     return app, api.open_stream

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from broker.auth import authenticator
 from broker.auth.authenticator import Authenticator
 from broker.auth.jwks import Jwks
+from broker.auth.revocations import token_of
 from broker.auth.tickets import MESSAGE as TICKET_MESSAGE
 from broker.auth.tickets import Tickets
 from broker.auth.tokens import Verifier
@@ -212,6 +213,7 @@ class Edge:
                 self.metrics,
                 deliveries,
                 head_fields=self._head_fields,
+                is_revoked=self.authenticator.is_revoked,
             )
             collector = OpsSnapshotBuilder(self.redis, self._describe)
             self.ops = Ops(self.streams, collector)
@@ -340,8 +342,8 @@ class Edge:
             else:
                 self.loopback.hear()
         elif channel == REVOCATIONS:
-            if self.authenticator.revocations.on_message(data) is not None:
-                self._close_revoked()
+            if (member := self.authenticator.revocations.on_message(data)) is not None:
+                self._close_revoked(member)
         elif channel == WEBHOOKS_WAKE:
             self.webhooks.on_message(data)
         else:
@@ -359,12 +361,12 @@ class Edge:
     async def _reload_revocations(self) -> None:
         try:
             await self.authenticator.revocations.load()
-            self._close_revoked()
+            self.streams.close_revoked()
         except (RedisError, *GONE) as error:
             self._log.warning("revocations_not_loaded", error=type(error).__name__)
 
-    def _close_revoked(self) -> None:
-        self.streams.close_revoked(self.authenticator.is_revoked)
+    def _close_revoked(self, member: str) -> None:
+        self.streams.close_revoked(token_of(member))
 
     async def _recheck(self) -> None:
         seconds = min(RECHECK_SECONDS_MAX, self.settings.heartbeat_seconds)

@@ -15,8 +15,10 @@ from broker.edge.openapi_schemas import schemas
 from broker.edge.openapi_webhooks import list_webhooks
 from broker.executions import types as api
 from broker.executions.control_types import CONTROL_EVENTS
+from broker.executions.search import MAX_QUERY
 from broker.http import jobs_openapi as jobs
 from broker.http import message_openapi as messages
+from broker.http import share_openapi as shares
 from broker.http.openapi_parts import (
     ID,
     JSON,
@@ -151,6 +153,16 @@ def _execution_paths() -> Json:
                 errors=(400, 404),
             )
         },
+        execution + "/request": {
+            "get": operation(
+                "getRequest",
+                "What the execution was started with: task, `params`, budget, and by whom",
+                "executions:read",
+                ok(200, "The request, without credentials.", {JSON: "AcceptedRequest"}),
+                parameters=(ID,),
+                errors=(400, 404),
+            )
+        },
         execution + "/events": {"get": _list_events(), "post": _publish()},
         execution + "/webhooks": {"get": list_webhooks()},
         execution + "/cancel": {
@@ -166,6 +178,7 @@ def _execution_paths() -> Json:
             )
         },
         **messages.paths(execution),
+        **shares.paths(execution),
         execution + "/input": {
             "post": operation(
                 "answerInput",
@@ -195,11 +208,20 @@ def _execute() -> Json:
 def _list_executions() -> Json:
     return operation(
         "listExecutions",
-        "The caller's executions, newest first",
+        "The caller's executions, newest first; a page may be short, or empty, and still continue",
         "executions:read",
         ok(200, "One page.", {JSON: "ExecutionList"}),
         parameters=(
+            query(
+                "q",
+                "only those with each of these words, or parts of words, in their task, result, error, agent or id",
+                type="string",
+                maxLength=MAX_QUERY,
+            ),
+            query("agent", "only those of this agent", type="string"),
             query("state", "only those in this state", **msgspec.json.schema(State)),
+            query("since", "only those created then or later, milliseconds since the epoch", type="integer", minimum=0),
+            query("until", "only those created before, milliseconds since the epoch", type="integer", minimum=0),
             PARENT,
             LIMIT,
             query("cursor", "`nextCursor` of the page before", type="string", pattern=api.LISTED),

@@ -10,9 +10,11 @@ from broker.base.reasons import CloseReason
 from broker.edge.openapi_webhooks import WebhookList
 from broker.executions import tree_types
 from broker.executions import types as api
+from broker.executions.accepted import AcceptedRequest
 from broker.executions.control_types import CONTROL_EVENTS
 from broker.http import jobs_openapi as jobs
 from broker.http import message_openapi as messages
+from broker.http import share_openapi as shares
 from broker.http.openapi_parts import REF, Json, only, ref
 from broker.jobs import types as job_types
 from broker.ops import types as ops_types
@@ -26,14 +28,14 @@ _BODIES: tuple[type[msgspec.Struct], ...] = (
     api.ExecuteRequest, api.CancelRequest, api.InputRequest, api.TicketRequest, api.RevocationRequest,
     api.PublishRequest, api.ExecuteResponse, api.ExecutionList, api.EventPage, api.CancelResponse, api.InputResponse,
     api.PublishResponse, api.TicketResponse, api.RevocationResponse, api.AgentList, api.ExecutionState, api.ProblemBody,
-    tree_types.ExecutionNode,
+    tree_types.ExecutionNode, AcceptedRequest,
     WebhookList, *CONTROL_EVENTS.values(), OpsSnapshot,
 )  # fmt: skip
 
 
 def schemas() -> Json:
     """All components, as clients' generators read them best."""
-    bodies = (*_BODIES, *jobs.BODIES, *protocols.BODIES, *messages.BODIES, *CATALOGUE, Envelope)
+    bodies = (*_BODIES, *jobs.BODIES, *protocols.BODIES, *messages.BODIES, *shares.BODIES, *CATALOGUE, Envelope)
     _, found = msgspec.json.schema_components(bodies, ref_template=REF)
     found = _named(found)
     head = found.pop("Envelope")

@@ -33,8 +33,16 @@ def claim_names(settings: Settings) -> ClaimNames:
     return ClaimNames(settings.jwt_scope_claim, settings.jwt_org_claim)
 
 
-def minted(settings: Settings, user: str, org: str = "default", *, scopes: Collection[str], ttl: float) -> str:
-    """A token that edges with these settings take. Errors of `mint`."""
+def minted(
+    settings: Settings,
+    user: str,
+    org: str = "default",
+    *,
+    scopes: Collection[str],
+    ttl: float,
+    agents: Collection[str] | None = None,
+) -> str:
+    """A token that edges with these settings take; `agents`: whose jobs it may run (None: all). Errors of `mint`."""
     return mint(
         settings.jwt_secret or "",
         user,
@@ -45,4 +53,5 @@ def minted(settings: Settings, user: str, org: str = "default", *, scopes: Colle
         issuer=settings.jwt_issuer,
         audience=settings.jwt_audience,
         names=claim_names(settings),
+        agents=agents,
     )

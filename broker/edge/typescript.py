@@ -14,9 +14,9 @@ from broker.http.openapi_parts import REF, Json
 from emitter.events import State
 
 ROOTS = (
-    "Event", "ExecutionState", "ExecutionNode", "ExecuteRequest", "ExecuteResponse", "ExecutionList", "EventPage",
-    "CancelResponse", "InputResponse", "MessageRequest", "MessageResponse", "MessageList", "TicketResponse",
-    "AgentList", "Problem", "OpsSnapshot",
+    "Event", "ExecutionState", "ExecutionNode", "AcceptedRequest", "ExecuteRequest", "ExecuteResponse",
+    "ExecutionList", "EventPage", "CancelResponse", "InputResponse", "MessageRequest", "MessageResponse", "MessageList",
+    "TicketResponse", "AgentList", "ShareResponse", "ShareList", "Problem", "OpsSnapshot",
     *(control.__name__ for control in CONTROL_EVENTS.values()),
 )  # fmt: skip
 """What the browser's client takes and gives; what these refer to comes with them."""

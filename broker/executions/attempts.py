@@ -12,7 +12,7 @@ from broker.executions.budgets import BUDGET
 from emitter.budgets import BudgetState
 from emitter.errors import UnknownExecution
 from emitter.events import Event, ExecutionCancelled, ExecutionStarted
-from emitter.store.append import LogLimits, append, prepare
+from emitter.store.append import LogLimits, append, claimed_by, prepare
 from emitter.wire.ids import now_ms
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import DROPPED, Prepared, Redaction
@@ -23,10 +23,11 @@ _UNDER = Selection(Field.STATE, Field.AGENT, Field.TASK, Field.CANCEL, *BUDGET.n
 
 
 class Under(NamedTuple):
-    """The attempt, and what the record knows of the execution. `is_waiting`: the attempt has not begun. `budget`: its
-    limits, and what was spent before; `None` without a limit."""
+    """The attempt, its worker, and what the record knows of the execution. `is_waiting`: the attempt has not begun.
+    `budget`: its limits, and what was spent before; `None` without a limit."""
 
     attempt: int
+    worker: str
     agent: str
     task: str
     is_waiting: bool
@@ -34,14 +35,14 @@ class Under(NamedTuple):
     budget: BudgetState | None = None
 
 
-async def read_under(redis: Redis, owner: Owner, execution_id: str, attempt: int) -> Under:
+async def read_under(redis: Redis, owner: Owner, execution_id: str, attempt: int, worker: str) -> Under:
     """Raises `UnknownExecution`. Whether the attempt is still the newest is for the append to decide."""
     client: Any = redis
     record = _UNDER.read(await client.hmget(owner.execution(execution_id).record, *_UNDER.names))
     if not record.exists:
         raise UnknownExecution(execution_id)
     budget = BudgetState(record.budget, record.spent) if record.budget else None
-    return Under(attempt, record.agent, record.task or "", record.state == "queued", record.cancel, budget)
+    return Under(attempt, worker, record.agent, record.task or "", record.state == "queued", record.cancel, budget)
 
 
 def as_attempt(event: Event, under: Under) -> Event:
@@ -71,5 +72,5 @@ async def begin(
     started = prepare(event, execution_id, redact=redact, agent=under.agent or None, max_bytes=limits.max_event_bytes)
     await append(
         redis, owner, execution_id, [started], producer=STARTED_PRODUCER, first_seq=under.attempt,
-        attempt=under.attempt, mode="claimed", limits=limits,
+        attempt=under.attempt, mode=claimed_by(under.worker), limits=limits,
     )  # fmt: skip

@@ -12,11 +12,13 @@ from redis.asyncio import Redis
 
 from broker.base.identity import Identity
 from broker.base.problem import Problem
+from broker.executions.accepted import params_of, shown_params
 from broker.executions.budgets import BUDGET, budget_of
 from broker.executions.fold import Fold
 from broker.executions.inputs import Answers, open_inputs
 from broker.executions.listing import Listing
 from broker.executions.messages import Messages
+from broker.executions.search import day_key
 from broker.executions.types import (
     CancelResponse,
     EventPage,
@@ -43,19 +45,24 @@ from emitter.wire.entries import Entry
 from emitter.wire.ids import START, EventId, new_execution_id, now_ms
 from emitter.wire.keys import Owner
 from emitter.wire.prepared import Redaction
-from emitter.wire.record import ExecutionRecord, Field, Selection, read_object
+from emitter.wire.record import ExecutionRecord, Field, Selection
 from emitter.wire.record import open_input as input_field
 from emitter.wire.webhooks import Webhook
 
 IDEMPOTENCY_SECONDS = 86_400
+STANDING_TRIES = 10
+"""An agent may ask and close all the time."""
 AGENTS_FRESH_SECONDS = 1.0
 MAX_DELAY_SECONDS = 365 * 86_400
 """How late an execution may start where logs do not expire."""
 _LATER = ExecuteRequest.__struct_encode_fields__[ExecuteRequest.__struct_fields__.index("on_disconnect") + 1 :]
 """Members of a request that 0.2 did not have. A key outlives an update, so they count only where they are set."""
 _KEY = Selection(Field.KEY)
-_PARAMS = Selection(Field.PARAMS)
-_STATE = Selection(Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN, *BUDGET.names)
+_PARAMS = Selection(Field.PARAMS, Field.CREATED_AT)
+_ENDED = Selection(Field.STATE, Field.CONVERSATION_ID)
+_STATE = Selection(
+    Field.STATE, Field.TASK, Field.AGENT, Field.MS, Field.SEQ, Field.END, Field.OPEN, *_PARAMS.names, *BUDGET.names
+)
 _STATE_AND_STACK = Selection(*_STATE.names, Field.STACK)
 
 
@@ -95,7 +102,7 @@ class Commands:
         self.answers = Answers(redis, limits, redact)
         self.messages = Messages(redis, limits, redact)
         self._agents: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
-        self.listing = Listing(redis)
+        self.listing = Listing(redis, limits.finished_ttl_seconds + limits.tombstone_ttl_seconds)
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -117,7 +124,7 @@ class Commands:
         if key is not None and execution_id is not None and await self._is_first(key, owner, execution_id):
             await self._lifecycle.offer(owner, execution_id)
             return _accepted(execution_id), False  # even if no worker knows the agent any more
-        start = self._start(request, await self._agent(request.agent), request_id, key, trace, webhooks)
+        start = self._start(request, await self._agent(request.agent), request_id, key, trace, webhooks, identity.name)
         execution_id = execution_id or request.execution_id or new_execution_id()
         if key is not None:
             execution_id = await self._reserve(key, execution_id)
@@ -158,6 +165,7 @@ class Commands:
         key: _Key | None,
         trace: Trace | None,
         webhooks: Mapping[str, Webhook],
+        by: str,
     ) -> Start:
         latest = now_ms() + (self._limits.ttl_seconds or MAX_DELAY_SECONDS) * 900
         if request.not_before is not None and request.not_before > latest:
@@ -176,24 +184,26 @@ class Commands:
             budget=Budget() if request.budget is None else request.budget.limits,
             trace=trace,
             webhooks=dict(webhooks),
+            by=by,
         )
         check_size(start, self._limits)  # before anything is kept of the request
         return start
 
     async def _agent(self, name: str | None) -> str:
-        known = await self._known_agents()
-        if name is None and len(known) == 1:
-            return next(iter(known))
-        if name is None or name not in known:
-            what = "name an agent" if name is None else f"no worker knows an agent {name[:80]!r}"
-            raise Problem(422, "unknown-agent", what, path="$.agent", known=sorted(known))
-        return name
-
-    async def _known_agents(self) -> frozenset[str]:
         asked, known = self._agents
         if time.monotonic() - asked > AGENTS_FRESH_SECONDS:
-            known = frozenset(await announcements.known_agents(self._redis))
-            self._agents = (time.monotonic(), known)
+            known = await self._known_agents()
+        if (found := _one_of(known, name)) is None:
+            known = await self._known_agents()  # it may be new
+            found = _one_of(known, name)
+        if found is None:
+            what = "name an agent" if name is None else f"no worker knows an agent {name[:80]!r}"
+            raise Problem(422, "unknown-agent", what, path="$.agent", known=sorted(known))
+        return found
+
+    async def _known_agents(self) -> frozenset[str]:
+        known = frozenset(await announcements.known_agents(self._redis))
+        self._agents = (time.monotonic(), known)
         return known
 
     async def _first_answer(self, key: _Key) -> str | None:
@@ -211,25 +221,24 @@ class Commands:
     # --- look --------------------------------------------------------------------------------------------------------
 
     async def state(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionState:
-        """The folded log. Where the log is trimmed or gone, the record fills in what it knows."""
-        record = await self._record(owner, execution_id, with_stack=with_stack)
-        waits_for = await self._open_inputs(owner, execution_id, record)
+        """The log, folded up to where it was when its record was read: both say the same. Where the log is trimmed or
+        gone, the record fills in what it knows."""
+        record, waits_for = await self._standing(owner, execution_id, with_stack=with_stack)
         fold = Fold(execution_id)
         async for entry in self._entries(owner, execution_id, START):
+            if entry.seq > record.last.seq:
+                break
             fold.apply_entry(entry)
         state = fold.state()
-        if state.cursor in ("", "0-0") and record.end:
-            fold.apply_entry(Entry(record.ms, record.seq, b"", record.end))
+        if state.cursor in ("", "0-0") and (end := record.terminal_event) is not None:
+            fold.apply_entry(end)
             state = fold.state()
         return _completed(state, record, waits_for)
 
     async def params(self, owner: Owner, execution_id: str) -> dict[str, Any]:
         """What an execution was started with, without credentials. A value that is no object counts as empty."""
         record = _PARAMS.read(await self._redis.hmget(owner.execution(execution_id).record, *_PARAMS.names))
-        try:
-            return read_object(record.params)
-        except ValueError:
-            return {}
+        return params_of(record) or {}
 
     async def _record(self, owner: Owner, execution_id: str, *, with_stack: bool) -> ExecutionRecord:
         selection = _STATE_AND_STACK if with_stack else _STATE
@@ -238,12 +247,20 @@ class Commands:
             raise UnknownExecution(execution_id)
         return record
 
-    async def _open_inputs(self, owner: Owner, execution_id: str, record: ExecutionRecord) -> list[InputRequired]:
-        if not record.open_inputs or record.has_ended:
-            return []
-        asked = Selection(*map(input_field, record.open_inputs))
-        found = asked.read(await self._redis.hmget(owner.execution(execution_id).record, *asked.names))
-        return open_inputs(found.inputs.values())
+    async def _standing(
+        self, owner: Owner, execution_id: str, *, with_stack: bool = False
+    ) -> tuple[ExecutionRecord, list[InputRequired]]:
+        """The record, and what the execution waits for. If that has changed between the two reads, both are repeated, a
+        few times: an execution that waits, but for nothing, there never was. Raises `UnknownExecution`."""
+        for _ in range(STANDING_TRIES):
+            record = await self._record(owner, execution_id, with_stack=with_stack)
+            if not record.open_inputs or record.has_ended:
+                return record, []
+            asked = Selection(Field.OPEN, *map(input_field, record.open_inputs))
+            found = asked.read(await self._redis.hmget(owner.execution(execution_id).record, *asked.names))
+            if found.open_inputs == record.open_inputs:
+                break
+        return record, open_inputs(found.inputs.values())
 
     async def _entries(self, owner: Owner, execution_id: str, after: EventId) -> AsyncIterator[Entry]:
         async for page in self.pages(owner, execution_id, after):
@@ -264,6 +281,10 @@ class Commands:
         """The ids of its open inputs, and where its log ends. Raises `UnknownExecution`."""
         return await self._record(owner, execution_id, with_stack=False)
 
+    async def questions(self, owner: Owner, execution_id: str) -> list[InputRequired]:
+        """What it waits for. Raises `UnknownExecution`."""
+        return (await self._standing(owner, execution_id))[1]
+
     async def terminal_event(self, owner: Owner, execution_id: str) -> Entry | None:
         """How an execution ended whose log has gone."""
         keys = owner.execution(execution_id)
@@ -278,15 +299,16 @@ class Commands:
     async def events(
         self, owner: Owner, execution_id: str, *, after: EventId, limit: int, is_compact: bool = False
     ) -> EventPage:
-        """One page of the log: up to `limit` events, of which neighbours that are chunks of one text may be one."""
+        """One page of the log as it was when its state was read: up to `limit` events, of which neighbours that are
+        chunks of one text may be one."""
         keys = owner.execution(execution_id)
         head = await self._history.head(keys.record)
         if head is None:
             raise UnknownExecution(execution_id)
         page = await self._history.read(keys.log, after, record=keys.record, limit=limit, shared=False)
-        entries = page.entries
+        entries = [entry for entry in page.entries if entry.seq <= head.last.seq]
         shown = merged(entries, self._limits.max_event_bytes) if is_compact else entries
-        more = not page.end
+        more = not page.end or len(entries) < len(page.entries)
         return EventPage(
             events=[LoggedEvent(id=str(entry.id), event=msgspec.Raw(entry.json)) for entry in shown],
             state=head.state,
@@ -314,6 +336,33 @@ class Commands:
             raise ExecutionEnded(execution_id, state)
         return CancelResponse(execution_id=execution_id, state=state)
 
+    async def forget(self, owner: Owner, execution_id: str) -> None:
+        """Delete the log and the record of an execution that has ended, and what is found and shared of it, as their
+        time to live will do. What the owner's feed has of it stays until the feed is trimmed. Raises
+        `UnknownExecution`, and `Problem` 409 if it has not ended."""
+        keys = owner.execution(execution_id)
+        record = _ENDED.read(await self._redis.hmget(keys.record, *_ENDED.names))
+        if not record.exists:
+            raise UnknownExecution(execution_id)
+        if not record.has_ended:
+            raise Problem(409, "execution-running", "it has not ended; cancel it first", state=record.state)
+        created = await self._redis.zscore(owner.index, execution_id)
+        async with self._redis.pipeline(transaction=True) as together:
+            together.delete(keys.log, keys.record, keys.children, owner.shares(execution_id))
+            if created is not None:
+                together.hdel(day_key(owner, int(created)), execution_id)
+            together.zrem(owner.index, execution_id)
+            if record.conversation_id:
+                together.zrem(owner.conversation(record.conversation_id), execution_id)
+            await together.execute()
+
+
+def _one_of(known: frozenset[str], name: str | None) -> str | None:
+    """The agent of this name; without one, the only agent."""
+    if name is None:
+        return next(iter(known)) if len(known) == 1 else None
+    return name if name in known else None
+
 
 def _accepted(execution_id: str) -> ExecuteResponse:
     return ExecuteResponse(
@@ -322,7 +371,7 @@ def _accepted(execution_id: str) -> ExecuteResponse:
 
 
 def _completed(state: ExecutionState, record: ExecutionRecord, waits_for: list[InputRequired]) -> ExecutionState:
-    changes: dict[str, Any] = {"status": record.state, "cursor": str(record.last)}
+    changes: dict[str, Any] = {"status": record.state, "cursor": str(record.last), "params": shown_params(record)}
     if state.task is None:
         changes["task"] = record.task
     if state.agent is None:

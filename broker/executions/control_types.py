@@ -48,6 +48,8 @@ class StreamReset(_Control, frozen=True):
 
 
 class StreamTokenExpiring(_Control, frozen=True):
+    """The token of the stream expires at this time, and the stream ends. It comes a minute before, or at once."""
+
     expires_at: Millis
 
 

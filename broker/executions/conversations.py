@@ -128,8 +128,13 @@ async def past(commands: Commands, owner: Owner, conversation_id: str, *, instea
     came between is no part of the conversation any more. `instead_of` is a message that is to be answered again now.
     """
     valid, omitted = await answered(commands, owner, conversation_id, MAX_EXECUTIONS)
+    return await said_in(commands, owner, _before(valid, instead_of)[::-1], omitted)
+
+
+async def said_in(commands: Commands, owner: Owner, executions: Sequence[ExecutionSummary], omitted: int = 0) -> Past:
+    """What was said in these executions, given newest first; no more of it than an agent is given."""
     said: list[Turn] = []
-    for summary in reversed(_before(valid, instead_of)):
+    for summary in executions:
         try:
             state = await commands.state(owner, summary.execution_id, with_stack=False)
         except UnknownExecution:

@@ -16,7 +16,9 @@ from redis.asyncio import Redis
 
 from broker.base.problem import Problem
 from broker.executions.budgets import BUDGET, budget_of
+from broker.executions.search import Search, Sought
 from broker.executions.types import LISTED, ExecutionList, ExecutionSummary
+from emitter.errors import NewerRecord
 from emitter.events import State
 from emitter.wire.ids import EXECUTION_ID
 from emitter.wire.keys import Owner
@@ -52,7 +54,7 @@ class _Listed(NamedTuple):
 R = TypeVar("R")
 
 _Row = list[bytes | None]
-_FITTING = Selection(Field.STATE, Field.CONVERSATION_ID)
+_FITTING = Selection(Field.CONVERSATION_ID)
 _BRIEF = Selection(
     Field.STATE, Field.AGENT, Field.ATTEMPT, Field.MS, Field.SEQ, Field.CONVERSATION_ID, Field.PARENT, Field.ROOT
 )
@@ -62,8 +64,10 @@ _SUMMARY = Selection(*_BRIEF.names, Field.TASK, Field.METADATA, *BUDGET.names)
 class Listing:
     """The lists of one edge."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, ended_ttl_seconds: int) -> None:
+        """`ended_ttl_seconds`: how long the record of an ended execution stays."""
         self._redis: Any = redis
+        self._search = Search(redis, ended_ttl_seconds)
         self._unreadable: set[str] = set()
 
     async def page(
@@ -76,29 +80,37 @@ class Listing:
         conversation_id: str | None = None,
         parent: str | None = None,
         is_brief: bool = False,
+        sought: Sought | None = None,
     ) -> ExecutionList:
-        """Newest first, of one conversation, of one parent or of all; without tasks and metadata, if `is_brief`.
-        `cursor` is a former answer's; with a rare `state` or large metadata a page may be short and still continue."""
+        """Newest first, of one conversation, of one parent or of all; without tasks and metadata, if `is_brief`. A
+        record of a newer format is left out; of a conversation, where all counts, it raises `NewerRecord`.
+        `cursor` is a former answer's. A page may be short, or empty, and still continue: if little is found, or if
+        metadata is large."""
+        sought = Sought(state=state) if sought is None and state is not None else sought
         after, reached = _listed(cursor), None
+        if sought is not None and sought.until is not None and (after is None or after.created_ms >= sought.until):
+            after = _Listed(sought.until, "")  # sorts before all ids of its millisecond
         index = owner.index if conversation_id is None else owner.conversation(conversation_id)
         index = index if parent is None else owner.execution(parent).children
-        is_all = state is None and conversation_id is None
         selection = _BRIEF if is_brief else _SUMMARY
         found: list[ExecutionSummary] = []
         size = 0
         for _ in range(LIST_ROUNDS):
             page, is_last = await self._index_page(index, after)
+            if sought is not None and sought.since is not None and page and page[-1].created_ms < sought.since:
+                page, is_last = [listed for listed in page if listed.created_ms >= sought.since], True
             after = page[-1] if page else after
             usable = [listed for listed in page if listed.is_usable]
             reached = usable[-1] if usable else reached
-            rest = usable if is_all else await self._fitting(owner, usable, state, conversation_id)
+            rest = usable if conversation_id is None else await self._fitting(owner, usable, conversation_id)
+            rest = rest if sought is None else await self._found(owner, rest, sought)
             while rest:
                 count = min(LIST_PAGE if is_brief else LIST_READ, limit - len(found))
                 part, rest = rest[:count], rest[count:]
                 rows = await self._read_each(owner, part, selection)
                 for listed, row in zip(part, rows, strict=True):
-                    summary = self._summary(listed, selection, row)
-                    if summary is not None and _fits(summary, state, conversation_id):
+                    summary = self._summary(listed, selection, row, needs_all=conversation_id is not None)
+                    if summary is not None and _fits(summary, sought, conversation_id):
                         found.append(summary)
                         size += sum(len(value or b"") for value in row)
                     if len(found) == limit or size >= LIST_BYTES:
@@ -118,22 +130,24 @@ class Listing:
         return [listed for listed in page if after is None or listed < after], len(rows) < LIST_PAGE
 
     async def summary(self, owner: Owner, execution_id: str) -> ExecutionSummary | None:
-        """One execution as lists have it (its `created_at` is unknown, and 0); `None` if it does not exist."""
+        """One execution as lists have it (its `created_at` is unknown, and 0); `None` if it does not exist. Raises
+        `NewerRecord`."""
         listed = _Listed(0, execution_id)
         (row,) = await self._read_each(owner, [listed], _SUMMARY)
-        return self._summary(listed, _SUMMARY, row)
+        return self._summary(listed, _SUMMARY, row, needs_all=True)
 
-    async def _fitting(
-        self, owner: Owner, page: list[_Listed], state: str | None, conversation_id: str | None
-    ) -> list[_Listed]:
-        """Those in this state and conversation: all others are not read."""
+    async def _found(self, owner: Owner, page: list[_Listed], sought: Sought) -> list[_Listed]:
+        fitting = await self._search.found(owner, page, sought)
+        return [listed for listed, is_found in zip(page, fitting, strict=True) if is_found]
+
+    async def _fitting(self, owner: Owner, page: list[_Listed], conversation_id: str) -> list[_Listed]:
+        """Those of this conversation: all others are not read."""
         rows = await self._read_each(owner, page, _FITTING)
         return [
             listed
             for listed, row in zip(page, rows, strict=True)
-            if (found := self._readable(listed, partial(_FITTING.read, row))) is not None
-            and state in (None, found.state)
-            and conversation_id in (None, found.conversation_id)
+            if (found := self._readable(listed, partial(_FITTING.read, row), needs_all=True)) is not None
+            and found.conversation_id == conversation_id
         ]
 
     async def _read_each(self, owner: Owner, page: list[_Listed], selection: Selection) -> list[_Row]:
@@ -143,14 +157,18 @@ class Listing:
         rows: list[_Row] = await pipe.execute()
         return rows
 
-    def _summary(self, listed: _Listed, selection: Selection, row: _Row) -> ExecutionSummary | None:
+    def _summary(
+        self, listed: _Listed, selection: Selection, row: _Row, *, needs_all: bool = False
+    ) -> ExecutionSummary | None:
         """`None` where there is no record any more, or one that this version cannot read."""
-        return self._readable(listed, lambda: _summary(listed, selection.read(row)))
+        return self._readable(listed, lambda: _summary(listed, selection.read(row)), needs_all=needs_all)
 
-    def _readable(self, listed: _Listed, read: Callable[[], R]) -> R | None:
+    def _readable(self, listed: _Listed, read: Callable[[], R], *, needs_all: bool) -> R | None:
         try:
             return read()
         except ValueError as error:
+            if needs_all and isinstance(error, NewerRecord):
+                raise
             if listed.execution_id not in self._unreadable and len(self._unreadable) < MAX_UNREADABLE:
                 self._unreadable.add(listed.execution_id)
                 log.error("record_unreadable", execution=listed.execution_id, error=str(error)[:200])
@@ -166,9 +184,11 @@ def _listed(cursor: str | None) -> _Listed | None:
     return _Listed(int(match[1]), match[2])
 
 
-def _fits(summary: ExecutionSummary, state: str | None, conversation_id: str | None) -> bool:
-    """An id may have been used again, in another conversation, since it was put into an index."""
-    return state in (None, summary.state) and conversation_id in (None, summary.conversation_id)
+def _fits(summary: ExecutionSummary, sought: Sought | None, conversation_id: str | None) -> bool:
+    """An id may have been used again, in another conversation, since it was put into an index; and an execution may
+    have gone on since it was found."""
+    is_found = sought is None or sought.state in (None, summary.state)
+    return is_found and conversation_id in (None, summary.conversation_id)
 
 
 def _summary(listed: _Listed, record: ExecutionRecord) -> ExecutionSummary | None:

@@ -112,24 +112,25 @@ class Messages:
         """All messages in their order, with their states. Raises `UnknownExecution`."""
         key = owner.execution(execution_id).record
         facts = _FACTS.read(await self._redis.hmget(key, *_FACTS.names))
+        number, _, _ = facts.message_counts
+        ids: list[str] = []
+        if number:
+            numbers = Selection(*(f"{Field.ORDER}{place}" for place in range(1, number + 1)))
+            ids = list(numbers.read(await self._redis.hmget(key, *numbers.names)).message_order.values())
+            # With the facts again: the states of all messages are of one moment.
+            each = Selection(*_FACTS.names, *(prefix + id_ for id_ in ids for prefix in (Field.MESSAGE, Field.DROPPED)))
+            facts = each.read(await self._redis.hmget(key, *each.names))
         if not facts.exists:
             raise UnknownExecution(execution_id)
-        accepts = not facts.has_ended and await self._is_steerable(facts)
-        number, _, inbox_of = facts.message_counts
-        if not number:
-            return MessageList(messages=[], accepts_messages=accepts)
-        numbers = Selection(*(f"{Field.ORDER}{place}" for place in range(1, number + 1)))
-        ids = list(numbers.read(await self._redis.hmget(key, *numbers.names)).message_order.values())
-        each = Selection(*(prefix + id_ for id_ in ids for prefix in (Field.MESSAGE, Field.DROPPED)))
-        found = each.read(await self._redis.hmget(key, *each.names))
+        _, _, inbox_of = facts.message_counts
         waiting = set(ids) if facts.attempt > inbox_of else set(facts.inbox)
         return MessageList(
             messages=[
-                _shown(found.message_bodies[id_], _state(id_, id_ in waiting, found.dropped_messages, facts))
+                _shown(facts.message_bodies[id_], _state(id_, id_ in waiting, facts.dropped_messages, facts))
                 for id_ in ids
-                if id_ in found.message_bodies
+                if id_ in facts.message_bodies
             ],
-            accepts_messages=accepts,
+            accepts_messages=not facts.has_ended and await self._is_steerable(facts),
         )
 
     async def _read(self, owner: Owner, execution_id: str, message_id: str) -> ExecutionRecord:

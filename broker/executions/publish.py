@@ -42,7 +42,7 @@ from emitter.events import (
 )
 from emitter.publishing.hooks import Named, Origin, apply_hooks, load_hooks
 from emitter.store import webhooks
-from emitter.store.append import Appended, LogLimits, Mode, append, prepare
+from emitter.store.append import Appended, LogLimits, Mode, append, claimed_by, prepare
 from emitter.store.holds import plan, renew_holds
 from emitter.store.jobs import redis_ms
 from emitter.tracing.trace import Trace
@@ -338,7 +338,7 @@ async def publish_under(
     if name:
         name = f"{under.attempt}.{name}"
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=False)
-    fence: dict[str, Any] = {"attempt": under.attempt, "mode": "claimed"}
+    fence: dict[str, Any] = {"attempt": under.attempt, "mode": claimed_by(under.worker)}
     added = 0
     for lot in _lots(events):
         appended = await append(
@@ -379,6 +379,9 @@ async def publish(
     if limits.webhook_url and may_begin(events):
         await webhooks.schedule(redis, [Name(owner, execution_id, FOR_ALL)])
         fields |= start_fields(owner, execution_id, {}, has_one_for_all=True)
+    if Field.HOLD in fields:  # first: whatever happens to this edge, the reaper checks what begins
+        ends = await redis_ms(redis) + limits.unheld_lease_seconds * 1000
+        await plan(redis, DUE, {member(owner, execution_id): ends})
     if not is_new:
         events = [event._replace(fields={}) for event in events]
     for lot in _lots(events):
@@ -389,7 +392,7 @@ async def publish(
         added, first_seq, mode, fields = added + appended.added, first_seq + len(lot), "existing", {}
         if on_spent is not None and appended.spent is not None:
             await on_spent(appended)
-    await _look_after(redis, owner, execution_id, events, limits)
+    await _look_after(redis, owner, execution_id, events)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 
 
@@ -411,16 +414,11 @@ def _hold_fields(events: Sequence[Prepared], limits: LogLimits) -> dict[str, str
     return {Field.HOLD: str(limits.unheld_lease_seconds * 1000)} if begins else {}
 
 
-async def _look_after(
-    redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared], limits: LogLimits
-) -> None:
-    """Have the reaper look at what begins, and at questions that expire; renew the lease where nothing was said."""
+async def _look_after(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared]) -> None:
+    """Have the reaper look at questions that expire; renew the lease where nothing was said."""
     if not events:
         await renew_holds(redis, [owner.execution(execution_id).record], Field.SEEN)
-    name = member(owner, execution_id)
-    if _hold_fields(events, limits):
-        await plan(redis, DUE, {name: await redis_ms(redis) + limits.unheld_lease_seconds * 1000})
-    await _plan_expiries(redis, name, events)
+    await _plan_expiries(redis, member(owner, execution_id), events)
 
 
 async def _plan_expiries(redis: Redis, name: str, events: Sequence[Prepared]) -> None:

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from broker.executions.message_types import TakenMessage, TakeRequest, TakeResponse
 from emitter.errors import ExecutionOwned
-from emitter.store.append import LogLimits
+from emitter.store.append import LogLimits, Mode, claimed_by
 from emitter.store.control import ControlChannel
 from emitter.store.holds import renew_holds
 from emitter.store.messages import WAKE, take_messages
@@ -24,6 +24,8 @@ RECHECK_SECONDS = 2.0
 """How often a waiting take looks, if it is not woken."""
 LIVE_SECONDS = 10.0
 """How often it renews the lease of who waits."""
+AT_ONCE = 32
+"""Takes that ask Redis at a time, on a connection each: a message wakes all that wait for one."""
 _RUNS = Selection(Field.STATE, Field.OWNER)
 
 
@@ -35,6 +37,7 @@ class Takes:
         self._limits = limits
         self._redact = redact
         self._control = ControlChannel(redis)
+        self._asking = asyncio.Semaphore(AT_ONCE)
         self._is_closed = False
 
     async def aclose(self) -> None:
@@ -43,28 +46,37 @@ class Takes:
         await self._control.aclose()
 
     async def take(
-        self, owner: Owner, execution_id: str, request: TakeRequest, attempt: int, has_left: Callable[[], bool]
+        self,
+        owner: Owner,
+        execution_id: str,
+        request: TakeRequest,
+        attempt: int,
+        has_left: Callable[[], bool],
+        worker: str = "",
     ) -> TakeResponse:
-        """Take the messages that wait for this attempt (0: the newest); none after `waitSeconds` without one, or when
-        the caller `has_left`. Raises `UnknownExecution`, `ExecutionEnded`, `Superseded`, and `ExecutionOwned` if a
-        worker runs it, or is waited for, and no attempt is named."""
+        """Take the messages that wait for this attempt (0: the newest), as the `worker` that has claimed it; none after
+        `waitSeconds` without one, or when the caller `has_left`. Raises `UnknownExecution`, `ExecutionEnded`,
+        `Superseded`, and `ExecutionOwned` if a worker runs it, or is waited for, and no attempt is named."""
         keys = owner.execution(execution_id)
-        record = _RUNS.read(await self._redis.hmget(keys.record, *_RUNS.names))
+        async with self._asking:
+            record = _RUNS.read(await self._redis.hmget(keys.record, *_RUNS.names))
         if not attempt and (record.owner or record.state == "queued"):
             raise ExecutionOwned(execution_id, record.owner or "to come")
+        mode: Mode = claimed_by(worker) if worker else "claimed" if record.owner else "existing"
         wake = asyncio.Event()
         loop = asyncio.get_running_loop()
         until, renewed = loop.time() + request.wait_seconds, -LIVE_SECONDS
         with self._control.waiting_for(keys.control, WAKE, wake.set) if request.wait_seconds else _nothing():
             while not (has_left() or self._is_closed):
                 wake.clear()
-                if not record.owner and loop.time() - renewed >= LIVE_SECONDS:
-                    renewed = loop.time()
-                    await renew_holds(self._redis, [keys.record], Field.SEEN)
-                taken = await take_messages(
-                    self._redis, owner, execution_id, attempt, take=request.take_id or "", most=request.max,
-                    mode="claimed" if record.owner else "existing", redact=self._redact, limits=self._limits,
-                )  # fmt: skip
+                async with self._asking:
+                    if not record.owner and loop.time() - renewed >= LIVE_SECONDS:
+                        renewed = loop.time()
+                        await renew_holds(self._redis, [keys.record], Field.SEEN)
+                    taken = await take_messages(
+                        self._redis, owner, execution_id, attempt, take=request.take_id or "", most=request.max,
+                        mode=mode, redact=self._redact, limits=self._limits,
+                    )  # fmt: skip
                 if taken or (left := until - loop.time()) <= 0:
                     return TakeResponse(execution_id=execution_id, messages=[_taken(each) for each in taken])
                 with contextlib.suppress(TimeoutError):

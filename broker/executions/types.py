@@ -396,13 +396,15 @@ class ExecutionState(_Part, frozen=True):
 
     It is bounded: of very many parts the newest are there; of more than some megabytes, those parts that were left
     alone for longest have only the beginning of their texts (with an ellipsis, or `truncated`), and `{"clipped": true}`
-    in the place of values. The log has all."""
+    in the place of values. The log has all. `params` comes from the execution's record: what it was started with,
+    without credentials; of very large ones the largest members are clipped, and `GET …/request` has all."""
 
     execution_id: str
     status: State
     cursor: str
     task: str | None = None
     agent: str | None = None
+    params: dict[str, Any] | None = None
     attempt: int = 1
     started_at: Millis | None = None
     ended_at: Millis | None = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import get_args
 
 import msgspec
 from aiohttp import HttpVersion11, web
@@ -19,11 +17,11 @@ from broker.base.error_mapping import to_problem
 from broker.base.fairness import FairSemaphore
 from broker.base.identity import Identity
 from broker.base.metrics import Metrics
-from broker.base.problem import Problem
 from broker.base.reasons import RedisOp
 from broker.base.request_context import request_id_of
 from broker.base.settings import Settings
 from broker.executions import hooked
+from broker.executions.accepted import accepted
 from broker.executions.overspending import keep_budget
 from broker.executions.publish import (
     Gate,
@@ -61,20 +59,22 @@ from broker.http.gateway import (
     idempotency_key,
 )
 from broker.http.jobs import SCOPE, JobsApi
+from broker.http.json import json_response
 from broker.http.message_api import MessageApi
 from broker.http.paths import execution_of, known_form
+from broker.http.query import after_in, is_tree, sought_in, whole_number
+from broker.http.share_api import ShareApi
 from broker.ops.stream import Ops
 from broker.streams.reconnect import for_event_source
 from broker.streams.request import is_compact
 from broker.streams.service import Streams
 from emitter.budgets import Budget
 from emitter.errors import UnknownExecution
-from emitter.events import TERMINAL_STATE_OF, State
+from emitter.events import TERMINAL_STATE_OF
 from emitter.store import announcements
 from emitter.store.append import Appended, limits_of
 from emitter.store.lifecycle import Lifecycle
 from emitter.tracing.trace import Trace
-from emitter.wire.ids import START, EventId, parse_event_id
 from emitter.wire.prepared import DROPPED
 from emitter.wire.redact import Redactor
 
@@ -131,11 +131,13 @@ class Api:
             web.post("/api/agent/execute", self.execute),
             web.get(base, self.list_executions),
             web.get(base + "/{id}", self.get_execution),
+            web.get(base + "/{id}/request", self.get_request),
             web.get(base + "/{id}/events", self.get_events, allow_head=False),
             web.post(base + "/{id}/events", self.post_events),
             web.get(base + "/{id}/webhooks", self.list_webhooks),
             web.post(base + "/{id}/cancel", self.cancel),
             web.post(base + "/{id}/input", self.answer),
+            *ShareApi(self._gateway, self._redis, self._authenticator.shares, self._settings).routes(base),
             *MessageApi(self._gateway, self._takes, self._jobs.attempt_of, self._value_bytes).routes(base),
             web.post("/api/agent/stream-tickets", self.mint_ticket),
             web.get("/api/agent/agents", self.list_agents),
@@ -159,7 +161,7 @@ class Api:
 
     async def open_stream(self, request: web.Request, execution_id: str | None) -> web.StreamResponse:
         """The native stream of an execution, or the feed (None). Errors of `Gateway.identify` and `Gateway.open`."""
-        identity = await self._gateway.identify(request, "executions:read", ticket=True)
+        identity = await self._gateway.identify(request, "executions:read", ticket=True, shared=execution_id)
         return await self._gateway.open(request, identity, execution_id)
 
     async def stream_ops(self, request: web.Request) -> web.StreamResponse:
@@ -171,7 +173,7 @@ class Api:
         identity = await self._gateway.identify(request, "executions:read", rate=TICKETS)
         body = await self._gateway.read_json(request, TicketRequest)
         ticket, expires_at = await self._authenticator.tickets.mint(identity, body.execution_id)
-        return _json(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
+        return json_response(TicketResponse(ticket=ticket, expires_at=int(expires_at * 1000)), status=201)
 
     # --- executions --------------------------------------------------------------------------------------------------
 
@@ -181,36 +183,46 @@ class Api:
             wanted = await self._gateway.read_json(request, ExecuteRequest, self._start_bytes)
             key = idempotency_key(request)
             answer, _ = await self._gateway.execute(request, identity, wanted, idempotency_key=key)
-        return _json(answer, status=202)
+        return json_response(answer, status=202)
 
     async def list_executions(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "executions:read", rate=READS)
-        state = request.query.get("state")
-        if state is not None and state not in get_args(State):
-            raise Problem(400, "invalid-parameter", f"state is one of {', '.join(get_args(State))}", path="state")
+        sought = sought_in(request)
         limit = whole_number(request, "limit", default=50, most=MAX_LIST)
         cursor, parent = request.query.get("cursor"), request.query.get("parent")
         async with self._gateway.folding(identity):
             if parent is not None and not await exists(self._redis, identity.owner, known_form(parent)):
                 raise UnknownExecution(parent[:64])
-            page = self._commands.listing.page(identity.owner, state=state, limit=limit, cursor=cursor, parent=parent)
-            return _json(await page)
+            page = self._commands.listing.page(
+                identity.owner, state=None, limit=limit, cursor=cursor, parent=parent, sought=sought
+            )
+            return json_response(await page)
 
     async def get_execution(self, request: web.Request) -> web.Response:
-        identity = await self._gateway.identify(request, "executions:read", rate=READS)
+        shared = None if "tree" in request.query else request.match_info["id"]
+        identity = await self._gateway.identify(request, "executions:read", rate=READS, shared=shared)
         with_stack = "executions:debug" in identity.scopes
         async with self._gateway.folding(identity):
-            if _is_tree(request):
-                return _json(await self._trees.of(identity.owner, execution_of(request)))
-            return _json(await self._commands.state(identity.owner, execution_of(request), with_stack=with_stack))
+            execution_id = execution_of(request)
+            if is_tree(request):
+                return json_response(await self._trees.of(identity.owner, execution_id))
+            return json_response(await self._commands.state(identity.owner, execution_id, with_stack=with_stack))
+
+    async def get_request(self, request: web.Request) -> web.Response:
+        shared = request.match_info["id"]
+        identity = await self._gateway.identify(request, "executions:read", rate=READS, shared=shared)
+        async with self._gateway.folding(identity):
+            found = await accepted(self._redis, identity.owner, execution_of(request))
+            return json_response(found.shared if identity.is_share else found)
 
     async def list_webhooks(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "executions:read", rate=READS)
-        return _json(await hooked.listed(self._redis, identity.owner, execution_of(request)))
+        return json_response(await hooked.listed(self._redis, identity.owner, execution_of(request)))
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
-        identity = await self._gateway.identify(request, "executions:read", rate=READS)
-        execution_id, after = execution_of(request), _after(request)
+        shared = request.match_info["id"]
+        identity = await self._gateway.identify(request, "executions:read", rate=READS, shared=shared)
+        execution_id, after = execution_of(request), after_in(request)
         limit = whole_number(request, "limit", default=200, most=200)
         if "application/x-ndjson" in request.headers.get("Accept", ""):
             async with self._gateway.exporting(request, identity):
@@ -219,7 +231,7 @@ class Api:
             page = self._commands.events(
                 identity.owner, execution_id, after=after, limit=limit, is_compact=is_compact(request)
             )
-            return _json(await page)
+            return json_response(await page)
 
     async def _export(
         self, request: web.Request, identity: Identity, pages: AsyncIterator[bytes]
@@ -285,7 +297,7 @@ class Api:
                 await self._jobs.end(fenced)
         is_repeat = any(event is not DROPPED for event in events) and not answer.appended
         self._metrics.publishes["repeated" if is_repeat else "ok"].inc()
-        return _json(answer, status=202)
+        return json_response(answer, status=202)
 
     def _keeper(self, gate: Gate) -> OnSpent:
         """What keeps the budget of an execution that is published."""
@@ -309,7 +321,7 @@ class Api:
     async def cancel(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "executions:write")
         execution_id, body = execution_of(request), await self._gateway.read_json(request, CancelRequest)
-        return _json(await self._gateway.cancel(request, identity, execution_id, body.reason), status=202)
+        return json_response(await self._gateway.cancel(request, identity, execution_id, body.reason), status=202)
 
     async def answer(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "executions:write")
@@ -317,7 +329,7 @@ class Api:
             execution_of(request),
             await self._gateway.read_json(request, InputRequest, self._value_bytes),
         )
-        return _json(await self._gateway.answer(request, identity, execution_id, body), status=202)
+        return json_response(await self._gateway.answer(request, identity, execution_id, body), status=202)
 
     # --- the rest ----------------------------------------------------------------------------------------------------
 
@@ -338,7 +350,7 @@ class Api:
             )
             for agent in live
         ]
-        return _json(AgentList(agents=agents))
+        return json_response(AgentList(agents=agents))
 
     async def revoke(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "admin")
@@ -348,7 +360,7 @@ class Api:
             jti=body.jti, user=body.user, org=org, expires_at_ms=body.expires_at
         )
         self._gateway.audit(request, identity, "access_revoked", member=revoked.member, stored=revoked.is_stored)
-        return _json(_revocation(revoked), status=202)
+        return json_response(_revocation(revoked), status=202)
 
     async def take_back(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "admin")
@@ -368,32 +380,6 @@ def start_body_bytes(settings: Settings) -> int:
     return min(MAX_BODY_BYTES, max(VALUE_BODY_BYTES, 2 * sum(parts))) if all(parts) else MAX_BODY_BYTES
 
 
-def _is_tree(request: web.Request) -> bool:
-    text = request.query.get("tree", "false")
-    if text not in ("true", "false"):
-        raise Problem(400, "invalid-parameter", "tree is true or false", path="tree")
-    return text == "true"
-
-
-def whole_number(request: web.Request, name: str, *, default: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= most:
-        raise Problem(400, "invalid-parameter", f"{name} is a whole number from 1 to {most}", path=name)
-    return int(text)
-
-
-def _after(request: web.Request) -> EventId:
-    text = request.query.get("after")
-    if text is None:
-        return START
-    try:
-        return parse_event_id(text)
-    except ValueError as error:
-        raise Problem(400, "malformed-cursor", str(error), path="after") from error
-
-
 def _revocation(revoked: Revoked) -> RevocationResponse:
     is_user = revoked.member.startswith("user:")
     is_endless = revoked.score >= HOLD_MS
@@ -408,13 +394,6 @@ def _named(request: web.Request) -> RevocationRequest:
     """The same from the query, for clients that send no body with DELETE."""
     named = {name: request.query[name] for name in ("jti", "user", "org") if name in request.query}
     return msgspec.convert(named, RevocationRequest)
-
-
-def _json(value: msgspec.Struct, *, status: int = 200) -> web.Response:
-    headers = {"Cache-Control": "no-store"}
-    return web.Response(
-        status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
-    )
 
 
 def _publish_result(error: Exception) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Mapping
 
 import structlog
 from aiohttp import web
@@ -29,7 +30,14 @@ _PREPARED = web.RequestKey("prepared", weakref.ReferenceType[web.StreamResponse]
 """A weak reference: the response refers to its request, and the cycle would keep both until a full collection."""
 
 
-def setup(app: web.Application) -> None:
+ErrorForm = Callable[[Problem, str], web.Response]
+"""Makes the answer of a problem and its request's id."""
+_FORMS = web.AppKey("error_forms", Mapping[str, ErrorForm])
+
+
+def setup(app: web.Application, forms: Mapping[str, ErrorForm] = {}) -> None:
+    """`forms`: beginnings of paths below which a protocol says its errors in its own form, all of them."""
+    app[_FORMS] = forms
     app.middlewares.append(problems)
     app.on_response_prepare.append(_name_response)
 
@@ -72,7 +80,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def _answer(request: web.Request, problem: Problem, request_id: str) -> web.StreamResponse:
     if (prepared := request.get(_PREPARED)) is None:
-        return problem_response(problem, request_id)
+        form = next((form for path, form in request.app[_FORMS].items() if request.path.startswith(path)), None)
+        return (form or problem_response)(problem, request_id)
     # The head is out. Ending the body cleanly would pass for success, so the connection is cut instead.
     if request.transport is not None:
         request.transport.abort()

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from broker.auth.authenticator import Authenticator
-from broker.auth.permissions import act_for, require, require_execution
+from broker.auth.permissions import act_for, require, require_account, require_execution
 from broker.auth.refusals import Unauthorized
 from broker.base.error_mapping import to_problem
 from broker.base.fairness import FairSemaphore, Slices
@@ -29,6 +29,8 @@ from broker.base.settings import Settings
 from broker.executions.commands import Commands
 from broker.executions.message_types import MessageRequest, MessageResponse
 from broker.executions.types import CancelResponse, ExecuteRequest, ExecuteResponse, InputRequest, InputResponse
+from broker.http.body_shape import check_shape
+from broker.http.connection import may_have_left
 from broker.http.responses import EXCHANGE, Responses
 from broker.live.rendering import Rendering
 from broker.streams.admission import Admission, rate_limited
@@ -37,6 +39,7 @@ from broker.streams.service import Streams
 from broker.streams.slots import StreamSlot
 from broker.webhooks.policy import Policy
 from emitter.tracing.trace import Fact, Span, Tracer, log_fields
+from emitter.wire.ids import EventId
 from emitter.wire.webhooks import OF_REQUEST, Webhook
 
 BODY_SECONDS = 30.0
@@ -47,13 +50,6 @@ VALUE_BODY_BYTES = 512 * 1024
 """Of a task with its parameters, or an answer: what is stored of it is less, but JSON may need six bytes a letter."""
 SLICE_SECONDS = 0.004
 WORK_SECONDS = 0.001
-
-# What msgspec decodes in about a tenth of a second, and nothing can interrupt: text costs almost nothing, so that these
-# bind only what is made of little else than braces.
-MAX_CONTAINERS = 50_000
-MAX_STRINGS = 250_000
-MAX_ITEMS = 400_000
-UNCHECKED_BYTES = 256 * 1024
 
 _BODY = web.RequestKey("body", bytes)
 
@@ -76,6 +72,7 @@ READS = Rate("reads", "reads_per_minute", RejectReason.READ_RATE, is_of_edge=Tru
 ANSWERS = Rate("answers", "answers_per_minute", RejectReason.ANSWER_RATE)
 CANCELS = Rate("cancels", "cancels_per_minute", RejectReason.CANCEL_RATE)
 TICKETS = Rate("tickets", "tickets_per_minute", RejectReason.TICKET_RATE)
+SHARES = Rate("shares", "tickets_per_minute", RejectReason.TICKET_RATE)
 
 FOLDS, FOLDS_PER_USER = 32, 4
 
@@ -128,23 +125,29 @@ class Gateway:
     # --- who, and what they send -------------------------------------------------------------------------------------
 
     async def identify(
-        self, request: web.Request, *scopes: str, ticket: bool = False, rate: Rate | None = None
+        self,
+        request: web.Request,
+        *scopes: str,
+        ticket: bool = False,
+        rate: Rate | None = None,
+        shared: str | None = None,
     ) -> Identity:
         """The caller, within `rate` and after waiting for a turn. Raises `Problem` 401, 403 (one of `scopes` is
         missing), 422, 429, 503; `ticket` as in `Authenticator`: such a request opens a stream, which has limits of its
-        own."""
+        own. `shared`: the execution that is read, where a share link may do that."""
         try:
             identity = await self._authenticator.authenticate(request, ticket=ticket)
-            for scope in scopes:
-                require(identity, scope)
+            require_account(identity, shared)
             identity = act_for(identity, user=request.query.get("user"), org=request.query.get("org"))
+            for scope in scopes:  # of those that are left when it acts for another
+                require(identity, scope)
         except Problem as problem:
             self._refused(request, problem)
             raise
         if rate is not None:
             await self._within(identity, rate)
         if not ticket:
-            await self._turn(request, identity)
+            await self.take_turn(request, identity)
         return identity
 
     async def _within(self, identity: Identity, rate: Rate) -> None:
@@ -161,7 +164,8 @@ class Gateway:
                 self._metrics.rejected[rate.reason].inc()
             raise
 
-    async def _turn(self, request: web.Request, identity: Identity) -> None:
+    async def take_turn(self, request: web.Request, identity: Identity) -> None:
+        """Wait for a turn, as `identify` does: of a request with a ticket that opens no stream. `Problem` 429, 503."""
         try:
             await self._responses.enter(request, identity)
         except Problem as problem:
@@ -254,6 +258,10 @@ class Gateway:
         """An execution that begins without having been accepted counts as one that was. `Problem` 429."""
         await self._within(identity, EXECUTES)
 
+    async def count_share(self, identity: Identity) -> None:
+        """A share link is about to be made. `Problem` 429."""
+        await self._within(identity, SHARES)
+
     async def execute(
         self,
         request: web.Request,
@@ -297,6 +305,12 @@ class Gateway:
         self.audit(request, identity, "cancel_requested", execution=execution_id, state=answer.state)
         return answer
 
+    async def forget(self, request: web.Request, identity: Identity, execution_id: str) -> None:
+        """Errors of `Commands.forget`, and `Problem` 429."""
+        await self._within(identity, CANCELS)
+        await self.commands.forget(identity.owner, execution_id)
+        self.audit(request, identity, "execution_deleted", execution=execution_id)
+
     async def answer(
         self, request: web.Request, identity: Identity, execution_id: str, given: InputRequest
     ) -> InputResponse:
@@ -323,6 +337,11 @@ class Gateway:
         answer = await self.commands.messages.withdraw(identity, execution_id, message_id, request_id_of(request))
         self.audit(request, identity, "message_withdrawn", execution=execution_id, message=message_id)
         return answer
+
+    async def ticket(self, identity: Identity, execution_id: str) -> str:
+        """A ticket for the streams of an execution. Raises `Problem` 429, and redis errors."""
+        await self._within(identity, TICKETS)
+        return (await self._authenticator.tickets.mint(identity, execution_id))[0]
 
     def resting(self, request: web.Request) -> AbstractAsyncContextManager[None]:
         """Around a long wait for something to come: the request holds no turn meanwhile. `Problem` 429, 503."""
@@ -374,29 +393,35 @@ class Gateway:
         *,
         slot: StreamSlot | None = None,
         resumes: bool = False,
+        after: EventId | None = None,
     ) -> web.StreamResponse:
         """An execution in another protocol. Errors of `Streams.open_rendered`, and `Problem` 403 as for `open`."""
         require_execution(identity, execution_id)
         target = Target.execution(identity.owner, execution_id)
         request_id = request_id_of(request)
         return await self._streams.open_rendered(
-            request, target, identity, request_id, rendering, slot=slot, resumes=resumes
+            request, target, identity, request_id, rendering, slot=slot, resumes=resumes, after=after
         )
 
-
-def check_shape(body: bytes) -> None:
-    """Refuse JSON that would take long to decode; `Problem` 413. Counting takes a hundredth of the time of decoding."""
-    if len(body) <= UNCHECKED_BYTES or _is_simple(body):
-        return
-    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    if unescaped.count(b'"') <= 2 * MAX_STRINGS and _is_simple(b"".join(unescaped.split(b'"')[::2])):
-        return  # the structure was inside texts
-    raise Problem(413, "payload-too-complex", "the body has too many values to be read", limit=MAX_ITEMS)
-
-
-def _is_simple(json: bytes) -> bool:
-    containers = json.count(b"{") + json.count(b"[")
-    return json.count(b'"') <= 2 * MAX_STRINGS and containers <= MAX_CONTAINERS and json.count(b",") <= MAX_ITEMS
+    async def wait(
+        self,
+        request: web.Request,
+        identity: Identity,
+        execution_id: str,
+        after: EventId,
+        seconds: float,
+        *,
+        gather_seconds: float = 0.0,
+    ) -> bool:
+        """Whether the log has more after this place, or has ended, at last `seconds` from now. If so, it waits on for
+        `gather_seconds`, for what comes with it. The request holds no turn meanwhile, but a stream slot. Errors of
+        `Streams.wait`."""
+        target = Target.execution(identity.owner, execution_id)
+        async with self.resting(request):
+            has_more = await self._streams.wait(target, identity, after, seconds, lambda: may_have_left(request))
+            if has_more:
+                await asyncio.sleep(gather_seconds)
+            return has_more
 
 
 def _body_too_large(limit: int) -> Problem:

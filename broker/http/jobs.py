@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from aiohttp import web
@@ -13,10 +12,12 @@ from redis.asyncio import Redis
 from broker.auth.permissions import require_agents
 from broker.base.identity import Identity
 from broker.base.metrics import Metrics
-from broker.base.problem import Problem, retry_after
+from broker.base.problem import Problem
 from broker.executions.attempts import Under, read_under
 from broker.http.connection import may_have_left
 from broker.http.gateway import PUBLISHES, VALUE_BODY_BYTES, Gateway
+from broker.http.json import json_response
+from broker.http.responses import Waits
 from broker.jobs.claims import Claims, Wanted
 from broker.jobs.fences import BadFence, Fenced, Fences, worker_id
 from broker.jobs.held import HeldJobs
@@ -34,11 +35,6 @@ from emitter.store import jobs
 from emitter.wire.keys import Owner
 
 SCOPE = "jobs:run"
-MAX_WAITING = 4096
-"""Requests of workers that may wait at once: each is a socket, and little else."""
-MAX_WAITING_OF_ONE = 3072
-"""Of them, with tokens of one subject: others must be able to renew their leases."""
-RETRY_AFTER_SECONDS = 2
 
 
 class JobsApi:
@@ -63,7 +59,7 @@ class JobsApi:
         self._held = held
         self._metrics = metrics
         self._lease_seconds = lease_seconds
-        self._waiting: Counter[Owner] = Counter()
+        self._waits = Waits("workers", gateway.resting)
 
     def routes(self) -> list[web.RouteDef]:
         base = "/api/agent/jobs"
@@ -81,25 +77,25 @@ class JobsApi:
         principal = identity.principal
         running = None if body.running is None else await self._members(principal, body.running)
         wanted = Wanted(worker_id(principal, body.worker), agents, body.max, running, body.concurrency, body.host)
-        async with self._in_wait(request, identity.principal):
+        async with self._waits.one(request):
             with self._metrics.job_claims.track_inprogress():
                 found = await self._claims.claim(wanted, body.wait_seconds, _gone(request))
         if not found:
             return web.Response(status=204, headers={"Cache-Control": "no-store"})
-        return _json(ClaimResponse(jobs=found))
+        return json_response(ClaimResponse(jobs=found))
 
     async def renew(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, SCOPE, rate=PUBLISHES)
         body = await self._gateway.read_json(request, RenewRequest, VALUE_BODY_BYTES)
-        async with self._in_wait(request, identity.principal):
+        async with self._waits.one(request):
             found = await self._leases.renew(identity.principal, body, _gone(request))
-        return _json(RenewResponse(jobs=found, lease_seconds=self._lease_seconds))
+        return json_response(RenewResponse(jobs=found, lease_seconds=self._lease_seconds))
 
     async def release(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, SCOPE, rate=PUBLISHES)
         body = await self._gateway.read_json(request, ReleaseRequest, VALUE_BODY_BYTES)
         found = [await self._leases.release(identity.principal, body.worker, each) for each in body.jobs]
-        return _json(ReleaseResponse(jobs=found))
+        return json_response(ReleaseResponse(jobs=found))
 
     # --- for publishing under an attempt ---
 
@@ -115,29 +111,13 @@ class JobsApi:
             raise Problem(400, "invalid-parameter", "Attempt is a whole number", path="Attempt")
         principal = identity.principal
         fenced = await self._fences.check(fence, principal=principal, execution_id=execution_id, attempt=int(attempt))
-        under = await read_under(self._redis, fenced.owner, execution_id, fenced.attempt)
+        under = await read_under(self._redis, fenced.owner, execution_id, fenced.attempt, fenced.worker)
         return msgspec.structs.replace(identity, owner=fenced.owner, actor=principal), fenced, under
 
     async def end(self, fenced: Fenced) -> None:
         """The execution has its terminal event: nobody needs to look after the job any more."""
         await jobs.end(self._redis, fenced.member)
         await self._held.drop(fenced.worker, [fenced.member])
-
-    # --- waiting ---
-
-    @contextlib.asynccontextmanager
-    async def _in_wait(self, request: web.Request, principal: Owner) -> AsyncIterator[None]:
-        """Around what may wait: it holds no turn meanwhile, as hundreds of workers may have one token."""
-        if self._waiting.total() >= MAX_WAITING or self._waiting[principal] >= MAX_WAITING_OF_ONE:
-            raise Problem(503, "busy", "too many workers wait here", headers=retry_after(RETRY_AFTER_SECONDS))
-        self._waiting[principal] += 1
-        try:
-            async with self._gateway.resting(request):
-                yield
-        finally:
-            self._waiting[principal] -= 1
-            if not self._waiting[principal]:
-                del self._waiting[principal]
 
     async def _members(self, principal: Owner, running: Sequence[JobRef]) -> frozenset[str]:
         """The executions that a worker says it has. A fence that is no good names none."""
@@ -154,8 +134,3 @@ class JobsApi:
 def _gone(request: web.Request) -> Callable[[], bool]:
     """A client that waits for nothing is answered; one that waits must keep its side of the connection open."""
     return lambda: may_have_left(request)
-
-
-def _json(value: msgspec.Struct) -> web.Response:
-    headers = {"Cache-Control": "no-store"}
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json", headers=headers)

@@ -41,6 +41,8 @@ RETRY_SECONDS = 1.0
 """Pause when the system has no descriptor left."""
 SETTLE_SECONDS = 0.5
 """How long a closing listener waits for the requests of connections that it took last."""
+TURNS = 3
+"""Of the loop, until a connection that was taken is known, and what it has sent is read."""
 # How many bytes the kernel holds unsent: a low limit shows early that a reader has stopped. And how long (ms) sent
 # bytes may stay unacknowledged before a vanished peer is dropped.
 NOTSENT_LOWAT_BYTES = 128 * 1024
@@ -151,6 +153,8 @@ class Listener:
         self._sock.close()
         if self._opening:
             await asyncio.wait(self._opening, timeout=settle_seconds)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         if self.connections.silent:
             await asyncio.sleep(settle_seconds)
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from broker.base.identity import Identity
@@ -15,7 +14,9 @@ from broker.executions.message_types import MessageRequest, TakeRequest
 from broker.executions.takes import Takes
 from broker.http.connection import may_have_left
 from broker.http.gateway import PUBLISHES, READS, Gateway
+from broker.http.json import json_response
 from broker.http.paths import execution_of
+from broker.http.responses import Waits
 from emitter.errors import ExecutionEnded, UnknownMessage
 from emitter.wire.ids import INPUT_ID
 
@@ -31,6 +32,7 @@ class MessageApi:
         self._takes = takes
         self._messages = gateway.commands.messages
         self._value_bytes = value_bytes
+        self._waits = Waits("takes of messages", gateway.resting)
 
     def routes(self, base: str) -> list[web.RouteDef]:
         return [
@@ -48,12 +50,12 @@ class MessageApi:
             answer = await self._gateway.send_message(request, identity, execution_id, body)
         except ExecutionEnded as ended:
             raise _ended(ended) from ended
-        return _json(answer, status=202)
+        return json_response(answer, status=202)
 
     async def list(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "executions:read", rate=READS)
         async with self._gateway.folding(identity):
-            return _json(await self._messages.list(identity.owner, execution_of(request)))
+            return json_response(await self._messages.list(identity.owner, execution_of(request)))
 
     async def withdraw(self, request: web.Request) -> web.Response:
         identity = await self._gateway.identify(request, "executions:write")
@@ -64,24 +66,26 @@ class MessageApi:
             answer = await self._gateway.withdraw_message(request, identity, execution_id, message_id)
         except ExecutionEnded as ended:
             raise _ended(ended) from ended
-        return _json(answer)
+        return json_response(answer)
 
     async def take(self, request: web.Request) -> web.Response:
         """What waits for a message holds no turn of its user. A worker over HTTP takes those of its attempt."""
         is_worker = "Fence" in request.headers
         identity = await self._gateway.identify(request, "jobs:run" if is_worker else "events:publish", rate=PUBLISHES)
         execution_id, attempt = execution_of(request), attempt_of(request)
+        worker = ""
         if is_worker:
-            identity = (await self._fenced(request, identity, execution_id))[0]
+            identity, _, under = await self._fenced(request, identity, execution_id)
+            worker = under.worker
         body = await self._gateway.read_json(request, TakeRequest)
         try:
-            async with self._gateway.resting(request):
+            async with self._waits.one(request):
                 taken = await self._takes.take(
-                    identity.owner, execution_id, body, attempt, lambda: may_have_left(request)
+                    identity.owner, execution_id, body, attempt, lambda: may_have_left(request), worker
                 )
         except ExecutionEnded as ended:
             raise _ended(ended) from ended
-        return _json(taken)
+        return json_response(taken)
 
 
 def attempt_of(request: web.Request) -> int:
@@ -96,10 +100,3 @@ def attempt_of(request: web.Request) -> int:
 
 def _ended(error: ExecutionEnded) -> Problem:
     return Problem(409, "ended", str(error), state=error.state)
-
-
-def _json(value: msgspec.Struct, *, status: int = 200) -> web.Response:
-    headers = {"Cache-Control": "no-store"}
-    return web.Response(
-        status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
-    )

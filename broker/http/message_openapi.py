@@ -70,6 +70,13 @@ def _take() -> Json:
                 type="integer",
                 minimum=1,
             ),
+            header(
+                "Fence",
+                "the job's `fence`: take them as the worker that has claimed this attempt. Needs scope `jobs:run`"
+                " instead of `events:publish`, for an execution of any user",
+                type="string",
+                maxLength=2048,
+            ),
         ),
         body={JSON: "TakeRequest"},
         body_required=False,

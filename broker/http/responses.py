@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from aiohttp import web
@@ -33,6 +35,11 @@ PIECE_BYTES = 64 * 1024
 SMALL_BYTES = 64 * 1024
 """A request up to this size is never refused for its size, so users with large ones cannot stop the others."""
 RETRY_AFTER_SECONDS = 1
+MAX_WAITING = 4096
+"""Requests of one sort that may wait at once: each is a socket, and little else."""
+MAX_WAITING_OF_ONE = 3072
+"""Of them, of one user: others must have room."""
+WAIT_ELSEWHERE_SECONDS = 2
 
 
 class Exchange:
@@ -214,6 +221,31 @@ class Responses:
         who = None if exchange.identity is None else exchange.identity.principal
         about = {"path": exchange.request.path, "request_id": request_id_of(exchange.request)}
         self._log.info("answer_cut", reason=reason, user=who and who.user, org=who and who.org, **about)
+
+
+class Waits:
+    """Requests of one sort that wait for long. They hold no turn meanwhile (`Responses.resting`), as hundreds of them
+    may have one token. `what` names them in refusals."""
+
+    def __init__(self, what: str, resting: Callable[[web.Request], AbstractAsyncContextManager[None]]) -> None:
+        self._what = what
+        self._resting = resting
+        self._waiting: Counter[Owner] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def one(self, request: web.Request) -> AsyncIterator[None]:
+        """Around what may wait. Raises `Problem` 503, and as `Responses.resting`."""
+        user = request[EXCHANGE].user
+        if self._waiting.total() >= MAX_WAITING or self._waiting[user] >= MAX_WAITING_OF_ONE:
+            raise Problem(503, "busy", f"too many {self._what} wait here", headers=retry_after(WAIT_ELSEWHERE_SECONDS))
+        self._waiting[user] += 1
+        try:
+            async with self._resting(request):
+                yield
+        finally:
+            self._waiting[user] -= 1
+            if not self._waiting[user]:
+                del self._waiting[user]
 
 
 def _has_left(request: web.Request) -> bool:

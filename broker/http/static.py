@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aiohttp import web
+from yarl import URL
 
+from broker.auth.authenticator import COOKIE
 from broker.base.accepting import accepts_gzip
 from broker.base.problem import Problem
+from broker.base.settings import Settings
 
 ROOT = Path(__file__).parents[1] / "web"
 FOLDERS = ("console", "client")
 HOME = "console/index.html"
+SIGN_IN = "/console/sign-in.json"
 MIN_GZIP_BYTES = 1024
 
 TYPES = {
@@ -56,6 +60,33 @@ HEADERS = {
 }
 
 
+class SignIn(NamedTuple):
+    """The OpenID provider at which people sign in to the console, and what it is asked."""
+
+    issuer: str
+    client_id: str
+    scope: str
+    audience: str | None
+    origins: tuple[str, ...] = ()
+    """Where it has endpoints, besides the issuer's origin."""
+
+    @property
+    def all_origins(self) -> list[str]:
+        return list(dict.fromkeys([str(URL(self.issuer).origin()), *self.origins]))
+
+
+def sign_in_of(settings: Settings) -> SignIn | None:
+    if settings.oidc_issuer is None:
+        return None
+    return SignIn(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        settings.oidc_scope,
+        settings.oidc_audience,
+        settings.oidc_origins,
+    )
+
+
 class Page(NamedTuple):
     """One file. `packed` is its gzip form, if that is smaller."""
 
@@ -73,14 +104,19 @@ Stamps = dict[str, tuple[Path, int, int]]
 class StaticFiles:
     """The routes of all files. With `fresh` (development) a change on disk shows at the next request."""
 
-    def __init__(self, root: Path = ROOT, *, fresh: bool = False) -> None:
+    def __init__(self, root: Path = ROOT, *, fresh: bool = False, sign_in: SignIn | None = None) -> None:
         self._root = root
         self._fresh = fresh
+        self._sign_in = sign_in
         self._stamps = dict(stamps(root))
         self._pages = {name: read(path) for name, (path, _, _) in self._stamps.items()}
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/", self.home), *(web.get(f"/{{name:{folder}/.+}}", self.file) for folder in FOLDERS)]
+        return [
+            web.get("/", self.home),
+            web.get(SIGN_IN, self.sign_in),
+            *(web.get(f"/{{name:{folder}/.+}}", self.file) for folder in FOLDERS),
+        ]
 
     async def home(self, request: web.Request) -> web.Response:
         return self._answer(request, HOME)
@@ -88,13 +124,40 @@ class StaticFiles:
     async def file(self, request: web.Request) -> web.Response:
         return self._answer(request, request.match_info["name"])
 
+    async def sign_in(self, request: web.Request) -> web.Response:
+        """How one signs in here: at which provider, if there is one, and whether the browser has the cookie."""
+        provider = self._sign_in
+        given = (
+            None
+            if provider is None
+            else {
+                "issuer": provider.issuer,
+                "clientId": provider.client_id,
+                "scope": provider.scope,
+                "audience": provider.audience,
+                "origins": provider.all_origins,
+            }
+        )
+        body = {"oidc": given, "cookie": COOKIE in request.cookies}
+        return web.json_response(body, headers={**HEADERS, "Cache-Control": "no-store"})
+
     def _answer(self, request: web.Request, name: str) -> web.Response:
-        if self._fresh:
+        if self._fresh and not self._is_current(name):
             self._refresh()
         page = self._pages.get(name)
         if page is None:
             raise Problem(404, "not-found", "there is no such file")
-        return answer(request, page)
+        return answer(request, page, self._sign_in)
+
+    def _is_current(self, name: str) -> bool:
+        """Whether the file is known, and still what was read."""
+        if (known := self._stamps.get(name)) is None:
+            return False
+        path, changed_ns, size = known
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.lstat()
+            return (stat.st_mtime_ns, stat.st_size) == (changed_ns, size)
+        return False
 
     def _refresh(self) -> None:
         """Read again what has changed."""
@@ -125,11 +188,14 @@ def read(path: Path) -> Page:
     return Page(TYPES[path.suffix], SCRIPT_POLICY if is_script else REST_POLICY, body, packed, tag)
 
 
-def answer(request: web.Request, page: Page) -> web.Response:
-    """The file, or 304 for a client that has it."""
+def answer(request: web.Request, page: Page, sign_in: SignIn | None = None) -> web.Response:
+    """The file, or 304 for a client that has it. Scripts may call the provider of `sign_in` as well."""
+    policy = page.policy
+    if sign_in is not None:
+        policy = policy.replace("connect-src 'self'", f"connect-src 'self' {' '.join(sign_in.all_origins)}")
     is_packed = page.packed is not None and accepts_gzip(request.headers.get("Accept-Encoding", ""))
     tag = page.tag + "-gzip" if is_packed else page.tag
-    headers = {**HEADERS, "Content-Security-Policy": page.policy, "ETag": f'"{tag}"'}
+    headers = {**HEADERS, "Content-Security-Policy": policy, "ETag": f'"{tag}"'}
     if any(known.value in (tag, "*") for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = page.type

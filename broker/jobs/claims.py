@@ -228,9 +228,9 @@ class Claims:
         return []
 
     async def _try(self, wanted: Wanted, entry: Entry, found: Sequence[Job]) -> Job | jobs.Refused | Apart:
-        most, has_suspect = wanted.agents[entry.agent].max_attempts, await self._has_suspect(wanted.worker, found)
+        most, taken = wanted.agents[entry.agent].max_attempts, await self._taken_places(wanted.worker, found)
         try:
-            return await jobs.claim(self._redis, entry, wanted.worker, self._lease_ms, most, has_suspect=has_suspect)
+            return await jobs.claim(self._redis, entry, wanted.worker, self._lease_ms, most, taken_places=taken)
         except UnreadableJob as error:
             self._log.error("job_unreadable", execution=entry.execution_id, error=error.detail[:200])
             with contextlib.suppress(AppendRefused):
@@ -243,10 +243,14 @@ class Claims:
             self._log.error("claim_failed", execution=entry.execution_id, error=str(error)[:200])
             return "owned"
 
-    async def _has_suspect(self, worker: str, found: Sequence[Job]) -> bool:
-        if any(job.apart_seconds for job in found):
-            return True
-        return any(held.apart_until > now_ms() for held in (await self._held.all(worker)).values())
+    async def _taken_places(self, worker: str, found: Sequence[Job]) -> int:
+        """Of those for suspects in this worker."""
+        held = {
+            name: job.suspect_places
+            for name, job in (await self._held.all(worker)).items()
+            if job.apart_until > now_ms()
+        }
+        return sum({**held, **{job.member: job.suspect_places for job in found}}.values())
 
     async def _hold(self, wanted: Wanted, job: Job) -> None:
         agent, claimed_at = wanted.agents[job.agent], job.lease_ms - self._lease_ms
@@ -258,6 +262,7 @@ class Claims:
             time_limit=agent.time_limit,
             idle_limit=agent.idle_limit,
             apart_until=claimed_at + int(job.apart_seconds * 1000) if job.apart_seconds else 0,
+            suspect_places=job.suspect_places,
         )
         await self._held.put(wanted.worker, {job.member: held})
         self._metrics.jobs[JobStep.CLAIMED].inc()

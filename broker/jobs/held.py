@@ -11,14 +11,15 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from emitter.store.jobs import SUSPECT_PLACES
 from emitter.wire.keys import held_jobs_key
 
 KEPT_SECONDS = 86_400
 
 
 class HeldJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """A claimed job. Times in ms by the clock of Redis, limits in seconds. `apart_until`: until then the worker runs no
-    other suspect. `cancelled_at`: when the worker was first told of a cancel."""
+    """A claimed job. Times in ms by the clock of Redis, limits in seconds. `apart_until`: until then it takes
+    `suspect_places`. `cancelled_at`: when the worker was first told of a cancel."""
 
     agent: str
     attempt: int
@@ -27,6 +28,7 @@ class HeldJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     time_limit: float | None = None
     idle_limit: float | None = None
     apart_until: int = 0
+    suspect_places: int = SUSPECT_PLACES
     cancelled_at: int = 0
 
 

@@ -288,6 +288,7 @@ class Leases:
             owner=fenced.owner,
             execution_id=fenced.execution_id,
             agent=agent,
+            worker=fenced.worker,
             attempt=fenced.attempt,
             from_seq=record.from_seq,
             lease_ms=0,

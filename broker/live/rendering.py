@@ -11,6 +11,15 @@ from broker.live.view import StreamView
 from emitter.wire.entries import Entry
 from emitter.wire.ids import EventId
 
+LAST: Mapping[str, str] = {"Keep-Alive": "timeout=0"}
+"""A header of a response after which nothing is read from its connection, as a viewer has it. Not `Connection: close`:
+with that Node's fetch takes a connection that was cut for one that has ended."""
+SSE_HEADERS: Mapping[str, str] = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    **LAST,
+}
 HOLE = b"\0"
 """In the bytes of a renderer, the place of its `fill`. JSON has no such byte."""
 MAX_MET = 16
@@ -18,7 +27,8 @@ MAX_MET = 16
 
 
 class Rendering(Protocol):
-    """Renders an execution for one viewer. It gets the log's entries in order, each once, from the first.
+    """Renders an execution for one viewer. It gets the log's entries in order, each once, from the first (but see
+    `PlacedRendering`).
 
     `headers` are the response's, its Content-Type included. `heartbeat` is written between frames after at most
     `heartbeat_seconds` of silence. `is_over`: the protocol's own last message was rendered. The stream ends right after
@@ -75,6 +85,22 @@ class TimedRendering(Rendering, Protocol):
         does."""
 
 
+class PlacedRendering(Rendering, Protocol):
+    """A rendering that may begin after any place of the log, for clients that know where they stand.
+
+    `max_age_seconds` as in `StreamView`. Its streams end with their connections, without a coding of their own: to its
+    clients an edge that dies is a stream that ends, and they come back.
+    """
+
+    max_age_seconds: float
+
+    def caught_up(self) -> bytes:
+        """What is said when all there is was rendered; not after the protocol's own last message."""
+
+    def fell_behind(self) -> None:
+        """There is more than was rendered, until `caught_up`."""
+
+
 class Shared:
     """A rendering, and the live views that show what it makes: of each delivery once, for all of them."""
 
@@ -122,15 +148,17 @@ class RenderedView(StreamView):
     their work, or the very view; when it falls behind them it goes on with a rendering of its own (`apart`).
     """
 
-    __slots__ = ("_fill", "_shared", "resumes")
+    __slots__ = ("_fill", "_shared", "max_age_seconds", "resumes")
 
     is_native = False
 
     def __init__(
         self, rendering: Rendering, *, chunked: bool, fill: bytes | None = None, resumes: bool = False
     ) -> None:
-        super().__init__(chunked=chunked)
+        placed = _placed(rendering)
+        super().__init__(chunked=chunked and placed is None)
         self.resumes = resumes
+        self.max_age_seconds = None if placed is None else placed.max_age_seconds
         self._shared = Shared(rendering)
         self._fill = rendering.fill if fill is None else fill
         self.heartbeat = self.wrap(rendering.heartbeat)
@@ -172,6 +200,10 @@ class RenderedView(StreamView):
 
     def position_frame(self, event_id: EventId) -> bytes:  # noqa: ARG002
         return b""
+
+    def caught_up(self, replayed: int | None) -> bytes:  # noqa: ARG002
+        placed = _placed(self._shared.rendering)
+        return b"" if placed is None or self.is_over else self.wrap(placed.caught_up())
 
     # --- at a time ---
 
@@ -236,6 +268,14 @@ class RenderedView(StreamView):
 
     def apart(self) -> RenderedView:
         """The view of a viewer that is live no more, at the place where the others stand."""
-        if not self._shared.views:
-            return self
-        return RenderedView(self._shared.rendering.fork(), chunked=self.chunked, fill=self._fill, resumes=self.resumes)
+        view = self
+        if self._shared.views:
+            rendering = self._shared.rendering.fork()
+            view = RenderedView(rendering, chunked=self.chunked, fill=self._fill, resumes=self.resumes)
+        if (placed := _placed(view._shared.rendering)) is not None:
+            placed.fell_behind()
+        return view
+
+
+def _placed(rendering: Rendering) -> PlacedRendering | None:
+    return cast(PlacedRendering, rendering) if hasattr(rendering, "caught_up") else None

@@ -5,12 +5,10 @@ Every frame ends with LF only, is one write, and its JSON is ASCII on one line: 
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import msgspec
 
-from broker.base.reasons import CloseReason
 from emitter.wire.ids import EventId
 
 HEARTBEAT = b": hb\n"  # one LF: with a blank line some parsers dispatch an empty event
@@ -28,22 +26,6 @@ def control_frame(event: str, data: dict[str, Any], *, retry_ms: int | None = No
     clients take a block without data for an empty event, or do not read it at all."""
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
     return retry + b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))
-
-
-_RETRY_MS = {
-    CloseReason.AGED: (100, 2000),
-    CloseReason.DRAINING: (100, 2000),
-    CloseReason.FAILED: (30_000, 45_000),
-    CloseReason.REPLACED: (20_000, 30_000),
-}
-"""When a client is to reconnect. One that was replaced would replace its successor, so it waits."""
-
-
-def end_frames(reason: CloseReason, retry_ms: int | None = None, **about: object) -> bytes:
-    """The last frame of a stream: `stream:end` with its reason and what is `about` it, and the time to reconnect."""
-    if retry_ms is None and reason in _RETRY_MS:
-        retry_ms = random.randint(*_RETRY_MS[reason])
-    return control_frame("stream:end", {"reason": reason, **about}, retry_ms=retry_ms)
 
 
 def cursor_frame(event_id: EventId) -> bytes:

@@ -45,6 +45,8 @@ class StreamView:
     """Whether it is a replay in short."""
     coding: str | None = None
     """The Content-Encoding of its bodies: None or `gzip`."""
+    max_age_seconds: float | None = None
+    """An upper limit of a stream's age, ± 20 %, if it is lower than that of the settings."""
 
     def __init__(
         self,
@@ -79,6 +81,11 @@ class StreamView:
     def control(self, event: str, data: dict[str, Any]) -> bytes:
         """A control event, as one write."""
         return self.wrap(control_frame(event, data))
+
+    def caught_up(self, replayed: int | None) -> bytes:
+        """What is said when the viewer has all there is, as one write. `replayed`: how many events; None if it was
+        behind, and has caught up again."""
+        return b"" if replayed is None else self.control("stream:live", {"replayed": replayed})
 
     def position_frame(self, event_id: EventId) -> bytes:
         """The frame that moves the client's cursor, as one write."""

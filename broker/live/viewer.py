@@ -134,15 +134,14 @@ class Viewer(asyncio.Protocol):
         self.last_marked = START
 
     def catch_up(self, rest: bytes = b"") -> bool:
-        """Write the `rest` of the history. After the first replay `stream:live` follows in the same write, since writes
-        are what costs. Returns whether this was the first."""
-        if self.has_caught_up:
-            self.write(rest)
-            return False
+        """Write the `rest` of the history. What its view says then follows in the same write, since writes are what
+        costs. Returns whether this was the first replay."""
+        is_first = not self.has_caught_up
         self.has_caught_up = True
-        self.write(rest, self.view.control("stream:live", {"replayed": self.events}))
-        self.view = self.view.live
-        return True
+        self.write(rest, self.view.caught_up(self.events if is_first else None))
+        if is_first:
+            self.view = self.view.live
+        return is_first
 
     def go_live(self) -> None:
         """From here on the topic writes to it. Its cursor must be the topic's `last`."""

@@ -240,8 +240,7 @@ class History:
         """The last event of an execution that has ended and whose log has gone, as its record keeps it."""
         if record is None or await self._commands.execute("EXISTS", log):
             return None
-        found = _END.read(await self._commands.execute("HMGET", record, *_END.names))
-        return None if found.end is None else Entry(found.ms, found.seq, b"", found.end)
+        return _END.read(await self._commands.execute("HMGET", record, *_END.names)).terminal_event
 
     async def last(self, log: str) -> EventId:
         """The last id in a log; `START` if it is empty."""
@@ -291,7 +290,7 @@ class History:
         elif entries and entries[0].seq != 1:
             return _page(entries, cursor, rows, count, Reset("trimmed", (1, entries[0].seq - 1)))
         elif not entries:
-            return await self._empty(cursor, record)
+            return await self._empty(log, cursor, record, count)
         return _page(entries, cursor, rows, count)
 
     async def _range(self, log: str, first: str, count: int) -> list[Any]:
@@ -306,19 +305,21 @@ class History:
         rows = await self._range(log, "-", count)
         entries = parse_stream(rows)
         if not entries:
-            return await self._empty(cursor, record)
+            return await self._empty(log, cursor, record, count)
         first = entries[0]
         if first.seq <= cursor.seq or first.ms < cursor.ms:
             return _page(entries, cursor, rows, count, Reset("diverged"))
         lost = (cursor.seq + 1, first.seq - 1)
         return _page(entries, cursor, rows, count, Reset("trimmed", lost) if lost[0] <= lost[1] else None)
 
-    async def _empty(self, cursor: EventId, record: str | None) -> Page:
+    async def _empty(self, log: str, cursor: EventId, record: str | None, count: int) -> Page:
         """There is no log: nothing was written yet, or it has expired and only the record is left."""
         head = await self.head(record) if record is not None else None
         if head is None or head.last.seq == 0:
             gone = Reset("diverged") if cursor.seq else None
             return Page([], START, end=True, reset=gone)
+        if await self._commands.execute("EXISTS", log):  # it began between the two reads
+            return await self._page_after(log, cursor, record, count)
         closed = head.state in TERMINAL_STATES
         if cursor == head.last:
             return Page([], cursor, end=True, closed=closed)

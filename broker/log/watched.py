@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from redis.exceptions import RedisError
@@ -66,6 +66,7 @@ class WatchedLog:
         "record",
         "topic",
         "viewers",
+        "waiters",
     )
 
     def __init__(self, topic: Topic[Viewer], record: str | None, policy: DisconnectPolicy | None) -> None:
@@ -80,6 +81,26 @@ class WatchedLog:
         self.dirty = False
         self.last_message_at = 0.0
         self.idle_since = 0.0
+        self.waiters: Collection[asyncio.Future[None]] = ()
+        """Of requests that wait for the log to go on."""
+
+    async def change(self) -> None:
+        """Wait until its topic may have changed."""
+        if not isinstance(self.waiters, set):
+            self.waiters = set()
+        waiters, waiter = self.waiters, asyncio.get_running_loop().create_future()
+        waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            waiters.discard(waiter)
+
+    def wake(self) -> None:
+        """Its topic may have changed: those who wait look again."""
+        waiters, self.waiters = self.waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def current_head(self) -> Head | None:
         """The record as it is now, if that is known without Redis: the log has ended, or no event since the last
@@ -219,6 +240,7 @@ class WatchedLogs:
                 self._ingest(watched, entries, is_late)
             except Exception as error:  # it costs the viewers of this log alone
                 self._fail(watched, error)
+            watched.wake()
 
     def ingest(self, watched: WatchedLog, entries: list[Entry]) -> None:
         """Events of a log, read by a viewer's replay: deliver what is new, and resync after a gap. No events mean that
@@ -229,6 +251,7 @@ class WatchedLogs:
             self._fail(watched, error)
         finally:
             self._count()
+            watched.wake()
 
     def _ingest(self, watched: WatchedLog, entries: list[Entry], is_late: Callable[[], bool] | None = None) -> None:
         topic = watched.topic
@@ -317,6 +340,7 @@ class WatchedLogs:
         finally:
             watched.catching_up = None
             watched.pending.clear()
+            watched.wake()
 
     async def _read_with_retry(self, watched: WatchedLog) -> Page:
         """The log after the topic's last id, however long Redis is away. Viewers keep their heartbeats meanwhile."""

@@ -16,11 +16,10 @@ from broker.log.history import Head, History
 from broker.log.watch_leases import DisconnectPolicy, WatchLeases
 from broker.log.watched import WatchedLog, WatchedLogs
 from broker.streams.replay import LOST_REDIS_SECONDS, Replay
-from broker.streams.request import Opening, StreamRequest, Target
+from broker.streams.request import Opening, StreamRequest, Target, policy_of
 from emitter import tasks
 from emitter.errors import UnknownExecution
-from emitter.events import TERMINAL_STATES
-from emitter.wire.keys import member, member_of_log
+from emitter.wire.keys import member_of_log
 
 CLOSED_AT_ONCE = 32
 """So many viewers of a log that ends are closed at once. More take turns."""
@@ -45,7 +44,7 @@ class LogSource:
         self.on_failed = fail
         self._turns = Turns()
         self.watch = WatchedLogs(history, metrics, self, deliveries)
-        self._steps = Replay(history, self.watch, metrics, self._turns, close)
+        self.steps = Replay(history, self.watch, metrics, self._turns, close)
         self._viewers = 0
         self.joining = 0
         """Viewers that wait for their first page of the log."""
@@ -74,21 +73,21 @@ class LogSource:
     def enter(self, opening: Opening) -> Topic[Viewer]:
         target = opening.target
         assert target is not None
-        watched = self.watch.enter(target.log, target.record, _policy(target, opening.head))
+        watched = self.watch.enter(target.log, target.record, policy_of(target, opening.head))
         watched.head = opening.head
         self._viewers += 1
         return watched.topic
 
     def start(self, viewer: Viewer, opening: Opening) -> None:
         watched = self._watched(viewer)
-        if watched.policy is not None:
+        if watched.policy is not None and not viewer.identity.is_visitor:
             self._leases.enter(watched.policy)
         wanted: StreamRequest | None = opening.wanted
         if viewer.view.is_native and self.watch.is_current(watched):  # then it may go live without a task
             if opening.wanted.is_from_end and watched.topic.last is not None:
-                self._steps.skip_to(viewer, watched.topic.last)
+                self.steps.skip_to(viewer, watched.topic.last)
                 wanted = None
-            if (wanted is None or not wanted.is_from_end) and self._steps.join_now(viewer):
+            if (wanted is None or not wanted.is_from_end) and self.steps.join_now(viewer):
                 return
         self._run(self._replay(viewer, watched, wanted), "viewer-replay")
 
@@ -100,16 +99,16 @@ class LogSource:
         self.joining += joining
         try:
             async with asyncio.timeout(LOST_REDIS_SECONDS) as patience:
-                await self._steps.subscribed(watched)
+                await self.steps.subscribed(watched)
                 if wanted is not None and wanted.is_from_end:
-                    await self._steps.skip(viewer, watched)
+                    await self.steps.skip(viewer, watched)
                 while viewer.state is ViewerState.REPLAYING:
-                    await self._steps.drained(viewer, patience)
+                    await self.steps.drained(viewer, patience)
                     await self.watch.wait_caught_up(watched)
-                    if await self._steps.join(viewer, patience):
+                    if await self.steps.join(viewer, patience):
                         return
-                    if self._steps.needs_page(viewer, watched):
-                        await self._steps.page(viewer, watched, patience)
+                    if self.steps.needs_page(viewer, watched):
+                        await self.steps.page(viewer, watched, patience)
                         self.joining -= joining
                         joining = 0
         except TimeoutError:
@@ -174,6 +173,8 @@ class LogSource:
     def leave(self, viewer: Viewer, reason: CloseReason) -> None:
         self._viewers -= 1
         watched = self.watch.leave(viewer.topic.key)
+        if viewer.identity.is_visitor:
+            return
         if watched.policy is not None:
             self._leases.leave(watched.policy, _why_left(viewer, reason))
         elif reason is CloseReason.GONE and viewer.view.cancel_after_ms and not viewer.topic.ended:
@@ -200,11 +201,3 @@ def _why_left(viewer: Viewer, reason: CloseReason) -> CloseReason:
     if viewer.topic.ended:
         return CloseReason.FINISHED
     return CloseReason.AGED if reason is CloseReason.FINISHED and not viewer.view.is_native else reason
-
-
-def _policy(target: Target, head: Head | None) -> DisconnectPolicy | None:
-    """The policy of an execution that its viewers keep alive by watching."""
-    if head is None or not head.cancel_after_ms or head.state in TERMINAL_STATES:
-        return None
-    assert target.execution_id is not None
-    return DisconnectPolicy(member(target.owner, target.execution_id), head.cancel_after_ms)

@@ -1,7 +1,7 @@
-"""What an `EventSource` gets in place of a temporary refusal.
+"""When a client is to reconnect: after the end of a stream, and after a refusal.
 
-It gives up for ever on any status but 200 (WHATWG HTML, section 9.2.3). So on its routes a temporary refusal is an
-empty stream with the time to reconnect, and an error status means: never.
+An `EventSource` gives up for ever on any status but 200 (WHATWG HTML, section 9.2.3). So on its routes a temporary
+refusal is an empty stream with the time to reconnect, and an error status means: never.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from broker.base.error_mapping import to_problem
 from broker.base.problem import Problem
 from broker.base.reasons import CloseReason
 from broker.base.request_context import request_id_of
-from broker.live import sse
+from broker.live.sse import control_frame
 
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream",
@@ -26,6 +26,20 @@ STREAM_HEADERS = {
 PAUSE_SECONDS = (2.0, 10.0)
 """The least and, if the refusal names no time, the longest wait. Spread, since many are refused at once."""
 MAX_PAUSE_SECONDS = 120.0
+_RETRY_MS = {
+    CloseReason.AGED: (100, 2000),
+    CloseReason.DRAINING: (100, 2000),
+    CloseReason.FAILED: (30_000, 45_000),
+    CloseReason.REPLACED: (20_000, 30_000),
+}
+"""When a client is to reconnect. One that was replaced would replace its successor, so it waits."""
+
+
+def end_frames(reason: CloseReason, retry_ms: int | None = None, **about: object) -> bytes:
+    """The last frame of a stream: `stream:end` with its reason and what is `about` it, and the time to reconnect."""
+    if retry_ms is None and reason in _RETRY_MS:
+        retry_ms = random.randint(*_RETRY_MS[reason])
+    return control_frame("stream:end", {"reason": reason, **about}, retry_ms=retry_ms)
 
 
 def for_event_source(handler: Handler) -> Handler:
@@ -70,4 +84,4 @@ def _later(problem: Problem, request_id: str) -> bytes:
     least, most = PAUSE_SECONDS
     seconds = random.uniform(max(least, named), max(most, 1.5 * named))
     retry_ms = int(1000 * min(seconds, MAX_PAUSE_SECONDS))
-    return sse.end_frames(CloseReason.REFUSED, retry_ms, problem=problem.body(request_id))
+    return end_frames(CloseReason.REFUSED, retry_ms, problem=problem.body(request_id))

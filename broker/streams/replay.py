@@ -101,7 +101,7 @@ class Replay:
             return
         is_last = _is_last(page, watched)
         if page.end and not is_last:
-            self._update_topic(watched, page, after, known)
+            self.update_topic(watched, page, after, known)
         self._write_reset(viewer, page)
         await self._show(viewer, page, patience)
         if viewer.state is ViewerState.REPLAYING and (is_last or viewer.view.is_over):
@@ -176,7 +176,7 @@ class Replay:
         """The replay has progressed: wait for the next answer as long as for the first."""
         patience.reschedule(asyncio.get_running_loop().time() + LOST_REDIS_SECONDS)
 
-    def _update_topic(self, watched: WatchedLog, page: Page, after: EventId, known: EventId | None) -> None:
+    def update_topic(self, watched: WatchedLog, page: Page, after: EventId, known: EventId | None) -> None:
         """Give the topic what was read: it delivers new events to its viewers, or begins here. `known` was its last id
         before the page after `after` was read."""
         topic = watched.topic

@@ -18,9 +18,11 @@ from broker.live.gzip_view import GzipView
 from broker.live.packed_group import Packers
 from broker.live.view import StreamView, TypeFilter
 from broker.log.history import Head
+from broker.log.watch_leases import DisconnectPolicy
 from broker.streams.reconnect import wants_event_stream
+from emitter.events import TERMINAL_STATES
 from emitter.wire.ids import EventId, parse_event_id
-from emitter.wire.keys import Owner
+from emitter.wire.keys import Owner, member
 
 
 class Target(NamedTuple):
@@ -39,6 +41,14 @@ class Target(NamedTuple):
     @classmethod
     def feed(cls, owner: Owner) -> Target:
         return cls(owner, owner.feed)
+
+
+def policy_of(target: Target, head: Head | None) -> DisconnectPolicy | None:
+    """The policy of an execution that its viewers keep alive by watching."""
+    if head is None or not head.cancel_after_ms or head.state in TERMINAL_STATES:
+        return None
+    assert target.execution_id is not None
+    return DisconnectPolicy(member(target.owner, target.execution_id), head.cancel_after_ms)
 
 
 class StreamRequest(NamedTuple):

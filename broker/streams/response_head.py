@@ -13,9 +13,11 @@ from aiohttp import HttpVersion, web
 
 
 def response_head(version: HttpVersion, headers: Mapping[str, str], *, chunked: bool) -> bytes:
-    """Status 200. A body that is not `chunked` ends with its connection. Headers must be free of line ends."""
+    """Status 200. A body that is not `chunked` ends with its connection. `ValueError` for a header with a line end."""
     framing = "Transfer-Encoding: chunked" if chunked else "Connection: close"
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if fields.count("\r") != len(headers) or fields.count("\n") != len(headers):
+        raise ValueError("a header has a line end")
     head = f"HTTP/{version.major}.{version.minor} 200 OK\r\n{fields}{framing}\r\nDate: {_date()}\r\n\r\n"
     return head.encode("latin-1")
 

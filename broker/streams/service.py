@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 
+from broker.auth.refusals import Reason, Unauthorized
 from broker.auth.tickets import Tickets
 from broker.base.identity import Identity
 from broker.base.logging import get_logger
@@ -26,10 +28,10 @@ from broker.base.problem import Problem, retry_after
 from broker.base.reasons import CloseReason
 from broker.base.request_context import trace_of
 from broker.base.settings import Settings
-from broker.live import sse
 from broker.live.failures import Failures
 from broker.live.packed_group import Packers
 from broker.live.rendering import RenderedView, Rendering
+from broker.live.sse import control_frame
 from broker.live.topic import Topic
 from broker.live.view import StreamView
 from broker.live.viewer import Viewer, ViewerState, take_over
@@ -38,15 +40,16 @@ from broker.log.history import Head, History, Reset
 from broker.log.watch_leases import WatchLeases
 from broker.streams.admission import Admission
 from broker.streams.log_source import LogSource
-from broker.streams.reconnect import STREAM_HEADERS
+from broker.streams.reconnect import STREAM_HEADERS, end_frames
 from broker.streams.replay import reset_frame
 from broker.streams.request import Opening, StreamRequest, Target, read_parameters
 from broker.streams.response_head import TakenOver, response_head
 from broker.streams.slots import StreamSlot, StreamSlots
 from broker.streams.timers import ViewerTimers
+from broker.streams.waits import LogWaits
 from emitter.events import TERMINAL_STATES
 from emitter.tracing.trace import log_fields
-from emitter.wire.ids import START
+from emitter.wire.ids import START, EventId
 
 RETRY_MS = (1000, 3000)
 """Range of a client's reconnection time. Each client gets its own, so that the viewers of a broken edge return spread.
@@ -84,18 +87,22 @@ class Streams:
         metrics: Metrics,
         deliveries: Deliveries | None = None,
         head_fields: Callable[[web.Request], Mapping[str, str]] = lambda _: {},
+        is_revoked: Callable[[Identity], bool] = lambda _: False,
     ) -> None:
         self._settings = settings
+        self._is_revoked = is_revoked
         self._head_fields = head_fields
         self._history = history
         self._admission = admission
         self._slots = StreamSlots(
             settings.max_connections, admission, metrics, lambda: len(self._viewers) + len(self._closing)
         )
+        metrics.waits.set_function(lambda: self._slots.waiting)
         self._tickets = tickets
         self._metrics = metrics
         self._logs = LogSource(history, leases, metrics, deliveries, self.close, self.fail)
         self.watch = self._logs.watch
+        self._waits = LogWaits(history, self.watch, leases, self._logs.steps)
         self._timers = ViewerTimers(settings, self.close, self.fail)
         self._failures = Failures()
         self._viewers: dict[Viewer, Source] = {}
@@ -143,12 +150,13 @@ class Streams:
         *,
         slot: StreamSlot | None = None,
         resumes: bool = False,
+        after: EventId | None = None,
     ) -> web.StreamResponse:
-        """Answer with an execution as another protocol shows it. `slot` was taken for it before, if it is given;
-        `resumes` as in `StreamView`. Raises `Problem` before anything was sent; the request's body must have been
-        read."""
+        """Answer with an execution as another protocol shows it, from its first event or `after` a place on. `slot` was
+        taken for it before, if it is given; `resumes` as in `StreamView`. Raises `Problem` before anything was sent;
+        the request's body must have been read."""
         view = RenderedView(rendering, chunked=request.version >= HttpVersion11, resumes=resumes)
-        wanted = StreamRequest(view, None, from_now=False, malformed=False)
+        wanted = StreamRequest(view, after, from_now=False, malformed=False)
         opening = Opening(request, identity, request_id, wanted, target)
         return await self._admit(opening) if slot is None else await self._answer(opening, slot)
 
@@ -160,6 +168,19 @@ class Streams:
         wanted = StreamRequest(view, None, from_now=True, malformed=False)
         async with self._slots.take(identity) as slot:
             return self._establish(source, Opening(request, identity, request_id, wanted, None), slot)
+
+    async def wait(
+        self, target: Target, identity: Identity, after: EventId, seconds: float, is_gone: Callable[[], bool]
+    ) -> bool:
+        """Wait for a log to go on after a place, before anything of a response is written (`LogWaits.until_more`), with
+        a slot. It ends before the token does. Errors of `StreamSlots.take`, and `UnknownExecution`."""
+        if identity.expires_at is not None:
+            seconds = min(seconds, identity.expires_at - time.time())
+        async with self._slots.wait(identity):
+            head = await self._logs.head(target, with_size=False)
+            assert head is not None, "it is an execution's"
+            counts = not identity.is_visitor
+            return await self._waits.until_more(target, head, after, seconds, is_gone, counts=counts)
 
     def slot(self, identity: Identity) -> AbstractAsyncContextManager[StreamSlot]:
         """Room for one stream, before anything is started that is to be shown on it; errors of `StreamSlots.take`."""
@@ -217,6 +238,8 @@ class Streams:
         head = response_head(request.version, self._headers(opening), chunked=view.chunked)
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client left while its stream was opened")
+        if self._is_revoked(opening.identity):  # meanwhile, when `close_revoked` did not see this stream
+            raise Unauthorized(Reason.REVOKED, "the token or its user was revoked")
         viewer = Viewer(self, source.enter(opening), view, opening.identity, wanted.cursor or START)
         has_ended = take_over(request, viewer, self._settings.viewer_buffer_bytes)
         slot.is_used = True
@@ -252,7 +275,7 @@ class Streams:
         state = "live" if opening.head is None else opening.head.state
         beat = self._timers.heartbeat_seconds(wanted.view)
         opened |= {"state": state, "retryMs": retry, "heartbeatSeconds": beat}
-        greeting = sse.control_frame("stream:open", opened, retry_ms=retry)
+        greeting = control_frame("stream:open", opened, retry_ms=retry)
         if wanted.malformed:
             self._metrics.resets["unknown"].inc()
             greeting += reset_frame(Reset("unknown"))
@@ -313,7 +336,7 @@ class Streams:
             return
         if not failed:  # or it may not have got what lies before its position
             viewer.send_position()
-        viewer.finish(view.wrap(sse.end_frames(reason)) if view.is_native else b"")
+        viewer.finish(view.wrap(end_frames(reason)) if view.is_native else b"")
         if reason is CloseReason.REVOKED and not viewer.is_sent:
             viewer.transport.abort()  # it may see no more: it gets no time to take the rest
 
@@ -344,10 +367,11 @@ class Streams:
             seconds=round(asyncio.get_running_loop().time() - viewer.started_at, 3),
         )
 
-    def close_revoked(self, is_revoked: Callable[[Identity], bool]) -> None:
-        """Close every stream whose identity is refused now."""
+    def close_revoked(self, token_id: str | None = None) -> None:
+        """Close every stream whose identity is refused now; if a token is named, only of that: any user may revoke
+        share links, and to ask about each of thousands of viewers would delay them all."""
         for viewer in list(self._viewers):
-            if is_revoked(viewer.identity):
+            if token_id in (None, viewer.identity.token_id) and self._is_revoked(viewer.identity):
                 self.close(viewer, CloseReason.REVOKED)
 
     # --- stop --------------------------------------------------------------------------------------------------------
@@ -355,6 +379,7 @@ class Streams:
     async def drain(self, seconds: float) -> None:
         """Close all streams in random order, spread over `seconds`, so that their reconnects are spread as well."""
         self._slots.draining = True
+        self._waits.drain(seconds)
         viewers = list(self._viewers)
         random.shuffle(viewers)
         loop = asyncio.get_running_loop()

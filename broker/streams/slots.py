@@ -36,6 +36,8 @@ class StreamSlots:
         self._used = used
         self.opening = 0
         """Slots of streams that are not open yet, and of exports."""
+        self.waiting = 0
+        """Slots of requests that wait for a log to go on."""
         self._log = get_logger()
         self.draining = False
 
@@ -61,10 +63,22 @@ class StreamSlots:
         finally:
             self.opening -= 1
 
+    @asynccontextmanager
+    async def wait(self, identity: Identity) -> AsyncIterator[None]:
+        """The slot of a request while it waits. Errors of `take`."""
+        async with self.take(identity):
+            self.opening -= 1
+            self.waiting += 1
+            try:
+                yield
+            finally:
+                self.waiting -= 1
+                self.opening += 1
+
     def _full(self) -> str | None:
         if self.draining:
             return "draining"
-        return "capacity" if self._limit and self._used() + self.opening >= self._limit else None
+        return "capacity" if self._limit and self._used() + self.opening + self.waiting >= self._limit else None
 
     async def _count(self, identity: Identity) -> None:
         try:

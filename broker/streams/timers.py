@@ -39,7 +39,7 @@ class ViewerTimers:
         settings = self._settings
         viewer.started_at = now
         viewer.heartbeat_at = now + self.heartbeat_seconds(viewer.view) * random.uniform(0.5, 1)
-        age = settings.max_stream_age_seconds
+        age = min(filter(None, (viewer.view.max_age_seconds, settings.max_stream_age_seconds)), default=0)
         viewer.aged_at = now + age * random.uniform(0.8, 1.2) if age else float("inf")
         if viewer.identity.expires_at is not None:
             viewer.expires_at = now + viewer.identity.expires_at - time.time()

@@ -288,9 +288,10 @@ class Deliveries:
         return await self._judge(name, hook, progress, entry, outcome, target.host)
 
     def _lanes_of(self, owner: Owner, target: Target) -> list[Lane]:
-        """All through which a delivery goes; that of the user at the receiver is the first."""
+        """All through which a delivery goes; that of the user at the receiver is the first, and the one that all users
+        share the last: a place there must not wait for one of the user's own."""
         user = f"{owner.org}:{owner.user}"
-        names = {"user at receiver": f"{user}:{target.origin}", "receiver": target.origin, "user": user}
+        names = {"user at receiver": f"{user}:{target.origin}", "user": user, "receiver": target.origin}
         return [self._lanes.of(kind, name) for kind, name in names.items()]
 
     async def _post(self, name: Name, hook: Webhook, entry: Entry) -> Outcome:

@@ -32,8 +32,9 @@ CONNECT_SECONDS = 5.0
 ANSWER_BYTES = 16 * 1024
 """A connection with a longer response is closed instead of being used again."""
 BODY_SECONDS = 1.0
-LOOKUPS = 64
-"""Names that are looked up at a time: more than one user has deliveries under way."""
+LOOKUPS = 256
+"""Names that are looked up at a time, as many as an edge has deliveries. A lookup goes on when its delivery has given
+up, so one user may have twice as many under way as deliveries."""
 RETRY_AFTER_MAX = 3600.0
 GONE = 410
 BUSY = (429, 503)

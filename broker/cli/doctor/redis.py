@@ -147,7 +147,7 @@ async def _data(redis: Redis) -> list[Finding]:
     if lost_ms is None:
         return []
     moment = datetime.fromtimestamp(int(lost_ms) / 1000, UTC)
-    change = "see deploy/README.md, Redis came back empty; its file may have the data until it is rewritten"
+    change = "see docs/run/runbooks.md, Redis came back empty; its file may have the data until it is rewritten"
     return [problem("data", f"this Redis came back empty, seen at {moment:%Y-%m-%d %H:%M:%S} UTC", change)]
 
 

@@ -15,6 +15,8 @@ PING_WARNING_MS = 5.0
 MEMORY_WARNING, CLIENTS_WARNING = 0.8, 0.8
 PUBSUB_HARD_BYTES, PUBSUB_SOFT_BYTES = 32 * 1024**2, 8 * 1024**2
 """Redis's own defaults. An edge that falls further behind is cut off, and then reads the missed events from the log."""
+PUBSUB_LIMIT = "client-output-buffer-limit pubsub 256mb 128mb 60"
+"""As deploy/redis/redis.conf has it."""
 MIB = 1024**2
 
 
@@ -117,17 +119,17 @@ def _fill(used: int, limit: int) -> Finding:
 def _output_buffer(config: Mapping[str, str] | None) -> Finding:
     what = "pub/sub output buffer"
     if config is None:
-        return note(what, "CONFIG GET is not allowed", "client-output-buffer-limit pubsub must be 32mb 8mb 60")
+        return note(what, "CONFIG GET is not allowed", f"{PUBSUB_LIMIT}, or at least 32mb 8mb 60")
     words = config.get("client-output-buffer-limit", "").split()
     if "pubsub" not in words:
         return note(what, "unknown")
     hard, soft, seconds = (int(word) for word in words[words.index("pubsub") + 1 :][:3])
     seen = f"hard {hard / MIB:g} MiB, soft {soft / MIB:g} MiB for {seconds} s"
     if hard == 0:
-        change = "client-output-buffer-limit pubsub 32mb 8mb 60: without a limit one stuck edge can fill the memory"
+        change = f"{PUBSUB_LIMIT}: without a limit one stuck edge can fill the memory"
         return warning(what, seen, change)
     if hard < PUBSUB_HARD_BYTES or (soft and soft < PUBSUB_SOFT_BYTES):
-        change = "client-output-buffer-limit pubsub 32mb 8mb 60: a burst cuts edges off, and logs are read again"
+        change = f"{PUBSUB_LIMIT}: a burst cuts edges off, and logs are read again"
         return warning(what, seen, change)
     return ok(what, seen)
 
