@@ -1,0 +1,3 @@
+"""The public names of `emitter.errors`."""
+
+from emitter.errors import *  # noqa: F403

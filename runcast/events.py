@@ -1,0 +1,3 @@
+"""The public names of `emitter.events`."""
+
+from emitter.events import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""Agents of other libraries, and the streams of models; see `emitter.integrations`."""

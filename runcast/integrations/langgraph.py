@@ -1,0 +1,3 @@
+"""The public names of `emitter.integrations.langgraph`."""
+
+from emitter.integrations.langgraph import *  # noqa: F403

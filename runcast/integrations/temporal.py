@@ -1,0 +1,3 @@
+"""The public names of `emitter.integrations.temporal`."""
+
+from emitter.integrations.temporal import *  # noqa: F403
