@@ -1,10 +1,10 @@
 // A worker in Go, with nothing but the standard library: the agent `word-count` counts the words of its task.
 //
-//	export RUNCAST_URL=http://localhost:8080 RUNCAST_TOKEN=…        # a token with the scope jobs:run
+//	export RUNCAST_URL=http://localhost:8080 RUNCAST_TOKEN=…        # a token with the scope jobs:run, as that of `runcast dev`
 //	go run .                                                        # in this folder
 //	runcast run word-count "how many words are these" --follow
 //
-// It is four workers, each with one job at a time. On SIGTERM their jobs go to other workers. deploy/WORKERS.md has the
+// It is four workers, each with one job at a time. On SIGTERM their jobs go to other workers. docs/agents/over-http.md has the
 // protocol.
 package main
 

@@ -17,10 +17,11 @@ EDGE = Dashboard(
             [
                 Panel(
                     "Open streams",
-                    "By edge, with what one may hold.",
+                    "By edge, with what one may hold; `waits` are long polls, which take room as well.",
                     "short",
                     [
                         Query(f"sum by (instance) (runcast_connections{{{HERE}}})", "{{instance}}"),
+                        Query(f"sum by (instance) (runcast_waits{{{HERE}}})", "{{instance}} waits"),
                         Query(f"max(runcast_connections_limit{{{HERE}}} > 0)", "limit"),
                     ],
                 ),

@@ -79,9 +79,10 @@ OVERVIEW = Dashboard(
                 ),
                 stat(
                     "Viewers of the limit",
-                    "On the fullest edge, of RUNCAST_MAX_CONNECTIONS.",
+                    "On the fullest edge, with long polls that wait, of RUNCAST_MAX_CONNECTIONS.",
                     "percentunit",
-                    f"max(runcast_connections{{{ALL}}} / (runcast_connections_limit{{{ALL}}} > 0))",
+                    f"max((runcast_connections{{{ALL}}} + (runcast_waits{{{ALL}}} or 0 * runcast_connections{{{ALL}}}))"
+                    f" / (runcast_connections_limit{{{ALL}}} > 0))",
                     *UNDER_80,
                     base="green",
                 ),

@@ -185,7 +185,7 @@ WORKERS = Dashboard(
             [
                 Panel(
                     "Since the event loop last ran",
-                    "Up to 5 s is normal. More: an agent blocks it, and after a lease its executions are given away.",
+                    "Up to 5 s is normal. More: an agent blocks it; after 60 s others get its executions.",
                     "s",
                     [Query(f"max by (instance) (runcast_worker_silent_seconds{{{HERE}}})", "{{instance}}")],
                     width=24,

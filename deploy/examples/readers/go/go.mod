@@ -1,0 +1,3 @@
+module runcast.example/reader
+
+go 1.21
