@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
+from emitter import tasks
 from emitter.events import TERMINAL_STATES, Event
 from emitter.store.append import LogLimits
 from emitter.store.connection import connect
@@ -20,6 +22,7 @@ from emitter.wire import keys
 from emitter.wire.envelope import decode_envelope
 from emitter.wire.keys import Owner, jobs_key
 from emitter.wire.redact import Redactor
+from tests.edges import Received, read_log
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -42,6 +45,29 @@ class Stand:
         self.workers.append(worker)
         return worker
 
+    def replace_dead(self, workers: int, **options: Any) -> None:
+        """So many workers, in the place of those that have died."""
+        for worker in [worker for worker in self.workers if not worker.alive]:
+            worker.close()
+            self.workers.remove(worker)
+        while len(self.workers) < workers:
+            self.worker(**options)
+
+    @contextlib.asynccontextmanager
+    async def kept_up(self, workers: int) -> AsyncIterator[None]:
+        """Workers that have died are replaced, as by a supervisor."""
+
+        async def supervise() -> None:
+            while True:
+                self.replace_dead(workers)
+                await asyncio.sleep(0.1)
+
+        supervising = asyncio.create_task(supervise())
+        try:
+            yield
+        finally:
+            await tasks.end([supervising])
+
     async def accept(self, agent: str, **params: Any) -> str:
         execution_id = f"ex_{next(self._numbers)}"
         assert await self.lifecycle.accept(ALICE, execution_id, Start(task="t", agent=agent, params=params))
@@ -50,6 +76,10 @@ class Stand:
     async def log(self, execution_id: str) -> list[tuple[int, Event]]:
         rows: Any = await self.redis.xrange(ALICE.execution(execution_id).log)
         return [(int(id_.split(b"-")[1]), decode_envelope(next(iter(fields.values())))[1]) for id_, fields in rows]
+
+    async def written(self, execution_id: str) -> list[Received]:
+        """The log as it is stored, for `tests.faults.chaos.invariants`."""
+        return await read_log(self.redis, ALICE.execution(execution_id).log)
 
     async def events(self, execution_id: str) -> list[Event]:
         return [event for _, event in await self.log(execution_id)]
@@ -84,7 +114,7 @@ class Stand:
 
     async def nothing_left(self) -> None:
         """No job, no lease, nothing pending: whatever was looked after has been let go."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while await self.redis.zcard(keys.DUE) or await self.redis.hlen(keys.QUEUED):
                 await asyncio.sleep(0.05)
         for agent in ("steady", "killer"):

@@ -78,7 +78,7 @@ async def limited(context: Context) -> None:
 @agents.agent("quiet", idle_limit=2)
 async def quiet(context: Context) -> str:
     """Says something every half second, by its own clock."""
-    for step in range(16):
+    for step in range(10):
         await context.emitter.thinking(f"{context.attempt} {step}")
         await asyncio.sleep(0.5)
     return "done"

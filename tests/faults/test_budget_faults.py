@@ -18,12 +18,12 @@ from emitter.events import (
     ExecutionStarted,
     ExecutionSuperseded,
     Thinking,
-    ToolStart,
     UsageTotals,
 )
 from emitter.store.lifecycle import Start
 from emitter.wire.record import ExecutionRecord
 from tests.edges import eventually
+from tests.faults.chaos import invariants
 from tests.faults.conftest import ALICE, HERE, Stand
 from tests.workers import WorkerProcess
 
@@ -51,17 +51,6 @@ def of(events: list[Event], kind: type[Event]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def count(events: list[Event]) -> tuple[int, int]:
-    """Tokens and calls of a log, counted independently: the highest total of each attempt, and each start."""
-    tokens, of_attempt = 0, 0
-    for event in events:
-        if isinstance(event, ExecutionStarted):
-            tokens, of_attempt = tokens + of_attempt, 0
-        elif isinstance(event, UsageTotals):
-            of_attempt = max(of_attempt, event.total_tokens)
-    return tokens + of_attempt, len(of(events, ToolStart))
-
-
 async def test_a_worker_killed_again_and_again(stand: Stand) -> None:
     """The counts of the record are exactly those of the log, over all attempts; the last one stops within a step of the
     limit."""
@@ -69,7 +58,7 @@ async def test_a_worker_killed_again_and_again(stand: Stand) -> None:
     for _ in range(3):
         running = worker(stand)
         attempts = len(of(await stand.events(name), ExecutionStarted))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(45):
             while len(of(await stand.events(name), ExecutionStarted)) == attempts:
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.2)
@@ -80,7 +69,7 @@ async def test_a_worker_killed_again_and_again(stand: Stand) -> None:
     events = await stand.events(name)
     assert len(of(events, ExecutionStarted)) >= 3
     found = await spent(stand)
-    assert (found.total_tokens, found.tool_calls) == count(events)
+    assert not invariants.budgets(await stand.written(name), (found.total_tokens, found.tool_calls))
     assert 600 <= found.total_tokens < 600 + 20
     assert [each.action for each in of(events, BudgetNotice)] == ["continuing", "stopping"]
     assert of(events, ExecutionStarted)[-1].budget.limit == Budget(total_tokens=600, tool_calls=500)
@@ -91,7 +80,7 @@ async def test_an_agent_that_kills_its_worker_ends_with_its_budget(stand: Stand)
     name = await accept(stand, "crasher", Budget(tool_calls=2))
     for _ in range(2):
         running = worker(stand)
-        await asyncio.to_thread(running.process.wait, 30)
+        await asyncio.to_thread(running.process.wait, 45)
     worker(stand)
     error: ExecutionError = await stand.until(name, ExecutionError)
     assert error.error == "over its budget (toolCalls): 2 tool calls spent of 2"
@@ -105,18 +94,17 @@ async def test_time_of_lost_attempts_counts(stand: Stand) -> None:
     name = await accept(stand, "sleeper", Budget(seconds=4))
     running = worker(stand)
     await stand.until(name, Thinking)
-    began = time.monotonic()
     running.kill()
-    await asyncio.sleep(0.5)
+    killed_ms = time.time() * 1000
     worker(stand)
     error: ExecutionError = await stand.until(name, ExecutionError)
     assert error.code == "budget_exceeded"
-    assert time.monotonic() - began < 15
     events = await stand.events(name)
     assert len(of(events, ExecutionSuperseded)) == 1
-    before = of(events, ExecutionStarted)[1].budget.spent.seconds
-    assert 0.5 < before < 3, "a lease of 1 s, and what ran before"
-    assert 4 <= (await spent(stand)).seconds < 8
+    first, second = of(events, ExecutionStarted)
+    before = second.budget.spent.seconds
+    assert 0.5 < before < (killed_ms - first.started_at) / 1000 + 2, "a lease of 1 s, and what ran before"
+    assert 4 <= (await spent(stand)).seconds < 4 + before, "the second attempt had less than the first"
 
 
 async def test_an_agent_that_blocks_the_loop_is_told(stand: Stand) -> None:
@@ -125,7 +113,7 @@ async def test_an_agent_that_blocks_the_loop_is_told(stand: Stand) -> None:
     worker(stand, lease_seconds=10)
     error: ExecutionError = await stand.until(name, ExecutionError)
     assert error.code == "budget_exceeded"
-    assert (await spent(stand)).seconds < 10
+    assert (await spent(stand)).seconds < 18, "before it is done"
 
 
 async def test_an_agent_that_blocks_the_loop_for_good_is_cut(stand: Stand) -> None:
@@ -135,7 +123,7 @@ async def test_an_agent_that_blocks_the_loop_for_good_is_cut(stand: Stand) -> No
     await stand.until(name, Thinking)
     began = time.monotonic()
     error: ExecutionError = await stand.until(name, ExecutionError)
-    assert time.monotonic() - began < 7, "before the agent is done"
+    assert time.monotonic() - began < 18, "before the agent is done"
     assert error.code == "budget_exceeded"
     await eventually("the worker's log", lambda: bool(running.logged("execution_cut")))
     assert running.logged("execution_cut")[0]["then"] == "execution:error"

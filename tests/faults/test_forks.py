@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 ALICE = Owner("alice")
 
 
-async def begin(redis: Redis, agent: str) -> str:
-    execution_id = f"ex_{agent}"
+async def begin(redis: Redis, agent: str, number: int = 0) -> str:
+    execution_id = f"ex_{agent}_{number}"
     await Lifecycle(redis, LogLimits(), Redactor()).accept(ALICE, execution_id, Start(agent=agent, task="t"))
     return execution_id
 
@@ -35,7 +35,7 @@ async def events(redis: Any, execution_id: str) -> list[Any]:
     return [decode_envelope(next(iter(fields.values())))[1] for _, fields in rows]
 
 
-async def end_of(redis: Redis, execution_id: str, seconds: float = 20) -> Any:
+async def end_of(redis: Redis, execution_id: str, seconds: float = 45) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if (seen := await events(redis, execution_id)) and seen[-1].type in ("execution:complete", "execution:error"):
@@ -59,17 +59,16 @@ async def test_children_are_ended_and_the_worker_goes_on(
 ) -> None:
     """What ends a child ends the child: the worker takes no signal for it and runs the next execution."""
     for number in range(2):
-        execution_id = await begin(redis, agent)
+        execution_id = await begin(redis, agent, number)
         assert (await end_of(redis, execution_id)).result == result, number
         assert worker.alive
         assert not worker.logged("worker_stopping")
-        await redis.flushdb()
 
 
 async def test_a_signal_to_the_group_keeps_the_grace_period(redis: Redis, worker: WorkerProcess) -> None:
     """SIGTERM to the worker and its children, as systemd and Ctrl-C send it, is one signal to the worker."""
     execution_id = await begin(redis, "child-alive")
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 45
     while len(seen := await events(redis, execution_id)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
@@ -20,6 +21,8 @@ from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
 from tests.clusters import SLOTS, cluster
 from tests.faults.outages import normal_connections_killed
+
+pytestmark = pytest.mark.timeout(120)  # a busy machine takes its time
 
 REDACT = Redactor()
 
@@ -66,8 +69,8 @@ async def test_a_failover_of_a_cluster() -> None:
             listening = asyncio.create_task(listen(emitter, 30))
             for number in range(30):
                 if number == 15:
-                    await asyncio.sleep(0.5)  # what was confirmed is at the replica
-                    made.primaries[0].kill()
+                    await made.replica.has_all_of(made.failing)  # what was confirmed
+                    made.failing.kill()
                 await send(client, Owner(user), number)
             async with asyncio.timeout(60):
                 assert await listening == [f"m{number}" for number in range(30)]

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import random
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -16,48 +15,33 @@ import pytest
 from broker.cli.embedded import EmbeddedRedis
 from emitter import tasks
 from emitter.events import (
-    TERMINAL_STATE_OF,
     Event,
     ExecutionCancelled,
     ExecutionComplete,
     ExecutionError,
-    ExecutionQueued,
     ExecutionStarted,
     ExecutionSuperseded,
     Thinking,
 )
-from tests.edges import eventually
+from emitter.wire.envelope import decode_envelope
+from tests.edges import Received, eventually
+from tests.faults.chaos import invariants
 from tests.faults.conftest import ALICE, Stand
 
 pytestmark = pytest.mark.timeout(180)  # a busy machine takes its time
 
 
-def check(log: Sequence[tuple[int, Event]]) -> Event:
-    """The invariant of every log; returns its end.
-
-    Dense from 1; begins with `queued`; one terminal event, the last; each attempt begins with a `superseded` that names
-    it (but the first) and has at most one `started`; what an attempt says is a prefix of what it had to say, in order,
-    and nothing of it comes after it was superseded.
-    """
-    assert [seq for seq, _ in log] == list(range(1, len(log) + 1))
-    events = [event for _, event in log]
-    assert isinstance(events[0], ExecutionQueued)
-    assert [type(event) for event in events if event.type in TERMINAL_STATE_OF] == [type(events[-1])]
-    attempt, started_at, steps, began = 1, 1, itertools.count(), False
-    for seq, event in log[1:-1]:
-        if isinstance(event, ExecutionSuperseded):
-            assert (event.attempt, event.from_seq) == (attempt + 1, started_at)
-            attempt, started_at, steps, began = event.attempt, seq, itertools.count(), False
-        elif isinstance(event, ExecutionStarted):
-            assert (event.attempt, began) == (attempt, False)
-            began = True
-        else:
-            assert isinstance(event, Thinking)
-            assert began
-            assert event.thought == f"{attempt} {next(steps)}"
-    end = events[-1]
+def check(log: Sequence[Received]) -> Event:
+    """The invariants of every log; returns its end. An agent that has completed says in which attempt, and after how
+    many of the steps that the log has of it."""
+    wrong = invariants.dense(log) + invariants.one_end(log) + invariants.fenced(log) + invariants.in_order(log)
+    assert not wrong
+    assert log[0].type == "execution:queued"
+    end = decode_envelope(log[-1].data.encode())[1]
     if isinstance(end, ExecutionComplete):
-        assert end.result == {"attempt": attempt, "steps": next(steps)}
+        attempt = 1 + len(invariants.of(log, "execution:superseded"))
+        said = [each for each in invariants.of(log, "thinking") if each["thought"].startswith(f"{attempt} ")]
+        assert end.result == {"attempt": attempt, "steps": len(said)}
     return end
 
 
@@ -79,28 +63,21 @@ async def test_a_killed_workers_execution_is_tried_again_by_another(stand: Stand
     assert other.alive
     (id_,) = [id_ for id_, fields in await stand.redis.xrange(ALICE.execution(execution_id).log) if
               b"execution:superseded" in fields]  # fmt: skip
-    assert int(id_.split(b"-")[0]) - killed_at < 5_000
+    assert int(id_.split(b"-")[0]) - killed_at < 15_000
     await stand.nothing_left()
 
 
 async def test_a_job_that_kills_its_worker_does_not_circulate(stand: Stand) -> None:
     """After `max_attempts` losses the execution fails with `worker_lost`; other executions go on."""
-    first = stand.worker()
     bad, good = await stand.accept("killer"), await stand.accept("steady")
-    for _ in range(6):
-        if await stand.state(bad) == "failed":
-            break
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(stand.workers[-1].process.wait, 4)
-        stand.worker()
-        with contextlib.suppress(TimeoutError):
-            await stand.until(bad, ExecutionError, 4)
-    assert not first.alive
-    end = check(await stand.log(bad))
+    async with stand.kept_up(1):
+        await stand.all_ended([bad, good], 90)
+    written = await stand.written(bad)
+    assert len(invariants.of(written, "execution:started")) == 2
+    end = check(written)
     assert isinstance(end, ExecutionError)
     assert end.code == "worker_lost"
-    await stand.all_ended([good], 60)
-    assert isinstance(check(await stand.log(good)), ExecutionComplete)
+    assert isinstance(check(await stand.written(good)), ExecutionComplete)
 
 
 async def test_a_frozen_workers_later_words_are_refused(stand: Stand) -> None:
@@ -113,12 +90,10 @@ async def test_a_frozen_workers_later_words_are_refused(stand: Stand) -> None:
     stand.worker()
     await stand.until(execution_id, ExecutionSuperseded)
     zombie.send_signal(signal.SIGCONT)
-    async with asyncio.timeout(10):
-        while not zombie.logged("execution_ended"):
-            await asyncio.sleep(0.05)
+    await eventually("its attempt has ended", lambda: bool(zombie.logged("execution_ended")), 30)
     assert zombie.logged("execution_ended")[0]["outcome"] == "lost"
     await stand.all_ended([execution_id], 60)
-    assert isinstance(check(await stand.log(execution_id)), ExecutionComplete)
+    assert isinstance(check(await stand.written(execution_id)), ExecutionComplete)
 
 
 async def test_a_stopped_workers_executions_are_handed_over_at_once(stand: Stand) -> None:
@@ -137,14 +112,14 @@ async def test_a_rolling_deploy_spends_no_attempts(stand: Stand) -> None:
     execution_id = await stand.accept("once")
     for attempt in (1, 2, 3):
         worker = stand.worker()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(45):
             while f"{attempt} 0" not in [getattr(event, "thought", "") for event in await stand.events(execution_id)]:
                 await asyncio.sleep(0.05)
         assert await worker.stop() == 0
     assert await stand.state(execution_id) == "queued"
     stand.worker().kill()
     assert await stand.lifecycle.cancel(ALICE, execution_id, reason=None, by="alice") == "cancelled"
-    assert isinstance(check(await stand.log(execution_id)), ExecutionCancelled)
+    assert isinstance(check(await stand.written(execution_id)), ExecutionCancelled)
 
 
 async def test_a_loss_while_cancelling_ends_cancelled(stand: Stand) -> None:
@@ -170,9 +145,9 @@ async def test_a_redis_outage_longer_than_the_lease_costs_no_attempt(stand: Stan
     await stand.redis.execute_command("CLIENT", "PAUSE", "4000", "ALL")
     await stand.all_ended(names, 90)
     for name in names:
-        log = await stand.log(name)
+        log = await stand.written(name)
         assert isinstance(check(log), ExecutionComplete)
-        assert not [event for _, event in log if isinstance(event, ExecutionSuperseded)]
+        assert not invariants.of(log, "execution:superseded")
 
 
 # --- all at once ---
@@ -180,19 +155,15 @@ async def test_a_redis_outage_longer_than_the_lease_costs_no_attempt(stand: Stan
 
 @contextlib.asynccontextmanager
 async def chaos(stand: Stand, workers: int, seconds: float) -> AsyncIterator[None]:
-    """So many workers, of which one is killed or frozen every so many seconds; the dead ones are replaced."""
-
-    def replace_dead() -> None:
-        for worker in [worker for worker in stand.workers if not worker.alive]:
-            worker.close()
-            stand.workers.remove(worker)
-        while len(stand.workers) < workers:
-            stand.worker(concurrency=50, lease_seconds=2)
+    """So many workers, of which one is killed or frozen every so many seconds; the dead ones are replaced. On a busy
+    machine a new one takes longer to begin than that, and would never do anything: the next blow waits for it."""
 
     async def strike() -> None:
         for number in itertools.count():
-            replace_dead()
+            stand.replace_dead(workers, concurrency=50, lease_seconds=2)
             await asyncio.sleep(seconds)
+            if not all(worker.logged("worker_started") for worker in stand.workers):
+                continue
             victim = random.choice(stand.workers)
             if number % 3 < 2:
                 victim.kill()
@@ -209,21 +180,21 @@ async def chaos(stand: Stand, workers: int, seconds: float) -> AsyncIterator[Non
 
 
 @pytest.mark.timeout(240)
-async def test_a_thousand_executions_end_once_while_workers_die(stand: Stand) -> None:
-    """1,000 executions through four workers of which one is killed or frozen every other second: each comes to exactly
+async def test_many_executions_end_once_while_workers_die(stand: Stand) -> None:
+    """300 executions through four workers of which one is killed or frozen every other second: each comes to exactly
     one end, its log is dense and fenced, and nothing is left behind."""
-    names = [await stand.accept("steady", steps=5, pause=0.1) for _ in range(995)]
+    names = [await stand.accept("steady", steps=20, pause=0.1) for _ in range(297)]
     async with chaos(stand, workers=4, seconds=2):
-        killers = [await stand.accept("killer") for _ in range(5)]
+        killers = [await stand.accept("killer") for _ in range(3)]
         await stand.all_ended([*names, *killers], 180)
     superseded = 0
     for name in names:
-        log = await stand.log(name)
+        log = await stand.written(name)
         assert isinstance(check(log), ExecutionComplete)
-        superseded += sum(isinstance(event, ExecutionSuperseded) for _, event in log)
+        superseded += len(invariants.of(log, "execution:superseded"))
     assert superseded > 0, "no worker was lost: the test showed nothing"
     for name in killers:
-        end = check(await stand.log(name))
+        end = check(await stand.written(name))
         assert isinstance(end, ExecutionError)
         assert end.code == "worker_lost"
     await stand.nothing_left()
