@@ -8,7 +8,7 @@ from typing import Any
 
 from emitter import Agents, Context
 
-VERSION = "new" if importlib.util.find_spec("emitter.settings") else "old"
+VERSION = "new" if importlib.util.find_spec("emitter.budgets") else "old"
 agents = Agents()
 
 
@@ -27,3 +27,13 @@ async def waiter(context: Context) -> None:
     """Waits to be cancelled."""
     await context.emitter.status("waiting", VERSION)
     await asyncio.sleep(60)
+
+
+@agents.agent("steps", max_attempts=20)
+async def steps(context: Context) -> dict[str, Any]:
+    """Goes on for a while, from its beginning in each attempt."""
+    for number in range(context.params["steps"]):
+        await context.emitter.message_delta("m", f"{number} ")
+        await context.emitter.status("step", f"{number} {VERSION}")
+        await asyncio.sleep(0.05)
+    return {"version": VERSION}

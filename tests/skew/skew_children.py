@@ -10,7 +10,7 @@ from emitter import Agents, Context
 
 agents = Agents()
 
-if importlib.util.find_spec("emitter.settings"):
+if importlib.util.find_spec("emitter.budgets"):
 
     @agents.agent("parent")
     async def parent(context: Context) -> Any:
