@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -143,7 +144,7 @@ class _Bob:
 
 async def _main(settings: dict[str, Any]) -> None:
     redis = connect(settings["redis"])
-    author = Author(redis, user="bob", execution_id="bobs")
+    author = Author(redis, user=f"bob-{os.getpid()}", execution_id="bobs")  # unknown to an edge that others had
     await author.begin()
     bob = _Bob(author, settings["port"], settings["admin"])
     reading = asyncio.create_task(bob.read())

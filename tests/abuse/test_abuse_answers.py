@@ -25,7 +25,19 @@ from broker.executions import inputs
 from broker.executions.forms import Forms
 from emitter import tasks
 from emitter.events import InputRequired, MessageComplete
-from tests.edges import SECRET, SSE, Author, Connection, EdgeProcess, Frame, call, edge, request, token_for
+from tests.edges import (
+    SECRET,
+    SSE,
+    Author,
+    Connection,
+    EdgeProcess,
+    Frame,
+    call,
+    edge,
+    eventually,
+    request,
+    token_for,
+)
 
 MB = 2**20
 BASE = "/api/agent/executions"
@@ -235,7 +247,7 @@ async def test_slow_forms(redis: Redis, redis_url: str, tmp_path: Path, monkeypa
         bob.assert_unharmed()
 
 
-@pytest.mark.parametrize(("signals", "seconds"), [(1, 8.0), (2, 4.0)])
+@pytest.mark.parametrize(("signals", "seconds"), [(1, 15.0), (2, 15.0)])
 async def test_an_export_that_nobody_reads_holds_up_no_edge_that_stops(
     redis: Redis, redis_url: str, signals: int, seconds: float
 ) -> None:
@@ -245,8 +257,9 @@ async def test_an_export_that_nobody_reads_holds_up_no_edge_that_stops(
     with edge(redis_url, drain_seconds=20 * (signals - 1)) as each:
         async with unread(each, f"{BASE}/ex_1/events", eve.token, 1, EXPORT) as connections:
             assert [connection.status for connection in connections] == [200]
-            for _ in range(signals):
+            each.send_signal(signal.SIGTERM)
+            if signals == 2:
+                await eventually("it drains", lambda: bool(each.logged("edge_draining")))
                 each.send_signal(signal.SIGTERM)
-                await asyncio.sleep(0.3)
             assert await asyncio.to_thread(each.wait, seconds) == 0
         assert [line["reason"] for line in each.logged("answer_cut")] == ["draining"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -98,7 +99,10 @@ async def test_a_flood_of_connections_takes_nothing_from_viewers(
     at once, probes are answered, somebody with a token gets in, and neither the CPU nor the log shows much of it."""
     author = Author(redis, f"bystander-{len(says)}")
     await author.begin()
-    async with viewers(narrow, author, VIEWERS) as watching, flood(narrow.port, FLOOD, says):
+    async with contextlib.AsyncExitStack() as stack:
+        watching = await stack.enter_async_context(viewers(narrow, author, VIEWERS))
+        usual = max([await seconds_to_all(author, watching) for _ in range(3)])
+        await stack.enter_async_context(flood(narrow.port, FLOOD, says))
         await eventually("it is full", lambda: narrow.metric("runcast_sockets") >= SOCKETS - 1)
         logged, cpu, began = len(narrow.log_text()), cpu_seconds(narrow.pid), time.monotonic()
         answered, waited = 0, []
@@ -108,7 +112,7 @@ async def test_a_flood_of_connections_takes_nothing_from_viewers(
             waited.append(await asyncio.to_thread(seconds_to_probe, narrow))
             answered += await is_answered(narrow, author.token)
         seconds = time.monotonic() - began
-        assert max(waited) < 1
+        assert max(waited) < 1 + 2 * usual
         assert cpu_seconds(narrow.pid) - cpu < 0.6 * seconds
         if says != UNKNOWN:  # each of those is a refusal that is logged
             assert len(narrow.log_text()) - logged < 1000 * seconds
@@ -137,6 +141,10 @@ def seconds_to_probe(edge: EdgeProcess) -> float:
     return time.monotonic() - began
 
 
+def is_ready(edge: EdgeProcess, port: int) -> bool:
+    return edge.admin_status("/readyz", port) == 200
+
+
 async def is_answered(edge: EdgeProcess, token: str) -> bool:
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         return (await call(edge.port, "GET", "/api/agent/executions", token)).status == 200
@@ -149,12 +157,15 @@ async def test_who_does_not_read_answers_makes_room(narrow: EdgeProcess, redis: 
     author = Author(redis, "reader")
     await author.begin()
     many = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200
-    async with viewers(narrow, author, 20) as watching, flood(narrow.port, SOCKETS, many, reads=False):
+    async with contextlib.AsyncExitStack() as stack:
+        watching = await stack.enter_async_context(viewers(narrow, author, 20))
+        usual = max([await seconds_to_all(author, watching) for _ in range(3)])
+        await stack.enter_async_context(flood(narrow.port, SOCKETS, many, reads=False))
         await eventually("it is full", lambda: narrow.metric("runcast_sockets") >= SOCKETS - 1)
         began = time.monotonic()
         while not await is_answered(narrow, author.token):
             assert time.monotonic() < began + 30, "nobody gets in"
-            assert await seconds_to_all(author, watching) < 3
+            assert await seconds_to_all(author, watching) < 3 + 2 * usual
             await asyncio.sleep(0.1)
         assert all(viewer.connects == 1 for viewer in watching)
 
@@ -168,12 +179,13 @@ async def test_a_flood_of_the_admin_port_does_not_keep_probes_out(narrow: EdgePr
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.timeout(120)
 async def test_the_workers_of_a_flooded_port_go_on(redis: Redis, redis_url: str) -> None:
     """Two processes on one port, each full of silent connections: both answer probes, and somebody gets in."""
     edge = EdgeProcess(redis_url, "--workers", "2", max_connections=50, max_sockets=60).start()
     try:
-        for port in edge.admin_ports:
-            await asyncio.to_thread(edge.wait_ready, port)
+        for port in edge.admin_ports:  # two processes that start at once take twice as long
+            await eventually("ready", functools.partial(is_ready, edge, port), 45)
         async with flood(edge.port, 300, b""):
             await asyncio.sleep(1)
             for port in edge.admin_ports:

@@ -10,13 +10,14 @@ import json
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from broker.base.settings import Settings
+from broker.cli.embedded import EmbeddedRedis
 from broker.edge.edge import Edge
 from broker.live import sse, view
 from broker.live.topic import EVENTS_AT_ONCE
@@ -333,50 +334,57 @@ async def large_plan(author: Author, phases: int = 2200, starts: int = 600) -> N
         await author.write(*(PhaseStart(phase_id=f"p{n}", phase_name="n") for n in range(first, first + 100)))
 
 
-async def test_forty_viewers_of_a_large_plan(redis_url: str, author: Author) -> None:
+@pytest.fixture(scope="module")
+def plain(redis_server: EmbeddedRedis) -> Iterator[EdgeProcess]:
+    """An edge as it comes."""
+    with edge(redis_server.url) as started:
+        yield started
+
+
+async def test_forty_viewers_of_a_large_plan(plain: EdgeProcess, redis_url: str, author: Author) -> None:
     """However long their replays take, another user's live events go through all the while."""
     await large_plan(author)
-    with edge(redis_url) as only:
-        attack = reading(only, f"/ag-ui/{author.execution_id}", author.token, 40)
-        async with bystander(only, redis_url) as bob, attack:
-            await eventually("all there", lambda: only.metric("runcast_connections") == 41)
-            await asyncio.sleep(4)  # of a replay that may be over by then
-            report = await bob.report()
+    attack = reading(plain, f"/ag-ui/{author.execution_id}", author.token, 40)
+    async with bystander(plain, redis_url) as bob, attack:
+        await eventually("all there", lambda: plain.metric("runcast_connections") == 41)
+        await asyncio.sleep(4)  # of a replay that may be over by then
+        report = await bob.report()
     assert_undisturbed(report)
 
 
-async def test_bursts_for_twenty_live_viewers_of_a_large_plan(redis_url: str, author: Author) -> None:
+async def test_bursts_for_twenty_live_viewers_of_a_large_plan(
+    plain: EdgeProcess, redis_url: str, author: Author
+) -> None:
     """What they are all to be shown at once, each in its own way, is shown in turns; all get all of it."""
     await large_plan(author, phases=1000, starts=0)
-    with edge(redis_url) as only:
-        attack = reading(only, f"/ag-ui/{author.execution_id}", author.token, 20)
-        async with bystander(only, redis_url) as bob, attack as viewers:
-            await eventually("all live", lambda: only.metric("runcast_replays_total", result="ok") == 21, 30)
-            for first in (0, 20):
-                starts = [PhaseStart(phase_id=f"p{n}", phase_name="n") for n in range(first, first + 20)]
-                await author.write(*starts)
-            await author.end()
-            async with asyncio.timeout(45):
-                sizes = await asyncio.gather(*viewers)
-            report = await bob.report()
+    before = plain.metric("runcast_replays_total", result="ok")
+    attack = reading(plain, f"/ag-ui/{author.execution_id}", author.token, 20)
+    async with bystander(plain, redis_url) as bob, attack as viewers:
+        await eventually("all live", lambda: plain.metric("runcast_replays_total", result="ok") == before + 21, 30)
+        for first in (0, 20):
+            starts = [PhaseStart(phase_id=f"p{n}", phase_name="n") for n in range(first, first + 20)]
+            await author.write(*starts)
+        await author.end()
+        async with asyncio.timeout(45):
+            sizes = await asyncio.gather(*viewers)
+        report = await bob.report()
     assert_undisturbed(report)
     assert len(set(sizes)) == 1, "each the same, to the end"
 
 
-async def test_many_lines_at_once_for_many_filtered_viewers(redis_url: str, author: Author) -> None:
+async def test_many_lines_at_once_for_many_filtered_viewers(plain: EdgeProcess, redis_url: str, author: Author) -> None:
     """A thousand events in one message, for viewers each of whom wants something else."""
     await author.begin()
-    with edge(redis_url) as only:
-        async with bystander(only, redis_url) as bob, contextlib.AsyncExitStack() as stack:
-            paths = [f"{author.path}?types=*,x{number}" for number in range(25)]
-            followers = [await stack.enter_async_context(Follower([only], path, author.token)) for path in paths]
-            for follower in followers:
-                await follower.until_live()
-            for _ in range(2):
-                await author.write(*(Thinking(thought="x" * 2000) for _ in range(1000)))
-            for follower in followers:
-                await follower.until_events(2001, seconds=40)
-            report = await bob.report()
+    async with bystander(plain, redis_url) as bob, contextlib.AsyncExitStack() as stack:
+        paths = [f"{author.path}?types=*,x{number}" for number in range(25)]
+        followers = [await stack.enter_async_context(Follower([plain], path, author.token)) for path in paths]
+        for follower in followers:
+            await follower.until_live()
+        for _ in range(2):
+            await author.write(*(Thinking(thought="x" * 2000) for _ in range(1000)))
+        for follower in followers:
+            await follower.until_events(2001, seconds=40)
+        report = await bob.report()
     assert_undisturbed(report)
     log = await author.log()
     assert all(follower.events == log and follower.connects == 1 for follower in followers)
