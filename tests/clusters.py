@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -25,11 +25,11 @@ SLOTS = 16384
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
 
-def ask(port: int, *words: str) -> bytes:
+def ask(port: int, *words: str, host: str = "127.0.0.1") -> bytes:
     """The beginning of a server's answer to one command; empty if there is none."""
     command = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words)
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        with socket.create_connection((host, port), timeout=2) as connection:
             connection.sendall(command)
             return connection.recv(4096)
     except OSError:
@@ -44,11 +44,15 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 class Node:
-    """`with Node(port, …) as node:` one server of several that belong together, on a loopback port."""
+    """`with Node(port, …) as node:` one server of several that belong together, on a loopback port. `server`: the
+    binary."""
 
-    def __init__(self, port: int, *arguments: str) -> None:
+    host = "127.0.0.1"
+
+    def __init__(self, port: int, *arguments: str, server: str | None = None) -> None:
         self.port = port
         self._arguments = arguments
+        self._server = server
         self._folder = tempfile.TemporaryDirectory(prefix="runcast-node-")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,9 +66,21 @@ class Node:
 
     def start(self, *more: str) -> None:
         quiet = ["--save", "", "--loglevel", "warning", "--dir", self._folder.name]
-        command = [find_server(), *self._arguments, *more, "--port", str(self.port), "--bind", "127.0.0.1", *quiet]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        server = self._server or find_server()
+        self._launch([server, *self._arguments, *more, "--port", str(self.port), "--bind", self.host, *quiet])
         until(lambda: self.ask("PING").startswith(b"+PONG"))
+
+    def _launch(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """0 if it is dead."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else 0
 
     def kill(self) -> None:
         assert self._process is not None
@@ -75,8 +91,12 @@ class Node:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
     def ask(self, *words: str) -> bytes:
-        return ask(self.port, *words)
+        return ask(self.port, *words, host=self.host)
 
     @property
     def id(self) -> str:
@@ -102,33 +122,51 @@ class Node:
     def clients(self, flags: str = "N") -> list[int]:
         """Ids of the connections it has, beside those of other servers and the one that asks. `flags`: N for ordinary
         ones, P for subscriptions."""
-        with redis.Redis(port=self.port) as client:
+        with redis.Redis(self.host, self.port) as client:
             own = client.client_id()
             listed = [each for each in client.client_list() if not each["name"] and each["flags"] == flags]
         return [int(each["id"]) for each in listed if int(each["id"]) != own]
 
     def cut(self, flags: str) -> None:
         """Kill these connections, and not Sentinel's: it would take the server for dead."""
-        with redis.Redis(port=self.port) as client:
+        with redis.Redis(self.host, self.port) as client:
             for number in self.clients(flags):
                 client.client_kill_filter(_id=str(number))
 
 
 class Cluster:
-    """Primaries that share the slots evenly, and a replica of the first."""
+    """Primaries that share the slots evenly, and a replica of one of them (`failing`)."""
 
-    def __init__(self, primaries: list[Node], replica: Node) -> None:
-        self.primaries, self.replica = primaries, replica
+    def __init__(self, primaries: list[Node], replica: Node, failing: Node) -> None:
+        self.primaries, self.replica, self.failing = primaries, replica, failing
         self.url = f"redis+cluster://127.0.0.1:{primaries[-1].port}"
 
     def primary_of(self, slot: int) -> Node:
         return self.primaries[slot * len(self.primaries) // SLOTS]
 
-    def move(self, slot: int, to: Node) -> None:
-        """Give a slot, with all its keys, to another primary."""
+    @contextlib.asynccontextmanager
+    async def losing_writes(self) -> AsyncIterator[None]:
+        """What the primary with the replica acknowledges in the block dies with it; then its replica takes over."""
+        self.replica.freeze()
+        self.failing.ask("CLIENT", "KILL", "TYPE", "replica")  # or the replica would find it in its socket
+        yield
+        self.failing.kill()
+        self.replica.thaw()
+        await asyncio.to_thread(until, lambda: b"role:master" in self.replica.ask("INFO", "replication"))
+
+    def begin_move(self, slot: int, to: Node) -> None:
+        """From here on its primary sends clients that ask for keys it has not to the other (ASK)."""
         source = self.primary_of(slot)
         assert to.ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source.id) == b"+OK\r\n"
         assert source.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", to.id) == b"+OK\r\n"
+
+    def move(self, slot: int, to: Node) -> None:
+        """Give a slot, with all its keys, to another primary."""
+        self.begin_move(slot, to)
+        self.move_rest(slot, to)
+
+    def move_rest(self, slot: int, to: Node) -> None:
+        source = self.primary_of(slot)
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", str(slot), "100").split(b"\r\n")[2::2]:
             names = [key.decode() for key in keys]
             moved = source.ask("MIGRATE", "127.0.0.1", str(to.port), "", "0", "5000", "KEYS", *names)
@@ -138,8 +176,8 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(primaries: int = 3) -> Iterator[Cluster]:
-    """A failover takes about a second. Keys of the first primary have a replica."""
+def cluster(primaries: int = 3, *, replica_of: int = 0) -> Iterator[Cluster]:
+    """A failover takes about a second. Keys of one primary have a replica."""
     with contextlib.ExitStack() as stack:
         ports = stack.enter_context(reserved_ports(2 * (primaries + 1)))
         nodes = []
@@ -151,12 +189,12 @@ def cluster(primaries: int = 3) -> Iterator[Cluster]:
             node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last - 1))
         for port, bus in zip(ports[2::2], ports[3::2], strict=True):
             nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(port), str(bus))
-        replica = nodes[primaries]
-        until(lambda: replica.ask("CLUSTER", "REPLICATE", nodes[0].id) == b"+OK\r\n")
+        replica, failing = nodes[primaries], nodes[replica_of]
+        until(lambda: replica.ask("CLUSTER", "REPLICATE", failing.id) == b"+OK\r\n")
         for node in nodes:
             until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))  # type: ignore[misc]
-        until(lambda: replica.follows(nodes[0]))
-        yield Cluster(nodes[:primaries], replica)
+        until(lambda: replica.follows(failing))
+        yield Cluster(nodes[:primaries], replica, failing)
 
 
 class Sentinels:

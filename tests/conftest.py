@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from redis.asyncio import Redis
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
 from tests.edges import ROOT, Author, EdgeProcess, edges
+from tests.versions import versions
 
-LONG_FOLDERS = ("abuse", "faults", "e2e", "interop", "web", "emitter_js", "deploy")
+LONG_FOLDERS = ("abuse", "faults", "e2e", "interop", "web", "emitter_js", "deploy", "docs")
 """Whose tests take the longest."""
 SLOW_FILES = (
     *("test_all_bytes", "test_all_endings", "test_all_renderers", "test_endings_table", "test_ag_ui_state"),
@@ -25,7 +27,7 @@ SLOW_FILES = (
     *("test_main", "test_openapi", "test_responses", "test_revoking", "test_settings_agree", "test_supervisor"),
     *("test_demo_analyst", "test_demo_panel", "test_holds", "test_mending", "test_redact", "test_redact_stream"),
     *("test_temporal", "test_temporal_server", "test_typescript", "test_worker", "test_worker_budgets"),
-    *("test_worker_probes", "test_spending"),
+    *("test_worker_probes", "test_spending", "test_durable_streams"),
     *("test_api", "test_attempt", "test_connection", "test_input_wait", "test_probes", "test_publish"),
     *("test_publisher", "test_schedule", "test_scheduler", "test_stream", "test_viewer"),
     *(
@@ -45,16 +47,25 @@ EDGES = {"two_edges", "session_edges"}
 _numbers = itertools.count(1)
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """With what this run is tested."""
+    return versions() if config.get_verbosity() >= 0 else []
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what `tests/run fast` leaves out. Where several processes share the files the long ones come first, so that
-    all end at about the same time."""
+    """Mark what `tests/run fast` leaves out. Where several processes share the files, the long ones come first, so that
+    all end at about the same time, and each folder's are spread, so that not every process has a browser at once."""
     is_in_long_folder = {item.path: item.path.relative_to(ROOT).parts[1] in LONG_FOLDERS for item in items}
     for item in items:
         is_long = is_in_long_folder[item.path] or item.path.stem in SLOW_FILES
         if is_long or EDGES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not is_in_long_folder[item.path])
+        files: dict[str, list[Path]] = {}
+        for path in is_in_long_folder:
+            files.setdefault(path.relative_to(ROOT).parts[1], []).append(path)
+        place = {path: index / len(paths) for paths in files.values() for index, path in enumerate(paths)}
+        items.sort(key=lambda item: (not is_in_long_folder[item.path], place[item.path]))
 
 
 def pytest_collection_finish() -> None:

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from broker.auth.tokens import DEFAULT_SCOPES, mint
+from broker.http.listener import SETTLE_SECONDS
 from emitter import tasks
 from emitter.events import Event, ExecutionComplete, ExecutionStarted, Progress, Thinking
 from emitter.store.append import APPEND_SCRIPT, LogLimits, append_command, prepare, read_reply
@@ -39,6 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
 START_SECONDS = 20.0
 WAIT_SECONDS = 15.0
+LONGEST_SECONDS = 45.0
+"""Less than a test has (`timeout` of pytest), so that it fails by what it waited for."""
 ALL_SCOPES = DEFAULT_SCOPES | {"events:publish", "jobs:run", "executions:debug", "ops:read", "admin"}
 
 
@@ -46,20 +49,39 @@ def token_for(user: str, *, org: str = "default", scopes: Collection[str] = DEFA
     return mint(SECRET, user, org, scopes, ttl=ttl, now=time.time())
 
 
+def under_load(seconds: float) -> float:
+    """How long something may take on this machine as it is now that may take `seconds` where nothing else runs; no
+    longer than a test may."""
+    waiting = os.getloadavg()[0]
+    with contextlib.suppress(OSError):  # on Linux also what it is at this moment
+        waiting = max(waiting, float(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]))
+    return min(seconds * max(1.0, waiting / (os.cpu_count() or 1)), max(seconds, LONGEST_SECONDS))
+
+
 async def eventually(what: str, condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
-    """Wait for a fact about another process, which cannot be awaited."""
-    deadline = time.monotonic() + seconds
+    """Wait for a fact about another process, which cannot be awaited, for so many seconds `under_load`."""
+    deadline = time.monotonic() + under_load(seconds)
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
         await asyncio.sleep(0.02)
+
+
+async def until_announced(edge: EdgeProcess, agent: str, seconds: float = 20.0) -> None:
+    """Wait until a worker has the agent. Starts are limited to so many a minute, and lists are not."""
+    async with asyncio.timeout(under_load(seconds)):
+        while True:
+            answer = await call(edge.port, "GET", "/api/agent/agents", token_for("nobody"))
+            if agent in [each["name"] for each in answer.body["agents"]]:
+                return
+            await asyncio.sleep(0.05)
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
 class EdgeProcess:
-    """`python -m broker serve` on ports of its own. Settings are given by their field names: `heartbeat_seconds=1`.
-    `root`: where the code is."""
+    """`python -m broker serve` on ports of its own, or on `ports` of a loopback address, which whoever gives them has
+    reserved. Settings are given by their field names: `heartbeat_seconds=1`. `root`: where the code is."""
 
     def __init__(
         self,
@@ -67,15 +89,18 @@ class EdgeProcess:
         *arguments: str,
         program: Sequence[str] = ("-m", "broker"),
         root: Path = ROOT,
+        address: str = "127.0.0.1",
+        ports: Sequence[int] = (),
         **settings: Any,
     ):
         workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
         self._kept = contextlib.ExitStack()
-        self.port, *self.admin_ports = self._kept.enter_context(reserved_ports(1 + workers))
+        self.address = address
+        self.port, *self.admin_ports = ports or self._kept.enter_context(reserved_ports(1 + workers))
         given = {
             "redis_url": redis_url,
-            "host": "127.0.0.1",
-            "admin_host": "127.0.0.1",
+            "host": address,
+            "admin_host": address,
             "port": self.port,
             "admin_port": self.admin_ports[0],
             "jwt_secret": SECRET,
@@ -109,7 +134,7 @@ class EdgeProcess:
     def wait_ready(self, port: int | None = None) -> EdgeProcess:
         """Wait until `/readyz` is green."""
         assert self.process is not None
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + under_load(START_SECONDS)
         while self.admin_status("/readyz", port) != 200:
             assert self.process.poll() is None, f"the edge ended with {self.process.returncode}:\n{self.log_text()}"
             assert time.monotonic() < deadline, f"the edge is not ready:\n{self.log_text()}"
@@ -121,9 +146,9 @@ class EdgeProcess:
         return self._admin(path, port)[0]
 
     def _admin(self, path: str, port: int | None = None) -> tuple[int, str]:
-        url = f"http://127.0.0.1:{port or self.admin_ports[0]}{path}"
+        url = f"http://{self.address}:{port or self.admin_ports[0]}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=2) as response:
+            with urllib.request.urlopen(url, timeout=under_load(2)) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             error.close()
@@ -131,11 +156,11 @@ class EdgeProcess:
         except OSError:
             return 0, ""
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, port: int | None = None, **labels: str) -> float:
         """One sample of `/metrics`."""
         text = ",".join(f'{key}="{value}"' for key, value in labels.items())
         sample = name + (f"{{{text}}}" if text else "")
-        for line in self._admin("/metrics")[1].splitlines():
+        for line in self._admin("/metrics", port)[1].splitlines():
             if line.startswith(sample + " "):
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no metric {sample}")
@@ -144,9 +169,10 @@ class EdgeProcess:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def log_text(self) -> str:
+    def log_text(self, start: int = 0) -> str:
+        """What it has logged, from a byte on."""
         size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+        return os.pread(self._log.fileno(), max(0, size - start), start).decode(errors="replace")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log's lines about one kind of event."""
@@ -204,6 +230,17 @@ def edges(redis_url: str, count: int = 1, **settings: Any) -> Iterator[list[Edge
         for edge in started:
             edge.wait_ready()
         yield started
+
+
+@contextlib.contextmanager
+def hosts(redis_url: str, count: int, **settings: Any) -> Iterator[list[EdgeProcess]]:
+    """Edges that are not started yet, as if on hosts of their own: all have the same ports, each at its own address."""
+    with contextlib.ExitStack() as stack:
+        ports = stack.enter_context(reserved_ports(2))
+        made = [EdgeProcess(redis_url, address=f"127.0.0.{2 + n}", ports=ports, **settings) for n in range(count)]
+        for edge in made:
+            stack.callback(edge.close)
+        yield made
 
 
 @contextlib.contextmanager
@@ -359,7 +396,7 @@ async def request(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.setblocking(False)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(under_load(seconds)):
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
             reader, writer = await asyncio.open_connection(sock=sock, limit=1024 if receive_buffer else 2**16)
     except BaseException:
@@ -371,7 +408,7 @@ async def request(
         if body is not None:
             given["Content-Length"] = str(len(body))
         head = f"{method} {path} HTTP/{version}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in given.items())
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(under_load(seconds)):
             writer.write(head.encode(errors="surrogateescape") + b"\r\n" + (body or b""))
             await connection._head()
         yield connection
@@ -393,7 +430,10 @@ async def call(
     """One JSON request and its JSON answer. `value` may be ready-made bytes."""
     body = value if isinstance(value, bytes) or value is None else json.dumps(value).encode()
     given = {"Content-Type": "application/json", "Connection": "close", **headers}
-    async with request(port, method, path, token, headers=given, body=body) as response, asyncio.timeout(15):
+    async with (
+        request(port, method, path, token, headers=given, body=body) as response,
+        asyncio.timeout(under_load(15)),
+    ):
         raw = await response.body()
     return Answer(response.status, response.headers, json.loads(raw) if raw else None)
 
@@ -491,10 +531,10 @@ class Follower:
         return [control.data["reason"] for control in self.named("stream:end")]
 
     async def until(self, what: str, condition: Callable[[Follower], bool], seconds: float = WAIT_SECONDS) -> None:
-        """Wait until the condition holds, which is looked at whenever something came in."""
+        """Wait until the condition holds, which is looked at whenever something came in; so long `under_load`."""
         assert self._task is not None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(under_load(seconds)):
                 while not condition(self):
                     if self._task.done():
                         self._task.result()
@@ -564,7 +604,8 @@ class Follower:
 
 class Busy:
     """A client that asks one thing after the other over a connection that is kept alive, as a proxy does, until it is
-    told to `stop` or nobody listens. `lost` are the requests that were sent and had no answer."""
+    told to `stop` or nobody listens. `lost` are the requests that were sent and had no answer. Of those that this
+    process was too slow to send after it had connected nothing is known."""
 
     def __init__(self, port: int, *, pause_seconds: float = 0) -> None:
         self._port = port
@@ -581,14 +622,17 @@ class Busy:
 
     async def run(self) -> None:
         while not self.stopped:
+            began, answers = time.monotonic(), len(self.answered)
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except (ConnectionRefusedError, ConnectionResetError):  # nothing was sent, so nothing is lost
                 return
+            was_slow = time.monotonic() - began > SETTLE_SECONDS / 2
             try:
                 await self._ask(Connection(reader, writer), writer)
             except (OSError, asyncio.IncompleteReadError) as error:
-                self.lost.append(repr(error))
+                if not was_slow or len(self.answered) > answers:
+                    self.lost.append(repr(error))
             finally:
                 writer.transport.abort()
 

@@ -76,10 +76,9 @@ def ref(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def announced(edges: Sequence[EdgeProcess], *agents: Any) -> HttpWorker:
-    """A worker whose agents every edge knows."""
+    """A worker that has told its agents."""
     worker = HttpWorker(edges, agents)
     await worker.claim(0)
-    await asyncio.sleep(1.1)  # an edge reads the known agents once a second
     return worker
 
 

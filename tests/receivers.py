@@ -39,7 +39,8 @@ class Got(NamedTuple):
 
 
 class Receiver:
-    """`answer` decides the status (and headers) of each; None: 204. The connection of what `cuts` is cut off."""
+    """`answer` decides the status (and headers) of each; None: 204. The connection of what `cuts` is cut off. Where
+    `answers` is cleared each waits for it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -47,6 +48,8 @@ class Receiver:
         self.answer: Callable[[Got], web.Response | None] = lambda _: None
         self.cuts: Callable[[Got], bool] = lambda _: False
         self.delay = 0.0
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.scheme = "http"
         self._news = asyncio.Event()
         self._runner: web.ServerRunner | None = None
@@ -76,6 +79,7 @@ class Receiver:
         self._news.set()
         if self.cuts(got) and request.transport is not None:
             request.transport.abort()
+        await self.answers.wait()
         if self.delay:
             await asyncio.sleep(self.delay)
         return self.answer(got) or web.Response(status=204)

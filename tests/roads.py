@@ -31,6 +31,7 @@ class _Passage:
                     break
                 if self.fate == "open":
                     writer.write(data)
+                    await writer.drain()
         self.end()
 
     def end(self) -> None:
@@ -42,10 +43,12 @@ class _Passage:
 
 
 class Road:
-    """`port` is where it begins, `target` the port where it leads: for connections that are made from now on."""
+    """`port` is where it begins, `target` the port where it leads: for connections that are made from now on. It holds
+    little: who does not read holds up who writes. With `buffer_bytes`, so do its sockets."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, buffer_bytes: int | None = None) -> None:
         self.target = target
+        self._buffer = buffer_bytes
         self.port = 0
         self.made = 0
         self._passages: set[_Passage] = set()
@@ -53,10 +56,13 @@ class Road:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.made += 1
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            far_reader, far_writer = await self._open()
         except OSError:
             writer.transport.abort()
             return
+        if self._buffer:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffer)
+            writer.transport.set_write_buffer_limits(self._buffer)
         passage = _Passage(writer, far_writer)
         self._passages.add(passage)
         try:
@@ -64,6 +70,18 @@ class Road:
         finally:
             passage.end()
             self._passages.discard(passage)
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        sock = socket.socket()
+        try:
+            if self._buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.target))
+            return await asyncio.open_connection(sock=sock, limit=self._buffer or 2**16)
+        except BaseException:
+            sock.close()
+            raise
 
     def forget(self, fate: Fate, idle_seconds: float = 0.0) -> int:
         """Forget every connection that was idle for so long; how many these are."""
@@ -79,8 +97,8 @@ class Road:
 
 
 @contextlib.asynccontextmanager
-async def road(target: int) -> AsyncIterator[Road]:
-    made = Road(target)
+async def road(target: int, buffer_bytes: int | None = None) -> AsyncIterator[Road]:
+    made = Road(target, buffer_bytes)
     server = await asyncio.start_server(made._serve, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
     try:

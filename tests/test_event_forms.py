@@ -213,7 +213,7 @@ def test_no_place_has_a_form_for_what_is_not_in_the_catalogue() -> None:
 def test_the_client_s_fold_knows_the_types_without_an_effect() -> None:
     """So that the first event of a log begins the execution, whatever it is."""
     assert names_in("broker/web/client/fold.js", "WITHOUT_EFFECT") == set(GENERIC["client fold"])
-    assert names_in("broker/web/console/event-handlers.js", "NOT_IN_TIMELINE") == set(GENERIC["console"])
+    assert names_in("broker/web/console/event-handlers.js", "NOT_IN_STORY") == set(GENERIC["console"])
 
 
 def test_a_new_type_is_missed_in_every_place() -> None:
@@ -284,15 +284,15 @@ def test_the_state_stays(log: list[Entry]) -> None:
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
-async def test_the_consoles_timeline_has_an_item() -> None:
-    """With the type and the data, as a plug-in's event has; totals are not in the timeline."""
+async def test_the_consoles_story_has_an_item() -> None:
+    """With the type and the data, as a plug-in's event has; totals are not in the story."""
     script = f"""
-        import {{ Timeline }} from {json.dumps((CONSOLE / "timeline.js").as_uri())};
-        const timeline = new Timeline();
-        timeline.apply({{ id: "1-1", ts: 1, type: "holo:gram", data: {{ points: 2 }} }});
-        timeline.apply({{ id: "2-2", ts: 2, type: "custom:mood", data: {{ is: "good" }} }});
-        timeline.apply({{ id: "3-3", ts: 3, type: "usage", data: {{}} }});
-        console.log(JSON.stringify(timeline.items.map(({{ kind, name, value }}) => [kind, name, value])));
+        import {{ Story }} from {json.dumps((CONSOLE / "story.js").as_uri())};
+        const story = new Story();
+        story.apply({{ id: "1-1", ts: 1, type: "holo:gram", data: {{ points: 2 }} }});
+        story.apply({{ id: "2-2", ts: 2, type: "custom:mood", data: {{ is: "good" }} }});
+        story.apply({{ id: "3-3", ts: 3, type: "usage", data: {{}} }});
+        console.log(JSON.stringify(story.items.map(({{ kind, name, value }}) => [kind, name, value])));
     """
     assert NODE is not None
     process = await asyncio.create_subprocess_exec(

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[1]
 CLIENT = ROOT / "broker" / "web" / "client"
 EMITTER = ROOT / "emitter" / "js"
 UNMARKED = {
-    "settings table in `README.md`": "a part of a page",
-    "capacity tables in `deploy/README.md`": "a part of a page",
+    "`docs/reference/*.md`, without its README and Problems": "pages, which a review reads; tests/docs holds them",
+    "capacity tables in `docs/run/sizing.md`": "a part of a page",
     "`tests/bench/RESULTS.md`": "figures, which a review reads",
 }
 """Rows of CONTRIBUTING that name no file of their own, or one that is to be read in a review."""

@@ -37,7 +37,7 @@ EXCEPTIONS = {
 }
 MAX_CHAIN = 18
 """Modules in the longest chain of imports through both packages."""
-MEAN_FLOOR = 4.0
+MEAN_FLOOR = 3.9
 """Of the broker's modules: how many of its modules one needs below it, on the longest way, itself included."""
 MAX_LINES = 450
 

@@ -42,6 +42,8 @@ PARTS = {
     StreamProtocol.AI_SDK: Parts("/api/agent/chat", "ai-sdk", "ai_sdk"),
     StreamProtocol.AG_UI: Parts("/ag-ui/{name}", "ag-ui", "ag_ui"),
     StreamProtocol.MCP: Parts("/mcp", "mcp", "mcp"),
+    StreamProtocol.DURABLE_STREAMS: Parts("/ds/executions/{id}", "durable-streams", "durable_streams"),
+    StreamProtocol.RESPONSES: Parts("/v1/responses", "responses", "responses"),
     StreamProtocol.A2A: Parts("/a2a/message:stream", "a2a", "a2a"),
 }
 

@@ -1,4 +1,4 @@
-"""The README says what is so."""
+"""What the project's Markdown says is so: its links lead somewhere, and the README is what it promises to be."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from broker.base.settings import Settings, describe, settings_table
+from broker.base.settings import Settings, describe
 from emitter.settings import SharedSettings, settings_of
+from tests.docs.blocks import tracked
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_settings_table_is_the_settings() -> None:
-    """The README's table is what `settings_table()` makes."""
+def test_the_readme_is_short_and_has_two_commands() -> None:
+    """A screen and a half, and exactly two commands that do all their own set-up: the lines that are indented."""
     readme = (ROOT / "README.md").read_text()
-    table = re.search(r"<!-- settings:[^>]*-->\n(.*)<!-- /settings -->", readme, re.DOTALL)
-    assert table is not None
-    assert table[1].strip() == settings_table().strip()
+    assert readme.count("\n") <= 90
+    commands = [line.strip() for line in CODE.sub("", readme).splitlines() if line.startswith("    ")]
+    assert commands == ["deploy/demo", "tests/run"]
+    for command in commands:
+        assert (ROOT / command).stat().st_mode & 0o111
 
 
-def test_the_table_begins_with_what_workers_read() -> None:
-    """As the README says: from the first setting that is shared to the last."""
+def test_the_readme_of_deploy_is_a_list() -> None:
+    """What users read is in docs; a merge must not bring it back."""
+    assert (ROOT / "deploy" / "README.md").read_text().count("\n") < 40
+
+
+def test_the_table_of_settings_begins_with_what_workers_read() -> None:
+    """As its page says: from the first setting that is shared to the last."""
     shared = [setting.variable for setting in settings_of(SharedSettings).values()]
     assert [row.name for row in describe(Settings())][: len(shared)] == shared
-    readme = (ROOT / "README.md").read_text()
-    assert f"workers those from `{shared[0]}` to `{shared[-1]}`" in " ".join(readme.split())
 
 
 LIMITS = re.compile(r"_MAX_|_PER_MINUTE$|_BYTES|_MAXLEN$|_WRITE_TIMEOUT_")
@@ -36,23 +42,24 @@ NO_LIMITS = {"RUNCAST_MAX_STREAM_AGE_SECONDS"}
 
 def test_the_table_of_limits_has_every_setting_that_is_one() -> None:
     """And only settings that there are."""
-    section = (ROOT / "broker" / "README.md").read_text().partition("## Limits")[2].partition("\n## ")[0]
-    named = set(re.findall(r"RUNCAST_\w+", section))
+    named = set(re.findall(r"RUNCAST_\w+", (ROOT / "docs" / "trust" / "limits.md").read_text()))
     settings = {row.name for row in describe(Settings())}
     assert {name for name in settings if LIMITS.search(name)} - NO_LIMITS <= named <= settings
 
 
-PAGES = [
-    *ROOT.glob("*.md"),
-    *ROOT.glob("*/README.md"),
-    *(ROOT / ".github").rglob("*.md"),
-    *(ROOT / "tests").glob("*/README.md"),
-    *(path for path in (ROOT / "deploy").rglob("*.md") if "node_modules" not in path.parts),
-    *(path for path in (ROOT / "broker" / "web").rglob("*.md") if "node_modules" not in path.parts),
-]
+def test_pages_name_settings_that_there_are() -> None:
+    """Every `RUNCAST_…` in the docs is a setting, a variable of the command line, or the report of the demo."""
+    known = {row.name for row in describe(Settings())} | {"RUNCAST_TOKEN", "RUNCAST_URL", "RUNCAST_REPORT"}
+    starts = {name[: len(prefix)] for name in known for prefix in [name.rsplit("_", 1)[0] + "_"]}
+    for page in (ROOT / "docs").rglob("*.md"):
+        named = set(re.findall(r"RUNCAST_[A-Z_]+[A-Z]", page.read_text()))
+        assert {name for name in named - known if name + "_" not in starts} == set(), page
+
+
+PAGES = [ROOT / name for name in tracked() if name.endswith(".md")]
 """The project's Markdown."""
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
-CODE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
@@ -78,7 +85,7 @@ def test_the_pages_of_links_are_all_that_people_read() -> None:
         "SECURITY.md",
         "CHANGELOG.md",
         ".github/CONTRIBUTING.md",
-        "deploy/UPGRADE.md",
+        "docs/run/upgrading.md",
         "deploy/decisions/README.md",
     }
     assert wanted <= names

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,21 @@ from tests.edges import ROOT
 
 class WorkerProcess:
     """`python -m emitter MODULE:agents`, the module beside the test. Options by name: `lease_seconds=1`.
-    `root`: where the code is."""
+    `root`: where the code is. `settings`: those that are no options, as variables."""
 
-    def __init__(self, redis_url: str, agents: str, folder: Path, *, root: Path = ROOT, **options: Any) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        agents: str,
+        folder: Path,
+        *,
+        root: Path = ROOT,
+        settings: Mapping[str, Any] = {},
+        **options: Any,
+    ) -> None:
         given = {"redis_url": redis_url, "log_level": "info", **options}
         environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNCAST_")}
+        environ |= {f"RUNCAST_{name.upper()}": str(value) for name, value in settings.items()}
         self._log = tempfile.TemporaryFile(prefix="runcast-worker-")  # noqa: SIM115 - closed by `close`
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         self.process = subprocess.Popen(

@@ -32,3 +32,14 @@ async def listener(context: Context) -> int:
             heard += 1
             await context.emitter.custom("heard", {"at": time.time(), "id": message.message_id})
     return heard
+
+
+@agents.agent("brief")
+async def brief(context: Context) -> dict[str, int]:
+    """A text, a call of a tool, and a result."""
+    size = int(context.params["size"])
+    for _ in range(4):
+        await context.emitter.message_delta("m", "x" * (size // 4))
+    async with context.emitter.tool("search", {"q": context.task}) as tool:
+        tool.result = "y" * size
+    return {"size": size}

@@ -29,13 +29,19 @@ from broker.protocols.a2a.v10 import V10
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ag_ui.renderer import View
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
+from broker.protocols.durable_streams.items import EventItems
+from broker.protocols.durable_streams.renderer import Renderer as DurableStreams
 from broker.protocols.mcp.dialects import Modern
 from broker.protocols.mcp.questions import Asked
 from broker.protocols.mcp.renderer import CallRenderer, Held
 from broker.protocols.mcp.versions import Capabilities
+from broker.protocols.responses.ids import ResponseId
+from broker.protocols.responses.renderer import Renderer as Responses
+from broker.protocols.responses.response import About
 from emitter import events
 from emitter.wire import envelope
 from emitter.wire.entries import Entry
+from emitter.wire.ids import START
 
 RECORDED = Path(__file__).parents[1] / "golden" / "every_event.jsonl"
 TASK = "ex_1"
@@ -156,6 +162,8 @@ RENDERINGS: dict[str, Make] = {
     "A2A 0.3": a2a(V03()),
     "A2A 1.0": a2a(V10()),
     "A2A simple": a2a(Simple()),
+    "Durable Streams": lambda _: DurableStreams(EventItems(START)),
+    "Responses": lambda _: Responses(About(id=ResponseId(TASK))),
 }
 TAKERS: dict[str, Callable[[], Take]] = {
     BARE: lambda: lambda entry: json.loads(entry.json),

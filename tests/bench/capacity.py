@@ -1,10 +1,12 @@
-"""How much of what a number of viewers needs, computed from RESULTS.md: the table of deploy/README.md.
+"""How much of what a number of viewers needs, computed from RESULTS.md: the table of docs/run/sizing.md.
 
 python tests/bench/capacity.py
+python tests/bench/capacity.py --viewers 50000 --events 2000 --hours 24
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Sequence
@@ -82,13 +84,14 @@ def _number(row: str, pattern: str) -> float:
 # --- what follows from it --------------------------------------------------------------------------------------------
 
 
-def sizes(viewers: int, cost: Measured) -> list[str]:
-    events = viewers * EVENTS_PER_VIEWER
+def sizes(viewers: int, cost: Measured, given_events: float | None = None, hours: float = 1) -> list[str]:
+    """`given_events`: a second, over all executions; each viewer has its share. `hours`: how long logs are kept."""
+    events = viewers * EVENTS_PER_VIEWER if given_events is None else given_events
     edge_cores, redis_cores = events * cost.edge, events * cost.redis
     edges = max(2, math.ceil(viewers / VIEWERS_PER_EDGE), math.ceil(edge_cores / UTILISATION))
     memory = edges * EDGE_BYTES + viewers * (cost.viewer_bytes + KERNEL_BYTES)
     running = viewers / 5
-    kept = events * 3600 * cost.event_bytes + running * cost.execution_bytes
+    kept = events * 3600 * hours * cost.event_bytes + running * cost.execution_bytes
     reconnects = max(1, edges * SURGE) * viewers / edges / DRAIN_SECONDS
     return [
         f"{viewers:,}",
@@ -104,12 +107,13 @@ def sizes(viewers: int, cost: Measured) -> list[str]:
     ]
 
 
-def table(cost: Measured) -> str:
+def table(rows: Sequence[Sequence[str]], hours: float = 1) -> str:
     heads = (
         "viewers", "events/s", "edges", "their CPU", "their memory", "Redis CPU", "primaries",
-        "log, per hour kept", "reconnects/s in a rollout", "CPU for them",
+        "log, per hour kept" if hours == 1 else f"log, {hours:g} hours kept",
+        "reconnects/s in a rollout", "CPU for them",
     )  # fmt: skip
-    return _markdown([heads, ["---"] * len(heads), *(sizes(10**power, cost) for power in (3, 4, 5, 6))])
+    return _markdown([heads, ["---"] * len(heads), *rows])
 
 
 def prices(cost: Measured) -> str:
@@ -130,6 +134,22 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="What a number of viewers needs, from the measured benches.")
+    parser.add_argument("--viewers", type=int, help="one row, for so many; without it the table of the docs")
+    parser.add_argument(
+        "--events", type=float, help="events a second over all executions (default: one for each viewer)"
+    )
+    parser.add_argument("--hours", type=float, default=1, help="how long logs are kept (default 1)")
+    given = parser.parse_args(arguments)
     cost = measured(RESULTS.read_text())
-    print(table(cost), prices(cost), sep="\n\n")
+    if given.viewers is None:
+        if given.events is not None or given.hours != 1:
+            parser.error("--events and --hours need --viewers")
+        print(table([sizes(10**power, cost) for power in (3, 4, 5, 6)]), prices(cost), sep="\n\n")
+    else:
+        print(table([sizes(given.viewers, cost, given.events, given.hours)], given.hours))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project, installed or not
 
+from bench_churn import attempts, churn, day
 from bench_compress import compress
 from bench_control import cancel, replace
 from bench_emitter import append, emitter, logs, start
@@ -49,6 +50,9 @@ BENCHES: dict[str, Bench] = {
     "message": message,
     "talk": talk,
     "render": render,
+    "churn": churn,
+    "attempts": attempts,
+    "day": day,
 }
 
 

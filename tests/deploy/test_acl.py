@@ -94,7 +94,8 @@ def types(viewer: Follower) -> list[str]:
 
 
 async def test_executions_run_are_watched_listed_and_read(stand: Stand) -> None:
-    """From execute to complete over a stream; then the listing, the state, the log and the feed."""
+    """From execute to complete over a stream; then the listing, the state, the log and the feed. What is over can be
+    deleted."""
     token = token_for("ann")
     execution_id = await execute(stand, "counter", "ann", conversationId="c_1")
     assert await execute(stand, "counter", "ann", conversationId="c_1") == execution_id  # the same key: the same
@@ -106,6 +107,7 @@ async def test_executions_run_are_watched_listed_and_read(stand: Stand) -> None:
     assert (await call(stand.port, "GET", f"/api/agent/executions/{execution_id}/events", token)).status == 200
     async with Follower([stand.edge], "/api/agent/stream?from=start", token) as feed:
         await feed.until("the end", lambda feed: "execution:complete" in [event.type for event in feed.events])
+    assert (await call(stand.port, "DELETE", f"/v1/responses/resp_{execution_id}_0", token)).status == 200
 
 
 async def test_people_answer_and_cancel(stand: Stand) -> None:

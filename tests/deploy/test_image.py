@@ -136,7 +136,7 @@ def test_what_is_installed_is_what_was_tested(installed: Path) -> None:
 def test_everything_that_was_sent_is_installed(installed: Path) -> None:
     """Scripts, pages and modules alike: no file of the packages is missing in what was installed."""
     (site,) = installed.glob("lib/python3.*/site-packages")
-    sent = {path for path in context() if path.parts[0] in ("broker", "emitter")}
+    sent = {path for path in context() if path.parts[0] in ("broker", "emitter", "runcast")}
     assert Path("emitter/store/append.lua") in sent
     assert {path for path in sent if not (site / path).exists()} == set()
 

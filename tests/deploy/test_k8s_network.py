@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker.base.targets import PORTS
 from tests.deploy.manifests import INSTALLATIONS, Manifest, Manifests, installation, needs_kustomize
 
 pytestmark = needs_kustomize
@@ -63,7 +64,7 @@ def allowed(manifests: Manifests, workload: str, direction: str) -> set[tuple[st
 
 def world(manifests: Manifests) -> set[tuple[str, str]]:
     named = [each["metadata"]["name"] for each in manifests.all("NetworkPolicy")]
-    return {(PUBLIC, "TCP 443")} if "runcast-https" in named else set()
+    return {(PUBLIC, f"TCP {port}") for port in PORTS} if "runcast-https" in named else set()
 
 
 def redis(manifests: Manifests) -> set[tuple[str, str]]:
@@ -85,7 +86,8 @@ def test_workers_are_reached_by_prometheus_only(manifests: Manifests) -> None:
 
 @pytest.mark.parametrize("workload", ["runcast-edge", "runcast-worker"])
 def test_edges_and_workers_reach_redis_and_names_only(manifests: Manifests, workload: str) -> None:
-    """Both reach Redis and DNS; the world outside by HTTPS only where the component for it was chosen."""
+    """Both reach Redis and DNS; the world outside, on the ports of webhooks, only where the component for it was
+    chosen."""
     assert allowed(manifests, workload, "Egress") == redis(manifests) | NAMES | world(manifests)
 
 

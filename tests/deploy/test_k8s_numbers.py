@@ -13,7 +13,7 @@ from broker.edge.serving import SHUTDOWN_SECONDS
 from emitter.worker.metrics import STALLED_SECONDS
 from emitter.worker.metrics import Metrics as WorkerMetrics
 from emitter.worker.worker import CLOSE_SECONDS, WorkerSettings
-from tests.deploy.manifests import INSTALLATIONS, Manifests, installation, needs_kustomize
+from tests.deploy.manifests import INSTALLATIONS, K8S, Manifests, installation, needs_kustomize
 
 pytestmark = needs_kustomize
 
@@ -198,6 +198,13 @@ def edge_targets(manifests: Manifests) -> list[int]:
                 if "runcast_connections" in trigger["metadata"]["query"]
             ]
     return found
+
+
+@pytest.mark.parametrize("path", ["components/keda/edge-scaler.yaml", "components/hpa/adapter.yaml"])
+def test_long_polls_count_as_viewers(path: str) -> None:
+    """What waits takes a slot of an edge as a stream does: whoever scales by one alone comes too late."""
+    queries = re.findall(r"[qQ]uery: .*(?:connections|Series).*", (K8S / path).read_text())
+    assert {"connections", "waits"} <= set(re.findall(r"runcast_(\w+)", queries[-1]))
 
 
 def edge_cores(manifests: Manifests) -> list[float]:

@@ -17,6 +17,7 @@ from tests.deploy.manifests import K8S, ROOT
 DEPLOY = ROOT / "deploy"
 NGINX = (DEPLOY / "nginx" / "nginx.conf").read_text()
 HAPROXY = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+CADDY = (DEPLOY / "caddy" / "Caddyfile").read_text()
 ENVOY_TEXT = (DEPLOY / "envoy" / "envoy.yaml").read_text()
 ENVOY: Any = yaml.safe_load(ENVOY_TEXT)
 
@@ -64,6 +65,7 @@ def idle_cuts() -> dict[str, int]:
     """What cuts a stream, and after how many silent seconds."""
     cuts = {f"nginx {name}": number(NGINX, rf"{name} (\d+)s;") for name in ("proxy_read_timeout", "proxy_send_timeout")}
     cuts |= {f"HAProxy {name}": number(HAPROXY, rf"timeout {name} (\d+)s") for name in ("server", "client")}
+    cuts |= {f"Caddy {name}": number(CADDY, rf"\n\t+{name} (\d+)s") for name in ("read_timeout", "write_timeout")}
     return cuts | {"Envoy": number(manager()["stream_idle_timeout"], r"^(\d+)s$")}
 
 
@@ -76,6 +78,7 @@ def test_two_heartbeats_come_before_every_idle_cut() -> None:
 def test_a_proxy_that_is_reloaded_waits_no_shorter_than_an_edge_that_drains() -> None:
     """Its streams, too, are let go over as long a time as those of an edge."""
     waits = [number(NGINX, r"worker_shutdown_timeout (\d+)s"), number(HAPROXY, r"hard-stop-after (\d+)s")]
+    waits.append(number(CADDY, r"grace_period (\d+)s"))
     waits.append(number(ENVOY_TEXT, r"--drain-time-s (\d+)"))
     assert number(ENVOY_TEXT, r"--parent-shutdown-time-s (\d+)") > waits[-1]
     assert all(wait >= each.drain_seconds for wait in waits for each in settings())
@@ -93,9 +96,10 @@ def test_proxies_have_room_for_every_stream_of_an_edge() -> None:
     assert all(number(NGINX, r"worker_connections (\d+);") > 2 * each.max_connections for each in settings())
 
 
-def test_nginx_takes_bodies_that_edges_take() -> None:
+def test_proxies_take_bodies_that_edges_take() -> None:
     """The largest request passes."""
     assert number(NGINX, r"client_max_body_size (\d+)m;") * 2**20 >= MAX_BODY_BYTES
+    assert number(CADDY, r"max_size (\d+)MiB") * 2**20 >= MAX_BODY_BYTES
 
 
 def test_proxies_ask_where_edges_answer() -> None:
@@ -104,6 +108,8 @@ def test_proxies_ask_where_edges_answer() -> None:
     assert set(map(int, re.findall(r"server edge-\d:(\d+)", NGINX))) == {ports[0]}
     servers = set(map(int, re.findall(r"server edge-\d edge-\d:(\d+)", HAPROXY)))
     assert (servers, number(HAPROXY, r"check port (\d+)")) == ({ports[0]}, ports[1])
+    assert re.findall(r"edge-\d:(\d+)", CADDY) == [str(ports[0])] * 2
+    assert number(CADDY, r"health_port (\d+)") == ports[1]
     for each in endpoints():
         endpoint = each["endpoint"]
         found = (endpoint["address"]["socket_address"]["port_value"], endpoint["health_check_config"]["port_value"])
@@ -116,8 +122,9 @@ def test_envoy_has_no_limit_for_a_whole_response() -> None:
         assert [route["route"]["timeout"] for route in host["routes"]] == ["0s", "0s"]
 
 
-def test_envoy_lets_go_of_idle_connections_before_an_edge_does() -> None:
+def test_proxies_let_go_of_idle_connections_before_an_edge_does() -> None:
     """Or a POST, which nobody repeats, might meet their end."""
+    assert number(CADDY, r"keepalive (\d+)s") < KEEPALIVE_SECONDS
     (options,) = cluster()["typed_extension_protocol_options"].values()
     idle_seconds = number(options["common_http_protocol_options"]["idle_timeout"], r"^(\d+)s$")
     assert idle_seconds < KEEPALIVE_SECONDS

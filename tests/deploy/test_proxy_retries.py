@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Literal
 
 import pytest
@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 ANSWERS = {
     "answer": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
     "hang up": b"",
-    "refuse": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    "refuse": b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
     "begin": HEAD + CHUNK,
 }
 URGENT = {
@@ -36,15 +36,16 @@ class Stub:
     """What a proxy takes for an edge. It is always ready, and does what `deed` says with a request that was read whole;
     then, unless it answered, its connection is reset."""
 
-    def __init__(self, edges: Edges, port: int) -> None:
+    def __init__(self, edges: Edges, address: str, port: int) -> None:
         self._edges = edges
+        self.address = address
         self.port = port
         self.admin_ports = [port]
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self.address, self.port)
 
     def shut(self) -> None:
         """Let no new connection in."""
@@ -81,29 +82,30 @@ class Stub:
 
 
 class Edges:
-    """Stubs that share what they are to do: the next request meets `deed`, every later one is answered."""
+    """Stubs that share what they are to do: the next request meets `deed`, every later one `then`."""
 
-    def __init__(self, ports: Sequence[int]) -> None:
-        self.stubs = [Stub(self, port) for port in ports]
+    def __init__(self, port: int) -> None:
+        self.stubs = [Stub(self, f"127.0.0.{2 + number}", port) for number in range(6)]
         self.deed: Deed = "answer"
+        self.then: Deed = "answer"
         self.methods: list[str] = []
         self.seen = asyncio.Event()
 
     def next_deed(self, method: str) -> Deed:
         self.methods.append(method)
-        deed, self.deed = self.deed, "answer"
+        deed, self.deed = self.deed, self.then
         return deed
 
-    def once(self, deed: Deed) -> None:
-        self.deed = deed
+    def once(self, deed: Deed, then: Deed = "answer") -> None:
+        self.deed, self.then = deed, then
         self.methods.clear()
 
 
 @pytest.fixture
 async def stubs() -> AsyncIterator[Edges]:
     """Six of them: some proxies leave one out for a while that failed."""
-    with reserved_ports(6) as ports:
-        edges = Edges(ports)
+    with reserved_ports(1) as (port,):
+        edges = Edges(port)
         for stub in edges.stubs:
             await stub.start()
         yield edges
@@ -137,11 +139,19 @@ async def test_a_get_is_sent_to_another_edge_and_a_post_is_sent_once(proxy: Prox
     """An edge that is gone before its answer, or takes no new streams: nobody notices but who must say it again."""
     stubs.once(deed)
     assert await status(proxy, "GET", "/stream") == 200
-    assert stubs.methods == ["GET", "GET"]
+    assert stubs.methods == ["GET"] * 2
     for size in (100, 200_000):  # less than a proxy holds, and more
         stubs.once(deed)
         assert await status(proxy, "POST", "/execute", b"x" * size, URGENT) in (502, 503)
         assert stubs.methods == ["POST"]
+
+
+async def test_a_get_that_every_edge_refuses_is_tried_a_few_times(proxy: Proxy, stubs: Edges) -> None:
+    """Full edges are not asked so often that they never recover; and the client is told, with when to come back."""
+    stubs.once("refuse", then="refuse")
+    async with request(proxy.port, "GET", "/stream", seconds=4) as answer:
+        assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+    assert 2 <= len(stubs.methods) <= 4, stubs.methods
 
 
 async def test_what_has_begun_is_cut_off_and_not_repeated(proxy: Proxy, stubs: Edges) -> None:

@@ -32,8 +32,9 @@ def sync_parent(context: SyncContext) -> Any:
 
 @agent("child")
 async def child(context: Context) -> str:
+    """Takes its time in the first attempt, in which it may be killed."""
     await context.emitter.usage(input_tokens=3, output_tokens=4)
-    await asyncio.sleep(context.params.get("seconds", 0))
+    await asyncio.sleep(context.params.get("seconds", 0) if context.attempt == 1 else 0)
     return f"{context.task} in attempt {context.attempt}"
 
 

@@ -20,22 +20,23 @@ from tests.edges import (
     eventually,
     request,
     token_for,
+    under_load,
 )
 
 
 async def test_a_stream_ends_with_its_token_and_says_so_before(two_edges: list[EdgeProcess], author: Author) -> None:
     """`stream:token_expiring` comes first, then `stream:end expired`; a new token goes on where the old one stopped."""
     await author.begin()
-    token = token_for(author.user, ttl=2.0)
+    token = token_for(author.user, ttl=min(8, under_load(2)))
     async with Follower(two_edges, author.path, token) as viewer:
         await viewer.until_live()
         await author.say(3)
-        await viewer.until("its end", lambda v: bool(v.ends), 5)
-        await viewer.until("a refusal", lambda v: 401 in v.statuses, 5)
+        await viewer.until("its end", lambda v: bool(v.ends))
+        await viewer.until("a refusal", lambda v: 401 in v.statuses)
     assert viewer.ends == ["expired"]
     (notice,) = viewer.named("stream:token_expiring")
     assert viewer.controls.index(notice) < viewer.controls.index(viewer.named("stream:end")[0])
-    assert abs(notice.data["expiresAt"] / 1000 - time.time()) < 3
+    assert abs(notice.data["expiresAt"] / 1000 - time.time()) < under_load(3)
     await author.end()
     async with Follower(two_edges, author.path, author.token, cursor=viewer.cursor) as rest:
         await rest.until_done()
@@ -63,10 +64,10 @@ async def test_a_revoked_user_loses_the_streams_on_every_edge_within_a_second(
         )
         assert answer.status == 202
         for viewer in (one, two):
-            await viewer.until("its end", lambda v: v.ends == ["revoked"], 2)
-        assert time.monotonic() - began < 1
+            await viewer.until("its end", lambda v: v.ends == ["revoked"])
+        assert time.monotonic() - began < under_load(1)
         for viewer in (one, two):
-            await viewer.until("a refusal", lambda v: 401 in v.statuses, 3)
+            await viewer.until("a refusal", lambda v: 401 in v.statuses)
         await other.end()
         await bystander.until_done()
     assert bystander.statuses == [200, 204]
@@ -147,7 +148,7 @@ async def test_a_stream_of_a_certain_age_is_closed_to_be_resumed(redis_url: str,
             while len(viewer.ends) < 3:
                 await author.say()
                 await asyncio.sleep(0.02)
-                assert time.monotonic() - began < 8
+                assert time.monotonic() - began < under_load(8)
             await author.end()
             await viewer.until_done()
         assert viewer.ends == ["aged"] * (len(viewer.ends) - 1) + ["finished"]

@@ -19,7 +19,8 @@ from broker.cli.embedded import EmbeddedRedis
 from emitter import AgentEmitter, SyncAgentEmitter
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
-from tests.edges import ROOT, Answer, EdgeProcess, call, edges, read_log, token_for
+from tests.edges import ROOT, Answer, EdgeProcess, Received, call, edges, read_log, token_for, under_load
+from tests.faults.chaos import invariants
 from tests.faults.outages import redis_stopped
 from tests.workers import WorkerProcess
 
@@ -38,7 +39,7 @@ class Stand:
         self.redis = redis
         self.workers: list[WorkerProcess] = []
 
-    def add_worker(self, lease_seconds: float = 1) -> WorkerProcess:
+    def add_worker(self, lease_seconds: float = 10) -> WorkerProcess:
         worker = WorkerProcess(self.url, "message_agents:agents", HERE, lease_seconds=lease_seconds, grace_seconds=0)
         self.workers.append(worker)
         return worker
@@ -72,7 +73,7 @@ class Stand:
         return [(each["text"], each["reason"] or each["state"]) for each in listed]
 
     async def status(self, execution_id: str, *wanted: str) -> dict[str, Any]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 state = await self.state(execution_id)
                 if state["status"] in wanted:
@@ -84,8 +85,12 @@ class Stand:
         assert state["status"] == "completed", state["error"]
         return state["result"]
 
+    async def written(self, execution_id: str) -> list[Received]:
+        """The log as it is stored."""
+        return await read_log(self.redis, Owner("alice").execution(execution_id).log)
+
     async def log(self, execution_id: str) -> list[tuple[str, dict[str, Any]]]:
-        events = await read_log(self.redis, Owner("alice").execution(execution_id).log)
+        events = await self.written(execution_id)
         return [(event.type, json.loads(event.data)["data"]) for event in events]
 
 
@@ -314,7 +319,7 @@ async def test_the_command_says_something(stand: Stand) -> None:
 
 async def test_a_lost_worker_loses_no_message(stand: Stand) -> None:
     """The next attempt hears all again, from the first; a message sent between the two as well."""
-    worker = stand.add_worker()
+    worker = stand.add_worker(lease_seconds=1)
     execution_id = await stand.execute("listener")
     await stand.send(execution_id, "one")
     async with asyncio.timeout(20):
@@ -322,7 +327,7 @@ async def test_a_lost_worker_loses_no_message(stand: Stand) -> None:
             await asyncio.sleep(0.02)
     worker.kill()
     assert (await stand.send(execution_id, "two")).status == 202
-    stand.add_worker()
+    stand.add_worker(lease_seconds=3)  # for as long it leaves the lost one time to renew
     await stand.send(execution_id, "stop")
     assert await stand.result(execution_id) == ["one", "two", "stop"]
     heard = [data for type_, data in await stand.log(execution_id) if type_ == "user:message:taken"]
@@ -333,25 +338,18 @@ async def test_a_lost_worker_loses_no_message(stand: Stand) -> None:
     assert by_attempt == {1: sent[:1], 2: sent}
 
 
-def check_log(log: Sequence[tuple[str, dict[str, Any]]]) -> int:
+def check_log(log: Sequence[Received]) -> int:
     """Every attempt took a beginning of what was sent, in order and once; how many attempts took something."""
-    sent = [data["messageId"] for type_, data in log if type_ == "user:message"]
-    by_attempt: dict[int, list[str]] = {}
-    for type_, data in log:
-        if type_ == "user:message:taken":
-            by_attempt.setdefault(data["attempt"], []).extend(data["messageIds"])
-    assert len(set(sent)) == len(sent)
-    for taken in by_attempt.values():
-        assert taken == sent[: len(taken)]
-    return len(by_attempt)
+    assert not invariants.messages(log)
+    return len({each["attempt"] for each in invariants.of(log, "user:message:taken")})
 
 
 async def test_workers_are_killed_while_people_talk() -> None:
     """Each message is taken once per attempt and in order, and each agent hears all of them."""
     with EmbeddedRedis() as server, edges(server.url, 2, executes_per_minute=0) as started:
         async with standing(server.url, started) as stand:
-            stand.add_worker()
-            stand.add_worker()
+            stand.add_worker(lease_seconds=1)
+            stand.add_worker(lease_seconds=1)
             count = 12
             ids = [await stand.execute("counter", str(count)) for _ in range(6)]
 
@@ -369,12 +367,12 @@ async def test_workers_are_killed_while_people_talk() -> None:
                 for _ in range(3):
                     await asyncio.sleep(1)
                     stand.workers.pop(0).close()
-                    stand.add_worker()
+                    stand.add_worker(lease_seconds=1)
 
             await asyncio.gather(kill(), *(talk(id_, number % 2) for number, id_ in enumerate(ids)))
             results = [await stand.result(execution_id) for execution_id in ids]
             assert results == [[f"m{number}" for number in range(count)]] * len(ids)
-            attempts = [check_log(await stand.log(execution_id)) for execution_id in ids]
+            attempts = [check_log(await stand.written(execution_id)) for execution_id in ids]
             assert max(attempts) > 1
 
 
@@ -399,14 +397,14 @@ async def test_an_edge_dies_while_people_talk() -> None:
                     asyncio.get_running_loop().call_later(0.001, stand.edges[0].kill)
                 await say(number)
             assert await stand.result(execution_id) == [f"m{number}" for number in range(20)]
-            check_log(await stand.log(execution_id))
+            check_log(await stand.written(execution_id))
 
 
 async def test_redis_is_away_while_people_talk() -> None:
     """Paused for a while: who waits goes on waiting, and hears what comes after that."""
     with EmbeddedRedis() as server, edges(server.url, 1, executes_per_minute=0) as started:
         async with standing(server.url, started) as stand:
-            stand.add_worker(lease_seconds=10)
+            stand.add_worker()
             execution_id = await stand.execute("counter", "3")
             await stand.send(execution_id, "x", messageId="m0")
             await stand.status(execution_id, "running")
@@ -417,7 +415,7 @@ async def test_redis_is_away_while_people_talk() -> None:
                     while (await stand.send(execution_id, "x", messageId=f"m{number}")).status != 202:
                         await asyncio.sleep(0.2)
             assert await stand.result(execution_id) == ["m0", "m1", "m2"]
-            check_log(await stand.log(execution_id))
+            check_log(await stand.written(execution_id))
 
 
 # --- what runs without a worker ---
@@ -477,7 +475,7 @@ async def test_messages_are_taken_over_http(stand: Stand) -> None:
     began = asyncio.get_running_loop().time()
     await stand.send("ex_http", "one", data={"n": 1})
     first = (await waiting).body["messages"]
-    assert asyncio.get_running_loop().time() - began < 1
+    assert asyncio.get_running_loop().time() - began < under_load(1)
     assert [(each["text"], each["data"], each["by"], each["mode"]) for each in first] == [
         ("one", {"n": 1}, "alice", "queue")
     ]
@@ -505,7 +503,7 @@ async def test_an_edge_that_stops_ends_the_wait(redis_url: str) -> None:
         await asyncio.to_thread(edge.stop)
         answer = await waiting
         assert (answer.status, answer.body["messages"]) == (200, [])
-        assert asyncio.get_running_loop().time() - began < 8
+        assert asyncio.get_running_loop().time() - began < under_load(8)
 
 
 async def test_a_worker_s_messages_are_not_taken_by_others(stand: Stand) -> None:

@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.edges import ROOT, call, edge, token_for
+from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, call, token_for, until_announced
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
 ALICE = token_for("alice")
 Said = tuple[int, str, str]
+
+pytestmark = pytest.mark.timeout(180)  # many commands, each a process
 
 
 def commands(port: int) -> Callable[..., Awaitable[Said]]:
@@ -39,40 +41,80 @@ def commands(port: int) -> Callable[..., Awaitable[Said]]:
     return run
 
 
-async def test_an_execution_is_listed_answered_and_cancelled(redis_url: str) -> None:
+async def until(at: EdgeProcess, execution_id: str, state: str) -> None:
+    async with asyncio.timeout(60):
+        while (await call(at.port, "GET", f"/api/agent/executions/{execution_id}", ALICE)).body["status"] != state:
+            await asyncio.sleep(0.05)
+
+
+async def test_an_execution_is_listed_answered_and_cancelled(two_edges: list[EdgeProcess], redis_url: str) -> None:
     """The newest are lines; a question is listed with its options and answered by an option's number; another one is
     cancelled. What cannot be is one line on standard error and status 2 or 1."""
-    with edge(redis_url) as started:
-        worker = WorkerProcess(redis_url, "choice_agents:agents", HERE, grace_seconds=0)
-        try:
-            runcast = commands(started.port)
-            ids = []
-            for _ in range(2):
-                async with asyncio.timeout(20):
-                    body = {"agent": "chooser", "task": "pick a colour"}
-                    while (answer := await call(started.port, "POST", "/api/agent/execute", ALICE, body)).status != 202:
-                        await asyncio.sleep(0.05)
-                ids.append(answer.body["executionId"])
-            async with asyncio.timeout(20):
-                while "colour" not in (asked := await runcast("answer", ids[0]))[1].partition("\n")[0]:
-                    await asyncio.sleep(0.1)
-            assert asked[1].splitlines()[1:] == ["  1  red", "  2  blue"]
-            status, listed, _ = await runcast("ls")
-            rows = [line.split() for line in listed.splitlines()]
-            assert (status, [row[0] for row in rows]) == (0, ids[::-1])
-            assert all("chooser" in row and "pick" in row for row in rows)
-            assert (await runcast("answer", ids[0], "3"))[::2] == (2, "runcast: one of 1 to 2, please: red, blue\n")
-            assert (await runcast("answer", ids[0], "2"))[0] == 0
-            assert (await runcast("answer", ids[0], "2", "--input", "in_0"))[0] == 2
-            assert (await runcast("cancel", ids[1], "--reason", "enough"))[0] == 0
-            async with asyncio.timeout(20):
-                while len((await runcast("ls", "--state", "completed"))[1].splitlines()) != 1:
-                    await asyncio.sleep(0.1)
-                while ids[1] not in (await runcast("ls", "--state", "cancelled"))[1]:
-                    await asyncio.sleep(0.1)
-            assert (await runcast("cancel", "ex_nothing"))[0] == 1
-        finally:
-            worker.close()
+    started = two_edges[0]
+    worker = WorkerProcess(redis_url, "choice_agents:agents", HERE, grace_seconds=0)
+    try:
+        runcast = commands(started.port)
+        await until_announced(started, "chooser")
+        body = {"agent": "chooser", "task": "pick a colour"}
+        ids = []
+        for _ in range(2):
+            answer = await call(started.port, "POST", "/api/agent/execute", ALICE, body)
+            ids.append(answer.body["executionId"])
+        await until(started, ids[0], "waiting_input")
+        asked = (await runcast("answer", ids[0]))[1].splitlines()
+        assert "colour" in asked[0]
+        assert asked[1:] == ["  1  red", "  2  blue"]
+        status, listed, _ = await runcast("ls")
+        rows = [line.split() for line in listed.splitlines()]
+        assert (status, [row[0] for row in rows]) == (0, ids[::-1])
+        assert all("chooser" in row and "pick" in row for row in rows)
+        assert (await runcast("ls", "COLOUR", ids[0][-6:], "--agent", "chooser"))[1].split()[0] == ids[0]
+        assert (await runcast("ls", "no-such-word")) == (0, "", "")
+        assert f"/#/shared/{ids[0]}/share_" in (await runcast("share", ids[0], "--hours", "1"))[1]
+        assert (await runcast("answer", ids[0], "3"))[::2] == (2, "runcast: one of 1 to 2, please: red, blue\n")
+        assert (await runcast("answer", ids[0], "2"))[0] == 0
+        assert (await runcast("answer", ids[0], "2", "--input", "in_0"))[0] == 2
+        assert (await runcast("cancel", ids[1], "--reason", "enough"))[0] == 0
+        for execution_id, state in zip(ids, ("completed", "cancelled"), strict=True):
+            await until(started, execution_id, state)
+            assert [line.split()[0] for line in (await runcast("ls", "--state", state))[1].splitlines()] == [
+                execution_id
+            ]
+        assert (await runcast("cancel", "ex_nothing"))[0] == 1
+    finally:
+        worker.close()
+
+
+async def test_an_execution_is_started_again(two_edges: list[EdgeProcess], redis_url: str) -> None:
+    """As a new one with its agent, task, parameters and budget, some of them replaced. What had credentials needs
+    them again; what was never requested is refused."""
+    started = two_edges[0]
+    worker = WorkerProcess(redis_url, "choice_agents:agents", HERE, grace_seconds=0)
+    try:
+        runcast = commands(started.port)
+        params = '{"size": 1, "shape": {"corners": 3}, "password": "hunter2-hunter2"}'
+        command = ("run", "chooser", "pick", "--params", params, "--budget", "toolCalls=9")
+        await until_announced(started, "chooser")
+        first = await runcast(*command)
+        assert first[0] == 0, first
+        first_id = first[1].strip()
+        status, _, said = await runcast("retry", first_id)
+        assert (status, "credentials are not kept" in said) == (2, True)
+        again = await runcast("retry", first_id, "--task", "pick again", "--params", '{"size": 2, "password": "x"}')
+        assert again[0] == 0, again
+        path = f"/api/agent/executions/{again[1].strip()}/request"
+        given = (await call(started.port, "GET", path, ALICE)).body
+        assert (given["agent"], given["task"], given["budget"]) == ("chooser", "pick again", {"toolCalls": 9})
+        assert given["params"] == {"size": 2, "shape": {"corners": 3}, "password": "[redacted]"}
+        assert again[1] != first[1]
+        await call(
+            *(started.port, "POST", "/api/agent/executions/ex_published/events"),
+            token_for("alice", scopes=ALL_SCOPES),
+            {"type": "execution:started", "data": {"task": "t", "startedAt": 1, "attempt": 1}},
+        )  # fmt: skip
+        assert "not started by a request" in (await runcast("retry", "ex_published"))[2]
+    finally:
+        worker.close()
 
 
 class Terminal(NamedTuple):
@@ -88,36 +130,34 @@ class Terminal(NamedTuple):
         return bool(flags & termios.ICANON and flags & termios.ECHO)
 
     async def ends_with(self, status: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await self.process.wait() == status
 
 
 @contextlib.asynccontextmanager
-async def following(redis_url: str) -> AsyncIterator[Terminal]:
+async def following(at: EdgeProcess, redis_url: str) -> AsyncIterator[Terminal]:
     master, slave = pty.openpty()
-    with edge(redis_url) as started:
-        worker = WorkerProcess(redis_url, "message_agents:agents", HERE, grace_seconds=0)
-        try:
-            async with asyncio.timeout(20):
-                while not (await call(started.port, "GET", "/api/agent/agents", ALICE)).body["agents"]:
-                    await asyncio.sleep(0.05)
-            url = f"http://127.0.0.1:{started.port}"
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "broker", "run", "patient", "work", "--follow", "--url", url, "--token", ALICE),
-                cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            )  # fmt: skip
-            shown = Shown(master)
-            await shown.until("a message to the agent")
-            yield Terminal(master, shown, process)
-        finally:
-            worker.close()
-            os.close(slave)
-            os.close(master)
+    worker = WorkerProcess(redis_url, "message_agents:agents", HERE, grace_seconds=0)
+    try:
+        await until_announced(at, "patient")
+        url = f"http://127.0.0.1:{at.port}"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "broker", "run", "patient", "work", "--follow", "--url", url, "--token", ALICE),
+            cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # nohup ignores it
+        )  # fmt: skip
+        shown = Shown(master)
+        await shown.until("a message to the agent")
+        yield Terminal(master, shown, process)
+    finally:
+        worker.close()
+        os.close(slave)
+        os.close(master)
 
 
-async def test_a_person_types_while_a_run_is_followed(redis_url: str) -> None:
+async def test_a_person_types_while_a_run_is_followed(two_edges: list[EdgeProcess], redis_url: str) -> None:
     """In a terminal of their own: a line reaches the agent, `!` interrupts it, and the run ends with its status."""
-    async with following(redis_url) as terminal:
+    async with following(two_edges[0], redis_url) as terminal:
         os.write(terminal.master, b"one\n!stop, pl\x7flease\n")
         await terminal.ends_with(0)
         await terminal.shown.until("completed")
@@ -126,9 +166,11 @@ async def test_a_person_types_while_a_run_is_followed(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_whoever_stops_to_follow_has_the_terminal_back(redis_url: str, number: signal.Signals) -> None:
+async def test_whoever_stops_to_follow_has_the_terminal_back(
+    two_edges: list[EdgeProcess], redis_url: str, number: signal.Signals
+) -> None:
     """With its lines and its echo, and the run goes on."""
-    async with following(redis_url) as terminal:
+    async with following(two_edges[0], redis_url) as terminal:
         assert not terminal.edits_lines
         terminal.process.send_signal(number)
         await terminal.ends_with(130)
@@ -153,7 +195,7 @@ class Shown:
         self._more.set()
 
     async def until(self, text: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while text not in self.text:
                 self._more.clear()
                 await self._more.wait()

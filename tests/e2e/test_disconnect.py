@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from broker.log.watch_leases import LEASE_SECONDS, RENEW_SECONDS
+from emitter import tasks
 from emitter.store import watch_leases
 from emitter.store.connection import connect
 from emitter.store.jobs import redis_ms
@@ -32,6 +33,7 @@ from tests.edges import (
     call,
     edge,
     edges,
+    eventually,
     request,
     stream_path,
     token_for,
@@ -169,6 +171,28 @@ async def test_it_is_cancelled_when_the_last_viewer_on_any_edge_is_gone(redis: R
     assert end.ms >= left_at + 1000
     assert end.data == {"reason": "nobody is watching", "by": watch_leases.NOBODY}
     await forgotten(redis, execution_id)
+
+
+async def test_who_may_only_look_does_not_count(redis: Redis, both: list[EdgeProcess]) -> None:
+    """Who has a link, or reads executions of others, starts no clock by leaving, and stops none by staying."""
+    execution_id = await start(both[0], 1)
+    shares = f"/api/agent/executions/{execution_id}/shares"
+    link = (await call(both[0].port, "POST", shares, ALICE, {})).body["token"]
+    colleague = token_for("colleague", scopes={"executions:read", "org:read"})
+    for token, query in ((link, ""), (colleague, "user=alice")):
+        async with Follower(both[:1], stream_path(execution_id, query), token) as visitor:
+            await visitor.until_live()
+    path = f"/ds/executions/{execution_id}?offset=now&live=long-poll&user=alice"
+    polling = asyncio.create_task(call(both[0].port, "GET", path, colleague))
+    await eventually("it waits", lambda: both[0].metric("runcast_waits") == 1)
+    await tasks.end([polling])
+    await eventually("it has left", lambda: both[0].metric("runcast_waits") == 0)
+    await what_is_due_is_cancelled(redis, both[0])
+    assert await goes_on(redis, execution_id)
+    async with Follower(both[:1], stream_path(execution_id), link) as visitor:
+        await visitor.until_live()
+        await visit(redis, both[1], execution_id)
+        await cancelled(redis, execution_id)
 
 
 async def test_who_returns_in_time_stops_the_clock(redis: Redis, both: list[EdgeProcess]) -> None:

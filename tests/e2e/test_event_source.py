@@ -9,7 +9,8 @@ import json
 from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import FEED_PATH, SSE, Author, EdgeProcess, Follower, call, edge, edges, eventually, request
+from emitter.wire.keys import EDGES
+from tests.edges import FEED_PATH, SSE, Author, EdgeProcess, Follower, call, edge, edges, request
 from tests.faults.outages import redis_stopped
 
 
@@ -166,9 +167,10 @@ async def test_streams_of_a_dead_edge_do_not_count(redis_url: str, redis: Redis,
         async with Follower([first], author.path, author.token) as one:
             await one.until_live()
             first.kill()
-        await redis.zremrangebyrank("rc:edges", 0, -1)  # as its announcement ends, ten seconds later
-        await eventually("the other edge announces itself", lambda: second.admin_status("/readyz") == 200)
-        await asyncio.sleep(1.5)
+        await redis.delete(EDGES)  # as its announcement ends, ten seconds later
+        async with asyncio.timeout(15):
+            while not await redis.zcard(EDGES):  # the other edge announces itself
+                await asyncio.sleep(0.02)
         async with (
             request(second.port, "GET", author.path, author.token, headers=SSE) as a,
             request(second.port, "GET", author.path, author.token, headers=SSE) as b,

@@ -17,7 +17,7 @@ import pytest
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
 from emitter.wire.keys import FENCE_SECRET
-from tests.edges import EdgeProcess, call, edges, request, token_for
+from tests.edges import EdgeProcess, call, edges, request, token_for, under_load
 from tests.http_workers import (
     BASE,
     OPERATOR,
@@ -157,7 +157,7 @@ async def _lost(worker: HttpWorker, job: dict[str, Any], seconds: float = 15) ->
 
 async def test_a_worker_that_says_nothing(pair: list[EdgeProcess]) -> None:
     """The idle limit counts from the last event; waiting for a person is not idle."""
-    worker = await announced(pair, {"name": "idle", "idleLimit": 1.5})
+    worker = await announced(pair, {"name": "idle", "idleLimit": 2.5})
     execution_id = await execute(pair[0], "idle")
     job = await worker.one()
     await worker.start(job)
@@ -173,7 +173,7 @@ async def test_a_worker_that_says_nothing(pair: list[EdgeProcess]) -> None:
     answer = {"inputId": "q", "value": True}
     await call(pair[0].port, "POST", f"{BASE}/{execution_id}/input", token_for("alice"), answer)
     assert await _lost(worker, job) == "timeout"
-    assert (await state_of(pair[0], execution_id))["error"]["error"] == "over its idle limit of 1.5 s"
+    assert (await state_of(pair[0], execution_id))["error"]["error"] == "over its idle limit of 2.5 s"
 
 
 async def test_a_worker_that_does_not_follow_a_cancel(pair: list[EdgeProcess]) -> None:
@@ -184,11 +184,11 @@ async def test_a_worker_that_does_not_follow_a_cancel(pair: list[EdgeProcess]) -
     await worker.start(job)
     await call(pair[0].port, "POST", f"{BASE}/{execution_id}/cancel", token_for("alice"), {"reason": "stop"})
     began = time.monotonic()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(13)):
         while (renewed := (await worker.renew(job))[0])["state"] == "cancel":
             await asyncio.sleep(0.2)
     assert (renewed["state"], renewed["why"]) == ("lost", "ended")
-    assert 9 < time.monotonic() - began < 13
+    assert time.monotonic() - began > 9
     assert (await state_of(pair[0], execution_id))["cancelled"] == {"by": "alice", "reason": "stop"}
 
 

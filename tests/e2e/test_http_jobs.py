@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,12 +17,15 @@ from broker.auth.tokens import mint
 from broker.base.settings import Settings
 from broker.cli.embedded import EmbeddedRedis
 from broker.edge.edge import Edge
+from emitter import tasks
 from emitter.events import ExecutionCancelled
 from emitter.store.append import append, prepare
 from emitter.store.connection import connect
 from emitter.wire.keys import DUE, Owner, member
+from emitter.wire.record import FORMAT
 from emitter.wire.redact import Redactor
-from tests.edges import ROOT, SECRET, EdgeProcess, call, edges, token_for
+from tests.docs.blocks import blocks
+from tests.edges import ROOT, SECRET, EdgeProcess, call, edges, eventually, token_for, under_load
 from tests.http_workers import (
     BASE,
     OPERATOR,
@@ -57,6 +60,11 @@ def pair(redis_of_jobs: EmbeddedRedis) -> Iterator[list[EdgeProcess]]:
 def agent() -> str:
     """An agent that no other test has."""
     return next(_agents)
+
+
+async def until_waiting(at: Sequence[EdgeProcess], count: int = 1) -> None:
+    """So many claims wait at these edges."""
+    await eventually(f"{count} wait", lambda: sum(edge.metric("runcast_job_claims") for edge in at) == count)
 
 
 # --- claim -----------------------------------------------------------------------------------------------------------
@@ -116,39 +124,50 @@ async def test_a_claim_waits_for_a_job(pair: list[EdgeProcess], agent: str) -> N
     worker = await announced(pair, agent)
     began = time.monotonic()
     assert await worker.claim(0.5) == []
-    assert 0.4 < time.monotonic() - began < 3
+    assert 0.4 < time.monotonic() - began < under_load(3)
     waiting = asyncio.create_task(worker.one(10))
-    await asyncio.sleep(0.3)
+    await until_waiting(pair)
     queued_at = time.monotonic()
     await execute(pair[1], agent)
     await waiting
-    assert time.monotonic() - queued_at < 1
+    assert time.monotonic() - queued_at < under_load(1)
 
 
 async def test_hundreds_wait_and_each_job_has_one_worker(pair: list[EdgeProcess], agent: str) -> None:
-    """Three hundred workers with one token wait at two edges, and others are answered meanwhile. Of a hundred jobs each
+    """Three hundred workers with one token wait at two edges, and others are answered meanwhile. Of fifty jobs each
     goes to one worker."""
     await announced(pair, agent)
     workers = [HttpWorker([edge], [agent]) for edge in pair for _ in range(150)]
-    waiting = [asyncio.create_task(worker.claim(8)) for worker in workers]
-    await asyncio.sleep(1)
-    ids = [await execute(pair[number % 2], agent) for number in range(100)]
-    found = [(job["executionId"], job["attempt"]) for jobs in await asyncio.gather(*waiting) for job in jobs]
-    assert len(set(found)) == len(found)  # leases end meanwhile, and the next attempts are others
-    assert {execution_id for execution_id, attempt in found if attempt == 1} == set(ids)
+
+    async def work(worker: HttpWorker) -> None:
+        while True:
+            await worker.claim(8)
+
+    waiting = [asyncio.create_task(work(worker)) for worker in workers]
+    await until_waiting(pair, 300)
+    ids = await asyncio.gather(*(execute(pair[number % 2], agent) for number in range(50)))
+
+    def found() -> list[tuple[str, int]]:
+        return [(job["executionId"], job["attempt"]) for worker in workers for job in worker.jobs]
+
+    await eventually("each job has a worker", lambda: {id_ for id_, attempt in found() if attempt == 1} == set(ids))
+    assert len(set(found())) == len(found())  # leases end meanwhile, and the next attempts are others
+    await tasks.end(waiting)
 
 
 async def test_who_waits_too_often_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """With tokens of one subject no more than three of four that may wait at an edge; others go on renewing."""
-    monkeypatch.setattr("broker.http.jobs.MAX_WAITING", 4)
-    monkeypatch.setattr("broker.http.jobs.MAX_WAITING_OF_ONE", 3)
+    monkeypatch.setattr("broker.http.responses.MAX_WAITING", 4)
+    monkeypatch.setattr("broker.http.responses.MAX_WAITING_OF_ONE", 3)
     with EmbeddedRedis() as server, reserved_ports(2) as (port, admin_port):
         settings = Settings(redis_url=server.url, jwt_secret=SECRET, host="127.0.0.1", admin_host="127.0.0.1",
                             port=port, admin_port=admin_port, drain_seconds=0)  # fmt: skip
-        async with Edge(settings):
+        async with Edge(settings) as served:
             workers = [HttpWorker([port], ["a"]) for _ in range(4)]
             waiting = [asyncio.create_task(worker.claim()) for worker in workers[:3]]
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(15):
+                while served.metrics.job_claims._value.get() < 3:
+                    await asyncio.sleep(0.02)
             more = await workers[3].ask("claim", agents=["a"])
             assert (more.status, more.body["type"]) == (503, "urn:runcast:problem:busy")
             assert await HttpWorker([port], ["a"], token=token_for("other", scopes={"jobs:run"})).renew() == []
@@ -190,7 +209,7 @@ async def test_the_edge_dies_while_a_claim_waits(
     with edges(redis_of_jobs.url, 1, lease_seconds=LEASE_SECONDS) as (doomed,):
         worker = HttpWorker([doomed, pair[0]], [agent])
         waiting = asyncio.create_task(worker.claim(20))
-        await asyncio.sleep(0.5)
+        await until_waiting([doomed])
         doomed.kill()
         with pytest.raises((OSError, asyncio.IncompleteReadError)):
             await waiting
@@ -202,11 +221,11 @@ async def test_a_stopping_edge_lets_go(redis_of_jobs: EmbeddedRedis, agent: str)
     """An edge that drains answers those who wait at once."""
     with edges(redis_of_jobs.url, 1, drain_seconds=1) as (edge,):
         waiting = asyncio.create_task(HttpWorker([edge], [agent]).claim(30))
-        await asyncio.sleep(0.5)
+        await until_waiting([edge])
         began = time.monotonic()
         await asyncio.to_thread(edge.stop)
         assert await waiting == []
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < under_load(6)
 
 
 async def test_a_worker_that_hangs_up_takes_no_job(pair: list[EdgeProcess], agent: str) -> None:
@@ -214,10 +233,9 @@ async def test_a_worker_that_hangs_up_takes_no_job(pair: list[EdgeProcess], agen
     worker = await announced(pair, agent)
     for _ in range(5):
         leaving = asyncio.create_task(worker.claim(30))
-        await asyncio.sleep(0.2)
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-    await asyncio.sleep(0.1)
+        await until_waiting(pair)
+        await tasks.end([leaving])
+        await until_waiting(pair, 0)
     await execute(pair[0], agent)
     assert (await HttpWorker(pair, [agent]).one(3))["attempt"] == 1
 
@@ -381,7 +399,7 @@ async def test_a_cancel_reaches_the_worker_within_a_second(pair: list[EdgeProces
     path, why = f"{BASE}/{execution_id}/cancel", {"reason": "enough"}
     assert (await call(pair[1].port, "POST", path, token_for("alice"), why)).status == 202
     renewed = await waiting
-    assert time.monotonic() - asked_at < 1
+    assert time.monotonic() - asked_at < under_load(1)
     assert renewed["cancel"] == {"by": "alice", "reason": "enough"}
     assert (await worker.publish(job, "execution:cancelled", by="mallory")).status == 202
     state = await until_ended(pair[0], execution_id)
@@ -448,7 +466,7 @@ async def test_the_answer_to_a_question_comes_with_the_renewal(pair: list[EdgePr
     given = {"inputId": "q1", "value": "blue"}
     assert (await call(pair[1].port, "POST", f"{BASE}/{execution_id}/input", token_for("alice"), given)).status == 202
     (answer,) = await waiting
-    assert time.monotonic() - asked_at < 1
+    assert time.monotonic() - asked_at < under_load(1)
     assert (answer["inputId"], answer["value"], answer["by"]) == ("q1", "blue", "alice")
     (again,) = await worker.renew(job, waitingFor=["q1", "q2"])
     assert again["answers"] == [answer]
@@ -500,13 +518,12 @@ async def _until_answered(worker: HttpWorker, job: dict[str, Any]) -> list[Any]:
 
 
 async def test_the_requests_of_the_page(pair: list[EdgeProcess]) -> None:
-    """The commands of deploy/WORKERS.md, in their order, do what the page says."""
-    page = (ROOT / "deploy" / "WORKERS.md").read_text()
-    lines = [line.removeprefix("    ") for line in page.splitlines() if line.startswith("    ")]
+    """The commands of docs/agents/over-http.md, in their order, do what the page says."""
+    page = ROOT / "docs" / "agents" / "over-http.md"
+    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
     helper = next(line for line in lines if line.startswith("post() {"))
     claim, started, delta, renew, release = commands(lines)
     await HttpWorker(pair, ["translator"], name="w1").claim(0)
-    await asyncio.sleep(1.1)
     execution_id = await execute(pair[0], "translator", task="Good morning")
     job = (await bash(pair[0], helper, claim))["jobs"][0]
     assert (job["executionId"], job["task"], job["limits"]["timeLimit"]) == (execution_id, "Good morning", 600)
@@ -564,3 +581,25 @@ async def test_a_failure_is_tried_again_and_counts(pair: list[EdgeProcess], agen
     assert (await worker.release(third, error="no luck", code="gave_up"))["state"] == "failed"
     state = await until_ended(pair[0], execution_id)
     assert (state["status"], state["error"]["error"], state["error"]["code"]) == ("failed", "no luck", "gave_up")
+
+
+# --- versions that meet ----------------------------------------------------------------------------------------------
+
+
+async def test_a_newer_job_keeps_no_other_from_being_renewed(
+    pair: list[EdgeProcess], redis_of_jobs: EmbeddedRedis, agent: str
+) -> None:
+    """A worker claims from edges of both versions. One that does not know a record's format leaves its lease to those
+    that do, says that the worker still has it, and renews the others."""
+    worker = await announced(pair, agent)
+    names = [await execute(pair[0], agent) for _ in range(2)]
+    held = [await worker.one() for _ in names]
+    newer, other = (ALICE.execution(job["executionId"]).record for job in held)
+    async with connect(redis_of_jobs.url) as redis:
+        client: Any = redis
+        await client.hset(newer, "format", FORMAT + 1)
+        before = [await client.hget(record, "lease") for record in (newer, other)]
+        assert [job["state"] for job in await worker.renew(*held)] == ["held", "held"]
+        after = [await client.hget(record, "lease") for record in (newer, other)]
+    assert after[0] == before[0]
+    assert after[1] > before[1]

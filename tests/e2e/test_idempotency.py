@@ -21,7 +21,18 @@ from emitter.store.jobs import redis_ms
 from emitter.wire.keys import AGENTS_KNOWN, Owner, jobs_key
 from emitter.worker.agents import Agents, Context
 from emitter.worker.worker import Worker, WorkerSettings
-from tests.edges import ALL_SCOPES, Answer, EdgeProcess, assert_dense, call, edges, read_log, request, token_for
+from tests.edges import (
+    ALL_SCOPES,
+    Answer,
+    EdgeProcess,
+    assert_dense,
+    call,
+    edges,
+    read_log,
+    request,
+    token_for,
+    under_load,
+)
 from tests.faults.outages import normal_connections_killed, process_stopped
 
 EXECUTE = "/api/agent/execute"
@@ -94,18 +105,18 @@ async def runs(server: EmbeddedRedis, client: Redis) -> AsyncIterator[list[str]]
 
     worker = Worker(agents, WorkerSettings(redis_url=server.url, concurrency=50, block_ms=100, lease_seconds=3))
     task = asyncio.create_task(worker.run())
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(under_load(BOUND)):
         while "agent" not in await announcements.known_agents(client):
             await asyncio.sleep(0.02)
     yield started
     worker.stop()
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(under_load(BOUND)):
         await task
 
 
 async def ended(person: Person, redis: Redis, execution_ids: Sequence[str]) -> None:
     """Wait until these executions are completed and no job is left that could run one of them again."""
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(under_load(BOUND)):
         for execution_id in execution_ids:
             while await redis.hget(person.owner.execution(execution_id).record, "state") != b"completed":
                 await asyncio.sleep(0.02)
@@ -159,11 +170,11 @@ async def test_a_repeat_needs_no_agent(both: list[EdgeProcess], client: Redis, r
     """The first answer stands when no worker has known the agent for a day, for which a new request is refused."""
     alice, body = Person(), BODY | {"agent": "former"}
     await client.zadd(AGENTS_KNOWN, {"former": await redis_ms(client)})
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(under_load(BOUND)):
         while (first := await alice.execute(both[0].port, "k", body)).status != 202:
             await asyncio.sleep(0.05)
     await client.zrem(AGENTS_KNOWN, "former")
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(under_load(BOUND)):
         while (await alice.execute(both[0].port, None, body)).status != 422:
             await asyncio.sleep(0.05)
     again = await alice.execute(both[0].port, "k", body)
@@ -331,7 +342,7 @@ async def test_an_edge_killed_amid_requests_costs_and_doubles_nothing(
             victim.kill()
             await asyncio.to_thread(victim.start().wait_ready)
 
-        async with asyncio.timeout(BOUND), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(under_load(BOUND)), asyncio.TaskGroup() as group:
             clients = [group.create_task(ask(name)) for name in range(8)]
             for count in (40, 120):
                 await kill_when(count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -17,7 +16,19 @@ from broker.cli.embedded import EmbeddedRedis
 from emitter import AgentEmitter
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
-from tests.edges import ALL_SCOPES, ROOT, Answer, EdgeProcess, Follower, Received, call, edge, read_log, stream_path
+from tests.edges import (
+    ALL_SCOPES,
+    ROOT,
+    Answer,
+    EdgeProcess,
+    Follower,
+    Received,
+    call,
+    edge,
+    read_log,
+    stream_path,
+    until_announced,
+)
 from tests.edges import token_for as token
 from tests.plugins import install, install_example
 
@@ -144,14 +155,12 @@ async def test_a_hook_that_fails_at_the_edge_stores_nothing(hooked: EdgeProcess,
     assert hooked.metric("runcast_publish_total", result="error") == 1
 
 
-async def run_agent(port: int, agent: str) -> str:
+async def run_agent(at: EdgeProcess, agent: str) -> str:
     """Start an agent, once the worker has announced it, and wait for its end; the execution's id."""
-    request = {"task": "t", "agent": agent}
-    async with asyncio.timeout(15):
-        while (answer := await call(port, "POST", "/api/agent/execute", ALICE, request)).status == 422:
-            await asyncio.sleep(0.05)
+    await until_announced(at, agent)
+    answer = await call(at.port, "POST", "/api/agent/execute", ALICE, {"task": "t", "agent": agent})
     execution_id: str = answer.body["executionId"]
-    async with Follower([port], stream_path(execution_id), ALICE) as viewer:
+    async with Follower([at], stream_path(execution_id), ALICE) as viewer:
         await viewer.until_done()
     return execution_id
 
@@ -159,7 +168,7 @@ async def run_agent(port: int, agent: str) -> str:
 @pytest.mark.usefixtures("worker")
 async def test_a_workers_agents_pass_its_hooks(hooked: EdgeProcess, server: EmbeddedRedis) -> None:
     """What the environment of a worker names is applied to everything that its agents emit."""
-    log = await log_of(server, await run_agent(hooked.port, "writer"))
+    log = await log_of(server, await run_agent(hooked, "writer"))
     check_hooked(log)
     assert MAIL not in str(log)
 
@@ -167,7 +176,7 @@ async def test_a_workers_agents_pass_its_hooks(hooked: EdgeProcess, server: Embe
 @pytest.mark.usefixtures("worker")
 async def test_an_agent_whose_result_a_hook_fails_on_has_failed(hooked: EdgeProcess, server: EmbeddedRedis) -> None:
     """The execution has one end, which names the hook and nothing else; it is not tried again."""
-    execution_id = await run_agent(hooked.port, "unlucky")
+    execution_id = await run_agent(hooked, "unlucky")
     log = await log_of(server, execution_id)
     assert [event.type for event in log] == ["execution:queued", "execution:started", "execution:error"]
     assert data_of(log)["execution:error"] == {"error": "hook 'strict' failed", "code": "hook_failed"}

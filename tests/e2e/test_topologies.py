@@ -19,7 +19,7 @@ from emitter import AgentEmitter
 from emitter.wire.keys import Owner
 from tests import http_workers
 from tests.clusters import SLOTS, Node, cluster, sentinels
-from tests.edges import ROOT, EdgeProcess, Follower, call, edges, stream_path, token_for
+from tests.edges import ROOT, EdgeProcess, Follower, call, edges, stream_path, token_for, under_load
 
 HERE = Path(__file__).resolve().parent
 ALICE = token_for("alice")
@@ -103,11 +103,11 @@ async def test_workers_over_http(topology: Callable[[], contextlib.AbstractConte
             await asyncio.sleep(0.2)
             execution_id = await http_workers.execute(both[0], "far", user)
             job = await waiting
-            renewing = asyncio.create_task(over_http.renew(job, wait_seconds=4))
+            renewing = asyncio.create_task(over_http.renew(job, wait_seconds=9))
             await asyncio.sleep(0.3)
             cancel = f"{http_workers.BASE}/{execution_id}/cancel"
             assert (await call(both[1].port, "POST", cancel, token_for(user), {})).status == 202
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(under_load(2)):
                 assert [each["state"] for each in await renewing] == ["cancel"]
             assert (await over_http.publish(job, "execution:cancelled")).status == 202
 

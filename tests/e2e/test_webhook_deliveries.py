@@ -21,7 +21,7 @@ from emitter.store.append import LogLimits
 from emitter.store.connection import connect
 from emitter.wire.keys import WEBHOOKS, WEBHOOKS_HELD, Owner
 from tests.clusters import cluster
-from tests.edges import EdgeProcess, Received, call, edge, edges, eventually, read_log, token_for
+from tests.edges import EdgeProcess, Received, call, edge, edges, eventually, read_log, token_for, under_load
 from tests.receivers import SETTINGS, Got, receiver
 from tests.workers import WorkerProcess
 
@@ -184,8 +184,7 @@ async def test_a_receiver_that_is_away_gets_all_of_it_in_order(site: Site) -> No
             await execute(site.edges[0], user, "counter", here.url, webhook={"events": events}, **params)
             for _ in range(8)
         ]
-        await asyncio.sleep(3)  # tries fail meanwhile
-        assert site.edges[0].logged("webhook_refused") or site.edges[1].logged("webhook_refused")
+        await eventually("tries fail", lambda: any(each.logged("webhook_refused") for each in site.edges))
         await here.start()
         await here.until_count(8 * 41, 60)
         for execution_id in started:
@@ -215,6 +214,16 @@ async def test_retry_after_is_heeded(site: Site) -> None:
         assert second.at - first.at > 7
 
 
+async def shown_with_error(site: Site, user: str, execution_id: str) -> list[dict[str, Any]]:
+    """Its webhooks, once what they were answered is kept."""
+    async with asyncio.timeout(20):
+        while True:
+            shown: list[dict[str, Any]] = (await state_of(site.edges[0], user, execution_id))["webhooks"]
+            if all(each.get("error") for each in shown):
+                return shown
+            await asyncio.sleep(0.05)
+
+
 async def test_a_receiver_that_is_gone_is_given_up(site: Site) -> None:
     """After a 410 nothing more comes, and the state says so."""
     user = site.new_user()
@@ -226,8 +235,7 @@ async def test_a_receiver_that_is_gone_is_given_up(site: Site) -> None:
         async with asyncio.timeout(20):
             while (state := await state_of(site.edges[0], user, execution_id))["status"] != "completed":
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
-        (shown,) = (await state_of(site.edges[0], user, execution_id))["webhooks"]
+        (shown,) = await shown_with_error(site, user, execution_id)
         assert (shown["state"], shown["error"], len(here.got)) == ("gone", "status 410", 1)
         assert state["webhooks"]
 
@@ -238,8 +246,7 @@ async def test_redirects_are_not_followed(site: Site) -> None:
         here.answer = lambda got: web.Response(status=307, headers={"Location": elsewhere.url})
         execution_id = await execute(site.edges[0], user, "counter", here.url)
         await here.until_count(1)
-        await asyncio.sleep(0.5)
-        (shown,) = (await state_of(site.edges[0], user, execution_id))["webhooks"]
+        (shown,) = await shown_with_error(site, user, execution_id)
         assert (shown["state"], shown["error"], elsewhere.got) == ("open", "status 307", [])
 
 
@@ -269,8 +276,8 @@ async def test_a_slow_receiver_slows_nobody(site: Site) -> None:
         beside = await delays(8)
         slow.delay = 0.0
         print(f"median alone {alone[4] * 1000:.0f} ms, beside the slow one {beside[4] * 1000:.0f} ms")
-        assert beside[4] < alone[4] + 0.3
-        assert beside[-1] < 2.0
+        assert beside[4] < alone[4] + under_load(0.3)
+        assert beside[-1] < under_load(2)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +438,7 @@ async def test_over_a_cluster() -> None:
                 begun = time.monotonic()
                 ids = [await execute(started[0], user, "counter", here.url) for user in users]
                 await here.until_count(6)
-                assert time.monotonic() - begun < 8
+                assert time.monotonic() - begun < under_load(8)
                 assert {got.execution for got in here.got} == set(ids)
                 await asyncio.sleep(0.5)
                 assert len(here.got) == 6

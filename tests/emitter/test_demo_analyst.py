@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +298,25 @@ def test_code_that_does_not_parse_is_no_failure(recwarn: pytest.WarningsRecorder
         assert parse(SourceFile("x.py", "Python", text)) is None
     assert python("x.py", "a = '\\d'").lines == 1
     assert not recwarn.list
+
+
+def test_surveys_parse_side_by_side() -> None:
+    """Threads that parse at the same time, at different depths, do not disturb each other, even where a garbage
+    collection lets another thread in."""
+    source = SourceFile("m.py", "Python", "def f(a, b):\n    return [a + b, (a, {b: a})]\n" * 300)
+
+    def deeper(levels: int) -> int:
+        return deeper(levels - 1) if levels else sum(parse(source) is not None for _ in range(3))
+
+    def let_others_in(_phase: str, _about: dict[str, int]) -> None:
+        time.sleep(0)
+
+    gc.callbacks.append(let_others_in)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(deeper, (0, 10, 20, 30))) == [3] * 4
+    finally:
+        gc.callbacks.remove(let_others_in)
 
 
 def test_credentials_are_told_from_placeholders() -> None:

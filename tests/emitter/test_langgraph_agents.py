@@ -398,3 +398,14 @@ async def test_files_of_a_conversation(files: list[Any], blocks: list[Any]) -> N
     context = Context(RecordingEmitter(), task="look", params={"messages": turns})
     await graph_agent(line(answer, state=MessagesState))(context)
     assert heard == [blocks, "so", [{"type": "text", "text": "look"}, *blocks]]
+
+
+@pytest.mark.parametrize("option", [{"version": "v2"}, {"stream_mode": "values"}, {"subgraphs": False}])
+async def test_the_form_of_the_stream_is_not_the_callers(option: dict[str, Any]) -> None:
+    """Refused by name when the agent is made, not in the middle of a run."""
+    graph = StateGraph(MessagesState).add_node("n", lambda _: {}).add_edge(START, "n").compile()
+    (name,) = option
+    with pytest.raises(TypeError, match=f"`{name}` cannot be given"):
+        graph_agent(graph, **option)
+    with pytest.raises(TypeError, match=f"`{name}` cannot be given"):
+        await run_graph(graph, {"messages": []}, RecordingEmitter(), **option)

@@ -114,6 +114,19 @@ class Script:
         return self.said
 
 
+async def known(of: EdgeProcess, name: str) -> dict[str, Any]:
+    """The agent, once this edge accepts executions of it: with a refusal it says which ones it knows."""
+    async with asyncio.timeout(15):
+        while True:
+            agents = (await call(of.port, "GET", "/api/agent/agents", token_for("alice"))).body["agents"]
+            found = [agent for agent in agents if agent["name"] == name]
+            body = {"task": "t", "agent": "-"}
+            refused = await call(of.port, "POST", "/api/agent/execute", token_for("nobody"), body)
+            if found and name in refused.body["known"]:
+                return dict(found[0])
+            await asyncio.sleep(0.05)
+
+
 async def log_of(edge: EdgeProcess, user: str, execution_id: str) -> list[dict[str, Any]]:
     """The whole log, read through the edge; ordinals without gaps."""
     events: list[dict[str, Any]] = []

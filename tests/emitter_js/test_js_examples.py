@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.edges import ROOT, EdgeProcess, call
-from tests.emitter_js.stand import HERE, log_of, node, token
+from tests.emitter_js.stand import HERE, known, log_of, node, token
 from tests.http_workers import OPERATOR, execute, state_of, until_ended
 
 EXAMPLE = ROOT / "deploy" / "examples" / "ai-sdk"
@@ -109,10 +108,7 @@ async def test_a_cancel(js_edge: EdgeProcess, user: str, folder: Path) -> None:
 async def test_a_worker(js_edge: EdgeProcess, user: str, folder: Path) -> None:
     """The agent is started by a request, and asks whoever started it."""
     async with example("worker.ts", js_edge, OPERATOR, folder):
-        async with asyncio.timeout(20):
-            while '"tidy"' not in json.dumps((await call(js_edge.port, "GET", "/api/agent/agents", token(user))).body):
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(1.1)  # an edge reads the known agents once a second
+        await known(js_edge, "tidy")
         execution_id = await execute(js_edge, "tidy", user)
         question = await asked(js_edge, user, execution_id)
         await tell(js_edge, user, execution_id, "input", inputId=question["inputId"], value=True)

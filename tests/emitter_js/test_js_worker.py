@@ -11,7 +11,7 @@ import pytest
 
 from broker.cli.embedded import EmbeddedRedis
 from tests.edges import EdgeProcess, call, edges, token_for
-from tests.emitter_js.stand import Script, by_chance, faulty_proxy, needs_node, token
+from tests.emitter_js.stand import Script, by_chance, faulty_proxy, known, needs_node, token
 from tests.http_workers import OPERATOR, execute, state_of, types_of, until_ended
 
 pytestmark = needs_node
@@ -33,16 +33,6 @@ def job_edge(job_edges: list[EdgeProcess]) -> Iterator[EdgeProcess]:
 
 def worker(of: EdgeProcess, url: str = "", token: str = OPERATOR, **options: Any) -> Script:
     return Script("worker.mjs", "worker", url=url or f"http://127.0.0.1:{of.port}", token=token, options=options)
-
-
-async def known(of: EdgeProcess, name: str) -> dict[str, Any]:
-    async with asyncio.timeout(15):
-        while True:
-            agents = (await call(of.port, "GET", "/api/agent/agents", token_for("alice"))).body["agents"]
-            if found := [agent for agent in agents if agent["name"] == name]:
-                await asyncio.sleep(1.1)  # an edge reads the known agents once a second
-                return dict(found[0])
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -127,24 +117,24 @@ async def test_a_cancel(job_edge: EdgeProcess, running: Script) -> None:
     await running.until("began")
     path = f"/api/agent/executions/{execution_id}/cancel"
     assert (await call(job_edge.port, "POST", path, token("dora"), {"reason": "enough"})).status == 202
-    state = await until_ended(job_edge, execution_id, "dora", seconds=3)
+    state = await until_ended(job_edge, execution_id, "dora")
     assert (state["status"], state["cancelled"]["reason"]) == ("cancelled", "enough")
     assert state["cancelled"]["by"]
 
 
 async def test_a_cancel_that_the_agent_does_not_hear(job_edge: EdgeProcess, running: Script) -> None:
-    """An agent that goes on is not waited for: the execution is cancelled within ten seconds."""
-    execution_id = await execute(job_edge, "js-deaf", "dora", params={"seconds": 30})
+    """An agent that goes on for longer is not waited for: the execution is cancelled."""
+    execution_id = await execute(job_edge, "js-deaf", "dora", params={"seconds": 40})
     await running.until("began")
     path = f"/api/agent/executions/{execution_id}/cancel"
     assert (await call(job_edge.port, "POST", path, token("dora"), {})).status == 202
-    assert (await until_ended(job_edge, execution_id, "dora", seconds=12))["status"] == "cancelled"
+    assert (await until_ended(job_edge, execution_id, "dora"))["status"] == "cancelled"
 
 
 async def test_a_time_limit(job_edge: EdgeProcess, running: Script) -> None:
     """An attempt that is over its limit is stopped, and fails for that."""
     execution_id = await execute(job_edge, "js-limited", "erin")
-    state = await until_ended(job_edge, execution_id, "erin", seconds=5)
+    state = await until_ended(job_edge, execution_id, "erin")
     assert (state["status"], state["error"]["code"]) == ("failed", "timeout")
     assert state["error"]["error"] == "over its time limit of 1 s"
 
@@ -195,7 +185,7 @@ async def test_a_worker_that_is_stopped(job_edge: EdgeProcess) -> None:
                 await asyncio.sleep(0.02)
         first.process.send_signal(signal.SIGTERM)
         async with worker(job_edge) as second:
-            assert (await first.end(seconds=10))[-1] == {"stopped": True}
+            assert (await first.end())[-1] == {"stopped": True}
             assert (await until_ended(job_edge, brief, "hal"))["result"] == 1
             assert await second.until("began") == long
             assert await second.until("attempt") == 2, second.said

@@ -244,6 +244,26 @@ const scenes = {
     return { ...shown(chat), again: await again.text(), rest: await rest.text() };
   },
 
+  /** Messages to the agent at work before it asks for an approval and while it waits for it, in a page that answers
+   * approvals as the SDK's own. */
+  async steerAndApprove() {
+    const options = { sendAutomaticallyWhen: sdk.lastAssistantMessageIsCompleteWithApprovalResponses };
+    const chat = page({ body: { agent: given.agent, toolApprovals: true }, options });
+    const isAsked = (message, { status }) => status === "ready" && approval(message);
+    const first = chat.sendMessage({ text: given.text });
+    await chat.until((message) => message?.parts?.some((part) => part.type === "data-status"));
+    await chat.stop();
+    await first;
+    await chat.sendMessage({ text: "shorter" });
+    await chat.until(isAsked);
+    const before = structuredClone(chat.messages);
+    await chat.sendMessage({ text: "faster" });
+    await chat.until(isAsked);
+    await chat.addToolApprovalResponse({ id: approval(chat.lastMessage).approval.id, approved: true });
+    await chat.until((message, { status }) => status === "ready" && message.metadata.result);
+    return { ...shown(chat), before };
+  },
+
   /** A message that is not for the agent at work. */
   async unsteered() {
     const chat = page();

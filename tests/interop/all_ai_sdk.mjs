@@ -1,9 +1,11 @@
-// A page with a chat of the Vercel AI SDK: with React's `useChat` for ai 7, with the class under it for ai 5 and 6.
-// For `all_clients.mjs`.
+// A page with a chat of the Vercel AI SDK: with React's `useChat` for ai 7, with the class under it for ai 5 and 6, and
+// for ai 7 over `WorkflowChatTransport`, which counts chunks (`ai7-counted`). For `all_clients.mjs`.
 import { chatOf } from "./ai_sdk_chat.mjs";
 import { headers, kind, lines, say, url } from "./all_given.mjs";
 
-const sdk = await import(kind);
+const [version, way] = kind.split("-");
+const isCounted = way === "counted";
+const sdk = await import(version);
 
 // --- how a page keeps a chat -----------------------------------------------------------------------------------------
 // `next` waits until it may have changed; `settled`, until the page has what the chat has.
@@ -63,6 +65,21 @@ async function hooked() {
 
 const Page = kind === "ai7" ? await hooked() : plain();
 
+/** Asks again at the next URL by itself, from the chunk on at which its stream was cut. */
+async function countedTransport() {
+  const { WorkflowChatTransport } = await import("@ai-sdk/workflow/client");
+  let leg = -1;
+  return new WorkflowChatTransport({
+    api: `${url(0)}/api/agent/chat`,
+    prepareReconnectToStreamRequest: () => ({ headers }),
+    fetch: (address, init) => {
+      leg += 1;
+      if (leg > 0) say({ at: "lost", how: String(address) });
+      return fetch(String(address).replace(url(0), url(leg)), init);
+    },
+  });
+}
+
 // --- what it does ----------------------------------------------------------------------------------------------------
 
 export async function follow(job, number) {
@@ -72,12 +89,14 @@ export async function follow(job, number) {
     id: job.thread ?? `chat-${number}`,
     messages: job.execution ? [{ id: "u1", role: "user", parts: [{ type: "text", text: job.text }] }] : [],
     onError: () => {},
-    transport: new sdk.DefaultChatTransport({
-      api: api(),
-      headers,
-      body: { agent: job.agent, params: job.params },
-      prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api()}/${id}/stream`, headers }),
-    }),
+    transport: isCounted
+      ? await countedTransport()
+      : new sdk.DefaultChatTransport({
+          api: api(),
+          headers,
+          body: { agent: job.agent, params: job.params },
+          prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api()}/${id}/stream`, headers }),
+        }),
   });
   await chat.settled();
   const over = new AbortController();

@@ -10,6 +10,7 @@ const MODULES = {
   ai5: "./all_ai_sdk.mjs",
   ai6: "./all_ai_sdk.mjs",
   ai7: "./all_ai_sdk.mjs",
+  "ai7-counted": "./all_ai_sdk.mjs",
   "ag-ui": "./all_ag_ui.mjs",
   native: "./all_native.mjs",
 };

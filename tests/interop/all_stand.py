@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import pytest
 from clients import HERE, NODE
-from pythons import python_of
+from pythons import DURABLE, MCP, OPENAI, python_of
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter import tasks
@@ -27,11 +27,20 @@ Json = dict[str, Any]
 
 NATIVE = "native"
 A2A_PYTHON_03, A2A_PYTHON_10, A2A_JS_03, A2A_JS_10 = "a2a 0.3", "a2a 1.0", "a2a 0.3 in js", "a2a 1.0 in js"
-AI_5, AI_6, AI_7 = "ai 5", "ai 6", "ai 7"
+AI_5, AI_6, AI_7, AI_7_COUNTED = "ai 5", "ai 6", "ai 7", "ai 7 by cursor"
 AG_UI = "ag-ui"
+MCP_TASK = "mcp task"
+DURABLE_STREAM = "durable stream"
+RESPONSES = "responses"
 
-PYTHON = {A2A_PYTHON_03: ("0.3", "0.3.26"), A2A_PYTHON_10: ("1.0", "1.3.0")}
-"""Version of the protocol, and of the SDK."""
+IN_PYTHON: dict[str, tuple[str, str, Json]] = {
+    A2A_PYTHON_03: ("0.3.26", "all_a2a.py", {"version": "0.3"}),
+    A2A_PYTHON_10: ("1.3.0", "all_a2a.py", {"version": "1.0"}),
+    MCP_TASK: (MCP, "all_mcp.py", {}),
+    DURABLE_STREAM: (DURABLE, "all_durable.py", {}),
+    RESPONSES: (OPENAI, "all_responses.py", {}),
+}
+"""The environment (`pythons.py`), the script, and what else it is given."""
 IN_NODE = {
     NATIVE: "native",
     A2A_JS_03: "a2a03",
@@ -39,11 +48,19 @@ IN_NODE = {
     AI_5: "ai5",
     AI_6: "ai6",
     AI_7: "ai7",
+    AI_7_COUNTED: "ai7-counted",
     AG_UI: "ag-ui",
 }
 """Kinds of `all_clients.mjs`."""
+# Another reader is a script that says what it is at as these do, a line in one of the tables above, and the name in
+# `jobs` of the stories in `test_all_clients.py`. If it has less than the folded log: a check in `OWN_CHECKS` of
+# `all_outcomes.py`. If its stream does not have the bytes that `Doomed` looks for: its name in `WITHOUT_MARK`.
 A2A = (A2A_PYTHON_03, A2A_PYTHON_10, A2A_JS_03, A2A_JS_10)
-AI_SDK = (AI_5, AI_6, AI_7)
+AI_SDK = (AI_5, AI_6, AI_7, AI_7_COUNTED)
+BESIDE = (MCP_TASK,)
+"""Readers that are no viewers of the log: the edge does not count them as connections."""
+WITHOUT_MARK = (*BESIDE, RESPONSES)
+"""Readers that are not shown the agent's own events: their streams break when those of the others have."""
 
 
 class Stand(NamedTuple):
@@ -55,8 +72,9 @@ class Stand(NamedTuple):
 
 @contextlib.contextmanager
 def stand() -> Iterator[Stand]:
-    # Without compression: `Doomed` looks for bytes in what it passes on.
-    settings: Any = {"heartbeat_seconds": 1, "executes_per_minute": 0, "compress_streams": "off"}
+    # Without compression: `Doomed` looks for bytes in what it passes on. However busy the machine is, no edge seems to
+    # be silent.
+    settings: Any = {"heartbeat_seconds": 5, "executes_per_minute": 0, "compress_streams": "off"}
     with EmbeddedRedis() as redis, edges(redis.url, 2, **settings) as started:
         worker = WorkerProcess(redis.url, "all_agents:agents", HERE, lease_seconds=8)
         try:
@@ -72,6 +90,7 @@ class Doomed:
         self._target = port
         self._fatal = fatal
         self._open: set[asyncio.Task[None]] = set()
+        self._whole: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.cut = 0
 
@@ -90,11 +109,13 @@ class Doomed:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         edge_reader, edge_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._whole.add(writer)
         up = asyncio.create_task(self._up(reader, edge_writer))
         try:
             await self._down(edge_reader, writer)
         finally:
             await tasks.end([up])
+            self._whole.discard(writer)
             edge_writer.close()
             writer.close()
 
@@ -121,9 +142,15 @@ class Doomed:
                 await writer.drain()
             writer.write(held)
 
+    def break_rest(self) -> None:
+        """The connections on which the bytes have not come."""
+        for writer in list(self._whole):
+            self._break(writer)
+
     def _break(self, writer: asyncio.StreamWriter) -> None:
         """Not an end, but a reset."""
         self.cut += 1
+        self._whole.discard(writer)
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.transport.abort()
@@ -156,11 +183,14 @@ class Client:
         return [each for each in self.said if each.get("at") == what]
 
     async def until(self, what: str) -> None:
-        async with asyncio.timeout(SECONDS):
-            while not self.at(what):
-                self.is_at_work()
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(SECONDS):
+                while not self.at(what):
+                    self.is_at_work()
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError((self.name, f"did not say {what}", self.said[-3:], self._errors_text())) from None
 
     def is_at_work(self) -> bool:
         """True, or an error that says why not."""
@@ -224,8 +254,8 @@ def _command(name: str, given: Json) -> list[str]:
     if name in IN_NODE:
         assert NODE is not None
         return [NODE, "--no-warnings", "all_clients.mjs", IN_NODE[name], json.dumps(given)]
-    version, release = PYTHON[name]
-    python: Path | None = python_of(release)
+    environment, script, more = IN_PYTHON[name]
+    python: Path | None = python_of(environment)
     if python is None:
-        pytest.skip(f"a2a-sdk {release} could not be installed: no package index")
-    return [str(python), "-W", "ignore", "all_a2a.py", json.dumps({**given, "version": version})]
+        pytest.skip(f"{environment} could not be installed: no package index")
+    return [str(python), "-W", "ignore", script, json.dumps({**given, **more})]

@@ -45,9 +45,9 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(**settings: Any) -> Iterator[Stand]:
+def stand(agents: str = "interop_agents:agents", **settings: Any) -> Iterator[Stand]:
     with EmbeddedRedis() as redis, edges(redis.url, 2, heartbeat_seconds=1, **settings) as started:
-        worker = WorkerProcess(redis.url, "interop_agents:agents", HERE)
+        worker = WorkerProcess(redis.url, agents, HERE)
         try:
             asyncio.run(_agents_known(started[0]))
             yield Stand(redis, started, worker)

@@ -76,10 +76,23 @@ async def rememberer(context: Context) -> str:
     return " | ".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-@agents.agent("keeper")
+@agents.agent("keeper", input_modes=("text/plain", "application/json", "application/pdf"))
 async def keeper(context: Context) -> dict[str, Any]:
     """Gives back what it was given."""
     return {"task": context.task, "messages": context.params.get("messages", [])}
+
+
+@agents.agent("negotiator", accepts_messages=True)
+async def negotiator(context: Context) -> dict[str, Any]:
+    """Asks after the first message, and takes what is said while it waits for the answer."""
+    await context.emitter.status("listening", "I listen")
+    first = await context.next_message()
+    heard = [first and first.text]
+    await context.emitter.text(f"Heard {heard[0]}. ")
+    approved = await context.ask("Go on?", kind="approval", expires_in=60)
+    heard += [message.text for message in await context.waiting_messages()]
+    await context.emitter.text(f"Heard {heard[-1]}.")
+    return {"approved": approved, "heard": heard}
 
 
 @agents.agent("listener", accepts_messages=True)

@@ -261,6 +261,23 @@ async def test_a_message_to_the_agent_at_work(page: Page, stops: bool) -> None:
     assert rest == chunks[3:], "who counts chunks counts those of this answer"
 
 
+@pytest.mark.parametrize("page", ["ai6", "ai7"], indirect=True)
+async def test_messages_beside_an_approval(page: Page) -> None:
+    """Approvals of the SDK and messages to the agent go together: the answer to a message has the approval that is
+    asked in it, or is open there, and what follows the page's answer is more of that message."""
+    seen = await page.scene("steerAndApprove", agent="negotiator")
+    assert (seen["status"], seen.get("error")) == ("ready", None)
+    (execution,) = await page.executions()
+    id_ = execution["executionId"]
+    asked = [message["id"] for message in seen["messages"] if message["role"] == "user"]
+    assert [message["id"] for message in seen["messages"][1::2]] == [id_, f"{id_}-{asked[1]}", f"{id_}-{asked[2]}"]
+    assert [message["id"] for message in seen["before"]] == [message["id"] for message in seen["messages"][:4]]
+    calls = [[part["state"] for part in parts(message, "dynamic-tool")] for message in seen["messages"][1::2]]
+    assert calls == [[], ["approval-requested"], ["output-available"]]
+    assert [text(message) for message in seen["messages"][1::2]][1:] == ["Heard shorter. ", "Heard faster."]
+    assert seen["messages"][-1]["metadata"]["result"] == {"approved": True, "heard": ["shorter", "faster"]}
+
+
 async def test_a_message_that_is_not_for_the_agent_at_work(page: Page) -> None:
     """With `steer: false` it is a turn of its own, which another execution answers."""
     seen = await page.scene("unsteered", agent="listener")
@@ -364,6 +381,8 @@ async def test_a_drained_edge_is_no_end(site: Stand) -> None:
         async with running(SCRIPT, "ai7", "watch", {"text": "t", **given}) as process, asyncio.timeout(NODE_SECONDS):
             assert process.stdout is not None
             await process.stdout.readline()
+            while (await page.executions())[0]["state"] != "running":  # what the page shows first, a queued one has too
+                await asyncio.sleep(0.05)
             leaving.send_signal(signal.SIGTERM)
             seen = json.loads(await process.stdout.readline())
     assert seen["status"] == "error"

@@ -39,7 +39,7 @@ from emitter.events import (
 from emitter.store.connection import connect
 from emitter.wire import ids, keys
 from emitter.wire.entries import parse_stream
-from tests.edges import Author, EdgeProcess, call, edges, request, token_for
+from tests.edges import Author, EdgeProcess, call, edges, eventually, request, token_for
 
 pytestmark = [needs_node, pytest.mark.slow]
 
@@ -310,7 +310,7 @@ async def test_edges_that_come_and_go(site: Site, redis: Redis) -> None:
     """One edge is killed, the next one drained: the chunks are all of them, each once and in order. A drain is no error
     to this client, not even where it forgives none; nor is what the drained edge says to those who come back to it."""
     run = await begin(site, redis)
-    drain = {**SETTINGS, "drain_seconds": 6}
+    drain = {**SETTINGS, "drain_seconds": 60}  # it listens for some seconds more, so that all come back to it in time
     with edges(site.redis_url, 1, **SETTINGS) as (killed,), edges(site.redis_url, 1, **drain) as (drained,):
         async with watching(run, killed.port, maxErrors=1) as page:
             await run.author.write(started(), *said("one"))
@@ -320,7 +320,7 @@ async def test_edges_that_come_and_go(site: Site, redis: Redis) -> None:
             await run.author.write(*said("two"))
             await page.until("two")
             drained.send_signal(signal.SIGTERM)
-            await asyncio.sleep(1.5)
+            await eventually("it came back", lambda: drained.metric("runcast_rejected_total", reason="draining") > 0)
             await run.author.write(*said("three"))
             page.aim(site.edges[1].port)
             await page.until("three")

@@ -22,8 +22,14 @@ from all_stand import (
     AI_5,
     AI_6,
     AI_7,
+    AI_7_COUNTED,
+    BESIDE,
+    DURABLE_STREAM,
+    MCP_TASK,
     NATIVE,
+    RESPONSES,
     SECONDS,
+    WITHOUT_MARK,
     Doomed,
     Json,
     Stand,
@@ -94,7 +100,9 @@ async def until_logged(redis: Redis, user: str, execution_id: str, type_: str) -
 
 
 async def state_of(stand: Stand, token: str, execution_id: str) -> Json:
-    return dict((await call(stand.edges[1].port, "GET", f"/api/agent/executions/{execution_id}", token)).body)
+    """Without the parameters, which the log does not have."""
+    answer = await call(stand.edges[1].port, "GET", f"/api/agent/executions/{execution_id}", token)
+    return {**answer.body, "params": None}
 
 
 async def execute(edge: EdgeProcess, token: str, agent: str, execution_id: str, params: Json | None = None) -> Json:
@@ -109,14 +117,16 @@ async def execute(edge: EdgeProcess, token: str, agent: str, execution_id: str, 
 
 
 async def test_all_watch_one_execution(processes: Stand, redis_of_stand: Redis) -> None:
-    """Native, A2A 0.3 and 1.0, AI SDK and AG-UI clients have the same text, calls, result and state in the end, over a
-    connection that breaks in the middle of a frame, a question that one of them answers, and two edges; each event that
-    they are told of, once."""
+    """Native, A2A 0.3 and 1.0, AI SDK (by its whole message, or by cursor), AG-UI, MCP and Responses clients have the
+    same text, calls, result and state in the end, over a connection that breaks in the middle of a frame, a question
+    that one of them answers, and two edges; each event that they are told of, once."""
     user, execution = "watcher", "all-1"
     token, gate = token_for(user), "gate:all-1"
     here, there = processes.edges
     job = await execute(here, token, "everything", execution, {"redis": processes.redis_url, "gate": gate})
-    jobs = {name: [job] for name in (NATIVE, A2A_PYTHON_03, A2A_JS_03, A2A_JS_10, AI_5, AI_6, AI_7)}
+    alike = (NATIVE, A2A_PYTHON_03, A2A_JS_03, A2A_JS_10, AI_5, AI_6, AI_7, AI_7_COUNTED, DURABLE_STREAM, MCP_TASK,
+             RESPONSES)  # fmt: skip
+    jobs = {name: [job] for name in alike}
     jobs[A2A_PYTHON_10] = [{**job, "answer": "Yes!", "waits": True}]
     jobs[AG_UI] = [{**job, "answer": False, "waits": True}]
 
@@ -128,19 +138,26 @@ async def test_all_watch_one_execution(processes: Stand, redis_of_stand: Redis) 
         Follower([way.port, there.port], stream_path(execution), token) as native,
         clients(urls(way.port, there.port, here.port), token, jobs) as watching,
     ):
-        everybody = len(watching) + 1
+        viewers = [client for name, client in watching.items() if name not in BESIDE]
+        everybody = len(viewers) + 1
 
         def all_are_at(*edges: EdgeProcess) -> bool:
             assert all(client.is_at_work() for client in watching.values())
             return sum(map(connections, edges)) == everybody
 
         await eventually("all are there", lambda: all_are_at(here), SECONDS)
+        for name in BESIDE:
+            await watching[name].until("watching")
         await open_gate("begin")
+        marked = [client for name, client in watching.items() if name not in WITHOUT_MARK]
+        for client in marked:
+            await client.until("lost")
+        assert way.cut == len(marked) + 1
+        way.break_rest()
         for client in watching.values():
             await client.until("lost")
         await eventually("all are back, elsewhere", lambda: all_are_at(there), SECONDS)
         await eventually("nobody is left here", lambda: connections(here) == 0, SECONDS)
-        assert way.cut == everybody
         await open_gate("lost")
         for client in watching.values():
             await client.until("asked")
@@ -221,7 +238,7 @@ async def test_all_forget_a_lost_attempt(processes: Stand, redis_of_stand: Redis
         await until_known(here, "mortal")
         before = shown(here)
         job = await execute(here, token, "mortal", execution)
-        names = (NATIVE, A2A_PYTHON_03, A2A_JS_10, AI_7, AG_UI)
+        names = (NATIVE, A2A_PYTHON_03, A2A_JS_10, AI_7, AG_UI, RESPONSES)
         async with clients(urls(here.port, there.port), token, {name: [job] for name in names}) as watching:
             await until_logged(redis_of_stand, user, execution, LOST[-1].type)
             told = before + len(await log_of(redis_of_stand, user, execution)) * len(watching)

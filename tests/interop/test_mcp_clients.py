@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from clients import HERE, Stand, stand
 from pythons import MCP, python_of
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import EdgeProcess, call, edges, token_for
+from tests.edges import EdgeProcess, call, edges, eventually, token_for
 from tests.workers import WorkerProcess
 
 FOLDER = HERE / "mcp"
@@ -27,6 +28,9 @@ pytestmark = pytest.mark.slow
 CLIENT_SECONDS = 60.0
 TOLD = ["Sum: 3 \u2028é \U0001f600.", '{"sum":3}']
 NODE = mcp_kit.node()
+INSPECTOR = (
+    FOLDER / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
+)
 needs_node = pytest.mark.skipif(
     NODE is None or not (FOLDER / "node_modules").is_dir(),
     reason="needs node, and `npm ci` in tests/interop/mcp (tests/run does it)",
@@ -40,9 +44,19 @@ def world() -> Iterator[Stand]:
 
 
 async def run(*command: str) -> Any:
-    """What a client's script prints."""
+    """What a client's script prints last."""
+    out, _ = await output_of(*command)
+    return json.loads(out.splitlines()[-1])
+
+
+async def output_of(*command: str, **environ: str) -> tuple[bytes, str]:
+    """What a client prints, and what it says besides."""
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=FOLDER, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        cwd=FOLDER,
+        env=os.environ | environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(CLIENT_SECONDS):
@@ -51,7 +65,7 @@ async def run(*command: str) -> Any:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
     assert process.returncode == 0, error.decode()[-3000:]
-    return json.loads(out.splitlines()[-1])
+    return out, error.decode()
 
 
 async def python(url: str, token: str, mode: str, what: str) -> Any:
@@ -96,6 +110,28 @@ async def test_the_clients_for_javascript(world: Stand, which: str) -> None:
 async def test_the_client_of_the_ai_sdk(world: Stand) -> None:
     found = await javascript("ai", world.urls[0], token_for(world.new_user()), "run_teller")
     assert found["texts"] == TOLD
+
+
+@needs_node
+async def test_the_inspector(world: Stand, tmp_path: Path) -> None:
+    """Its command line finds nothing in the tools that a client could refuse, and calls one."""
+
+    async def inspect(*asked: str) -> tuple[Any, str]:
+        assert NODE is not None
+        command = (NODE, str(INSPECTOR), "--cli", world.urls[0] + "/mcp", "--transport", "http", *asked)
+        out, said = await output_of(*command, "--header", f"Authorization: Bearer {token}", HOME=str(tmp_path))
+        return json.loads(out), said
+
+    token = token_for(world.new_user())
+    listed, said = await inspect("--method", "tools/list", "--strict")
+    assert {"run_teller", "wait_for_execution"} <= {tool["name"] for tool in listed["tools"]}
+    assert said == ""
+    told, _ = await inspect("--method", "tools/call", "--tool-name", "run_teller", "--tool-arg", "task=tell")
+    assert [block["text"] for block in told["content"] if block["type"] == "text"] == TOLD
+    page, _ = await inspect(
+        "--method", "resources/read", "--uri", f"runcast://executions/{told['structuredContent']['executionId']}"
+    )
+    assert "Where to begin?" in page["contents"][0]["text"]
 
 
 # --- tasks, and an edge that dies ------------------------------------------------------------------------------------
@@ -172,12 +208,9 @@ async def test_an_edge_that_dies_in_a_task(kit: World) -> None:
 
 async def test_an_edge_that_dies_in_an_old_call(kit: World) -> None:
     """The client for Python comes back by itself, to a balancer that knows another edge, and has the whole result."""
-    async with mcp_kit.balancer([edge.port for edge in kit.edges]) as url:
-        calling = asyncio.create_task(python(url, kit.token, "legacy", "run_late"))
-        async with asyncio.timeout(20):
-            while not (await call(kit.edges[1].port, "GET", "/api/agent/executions", kit.token)).body["executions"]:
-                await asyncio.sleep(0.02)
-        await asyncio.sleep(0.3)
+    async with mcp_kit.balancer([edge.port for edge in kit.edges]) as way:
+        calling = asyncio.create_task(python(way.url, kit.token, "legacy", "run_late"))
+        await eventually("it has an id to come back with", lambda: b"\nid: " in way.passed, 30)
         kit.edges[0].kill()
         found = await calling
     assert found["texts"] == ["late"]

@@ -83,6 +83,11 @@ class Show(NamedTuple):
     resumes: bool = True
     """Whether it takes a cursor."""
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether its controls say where it stands, so that the end of a connection is no end to its clients."""
+        return self.name.startswith("durable_streams")
+
     def open(
         self, edge: EdgeProcess, turn: Turn, *, cursor: str | None = None, token: str | None = None, **options: Any
     ) -> AbstractAsyncContextManager[Connection]:
@@ -109,8 +114,10 @@ class Show(NamedTuple):
         return self.plain(body)
 
     def plain(self, body: bytes) -> bytes:
-        """What the log is shown as: without signs of life, and of the native protocol without control events."""
+        """What the log is shown as: without signs of life, and without the control events that depend on the moment."""
         body = _HEARTBEAT.sub(b"", body)
+        if self.is_placed:
+            return b"".join(block for block in blocks(body) if b'"streamCursor"' not in block)
         return body if self.name != "native" else b"".join(_numbered(body))
 
 
@@ -181,6 +188,18 @@ WATCHED = [
     Show("a2a 1.0 watched", "GET", WATCH, NEW_END, SSE | NEW),
     Show("a2a simple", "GET", WATCH + "&format=simple", b'"type":"task.completed"', SSE),
 ]
+DURABLE = [
+    Show("durable_streams", "GET", "/ds/executions/{id}?offset=-1&live=sse", b'"streamClosed":true', resumes=False),
+    Show(
+        "durable_streams chunks", "GET", "/ds/executions/{id}?offset=-1&live=sse&format=ai-sdk", b'"streamClosed":true',
+        resumes=False,
+    ),
+]  # fmt: skip
+RESPONSES = [
+    Show(
+        "responses", "GET", "/v1/responses/resp_{id}_0?stream=true", b"\nevent: response.completed\n", resumes=False
+    )
+]  # fmt: skip
 HELD = [Show("mcp wait", "POST", "/mcp", b'"state":"completed"', body=_wait, resumes=False)]
 """Calls that show what an execution does, and its text only at its end."""
-SHOWS = [NATIVE, *AI_SDK, *AG_UI, *SUBSCRIBE, *WATCHED]
+SHOWS = [NATIVE, *AI_SDK, *AG_UI, *SUBSCRIBE, *WATCHED, *DURABLE, *RESPONSES]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -131,7 +133,7 @@ async def test_what_a_request_is_written_as(two_edges: list[EdgeProcess], author
         answer = await call(two_edges[0].port, "POST", "/a2a", author.token, body, headers=headers)
         assert (answer.status, answer.body["error"]["code"]) == (200, -32005)
         rest = await call(two_edges[0].port, "POST", "/a2a/message:send", author.token, b"{}", headers=headers)
-        assert (rest.status, rest.body["error"]["details"][0]["reason"]) == (400, "CONTENT_TYPE_NOT_SUPPORTED")
+        assert (rest.status, rest.body["error"]["details"][0]["reason"]) == (415, "CONTENT_TYPE_NOT_SUPPORTED")
 
 
 # --- the card --------------------------------------------------------------------------------------------------------
@@ -164,6 +166,8 @@ async def test_the_card(two_edges: list[EdgeProcess], redis: Redis) -> None:
         ("writer", ["text"]),
     ]
     assert "max-age=" in first.headers["cache-control"]
+    assert parsedate_to_datetime(first.headers["last-modified"]) <= datetime.now(UTC)
+    assert (await told(two_edges[0], "writer", "other")).headers["last-modified"] == first.headers["last-modified"]
     etag = first.headers["etag"]
     for given in (etag, f'W/{etag}, "x"', "*"):
         path = "/.well-known/agent-card.json"
@@ -240,6 +244,50 @@ async def test_what_agents_take_and_give(two_edges: list[EdgeProcess], redis: Re
     assert (own["defaultInputModes"], own["defaultOutputModes"]) == (["text/plain"], ["image/png", "image/svg+xml"])
     listed = (await call(two_edges[0].port, "GET", "/api/agent/agents", author.token)).body["agents"]
     assert [each["outputModes"] for each in listed] == [usual, ["image/png", "image/svg+xml"]]
+
+
+@pytest.mark.parametrize(
+    ("part", "is_taken"),
+    [
+        ({"raw": "iVBORw==", "mediaType": "image/png"}, True),
+        ({"raw": "iVBORw==", "mediaType": "IMAGE/JPEG; q=1"}, True),
+        ({"url": "https://e.com/a.pdf", "mediaType": "application/pdf"}, False),
+        ({"raw": "iVBORw==", "mediaType": "audio/mpeg"}, False),
+        ({"raw": "aGk="}, True),
+        ({"text": "# hi", "mediaType": "text/markdown"}, True),
+        ({"text": "hi"}, True),
+        ({"data": {"a": 1}}, True),
+        ({"data": {"a": 1}, "mediaType": "application/json"}, False),
+    ],
+)
+async def test_what_an_agent_takes(
+    two_edges: list[EdgeProcess], redis: Redis, author: Author, part: dict[str, Any], is_taken: bool
+) -> None:
+    """A part that states a media type which its agent does not declare is refused, in every version and binding, and
+    starts nothing; one that states none is the agent's to judge."""
+    await announced(redis, AgentInfo(name="manual", input_modes=("text/plain", "image/*")))
+    await told(two_edges[0], "manual")
+    sent = starting(configuration={"returnImmediately": True})
+    sent["message"]["parts"].append(part)
+    answer = await rpc(two_edges[0], author, "send", sent)
+    rest_ = await call(two_edges[0].port, "POST", "/a2a/message:send", author.token, sent, headers=NEW)
+    if is_taken:
+        assert answer["task"]["metadata"]["agent"] == rest_.body["task"]["metadata"]["agent"] == "manual"
+        return
+    assert (answer["code"], answer["data"][0]["metadata"]["mediaType"]) == (-32005, part["mediaType"])
+    assert answer["message"].startswith("Incompatible content types: message.parts[1] is ")
+    assert (rest_.status, rest_.body["error"]["details"][0]["reason"]) == (400, "CONTENT_TYPE_NOT_SUPPORTED")
+    assert (await rpc(two_edges[0], author, "ListTasks", {}))["tasks"] == []
+
+
+async def test_a_file_for_an_old_client_s_agent(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
+    """In 0.3 the same holds of the type of a file."""
+    await announced(redis, AgentInfo(name="manual", input_modes=("text/plain", "image/*")))
+    await told(two_edges[0], "manual")
+    for type_, code in (("image/png", None), ("audio/mpeg", -32005)):
+        sent = starting(old=True, configuration={"blocking": False})
+        sent["message"]["parts"].append({"kind": "file", "file": {"bytes": "iVBORw==", "mimeType": type_}})
+        assert (await rpc(two_edges[0], author, "send", sent, old=True)).get("code") == code
 
 
 async def test_the_card_of_one_agent(two_edges: list[EdgeProcess], redis: Redis, author: Author) -> None:
@@ -432,6 +480,25 @@ async def test_versions(
     assert (await call(two_edges[0].port, "POST", in_query, author.token, body)).body["error"]["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "message_"),
+    [
+        ("tasks/get", {"id": "nobody"}, "Task not found"),
+        ("tasks/resubscribe", {"id": "nobody"}, "Task not found"),
+        ("tasks/cancel", {"id": "nobody"}, "Task not found"),
+        ("tasks/odd", {}, "Method not found: no method 'tasks/odd'"),
+        ("tasks/get", {}, "Invalid method parameters: Object missing required field `id`"),
+        ("tasks/pushNotificationConfig/set", {}, "Push Notification is not supported"),
+    ],
+)
+async def test_usual_messages(
+    two_edges: list[EdgeProcess], author: Author, method: str, params: Any, message_: str
+) -> None:
+    """An error's message begins as the specification has it (0.3, section 8), then it says what is wrong here."""
+    refused = await rpc(two_edges[0], author, method, params, old=True, headers={"A2A-Version": "0.3"})
+    assert refused["message"].startswith(message_)
+
+
 async def test_push_notifications(two_edges: list[EdgeProcess], author: Author) -> None:
     """Push notifications are refused as the card says, in every version and binding."""
     names = ["tasks/pushNotificationConfig/" + name for name in ("set", "get", "list", "delete")]
@@ -468,8 +535,8 @@ async def test_unknown_agents(two_edges: list[EdgeProcess], author: Author) -> N
 
 
 async def test_errors_of_old_streams(two_edges: list[EdgeProcess], author: Author) -> None:
-    """Clients that say no version get a stream's error as a stream, which is all that they take, also where the request
-    itself is wrong; others as JSON."""
+    """Clients that say no version get a stream's error as a stream, which is all that the SDKs of that time take;
+    others get JSON. So does a malformed request, which no SDK sends."""
     params = {"message": message(old=True, taskId="nobody")}
     async with streaming(two_edges[0], author, "stream", params, old=True) as response:
         assert response.headers["content-type"] == "text/event-stream"
@@ -478,8 +545,10 @@ async def test_errors_of_old_streams(two_edges: list[EdgeProcess], author: Autho
     async with streaming(two_edges[0], author, "stream", params, old=True, A2A_Version="0.3") as response:
         assert response.headers["content-type"].startswith("application/json")
         assert (await response.json())["error"]["code"] == -32001
-    async with streaming(two_edges[0], author, "stream", {"invalid": 1}, old=True) as response:
-        assert response.headers["content-type"] == "text/event-stream"
+    for method, wrong in (("stream", {"invalid": 1}), ("stream", [1]), ("subscribe", {})):
+        async with streaming(two_edges[0], author, method, wrong, old=True) as response:
+            assert response.headers["content-type"].startswith("application/json")
+            assert (await response.json())["error"]["code"] == -32602
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -723,6 +792,13 @@ async def test_waiting_is_shown_on(two_edges: list[EdgeProcess], author: Author)
     assert generations(found) == [3, 4, 5, 5]
 
 
+async def test_resume_at_the_beginning(two_edges: list[EdgeProcess], author: Author) -> None:
+    """The place before the first event is one of every log: all of it follows, also of a task that has ended."""
+    task, _ = await begun(two_edges[0], author, STARTED, Thinking(thought="one"), DONE)
+    async with streaming(two_edges[1], author, "subscribe", {"id": task["id"]}, Last_Event_ID="0-0") as response:
+        assert generations(await results(response)) == [1, 2, 3, 4, 4]
+
+
 @pytest.mark.parametrize("cursor", ["1-1", "99999999999999-2", "99999999999999-99", "x", "1-2-3"])
 async def test_foreign_cursors(two_edges: list[EdgeProcess], author: Author, cursor: str) -> None:
     """A cursor that is no place of the task's log is refused, never guessed at."""
@@ -746,13 +822,14 @@ async def test_a_trimmed_place(two_edges: list[EdgeProcess], author: Author) -> 
 
 @pytest.mark.parametrize("old", [True, False])
 async def test_cancel(two_edges: list[EdgeProcess], author: Author, old: bool) -> None:
-    """A task is cancelled, a second time with the same answer; one that has ended otherwise cannot be."""
+    """A task is cancelled; one that has ended cannot be, in whatever way it has."""
     task, _ = await begun(two_edges[0], author)
-    for _ in range(2):
-        cancelled = await rpc(two_edges[1], author, "cancel", {"id": task["id"]}, old=old)
-        assert cancelled["status"]["state"] == ("canceled" if old else "TASK_STATE_CANCELED")
+    cancelled = await rpc(two_edges[1], author, "cancel", {"id": task["id"]}, old=old)
+    assert cancelled["status"]["state"] == ("canceled" if old else "TASK_STATE_CANCELED")
     done, _ = await begun(two_edges[0], author, STARTED, DONE)
-    assert (await rpc(two_edges[1], author, "cancel", {"id": done["id"]}, old=old))["code"] == -32002
+    for id_, state in ((task["id"], "cancelled"), (done["id"], "completed")):
+        refused = await rpc(two_edges[0], author, "cancel", {"id": id_}, old=old)
+        assert (refused["code"], refused["message"]) == (-32002, f"Task cannot be canceled: it has ended ({state})")
 
 
 async def test_a_task_whose_log_is_gone(two_edges: list[EdgeProcess], author: Author) -> None:
@@ -794,7 +871,7 @@ async def test_a_context_of_one(two_edges: list[EdgeProcess], author: Author) ->
 
 
 @pytest.mark.parametrize("old", [True, False])
-@pytest.mark.parametrize("context", ["team/chat 1@example.org:8", "x" * 100, "\u00fc"])
+@pytest.mark.parametrize("context", ["team/chat 1@example.org:8", "x" * 100, "y" * 8192, "\u00fc"])
 async def test_a_context_of_any_name(two_edges: list[EdgeProcess], author: Author, context: str, old: bool) -> None:
     """A context may have any name that its client gives it: its tasks and lists have it, answers find it, and the next
     task of it is told what was said before."""

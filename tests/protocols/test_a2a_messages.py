@@ -324,8 +324,9 @@ def test_contexts() -> None:
     """A context is the client's, whatever its name is, or a new one each time."""
     assert context_of(said(TextPart(text="x"), context_id="c-1").message) == "c-1"
     assert context_of(said(TextPart(text="x"), context_id="team/a b@x.y:1").message) == "team/a b@x.y:1"
+    assert context_of(said(TextPart(text="x"), context_id="x" * 8192).message) == "x" * 8192
     assert context_of(text("x")) != context_of(text("x"))
-    for wrong in ("", "x" * 513):
+    for wrong in ("", "x" * 8193):
         assert refusal(context_of, said(TextPart(text="x"), context_id=wrong).message) is a2a_errors.INVALID_PARAMS
 
 
@@ -489,9 +490,9 @@ def test_typed_errors() -> None:
         "domain": "a2a-protocol.org",
         "metadata": {"task": "t"},
     }
-    assert error.rpc(typed=True) == {"code": -32001, "message": "gone", "data": [info]}
-    assert error.rpc(typed=False) == {"code": -32001, "message": "gone", "data": {"task": "t"}}
-    status = {"code": 404, "status": "NOT_FOUND", "message": "gone", "details": [info]}
+    assert error.rpc(typed=True) == {"code": -32001, "message": "Task not found: gone", "data": [info]}
+    assert error.rpc(typed=False) == {"code": -32001, "message": "Task not found: gone", "data": {"task": "t"}}
+    status = {"code": 404, "status": "NOT_FOUND", "message": "Task not found: gone", "details": [info]}
     assert error.rest() == {"error": status}
     assert (error.old_rest()["code"], error.old_rest()["type"]) == (-32001, "TaskNotFoundError")
     assert json.loads(encode(error.rest()))

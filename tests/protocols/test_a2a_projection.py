@@ -438,10 +438,8 @@ class Plain:
 
     def __init__(self, *_: Any) -> None: ...
 
-    def delta(self, _: Any) -> bytes:
+    def frame(self, _: Any) -> bytes:
         return b""
-
-    said = delta
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -555,6 +553,14 @@ def test_a_settled_task(last: Event) -> None:
     data += rendering.render(log[2:])
     assert rendering.is_over
     assert json.loads(data)["task"]["status"]["state"] in ("TASK_STATE_COMPLETED", "TASK_STATE_INPUT_REQUIRED")
+
+
+def test_a_task_that_its_edge_waits_for_no_longer() -> None:
+    """The document is the task as it is: its client knows at least what it started."""
+    rendering = SettledTask(TaskProjection(OPENING), lambda story: encode(V10().sent(story.task())))
+    data = rendering.heartbeat + rendering.render(entries(QUEUED, STARTED)) + rendering.farewell()
+    assert rendering.is_over
+    assert json.loads(data)["task"]["status"]["state"] == "TASK_STATE_WORKING"
 
 
 def test_an_answered_task_waits_on() -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from redis.asyncio import Redis
 
+from broker.edge.openapi import build_openapi
 from broker.protocols.a2a.codec import Codec
 from broker.protocols.a2a.model import PushConfig
 from broker.protocols.a2a.v03 import V03
@@ -104,6 +106,57 @@ async def test_one_without_an_id_has_the_tasks(pushing: EdgeProcess, redis: Redi
     assert [each["url"] for each in listed["configs"]] == ["https://b.example/"]
     found = await rpc(pushing, author.token, "tasks/pushNotificationConfig/get", {"id": "ex_push"}, is_old=True)
     assert found["pushNotificationConfig"] == {"id": "ex_push", "url": "https://b.example/"}
+
+
+@pytest.mark.parametrize(
+    ("base", "headers", "config"),
+    [
+        ("/a2a", NEW, {"id": "c", "url": FULL.url, "token": "t"}),
+        ("/a2a/v1", {}, {"configId": "c", "config": {"pushNotificationConfig": {"url": FULL.url, "token": "t"}}}),
+    ],
+)
+async def test_the_description_has_it(
+    pushing: EdgeProcess, redis: Redis, base: str, headers: dict[str, str], config: dict[str, Any]
+) -> None:
+    """What is set, listed, shown and deleted over REST is what `/openapi.json` says."""
+    author = Author(redis, user="alice", execution_id="ex_push")
+    await author.begin()
+    document = build_openapi("1")
+
+    def check(described: Any, value: Any) -> None:
+        schema = described["content"]["application/json"]["schema"]
+        Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+
+    configs = base + "/tasks/{id}/pushNotificationConfigs"
+    for method, path, body in (
+        ("POST", configs, config),
+        ("GET", configs, None),
+        ("GET", configs + "/{config}", None),
+        ("DELETE", configs + "/{config}", None),
+    ):
+        described = document["paths"][path][method.lower()]
+        if body is not None:
+            check(described["requestBody"], body)
+        place = path.format(id="ex_push", config="c")
+        answer = await call(pushing.port, method, place, author.token, body, headers=headers)
+        assert answer.status == 200, answer.body
+        check(described["responses"]["200"], answer.body)
+
+
+async def test_who_may_only_read_is_not_shown_where_it_goes(pushing: EdgeProcess, redis: Redis) -> None:
+    """The URL's path may be a secret, by which anybody could post to the receiver; who may set it is shown it."""
+    author = Author(redis, user="alice", execution_id="ex_push")
+    await author.begin()
+    config = {"taskId": "ex_push", "id": "c", "url": "https://hooks.example/T1/s3cret?key=1"}
+    await rpc(pushing, author.token, "CreateTaskPushNotificationConfig", config)
+    named = {"taskId": "ex_push", "id": "c"}
+    for token, url in (
+        (author.token, config["url"]),
+        (token_for("alice", scopes=["executions:read"]), "https://hooks.example"),
+    ):
+        found = await rpc(pushing, token, "GetTaskPushNotificationConfig", named)
+        listed = await rpc(pushing, token, "ListTaskPushNotificationConfigs", {"taskId": "ex_push"})
+        assert [found["url"], *(each["url"] for each in listed["configs"])] == [url, url]
 
 
 async def test_a_task_that_has_ended_says_so_once_more(pushing: EdgeProcess, redis: Redis) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from broker.base.metrics import Metrics
 from broker.executions.commands import Commands
+from broker.executions.types import ExecutionSummary
 from broker.log.history import PAGE_EVENTS, History
 from broker.protocols.a2a import tasks as reading
 from broker.protocols.a2a.errors import A2AError
@@ -78,6 +80,24 @@ async def test_odd_rows_do_not_hide_the_other_tasks(redis: Redis, tasks: Tasks, 
     for with_artifacts in (False, True):
         page = await tasks.page(author.owner, ListTasks(with_artifacts=with_artifacts))
         assert sorted(task.task_id for task in page.tasks) == sorted(["cut", "list", author.execution_id])
+
+
+@pytest.mark.parametrize("history_length", [0, 5])
+async def test_what_is_listed_is_as_it_was_found(
+    tasks: Tasks, author: Author, monkeypatch: pytest.MonkeyPatch, history_length: int
+) -> None:
+    """Of the tasks in one state none is shown in another, though it ends while the list is made."""
+    await author.begin()
+    find = tasks._listed
+
+    async def find_too_early(*arguments: Any) -> list[ExecutionSummary]:
+        found = await find(*arguments)
+        await author.end()
+        return found
+
+    monkeypatch.setattr(tasks, "_listed", find_too_early)
+    page = await tasks.page(author.owner, ListTasks(state="working", history_length=history_length))
+    assert [task.status.state for task in page.tasks] == ["working"]
 
 
 async def test_cursors(tasks: Tasks, author: Author) -> None:

@@ -136,11 +136,12 @@ async def test_a_run_that_others_started(two_edges: list[EdgeProcess], author: A
 
 
 async def test_a_cursor_of_another_log(two_edges: list[EdgeProcess], author: Author) -> None:
-    """A place beyond the log's end is none of it: all is shown."""
+    """A place beyond the log's end, or where another event is, is none of it: all is shown."""
     run = await started(two_edges[0], author)
     await run.write(STARTED, HI, DONE)
     whole = await got(two_edges[1], author, "GET", "/ag-ui/run-1")
-    assert await got(two_edges[1], author, "GET", "/ag-ui/run-1?cursor=5-99") == whole
+    for place in ("5-99", "5-3", "5-3.1"):
+        assert await got(two_edges[1], author, "GET", f"/ag-ui/run-1?cursor={place}") == whole
 
 
 async def test_an_expired_log(two_edges: list[EdgeProcess], author: Author) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from broker.protocols.ai_sdk.parts import MAX_OPEN, MAX_SAID
+from broker.protocols.ai_sdk.parts import MAX_OPEN
 from broker.protocols.ai_sdk.renderer import MAX_CALLS, MAX_DATA, MAX_KNOWN, VOID, Renderer
+from broker.protocols.kept import MAX_SAID
 from emitter import events
 from emitter.events import (
     Artifact,
@@ -538,9 +539,9 @@ def test_lost_attempts_are_not_shown_to_who_comes_later() -> None:
     assert show(*LOST, *FOUND[:-1], *third, delta("third"), DONE, attempt=3).texts() == ["third"]
 
 
-@pytest.mark.parametrize(("rest", "texts"), [(FOUND, ["found"]), (FOUND[-1:], [])])
+@pytest.mark.parametrize(("rest", "texts"), [(FOUND, ["found"]), (FOUND[-2:], ["found"]), (FOUND[-1:], [])])
 def test_a_later_attempt_whose_beginning_was_trimmed(rest: list[Event], texts: list[str]) -> None:
-    """Where the log no longer has the takeover, the attempt's start or the end shows that it came."""
+    """Where the log no longer has the takeover, or not even the attempt's start, what it has is shown."""
     client = show(*rest, attempt=2, start=500)
     assert (client.over, client.texts()) == (True, texts)
 

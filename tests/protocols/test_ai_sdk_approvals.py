@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from broker.protocols.ai_sdk.approvals import ALL_ANSWERED, ApprovalId, Approvals, are_wanted, parse_run_id, run_id
+from broker.protocols.ai_sdk.approvals import ALL_ANSWERED, Approvals, are_wanted, parse_run_id, run_id
 from broker.protocols.ai_sdk.counted import Counted, Place
 from broker.protocols.ai_sdk.renderer import RUN_ID, Renderer
+from broker.protocols.question_ids import QuestionId
 from emitter.events import (
     EXPIRED,
     Event,
@@ -20,6 +21,7 @@ from emitter.events import (
     InputReceived,
     InputRequired,
     ToolStart,
+    UserMessage,
 )
 from emitter.wire.entries import Entry
 from tests.edges import Author, EdgeProcess, call, request, token_for
@@ -133,6 +135,28 @@ def test_two_at_once() -> None:
     assert kinds(rest)[1:5] == ["tool-output-available", "data-input", "tool-output-denied", "data-input"]
 
 
+def test_what_is_open_at_a_message_to_the_agent() -> None:
+    """The answer that follows the message asks it again, all of it in one step under ids of its own, and ends; after
+    the page's answers it goes on, with the outcomes of both."""
+    said = UserMessage(message_id="m", by="alice", mode="queue", text="hurry")
+    log = log_of(ASKED, OTHER, received("k"), said, received(), received("j", value=False), delta("a"), DONE)
+
+    def following(approvals: Approvals) -> list[Any]:
+        renderer = Renderer("ex_1", approvals=approvals, after="m")
+        assert renderer.headers[RUN_ID] == run_id("ex_1", approvals) + "~m"
+        return chunks(renderer.open() + renderer.render(log))
+
+    seen = following(Approvals())
+    assert (seen[0]["messageId"], kinds(seen)[-1]) == ("ex_1-m", "finish")
+    step = kinds(seen)[kinds(seen).index("start-step") :]
+    assert step == ["start-step", *["tool-input-available", "tool-approval-request"] * 2, "finish-step", "finish"]
+    assert [chunk["approvalId"] for chunk in seen if "approvalId" in chunk] == ["ex_1:4:i", "ex_1:4:j"]
+    rest = following(Approvals(4))
+    assert (rest[0]["messageId"], [chunk for chunk in rest if "approvalId" in chunk]) == ("ex_1-m", [])
+    assert kinds(rest)[1:5] == ["tool-output-available", "data-input", "tool-output-denied", "data-input"]
+    assert kinds(rest)[-1] == "finish"
+
+
 def test_counted_from_an_answer_on() -> None:
     """The chunks of what follows are counted from its own beginning."""
     expected = shown(LOG, Approvals(3))
@@ -152,9 +176,9 @@ def test_a_retry_asks_again() -> None:
 
 def test_names() -> None:
     """Of approvals and of views; what is not ours is none."""
-    assert ApprovalId.parse(str(ApprovalId("ex_1", 7, "i"))) == ApprovalId("ex_1", 7, "i")
+    assert QuestionId.parse(str(QuestionId("ex_1", 7, "i"))) == QuestionId("ex_1", 7, "i")
     for text in (None, 1, "", "ex_1", "ex_1:0:i", "ex_1:x:i", "a b:1:i", "ex_1:1:", "ex_1:" + "9" * 16 + ":i"):
-        assert ApprovalId.parse(text) is None
+        assert QuestionId.parse(text) is None
     assert (run_id("ex_1", None), run_id("ex_1", Approvals()), run_id("ex_1", Approvals(3))) == (
         "ex_1",
         "ex_1",

@@ -124,6 +124,21 @@ async def test_who_may(two_edges: list[EdgeProcess], turn: Author) -> None:
     assert (await call(two_edges[0].port, "GET", path, None)).status == 401
 
 
+@pytest.mark.parametrize("end", ["%0D%0AX-Mine: 1", "%0AX-Mine: 1", "%0D%0A%0D%0A%3Cp%3E", "%E2%82%AC", "%00", "a b"])
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_an_id_of_a_run_that_is_none(two_edges: list[EdgeProcess], turn: Author, end: str, is_over: bool) -> None:
+    """It names nothing, and nothing of it comes into the head of the response."""
+    await turn.write(*TEXT, *([DONE] if is_over else []))
+    path = CHUNKS.format(f"{turn.execution_id}~m{end}".replace(" ", "%20"), 0)
+    async with request(two_edges[0].port, "GET", path, turn.token) as response:
+        assert response.status == 200
+        assert not {"x-mine", "x-workflow-run-id"} & set(response.headers)
+        assert shows.contents(await response.body()) == [{"type": "finish"}]
+        assert response.whole
+    path = f"/ds/executions/{turn.execution_id}~m{end}?format=ai-sdk".replace(" ", "%20")
+    assert (await call(two_edges[0].port, "GET", path, turn.token)).status == 404
+
+
 async def test_a_refusal_that_passes(redis_url: str, turn: Author) -> None:
     """An edge that drains, or is full, ends such a stream after a moment, without a `finish`, and its connection: the
     client asks again. An error would be the end to it."""

@@ -106,7 +106,7 @@ async def test_two_edges_agree_on_what_is_taken_back_and_asked(two_edges: list[E
     for show in SHOWS:
         first, second = shown[show.name]
         assert first == second, show.name
-        at_question = show.from_first or show.name.startswith("ag_ui")
+        at_question = show.from_first or show.name.startswith(("ag_ui", "responses"))
         last = contents(first)[-1]
         assert ("Publish it?" in json.dumps(last)) == at_question, (show.name, last)
 

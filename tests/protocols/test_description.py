@@ -28,6 +28,7 @@ STARTING = {
     "POST /api/agent/execute", "POST /api/agent/chat", "POST /ag-ui", "POST /ag-ui/{name}", "POST /a2a",
     "POST /a2a/{agent}", "POST /a2a/message:send", "POST /a2a/message:stream", "POST /a2a/{agent}/message:send",
     "POST /a2a/{agent}/message:stream", "POST /mcp", "POST /a2a/v1/message:send", "POST /a2a/v1/message:stream",
+    "POST /v1/responses",
 }  # fmt: skip
 PUBLISHING = "POST /api/agent/executions/{id}/events"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 from redis.asyncio import Redis
@@ -19,20 +21,20 @@ from broker.live.rendering import RenderedView
 from broker.protocols.mcp.content import MAX_TEXT_CHARS, artifact_uri, call_result, protocol_error
 from broker.protocols.mcp.dialects import Legacy, Modern
 from broker.protocols.mcp.questions import Asked, LeftOpen, answer_of
-from broker.protocols.mcp.renderer import CallRenderer, Held
+from broker.protocols.mcp.renderer import CallRenderer, Held, hand_off
 from broker.protocols.mcp.resources import named
 from broker.protocols.mcp.resume import Resumed, StreamOf, derived_id, read_id, stream_name
 from broker.protocols.mcp.rpc import McpError, Message, read_message
 from broker.protocols.mcp.signing import STATE_SECONDS, Signer, digest_of
-from broker.protocols.mcp.tasks import detailed
+from broker.protocols.mcp.tasks import detailed, task_of
 from broker.protocols.mcp.tools import (
     OWN,
     agent_of,
     input_schema,
     listed,
     repeated_in_headers,
-    task_and_params,
     tool_name,
+    wanted_of,
 )
 from broker.protocols.mcp.transcript import transcript
 from broker.protocols.mcp.versions import Capabilities, check_arguments, legacy_client, modern_client, new_session
@@ -43,7 +45,7 @@ from emitter.store.announcements import AgentInfo
 from emitter.wire.keys import MCP_KEY, Owner
 from tests.broker.executions.test_state import recorded
 from tests.edges import SseReader
-from tests.protocols.made_up import EXECUTION
+from tests.protocols.made_up import EXECUTION, MadeUp
 from tests.protocols.test_all_renderers import entries
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -135,6 +137,27 @@ def test_no_progress_without_a_token() -> None:
     (only,) = messages(renderer.render(entries([STARTED, events.Status(status="a", message="b"), DONE])))
     assert only["result"]["content"] == [{"type": "text", "text": "fine"}]
     assert only["result"]["structuredContent"] == {"executionId": EXECUTION, "state": "completed", "result": "fine"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_result_is_that_of_the_whole_log(seed: int) -> None:
+    """What is left out of what a call folds changes no result, wherever the call ends, or its log begins."""
+    random = MadeUp(seed)
+    log = random.log(30)[random.randint(0, 5) :]
+    for count in range(1, len(log)):
+        renderer = modern()
+        renderer.render(log[:count])
+        state = msgspec.structs.replace(fold(log[:count]), execution_id=EXECUTION)
+        (only,) = messages(renderer.farewell())
+        assert only["result"] == {"resultType": "complete", **hand_off(state, state.open_inputs)}
+        task = modern(becomes_task=True)
+        task.render(log[:count])
+        (only,) = messages(task.farewell())
+        assert only["result"] == {"resultType": "task", **task_of(state, created_ms=log[0].ms, ttl_ms=None)}
+    (only,) = messages(modern().render(log))
+    whole, error = fold(log), protocol_error(fold(log))
+    assert only.get("error") == error
+    assert error is not None or only["result"] == {"resultType": "complete", **call_result(whole)}
 
 
 # --- the end of the wait ---------------------------------------------------------------------------------------------
@@ -248,6 +271,16 @@ def test_who_comes_back_gets_what_follows() -> None:
         seq = int(frame.id.rsplit(".")[-1])
         rest = list(SseReader().feed(legacy(progress_token="p", log_level=1, after=seq).render(log)))
         assert [each.data for each in rest] == [each.data for each in frames[at + 1 :]]
+
+
+def test_progress_goes_on_for_who_comes_back() -> None:
+    """A client that has the last event is told again that its call is alive."""
+    clock = Clock()
+    renderer = legacy(progress_token="p", clock=clock, after=2, known_seq=2)
+    assert renderer.render(entries([STARTED, events.Status(status="a", message="b")])) == b""
+    clock.ms = 500_000_000
+    (only,) = messages(renderer.heartbeat)
+    assert 2 < only["params"]["progress"] < 3
 
 
 def asked(can: Capabilities, **about: Any) -> Any:
@@ -424,13 +457,15 @@ def test_tools_have_names_that_every_host_takes() -> None:
 
 
 def test_tasks_and_parameters() -> None:
-    """The task stands beside the parameters, unless they have one of that name."""
-    own = {"type": "object", "properties": {"task": {"type": "integer"}, "n": {}}, "x-mcp-requires": {"roots": {}}}
+    """Task and budget stand beside the parameters, unless they have one of that name."""
+    own = {"type": "object", "properties": {"task": {"type": "integer"}, "n": {}, "budget": {}}, "x-mcp-requires": {}}
     assert input_schema(None)["required"] == ["task"]
-    assert list(input_schema(FLAT)["properties"]) == ["task", "n"]
+    assert list(input_schema(FLAT)["properties"]) == ["task", "n", "budget"]
     assert input_schema(own) == {"type": "object", "properties": own["properties"]}
-    assert task_and_params("a", {"task": "do", "n": 1}, FLAT) == ("do", {"n": 1})
-    assert task_and_params("a", {"task": 3}, own) == ("a", {"task": 3})
+    most = {"costUsd": 1}
+    assert wanted_of("a", {"task": "do", "n": 1, "budget": most}, FLAT) == ("do", {"n": 1}, most)
+    assert wanted_of("a", {"budget": most}, None) == ("a", {}, most)
+    assert wanted_of("a", {"task": 3, "budget": 5}, own) == ("a", {"task": 3, "budget": 5}, None)
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -512,7 +547,8 @@ def test_ids_of_streams() -> None:
     """An id is read as it was written; any other is refused."""
     stream = StreamOf("r.1", 7, "fs", 99)
     assert read_id(stream_name("ex_1", stream) + ".12") == Resumed("ex_1", stream, 12)
-    for text in ("", "ex_1.12", "ex_1.e30.12", "ex_1.!!.12", "1-2"):
+    endless = base64.urlsafe_b64encode(json.dumps(["r.1", 7, "fs", 10**400]).encode()).decode().rstrip("=")
+    for text in ("", "ex_1.12", "ex_1.e30.12", "ex_1.!!.12", "1-2", f"ex_1.{endless}.12"):
         with pytest.raises(Problem):
             read_id(text)
 

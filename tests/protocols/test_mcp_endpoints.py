@@ -14,7 +14,9 @@ import pytest
 from redis.asyncio import Redis
 from shows import AGENT, HELD, begin, known
 
+from broker.base.settings import Settings
 from broker.cli.embedded import EmbeddedRedis
+from broker.edge.edge import Edge
 from emitter.events import (
     Artifact,
     Event,
@@ -31,7 +33,7 @@ from emitter.store.announcements import AgentInfo, Example, WorkerInfo
 from emitter.wire import keys
 from emitter.wire.ids import now_ms
 from emitter.wire.record import Field
-from tests.edges import Answer, Author, Connection, EdgeProcess, call, edges, eventually, request, token_for
+from tests.edges import SECRET, Answer, Author, Connection, EdgeProcess, call, edges, eventually, request, token_for
 
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
@@ -141,13 +143,15 @@ async def test_a_wait_ends_with_what_to_call_next(two_edges: list[EdgeProcess], 
     """A client that cuts calls after a minute gets the execution's id before that, and the result by waiting again,
     on another edge."""
     turn = await begin(two_edges[0], author)
-    wait = {"name": "wait_for_execution", "arguments": {"executionId": turn.id, "seconds": 0.3}}
+    wait: dict[str, Any] = {"name": "wait_for_execution", "arguments": {"executionId": turn.id, "seconds": 0.3}}
     on = await ask(two_edges[0], author, "tools/call", wait)
     assert on["structuredContent"]["executionId"] == turn.id
     assert "isError" not in on
     await turn.author.write(STARTED, DONE)
-    over = await ask(two_edges[1], author, "tools/call", wait)
-    assert over["structuredContent"]["result"] == "fine"
+    for seconds in (0.3, 10**400):
+        wait["arguments"] = {"executionId": turn.id, "seconds": seconds}
+        over = await ask(two_edges[1], author, "tools/call", wait)
+        assert over["structuredContent"]["result"] == "fine"
 
 
 async def test_what_is_held_is_shown_by_the_log(two_edges: list[EdgeProcess], author: Author) -> None:
@@ -314,6 +318,39 @@ async def test_a_subscription(two_edges: list[EdgeProcess], author: Author) -> N
     }
 
 
+async def test_a_subscription_reads_no_more_than_it_must(
+    own_author: Author, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a task has changed, and not with which events: hundreds may come together, of 64 KB each."""
+    read, xread = list[int](), Redis.xread
+
+    async def reading(redis: Any, *given: Any, **named: Any) -> Any:
+        found = await xread(redis, *given, **named)
+        read.extend(len(rows) for _, rows in found)
+        return found
+
+    monkeypatch.setattr(Redis, "xread", reading)
+    await own_author.write(STARTED)
+    settings = Settings(redis_url=own_redis.url, jwt_secret=SECRET, host="127.0.0.1", admin_host="127.0.0.1",
+                        port=0, admin_port=0, drain_seconds=0)  # fmt: skip
+    named = {"notifications": {"taskIds": [own_author.execution_id]}}
+    body, headers = asking("subscriptions/listen", named, TASKS)
+    async with (
+        Edge(settings) as edge,
+        request(edge.port, "POST", "/mcp", own_author.token, headers=headers, body=body) as response,
+    ):
+        frames = response.frames()
+        for _ in range(2):  # the acknowledgement, and the task as it stands
+            await anext(frames)
+        await own_author.write(*[Status(status="s", message=f"m{number}") for number in range(300)])
+        assert json.loads((await anext(frames)).data or "")["params"]["statusMessage"] == "m299"
+        await own_author.write(DONE)
+        rest = [json.loads(frame.data or "") async for frame in frames if frame.data]
+    assert rest[-1]["result"]["resultType"] == "complete"
+    assert read
+    assert max(read) == 1
+
+
 # --- the old era -----------------------------------------------------------------------------------------------------
 
 
@@ -457,9 +494,13 @@ async def test_what_agents_announce(two_edges: list[EdgeProcess], author: Author
     worker = WorkerInfo(id="w-mcp", host="h", pid=1, concurrency=1, running=0, agents=(info,))
     await announcements.announce(author.redis, worker)
     try:
-        await asyncio.sleep(1.1)
-        tools = {tool["name"]: tool for tool in (await ask(two_edges[0], author, "tools/list", {}))["tools"]}
-        assert list(tools["run_announced"]["inputSchema"]["properties"]) == ["task", "n"]
+        tools: dict[str, Any] = {}
+        async with asyncio.timeout(15):  # an edge reads the live agents once a second
+            while "run_announced" not in tools:
+                await asyncio.sleep(0.05)
+                listed = await ask(two_edges[0], author, "tools/list", {})
+                tools = {tool["name"]: tool for tool in listed["tools"]}
+        assert list(tools["run_announced"]["inputSchema"]["properties"]) == ["task", "n", "budget"]
         lacking = await ask(two_edges[0], author, "tools/call", {"name": "run_announced"}, status=400)
         assert lacking["data"]["requiredCapabilities"] == {"sampling": {}}
         prompt = {"name": "compare", "arguments": {"a": "x"}}
@@ -471,6 +512,20 @@ async def test_what_agents_announce(two_edges: list[EdgeProcess], author: Author
         assert "Compare x with y" in filled["messages"][0]["content"]["text"]
     finally:
         await announcements.retire(author.redis, "w-mcp")
+
+
+async def test_a_budget(two_edges: list[EdgeProcess], author: Author) -> None:
+    """A call may limit what its execution spends; what is no limit is refused, and starts nothing."""
+    wanted = run(budget={"toolCalls": 3, "costUsd": 0.5})
+    async with calling(two_edges[0], author, wanted):
+        path = f"/api/agent/executions/{(await started(author)).execution_id}"
+    state = (await call(two_edges[1].port, "GET", path, author.token)).body
+    assert {name: value for name, value in state["budget"]["limit"].items() if value} == {
+        "toolCalls": 3,
+        "costUsd": 0.5,
+    }
+    for wrong in (5, {"dollars": 1}, {"toolCalls": -1}):
+        assert (await ask(two_edges[0], author, "tools/call", run(budget=wrong), status=400))["code"] == -32602
 
 
 async def test_resources(two_edges: list[EdgeProcess], author: Author) -> None:

@@ -30,9 +30,11 @@ from broker.protocols.ag_ui.renderer import Known, View
 from broker.protocols.ag_ui.renderer import Renderer as AgUi
 from broker.protocols.ag_ui.requests import Message
 from broker.protocols.ai_sdk.approvals import ALL_ANSWERED, Approvals
+from broker.protocols.ai_sdk.chunk_items import ChunkItems, Chunks
 from broker.protocols.ai_sdk.counted import Counted as AiSdkCounted
 from broker.protocols.ai_sdk.counted import Place as Count
 from broker.protocols.ai_sdk.renderer import Renderer as AiSdk
+from broker.protocols.durable_streams.renderer import Renderer as DurableStreams
 from emitter import events
 from emitter.wire import envelope
 from emitter.wire.entries import Entry
@@ -80,6 +82,14 @@ def ai_sdk(log: Sequence[Entry]) -> Iterator[Make]:
             yield lambda approvals=approvals, start=start: AiSdkCounted(EXECUTION, Count(start, 9), approvals)
 
 
+def chunks(_: Sequence[Entry]) -> Iterator[Make]:
+    for approvals in (None, Approvals(), ALL_ANSWERED):
+        for start in (0, 0, 3, 50):
+            yield lambda approvals=approvals, start=start: DurableStreams(
+                ChunkItems(Chunks(EXECUTION, approvals=approvals), start), clock=lambda: 2e9
+            )
+
+
 def ag_ui(log: Sequence[Entry]) -> Iterator[Make]:
     for place in range(0, len(log), 3):
         known = known_at(log, place)
@@ -113,6 +123,7 @@ def task_at(
 
 WAYS: dict[str, Callable[[Sequence[Entry]], Iterator[Make]]] = {
     "ai_sdk": ai_sdk,
+    "durable_streams chunks": chunks,
     "ag_ui": ag_ui,
     **{f"a2a {version}": a2a(version, is_followed=True) for version in CODECS},
     "a2a up to a question": a2a("1.0", is_followed=False),

@@ -204,12 +204,31 @@ def web_stand(agents: str = "web_agents:agents", **settings: Any) -> Iterator[We
         redis = stack.enter_context(EmbeddedRedis())
         site = Site(*stack.enter_context(reserved_ports(1)))
         stack.callback(site.close)
-        given = {"heartbeat_seconds": 1, "cors_origins": site.origin, "executes_per_minute": 0, **settings}
-        worker = WorkerProcess(redis.url, agents, HERE)
+        # However busy the machine is, no edge seems to be silent; and no agent waits for those that others have left.
+        given = {"heartbeat_seconds": 5, "cors_origins": site.origin, "executes_per_minute": 0, **settings}
+        worker = WorkerProcess(redis.url, agents, HERE, concurrency=100)
         stack.callback(worker.close)
         started = stack.enter_context(edges(redis.url, 2, **given))
         _agents_known(started[0], worker)
         yield WebStand(redis, started, worker, site)
+
+
+class Stands:
+    """Stands that several test files share, one for each set of settings, until `close`."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, WebStand] = {}
+        self._closing = contextlib.ExitStack()
+
+    def get(self, **settings: Any) -> WebStand:
+        name = repr(sorted(settings.items()))
+        if name not in self._running:
+            self._running[name] = self._closing.enter_context(web_stand(**settings))
+        return self._running[name]
+
+    def close(self) -> None:
+        self._running.clear()
+        self._closing.close()
 
 
 def _agents_known(edge: EdgeProcess, worker: WorkerProcess) -> None:

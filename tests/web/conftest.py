@@ -6,20 +6,23 @@ loop that made them, and a driver and a browser for each test would cost more th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Page, expect
 from redis.asyncio import Redis
 
 from emitter.store.connection import connect
 from tests.edges import Author
-from tests.web.browser import CHROMIUM, Chromium, Complaints, WebStand, web_stand
+from tests.web.browser import CHROMIUM, Chromium, Complaints, Stands, WebStand
 
 HERE = Path(__file__).resolve().parent
-PAGE_MS = 15_000
+PAGE_MS = 30_000
+_stands = Stands()
+
+expect.set_options(timeout=PAGE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,15 +31,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None]:
+    """After the last of these tests nobody needs the servers."""
+    yield
+    if nextitem is None or HERE not in nextitem.path.parents:
+        _stands.close()
+
+
+@pytest.fixture(scope="session")
+def stands() -> Iterator[Stands]:
+    yield _stands
+    _stands.close()
+
+
 @pytest.fixture(scope="module")
-def module_stand() -> Iterator[WebStand]:
-    with web_stand() as stand:
-        yield stand
+def module_stand(stands: Stands) -> WebStand:
+    return stands.get()
 
 
 @pytest.fixture
 def stand(module_stand: WebStand) -> Iterator[WebStand]:
-    """The module's servers, all of them alive."""
+    """The servers of the test's file, all of them alive."""
     yield module_stand
     module_stand.mend()
 

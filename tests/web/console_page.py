@@ -11,9 +11,6 @@ from tests.edges import call
 from tests.web.browser import WebStand
 
 A_FRAME = "() => new Promise(requestAnimationFrame)"
-WAIT_MS = 15_000
-
-expect.set_options(timeout=WAIT_MS)
 
 
 async def start(stand: WebStand, user: str, agent: str, task: str = "Go", **params: Any) -> str:
@@ -33,7 +30,7 @@ class ConsolePage:
         self._stand = stand
         self._user = user
         self.list = page.get_by_role("navigation", name="Executions")
-        self.rows = page.get_by_role("list", name="Timeline")
+        self.rows = page.get_by_role("list", name="Story")
         self.raw = page.get_by_role("list", name="Raw events")
         self.questions = page.get_by_role("region", name="Open questions")
         self.state = page.locator(".execution-header .state")

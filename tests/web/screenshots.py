@@ -22,7 +22,7 @@ FOLDER = ROOT / "broker" / "web" / "console" / "screenshots"
 SOURCES = Path("/tmp/src")
 USER = "ada"
 MAX_BYTES = 160_000
-WAIT_MS = 30_000
+WAIT_MS = 90_000
 
 
 class Shot(NamedTuple):
@@ -129,6 +129,41 @@ async def new(console: ConsolePage, stand: WebStand) -> None:
     await console.page.get_by_label("Task").fill(f"What do you make of {source('emitter')}?")
 
 
+async def timeline(console: ConsolePage, stand: WebStand) -> None:
+    """What the panel's specialists did at the same time."""
+    await console.open()
+    execution_id = await start(stand, USER, "panel", f"What do you make of {source('emitter')}?", pace=0.5)
+    await console.go(f"/x/{execution_id}?view=timeline")
+    await expect(console.page.locator(".timeline-row[data-kind=person]")).to_be_visible(timeout=WAIT_MS)
+    await console.questions.get_by_role("button").first.click()
+    await expect(console.state).to_have_text("Completed", timeout=WAIT_MS)
+    await console.page.reload()
+    await expect(console.page.locator(".timeline-row").first).to_be_visible(timeout=WAIT_MS)
+
+
+async def finished(console: ConsolePage, stand: WebStand) -> None:
+    """A run that is over: what it was given and what came out."""
+    await console.open()
+    execution_id = await start(stand, USER, "panel", f"What do you make of {source('emitter')}?", pace=0, patience=0)
+    await expect(console.list.get_by_text("Completed")).to_have_count(1, timeout=WAIT_MS)
+    await console.go(f"/x/{execution_id}")
+    await expect(console.row("Queued")).to_be_visible(timeout=WAIT_MS)
+    await console.page.wait_for_timeout(1_500)  # a page that opens at the end of a run is one that has followed it
+    await console.page.reload()
+    await expect(console.page.get_by_role("region", name="Input and result")).to_be_visible(timeout=WAIT_MS)
+
+
+async def compare(console: ConsolePage, stand: WebStand) -> None:
+    """The same question to all specialists, and to one that fails."""
+    await console.open()
+    task, some = f"What do you make of {source('emitter')}?", ["structure", "docs"]
+    one = await start(stand, USER, "panel", task, pace=0.1, patience=0)
+    other = await start(stand, USER, "panel", task, pace=0.4, patience=0, specialists=some, fail="docs")
+    await expect(console.list.locator(".entry[data-state=completed]")).to_have_count(2, timeout=WAIT_MS)
+    await console.go(f"/compare/{one}/{other}")
+    await expect(console.page.get_by_role("row").filter(has_text="Specialists, differs")).to_be_visible(timeout=WAIT_MS)
+
+
 async def idle(console: ConsolePage, stand: WebStand) -> None:
     """No execution is selected; earlier ones are in the list."""
     await console.open()
@@ -149,6 +184,9 @@ SHOTS = {
     "new": Shot(new, 1024, 860),
     "idle": Shot(idle, 1024, 640),
     "phone": Shot(approval, 390, 844),
+    "timeline": Shot(timeline),
+    "finished": Shot(finished, 1024, 860),
+    "compare": Shot(compare, 1024, 860),
 }
 
 

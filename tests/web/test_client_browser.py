@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from emitter.events import MessageDelta
 from tests.edges import ROOT, Author, eventually
-from tests.web.browser import Complaints, WebStand, needs_chromium, web_stand
+from tests.web.browser import Complaints, Stands, WebStand, needs_chromium
 
 pytestmark = needs_chromium
 
@@ -47,10 +46,8 @@ MODES = ("fetch", "eventsource", "shared")
 
 
 @pytest.fixture(scope="module")
-def module_stand() -> Iterator[WebStand]:
-    # However busy the machine is, no edge seems to be silent.
-    with web_stand(max_connections_per_user=0, heartbeat_seconds=5) as stand:
-        yield stand
+def module_stand(stands: Stands) -> WebStand:
+    return stands.get(max_connections_per_user=0)
 
 
 class Tab:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="needs node")
 
 @pytest.fixture(scope="module")
 def module_stand() -> Iterator[WebStand]:
-    with web_stand(max_connections_per_user=2) as stand:
+    with web_stand(max_connections_per_user=2, heartbeat_seconds=2) as stand:  # so that silence is noticed in 5 s
         yield stand
 
 

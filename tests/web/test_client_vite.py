@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page
 
 from tests.edges import ROOT, Author, eventually
-from tests.web.browser import HERE, Complaints, WebStand, needs_chromium, needs_npm, web_stand
+from tests.web.browser import HERE, Complaints, Stands, WebStand, needs_chromium, needs_npm
 from tests.web.vite_server import EXAMPLE, build, served
 
 CLIENT = ROOT / "broker" / "web" / "client"
@@ -29,9 +28,8 @@ pytestmark = [needs_chromium, needs_npm(EXAMPLE)]
 
 
 @pytest.fixture(scope="module")
-def module_stand() -> Iterator[WebStand]:
-    with web_stand(max_connections_per_user=0, heartbeat_seconds=5) as stand:
-        yield stand
+def module_stand(stands: Stands) -> WebStand:
+    return stands.get(max_connections_per_user=0)
 
 
 @pytest.fixture(scope="module")

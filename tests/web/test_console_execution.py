@@ -352,9 +352,9 @@ async def test_pausing_holds_the_page_and_not_the_stream(
     await web_author.begin()
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.row("Started")).to_be_visible()
-    await page.get_by_role("button", name="Pause").click()
+    await page.get_by_role("button", name="Freeze view").click()
     await web_author.think("while paused")
-    await expect(page.get_by_text("Paused. 1 new event since.")).to_be_visible()
+    await expect(page.get_by_text("The view is frozen; the agent goes on. 1 new event since.")).to_be_visible()
     await expect(console.row("while paused")).to_have_count(0)
     await page.keyboard.press("p")
     await expect(console.row("while paused")).to_be_visible()
@@ -368,7 +368,7 @@ async def test_who_scrolls_up_is_left_there(
     await web_author.say(80)
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.row("80 ")).to_be_in_viewport()
-    await page.get_by_role("region", name="Timeline").evaluate("node => node.scrollTop = 700")
+    await page.get_by_role("region", name="Story").evaluate("node => node.scrollTop = 700")
     jump = page.locator(".jump:visible")
     await expect(jump).to_be_visible()
     top = "node => node.getBoundingClientRect().top"
@@ -384,7 +384,7 @@ async def test_who_scrolls_up_is_left_there(
 async def test_filters_show_only_what_is_asked_for(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """By words and by types of rows, in the timeline and in the raw events."""
+    """By words and by types of rows, in the story and in the raw events."""
     console = await ConsolePage(page, stand, user).watch(await start(stand, user, "teller"))
     await expect(console.rows.locator(".row-end")).to_be_visible()
     await page.get_by_role("searchbox", name="Filter by words").fill("BY ZERO")

@@ -48,7 +48,7 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [.
 async def test_no_agent_can_put_markup_into_the_page(
     page: Page, context: BrowserContext, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
-    """In every field of the timeline, the details, the list and the raw events."""
+    """In every field of the story, the details, the list and the raw events."""
     dialogs: list[Any] = []
     requests: list[str] = []
     page.on("dialog", lambda dialog: dialogs.append(dialog))
@@ -171,7 +171,7 @@ async def test_ten_thousand_events_leave_the_page_quick_and_small(
     await page.get_by_role("searchbox", name="Filter by words").fill("4321 ")
     await expect(console.rows.get_by_role("listitem")).to_have_count(1)
     await page.get_by_role("searchbox", name="Filter by words").fill("")
-    await page.get_by_role("region", name="Timeline").evaluate("node => node.scrollTop = 0")
+    await page.get_by_role("region", name="Story").evaluate("node => node.scrollTop = 0")
     await expect(console.row("9900 ")).to_have_count(1)
     await console.show_raw()
     assert await console.raw.locator("li").count() <= 500

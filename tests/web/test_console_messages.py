@@ -138,4 +138,4 @@ async def test_the_line_fits_a_phone(
     assert box is not None
     assert box["width"] > 200
     assert await page.evaluate("document.documentElement.scrollWidth") == 390
-    assert await violations(page) == []
+    assert await violations(page, scheme) == []

@@ -16,7 +16,8 @@ async def test_edges_workers_and_redis_are_shown(
 ) -> None:
     """Both edges and the worker by name, Redis up, and a line that grows with each snapshot."""
     await ConsolePage(page, stand, user).open("/ops")
-    await expect(page.get_by_role("group", name="Edges").get_by_role("row")).to_have_count(3)
+    edges = page.get_by_role("group", name="Edges").get_by_role("row")
+    await expect(edges).to_have_count(3, timeout=40_000)  # one that was killed before is listed for some time
     await expect(page.get_by_role("group", name="Workers")).to_contain_text("analyst")
     await expect(page.locator(".card", has_text="Redis")).to_contain_text("Up")
     drawn = "() => document.querySelector('.spark-line').getAttribute('d').split('L').length >= 3"

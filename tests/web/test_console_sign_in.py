@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jwt
-from playwright.async_api import Page, expect
+from playwright.async_api import BrowserContext, Page, expect
 
 from tests.web.browser import Complaints, WebStand, needs_chromium
 from tests.web.console_page import ConsolePage, start, storage
@@ -85,6 +85,35 @@ async def test_a_session_that_ends_is_renewed_in_place(
     console = ConsolePage(page, stand, user)
     await expect(console.rows.get_by_text("thought ")).to_have_count(25)
     await expect(bar).to_have_count(0)  # every stream has the new token, and nobody is asked again
+
+
+async def test_who_has_the_cookie_is_signed_in(
+    page: Page, context: BrowserContext, stand: WebStand, user: str, complaints: Complaints
+) -> None:
+    """The page cannot read it, starts and follows an execution with it, and a token is asked for without it."""
+    cookie = {"name": "runcast_token", "value": stand.token(user), "url": stand.url, "httpOnly": True}
+    await context.add_cookies([cookie])
+    execution_id = await start(stand, user, "counter", count=3)
+    await page.goto(f"{stand.url}/#/x/{execution_id}")
+    await expect(page.get_by_text("Completed in")).to_be_visible()
+    assert await storage(page) == {}
+    await context.clear_cookies()
+    await page.reload()
+    await expect(page.get_by_label("Access token")).to_be_visible()
+
+
+async def test_tabs_have_one_session(
+    page: Page, context: BrowserContext, stand: WebStand, user: str, complaints: Complaints
+) -> None:
+    """A tab that is opened by a link needs no token; who signs out is out in all of them."""
+    await ConsolePage(page, stand, user).open()
+    second = await context.new_page()
+    await second.goto(f"{stand.url}/#/new")
+    await expect(second.get_by_role("button", name="Sign out")).to_contain_text(user)
+    await page.get_by_role("button", name="Sign out").click()
+    for tab in (page, second):
+        await expect(tab.get_by_label("Access token")).to_be_visible()
+        assert await storage(tab) == {}
 
 
 # --- links that others send ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.async_api import Page
 
-from tests.edges import call, edge
+from tests.edges import call, edge, eventually
 from tests.web.browser import Complaints, WebStand
 
 # Each asks the edge something from the page, and tells what the page could see of the answer.
@@ -108,6 +108,7 @@ async def test_a_preflight_is_asked_once(page: Page, stand: WebStand, user: str)
     for _ in range(3):
         url = f"{stand.url}/api/agent/agents"
         assert (await page.evaluate(ASK, [url, options(stand.token(user))]))["status"] == 200
+    await eventually("it is told of all requests", lambda: asked.count("GET") == 3)
     assert sorted(asked) == ["GET", "GET", "GET", "OPTIONS"]
 
 

@@ -206,7 +206,7 @@ async def test_a_whole_run(probes: Probes, tmp_path: Path) -> None:
     assert (tmp_path / "RUNCAST_REPORT.md").exists()
     assert await probes.now("[seen.run.isExecuting, seen.run.error]") == [False, None]
     state = await probes.server(f"/api/agent/executions/{execution_id}")
-    assert await probes.now("seen.run.state") == state
+    assert await probes.now("seen.run.state") == {**state, "params": None}  # which are in no event
     assert [phase["status"] for phase in state["phases"]] == ["complete"] * 5
     await probes.until_open(0)
 
@@ -326,7 +326,8 @@ async def test_hook_and_store_share_under_the_same_options(probes: Probes, web_a
     """Where a page asks for `fetch`, its store can ask for it too, and both have one stream."""
     await web_author.begin()
     before = probes.opened()
-    await probes.show(watch("a", "ex_1", mode="fetch"), stored("connection", "ex_1", "connection", mode="fetch"))
+    options = {"mode": "fetch", "compact": True}
+    await probes.show(watch("a", "ex_1", **options), stored("connection", "ex_1", "connection", **options))
     await probes.until("seen.a?.status.phase === 'live' && seen.connection?.phase === 'live'")
     assert await probes.now("[seen.a.status.mode, seen.connection.mode]") == ["fetch", "fetch"]
     assert probes.opened() == before + 1
@@ -384,7 +385,8 @@ async def test_memory_is_bounded(probes: Probes) -> None:
 
 
 async def test_the_store(probes: Probes) -> None:
-    """The store shows, answers and cancels what it follows, and a component renders when its own slice has changed."""
+    """The store shows, answers, talks to and cancels what it follows, and a component renders when its own slice has
+    changed."""
     actions = "stores.useAgentStore.getState()"
     await probes.show(*({"kind": "slice", "name": name, "select": name} for name in ("tools", "text")))
     await probes.now("client = new RuncastClient(page.provider); undefined")
@@ -399,6 +401,15 @@ async def test_the_store(probes: Probes) -> None:
     await probes.until(actions + ".tools.length === 1")
     await probes.now(actions + ".cancelExecution('enough')")
     await probes.until(actions + ".currentExecution.status === 'cancelled'")
+    assert not await probes.now("stores.createAgentStore().getState().sendMessage('to nobody')")
+    await probes.now(actions + ".startExecution(client, {task: 'x', agent: 'listener'})")
+    await probes.until(actions + ".thinkingSteps.length === 1")
+    assert await probes.now(actions + ".sendMessage({text: 'a mistake', messageId: 'm1'})")
+    assert await probes.now(actions + ".withdrawMessage('m1')")
+    assert await probes.now(actions + ".sendMessage({text: 'now', mode: 'interrupt'})")
+    await probes.until(actions + ".userMessages.map(each => each.state).join() === 'dropped,taken'")
+    assert await probes.now(actions + ".sendMessage('stop')")
+    await probes.until(actions + ".currentExecution.result?.join() === 'now,stop'")
 
 
 async def test_bursts_render_once_a_frame(probes: Probes, web_author: Author) -> None:

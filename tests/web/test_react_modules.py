@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.edges import ROOT
 from tests.web.browser import NODE, needs_npm
 
@@ -14,12 +16,12 @@ CLIENT = ROOT / "broker" / "web" / "client"
 PACKAGES: dict[str, set[str]] = {"index.js": set(), "react.js": {"react"}, "store.js": {"react", "zustand"}}
 IMPORT = re.compile(r'^(?:import|export)\b[^;"=]*?"([^"]+)";', re.MULTILINE)
 
-pytestmark = needs_npm(HERE)
+pytestmark = [needs_npm(HERE), pytest.mark.timeout(120)]  # a compiler's 5 s of CPU, on a busy machine
 
 
 def node(*arguments: str) -> None:
     assert NODE is not None
-    done = subprocess.run([NODE, *arguments], cwd=HERE, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([NODE, *arguments], cwd=HERE, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,6 +14,7 @@ import jwt
 import pytest
 from redis.asyncio import Redis
 
+from broker.base.identity import Identity
 from broker.base.settings import Settings
 from broker.cli.embedded import EmbeddedRedis
 from broker.edge.edge import Edge
@@ -89,6 +90,44 @@ async def test_a_revocation_is_taken_back(edge: Edge, named: dict[str, str], by:
         answer = await call(edge.port, "DELETE", PATH + query, ADMIN, None if query else named)
         assert (answer.status, answer.body) == (204, None)
     assert await status(edge, token) == 200
+
+
+async def test_a_revocation_while_a_stream_opens_refuses_it(edge: Edge, redis: Redis) -> None:
+    """It was let in before, and has no viewer yet that the revocation could close."""
+    prepared = prepare(ExecutionStarted(task="t", started_at=1, attempt=1), "ex_1", redact=Redactor())
+    await append(redis, Owner("bob"), "ex_1", [prepared])
+    read_head = edge.streams._logs.head
+
+    async def head(*args: Any, **kwargs: Any) -> Any:
+        found = await read_head(*args, **kwargs)
+        await edge.authenticator.revocations.revoke(user="bob")
+        return found
+
+    edge.streams._logs.head = head  # type: ignore[method-assign]
+    answer = await call(edge.port, "GET", stream_path("ex_1"), token_for("bob"))
+    assert (answer.status, answer.body["reason"]) == (401, "revoked")
+
+
+async def test_a_revoked_link_costs_the_viewers_of_others_nothing(edge: Edge, redis: Redis) -> None:
+    """Whoever may share may revoke as well, hundreds of links a minute: other streams are not looked at for each."""
+    prepared = prepare(ExecutionStarted(task="t", started_at=1, attempt=1), "ex_1", redact=Redactor())
+    await append(redis, Owner("bob"), "ex_1", [prepared])
+    shares = f"{LIST}/ex_1/shares"
+    made = (await call(edge.port, "POST", shares, token_for("bob"), {})).body
+    is_revoked, asked = edge.streams._is_revoked, list[Identity]()
+
+    def ask(identity: Identity) -> bool:
+        asked.append(identity)
+        return is_revoked(identity)
+
+    async with (
+        request(edge.port, "GET", stream_path("ex_1"), token_for("bob"), headers=SSE),
+        request(edge.port, "GET", stream_path("ex_1"), made["token"], headers=SSE) as shown,
+    ):
+        edge.streams._is_revoked = ask
+        assert (await call(edge.port, "DELETE", f"{shares}/{made['shareId']}", token_for("bob"))).status == 204
+        await until_revoked(shown)
+    assert {identity.token_id for identity in asked} == {f"share:{made['shareId']}"}
 
 
 async def test_only_an_admin_takes_back(edge: Edge) -> None:

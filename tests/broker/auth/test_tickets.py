@@ -197,6 +197,18 @@ async def test_an_admins_ticket_is_for_the_user_it_was_made_for(edge_a: Tickets)
         act_for(redeemed, user="carol", org=None)
 
 
+async def test_a_ticket_with_org_read_is_for_the_user_it_was_made_for(edge_a: Tickets) -> None:
+    """Also one for one's own streams: it opens nobody else's."""
+    reader = identity(scopes=frozenset({"org:read", "executions:read"}))
+    for user in (None, "bob"):
+        acting = act_for(reader, user=user, org=None)
+        ticket, _ = await edge_a.mint(acting)
+        redeemed = await edge_a.redeem(ticket)
+        assert act_for(redeemed, user=user, org=None).owner == acting.owner
+        with pytest.raises(Problem, match="needs scope admin"):
+            act_for(redeemed, user="carol", org=None)
+
+
 async def test_a_claim_that_comes_late_ends_the_older_stream(redis: Redis, edge_a: Tickets, edge_b: Tickets) -> None:
     """The older stream's edge says last that it has the ticket: its own stream ends, and the newer one stays."""
     ticket, _ = await edge_a.mint(identity())

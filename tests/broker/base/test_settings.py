@@ -204,7 +204,7 @@ def test_description() -> None:
 
 
 def test_table() -> None:
-    """The README's table has a row of four cells for every setting, and none is broken by a pipe in its text."""
+    """The table has a row of four cells for every setting, and none is broken by a pipe in its text."""
     lines = settings_table().splitlines()
     assert "| `RUNCAST_PORT` | `8080` |  | port of the public listener; 0 picks a free one |" in lines
     assert len(lines) == 2 + len(msgspec.structs.fields(Settings))

@@ -34,7 +34,7 @@ from emitter.store.connection import connect
 from emitter.wire.keys import Owner
 from emitter.worker.agents import Agents
 from tests.deploy.acl_server import SERVERS, AclServer, acl_server
-from tests.edges import token_for
+from tests.edges import ROOT, token_for
 from tests.ports import reserved_ports
 
 GOOD_INFO: Mapping[str, Any] = {
@@ -83,6 +83,19 @@ def test_a_server_set_up_well_has_nothing_to_change() -> None:
     findings = judge(server())
     assert {finding.level for finding in findings} == {"ok"}
     assert not any(finding.change for finding in findings)
+
+
+def test_its_advice_is_what_is_shipped() -> None:
+    """Whoever does as the doctor says has what deploy/redis/redis.conf has."""
+    changes = [
+        finding.change
+        for wrong in ("pubsub 0 0 0", "pubsub 1048576 0 0")
+        for finding in judge(server(config={"client-output-buffer-limit": wrong}))
+        if finding.level == "warning"
+    ]
+    shipped = (ROOT / "deploy" / "redis" / "redis.conf").read_text().splitlines()
+    assert len(changes) == 2
+    assert all(change.partition(": ")[0] in shipped for change in changes)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import jwt
 import pytest
 
 from broker.auth.tokens import DEFAULT_SCOPES
-from broker.base.settings import Settings, describe
+from broker.base.settings import Scope, Settings, describe
 from broker.cli.main import _budget, main
 from tests.edges import SECRET as EDGE_SECRET
 from tests.edges import EdgeProcess
@@ -71,6 +72,17 @@ def test_token_takes_what_it_is_told(capsys: pytest.CaptureFixture[str], monkeyp
     assert claims["exp"] - time.time() <= 10
 
 
+def test_a_workers_token_names_its_agents(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--agent` limits whose jobs it may run; without it, it may run all."""
+    monkeypatch.setenv("RUNCAST_JWT_SECRET", SECRET)
+    command = ["token", "--user", "w", "--scope", "jobs:run"]
+    found = []
+    for more in (["--agent", "tidy", "--agent", "count"], []):
+        assert main([*command, *more]) == 0
+        found.append(jwt.decode(capsys.readouterr().out.strip(), SECRET, ["HS256"]).get("runcast_agents"))
+    assert found == [["count", "tidy"], None]
+
+
 def test_token_has_the_claims_that_edges_look_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +104,7 @@ def test_the_development_token_may_all_but_administer(redis_url: str) -> None:
         link = re.search(r"http://127\.0\.0\.1:\d+/#token=(\S+)", edge.log_text())
         assert link is not None
         claims = jwt.decode(link[1], EDGE_SECRET, ["HS256"])
-    expected = {"executions:read", "executions:write", "events:publish", "jobs:run", "executions:debug", "ops:read"}
+    expected = set(get_args(Scope)) - {"admin"}
     assert (claims["sub"], set(claims["scope"].split())) == ("dev", expected)
 
 
@@ -109,6 +121,7 @@ def test_what_development_brings_stands_in_for_what_is_set_to_nothing(redis_url:
         (["--user", "a\n"], "sub"),
         (["--user", "a", "--org", "\t"], "org"),
         (["--user", "a", "--scope", "everything"], "everything"),
+        (["--user", "a", "--agent", "analyst"], "jobs:run"),
     ],
 )
 def test_token_refuses_what_cannot_be(
@@ -245,6 +258,12 @@ def test_what_does_not_parse_is_refused(capsys: pytest.CaptureFixture[str], argu
 def test_an_edge_that_is_not_there_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
     """When no edge answers, `run` fails with one line that names the address."""
     assert "127.0.0.1:9" in fails(capsys, "run", "a", "t", "--url", "http://127.0.0.1:9", "--token", "x", status=1)
+
+
+@pytest.mark.parametrize("arguments", [["run", "a", "t"], ["tail", "ex_1"], ["ls"], ["answer", "ex_1"]])
+def test_commands_without_a_token_say_where_it_goes(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """No edge is asked, which would name a header and a cookie."""
+    assert "RUNCAST_TOKEN" in fails(capsys, *arguments)
 
 
 def test_the_module_is_the_command() -> None:

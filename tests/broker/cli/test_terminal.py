@@ -18,7 +18,7 @@ from broker.cli.eventsource import ClientEvent
 from broker.cli.lines import LINES, clean, seconds, short
 from broker.cli.terminal import Feed, parse_answer, prompt_for, read_line, watch
 from broker.cli.transcript import _HANDLERS, MAX_SPECIALISTS, Transcript
-from broker.cli.writer import Draft
+from broker.cli.writer import Draft, Writer
 from emitter import events as ev
 from emitter.events import InputRequired, MessageMode
 from emitter.wire.ids import EventId
@@ -730,3 +730,34 @@ async def test_a_line_is_read_without_a_thread(keyboard: Keyboard) -> None:
         assert await read_line(keyboard.stdin) == "hello\n"
         keyboard.type("\x04")
         assert await read_line(keyboard.stdin) is None
+
+
+class OneAfterTheOther:
+    """An edge that is asked whether an agent takes messages: at first it does not, as nobody runs it yet."""
+
+    def __init__(self) -> None:
+        self.asked: list[bool] = []
+        self.may_answer = asyncio.Event()
+
+    async def messages(self, _: str) -> dict[str, Any]:
+        accepts = bool(self.asked)
+        self.asked.append(accepts)
+        await self.may_answer.wait()
+        return {"acceptsMessages": accepts}
+
+
+async def test_an_attempt_that_begins_while_the_edge_is_asked_is_asked_about() -> None:
+    """The answer on its way may be from before it began."""
+    master, slave = pty.openpty()
+    edge: Any = OneAfterTheOther()
+    with os.fdopen(slave) as stdin:
+        writer = Writer(edge, "ex_1", stdin, lambda _: None)
+        writer.look()
+        await asyncio.sleep(0)
+        writer.look()
+        edge.may_answer.set()
+        async with asyncio.timeout(5):
+            while edge.asked != [False, True]:
+                await asyncio.sleep(0)
+        await writer.stop()
+    os.close(master)

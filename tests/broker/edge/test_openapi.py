@@ -23,7 +23,7 @@ from emitter import events
 from tests.edges import SECRET
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-PAGES = {"/", "/{name}"}
+PAGES = {"/console/sign-in.json", "/", "/{name}"}
 """What a browser loads: the console and the client."""
 OURS = {
     "POST /api/agent/chat": "ChatRequest",
@@ -130,6 +130,13 @@ def test_path_parameters(document: dict[str, Any]) -> None:
         assert declared == set(re.findall(r"{(\w+)}", name)), name
 
 
+def test_what_workers_over_http_send(document: dict[str, Any]) -> None:
+    """Where a worker writes or reads under its attempt, the headers for that are described."""
+    for path in ("/events", "/messages/take"):
+        operation = document["paths"]["/api/agent/executions/{id}" + path]["post"]
+        assert {"Attempt", "Fence"} <= {each.get("name") for each in operation["parameters"]}
+
+
 def test_every_event(document: dict[str, Any]) -> None:
     """Every type of the catalogue is an alternative of `Event`, told apart by its type; plug-ins by a pattern."""
     event = document["components"]["schemas"]["Event"]
@@ -197,8 +204,10 @@ def test_security_and_errors(document: dict[str, Any]) -> None:
 def test_other_protocols(document: dict[str, Any]) -> None:
     """What another protocol's specification defines is described with the place where it is; what is ours, in full."""
     found = operations(document)
-    foreign = {name for name, each in found.items() if each["tags"][0] in ("ai-sdk", "ag-ui", "a2a", "mcp")}
-    assert {name for name in found if re.search("a2a|ag-ui|mcp|/chat|well-known| /agent/", name)} == foreign
+    foreign = {
+        name for name, each in found.items() if each["tags"][0] in ("ai-sdk", "ag-ui", "a2a", "mcp", "durable-streams")
+    }
+    assert {name for name in found if re.search("a2a|ag-ui|mcp|/chat|well-known| /agent/| /ds/", name)} == foreign
     told = {name for name in foreign if found[name].get("externalDocs", {}).get("url", "").startswith("https://")}
     assert foreign - told == {"POST /api/agent/chat/{chatId}/stop"}
     bodies = {name: found[name]["requestBody"]["content"]["application/json"]["schema"]["$ref"] for name in OURS}

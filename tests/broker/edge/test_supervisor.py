@@ -24,7 +24,7 @@ from emitter.events import ExecutionStarted
 from emitter.store.append import append, prepare
 from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
-from tests.edges import ROOT, SECRET, SSE, call, eventually, request, stream_path, token_for
+from tests.edges import ROOT, SECRET, SSE, call, eventually, request, stream_path, token_for, under_load
 from tests.ports import reserved_ports
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -77,7 +77,7 @@ class Running:
 
     async def ready(self, number: int = 0) -> None:
         """Wait until this child is."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while True:
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                     if (await call(self.admin_ports[number], "GET", "/readyz", None)).status == 200:
@@ -194,7 +194,7 @@ async def test_children_do_not_outlive_their_supervisor(redis: Redis, redis_url:
     command = [sys.executable, "-m", "broker", "serve", "--workers", "1"]
     supervisor = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while True:
                 with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                     if (await call(admin, "GET", "/readyz", None)).status == 200:
@@ -205,7 +205,7 @@ async def test_children_do_not_outlive_their_supervisor(redis: Redis, redis_url:
     finally:
         supervisor.kill()
         supervisor.wait()
-    await eventually("the child ends", lambda: not is_alive(int(children[0])))
+    await eventually("the child ends", lambda: not is_alive(int(children[0])), 45)
 
 
 async def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly(
@@ -222,7 +222,7 @@ async def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly(
 
     await eventually("it is tried again", third)
     started.supervisor.stop()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(under_load(2)):
         await started.task
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,10 +14,13 @@ from redis.asyncio import Redis
 from broker.base.identity import Identity
 from broker.base.metrics import Metrics
 from broker.base.problem import Problem
+from broker.executions.accepted import accepted, params_of, shown_params
 from broker.executions.commands import Commands
 from broker.executions.listing import LIST_PAGE
-from broker.executions.types import ExecuteRequest, ExecutionState, InputRequest
-from broker.log.history import History
+from broker.executions.message_types import MessageRequest
+from broker.executions.types import BudgetRequest, ExecuteRequest, ExecutionState, InputRequest
+from broker.log.history import Head, History
+from emitter.budgets import Budget
 from emitter.errors import (
     ExecutionEnded,
     ExecutionExists,
@@ -28,14 +32,17 @@ from emitter.events import (
     ExecutionComplete,
     ExecutionError,
     ExecutionStarted,
+    InputReceived,
     InputRequired,
     MessageDelta,
     Status,
 )
 from emitter.store.append import LogLimits, append, prepare
+from emitter.store.messages import take_messages
 from emitter.wire import envelope, ids
-from emitter.wire.ids import START, EventId, now_ms
+from emitter.wire.ids import START, EventId, now_ms, parse_event_id
 from emitter.wire.keys import AGENTS_KNOWN, DUE, Owner, jobs_key, member
+from emitter.wire.record import ExecutionRecord, Field
 from emitter.wire.redact import Redactor
 
 ALICE, BOB = Identity(Owner("alice"), frozenset()), Identity(Owner("bob"), frozenset())
@@ -190,6 +197,18 @@ async def test_the_agent_must_be_known(redis: Redis, commands_of: Callable[..., 
     assert (await execute(commands, "k1", agent="b"))[1]
 
 
+async def test_an_agent_is_known_once_it_is_announced(redis: Redis, commands_of: Callable[..., Commands]) -> None:
+    """Whoever was refused because no worker knew the agent is not refused any more when one does; nor is who names
+    none, once there is one."""
+    commands = commands_of()
+    for agent in (None, "late"):
+        with pytest.raises(Problem):
+            await execute(commands, agent=agent)
+    await known(redis, "late")
+    for agent in (None, "late"):
+        assert (await execute(commands, agent=agent))[1]
+
+
 async def test_a_task_that_is_too_large_starts_nothing(redis: Redis, commands_of: Callable[..., Commands]) -> None:
     """A task whose event is over the limit is refused before anything is queued."""
     await known(redis, "analyst")
@@ -285,6 +304,108 @@ async def test_the_state_is_the_folded_log(redis: Redis, commands: Commands) -> 
     assert (state.status, state.text, state.cursor) == ("running", "x" * 450, str(last))
 
 
+async def test_the_state_is_of_one_moment(redis: Redis, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is appended while a state is read is not in half of it."""
+    await log(redis, "ex_1", STARTED)
+    read = commands._record
+
+    async def read_too_early(*arguments: Any, **options: Any) -> ExecutionRecord:
+        record = await read(*arguments, **options)
+        await log(redis, "ex_1", DONE)
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_record", read_too_early)
+        before = await commands.state(ALICE.owner, "ex_1", with_stack=False)
+    after = await commands.state(ALICE.owner, "ex_1", with_stack=False)
+    assert [(state.status, state.ended_at is None, state.cursor[-1]) for state in (before, after)] == [
+        ("running", True, "1"), ("completed", False, "2"),
+    ]  # fmt: skip
+
+
+async def test_an_execution_that_waits_says_for_what(
+    redis: Redis, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that comes while the record is read does not leave a state that waits for nothing."""
+    await log(redis, "ex_1", STARTED, InputRequired(input_id="i", prompt="?", kind="text"))
+    read, records = commands._record, itertools.count(1)
+
+    async def read_too_early(*arguments: Any, **options: Any) -> ExecutionRecord:
+        record = await read(*arguments, **options)
+        if next(records) == 1:
+            await log(redis, "ex_1", InputReceived(input_id="i", by="alice", value="x"))
+        return record
+
+    monkeypatch.setattr(commands, "_record", read_too_early)
+    state = await commands.state(ALICE.owner, "ex_1", with_stack=False)
+    assert (state.status, state.open_inputs, state.cursor[-1]) == ("running", [], "3")
+
+
+async def test_an_agent_that_never_stops_asking_holds_nobody_up(
+    redis: Redis, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often what it waits for changes while it is read, there is an answer."""
+    await log(redis, "ex_1", STARTED, InputRequired(input_id="i0", prompt="?", kind="text"))
+    read, records = commands._record, itertools.count(1)
+
+    async def read_too_early(*arguments: Any, **options: Any) -> ExecutionRecord:
+        record = await read(*arguments, **options)
+        await log(redis, "ex_1", InputRequired(input_id=f"i{next(records)}", prompt="?", kind="text"))
+        return record
+
+    monkeypatch.setattr(commands, "_record", read_too_early)
+    async with asyncio.timeout(10):
+        state = await commands.state(ALICE.owner, "ex_1", with_stack=False)
+    assert state.status == "waiting_input"
+    assert state.open_inputs[0].input_id == "i0"
+
+
+async def test_a_page_of_events_is_of_one_moment(
+    redis: Redis, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No page has an end beside the state running: it ends before, and says that there is more."""
+    await log(redis, "ex_1", STARTED)
+    read = commands._history.head
+
+    async def read_too_early(record: str) -> Head | None:
+        head = await read(record)
+        await log(redis, "ex_1", DONE)
+        return head
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands._history, "head", read_too_early)
+        before = await commands.events(ALICE.owner, "ex_1", after=START, limit=5)
+    assert before.next_after is not None
+    after = await commands.events(ALICE.owner, "ex_1", after=parse_event_id(before.next_after), limit=5)
+    assert [(page.state, [event.id[-1] for event in page.events]) for page in (before, after)] == [
+        ("running", ["1"]), ("completed", ["2"]),
+    ]  # fmt: skip
+
+
+async def test_the_states_of_messages_are_of_one_moment(
+    redis: Redis, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that was taken before another was withdrawn does not wait in a list in which that one is dropped."""
+    owner, limits = ALICE.owner, LogLimits()
+    await log(redis, "ex_1", STARTED)
+    await redis.hset(owner.execution("ex_1").record, Field.ACCEPTS, "1")  # type: ignore[misc]
+    for message_id in ("m1", "m2"):
+        await commands.messages.send(ALICE, "ex_1", MessageRequest(message_id=message_id, text="hi"), "r1")
+    read, reads = redis.hmget, itertools.count(1)
+
+    async def read_too_early(*arguments: Any) -> Any:
+        row = await read(*arguments)  # type: ignore[misc]
+        if next(reads) == 1:
+            monkeypatch.undo()
+            await take_messages(redis, owner, "ex_1", 0, take="t", most=1, redact=Redactor(), limits=limits)
+            await commands.messages.withdraw(ALICE, "ex_1", "m2", "r2")
+        return row
+
+    monkeypatch.setattr(redis, "hmget", read_too_early)
+    found = await commands.messages.list(owner, "ex_1")
+    assert [(message.message_id, message.state) for message in found.messages] == [("m1", "taken"), ("m2", "dropped")]
+
+
 async def test_where_the_log_is_gone_the_record_answers(redis: Redis, commands: Commands) -> None:
     """When the log has expired the tombstone still tells task, agent, state, result and cursor."""
     answer, _ = await execute(commands)
@@ -302,6 +423,53 @@ async def test_where_the_log_is_trimmed_the_record_fills_in(redis: Redis, comman
     await redis.xtrim(ALICE.owner.execution(answer.execution_id).log, minid=str(last), approximate=False)
     state = await state_of(commands, answer.execution_id)
     assert (state.task, state.agent, state.status, state.cursor) == ("do it", "analyst", "running", str(last))
+
+
+async def test_the_request_is_kept_with_the_execution(redis: Redis, commands: Commands) -> None:
+    """State and request have the parameters as they were given, but for credentials; with the log gone as well."""
+    params = {"mode": "fast", "password": "hunter2", "deep": [1, {"a": None}]}
+    answer, _ = await execute(
+        commands, params=params, metadata={"team": "blue"}, conversation_id="c1", budget=BudgetRequest(tool_calls=3)
+    )
+    shown = params | {"password": "[redacted]"}
+    assert (await state_of(commands, answer.execution_id)).params == shown
+    await log(redis, answer.execution_id, STARTED, DONE)
+    await redis.delete(ALICE.owner.execution(answer.execution_id).log)
+    assert (await state_of(commands, answer.execution_id)).params == shown
+    request = await accepted(redis, ALICE.owner, answer.execution_id)
+    assert (request.state, request.user, request.org, request.by) == ("completed", "alice", "default", "alice")
+    assert (request.task, request.agent, request.params) == ("do it", "analyst", shown)
+    assert (request.metadata, request.conversation_id, request.budget) == ({"team": "blue"}, "c1", Budget(tool_calls=3))
+    assert request.created_at is not None
+    shared = request.shared
+    assert (shared.params, shared.metadata, shared.conversation_id, shared.by) == (shown, None, None, None)
+
+
+async def test_an_admin_who_starts_for_another_is_named(redis: Redis, commands: Commands) -> None:
+    """Who sent the request is kept beside the owner."""
+    answer, _ = await execute(commands, identity=Identity(ALICE.owner, frozenset(), actor=Owner("root", "ops")))
+    request = await accepted(redis, ALICE.owner, answer.execution_id)
+    assert (request.user, request.by) == ("alice", "root")
+
+
+async def test_what_was_published_has_no_request(redis: Redis, commands: Commands) -> None:
+    """Without a request there are no parameters; an unknown execution, or another's, is unknown."""
+    await log(redis, "ex_1", STARTED)
+    assert (await state_of(commands)).params is None
+    request = await accepted(redis, ALICE.owner, "ex_1")
+    assert (request.state, request.params, request.by, request.created_at) == ("running", None, None, None)
+    for owner, execution_id in ((ALICE.owner, "ex_2"), (BOB.owner, "ex_1")):
+        with pytest.raises(UnknownExecution):
+            await accepted(redis, owner, execution_id)
+
+
+def test_very_large_parameters_are_clipped_in_the_state_only() -> None:
+    """The largest members go first, until the rest fits."""
+    params = {"small": 1, "large": "x" * 900, "larger": ["y" * 2000]}
+    record = ExecutionRecord(state="queued", created_ms=1, params=msgspec.json.encode(params))
+    assert shown_params(record) == params_of(record) == params
+    assert shown_params(record, 1000) == params | {"larger": {"clipped": True}}
+    assert shown_params(record, 10) == {"small": 1, "large": {"clipped": True}, "larger": {"clipped": True}}
 
 
 async def test_the_stack_is_for_those_who_may_see_it(redis: Redis, commands: Commands) -> None:
@@ -378,7 +546,7 @@ async def test_a_running_execution_is_asked_to_cancel(redis: Redis, commands: Co
         await listening.subscribe(keys.control)
         for reason in ("enough", "again"):
             assert (await commands.cancel(ALICE, "ex_1", reason, "r")).state == "running"
-        heard = [await listening.get_message(timeout=2) for _ in range(3)]
+        heard = [await listening.get_message(timeout=10) for _ in range(3)]
     assert [each["data"] for each in heard if each] == [1, b"cancel", b"cancel"]
     assert await redis.hget(keys.record, "cancel") == b'{"reason":"enough","by":"alice"}'
     page = await commands.events(ALICE.owner, "ex_1", after=START, limit=10)

@@ -11,16 +11,18 @@ from redis.asyncio import Redis
 
 from broker.executions.listing import LIST_BYTES, LIST_PAGE, LIST_READ, Listing
 from broker.executions.types import ExecutionList
+from emitter.errors import NewerRecord
 from emitter.store import announcements
 from emitter.wire import ids, keys
 from emitter.wire.keys import Owner
+from emitter.wire.record import FORMAT
 
 ALICE = Owner("alice")
 
 
 @pytest.fixture
 def listing(redis: Redis) -> Listing:
-    return Listing(redis)
+    return Listing(redis, 3600)
 
 
 async def listed(redis: Redis, count: int, *, first_ms: int = 1000, **fields: Any) -> None:
@@ -122,6 +124,17 @@ async def test_an_odd_record_does_not_hide_the_others(redis: Redis, listing: Lis
             assert await all_pages(listing) == [["ex_0004", "ex_0003", "ex_0001", "ex_0000"]]
     assert [(each["event"], each["execution"]) for each in logs] == [("record_unreadable", "ex_0002")]
     assert await listing.summary(ALICE, "ex_0002") is None
+
+
+async def test_a_conversation_is_not_shown_without_a_newer_record(redis: Redis, listing: Listing) -> None:
+    """Of all executions it is left out; in its conversation, and alone, it is for an edge that knows its format."""
+    await listed(redis, 3, conversationId="c")
+    await redis.zadd(ALICE.conversation("c"), {"ex_0000": 1000, "ex_0001": 1001, "ex_0002": 1002})
+    await redis.hset(ALICE.execution("ex_0001").record, "format", FORMAT + 1)  # type: ignore[misc,arg-type]
+    assert await all_pages(listing) == [["ex_0002", "ex_0000"]]
+    for asked in (page(listing, conversation_id="c"), listing.summary(ALICE, "ex_0001")):
+        with pytest.raises(NewerRecord):
+            await asked
 
 
 @pytest.mark.parametrize("limit", [1, 2, 200])

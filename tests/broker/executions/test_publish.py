@@ -24,8 +24,8 @@ from broker.executions.publish import LOT_BYTES, MAX_EVENTS, Gate, edge_hooks, p
 from emitter.errors import ExecutionEnded, InvalidSetting, PayloadTooLarge, UnknownExecution
 from emitter.events import Custom, Event, Status
 from emitter.publishing.hooks import Hook, Origin, name_hooks
-from emitter.store.append import LogLimits
-from emitter.wire.keys import Owner
+from emitter.store.append import LogLimits, append
+from emitter.wire.keys import DUE, Owner
 from emitter.wire.prepared import DROPPED
 from emitter.wire.redact import Redactor
 
@@ -410,6 +410,19 @@ async def test_an_execution_begins_with_its_first_event_only(redis: Redis) -> No
     await put(redis, DONE)
     with pytest.raises(ExecutionEnded):
         await put(redis, STATUS)
+
+
+async def test_what_begins_is_checked_even_if_its_edge_dies_then(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else would notice that its process is gone too."""
+
+    async def dies(*args: Any, **options: Any) -> None:
+        await append(*args, **options)
+        raise ConnectionError
+
+    monkeypatch.setattr("broker.executions.publish.append", dies)
+    with pytest.raises(ConnectionError):
+        await put(redis, STARTED)
+    assert await redis.zrange(DUE, 0, -1) == [b"default:alice:ex_1"]
 
 
 # --- numbers, when hooks drop ----------------------------------------------------------------------------------------

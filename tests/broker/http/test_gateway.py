@@ -3,6 +3,7 @@ room for a stream is had before anything is started for it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -15,10 +16,13 @@ from structlog.testing import capture_logs
 
 from broker.base.settings import Settings
 from broker.edge.edge import Edge
+from broker.protocols.a2a.tasks import Tasks
+from emitter import tasks
 from emitter.events import ExecutionStarted, InputRequired
 from emitter.wire import ids, keys
+from emitter.wire.keys import Owner
 from emitter.wire.record import FORMAT
-from tests.edges import ALL_SCOPES, SECRET, SSE, Author, request, token_for
+from tests.edges import ALL_SCOPES, LONGEST_SECONDS, SECRET, SSE, Author, call, eventually, request, token_for
 
 Json = dict[str, Any]
 JSON = {"Content-Type": "application/json"}
@@ -101,6 +105,85 @@ async def test_starts_are_counted_and_logged(redis: Redis, redis_url: str, autho
     assert opened == ([] if protocol == "native" else [protocol] * 2)
 
 
+async def test_few_cancels_wait_at_once(
+    redis: Redis, redis_url: str, author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an agent to stop: each takes a connection to Redis, of which the edge has few for all users. One more is
+    answered as its task is."""
+    waiting, gate = list[str](), asyncio.Event()
+
+    async def until_ended(_: Tasks, owner: Owner, *__: Any) -> None:
+        waiting.append(owner.user)
+        await gate.wait()
+
+    monkeypatch.setattr(Tasks, "until_ended", until_ended)
+    monkeypatch.setattr("broker.protocols.a2a.handlers.CANCELS_PER_USER", 2)
+    monkeypatch.setattr("broker.protocols.a2a.handlers.CANCEL_SECONDS", 0.1)
+
+    async def cancel(name: str, user: str = author.user) -> int:
+        of = Author(redis, user, name)
+        await of.write(STARTED)
+        return await send(edge, of, a2a("CancelTask", {"id": name}))
+
+    async with serving(redis, redis_url) as edge:
+        held = [asyncio.create_task(cancel(name)) for name in ("ex_1", "ex_2")]
+        await eventually("two wait", lambda: len(waiting) == 2)
+        assert await cancel("ex_3") == 200
+        held.append(asyncio.create_task(cancel("ex_1", f"{author.user}-2")))
+        await eventually("another user waits", lambda: len(waiting) == 3)
+        gate.set()
+        assert await asyncio.gather(*held) == [200] * 3
+
+
+async def test_who_waits_for_messages_leaves_room_for_others(
+    redis: Redis, redis_url: str, author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four takes that may wait at an edge no more than three are one user's."""
+    monkeypatch.setattr("broker.http.responses.MAX_WAITING", 4)
+    monkeypatch.setattr("broker.http.responses.MAX_WAITING_OF_ONE", 3)
+    other = Author(redis, f"{author.user}-2")
+
+    async def take(of: Author, seconds: float = 0) -> int:
+        path = f"/api/agent/executions/{of.execution_id}/messages/take"
+        token = token_for(of.user, scopes={"events:publish"})
+        return (await call(edge.port, "POST", path, token, {"waitSeconds": seconds})).status
+
+    async def wait() -> None:
+        while await take(author, 50) == 503:  # one that does not wait took its place
+            await asyncio.sleep(0.02)
+
+    async with serving(redis, redis_url) as edge:
+        for each in (author, other):
+            await each.write(STARTED)
+        waiting = [asyncio.create_task(wait()) for _ in range(3)]
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while (status := await take(author)) == 200:
+                await asyncio.sleep(0.02)
+        assert (status, await take(other)) == (503, 200)
+        await tasks.end(waiting)
+
+
+async def test_few_refusals_are_held(
+    redis: Redis, redis_url: str, author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client to which any error is the end is held for a moment before it asks again; of those who are refused
+    together only some are, since each has a connection."""
+    monkeypatch.setattr("broker.protocols.ai_sdk.counted_routes.PAUSED_AT_ONCE", 1)
+    monkeypatch.setattr("broker.protocols.ai_sdk.counted_routes.PAUSE_SECONDS", (60.0, 60.0))
+
+    async def ask() -> bytes:
+        path = "/api/agent/chat/c/stream?startIndex=0"
+        async with request(edge.port, "GET", path, author.token) as response:
+            return await response.body()
+
+    async with serving(redis, redis_url, reads_per_minute=1) as edge:
+        assert b"finish" in await ask()
+        asked = [asyncio.create_task(ask()) for _ in range(2)]
+        done, held = await asyncio.wait(asked, timeout=LONGEST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [b": later\n\n"]
+        await tasks.end(held)
+
+
 @contextlib.asynccontextmanager
 async def full(redis: Redis, redis_url: str, author: Author, limit: str) -> AsyncIterator[Edge]:
     """An edge on which no more streams are to be had, in general or for this user; `ex_1` asks something there."""
@@ -171,14 +254,14 @@ async def test_answers_and_cancels_are_logged(redis: Redis, redis_url: str, auth
             assert await send(edge, author, answer_of("ag_ui", f"ex_1:{place}:j")) == 200
             assert await send(edge, author, answer_of("a2a", "")) == 200
             for asked in (
+                a2a("CancelTask", {"id": "ex_1"}),  # which refuses a second one
                 ("/api/agent/executions/ex_1/cancel", {}, {}),
-                a2a("CancelTask", {"id": "ex_1"}),
             ):
                 assert await send(edge, author, asked) in (200, 202)
     told = [(line["event"], line["protocol"], line["user"]) for line in lines if line["event"] in STEERED]
     assert told == [
         *(("input_answered", protocol, author.user) for protocol in ("native", "ag_ui", "a2a")),
-        *(("cancel_requested", protocol, author.user) for protocol in ("native", "a2a")),
+        *(("cancel_requested", protocol, author.user) for protocol in ("a2a", "native")),
     ]
 
 

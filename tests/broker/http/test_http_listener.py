@@ -24,7 +24,7 @@ from broker.http import listener, open_connections, shares
 from broker.http.listener import Counts, Listener, listen
 from broker.http.shares import Shares
 from emitter.errors import InvalidSetting
-from tests.edges import SECRET, SSE, Author, Busy, EdgeProcess, request
+from tests.edges import SECRET, SSE, Author, Busy, EdgeProcess, request, under_load
 
 # --- by hand ---------------------------------------------------------------------------------------------------------
 
@@ -189,21 +189,33 @@ async def test_without_descriptors_there_is_a_line_a_second_and_then_it_goes_on(
             sock.close()
 
 
+class Answering(Client):
+    def data_received(self, data: bytes) -> None:
+        assert self.transport is not None
+        self._stand.listener.connections.mark_busy(self)
+        self.transport.write(b"heard")
+
+
 async def test_what_waits_when_the_listener_closes_is_let_in() -> None:
-    """A connection that the kernel made just before is not reset: its request may be on its way."""
+    """Connections that the kernel made just before are not reset: they have some time to ask."""
     stand = Stand(1000)
-    with contextlib.ExitStack() as stack:
-        async with stand.listener.listening(lambda: Client(stand), 1.0):
-            for _ in range(40):
-                stack.enter_context(socket.create_connection(("127.0.0.1", stand.listener.port)))
-        assert len(stand.clients) == 40
-        for client in stand.clients:
-            assert client.transport is not None
-            client.transport.abort()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", stand.listener.port))
-        await stand.until(lambda: not stand.clients)
-        assert stand.listener.open == 0
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(stand.listener.listening(lambda: Answering(stand), 2.0))
+        with contextlib.ExitStack() as kept:
+            address = ("127.0.0.1", stand.listener.port)
+            clients = [kept.enter_context(socket.create_connection(address, timeout=5)) for _ in range(40)]
+            closing = asyncio.create_task(stack.aclose())
+            while len(stand.clients) < 40:
+                await asyncio.sleep(0.01)
+            assert not closing.done()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+            for client in clients[:20]:
+                client.sendall(GET % b"")
+            await closing
+            assert [client.recv(100) for client in clients] == [b"heard"] * 20 + [b""] * 20
+    await stand.until(lambda: not stand.clients)
+    assert stand.listener.open == 0
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------
@@ -390,7 +402,7 @@ async def test_what_somebody_works_on_stops_at_once(redis: Redis, redis_url: str
         began = time.monotonic()
         started.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(started.wait) == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < under_load(3)
     finally:
         started.close()
 

@@ -8,8 +8,9 @@ import random
 import pytest
 
 from broker.base.reasons import CloseReason
-from broker.live.sse import HEARTBEAT, HEARTBEAT_EVENT, LAST_CHUNK, chunk, control_frame, cursor_frame, end_frames
+from broker.live.sse import HEARTBEAT, HEARTBEAT_EVENT, LAST_CHUNK, chunk, control_frame, cursor_frame
 from broker.live.view import MAX_PATTERNS, StreamView, TypeFilter
+from broker.streams.reconnect import end_frames
 from emitter.events import MessageDelta, Status
 from emitter.store.append import prepare
 from emitter.wire.entries import Entry

@@ -25,7 +25,7 @@ from broker.live.viewer import MAX_UNREAD_BYTES, SECOND_PROBE_SECONDS, Viewer, t
 from emitter.wire.ids import START
 from tests.broker.live.viewers import ALICE, entries, entry, topic_with, viewer_of
 from tests.broker.sse_reader import RawStream, connected, open_stream, request_of
-from tests.edges import SECRET, token_for
+from tests.edges import SECRET, token_for, under_load
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -443,7 +443,7 @@ def test_a_gone_viewer_wakes_who_waits_for_its_drain() -> None:
         await quiet()
         assert not waiting.done()
         viewer.connection_lost(None)
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, under_load(1))
 
     asyncio.run(test())
 

@@ -18,6 +18,7 @@ from broker.live.viewer import Viewer, ViewerState
 from emitter.wire.ids import START, EventId
 from tests.broker.live.viewers import Transport, entries, entry, ids, topic_with, viewer_of, written
 from tests.broker.sse_reader import parse
+from tests.edges import under_load
 
 
 def live_at(topic: Topic[Viewer], view: StreamView | None = None, *, room: int = 1 << 30) -> Viewer:
@@ -235,7 +236,7 @@ async def test_a_close_ends_the_wait_for_room() -> None:
     assert viewer.paused
     assert not waiting.done()
     viewer.close()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(under_load(1)):
         await waiting
     assert viewer.paused, "the transport is as full as before"
 
@@ -243,11 +244,11 @@ async def test_a_close_ends_the_wait_for_room() -> None:
 async def test_nobody_waits_for_a_transport_with_room() -> None:
     """The wait returns at once, and leaves nothing behind."""
     viewer = viewer_of(topic_with(), cursor=START)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(under_load(1)):
         await viewer.wait_writable()
     viewer.pause_writing()
     viewer.resume_writing()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(under_load(1)):
         await viewer.wait_writable()
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from broker.base.metrics import Metrics
 from broker.live.view import StreamView
 from broker.log import history as history_module
-from broker.log.history import KEPT_PAGES, LONG_PAGE_EVENTS, PAGE_BYTES, PAGE_EVENTS, History, Page, Reset
+from broker.log.history import KEPT_PAGES, LONG_PAGE_EVENTS, PAGE_BYTES, PAGE_EVENTS, Head, History, Page, Reset
 from emitter.events import ExecutionComplete, MessageDelta, Status
 from emitter.store.append import append, prepare
 from emitter.wire.entries import Entry
@@ -233,6 +233,21 @@ async def test_nothing_written_yet_is_the_end(redis: Redis, history: History) ->
     assert (page.cursor, page.end, page.reset) == (START, True, Reset("diverged"))
     page = await history.read(ALICE.feed, id_of(4))
     assert (page.cursor, page.end, page.reset) == (START, True, Reset("diverged"))
+
+
+async def test_a_log_that_begins_while_it_is_looked_for_is_read(
+    redis: Redis, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first event comes after the log was read and before the record is: nothing is missing."""
+    head = history.head
+
+    async def later(record: str) -> Head | None:
+        await write(redis, 1, 2)
+        return await head(record)
+
+    monkeypatch.setattr(history, "head", later)
+    page = await history.read(LOG, START, record=RECORD)
+    assert (seqs(page), page.end, page.reset) == ([1, 2], True, None)
 
 
 @pytest.mark.parametrize(("state", "closed"), [("completed", True), ("failed", True), ("running", False)])

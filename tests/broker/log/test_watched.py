@@ -29,7 +29,7 @@ from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
 from tests.broker.live.viewers import Alone, Transport, entry, ids, viewer_of, written
 from tests.broker.sse_reader import parse
-from tests.edges import eventually
+from tests.edges import eventually, under_load
 
 ALICE = Owner("alice")
 KEYS = ALICE.execution("ex_1")
@@ -618,7 +618,7 @@ async def test_closing_ends_a_catch_up_that_waits(place: Place) -> None:
     waiting = asyncio.create_task(place.watch.wait_caught_up(watched))
     await asyncio.sleep(0.02)
     await place.watch.close()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(under_load(1)):
         await waiting
     assert watched.catching_up is None
 

@@ -21,6 +21,7 @@ from emitter.errors import RedisUnavailable
 from emitter.store.connection import connect
 from emitter.wire.ids import now_ms
 from emitter.wire.keys import EDGES, Owner
+from tests.edges import under_load
 
 ALICE, BOB = Owner("alice"), Owner("bob")
 
@@ -260,10 +261,10 @@ async def test_a_rate_is_exact_over_edges(redis: Redis, second: Redis) -> None:
     """Two edges share a user's rate: together they let exactly a burst through."""
     limits: dict[str, Any] = {"connects_per_minute": 60, "max_connections_per_user": 1000}
     async with Admission(redis, "e1", **limits) as one, Admission(second, "e2", **limits) as two:
+        started = time.monotonic()
         results = await asyncio.gather(*(outcomes(edge, ALICE, 100) for edge in (one, two)))
         total = results[0] + results[1]
-        elapsed = 2  # seconds this may have taken at most; a second allows one more
-        assert 60 <= total["admitted"] <= 60 + elapsed
+        assert 60 <= total["admitted"] <= 61 + (time.monotonic() - started), "a second allows one more"
         assert total["admitted"] == sum((await counts(redis)).values())
 
 
@@ -424,7 +425,7 @@ async def test_closing_is_bounded_when_redis_is_away() -> None:
             async with Admission(redis, "e1", max_connections_per_user=5) as admission:
                 await admission.admit(ALICE)
                 server.stop()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < under_load(5)
         await redis.aclose()
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "admission"]
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from broker.base.metrics import Metrics
+from broker.base.targets import Target
 from broker.log.history import History
 from broker.webhooks import delivery, lanes
 from broker.webhooks.delivery import Deliveries
@@ -24,6 +25,7 @@ from emitter.store.append import append, prepare
 from emitter.wire.keys import WEBHOOKS, WEBHOOKS_HELD, Owner
 from emitter.wire.redact import Redactor
 from emitter.wire.webhooks import Delivery, Name, Webhook, start_fields
+from tests.edges import LONGEST_SECONDS, eventually, under_load
 from tests.receivers import SECRET, receiver
 
 ALICE = Owner("alice")
@@ -47,12 +49,12 @@ async def delivering(redis: Redis, edge: str = "e1", **more: Any) -> AsyncIterat
 
 
 async def begin(redis: Redis, execution_id: str, url: str, *said: events.Event, owner: Owner = ALICE) -> Name:
-    """An execution with a webhook, whose next check is now."""
+    """An execution with a webhook, whose next check is now: what is checked before it begins is forgotten."""
     name = Name(owner, execution_id, "request")
-    await webhooks.schedule(redis, [name], 0)
     fields = start_fields(owner, execution_id, {"request": Webhook(url=url, events=TYPES)}, has_one_for_all=False)
     prepared = [prepare(event, execution_id, redact=REDACT) for event in (STARTED, *said)]
     await append(redis, owner, execution_id, prepared, fields=fields)
+    await webhooks.schedule(redis, [name], 0)
     return name
 
 
@@ -81,6 +83,27 @@ async def until_empty(redis: Redis) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_who_waits_for_a_turn_of_their_own_takes_none_of_a_receiver(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deliveries of a user whose others hang everywhere keep none of those places that all users share."""
+    monkeypatch.setattr(lanes, "PATIENCE_SECONDS", LONGEST_SECONDS)
+    async with delivering(redis) as (deliveries, _):
+        target = Target("a.example", 443, is_named=False)
+        mine = deliveries._lanes_of(ALICE, target)
+        user = deliveries._lanes.of("user", "default:alice")
+        at_receiver = deliveries._lanes.of("receiver", target.origin)
+        for _ in range(lanes.PLACES["user"]):
+            assert await user.enter(0.0) == 0.0
+        waiting = [asyncio.create_task(delivery._enter(mine)) for _ in range(lanes.PLACES["user at receiver"])]
+        await eventually("they wait", lambda: user._waiting == len(waiting))
+        assert at_receiver.is_idle
+        for _ in waiting:
+            user.leave()
+        assert await asyncio.gather(*waiting) == [0.0] * len(waiting)
+        assert not at_receiver.is_idle
+
+
 async def test_what_no_message_told_is_found(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edge that hears nothing looks by itself."""
     monkeypatch.setattr(webhooks, "CHECK_MS", 200)
@@ -96,13 +119,14 @@ async def test_what_no_message_told_is_found(redis: Redis, monkeypatch: pytest.M
 async def test_a_message_comes_while_it_is_held(redis: Redis) -> None:
     """Between the last read and the release: it is read again at once."""
     async with receiver() as here, delivering(redis) as (deliveries, _):
+        here.answers.clear()
         name = await begin(redis, "ex_1", here.url, *thoughts(1))
         wake = f"default:alice:{name.execution_id} request".encode()
-        here.delay = 0.2
         await here.until_count(1)
         await say(redis, "ex_1", ENDED)
         deliveries.on_message(wake)
-        await here.until_count(2, 5)
+        here.answers.set()
+        await here.until_count(2)
 
 
 async def test_a_log_that_is_gone(redis: Redis) -> None:
@@ -162,13 +186,17 @@ async def test_an_event_that_cannot_be_shown(redis: Redis) -> None:
 
 async def test_who_has_lost_it_stops(redis: Redis) -> None:
     """An edge whose lease another has got, because it was stopped for a while, posts nothing more."""
-    async with receiver() as here, delivering(redis, lease_ms=400):
-        here.delay = 1.0
+    async with receiver() as here, delivering(redis, lease_ms=400) as (deliveries, _):
+        here.answers.clear()
         name = await begin(redis, "ex_1", here.url, *thoughts(5), ENDED)
         await here.until_count(1)
         await redis.hset(WEBHOOKS_HELD, name.member, "another")  # type: ignore[misc]
         await redis.zadd(WEBHOOKS, {name.member: 2 * time.time() * 1000})
-        await asyncio.sleep(1.5)
+        async with asyncio.timeout(under_load(5)):
+            while deliveries._held:  # its next renewal finds out
+                await asyncio.sleep(0.02)
+        here.answers.set()
+        await asyncio.sleep(0.5)
         assert len(here.got) == 1
         assert await redis.hget(WEBHOOKS_HELD, name.member) == b"another"  # type: ignore[misc]
 
@@ -176,12 +204,14 @@ async def test_who_has_lost_it_stops(redis: Redis) -> None:
 async def test_it_is_replaced_while_its_receiver_answers(redis: Redis) -> None:
     """What the old receiver says (it wants no more) is not said of the new one, which gets all from then on."""
     async with receiver() as old, receiver() as new, delivering(redis):
-        old.delay, old.answer = 0.5, lambda _: web.Response(status=410)
+        old.answers.clear()
+        old.answer = lambda _: web.Response(status=410)
         name = await begin(redis, "ex_1", old.url, *thoughts(1))
         await old.until_count(1)
         await webhooks.add(redis, name, Webhook(url=new.url, events=TYPES))
         await say(redis, "ex_1", ENDED)
-        await new.until_count(1, 5)
+        old.answers.set()
+        await new.until_count(1)
         await until_empty(redis)
         found = await progress(redis, name)
         assert (len(old.got), new.got[0].type, found.state, found.delivered) == (1, "execution:complete", "done", 1)
@@ -190,11 +220,12 @@ async def test_it_is_replaced_while_its_receiver_answers(redis: Redis) -> None:
 async def test_it_is_removed_while_its_receiver_answers(redis: Redis) -> None:
     """It leaves nothing in the record, and no receiver gets more."""
     async with receiver() as here, delivering(redis):
-        here.delay = 0.3
+        here.answers.clear()
         name = await begin(redis, "ex_1", here.url, *thoughts(3))
         await here.until_count(1)
         await webhooks.remove(redis, name)
-        await asyncio.sleep(0.8)
+        here.answers.set()
+        await asyncio.sleep(0.5)
         record = await redis.hgetall(ALICE.execution("ex_1").record)  # type: ignore[misc]
         assert (len(here.got), [field for field in record if b"request" in field]) == (1, [])
 
@@ -209,30 +240,30 @@ async def test_an_edge_that_stops_gives_back_at_once(redis: Redis) -> None:
         begun = time.monotonic()
         async with delivering(redis, "e2"):
             await here.until_count(4)
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < under_load(4)
         first, again, *_ = here.got
         assert (first.id, first.raw) == (again.id, again.raw)
 
 
 async def test_a_long_backlog_in_order(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 300 executions whose receiver was away each comes in the order of its log, none is missed, and while it is
+    """Of 100 executions whose receiver was away each comes in the order of its log, none is missed, and while it is
     away few connections are tried."""
     monkeypatch.setattr(delivery, "FIRST_RETRY", 0.3)
     monkeypatch.setattr(lanes, "LONGEST_PAUSE", 2.0)
     async with receiver() as here:
         await here.stop()
-        names = [await begin(redis, f"ex_{number}", here.url, *thoughts(5), ENDED) for number in range(300)]
+        names = [await begin(redis, f"ex_{number}", here.url, *thoughts(5), ENDED) for number in range(100)]
         async with delivering(redis) as (_, metrics):
             async with asyncio.timeout(30):
                 while count_of(metrics, "retried") < 5:
                     await asyncio.sleep(0.05)
             await asyncio.sleep(3)
             assert count_of(metrics, "retried") < 60, "few try it for all"
-            assert await redis.zcard(WEBHOOKS) == 300
+            assert await redis.zcard(WEBHOOKS) == 100
             await here.start()
-            await here.until_count(300 * 6, 50)
+            await here.until_count(100 * 6, 50)
             await until_empty(redis)
-            assert count_of(metrics, "delivered") == 1800
+            assert count_of(metrics, "delivered") == 600
         for name in names:
             said = [got.body["data"]["data"].get("thought") for got in here.got if got.execution == name.execution_id]
             assert said == ["0", "1", "2", "3", "4", None]
@@ -268,7 +299,7 @@ async def test_a_user_s_flood_slows_no_other_user(redis: Redis) -> None:
             await here.until("bob's", lambda got: any(each.execution == "ex_of_bob" for each in got), 30)
             seconds = time.monotonic() - begun
             print(f"{seconds * 1000:.0f} ms beside a flood of which {len(here.got)} came")
-            assert seconds < 3
+            assert seconds < under_load(3)
             assert len(here.got) < 300
 
 
@@ -294,14 +325,14 @@ async def test_what_hangs_for_one_user_is_closed_for_no_other(redis: Redis, monk
 async def test_many_are_woken_together(redis: Redis) -> None:
     """An edge has so many at a time, and forgets none of the others."""
     async with receiver() as here, delivering(redis) as (deliveries, _):
-        names = [Name(Owner(f"u{number % 10}"), f"ex_{number}", "request") for number in range(800)]
+        names = [Name(Owner(f"u{number % 10}"), f"ex_{number}", "request") for number in range(500)]
         await webhooks.schedule(redis, names, 600_000)
         for name in names:
             await begin(redis, name.execution_id, here.url, ENDED, owner=name.owner)
         for name in names:
             deliveries.on_message(f"default:{name.owner.user}:{name.execution_id} request".encode())
         most = 0
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(under_load(30)):
             while len(here.got) < len(names):
                 most = max(most, len(deliveries._held))
                 await asyncio.sleep(0)

@@ -27,6 +27,7 @@ from emitter.publishing.outbox import PublisherOptions
 from emitter.publishing.publisher import Publisher
 from emitter.store.append import LogLimits
 from emitter.wire.keys import Owner
+from tests.edges import under_load
 from tests.emitter.lossy import Proxy, lossy
 from tests.emitter.people import answer, asked
 
@@ -236,7 +237,7 @@ async def test_a_full_queue_makes_emitting_wait_and_then_raise(redis: Redis, roa
             began = time.monotonic()
             with pytest.raises(QueueFull, match=r"0\.2 s"):
                 await emitter.status("too much", "")
-            assert 0.15 < time.monotonic() - began < 2
+            assert 0.15 < time.monotonic() - began < 8
         await emitter.flush()
         await emitter.status("5", "")
     assert [event["data"]["status"] for event in await stored(redis)] == list("012345")
@@ -289,7 +290,7 @@ async def test_dropping_chunks_drops_only_chunks_and_says_so(redis: Redis, road:
             for number in range(9):
                 await emitter.status(str(number), "")
                 await emitter.message_delta("lost", f"m{number}")
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
             for _ in range(5):  # the queue is full of what must stay
                 await emitter.thinking_delta("lost", "m")
     log = await stored(redis)
@@ -344,7 +345,7 @@ async def test_flush_is_bounded_and_changes_nothing(redis: Redis, road: tuple[Pr
             began = time.monotonic()
             with pytest.raises(RedisUnavailable, match="1 events"):
                 await emitter.flush(timeout=0.1)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
         await emitter.flush()
     assert await types(redis) == ["status"]
 
@@ -405,7 +406,7 @@ async def test_closing_in_vain_tells_the_loss(road: tuple[Proxy, str]) -> None:
         with pytest.raises(EventsLost) as caught:
             await emitter.close(timeout=0.1)
         assert caught.value.count == 7
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         await emitter.close()
 
 
@@ -428,7 +429,7 @@ async def test_after_closing_every_call_says_so(redis: Redis, redis_url: str) ->
     emitter = AgentEmitter("alice", "ex_1", redis_url=redis_url)
     async with emitter:
         await emitter.status("1", "")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(under_load(2)):
         for call in (
             lambda: emitter.status("2", ""),
             lambda: emitter.text("x"),
@@ -454,7 +455,7 @@ async def test_closing_wakes_those_who_wait(road: tuple[Proxy, str]) -> None:
         await asyncio.sleep(0.02)
         with pytest.raises(EventsLost):
             await emitter.close(timeout=0.05)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(under_load(2)):
             results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [EmitterClosed, EmitterClosed]
 
@@ -473,7 +474,7 @@ async def test_closing_wakes_those_who_wait(road: tuple[Proxy, str]) -> None:
 async def test_without_async_with_it_says_so(redis_url: str, call: Any) -> None:
     """An emitter that was never opened raises at the first call instead of hanging."""
     emitter = AgentEmitter("alice", "ex_1", redis_url=redis_url)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(under_load(2)):
         with pytest.raises(EmitterClosed, match="async with"):
             await call(emitter)
     await emitter.close()

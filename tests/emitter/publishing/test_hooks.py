@@ -458,8 +458,8 @@ async def run_agent(redis_url: str, *hooks: Hook) -> str:
     agents = Agents()
     agents.agent("agent")(agent)
     job = Job(
-        owner=Owner("alice"), execution_id="ex_1", agent="agent", attempt=1, from_seq=0, lease_ms=0, task="t",
-        params={}, metadata={}, request_id=None, conversation_id=None, cancel=None,
+        owner=Owner("alice"), execution_id="ex_1", agent="agent", worker="w1", attempt=1, from_seq=0, lease_ms=0,
+        task="t", params={}, metadata={}, request_id=None, conversation_id=None, cancel=None,
     )  # fmt: skip
     async with Publisher(redis_url=redis_url, hooks=hooks) as publisher:
 

@@ -32,6 +32,7 @@ from emitter.store.connection import Channels, connect
 from emitter.wire.ids import now_ms
 from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
+from tests.edges import under_load
 from tests.emitter.lossy import Proxy, lossy
 from tests.emitter.people import answer, asked
 
@@ -236,7 +237,7 @@ async def test_a_question_expires_while_another_is_open(redis: Redis, emitter: A
     task = asyncio.create_task(emitter.ask("Go?", input_id="open"))
     await asked(redis)
     with pytest.raises(InputExpired):
-        await emitter.ask("Quick?", expires_in=0.05)
+        await emitter.ask("Quick?", expires_in=0.5)
     assert await asked(redis) == ["open"]
     await answer(redis, "open", True)
     assert await asyncio.wait_for(task, 5) is True
@@ -268,9 +269,9 @@ async def test_two_who_wait_for_one_question_expire_together(redis: Redis, emitt
     longer = asyncio.create_task(emitter.ask("Go?", input_id="q", expires_in=60))
     await asked(redis)
     with pytest.raises(InputExpired):
-        await emitter.ask("Go?", input_id="q", expires_in=0.05)
+        await emitter.ask("Go?", input_id="q", expires_in=1.0)
     with pytest.raises(InputExpired):
-        await asyncio.wait_for(longer, 5)
+        await asyncio.wait_for(longer, 40)
     assert (await types(redis)).count("input:received") == 1
 
 
@@ -332,7 +333,7 @@ async def test_a_retry_that_asks_otherwise_never_gets_anothers_answer(redis: Red
     await ask_and_leave(redis, redis_url, "Delete the copy?", answers=[True])
     async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=2) as second:
         with pytest.raises(InputExpired):
-            await second.ask("Delete the original?", expires_in=0.2)
+            await second.ask("Delete the original?", expires_in=0.8)
     assert (await types(redis)).count("input:required") == 2
 
 
@@ -342,7 +343,7 @@ async def test_a_question_asked_twice_has_two_answers(redis: Redis, redis_url: s
     async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=2) as second:
         assert [await second.ask("Next?"), await second.ask("Next?")] == ["a", "b"]
         with pytest.raises(InputExpired):
-            await second.ask("Next?", expires_in=0.1)
+            await second.ask("Next?", expires_in=0.5)
 
 
 async def test_a_retry_asks_an_open_question_again(redis: Redis, redis_url: str) -> None:
@@ -364,7 +365,7 @@ async def test_a_retry_finds_the_question_expired(redis: Redis, redis_url: str) 
     """At once, however long it would wait: both attempts take the same course."""
     async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=1) as first:
         with pytest.raises(InputExpired):
-            await first.ask("Go?", expires_in=0.1)
+            await first.ask("Go?", expires_in=0.5)
     async with AgentEmitter("alice", "ex_1", redis_url=redis_url, attempt=2) as second:
         with pytest.raises(InputExpired):
             await asyncio.wait_for(second.ask("Go?"), 5)
@@ -468,7 +469,7 @@ async def test_redis_away_while_somebody_is_asked(redis: Redis, road: tuple[Prox
             await answer(redis, question, True)
             await asyncio.sleep(0.1)
             assert not task.done()
-        assert await asyncio.wait_for(task, 5) is True
+        assert await asyncio.wait_for(task, 15) is True
 
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
@@ -483,7 +484,7 @@ async def test_connections_killed_while_somebody_is_asked(own_redis: EmbeddedRed
                 await asyncio.sleep(0.005)
         assert await client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes") > 0
         await answer(client, question, True)
-        assert await asyncio.wait_for(task, 8) is True
+        assert await asyncio.wait_for(task, 20) is True
 
 
 async def test_many_questions_share_one_connection(redis: Redis, redis_url: str) -> None:
@@ -498,7 +499,7 @@ async def test_many_questions_share_one_connection(redis: Redis, redis_url: str)
         }
         for each in emitters:
             await asked(redis, 10, execution_id=each.execution_id)
-        async with asyncio.timeout(5):  # the questions are in the log before the waiting for answers begins
+        async with asyncio.timeout(under_load(5)):  # the questions are in the log before the waiting for answers begins
             while not (connections := await subscribers(redis) - before):
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.1)

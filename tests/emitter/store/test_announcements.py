@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from emitter.store import announcements
 from emitter.store.announcements import AgentInfo, WorkerInfo
-from emitter.wire.keys import WORKER_INFO, WORKERS
+from emitter.wire.keys import AGENTS_KNOWN, AGENTS_STEERABLE, WORKER_INFO, WORKERS
 
 
 def worker_info(worker: str, *agents: str) -> WorkerInfo:
@@ -46,6 +46,15 @@ async def test_a_silent_worker_is_not_live_and_is_swept(redis: Redis) -> None:
     await announcements.announce(redis, worker_info("w2", "writer"))
     assert await redis.hkeys(WORKER_INFO) == [b"w2"]
     assert await redis.zrange(WORKERS, 0, -1) == [b"w2"]
+
+
+async def test_agents_that_nobody_has_had_for_a_day_are_forgotten(redis: Redis) -> None:
+    """Their names do not stay in Redis."""
+    for names in (AGENTS_KNOWN, AGENTS_STEERABLE):
+        await redis.zadd(names, {"gone": 1})
+    await announcements.announce(redis, worker_info("w1", "writer"))
+    assert await redis.zrange(AGENTS_KNOWN, 0, -1) == [b"writer"]
+    assert await redis.zrange(AGENTS_STEERABLE, 0, -1) == []
 
 
 async def test_an_unreadable_announcement_hides_no_other(redis: Redis) -> None:

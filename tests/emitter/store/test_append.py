@@ -109,6 +109,17 @@ async def test_after_the_terminal_event_the_log_is_closed(redis: Redis, terminal
     assert (await record(redis))[b"end"] == prepared.json
 
 
+async def test_an_attempt_whose_claim_was_lost_is_fenced(redis: Redis) -> None:
+    """A failover took the record back to before the claim: it waits for another worker, which gets the same number if
+    it is not the first."""
+    await append(redis, OWNER, "ex_1", [delta()])
+    await redis.hset(KEYS.record, mapping={"state": "queued", "attempt": "2", "taken": "1", "owner": ""})
+    with pytest.raises(errors.Superseded):
+        await append(redis, OWNER, "ex_1", [thought()], attempt=2, mode="claimed", producer="p", first_seq=1)
+    await redis.hset(KEYS.record, mapping={"taken": "2", "owner": "w1"})
+    assert (await append(redis, OWNER, "ex_1", [thought()], attempt=2, mode="claimed")).added == 1
+
+
 async def test_an_older_attempt_is_fenced(redis: Redis) -> None:
     """What a superseded attempt appends is refused; unfenced producers and the current attempt are not."""
     await append(redis, OWNER, "ex_1", [delta()], producer="a", first_seq=1)

@@ -72,6 +72,29 @@ async def test_cluster_address() -> None:
     await client.aclose()
 
 
+async def test_several_nodes_of_a_cluster() -> None:
+    """All are known by the name, the password and the authority that stand before the first and after the last."""
+    client: Any = connect("rediss+cluster://bob:p%40ss@n1:7000,[::1]:7001,n3:7002?ssl_ca_certs=/ca.crt")
+    nodes = client.nodes_manager.startup_nodes.values()
+    assert [(node.host, node.port) for node in nodes] == [("n1", 7000), ("::1", 7001), ("n3", 7002)]
+    for node in nodes:
+        options = node.connection_kwargs
+        assert (options["username"], options["password"], options["ssl_ca_certs"]) == ("bob", "p@ss", "/ca.crt")
+        assert issubclass(node.connection_class, SSLConnection)
+    await client.aclose()
+
+
+async def test_a_cluster_is_found_by_any_of_several_nodes() -> None:
+    """A process that starts while the first of them is down reaches the others."""
+    with cluster() as made, reserved_ports(1) as (nobody,):
+        client: Any = connect(f"redis+cluster://127.0.0.1:{nobody},127.0.0.1:{made.primaries[1].port}")
+        try:
+            assert await client.set("a", b"1")
+            assert await client.get("a") == b"1"
+        finally:
+            await client.aclose()
+
+
 def test_tls_behind_sentinel() -> None:
     """The Sentinels and the primary are both spoken to with TLS, by the same authority."""
     pool: Any = connect("rediss+sentinel://bob:pw@s1:26379/main/4?ssl_ca_certs=/ca.crt").connection_pool
@@ -103,6 +126,7 @@ async def test_tls_to_a_cluster() -> None:
         "redis://h?db=x",
         "unix+cluster://h:1",
         "redis+cluster://h:1/2",
+        "redis+cluster://h:1,h",
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
@@ -407,14 +431,45 @@ async def test_a_quiet_connection_that_is_well_is_kept(tcp_redis: Node, monkeypa
     await client.aclose()
 
 
+async def ping(connection: Any) -> None:
+    await connection.send_command("PING")
+    await connection.read_response()
+
+
 async def test_a_connection_that_another_task_closes_is_lost_like_any_other(redis: Redis) -> None:
-    """One that is disconnected between the look whether it is there and the write raises what a lost one does."""
+    """One that is disconnected between the look whether it is there and the write (before Python 3.12), or between the
+    write and the reply, raises what a lost one does."""
     connection: Any = redis.connection_pool.make_connection()
     await connection.connect()
     closing = asyncio.create_task(connection.disconnect(nowait=True))
     with pytest.raises(RedisConnectionError):
-        await connection.send_command("PING")
+        await ping(connection)
     await closing
+
+
+async def test_a_connection_that_is_being_closed_is_lost_like_any_other(redis: Redis) -> None:
+    """Whoever disconnects it waits for its end and knows it still; asyncio 3.13 may raise a TypeError there."""
+    connection: Any = redis.connection_pool.make_connection()
+    await connection.connect()
+    connection._writer.close()
+    with pytest.raises(RedisConnectionError):
+        await ping(connection)
+    await connection.disconnect()
+
+
+async def test_a_connection_that_another_task_closes_while_it_is_tried_is_made_again(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that sent nothing for a while is tried before use. If it is disconnected meanwhile, that is no error
+    of the command."""
+    monkeypatch.setattr(watched, "IDLE_SECONDS", 0.0)
+    connection: Any = redis.connection_pool.make_connection()
+    await connection.connect()
+    closing = asyncio.create_task(connection.disconnect(nowait=True))
+    await connection.send_command("ECHO", "a")
+    assert await connection.read_response() == b"a"
+    await closing
+    await connection.disconnect()
 
 
 async def test_connections_to_every_node_of_a_cluster_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:

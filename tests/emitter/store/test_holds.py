@@ -35,6 +35,7 @@ from emitter.events import (
 from emitter.store import holds, reaper
 from emitter.store.append import LogLimits, append, prepare
 from emitter.store.connection import connect
+from emitter.store.holds import Holds
 from emitter.store.lifecycle import Lifecycle
 from emitter.store.reaper import Reaper
 from emitter.wire.envelope import decode_envelope
@@ -83,6 +84,20 @@ async def until(redis: Redis, type_: type[Event], seconds: float = 25.0) -> Any:
         while not (found := [event for event in await events(redis) if isinstance(event, type_)]):
             await asyncio.sleep(0.05)
     return found[0]
+
+
+async def nothing_due(redis: Redis) -> None:
+    """Wait until no execution is to be checked."""
+    async with asyncio.timeout(15):
+        while await redis.zcard(DUE):
+            await asyncio.sleep(0.01)
+
+
+async def renewed(redis: Redis) -> None:
+    """Wait until the emitter of the execution has renewed its lease, and so would hear of a cancel."""
+    async with asyncio.timeout(15):
+        while not await redis.hexists(KEYS.record, "lease"):
+            await asyncio.sleep(0.01)
 
 
 async def over_http(redis: Redis, *said: Event, limits: LogLimits = SHORT) -> None:
@@ -190,27 +205,73 @@ def script(redis_url: str) -> Iterator[Any]:
 async def test_a_script_that_is_killed_is_noticed(redis: Redis, script: Any) -> None:
     """SIGKILL: after its lease the execution fails with `producer_lost`, and nothing is left to look at."""
     process = await asyncio.to_thread(script, 60)
-    await asyncio.sleep(1)
+    await renewed(redis)
     process.kill()
     async with reaping(redis):
         assert (await until(redis, ExecutionError)).code == "producer_lost"
-        assert await redis.zcard(DUE) == 0
+        await nothing_due(redis)
+
+
+async def test_what_begins_is_checked_before_it_is_renewed(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies right after its first event is noticed as well."""
+    monkeypatch.setattr(holds, "FIRST_SECONDS", 60.0)
+    async with Publisher(redis_url=redis_url, limits=LogLimits(unheld_lease_seconds=600)) as publisher:
+        emitter = AgentEmitter("alice", "ex_1", org="acme", publisher=publisher)
+        await emitter.execution_started("Work")
+        await emitter.flush()
+        async with asyncio.timeout(15):
+            while not await redis.zcard(DUE):
+                await asyncio.sleep(0.01)
+        assert not await redis.hexists(KEYS.record, "lease")
+        await emitter.close()
+
+
+async def test_what_is_left_at_once_is_checked(redis: Redis, redis_url: str) -> None:
+    """An emitter that is closed without an end, before its first renewal."""
+    async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
+        await emitter.execution_started("Work")
+    assert await redis.zrange(DUE, 0, -1) == [member(ALICE, "ex_1").encode()]
+
+
+class Away:
+    """A Redis that is away, and counts who asks."""
+
+    asked = 0
+
+    async def zadd(self, *_: Any, **__: Any) -> None:
+        self.asked += 1
+        raise ConnectionError
+
+
+async def test_webhooks_are_scheduled_patiently() -> None:
+    """Without a lease too, a process does not spin while Redis is away."""
+    redis, nothing = Away(), Lifecycle.__new__(Lifecycle)
+    each = Holds(redis, nothing, 0.0, has_webhook=True)  # type: ignore[arg-type]
+    each.add(ALICE, "ex_1")
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    await each.aclose()
+    assert redis.asked < 10
 
 
 async def test_a_script_that_lives_keeps_its_execution(redis: Redis, script: Any) -> None:
-    """Silence of several leases is no loss while the process is there."""
+    """Silence of over two leases is no loss while the process is there."""
     async with reaping(redis):
-        process = await asyncio.to_thread(script, 10)
+        process = await asyncio.to_thread(script, 7)
         assert await asyncio.to_thread(process.wait, 30) == 0
     assert isinstance((await events(redis))[-1], ExecutionComplete)
 
 
 async def test_over_http_every_publish_keeps_it(redis: Redis) -> None:
     """So does one without events; silence for a lease ends it."""
+    limits = LogLimits(unheld_lease_seconds=2)
     async with reaping(redis):
-        await over_http(redis, STARTED)
+        await over_http(redis, STARTED, limits=limits)
         for number in range(6):
-            await over_http(redis, *([Status(status="working", message="")] if number % 2 else []))
+            said = [Status(status="working", message="")] if number % 2 else []
+            await over_http(redis, *said, limits=limits)
             await asyncio.sleep(0.5)
         assert await state(redis) == "running"
         assert (await until(redis, ExecutionError)).code == "producer_lost"
@@ -237,19 +298,18 @@ async def test_without_a_lease_nothing_is_ended(redis: Redis) -> None:
     await over_http(redis, STARTED, limits=LogLimits(unheld_lease_seconds=0))
     async with reaping(redis):
         await redis.zadd(DUE, {member(ALICE, "ex_1"): 1})
-        await asyncio.sleep(0.5)
+        await nothing_due(redis)
         assert await state(redis) == "running"
-        assert await redis.zcard(DUE) == 0
 
 
 async def test_a_question_that_nobody_waits_for_is_closed(redis: Redis, redis_url: str) -> None:
     """One whose wait was given up stays open until its time is over, and no longer."""
     async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
         await emitter.execution_started("Work")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await emitter.ask("Go?", expires_in=1, input_id="q")
-        assert await state(redis) == "waiting_input"
+        asking = asyncio.create_task(emitter.ask("Go?", expires_in=3, input_id="q"))
+        await until(redis, InputRequired)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
         async with reaping(redis):
             assert await until(redis, InputReceived) == InputReceived(input_id="q", by=EXPIRED)
         assert await state(redis) == "running"
@@ -378,7 +438,7 @@ async def test_a_cancel_reaches_the_emitter_which_says_the_last_word(redis: Redi
         assert not emitter.cancelled
         blocking = SyncAgentEmitter.over(emitter, asyncio.get_running_loop())
         waiting = asyncio.gather(emitter.until_cancelled(), asyncio.to_thread(blocking.until_cancelled))
-        await asyncio.sleep(0.5)  # its lease is there
+        await renewed(redis)
         assert await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice") == "running"
         await asyncio.wait_for(waiting, 10)
         assert emitter.cancelled
@@ -400,7 +460,7 @@ async def test_a_cancel_that_is_not_followed_ends_it(redis: Redis, redis_url: st
         emitter = await stack.enter_async_context(AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url))
         await emitter.execution_started("Work")
         await emitter.flush()
-        await asyncio.sleep(0.5)
+        await renewed(redis)
         await lifecycle.cancel(ALICE, "ex_1", reason="enough", by="alice")
         started = time.monotonic()
         assert await until(redis, ExecutionCancelled) == ExecutionCancelled(reason="enough", by="alice")
@@ -426,7 +486,7 @@ async def test_a_forgotten_emitter_renews_nothing(redis: Redis, redis_url: str) 
         assert emitter is not None
         await emitter.execution_started("Work")
         await emitter.flush()
-        await asyncio.sleep(0.5)  # its execution is looked after
+        await renewed(redis)
         emitter = None
         gc.collect()
         async with reaping(redis):
@@ -438,7 +498,7 @@ async def test_the_first_words_of_a_cancel_are_kept(redis: Redis, redis_url: str
     async with AgentEmitter("alice", "ex_1", org="acme", redis_url=redis_url) as emitter:
         await emitter.execution_started("Work")
         await emitter.flush()
-        await asyncio.sleep(0.5)
+        await renewed(redis)
         for reason in ("first", "second"):
             await lifecycle.cancel(ALICE, "ex_1", reason=reason, by="alice")
         await asyncio.wait_for(emitter.until_cancelled(), 10)
@@ -455,8 +515,8 @@ async def test_many_emitters_of_one_execution_renew_it_together(own_redis: Embed
             await emitter.status("x", "")
         await asyncio.gather(*(emitter.flush() for emitter in emitters))
         await client.config_resetstat()
-        await asyncio.sleep(5)
-        assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] <= 5
+        await asyncio.sleep(3)
+        assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] <= 4
 
 
 async def test_what_expires_long_after_is_not_planned(redis: Redis) -> None:

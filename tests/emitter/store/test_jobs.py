@@ -15,6 +15,7 @@ from emitter.store.jobs import Entry, Job, UnreadableJob
 from emitter.wire.keys import DUE, JOBS_GROUP, QUEUED, Owner, jobs_key
 from emitter.wire.record import Cancel
 from emitter.wire.redact import Redactor
+from tests.edges import under_load
 
 ALICE = Owner("alice", "acme")
 LEASE_MS = 60_000
@@ -67,7 +68,7 @@ async def test_one_read_waits_on_all_agents(redis: Redis) -> None:
 async def test_an_empty_read_ends_within_its_bound(redis: Redis) -> None:
     """With nothing to do, a read returns nothing after `block_ms`."""
     await jobs.ensure_group(redis, "writer")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(under_load(2)):
         assert await jobs.read(redis, ["writer"], "w1", count=1, block_ms=50) == []
 
 
@@ -120,9 +121,16 @@ async def test_an_attempt_that_was_opened_is_claimed_under_its_number(redis: Red
 
 
 async def test_what_starts_later_is_not_claimed(redis: Redis) -> None:
-    """An execution with a time to start cannot be claimed before it, whatever is in the queue."""
+    """An execution with a time to start cannot be claimed before it, whatever is in the queue. It is checked again
+    soon: the clock by which it was offered may be ahead by milliseconds."""
     await accept(redis, "ex_1", notBefore=str(await jobs.redis_ms(redis) + 60_000))
-    assert await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS, 3) == "stale"
+    entry = await read_one(redis)
+    claim = await jobs.claim(redis, entry, "w1", LEASE_MS, 3)
+    assert isinstance(claim, jobs.Apart)
+    await jobs.ack(redis, entry, None, check_ms=claim.check_ms)
+    due: Any = await redis.zscore(DUE, "acme:alice:ex_1")
+    assert due <= await jobs.redis_ms(redis) + jobs.APART_CHECK_MS
+    assert await redis.xlen(jobs_key("writer")) == 0
 
 
 @pytest.mark.parametrize("fields", [{"params": "{"}, {"metadata": "["}])
@@ -132,6 +140,27 @@ async def test_what_no_agent_can_be_given_is_unreadable(redis: Redis, fields: di
     with pytest.raises(UnreadableJob) as caught:
         await jobs.claim(redis, await read_one(redis), "w1", LEASE_MS, 3)
     assert caught.value.attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("lost", "failed", "max_attempts", "places"),
+    [(0, 0, 3, 0), (1, 0, 3, 1), (2, 0, 3, 8), (1, 0, 2, 8), (0, 0, 1, 0), (2, 0, 9, 8), (1, 1, 3, 8), (0, 2, 3, 0)],
+)
+async def test_a_suspect_takes_places(redis: Redis, lost: int, failed: int, max_attempts: int, places: int) -> None:
+    """One after its first loss, all after the next and in its last attempt. It waits while they are not free."""
+    await accept(redis, "ex_1", lost=str(lost), failed=str(failed), lostAfter="9000")
+    entry = await read_one(redis)
+    if places:
+        taken = jobs.SUSPECT_PLACES - places + 1
+        claim = await jobs.claim(redis, entry, "w1", LEASE_MS, max_attempts, taken_places=taken)
+        assert isinstance(claim, jobs.Apart)
+        assert jobs.APART_CHECK_MS - 1000 <= claim.check_ms - await jobs.redis_ms(redis) <= jobs.APART_CHECK_MS
+    taken = jobs.SUSPECT_PLACES - places
+    job = await jobs.claim(redis, entry, "w1", LEASE_MS, max_attempts, taken_places=taken)
+    assert isinstance(job, Job)
+    assert job.suspect_places == places
+    is_last = lost + failed + 1 == max_attempts
+    assert job.apart_seconds == (0 if not lost else jobs.ALONE_SECONDS if is_last else jobs.APART_SECONDS)
 
 
 async def test_an_execution_is_on_offer_once(redis: Redis) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from emitter import AgentEmitter, Publisher
 from emitter.errors import (
     AppendRefused,
     ExecutionEnded,
@@ -428,6 +430,36 @@ async def test_a_claimed_attempt_writes_only_while_the_record_says_so(redis: Red
     with pytest.raises(UnknownExecution):
         await append(redis, ALICE, "ex_1", event, attempt=job.attempt, mode="claimed")
     assert not await redis.exists(KEYS.record)
+
+
+async def test_an_attempt_that_another_worker_has_claimed_again_is_its_own(
+    redis: Redis, redis_url: str, lifecycle: Lifecycle
+) -> None:
+    """A failover lost the claim, and the next worker got the same number, before the first one knows: it can neither
+    write, start a child, end the attempt, nor hand it over."""
+    await lifecycle.accept(ALICE, "ex_1", START)
+    before: Any = await redis.dump(KEYS.record)
+    first = await claimed(redis, lifecycle)
+    await redis.restore(KEYS.record, 0, before, replace=True)
+    second: Any = await jobs.claim(redis, Entry("writer", b"1-1", ALICE, "ex_1"), "w2", 60_000, 3)
+    assert (second.attempt, second.worker) == (first.attempt, "w2")
+    async with Publisher(redis_url=redis_url) as publisher:
+        for job, is_first in ((first, True), (second, False)):
+            emitter = AgentEmitter("alice", "ex_1", org="acme", publisher=publisher, attempt=1, claimed=job.worker)
+            await emitter.thinking("…")
+            with pytest.raises(Superseded) if is_first else contextlib.nullcontext():
+                await emitter.flush()
+            await emitter.close()
+    above = await lifecycle.children.parentage(ALICE, "ex_1", on_parent_end="cancel", key="")
+    for job, is_first in ((first, True), (second, False)):
+        with pytest.raises(Superseded) if is_first else contextlib.nullcontext():
+            await lifecycle.start_child(
+                ALICE, "ex_2", Start(task="x", agent="echo", above=above), attempt=1, worker=job.worker
+            )
+    assert not await lifecycle.hand_over(first)
+    with pytest.raises(Superseded):
+        await lifecycle.end(first, ExecutionComplete(result=None, duration=1))
+    assert await lifecycle.hand_over(second)
 
 
 async def test_questions_outlive_the_attempt_that_asked(redis: Redis, lifecycle: Lifecycle) -> None:

@@ -70,7 +70,7 @@ async def test_who_returns_stops_the_clock(redis: Redis) -> None:
 
 async def test_the_word_of_a_dead_edge_ends(redis: Redis) -> None:
     """An edge that says no more holds nothing any more once its last word has ended."""
-    await holds(redis, "e1", 50, cancel_after_ms=1)
+    await holds(redis, "e1", 1000, cancel_after_ms=1)
     assert await abandoned(redis, 10) == []
     async with asyncio.timeout(5):
         while not await abandoned(redis, 10):

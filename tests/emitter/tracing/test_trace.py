@@ -402,9 +402,11 @@ async def test_every_attempt_is_a_child_of_the_request(redis: Redis, redis_url: 
         await asyncio.sleep(0 if context.attempt > 1 else 3600)
 
     await Lifecycle(redis, LogLimits(), Redactor()).accept(ALICE, "ex_1", Start(task="t", agent="agent", trace=SAMPLED))
-    for _ in range(2):
+    for grace_seconds in (0.2, 20.0):  # the second attempt ends in it
         running.clear()
-        settings = WorkerSettings(redis_url=redis_url, grace_seconds=0.2, cancel_grace_seconds=0.2, block_ms=100)
+        settings = WorkerSettings(
+            redis_url=redis_url, grace_seconds=grace_seconds, cancel_grace_seconds=0.2, block_ms=100
+        )
         worker = Worker(agents, settings, tracer=kept.tracer)
         task = asyncio.create_task(worker.run())
         async with asyncio.timeout(20):

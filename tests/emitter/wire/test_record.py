@@ -282,7 +282,7 @@ async def test_a_newer_record_hides_no_other(redis: Redis) -> None:
     await redis.zadd(DUE, {"acme:alice:ex_1": 1, "acme:alice:ex_2": 2})
     history = History(redis, Metrics("test"))
     with structlog.testing.capture_logs() as logs:
-        page = await Listing(redis).page(ALICE, state=None, limit=10, cursor=None)
+        page = await Listing(redis, 3600).page(ALICE, state=None, limit=10, cursor=None)
         other = ALICE.execution("ex_2")
         lasts = await history.lasts([(KEYS.log, KEYS.record), (other.log, other.record)])
         await redis.delete(jobs_key("writer"))

@@ -53,8 +53,8 @@ def attempt_of(
     agents = Agents()
     agents.agent("agent", **options)(function)
     job = Job(
-        owner=ALICE, execution_id="ex_1", agent="agent", attempt=1, from_seq=0, lease_ms=0, task="Write it", params={},
-        metadata={}, request_id=None, conversation_id=None, cancel=None,
+        owner=ALICE, execution_id="ex_1", agent="agent", worker="w1", attempt=1, from_seq=0, lease_ms=0,
+        task="Write it", params={}, metadata={}, request_id=None, conversation_id=None, cancel=None,
     )  # fmt: skip
 
     def open_emitter() -> AgentEmitter:
@@ -209,10 +209,10 @@ async def test_waiting_for_a_person_is_not_idle(redis: Redis, publisher: Publish
         while not context.cancelled:
             time.sleep(0.01)
 
-    attempt = attempt_of(publisher, agent if kind == "async" else blocking, idle_limit=0.4)
+    attempt = attempt_of(publisher, agent if kind == "async" else blocking, idle_limit=1.0)
     async with executing(attempt) as task:
         await until(redis, "input:required")
-        await asyncio.sleep(0.9)  # over two idle limits
+        await asyncio.sleep(2.2)  # over two idle limits
         assert await types_of(redis) == [STARTED, "input:required"]
         await answer(redis, "q1", value=True)
     assert task.result() == "timeout"
@@ -406,7 +406,7 @@ async def test_an_execution_is_given_back_when_its_log_is_whole(
     ready, stopped, emitted, client = asyncio.Event(), asyncio.Event(), asyncio.Event(), connect(own_redis.url)
 
     async def agent(context: Context) -> None:
-        await context.emitter.flush()
+        await until(client, STARTED)  # a flush might take longer than it may here
         ready.set()
         await stopped.wait()
         await context.emitter.thinking("my last")

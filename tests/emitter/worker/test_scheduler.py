@@ -415,6 +415,13 @@ async def ended(redis: Redis, count: int) -> list[tuple[int, int, list[str]]]:
             await asyncio.sleep(0.05)
 
 
+def begun(stories: list[tuple[int, int, list[str]]]) -> list[tuple[int, int, list[str]]]:
+    """Without the last ones if no worker has begun them: those came this moment, or while the workers stopped."""
+    while stories and stories[-1][2] == ["execution:queued"]:
+        stories = stories[:-1]
+    return stories
+
+
 async def story(redis: Redis, execution_id: str) -> tuple[int, int, list[str]]:
     rows: Any = await redis.xrange(OPS.execution(execution_id).log)
     stored: Any = await redis.hget(OPS.execution(execution_id).record, "metadata")
@@ -431,7 +438,7 @@ async def test_five_workers_start_and_run_every_tick_once(redis: Redis, redis_ur
     assert ticks == list(range(ticks[0], ticks[0] + 1000 * len(ticks), 1000))
     assert ticks[0] % 1000 == 0
     assert all(accepted_at >= tick for tick, accepted_at, _ in stories)
-    assert {tuple(types) for _, _, types in stories} == {
+    assert {tuple(types) for _, _, types in begun(stories)} == {
         ("execution:queued", "execution:started", "execution:complete"),
     }
     (first, *_) = await started(redis)
@@ -466,7 +473,8 @@ async def test_a_schedule_goes_on_after_redis_was_away(own_redis: EmbeddedRedis)
         stories = await ended(redis, before + 2)
     ticks = [tick for tick, _, _ in stories]
     assert ticks == sorted(set(ticks))
-    assert all(types.count("execution:queued") == types.count("execution:started") == 1 for _, _, types in stories)
+    for _, _, types in begun(stories):
+        assert types.count("execution:queued") == types.count("execution:started") == 1
     await redis.aclose()
 
 

@@ -321,6 +321,7 @@ async def test_at_its_limit_of_waiting_executions_a_worker_leaves_jobs_to_others
     async with working(only(asker), redis_url, concurrency=1, max_waiting=2) as worker:
         await input_of(redis, "ex_0")
         await input_of(redis, "ex_1")
+        await eventually("both wait", lambda: worker.waiting == 2)
         await asyncio.sleep(0.3)
         assert (await field(redis, "state", "ex_2"), worker.waiting) == ("queued", 2)
         await give(redis, "ex_0")

@@ -22,6 +22,7 @@ from emitter.worker.worker import Worker
 from tests.emitter.store.test_spending import tool
 from tests.emitter.worker.test_worker import (
     ALICE,
+    NO_RENEWAL,
     accept,
     end_of,
     events_of,
@@ -134,7 +135,9 @@ async def test_seconds(redis: Redis, redis_url: str) -> None:
     async def agent(context: Context) -> None:
         await asyncio.sleep(30)
 
-    end = await run_once(only(agent, budget=Budget(seconds=1)), redis, redis_url)
+    await accept(redis, "agent")
+    async with working(only(agent, budget=Budget(seconds=1)), redis_url, **NO_RENEWAL):
+        end = await end_of(redis)
     assert end.code == "budget_exceeded"
     assert time.monotonic() - began < 5
     (first, second) = await notices(redis)

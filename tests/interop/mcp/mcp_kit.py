@@ -85,16 +85,26 @@ async def text_of(port: int, token: str, body: Any, headers: dict[str, str]) -> 
         return (await answer.text()).strip()
 
 
+class Balancer:
+    """Where it is, and all that it has passed on to clients."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.passed = bytearray()
+
+
 @contextlib.asynccontextmanager
-async def balancer(ports: list[int]) -> AsyncIterator[str]:
-    """The address of a balancer of connections: each goes to the first of these ports that takes it."""
+async def balancer(ports: list[int]) -> AsyncIterator[Balancer]:
+    """A balancer of connections: each goes to the first of these ports that takes it."""
+    made = Balancer()
     open_: set[asyncio.StreamWriter] = set()
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passed: bytearray) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
                 writer.write(piece)
                 await writer.drain()
+                passed += piece
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,13 +112,14 @@ async def balancer(ports: list[int]) -> AsyncIterator[str]:
         for port in ports:
             with contextlib.suppress(OSError):
                 upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
-                await asyncio.gather(copy(reader, downstream), copy(upstream, writer))
+                await asyncio.gather(copy(reader, downstream, bytearray()), copy(upstream, writer, made.passed))
                 break
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield made
     finally:
         server.close()
         for writer in open_:

@@ -8,6 +8,7 @@ const CLIENT = "../../../broker/web/client/";
 const { SharedStreams } = await import(CLIENT + "shared-worker/shared-streams.js");
 const { ExecutionFeed } = await import(CLIENT + "feed.js");
 const { RuncastClient } = await import(CLIENT + "index.js");
+const { ExecutionTree } = await import(CLIENT + "tree.js");
 
 const encoder = new TextEncoder();
 const OPEN = 'event: stream:open\ndata: {"retryMs":1000,"heartbeatSeconds":10}\n\n';
@@ -336,6 +337,21 @@ describe("a shared stream", () => {
     stream.close();
   });
 
+  test("is of the user whom its client reads", BOUND, async () => {
+    const urls = [];
+    mock.method(globalThis, "fetch", async (url) => (urls.push(new URL(url)), streamed(OPEN + LIVE)));
+    const client = new RuncastClient({ baseUrl: "http://edge/runs", token: "t", as: { user: "bob" } });
+    const stream = client.stream({ executionId: "x", mode: "shared" }).start();
+    await until(() => opened.length === 1);
+    new SharedStreams().connect(opened[0].worker);
+    await until(() => stream.status.phase === "live");
+    stream.close();
+    await once(opened[0].worker, "close");
+    assert.equal(stream.status.mode, "shared");
+    assert.equal(urls[0].pathname, "/runs/api/agent/executions/x/stream");
+    assert.equal(urls[0].searchParams.get("user"), "bob");
+  });
+
   test("is not tried again where no worker is available", BOUND, async () => {
     let tried = 0;
     globalThis.SharedWorker = class {
@@ -470,4 +486,68 @@ test("the list is requested again if no edge answers", BOUND, async () => {
   await until(() => feed.getSnapshot().isLoaded);
   feed.close();
   assert.equal(lists, 3);
+});
+
+test("the list is read again if a feed that is live loses events", BOUND, async () => {
+  let [lists, tell] = [0, () => {}];
+  const edge = async (url) => {
+    if (!url.includes("/stream")) return ((lists += 1), new Response('{"executions":[]}'));
+    const start = (controller) => (tell = (text) => controller.enqueue(encoder.encode(text)));
+    return new Response(new ReadableStream({ start }), { headers: { "Content-Type": "text/event-stream" } });
+  };
+  const feed = new ExecutionFeed(new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: edge }));
+  const reset = 'event: stream:reset\ndata: {"reason":"trimmed"}\n\n';
+  feed.start();
+  await until(() => feed.getSnapshot().status.phase === "replaying");
+  tell(OPEN + reset + LIVE);
+  await until(() => feed.getSnapshot().isLoaded);
+  assert.equal(lists, 1);
+  tell(reset);
+  await until(() => lists === 2);
+  feed.close();
+});
+
+describe("what is said of an execution while the tree is read", () => {
+  const node = (executionId, state, children = []) => ({ executionId, state, children });
+  let [tree, tell, answer, reads] = [];
+
+  /** A tree that is being read, and of which nothing is known yet. */
+  beforeEach(async () => {
+    reads = 0;
+    const edge = async (url) => {
+      if (url.includes("/stream")) {
+        const start = (controller) => (tell = (text) => controller.enqueue(encoder.encode(text)));
+        const body = new ReadableStream({ start });
+        tell(OPEN + LIVE);
+        return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
+      }
+      reads += 1;
+      return new Promise((resolve) => (answer = (root) => resolve(new Response(JSON.stringify(root)))));
+    };
+    tree = new ExecutionTree(new RuncastClient({ baseUrl: "http://edge", token: "t", fetch: edge }), "root");
+    tree.start();
+    await until(() => reads === 1);
+  });
+
+  afterEach(() => tree.close());
+
+  async function say(type, executionId, data = {}) {
+    tell(`id: 1-1\ndata: ${JSON.stringify({ type, executionId, ts: 1, data })}\n\n`);
+    await until(() => tree.getSnapshot().status.lastEventId === "1-1");
+  }
+
+  test("is its state, also if the answer names it first", BOUND, async () => {
+    await say("execution:cancelled", "child");
+    answer(node("root", "completed", [node("child", "running")]));
+    await until(() => tree.getSnapshot().tree !== null);
+    assert.equal(tree.getSnapshot().tree.children[0].state, "cancelled");
+  });
+
+  test("has the tree read again", BOUND, async () => {
+    await say("child:started", "child", { executionId: "grandchild", agent: "a", task: "t" });
+    answer(node("root", "running", [node("child", "running")]));
+    await until(() => reads === 2);
+    answer(node("root", "running", [node("child", "running", [node("grandchild", "queued")])]));
+    await until(() => tree.getSnapshot().tree.children[0].children.length === 1);
+  });
 });

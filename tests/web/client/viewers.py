@@ -38,9 +38,10 @@ async def node(*arguments: str, given: bytes | None = None) -> str:
 
 
 class Viewer:
-    """`follow.mjs`, from `async with` to its end. `ids`, `controls` and `statuses` are what it saw so far."""
+    """`follow.mjs` of a folder, from `async with` to its end; `ids`, `controls` and `statuses` are what it saw."""
 
-    def __init__(self, urls: list[str], token: str, **given: Any) -> None:
+    def __init__(self, urls: list[str], token: str, *, folder: Path = HERE, **given: Any) -> None:
+        self._folder = folder
         options = {name: given.pop(name) for name in list(given) if name not in ("fresh", "faults")}
         self._argument = json.dumps({"urls": urls, "token": token, "options": options, **given})
         self._news = asyncio.Event()
@@ -59,7 +60,7 @@ class Viewer:
             NODE,
             "follow.mjs",
             self._argument,
-            cwd=HERE,
+            cwd=self._folder,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=2**24,

@@ -24,6 +24,8 @@ function Story({ executionId }: { executionId: string | null }) {
   useStoredExecution(run.executionId);
   const text: string = useAgentStore((store) => store.text);
   const names: string[] = useAgentStore((store) => store.tools.map((tool) => tool.toolName));
+  const told: Promise<boolean> = useAgentStore((store) => store.sendMessage)("longer");
+  const taken: boolean = useAgentStore((store) => store.userMessages).some((message) => message.state === "taken");
   const client: RuncastClient = useRuncast();
   const said: Promise<boolean> = run.sendMessage({ text: "shorter", mode: "interrupt" });
   const ids: Promise<string> = said.then(() => client.sendMessage("ex_1", "shorter")).then((sent) => sent.messageId);
