@@ -81,6 +81,9 @@ async def cut_drained_and_slow(redis: EmbeddedRedis, leaving: EdgeProcess, stayi
             leaving.send_signal(signal.SIGTERM)
             await author.say()
             await everybody("what came after the drain", everyone, 6)
+            await asyncio.to_thread(leaving.wait, 60)
+            await author.say()  # which only the other edge can tell
+            await everybody("what came from the edge that stays", everyone, 7)
             for reader in everyone:
                 reader.send(signal.SIGSTOP)
             written = 0
@@ -91,7 +94,7 @@ async def cut_drained_and_slow(redis: EmbeddedRedis, leaving: EdgeProcess, stayi
                 await asyncio.sleep(0.02 if written < 60 else 0.1)
             for reader in everyone:
                 reader.send(signal.SIGCONT)
-            await everybody("what came while they did not read", everyone, 6 + written)
+            await everybody("what came while they did not read", everyone, 7 + written)
             await author.end()
             found = await told(everyone)
         log = await author.log()

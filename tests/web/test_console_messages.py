@@ -72,10 +72,12 @@ async def test_an_agent_that_takes_no_messages_has_no_line(
     page: Page, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
     """Nor has an execution that is over."""
-    console = await ConsolePage(page, stand, user).watch(await start(stand, user, "sleeper"))
-    async with page.expect_response("**/messages") as answered:
-        await page.reload()
-    assert (await (await answered.value).json())["acceptsMessages"] is False
+    execution_id = await start(stand, user, "sleeper")
+    path = f"/api/agent/executions/{execution_id}/messages"
+    answer = await call(stand.edges[0].port, "GET", path, stand.token(user))
+    assert answer.body["acceptsMessages"] is False
+    async with page.expect_response(f"**{path}"):
+        console = await ConsolePage(page, stand, user).watch(execution_id)
     await expect(console.row("I wait")).to_be_visible()
     await expect(line_of(page)[1]).to_be_hidden()
 
