@@ -63,6 +63,8 @@ SLICE_SECONDS = 0.004
 """For so long the events of a request are prepared before others get the loop."""
 LOT_BYTES = 256 * 1024
 """Of events that Redis appends in one step, which blocks it for 20 to 50 µs per KB."""
+PRODUCERS_KEPT = 4000
+"""By `append.lua`."""
 NOT_PUBLISHED = {
     InputReceived.type: "answers are given at POST .../input, by the person who gives them",
     ExecutionQueued.type: "executions are queued by POST /api/agent/execute",
@@ -432,8 +434,10 @@ async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, i
     for a repeat, and be lost. The check may stand before the append, since numbers only go up."""
     client: Any = redis
     written = Selection(Field.STATE, producer_field(name))
-    found = written.read(await client.hmget(record, *written.names))
+    *values, places = await client.hmget(record, *written.names, Field.PRODUCERS)
+    found = written.read(values)
     expected = found.producers.get(name, 0) + 1
     if first_seq > expected and (is_new or found.exists):
         what = f"Producer-Seq {first_seq} leaves a gap: the next is {expected}"
-        raise Problem(409, "producer-gap", what, expected=expected)
+        is_forgotten = expected == 1 and int(places or 0) >= PRODUCERS_KEPT
+        raise Problem(409, "producer-gap", what, expected=expected, **({"forgotten": True} if is_forgotten else {}))

@@ -2,11 +2,13 @@
  * What one producer has for one log: its queue, the batch on the way, and the calls that wait.
  *
  * One batch is on the way at a time. It is sent again, the same text with the same numbers, until an edge has answered:
- * what the log already has of it is skipped there. So nothing is appended twice, over any edge.
+ * what the log already has of it is skipped there. So nothing is appended twice, over any edge. If a failover of Redis has
+ * lost what an edge had confirmed, the edge answers with the number that it expects, and the batches since are sent again.
  */
 import { backoffMs, pause } from "./backoff.js";
 import { executionPath } from "./edge.js";
 import {
+  Conflict,
   EdgeUnavailable,
   EventsLost,
   ExecutionEnded,
@@ -17,6 +19,7 @@ import {
 } from "./errors.js";
 import { randomHex } from "./ids.js";
 import { EventQueue } from "./queue.js";
+import { Sent } from "./sent.js";
 
 /**
  * @import { Edge } from "./edge.js"
@@ -58,7 +61,10 @@ export class Outbox {
   #headers;
   #options;
   #queue;
-  #producer = "js-" + randomHex(12);
+  #producer = producerName();
+  /** The number of the last event before those that this producer counts. */
+  #before = 0;
+  #sent = new Sent();
   /** @type {ReturnType<typeof setTimeout> | null} */
   #timer = null;
   #isSending = false;
@@ -290,16 +296,46 @@ export class Outbox {
       this.#schedule(this.#flushes.length > 0 || this.#waiting.length > 0 || this.#queue.isUrgent);
   }
 
-  /** Send a batch until an edge has answered. Raises a refusal. @param {Batch} batch */
+  /** Have a batch in the log, after what the log has lost of those before. Raises a refusal. @param {Batch} batch */
   async #deliver(batch) {
+    const due = [batch];
+    while (due.length > 0) {
+      const isAgain = due[0] !== batch;
+      try {
+        await this.#post(due[0], !isAgain);
+        this.#sent.add(due[0]);
+        due.shift();
+      } catch (error) {
+        if (isGap(error)) due.unshift(...this.#lost(due[0], error.body));
+        else if (isAgain && isOfOneEvent(/** @type {Error} */ (error))) due.shift();
+        else throw error;
+      }
+    }
+  }
+
+  /** The batches that the log lacks before this one. If some are no longer held, the numbers begin anew after them.
+   * @param {Batch} batch @param {Record<string, any>} gap as the edge described it */
+  #lost(batch, gap) {
+    const expected = this.#before + Number(gap.expected);
+    const lost = gap.forgotten === true ? [] : this.#sent.takeAfter(expected - 1);
+    const { first } = lost[0] ?? batch;
+    if (!(first <= expected)) {
+      this.#producer = producerName();
+      this.#before = first - 1;
+    }
+    return lost;
+  }
+
+  /** Send a batch until an edge has answered. Raises a refusal. @param {Batch} batch @param {boolean} mayCut */
+  async #post(batch, mayCut) {
     let tries = 0;
     for (let failures = 0; !this.#stop.signal.aborted;) {
-      const numbers = { "Producer-Id": this.#producer, "Producer-Seq": String(batch.first) };
+      const numbers = { "Producer-Id": this.#producer, "Producer-Seq": String(batch.first - this.#before) };
       const headers = { ...this.#headers, ...numbers, "Content-Type": NDJSON };
       try {
         return await this.#edge.request("POST", this.#path, { body: batch.body, headers, signal: this.#stop.signal });
       } catch (error) {
-        if (error instanceof PayloadTooLarge && this.#cut(batch, error, tries)) tries += 1;
+        if (error instanceof PayloadTooLarge && mayCut && this.#cut(batch, error, tries)) tries += 1;
         else if (!isTemporary(error)) throw error;
         else {
           const asked = Math.min(error.retryAfterMs ?? 0, RETRY_AFTER_MOST_MS);
@@ -364,6 +400,15 @@ export class Outbox {
     for (const { settled } of this.#queue.clear()) settled?.(error);
     if (isRefusal) this.onRefused(error);
   }
+}
+
+function producerName() {
+  return "js-" + randomHex(12);
+}
+
+/** Whether the log lacks events before the batch. @param {unknown} error @returns {error is Conflict} */
+function isGap(error) {
+  return error instanceof Conflict && error.type.endsWith(":producer-gap");
 }
 
 /** Whether a refusal concerns the event, and not the whole log. @param {Error} error */

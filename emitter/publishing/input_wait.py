@@ -121,23 +121,33 @@ class InputWait:
         with self._publisher.control.waiting_for(self._keys.control, b"answer " + self._id.encode(), wake.set):
             while (state := await self._wait_for_state()).answer is None:
                 if not state.is_open:
-                    await self._request_input()
+                    await self._request_again()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(RECHECK_SECONDS):
                         await wake.wait()
                 wake.clear()
         return state.answer
 
+    async def _request_again(self) -> None:
+        """A failover of Redis has lost the request, or an answer has just closed it."""
+        self._outbox.confirm()
+        await self._flush()
+        state = await self._wait_for_state()
+        if not state.is_open and state.answer is None:
+            await self._request_input()
+
     async def _request_input(self) -> None:
-        """Append the request, for the first time or after a failover of Redis that lost it."""
         self._is_requested = True
         await self._emitter.emit(self._request)
-        while True:
-            with contextlib.suppress(RedisUnavailable):
-                await self._outbox.flush()
-                break
+        await self._flush()
         if self._request.expires_at is not None:  # the reaper closes it if this process is gone by then
             await self._plan_expiry(self._request.expires_at - now_ms())
+
+    async def _flush(self) -> None:
+        """Wait for Redis as long as it takes."""
+        while True:
+            with contextlib.suppress(RedisUnavailable):
+                return await self._outbox.flush()
 
     async def _plan_expiry(self, left_ms: int) -> None:
         """Plan the expiry by the clock of Redis, as the reaper does."""

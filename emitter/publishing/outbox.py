@@ -6,6 +6,7 @@ import asyncio
 import math
 import secrets
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -15,13 +16,14 @@ import structlog
 from emitter.errors import AppendRefused, EmitterClosed, EventsLost, QueueFull, RedisUnavailable
 from emitter.events import Event
 from emitter.publishing.queue import EventQueue
+from emitter.publishing.sent import Sent
 from emitter.store.append import Appended, LogLimits, Mode, PackedAppend, append_command
 from emitter.store.connection import Channels
 from emitter.store.plain import PlainProducer
 from emitter.tracing.trace import Allowance, Trace
 from emitter.wire.ids import check_execution_id
 from emitter.wire.keys import Owner
-from emitter.wire.prepared import Batch, Prepared
+from emitter.wire.prepared import DROPPED, Batch, Prepared
 
 log = structlog.get_logger("emitter")
 
@@ -114,6 +116,9 @@ class Outbox:
         options = publisher.options
         self.queue = EventQueue(options.max_queue_events, options.max_queue_bytes, encode)
         self.batch: Batch | None = None
+        self._sent = Sent()
+        self._again: deque[Batch] = deque()
+        """What the log has lost, and the batch that found that out: sent before anything else."""
         self.sent_at = -math.inf
         """When its last batch left (loop time)."""
         self._has_rest = False
@@ -143,7 +148,10 @@ class Outbox:
 
     def take(self, now: float) -> Batch | None:
         """The batch to send `now` (loop time): the previous one if its arrival is not known, or the next."""
-        if self.batch is None and len(self.queue):
+        if self.batch is None and self._again:
+            self.batch = self._again.popleft()
+            self.sent_at = now
+        elif self.batch is None and len(self.queue):
             options = self._publisher.options
             self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
             self._has_rest = self.queue.waits
@@ -162,10 +170,14 @@ class Outbox:
             self._long_ones, self._refusals = LONG_ONES, REFUSALS_MAX - 1
 
     def packed(self, batch: Batch) -> bytes:
-        return self._packed(batch)
+        return self._packed(batch.events, self._first_seq(batch))
 
     def command(self, batch: Batch) -> list[Any]:
-        return self._command(batch.events, batch.first_seq)
+        return self._command(batch.events, self._first_seq(batch))
+
+    def _first_seq(self, batch: Batch) -> int:
+        """Negative if the batches before it can be sent again."""
+        return -batch.first_seq if self._sent else batch.first_seq
 
     def _command(self, events: Sequence[Prepared], first_seq: int) -> list[Any]:
         return append_command(
@@ -186,7 +198,12 @@ class Outbox:
         if self.is_plain(self.batch):
             self._refusals = 0
         self._long_ones = max(0, self._long_ones - 1)
-        self.queue.done(self.batch)
+        if self.batch.first_seq > self.queue.settled:
+            self.queue.done(self.batch)
+        if refusal is None:
+            self._sent.add(self.batch, self.sent_at)
+        else:
+            self._sent.clear()  # the log does not count what it refuses, so what follows leaves a gap that is none
         self.batch = None
         self.failures, self._trouble = 0, ""
         self._may_be_plain = self._has_plain_mode and not self._long_ones
@@ -198,11 +215,29 @@ class Outbox:
                     flush.done.set_result(None)
         if not self.queue.full:
             self._room.set()
-        if self.queue.waits:
+        if self._again:
+            self._publisher.schedule(self, urgent=True)
+        elif self.queue.waits:
             is_full = len(self.queue) >= self._publisher.options.max_batch
             self._publisher.schedule(self, urgent=is_full or self._has_rest)
             if is_full:
                 self._publisher.hurry()
+
+    def confirm(self) -> None:
+        """Ask the log whether it still has the last events; if not, they are sent again."""
+        if self._sent:
+            self.queue.put(DROPPED)
+
+    def send_again(self, reached: int) -> None:
+        """A failover has lost what the log had of this producer after the sequence `reached`: send it again, then the
+        batch that was refused for it."""
+        assert self.batch is not None
+        lost = self._sent.take_after(reached)
+        count = sum(len(batch.events) for batch in lost)
+        log.warning("events_sent_again", execution=self.execution_id, count=count)
+        self._again.extendleft(reversed([*lost, self.batch]))
+        self.batch = None
+        self._publisher.schedule(self, urgent=True)
 
     def learn(self, appended: Appended) -> None:
         """Take what the record has counted, from the reply to the batch."""
@@ -224,6 +259,8 @@ class Outbox:
         """Drop everything: the log accepts no more from this outbox, for the reason `error`."""
         self.error = error
         self.batch = None
+        self._again.clear()
+        self._sent.clear()
         self.queue.clear()
         for flush in self._flushes:
             if not flush.done.done():

@@ -37,7 +37,7 @@ from emitter.publishing.outbox import Outbox, PublisherOptions
 from emitter.publishing.pace import ROUND_TRIP_SECONDS, Pace
 from emitter.publishing.trip import PlainError, Trip
 from emitter.settings import SharedSettings, read
-from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
+from emitter.store.append import APPEND_SCRIPT, EventsMissing, LogLimits, Mode, limits_from, read_reply
 from emitter.store.connection import DEFAULT_URL, GONE, channels_of, connect, each_reply
 from emitter.store.control import ControlChannel
 from emitter.store.holds import Holds
@@ -429,6 +429,8 @@ class Publisher:
             if isinstance(refusal, TooManyInputs):  # perhaps no caller waits for it
                 log.warning("input_refused", execution=outbox.execution_id, limit=refusal.limit)
             outbox.arrived(refusal)
+        except EventsMissing as missing:
+            outbox.send_again(missing.reached)
         except AppendRefused as refusal:
             outbox.fail(refusal)
         else:

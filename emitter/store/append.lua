@@ -3,9 +3,10 @@
 -- KEYS  1 record (hash)  2 log (stream, channel)  3 feed (stream, channel)  4 feed ordinal  5 index (sorted set)
 --       6 control (channel)  7 index of the conversation (sorted set), if the execution begins in one
 -- ARGV  1 attempt (0: not fenced)  2 producer (empty: not remembered, never a repeat)
---       3 producer sequence of the first event  4 mode: any, new, existing, unowned, claimed (of exactly this attempt;
---       followed by a blank and a worker: while that one has it), lapsed (of exactly this attempt, once its worker's
---       lease has ended, or that of the process which runs it)
+--       3 producer sequence of the first event; negative: the producer holds events before it, in case a failover has
+--       lost them  4 mode: any, new, existing, unowned, claimed (of exactly this attempt; followed by a blank and a
+--       worker: while that one has it), lapsed (of exactly this attempt, once its worker's lease has ended, or that of
+--       the process which runs it)
 --       5 log maxlen  6 feed maxlen  7 log TTL ms  8 finished log TTL ms  9 tombstone TTL ms
 --       10 what publishes the batch on log and feed: PUBLISH, or SPUBLISH in a Cluster
 --       11 what follows a key in its channel's name  12 execution id  13 open inputs at most (0: no limit)
@@ -15,8 +16,8 @@
 --          the producer's sequence)
 -- Reply { verdict, last id, events of the batch that were appended, detail }; verdict is ok, or says why the rest was
 --       refused: ended, fenced, exists, unknown, newer, owned, answered, noinput, inputs, known, messages, nomessage,
---       taken. Events before the refused one stand. The detail of ok is `<tokens> <nanos> <calls> <budget>` if the batch
---       has spent something: what the record has of it then.
+--       taken, lost. Events before the refused one stand. The detail of ok is `<tokens> <nanos> <calls> <budget>` if the
+--       batch has spent something: what the record has of it then; that of lost is the producer's last sequence in it.
 --
 -- Inputs: `open` lists the ids of those that the attempt waits for, `void` those that the last attempt waited for, each
 -- with a blank on both sides. `i:<id>` is a question without an answer, `a:<id>` an answer. `answers` has the number of
@@ -48,7 +49,7 @@
 local record_format = 1
 local call, format = redis.call, string.format
 local record, log, feed = KEYS[1], KEYS[2], KEYS[3]
-local producer, first, mode = 'p:' .. ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local producer, first, mode = 'p:' .. ARGV[2], math.abs(ARGV[3]), ARGV[4]
 local suffix, base, worker = ARGV[11], 16 + ARGV[15], nil
 if string.sub(mode, 1, 8) == 'claimed ' then mode, worker = 'claimed', string.sub(mode, 9) end
 local count = (#ARGV - base + 1) / 3
@@ -83,6 +84,12 @@ if mode == 'claimed' and ARGV[1] ~= '0' and state == 'queued' and owner == ''
 end
 -- A worker that has claimed it since got the same number.
 if worker and worker ~= owner then return {'fenced', last, 0, known[6] or '0'} end
+-- A failover has lost events that the producer still holds. Of a producer that it does not know, the record has perhaps
+-- forgotten the number only.
+if ARGV[3] < '0' and (known[4] or 0) + 1 < first
+  and (known[4] or tonumber(call('HGET', record, 'producers') or 0) < 4000) then
+  return {'lost', last, 0, known[4] or '0'}
+end
 
 local time = call('TIME')
 local now_text = format('%d%03d', time[1], time[2] / 1000)

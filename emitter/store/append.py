@@ -42,7 +42,7 @@ from emitter.wire.limits import (
     TOMBSTONE_TTL_SECONDS,
     UNHELD_LEASE_SECONDS,
 )
-from emitter.wire.prepared import Batch, Prepared, Redaction
+from emitter.wire.prepared import Prepared, Redaction
 from emitter.wire.record import FORMAT, Field, read_budget, spent_of
 
 log = structlog.get_logger("emitter")
@@ -109,6 +109,15 @@ def limits_from(environ: Mapping[str, str]) -> tuple[LogLimits, tuple[str, ...]]
     `InvalidSetting`."""
     settings = read(SharedSettings, environ, only={*_LIMITS.values(), "redact_keys"})
     return limits_of(settings), settings.redact_keys
+
+
+class EventsMissing(AppendRefused):
+    """The log lacks events between the producer's sequence `reached` and the batch, and the producer said that it holds
+    them."""
+
+    def __init__(self, execution_id: str, reached: int) -> None:
+        super().__init__(execution_id, f"its log has lost what followed sequence {reached} of this producer")
+        self.reached = reached
 
 
 class Appended(NamedTuple):
@@ -228,7 +237,8 @@ def append_command(
     channels: Channels = Channels(),  # noqa: B008 - frozen
 ) -> list[Any]:
     """The EVALSHA command, as a list, that appends a batch. `conversation_id`: the conversation of an execution that
-    begins with this batch. `channels`: those of the client that sends the command."""
+    begins with this batch. `channels`: those of the client that sends the command. `first_seq` is negative if the
+    producer can send again what came before it."""
     execution = owner.execution(execution_id)
     keys = [execution.record, execution.log, owner.feed, owner.feed_seq, owner.index, execution.control]
     if conversation_id is not None:
@@ -259,11 +269,11 @@ class PackedAppend:
         self._before = pack(command[:FIRST_SEQ_AT])
         self._after = pack(command[FIRST_SEQ_AT + 1 : -1])
 
-    def __call__(self, batch: Batch) -> bytes:
-        extra = _extra_fields({}, batch.events)
-        count = self._arguments + len(extra) + 3 * len(batch.events)
-        lead = (b"*%d\r\n" % count, self._before, pack([batch.first_seq]), self._after, pack([len(extra), *extra]))
-        return b"".join([*lead, *(_pack_event(event) for event in batch.events)])
+    def __call__(self, events: Sequence[Prepared], first_seq: int) -> bytes:
+        extra = _extra_fields({}, events)
+        count = self._arguments + len(extra) + 3 * len(events)
+        lead = (b"*%d\r\n" % count, self._before, pack([first_seq]), self._after, pack([len(extra), *extra]))
+        return b"".join([*lead, *(_pack_event(event) for event in events)])
 
 
 def _pack_event(event: Prepared) -> bytes:
@@ -290,6 +300,7 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
         "messages": lambda: errors.TooManyMessages(execution_id, int(detail)),
         "nomessage": lambda: errors.UnknownMessage(execution_id),
         "taken": lambda: errors.MessageTaken(execution_id),
+        "lost": lambda: EventsMissing(execution_id, int(detail)),
         "newer": lambda: errors.NewerRecord(int(detail), FORMAT, execution_id),
     }
     raise refusals[verdict]()

@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
+from broker.executions.publish import PRODUCERS_KEPT
 from emitter.store import announcements
 from emitter.store.connection import connect
 from emitter.store.jobs import redis_ms
@@ -548,3 +549,9 @@ async def test_a_gap_is_refused(both: list[EdgeProcess], client: Redis) -> None:
     late = await alice.publish(both[1].port, "ex_1", 2, thinking(2), thinking(3))
     assert (ahead.status, late.body["appended"]) == (409, 2), (ahead, late)
     assert thoughts(await alice.log(client, "ex_1")) == [2, 3]
+    assert (ahead.body["expected"], "forgotten" in ahead.body) == (2, False)
+    # The record knows so many producers that it may have forgotten one: its numbers begin anew.
+    await client.hset(alice.owner.execution("ex_1").record, "producers", str(PRODUCERS_KEPT))
+    for producer, expected, forgotten in (("p", 4, None), ("q", 1, True)):
+        refused = await alice.publish(both[0].port, "ex_1", 9, thinking(9), producer=producer)
+        assert (refused.body["expected"], refused.body.get("forgotten")) == (expected, forgotten)

@@ -77,6 +77,10 @@ const scenes = {
       if (number % 50 === 0) await sleep(given.pauseMs ?? 5);
       if (number === given.tellAt) say({ reached: number });
     }
+    if (given.waits) {
+      await new Promise((resolve) => process.stdin.once("data", resolve));
+      process.stdin.destroy();
+    }
     await emitter.executionComplete({ result: given.count });
     say({ done: true });
   },

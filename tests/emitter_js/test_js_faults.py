@@ -5,11 +5,15 @@ The log has everything once and in order."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
-from tests.edges import EdgeProcess
+from broker.cli.embedded import EmbeddedRedis
+from emitter.store.connection import connect
+from emitter.wire.keys import Owner
+from tests.edges import EdgeProcess, edges
 from tests.emitter_js.stand import (
     FaultyProxy,
     Script,
@@ -62,6 +66,35 @@ async def test_faults_of_every_kind(js_edge: EdgeProcess, user: str, seed: int) 
         assert set(proxy.fates) == {"pass", "drop_reply", "drop_request", "refuse", "slow", "garbage"}
         check_numbers(proxy)
     check_many(await log_of(js_edge, user, ID), 2000)
+
+
+async def test_a_failover_that_loses_what_was_confirmed(user: str) -> None:
+    """Twice the log goes back to what it was; the emitter sends the rest again, and then goes on."""
+    with EmbeddedRedis() as redis, edges(redis.url) as (edge,):
+        client: Any = connect(redis.url)
+        execution = Owner(user).execution(ID)
+        async with (
+            contextlib.aclosing(client),
+            scene("many", f"http://127.0.0.1:{edge.port}", user, count=2000, waits=True) as script,
+        ):
+            for at in (100, 250):
+                await until_length(client, execution.log, at)
+                record, log = await client.dump(execution.record), await client.dump(execution.log)
+                await until_length(client, execution.log, at + 60)
+                async with client.pipeline() as pipe:
+                    pipe.restore(execution.record, 0, record, replace=True)
+                    pipe.restore(execution.log, 0, log, replace=True)
+                    await pipe.execute()
+            assert script.process.stdin is not None
+            script.process.stdin.write(b"end")
+            await script.end()
+        check_many(await log_of(edge, user, ID), 2000)
+
+
+async def until_length(client: Any, log: str, length: int) -> None:
+    async with asyncio.timeout(30):
+        while await client.xlen(log) < length:
+            await asyncio.sleep(0.005)
 
 
 async def test_every_reply_is_lost_once(js_edge: EdgeProcess, user: str) -> None:

@@ -4,10 +4,12 @@ import { test } from "node:test";
 import { AgentEmitter, Cancelled, EdgeUnavailable, ExecutionEnded, newExecutionId } from "../../emitter/js/index.js";
 import { backoffMs } from "../../emitter/js/backoff.js";
 import { mended, misfit, shorter } from "../../emitter/js/catalogue.js";
-import { describe, isTemporary, retryAfterMs } from "../../emitter/js/errors.js";
+import { describe, errorOf, isTemporary, retryAfterMs } from "../../emitter/js/errors.js";
 import { cutText } from "../../emitter/js/event-methods.js";
 import { Halves } from "../../emitter/js/halves.js";
+import { Outbox } from "../../emitter/js/outbox.js";
 import { EventQueue, MERGED_BYTES } from "../../emitter/js/queue.js";
+import { HELD_BYTES, Sent } from "../../emitter/js/sent.js";
 import { FrameParser } from "../../emitter/js/sse.js";
 import { asciiBytes, clip, storable } from "../../emitter/js/storable.js";
 import { plus, usageOf } from "../../emitter/js/usage.js";
@@ -266,6 +268,97 @@ test("the token is renewed once for all who need it", async () => {
   await emitter.executionComplete({ result: 1 });
   assert.deepEqual(used.slice(0, 2), ["Bearer old", "Bearer new"]);
   assert.equal(asked.filter(Boolean).length, used.filter((each) => each === "Bearer old").length);
+});
+
+/** An edge that knows what the log has, and may forget of it. */
+function logged() {
+  const state = { log: [], known: new Map(), forgotten: false, refused: "" };
+  const edge = {
+    async request(_method, _path, { body, headers }) {
+      const lines = body.split("\n").map((line) => JSON.parse(line).data.message);
+      const first = Number(headers["Producer-Seq"]);
+      const reached = state.known.get(headers["Producer-Id"]) ?? 0;
+      const problem = (slug, more) => {
+        const text = JSON.stringify({ type: `urn:runcast:problem:${slug}`, detail: slug, ...more });
+        return errorOf(new Response(text, { status: 409 }), text);
+      };
+      if (first > reached + 1) throw problem("producer-gap", { expected: reached + 1, forgotten: state.forgotten });
+      if (lines.includes(state.refused)) throw problem("already-answered");
+      state.log.push(...lines.slice(Math.max(0, reached + 1 - first)));
+      state.known.set(headers["Producer-Id"], Math.max(reached, first + lines.length - 1));
+    },
+  };
+  const outbox = new Outbox(edge, "ex_1", {}, {});
+  const say = async (message, { isAlone = false, size = 200 } = {}) => {
+    const spoken = { type: "status", ts: 1, data: { message } };
+    const settled = isAlone ? () => {} : undefined;
+    await outbox.put({ spoken, line: JSON.stringify(spoken), size, isAlone, settled });
+    await outbox.flush(5000);
+  };
+  /** What was said since then is lost. */
+  const lose = (count) => {
+    state.log.length -= count;
+    for (const [name, number] of state.known) state.known.set(name, number - count);
+  };
+  return { state, say, lose };
+}
+
+test("what a failover has lost is sent again", async () => {
+  const { state, say, lose } = logged();
+  for (const message of "abcd") await say(message);
+  lose(3);
+  await say("e");
+  lose(2);
+  lose(1);
+  await say("f");
+  assert.equal(state.log.join(""), "abcdef");
+});
+
+test("numbers begin anew where what is lost is no longer held", async () => {
+  const { state, say, lose } = logged();
+  await say("a");
+  await say("b", { size: HELD_BYTES });
+  await say("c");
+  lose(3);
+  await say("d");
+  await say("e");
+  assert.equal(state.log.join(""), "cde");
+});
+
+test("a producer that the record has forgotten sends nothing twice", async () => {
+  const { state, say, lose } = logged();
+  for (const message of "abc") await say(message);
+  state.known.clear();
+  state.forgotten = true;
+  await say("d");
+  await say("e");
+  assert.equal(state.log.join(""), "abcde");
+  lose(1);
+  state.forgotten = false;
+  await say("f");
+  assert.equal(state.log.join(""), "abcdef");
+});
+
+test("what the log refuses the second time ends nothing", async () => {
+  const { state, say, lose } = logged();
+  for (const message of "abcd") await say(message, { isAlone: true });
+  lose(3);
+  state.refused = "c";
+  await say("e", { isAlone: true });
+  assert.equal(state.log.join(""), "abde");
+  await say("f");
+  assert.equal(state.log.join(""), "abdef");
+});
+
+test("no more is held than fits", () => {
+  const sent = new Sent();
+  const batch = (first) => ({ first, items: [{}], body: "", size: HELD_BYTES / 4 });
+  for (let first = 1; first < 20; first += 1) sent.add(batch(first), 0);
+  assert.deepEqual(sent.takeAfter(17).map(({ first }) => first), [18, 19]);
+  assert.deepEqual(sent.takeAfter(0).map(({ first }) => first), [16, 17]);
+  sent.add(batch(20), 0);
+  sent.add(batch(21), 60_000);
+  assert.deepEqual(sent.takeAfter(0).map(({ first }) => first), [21]);
 });
 
 test("messages are taken once, also after a lost answer", async () => {
