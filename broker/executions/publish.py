@@ -440,4 +440,5 @@ async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, i
     if first_seq > expected and (is_new or found.exists):
         what = f"Producer-Seq {first_seq} leaves a gap: the next is {expected}"
         is_forgotten = expected == 1 and int(places or 0) >= PRODUCERS_KEPT
-        raise Problem(409, "producer-gap", what, expected=expected, **({"forgotten": True} if is_forgotten else {}))
+        more: dict[str, Any] = {"forgotten": True} if is_forgotten else {}
+        raise Problem(409, "producer-gap", what, expected=expected, **more)
