@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from typing import NamedTuple
 
 from emitter.wire.prepared import Batch
 
@@ -16,16 +15,12 @@ HELD_BYTES = 256 * 1024
 """Of one outbox."""
 
 
-class _Held(NamedTuple):
-    at: float
-    batch: Batch
-
-
 class Sent:
     """The batches of one outbox that arrived last, for `HELD_SECONDS` and up to `HELD_BYTES`."""
 
     def __init__(self) -> None:
-        self._held: deque[_Held] = deque()
+        self._held: deque[tuple[float, Batch]] = deque()
+        """When each left (loop time)."""
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -34,7 +29,7 @@ class Sent:
 
     def add(self, batch: Batch, at: float) -> None:
         """Hold a batch that left `at` (loop time)."""
-        self._held.append(_Held(at, batch))
+        self._held.append((at, batch))
         self._size += batch.size
         while self._size > HELD_BYTES:
             self._drop()
@@ -45,8 +40,8 @@ class Sent:
         """The batches with events after this sequence, in order; they are no longer held. If there are none, nothing
         is: what the log lacks cannot be sent again."""
         lost: list[Batch] = []
-        while self._held and _last(self._held[-1].batch) > reached:
-            batch = self._held.pop().batch
+        while self._held and _last(self._held[-1][1]) > reached:
+            _, batch = self._held.pop()
             self._size -= batch.size
             lost.append(batch)
         if not lost:
@@ -61,7 +56,7 @@ class Sent:
             self._timer = None
 
     def _drop(self) -> None:
-        self._size -= self._held.popleft().batch.size
+        self._size -= self._held.popleft()[1].size
 
     def _arm(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -70,10 +65,10 @@ class Sent:
     def _expire(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        while self._held and self._held[0].at + HELD_SECONDS <= now:
+        while self._held and self._held[0][0] + HELD_SECONDS <= now:
             self._drop()
         if self._held:
-            self._arm(self._held[0].at + HELD_SECONDS - now)
+            self._arm(self._held[0][0] + HELD_SECONDS - now)
 
 
 def _last(batch: Batch) -> int:
