@@ -2,8 +2,8 @@
 
 /** @import { Batch } from "./queue.js" */
 
-/** Longer than a primary of Redis that is cut off takes writes: 15 s in a Cluster by its defaults. */
-const HELD_MS = 20_000;
+/** Longer than a primary of Redis that is cut off takes writes (15 s in a Cluster), and a failover then takes. */
+const HELD_MS = 60_000;
 export const HELD_BYTES = 256 * 1024;
 
 export class Sent {

@@ -148,14 +148,14 @@ class Outbox:
 
     def take(self, now: float) -> Batch | None:
         """The batch to send `now` (loop time): the previous one if its arrival is not known, or the next."""
-        if self.batch is None and self._again:
-            self.batch = self._again.popleft()
-            self.sent_at = now
-        elif self.batch is None and len(self.queue):
-            options = self._publisher.options
-            self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
-            self._has_rest = self.queue.waits
-            self.sent_at = now
+        if self.batch is None and (self._again or len(self.queue)):
+            if self._again:
+                self.batch = self._again.popleft()
+            else:
+                options = self._publisher.options
+                self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
+                self._has_rest = self.queue.waits
+            self.sent_at, self._sent.is_asking = now, True
         return self.batch
 
     def is_plain(self, batch: Batch) -> bool:

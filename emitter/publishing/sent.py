@@ -8,9 +8,8 @@ from collections import deque
 
 from emitter.wire.prepared import Batch
 
-HELD_SECONDS = 20.0
-"""Longer than a primary that is cut off takes writes: 15 s in a Cluster by its defaults, 10 with
-`min-replicas-max-lag 10`."""
+HELD_SECONDS = 60.0
+"""Longer than a primary that is cut off takes writes (15 s in a Cluster by its defaults), and a failover then takes."""
 HELD_BYTES = 256 * 1024
 """Of one outbox."""
 
@@ -23,12 +22,15 @@ class Sent:
         """When each left (loop time)."""
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.is_asking = False
+        """Whether a batch is on the way, which will tell if the log still has these: until then nothing is too old."""
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
     def add(self, batch: Batch, at: float) -> None:
         """Hold a batch that left `at` (loop time)."""
+        self.is_asking = False
         self._held.append((at, batch))
         self._size += batch.size
         while self._size > HELD_BYTES:
@@ -65,10 +67,10 @@ class Sent:
     def _expire(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        while self._held and self._held[0][0] + HELD_SECONDS <= now:
+        while self._held and self._held[0][0] + HELD_SECONDS <= now and not self.is_asking:
             self._drop()
         if self._held:
-            self._arm(self._held[0][0] + HELD_SECONDS - now)
+            self._arm(HELD_SECONDS if self.is_asking else self._held[0][0] + HELD_SECONDS - now)
 
 
 def _last(batch: Batch) -> int:

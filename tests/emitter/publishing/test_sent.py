@@ -195,6 +195,20 @@ async def test_it_is_held_for_a_while(monkeypatch: Any) -> None:
     assert held.take_after(0) == []
 
 
+async def test_it_is_held_while_the_log_is_asked(monkeypatch: Any) -> None:
+    """However long Redis is away: the answer tells whether it has been lost."""
+    monkeypatch.setattr(sent, "HELD_SECONDS", 0.02)
+    held, now = Sent(), asyncio.get_running_loop().time()
+    held.add(batch(1), now)
+    held.is_asking = True
+    await asyncio.sleep(0.1)
+    assert held
+    held.add(batch(2), now + 0.1)
+    async with asyncio.timeout(10):
+        while held:
+            await asyncio.sleep(0.01)
+
+
 async def test_no_more_is_held_than_fits() -> None:
     held = Sent()
     for number in range(1, 20):
