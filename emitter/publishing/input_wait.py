@@ -137,11 +137,12 @@ class InputWait:
             await self._request_input()
 
     async def _request_input(self) -> None:
+        """The reaper closes the question at its time if this process is gone by then, or no longer waits."""
         self._is_requested = True
+        await self._plan_expiry()  # before: whatever happens after the question is in the log
         await self._emitter.emit(self._request)
         await self._flush()
-        if self._request.expires_at is not None:  # the reaper closes it if this process is gone by then
-            await self._plan_expiry(self._request.expires_at - now_ms())
+        await self._plan_expiry()  # and after: perhaps Redis was away
 
     async def _flush(self) -> None:
         """Wait for Redis as long as it takes."""
@@ -149,9 +150,11 @@ class InputWait:
             with contextlib.suppress(RedisUnavailable):
                 return await self._outbox.flush()
 
-    async def _plan_expiry(self, left_ms: int) -> None:
-        """Plan the expiry by the clock of Redis, as the reaper does."""
-        redis = self._publisher.redis
+    async def _plan_expiry(self) -> None:
+        """Plan the expiry, if there is one, by the clock of Redis, as the reaper does."""
+        if self._request.expires_at is None:
+            return
+        left_ms, redis = self._request.expires_at - now_ms(), self._publisher.redis
         with contextlib.suppress(RedisError, *GONE):
             seconds, microseconds = await redis.time()
             await plan(redis, EXPIRIES, {self._expiry: seconds * 1000 + microseconds // 1000 + left_ms})

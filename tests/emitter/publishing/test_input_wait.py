@@ -31,7 +31,7 @@ from emitter.publishing.publisher import Publisher
 from emitter.store.append import LogLimits, append_command, prepare
 from emitter.store.connection import Channels, connect
 from emitter.wire.ids import now_ms
-from emitter.wire.keys import Owner
+from emitter.wire.keys import EXPIRIES, Owner, member
 from emitter.wire.redact import Redactor
 from tests.edges import under_load
 from tests.emitter.lossy import Proxy, lossy
@@ -242,6 +242,24 @@ async def test_a_question_expires_while_another_is_open(redis: Redis, emitter: A
     assert await asked(redis) == ["open"]
     await answer(redis, "open", True)
     assert await asyncio.wait_for(task, 5) is True
+
+
+async def test_a_question_whose_agent_leaves_at_once_is_closed(
+    redis: Redis, emitter: AgentEmitter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reaper knows of it before the log does: the agent may be gone as soon as it is there."""
+    outbox = emitter._outbox
+    flush = outbox.flush
+
+    async def flush_and_leave() -> None:
+        await flush()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(outbox, "flush", flush_and_leave)
+    with pytest.raises(asyncio.CancelledError):
+        await emitter.ask("Go?", input_id="q", expires_in=60)
+    assert await asked(redis) == ["q"]
+    assert await redis.zscore(EXPIRIES, f"{member(OWNER, 'ex_1')} q") is not None
 
 
 @pytest.mark.usefixtures("no_recheck")

@@ -386,6 +386,9 @@ class Traffic:
         self.counts["connects"] += sum(viewer.connects for viewer in run.viewers)
         self.counts["resets told"] += sum(len(viewer.resets) for viewer in run.viewers)
         self.counts["executions lost whole, and said so"] += not run.log
+        if run.log and self._stand.has_lost_since(run.began_at):
+            self.counts["executions under a loss of acknowledged writes"] += 1
+            self.counts["of these, with thoughts that are missing"] += bool(invariants.in_order(run.log))
         self.counts["attempts after the first"] += len(invariants.of(run.log, "execution:superseded"))
         for name in (run.id, *_children(run.log)):
             for kept in (self._feeds[run.user].of, self._attempts, self._webhooks):
