@@ -18,6 +18,7 @@ from typing import Self
 import redis
 
 from broker.cli.embedded import find_server
+from tests.edges import under_load
 from tests.ports import reserved_ports
 
 START_SECONDS = 15.0
@@ -29,7 +30,7 @@ def ask(port: int, *words: str, host: str = "127.0.0.1") -> bytes:
     """The beginning of a server's answer to one command; empty if there is none."""
     command = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words)
     try:
-        with socket.create_connection((host, port), timeout=2) as connection:
+        with socket.create_connection((host, port), timeout=under_load(2)) as connection:
             connection.sendall(command)
             return connection.recv(4096)
     except OSError:
@@ -37,7 +38,7 @@ def ask(port: int, *words: str, host: str = "127.0.0.1") -> bytes:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + under_load(START_SECONDS)
     while not holds():
         assert time.monotonic() < deadline, "the server is not there in time"
         time.sleep(0.05)

@@ -145,10 +145,10 @@ class EdgeProcess:
         """The status of the admin listener's answer; 0 when there is none."""
         return self._admin(path, port)[0]
 
-    def _admin(self, path: str, port: int | None = None) -> tuple[int, str]:
+    def _admin(self, path: str, port: int | None = None, seconds: float = 2.0) -> tuple[int, str]:
         url = f"http://{self.address}:{port or self.admin_ports[0]}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=under_load(2)) as response:
+            with urllib.request.urlopen(url, timeout=under_load(seconds)) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             error.close()
@@ -157,10 +157,10 @@ class EdgeProcess:
             return 0, ""
 
     def metric(self, name: str, port: int | None = None, **labels: str) -> float:
-        """One sample of `/metrics`."""
+        """One sample of `/metrics`. An edge may be slow to answer, and has its metrics all the same."""
         text = ",".join(f'{key}="{value}"' for key, value in labels.items())
         sample = name + (f"{{{text}}}" if text else "")
-        for line in self._admin("/metrics", port)[1].splitlines():
+        for line in self._admin("/metrics", port, WAIT_SECONDS)[1].splitlines():
             if line.startswith(sample + " "):
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no metric {sample}")
