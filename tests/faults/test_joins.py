@@ -9,7 +9,7 @@ import random
 import pytest
 from redis.asyncio import Redis
 
-from tests.edges import SSE, Author, EdgeProcess, Received, call, edges, request
+from tests.edges import SSE, Author, EdgeProcess, Received, call, edges, request, under_load
 
 pytestmark = pytest.mark.timeout(180)  # a busy machine takes its time
 
@@ -122,7 +122,7 @@ async def test_viewers_that_leave_while_they_join_cost_the_others_nothing(redis_
             await author.end()
         log = await author.log()
         assert all(task.result() == log for task in stayers)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             while only.metric("runcast_connections"):
                 await asyncio.sleep(0.02)
         assert not only.logged("replay_failed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emitter.events import ExecutionError, ExecutionSuperseded, Thinking
-from tests.edges import edges
+from tests.edges import edges, under_load
 from tests.faults.conftest import ALICE, Stand
 
 # An edge that stands still for more than a second, as on a busy machine, has patience with the lost anew.
@@ -49,7 +49,7 @@ async def test_a_script_that_dies_is_noticed_where_there_never_was_a_worker(stan
         assert process.stdout is not None
         await asyncio.to_thread(process.stdout.readline)
         record = ALICE.execution("ex_script").record.replace("default", "acme")
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             while not await stand.redis.hexists(record, "lease"):  # it was renewed
                 await asyncio.sleep(0.05)
         process.kill()
