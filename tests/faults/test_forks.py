@@ -72,7 +72,7 @@ async def test_a_signal_to_the_group_keeps_the_grace_period(redis: Redis, worker
     while len(seen := await events(redis, execution_id)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    child = int(seen[-1].message)
+    child = int(seen[2].message)
     os.kill(child, signal.SIGTERM)
     worker.send_signal(signal.SIGTERM)
     assert (await end_of(redis, execution_id)).result == "done"
