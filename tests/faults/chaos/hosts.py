@@ -21,8 +21,9 @@ from tests.clusters import Node
 
 NET = "10.77.0."
 ENTERED = "CHAOS_HAS_SWITCH"
-ONE_SECONDS = 1.0
-"""Signals within this are one: `timeout` sends two, to its program and to all of its group."""
+ONE_SECONDS = 3.0
+"""Signals within this are one: `timeout` sends two, to its program and to all of its group. It may be held up between
+them."""
 _SELF = "/proc/self/ns/net"
 _cables = itertools.count(1)
 
