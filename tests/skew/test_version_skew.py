@@ -16,7 +16,17 @@ from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
 from emitter.wire.record import FIELDS, FORMAT, PREFIXES, ExecutionRecord
-from tests.edges import ALL_SCOPES, Answer, EdgeProcess, Follower, assert_dense, call, stream_path, token_for
+from tests.edges import (
+    ALL_SCOPES,
+    Answer,
+    EdgeProcess,
+    Follower,
+    assert_dense,
+    call,
+    stream_path,
+    token_for,
+    under_load,
+)
 from tests.workers import WorkerProcess
 
 pytestmark = pytest.mark.timeout(120)
@@ -85,7 +95,7 @@ async def fields_of(redis: Redis, execution_id: str) -> dict[bytes, bytes]:
 
 
 async def until(redis: Redis, execution_id: str, what: Callable[[ExecutionRecord], bool]) -> ExecutionRecord:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while not what(found := ExecutionRecord.read(await fields_of(redis, execution_id))):
             await asyncio.sleep(0.02)
     return found
@@ -220,9 +230,9 @@ async def test_children_run_under_workers_of_the_previous_version(
     folder = Path(__file__).parent
     with contextlib.ExitStack() as stack:
         for root in roots.values():
-            worker = WorkerProcess(server.url, "skew_children:agents", folder, root=root, lease_seconds=1)
+            worker = WorkerProcess(server.url, "skew_children:agents", folder, root=root, lease_seconds=3)
             stack.callback(worker.close)
-        async with asyncio.timeout(20):  # until the old worker has announced its agent
+        async with asyncio.timeout(under_load(20)):  # until the old worker has announced its agent
             while await redis.zscore("rc:{jobs}:agents", "child") is None:
                 await asyncio.sleep(0.02)
         parent = await execute(ports["old"], "parent")
