@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,17 @@ from versions import CLIENT, HERE
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
-from tests.edges import ALL_SCOPES, EdgeProcess, Follower, assert_dense, call, read_log, stream_path, token_for
+from tests.edges import (
+    ALL_SCOPES,
+    EdgeProcess,
+    Follower,
+    assert_dense,
+    call,
+    read_log,
+    stream_path,
+    token_for,
+    under_load,
+)
 from tests.roads import Road, road
 from tests.web.browser import NODE
 from tests.web.client.viewers import Viewer
@@ -28,7 +39,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.skipif(NODE is None, reason=
 
 ALICE = Owner("alice")
 TOKEN = token_for("alice", scopes=ALL_SCOPES)
-STEPS = 40
+STEPS = 60
 PHASES = ("old", "new", "old")
 
 
@@ -101,16 +112,30 @@ class Load:
     async def begin(self, count: int) -> None:
         body = {"task": "t", "agent": "steps", "params": {"steps": STEPS}}
         for _ in range(count):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(under_load(30)):
                 while (answer := await self._try(body)) is None:
                     await asyncio.sleep(0.05)
             await self.watch(answer)
+
+    async def until_run_by(self, version: str) -> None:
+        """Begin executions until a worker of this version has just taken one."""
+        said = ""
+        while not said.endswith(version):
+            await self.begin(1)
+            viewer = list(self.viewers.values())[-1]
+            await viewer.until("its first step", lambda seen: bool(steps_of(seen)))
+            said = steps_of(viewer)[0]
 
     async def _try(self, body: dict[str, Any]) -> str | None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             answer = await call(self._port, "POST", "/api/agent/execute", TOKEN, body)
             return str(answer.body["executionId"]) if answer.status == 202 else None
         return None
+
+
+def steps_of(viewer: Follower) -> list[str]:
+    """Each says which version ran it."""
+    return [json.loads(event.data)["data"]["message"] for event in viewer.events if event.type == "status"]
 
 
 async def test_an_update_and_back_under_load(
@@ -133,10 +158,13 @@ async def test_an_update_and_back_under_load(
             await stack.enter_async_context(Viewer(urls, TOKEN, folder=root / CLIENT, executionId=f"by_{name}"))
             for name, root in roots.items()
         ]
+        for client in clients:
+            await client.until_received(1)
         for phase in (1, 2):
             await load.begin(3)
             await deployment.start(phase)  # then both versions run
             await load.begin(2)
+            await load.until_run_by(PHASES[phase - 1])
             await deployment.stop_worker()
             await deployment.stop_edge(phase - 1)
         await load.begin(1)
@@ -163,6 +191,6 @@ async def test_an_update_and_back_under_load(
 
 
 async def until_begun(redis: Redis, execution_id: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while not await redis.exists(ALICE.execution(execution_id).record):
             await asyncio.sleep(0.02)
