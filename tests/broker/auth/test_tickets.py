@@ -68,6 +68,7 @@ async def holder(redis: Redis) -> bytes:
 
 async def test_redis_never_sees_a_ticket_and_forgets_an_unused_one_in_time(redis: Redis, edge_a: Tickets) -> None:
     """Only a digest is stored, for 30 s; tickets do not repeat."""
+    began = time.monotonic()
     ticket, use_by = await edge_a.mint(identity())
     other, _ = await edge_a.mint(identity())
     assert ticket != other
@@ -75,7 +76,8 @@ async def test_redis_never_sees_a_ticket_and_forgets_an_unused_one_in_time(redis
     keys = await redis.keys("*")
     assert len(keys) == 2
     assert not any(ticket.encode() in key for key in keys)
-    assert all([1000 * FIRST_USE_SECONDS - 1000 < await redis.pttl(key) <= 1000 * FIRST_USE_SECONDS for key in keys])
+    left = [await redis.pttl(key) / 1000 for key in keys]
+    assert FIRST_USE_SECONDS - (time.monotonic() - began) - 0.1 < min(left) <= max(left) <= FIRST_USE_SECONDS
 
 
 async def test_a_ticket_keeps_all_that_its_token_was(edge_a: Tickets) -> None:
