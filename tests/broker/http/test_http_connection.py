@@ -13,7 +13,19 @@ import pytest
 from redis.asyncio import Redis
 
 from broker.http.connection import MAX_HEADERS, MAX_LINE_BYTES
-from tests.edges import SSE, Answer, Author, EdgeProcess, call, edge, eventually, request, stream_path, token_for
+from tests.edges import (
+    SSE,
+    Answer,
+    Author,
+    EdgeProcess,
+    call,
+    edge,
+    eventually,
+    request,
+    stream_path,
+    token_for,
+    under_load,
+)
 
 UNREADABLE = {
     "a NUL in a header": (b"GET / HTTP/1.1\r\nHost: x\r\nA\0: b\r\n\r\n", 400),
@@ -47,7 +59,7 @@ async def exchange(port: int, data: bytes, *, ends: bool = False) -> bytes:
         writer.write(data)
         if ends:
             writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(under_load(10)):
             return await reader.read()
     finally:
         writer.transport.abort()
@@ -173,7 +185,7 @@ async def test_a_half_closed_client_gets_its_answer(edge_: EdgeProcess) -> None:
         (edge_.admin_ports[0], "/readyz", None),
         (edge_.admin_ports[0], "/healthz", None),
     ):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(under_load(5)):
             raw = await exchange(port, get(path, token) * 2, ends=True)
         assert raw.count(b"HTTP/1.1 200 OK\r\n") == 2, raw
 
@@ -205,7 +217,7 @@ async def test_a_request_that_will_never_be_whole_is_not_waited_for(edge_: EdgeP
         b"POST /api/agent/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Length: 9\r\n\r\n" % bearer
     )
     for part in (b"GET / HTTP/1.1\r\nHo", head + b"{"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(under_load(5)):
             assert await exchange(edge_.port, part, ends=True) == b""
 
 
