@@ -179,6 +179,7 @@ def test_the_protocol_of_aiohttp_is_let_go(run: Run) -> None:
 
     async def test() -> None:
         async with a_door() as door:
+            gc.collect()  # those that other tests left behind would go meanwhile
             before = len([o for o in gc.get_objects() if isinstance(o, web.RequestHandler)])
             async with open_stream(door.port, "/stream", {}):
                 await door.opened()
