@@ -209,8 +209,8 @@ async def test_what_could_not_be_said_is_said_later(own_redis: EmbeddedRedis, ow
         await until_watched(own, left.name)
         own_redis.stop()
         with structlog.testing.capture_logs() as logs:
-            presence.leave(left, CloseReason.GONE)
             left_at = time.monotonic()
+            presence.leave(left, CloseReason.GONE)
             for _ in range(2):
                 presence.enter(came)
                 presence.leave(came, CloseReason.GONE)
