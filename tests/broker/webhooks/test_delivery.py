@@ -275,9 +275,12 @@ async def test_a_receiver_is_given_up(redis: Redis, monkeypatch: pytest.MonkeyPa
     async with receiver() as here:
         await here.stop()
         names = [await begin(redis, f"ex_{number}", here.url, ENDED) for number in range(20)]
+        begun = time.monotonic()
         async with delivering(redis, retry_hours=2 / 3600) as (_, metrics):
-            await asyncio.sleep(1)
-            assert count_of(metrics, "failed") == 0
+            async with asyncio.timeout(20):
+                while count_of(metrics, "failed") == 0:
+                    await asyncio.sleep(0.02)
+            assert time.monotonic() - begun > 1.99
             await until_empty(redis)
             assert count_of(metrics, "failed") == 20
         for name in names:
@@ -311,11 +314,11 @@ async def test_what_hangs_for_one_user_is_closed_for_no_other(redis: Redis, monk
         here.cuts = lambda got: got.execution != "ex_of_bob"
         for number in range(20):
             await begin(redis, f"ex_{number}", here.url, ENDED)
-        async with delivering(redis) as (_, metrics):
+        async with delivering(redis) as (deliveries, metrics):
             async with asyncio.timeout(20):
                 while count_of(metrics, "retried") < lanes.FAILURES:
                     await asyncio.sleep(0.02)
-            await asyncio.sleep(0.5)
+            await eventually("those under way are given back", lambda: not deliveries._held)
             tried = len(here.got)
             await begin(redis, "ex_of_bob", here.url, ENDED, owner=Owner("bob"))
             await here.until("bob's", lambda got: got[-1].execution == "ex_of_bob", 10)
