@@ -30,6 +30,7 @@ from broker.webhooks.lanes import PLACES
 from broker.webhooks.sender import Sender
 from emitter import tasks
 from tests.edges import LONGEST_SECONDS, eventually, under_load
+from tests.ports import reserved_ports
 from tests.receivers import SECRET, receiver
 
 BODY = b'{"type":"t","timestamp":"2026-01-01T00:00:00.000Z","data":{"text":"\\u00e9"}}'
@@ -229,10 +230,10 @@ async def test_a_name_that_changes_its_address(monkeypatch: pytest.MonkeyPatch) 
     of the internet: it is connected to, and 127.0.0.1, which the name has the next time, never."""
     only = [ipaddress.ip_network("127.0.0.1/32")]
     monkeypatch.setattr("broker.base.targets._FORBIDDEN", only)
-    async with listening("127.0.0.2") as allowed:
-        port = allowed.pop()
-        async with listening("127.0.0.1", port) as private:
-            private.pop()
+    with reserved_ports(1) as (port,):
+        async with listening("127.0.0.2", port) as allowed, listening("127.0.0.1", port) as private:
+            for seen in (allowed, private):
+                seen.pop()
             monkeypatch.setattr("broker.base.targets.PORTS", frozenset({port}))
             names = Names(hooks_example=[["127.0.0.2"], ["127.0.0.1"]])
             async with Sender(SECRET, [], "r", resolver=names) as sender:
