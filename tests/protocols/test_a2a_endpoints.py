@@ -904,7 +904,10 @@ async def test_a_context_of_any_name(two_edges: list[EdgeProcess], author: Autho
 
 async def test_lists(two_edges: list[EdgeProcess], author: Author) -> None:
     """Tasks are listed by their last activity, filtered, in pages that neither repeat nor leave out."""
-    made = [await begun(two_edges[0], author, contextId=f"c{number % 2}") for number in range(5)]
+    made = []
+    for number in range(5):
+        made.append(await begun(two_edges[0], author, contextId=f"c{number % 2}"))
+        await asyncio.sleep(0.002)  # activity is known to the millisecond
     await made[0][1].write(STARTED, DONE)
     ids = [task["id"] for task, _ in made]
 
