@@ -144,7 +144,7 @@ async def test_a_refusal_that_passes(redis_url: str, turn: Author) -> None:
     client asks again. An error would be the end to it."""
     await turn.write(*TEXT)
     path = CHUNKS.format(CHAT, 0)
-    with edge(redis_url, max_connections=1, drain_seconds=4) as full:
+    with edge(redis_url, max_connections=1, drain_seconds=60) as full:
         async with asyncio.timeout(20), request(full.port, "GET", path, turn.token) as held:
             assert held.status == 200
             assert await _later(full, turn) == b": later\n\n"
