@@ -19,6 +19,7 @@ from emitter.testing import RecordingEmitter
 from emitter.wire.record import ExecutionRecord
 from emitter.worker.agents import Context, SyncContext
 from emitter.worker.worker import Worker
+from tests.edges import under_load
 from tests.emitter.store.test_spending import tool
 from tests.emitter.worker.test_worker import (
     ALICE,
@@ -128,6 +129,7 @@ async def test_calls_within_the_budget_are_made(redis: Redis, redis_url: str) ->
     assert isinstance(end, ExecutionComplete)
 
 
+@pytest.mark.usefixtures("steady_clock")
 async def test_seconds(redis: Redis, redis_url: str) -> None:
     """The agent is stopped when the time is over, not at the next renewal."""
     began = time.monotonic()
@@ -139,11 +141,11 @@ async def test_seconds(redis: Redis, redis_url: str) -> None:
     async with working(only(agent, budget=Budget(seconds=1)), redis_url, **NO_RENEWAL):
         end = await end_of(redis)
     assert end.code == "budget_exceeded"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < under_load(5)
     (first, second) = await notices(redis)
     assert (first[0], first[3], second[0], second[3]) == ("seconds", "continuing", "seconds", "stopping")
     assert 0.8 <= first[1] < 1 <= second[1] < 2
-    assert 1 <= (await spent(redis)).seconds < 3
+    assert 1 <= (await spent(redis)).seconds < under_load(3)
 
 
 async def test_of_two_limits_the_first_decides(redis: Redis, redis_url: str) -> None:
@@ -240,7 +242,7 @@ async def test_a_blocked_loop_is_cut(redis: Redis, redis_url: str) -> None:
     async def agent(context: Context) -> None:
         await context.emitter.thinking("t")
         await context.emitter.flush()
-        time.sleep(5)
+        time.sleep(9)
         ended_at.append(time.monotonic())
 
     over: list[tuple[str, str]] = []
@@ -250,7 +252,7 @@ async def test_a_blocked_loop_is_cut(redis: Redis, redis_url: str) -> None:
             over.append((agent, limit))
 
     await accept(redis, "agent")
-    worker = Worker(only(agent, budget=Budget(seconds=1.5)), quick(redis_url, renew_seconds=0.2), Counted())
+    worker = Worker(only(agent, budget=Budget(seconds=4)), quick(redis_url, renew_seconds=0.2), Counted())
     found: list[Any] = []
     thread = asyncio.create_task(asyncio.to_thread(asyncio.run, _end_elsewhere(redis_url, found)))
     task = asyncio.create_task(worker.run())
