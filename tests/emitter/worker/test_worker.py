@@ -31,6 +31,7 @@ from emitter.wire.keys import DUE, JOBS_GROUP, Owner, jobs_key
 from emitter.wire.redact import Redactor
 from emitter.worker.agents import Agents, Context, SyncContext
 from emitter.worker.worker import Worker, WorkerSettings
+from tests.edges import under_load
 
 ALICE = Owner("alice", "acme")
 TERMINAL = ("execution:complete", "execution:error", "execution:cancelled")
@@ -76,7 +77,7 @@ async def events_of(redis: Redis, execution_id: str = "ex_1") -> list[tuple[str,
 async def heard_by_someone(redis: Redis, channel: str) -> None:
     """Wait until a channel has a subscriber."""
     client: Any = redis
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while not (await client.pubsub_numsub(channel))[0][1]:
             await asyncio.sleep(0.01)
 
@@ -84,7 +85,7 @@ async def heard_by_someone(redis: Redis, channel: str) -> None:
 async def until(redis: Redis, *types: str, execution_id: str = "ex_1") -> Any:
     """Wait for the first event of one of these types; returns it."""
     log, last = ALICE.execution(execution_id).log, "0"
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while True:
             reply: Any = await redis.xread({log: last}, block=1000)
             for _, rows in reply or []:
@@ -400,7 +401,7 @@ async def test_an_agent_may_write_its_own_end(redis: Redis, redis_url: str, then
     async with working(agents, redis_url):
         assert (await end_of(redis)).result == {"mine": True}
         if then != "raise":
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(under_load(5)):
                 await tidied.wait()
         await until_nothing_is_due(redis)
     assert [type_ for type_ in await types_of(redis) if type_ in TERMINAL] == ["execution:complete"]
@@ -457,7 +458,7 @@ async def test_a_thread_that_never_looks_gives_its_slot_back(redis: Redis, redis
 
     await accept(redis, "agent")
     await accept(redis, "agent", "ex_2")
-    async with working(only(agent, time_limit=0.2), redis_url, concurrency=1):
+    async with working(only(agent, time_limit=2.0), redis_url, concurrency=1):
         assert (await end_of(redis)).code == "timeout"
         assert (await end_of(redis, "ex_2")).result == "ran"
         hang.set()
@@ -499,7 +500,7 @@ async def test_a_cancel_reaches_the_agent_at_once(redis: Redis, redis_url: str, 
 
     function = {"async": agent, "sync": blocking, "sync-ask": asking}[kind]
     await accept(redis, "agent")
-    async with working(only(function), redis_url, **NO_RENEWAL):
+    async with working(only(function), redis_url, cancel_grace_seconds=20.0, **NO_RENEWAL):
         await until(redis, "input:required" if kind == "sync-ask" else "execution:started")
         await asyncio.to_thread(begun.wait, 5)
         await request_cancel(redis, "ex_1")
@@ -507,7 +508,7 @@ async def test_a_cancel_reaches_the_agent_at_once(redis: Redis, redis_url: str, 
         end = await end_of(redis)
     assert (end.type, end.reason, end.by) == ("execution:cancelled", "enough", "alice")
     assert stopped.is_set()
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < under_load(5)
     assert await field(redis, "state") == "cancelled"
 
 
@@ -850,12 +851,12 @@ class Process:
     async def has_logged(self, event: str) -> None:
         """Wait for a line of its log; it is not among those of `wait`."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while json.loads(await self.process.stderr.readline())["event"] != event:
                 pass
 
     async def wait(self) -> tuple[int | None, list[dict[str, Any]]]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             _, stderr = await self.process.communicate()
         return self.process.returncode, [json.loads(line) for line in stderr.splitlines()]
 
@@ -922,7 +923,7 @@ async def test_on_a_terminal_the_log_is_for_people(redis: Redis, redis_url: str,
         await accept(redis, "broken")
         await end_of(redis)
         child.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(child.wait(), 20)
+        await asyncio.wait_for(child.wait(), under_load(20))
         text = os.read(here, 65_536).decode()
     finally:
         os.close(here)

@@ -22,7 +22,7 @@ from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
 from emitter.worker.metrics import Metrics
 from emitter.worker.probes import Probes
-from tests.edges import eventually
+from tests.edges import eventually, under_load
 from tests.workers import WorkerProcess
 
 ALICE = Owner("alice")
@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parents[2] / "e2e"
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=under_load(5)) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
