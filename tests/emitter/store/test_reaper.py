@@ -129,15 +129,16 @@ async def test_a_job_that_was_lost_is_offered_again(redis: Redis, lifecycle: Lif
 
 async def test_what_starts_later_is_offered_when_its_time_has_come(redis: Redis, lifecycle: Lifecycle) -> None:
     """Not before `notBefore`, even if somebody looks early, and then at the next look."""
-    at = await jobs.redis_ms(redis) + 150
+    at = await jobs.redis_ms(redis) + 3000
     await lifecycle.accept(ALICE, "ex_1", Start(task="Write", agent="writer", not_before=at))
     await due_now(redis)
-    await reaper_of(redis, lifecycle).step()
+    one = reaper_of(redis, lifecycle, lease_seconds=1)
+    await one.step()
     assert await redis.xlen(jobs_key("writer")) == 0
     assert await due_at(redis) == at
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(3 + 5):
         while not await redis.xlen(jobs_key("writer")):
-            await reaper_of(redis, lifecycle).step()
+            await one.step()
     assert await jobs.redis_ms(redis) >= at
 
 
@@ -222,7 +223,7 @@ async def test_a_cancel_that_no_worker_carried_out_is(redis: Redis, lifecycle: L
 
 async def test_one_reaper_works_at_a_time(redis: Redis, lifecycle: Lifecycle) -> None:
     """A second one does nothing while the first holds the lock, and takes over when that lets go or falls silent."""
-    first, second = reaper_of(redis, lifecycle, "w1"), reaper_of(redis, lifecycle, "w2")
+    first, second = (reaper_of(redis, lifecycle, worker, lease_seconds=60) for worker in ("w1", "w2"))
     await first.step()
     await redis.zadd(DUE, {"rubbish": 1})
     await second.step()

@@ -21,6 +21,7 @@ from emitter.wire.keys import DUE, HISTORIES, WEBHOOKS, Owner, jobs_key, member
 from emitter.wire.redact import Redactor
 from emitter.wire.webhooks import Webhook
 from tests.clusters import SLOTS, cluster
+from tests.edges import under_load
 
 REDACT = Redactor()
 SECONDS = 20.0
@@ -49,7 +50,7 @@ class Keeper:
 
     async def until(self, what: str, holds: Callable[[], Any]) -> None:
         """Let it work until something holds. A node that was just promoted answers at the second try."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(under_load(SECONDS)):
             while True:
                 try:
                     await self._reaper.step()
