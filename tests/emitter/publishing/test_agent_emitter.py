@@ -327,7 +327,7 @@ async def test_flush_waits_for_what_was_before_it(redis: Redis, emitter: AgentEm
             await asyncio.sleep(0)
 
     task = asyncio.create_task(chatter())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(under_load(5)):
         for number in range(20):
             await emitter.status(str(number), "")
             await emitter.flush()
