@@ -464,17 +464,18 @@ async def test_what_waits_is_bounded(own_redis: EmbeddedRedis, core: Core, monke
 
 
 @pytest.fixture
-def pausing(redis: Redis) -> tuple[Callable[..., Any], asyncio.Event]:
-    """An activity that holds back all writing to Redis for a moment and returns, and the event that it has done so."""
+async def pausing(redis: Redis) -> AsyncIterator[tuple[Callable[..., Any], asyncio.Event]]:
+    """An activity that holds back all writing to Redis for some ms and returns, and the event that it has done so."""
     paused = asyncio.Event()
 
     @activity.defn
-    async def pause() -> str:
-        await redis.execute_command("CLIENT", "PAUSE", 500, "WRITE")
+    async def pause(ms: int) -> str:
+        await redis.execute_command("CLIENT", "PAUSE", ms, "WRITE")
         paused.set()
         return "paused"
 
-    return pause, paused
+    yield pause, paused
+    await redis.execute_command("CLIENT", "UNPAUSE")
 
 
 async def test_the_end_is_in_the_log_before_temporal_has_the_result(
@@ -482,7 +483,7 @@ async def test_the_end_is_in_the_log_before_temporal_has_the_result(
 ) -> None:
     """So whatever follows in the workflow comes after it, on whichever worker."""
     async with working(RuncastPlugin(redis_url=redis_url, patience=60), activities=pausing[:1]):
-        await core.run(task("pause", headers=of(EX_1)))
+        await core.run(task("pause", 500, headers=of(EX_1)))
         assert await types(redis) == ["tool:start", "tool:complete"]
 
 
@@ -491,11 +492,12 @@ async def test_a_cancellation_after_the_end_changes_nothing(
 ) -> None:
     """An activity that has its result keeps it, also while the log is waited for."""
     async with working(RuncastPlugin(redis_url=redis_url, patience=60), activities=pausing[:1]):
-        token = core.begin(task("pause", headers=of(EX_1)))
+        token = core.begin(task("pause", 30_000, headers=of(EX_1)))
         await pausing[1].wait()
         core.cancel(token)
         result = await core.result(token)
         assert await types(redis) == ["tool:start"]
+        await redis.execute_command("CLIENT", "UNPAUSE")
     assert value(result.completed.result) == "paused"
     assert await types(redis) == ["tool:start", "tool:complete"]
 

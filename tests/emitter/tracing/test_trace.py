@@ -369,7 +369,7 @@ async def test_appends_are_shown_up_to_a_rate(redis: Redis, redis_url: str) -> N
 async def test_an_append_that_was_late_shows_how_late(own_redis: EmbeddedRedis) -> None:
     """The tries that failed are a part of the span of the one that did not."""
     kept = Kept()
-    client = connect(own_redis.url, timeout=0.2)
+    client = connect(own_redis.url, timeout=2.0)
     async with (
         Publisher(redis=client, tracer=kept.tracer) as publisher,
         AgentEmitter("alice", "ex_1", publisher=publisher, traceparent=PARENT) as emitter,
@@ -384,7 +384,7 @@ async def test_an_append_that_was_late_shows_how_late(own_redis: EmbeddedRedis) 
         await emitter.flush()
     await client.aclose()
     before, during, after = [(span.end_time or 0) - (span.start_time or 0) for span in kept.spans]
-    assert during > 200_000_000
+    assert during > 2_000_000_000
     assert max(before, after) < during
 
 
