@@ -302,7 +302,7 @@ const scenes = {
     if (given.own)
       process.on("SIGTERM", () => {
         say({ own: true });
-        setTimeout(() => process.exit(3), 1000);
+        setTimeout(() => process.exit(3), 5000);
       });
     say({ started: true });
     if (given.waits) await sleep(60_000);

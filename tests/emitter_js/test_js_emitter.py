@@ -12,7 +12,7 @@ import pytest
 from broker.cli.embedded import EmbeddedRedis
 from broker.executions.publish import NOT_PUBLISHED
 from emitter.events import BY_TYPE, EXPIRED
-from tests.edges import EdgeProcess, call, edge, token_for
+from tests.edges import EdgeProcess, call, edge, token_for, under_load
 from tests.emitter_js.stand import Script, log_of, needs_node, text_of, token
 
 pytestmark = needs_node
@@ -179,8 +179,8 @@ async def test_a_cancel_of_its_own(js_edge: EdgeProcess, user: str) -> None:
 
 @pytest.fixture(scope="module")
 def lease_edge() -> Iterator[EdgeProcess]:
-    """An edge with leases of 3 s."""
-    with EmbeddedRedis() as redis, edge(redis.url, unheld_lease_seconds=3) as started:
+    """An edge with leases of 5 s."""
+    with EmbeddedRedis() as redis, edge(redis.url, unheld_lease_seconds=5) as started:
         yield started
 
 
@@ -213,7 +213,7 @@ async def test_the_last_word_after_a_signal(js_edge: EdgeProcess, user: str, own
         await script.until("started")
         await until_state(js_edge, user, "running")
         script.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(under_load(10)):
             code = await script.process.wait()
     assert code == (3 if own else -signal.SIGTERM)
     last = (await log_of(js_edge, user, ID))[-1]
@@ -251,7 +251,7 @@ async def test_answers(js_edge: EdgeProcess, user: str) -> None:
         {"prompt": "yes?"},
         {"prompt": "which?", "kind": "choice", "options": ["a", "b"]},
         {"prompt": "form?", "kind": "form", "schema": form},
-        {"prompt": "late?", "expiresIn": 1},
+        {"prompt": "late?", "expiresIn": 4},
         {"prompt": "none?", "kind": "choice"},
     ]
     async with scene("ask", js_edge, user, questions=questions) as script:

@@ -19,7 +19,7 @@ pytestmark = needs_node
 
 @pytest.fixture(scope="module")
 def job_edges() -> Iterator[list[EdgeProcess]]:
-    with EmbeddedRedis() as redis, edges(redis.url, 2, heartbeat_seconds=1, lease_seconds=3) as started:
+    with EmbeddedRedis() as redis, edges(redis.url, 2, heartbeat_seconds=1, lease_seconds=6) as started:
         yield started
 
 
@@ -177,7 +177,7 @@ async def test_a_worker_that_dies(job_edge: EdgeProcess) -> None:
 
 async def test_a_worker_that_is_stopped(job_edge: EdgeProcess) -> None:
     """After SIGTERM short jobs finish, and long ones go to another worker at once."""
-    async with worker(job_edge, graceSeconds=1.5) as first:
+    async with worker(job_edge, graceSeconds=5) as first:
         await known(job_edge, "js-long")
         long, brief = await execute(job_edge, "js-long", "hal"), await execute(job_edge, "js-brief", "hal")
         async with asyncio.timeout(10):
