@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.edges import ROOT, call
+from tests.npm import copied
 from tests.ports import reserved_ports
 
 pytestmark = pytest.mark.timeout(300)
@@ -166,7 +167,8 @@ def test_packed_packages_install_into_an_empty_project(tmp_path: Path) -> None:
     assert NPM is not None
     quiet = ("--silent", "--no-audit", "--no-fund")
     for path in PACKAGES.values():
-        done(NPM, "pack", *quiet, "--pack-destination", tmp_path, ROOT / path, cwd=tmp_path)
+        package = copied(ROOT / path, tmp_path / "packed")
+        done(NPM, "pack", *quiet, "--pack-destination", tmp_path, package, cwd=tmp_path)
     tarballs = sorted(path.name for path in tmp_path.glob("*.tgz"))
     assert tarballs == [f"runcast-{name}-{VERSION}.tgz" for name in PACKAGES]
     (tmp_path / "package.json").write_text('{"name": "own", "private": true, "type": "module"}')

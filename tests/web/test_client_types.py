@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.edges import ROOT
+from tests.npm import copied
 from tests.web.browser import NODE, needs_npm
 from tests.web.client.viewers import HERE, node
 
@@ -83,7 +84,7 @@ def test_a_bundler_keeps_the_worker_s_script() -> None:
 async def test_an_application_in_typescript(tmp_path: Path) -> None:
     """An application can use the declarations: an event is narrowed by its type."""
     installed = tmp_path / "node_modules" / "@runcast" / "client"
-    shutil.copytree(CLIENT, installed, ignore=shutil.ignore_patterns("*.js"))
+    shutil.copytree(CLIENT, installed, ignore=shutil.ignore_patterns("*.js", "LICENSE"))
     (tmp_path / "app.ts").write_text(CONSUMER)
     options = (
         "--noEmit --strict --skipDefaultLibCheck --module nodenext --target es2022 --lib es2023,dom,dom.asynciterable"
@@ -92,18 +93,19 @@ async def test_an_application_in_typescript(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(NODE is None or shutil.which("npm") is None, reason="needs node and npm")
-async def test_what_npm_would_publish() -> None:
+async def test_what_npm_would_publish(tmp_path: Path) -> None:
     """Modules, their declarations, the README, the project's licence, and nothing else; everything that `exports` names
     is among them, and the folder is left as it was."""
     npm = shutil.which("npm")
     assert npm is not None
-    printed = await node(str(Path(npm).resolve()), "pack", "--dry-run", "--json", "--silent", str(CLIENT))
+    package = copied(CLIENT, tmp_path)
+    printed = await node(str(Path(npm).resolve()), "pack", "--dry-run", "--json", "--silent", str(package))
     (packed,) = json.loads(printed[printed.index("[\n") :])
     names = {file["path"] for file in packed["files"]}
     modules = {path.relative_to(CLIENT).as_posix() for path in CLIENT.rglob("*.js")}
     declared = {f"{name.removesuffix('.js')}.d.ts" for name in modules} | {"events.d.ts"}
     assert names == modules | declared | {"package.json", "README.md", "LICENSE"}
-    assert not (CLIENT / "LICENSE").exists()
+    assert not (package / "LICENSE").exists()
     exported = [target for entry in PACKAGE["exports"].values() for target in _targets(entry)]
     assert {target.removeprefix("./") for target in exported} <= names
 
