@@ -13,6 +13,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page
 
 from tests.edges import ROOT, Author, eventually
+from tests.npm import copied
 from tests.web.browser import HERE, Complaints, Stands, WebStand, needs_chromium, needs_npm
 from tests.web.vite_server import EXAMPLE, build, served
 
@@ -41,7 +42,8 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     installed.mkdir(parents=True)
     npm = shutil.which("npm")
     assert npm is not None
-    pack = [npm, "pack", "--json", "--silent", "--pack-destination", str(folder), str(CLIENT)]
+    package = copied(CLIENT, tmp_path_factory.mktemp("packed"))
+    pack = [npm, "pack", "--json", "--silent", "--pack-destination", str(folder), str(package)]
     done = subprocess.run(pack, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     (packed,) = folder.glob("*.tgz")
