@@ -317,7 +317,11 @@ describe("AgentStream", () => {
   const waits = () => statuses.filter(({ phase }) => phase === "waiting").map((status) => status.retryAt - Date.now());
   const isWaiting = ({ phase }) => phase === "waiting";
 
-  beforeEach(() => mock.method(Math, "random", () => 1 - 1e-9));
+  beforeEach(() => {
+    mock.method(Math, "random", () => 1 - 1e-9);
+    const now = Date.now();
+    mock.method(Date, "now", () => now); // a time until then is the time that was chosen; timers go on
+  });
   afterEach(() => (mock.restoreAll(), stream?.close()));
 
   test("waits for the time of `retry:`, doubled at each failure, and from the start again after an event", async () => {
