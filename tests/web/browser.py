@@ -20,7 +20,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Playwright, WebError, async_playwright
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, edges, token_for
+from tests.edges import ALL_SCOPES, ROOT, EdgeProcess, edges, token_for, under_load
 from tests.ports import reserved_ports
 from tests.workers import WorkerProcess
 
@@ -234,9 +234,9 @@ class Stands:
 def _agents_known(edge: EdgeProcess, worker: WorkerProcess) -> None:
     headers = {"Authorization": f"Bearer {token_for('alice')}"}
     request = urllib.request.Request(f"http://127.0.0.1:{edge.port}/api/agent/agents", headers=headers)
-    deadline = time.monotonic() + AGENTS_SECONDS
+    deadline = time.monotonic() + under_load(AGENTS_SECONDS)
     while True:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=under_load(5)) as response:
             if json.load(response)["agents"]:
                 return
         assert worker.alive, worker.log_text()

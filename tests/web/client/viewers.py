@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.edges import under_load
 from tests.web.browser import NODE
 
 HERE = Path(__file__).resolve().parent
@@ -96,9 +97,9 @@ class Viewer:
         self._process.stdin.write(text.encode() + b"\n")
 
     async def until(self, what: str, condition: Callable[[Viewer], bool]) -> None:
-        """Wait until the condition holds, which is looked at whenever something came in."""
+        """Wait until the condition holds, which is looked at whenever something came in; so long `under_load`."""
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(under_load(WAIT_SECONDS)):
                 while not condition(self):
                     self._news.clear()
                     await self._news.wait()
