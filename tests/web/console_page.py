@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from playwright.async_api import Locator, Page, expect
@@ -61,10 +61,10 @@ class ConsolePage:
     def row(self, text: str) -> Locator:
         return self.rows.get_by_role("listitem").filter(has_text=text)
 
-    async def raw_numbers(self) -> list[int]:
-        """The ordinals of the raw events that are in the page, from top to bottom."""
-        texts = await self.raw.locator(".raw-seq").all_text_contents()
-        return [int(text) for text in texts]
+    async def has_raw(self, numbers: Iterable[int]) -> None:
+        """The raw events have these ordinals, from top to bottom, once all of them are in the page: some come with each
+        frame."""
+        await expect(self.raw.locator(".raw-seq")).to_have_text([str(number) for number in numbers])
 
     async def is_alive(self) -> None:
         """The page renders, and reacts to keys."""

@@ -75,6 +75,7 @@ async def test_no_agent_can_put_markup_into_the_page(
     )  # fmt: skip
     console = await ConsolePage(page, stand, user).watch(web_author.execution_id)
     await expect(console.rows.locator(".member")).to_have_count(1)
+    await expect(console.rows.locator("> li").first).to_contain_text("Queued")  # the last rows may come first
     await page.evaluate(OPEN_ALL)
     await expect(console.title).to_contain_text("<script>")
     await expect(console.questions.get_by_role("radio", name="<script>").first).to_be_visible()

@@ -29,6 +29,14 @@ new MutationObserver((changes) => {
 """
 
 
+RECORD_FOUND = """
+new MutationObserver((changes) => {
+  const row = changes.map(({ target }) => target).find((node) => node.matches(".rows > .is-found"));
+  window.found ??= row?.dataset.seq;
+}).observe(document, { attributes: true, attributeFilter: ["class"], subtree: true });
+"""
+
+
 async def write(author: Author, count: int) -> None:
     """A log of calls and thoughts."""
     await author.begin()
@@ -72,6 +80,7 @@ async def test_what_one_reads_stays_where_it_is_while_rows_come(
     page: Page, stand: WebStand, user: str, web_author: Author, complaints: Complaints
 ) -> None:
     """A row chosen in the timeline, and one above which the steps of a lost attempt are opened."""
+    await page.add_init_script(RECORD_FOUND)
     await write(web_author, 1_000)
     await web_author.write(
         ExecutionSuperseded(from_seq=900, attempt=2), ExecutionStarted(task="t", started_at=1, attempt=2)
@@ -82,10 +91,9 @@ async def test_what_one_reads_stays_where_it_is_while_rows_come(
     grid = page.get_by_role("grid", name="Timeline")
     await grid.evaluate("node => node.scrollTo(0, 26 * 500)")
     await grid.get_by_role("row").filter(has_text="thought 7").first.click()
-    found = page.locator(".rows > .is-found")
-    await expect(found).to_be_in_viewport()
-    number = await found.get_attribute("data-seq")
+    number = await (await page.wait_for_function("() => window.found")).json_value()  # it is marked for a moment only
     row = page.locator(f".rows > [data-seq='{number}']")
+    await expect(row).to_be_in_viewport()
     await expect(page.locator(".rows > li").nth(49)).to_be_attached()
     await expect(row).to_be_in_viewport()
     lost = console.row("Attempt 1 was lost")
@@ -118,14 +126,17 @@ async def test_paper_says_what_is_left_out(
     """Story and timeline are printed whole up to a thousand rows; then the page goes on as it was."""
     await write(web_author, 900)
     console = await ConsolePage(page, stand, user).watch(f"{web_author.execution_id}?view=timeline")
+    items = 600  # of 900 events, a third of which end calls
+    grid = page.get_by_role("grid", name="Timeline")
+    await expect(grid).to_have_attribute("aria-rowcount", str(items))  # with its head: it has all of the log
     await expect(console.rows.locator("> li").nth(49)).to_be_attached()
     await page.evaluate(ON_PAPER)
     await page.pdf()
-    items = 600  # of 900 events, a third of which end calls
     whole = {"story": items, "timeline": items - 1, "height": 26 * (items - 1), "rest": []}
     assert await page.evaluate("paper") == whole
     await web_author.write(*(Thinking(thought=f"more {number}") for number in range(600)))
     await expect(console.row("more 599")).to_be_in_viewport()
+    await expect(grid).to_have_attribute("aria-rowcount", str(items + 600))  # it may come a moment later
     await page.pdf()
     paper = await page.evaluate("paper")
     assert (paper["story"], paper["timeline"], paper["height"]) == (1_000, 1_000, 26_000)
