@@ -49,6 +49,7 @@ async def test_a_message_waits_is_withdrawn_interrupts_and_is_taken(
     await expect(part.get_by_role("status")).to_have_text("Withdrawn.")
     await expect(console.row("a mistake")).to_contain_text("Withdrawn.")
     await expect(text).to_be_focused()
+    await expect(text).to_have_value("")
     await page.keyboard.type("now")
     await page.keyboard.press("Tab")
     await page.keyboard.press("Space")
