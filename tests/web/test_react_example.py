@@ -31,6 +31,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, module_stand: WebStand) -> Ite
 async def signed_in(page: Page, url: str, token: str) -> Page:
     await page.goto(f"{url}#token={token}")
     await expect(page.get_by_role("heading", name="Executions")).to_be_visible()
+    await page.wait_for_function("!location.hash.includes('token')")  # which is done once the page is drawn
     assert "token" not in page.url
     return page
 
