@@ -16,7 +16,7 @@ import pytest_asyncio
 from playwright.async_api import Page, Route, expect
 
 from emitter.events import InputRequired
-from tests.edges import Author, EdgeProcess, call, eventually
+from tests.edges import Author, EdgeProcess, call, eventually, under_load
 from tests.web.browser import NODE, Complaints, WebStand, needs_chromium, needs_npm
 
 HERE = Path(__file__).resolve().parent / "react"
@@ -90,7 +90,7 @@ class Probes:
     async def until(self, condition: str) -> Any:
         """Wait until a condition on `seen`, what each probe's hook returned, holds; its value."""
         try:
-            handle = await self.page.wait_for_function(condition)
+            handle = await self.page.wait_for_function(condition, timeout=1000 * under_load(30))
         except Exception as error:
             found = await self.page.evaluate("JSON.stringify(seen)")
             raise AssertionError(f"not in time: {condition}; {found[:2000]}") from error
@@ -392,7 +392,8 @@ async def test_the_store(probes: Probes) -> None:
     await probes.now("client = new RuncastClient(page.provider); undefined")
     await probes.now(actions + ".startExecution(client, {task: 'x', agent: 'asker'})")
     await probes.until(actions + ".openInputs.length === 1 && seen.text === 'Before. '")
-    assert await probes.now(f"[{actions}.currentExecution.agent, {actions}.connection.phase]") == ["asker", "live"]
+    await probes.until(actions + ".connection.phase === 'live'")  # its history may have had all of that
+    assert await probes.now(actions + ".currentExecution.agent") == "asker"
     assert await probes.now(f"{actions}.answerInput({actions}.openInputs[0].inputId, true)")
     await probes.until("seen.text === 'Before. After.'")
     await probes.until(f"{actions}.currentExecution.result?.answer === true && !{actions}.isExecuting")
@@ -420,7 +421,11 @@ async def test_bursts_render_once_a_frame(probes: Probes, web_author: Author) ->
     await probes.until("seen.a?.status.phase === 'live'")
     await probes.now("""() => {
         [window.frames_, renders.a, seen.torn] = [0, 0, 0];
-        (function count() { frames_ += 1; requestAnimationFrame(count); })();
+        const next = (act) => {  // a browser that has no time draws none: then a timer stands for it
+            const once = () => (cancelAnimationFrame(frame), clearTimeout(timer), act());
+            const [frame, timer] = [requestAnimationFrame(once), setTimeout(once, 250)];
+        };
+        (function count() { frames_ += 1; next(count); })();
     }""")
     for _ in range(300):
         await web_author.say()
@@ -458,7 +463,7 @@ async def test_the_tree(probes: Probes) -> None:
     answer = {"inputId": state["openInputs"][0]["inputId"], "value": True}
     await probes.server(f"/api/agent/executions/{asker}/input", "POST", answer)
     await probes.until(f"{states} === 'asker asked completed,sleeper null cancelled'")
-    assert await probes.now("seen.tree.tree.state") == "completed"
+    await probes.until("seen.tree.tree.state === 'completed'")  # the edge may have read it before its children
 
 
 @newest
