@@ -12,7 +12,7 @@ from playwright.async_api import BrowserContext, Page
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from emitter.events import MessageDelta
-from tests.edges import ROOT, Author, eventually
+from tests.edges import ROOT, Author, eventually, under_load
 from tests.web.browser import Complaints, Stands, WebStand, needs_chromium
 
 pytestmark = needs_chromium
@@ -41,7 +41,7 @@ FOLLOW = """async ({token, ttl, options, module, base, cookie}) => {
     }).start();
 }"""
 CLIENT = ROOT / "broker" / "web" / "client"
-WAIT_MS = 30_000
+WAIT_SECONDS = 30.0
 MODES = ("fetch", "eventsource", "shared")
 
 
@@ -76,7 +76,7 @@ class Tab:
         """Wait until a condition on what the tab has seen holds."""
         try:
             # By a timer: a tab in the background gets no animation frames.
-            await self.page.wait_for_function(f"() => {condition}", polling=50, timeout=WAIT_MS)
+            await self.page.wait_for_function(f"() => {condition}", polling=50, timeout=1000 * under_load(WAIT_SECONDS))
         except PlaywrightTimeoutError:
             seen = await self.seen()
             raise AssertionError(f"not in time: {condition}; {len(seen.pop('ids'))} ids, {seen}") from None
