@@ -76,6 +76,12 @@ async def until_announced(edge: EdgeProcess, agent: str, seconds: float = 20.0) 
             await asyncio.sleep(0.05)
 
 
+def logged_in(text: str, event: str) -> list[dict[str, Any]]:
+    """The lines about one kind of event in what a process has logged so far; the last may be half written."""
+    lines = [json.loads(line) for line in text.split("\n")[:-1] if line.startswith("{")]
+    return [line for line in lines if line.get("event") == event]
+
+
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
@@ -176,8 +182,7 @@ class EdgeProcess:
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log's lines about one kind of event."""
-        lines = [json.loads(line) for line in self.log_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line.get("event") == event]
+        return logged_in(self.log_text(), event)
 
     def send_signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -197,11 +202,11 @@ class EdgeProcess:
         return self.wait(seconds)
 
     def wait(self, seconds: float = 15.0) -> int:
-        """Wait until it has ended by itself or by a signal sent before; the exit code."""
+        """Wait until it has ended by itself or by a signal sent before, so long `under_load`; the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             try:
-                self.process.wait(seconds)
+                self.process.wait(under_load(seconds))
             except subprocess.TimeoutExpired:
                 # All of its session: the children of a supervisor that hangs must not outlive the test.
                 with contextlib.suppress(ProcessLookupError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.edges import ROOT
+from tests.edges import ROOT, logged_in, under_load
 
 
 class WorkerProcess:
@@ -56,8 +55,7 @@ class WorkerProcess:
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The log's lines about one kind of event."""
-        lines = [json.loads(line) for line in self.log_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line.get("event") == event]
+        return logged_in(self.log_text(), event)
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -68,10 +66,10 @@ class WorkerProcess:
         self.process.wait(10)
 
     async def stop(self, seconds: float = 20.0) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM, and wait until it has ended, so long `under_load`; the exit code."""
         self.process.terminate()
         try:
-            return await asyncio.to_thread(self.process.wait, seconds)
+            return await asyncio.to_thread(self.process.wait, under_load(seconds))
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the worker did not stop within {seconds:g} s:\n{self.log_text()}") from None
