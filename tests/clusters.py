@@ -188,14 +188,23 @@ def cluster(primaries: int = 3, *, replica_of: int = 0) -> Iterator[Cluster]:
         for index, node in enumerate(nodes[:primaries]):
             first, last = (-(-each * SLOTS // primaries) for each in (index, index + 1))
             node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last - 1))
-        for port, bus in zip(ports[2::2], ports[3::2], strict=True):
-            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(port), str(bus))
+        until(lambda: _have_met(nodes[0], dict(zip(ports[2::2], ports[3::2], strict=True))))
         replica, failing = nodes[primaries], nodes[replica_of]
         until(lambda: replica.ask("CLUSTER", "REPLICATE", failing.id) == b"+OK\r\n")
         for node in nodes:
             until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))  # type: ignore[misc]
         until(lambda: replica.follows(failing))
         yield Cluster(nodes[:primaries], replica, failing)
+
+
+def _have_met(node: Node, others: dict[int, int]) -> bool:
+    """Whether a node knows those at these ports (with their buses). One that does not answer a MEET within the node
+    timeout is forgotten, so it is said again."""
+    known = node.ask("CLUSTER", "NODES")
+    for port, bus in others.items():
+        if b":%d@" % port not in known:
+            node.ask("CLUSTER", "MEET", "127.0.0.1", str(port), str(bus))
+    return all(b":%d@" % port in known for port in others) and b"handshake" not in known
 
 
 class Sentinels:
