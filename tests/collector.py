@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from tests.edges import eventually
+from tests.edges import eventually, under_load
 
 SERVER, CONSUMER, INTERNAL = 2, 5, 1
 UNSET, ERROR = 0, 2
@@ -113,10 +113,10 @@ def collecting() -> Iterator[Collector]:
     thread.start()
     serving = _serving(collector)
     try:
-        asyncio.run_coroutine_threadsafe(anext(serving), loop).result(10)
+        asyncio.run_coroutine_threadsafe(anext(serving), loop).result(under_load(10))
         yield collector
     finally:
-        asyncio.run_coroutine_threadsafe(serving.aclose(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(serving.aclose(), loop).result(under_load(10))
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()

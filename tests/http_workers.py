@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tests.edges import Answer, EdgeProcess, call, token_for
+from tests.edges import Answer, EdgeProcess, call, token_for, under_load
 
 BASE = "/api/agent/executions"
 OPERATOR = token_for("operator", scopes={"jobs:run"})
@@ -39,7 +39,7 @@ class HttpWorker:
 
     async def one(self, seconds: float = 10, **body: Any) -> dict[str, Any]:
         """The next job; there must be one in time."""
-        async with asyncio.timeout(seconds + 5):
+        async with asyncio.timeout(under_load(seconds + 5)):
             while not (found := await self.claim(min(seconds, 5), **body)):
                 pass
         (job,) = found
@@ -100,7 +100,7 @@ async def types_of(edge: EdgeProcess, execution_id: str, user: str = "alice") ->
 
 
 async def until_ended(edge: EdgeProcess, execution_id: str, user: str = "alice", seconds: float = 25) -> dict[str, Any]:
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(under_load(seconds)):
         while (state := await state_of(edge, execution_id, user))["status"] not in ("completed", "failed", "cancelled"):
             await asyncio.sleep(0.05)
     return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import contextlib
 import json
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from tests.edges import under_load
 from tests.ports import reserved_ports
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of the tests, of thirty-odd").decode()
@@ -85,9 +87,9 @@ class Receiver:
         return self.answer(got) or web.Response(status=204)
 
     async def until(self, what: str, condition: Callable[[list[Got]], bool], seconds: float = 20.0) -> list[Got]:
-        """Wait until the condition holds of what came."""
+        """Wait until the condition holds of what came, so long `under_load`."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(under_load(seconds)):
                 while not condition(self.got):
                     self._news.clear()
                     await self._news.wait()
@@ -100,15 +102,21 @@ class Receiver:
         return await self.until(f"{count} messages", lambda got: len(got) >= count, seconds)
 
 
+_kept = contextlib.ExitStack()
+"""The ports, until this process ends: an edge may try for hours to deliver to a receiver that has gone, and the next
+one must not get that."""
+atexit.register(_kept.close)
+
+
 @contextlib.asynccontextmanager
 async def receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    with reserved_ports(1) as (port,):
-        made = Receiver(port)
-        await made.start(tls)
-        try:
-            yield made
-        finally:
-            await made.stop()
+    (port,) = _kept.enter_context(reserved_ports(1))
+    made = Receiver(port)
+    await made.start(tls)
+    try:
+        yield made
+    finally:
+        await made.stop()
 
 
 SETTINGS: dict[str, Any] = {"webhook_secret": SECRET, "webhook_allow_hosts": "127.0.0.1"}
