@@ -57,6 +57,7 @@ def blocking(context: SyncContext) -> list[str]:
         if message.text == "stop":
             break
         heard += [f"more: {each.text}" for each in context.waiting_messages()]
+        context.emitter.custom("looked", {})
     if (late := context.next_message(timeout=0.05)) is not None:
         heard.append(f"late: {late.text}")
     return heard
@@ -77,6 +78,7 @@ async def asking(context: Context) -> dict[str, Any]:
     async def hear() -> None:
         while (message := await context.next_message()) is not None:
             heard.append(message.text or "")
+            await context.emitter.custom("heard", {"id": message.message_id})
 
     hearing = asyncio.create_task(hear())
     answer = await context.ask("Go on?")
