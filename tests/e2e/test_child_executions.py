@@ -113,7 +113,9 @@ async def test_a_tree_is_shown_and_listed(person: Person, worker: Starts) -> Non
         ("two", "completed", root, root),
     ]
     listed = (await person.ask("GET", f"{EXECUTIONS}?parent={root}"))["executions"]
-    assert [each["executionId"] for each in listed[::-1]] == [child["executionId"] for child in state["children"]]
+    assert {each["executionId"] for each in listed} == {child["executionId"] for child in state["children"]}
+    created = [each["createdAt"] for each in listed]  # which may be the same millisecond
+    assert created == sorted(created, reverse=True)
     assert {(each["parent"], each["root"]) for each in listed} == {(root, root)}
     await person.ask("GET", f"{EXECUTIONS}?parent=ex_nowhere", status=404)
     await person.ask("GET", f"{EXECUTIONS}/{root}?tree=maybe", status=400)
@@ -165,7 +167,7 @@ async def test_a_parent_without_a_worker_is_told_and_takes_its_children_with_it(
 async def test_a_parent_whose_worker_is_killed_finds_its_children(person: Person, worker: Starts, agent: str) -> None:
     """The next attempt gets the same results; each child ran once, and is in the log once."""
     worker("child")
-    lost = worker(agent, concurrency=1, lease_seconds=2)
+    lost = worker(agent, concurrency=1, lease_seconds=4)
     root = await person.execute(agent, params={"seconds": 3})
     await person.until(root, lambda state: len(state["children"]) == (2 if agent == "parent" else 1))
     lost.kill()
@@ -181,7 +183,7 @@ async def test_a_parent_whose_worker_is_killed_finds_its_children(person: Person
 async def test_a_child_whose_worker_is_killed_ends_once(person: Person, worker: Starts) -> None:
     """It is tried again elsewhere; its parent waits for the attempt that counts."""
     worker("parent", concurrency=1)
-    lost = worker("child", lease_seconds=2)
+    lost = worker("child", lease_seconds=4)
     root = await person.execute("parent", params={"seconds": 60})
     used = {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7}
     running = [("running", used)] * 2

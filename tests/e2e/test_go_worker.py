@@ -20,7 +20,7 @@ from tests.http_workers import BASE, OPERATOR, execute, state_of, types_of, unti
 
 FOLDER = ROOT / "deploy" / "examples" / "go-worker"
 GO = shutil.which("go")
-pytestmark = pytest.mark.skipif(GO is None, reason="needs go")
+pytestmark = [pytest.mark.skipif(GO is None, reason="needs go"), pytest.mark.timeout(300)]  # the first build is slow
 Start = Callable[[EdgeProcess], subprocess.Popen[bytes]]
 
 
@@ -36,7 +36,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[list[EdgeProcess]]:
-    with EmbeddedRedis() as server, edges(server.url, 2, lease_seconds=2, executes_per_minute=0) as started:
+    with EmbeddedRedis() as server, edges(server.url, 2, lease_seconds=4, executes_per_minute=0) as started:
         yield started
 
 
@@ -56,7 +56,7 @@ async def start(program: Path, pair: list[EdgeProcess], tmp_path: Path) -> Async
 
 
 async def known(edge: EdgeProcess) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(under_load(10)):
         while True:
             answer = await call(edge.port, "GET", "/api/agent/agents", token_for("alice"))
             if "word-count" in [agent["name"] for agent in answer.body["agents"]]:
@@ -65,7 +65,7 @@ async def known(edge: EdgeProcess) -> None:
 
 
 async def until_running(edge: EdgeProcess, execution_id: str, attempt: int = 1) -> dict[str, Any]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while True:
             state = await state_of(edge, execution_id)
             if state["progress"] and (state["status"], state["attempt"]) == ("running", attempt):
@@ -98,7 +98,7 @@ async def test_a_go_worker_is_missed_and_followed(pair: list[EdgeProcess], start
     execution ends once."""
     first = start(pair[0])
     await known(pair[1])
-    execution_id = await execute(pair[1], "word-count", task="a b c d e f", params={"pauseSeconds": 0.5})
+    execution_id = await execute(pair[1], "word-count", task="a b c d e f", params={"pauseSeconds": 1})
     await until_running(pair[1], execution_id)
     first.send_signal(signal.SIGKILL)
     second = start(pair[1])
@@ -106,7 +106,7 @@ async def test_a_go_worker_is_missed_and_followed(pair: list[EdgeProcess], start
     third = start(pair[0])
     await asyncio.sleep(0.5)
     second.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(second.wait, 10) == 0
+    assert await asyncio.to_thread(second.wait, under_load(10)) == 0
     state = await until_ended(pair[1], execution_id)
     assert (state["attempt"], state["result"]) == (3, {"words": 6})
     types = await types_of(pair[0], execution_id)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import EdgeProcess, edges
+from tests.edges import EdgeProcess, edges, under_load
 from tests.http_workers import HttpWorker, announced, execute, state_of, types_of, until_ended
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 10.0
 _agents = (f"spender-{number}" for number in itertools.count(1))
 
 
@@ -38,7 +38,7 @@ async def use(worker: HttpWorker, job: Any, tokens: int, **headers: str) -> Any:
 
 
 async def until_lost(worker: HttpWorker, job: Any, seconds: float) -> Any:
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(under_load(seconds)):
         while (said := (await worker.renew(job, wait_seconds=2))[0])["state"] != "lost":
             pass
     return said
@@ -94,7 +94,7 @@ async def test_a_repeat_counts_once(pair: list[EdgeProcess], agent: str) -> None
 async def test_its_time_is_over(pair: list[EdgeProcess], agent: str) -> None:
     """A renewal that waits warns, and then ends it."""
     worker = await announced(pair, agent)
-    execution_id = await execute(pair[0], agent, budget={"seconds": 1.5})
+    execution_id = await execute(pair[0], agent, budget={"seconds": 6})
     job = await worker.one()
     await worker.start(job)
     said = await until_lost(worker, job, 10)

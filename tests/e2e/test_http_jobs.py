@@ -39,7 +39,7 @@ from tests.http_workers import (
 )
 from tests.ports import reserved_ports
 
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 5.0
 ALICE = Owner("alice")
 _agents = (f"agent-{number}" for number in itertools.count(1))
 
@@ -165,7 +165,7 @@ async def test_who_waits_too_often_leaves_room_for_others(monkeypatch: pytest.Mo
         async with Edge(settings) as served:
             workers = [HttpWorker([port], ["a"]) for _ in range(4)]
             waiting = [asyncio.create_task(worker.claim()) for worker in workers[:3]]
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(under_load(15)):
                 while served.metrics.job_claims._value.get() < 3:
                     await asyncio.sleep(0.02)
             more = await workers[3].ask("claim", agents=["a"])
@@ -308,7 +308,7 @@ async def test_what_an_end_leaves_undone_is_done_later(
         assert (await worker.complete(job)).status >= 500
         assert await redis.zscore(DUE, member(ALICE, child)) is not None
         await redis.rename(keys.log + ":aside", keys.log)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(under_load(10)):
         while "child:ended" not in await types_of(pair[1], parent):
             await worker.renew(above)
             await asyncio.sleep(0.2)
@@ -555,7 +555,7 @@ async def bash(edge: EdgeProcess, helper: str, command: str, **environ: str) -> 
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", f"{helper}\n{command}", env=given, stdout=asyncio.subprocess.PIPE
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), under_load(30))
     return json.loads(output)
 
 
