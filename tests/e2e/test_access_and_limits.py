@@ -27,7 +27,7 @@ from tests.edges import (
 async def test_a_stream_ends_with_its_token_and_says_so_before(two_edges: list[EdgeProcess], author: Author) -> None:
     """`stream:token_expiring` comes first, then `stream:end expired`; a new token goes on where the old one stopped."""
     await author.begin()
-    token = token_for(author.user, ttl=min(8, under_load(2)))
+    token = token_for(author.user, ttl=min(8, under_load(4)))
     async with Follower(two_edges, author.path, token) as viewer:
         await viewer.until_live()
         await author.say(3)

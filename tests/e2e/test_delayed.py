@@ -24,10 +24,12 @@ from emitter.wire.ids import parse_event_id
 from emitter.wire.keys import AGENTS_KNOWN, DUE, QUEUED, Owner, member
 from emitter.worker.agents import Agents, Context
 from emitter.worker.worker import Worker, WorkerSettings
-from tests.edges import ROOT, Answer, EdgeProcess, call, edges, read_log, token_for
+from tests.edges import ROOT, Answer, EdgeProcess, call, edges, read_log, token_for, under_load
 
 EXECUTE = "/api/agent/execute"
 DAY_MS = 86_400_000
+SOON_MS = 4_000
+"""What a test does before that moment is done by then."""
 RAN = ["execution:queued", "execution:started", "execution:complete"]
 
 _users = (f"user-{number}" for number in itertools.count(1))
@@ -71,7 +73,7 @@ async def working(url: str, count: int = 1, **settings: Any) -> AsyncIterator[No
     finally:
         for worker in found:
             worker.stop()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             await asyncio.gather(*tasks)
 
 
@@ -103,7 +105,7 @@ class Person:
     async def ran(self, execution_id: str, seconds: float = 20.0) -> int:
         """Wait until an execution has completed; when it had started (ms, by Redis). It did so once."""
         log = self.owner.execution(execution_id).log
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(under_load(seconds)):
             while (await self.types(execution_id))[-1:] != ["execution:complete"]:
                 await self.redis.xread({log: "$"}, block=200)
         queued, started, ended = await read_log(self.redis, log)
@@ -122,7 +124,7 @@ async def in_ms(redis: Redis, ms: int) -> int:
 
 async def pass_by(redis: Redis, moment: int) -> None:
     """Wait until Redis's clock is past a moment."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while (left := moment - await redis_ms(redis)) >= 0:
             await asyncio.sleep(left / 1000 + 0.001)
 
@@ -135,7 +137,7 @@ async def test_a_delayed_execution_is_queued_until_its_time(
 ) -> None:
     """Idle workers leave it alone until then; every edge shows it as queued, and then it runs once."""
     async with working(server.url, 2):
-        at = await in_ms(redis, 1500)
+        at = await in_ms(redis, SOON_MS)
         execution_id = await person.execute(both[0], at, params={"n": 1})
         assert await person.state(both[1], execution_id) == "queued"
         listed = await call(both[1].port, "GET", "/api/agent/executions?state=queued", person.token)
@@ -183,7 +185,7 @@ async def test_cancelled_before_its_time_it_never_starts(
 ) -> None:
     """Cancelling ends it at once, without a worker; one that is due a little later starts, and this one does not."""
     async with working(server.url):
-        at = await in_ms(redis, 1500)
+        at = await in_ms(redis, SOON_MS)
         cancelled, later = await person.execute(both[0], at), await person.execute(both[0], at + 300)
         path = f"/api/agent/executions/{cancelled}/cancel"
         answer = await call(both[1].port, "POST", path, person.token, {"reason": "no need"})
@@ -221,7 +223,7 @@ async def test_a_repeat_with_its_key_starts_it_neither_early_nor_twice(
 ) -> None:
     """Before its time, at its time and after its end the same key is the same execution, which runs once."""
     async with working(server.url):
-        at = await in_ms(redis, 1500)
+        at = await in_ms(redis, SOON_MS)
         first = await person.execute(both[0], at, key="k")
         repeats = [person.execute(both[number % 2], at, key="k") for number in range(10)]
         assert set(await asyncio.gather(*repeats)) == {first}
@@ -240,7 +242,7 @@ async def test_another_request_for_its_id_does_not_move_it(
 ) -> None:
     """The same execution id with an earlier moment is refused with 409, and the first moment counts."""
     async with working(server.url):
-        at = await in_ms(redis, 1500)
+        at = await in_ms(redis, SOON_MS)
         await person.execute(both[0], at, executionId="ex_mine")
         assert (await person.post(both[1], 1, executionId="ex_mine")).status == 409
         assert await person.ran("ex_mine") >= at
@@ -272,14 +274,14 @@ async def test_it_outlives_the_worker_that_looked_after_it(
         env={**os.environ, "RUNCAST_REDIS_URL": server.url, "PYTHONPATH": str(ROOT)},
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while not await announcements.live_workers(redis):
                 await asyncio.sleep(0.05)
-        at = await in_ms(redis, 1500)
+        at = await in_ms(redis, SOON_MS)
         execution_id = await person.execute(both[0], at, agent="counter")
     finally:
         killed.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(killed.wait, 10)
+        await asyncio.to_thread(killed.wait, under_load(10))
     assert await redis_ms(redis) < at
     async with working(server.url):
         assert await person.ran(execution_id) >= at

@@ -37,6 +37,7 @@ from tests.edges import (
     request,
     stream_path,
     token_for,
+    under_load,
 )
 from tests.faults.outages import normal_connections_killed
 
@@ -70,7 +71,7 @@ def stack() -> Iterator[Stack]:
             yield Stack(server, both)
         finally:
             worker.terminate()
-            assert worker.wait(15) == 0
+            assert worker.wait(under_load(15)) == 0
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def redis(stack: Stack) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def both(stack: Stack, redis: Redis) -> list[EdgeProcess]:
     """The two edges, once the worker has announced its agents."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while await redis.zscore(AGENTS_KNOWN, "sleeper") is None:
             await asyncio.sleep(0.02)
     return stack.edges
@@ -123,7 +124,7 @@ class Cancelled(NamedTuple):
 async def cancelled(redis: Redis, execution_id: str) -> Cancelled:
     """Wait until an execution is cancelled; when that was, and with which words."""
     log, last = OWNER.execution(execution_id).log, "0"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(under_load(30)):
         while True:
             reply: Any = await redis.xread({log: last}, block=1000)
             for id_, fields in [row for _, rows in reply or [] for row in rows]:
@@ -149,7 +150,7 @@ async def goes_on(redis: Redis, execution_id: str) -> bool:
 async def forgotten(redis: Redis, execution_id: str) -> None:
     """Wait until nothing is kept of who watches an execution."""
     name = member(OWNER, execution_id)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while await redis.zscore(ABANDONED, name) is not None or await redis.exists(viewers_key(name)):
             await asyncio.sleep(0.02)
 
@@ -198,14 +199,14 @@ async def test_who_may_only_look_does_not_count(redis: Redis, both: list[EdgePro
 async def test_who_returns_in_time_stops_the_clock(redis: Redis, both: list[EdgeProcess]) -> None:
     """A viewer that comes back within the time, on another edge, keeps the execution; when it leaves again the whole
     time passes anew."""
-    execution_id = await start(both[0], 2)
+    execution_id = await start(both[0], 4)
     await visit(redis, both[0], execution_id)
     async with watching(both[1:], execution_id) as viewer:
         await viewer.until_live()
-        await what_is_due_is_cancelled(redis, both[0], 2)
+        await what_is_due_is_cancelled(redis, both[0], 4)
         assert await goes_on(redis, execution_id)
         left_at = await redis_ms(redis)
-    assert (await cancelled(redis, execution_id)).ms >= left_at + 2000
+    assert (await cancelled(redis, execution_id)).ms >= left_at + 4000
 
 
 async def test_without_the_option_or_a_viewer_nothing_is_cancelled(redis: Redis, both: list[EdgeProcess]) -> None:
@@ -245,7 +246,7 @@ async def test_an_execution_that_ends_leaves_nothing(redis: Redis, both: list[Ed
     async with watching(both, seen) as viewer:
         await viewer.until_done()
     await forgotten(redis, seen)
-    unseen = await start(both[0], 1)
+    unseen = await start(both[0], 4)
     await visit(redis, both[0], unseen)
     await Author(redis, execution_id=unseen).end()
     await forgotten(redis, unseen)
@@ -276,7 +277,7 @@ async def test_a_killed_edge_takes_its_word_along(stack: Stack, redis: Redis, bo
     with edge(stack.server.url, program=("-c", FORGOTTEN_SOON), heartbeat_seconds=1) as dying:
         async with watching([dying], execution_id) as viewer:
             await viewer.until_live()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(under_load(5)):
                 while not (
                     words := await redis.zrange(viewers_key(member(OWNER, execution_id)), 0, -1, withscores=True)
                 ):
