@@ -205,9 +205,9 @@ async def test_a_viewer_that_is_cut_again_and_again(two_edges: list[EdgeProcess]
     dice = random.Random(5)
     async with Follower(two_edges, author.path + COMPACT, author.token) as viewer:
         for number in range(30):
+            count = len(viewer.events)
             await author.write(*chunks(1, dice.randint(1, 60), f"m{number // 4}"))
             if dice.random() < 0.5:
-                count = len(viewer.events)
                 await viewer.until_events(count + 1)
                 viewer.hang_up()
         await author.end()
