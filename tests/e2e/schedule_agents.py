@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from emitter import Agents, Context
 
 agents = Agents()
+HOUR = int(os.environ["NIGHTLY_HOUR"])
+"""Which is not now."""
 
 
 @agents.agent("reporter")
@@ -17,5 +20,5 @@ async def reporter(context: Context) -> dict[str, Any]:
 
 agents.schedule("pulse", agent="reporter", user_id="ops", task="Report", params={"n": 1}, every=1)
 agents.schedule(
-    "nightly", agent="reporter", user_id="night", task="Tidy up", cron="0 3 * * *", timezone="Europe/Vienna"
+    "nightly", agent="reporter", user_id="night", task="Tidy up", cron=f"0 {HOUR} * * *", timezone="Europe/Vienna"
 )

@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
-from emitter.store import jobs
+from emitter.store import announcements, jobs
 from emitter.store.connection import connect
 from emitter.wire.keys import SCHEDULES
-from tests.edges import ROOT, EdgeProcess, Follower, call, edge, stream_path, token_for
+from tests.edges import ROOT, EdgeProcess, Follower, call, edge, stream_path, token_for, under_load
 
 HERE = Path(__file__).resolve().parent
 OPS = token_for("ops")
@@ -34,13 +36,15 @@ Start = Callable[[], subprocess.Popen[bytes]]
 def start_worker(own_redis: EmbeddedRedis) -> Iterator[Start]:
     """Starts worker processes, and ends them with the test."""
     found: list[subprocess.Popen[bytes]] = []
+    away = (datetime.now(ZoneInfo("Europe/Vienna")).hour + 12) % 24
+    environ = {**os.environ, "RUNCAST_REDIS_URL": own_redis.url, "PYTHONPATH": str(ROOT), "NIGHTLY_HOUR": str(away)}
 
     def start() -> subprocess.Popen[bytes]:
         found.append(
             subprocess.Popen(
                 [sys.executable, "-m", "emitter", "schedule_agents:agents", "--log-level", "warning"],
                 cwd=HERE,
-                env={**os.environ, "RUNCAST_REDIS_URL": own_redis.url, "PYTHONPATH": str(ROOT)},
+                env=environ,
             )
         )
         return found[-1]
@@ -50,7 +54,14 @@ def start_worker(own_redis: EmbeddedRedis) -> Iterator[Start]:
         with contextlib.suppress(ProcessLookupError):
             worker.terminate()
     for worker in found:
-        assert worker.wait(15) in (0, -signal.SIGKILL)
+        assert worker.wait(under_load(15)) in (0, -signal.SIGKILL)
+
+
+async def until_there(redis_url: str, count: int) -> None:
+    """Wait until so many workers live: one that is stopped while it starts ends by the signal."""
+    async with connect(redis_url) as redis, asyncio.timeout(under_load(25)):
+        while len(await announcements.live_workers(redis)) < count:
+            await asyncio.sleep(0.05)
 
 
 async def executions(edge: EdgeProcess, token: str) -> list[Any]:
@@ -62,7 +73,7 @@ async def executions(edge: EdgeProcess, token: str) -> list[Any]:
 
 async def completed(edge: EdgeProcess, token: str, count: int) -> list[Any]:
     """Wait until so many executions have completed; all that the user sees then."""
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(under_load(25)):
         while True:
             found = await executions(edge, token)
             if sum(execution["state"] == "completed" for execution in found) >= count:
@@ -78,6 +89,7 @@ async def test_worker_processes_start_each_tick_once_and_people_see_it(
     with edge(own_redis.url, heartbeat_seconds=1) as only:
         async with Follower([only], "/api/agent/stream?from=start", OPS) as viewer:
             first, *_ = [start_worker() for _ in range(3)]
+            await until_there(own_redis.url, 3)
             await viewer.until_events(3, 25)
             first.kill()
             await completed(only, OPS, 3)
@@ -108,6 +120,7 @@ async def test_a_night_that_was_missed_is_made_up_for(own_redis: EmbeddedRedis, 
     with edge(own_redis.url, heartbeat_seconds=1) as only:
         for _ in range(2):
             start_worker()
+        await until_there(own_redis.url, 2)
         (execution,) = await completed(only, NIGHT, 1)
         await completed(only, OPS, 2)
         assert [found["executionId"] for found in await executions(only, NIGHT)] == [execution["executionId"]]
