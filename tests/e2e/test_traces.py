@@ -34,6 +34,7 @@ from tests.edges import (
     request,
     stream_path,
     token_for,
+    under_load,
 )
 from tests.workers import WorkerProcess
 
@@ -71,10 +72,15 @@ class Stand(NamedTuple):
             await viewer.until_done()
         return [json.loads(event.data) for event in viewer.events]
 
-    def line(self, event: str, execution_id: str) -> dict[str, Any]:
-        """The one log line of a kind about an execution, of either process."""
-        lines = [*self.edge.logged(event), *self.worker.logged(event)]
-        [line] = [line for line in lines if line.get("execution") == execution_id]
+    async def line(self, event: str, execution_id: str) -> dict[str, Any]:
+        """The one log line of a kind about an execution, of either process, when it is written."""
+
+        def lines() -> list[dict[str, Any]]:
+            all_lines = [*self.edge.logged(event), *self.worker.logged(event)]
+            return [line for line in all_lines if line.get("execution") == execution_id]
+
+        await eventually(f"a line {event}", lambda: bool(lines()))
+        [line] = lines()
         return line
 
 
@@ -109,7 +115,7 @@ def own_stand(collector: Collector) -> Iterator[tuple[Stand, str]]:
 
 async def worker_is_there(stand: Stand) -> None:
     """Wait until the edge knows the agents."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while not (await call(stand.edge.port, "GET", "/api/agent/agents", TOKEN)).body["agents"]:
             assert stand.worker.alive, stand.worker.log_text()
             await asyncio.sleep(0.05)
@@ -175,8 +181,8 @@ async def test_one_trace_from_the_request_to_the_viewer(traced: Stand, collector
     assert ours.pop("execution:queued") == f"00-{trace}-{execute.id}-{parent[-2:]}"
     assert {text[:52] for text in ours.values()} == {f"00-{trace}-{run.id}"}
     for event in ("execution_accepted", "job_claimed", "execution_ended", "researched"):
-        assert traced.line(event, execution_id)["trace_id"] == trace
-    assert traced.line("stream_opened", execution_id)["trace_id"] == viewers_trace
+        assert (await traced.line(event, execution_id))["trace_id"] == trace
+    assert (await traced.line("stream_opened", execution_id))["trace_id"] == viewers_trace
 
 
 async def test_every_way_in_is_traced(traced: Stand, collector: Collector) -> None:
@@ -244,7 +250,7 @@ async def test_what_is_no_traceparent_is_ignored(traced: Stand, collector: Colle
         assert trace != wrong
         execute = await collector.one(trace, "execute")
         assert (execute.parent, execute.state) == ("", "")
-        assert traced.line("execution_accepted", execution_id)["trace_id"] == trace
+        assert (await traced.line("execution_accepted", execution_id))["trace_id"] == trace
         await collector.one(trace, "run")
 
     parent, unsampled, _ = new_parent("00")
@@ -325,7 +331,7 @@ async def test_each_process_of_a_supervisor_has_an_exporter_of_its_own(
     """`serve --workers 2`: the spans of both arrive, and tell the processes apart."""
     for name, value in collector.environ.items():
         monkeypatch.setenv(name, value)
-    edge = EdgeProcess(redis_url, "--workers", "2")
+    edge = EdgeProcess(redis_url, "--workers", "2", executes_per_minute=0)  # of which it may take many
     try:
         edge.start()
         for port in edge.admin_ports:
@@ -333,7 +339,7 @@ async def test_each_process_of_a_supervisor_has_an_exporter_of_its_own(
         parent, trace, caller = new_parent()
         asked = json.dumps({"task": "t", "agent": "nobody"}).encode()
         headers = {"Content-Type": "application/json", "traceparent": parent, "Connection": "close"}
-        async with asyncio.timeout(30):  # which of the two takes a connection is up to the kernel
+        async with asyncio.timeout(under_load(30)):  # which of the two takes a connection is up to the kernel
             while len({span.instance for span in collector.of(trace)}) < 2:
                 path = "/api/agent/execute"
                 async with request(edge.port, "POST", path, TOKEN, headers=headers, body=asked) as response:
@@ -380,7 +386,7 @@ async def post(stand: Stand, path: str, parent: str | None, value: Any, status: 
     headers |= {} if parent is None else {"traceparent": parent}
     body = json.dumps(value).encode()
     async with request(stand.edge.port, "POST", path, TOKEN, headers=headers, body=body) as response:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             text = await response.body()
     assert response.status in ((200, 202) if status is None else (status,)), text
     return text

@@ -39,7 +39,7 @@ class Site:
 
 
 async def known(port: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while not (await call(port, "GET", "/api/agent/agents", token_for("alice"))).body["agents"]:
             await asyncio.sleep(0.05)
 
@@ -155,7 +155,7 @@ async def test_secrets_stay_secret(site: Site) -> None:
         await here.until_count(1)
         redis: Any = connect(site.redis_url)
         record = Owner(user).execution(execution_id).record
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(under_load(10)):
             while json.loads(await redis.hget(record, "d:request") or b"{}").get("state") != "done":
                 await asyncio.sleep(0.05)
         kept = b"".join((await redis.hgetall(record)).values())
@@ -216,7 +216,7 @@ async def test_retry_after_is_heeded(site: Site) -> None:
 
 async def shown_with_error(site: Site, user: str, execution_id: str) -> list[dict[str, Any]]:
     """Its webhooks, once what they were answered is kept."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while True:
             shown: list[dict[str, Any]] = (await state_of(site.edges[0], user, execution_id))["webhooks"]
             if all(each.get("error") for each in shown):
@@ -232,7 +232,7 @@ async def test_a_receiver_that_is_gone_is_given_up(site: Site) -> None:
         events = {"events": ["tool:start", "execution:complete"]}
         execution_id = await execute(site.edges[0], user, "counter", here.url, webhook=events)
         await here.until_count(1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while (state := await state_of(site.edges[0], user, execution_id))["status"] != "completed":
                 await asyncio.sleep(0.05)
         (shown,) = await shown_with_error(site, user, execution_id)
@@ -326,6 +326,7 @@ async def test_a_repeated_request_changes_nothing(site: Site) -> None:
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(150)  # half a minute of which passes until the edge is missed
 async def test_an_edge_that_dies_in_delivery(own_redis: EmbeddedRedis) -> None:
     """Another edge delivers what the first had begun to; what comes twice has the same id, and the order stays."""
     events = {"events": ["tool:start", "tool:complete", "execution:complete"]}
@@ -364,8 +365,9 @@ async def test_what_ends_while_no_edge_lives(own_redis: EmbeddedRedis) -> None:
                     await execute(first, "alice", agent, here.url, params={"n": 400})
                 first.kill()
             with edge(own_redis.url, **SETTINGS):
-                got = await here.until_count(2, 30)
-                assert {each.type for each in got} == {"execution:complete", "input:required"}
+                wanted = {"execution:complete", "input:required"}  # which may come twice: the first edge was killed
+                await here.until("both", lambda got: {each.type for each in got} >= wanted, 30)
+                assert {each.type for each in here.got} == wanted
     finally:
         worker.close()
 
@@ -398,7 +400,7 @@ async def test_one_for_all(own_redis: EmbeddedRedis) -> None:
                 assert {each.execution for each in got} == {one, emitter.execution_id, "ex_http"}
                 await own.until_count(1)
                 redis: Any = connect(own_redis.url)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(under_load(20)):
                     while await redis.zcard(WEBHOOKS) or await redis.hlen(WEBHOOKS_HELD):
                         await asyncio.sleep(0.05)
                 await redis.aclose()
@@ -420,7 +422,12 @@ async def test_a_receiver_is_given_up_in_the_end(own_redis: EmbeddedRedis) -> No
                 (line,) = first.logged("webhook_failed")
                 assert (line["execution"], line["host"], line["error"]) == (execution_id, "127.0.0.1", "status 500")
                 assert first.metric("runcast_webhooks_total", result="failed") == 1
-                (shown,) = (await state_of(first, "alice", execution_id))["webhooks"]
+                async with asyncio.timeout(under_load(20)):
+                    while True:  # it is kept after it is said
+                        (shown,) = (await state_of(first, "alice", execution_id))["webhooks"]
+                        if shown["state"] != "open":
+                            break
+                        await asyncio.sleep(0.05)
                 assert (shown["state"], shown["delivered"]) == ("failed", 0)
                 assert "hidden" not in first.log_text()
     finally:
