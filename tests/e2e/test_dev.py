@@ -15,6 +15,7 @@ from tests.edges import ROOT, Follower, call, stream_path
 from tests.ports import reserved_ports
 
 SECONDS = 60.0
+EXECUTE = "/api/agent/execute"
 AGENTS = """
 import asyncio
 from emitter import Agents
@@ -81,8 +82,9 @@ async def test_what_runs_goes_on_with_the_new_code(tmp_path: Path) -> None:
     async with dev(tmp_path) as started:
         await started.until("In another terminal")
         body = {"agent": "greeter", "task": "ann"}
-        answer = await call(started.port, "POST", "/api/agent/execute", started.token, body)
-        assert answer.status == 202
+        async with asyncio.timeout(SECONDS):  # the welcome does not wait for a worker that is slow to come
+            while (answer := await call(started.port, "POST", EXECUTE, started.token, body)).status != 202:
+                await asyncio.sleep(0.5)
         path = stream_path(answer.body["executionId"])
         async with Follower([started.port], path, started.token) as viewer:
             await viewer.until("the first", lambda seen: any("hello ann" in event.data for event in seen.events))

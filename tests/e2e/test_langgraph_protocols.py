@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.e2e.test_langgraph_streams import ALICE, HERE, execute, worker
-from tests.edges import EdgeProcess, call, request
+from tests.edges import EdgeProcess, call, request, under_load
 
 JSON = {"Content-Type": "application/json"}
 EDITED = {"to": "Bob"}
@@ -19,13 +20,14 @@ _ids = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
-def working(redis_url: str) -> Iterator[None]:
+def working(redis: Redis, redis_url: str) -> Iterator[None]:
+    """A worker, once Redis is empty: what it announces stays."""
     with worker(redis_url, "langgraph_agents:agents", HERE):
         yield
 
 
 async def known(edge: EdgeProcess, agent: str) -> None:
-    async with asyncio.timeout(45):
+    async with asyncio.timeout(under_load(45)):
         while agent not in str((await call(edge.port, "GET", "/api/agent/agents", ALICE)).body):
             await asyncio.sleep(0.05)
 
@@ -34,7 +36,7 @@ async def posted(edge: EdgeProcess, path: str, content: Any, **headers: str) -> 
     """The data of a response that streams to its end."""
     body = json.dumps(content).encode()
     async with (
-        asyncio.timeout(40),
+        asyncio.timeout(under_load(40)),
         request(edge.port, "POST", path, ALICE, headers=JSON | headers, body=body) as answer,
     ):
         assert answer.status == 200, await answer.body()
@@ -47,7 +49,7 @@ def text_of(value: Any) -> str:
 
 
 async def state_when(edge: EdgeProcess, execution_id: str, is_met: Any) -> Any:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(under_load(40)):
         while True:
             state = (await call(edge.port, "GET", f"/api/agent/executions/{execution_id}", ALICE)).body
             if is_met(state):
@@ -91,7 +93,7 @@ async def test_from_a_page_with_the_ai_sdk(two_edges: list[EdgeProcess]) -> None
     await known(two_edges[0], "mailer")
     content = {"id": "chat-m", "agent": "mailer", "messages": [user("Write to Ada")]}
     stream = asyncio.create_task(posted(two_edges[0], "/api/agent/chat", content))
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(under_load(40)):
         while not (found := (await call(two_edges[0].port, "GET", "/api/agent/executions", ALICE)).body["executions"]):
             await asyncio.sleep(0.05)
     await decide(two_edges[1], found[0]["executionId"], "edit", EDITED)
@@ -195,7 +197,7 @@ async def sent(edge: EdgeProcess, agent: str, given: Any, **about: Any) -> Any:
     message = {"messageId": f"m{next(_ids)}", "role": "ROLE_USER", "parts": [given], **about}
     params = {"message": message, "metadata": {"agent": agent}}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}).encode()
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(under_load(40)):
         answer = await call(edge.port, "POST", "/a2a", ALICE, body, headers={"A2A-Version": "1.0"})
     assert "result" in answer.body, answer.body
     return answer.body["result"]["task"]
