@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import EdgeProcess, Follower, call, edge, edges, request, stream_path, token_for
+from tests.edges import EdgeProcess, Follower, call, edge, edges, request, stream_path, token_for, under_load
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -105,7 +105,7 @@ async def ready(caller: Caller) -> Caller:
 
 
 async def wait_for_agents(at: EdgeProcess, token: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while not (await call(at.port, "GET", "/api/agent/agents", token)).body["agents"]:
             await asyncio.sleep(0.05)
 

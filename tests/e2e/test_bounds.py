@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from broker.cli.embedded import EmbeddedRedis
 from emitter.events import Thinking
 from emitter.wire import ids, keys
-from tests.edges import ALL_SCOPES, Author, EdgeProcess, call, edge, request, token_for
+from tests.edges import ALL_SCOPES, Author, EdgeProcess, call, edge, request, token_for, under_load
 
 EXECUTE = "/api/agent/execute"
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ async def known(redis: Redis, only: EdgeProcess) -> None:
     """An agent that no worker runs."""
     await redis.zadd(keys.AGENTS_KNOWN, {"manual": ids.now_ms()})
     body = {"task": "t", "agent": "-"}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(under_load(10)):
         while not (await call(only.port, "POST", EXECUTE, token_for("nobody"), body)).body["known"]:
             await asyncio.sleep(0.05)  # an edge looks every second
 
@@ -93,7 +93,7 @@ async def test_a_long_chat_is_cut_and_says_so(only: EdgeProcess, redis: Redis, a
     said = [{"id": f"u{n}", "role": "user", "parts": [{"type": "text", "text": "x" * 9_000}]} for n in range(20)]
     body = chat(messages=said, params={"k": "x" * 50_000})
     posting = asyncio.create_task(call(only.port, "POST", "/api/agent/chat", author.token, body))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(under_load(10)):
         while not (found := await redis.keys(author.owner.prefix + "x:chat_*")):
             await asyncio.sleep(0.02)
     record = next(key for key in found if not key.endswith(b":log"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import ALL_SCOPES, EdgeProcess, Follower, call, edge, request, stream_path, token_for
+from tests.edges import ALL_SCOPES, EdgeProcess, Follower, call, edge, request, stream_path, token_for, under_load
 from tests.workers import WorkerProcess
 
 ALICE = token_for("alice", scopes=ALL_SCOPES)
@@ -34,7 +34,7 @@ def stack() -> Iterator[EdgeProcess]:
 
 @pytest.fixture
 async def port(stack: EdgeProcess) -> int:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(under_load(30)):
         while not (await call(stack.port, "GET", "/api/agent/agents", ALICE)).body["agents"]:
             await asyncio.sleep(0.05)
     return stack.port
@@ -90,7 +90,7 @@ async def test_from_the_request_to_the_end(stack: EdgeProcess, port: int) -> Non
     assert found["budget"]["limit"] == {"totalTokens": 5000, "toolCalls": 5}
     spent = found["budget"]["spent"]
     assert (spent["toolCalls"], spent["totalTokens"]) in ((6, 50), (6, 60)), "a report may come with the last call"
-    assert 0.2 < spent["seconds"] < 10
+    assert 0.2 < spent["seconds"] < under_load(10)
     listed = (await call(port, "GET", EXECUTIONS, ALICE)).body["executions"]
     assert next(each for each in listed if each["executionId"] == execution_id)["budget"] == found["budget"]
 
@@ -98,7 +98,7 @@ async def test_from_the_request_to_the_end(stack: EdgeProcess, port: int) -> Non
 async def test_the_time_of_a_running_attempt_is_in_its_state(port: int) -> None:
     """It grows while it runs."""
     execution_id = await execute(port, "sleeper", budget={"seconds": 60})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while (await state(port, execution_id))["budget"]["spent"]["seconds"] < 0.3:
             await asyncio.sleep(0.05)
     assert (await call(port, "POST", f"{EXECUTIONS}/{execution_id}/cancel", ALICE, {})).status == 202

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
-from tests.edges import EdgeProcess, Follower, call, edges, read_log, stream_path, token_for
+from tests.edges import EdgeProcess, Follower, call, edges, read_log, stream_path, token_for, under_load
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -64,7 +64,7 @@ def ground() -> Iterator[tuple[EmbeddedRedis, list[EdgeProcess]]]:
 async def stand(ground: tuple[EmbeddedRedis, list[EdgeProcess]]) -> AsyncIterator[Stand]:
     server, both = ground
     async with connect(server.url) as redis:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while len((await call(both[0].port, "GET", "/api/agent/agents", ALICE)).body["agents"]) < 4:
                 await asyncio.sleep(0.05)
         yield Stand(server, both, redis)
@@ -105,7 +105,7 @@ async def test_an_agent_that_waits_for_a_person_is_cancelled(stand: Stand, agent
 async def test_two_hundred_executions_on_two_workers_are_cancelled(stand: Stand) -> None:
     """All are cancelled at once, through both edges, and each has one end."""
     names = await asyncio.gather(*(stand.execute("sleeper", number % 2) for number in range(200)))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(under_load(30)):
         for name in names:
             while len(await stand.types(name)) < 3:
                 await asyncio.sleep(0.02)
@@ -122,7 +122,7 @@ async def test_what_waits_is_cancelled_without_ever_starting(stand: Stand) -> No
     """Nobody has taken it yet: its end follows at once on `execution:queued`, and no worker starts it later."""
     all_names = set(await asyncio.gather(*(stand.execute("sleeper") for _ in range(220))))
     names = all_names
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(under_load(30)):
         while len(names) > 20:  # until both workers are full
             names = {name for name in names if await stand.types(name) == ["execution:queued"]}
     for name in names:

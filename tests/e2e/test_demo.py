@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 
-from tests.edges import ROOT, SSE, Connection, call, request
+from tests.edges import ROOT, SSE, Connection, call, request, under_load
 from tests.ports import reserved_ports
 
 SECONDS = 30.0
@@ -43,7 +43,7 @@ async def said(process: asyncio.subprocess.Process, last: str) -> list[str]:
     """The lines of the welcome, up to one that contains something."""
     assert process.stdout is not None
     lines: list[str] = []
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(under_load(SECONDS)):
         while not lines or last not in lines[-1]:
             line = (await process.stdout.readline()).decode()
             assert line, f"the demo ended:\n{''.join(lines)}"
@@ -52,7 +52,7 @@ async def said(process: asyncio.subprocess.Process, last: str) -> list[str]:
 
 
 async def snapshot_with_workers(connection: Connection) -> str:
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(under_load(SECONDS)):
         async for frame in connection.frames():
             if frame.event == "ops" and '"analyst"' in (frame.data or ""):
                 return frame.data or ""
@@ -76,5 +76,5 @@ async def test_the_first_thing_it_shows_is_the_console() -> None:
         task = {"agent": "analyst", "task": str(ROOT / "deploy"), "params": {"pace": 0}}
         assert (await call(port, "POST", "/api/agent/execute", token, task)).status == 202
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(under_load(SECONDS)):
             assert await process.wait() == 0

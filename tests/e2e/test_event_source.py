@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.wire.keys import EDGES
-from tests.edges import FEED_PATH, SSE, Author, EdgeProcess, Follower, call, edge, edges, request
+from tests.edges import FEED_PATH, SSE, Author, EdgeProcess, Follower, call, edge, edges, request, under_load
 from tests.faults.outages import redis_stopped
 
 
@@ -79,7 +79,7 @@ async def test_a_ticket_never_has_two_streams(two_edges: list[EdgeProcess], auth
         older = await stack.enter_async_context(request(first.port, "GET", path, None, headers=SSE))
         for port in (first.port, second.port, first.port):
             newer = await stack.enter_async_context(request(port, "GET", path, None, headers=SSE))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(under_load(10)):
                 last = [frame async for frame in older.frames()][-1]
             assert (last.event, json.loads(last.data or "")) == ("stream:end", {"reason": "replaced"})
             assert older.sse.retries[-1] >= 20_000, "it must not come back at once, and replace its successor"
@@ -97,7 +97,7 @@ async def test_a_ticket_is_for_its_execution_only(two_edges: list[EdgeProcess], 
         for path in (f"{FEED_PATH}?ticket={ticket}", f"/api/agent/executions/ex_2/stream?ticket={ticket}"):
             assert (await call(two_edges[0].port, "GET", path, None)).status == 403
         await author.end()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(under_load(10)):
             names = [frame.event async for frame in frames]
     assert names[-1] == "stream:end"
     assert "execution:complete" in names
@@ -168,7 +168,7 @@ async def test_streams_of_a_dead_edge_do_not_count(redis_url: str, redis: Redis,
             await one.until_live()
             first.kill()
         await redis.delete(EDGES)  # as its announcement ends, ten seconds later
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             while not await redis.zcard(EDGES):  # the other edge announces itself
                 await asyncio.sleep(0.02)
         async with (

@@ -26,6 +26,7 @@ from tests.edges import (
     read_log,
     stream_path,
     token_for,
+    under_load,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -47,13 +48,13 @@ def stack() -> Iterator[tuple[EmbeddedRedis, list[EdgeProcess]]]:
             yield server, both
         finally:
             worker.terminate()
-            assert worker.wait(15) == 0
+            assert worker.wait(under_load(15)) == 0
 
 
 @pytest.fixture
 async def both(stack: tuple[EmbeddedRedis, list[EdgeProcess]]) -> list[EdgeProcess]:
     """The two edges, once the worker has announced its agents."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while len((await call(stack[1][0].port, "GET", "/api/agent/agents", ALICE)).body["agents"]) < 4:
             await asyncio.sleep(0.05)
     return stack[1]

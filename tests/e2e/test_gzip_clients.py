@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
-from tests.edges import Author, EdgeProcess, edge
+from tests.edges import Author, EdgeProcess, edge, under_load
 
 AIOHTTP = """
 import asyncio, os, aiohttp
@@ -105,7 +105,7 @@ async def started(name: str, folder: Path, edge_: EdgeProcess, author: Author) -
 async def read_until(client: Process, begin: str) -> str:
     """The next line that begins so."""
     assert client.stdout is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while line := (await client.stdout.readline()).decode():
             if line.startswith(begin):
                 return line.strip()
@@ -138,5 +138,5 @@ async def test_each_event_is_shown_before_the_next_is_sent(
             await author.end()
             for each in (client, other):
                 await read_until(each, 'data: {"reason":"finished"')
-                assert await asyncio.wait_for(each.wait(), 10) == 0
+                assert await asyncio.wait_for(each.wait(), under_load(10)) == 0
     assert edge_.metric("runcast_event_bytes_saved_total") > before, "it was in gzip"

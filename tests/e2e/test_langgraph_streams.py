@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from emitter.wire.keys import Owner
 from tests.e2e.langgraph_agents import WORDS
-from tests.edges import ROOT, EdgeProcess, Follower, Received, call, read_log, stream_path, token_for
+from tests.edges import ROOT, EdgeProcess, Follower, Received, call, read_log, stream_path, token_for, under_load
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = ROOT / "deploy" / "examples"
@@ -34,7 +34,7 @@ def worker(redis_url: str, agents: str, folder: Path) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(15)
+            process.wait(under_load(15))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -43,7 +43,7 @@ def worker(redis_url: str, agents: str, folder: Path) -> Iterator[None]:
 
 async def execute(edge: EdgeProcess, agent: str, task: str) -> str:
     """Start an execution, once a worker has announced the agent."""
-    async with asyncio.timeout(45):
+    async with asyncio.timeout(under_load(45)):
         while agent not in str((await call(edge.port, "GET", "/api/agent/agents", ALICE)).body):
             await asyncio.sleep(0.05)
     accepted = await call(edge.port, "POST", "/api/agent/execute", ALICE, {"task": task, "agent": agent})

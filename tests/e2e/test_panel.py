@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from broker.cli.embedded import EmbeddedRedis
 from emitter.store.connection import connect
 from emitter.wire.keys import Owner
-from tests.edges import ROOT, EdgeProcess, Follower, call, edges, read_log, stream_path, token_for
+from tests.edges import ROOT, EdgeProcess, Follower, call, edges, read_log, stream_path, token_for, under_load
 from tests.workers import WorkerProcess
 
 ALICE = token_for("alice")
@@ -84,7 +84,7 @@ def processes() -> Iterator[tuple[str, EdgeProcess]]:
         try:
             yield server.url, edge
             worker.process.terminate()
-            assert worker.process.wait(15) == 0, worker.log_text()
+            assert worker.process.wait(under_load(15)) == 0, worker.log_text()
             assert worker.logged("specialist_failed") == []
         finally:
             worker.close()
@@ -94,7 +94,7 @@ def processes() -> Iterator[tuple[str, EdgeProcess]]:
 async def stand(processes: tuple[str, EdgeProcess]) -> AsyncIterator[Stand]:
     url, edge = processes
     redis = connect(url)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while not (await call(edge.port, "GET", "/api/agent/agents", ALICE)).body["agents"]:
             await asyncio.sleep(0.05)
     yield Stand(edge, redis)
@@ -212,7 +212,7 @@ async def worker_of(redis_url: str, edge: EdgeProcess) -> AsyncIterator[WorkerPr
     """A worker that is soon missed."""
     worker = WorkerProcess(redis_url, "emitter.demo:agents", ROOT, lease_seconds=1)
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             while not (await call(edge.port, "GET", "/api/agent/agents", ALICE)).body["agents"]:
                 await asyncio.sleep(0.05)
         yield worker

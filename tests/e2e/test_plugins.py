@@ -27,6 +27,7 @@ from tests.edges import (
     edge,
     read_log,
     stream_path,
+    under_load,
     until_announced,
 )
 from tests.edges import token_for as token
@@ -89,7 +90,7 @@ def worker(site: Path, server: EmbeddedRedis) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(under_load(15)) == 0
 
 
 async def publish(port: int, execution_id: str, *events: dict[str, Any], seq: int | None = None) -> Answer:
@@ -206,7 +207,9 @@ def test_a_hook_that_is_not_installed_stops_the_start(site: Path, server: Embedd
     broken = EdgeProcess(server.url, hooks="redact_mail,nope").start()
     environ = {**os.environ, "RUNCAST_HOOKS": "redact_mail,nope"}
     command = [sys.executable, "-m", "emitter", "hook_agents:agents"]
-    worker = subprocess.run(command, cwd=HERE, env=environ, capture_output=True, text=True, timeout=20, check=False)
+    worker = subprocess.run(
+        command, cwd=HERE, env=environ, capture_output=True, text=True, timeout=under_load(20), check=False
+    )
     assert (broken.wait(), worker.returncode) == (2, 2)
     for text in (broken.log_text(), worker.stderr):
         said = [line for line in text.splitlines() if not line.startswith("{")]

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from tests.edges import SSE, Author, Connection, EdgeProcess, Follower, Frame, call, edge, request
+from tests.edges import SSE, Author, Connection, EdgeProcess, Follower, Frame, call, edge, request, under_load
 
 
 async def test_a_filter_shows_only_its_types_and_moves_the_cursor_past_the_rest(
@@ -68,7 +68,7 @@ async def test_no_id_comes_alone(two_edges: list[EdgeProcess], author: Author) -
     for query in ("types=progress", "types=progress&from=now", "from=now&named=false"):
         async with request(two_edges[0].port, "GET", f"{author.path}?{query}", author.token, headers=SSE) as response:
             frames, seen = response.frames(), []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(under_load(5)):
                 while not any(frame.id for frame in seen):
                     seen.append(await anext(frames))
         assert all(frame.data for frame in seen)
@@ -105,7 +105,7 @@ async def test_heartbeats_are_comments_or_events_as_asked(two_edges: list[EdgePr
     await author.begin()
     port = two_edges[0].port
     async with request(port, "GET", author.path, author.token, headers=SSE) as silent:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(under_load(5)):
             async for piece in silent.pieces():
                 silent.sse.feed(piece)
                 if silent.sse.comments >= 2:
@@ -125,7 +125,7 @@ async def test_heartbeats_as_close_as_a_client_needs_them(redis_url: str, author
         for query, said in (("heartbeat=1", 1), ("heartbeat=event,1", 1), ("heartbeat=60", 15), ("named=true", 15)):
             path = f"{author.path}?{query}"
             async with request(usual.port, "GET", path, author.token, headers=SSE) as response:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(under_load(5)):
                     opened = await _opened(response, signs=2 if said == 1 else 0)
                 assert opened["heartbeatSeconds"] == said, query
                 assert (response.sse.comments == 0) == ("event" in query or said == 15)
@@ -157,7 +157,7 @@ async def test_an_http_1_0_client_gets_an_unchunked_body_that_ends_with_the_conn
         received = [await anext(frames) for _ in range(3)]
         await author.say(5)
         await author.end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(under_load(5)):
             received += [frame async for frame in frames]
     assert [frame.id for frame in received if frame.id] == [event.id for event in await author.log()]
     assert received[-1].event == "stream:end"
@@ -182,6 +182,6 @@ async def test_a_stream_from_now_says_once_where_now_is(two_edges: list[EdgeProc
     reader, writer = await asyncio.open_connection("127.0.0.1", two_edges[0].port)
     head = f"GET {author.path}?from=now HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {author.token}\r\n\r\n"
     writer.write(head.encode())
-    seen = await asyncio.wait_for(reader.readuntil(b"stream:live"), 10)
+    seen = await asyncio.wait_for(reader.readuntil(b"stream:live"), under_load(10))
     writer.close()
     assert [line for line in seen.split(b"\n") if line.startswith(b"id:")] == [f"id: {end}".encode()]

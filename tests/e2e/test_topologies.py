@@ -42,11 +42,11 @@ def worker(redis_url: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(under_load(15)) == 0
 
 
 async def known_agents(edge: EdgeProcess) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while not (await call(edge.port, "GET", "/api/agent/agents", ALICE)).body["agents"]:
             await asyncio.sleep(0.05)
 

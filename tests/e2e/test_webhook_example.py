@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import ClientSession, web
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import ROOT, call, edge, token_for
+from tests.edges import ROOT, call, edge, token_for, under_load
 from tests.ports import reserved_ports
 from tests.receivers import SECRET, SETTINGS
 from tests.workers import WorkerProcess
@@ -36,7 +36,7 @@ class Chat:
 
 
 async def _listens(port: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while True:
             with socket.socket() as sock:
                 if sock.connect_ex(("127.0.0.1", port)) == 0:
@@ -64,7 +64,7 @@ async def test_a_chat_is_told(own_redis: EmbeddedRedis) -> None:
             with edge(own_redis.url, **SETTINGS) as started:
                 token = token_for("alice")
                 body = {"task": "t", "agent": "asker", "webhook": {"url": f"http://127.0.0.1:{port}/runcast"}}
-                async with asyncio.timeout(40):
+                async with asyncio.timeout(under_load(40)):
                     while (answer := await call(started.port, "POST", "/api/agent/execute", token, body)).status != 202:
                         await asyncio.sleep(0.05)
                     id_ = answer.body["executionId"]
