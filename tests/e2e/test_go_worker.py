@@ -20,7 +20,7 @@ from tests.http_workers import BASE, OPERATOR, execute, state_of, types_of, unti
 
 FOLDER = ROOT / "deploy" / "examples" / "go-worker"
 GO = shutil.which("go")
-pytestmark = [pytest.mark.skipif(GO is None, reason="needs go"), pytest.mark.timeout(300)]  # the first build is slow
+pytestmark = pytest.mark.skipif(GO is None, reason="needs go")
 Start = Callable[[EdgeProcess], subprocess.Popen[bytes]]
 
 
