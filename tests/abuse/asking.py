@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -19,9 +19,10 @@ from emitter.store.lifecycle import Lifecycle, Start
 from emitter.wire.keys import Owner
 from emitter.wire.redact import Redactor
 from tests.abuse.access_table import Row
-from tests.edges import ALL_SCOPES, Author, Connection, request, token_for
+from tests.edges import ALL_SCOPES, Author, Connection, request, token_for, under_load
 
 QUIET_SECONDS = 0.1
+TOLD_SECONDS = 5.0
 HEAD_END = "\n\n"
 _numbers = itertools.count(1)
 
@@ -115,7 +116,10 @@ class Asking:
     def __init__(self, ports: Iterable[int]) -> None:
         self._ports = itertools.cycle(ports)
 
-    async def ask(self, row: Row, of: Target, caller: Caller, *, method: str = "") -> Answer:
+    async def ask(
+        self, row: Row, of: Target, caller: Caller, *, method: str = "", until: Callable[[str], bool] = bool
+    ) -> Answer:
+        """`until`: what holds of head and body of a stream that has told what it must."""
         path = row.path
         for name, text in row.names.items():
             path = path.replace("{" + name + "}", text)
@@ -127,19 +131,23 @@ class Asking:
             next(self._ports), method or row.method, path, caller.token, headers=headers, body=body, seconds=60
         )
         async with asked as connection:
-            text = b"" if method == "HEAD" else await _body(connection)
-            return Answer(connection.status, str(connection.headers) + HEAD_END + text.decode())
+            head = str(connection.headers) + HEAD_END
+            text = b"" if method == "HEAD" else await _body(connection, lambda body: until(head + body))
+            return Answer(connection.status, head + text.decode())
 
 
-async def _body(connection: Connection) -> bytes:
-    """The body; of a stream what comes until it is quiet."""
+async def _body(connection: Connection, is_told: Callable[[str], bool]) -> bytes:
+    """The body; of a stream what comes until it has told what it must, and is quiet."""
     if connection.headers.get("content-type", "").partition(";")[0] != "text/event-stream":
         async with asyncio.timeout(60):
             return await connection.body()
-    text, pieces = b"", connection.pieces()
+    text, pieces, seconds = b"", connection.pieces(), under_load(TOLD_SECONDS)
     with contextlib.suppress(TimeoutError, StopAsyncIteration):
+        async with asyncio.timeout(seconds):
+            while not (text and is_told(text.decode(errors="replace"))):
+                text += await anext(pieces)
         while True:
-            text += await asyncio.wait_for(anext(pieces), QUIET_SECONDS * (1 if text else 50))
+            text += await asyncio.wait_for(anext(pieces), QUIET_SECONDS)
     return text
 
 
