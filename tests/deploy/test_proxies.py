@@ -38,6 +38,7 @@ from tests.edges import (
     eventually,
     hosts,
     request,
+    under_load,
     writing,
 )
 
@@ -107,21 +108,25 @@ class Crowd(NamedTuple):
 
     def on(self, edge: EdgeProcess) -> int:
         """How many of its streams an edge has that was not killed."""
-        lines = [line for line in edge.log_text().splitlines() if f'"{self.author.user}"' in line]
-        events = Counter(json.loads(line)["event"] for line in lines)
-        return events["stream_opened"] - events["stream_closed"]
+        logged = streams_logged(edge, self.author)
+        return logged["stream_opened"] - logged["stream_closed"]
 
     async def assert_has_the_log(self, seconds: float = 30.0) -> None:
         """Every viewer comes to the end, with exactly the log."""
         await self.author.end()
         log = await self.author.log()
         assert_dense(log)
-        async with asyncio.timeout(seconds):
-            await asyncio.gather(*(viewer.until_done(seconds) for viewer in self.viewers))
+        await asyncio.gather(*(viewer.until_done(seconds) for viewer in self.viewers))
         for viewer in self.viewers:
             assert viewer.events == log, self.name
             assert not viewer.resets, self.name
             assert set(viewer.statuses) <= {200, 204, *NO_EDGE}, (self.name, viewer)
+
+
+def streams_logged(edge: EdgeProcess, author: Author) -> Counter[str]:
+    """How many `stream_opened` and `stream_closed` an edge has logged for an author's user."""
+    lines = [line for line in edge.log_text().splitlines() if f'"{author.user}"' in line]
+    return Counter(json.loads(line)["event"] for line in lines)
 
 
 @contextlib.asynccontextmanager
@@ -188,7 +193,7 @@ async def test_first_byte_and_every_event_arrive_when_they_are_written(proxy: Pr
         await author.end()
         await viewer.until_done()
     assert viewer.connects == 1
-    assert statistics.median(waited) < 0.18, waited
+    assert statistics.median(waited) < under_load(0.18), waited
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl (tests/run installs it as root)")
@@ -205,9 +210,11 @@ async def test_the_same_over_http2(proxy: Proxy, author: Author) -> None:
     reader, ids = SseReader(), []
 
     async def until(count: int) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             while len(ids) < count:
-                frames = reader.feed(await process.stdout.read(65536))  # type: ignore[union-attr]
+                data = await process.stdout.read(65536)  # type: ignore[union-attr]
+                assert data, (await process.communicate())[1].decode()
+                frames = reader.feed(data)
                 ids.extend(frame.id for frame in frames if frame.id is not None)
 
     await until(1)
@@ -247,10 +254,10 @@ async def test_a_viewer_that_does_not_read_is_held_back_by_its_edge_not_by_the_p
             await author.say(20, size=20_000)
             if written > 20 and lagging_of(started) > lagging:
                 break
-        assert lagging_of(started) > lagging
+        await eventually("it lags", lambda: lagging_of(started) > lagging)
         held = resident_bytes(proxy) - before
         await author.end()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(under_load(40)):
             received += [frame async for frame in frames]
         assert slow.whole
     log = await author.log()
@@ -288,6 +295,8 @@ async def test_an_edge_that_is_killed_costs_nobody_an_event(
     proxies: dict[str, Proxy], client: Redis, started: list[EdgeProcess]
 ) -> None:
     """SIGKILL of one of three while events flow: its viewers resume on the others, and everybody has the whole log."""
+    for proxy in proxies.values():
+        await until_each_is_used(started, proxy, Author(client, next(users)))
     async with crowds(proxies, client, 20) as watching:
         for crowd in watching:
             assert min(crowd.on(edge) for edge in started) > 0, f"{crowd.name}: connections are not spread"
@@ -354,12 +363,12 @@ async def test_a_stop_of_an_edge_without_viewers_costs_no_proxy_a_request(redis:
     """One of two edges gets SIGTERM while clients keep asking: through every proxy, each request is answered."""
     with hosts(redis_url, 2, drain_seconds=8) as two, in_front_of(two) as proxies:
         await again(two)
+        for proxy in proxies.values():
+            await until_each_is_used(two, proxy, Author(redis, next(users)))
         clients = {name: [Busy(proxy.port, pause_seconds=0.05) for _ in range(3)] for name, proxy in proxies.items()}
         everyone = [client for some in clients.values() for client in some]
         running = asyncio.gather(*(client.run() for client in everyone))
         await asyncio.sleep(2)
-        for client in everyone:
-            client.statuses.clear()  # before the first health check a proxy may know of no edge
         two[0].send_signal(signal.SIGTERM)
         await asyncio.to_thread(two[0].wait, 30)
         await asyncio.sleep(0.5)
@@ -369,6 +378,14 @@ async def test_a_stop_of_an_edge_without_viewers_costs_no_proxy_a_request(redis:
         for name, some in clients.items():
             assert [loss for client in some for loss in client.lost] == [], name
             assert {status for client in some for status in client.statuses} == {200}, name
+
+
+async def until_each_is_used(edges: Sequence[EdgeProcess], proxy: Proxy, author: Author) -> None:
+    """Wait until a proxy has opened a stream at every edge. Before its first health check it may know of none."""
+    await author.begin()
+    async with asyncio.timeout(under_load(15)):
+        while not all(streams_logged(edge, author)["stream_opened"] for edge in edges):
+            await status_of_stream(proxy, author)
 
 
 async def until_left_out(draining: Sequence[EdgeProcess], proxy: Proxy, author: Author) -> None:
@@ -440,7 +457,8 @@ async def test_a_scale_out_evens_out_within_the_age_of_streams(own_redis: Embedd
         await again([first])
         running = stack.enter_context(in_front_of([first, *late]))
         async with crowds(running, client, 30) as watching:
-            assert viewers_of([first]) == [30 * len(watching)]
+            for crowd in watching:  # by now the first of them come back, after 3 s
+                assert streams_logged(first, crowd.author)["stream_opened"] >= 30, crowd.name
             await again(late)
             for crowd in watching:
                 await eventually(
