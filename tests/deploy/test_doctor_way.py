@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -79,21 +80,24 @@ def proxies(edge: EdgeProcess) -> dict[str, Proxy]:
 
 
 async def look(redis: EmbeddedRedis, proxy: Proxy) -> dict[str, Finding]:
-    with proxy:
-        findings = await look_at_way(proxy.url, caller_of(token_for(USER)), redis.url, IDLE_SECONDS)
+    findings = await look_at_way(proxy.url, caller_of(token_for(USER)), redis.url, IDLE_SECONDS)
     return {finding.what: finding for finding in findings}
 
 
 @pytest.fixture(scope="module")
 def looks(stand: tuple[EmbeddedRedis, EdgeProcess]) -> dict[str, dict[str, Finding]]:
-    """Every proxy looked at, all at once: a look is mostly waiting."""
+    """Every proxy looked at, all at once: a look is mostly waiting. They start before and end after all looks: to wait
+    for a process would hold up the others, which measure."""
     redis, edge = stand
     looked_at = proxies(edge)
 
     async def all_at_once() -> list[dict[str, Finding]]:
         return await asyncio.gather(*(look(redis, proxy) for proxy in looked_at.values()))
 
-    return dict(zip(looked_at, asyncio.run(all_at_once()), strict=True))
+    with contextlib.ExitStack() as stack:
+        for proxy in looked_at.values():
+            stack.enter_context(proxy)
+        return dict(zip(looked_at, asyncio.run(all_at_once()), strict=True))
 
 
 @needs_nginx

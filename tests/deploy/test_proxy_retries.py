@@ -12,7 +12,7 @@ import pytest
 
 from broker.http.api import MAX_BODY_BYTES
 from tests.deploy.proxies import DEPLOYED, PROXIES, Proxy
-from tests.edges import request
+from tests.edges import request, under_load
 from tests.ports import reserved_ports
 
 Deed = Literal["answer", "hang up", "refuse", "begin"]
@@ -41,6 +41,7 @@ class Stub:
         self.address = address
         self.port = port
         self.admin_ports = [port]
+        self.is_used = False
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -71,6 +72,7 @@ class Stub:
                     continue
                 length = next((int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:")), 0)
                 await reader.readexactly(length)
+                self.is_used = True
                 deed = self._edges.next_deed(head.split(" ")[0].upper())
                 writer.write(ANSWERS[deed])
                 await writer.drain()
@@ -116,12 +118,12 @@ async def stubs() -> AsyncIterator[Edges]:
 
 @pytest.fixture(params=PROXIES)
 async def proxy(request: pytest.FixtureRequest, stubs: Edges) -> AsyncIterator[Proxy]:
-    """In front of the stubs, and sure that they are ready."""
+    """In front of the stubs, and sure that they are ready, all of them: the next one is asked where one fails."""
     running = DEPLOYED[request.param](stubs.stubs)
     with contextlib.ExitStack() as stack:
         await asyncio.to_thread(stack.enter_context, running)  # it may ask the stubs before it listens
-        async with asyncio.timeout(15):
-            while await status(running, "GET", "/") != 200:
+        async with asyncio.timeout(under_load(15)):
+            while await status(running, "GET", "/") != 200 or not all(stub.is_used for stub in stubs.stubs):
                 await asyncio.sleep(0.02)
         yield running
 
@@ -159,7 +161,7 @@ async def test_what_has_begun_is_cut_off_and_not_repeated(proxy: Proxy, stubs: E
     stubs.once("begin")
     async with request(proxy.port, "GET", "/stream") as answer:
         pieces = answer.pieces()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(under_load(15)):
             assert await anext(pieces) == b"data:"
             stubs.seen.set()
             assert [piece async for piece in pieces] == []
