@@ -57,20 +57,6 @@ def name_of(manifest: Manifest) -> str:
 # --- valid -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_every_object_is_what_kubernetes_takes(version: str) -> None:
-    """No field is unknown, misspelt or of a wrong type; what Kubernetes does not bring has a schema here."""
-    seen: dict[str, Manifest] = {}
-    for name in INSTALLATIONS:
-        seen |= {json.dumps(each, sort_keys=True): each for each in installation(name)}
-    for manifest in seen.values():
-        schema = SCHEMAS / f"{manifest['kind'].lower()}.json"
-        if schema.exists():
-            jsonschema.validate(manifest, json.loads(schema.read_text()))
-        else:
-            kubernetes_validate.validate(manifest, version, strict=True)
-
-
 WORDS = {
     "selectPolicy": {"Max", "Min", "Disabled"},
     "whenUnsatisfiable": {"ScheduleAnyway", "DoNotSchedule"},
@@ -109,6 +95,21 @@ def test_names_are_unique_and_in_one_namespace(manifests: Manifests) -> None:
     assert {each["metadata"].get("namespace") for each in manifests if each["kind"] != "Namespace"} == {
         namespace["metadata"]["name"]
     }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_is_what_kubernetes_takes(version: str) -> None:
+    """No field is unknown, misspelt or of a wrong type; what Kubernetes does not bring has a schema here. It comes
+    after tests that render one installation each: to render all may take longer than a test may."""
+    seen: dict[str, Manifest] = {}
+    for name in INSTALLATIONS:
+        seen |= {json.dumps(each, sort_keys=True): each for each in installation(name)}
+    for manifest in seen.values():
+        schema = SCHEMAS / f"{manifest['kind'].lower()}.json"
+        if schema.exists():
+            jsonschema.validate(manifest, json.loads(schema.read_text()))
+        else:
+            kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_the_rules_are_those_of_deploy() -> None:
