@@ -43,6 +43,7 @@ from tests.edges import (
     eventually,
     request,
     token_for,
+    under_load,
 )
 
 CLOSED = "runcast_connections_closed_total"
@@ -54,8 +55,8 @@ def assert_undisturbed(bob: Report) -> None:
     """Within what a loaded machine does to anybody; without walls and slices each of these was 20 s and more."""
     assert bob.is_whole, "exactly what he wrote"
     assert bob.events.count > 20, "the bystander saw too little to tell"
-    assert bob.events.p99 < 1.0, bob
-    assert bob.health.max < 3.0, bob
+    assert bob.events.p99 < under_load(1.0), bob
+    assert bob.health.max < under_load(3.0), bob
 
 
 @contextlib.asynccontextmanager
@@ -176,7 +177,7 @@ def closed(edge: Edge, reason: str) -> float:
 async def until_ended(stream: Connection) -> list[str]:
     """The data of its frames up to its end, which is a cut: to such a client a clean end would mean success."""
     reader = SseReader()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(under_load(10)):
         frames = [frame async for piece in stream.pieces() for frame in reader.feed(piece)]
     assert not stream.whole
     return [frame.data for frame in frames if frame.data is not None]
@@ -196,10 +197,12 @@ async def test_a_renderer_that_fails_costs_its_own_viewer_alone(own_edge: Edge, 
     ):
         await before.until_live()
         await eventually("live", lambda: own_edge.metrics.replays["ok"]._value.get() == 3)
+        shown = failing.frames()
+        assert (await anext(shown)).data == "1"
         async with Follower(ports, author.path, author.token) as after:
             await after.until_live()
             await author.say()
-            await before.until_events(2)  # or the two would be shown at once, and fail as one
+            assert (await anext(shown)).data == "2"  # or the two would be shown at once, and fail as one
             await asyncio.gather(author.write(Custom(name="bang", data={})), bob.say())
             await author.say()
             for each in (before, after):
@@ -207,7 +210,8 @@ async def test_a_renderer_that_fails_costs_its_own_viewer_alone(own_edge: Edge, 
                 assert each.events == await author.log()
                 assert each.connects == 1
         await his.until_events(2)
-        assert await until_ended(failing) == ["1", "2"], "what came before"
+        assert [frame async for frame in shown] == [], "nothing comes after"
+        assert not failing.whole
     assert closed(own_edge, "failed") == 1
 
 
@@ -292,7 +296,7 @@ async def test_who_comes_while_much_is_to_be_shown_gets_each_event_once(
             await author.say(rng.choice([1, 1, 2, 5, EVENTS_AT_ONCE + 1, 60]))
             await asyncio.sleep(rng.random() * 0.05)
         last = await author.end()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(under_load(40)):
             shown = await asyncio.gather(*viewers)
         await native.until_done()
     assert native.events == await author.log()
@@ -488,7 +492,8 @@ async def test_who_reads_slowly_gets_all_to_the_end(redis_url: str, author: Auth
         return path, loop.time() - began, size
 
     opened: list[str] = []
-    with edge(redis_url, write_timeout_seconds=2, heartbeat_seconds=1) as only:
+    # Of a piece of 64 KiB a reader takes nothing for nearly two seconds, and may be held up besides.
+    with edge(redis_url, write_timeout_seconds=4, heartbeat_seconds=1) as only:
         readers = [asyncio.create_task(read(only.port, path)) for path in paths]
         await eventually("opened", lambda: len(opened) == 3)
         await author.end()
@@ -509,12 +514,12 @@ async def test_who_stops_reading_at_the_end_is_cut_and_holds_its_seat_until_then
     other = Author(redis, user=author.user, execution_id="other")
     await other.begin()
     settings = {"viewer_buffer_bytes": 16 * MEGABYTE, "heartbeat_seconds": 1, "max_connections_per_user": 1}
-    with edge(redis_url, write_timeout_seconds=3, **settings) as only:
+    with edge(redis_url, write_timeout_seconds=6, **settings) as only:
         async with request(only.port, "GET", author.path, author.token, headers=SSE, receive_buffer=4096):
             await eventually("ended", lambda: only.metric(CLOSED, reason="finished") == 1)
             refused = await call(only.port, "GET", other.path, author.token)
             assert refused.status == 429
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(under_load(20)):
                 while (await status_of(only, other)) == 429:
                     await asyncio.sleep(0.2)
 
@@ -530,7 +535,7 @@ async def test_who_is_revoked_does_not_get_the_rest(redis_url: str, author: Auth
             answer = await call(only.port, "POST", "/api/admin/revocations", admin, {"user": author.user})
             assert answer.status == 202
             await eventually("closed", lambda: only.metric(CLOSED, reason="revoked") == 1)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(under_load(20)):
                 size = sum([len(piece) async for piece in slow.pieces()])
     assert not slow.whole
     assert size < 3_000_000, "all that was written to it"
@@ -554,15 +559,15 @@ async def test_an_edge_that_stops_waits_a_little_for_the_last_bytes(redis_url: s
         ):
             await eventually("ended", lambda: only.metric(CLOSED, reason="finished") == 2)
             began = loop.time()
-            stopped = loop.run_in_executor(None, only.stop)
+            stopped = loop.run_in_executor(None, only.stop, under_load(15))
             size = 0
             async for piece in slow.pieces():
                 size += len(piece)
-                await asyncio.sleep(len(piece) / 400_000)
+                await asyncio.sleep(len(piece) / 800_000)
             assert slow.whole
             assert size > 1_000_000
             assert await stopped == 0
-            assert loop.time() - began < 14
+            assert loop.time() - began < under_load(14)
 
 
 def test_a_closed_viewer_sees_through_nothing() -> None:
