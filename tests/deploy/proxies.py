@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.edges import ROOT
+from tests.edges import ROOT, under_load
 from tests.ports import reserved_ports
 
 START_SECONDS = 10.0
@@ -102,7 +102,7 @@ class Proxy:
     def __enter__(self) -> Self:
         with (self.folder / "output").open("wb") as output:
             self.process = subprocess.Popen(self.command(), stdout=output, stderr=output)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + under_load(START_SECONDS)
         while not self._listens():
             assert self.process.poll() is None, self.log_text()
             assert time.monotonic() < deadline, f"it did not start:\n{self.log_text()}"
@@ -117,7 +117,7 @@ class Proxy:
         assert self.process is not None
         self.process.terminate()
         try:
-            self.process.wait(START_SECONDS)
+            self.process.wait(under_load(START_SECONDS))
         finally:
             self.process.kill()
             self._kept.close()

@@ -20,7 +20,7 @@ from emitter import AgentEmitter, InputExpired
 from emitter.wire.ids import now_ms
 from emitter.wire.keys import ABANDONED, AGENTS_KNOWN, EDGES, REVOCATIONS, Owner, jobs_key, ticket_key
 from tests.deploy.acl_server import SERVERS, AclServer, Usage, acl_server, granted, users
-from tests.edges import ALL_SCOPES, EdgeProcess, Follower, call, edge, eventually, stream_path, token_for
+from tests.edges import ALL_SCOPES, EdgeProcess, Follower, call, edge, eventually, stream_path, token_for, under_load
 from tests.http_workers import HttpWorker
 from tests.workers import WorkerProcess
 
@@ -75,7 +75,7 @@ def stand(server: AclServer) -> Iterator[Stand]:
 async def execute(stand: Stand, agent: str, user: str, **fields: Any) -> str:
     headers = {"Idempotency-Key": f"{agent}-{user}"}
     body = {"task": "t", "agent": agent, **fields}
-    async with asyncio.timeout(15):  # until the worker has announced its agents
+    async with asyncio.timeout(under_load(15)):  # until the worker has announced its agents
         while (answer := await call(stand.port, "POST", EXECUTE, token_for(user), body, headers=headers)).status == 422:
             await asyncio.sleep(0.05)
     assert answer.status == 202, answer
@@ -131,7 +131,7 @@ async def test_people_answer_and_cancel(stand: Stand) -> None:
     left = await execute(stand, "sleeper", "cyd", onDisconnect={"cancelAfterSeconds": 1})
     async with watch(stand, left, "cyd") as viewer:
         await viewer.until("it runs", lambda viewer: "thinking" in types(viewer))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while (await call(stand.port, "GET", f"/api/agent/executions/{left}", token_for("cyd"))).body["status"] != (
             "cancelled"
         ):
@@ -145,7 +145,7 @@ async def test_agents_start_others(stand: Stand) -> None:
         await viewer.until_done()
     assert json.loads(viewer.events[-1].data)["data"]["result"] == 3
     path = f"/api/agent/executions/{parent}?tree=true"
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(under_load(15)):
         while (tree := await call(stand.port, "GET", path, token)).body["children"][0]["state"] != "cancelled":
             await asyncio.sleep(0.1)
     assert [child["state"] for child in tree.body["children"]] == ["cancelled", "completed"]
@@ -248,7 +248,7 @@ async def test_a_publisher_writes_logs_and_asks_people(stand: Stand, emitter: Ag
         body = {"inputId": question["data"]["inputId"], "value": True}
         answer = await call(stand.port, "POST", "/api/agent/executions/ex_own/input", token_for("hal"), body)
         assert answer.status == 202
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(under_load(10)):
             assert await asking is True
         with pytest.raises(InputExpired):
             await emitter.ask("Quick?", kind="approval", expires_in=0.2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.acl_server import FOLDER, SERVERS, START_SECONDS, AclServer, acl_server
-from tests.edges import Follower, call, edge, stream_path, token_for
+from tests.edges import Follower, call, edge, stream_path, token_for, under_load
 from tests.ports import reserved_ports
 from tests.workers import WorkerProcess
 
@@ -40,7 +40,7 @@ def cluster() -> Iterator[AclServer]:
             for user in ("edge", "worker"):
                 operator.execute_command("ACL", "SETUSER", user, *rights_in_a_cluster())
             operator.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            deadline = time.monotonic() + START_SECONDS
+            deadline = time.monotonic() + under_load(START_SECONDS)
             while "cluster_state:ok" not in operator.execute_command("CLUSTER", "INFO"):
                 assert time.monotonic() < deadline, "no cluster in time"
                 time.sleep(0.05)
@@ -54,7 +54,7 @@ async def test_an_execution_runs_in_a_cluster(cluster: AclServer) -> None:
         worker = WorkerProcess(urls["worker"], "acl_agents:agents", HERE, lease_seconds=1, grace_seconds=0)
         try:
             body = {"task": "t", "agent": "counter"}
-            async with asyncio.timeout(START_SECONDS):  # until the worker has announced its agents
+            async with asyncio.timeout(under_load(START_SECONDS)):  # until the worker has announced its agents
                 while (answer := await call(started.port, "POST", "/api/agent/execute", ALICE, body)).status == 422:
                     await asyncio.sleep(0.05)
             assert answer.status == 202, started.log_text()

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from emitter.store.connection import GONE, connect
 from tests.deploy.acl_server import SERVERS, START_SECONDS
 from tests.deploy.proxies import write_certificate
-from tests.edges import edge
+from tests.edges import edge, under_load
 from tests.ports import reserved_ports
 
 QUERY = "?ssl_ca_certs="
@@ -62,7 +62,7 @@ async def ping(url: str) -> bool:
 
 
 async def until_it_answers(url: str) -> None:
-    async with asyncio.timeout(START_SECONDS):
+    async with asyncio.timeout(under_load(START_SECONDS)):
         while True:
             try:
                 assert await ping(url)
@@ -91,7 +91,7 @@ async def test_a_cluster_with_tls(servers: TlsServers, ports: list[int]) -> None
     await until_it_answers(plain)
     node = connect(plain)
     await node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-    async with asyncio.timeout(START_SECONDS):
+    async with asyncio.timeout(under_load(START_SECONDS)):
         while (await node.execute_command("CLUSTER INFO"))["cluster_state"] != "ok":
             await asyncio.sleep(0.05)
     await node.aclose()

@@ -31,7 +31,7 @@ from tests.deploy.image import (
     sealed,
     steps,
 )
-from tests.edges import SECRET, call, token_for
+from tests.edges import SECRET, call, token_for, under_load
 from tests.ports import reserved_ports
 
 START_SECONDS = 30.0
@@ -176,7 +176,7 @@ class Sealed:
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=START_SECONDS,
+            timeout=under_load(START_SECONDS),
         )
 
     def __enter__(self) -> Sealed:
@@ -189,13 +189,13 @@ class Sealed:
     def __exit__(self, *exception: object) -> None:
         self.process.terminate()
         try:
-            self.status = self.process.wait(20)
+            self.status = self.process.wait(under_load(20))
         finally:
             self.process.kill()
             self._log.close()
 
     def wait_until(self, what: str, command: Sequence[str]) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + under_load(START_SECONDS)
         while self.run(*command).returncode:
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log_text()}"
             assert time.monotonic() < deadline, f"{what}: not in time: {self.log_text()}"
@@ -237,7 +237,7 @@ def _wait_for_agents(port: int) -> None:
         answer = await call(port, "GET", "/api/agent/agents", token_for("alice"))
         return [agent["name"] for agent in answer.body["agents"]]
 
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + under_load(START_SECONDS)
     while asyncio.run(ask()) != ["analyst", "panel"]:
         assert time.monotonic() < deadline, "no agents in time"
         time.sleep(0.1)

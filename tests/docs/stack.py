@@ -22,6 +22,7 @@ from aiohttp import web
 
 from tests.docs.blocks import DOCS, ROOT, Command, is_printed
 from tests.docs.interpreters import SHELL_FUNCTIONS
+from tests.edges import under_load
 from tests.ports import reserved_ports
 
 NODE_MODULES = ROOT / "tests" / "interop" / "node_modules"
@@ -96,7 +97,7 @@ def background(command: list[str], folder: Path, environ: dict[str, str], output
 
 def _exports(output: object) -> dict[str, str]:
     """What the welcome tells to export, once it is there."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + under_load(START_SECONDS)
     text = ""
     while "RUNCAST_REDIS_URL" not in text:
         assert time.monotonic() < deadline, f"`runcast dev` has not started:\n{text}"
@@ -175,7 +176,7 @@ class Shell:
 
     def run(self, command: Command) -> str:
         """Until it succeeds and prints what the page says: a reader is slower than a test. What it printed."""
-        deadline = time.monotonic() + COMMAND_SECONDS
+        deadline = time.monotonic() + under_load(COMMAND_SECONDS)
         while True:
             printed, status = self._once(command.text)
             if status == 0 and (not command.prints or is_printed(command.prints, printed)):
@@ -187,7 +188,7 @@ class Shell:
         mark = f"end-{secrets.token_hex(8)}"
         self._in.write(f"{text}\nstatus=$?; echo; echo {mark} $status\n".encode())
         self._in.flush()
-        timer = threading.Timer(COMMAND_SECONDS, os.killpg, (self._process.pid, signal.SIGKILL))
+        timer = threading.Timer(under_load(COMMAND_SECONDS), os.killpg, (self._process.pid, signal.SIGKILL))
         timer.start()
         lines: list[str] = []
         try:

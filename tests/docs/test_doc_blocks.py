@@ -14,6 +14,7 @@ import pytest
 
 from tests.docs.blocks import DOCS, PROGRAMS, ROOT, Block, all_blocks, blocks, commands, is_part_of, is_printed, pages
 from tests.docs.stack import NODE_MODULES, Shell, background, stack
+from tests.edges import under_load
 from tests.web.browser import CHROMIUM, Chromium
 
 BLOCKS = all_blocks()
@@ -150,7 +151,7 @@ async def test_an_event_source_shows_the_text(running: tuple[Path, dict[str, str
     try:
         page = await (await chromium.browser()).new_page()
         await page.goto(edge + "/openapi.json")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             assert await page.evaluate(f"async (token) => {{ {script} }}", token) == "March went well."
     finally:
         await chromium.close()
