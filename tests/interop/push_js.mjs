@@ -72,6 +72,10 @@ const out = { task: task.id, made: [flat(made).id, flat(made).url, flat(made).to
 out.got = flat(await client.getTaskPushNotificationConfig(query)).url;
 await client.deleteTaskPushNotificationConfig(query);
 out.left = await ids();
-await new Promise((resolve) => setTimeout(resolve, 1000));
+const { TaskState } = isOld ? {} : await import(given.sdk);
+const isAsked = ({ status }) => status.state === (isOld ? "input-required" : TaskState.TASK_STATE_INPUT_REQUIRED);
+while (!isAsked(await client.getTask(isOld ? { id: task.id } : { id: task.id, tenant: "" }))) {
+  await new Promise((resolve) => setTimeout(resolve, 50));
+}
 await client.cancelTask({ id: task.id, tenant: "", metadata: undefined });
 console.log(JSON.stringify(out));

@@ -11,12 +11,14 @@ from a2a.types import (
     CancelTaskRequest,
     GetTaskPushNotificationConfigParams,
     GetTaskPushNotificationConfigRequest,
+    GetTaskRequest,
     MessageSendParams,
     SendMessageRequest,
     SetTaskPushNotificationConfigRequest,
     Task,
     TaskIdParams,
     TaskPushNotificationConfig,
+    TaskQueryParams,
 )
 
 GIVEN = json.loads(sys.argv[1])
@@ -64,7 +66,9 @@ async def main():
         out["listed"] = await ids()
         assert await call("delete", {"id": task.id, "pushNotificationConfigId": "two"}) is None
         out["left"] = await ids()
-        await asyncio.sleep(1)
+        found = GetTaskRequest(id="t", params=TaskQueryParams(id=task.id))
+        while result(await client.get_task(found)).status.state.value != "input-required":
+            await asyncio.sleep(0.05)
         result(await client.cancel_task(CancelTaskRequest(id="c", params=TaskIdParams(id=task.id))))
         print(json.dumps(out))
 

@@ -61,7 +61,8 @@ async def main():
         with contextlib.suppress(NotImplementedError):
             await client.delete_task_push_notification_config(gone)
         out["left"] = await ids()
-        await asyncio.sleep(1)
+        while (await client.get_task(a2a.GetTaskRequest(id=task.id))).status.state != a2a.TASK_STATE_INPUT_REQUIRED:
+            await asyncio.sleep(0.05)
         await client.cancel_task(a2a.CancelTaskRequest(id=task.id))
         print(json.dumps(out))
 
