@@ -117,9 +117,17 @@ async def run(job):
             return None
         return await follower.outcome(client)
 
-    while (found := await connected(url, follow)) is None:
+    while True:
+        try:
+            found = await connected(url, follow)
+        except ExceptionGroup as broken:  # in the middle of a look
+            if broken.subgroup(httpx2.TransportError) is None:
+                raise
+            say(at="lost", how=repr(broken))
+            found = None
+        if found is not None:
+            return found
         url = next(urls, url)
-    return found
 
 
 async def main():
