@@ -13,11 +13,21 @@ console.error = () => {}; // a failed run is reported by what it throws
 function watched(response, seen, isCut) {
   const decoder = new TextDecoder();
   const reader = response.body.getReader();
+  let rest = "";
+  /** Whole blocks, however they were cut on the way; none at the end. */
+  async function blocks() {
+    for (;;) {
+      const { done, value } = await reader.read();
+      const read = (rest + decoder.decode(value, { stream: !done })).split(/(?<=\n\n)/);
+      rest = done || read.at(-1).endsWith("\n\n") ? "" : read.pop();
+      if (done || read.length) return read.filter(Boolean);
+    }
+  }
   const body = new ReadableStream({
     async pull(controller) {
-      const { done, value } = await reader.read();
-      if (done) return controller.close();
-      for (const block of (decoder.decode(value, { stream: true })).split(/(?<=\n\n)/)) {
+      const read = await blocks();
+      if (!read.length) return controller.close();
+      for (const block of read) {
         if (isCut(block)) {
           await reader.cancel();
           await applied(seen); // what it has not applied yet, the client forgets when the connection is lost
