@@ -19,7 +19,7 @@ async function openai() {
   const output = { type: "function_call_output", call_id: asked.output.at(-1).call_id, output: "here" };
   const answered = await client.responses.create({ model: "worker", input: [output], previous_response_id: asked.id });
   const rest = [];
-  const after = await client.responses.retrieve(first.id, { stream: true, starting_after: 3 });
+  const after = await client.responses.retrieve(second.id, { stream: true, starting_after: 3 });
   for await (const event of after) rest.push(event.sequence_number);
   const failing = await client.responses.create({ model: "failer", input: "x", stream: true });
   let failed;
