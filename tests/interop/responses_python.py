@@ -116,7 +116,7 @@ def cut(client: OpenAI, other: OpenAI) -> dict[str, Any]:
     seen: list[Any] = []
     try:
         stream = client.responses.create(
-            model="slow", input="x", background=True, stream=True, extra_body={"params": {"seconds": 2}}
+            model="slow", input="x", background=True, stream=True, extra_body={"params": {"seconds": 4}}
         )
         for event in stream:
             seen.append(event)

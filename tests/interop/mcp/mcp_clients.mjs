@@ -95,7 +95,7 @@ const clients = {
       rawDispatch,
       v2RequestFraming: framing,
     });
-    const execution = await session.callTool(what, { seconds: 2, label: "it" });
+    const execution = await session.callTool(what, { seconds: 4, label: "it" });
     const { outcome } = await execution.settle();
     const result = ext.resultFromTaskOutcome(outcome);
     await session.close();

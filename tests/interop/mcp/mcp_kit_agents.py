@@ -11,8 +11,8 @@ from emitter.store.announcements import Example, ExampleFile
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WAV = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAAAAA=="
 TASKS = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
-LATE = 1.3
-"""Seconds after which a call has become a task, for clients that take such."""
+LATE = 3.0
+"""Seconds after which a call has become a task, for clients that take such, also at an edge that is busy for two."""
 
 agents = Agents()
 
