@@ -123,7 +123,8 @@ async def aged_quiet_and_filtered(redis: EmbeddedRedis, hasty: EdgeProcess, stay
             way.target = staying.port
             await until_closed(hasty, "aged", len(everyone))
             await eventually("all streams there were aged", lambda: hasty.metric("runcast_connections") == 0, 60)
-            await author.say()
+            await asyncio.to_thread(hasty.stop, 60)
+            await author.say()  # which only the other edge can tell
             await everybody("what came to the next streams", everyone, 3)
             made = way.made
             await asyncio.sleep(SILENCE_SECONDS)
