@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import EdgeProcess, call, edges, token_for
+from tests.edges import EdgeProcess, call, edges, token_for, under_load
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
@@ -56,7 +56,7 @@ def stand(agents: str = "interop_agents:agents", **settings: Any) -> Iterator[St
 
 
 async def _agents_known(edge: EdgeProcess) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while not (await call(edge.port, "GET", "/api/agent/agents", token_for("alice"))).body["agents"]:
             await asyncio.sleep(0.05)
 

@@ -33,7 +33,7 @@ from emitter.events import (
 )
 from emitter.store.connection import connect
 from emitter.wire import ids, keys
-from tests.edges import Author, call, edge, eventually, token_for
+from tests.edges import Author, call, edge, eventually, token_for, under_load
 
 pytestmark = needs_node
 
@@ -186,12 +186,12 @@ async def test_a_failure(app: App) -> None:
 async def test_a_cancelled_run(app: App) -> None:
     """Cancelling the execution ends the run as cancelled, neither failed nor finished."""
     async with running(SCRIPT, "run", app.given(agent="sleeper", runId="run-1")) as process:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while not [each for each in await app.executions() if each["state"] == "running"]:
                 await asyncio.sleep(0.05)
         path = "/api/agent/executions/run-1/cancel"
         assert (await call(app.site.edges[1].port, "POST", path, app.token, {"reason": "enough"})).status == 202
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             out, _ = await process.communicate()
     seen = sound(json.loads(out))
     assert seen["results"] == [{"outcome": "cancelled"}]
@@ -246,14 +246,14 @@ async def test_a_message_to_an_agent_that_takes_none(app: App) -> None:
     body = {"threadId": "thread-1", "runId": "run-1", "state": {}, "tools": [], "context": [], "forwardedProps": {}}
     said = [{"id": f"u{number}", "role": "user", "content": "t"} for number in (1, 2)]
     async with running(SCRIPT, "run", app.given(agent="sleeper", runId="run-1")):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while not [each for each in await app.executions() if each["state"] == "running"]:
                 await asyncio.sleep(0.05)
         port = app.site.edges[0].port
         refused = await call(port, "POST", "/ag-ui/sleeper", app.token, body | {"messages": said})
         assert (refused.status, refused.body["type"].rpartition(":")[2]) == (409, "not-steerable")
         async with running(SCRIPT, "run", app.given(agent="sleeper", runId="run-2", messages=said)):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(under_load(20)):
                 while len(await app.executions()) < 2:
                     await asyncio.sleep(0.05)
 
@@ -288,13 +288,13 @@ async def manual(app: App, redis_of_site: Redis) -> Author:
 
 
 async def until_there(app: App) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while not await app.executions():
             await asyncio.sleep(0.02)
 
 
 async def printed(process: asyncio.subprocess.Process) -> Kept:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         out, error = await process.communicate()
     assert process.returncode == 0, error.decode()
     return dict(json.loads(out.splitlines()[-1]))
@@ -337,7 +337,7 @@ async def test_questions_at_once(app: App, manual: Author) -> None:
         await until_there(app)
         await eventually("shown", lambda: app.site.edges[0].metric("runcast_connections") >= 1)
         await manual.write(*BEGUN, *(InputRequired(input_id=f"i{n}", prompt=f"{n}?", kind="text") for n in (1, 2, 3)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while [event.type for event in await manual.log()].count("input:received") < 3:
                 await asyncio.sleep(0.02)
         await manual.write(*REST)

@@ -39,7 +39,7 @@ from emitter.events import (
 from emitter.store.connection import connect
 from emitter.wire import ids, keys
 from emitter.wire.entries import parse_stream
-from tests.edges import Author, EdgeProcess, call, edges, eventually, request, token_for
+from tests.edges import Author, EdgeProcess, call, edges, eventually, request, token_for, under_load
 
 pytestmark = [needs_node, pytest.mark.slow]
 
@@ -244,7 +244,7 @@ async def test_a_page_that_names_no_chat(site: Site, redis: Redis) -> None:
 
 async def _next_execution(site: Site, redis: Redis, run: Run) -> Author:
     """The one that is queued besides the run's own."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(under_load(20)):
         while True:
             listed = await call(site.edges[0].port, "GET", "/api/agent/executions?state=queued", run.given["token"])
             for each in listed.body["executions"]:

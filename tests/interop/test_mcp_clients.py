@@ -17,7 +17,7 @@ from clients import HERE, Stand, stand
 from pythons import MCP, python_of
 
 from broker.cli.embedded import EmbeddedRedis
-from tests.edges import EdgeProcess, call, edges, eventually, token_for
+from tests.edges import EdgeProcess, call, edges, eventually, token_for, under_load
 from tests.workers import WorkerProcess
 
 FOLDER = HERE / "mcp"
@@ -153,7 +153,7 @@ class World:
 
     async def until(self, execution_id: str, state: str) -> None:
         path = f"/api/agent/executions/{execution_id}"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(under_load(20)):
             while (await call(self.edges[-1].port, "GET", path, self.token)).body["status"] != state:
                 await asyncio.sleep(0.05)
 
@@ -164,7 +164,7 @@ async def kit() -> AsyncIterator[World]:
         worker = WorkerProcess(redis.url, "mcp_kit_agents:agents", FOLDER, concurrency=300)
         try:
             made = World(redis, started)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(under_load(20)):
                 while not (await call(started[0].port, "GET", "/api/agent/agents", made.token)).body["agents"]:
                     await asyncio.sleep(0.05)
             yield made
