@@ -25,7 +25,7 @@ HEARTBEAT_SECONDS = 10.0
 """Hosts give up a call that shows no progress for some minutes."""
 MAX_SAID = 500
 HIDDEN = ""
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.2
 """How long a question waits for others that are asked together with it."""
 TASK_GRACE_SECONDS = 1.0
 """What ends within this time is answered at once, also to clients that take tasks."""
