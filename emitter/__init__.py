@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Superseded,
         TooManyChildren,
         TooManyInputs,
+        TooManyQueued,
         UnknownAgent,
         WrongLoop,
     )
@@ -77,6 +78,7 @@ __all__ = [
     "SyncContext",
     "TooManyChildren",
     "TooManyInputs",
+    "TooManyQueued",
     "UnknownAgent",
     "WrongLoop",
 ]
@@ -116,6 +118,7 @@ _MODULES = {
     "SyncContext": "emitter.worker.agents",
     "TooManyChildren": "emitter.errors",
     "TooManyInputs": "emitter.errors",
+    "TooManyQueued": "emitter.errors",
     "UnknownAgent": "emitter.errors",
     "WrongLoop": "emitter.errors",
 }

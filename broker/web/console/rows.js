@@ -292,7 +292,7 @@ const unknown = (item) => ({ icon: rowIcon("info"), node: h("p", {}, line(item.k
 // --- inputs -------------------------------------------------------------------------------------------------------
 
 function answerNodes({ answer, form }, isOpen) {
-  if (!answer) return [isOpen ? "Waiting for an answer below." : "Not answered."];
+  if (!answer) return [isOpen ? "Waiting for an answer." : "Not answered."];
   if (answer.by === "system:expired") return [icon("clock"), "Not answered in time."];
   const value =
     form === "approval" && typeof answer.value === "boolean" ? (answer.value ? "Approved" : "Declined") : null;
