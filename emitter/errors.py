@@ -129,6 +129,15 @@ class ExecutionOwned(AppendRefused):
         self.owner = owner
 
 
+class EventsMissing(AppendRefused):
+    """The log lacks events of the producer between the number `reached` and those that it was given, and takes them
+    first."""
+
+    def __init__(self, execution_id: str, reached: int) -> None:
+        super().__init__(execution_id, f"the log has nothing of this producer after number {reached}")
+        self.reached = reached
+
+
 class NewerRecord(AppendRefused, ValueError):
     """The execution's record is of a format that only a newer version reads and writes (`emitter.wire.record`)."""
 

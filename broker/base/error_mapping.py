@@ -85,6 +85,8 @@ def _from_refusal(error: Exception) -> Problem | None:
             return Problem(409, "execution-exists", str(error), state=state)
         case errors.AlreadyAnswered(answer=answer):
             return Problem(409, "already-answered", str(error), **_answerer(answer))
+        case errors.EventsMissing(reached=reached):
+            return Problem(409, "producer-gap", str(error), expected=reached + 1)
         case errors.Superseded(attempt=attempt):
             return Problem(409, "superseded", str(error), attempt=attempt)
         case errors.InputExpired():

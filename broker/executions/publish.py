@@ -340,16 +340,16 @@ async def publish_under(
     if name:
         name = f"{under.attempt}.{name}"
         await _check_next(redis, owner.execution(execution_id).record, name, first_seq, is_new=False)
-    await _plan_expiries(redis, member(owner, execution_id), events)
     fence: dict[str, Any] = {"attempt": under.attempt, "mode": claimed_by(under.worker)}
     added = 0
     for lot in _lots(events):
         appended = await append(
-            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, limits=limits, **fence
+            redis, owner, execution_id, lot, producer=name, first_seq=_asking(name, first_seq), limits=limits, **fence
         )
         added, first_seq = added + appended.added, first_seq + len(lot)
         if on_spent is not None and appended.spent is not None:
             await on_spent(appended)
+    await _plan_expiries(redis, member(owner, execution_id), events)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 
 
@@ -386,17 +386,15 @@ async def publish(
         await plan(redis, DUE, {member(owner, execution_id): ends})
     if not is_new:
         events = [event._replace(fields={}) for event in events]
-    await _plan_expiries(redis, member(owner, execution_id), events)
     for lot in _lots(events):
         appended = await append(
-            redis, owner, execution_id, lot, producer=name, first_seq=first_seq, mode=mode, limits=limits,
-            fields=fields,
+            redis, owner, execution_id, lot, producer=name, first_seq=_asking(name, first_seq), mode=mode,
+            limits=limits, fields=fields,
         )  # fmt: skip
         added, first_seq, mode, fields = added + appended.added, first_seq + len(lot), "existing", {}
         if on_spent is not None and appended.spent is not None:
             await on_spent(appended)
-    if not events:
-        await renew_holds(redis, [owner.execution(execution_id).record], Field.SEEN)
+    await _look_after(redis, owner, execution_id, events)
     return PublishResponse(execution_id=execution_id, cursor=str(appended.last), appended=added)
 
 
@@ -418,16 +416,27 @@ def _hold_fields(events: Sequence[Prepared], limits: LogLimits) -> dict[str, str
     return {Field.HOLD: str(limits.unheld_lease_seconds * 1000)} if begins else {}
 
 
+async def _look_after(redis: Redis, owner: Owner, execution_id: str, events: Sequence[Prepared]) -> None:
+    """Have the reaper look at questions that expire; renew the lease where nothing was said."""
+    if not events:
+        await renew_holds(redis, [owner.execution(execution_id).record], Field.SEEN)
+    await _plan_expiries(redis, member(owner, execution_id), events)
+
+
 async def _plan_expiries(redis: Redis, name: str, events: Sequence[Prepared]) -> None:
-    """Have the reaper close the questions that expire; `name` is the execution's `member`. Before they are in the log:
-    whatever happens to this edge afterwards."""
+    """Have the reaper close the questions that expire; `name` is the execution's `member`."""
     asked = [found for event in events if (found := _EXPIRES.match(event.mark))]
     await plan(redis, EXPIRIES, {f"{name} {found[1]}": int(found[2]) for found in asked})
 
 
+def _asking(name: str, first_seq: int) -> int:
+    """As the append script has it, which checks a producer's number once more: a failover may have come between."""
+    return -first_seq if name else first_seq
+
+
 async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, is_new: bool) -> None:
     """Refuse a number beyond the producer's next, which is 1 in a log it has not written to: what comes late would pass
-    for a repeat, and be lost. The check may stand before the append, since numbers only go up."""
+    for a repeat, and be lost."""
     client: Any = redis
     written = Selection(Field.STATE, producer_field(name))
     *values, places = await client.hmget(record, *written.names, Field.PRODUCERS)

@@ -61,8 +61,8 @@ export class Outbox {
   #headers;
   #options;
   #queue;
-  #producer = producerName();
-  /** The number of the last event before those that this producer counts. */
+  #producer = "js-" + randomHex(12);
+  /** How many of its events have no number any more: the log lacks them, and they are no longer held. */
   #before = 0;
   #sent = new Sent();
   /** @type {ReturnType<typeof setTimeout> | null} */
@@ -307,22 +307,19 @@ export class Outbox {
         due.shift();
       } catch (error) {
         if (isGap(error)) due.unshift(...this.#lost(due[0], error.body));
-        else if (isAgain && isOfOneEvent(/** @type {Error} */ (error))) due.shift();
+        else if (isAgain && due[0].items[0].isAlone && isOfOneEvent(/** @type {Error} */ (error))) due.shift();
         else throw error;
       }
     }
   }
 
-  /** The batches that the log lacks before this one. If some are no longer held, the numbers begin anew after them.
-   * @param {Batch} batch @param {Record<string, any>} gap as the edge described it */
-  #lost(batch, gap) {
-    const expected = this.#before + Number(gap.expected);
-    const lost = gap.forgotten === true ? [] : this.#sent.takeAfter(expected - 1);
+  /** The batches that the log lacks before this one. If some are no longer held, the numbers go on without theirs; not
+   * under another name, to which all usage so far would count anew.
+   * @param {Batch} batch @param {{expected: number, forgotten?: boolean}} gap as the edge described it */
+  #lost(batch, { expected, forgotten }) {
+    const lost = forgotten ? [] : this.#sent.takeAfter(this.#before + expected - 1);
     const { first } = lost[0] ?? batch;
-    if (!(first <= expected)) {
-      this.#producer = producerName();
-      this.#before = first - 1;
-    }
+    if (first > this.#before + expected) this.#before = first - expected;
     return lost;
   }
 
@@ -402,13 +399,10 @@ export class Outbox {
   }
 }
 
-function producerName() {
-  return "js-" + randomHex(12);
-}
-
-/** Whether the log lacks events before the batch. @param {unknown} error @returns {error is Conflict} */
+/** Whether the log lacks events before the batch.
+ * @param {unknown} error @returns {error is Conflict & {body: {expected: number, forgotten?: boolean}}} */
 function isGap(error) {
-  return error instanceof Conflict && error.type.endsWith(":producer-gap");
+  return error instanceof Conflict && error.type.endsWith(":producer-gap") && error.body.expected > 0;
 }
 
 /** Whether a refusal concerns the event, and not the whole log. @param {Error} error */

@@ -132,6 +132,7 @@ class InputWait:
         """A failover of Redis has lost the request, or an answer has just closed it."""
         self._outbox.confirm()
         await self._flush()
+        await self._plan_expiry()
         state = await self._wait_for_state()
         if not state.is_open and state.answer is None:
             await self._request_input()

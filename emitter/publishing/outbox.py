@@ -119,6 +119,8 @@ class Outbox:
         self._sent = Sent()
         self._again: deque[Batch] = deque()
         """What the log has lost, and the batch that found that out: sent before anything else."""
+        self._has_gap = False
+        """Whether the log lacks numbers before the batch of which nothing is held: it is to take the batch as it is."""
         self.sent_at = -math.inf
         """When its last batch left (loop time)."""
         self._has_rest = False
@@ -155,6 +157,7 @@ class Outbox:
                 options = self._publisher.options
                 self.batch = self.queue.take(options.max_batch, options.max_batch_bytes)
                 self._has_rest = self.queue.waits
+        if self.batch is not None:
             self.sent_at, self._sent.is_asking = now, True
         return self.batch
 
@@ -177,7 +180,7 @@ class Outbox:
 
     def _first_seq(self, batch: Batch) -> int:
         """Negative if the batches before it can be sent again."""
-        return -batch.first_seq if self._sent else batch.first_seq
+        return -batch.first_seq if self._sent and not self._has_gap else batch.first_seq
 
     def _command(self, events: Sequence[Prepared], first_seq: int) -> list[Any]:
         return append_command(
@@ -200,10 +203,9 @@ class Outbox:
         self._long_ones = max(0, self._long_ones - 1)
         if self.batch.first_seq > self.queue.settled:
             self.queue.done(self.batch)
-        if refusal is None:
+        if refusal is None and any(event is not DROPPED for event in self.batch.events):
             self._sent.add(self.batch, self.sent_at)
-        else:
-            self._sent.clear()  # the log does not count what it refuses, so what follows leaves a gap that is none
+        self._sent.is_asking = self._has_gap = False
         self.batch = None
         self.failures, self._trouble = 0, ""
         self._may_be_plain = self._has_plain_mode and not self._long_ones
@@ -229,12 +231,15 @@ class Outbox:
             self.queue.put(DROPPED)
 
     def send_again(self, reached: int) -> None:
-        """A failover has lost what the log had of this producer after the sequence `reached`: send it again, then the
-        batch that was refused for it."""
+        """The log has nothing of this producer after the sequence `reached`: a failover has lost what is held of it,
+        which is sent again before the batch that was refused for it. If nothing is held, these are numbers that the log
+        does not count, such as that of a refused event."""
         assert self.batch is not None
         lost = self._sent.take_after(reached)
-        count = sum(len(batch.events) for batch in lost)
-        log.warning("events_sent_again", execution=self.execution_id, count=count)
+        self._has_gap = not lost
+        if lost:
+            count = sum(len(batch.events) for batch in lost)
+            log.warning("events_sent_again", execution=self.execution_id, count=count)
         self._again.extendleft(reversed([*lost, self.batch]))
         self.batch = None
         self._publisher.schedule(self, urgent=True)
@@ -334,7 +339,8 @@ class Outbox:
         except RedisUnavailable:
             pass
         finally:
-            lost = self.queue.clear()
+            again = (batch for batch in (self.batch, *self._again) if batch and batch.first_seq <= self.queue.settled)
+            lost = sum(len(batch.events) for batch in again) + self.queue.clear()
             if lost:
                 log.warning("events_lost", execution=self.execution_id, count=lost)
             self._publisher.forget(self)

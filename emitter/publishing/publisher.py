@@ -26,6 +26,7 @@ from emitter.errors import (
     EmitterClosed,
     EventRefused,
     EventsLost,
+    EventsMissing,
     RuncastError,
     TooManyInputs,
     WrongLoop,
@@ -37,7 +38,7 @@ from emitter.publishing.outbox import Outbox, PublisherOptions
 from emitter.publishing.pace import ROUND_TRIP_SECONDS, Pace
 from emitter.publishing.trip import PlainError, Trip
 from emitter.settings import SharedSettings, read
-from emitter.store.append import APPEND_SCRIPT, EventsMissing, LogLimits, Mode, limits_from, read_reply
+from emitter.store.append import APPEND_SCRIPT, LogLimits, Mode, limits_from, read_reply
 from emitter.store.connection import DEFAULT_URL, GONE, channels_of, connect, each_reply
 from emitter.store.control import ControlChannel
 from emitter.store.holds import Holds
@@ -160,12 +161,8 @@ class Publisher:
         if self._is_open and asyncio.get_running_loop() is self._loop:
             return
         if not self._is_open:
-            how = (
-                "is closed"
-                if self._closed
-                else "was not opened: use `async with`, also for an emitter that has its own"
-            )
-            raise EmitterClosed(f"the publisher {how}")
+            unopened = "was not opened: use `async with`, also for an emitter that has its own"
+            raise EmitterClosed(f"the publisher {'is closed' if self._closed else unopened}")
         raise WrongLoop
 
     # --- outboxes ---

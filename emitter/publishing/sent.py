@@ -19,7 +19,7 @@ class Sent:
 
     def __init__(self) -> None:
         self._held: deque[tuple[float, Batch]] = deque()
-        """When each left (loop time)."""
+        """With when each left for the last time (loop time)."""
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
         self.is_asking = False
@@ -30,7 +30,6 @@ class Sent:
 
     def add(self, batch: Batch, at: float) -> None:
         """Hold a batch that left `at` (loop time)."""
-        self.is_asking = False
         self._held.append((at, batch))
         self._size += batch.size
         while self._size > HELD_BYTES:
@@ -39,15 +38,12 @@ class Sent:
             self._arm(HELD_SECONDS)
 
     def take_after(self, reached: int) -> list[Batch]:
-        """The batches with events after this sequence, in order; they are no longer held. If there are none, nothing
-        is: what the log lacks cannot be sent again."""
+        """The batches with events after this sequence, in order; they are no longer held."""
         lost: list[Batch] = []
         while self._held and _last(self._held[-1][1]) > reached:
             _, batch = self._held.pop()
             self._size -= batch.size
             lost.append(batch)
-        if not lost:
-            self.clear()
         return lost[::-1]
 
     def clear(self) -> None:

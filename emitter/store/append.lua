@@ -86,7 +86,7 @@ end
 if worker and worker ~= owner then return {'fenced', last, 0, known[6] or '0'} end
 -- A failover has lost events that the producer still holds. Of a producer that it does not know, the record has perhaps
 -- forgotten the number only.
-if ARGV[3] < '0' and (known[4] or 0) + 1 < first
+if string.byte(ARGV[3]) == 45 and (known[4] or 0) + 1 < first
   and (known[4] or tonumber(call('HGET', record, 'producers') or 0) < 4000) then
   return {'lost', last, 0, known[4] or '0'}
 end

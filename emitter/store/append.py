@@ -111,15 +111,6 @@ def limits_from(environ: Mapping[str, str]) -> tuple[LogLimits, tuple[str, ...]]
     return limits_of(settings), settings.redact_keys
 
 
-class EventsMissing(AppendRefused):
-    """The log lacks events between the producer's sequence `reached` and the batch, and the producer said that it holds
-    them."""
-
-    def __init__(self, execution_id: str, reached: int) -> None:
-        super().__init__(execution_id, f"its log has lost what followed sequence {reached} of this producer")
-        self.reached = reached
-
-
 class Appended(NamedTuple):
     """The result of an append: the log's last id, and how many events were new. If they have spent something: what the
     record has counted (but for time), and its limits."""
@@ -300,7 +291,7 @@ def read_reply(execution_id: str, reply: Sequence[Any]) -> Appended:
         "messages": lambda: errors.TooManyMessages(execution_id, int(detail)),
         "nomessage": lambda: errors.UnknownMessage(execution_id),
         "taken": lambda: errors.MessageTaken(execution_id),
-        "lost": lambda: EventsMissing(execution_id, int(detail)),
+        "lost": lambda: errors.EventsMissing(execution_id, int(detail)),
         "newer": lambda: errors.NewerRecord(int(detail), FORMAT, execution_id),
     }
     raise refusals[verdict]()

@@ -314,7 +314,7 @@ test("what a failover has lost is sent again", async () => {
   assert.equal(state.log.join(""), "abcdef");
 });
 
-test("numbers begin anew where what is lost is no longer held", async () => {
+test("numbers go on without what is lost and no longer held", async () => {
   const { state, say, lose } = logged();
   await say("a");
   await say("b", { size: HELD_BYTES });

@@ -21,12 +21,13 @@ from broker.base.identity import Identity
 from broker.base.problem import Problem
 from broker.base.settings import Settings
 from broker.executions.publish import LOT_BYTES, MAX_EVENTS, Gate, edge_hooks, publish, read_events, read_producer
-from emitter.errors import ExecutionEnded, InvalidSetting, PayloadTooLarge, UnknownExecution
+from emitter.errors import EventsMissing, ExecutionEnded, InvalidSetting, PayloadTooLarge, UnknownExecution
 from emitter.events import Custom, Event, Status
 from emitter.publishing.hooks import Hook, Origin, name_hooks
 from emitter.store.append import LogLimits, append
 from emitter.wire.keys import DUE, Owner
 from emitter.wire.prepared import DROPPED
+from emitter.wire.record import Field
 from emitter.wire.redact import Redactor
 
 ALICE = Owner("alice")
@@ -385,6 +386,30 @@ async def put(
 ) -> Any:
     prepared = await read(lines_of(*events), ndjson=True, hooks=hooks)
     return await publish(redis, ALICE, "ex_1", prepared, producer, LogLimits())
+
+
+async def test_a_failover_between_the_check_of_a_number_and_the_append(redis: Redis) -> None:
+    """The log decides once more, and nothing is appended after a gap."""
+    keys = ALICE.execution("ex_1")
+    await put(redis, STARTED, producer=("http.p", 1))
+    before: Any = await redis.dump(keys.record), await redis.dump(keys.log)
+    await put(redis, STATUS, producer=("http.p", 2))
+
+    class Replaced(Redis):
+        """Which has lost the last event, from the look at the record on."""
+
+        async def execute_command(self, *args: Any, **options: Any) -> Any:
+            found = await super().execute_command(*args, **options)
+            if args[0] == "HMGET" and args[-1] == Field.PRODUCERS:
+                for key, value in zip((keys.record, keys.log), before, strict=True):
+                    await self.restore(key, 0, value, replace=True)
+            return found
+
+    with pytest.raises(EventsMissing) as caught:
+        await put(Replaced(connection_pool=redis.connection_pool), STATUS, producer=("http.p", 3))
+    assert caught.value.reached == 1
+    assert await redis.xlen(keys.log) == 1
+    assert (await put(redis, STATUS, STATUS, producer=("http.p", 2))).appended == 2
 
 
 async def test_a_repeat_with_its_producer_appends_nothing_twice(redis: Redis) -> None:

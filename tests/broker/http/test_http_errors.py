@@ -101,6 +101,7 @@ async def test_an_odd_request_id_is_replaced(aiohttp_client: Client, given: str)
         (errors.ExecutionExists("ex_1", "running"), 409, "execution-exists", {"state": "running"}),
         (errors.ExecutionOwned("ex_1", "worker-7"), 409, "execution-owned", {}),
         (errors.Superseded("ex_1", 2), 409, "superseded", {"attempt": 2}),
+        (errors.EventsMissing("ex_1", 4), 409, "producer-gap", {"expected": 5}),
         (errors.TooManyQueued("ex_1", 5), 429, "too-many-queued", {"limit": 5}),
         (errors.TooManyInputs("ex_1", 5), 409, "too-many-inputs", {"limit": 5}),
         (errors.NotSteerable("ex_1", "deaf"), 409, "not-steerable", {}),
