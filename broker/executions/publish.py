@@ -438,12 +438,11 @@ async def _check_next(redis: Redis, record: str, name: str, first_seq: int, *, i
     """Refuse a number beyond the producer's next, which is 1 in a log it has not written to: what comes late would pass
     for a repeat, and be lost."""
     client: Any = redis
-    written = Selection(Field.STATE, producer_field(name))
-    *values, places = await client.hmget(record, *written.names, Field.PRODUCERS)
-    found = written.read(values)
+    written = Selection(Field.STATE, Field.PRODUCERS, producer_field(name))
+    found = written.read(await client.hmget(record, *written.names))
     expected = found.producers.get(name, 0) + 1
     if first_seq > expected and (is_new or found.exists):
         what = f"Producer-Seq {first_seq} leaves a gap: the next is {expected}"
-        is_forgotten = expected == 1 and int(places or 0) >= PRODUCERS_KEPT
+        is_forgotten = expected == 1 and found.last_producer >= PRODUCERS_KEPT
         more: dict[str, Any] = {"forgotten": True} if is_forgotten else {}
         raise Problem(409, "producer-gap", what, expected=expected, **more)

@@ -207,6 +207,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: Mapping[str, bytes] = {}
     deliveries: Mapping[str, bytes] = {}
     producers: Mapping[str, int] = {}
+    last_producer: int = 0
 
     @classmethod
     def read(cls, fields: Mapping[bytes, bytes]) -> ExecutionRecord:
@@ -404,6 +405,7 @@ _COLUMNS = {
     Field.INBOX: _Column("inbox", _ids),
     Field.ACCEPTS: _Column("accepts", lambda value: value == b"1"),
     Field.HOOKS: _Column("wake", _text),
+    Field.PRODUCERS: _Column("last_producer", int),
 }
 _MAPS = {
     Field.INPUT: _Column("inputs", _same),
