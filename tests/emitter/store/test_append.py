@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +18,8 @@ from emitter.wire.keys import Owner
 from emitter.wire.prepared import DROPPED, Prepared
 from emitter.wire.redact import Redactor
 
+ROOT = Path(__file__).parents[3]
+SCRIPTS = sorted(path for package in ("emitter", "broker") for path in (ROOT / package).rglob("*.lua"))
 OWNER = Owner("alice")
 KEYS = OWNER.execution("ex_1")
 REDACT = Redactor()
@@ -40,6 +44,13 @@ async def log_ids(redis: Redis) -> list[bytes]:
 async def record(redis: Redis) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = await redis.hgetall(KEYS.record)
     return found
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_compares_no_text_by_order(path: Path) -> None:
+    """That order is the locale's in which the server was started, not that of bytes."""
+    code = "\n".join(line.partition("--")[0] for line in path.read_text().splitlines())
+    assert not re.search(r"[<>]=?\s*'|'\s*[<>]", code)
 
 
 async def test_ids_are_time_and_a_dense_ordinal(redis: Redis) -> None:
