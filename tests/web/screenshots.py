@@ -170,7 +170,7 @@ async def idle(console: ConsolePage, stand: WebStand) -> None:
     await start(stand, USER, "panel", f"What do you make of {source('broker')}?", pace=0, patience=0)
     await start(stand, USER, "analyst", f"Survey {SOURCES}/site")
     await expect(console.list.get_by_text("Completed")).to_have_count(1, timeout=WAIT_MS)
-    await expect(console.list.get_by_text("Failed")).to_have_count(1, timeout=WAIT_MS)
+    await expect(console.list.get_by_role("link").filter(has_text="Failed")).to_have_count(1, timeout=WAIT_MS)
 
 
 SHOTS = {
