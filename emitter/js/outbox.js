@@ -62,7 +62,7 @@ export class Outbox {
   #options;
   #queue;
   #producer = "js-" + randomHex(12);
-  /** How many of its events have no number any more: the log lacks them, and they are no longer held. */
+  /** How many of its events no longer count in its numbers: lost and no longer held, or forgotten by the record. */
   #before = 0;
   #sent = new Sent();
   /** @type {ReturnType<typeof setTimeout> | null} */

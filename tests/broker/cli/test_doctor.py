@@ -35,7 +35,7 @@ from emitter.store.connection import connect
 from emitter.wire.keys import Owner
 from emitter.worker.agents import Agents
 from tests.deploy.acl_server import SERVERS, AclServer, acl_server
-from tests.edges import ROOT, token_for
+from tests.edges import ROOT, token_for, under_load
 from tests.ports import reserved_ports
 
 GOOD_INFO: Mapping[str, Any] = {
@@ -253,7 +253,7 @@ def walled() -> Iterator[AclServer]:
 
 async def test_a_workers_user_is_looked_at_as_one(walled: AclServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may not ask for INFO, nor do what edges do; that is said plainly and is no problem, and nothing is left."""
-    monkeypatch.setattr(servers, "PING_WARNING_MS", 1000.0)  # how quick a server is says how busy this machine is
+    monkeypatch.setattr(servers, "PING_WARNING_MS", under_load(servers.PING_WARNING_MS))
     findings = await look_at_redis(walled.url("worker"))
     assert [(each.level, each.what) for each in findings] == [
         ("note", "Redis INFO"),

@@ -198,7 +198,8 @@ async def fail_over(stand: Stand, target: int) -> None:
             return True
         if (now := time.monotonic()) - asked_at > FAILOVER_SECONDS:
             asked_at = now
-            replicas[0].ask("CLUSTER", "FAILOVER")
+            answer = replicas[0].ask("CLUSTER", "FAILOVER")
+            assert answer == b"+OK\r\n" or stand.topology.is_replaced(primary), answer
         return False
 
     await wait_until("they change places", is_done)
