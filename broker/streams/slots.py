@@ -50,7 +50,8 @@ class StreamSlots:
             raise Unauthorized(Reason.EXPIRED, "the token has expired")
         if reason := self._full():
             self.reject(reason)
-            raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(random.randint(1, 5)))
+            seconds = random.randint(1, 2 if self.draining else 5)
+            raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(seconds))
         self.opening += 1
         slot = StreamSlot()
         try:

@@ -46,7 +46,7 @@ VIEWERS = 300
 DRAIN_SECONDS = 3.0
 SETTINGS = {"heartbeat_seconds": 60, "max_connections_per_user": 0}
 NO_EDGE = {502, 503}
-"""What proxies answer while no edge can be reached."""
+"""What proxies answer to programs while no edge can be reached."""
 
 users = (f"viewer-{number}" for number in itertools.count(1))
 
@@ -120,7 +120,13 @@ class Crowd(NamedTuple):
         for viewer in self.viewers:
             assert viewer.events == log, self.name
             assert not viewer.resets, self.name
-            assert set(viewer.statuses) <= {200, 204, *NO_EDGE}, (self.name, viewer)
+        self.assert_nobody_was_sent_away()
+
+    def assert_nobody_was_sent_away(self) -> None:
+        """No `EventSource` met an error, which would have ended it, and no edge that takes no streams."""
+        for viewer in self.viewers:
+            assert set(viewer.statuses) <= {200, 204}, (self.name, viewer)
+            assert "refused" not in viewer.ends, (self.name, viewer)
 
 
 def streams_logged(edge: EdgeProcess, author: Author) -> Counter[str]:
@@ -312,13 +318,14 @@ async def test_an_edge_that_is_killed_costs_nobody_an_event(
 async def test_viewers_come_back_by_themselves_after_every_edge_was_away(
     proxies: dict[str, Proxy], client: Redis, started: list[EdgeProcess]
 ) -> None:
-    """With no edge left a proxy says so at once, with a 502 or 503; when edges are back, viewers have lost nothing."""
+    """With no edge left a proxy says so at once: to programs with a 502 or 503, to an `EventSource` with an empty
+    stream. When edges are back, viewers have lost nothing."""
     async with crowds(proxies, client, 5) as watching:
         for edge in started:
             edge.kill()
         for crowd in watching:
             for viewer in crowd.viewers:
-                await viewer.until("it is told", lambda viewer: bool(NO_EDGE & {*viewer.statuses}))
+                await viewer.until("it is told", lambda viewer: viewer.connects > len(viewer.named("stream:open")))
             answer = await ask(proxies[crowd.name], crowd.author)
             assert answer in NO_EDGE, crowd.name
             await crowd.author.say(3)
@@ -327,9 +334,23 @@ async def test_viewers_come_back_by_themselves_after_every_edge_was_away(
             await crowd.assert_has_the_log()
 
 
-async def ask(proxy: Proxy, author: Author) -> int:
-    """The status of a small request."""
-    async with request(proxy.port, "GET", "/api/agent/executions", author.token) as answer:
+async def until_it_was_postponed(name: str, proxy: Proxy, author: Author) -> None:
+    """Ask some times, before the proxy has seen that no edge is ready, and after it."""
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        async with request(proxy.port, "GET", author.path, author.token, headers=SSE) as stream:
+            assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream"), name
+            async with asyncio.timeout(under_load(15)):
+                frames = [frame async for frame in stream.frames()]
+            assert {frame.event for frame in frames} <= {"stream:end"}, name
+            assert name == "haproxy" or stream.sse.retries, name  # it says when, or leaves it at what was said last
+        assert await ask(proxy, author, author.path) in NO_EDGE, name
+        await asyncio.sleep(0.2)
+
+
+async def ask(proxy: Proxy, author: Author, path: str = "/api/agent/executions") -> int:
+    """The status of a program's request."""
+    async with request(proxy.port, "GET", path, author.token) as answer:
         return answer.status
 
 
@@ -356,6 +377,26 @@ async def test_draining_edges_get_nothing_new(stand: tuple[EmbeddedRedis, list[E
                 statuses = [await status_of_stream(proxies[crowd.name], crowd.author) for _ in range(5)]
                 assert set(statuses) == {200}, crowd.name
             assert min(viewers_of(draining)) > 0, "their streams were to go on"
+            for crowd in watching:
+                crowd.assert_nobody_was_sent_away()
+
+
+@pytest.mark.skipif(not HERE, reason="needs a proxy")
+async def test_an_event_source_outlives_the_drain_of_all_edges(redis_url: str, redis: Redis) -> None:
+    """The last refusal is a stream that names the time to come again, the edge's or the proxy's; a program gets 503."""
+    author = Author(redis, next(users))
+    await author.begin()
+    with hosts(redis_url, 2, drain_seconds=600) as two, in_front_of(two) as proxies:
+        await again(two)
+        for proxy in proxies.values():
+            await until_each_is_used(two, proxy, Author(redis, next(users)))
+        for edge in two:
+            edge.send_signal(signal.SIGTERM)
+        for edge in two:
+            await eventually("it drains", lambda edge=edge: edge.admin_status("/readyz") != 200)  # type: ignore[misc]
+        await asyncio.gather(*(until_it_was_postponed(name, proxy, author) for name, proxy in proxies.items()))
+        for edge in two:
+            edge.send_signal(signal.SIGTERM)  # at once
 
 
 @pytest.mark.skipif(not HERE, reason="needs a proxy")

@@ -5,12 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 
 from redis.asyncio import Redis
 
 from broker.cli.embedded import EmbeddedRedis
 from emitter.wire.keys import EDGES
-from tests.edges import FEED_PATH, SSE, Author, EdgeProcess, Follower, call, edge, edges, request, under_load
+from tests.edges import (
+    FEED_PATH,
+    SSE,
+    Author,
+    EdgeProcess,
+    Follower,
+    call,
+    edge,
+    edges,
+    eventually,
+    request,
+    under_load,
+)
 from tests.faults.outages import redis_stopped
 
 
@@ -121,6 +134,28 @@ async def test_a_redis_that_stands_still_postpones_every_way_in(own_redis: Embed
         assert status == 503
         async with request(only.port, "GET", path, None, headers=SSE, seconds=30) as response:
             assert (await anext(aiter(response.frames()))).event == "stream:open"
+
+
+async def test_a_proxy_that_goes_on_to_another_edge_hears_why(redis_url: str, author: Author) -> None:
+    """A draining or full edge postpones the stream; with 503, if that makes the proxy ask another edge."""
+    await author.begin()
+    goes_on = {"X-Runcast-Retry-On": "503"}
+    with edges(redis_url, 2, max_connections=1, drain_seconds=60) as (full, draining):
+        async with (
+            Follower([full], author.path, author.token) as one,
+            Follower([draining], author.path, author.token, pause_seconds=60) as two,
+        ):
+            await one.until_live()
+            await two.until_live()
+            draining.send_signal(signal.SIGTERM)
+            await eventually("it drains", lambda: draining.admin_status("/readyz") == 503)
+            for edge_, least, most in ((draining, 1000, 3000), (full, 2000, 10_000)):
+                for headers, status in ((goes_on, 503), ({}, 200)):
+                    async with request(edge_.port, "GET", author.path, author.token, headers=SSE | headers) as answer:
+                        assert (answer.status, answer.headers["content-type"]) == (status, "text/event-stream")
+                        (end,) = [frame async for frame in answer.frames()]
+                    assert json.loads(end.data or "")["reason"] == "refused"
+                    assert least <= answer.sse.retries[0] <= most
 
 
 async def status_of_a_program(port: int, author: Author) -> int:
