@@ -14,7 +14,8 @@ from pathlib import Path
 
 PROGRAMS: Sequence[tuple[str, ...]] = (
     *(("redis-server", "--version"), ("valkey-server", "--version"), ("nginx", "-v"), ("haproxy", "-v")),
-    *(("caddy", "version"), ("prometheus", "--version"), ("promtool", "--version"), ("chromium", "--version")),
+    *(("caddy", "version"), ("prometheus", "--version"), ("promtool", "--version")),
+    *(("chromium", "--version"), ("chromium-headless-shell", "--version")),
     *(("node", "--version"), ("deno", "--version"), ("bun", "--version"), ("go", "version"), ("cargo", "--version")),
     *(("java", "-version"), ("temporal", "--version"), ("kubectl", "version", "--client")),
 )

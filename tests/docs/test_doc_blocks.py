@@ -129,7 +129,7 @@ def test_the_examples_for_pages_show_what_they_should(running: tuple[Path, dict[
 async def test_an_event_source_shows_the_text(running: tuple[Path, dict[str, str]]) -> None:
     """The browser's own, with a ticket, in a page of the edge."""
     if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium (tests/run installs it)")
+        pytest.skip("needs chromium-headless-shell (tests/run installs it)")
     _, environ = running
     edge, token = environ["RUNCAST_URL"], environ["RUNCAST_TOKEN"]
     source = (

@@ -25,7 +25,9 @@ from tests.ports import reserved_ports
 from tests.workers import WorkerProcess
 
 HERE = Path(__file__).resolve().parent
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium-headless-shell")
+"""Chromium without what surrounds pages in a window, which would take as much of a CPU as the pages themselves."""
+WINDOWED = shutil.which("chromium")
 NODE = shutil.which("node")
 FLAGS = (
     "--no-sandbox",
@@ -39,7 +41,8 @@ FLAGS = (
 )
 AGENTS_SECONDS = 20.0
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium (tests/run installs it)")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium-headless-shell (tests/run installs it)")
+needs_windowed = pytest.mark.skipif(WINDOWED is None, reason="needs Debian's chromium (tests/run installs it)")
 
 
 def needs_npm(folder: Path) -> pytest.MarkDecorator:
@@ -55,7 +58,8 @@ def needs_npm(folder: Path) -> pytest.MarkDecorator:
 class Chromium:
     """One browser process for a session's tests, started with the first and again when a test has brought it down."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str | None = CHROMIUM) -> None:
+        self._program = program
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
 
@@ -64,7 +68,7 @@ class Chromium:
             self._playwright = await async_playwright().start()
         if self._browser is None or not self._browser.is_connected():
             launch = self._playwright.chromium.launch
-            self._browser = await launch(executable_path=CHROMIUM, args=list(FLAGS), timeout=30_000)
+            self._browser = await launch(executable_path=self._program, args=list(FLAGS), timeout=30_000)
         return self._browser
 
     async def close(self) -> None:

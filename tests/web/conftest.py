@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from emitter.store.connection import connect
 from tests.edges import Author
-from tests.web.browser import CHROMIUM, Chromium, Complaints, Stands, WebStand
+from tests.web.browser import CHROMIUM, WINDOWED, Chromium, Complaints, Stands, WebStand
 
 HERE = Path(__file__).resolve().parent
 PAGE_MS = 30_000
@@ -86,7 +86,7 @@ async def chromium() -> AsyncIterator[Chromium]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def browser(chromium: Chromium) -> Browser:
     if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium (tests/run installs it)")
+        pytest.skip("needs chromium-headless-shell (tests/run installs it)")
     return await chromium.browser()
 
 
@@ -95,6 +95,14 @@ def complaints() -> Iterator[Complaints]:
     complaints = Complaints()
     yield complaints
     assert complaints.undeclared == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def windowed() -> AsyncIterator[Browser]:
+    """A whole Chromium, for what only that has."""
+    chromium = Chromium(WINDOWED)
+    yield await chromium.browser()
+    await chromium.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -421,8 +421,8 @@ async def test_the_log_is_exported_and_the_stream_is_a_command(
     file = await download.value
     assert file.suggested_filename == f"{execution_id}.ndjson"
     await file.save_as(tmp_path / "log")
-    count = int(await page.get_by_role("button", name="Raw events").locator(".count").inner_text())
-    assert (tmp_path / "log").read_text().count("\n") == count
+    lines = (tmp_path / "log").read_text().count("\n")
+    await expect(page.get_by_role("button", name="Raw events").locator(".count")).to_have_text(str(lines))
 
 
 async def test_ten_executions_at_once_are_followed_in_the_list(

@@ -6,7 +6,7 @@ import asyncio
 import re
 from typing import Any
 
-from playwright.async_api import BrowserContext, Locator, Page, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 from redis.asyncio import Redis
 
 from emitter.events import (
@@ -31,7 +31,7 @@ from emitter.events import (
 )
 from emitter.wire.keys import Owner
 from tests.edges import Author
-from tests.web.browser import Complaints, WebStand, needs_chromium
+from tests.web.browser import Complaints, WebStand, needs_chromium, needs_windowed
 from tests.web.console_page import A_FRAME, ConsolePage, start
 
 pytestmark = needs_chromium
@@ -76,6 +76,7 @@ async def test_a_run_shows_what_it_was_given_and_what_came_out(
     await console.details.get_by_text("Connection").click()
     await expect(console.details.get_by_text("Replayed")).to_be_visible()
     await page.set_viewport_size({"width": 1280, "height": 800})  # room for the story, but not for both
+    await asyncio.sleep(1.1)  # what ended within the last second is news
     await page.reload()  # over when it is opened: the result is at the top, and not repeated at the end
     await expect(summary.get_by_role("group", name="Result")).to_be_in_viewport()
     await expect(console.row("Completed in").get_by_role("button", name="Show the result")).to_have_count(1)
@@ -187,10 +188,14 @@ async def test_failed_runs_are_found_beyond_those_in_the_list(
     await expect(console.entry("the old one")).to_contain_text("Failed")
 
 
+@needs_windowed
 async def test_a_run_that_waits_is_told_to_whom_wants_it(
-    page: Page, context: BrowserContext, stand: WebStand, user: str, complaints: Complaints
+    windowed: Browser, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
     """Off until it is asked for; then a notification that leads to the run. What waits in view is not told."""
+    context = await windowed.new_context()
+    complaints.hear(context)
+    page = await context.new_page()
     await context.grant_permissions(["notifications"], origin=stand.url)
     await context.add_init_script(RECORD_NOTIFICATIONS)
     console = await ConsolePage(page, stand, user).open()
