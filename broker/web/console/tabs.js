@@ -1,8 +1,11 @@
 /** One session for all tabs of the console: a new tab gets it from one that has it, and all learn of newer tokens and of
- * a sign-out. Nothing is stored. */
+ * a sign-out. Nothing is stored. Each tab holds a shared lock, so that a new one knows how many others there are. */
 
-const CHANNEL = "runcast:session";
-const ANSWER_MS = 250;
+const NAME = "runcast:session";
+/** How long a new tab waits for the others, of which a busy one answers late. */
+const ANSWER_MS = 5_000;
+/** The same, where it cannot know of any: without a secure context there are no locks. */
+const UNKNOWN_MS = 250;
 
 export class Tabs {
   /** @param {{current: () => object | null, onChange: (credentials: object | null) => void}} session `current` is what
@@ -10,22 +13,33 @@ export class Tabs {
   constructor({ current, onChange }) {
     this._current = current;
     this._onChange = onChange;
-    this._channel = "BroadcastChannel" in globalThis ? new BroadcastChannel(CHANNEL) : null;
+    this._channel = "BroadcastChannel" in globalThis ? new BroadcastChannel(NAME) : null;
     this._waiting = null;
     this._channel?.addEventListener("message", ({ data }) => this._heard(Object(data)));
+    this._isCounted = holdForGood();
   }
 
   /** What another tab has, or null. */
-  ask() {
-    if (this._channel === null) return Promise.resolve(null);
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => this._waiting?.(null), ANSWER_MS);
-      this._waiting = (credentials) => {
+  async ask() {
+    if (this._channel === null) return null;
+    await this._isCounted;
+    const others = await countOthers();
+    if (others === 0) return null;
+    const id = Math.random();
+    return await new Promise((resolve) => {
+      let missing = others;
+      const settle = (credentials) => {
         clearTimeout(timer);
         this._waiting = null;
         resolve(credentials);
       };
-      this._channel.postMessage({ type: "ask" });
+      const timer = setTimeout(settle, others === Infinity ? UNKNOWN_MS : ANSWER_MS, null);
+      this._waiting = (answer) => {
+        if (answer.to !== id) return;
+        missing -= 1;
+        if (answer.credentials !== null || missing === 0) settle(answer.credentials);
+      };
+      this._channel.postMessage({ type: "ask", id });
     });
   }
 
@@ -34,10 +48,28 @@ export class Tabs {
     this._channel?.postMessage({ type: "have", credentials });
   }
 
-  _heard({ type, credentials = null }) {
-    const own = this._current();
-    if (type === "ask" && own !== null) this._channel.postMessage({ type: "answer", credentials: own });
-    else if (type === "answer") this._waiting?.(credentials);
+  _heard(message) {
+    const { type, credentials = null } = message;
+    if (type === "ask") this._channel.postMessage({ type: "answer", to: message.id, credentials: this._current() });
+    else if (type === "answer") this._waiting?.(message);
     else if (type === "have") this._onChange(credentials);
   }
+}
+
+/** Hold the lock of a tab until the page is left; resolves when it is held. */
+function holdForGood() {
+  if (!navigator.locks) return Promise.resolve();
+  return new Promise((isHeld) => {
+    void navigator.locks.request(NAME, { mode: "shared" }, () => {
+      isHeld();
+      return new Promise(() => {});
+    });
+  });
+}
+
+/** How many other tabs there are; where that cannot be known, Infinity. */
+async function countOthers() {
+  if (!navigator.locks) return Infinity;
+  const { held } = await navigator.locks.query();
+  return held.filter(({ name }) => name === NAME).length - 1;
 }

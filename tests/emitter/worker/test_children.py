@@ -73,6 +73,16 @@ async def child_of(redis: Redis, execution_id: str = "ex_1") -> str:
 # --- start, wait -----------------------------------------------------------------------------------------------------
 
 
+async def test_children_of_one_millisecond_are_in_the_order_of_their_starts(redis: Redis) -> None:
+    await accept(redis, "agent")
+    children = Lifecycle(redis, LogLimits(), Redactor()).children
+    above = await children.parentage(ALICE, "ex_1")
+    names = [f"ex_{number}" for number in range(99, 49, -1)]
+    for name in names:
+        await children.adopt(ALICE, above, name, 0)
+    assert await redis.zrange(ALICE.execution("ex_1").children, 0, -1) == [name.encode() for name in names]
+
+
 async def test_a_parent_gets_what_its_child_returned(redis: Redis, redis_url: str) -> None:
     """At concurrency 1: the wait gives the slot to the child. The parent's log has its beginning, end and usage."""
 
