@@ -48,10 +48,13 @@ class StreamSlots:
         if identity.expires_at is not None and identity.expires_at <= time.time():
             # Within the leeway other requests still pass, but a stream would end at once, and its viewer reconnect.
             raise Unauthorized(Reason.EXPIRED, "the token has expired")
-        if reason := self._full():
-            self.reject(reason)
-            seconds = random.randint(1, 2 if self.draining else 5)
-            raise Problem(503, reason, "this edge takes no more streams now", headers=retry_after(seconds))
+        if self.draining:
+            self.reject("draining")
+            raise Problem(503, "draining", "this edge stops", headers=retry_after(random.randint(1, 2)))
+        if self._limit and self._used() + self.opening + self.waiting >= self._limit:
+            self.reject("capacity")
+            detail = "this edge takes no more streams now"
+            raise Problem(503, "capacity", detail, headers=retry_after(random.randint(1, 5)))
         self.opening += 1
         slot = StreamSlot()
         try:
@@ -75,11 +78,6 @@ class StreamSlots:
             finally:
                 self.waiting -= 1
                 self.opening += 1
-
-    def _full(self) -> str | None:
-        if self.draining:
-            return "draining"
-        return "capacity" if self._limit and self._used() + self.opening + self.waiting >= self._limit else None
 
     async def _count(self, identity: Identity) -> None:
         try:
