@@ -67,7 +67,7 @@ class App {
 
   /** One dialog at a time, also with several links. */
   async _consider(offered) {
-    if (document.querySelector("." + LINK_QUESTION)) return;
+    if (document.querySelector(`.${LINK_QUESTION}[open]`)) return; // one that closes is in the page for a moment
     if (await askAboutLink(offered, this._session.user)) this._enter(offered);
   }
 
