@@ -94,6 +94,8 @@ class Leases:
         self._renewals: deque[list[tuple[Attempt, Renewal]]] = deque(maxlen=2)
         self._beat_at: float | None = None
         self._block: Block | None = None
+        self._other: Block | None = None
+        """Whom the last look met in the place of the one that blocks."""
         self._given_up = False
         self._handed_over: Block | None = None
         """Because of what the other executions were handed over last."""
@@ -124,7 +126,7 @@ class Leases:
         """The loop runs again: apply the renewals that wait."""
         sent_at, self._beat_at = self._beat_at, None
         self._observer.beat()
-        block, self._block, self._given_up = self._block, None, False
+        block, self._block, self._other, self._given_up = self._block, None, None, False
         if sent_at is not None and (silent := time.monotonic() - sent_at) > NAMED_SECONDS:
             self._excuse(block, silent)
         while self._renewals:
@@ -213,12 +215,27 @@ class Leases:
         if sent_at is None or silent < NAMED_SECONDS:
             return silent
         blocker = find_blocker(self._loop, self._loop_thread)
-        if self._block is None or self._block.blocker.job is not blocker.job:
+        if self._is_new(blocker):
             self._block = Block(time.monotonic(), blocker)
             log.warning("loop_blocked", **blocker.fields, seconds=round(silent, 3), at=blocker.at)
         if self._beat_at is None:  # the loop ran again meanwhile
             self._block = None
         return silent
+
+    def _is_new(self, blocker: Blocker) -> bool:
+        """Whether another one blocks the loop now. Who is met once may only be the next to run, in a loop that is about
+        to be free."""
+        now, block, met = time.monotonic(), self._block, self._other
+        if block is None:
+            return True
+        if blocker.job is block.blocker.job:
+            self._other = None
+        elif met is None or blocker.job is not met.blocker.job:
+            self._other = Block(now, blocker)
+        elif now - met.since > NAMED_SECONDS:
+            self._other = None
+            return True
+        return False
 
     async def _give_up(self, redis: Redis, lifecycle: Lifecycle, attempts: Iterable[Attempt], silent: float) -> None:
         """Let the leases lapse, and hand over every execution but the one that blocks, once another worker lives."""
