@@ -17,7 +17,9 @@ local below, most = tonumber(redis.call('HGET', record, 'descendants') or 0), to
 if most > 0 and below >= most then return {'full', ''} end
 redis.call('HSET', record, 'descendants', string.format('%d', below + 1))
 redis.call('HSET', KEYS[1], 'children', string.format('%d', tonumber(known[3] or 0) + 1))
-local time = redis.call('TIME') -- to the microsecond: those of one millisecond would be in the order of their ids
-redis.call('ZADD', KEYS[2], string.format('%.3f', time[1] * 1000 + time[2] / 1000), ARGV[1])
+-- Later than the last by a millisecond at least: those of one millisecond would be in the order of their ids.
+local time, last = redis.call('TIME'), redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')
+local started = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(last[2] or 0) + 1)
+redis.call('ZADD', KEYS[2], string.format('%d', started), ARGV[1])
 if tonumber(ARGV[4]) > 0 then redis.call('PEXPIRE', KEYS[2], ARGV[4]) end
 return {'ok', ''}

@@ -30,7 +30,7 @@ def channel_suffix(database: int) -> str:
 
 class ExecutionKeys(NamedTuple):
     """The keys of one execution. `log` and `control` also name pub/sub channels (with `channel_suffix`). `children` is
-    a sorted set: the executions that it started by the time (ms, to the µs) of that."""
+    a sorted set: the executions that it started by the time (ms) of that, no two at the same."""
 
     record: str
     log: str

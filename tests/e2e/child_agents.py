@@ -20,10 +20,7 @@ def agent(name: str) -> Any:
 @agent("parent")
 async def parent(context: Context) -> dict[str, Any]:
     """Waits for two children, and says in which attempt it had both results."""
-    children = []
-    for task in ("one", "two"):
-        children.append(await context.start("child", task, params=context.params, key=task))
-        await asyncio.sleep(0.002)  # those of one millisecond are in the order of their ids
+    children = [await context.start("child", task, params=context.params, key=task) for task in ("one", "two")]
     results = await asyncio.gather(*(child.result() for child in children))
     return {"results": results, "attempt": context.attempt}
 

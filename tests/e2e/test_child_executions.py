@@ -114,6 +114,9 @@ async def test_a_tree_is_shown_and_listed(person: Person, worker: Starts) -> Non
     ]
     listed = (await person.ask("GET", f"{EXECUTIONS}?parent={root}"))["executions"]
     assert [each["executionId"] for each in listed[::-1]] == [child["executionId"] for child in state["children"]]
+    first = await person.ask("GET", f"{EXECUTIONS}?parent={root}&limit=1")
+    second = await person.ask("GET", f"{EXECUTIONS}?parent={root}&limit=1&cursor={first['nextCursor']}")
+    assert [*first["executions"], *second["executions"]] == listed
     assert {(each["parent"], each["root"]) for each in listed} == {(root, root)}
     await person.ask("GET", f"{EXECUTIONS}?parent=ex_nowhere", status=404)
     await person.ask("GET", f"{EXECUTIONS}/{root}?tree=maybe", status=400)
