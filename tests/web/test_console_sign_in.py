@@ -12,6 +12,12 @@ from tests.web.console_page import ConsolePage, start, storage
 pytestmark = needs_chromium
 
 REFUSED = "status of 401"
+# A tab that answers late, and one that would wait for it for longer than the test.
+BUSY = """
+const post = BroadcastChannel.prototype.postMessage;
+BroadcastChannel.prototype.postMessage = function (message) { setTimeout(() => post.call(this, message), 700); };
+"""
+PATIENT = "const wait = setTimeout; setTimeout = (act, ms, ...rest) => wait(act, ms === 3000 ? 60_000 : ms, ...rest);"
 
 
 async def test_a_link_signs_in_and_leaves_no_token_in_the_address_or_the_history(
@@ -106,11 +112,15 @@ async def test_who_has_the_cookie_is_signed_in(
 async def test_tabs_have_one_session(
     page: Page, context: BrowserContext, stand: WebStand, user: str, complaints: Complaints
 ) -> None:
-    """A tab that is opened by a link needs no token, also beside one that is busy; who signs out is out in all of
-    them, and a tab beside these asks for a token."""
+    """A tab that is opened by a link needs no token, also beside one that answers late and one that has none; who signs
+    out is out in all of them, and a tab beside these does not wait for a session."""
+    none = await context.new_page()
+    await none.goto(stand.url)
+    await expect(none.get_by_label("Access token")).to_be_visible()
+    await page.add_init_script(BUSY)
     await ConsolePage(page, stand, user).open()
     second = await context.new_page()
-    await page.evaluate("setTimeout(() => { const end = Date.now() + 1500; while (Date.now() < end); })")
+    await second.add_init_script(PATIENT)
     await second.goto(f"{stand.url}/#/new")
     await expect(second.get_by_role("button", name="Sign out")).to_contain_text(user)
     await page.get_by_role("button", name="Sign out").click()
@@ -118,6 +128,7 @@ async def test_tabs_have_one_session(
         await expect(tab.get_by_label("Access token")).to_be_visible()
         assert await storage(tab) == {}
     third = await context.new_page()
+    await third.add_init_script(PATIENT)
     await third.goto(stand.url)
     await expect(third.get_by_label("Access token")).to_be_visible()
 

@@ -40,8 +40,8 @@ class App {
     } catch (error) {
       why = error.message;
     }
-    if (this._session.isSignedIn) this._open();
-    else await this._askForToken(why);
+    if (!this._session.isSignedIn) await this._askForToken(why);
+    else if (this._visit === null) this._open(); // a link may have done so meanwhile
     if (offered) void this._consider(offered);
   }
 

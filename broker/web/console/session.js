@@ -27,6 +27,8 @@ export class Session {
     this._onChange = onChange;
     this.provider = null;
     this._learning = null;
+    /** What another tab said last of itself. */
+    this._news = undefined;
     this._tabs = new Tabs({ current: () => this._credentials, onChange: (news) => this._hear(news) });
   }
 
@@ -45,7 +47,9 @@ export class Session {
   async find() {
     const learning = this.learn();
     if (this.isSignedIn && !OidcClient.hasReturned) return true;
-    const [cookie, others] = await Promise.all([learning, this._tabs.ask()]);
+    const [cookie, answer] = await Promise.all([learning, this._tabs.ask()]);
+    const others = this._news === undefined ? answer : this._news;
+    if (this.isSignedIn && !OidcClient.hasReturned) return true; // by a link, meanwhile
     if (this.provider !== null && OidcClient.hasReturned) return await this._finish();
     if (others !== null) this._credentials = others;
     else if (cookie) this._credentials = { token: null, oidc: null };
@@ -98,6 +102,7 @@ export class Session {
   _hear(news) {
     const before = this._credentials;
     const isSame = before !== null && news !== null && isSamePerson(claims(news.token), claims(before.token));
+    this._news = news;
     if (before === null) return; // the sign-in page stays; its person may want to be somebody else
     this._credentials = news;
     if (before.oidc === null) store(null);
