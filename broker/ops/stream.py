@@ -21,6 +21,7 @@ from broker.live.topic import Topic
 from broker.live.viewer import Viewer
 from broker.ops.snapshot import OpsSnapshotBuilder
 from broker.ops.types import OpsSnapshot
+from broker.streams.admission import too_many
 from broker.streams.request import Opening
 from broker.streams.service import Streams
 from emitter import tasks
@@ -52,8 +53,10 @@ class Ops:
         """Answer a GET: 200 with a viewer, or a `Problem` before anything was sent."""
         who = identity.principal
         own = sum(viewer.identity.principal == who for viewer in self.topic.live()) + self._opening[who]
-        if own >= MAX_VIEWERS_PER_USER or len(self) + self._opening.total() >= MAX_VIEWERS:
-            detail = f"{MAX_VIEWERS} watch the operations of this edge, or {MAX_VIEWERS_PER_USER} as this user"
+        if own >= MAX_VIEWERS_PER_USER:
+            raise too_many(MAX_VIEWERS_PER_USER)
+        if len(self) + self._opening.total() >= MAX_VIEWERS:
+            detail = f"{MAX_VIEWERS} watch the operations of this edge"
             raise Problem(503, "capacity", detail, headers=retry_after(random.randint(5, 15)))
         self._opening[who] += 1
         try:
