@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
@@ -377,7 +377,8 @@ class Streams:
     # --- stop --------------------------------------------------------------------------------------------------------
 
     async def drain(self, seconds: float) -> None:
-        """Close all streams in random order, spread over `seconds`, so that their reconnects are spread as well."""
+        """Close all streams in random order, spread over `seconds`, so that their reconnects are spread as well. It is
+        over earlier when all have left."""
         self._slots.draining = True
         self._waits.drain(seconds)
         viewers = list(self._viewers)
@@ -385,9 +386,8 @@ class Streams:
         loop = asyncio.get_running_loop()
         began = loop.time()
         for number, viewer in enumerate(viewers):
-            wait = began + seconds * number / len(viewers) - loop.time()
-            if wait > 0.005:
-                await asyncio.sleep(wait)
+            if (moment := began + seconds * number / len(viewers)) > loop.time() + 0.005:
+                await self._none_left(self._viewers, moment)
             self.close(viewer, CloseReason.DRAINING)
         self._close_all()  # those that were being opened meanwhile
         self._last_bytes_by = loop.time() + LAST_BYTES_SECONDS
@@ -405,12 +405,16 @@ class Streams:
         await self._history.close()
         self._timers.stop()
 
-    async def _sent(self) -> None:
+    async def _none_left(self, viewers: Collection[Viewer], moment: float) -> None:
+        """Wait until all of them are gone, but not beyond this time of the loop."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._last_bytes_by):
-                while self._closing:
+            async with asyncio.timeout_at(moment):
+                while viewers:
                     self._gone.clear()
                     await self._gone.wait()
+
+    async def _sent(self) -> None:
+        await self._none_left(self._closing, self._last_bytes_by)
         for viewer in list(self._closing):
             viewer.transport.abort()
 

@@ -66,6 +66,23 @@ async def test_a_stopping_edge_sends_its_viewers_away_one_after_the_other(redis_
     assert len({viewer.retries[1] for viewer in viewers}) > 5, "each is told another time to come back"
 
 
+async def test_a_drain_is_over_when_all_have_left(redis_url: str, author: Author) -> None:
+    """Who leaves by themselves need not be waited for."""
+    await author.begin()
+    with edge(redis_url, drain_seconds=600) as only:
+        async with (
+            Follower([only], author.path, author.token, pause_seconds=600) as one,
+            Follower([only], author.path, author.token, pause_seconds=600) as two,
+        ):
+            await one.until_live()
+            await two.until_live()
+            only.send_signal(signal.SIGTERM)
+            await eventually("draining", lambda: only.admin_status("/readyz") == 503)
+            one.hang_up()
+            two.hang_up()
+            assert await asyncio.to_thread(only.wait, under_load(15)) == 0
+
+
 async def test_a_second_signal_cuts_the_drain_short(redis_url: str, author: Author) -> None:
     """Who is in a hurry signals twice; the edge is gone long before its drain time."""
     await author.begin()
