@@ -113,8 +113,13 @@ def test_nginx_reaches_edges_and_nothing_behind_them() -> None:
         assert SERVICES[name]["networks"] == ["inside"]
     for name in EDGES:
         assert SERVICES[name]["networks"] == ["inside", "front"]
-    upstream = re.findall(r"^\s*server ([\w-]+):(\d+)", (DEPLOY / "nginx" / "nginx.conf").read_text(), re.MULTILINE)
-    assert sorted(upstream) == [(name, str(Settings().port)) for name in EDGES]
+    upstreams = re.findall(
+        r"^  upstream (\w+) \{(.*?)^  \}", (DEPLOY / "nginx" / "nginx.conf").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert [name for name, _ in upstreams] == ["edges", "event_sources"]
+    for _, servers in upstreams:
+        found = re.findall(r"^\s*server ([\w-]+):(\d+)", servers, re.MULTILINE)
+        assert found == [(name, str(Settings().port)) for name in EDGES]
 
 
 def test_stopping_has_its_time() -> None:
