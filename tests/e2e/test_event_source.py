@@ -136,7 +136,7 @@ async def test_a_redis_that_stands_still_postpones_every_way_in(own_redis: Embed
             assert (await anext(aiter(response.frames()))).event == "stream:open"
 
 
-async def test_a_proxy_that_goes_on_to_another_askedhears_why(redis_url: str, author: Author) -> None:
+async def test_a_proxy_that_goes_on_to_another_edge_hears_why(redis_url: str, author: Author) -> None:
     """A draining or full edge postpones the stream; with 503, if that makes the proxy ask another edge."""
     await author.begin()
     goes_on = {"X-Runcast-Retry-On": "503"}
